@@ -1,0 +1,87 @@
+"""What can go wrong, in three families, because the worker does three things about it.
+
+    AdawiseError
+    ├── InvalidMessage      this message (or this row of it) can never be classified -> reject it and go on
+    ├── RetryableError      the world is unwell, the data is not                     -> retry within bounds
+    │   ├── BrokerUnavailable
+    │   └── StoreUnavailable
+    └── FatalError          going on would lose or corrupt something, or cannot work -> stop without committing
+        ├── SettingsError       a setting, a flag or a file named by one
+        ├── CheckpointError     the two checkpoints do not make a pair
+        ├── CardError           the card does not belong to the pair
+        ├── SourceError         the topic is not what the chain was written from
+        └── ChainError          a segment is damaged, foreign or unreadable
+
+Every message says what was expected, what came, and where, and ends in the remedy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a message or a row of it was rejected. The values are stable: they are in outputs and in headers."""
+
+    TOMBSTONE = "tombstone"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_ROWS = "too_many_rows"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    UNDECODABLE_IMAGE = "undecodable_image"
+    BAD_ARROW = "bad_arrow"
+    SCHEMA_FRAMED = "schema_framed"
+    MISSING_STREAM_ID = "missing_stream_id"
+    STREAM_ID_MISMATCH = "stream_id_mismatch"
+    BAD_STREAM_ID = "bad_stream_id"
+    BAD_TIMESTAMP = "bad_timestamp"
+
+
+class AdawiseError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class InvalidMessage(AdawiseError):
+    """A message, or one row of it, that can never be classified; the stream goes on without it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class RetryableError(AdawiseError):
+    """The broker or the store did not do its part; the same call may succeed later."""
+
+
+class BrokerUnavailable(RetryableError):
+    """The broker cannot be reached or does not answer in time."""
+
+
+class StoreUnavailable(RetryableError):
+    """The store refused or failed a request that was in order."""
+
+
+class FatalError(AdawiseError):
+    """Going on would lose something or cannot work: stop, commit nothing more."""
+
+
+class SettingsError(FatalError):
+    """A setting, a flag, an environment variable or a file named by one is wrong."""
+
+
+class CheckpointError(FatalError):
+    """Two checkpoints that do not make a pair, or one that cannot be loaded."""
+
+
+class CardError(FatalError):
+    """A card that does not belong to the pair, or is not a card."""
+
+
+class SourceError(FatalError):
+    """The topic is missing, or is not the one that the chain was written from."""
+
+
+class ChainError(FatalError):
+    """A segment of the chain is damaged, foreign or unreadable."""

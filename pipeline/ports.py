@@ -1,0 +1,171 @@
+"""The worker's ports: what it asks of a source, of a sink and of a classifier. The docstrings are the contract.
+
+Every implementation of a port passes the same contract suite (`tests/contracts/`). All calls come from the worker's
+main thread unless a method says otherwise; none may block longer than it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from pipeline.records import BatchTrace, Frame, ImageBatch, Message, Predictions, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class TopicIdentity:
+    """What makes a topic the same topic tomorrow. `topic_id` is "" where a broker has none."""
+
+    cluster_id: str
+    topic_id: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What one `Source.poll` brought. Events come before messages: a lost partition's messages are not among them."""
+
+    messages: Sequence[Message] = ()
+    assigned: Sequence[TopicPartition] = ()   # paused until `resume`; recover and `seek` first
+    lost: Sequence[TopicPartition] = ()       # revoked or lost: forget all that is not committed
+
+
+class Source(Protocol):
+    """Messages of partitions that this worker owns for the time being, in offset order within a partition."""
+
+    @property
+    def exhausted(self) -> bool:
+        """True once no message will ever come again (the end of a recording); never for a live topic."""
+
+    def poll(self, timeout_s: float) -> Poll:
+        """The next messages and events, waiting at most `timeout_s`.
+
+        Raises BrokerUnavailable when the broker cannot be reached, SourceError when the topic is gone.
+        """
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """The identity of the topic now. Raises SourceError if there is no such topic."""
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(log start, log end): the first offset that can still be read and the one after the last."""
+
+    def origin(self, tp: TopicPartition) -> int:
+        """The offset at which a partition without a chain begins, by the configured origin."""
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` next. Only for an owned partition."""
+
+    def pause(self, tps: Sequence[TopicPartition]) -> None:
+        """Deliver nothing of these until `resume`."""
+
+    def resume(self, tps: Sequence[TopicPartition]) -> None:
+        """Deliver again, from where delivery stopped or the last `seek`."""
+
+    def drained(self, tp: TopicPartition) -> bool:
+        """True if everything that the broker had of this partition at the last poll was delivered."""
+
+    def lag(self, tp: TopicPartition) -> int | None:
+        """Messages between the next one to be delivered and the end of the log; None if not known yet."""
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises."""
+
+    def close(self) -> None:
+        """Leave the group and free everything. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a partition's chain: where to read on, and what was known there.
+
+    `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
+    again. `states` maps a stream_id to its serialised adaptation state.
+    """
+
+    next_offset: int
+    pending: tuple[int, ...] = ()
+    states: Mapping[str, bytes] = field(default_factory=dict)
+    segment: str | None = None     # name of the newest segment, None before the first
+
+    @property
+    def low_water(self) -> int:
+        """The first offset that still has to be read: what is sought at recovery and committed to the broker."""
+        return min(self.pending, default=self.next_offset)
+
+
+@dataclass(slots=True)
+class SegmentDraft:
+    """All that a segment will hold: results of [head.next_offset, next_offset), less `pending`, plus the old pending.
+
+    The invariant that recovery and `verify` rest on, over offsets of delivered messages:
+    `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)`, every (offset, index) once.
+    """
+
+    tp: TopicPartition
+    next_offset: int
+    pending: tuple[int, ...]
+    states: Mapping[str, bytes]
+    accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
+    rejected: Sequence[Frame]
+    gaps: Sequence[tuple[int, int]] = ()   # [from, until) that the broker no longer had
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What came of `Sink.commit`. `won` is False if another worker had written that segment: adopt `head`, drop the rest."""
+
+    head: Head
+    won: bool
+    rows: int
+    size_bytes: int
+
+
+class Sink(Protocol):
+    """A chain of segments for each partition. A segment is created whole, once, or not at all."""
+
+    def check(self) -> None:
+        """Prove that the store creates only what is absent. Raises SettingsError (with the remedy) if not."""
+
+    def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
+        """Walk the chain to its head; without a chain, claim `origin` for it (whoever claimed first is right).
+
+        Raises ChainError if the chain was written from another topic or number of partitions, or is damaged, and
+        StoreUnavailable. Safe to call for a partition that this worker owned before.
+        """
+
+    def commit(self, draft: SegmentDraft) -> Commit:
+        """Write the segment after the recovered head of `draft.tp`, then its traces. May be called from any thread, for
+        one partition at a time.
+
+        Raises StoreUnavailable when the store does not answer; calling again with the same draft is safe.
+        """
+
+
+class DeadLetters(Protocol):
+    """Where messages go that could not be read at all. At least once."""
+
+    def send(self, message: Message, frame: Frame) -> None:
+        """Send the original bytes with the reason in `frame`. Blocks when too many bytes are in flight."""
+
+    def flush(self) -> None:
+        """Return when everything sent is acknowledged. Raises BrokerUnavailable if that takes too long."""
+
+    def close(self) -> None:
+        """Flush and free. May be called twice."""
+
+
+class Classifier(Protocol):
+    """The model pair: logits at an alpha of the grid."""
+
+    @property
+    def alphas(self) -> Sequence[float]:
+        """The grid, ascending, from 0 (zero-shot) to 1 (fine-tuned)."""
+
+    def logits(self, alpha_index: int, images: Tensor) -> Tensor:
+        """uint8 `[N, 3, S, S]` -> float32 `[N, C]` on the CPU, at `alphas[alpha_index]`, for any N >= 1.
+
+        Row i depends on image i alone, bit for bit, whatever else is in the call.
+        """
