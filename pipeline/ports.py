@@ -29,8 +29,8 @@ class Poll:
     """What one `Source.poll` brought. Events come before messages: a lost partition's messages are not among them."""
 
     messages: Sequence[Message] = ()
-    assigned: Sequence[TopicPartition] = ()   # paused until `resume`; recover and `seek` first
-    lost: Sequence[TopicPartition] = ()       # revoked or lost: forget all that is not committed
+    assigned: Sequence[TopicPartition] = ()  # paused until `resume`; recover and `seek` first
+    lost: Sequence[TopicPartition] = ()  # revoked or lost: forget all that is not committed
 
 
 class Source(Protocol):
@@ -88,7 +88,7 @@ class Head:
     next_offset: int
     pending: tuple[int, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
-    segment: str | None = None     # name of the newest segment, None before the first
+    segment: str | None = None  # name of the newest segment, None before the first
 
     @property
     def low_water(self) -> int:
@@ -110,12 +110,12 @@ class SegmentDraft:
     states: Mapping[str, bytes]
     accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
     rejected: Sequence[Frame]
-    gaps: Sequence[tuple[int, int]] = ()   # [from, until) that the broker no longer had
+    gaps: Sequence[tuple[int, int]] = ()  # [from, until) that the broker no longer had
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What came of `Sink.commit`. `won` is False if another worker had written that segment: adopt `head`, drop the rest."""
+    """What came of `Sink.commit`. `won` is False if another worker wrote that segment: adopt `head`, drop the rest."""
 
     head: Head
     won: bool
@@ -137,8 +137,9 @@ class Sink(Protocol):
         """
 
     def commit(self, draft: SegmentDraft) -> Commit:
-        """Write the segment after the recovered head of `draft.tp`, then its traces. May be called from any thread, for
-        one partition at a time.
+        """Write the segment after the recovered head of `draft.tp`, then its traces.
+
+        May be called from any thread, for one partition at a time.
 
         Raises StoreUnavailable when the store does not answer; calling again with the same draft is safe.
         """

@@ -55,7 +55,8 @@ class Message:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-class RowId(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class RowId:
     """The identity of one image, stable for ever: labels that come later are joined by it."""
 
     topic: str
@@ -121,10 +122,10 @@ class Predictions:
     the images on which that endpoint was evaluated; elsewhere -1 and nan.
     """
 
-    top_index: IntArray            # [N, k], best first
-    top_probability: FloatArray    # [N, k]
-    entropy: FloatArray            # [N], nats, of the served distribution
-    endpoint_index: IntArray       # [2, N]
+    top_index: IntArray  # [N, k], best first
+    top_probability: FloatArray  # [N, k]
+    entropy: FloatArray  # [N], nats, of the served distribution
+    endpoint_index: IntArray  # [2, N]
     endpoint_confidence: FloatArray  # [2, N]
 
 
@@ -146,9 +147,9 @@ class BatchTrace:
     first_offset: int
     last_offset: int
     stream_id: str
-    batch_number: int          # of this stream, from 0
+    batch_number: int  # of this stream, from 0
     captured_at_us: int | None  # of the batch's last image
-    kafka_timestamp_ms: int     # of the batch's last image
+    kafka_timestamp_ms: int  # of the batch's last image
     images: int
     alpha: float
     previous_alpha: float | None
@@ -156,7 +157,7 @@ class BatchTrace:
     objective: float
     posterior_mean: float
     posterior_sd: float
-    trigger: str               # why alternatives were tried, or "none"
-    reset: str | None          # why the state was reset, if it was
+    trigger: str  # why alternatives were tried, or "none"
+    reset: str | None  # why the state was reset, if it was
     forward_equivalents: float
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # stage -> duration
