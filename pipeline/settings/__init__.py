@@ -1,0 +1,31 @@
+"""Settings: what can be set (`tree`), where it is set (`sources`), and every mistake at once (`reading`)."""
+
+from pipeline.settings.kafka import KafkaSettings, SecuritySettings
+from pipeline.settings.reading import Reading, read
+from pipeline.settings.tree import (
+    BatchSettings,
+    DecodeSettings,
+    LimitsSettings,
+    LogSettings,
+    ModelSettings,
+    PredictSettings,
+    SearchSettings,
+    Settings,
+    SinkSettings,
+)
+
+__all__ = [
+    "BatchSettings",
+    "DecodeSettings",
+    "KafkaSettings",
+    "LimitsSettings",
+    "LogSettings",
+    "ModelSettings",
+    "PredictSettings",
+    "Reading",
+    "SearchSettings",
+    "SecuritySettings",
+    "Settings",
+    "SinkSettings",
+    "read",
+]

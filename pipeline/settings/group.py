@@ -1,0 +1,74 @@
+"""What every group of settings has in common: frozen, closed to unknown names, and consistent in itself.
+
+A group lists what is wrong between its fields in `problems`; pydantic checks each field alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+INCONSISTENT = "inconsistent"
+"""Type of the pydantic error that carries the `problems` of a group in its context."""
+
+
+class Group(BaseModel):
+    """A table of settings, such as `[kafka]` in the file. Values never change after the start."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,  # an input may be a password
+    )
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Pairs of (field, what is wrong and the remedy) for values that are right alone but not together."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _must_be_consistent(self) -> Self:
+        problems = list(self.problems())
+        if problems:
+            text = "; ".join(f"{name}: {problem}" for name, problem in problems)
+            raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": problems})
+        return self
+
+
+def _not_empty(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("it is empty")
+    return value
+
+
+def _without_tilde(value: str) -> str:
+    for prefix in ("", "local-dir:"):
+        if value.startswith(f"{prefix}~"):
+            return prefix + str(Path(value[len(prefix) :]).expanduser())
+    return value
+
+
+def _kafka_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in {".", ".."}:
+        raise ValueError("Kafka does not allow it")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(Path.expanduser)]
+"""A file, relative to the current folder; `~` is the home folder."""
+
+Location = Annotated[str, BeforeValidator(_not_empty), AfterValidator(_without_tilde)]
+"""A path or another kind of name; only a leading `~` is replaced."""
+
+Text = Annotated[str, BeforeValidator(_not_empty)]
+
+KafkaName = Annotated[str, AfterValidator(_kafka_name)]
+"""What Kafka accepts as the name of a topic or of a static member."""
+
+KAFKA_NAME_EXPECTED = "1 to 249 of the characters A-Z a-z 0-9 . _ -"
