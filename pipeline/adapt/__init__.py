@@ -1,0 +1,1 @@
+"""The method: interpolate two weight sets, judge an alpha without labels, and search for the best one. Pure."""

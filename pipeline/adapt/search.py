@@ -1,0 +1,146 @@
+"""A search chooses the alpha of one batch. It is a generator and never calls the model: it yields trials, is sent their
+logits, and returns the outcome. `run` advances the searches of many streams in lock-step and groups their trials by
+alpha, so that one merged copy of the weights serves every camera that wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.adapt.objective import Objective, Values, reliable
+from pipeline.adapt.state import StreamState
+from pipeline.records import TrialRecord
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Evaluate `alphas[index]` on these rows `[m]` of the batch."""
+
+    index: int
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search decided for a batch of n images.
+
+    `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
+    trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none).
+    """
+
+    state: StreamState
+    index: int
+    logits: Tensor
+    evaluated: dict[int, tuple[Rows, Tensor]]
+    trials: tuple[TrialRecord, ...]
+    objective: float
+    trigger: str = "none"
+    reset: str | None = None
+    posterior_mean: float = float("nan")
+    posterior_sd: float = float("nan")
+
+    @property
+    def forward_equivalents(self) -> float:
+        """Images passed through the image tower over images in the batch; plain CLIP is 1."""
+        return sum(t.images for t in self.trials) / len(self.logits)
+
+
+Search = Generator[list[Trial], list[Tensor], Outcome]
+
+
+class Strategy(Protocol):
+    """How alpha is chosen. Adding one is one file in `adapt/strategies/` and its name there."""
+
+    @property
+    def key(self) -> str:
+        """Identifies strategy, objective and their parameters: a state made under another key is not continued."""
+
+    def initial(self) -> StreamState:
+        """The state of a stream that was never seen."""
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """Choose the alpha of a batch of that many images. A pure function of (state, logits sent)."""
+
+
+@dataclass
+class BatchTrials:
+    """The trials of one batch as they come in: which alpha saw which rows, with what logits and values."""
+
+    images: int
+    objective: Objective
+    evaluated: dict[int, tuple[Rows, Tensor]] = field(default_factory=dict)
+    values: dict[int, Values] = field(default_factory=dict)  # alpha index -> [n], nan where it was not evaluated
+
+    def evaluate(self, indices: Sequence[int], rows: Rows | None = None) -> Generator[list[Trial], list[Tensor], None]:
+        """Ask for these alphas on `rows` (default: all) together, and keep what comes back."""
+        rows = np.arange(self.images) if rows is None else rows
+        logits = yield [Trial(index, rows) for index in indices]
+        for index, z in zip(indices, logits, strict=True):
+            self.evaluated[index] = (rows, z)
+            self.values[index] = np.full(self.images, np.nan)
+            self.values[index][rows] = self.objective(z, index)
+
+    def objectives(self, minimum: int) -> dict[int, tuple[float, Values]]:
+        """Alpha index -> (mean, values `[m]`) over the reliable ones of the rows that every alpha so far has seen."""
+        shared = ~np.isnan(np.stack(list(self.values.values()))).any(axis=0)
+        if not shared.any():
+            return {index: (float("nan"), np.empty(0)) for index in self.values}
+        values = {index: v[shared] for index, v in self.values.items()}
+        classes = next(iter(self.evaluated.values()))[1].shape[-1]
+        mask = reliable(list(values.values()), classes, minimum)
+        return {index: (float(v[mask].mean()), v[mask]) for index, v in values.items()}
+
+    def records(self, alphas: Sequence[float]) -> tuple[TrialRecord, ...]:
+        """The trials for the trace, in the order in which they were made; the objective over the rows each one saw."""
+        return tuple(
+            TrialRecord(alphas[index], len(rows), float(self.values[index][rows].mean()))
+            for index, (rows, _) in self.evaluated.items()
+        )
+
+
+def run(
+    searches: Sequence[Search],
+    images: Sequence[Tensor],
+    logits: Callable[[int, Tensor], Tensor],
+) -> list[Outcome]:
+    """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
+
+    `logits(index, images)` is called once per alpha and round, on the rows of all streams that want this alpha.
+    """
+    outcomes: dict[int, Outcome] = {}
+    wanted = {s: next(search) for s, search in enumerate(searches)}
+    while wanted:
+        answers = _evaluate(wanted, images, logits)
+        following = {}
+        for s in wanted:
+            try:
+                following[s] = searches[s].send(answers[s])
+            except StopIteration as stop:
+                outcomes[s] = stop.value
+        wanted = following
+    return [outcomes[s] for s in range(len(searches))]
+
+
+def _evaluate(
+    wanted: dict[int, list[Trial]], images: Sequence[Tensor], logits: Callable[[int, Tensor], Tensor]
+) -> dict[int, list[Tensor]]:
+    answers: dict[int, list[Tensor]] = {s: [torch.empty(0)] * len(trials) for s, trials in wanted.items()}
+    by_alpha: dict[int, list[tuple[int, int, Rows]]] = {}
+    for s, trials in wanted.items():
+        for k, trial in enumerate(trials):
+            by_alpha.setdefault(trial.index, []).append((s, k, trial.rows))
+    for index in sorted(by_alpha):
+        asked = by_alpha[index]
+        z = logits(index, torch.cat([images[s][torch.from_numpy(rows)] for s, _, rows in asked]))
+        for (s, k, _), part in zip(asked, torch.split(z, [len(rows) for _, _, rows in asked]), strict=True):
+            answers[s][k] = part
+    return answers

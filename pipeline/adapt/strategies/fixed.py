@@ -1,0 +1,42 @@
+"""`fixed`: one alpha for ever. What WiSE-FT does, and the floor of the cost: one forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pipeline.adapt.objective import Objective
+from pipeline.adapt.search import BatchTrials, Outcome, Search
+from pipeline.adapt.state import StreamState
+
+
+@dataclass(frozen=True)
+class FixedSearch:
+    """Serve every batch at `alphas[start]`; the objective is only reported."""
+
+    alphas: tuple[float, ...]
+    objective: Objective
+    objective_name: str
+    start: int
+
+    @property
+    def key(self) -> str:
+        """See `Strategy.key`."""
+        return f"fixed/{self.objective_name}/{self.start}"
+
+    def initial(self) -> StreamState:
+        """See `Strategy.initial`."""
+        return StreamState(self.key, self.start)
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """See `Strategy.search`."""
+        trials = BatchTrials(images, self.objective)
+        yield from trials.evaluate([self.start])
+        records = trials.records(self.alphas)
+        return Outcome(
+            state=replace(state, batches=state.batches + 1),
+            index=self.start,
+            logits=trials.evaluated[self.start][1],
+            evaluated=trials.evaluated,
+            trials=records,
+            objective=records[0].objective,
+        )

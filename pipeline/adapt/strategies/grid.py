@@ -1,0 +1,49 @@
+"""`grid`: every alpha of the grid on every image of every batch. Dear, and blind to nothing: the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.adapt.objective import Objective
+from pipeline.adapt.search import BatchTrials, Outcome, Search
+from pipeline.adapt.state import StreamState
+
+
+@dataclass(frozen=True)
+class GridSearch:
+    """Serve each batch at the alpha whose objective is lowest on it; ties go to the lower alpha."""
+
+    alphas: tuple[float, ...]
+    objective: Objective
+    objective_name: str
+    start: int
+    min_images: int
+
+    @property
+    def key(self) -> str:
+        """See `Strategy.key`."""
+        return f"grid/{self.objective_name}/{self.start}/{len(self.alphas)}/{self.min_images}"
+
+    def initial(self) -> StreamState:
+        """See `Strategy.initial`."""
+        return StreamState(self.key, self.start)
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """See `Strategy.search`."""
+        trials = BatchTrials(images, self.objective)
+        too_few = images < self.min_images
+        yield from trials.evaluate([state.alpha_index] if too_few else range(len(self.alphas)))
+        means = {index: mean for index, (mean, _) in trials.objectives(self.min_images).items()}
+        finite = {index: mean for index, mean in means.items() if np.isfinite(mean)}
+        best = min(finite, key=lambda index: (finite[index], index)) if len(finite) == len(means) else state.alpha_index
+        return Outcome(
+            state=replace(state, alpha_index=best, batches=state.batches + 1),
+            index=best,
+            logits=trials.evaluated[best][1],
+            evaluated=trials.evaluated,
+            trials=trials.records(self.alphas),
+            objective=means[best],
+            trigger="too_few_images" if too_few else "every_batch",
+        )

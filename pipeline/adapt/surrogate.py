@@ -1,0 +1,101 @@
+"""The surrogate: a time-varying Gaussian process over alpha, on the grid, as a Kalman filter.
+
+The objective of batch t at alpha is modelled as  y = f_t(alpha) + b_t + noise:
+f is a GP with covariance  s^2 * Matern-5/2(|a - a'| / l) * rho^|t - t'|  (TV-GP, arXiv 1601.06650: Matern-1/2 in time),
+b_t is an offset that all alphas of a batch share (how hard the batch is), independent between batches.
+On a grid of G alphas that is exactly a linear-Gaussian state space model with the state [f(alpha_0..alpha_{G-1}), b].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of the objective now: `mean` `[G + 1]` and `covariance` `[G + 1, G + 1]`, the offset last."""
+
+    mean: Array
+    covariance: Array
+
+    def curve(self) -> tuple[Array, Array]:
+        """Posterior mean `[G]` and standard deviation `[G]` of f on the grid, nats, up to the common level."""
+        variance = np.diagonal(self.covariance)[:-1]
+        return self.mean[:-1], np.sqrt(np.maximum(variance, 0.0))
+
+    def difference(self, j: int, i: int) -> tuple[float, float]:
+        """Mean and standard deviation of f(alpha_i) - f(alpha_j): what is gained by going from i to j."""
+        P = self.covariance
+        variance = P[i, i] + P[j, j] - 2.0 * P[i, j]
+        return float(self.mean[i] - self.mean[j]), math.sqrt(max(float(variance), 0.0))
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The prior: `alphas` `[G]`, and the hyper-parameters in nats, except `lengthscale` (alpha) and `persistence`.
+
+    `persistence` is rho, the correlation of f between one batch and the next.
+    """
+
+    alphas: tuple[float, ...]
+    lengthscale: float = 0.4
+    signal_sd: float = 0.17
+    offset_sd: float = 0.22
+    persistence: float = 0.9
+
+    @cached_property
+    def covariance(self) -> Array:
+        """Prior covariance of f on the grid, `[G, G]`."""
+        a = np.asarray(self.alphas)
+        r = math.sqrt(5.0) * np.abs(a[:, None] - a[None, :]) / self.lengthscale
+        K: Array = self.signal_sd**2 * (1.0 + r + r**2 / 3.0) * np.exp(-r)
+        return K
+
+    def prior(self) -> Belief:
+        """The belief before the first batch."""
+        G = len(self.alphas)
+        P = np.zeros((G + 1, G + 1))
+        P[:G, :G] = self.covariance
+        P[G, G] = self.offset_sd**2
+        return Belief(np.zeros(G + 1), P)
+
+    def advance(self, belief: Belief, batches: float = 1.0) -> Belief:
+        """The belief that many batches later, before anything of the new batch is seen (Kalman prediction)."""
+        rho = self.persistence**batches
+        G = len(self.alphas)
+        mean, P = np.zeros(G + 1), np.zeros((G + 1, G + 1))
+        mean[:G] = rho * belief.mean[:G]
+        P[:G, :G] = rho**2 * belief.covariance[:G, :G] + (1.0 - rho**2) * self.covariance
+        P[G, G] = self.offset_sd**2
+        return Belief(mean, P)
+
+    def observe(self, belief: Belief, index: int, value: float, noise_variance: float) -> Belief:
+        """The belief after the objective of this batch at `alphas[index]` came out as `value` (Kalman update)."""
+        P = belief.covariance
+        h = P[:, index] + P[:, -1]  # P (e_index + e_b)
+        variance = h[index] + h[-1] + noise_variance
+        gain = h / variance
+        mean = belief.mean + gain * (value - belief.mean[index] - belief.mean[-1])
+        P = P - np.outer(gain, h)
+        return Belief(mean, 0.5 * (P + P.T))
+
+    def surprise(self, belief: Belief, observations: list[tuple[int, float, float]]) -> float:
+        """Chi-square of the differences within a batch under `belief`, per degree of freedom; 0 for fewer than two.
+
+        `observations` are (index, value, noise variance). The common level cancels, so only the shape is judged.
+        """
+        if len(observations) < 2:
+            return 0.0
+        indices = [index for index, _, _ in observations]
+        S = belief.covariance[np.ix_(indices, indices)] + np.diag([noise for _, _, noise in observations])
+        residual = np.array([value for _, value, _ in observations]) - belief.mean[indices]
+        D = np.eye(len(indices))[1:] - np.eye(len(indices))[:1]  # differences to the first
+        d = D @ residual
+        return float(d @ np.linalg.solve(D @ S @ D.T, d)) / len(d)
