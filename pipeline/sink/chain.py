@@ -1,0 +1,235 @@
+"""The sink: one chain of create-if-absent segments for each partition. Implements `ports.Sink`.
+
+A segment's name follows from the segment before it (`layout`), and a name is created once. So every segment has at most
+one successor, and rows, offsets and states agree whoever wrote it: no lock, no fencing, no determinism is needed. A
+worker that lost its partition without knowing (a zombie) either loses the race for the next name, and adopts the
+winner's state, or wins it with a valid segment, and the new owner adopts that.
+
+Order of a commit: segment, then its traces; only then may anybody extend it. Adopting a segment of another worker (at
+recovery or after a lost race) writes its traces first, because that worker may have died in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pyarrow as pa
+
+from pipeline.errors import ChainError, StoreUnavailable
+from pipeline.ports import Commit, Head, SegmentDraft, TopicIdentity
+from pipeline.records import TopicPartition
+from pipeline.sink import claims, columns, invariant, layout, segment, traces
+from pipeline.sink.layout import SegmentName
+from pipeline.sink.segment import SegmentFooter
+from pipeline.sink.store import AlreadyExists, Hook, Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Tip:
+    """The head of a partition's chain as this worker knows it, and the name that extends it."""
+
+    identity: TopicIdentity
+    head: Head
+    successor: SegmentName
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One try at a segment: kept until it is known what came of it, so that a retry sends the same bytes."""
+
+    draft: SegmentDraft
+    key: str
+    footer: SegmentFooter
+    rows: int
+    data: bytes
+
+
+class SegmentChain:
+    """The chains of all partitions under one root.
+
+    Args:
+        store: Where they are.
+        classes: The class list that predictions index.
+        model_fingerprint: Of checkpoints, classes, preprocessing and precision; a column of both tables.
+        config_fingerprint: Of the settings that results depend on; in the footer.
+        writer: Which worker this is, for whoever reads the footer.
+        now: The time, for the footer alone: nothing depends on it.
+        at: Called at each of `store.CRASH_POINTS` that is the chain's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        classes: Sequence[str],
+        model_fingerprint: str,
+        config_fingerprint: str,
+        writer: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        at: Hook = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._classes = pa.array(classes, pa.string())
+        self._model_fingerprint = model_fingerprint
+        self._config_fingerprint = config_fingerprint
+        self._writer = writer
+        self._now = now
+        self._at = at
+        self._sink = ""
+        self._tips: dict[TopicPartition, _Tip] = {}
+        self._attempts: dict[TopicPartition, _Attempt] = {}
+
+    def check(self) -> None:
+        """See `ports.Sink`. Raises ChainError too, if the root is of another layout."""
+        self._sink = claims.sink_id(self._store, created_at=self._now().isoformat())
+        claims.prove_create_if_absent(self._store)
+
+    def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
+        """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
+        self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
+        self._attempts.pop(tp, None)
+        folder = layout.folder(layout.PREDICTIONS, tp)
+        self._store.sweep(folder)
+        self._store.sweep(layout.folder(layout.TRACES, tp))
+        names = [name for key in self._store.list(folder) if (name := SegmentName.parse(key.removeprefix(folder)))]
+        if names:
+            return self._adopt(tp, identity, max(names)).head
+        proposal = claims.Origin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
+        claim = claims.origin(self._store, tp, proposal)
+        claims.check_identity(
+            f"{self._store}: {tp}", topic_id=claim.topic_id, partitions=claim.partitions, identity=identity
+        )
+        tip = _Tip(identity, Head(claim.offset), SegmentName(claim.offset))
+        # Another worker may have begun the chain since the folder was listed.
+        begun = self._store.get(layout.segment_key(tp, tip.successor)) is not None
+        self._tips[tp] = self._adopt(tp, identity, tip.successor) if begun else tip
+        return self._tips[tp].head
+
+    def commit(self, draft: SegmentDraft) -> Commit:
+        """See `ports.Sink`.
+
+        Raises ValueError if the partition was not recovered, or if the draft breaks the invariant of
+        `ports.SegmentDraft` (a fault of the caller: nothing was written).
+        """
+        tip = self._tips.get(draft.tp)
+        if tip is None:
+            raise ValueError(f"{draft.tp}: expected `recover` before `commit`")
+        attempt = self._attempts.get(draft.tp)
+        if attempt is None or attempt.draft is not draft:
+            attempt = self._attempts[draft.tp] = self._encoded(draft, tip)
+        self._at("segment.encoded")
+        if not self._create(attempt):
+            tip = self._adopt(draft.tp, tip.identity, tip.successor)
+            del self._attempts[draft.tp]
+            return Commit(tip.head, won=False, rows=0, size_bytes=0)
+        self._at("segment.created")
+        traces.write(self._store, attempt.footer, attempt.key)
+        self._at("traces.written")
+        del self._attempts[draft.tp]
+        self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key)
+        return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))
+
+    def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:
+        rows = columns.prediction_table(draft, classes=self._classes, model_fingerprint=self._model_fingerprint)
+        _check(draft, tip.head, rows)
+        footer = SegmentFooter(
+            sink=self._sink,
+            cluster_id=tip.identity.cluster_id,
+            topic_id=tip.identity.topic_id,
+            topic=draft.tp.topic,
+            partition=draft.tp.partition,
+            partitions=tip.identity.partitions,
+            first=tip.successor.first,
+            sequence=tip.successor.sequence,
+            next=draft.next_offset,
+            previous=tip.head.segment,
+            attempt=uuid4().hex,
+            writer=self._writer,
+            created_at=self._now().isoformat(),
+            model_fingerprint=self._model_fingerprint,
+            config_fingerprint=self._config_fingerprint,
+            pending=tuple(sorted(draft.pending)),
+            gaps=tuple(draft.gaps),
+            states=dict(draft.states),
+            trace=columns.trace_table(trace for _, _, trace in draft.accepted),
+        )
+        key = layout.segment_key(draft.tp, tip.successor)
+        return _Attempt(draft, key, footer, rows.num_rows, segment.encode(rows, footer))
+
+    def _create(self, attempt: _Attempt) -> bool:
+        """True if the segment is ours, now or since an earlier try whose answer was lost."""
+        try:
+            self._store.create(attempt.key, attempt.data)
+        except AlreadyExists:
+            data = self._store.get(attempt.key)
+            if data is None:
+                msg = f"{self._store}: {attempt.key} exists but cannot be read back; it is tried again"
+                raise StoreUnavailable(msg) from None
+            return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
+        return True
+
+    def _adopt(self, tp: TopicPartition, identity: TopicIdentity, name: SegmentName) -> _Tip:
+        """Walk from the existing segment `name` to the head of the chain, and go on from there."""
+        key = layout.segment_key(tp, name)
+        data = self._store.get(key)
+        if data is None:
+            raise ChainError(f"{self._store}: {key}: expected the segment that was there a moment ago; restore it")
+        footer = read_link(data, key, identity)
+        while (
+            data := self._store.get(following := layout.segment_key(tp, _name(footer).successor(footer.next)))
+        ) is not None:
+            successor = read_link(data, following, identity)
+            if successor.previous != key:
+                raise ChainError(
+                    f"{self._store}: {following}: expected a successor of {key}, but it is one of "
+                    f"{successor.previous}: a segment was removed or replaced; restore the folder"
+                )
+            footer, key = successor, following
+        traces.write(self._store, footer, key)
+        self._tips[tp] = _extended(identity, footer, key)
+        return self._tips[tp]
+
+
+def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
+    """The footer of a segment that was found at `key`, if it belongs there.
+
+    Raises ChainError if it is damaged, if it was written under another name, or from another topic.
+    """
+    footer = segment.read_footer(data, key)
+    tp = TopicPartition(footer.topic, footer.partition)
+    if layout.segment_key(tp, _name(footer)) != key:
+        msg = (
+            f"segment {key}: expected its footer to name it, but that says {tp}, {_name(footer)}; give it its name back"
+        )
+        raise ChainError(msg)
+    claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
+    return footer
+
+
+def _name(footer: SegmentFooter) -> SegmentName:
+    return SegmentName(footer.first, footer.sequence)
+
+
+def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str) -> _Tip:
+    head = Head(next_offset=footer.next, pending=footer.pending, states=footer.states, segment=key)
+    return _Tip(identity, head, _name(footer).successor(footer.next))
+
+
+def _check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
+    """Raise ValueError if the draft is no successor of `head`."""
+    said = invariant.breaches(
+        first=head.next_offset,
+        next_offset=draft.next_offset,
+        before=head.pending,
+        pending=draft.pending,
+        gaps=draft.gaps,
+        offsets=rows["offset"].to_numpy(),
+        indices=rows["index"].to_numpy(),
+    )
+    if draft.next_offset == head.next_offset and not rows.num_rows:
+        said.append(f"nothing to write: no offset after {head.next_offset} and no row")
+    if said:
+        raise ValueError(f"{draft.tp}: the draft is no successor of {head.segment}: {'; '.join(said)}")

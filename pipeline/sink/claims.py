@@ -1,0 +1,143 @@
+"""The two small documents that are claimed by create-if-absent: what a root is, and where a partition's chain begins.
+
+`_origin` matters because an origin can move: two workers that resolve "latest" a second apart would begin two chains
+whose names differ, and would never collide. So whoever claims first is right, and the other adopts it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import uuid4
+
+from pipeline.errors import ChainError, SettingsError, StoreUnavailable
+from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
+from pipeline.sink import layout
+from pipeline.sink.store import AlreadyExists, Store
+
+LAYOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the chain of a partition begins, and of which topic it is."""
+
+    offset: int
+    cluster_id: str
+    topic_id: str
+    partitions: int
+
+
+def sink_id(store: Store, *, created_at: str) -> str:
+    """The id of this root, made now if it has none.
+
+    Raises ChainError if the root is of another layout or its document cannot be read.
+    """
+    document = _claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
+    if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
+        msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and a sink id, but found {document}; set another sink.root"
+        raise ChainError(msg)
+    return str(document["sink"])
+
+
+def read_sink_id(store: Store) -> str | None:
+    """The id of this root, None if it has none. Raises ChainError if its document cannot be read."""
+    data = store.get(layout.SINK)
+    return None if data is None else str(_parsed(store, layout.SINK, data).get("sink"))
+
+
+def prove_create_if_absent(store: Store) -> None:
+    """Create what exists (the root's own document, with the same bytes): harmless if the store would overwrite.
+
+    Raises SettingsError if the store does not refuse.
+    """
+    data = store.get(layout.SINK)
+    if data is None:
+        msg = f"{store}: {layout.SINK} was created but cannot be read back; it is tried again"
+        raise StoreUnavailable(msg)
+    try:
+        store.create(layout.SINK, data)
+    except AlreadyExists:
+        return
+    msg = (
+        f"{store}: expected a store that refuses to create a key that exists, but it overwrote one: two workers would "
+        f"destroy each other's results; set sink.root to a local folder or to a store with conditional writes"
+    )
+    raise SettingsError(msg)
+
+
+def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
+    """The claimed origin of the partition's chain, which is `proposal` if none was claimed before.
+
+    Raises ChainError if the claim cannot be read.
+    """
+    key = layout.origin_key(tp)
+    return _origin(store, key, _claim(store, key, {"layout": LAYOUT, **asdict(proposal)}))
+
+
+def read_origin(store: Store, tp: TopicPartition) -> Origin | None:
+    """The claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
+    key = layout.origin_key(tp)
+    data = store.get(key)
+    return None if data is None else _origin(store, key, _parsed(store, key, data))
+
+
+def check_identity(where: str, *, topic_id: str, partitions: int, identity: TopicIdentity) -> None:
+    """Raise ChainError unless what was written (`topic_id`, `partitions`) and the topic now are the same topic."""
+    if topic_id and identity.topic_id and topic_id != identity.topic_id:
+        msg = (
+            f"{where}: expected the topic with id {topic_id}, but the broker's has id {identity.topic_id}: it was "
+            f"deleted and created again, or this is another cluster; set another sink.root for the new topic"
+        )
+        raise ChainError(msg)
+    if partitions != identity.partitions:
+        msg = (
+            f"{where}: expected a topic of {partitions} partitions, but it has {identity.partitions} now, so streams "
+            f"have moved between partitions; set another sink.root to go on with the new number"
+        )
+        raise ChainError(msg)
+
+
+def _origin(store: Store, key: str, document: Mapping[str, Any]) -> Origin:
+    try:
+        return Origin(
+            offset=int(document["offset"]),
+            cluster_id=str(document["cluster_id"]),
+            topic_id=str(document["topic_id"]),
+            partitions=int(document["partitions"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(store, key) from error
+
+
+def _claim(store: Store, key: str, document: Mapping[str, object]) -> Mapping[str, Any]:
+    """The document at `key`, which is `document` if there was none."""
+    found = store.get(key)
+    if found is None:
+        try:
+            store.create(key, json.dumps(document).encode())
+        except AlreadyExists:
+            found = store.get(key)
+        else:
+            return document
+    if found is None:
+        msg = f"{store}: {key} exists but cannot be read back; it is tried again"
+        raise StoreUnavailable(msg)
+    return _parsed(store, key, found)
+
+
+def _parsed(store: Store, key: str, data: bytes) -> Mapping[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise _unreadable(store, key) from error
+    if not isinstance(document, dict):
+        raise _unreadable(store, key)
+    return document
+
+
+def _unreadable(store: Store, key: str) -> ChainError:
+    return ChainError(f"{store}: {key}: expected a claim written by this program, but it is damaged; restore it")

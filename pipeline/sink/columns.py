@@ -1,0 +1,141 @@
+"""A draft's images and traces as Arrow tables, built column by column: no Python per cell where arrays exist.
+
+The rows of a segment are sorted by (offset, index), whatever order their batches were served in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import Reason
+from pipeline.ports import SegmentDraft
+from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions
+from pipeline.sink import schemas
+
+Served = tuple[ImageBatch, Predictions, BatchTrace]
+
+
+def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fingerprint: str) -> pa.Table:
+    """One row per image of the draft, accepted or not, in the order of (offset, index).
+
+    Raises ValueError if a row is of another partition than the draft.
+    """
+    frames = [frame for batch, _, _ in draft.accepted for frame in batch.frames]
+    served = len(frames)
+    frames.extend(draft.rejected)
+    astray = next((f for f in frames if (f.row_id.topic, f.row_id.partition) != draft.tp), None)
+    if astray is not None:
+        msg = f"every row of a segment of {draft.tp} must lie in that partition, but {astray.row_id} does not"
+        raise ValueError(msg)
+    offset = np.fromiter((f.row_id.offset for f in frames), np.int64, len(frames))
+    index = np.fromiter((f.row_id.index for f in frames), np.int32, len(frames))
+    columns = {
+        **_identity(draft, frames, offset, index),
+        **_served(draft.accepted, classes, len(frames)),
+        "status": _texts(["accepted"] * served + [_status(f) for f in draft.rejected]),
+        "reason": _texts([None] * served + [f.reason for f in draft.rejected]),
+        "detail": _texts([None] * served + [f.detail for f in draft.rejected]),
+        "model_fingerprint": pa.repeat(model_fingerprint, len(frames)),
+    }
+    table = pa.Table.from_arrays([columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS)
+    order = np.lexsort((index, offset))
+    return table if bool(np.all(order[1:] > order[:-1])) else table.take(order)
+
+
+def _identity(
+    draft: SegmentDraft, frames: Sequence[Frame], offset: npt.NDArray[np.int64], index: npt.NDArray[np.int32]
+) -> dict[str, pa.Array]:
+    offsets, indices = pa.array(offset), pa.array(index)
+    where = f"{draft.tp.topic}/{draft.tp.partition}"
+    timestamps = np.fromiter((f.kafka_timestamp_ms for f in frames), np.int64, len(frames))
+    return {
+        "row_id": pc.binary_join_element_wise(where, offsets.cast(pa.string()), indices.cast(pa.string()), "/"),
+        "topic": pa.repeat(draft.tp.topic, len(frames)),
+        "partition": pa.repeat(pa.scalar(draft.tp.partition, pa.int32()), len(frames)),
+        "offset": offsets,
+        "index": indices,
+        "stream_id": _texts([f.stream_id for f in frames]),
+        "frame_id": _texts([f.frame_id for f in frames]),
+        "captured_at": pa.array([f.captured_at_us for f in frames], _type("captured_at")),
+        "kafka_timestamp": pa.array(timestamps, mask=timestamps < 0).cast(_type("kafka_timestamp")),
+        "true_label": _texts([f.true_label for f in frames]),
+        "meta": pa.array([list(f.meta.items()) for f in frames], _type("meta")),
+    }
+
+
+def _served(accepted: Sequence[Served], classes: pa.StringArray, rows: int) -> dict[str, pa.Array]:
+    """What the model said, for the accepted rows, which come first; null for the rest up to `rows`."""
+    sizes = [len(batch) for batch, _, _ in accepted]
+    predictions = [p for _, p, _ in accepted]
+    widths = np.repeat([p.top_index.shape[1] for p in predictions], sizes).astype(np.int32)
+    ends = np.pad(np.concatenate([[0], np.cumsum(widths)]), (0, rows - len(widths)), mode="edge").astype(np.int32)
+    top_index = _joined([p.top_index.ravel() for p in predictions], np.int32)
+    top_probability = _joined([p.top_probability.ravel() for p in predictions], np.float32)
+    unserved = pa.array(np.arange(rows) >= len(widths))
+    endpoint_index = _joined([p.endpoint_index for p in predictions], np.int32, (2, 0))
+    endpoint_confidence = _joined([p.endpoint_confidence for p in predictions], np.float32, (2, 0))
+    columns: dict[str, pa.Array] = {
+        "label": classes.take(pa.array(top_index[ends[: len(widths)]])),
+        "confidence": pa.array(top_probability[ends[: len(widths)]]),
+        "entropy": pa.array(_joined([p.entropy for p in predictions], np.float32)),
+        "alpha": pa.array(np.repeat([trace.alpha for _, _, trace in accepted], sizes).astype(np.float64)),
+        "batch_number": pa.array(np.repeat([trace.batch_number for _, _, trace in accepted], sizes).astype(np.int64)),
+    }
+    for endpoint, name in enumerate(("zero_shot", "fine_tuned")):
+        absent = endpoint_index[endpoint] < 0
+        columns[f"{name}_label"] = classes.take(pa.array(endpoint_index[endpoint], mask=absent))
+        columns[f"{name}_confidence"] = pa.array(endpoint_confidence[endpoint], mask=absent)
+    for name, column in columns.items():
+        columns[name] = pa.concat_arrays([column, pa.nulls(rows - len(column), column.type)])
+    for name, values in (("top_labels", classes.take(pa.array(top_index))), ("top_probabilities", top_probability)):
+        columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(values), _type(name), mask=unserved)
+    return columns
+
+
+def _joined(
+    arrays: Sequence[npt.NDArray[np.generic]], kind: type, empty: tuple[int, ...] = (0,)
+) -> npt.NDArray[np.generic]:
+    return np.concatenate([np.empty(empty, kind), *arrays], axis=-1)
+
+
+def _status(frame: Frame) -> str:
+    return "skipped" if frame.reason is Reason.TOMBSTONE else "rejected"
+
+
+def _type(name: str) -> pa.DataType:
+    return schemas.PREDICTIONS.field(name).type
+
+
+def _texts(values: Sequence[str | None]) -> pa.StringArray:
+    """A string column. What UTF-8 cannot hold (a lone surrogate, from hostile input) is replaced by "?"."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([v if v is None else v.encode("utf-8", "replace").decode() for v in values], pa.string())
+
+
+def trace_table(traces: Iterable[BatchTrace]) -> pa.Table:
+    """One row per batch, in the order given, with the columns of `schemas.BATCH_TRACE`."""
+    rows = list(traces)
+    trials = [trial for trace in rows for trial in trace.trials]
+    derived: dict[str, object] = {
+        "captured_at": [t.captured_at_us for t in rows],
+        "kafka_timestamp": [None if t.kafka_timestamp_ms < 0 else t.kafka_timestamp_ms for t in rows],
+        "milliseconds": [list(t.milliseconds.items()) for t in rows],
+    }
+    ends = np.cumsum([0, *(len(t.trials) for t in rows)]).astype(np.int32)
+    parts = [pa.array([getattr(trial, part.name) for trial in trials], part.type) for part in schemas.TRIAL]
+    columns = []
+    for field in schemas.BATCH_TRACE:
+        if field.name == "trials":
+            structs = pa.StructArray.from_arrays(parts, fields=list(schemas.TRIAL))
+            columns.append(pa.ListArray.from_arrays(pa.array(ends), structs, field.type))
+        else:
+            values = derived[field.name] if field.name in derived else [getattr(t, field.name) for t in rows]
+            columns.append(pa.array(values, field.type))
+    return pa.Table.from_arrays(columns, schema=schemas.BATCH_TRACE)

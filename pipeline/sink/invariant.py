@@ -1,0 +1,71 @@
+"""What must hold of every segment, as one pure function: the chain refuses to write, and `verify` reports, the same.
+
+    rows ∪ pending = pending before ∪ delivered offsets of [first, next), every (offset, index) once
+
+An offset is delivered unless the log has a hole there (compaction, a transaction's marker), which only the broker
+knows; `contiguous` says that the log has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Offsets = npt.NDArray[np.int64]
+
+
+def breaches(
+    *,
+    first: int,
+    next_offset: int,
+    before: Sequence[int],
+    pending: Sequence[int],
+    gaps: Sequence[tuple[int, int]],
+    offsets: Offsets,
+    indices: npt.NDArray[np.int32],
+    contiguous: bool = False,
+) -> list[str]:
+    """The ways in which a segment breaks the invariant, each a clause with the offsets in question; [] if none.
+
+    `offsets` and `indices`, each `[rows]`, are its rows in the order of the file; `before` is what was pending.
+    """
+    was = np.asarray(sorted(before), np.int64)
+    now = np.asarray(sorted(pending), np.int64)
+    rows = np.unique(offsets)
+    due = was if not contiguous else np.union1d(was, np.arange(first, next_offset))
+    unaccounted = np.setdiff1d(due, np.union1d(rows, now))
+    for start, until in gaps:
+        unaccounted = unaccounted[(unaccounted < start) | (unaccounted >= until)]
+    found = {
+        f"rows of offsets that are neither pending nor in [{first}, {next_offset})": _foreign(
+            rows, was, first, next_offset
+        ),
+        f"pending offsets that are neither pending before nor in [{first}, {next_offset})": _foreign(
+            now, was, first, next_offset
+        ),
+        "offsets that are both rows and pending": np.intersect1d(rows, now),
+        "offsets that are neither rows nor pending": unaccounted,
+        "offsets whose rows are not index 0, 1, 2 ... in order": offsets[_disordered(offsets, indices)],
+    }
+    said = [f"{what}: {_some(which)}" for what, which in found.items() if len(which)]
+    return said if next_offset >= first else [f"next {next_offset} lies before first {first}", *said]
+
+
+def _foreign(offsets: Offsets, before: Offsets, first: int, next_offset: int) -> Offsets:
+    outside = offsets[(offsets < first) | (offsets >= next_offset)]
+    return np.setdiff1d(outside, before)
+
+
+def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """`[rows]`, true where a row follows neither as the same offset's next index nor as a later offset's 0."""
+    steps = np.diff(offsets, prepend=-1)
+    follows = np.concatenate([[0], indices[:-1] + 1])[: len(indices)]
+    disordered: npt.NDArray[np.bool_] = (steps < 0) | (indices != np.where(steps == 0, follows, 0))
+    return disordered
+
+
+def _some(offsets: Offsets) -> str:
+    shown = ", ".join(str(offset) for offset in np.unique(offsets)[:5])
+    return shown if len(offsets) <= 5 else f"{shown} and others ({len(np.unique(offsets))} in all)"

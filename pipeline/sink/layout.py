@@ -1,0 +1,86 @@
+"""Names of everything under the sink's root. Pure: a key is a function of what it names.
+
+    _sink.json                                              what this root is; created once
+    _origin/topic-<t>/partition-<p>.json                    where the chain of a partition begins
+    predictions/topic-<t>/partition-<p>/<segment>.parquet   the chain
+    traces/topic-<t>/partition-<p>/<segment>.parquet        derived from it
+
+A segment is called `<first offset, 20 digits>`. One that moves no offset forward, because only images that were pending
+before it became complete, leaves `next` where it was; its successor would want the same name again, so that one gets a
+sequence: `<first>_<sequence, 6 digits>`. In either case the successor's name follows from the head alone, which is what
+makes two workers collide that extend the same head; and names sort in the order of the chain ("." comes before "_").
+
+The folders are `topic-frames`, not Hive's `topic=frames`: topic and partition are columns of the files, and beside them
+Hive keys make `pandas.read_parquet` fail (string against dictionary) and DuckDB read `partition` as text. The prefix
+also keeps a topic that begins with "_" or "." from being taken for a hidden folder.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipeline.records import TopicPartition
+
+SINK = "_sink.json"
+PREDICTIONS = "predictions"
+TRACES = "traces"
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_NAME = re.compile(r"(?P<first>[0-9]{20})(?:_(?P<sequence>[0-9]{6}))?\.parquet")
+_KEY = re.compile(r"[a-z]+/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<name>[^/]+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """The place of a segment in its chain: the first offset that it may hold, and which of that offset it is."""
+
+    first: int
+    sequence: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.first:020d}.parquet" if self.sequence == 0 else f"{self.first:020d}_{self.sequence:06d}.parquet"
+
+    def successor(self, next_offset: int) -> SegmentName:
+        """The name after this segment, if it ends at `next_offset` (>= first)."""
+        return SegmentName(next_offset, self.sequence + 1 if next_offset == self.first else 0)
+
+    @staticmethod
+    def parse(name: str) -> SegmentName | None:
+        """The segment of a file's name; None if no segment is called so."""
+        match = _NAME.fullmatch(name)
+        if match is None or match["sequence"] == "000000":
+            return None
+        return SegmentName(int(match["first"]), int(match["sequence"] or 0))
+
+
+def folder(dataset: str, tp: TopicPartition) -> str:
+    """The folder of one partition in a dataset, with the slash. Raises ValueError for what cannot be a topic."""
+    if not _TOPIC.fullmatch(tp.topic) or tp.topic in {".", ".."}:
+        msg = f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is called {tp.topic!r}"
+        raise ValueError(msg)
+    return f"{dataset}/topic-{tp.topic}/partition-{tp.partition:05d}/"
+
+
+def segment_key(tp: TopicPartition, name: SegmentName) -> str:
+    """The key of a segment's predictions."""
+    return f"{folder(PREDICTIONS, tp)}{name}"
+
+
+def traces_key(segment: str) -> str:
+    """The key of the traces that belong to the segment with this key."""
+    return f"{TRACES}/{segment.removeprefix(PREDICTIONS + '/')}"
+
+
+def origin_key(tp: TopicPartition) -> str:
+    """The key of the claim that says where the partition's chain begins."""
+    return f"{folder('_origin', tp).removesuffix('/')}.json"
+
+
+def parse_key(key: str) -> tuple[TopicPartition, SegmentName] | None:
+    """What a key of predictions or traces names; None if it is not one of ours."""
+    match = _KEY.fullmatch(key)
+    name = SegmentName.parse(match["name"]) if match else None
+    if match is None or name is None:
+        return None
+    return TopicPartition(match["topic"], int(match["partition"])), name

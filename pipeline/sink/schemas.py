@@ -1,0 +1,139 @@
+"""The two tables that the program writes, column by column; a reader needs to know nothing else.
+
+A column is nullable only where null means something, and its description (kept in the file, as field metadata) says
+what. Alphas are float64 in both tables, so that they join and compare exactly; all else that a network computed is
+float32, as it was computed.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+
+def _list(kind: pa.DataType) -> pa.ListType:
+    return pa.list_(pa.field("element", kind, nullable=False))
+
+
+def _map(kind: pa.DataType) -> pa.MapType:
+    return pa.map_(pa.string(), pa.field("value", kind, nullable=False))
+
+
+_MICROSECONDS = pa.timestamp("us", tz="UTC")
+_MILLISECONDS = pa.timestamp("ms", tz="UTC")
+
+TRIAL = pa.struct(
+    [
+        _field("alpha", pa.float64(), "mixing coefficient of the trial"),
+        _field("images", pa.int32(), "images that it was judged on"),
+        _field("objective", pa.float64(), "label-free quality, lower is better; nan if it was not finite"),
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        _field(
+            "row_id", pa.string(), "topic/partition/offset/index: stable for ever, labels that come later join by it"
+        ),
+        _field("topic", pa.string(), "Kafka topic of the message"),
+        _field("partition", pa.int32(), "Kafka partition of the message"),
+        _field("offset", pa.int64(), "Kafka offset of the message"),
+        _field("index", pa.int32(), "position of the image in its message, from 0"),
+        _field("stream_id", pa.string(), "the camera; null only if the message did not say", nullable=True),
+        _field("frame_id", pa.string(), "the producer's own id of the image; null if it gave none", nullable=True),
+        _field(
+            "captured_at", _MICROSECONDS, "when the camera took it; null if the producer did not say", nullable=True
+        ),
+        _field("kafka_timestamp", _MILLISECONDS, "the broker's timestamp; null if it keeps none", nullable=True),
+        _field("status", pa.string(), "accepted, rejected, or skipped (a tombstone)"),
+        _field("reason", pa.string(), "why it was not accepted, a stable word; null if accepted", nullable=True),
+        _field("detail", pa.string(), "the reason in a sentence; null if accepted", nullable=True),
+        _field("label", pa.string(), "the served class, top_labels[0]; null if not accepted", nullable=True),
+        _field("confidence", pa.float32(), "probability of label; null if not accepted", nullable=True),
+        _field("top_labels", _list(pa.string()), "classes, best first; null if not accepted", nullable=True),
+        _field("top_probabilities", _list(pa.float32()), "of top_labels; null if not accepted", nullable=True),
+        _field("entropy", pa.float32(), "of the served distribution, nats; null if not accepted", nullable=True),
+        _field("zero_shot_label", pa.string(), "class at alpha 0; null if not evaluated on this image", nullable=True),
+        _field("zero_shot_confidence", pa.float32(), "of zero_shot_label; null if not evaluated", nullable=True),
+        _field("fine_tuned_label", pa.string(), "class at alpha 1; null if not evaluated on this image", nullable=True),
+        _field("fine_tuned_confidence", pa.float32(), "of fine_tuned_label; null if not evaluated", nullable=True),
+        _field("alpha", pa.float64(), "mixing coefficient that served the image; null if not accepted", nullable=True),
+        _field("batch_number", pa.int64(), "of its batch in the stream, from 0; null if not accepted", nullable=True),
+        _field("true_label", pa.string(), "the producer's label of the image; null if it gave none", nullable=True),
+        _field("meta", _map(pa.string()), "the producer's meta_* columns, without the prefix"),
+        _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
+    ]
+)
+# What repeats within a segment; row ids and the numbers of a softmax do not.
+PREDICTIONS_DICTIONARY = [
+    "topic",
+    "partition",
+    "index",
+    "stream_id",
+    "status",
+    "reason",
+    "label",
+    "top_labels.list.element",
+    "zero_shot_label",
+    "fine_tuned_label",
+    "alpha",
+    "batch_number",
+    "true_label",
+    "meta.key_value.key",
+    "meta.key_value.value",
+    "model_fingerprint",
+]
+
+# The trace as the segment's footer keeps it: the batch's own columns.
+BATCH_TRACE = pa.schema(
+    [
+        _field("topic", pa.string(), "Kafka topic"),
+        _field("partition", pa.int32(), "Kafka partition"),
+        _field("first_offset", pa.int64(), "lowest offset of the batch's images"),
+        _field("last_offset", pa.int64(), "highest offset of the batch's images"),
+        _field("stream_id", pa.string(), "the camera"),
+        _field("batch_number", pa.int64(), "of this stream, from 0"),
+        _field(
+            "captured_at", _MICROSECONDS, "of the batch's last image; null if the producer did not say", nullable=True
+        ),
+        _field(
+            "kafka_timestamp", _MILLISECONDS, "of the batch's last image; null if the broker has none", nullable=True
+        ),
+        _field("images", pa.int32(), "images in the batch"),
+        _field("alpha", pa.float64(), "mixing coefficient that served the batch"),
+        _field("previous_alpha", pa.float64(), "of the stream's batch before; null for its first", nullable=True),
+        _field("trials", _list(TRIAL), "what was evaluated to choose alpha"),
+        _field("objective", pa.float64(), "of the batch at alpha; nan if it was not finite"),
+        _field("posterior_mean", pa.float64(), "of the surrogate at alpha, after this batch"),
+        _field("posterior_sd", pa.float64(), "of the surrogate at alpha, after this batch"),
+        _field("trigger", pa.string(), "why alternatives were tried, or none"),
+        _field("reset", pa.string(), "why the state was reset; null if it was not", nullable=True),
+        _field("forward_equivalents", pa.float64(), "images through the image tower / images in the batch"),
+        _field("milliseconds", _map(pa.float32()), "duration of each stage"),
+    ]
+)
+
+TRACES = BATCH_TRACE.append(
+    _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision")
+).append(_field("segment", pa.string(), "the segment that the batch's rows are in"))
+TRACES_DICTIONARY = [
+    "topic",
+    "partition",
+    "stream_id",
+    "alpha",
+    "previous_alpha",
+    "trigger",
+    "reset",
+    "model_fingerprint",
+    "segment",
+]
+
+STATES = pa.schema(
+    [
+        _field("stream_id", pa.string(), "the camera"),
+        _field("state", pa.large_binary(), "its adaptation state, serialised by the search"),
+    ]
+)

@@ -1,0 +1,169 @@
+"""One segment: a Parquet file whose rows are results and whose footer is the state that they led to.
+
+The footer's key-values, beside what Parquet needs:
+
+    adawise.segment    JSON, the fields of `SegmentFooter` that are small; pending and gaps as [from, until) ranges
+    adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
+    adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)): one row per batch
+    adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ChainError
+from pipeline.sink import schemas
+
+FORMAT = 1
+
+_PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
+_CHECKSUM = b"adawise.checksum"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentFooter:
+    """What a segment says of itself. Offsets `[first, next)` and those pending before are its rows or still pending.
+
+    `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
+    columns of `schemas.BATCH_TRACE`.
+    """
+
+    sink: str
+    cluster_id: str
+    topic_id: str
+    topic: str
+    partition: int
+    partitions: int
+    first: int
+    sequence: int
+    next: int
+    previous: str | None
+    attempt: str
+    writer: str
+    created_at: str
+    model_fingerprint: str
+    config_fingerprint: str
+    pending: tuple[int, ...] = ()
+    gaps: tuple[tuple[int, int], ...] = ()
+    states: Mapping[str, bytes] = field(default_factory=dict)
+    trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
+
+
+def encode(rows: pa.Table, footer: SegmentFooter) -> bytes:
+    """The file of a segment: `rows` have the schema `schemas.PREDICTIONS`."""
+    parts = dict(zip(_PARTS, (_scalars(footer), _packed(_states(footer.states)), _packed(footer.trace)), strict=True))
+    return parquet(rows, schemas.PREDICTIONS_DICTIONARY, {**parts, _CHECKSUM: _checksum(parts)})
+
+
+def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[bytes, bytes]) -> bytes:
+    """A table as one checksummed Parquet file with these key-values in its footer."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", use_dictionary=list(dictionary), write_page_checksum=True
+    ) as writer:
+        writer.write_table(table)
+        # Here and not in the schema's metadata, which Parquet writers of Arrow store twice.
+        writer.add_key_value_metadata(key_values)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def read_footer(data: bytes, key: str) -> SegmentFooter:
+    """The footer of the segment file `data`, which was found at `key`.
+
+    Raises ChainError if the file is damaged, is no segment, or is of a newer format.
+    """
+    try:
+        found = pq.ParquetFile(pa.BufferReader(data)).metadata.metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(key, f"a readable Parquet file, but {error}") from error
+    parts = {name: found[name] for name in _PARTS if name in found}
+    if len(parts) < len(_PARTS):
+        raise _damaged(key, "a segment written by this program, but its footer has no adawise key-values")
+    if found.get(_CHECKSUM) != _checksum(parts):
+        raise _damaged(key, "a footer that agrees with its checksum, but it differs")
+    scalars = json.loads(parts[_PARTS[0]])
+    if (version := scalars.pop("format")) > FORMAT:
+        msg = f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program"
+        raise ChainError(msg)
+    states = _unpacked(parts[_PARTS[1]])
+    return SegmentFooter(
+        **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(tuple, scalars["gaps"]))},
+        states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
+        trace=_unpacked(parts[_PARTS[2]]),
+    )
+
+
+def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of the segment file `data`, found at `key`, each page checked against its checksum.
+
+    Raises ChainError if a page is damaged.
+    """
+    try:
+        # Not `read_table`: it would take the key's folders for columns.
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        return file.read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(key, f"readable rows, but {error}") from error
+
+
+def _damaged(key: str, what: str) -> ChainError:
+    return ChainError(
+        f"segment {key}: expected {what}; restore the file from a backup, or, if it is the newest of its partition, "
+        f"stop every worker and move it away: its rows are then computed again"
+    )
+
+
+def _scalars(footer: SegmentFooter) -> bytes:
+    # The two big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
+    scalars = asdict(replace(footer, states={}, trace=None, pending=()))
+    del scalars["states"], scalars["trace"]
+    return json.dumps({"format": FORMAT, **scalars, "pending": _ranges(footer.pending)}).encode()
+
+
+def _checksum(parts: Mapping[bytes, bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for name in _PARTS:
+        digest.update(b"%s %d\n%s" % (name, len(parts[name]), parts[name]))
+    return digest.hexdigest().encode()
+
+
+def _states(states: Mapping[str, bytes]) -> pa.Table:
+    streams = sorted(states)  # so that equal states are equal bytes
+    return pa.Table.from_arrays(
+        [pa.array(streams, pa.string()), pa.array([states[s] for s in streams], pa.large_binary())],
+        schema=schemas.STATES,
+    )
+
+
+def _packed(table: pa.Table) -> bytes:
+    buffer = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(buffer, "zstd") as stream, pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return base64.b64encode(buffer.getvalue())
+
+
+def _unpacked(data: bytes) -> pa.Table:
+    with pa.CompressedInputStream(pa.BufferReader(base64.b64decode(data)), "zstd") as stream:
+        return pa.ipc.open_stream(stream).read_all()
+
+
+def _ranges(offsets: Iterable[int]) -> list[list[int]]:
+    """Sorted offsets as [from, until) ranges: a thousand pending frames in a row are two numbers."""
+    ordered = np.asarray(sorted(offsets), np.int64)
+    runs = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1)
+    return [[int(run[0]), int(run[-1]) + 1] for run in runs if len(run)]
+
+
+def _offsets(ranges: Iterable[Sequence[int]]) -> Iterable[int]:
+    for start, until in ranges:
+        yield from range(start, until)

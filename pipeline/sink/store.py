@@ -1,0 +1,228 @@
+"""Where the chain keeps its bytes: a store that can create what is absent, and says so if it is not.
+
+That one promise carries the whole sink: of two workers that create the same key, exactly one succeeds, and the key
+never changes afterwards. `LocalStore` keeps it with a hard link, on one file system; `object_store.ObjectStore` with
+conditional requests. Renaming and plain uploads overwrite silently, so `put` is for derived files alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from uuid import uuid4
+
+from pipeline.errors import SettingsError, StoreUnavailable
+from pipeline.sink import layout
+
+CRASH_POINTS = (
+    "segment.encoded",
+    "segment.temp_written",
+    "segment.linked",
+    "segment.folder_synced",
+    "segment.created",
+    "traces.temp_written",
+    "traces.renamed",
+    "traces.written",
+)
+"""Where a worker can die between complete rows and the committed offset; `at` is called with each of them, in order.
+
+The middle ones of each file are `LocalStore`'s own. Tests kill real processes here.
+"""
+
+Hook = Callable[[str], None]
+"""Called with the name of a crash point just after what it names was done."""
+
+STALE_S = 3600.0
+"""A writer's temporary file of this age, in seconds, belongs to no living writer."""
+
+_TEMPORARY = ".tmp-"
+# The operator has to act on these: waiting does not help.
+_LASTING = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EXDEV,
+}
+
+
+class AlreadyExists(Exception):
+    """The key to be created exists. Not an error of the program: it never leaves the sink."""
+
+
+class Store(Protocol):
+    """Keys (relative, with "/") to bytes. Safe to use from several threads and processes at once.
+
+    Every method raises StoreUnavailable when the store does not answer, and SettingsError when it never will: no
+    permission, no such bucket, a file system without hard links.
+    """
+
+    def create(self, key: str, data: bytes) -> None:
+        """Create `key` whole and durable, or raise AlreadyExists; then the key that exists is durable.
+
+        After StoreUnavailable the key may or may not have been created.
+        """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace `key` whole. Only for files that can be derived again."""
+
+    def get(self, key: str) -> bytes | None:
+        """All bytes of `key`; None if it does not exist."""
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys under the folder `prefix` ("" is the root), at any depth, sorted."""
+
+    def sweep(self, prefix: str) -> None:
+        """Remove what dead writers left behind in the folder `prefix`."""
+
+
+def open_store(root: str, *, at: Hook = lambda _: None) -> Store:
+    """The store for a path, or for a URL as `s3://bucket/prefix`.
+
+    Raises SettingsError for a URL whose extra is not installed or that names no store.
+    """
+    if "://" not in root:
+        return LocalStore(Path(root), at=at)
+    if root.startswith("file://"):
+        return LocalStore(Path(root.removeprefix("file://")), at=at)
+    # Here, because only this store needs the extra `s3`.
+    from pipeline.sink import object_store
+
+    return object_store.open_url(root)
+
+
+class LocalStore:
+    """A folder of one file system that has hard links; several processes, also of several hosts, may share it."""
+
+    def __init__(self, root: Path, *, at: Hook = lambda _: None) -> None:
+        self._root = root
+        self._at = at
+
+    def __str__(self) -> str:
+        return str(self._root)
+
+    def create(self, key: str, data: bytes) -> None:
+        """See `Store.create`. Temporary file, fsync, hard link (which never replaces), fsync of the folder."""
+        path, kind = self._path(key), _kind(key)
+        with _translated(path), _temporary(path, data) as temporary:
+            self._at(f"{kind}.temp_written")
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                # Whoever reads it now may build on it: its name must survive a power cut too.
+                _sync_folder(path.parent)
+                raise AlreadyExists(key) from None
+            self._at(f"{kind}.linked")
+            _sync_folder(path.parent)
+        self._at(f"{kind}.folder_synced")
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Store.put`."""
+        path, kind = self._path(key), _kind(key)
+        with _translated(path), _temporary(path, data) as temporary:
+            self._at(f"{kind}.temp_written")
+            os.replace(temporary, path)
+            self._at(f"{kind}.renamed")
+            _sync_folder(path.parent)
+
+    def get(self, key: str) -> bytes | None:
+        """See `Store.get`."""
+        path = self._path(key)
+        with _translated(path):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def list(self, prefix: str) -> list[str]:
+        """See `Store.list`."""
+        start = self._path(prefix)
+        with _translated(start):
+            found = [
+                (Path(folder) / name).relative_to(self._root).as_posix()
+                for folder, _, names in os.walk(start, onerror=_raise_unless_absent)
+                for name in names
+                if not name.startswith(_TEMPORARY)
+            ]
+        return sorted(found)
+
+    def sweep(self, prefix: str) -> None:
+        """See `Store.sweep`: temporary files older than `STALE_S`; a living writer whose file goes tries again."""
+        folder = self._path(prefix)
+        with _translated(folder):
+            for path in folder.glob(f"{_TEMPORARY}*"):
+                with suppress(FileNotFoundError):  # its writer is done with it, or another one swept it
+                    if time.time() - path.stat().st_mtime > STALE_S:
+                        path.unlink()
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key)
+        if parts.is_absolute() or ".." in parts.parts:
+            msg = f"a key is relative and stays below the root, but this one is {key!r}"
+            raise ValueError(msg)
+        return self._root / parts
+
+
+@contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """A durable temporary file with `data` beside `path`, gone at the end under that name."""
+    _make_folder(path.parent)
+    temporary = path.with_name(f"{_TEMPORARY}{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, each durable before the next: a file in a lost folder is lost too."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _kind(key: str) -> str:
+    """What the crash points of a key begin with."""
+    return {layout.PREDICTIONS: "segment", layout.TRACES: "traces"}.get(key.split("/")[0], "claim")
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Errors of the operating system -> ours, with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path}: expected a folder that can be written and has hard links, but: {error.strerror or error}"
+        if error.errno in _LASTING:
+            raise SettingsError(f"{what}; set sink.root to one, or give this user the permission") from error
+        raise StoreUnavailable(
+            f"{what}; it is tried again (free space, the mount and the disk are the usual causes)"
+        ) from error
