@@ -1,0 +1,264 @@
+"""Messages of a Kafka topic: as a member of a consumer group, or of all its partitions without one.
+
+What kafka-python 3 asks for: rebalance listeners run on its IO thread, where blocking calls raise, so ours only pauses
+and takes a note; `poll` turns the notes into events. Nothing is ever delivered from a position that was not sought: a
+reset policy would jump over a gap without a word. `assignment()` still lists partitions after an eviction, so ownership
+is what the notes and the member's state say.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from kafka import KafkaConsumer, errors
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import MemberState, OffsetAndMetadata
+from kafka.structs import TopicPartition as KafkaPartition
+
+from pipeline.errors import FatalError, SourceError
+from pipeline.ports import Poll, TopicIdentity
+from pipeline.records import Message, TopicPartition
+from pipeline.source.kafka_client import kafka_errors, open_client, tolerate_header_names
+from pipeline.source.kafka_topic import KafkaTopics
+from pipeline.source.ownership import Ownership
+
+log = logging.getLogger(__name__)
+
+_SLICE_MS = 100  # events are noticed this much later than they happen, at most
+_CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
+_CLOSE_MS = 5_000
+
+
+class KafkaSource:
+    """One topic, by `pipeline.ports.Source`.
+
+    Args:
+        bootstrap_servers: "host:port", several separated by commas.
+        topic: must exist; it is never created.
+        group: the consumer group; None for all partitions, without a group and without commits.
+        origin: where a partition without a chain begins: "earliest", "latest" or milliseconds since the epoch.
+        static_member: `group.instance.id`; the partitions of this member wait for its return for a session timeout.
+        max_partition_fetch_bytes: up to twice this per partition is held before it is delivered.
+        security: kafka-python's arguments for TLS and SASL.
+
+    Raises:
+        BrokerUnavailable: no broker answered within 10 s.
+        SourceError: there is no such topic.
+        SettingsError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str,
+        topic: str,
+        group: str | None,
+        origin: Literal["earliest", "latest"] | int,
+        client_id: str,
+        static_member: str | None,
+        session_timeout_ms: int,
+        max_poll_interval_ms: int,
+        max_poll_records: int,
+        max_partition_fetch_bytes: int,
+        security: Mapping[str, object],
+    ) -> None:
+        tolerate_header_names()
+        self._servers, self._topic, self._group, self._origin = bootstrap_servers, topic, group, origin
+        self._owned = Ownership()
+        self._closed = False
+        self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
+        try:
+            self._first_identity = self._topics.identity(topic)
+            self._consumer: Any = open_client(
+                KafkaConsumer,
+                bootstrap_servers,
+                security,
+                client_id=client_id,
+                group_id=group,
+                group_instance_id=static_member,
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                isolation_level="read_committed",
+                session_timeout_ms=session_timeout_ms,
+                heartbeat_interval_ms=min(3_000, session_timeout_ms // 3),
+                max_poll_interval_ms=max_poll_interval_ms,
+                max_poll_records=max_poll_records,
+                max_partition_fetch_bytes=max_partition_fetch_bytes,
+            )
+        except BaseException:
+            self._topics.close()
+            raise
+        self._checked_at = time.monotonic()
+        self._listener = _Listener(self._consumer, self._owned)
+        if group is None:
+            partitions = [KafkaPartition(topic, number) for number in range(self._first_identity.partitions)]
+            self._consumer.assign(partitions)
+            self._listener.on_partitions_assigned(partitions)
+        else:
+            self._consumer.subscribe([topic], listener=self._listener)
+
+    @property
+    def exhausted(self) -> bool:
+        """Never: a topic may always go on."""
+        return False
+
+    def poll(self, timeout_s: float) -> Poll:
+        """See `Source.poll`; up to 10 s longer while the broker does not answer, and then BrokerUnavailable."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_ms = max(0, int((deadline - time.monotonic()) * 1000))
+            records, assigned, lost = self._poll_once(min(left_ms, _SLICE_MS))
+            messages = [
+                _message(record)
+                for partition, found in records.items()
+                if self._owned.is_sought(TopicPartition(*partition))
+                for record in found
+            ]
+            if messages:
+                self._checked_at = time.monotonic()
+            elif time.monotonic() - self._checked_at >= _CHECK_S:
+                self._check_topic()
+            if messages or assigned or lost or left_ms == 0:
+                return Poll(messages, assigned, lost)
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """See `Source.identity`."""
+        return self._topics.identity(topic)
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
+        return self._topics.bounds(tp)
+
+    def origin(self, tp: TopicPartition) -> int:
+        """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
+        start, end = self._topics.bounds(tp)
+        if self._origin == "earliest":
+            return start
+        if self._origin == "latest":
+            return end
+        found = self._topics.offset_at(tp, int(self._origin))
+        return end if found is None else found
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """See `Source.seek`. Raises ValueError if the partition is not owned."""
+        self._owned.seek(tp)
+        if self._held(tp):
+            self._consumer.seek(KafkaPartition(*tp), offset)
+
+    def pause(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.pause`; partitions that are not owned are none of its business."""
+        self._consumer.pause(*(KafkaPartition(*tp) for tp in tps if self._held(tp)))
+
+    def resume(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.resume`. Raises ValueError for a partition that was assigned and not sought yet."""
+        self._owned.expect_sought(tps)
+        self._consumer.resume(*(KafkaPartition(*tp) for tp in tps if self._held(tp)))
+
+    def drained(self, tp: TopicPartition) -> bool:
+        """See `Source.drained`; False until a fetch of the partition was answered."""
+        return self.lag(tp) == 0
+
+    def lag(self, tp: TopicPartition) -> int | None:
+        """See `Source.lag`, by what the last fetch of the partition knew."""
+        if not (self._held(tp) and self._owned.is_sought(tp)):
+            return None
+        partition = KafkaPartition(*tp)
+        with kafka_errors(self._servers, f"ask for the position in {tp}"):
+            end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
+        return None if end is None or position is None else max(0, int(end) - int(position))
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """See `Source.commit`; without a group there is nobody to tell."""
+        hints = {KafkaPartition(*tp): OffsetAndMetadata(at, "", -1) for tp, at in offsets.items() if self._held(tp)}
+        if self._group is None or not hints:
+            return
+        try:
+            self._consumer.commit_async(hints, callback=_log_commit)
+        except errors.KafkaError as error:
+            _log_commit(hints, error)
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._owned.clear()
+        try:
+            self._consumer.close(timeout_ms=_CLOSE_MS)
+        except errors.KafkaError as error:
+            log.warning("Kafka consumer was closed without leaving its group: %s", error)
+        self._topics.close()
+
+    def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
+        """kafka-python's records, and the events up to now: those assigned, those lost."""
+        records: dict[Any, list[Any]] = {}
+        with kafka_errors(self._servers, f"read topic {self._topic!r}"):
+            try:
+                records = self._consumer.poll(timeout_ms=timeout_ms)
+            except errors.OffsetOutOfRangeError as error:
+                # Retention overtook the reader, or the log got shorter: whoever recovers the partition will see which.
+                self._listener.on_partitions_assigned(error.args[0])
+            except errors.KafkaError as error:
+                if error.__cause__ is not None and type(error) is errors.KafkaError:
+                    raise FatalError(f"a rebalance of group {self._group!r} could not be noted: {error}") from error
+                raise
+        if self._group is not None and self._owned and self._consumer.group_metadata().state == MemberState.UNJOINED:
+            self._owned.note_all_lost()  # expelled: it hears of it only when it joins again
+        return records, *self._owned.settle()
+
+    def _held(self, tp: TopicPartition) -> bool:
+        """Owned, and known to kafka-python, which forgets a partition one poll before we hear of it."""
+        return tp in self._owned and KafkaPartition(*tp) in self._consumer.assignment()
+
+    def _check_topic(self) -> None:
+        now = self._topics.identity(self._topic)
+        if now.topic_id != self._first_identity.topic_id:
+            msg = (
+                f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
+                f"{self._first_identity.topic_id} and is {now.topic_id}. Use a new output for the new topic."
+            )
+            raise SourceError(msg)
+        self._checked_at = time.monotonic()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Runs on kafka-python's IO thread: holds new partitions back and leaves a note for `poll`."""
+
+    def __init__(self, consumer: Any, owned: Ownership) -> None:
+        self._consumer = consumer
+        self._owned = owned
+
+    def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
+        """Hold back: nothing is fetched until someone seeks and resumes."""
+        partitions = sorted(assigned)
+        for partition in partitions:
+            self._consumer.pause(partition)
+            self._consumer.seek(partition, 0)  # any position: without one the client asks for the committed offset
+        self._owned.note_assigned(TopicPartition(*partition) for partition in partitions)
+
+    def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
+        """Revoked or, as kafka-python passes that on to here, lost."""
+        self._owned.note_lost(TopicPartition(*partition) for partition in revoked)
+
+
+def _message(record: Any) -> Message:
+    return Message(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=tuple((name, value) for name, value in record.headers),
+        timestamp_ms=-1 if record.timestamp is None else record.timestamp,
+    )
+
+
+def _log_commit(offsets: Mapping[Any, Any], outcome: object) -> None:
+    if isinstance(outcome, Exception):
+        log.warning("offset hint %s was not committed: %s", {str(tp): o.offset for tp, o in offsets.items()}, outcome)

@@ -1,0 +1,115 @@
+"""What a broker knows about a topic: which one it is, how far its partitions reach, where a time lies in them.
+
+Two clients of its own beside the group's consumer: that one's position and paused partitions are never disturbed by a
+question, and questions are answered for partitions that belong to somebody else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, errors
+from kafka.structs import TopicPartition as KafkaPartition
+
+from pipeline.errors import BrokerUnavailable, SourceError
+from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
+from pipeline.source.kafka_client import REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
+
+_NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
+
+
+class KafkaTopics:
+    """The topics of one cluster, asked about one at a time."""
+
+    def __init__(self, *, bootstrap_servers: str, client_id: str, security: Mapping[str, object]) -> None:
+        self._servers = bootstrap_servers
+        self._admin: Any = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=f"{client_id}-topics")
+        try:
+            self._cluster_id = self._ask("ask for the cluster's id", self._admin.describe_cluster)["cluster_id"] or ""
+            self._probe: Any = open_client(
+                KafkaConsumer,
+                bootstrap_servers,
+                security,
+                client_id=f"{client_id}-probe",
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                fetch_max_wait_ms=1,
+                max_partition_fetch_bytes=1,
+            )
+        except BaseException:
+            self._admin.close()
+            raise
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """The topic as it is now, always asked of the broker.
+
+        Raises:
+            SourceError: there is no such topic.
+            BrokerUnavailable: nobody answered within 10 s.
+        """
+        doing = f"describe topic {topic!r}"
+        found = self._ask(doing, lambda: self._admin.describe_topics([topic]))
+        if not found:
+            raise BrokerUnavailable(f"could not {doing} at {self._servers}: the answer names no topic. Try again.")
+        refused = errors.for_code(found[0]["error_code"])
+        if refused is not errors.NoError:
+            raise translated(refused(), self._servers, doing)
+        topic_id = str(found[0].get("topic_id") or "")
+        return TopicIdentity(
+            cluster_id=self._cluster_id,
+            topic_id="" if topic_id == _NO_TOPIC_ID else topic_id,
+            partitions=len(found[0]["partitions"]),
+        )
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(log start, log end). Raises SourceError for a partition that the topic does not have."""
+        self._expect(tp)
+        partition = KafkaPartition(*tp)
+        doing = f"ask for the bounds of {tp}"
+        start = self._ask(doing, lambda: self._probe.beginning_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
+        end = self._ask(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
+        return start, max(end, self._ask(doing, lambda: self._high_watermark(partition, end)))
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        self._expect(tp)
+        partition = KafkaPartition(*tp)
+        found = self._ask(
+            f"look for {timestamp_ms} ms in {tp}",
+            lambda: self._probe.offsets_for_times({partition: timestamp_ms}, REQUEST_TIMEOUT_MS),
+        )[partition]
+        return None if found is None else int(found.offset)
+
+    def close(self) -> None:
+        """Free both clients."""
+        self._admin.close()
+        self._probe.close()
+
+    def _expect(self, tp: TopicPartition) -> None:
+        # Without this the client would wait for a partition that never comes, and call it a timeout.
+        partitions = self.identity(tp.topic).partitions
+        if not 0 <= tp.partition < partitions:
+            msg = f"topic {tp.topic!r} at {self._servers} has {partitions} partitions, so it has no {tp}."
+            raise SourceError(msg)
+
+    def _high_watermark(self, partition: KafkaPartition, at: int) -> int:
+        """What a fetch says, which every broker gets right: some list the end of their last whole batch or less."""
+        self._probe.assign([])
+        self._probe.assign([partition])
+        self._probe.seek(partition, at)
+        give_up = time.monotonic() + REQUEST_TIMEOUT_MS / 1000
+        while time.monotonic() < give_up:
+            self._probe.poll(timeout_ms=20, max_records=1)
+            known = self._probe.highwater(partition)
+            if known is not None:
+                return int(known)
+        raise errors.KafkaTimeoutError(f"no fetch of {partition} was answered in {REQUEST_TIMEOUT_MS} ms")
+
+    def _ask(self, doing: str, question: Callable[[], Any]) -> Any:
+        with kafka_errors(self._servers, doing):
+            return question()
