@@ -1,0 +1,247 @@
+"""The broker that the tests run on, and how it is chosen.
+
+In this order: the one that KAFKA_BOOTSTRAP_SERVERS names; Apache Kafka in Docker, where an engine answers; Apache Kafka
+by Maven (deploy/kafka); the embedded one. In CI (CI=true) the embedded one does not count: without an Apache Kafka the
+tests fail. ADAWISE_TEST_BROKER=docker|kafka|embedded forces one.
+
+A test says what it needs beyond topics, groups and offsets with `@pytest.mark.needs(...)`; it is skipped on a broker
+that cannot do that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from kafka import KafkaAdminClient
+
+from pipeline.broker import EmbeddedBroker
+
+KAFKA = Path(__file__).parents[1] / "deploy" / "kafka" / "kafka"
+FORCE = "ADAWISE_TEST_BROKER"
+IMAGE = "confluentinc/cp-kafka:7.9.0"  # Apache Kafka 3.9; testcontainers drives the scripts of this image only
+
+# What Apache Kafka does and the embedded broker does not (each of them shown in tests/kafka/test_brokers.py).
+CAPABILITIES = frozenset(
+    {
+        "aborted_transactions",  # hidden from read_committed consumers
+        "commit_metadata",  # the string beside a committed offset
+        "create_partitions",  # more partitions for an existing topic
+        "delete_records",  # move the log's start: a retention gap on demand
+        "describe_configs",
+        "end_offsets",  # the true end of a log that holds batches
+        "message_limits",  # max.message.bytes is enforced
+        "persistence",  # topics outlive the broker's process
+        "poll_interval_eviction",  # a member that stops polling leaves, and the group settles
+        "static_membership",  # group_instance_id, and its takeover after the session timeout
+        "times",  # offsets_for_times by the records' own timestamps
+    }
+)
+
+
+class Unavailable(Exception):
+    """This kind of broker cannot be had here; says why."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A running broker: its name with version, where it came from, and what it can do of CAPABILITIES."""
+
+    bootstrap_servers: str
+    name: str
+    where: str
+    capabilities: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.bootstrap_servers} ({self.where})"
+
+    def lacks(self, needed: tuple[str, ...]) -> list[str]:
+        """What of `needed` it cannot do; a name that is no capability is an error."""
+        if unknown := set(needed) - CAPABILITIES:
+            raise ValueError(f"needs() takes {sorted(CAPABILITIES)}, got {sorted(unknown)}")
+        return [name for name in needed if name not in self.capabilities]
+
+
+class MakeTopic(Protocol):
+    """What the `topic` fixture gives: creates a topic of a fresh name, and deletes it after the test."""
+
+    def __call__(
+        self, partitions: int = 1, *, dead_letters: bool = False, configs: Mapping[str, str] | None = None
+    ) -> str: ...
+
+
+class ApacheKafka:
+    """Apache Kafka by deploy/kafka for as long as the `with` block lasts; `start` brings killed brokers back."""
+
+    def __init__(self, brokers: int = 1, settings: Mapping[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="adawise-kafka-")
+        self._port = free_ports(2 * brokers)
+        self._brokers = brokers
+        self._settings = [f"--set={name}={value}" for name, value in (settings or {}).items()]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(f"127.0.0.1:{self._port + 2 * i}" for i in range(self._brokers))
+
+    def pid(self, broker: int) -> int:
+        """The process of broker 1, 2 or 3."""
+        return int((Path(self._folder.name) / f"node-{broker}" / "broker.pid").read_text())
+
+    def start(self) -> None:
+        self._call("start", f"--port={self._port}", f"--brokers={self._brokers}", *self._settings)
+
+    def stop(self) -> None:
+        self._call("stop")
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            self._folder.cleanup()
+
+    def _call(self, command: str, *arguments: str) -> None:
+        call = [sys.executable, str(KAFKA), command, "--dir", self._folder.name, *arguments]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=280)
+        if done.returncode:
+            raise Unavailable(done.stderr.strip())
+
+
+def order(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Which kinds to try, in order."""
+    forced = environ.get(FORCE)
+    if forced:
+        if forced not in ("docker", "kafka", "embedded"):
+            raise ValueError(f"{FORCE} must be docker, kafka or embedded, got {forced!r}")
+        return (forced,)
+    if environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return ("external",)
+    return ("docker", "kafka") if environ.get("CI") == "true" else ("docker", "kafka", "embedded")
+
+
+@contextlib.contextmanager
+def running(environ: Mapping[str, str] = os.environ, kinds: Mapping[str, Start] | None = None) -> Iterator[Broker]:
+    """The first broker of `order` that can be had; says of those before it why they could not."""
+    refusals: list[str] = []
+    for kind in order(environ):
+        with contextlib.ExitStack() as stack:
+            try:
+                broker = stack.enter_context((kinds or KINDS)[kind]())
+            except Unavailable as reason:
+                refusals.append(f"{kind}: {reason}")
+                continue
+            instead = f"; instead of {' | '.join(refusals)}" if refusals and kind == "embedded" else ""
+            yield Broker(broker.bootstrap_servers, broker.name, broker.where + instead, broker.capabilities)
+            return
+    raise RuntimeError("the tests need a broker, none could be had\n  " + "\n  ".join(refusals))
+
+
+@contextlib.contextmanager
+def external() -> Iterator[Broker]:
+    """The broker that the environment names. It is taken for an Apache Kafka unless it says that it is a Tansu."""
+    servers = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+    with KafkaAdminClient(bootstrap_servers=servers.split(",")) as admin:
+        tansu = admin.describe_cluster()["cluster_id"] == "tansu_cluster"
+    can = frozenset[str]() if tansu else CAPABILITIES
+    yield Broker(servers, "Tansu" if tansu else "Apache Kafka", "named by KAFKA_BOOTSTRAP_SERVERS", can)
+
+
+@contextlib.contextmanager
+def docker() -> Iterator[Broker]:
+    """Apache Kafka in a container, on a port of loopback."""
+    if shutil.which("docker") is None:
+        raise Unavailable("no docker on PATH")
+    asked = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True)
+    if asked.returncode:
+        raise Unavailable("no Docker engine answers")
+    from docker.errors import DockerException
+    from testcontainers.community.kafka import KafkaContainer
+
+    container = KafkaContainer(IMAGE).with_kraft()
+    for name, value in {
+        "AUTO_CREATE_TOPICS_ENABLE": "false",
+        "GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
+        "MESSAGE_MAX_BYTES": "10485760",
+        "TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    }.items():
+        container.with_env(f"KAFKA_{name}", value)
+    try:
+        container.start()
+    except (DockerException, OSError, RuntimeError) as error:  # no image, no network, no room: the next kind may do
+        container.stop()
+        raise Unavailable(f"{IMAGE} does not start: {error}") from error
+    try:
+        yield Broker(container.get_bootstrap_server(), f"Apache Kafka ({IMAGE})", "Docker", CAPABILITIES)
+    finally:
+        container.stop()
+
+
+@contextlib.contextmanager
+def apache_kafka() -> Iterator[Broker]:
+    """Apache Kafka from Maven's jars."""
+    with ApacheKafka() as kafka:
+        version = next(KAFKA.parent.glob("libs/kafka_2.13-*.jar")).stem.split("-")[-1]
+        yield Broker(kafka.bootstrap_servers, f"Apache Kafka {version}", "KRaft, jars by Maven", CAPABILITIES)
+
+
+@contextlib.contextmanager
+def embedded() -> Iterator[Broker]:
+    """Tansu, in memory."""
+    with EmbeddedBroker() as broker:
+        yield Broker(broker.bootstrap_servers, f"Tansu {broker.version}", "embedded, in memory", frozenset())
+
+
+Start = Callable[[], AbstractContextManager[Broker]]
+KINDS: Mapping[str, Start] = {"external": external, "docker": docker, "kafka": apache_kafka, "embedded": embedded}
+
+
+def create_topic(broker: Broker, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> None:
+    """Create a topic and return once every partition of it has a leader."""
+    options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}
+    with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(",")) as admin:
+        admin.create_topics({name: options}, wait_for_metadata=True)
+
+
+def fresh_name(stem: str) -> str:
+    """A topic or group name that was never used: `stem` in the characters that Kafka allows, and a random end."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
+    return f"{kept[:80]}-{uuid.uuid4().hex[:8]}"
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` free ports in a row, below those that the system hands to clients."""
+    for _ in range(200):
+        first = random.randrange(20000, 32000 - count)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    probe = stack.enter_context(socket.socket())
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise Unavailable(f"no {count} free ports in a row between 20000 and 32000")

@@ -1,0 +1,73 @@
+"""What every test can ask for: a broker (started when the first test asks for it) and topics on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import pytest
+from kafka import KafkaAdminClient
+
+from tests.brokers import FORCE, Broker, MakeTopic, create_topic, embedded, fresh_name, running
+
+_STARTED = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STARTED] = []
+    config.addinivalue_line(
+        "markers", "needs(*capabilities): skip on a broker that cannot do these (names in tests/brokers.py)"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash[_STARTED]
+    for line in lines or ["none, no test asked for one"]:
+        terminalreporter.write_line(f"broker: {line}")
+
+
+@pytest.fixture(scope="session")
+def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """The broker of this run: see tests/brokers.py for how it is chosen."""
+    began = time.monotonic()
+    with running() as broker:
+        pytestconfig.stash[_STARTED].append(f"{broker}, ready in {time.monotonic() - began:.1f} s")
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """An embedded broker, whatever `broker` is: for what must work on it too."""
+    began = time.monotonic()
+    with embedded() as broker:
+        pytestconfig.stash[_STARTED].append(f"{broker}, ready in {time.monotonic() - began:.2f} s")
+        yield broker
+
+
+@pytest.fixture(autouse=True)
+def _skip_what_the_broker_cannot(request: pytest.FixtureRequest) -> None:
+    marks = list(request.node.iter_markers("needs"))
+    if not marks:
+        return
+    broker: Broker = request.getfixturevalue("broker")
+    needed = tuple(name for mark in marks for name in mark.args)
+    if lacking := broker.lacks(needed):
+        pytest.skip(f"{broker.name} lacks {', '.join(lacking)}; {FORCE}=kafka runs it on Apache Kafka")
+
+
+@pytest.fixture
+def topic(broker: Broker, request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
+    """Creates topics of fresh names (and `<name>.dlq` where asked), and deletes them after the test."""
+    made: list[str] = []
+
+    def make(partitions: int = 1, *, dead_letters: bool = False, configs: Mapping[str, str] | None = None) -> str:
+        name = fresh_name(request.node.originalname)
+        for each in (name, f"{name}.dlq") if dead_letters else (name,):
+            create_topic(broker, each, partitions, configs)
+            made.append(each)
+        return name
+
+    yield make
+    if made:
+        with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(",")) as admin:
+            admin.delete_topics(made, raise_errors=False)  # a test may have deleted one
