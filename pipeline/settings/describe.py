@@ -108,13 +108,21 @@ def _in_words(kind: Any, bounds: str) -> str:
         return f"{', '.join(others)} or {last}" if others else last
     words = {
         bool: "true or false",
-        ByteSize: f"bytes{bounds}, as a number or like 8MiB",
+        ByteSize: f"bytes{bounds} (or KiB, MiB, GiB: 8MiB)",
         int: f"a whole number{bounds}",
         float: f"a number{bounds}",
         SecretStr: "text, kept secret",
         Path: "a path",
     }
     return words.get(kind, "text that is not empty")
+
+
+def _bytes(count: int) -> str:
+    """8388608 -> `8MiB`; a number that is no whole KiB stays a number."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count and count % size == 0:
+            return f"{count // size}{unit}"
+    return str(count)
 
 
 def _range(metadata: list[Any]) -> str:
@@ -142,4 +150,6 @@ def shown(field: FieldInfo, value: object) -> str:
         return SECRET
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, ByteSize):
+        return _bytes(value)
     return repr(value) if isinstance(value, str) and (not value or value != value.strip()) else str(value)

@@ -30,7 +30,7 @@ class Mistake:
         return asdict(self)
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
     """The known dotted name that is most likely meant: the same key in another table, or one of few letters more."""
     from difflib import get_close_matches
 
@@ -39,14 +39,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     same_key = [other for other in names if other.rpartition(".")[2] == key]
     if len(same_key) == 1:
         return same_key[0]
-    close = get_close_matches(name, names, n=1, cutoff=0.75)
+    close = get_close_matches(name, names, n=1, cutoff=cutoff)
     if not close:
         keys = {other.rpartition(".")[2]: other for other in names}
-        close = [keys[match] for match in get_close_matches(key, keys, n=1, cutoff=0.75)]
+        close = [keys[match] for match in get_close_matches(key, keys, n=1, cutoff=cutoff)]
     return close[0] if close else None
 
 
 def error_of(mistakes: Sequence[Mistake]) -> SettingsError:
     """All mistakes in one error."""
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return SettingsError("\n".join([f"{count} in the settings", *(f"  - {mistake}" for mistake in mistakes)]))
+    count = "1 thing" if len(mistakes) == 1 else f"{len(mistakes)} things"
+    return SettingsError("\n".join([f"{count} to correct", *(f"  - {mistake}" for mistake in mistakes)]))

@@ -28,8 +28,8 @@ from pipeline.settings.describe import (
 from pipeline.settings.group import INCONSISTENT
 from pipeline.settings.mistakes import Mistake, error_of
 from pipeline.settings.requirements import unmet
-from pipeline.settings.sources import Given, Origin, find_file, from_environment, from_file, ways_to_set
-from pipeline.settings.tree import Settings
+from pipeline.settings.sources import CONFIG, Given, Origin, find_file, from_environment, from_file, ways_to_set
+from pipeline.settings.tree import BETWEEN_GROUPS, Settings
 
 DEFAULT = Origin("default", "default")
 
@@ -81,7 +81,8 @@ def read(
             wrong.add(given.name)
     settings, together = _together({name: given for name, given in values.items() if name not in wrong}, wrong)
     mistakes += together
-    needs = unmet(settings, uses, folder)
+    # a file that could not be read may hold whatever seems to be missing
+    needs = () if any(mistake.name == CONFIG for mistake in file_mistakes) else unmet(settings, uses, folder)
     mistakes += [_mistake_at(name, problem, values) for name, problem in needs if name not in wrong]
     origins = {name: values[name].origin if name in values else DEFAULT for name in SETTINGS}
     return Reading(settings, origins, mistakes)
@@ -131,8 +132,8 @@ def _together(values: Mapping[str, Given], wrong: set[str]) -> tuple[Settings, l
     settings = Settings.model_construct(**groups)
     damaged = {name.rpartition(".")[0] for name in wrong}
     mistakes = [_mistake_at(name, text, values) for name, text in problems if name.rpartition(".")[0] not in damaged]
-    if not wrong and not problems:
-        mistakes = [_mistake_at(name, problem, values) for name, problem in settings.problems()]
+    if not damaged & BETWEEN_GROUPS:
+        mistakes += [_mistake_at(name, problem, values) for name, problem in settings.problems()]
     return settings, mistakes
 
 

@@ -22,6 +22,8 @@ from pipeline.settings.describe import (
 from pipeline.settings.mistakes import Mistake, nearest
 
 FILE = "adawise.toml"
+CONFIG = "config"
+"""The name under which mistakes of the file as a whole are told."""
 CONFIG_VARIABLE = "ADAWISE_CONFIG"
 
 Source = Literal["flag", "env", "file", "default"]
@@ -77,15 +79,15 @@ def from_file(path: Path, shown_as: str, must_exist: bool) -> tuple[list[Given],
         tree = tomllib.loads(text)
     except FileNotFoundError:
         problem = f"there is no such file; correct --config or {CONFIG_VARIABLE}, or leave it out"
-        return [], [Mistake("config", shown_as, problem)] if must_exist else []
+        return [], [Mistake(CONFIG, shown_as, problem)] if must_exist else []
     except OSError as error:
-        return [], [Mistake("config", shown_as, f"it cannot be read: {error.strerror}; expected a TOML file")]
+        return [], [Mistake(CONFIG, shown_as, f"it cannot be read: {error.strerror}; expected a TOML file")]
     except UnicodeDecodeError as error:
-        return [], [Mistake("config", shown_as, f"byte {error.start} is not UTF-8; save the file as UTF-8")]
+        return [], [Mistake(CONFIG, shown_as, f"byte {error.start} is not UTF-8; save the file as UTF-8")]
     except tomllib.TOMLDecodeError as error:
-        return [], [Mistake("config", shown_as, f"it is not TOML: {error}; correct that line")]
+        return [], [Mistake(CONFIG, shown_as, f"it is not TOML: {error}; correct that line")]
     except RecursionError:
-        return [], [Mistake("config", shown_as, "it is nested too deeply; expected tables such as [kafka]")]
+        return [], [Mistake(CONFIG, shown_as, "it is nested too deeply; expected tables such as [kafka]")]
     lines = _lines(text)
     given, mistakes = [], []
     for name, value in _flatten(tree):

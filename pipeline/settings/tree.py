@@ -10,6 +10,9 @@ from pydantic import AfterValidator, ByteSize, Field
 from pipeline.settings.group import FilePath, Group, Location, Text
 from pipeline.settings.kafka import KafkaSettings
 
+BETWEEN_GROUPS = frozenset({"decode", "limits"})
+"""The groups that `Settings.problems` compares."""
+
 CHECKPOINT_EXPECTED = "a file, local-dir:FOLDER or the name of a pretrained tag"
 
 

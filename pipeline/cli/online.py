@@ -1,0 +1,177 @@
+"""The commands that classify or carry images: run, replay, record, produce.
+
+Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from pipeline.cli.command import ALL_GROUPS, Command
+from pipeline.settings.group import FilePath, Location
+
+REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
+
+
+def _stream_ids(value: str) -> str:
+    names = value.split(",")
+    if not all(name.strip() for name in names) or len(set(names)) != len(names):
+        raise ValueError("a name is empty or there twice")
+    return value
+
+
+class Run(Command):
+    """Classify images from Kafka until stopped: read, adapt alpha for each camera, predict, write Parquet, commit.
+
+    Start as many as there are partitions; they share the work. SIGTERM or Ctrl-C writes what is finished and ends.
+    """
+
+    name = "run"
+    summary = "classify images from Kafka until stopped"
+    groups = ALL_GROUPS
+    examples = (
+        ("check settings, broker, topic, output folder, checkpoints and card, and start nothing", "run --check"),
+        ("another topic than the file says", "run --kafka.topic yard --sink.root s3://bucket/yard"),
+        ("zero-shot only, to compare with", "run --search.strategy fixed --search.alpha 0 --kafka.group plain"),
+    )
+
+    check: CliToggleFlag[bool] = Field(default=False, description="check everything, print OK or FAIL, and end")
+
+    def call(self) -> int:
+        """Run the worker, or only the checks."""
+        if self.check:
+            from pipeline.console import Check, report_checks
+            from pipeline.wiring import check
+
+            # that this is reached means that flags, environment and file are in order
+            return report_checks(chain([Check("settings", "ok")], check(self.settings)))
+        from pipeline.wiring import run_worker
+
+        return run_worker(self.settings)
+
+
+class Replay(Command):
+    """Run the worker on a recording: the same bytes through the same or another strategy.
+
+    With the same settings the same alphas and predictions come out, bit by bit.
+    """
+
+    name = "replay"
+    summary = "run the worker on a recording"
+    groups = REPLAY_GROUPS
+    examples = (
+        ("again as it was", "replay recordings/yard -o runs/again"),
+        ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search.strategy fixed"),
+    )
+
+    recording: CliPositionalArg[FilePath] = Field(description="folder that `adawise record` wrote")
+    output: Location = Field(
+        validation_alias=AliasChoices("output", "o"),
+        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+
+    def call(self) -> int:
+        """Replay."""
+        from pipeline.wiring import replay
+
+        return replay(self.settings, recording=self.recording, output=self.output)
+
+
+class Record(Command):
+    """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined."""
+
+    name = "record"
+    summary = "store raw messages of a topic"
+    groups = ("kafka", "log")
+    examples = (
+        ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
+        ("all that the topic still has", "record --output recordings/yard"),
+    )
+
+    output: FilePath = Field(
+        validation_alias=AliasChoices("output", "o"), description="new folder", json_schema_extra={"metavar": "FOLDER"}
+    )
+    origin: Literal["earliest", "latest"] = Field(
+        default="earliest", validation_alias=AliasChoices("from"), description="where to begin"
+    )
+    max_messages: int | None = Field(default=None, ge=1, description="messages after which to end")
+    max_seconds: float | None = Field(default=None, gt=0, description="seconds after which to end")
+    max_bytes: int | None = Field(default=None, ge=1, description="bytes of messages after which to end")
+
+    def call(self) -> int:
+        """Record."""
+        from pipeline.wiring import record
+
+        return record(
+            self.settings,
+            output=self.output,
+            origin=self.origin,
+            max_messages=self.max_messages,
+            max_seconds=self.max_seconds,
+            max_bytes=self.max_bytes,
+        )
+
+
+class Produce(Command):
+    """Send images to the topic: a folder (the names of its subfolders are kept as labels), a list, or a video.
+
+    Each stream is a camera of its own; images are dealt out to the streams in turn.
+    """
+
+    name = "produce"
+    summary = "send images from a folder, a list or a video"
+    groups = ("kafka", "log")
+    examples = (
+        ("a folder as four cameras, 20 images a second", "produce images/ --streams 4 --rate 20"),
+        ("a camera through ffmpeg", "produce rtsp://camera.local/stream --stream-ids yard"),
+        ("a folder as batches of 16, in a new topic", "produce images/ --batch 16 --create-topic --partitions 4"),
+    )
+
+    source: CliPositionalArg[Location] = Field(description="folder, text file with one path a line, or video")
+    streams: int | None = Field(default=None, ge=1, le=100_000, description="number of streams (cameras); none: one")
+    stream_ids: Annotated[str, AfterValidator(_stream_ids)] | None = Field(
+        default=None,
+        description="names of the streams, in place of --streams",
+        json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
+    )
+    rate: float | None = Field(
+        default=None, gt=0, description="images a second, all streams together; none: as fast as possible"
+    )
+    loop: CliToggleFlag[bool] = Field(default=False, description="begin again at the end, until stopped")
+    batch: int = Field(default=1, ge=1, le=4096, description="images of a message; 1: single images")
+    shuffle: CliToggleFlag[bool] = Field(default=False, description="mix the images (by a fixed seed)")
+    create_topic: CliToggleFlag[bool] = Field(default=False, description="create the topic if there is none")
+    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of a topic that is created")
+    limit: int | None = Field(default=None, ge=1, description="images after which to end")
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Two answers to one question, and an option without effect."""
+        if "streams" in options and "stream_ids" in options:
+            yield "stream_ids", "it names the streams and --streams counts them; leave one of them out"
+        if "partitions" in options and "create_topic" not in options:
+            yield "partitions", "it has a use only with --create-topic; add that, or leave this out"
+
+    def call(self) -> int:
+        """Produce."""
+        from pipeline.wiring import produce
+
+        return produce(
+            self.settings,
+            source=self.source,
+            streams=self.streams,
+            stream_ids=tuple(name.strip() for name in self.stream_ids.split(",")) if self.stream_ids else None,
+            rate=self.rate,
+            loop=self.loop,
+            batch=self.batch,
+            shuffle=self.shuffle,
+            create_topic=self.create_topic,
+            partitions=self.partitions,
+            limit=self.limit,
+        )

@@ -1,0 +1,171 @@
+"""What people see while a command works: a bar on a terminal, a plain line every few seconds elsewhere.
+
+All of it goes to the error output; the output proper is for data (`--json`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TextIO
+
+LINE_EVERY_S = 10.0
+
+
+class Progress(Protocol):
+    """Tells how far a command is. Not for use by several threads at once."""
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+
+    def note(self, text: str) -> None:
+        """Show this beside the count from now on, such as a rate or a lag."""
+
+
+class Lines:
+    """Progress as plain lines: `12:04 produced 1200 of 5000 images, 240/s, lag 3`.
+
+    Args:
+        title: What is being done, such as `produced`.
+        total: How many there will be; None if nobody knows.
+        unit: What is counted.
+        write: Takes a line without its end.
+        clock: Seconds, monotonic.
+        every_s: Seconds between lines.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        unit: str,
+        write: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = LINE_EVERY_S,
+    ) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._write, self._clock, self._every_s = write, clock, every_s
+        self._started_at = self._told_at = clock()
+        self._done = 0
+        self._note = ""
+
+    def advance(self, count: int = 1) -> None:
+        """Count, and write a line if the last one is old enough."""
+        self._done += count
+        if self._clock() - self._told_at >= self._every_s:
+            self.tell()
+
+    def note(self, text: str) -> None:
+        """Add this to the lines from now on."""
+        self._note = text
+
+    def tell(self) -> None:
+        """Write a line now."""
+        self._told_at = self._clock()
+        elapsed_s = self._told_at - self._started_at
+        of = f" of {self._total}" if self._total is not None else ""
+        rate = f", {self._done / elapsed_s:.4g}/s" if elapsed_s > 0 else ""
+        note = f", {self._note}" if self._note else ""
+        self._write(f"{self._title} {self._done}{of} {self._unit}{rate}{note}")
+
+
+@contextmanager
+def progress(
+    title: str, total: int | None = None, unit: str = "images", stream: TextIO | None = None
+) -> Iterator[Progress]:
+    """Progress for as long as the block lasts; a last line or the full bar stays at its end.
+
+    Args:
+        title: What is being done, in the past tense: `produced`.
+        total: How many there will be; None if nobody knows.
+        unit: What is counted.
+        stream: Where to, in place of the error output.
+    """
+    out = stream if stream is not None else sys.stderr
+    if _is_terminal(out):
+        with _bar(title, total, unit, out) as bar:
+            yield bar
+        return
+    lines = Lines(title, total, unit, lambda line: print(line, file=out, flush=True))
+    try:
+        yield lines
+    finally:
+        lines.tell()
+
+
+def _is_terminal(out: TextIO) -> bool:
+    from rich.console import Console
+
+    return Console(file=out).is_terminal and not Console(file=out).is_dumb_terminal
+
+
+@contextmanager
+def _bar(title: str, total: int | None, unit: str, out: TextIO) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]} {task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(file=out), transient=False) as rich_progress:
+        task = rich_progress.add_task(title, total=total, note="", rate="")
+
+        class _Bar:
+            def advance(self, count: int = 1) -> None:
+                rich_progress.advance(task, count)
+                speed = rich_progress.tasks[0].speed
+                rich_progress.update(task, rate=f"{speed:.4g}/s" if speed else "")
+
+            def note(self, text: str) -> None:
+                rich_progress.update(task, note=text)
+
+        yield _Bar()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that `run --check` looked at. `detail` says what was found, and the remedy if it failed."""
+
+    name: str
+    status: Literal["ok", "fail", "skip"]
+    detail: str = ""
+
+
+def report_checks(checks: Iterable[Check], stream: TextIO | None = None) -> int:
+    """Print a line for each check as it comes; return 1 if one failed, else 0.
+
+    The lines are the result, so they go to the output proper, in place of which `stream` may be given.
+    """
+    out = stream if stream is not None else sys.stdout
+    failed = False
+    for check in checks:
+        failed = failed or check.status == "fail"
+        detail = check.detail.replace("\n", "\n" + " " * 6)
+        print(f"{check.status.upper():<6}{check.name}{': ' if detail else ''}{detail}", file=out, flush=True)
+    return 1 if failed else 0
+
+
+def print_json(value: object, stream: TextIO | None = None) -> None:
+    """Print a value as JSON on the output proper; nan and infinity, which JSON does not have, become null."""
+    text = json.dumps(_finite(value), indent=2, allow_nan=False, default=str)
+    print(text, file=stream if stream is not None else sys.stdout)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,109 @@
+"""Structured logs on the error output: one event, named in the past tense, with its facts as keys.
+
+    log = structlog.get_logger()
+    log.info("segment_committed", topic=..., partition=..., rows=...)
+
+Libraries that log through `logging` (kafka, torch) come out in the same form from WARNING up, as do Python's own
+warnings. A key that names a secret is hidden; pydantic's `SecretStr` hides itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+HIDDEN = "**********"
+_SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|api_?key|ssl_key)$", re.IGNORECASE)
+_LOGGER = "adawise"  # the one stdlib logger that all structlog events go through
+
+
+def configure(
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    form: Literal["auto", "json", "console"] = "auto",
+    stream: TextIO | None = None,
+) -> None:
+    """Set up structlog and `logging` for the process. May be called again; the last call holds.
+
+    Args:
+        level: Least severity shown.
+        form: One JSON object a line, or lines for people; auto: for people if `stream` is a terminal.
+        stream: Where to, in place of the error output.
+    """
+    out = stream if stream is not None else sys.stderr
+    for_people = form == "console" or (form == "auto" and out.isatty())
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        _hide_secrets,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=_stdlib_logger,
+        cache_logger_on_first_use=False,  # loggers made at import must follow a later call
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(for_people, out)],
+        )
+    )
+    _take_over_logging(handler, threshold)
+
+
+def _stdlib_logger(*_names: object) -> logging.Logger:
+    return logging.getLogger(_LOGGER)
+
+
+def _rendering(for_people: bool, out: TextIO) -> list[Processor]:
+    if for_people:
+        colors = out.isatty() and not os.environ.get("NO_COLOR")
+        # plain tracebacks: the richer ones print local variables, secrets among them
+        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+    return [structlog.processors.format_exc_info, _without_nan, structlog.processors.JSONRenderer(default=str)]
+
+
+def _take_over_logging(handler: logging.Handler, threshold: int) -> None:
+    """Send all of `logging` to one handler; other people's loggers speak from WARNING up."""
+    logging.captureWarnings(capture=True)
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):  # from an earlier call
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(max(threshold, logging.WARNING))
+    logging.getLogger("kafka").setLevel(max(threshold, logging.WARNING))
+    logging.getLogger(_LOGGER).setLevel(threshold)
+
+
+def _hide_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
+    return _hidden(event)
+
+
+def _hidden(values: Mapping[str, object]) -> dict[str, object]:
+    hidden: dict[str, object] = {}
+    for key, value in values.items():
+        if _SECRET_KEY.search(str(key)) and value is not None:
+            hidden[key] = HIDDEN
+        else:
+            hidden[key] = _hidden(value) if isinstance(value, Mapping) else value
+    return hidden
+
+
+def _without_nan(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """JSON has no nan and no infinity; other programs stumble over Python's."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
+    }
