@@ -38,7 +38,7 @@ def sink_id(store: Store, *, created_at: str) -> str:
     """
     document = _claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
     if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
-        msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and a sink id, but found {document}; set another sink.root"
+        msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
         raise ChainError(msg)
     return str(document["sink"])
 
