@@ -1,0 +1,161 @@
+"""The card: what a labelled in-distribution sample says about a model pair, once, offline.
+
+Per alpha of the grid: the temperature that fits the labels (NLL), the reference entropy, accuracy, NLL and ECE. It
+carries the identity of the pair it was made with, and is refused for any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.adapt.objective import entropy
+from pipeline.errors import CardError
+
+FORMAT = 1
+_BINS = 15  # of the calibration error
+_BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
+
+
+@dataclass(frozen=True)
+class Card:
+    """Lists are per alpha of the grid. `identity` names what the card belongs to: hashes of checkpoints and classes.
+
+    `temperature` > 0; `reference_entropy` and `nll` in nats, at that temperature; `ece` in [0, 1], before and after it.
+    """
+
+    identity: Mapping[str, str]
+    alphas: tuple[float, ...]
+    temperature: tuple[float, ...]
+    reference_entropy: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    nll: tuple[float, ...]
+    ece_raw: tuple[float, ...]
+    ece: tuple[float, ...]
+    images: int
+    created_at: str
+    format: int = FORMAT
+
+    @property
+    def best_alpha(self) -> float:
+        """The alpha with the highest accuracy on the sample; the lowest of equals."""
+        return self.alphas[int(np.argmax(self.accuracy))]
+
+    @property
+    def has_barrier(self) -> bool:
+        """True if somewhere on the path accuracy falls a point below the worse endpoint: then do not interpolate."""
+        return min(self.accuracy) < min(self.accuracy[0], self.accuracy[-1]) - _BARRIER
+
+    @property
+    def digest(self) -> str:
+        """Hash of the card's content, 16 hex digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The card as a file holds it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def check(self, identity: Mapping[str, str], alphas: tuple[float, ...]) -> None:
+        """Refuse the card for another pair.
+
+        Raises:
+            CardError: with the first part of the identity that differs.
+        """
+        for part in identity:
+            if self.identity.get(part) != identity[part]:
+                raise CardError(
+                    f"the card belongs to another pair: its {part} is {self.identity.get(part)!r}, this pair's is "
+                    f"{identity[part]!r}. Make a card for this pair: adawise card --labelled FOLDER -o FILE"
+                )
+        if self.alphas != alphas:
+            raise CardError(
+                f"the card has a grid of {len(self.alphas)} alphas, expected {len(alphas)}. "
+                "Make it anew: adawise card --labelled FOLDER -o FILE"
+            )
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        CardError: no such file, not a card, another format, or values out of range.
+    """
+    remedy = "Make one: adawise card --labelled FOLDER -o FILE"
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise CardError(f"{path}: expected a card of format {FORMAT}, got {data['format']}. {remedy}")
+        card = Card(**{f.name: _frozen(data[f.name]) for f in fields(Card)})
+    except OSError as error:
+        raise CardError(f"{path}: the card cannot be read ({error.strerror}). {remedy}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CardError(f"{path}: not a card ({error!r}). {remedy}") from error
+    lengths = {len(value) for value in vars(card).values() if isinstance(value, tuple)}
+    if lengths != {len(card.alphas)} or min(card.temperature) <= 0.0:
+        raise CardError(f"{path}: lists of different lengths, or a temperature <= 0. {remedy}")
+    return card
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def make_card(
+    logits: Callable[[int], Tensor],
+    labels: Tensor,
+    *,
+    alphas: tuple[float, ...],
+    identity: Mapping[str, str],
+    created_at: str,
+) -> Card:
+    """Fit a card: `logits(j)` gives `[N, C]` at `alphas[j]` for the N images whose class indices are `labels` `[N]`."""
+    rows = []
+    for j in range(len(alphas)):
+        z = logits(j).double()
+        T = fit_temperature(z, labels)
+        p = (z / T).softmax(dim=-1)
+        rows.append(
+            {
+                "temperature": T,
+                "reference_entropy": float(entropy(z, T).mean()),
+                "accuracy": float((z.argmax(dim=-1) == labels).double().mean()),
+                "nll": float(torch.nn.functional.cross_entropy(z / T, labels)),
+                "ece_raw": calibration_error(z.softmax(dim=-1), labels),
+                "ece": calibration_error(p, labels),
+            }
+        )
+    columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
+    return Card(identity=dict(identity), alphas=alphas, images=len(labels), created_at=created_at, **columns)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T in [.05, 20] that minimises the NLL of softmax(logits / T) (Guo et al., arXiv 1706.04599).
+
+    The NLL is convex in 1/T, so a golden-section search over ln T finds its one minimum.
+    """
+
+    def nll(log_T: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_T), labels))
+
+    low, high, ratio = np.log(0.05), np.log(20.0), (np.sqrt(5.0) - 1.0) / 2.0
+    while high - low > 1e-4:
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if nll(a) < nll(b) else (a, high)
+    return float(np.exp((low + high) / 2.0))
+
+
+def calibration_error(p: Tensor, labels: Tensor) -> float:
+    """Expected calibration error of probabilities `[N, C]` over 15 equal bins of confidence, in [0, 1]."""
+    confidence, guess = p.max(dim=-1)
+    correct = (guess == labels).double()
+    bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
+    gaps = torch.zeros(_BINS, dtype=torch.float64).index_add_(0, bins, correct - confidence.double())
+    return float(gaps.abs().sum() / len(labels))

@@ -1,0 +1,173 @@
+"""The pair as a classifier: logits of images at any alpha of the grid, every forward in one fixed shape."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.adapt.interpolate import Layout
+from pipeline.clip.bank import Bank
+from pipeline.clip.load import ModelPair
+
+GRID = tuple(j / 20 for j in range(21))
+
+
+class PairClassifier:
+    """Implements `ports.Classifier` over a model pair.
+
+    Every forward has the shape `[chunk_rows, 3, S, S]`, padded: an image's logits are the same bits whoever shares its
+    chunk, which is what makes a replay exact although cameras interleave differently.
+
+    Args:
+        pair: the checked pair.
+        classes: C class names, in the order of the logits.
+        templates: prompts with `{}` for the class name.
+        alphas: the grid, ascending from 0 to 1.
+        chunk_rows: images a forward, >= 1.
+        dtype: the tower's weights and activations; features, heads and logits are float32.
+        device: where the tower runs.
+        bank_bytes: memory for merged copies.
+        head: `text` encodes the prompts at each alpha; `interpolate` takes the line between the two heads, renormalised
+            (an interpolated head is shorter in the middle, which would heat the softmax there).
+    """
+
+    def __init__(
+        self,
+        pair: ModelPair,
+        *,
+        classes: Sequence[str],
+        templates: Sequence[str],
+        alphas: Sequence[float] = GRID,
+        chunk_rows: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        bank_bytes: int,
+        head: str,
+    ) -> None:
+        self._pair, self._classes, self._templates = pair, tuple(classes), tuple(templates)
+        self._alphas, self._device, self._dtype = tuple(alphas), device, dtype
+        self._chunk_rows, self._head_mode = chunk_rows, head
+        self._mean = torch.tensor(pair.mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(pair.std, device=device).view(1, 3, 1, 1)
+        self._shared_head = pair.text_is_shared
+        self._heads: dict[int, Tensor] = {}
+        self._ends: tuple[Tensor, Tensor] | None = None
+        self.bank = Bank(
+            pair.tower,
+            pair.theta_0,
+            pair.theta_1,
+            alphas=alphas,
+            dtype=dtype,
+            device=device,
+            budget_bytes=bank_bytes,
+        )
+        self.forward_seconds = 0.0
+        self.images = 0
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """See `ports.Classifier`."""
+        return self._alphas
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a card belongs to: weights, classes, prompts, preprocessing and head; not dtype, device or chunk."""
+        return {
+            "theta_0": self._pair.hashes[0],
+            "theta_1": self._pair.hashes[1],
+            "classes": _digest("\n".join(self._classes)),
+            "templates": _digest("\n".join(self._templates)),
+            "preprocess": self._pair.preprocess.id,
+            "head": "shared" if self._shared_head else self._head_mode,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
+        numerics = f"{self._dtype} {self._device.type} {self._chunk_rows} {self._alphas} torch {torch.__version__}"
+        return _digest(f"{sorted(self.identity.items())} {numerics}")
+
+    def logits(self, alpha_index: int, images: Tensor) -> Tensor:
+        """See `ports.Classifier`: uint8 `[N, 3, S, S]` -> float32 `[N, C]`."""
+        started = time.perf_counter()
+        N = len(images)
+        with torch.inference_mode():
+            tower, head = self.bank.tower(alpha_index), self._head(alpha_index)
+            parts = [self._forward(tower, head, part) for part in torch.split(images, self._chunk_rows)]
+            logits = torch.cat(parts).cpu()
+        self.forward_seconds += time.perf_counter() - started
+        self.images += N
+        return logits.clone()
+
+    def warm_up(self) -> None:
+        """Run both endpoints once, so that the first batch does not pay for allocation and kernel choice."""
+        S = self._pair.preprocess.size
+        for index in (0, len(self._alphas) - 1):
+            self.logits(index, torch.zeros(self._chunk_rows, 3, S, S, dtype=torch.uint8))
+
+    def _forward(self, tower: torch.nn.Module, head: Tensor, images: Tensor) -> Tensor:
+        n = len(images)
+        chunk = torch.zeros(self._chunk_rows, *images.shape[1:], dtype=torch.uint8)
+        chunk[:n] = images
+        x = chunk.to(self._device, non_blocking=True).float().div_(255.0)
+        x = x.sub_(self._mean).div_(self._std).to(self._dtype)  # [chunk_rows, 3, S, S]
+        features = tower(x)
+        features = features[0] if isinstance(features, tuple) else features  # CoCa also returns tokens
+        unit = torch.nn.functional.normalize(features.float(), dim=-1)  # [chunk_rows, D]
+        return (unit @ head)[:n]
+
+    def _head(self, index: int) -> Tensor:
+        """`[D, C]` with the logit scale, interpolated in log space, folded in."""
+        if index not in self._heads:
+            a = self._alphas[index]
+            zero, one = self._pair.log_scales
+            scale = torch.tensor((1.0 - a) * zero + a * one).exp()
+            self._heads[index] = (self._class_embeddings(index) * scale).to(self._device)
+        return self._heads[index]
+
+    def _class_embeddings(self, index: int) -> Tensor:
+        text = self._head_mode == "text" and not self._shared_head
+        if text:
+            return self._pair.head(self._alphas[index], self._classes, self._templates)
+        if self._ends is None:
+            zero = self._pair.head(0.0, self._classes, self._templates)
+            one = zero if self._shared_head else self._pair.head(1.0, self._classes, self._templates)
+            self._ends = zero, one
+        if self._shared_head:
+            return self._ends[0]
+        return torch.nn.functional.normalize(torch.lerp(*self._ends, self._alphas[index]), dim=0)
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where it is faster than float32, else float32: known on a GPU, tried on a processor.
+
+    Pure bfloat16 is twice as fast on a processor with avx512_bf16 or AMX, and slower than float32 on others.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    seconds = {dtype: _matmul_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return torch.bfloat16 if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else torch.float32
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    A, B = torch.randn(400, 768).to(dtype), torch.randn(768, 3072).to(dtype)
+    times = []
+    with torch.inference_mode():
+        for _ in range(6):
+            started = time.perf_counter()
+            A @ B
+            times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def bank_bytes_for(pair: ModelPair, dtype: torch.dtype) -> int:
+    """Bytes of one merged copy of the pair's image tower."""
+    return Layout.of(pair.theta_0).numel * dtype.itemsize
