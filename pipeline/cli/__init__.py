@@ -1,24 +1,36 @@
 """The command line: choose the command, collect every mistake, call.
 
-Nothing heavy is imported here: `--help` must answer at once.
+Nothing is imported before it is needed: `--help` must answer at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-
-from pydantic_settings import CliApp
+from typing import TYPE_CHECKING
 
 from pipeline import __version__
-from pipeline.cli.command import Command
-from pipeline.cli.offline import Broker, Card, ConfigShow, Demo, Verify
-from pipeline.cli.online import Produce, Record, Replay, Run
-from pipeline.cli.parser import PROGRAM, Parsed, parse
-from pipeline.settings.mistakes import Mistake, error_of, nearest
-from pipeline.settings.reading import Reading, read
 
-COMMANDS: tuple[type[Command], ...] = (Demo, Run, Produce, Record, Replay, Card, Verify, Broker, ConfigShow)
+if TYPE_CHECKING:
+    from pipeline.cli.command import Command
+    from pipeline.cli.parser import Parsed
+    from pipeline.settings.mistakes import Mistake
+    from pipeline.settings.reading import Reading
+
+PROGRAM = "adawise"
+
+COMMANDS = {  # name: (module and class, line in the list of commands)
+    "demo": ("offline:Demo", "see it work on simulated cameras"),
+    "run": ("online:Run", "classify images from Kafka until stopped"),
+    "produce": ("online:Produce", "send images from a folder, a list or a video"),
+    "record": ("online:Record", "store raw messages of a topic"),
+    "replay": ("online:Replay", "run the worker on a recording"),
+    "card": ("offline:Card", "calibrate a pair of models, or show a card"),
+    "verify": ("offline:Verify", "prove that an output folder is whole"),
+    "broker": ("offline:Broker", "start an embedded broker for trying out"),
+    "config show": ("offline:ConfigShow", "show every setting and where it comes from"),
+}
 
 
 def run(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> int:
@@ -44,17 +56,22 @@ def run(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -
     if arguments[0] in {"-V", "--version"}:
         print(f"{PROGRAM} {__version__}")
         return 0
-    command, rest = _choose(arguments)
+    from pipeline.cli.parser import parse
+    from pipeline.settings.mistakes import error_of
+    from pipeline.settings.reading import read
+
+    name, rest = _choose(arguments)
+    command = command_of(name)
     parsed = parse(command, rest)
     reading = read(
         parsed.flags,
         environ=environ,
         folder=folder,
-        config=parsed.options.get("config"),
+        config=parsed.config,
         uses=command.uses(parsed.options) if parsed.complete else frozenset(),
     )
     mistakes = [*parsed.mistakes, *reading.mistakes]
-    if command is ConfigShow:
+    if name == "config show":
         return _show(reading, mistakes, as_json="json" in parsed.options)
     if mistakes:
         raise error_of(mistakes)
@@ -62,6 +79,8 @@ def run(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -
 
 
 def _call(command: type[Command], parsed: Parsed, reading: Reading) -> int:
+    from pydantic_settings import CliApp
+
     from pipeline.logs import configure
 
     settings = reading.settings
@@ -70,28 +89,36 @@ def _call(command: type[Command], parsed: Parsed, reading: Reading) -> int:
     return called.exit_code
 
 
-def _choose(arguments: Sequence[str]) -> tuple[type[Command], list[str]]:
-    """The command and what follows it; `--config FILE` may stand before it."""
+def command_of(name: str) -> type[Command]:
+    """The class of a command in `COMMANDS`."""
+    module, _, kind = COMMANDS[name][0].partition(":")
+    command: type[Command] = getattr(import_module(f"pipeline.cli.{module}"), kind)
+    return command
+
+
+def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command and what follows it; `--config FILE` may stand before it."""
     before: list[str] = []
     rest = list(arguments)
     while rest and rest[0].startswith("--config"):
         count = 1 if "=" in rest[0] else 2
         before, rest = before + rest[:count], rest[count:]
-    names = {command.name: command for command in COMMANDS}
     for words in (2, 1):
         name = " ".join(rest[:words])
-        if name in names:
-            return names[name], before + rest[words:]
+        if name in COMMANDS:
+            return name, before + rest[words:]
+    from pipeline.settings.mistakes import Mistake, error_of, nearest
+
     word = rest[0] if rest else ""
-    match = next((name for name in names if name.split()[0] == word), None) or nearest(word, names, cutoff=0.6)
-    hint = f"did you mean `{PROGRAM} {match}`?" if match else f"there are {', '.join(names)}"
+    match = next((name for name in COMMANDS if name.split()[0] == word), None) or nearest(word, COMMANDS, cutoff=0.6)
+    hint = f"did you mean `{PROGRAM} {match}`?" if match else f"there are {', '.join(COMMANDS)}"
     shown = "no command" if not word or word.startswith("-") else repr(word)
     raise error_of([Mistake(shown, "command line", f"expected a command; {hint}")])
 
 
 def _help() -> str:
-    width = max(len(command.name) for command in COMMANDS) + 2
-    lines = [f"  {command.name:<{width}}{command.summary}" for command in COMMANDS]
+    width = max(len(name) for name in COMMANDS) + 2
+    lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             f"usage: {PROGRAM} COMMAND [options]",
@@ -113,6 +140,7 @@ def _help() -> str:
 
 def _show(reading: Reading, mistakes: Sequence[Mistake], as_json: bool) -> int:
     from pipeline.cli.show import as_json_text, as_table
+    from pipeline.settings.mistakes import error_of
 
     if as_json:
         print(as_json_text(reading, mistakes))

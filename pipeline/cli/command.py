@@ -18,7 +18,7 @@ ALL_GROUPS = tuple(Settings.model_fields)
 
 
 class Command(BaseSettings):
-    """The base of every command. `summary` is its line in the list of commands; its docstring heads its help."""
+    """The base of every command; its docstring heads its help."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -32,7 +32,6 @@ class Command(BaseSettings):
     )
 
     name: ClassVar[str]  # the words that call it
-    summary: ClassVar[str]
     groups: ClassVar[tuple[str, ...]] = ("log",)
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (what it does, command line after `adawise`)
 

@@ -22,7 +22,6 @@ class Card(Command):
     """
 
     name = "card"
-    summary = "calibrate a pair of models, or show a card"
     groups = ("model", "log")
     examples = (
         ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
@@ -82,7 +81,6 @@ class Verify(Command):
     """
 
     name = "verify"
-    summary = "prove that an output folder is whole"
     examples = (
         ("a folder", "verify runs/output"),
         ("for another program", "verify s3://bucket/yard --json"),
@@ -107,7 +105,6 @@ class Broker(Command):
     """
 
     name = "broker"
-    summary = "start an embedded broker for trying out"
     examples = (("on the usual port, until Ctrl-C", "broker"), ("on another", "broker --port 19092"))
 
     port: int = Field(default=9092, ge=0, le=65_535, description="port on the loopback address; 0: a free one")
@@ -126,7 +123,6 @@ class Demo(Command):
     """See it work: simulated cameras in changing weather, a small pair of models, a table that moves, a summary."""
 
     name = "demo"
-    summary = "see it work on simulated cameras"
     examples = (
         ("a minute", "demo"),
         ("on Apache Kafka, and keep what is written", "demo --broker kafka --output runs/demo --keep"),
@@ -161,7 +157,6 @@ class ConfigShow(Command):
     """
 
     name = "config show"
-    summary = "show every setting and where it comes from"
     groups = ALL_GROUPS
     examples = (
         ("what would hold for `run --kafka.topic yard`", "config show --kafka.topic yard"),

@@ -32,7 +32,6 @@ class Run(Command):
     """
 
     name = "run"
-    summary = "classify images from Kafka until stopped"
     groups = ALL_GROUPS
     examples = (
         ("check settings, broker, topic, output folder, checkpoints and card, and start nothing", "run --check"),
@@ -62,7 +61,6 @@ class Replay(Command):
     """
 
     name = "replay"
-    summary = "run the worker on a recording"
     groups = REPLAY_GROUPS
     examples = (
         ("again as it was", "replay recordings/yard -o runs/again"),
@@ -87,7 +85,6 @@ class Record(Command):
     """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined."""
 
     name = "record"
-    summary = "store raw messages of a topic"
     groups = ("kafka", "log")
     examples = (
         ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
@@ -125,7 +122,6 @@ class Produce(Command):
     """
 
     name = "produce"
-    summary = "send images from a folder, a list or a video"
     groups = ("kafka", "log")
     examples = (
         ("a folder as four cameras, 20 images a second", "produce images/ --streams 4 --rate 20"),

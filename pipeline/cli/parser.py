@@ -18,13 +18,13 @@ from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import CliSettingsSource
 
+from pipeline.cli import PROGRAM
 from pipeline.cli.command import Command
 from pipeline.settings.describe import GROUPS, SETTINGS, expected, flag_name, metavar, shown
 from pipeline.settings.mistakes import Mistake, nearest
 from pipeline.settings.reading import as_given
 from pipeline.settings.sources import Given, Origin
 
-PROGRAM = "adawise"
 _PREFIX = "settings."
 _PLAIN = {"a path", "text that is not empty", "text, kept secret", "true or false"}  # the help need not say these
 
@@ -38,6 +38,12 @@ class Parsed:
     flags: Sequence[Given]
     mistakes: Sequence[Mistake]
     complete: bool = True  # False if parsing ended at a mistake: what follows it is not known
+
+    @property
+    def config(self) -> str | None:
+        """The file named by `--config`."""
+        value = self.options.get("config")
+        return value if isinstance(value, str) else None
 
 
 class _Nothing:

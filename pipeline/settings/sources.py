@@ -84,7 +84,7 @@ def from_file(path: Path, shown_as: str, must_exist: bool) -> tuple[list[Given],
         return [], [Mistake(CONFIG, shown_as, f"it cannot be read: {error.strerror}; expected a TOML file")]
     except UnicodeDecodeError as error:
         return [], [Mistake(CONFIG, shown_as, f"byte {error.start} is not UTF-8; save the file as UTF-8")]
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         return [], [Mistake(CONFIG, shown_as, f"it is not TOML: {error}; correct that line")]
     except RecursionError:
         return [], [Mistake(CONFIG, shown_as, "it is nested too deeply; expected tables such as [kafka]")]

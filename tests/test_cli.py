@@ -1,0 +1,361 @@
+"""The command line: help that is quick, options that reach one call, mistakes that are told together, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pipeline import __version__, broker
+from pipeline.__main__ import main
+from pipeline.cli import COMMANDS, command_of
+from pipeline.cli.parser import parse, parser_source
+from pipeline.console import Check
+from pipeline.errors import BrokerUnavailable, ChainError, SettingsError
+from pipeline.settings import Settings
+from pipeline.settings.describe import SETTINGS, flag_name
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "pyarrow", "kafka", "open_clip", "botorch", "numpy", "structlog", "rich", "PIL"}
+PAIR = ["--model.theta-0", "tag0", "--model.theta-1", "tag1", "--model.classes", "classes.txt"]
+
+Call = tuple[str, Settings | None, dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """Calls that reached the parts behind the command line, each a function that returns 0."""
+    calls: list[Call] = []
+
+    def recorder(name: str) -> Callable[..., int]:
+        def function(*settings: Settings, **options: Any) -> int:
+            calls.append((name, *(settings or (None,)), options))
+            return 0
+
+        return function
+
+    wiring, demo = ModuleType("pipeline.wiring"), ModuleType("pipeline.demo.main")
+    for name in ("run_worker", "replay", "record", "produce", "build_card", "show_card", "verify"):
+        setattr(wiring, name, recorder(name))
+    demo.run = recorder("demo")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pipeline.wiring", wiring)
+    monkeypatch.setitem(sys.modules, "pipeline.demo.main", demo)
+    return calls
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    program = (
+        "import sys\n"
+        "from pipeline.__main__ import main\n"
+        "try:\n    code = main(sys.argv[1:])\n"
+        "except SystemExit as end:\n    code = end.code\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)), code)\n"
+    )
+    arguments = [sys.executable, "-c", program, *command.split(), "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)
+    *help_text, last = done.stdout.splitlines()
+    assert last == "[] 0"
+    assert help_text[0].startswith(f"usage: adawise {command or 'COMMAND'}")
+
+
+def test_without_arguments_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"adawise {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_has_the_flags_of_its_groups_only_and_examples(name: str) -> None:
+    command = command_of(name)
+    assert command.name == name
+    text = parser_source(command).root_parser.format_help()
+    for setting in SETTINGS:
+        flag = f"{flag_name(setting)} " if setting != "kafka.dead_letters" else f"--no-{setting.replace('_', '-')}\n"
+        assert (f"  {flag}" in text or f", {flag}" in text) == (setting.split(".")[0] in command.groups), setting
+    assert "settings." not in text
+    assert "examples:\n  adawise " in text
+
+
+@pytest.mark.parametrize(("name", "line"), [(name, line) for name in COMMANDS for _, line in command_of(name).examples])
+def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
+    words = shlex.split(line)
+    assert " ".join(words[: len(name.split())]) == name
+    assert not parse(command_of(name), words[len(name.split()) :]).mistakes
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "options"),
+    [
+        ("run PAIR", "run_worker", {}),
+        ("replay rec -o out PAIR", "replay", {"recording": Path("rec"), "output": "out"}),
+        (
+            "record --output new",
+            "record",
+            {
+                "output": Path("new"),
+                "origin": "earliest",
+                "max_messages": None,
+                "max_seconds": None,
+                "max_bytes": None,
+            },
+        ),
+        (
+            "record -o new --from latest --max-messages 5 --max-seconds 1.5 --max-bytes 7",
+            "record",
+            {"output": Path("new"), "origin": "latest", "max_messages": 5, "max_seconds": 1.5, "max_bytes": 7},
+        ),
+        (
+            "produce images --stream-ids a,b --rate 2 --loop --batch 16 --shuffle"
+            " --create-topic --partitions 3 --limit 9",
+            "produce",
+            {
+                "source": "images",
+                "streams": None,
+                "stream_ids": ("a", "b"),
+                "rate": 2.0,
+                "loop": True,
+                "batch": 16,
+                "shuffle": True,
+                "create_topic": True,
+                "partitions": 3,
+                "limit": 9,
+            },
+        ),
+        (
+            "produce images --streams 3",
+            "produce",
+            {
+                "source": "images",
+                "streams": 3,
+                "stream_ids": None,
+                "rate": None,
+                "loop": False,
+                "batch": 1,
+                "shuffle": False,
+                "create_topic": False,
+                "partitions": 4,
+                "limit": None,
+            },
+        ),
+        (
+            "card --labelled imgs -o c.json --images 50 PAIR",
+            "build_card",
+            {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50},
+        ),
+        ("card --show c.json --json", "show_card", {"path": Path("c.json"), "as_json": True}),
+        ("verify out", "verify", {"root": "out", "as_json": False}),
+        ("verify s3://b/p --json", "verify", {"root": "s3://b/p", "as_json": True}),
+        (
+            "demo --broker kafka --seconds 20 -o d --keep",
+            "demo",
+            {"broker": "kafka", "seconds": 20.0, "images": None, "output": Path("d"), "keep": True},
+        ),
+    ],
+)
+def test_a_command_makes_one_call_with_its_options(
+    line: str, name: str, options: dict[str, Any], calls: list[Call]
+) -> None:
+    assert main(shlex.split(line.replace("PAIR", shlex.join(PAIR)))) == 0
+    ((called, settings, given),) = calls
+    assert (called, given) == (name, options)
+    if name != "demo":
+        assert type(settings) is Settings
+
+
+def test_a_command_gets_settings_of_all_sources(
+    tmp_path: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.toml").write_text("[kafka]\ntopic = 'yard'\n[sink]\nroot = 'there'\n")
+    monkeypatch.setenv("ADAWISE_SEARCH__SEED", "7")
+    assert main(["--config", "mine.toml", "run", *PAIR, "--model.bank_mib=9", "--no-kafka.dead-letters"]) == 0
+    settings = calls[0][1]
+    assert settings is not None
+    assert (settings.kafka.topic, settings.sink.root, settings.search.seed) == ("yard", "there", 7)
+    assert (settings.model.bank_mib, settings.model.theta_0, settings.kafka.dead_letters) == (9, "tag0", False)
+
+
+def test_the_exit_code_of_the_call_is_the_program_s(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["pipeline.wiring"], "verify", lambda settings, **options: 3)
+    assert main(["verify", "out"]) == 3
+
+
+def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports: list[int] = []
+    monkeypatch.setattr(broker, "serve", lambda port, on_ready: ports.append(port))
+    assert main(["broker", "--port", "19092"]) == 0
+    assert ports == [19092]
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("skip", 0), ("fail", 1)])
+def test_check_prints_what_was_looked_at_and_starts_nothing(
+    status: Any, code: int, calls: list[Call], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = [Check("broker", "ok", "127.0.0.1:9092"), Check("topic", status, "frames")]
+    monkeypatch.setattr(sys.modules["pipeline.wiring"], "check", lambda settings: checks, raising=False)
+    assert main(["run", "--check", *PAIR]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["OK    settings", "OK    broker: 127.0.0.1:9092", f"{status.upper():<6}topic: frames"]
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("rum", ["did you mean `adawise run`?"]),
+        ("config", ["did you mean `adawise config show`?"]),
+        ("--config", ["expected a command"]),
+        ("bogus", ["there are demo, run, produce"]),
+        ("run", ["model.theta_0  (not set)", "model.theta_1  (not set)", "model.classes  (not set)"]),
+        ("produce", ["SOURCE  (not given)"]),
+        ("produce a b", ["'b'  (argument)"]),
+        ("produce a --rate", ["--rate = nothing  (flag)\n      expected a number above 0"]),
+        ("produce a --streams 1 --stream-ids b", ["leave one of them out"]),
+        ("produce a --partitions 3", ["only with --create-topic"]),
+        ("produce a --stream-ids b,,c", ["expected names separated by commas"]),
+        ("produce a --kafka.topicc b", ["there is no such flag; did you mean --kafka.topic?"]),
+        ("produce a --kafka.security.protocl SSL", ["did you mean --kafka.security.protocol?"]),
+        ("produce a --model.card b", ["`produce` does not use it"]),
+        ("produce a --kafka {}", ["it is a group of settings"]),
+        ("run --check=yes", ["ignored explicit argument"]),
+        ("replay rec PAIR", ["--output  (not given)"]),
+        ("card --labelled a PAIR", ["--output  (not given)"]),
+        ("card --show a --images 3", ["no use with --show"]),
+        ("card --json --labelled a -o b PAIR", ["only with --show"]),
+        ("run --config", ["--config = nothing"]),
+        (
+            "produce --ratte 5 --batch 0 --kafka.on-gap maybe",
+            ["did you mean --rate?", "--batch = '0'", "kafka.on_gap = 'maybe'", "3 things to correct"],
+        ),
+    ],
+)
+def test_mistakes_in_arguments_are_told_and_nothing_is_called(
+    line: str, told: list[str], calls: list[Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(shlex.split(line.replace("PAIR", shlex.join(PAIR)))) == 2
+    output = capsys.readouterr()
+    assert not [text for text in told if text not in output.err]
+    assert not output.out
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["produce", "--kafka.security.sasl-pasword", "hunter2", "images"],
+        ["produce", "images", "--kafka.security.sasl-pasword=hunter2"],
+        ["produce", "images", "--kafka.security.sasl-password", "hunter2"],
+    ],
+)
+def test_what_may_be_a_password_is_not_repeated(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "sasl" in error
+    assert "hunter2" not in error
+
+
+def test_config_show_has_every_value_with_its_origin_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "adawise.toml").write_text("[kafka.security]\nprotocol='SASL_SSL'\nsasl_mechanism='PLAIN'\n")
+    monkeypatch.setenv("ADAWISE_KAFKA__SECURITY__SASL_PASSWORD", "hunter2")
+    arguments = ["config", "show", "--kafka.security.sasl-username", "me"]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    lines = [line.split() for line in table.splitlines()]
+    assert ["sasl_password", "**********", "env", "ADAWISE_KAFKA__SECURITY__SASL_PASSWORD"] in lines
+    assert ["sasl_username", "me", "flag", "--kafka.security.sasl-username"] in lines
+    assert ["protocol", "SASL_SSL", "adawise.toml", "line", "2"] in lines
+    assert ["theta_0", "none", "default"] in lines
+    assert main([*arguments, "--json"]) == 0
+    text = capsys.readouterr().out
+    shown = json.loads(text)
+    assert [setting["name"] for setting in shown["settings"]] == list(SETTINGS)
+    assert shown["mistakes"] == []
+    assert {"name": "batch.images", "value": 16, "source": "default", "place": "default"} in shown["settings"]
+    assert "hunter2" not in table + text
+
+
+def test_config_show_fails_with_the_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "--search.alpha", "2"]) == 2
+    assert "search.alpha = '2'" in capsys.readouterr().err
+    assert main(["config", "show", "--search.alpha", "2", "--json"]) == 2
+    (mistake,) = json.loads(capsys.readouterr().out)["mistakes"]
+    assert mistake == {
+        "name": "search.alpha",
+        "origin": "flag --search.alpha",
+        "problem": "expected a number from 0 to 1",
+        "given": "'2'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (SettingsError("wrong; correct it"), 2, "adawise: wrong; correct it\n"),
+        (ChainError("damaged; restore it"), 1, "adawise: damaged; restore it\n"),
+        (BrokerUnavailable("silent; start it"), 1, "adawise: silent; start it\n"),
+        (KeyboardInterrupt(), 130, "adawise: interrupted\n"),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), 1, "adawise: x.json: No such file or directory"),
+    ],
+)
+def test_an_error_becomes_a_message_and_an_exit_code(
+    error: BaseException,
+    code: int,
+    told: str,
+    calls: list[Call],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(settings: Settings, **options: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(sys.modules["pipeline.wiring"], "verify", fail)
+    assert main(["verify", "out"]) == code
+    output = capsys.readouterr()
+    assert output.err.startswith(told)
+    assert output.out == ""
+
+
+def test_a_fault_of_ours_is_seen_in_full(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Settings, **options: Any) -> int:
+        raise OSError("not about a file")
+
+    monkeypatch.setattr(sys.modules["pipeline.wiring"], "verify", fail)
+    with pytest.raises(OSError, match="not about a file"):
+        main(["verify", "out"])
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "config", "show"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert errors == b""

@@ -1,0 +1,67 @@
+"""Progress and results: plain lines where there is no terminal, a bar where there is one."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from pipeline.console import Check, Lines, print_json, progress, report_checks
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_comes_when_the_last_one_is_old_enough() -> None:
+    now, lines = [0.0], list[str]()
+    plain = Lines("produced", 100, "images", lines.append, clock=lambda: now[0], every_s=10)
+    for now[0], count in ((1.0, 5), (9.9, 5), (10.0, 10), (19.0, 10), (20.0, 10)):
+        plain.advance(count)
+        plain.note("lag 3")
+    assert lines == ["produced 20 of 100 images, 2/s, lag 3", "produced 40 of 100 images, 2/s, lag 3"]
+
+
+def test_without_a_terminal_the_end_is_one_plain_line() -> None:
+    out = io.StringIO()
+    with progress("recorded", unit="messages", stream=out) as meter:
+        meter.advance(3)
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith("recorded 3 messages, ")
+
+
+def test_the_last_line_comes_even_if_the_work_fails() -> None:
+    def work() -> None:
+        with progress("recorded", 9, stream=out) as meter:
+            meter.advance(4)
+            raise ValueError("half way")
+
+    out = io.StringIO()
+    with pytest.raises(ValueError, match="half way"):
+        work()
+    assert out.getvalue().startswith("recorded 4 of 9 images")
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    with progress("produced", 4, stream=out) as meter:
+        meter.advance(4)
+        meter.note("lag 3")
+    assert "4/4" in out.getvalue()
+    assert "\x1b[" in out.getvalue()
+
+
+def test_checks_are_a_line_each_and_fail_together() -> None:
+    out = io.StringIO()
+    checks = [Check("store", "fail", "not writable\nchmod it"), Check("card", "skip"), Check("device", "ok", "cpu")]
+    assert report_checks(checks, out) == 1
+    assert out.getvalue() == "FAIL  store: not writable\n      chmod it\nSKIP  card\nOK    device: cpu\n"
+
+
+def test_json_has_no_nan() -> None:
+    out = io.StringIO()
+    print_json({"a": [1.5, float("nan"), float("inf")], 2: {"b": (True, None)}}, out)
+    assert json.loads(out.getvalue()) == {"a": [1.5, None, None], "2": {"b": [True, None]}}

@@ -1,0 +1,126 @@
+"""Logs: JSON lines or lines for people, other libraries in the same form, no secrets."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from pipeline.logs import configure
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in ("kafka", "adawise")}
+    handlers, level = list(root.handlers), root.level
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], root.level = handlers, level
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_event_is_one_json_object_on_a_line() -> None:
+    out = io.StringIO()
+    configure("info", "json", out)
+    with structlog.contextvars.bound_contextvars(topic="frames", partition=3):
+        structlog.get_logger().info("segment_committed", rows=7, text="two\nlines", alpha=float("nan"))
+    (line,) = lines_of(out)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "segment_committed",
+        "level": "info",
+        "topic": "frames",
+        "partition": 3,
+        "rows": 7,
+        "text": "two\nlines",
+        "alpha": None,
+    }
+
+
+def test_without_a_terminal_auto_means_json_and_console_means_lines_for_people() -> None:
+    auto, people = io.StringIO(), io.StringIO()
+    configure("info", "auto", auto)
+    structlog.get_logger().info("worker_started")
+    configure("info", "console", people)
+    structlog.get_logger().info("worker_started", rows=1)
+    assert lines_of(auto)[0]["event"] == "worker_started"
+    assert "worker_started" in people.getvalue()
+    assert "rows=1" in people.getvalue()
+    assert "\x1b" not in people.getvalue()
+
+
+def test_a_logger_made_before_follows_the_last_setup() -> None:
+    log = structlog.get_logger()
+    first, second = io.StringIO(), io.StringIO()
+    configure("warning", "json", first)
+    log.info("worker_started")
+    configure("debug", "json", second)
+    log.debug("worker_stopped")
+    assert not first.getvalue()
+    assert [line["event"] for line in lines_of(second)] == ["worker_stopped"]
+
+
+def test_secrets_are_hidden_by_key_and_by_type() -> None:
+    out = io.StringIO()
+    configure("info", "json", out)
+    structlog.get_logger().info(
+        "settings_read",
+        sasl_password="hunter2",
+        security={"ssl_key_password": "hunter2", "protocol": "SSL"},
+        given=SecretStr("hunter2"),
+        tokenizer="clip",
+    )
+    (line,) = lines_of(out)
+    assert "hunter2" not in out.getvalue()
+    assert line["security"] == {"ssl_key_password": "**********", "protocol": "SSL"}
+    assert line["tokenizer"] == "clip"
+
+
+def test_libraries_speak_from_warning_up_in_the_same_form() -> None:
+    out = io.StringIO()
+    configure("debug", "json", out)
+    logging.getLogger("kafka.conn").info("connected")
+    logging.getLogger("kafka.conn").warning("closed %s", "now")
+    (line,) = lines_of(out)
+    assert (line["event"], line["level"], line["logger"]) == ("closed now", "warning", "kafka.conn")
+
+
+def test_warnings_of_python_are_logged() -> None:
+    out = io.StringIO()
+    configure("info", "json", out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=True)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    (line,) = lines_of(out)
+    assert line["logger"] == "py.warnings"
+    assert "old" in line["event"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_does_not_show_local_variables(form: Any) -> None:
+    out = io.StringIO()
+    configure("info", form, out)
+    password = "hunter" + "2"
+    try:
+        raise ValueError(f"{len(password)} letters")
+    except ValueError:
+        structlog.get_logger().exception("commit_failed")
+    assert "7 letters" in out.getvalue()
+    assert "hunter2" not in out.getvalue()

@@ -1,0 +1,328 @@
+"""Settings: precedence, origins, and every mistake told at once with its place and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.errors import SettingsError
+from pipeline.settings import KafkaSettings, Reading, Settings, read
+from pipeline.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, members
+from pipeline.settings.sources import Given, Origin
+
+PAIR = frozenset({"model", "search"})
+
+
+def read_in(
+    folder: Path,
+    file: str | bytes = "",
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    uses: frozenset[str] = frozenset(),
+) -> Reading:
+    if file:
+        (folder / "adawise.toml").write_bytes(file.encode() if isinstance(file, str) else file)
+    given_flags = [Given(name, value, Origin("flag", flag_name(name))) for name, value in (flags or {}).items()]
+    return read(given_flags, environ=environ or {}, folder=folder, uses=uses)
+
+
+def message_of(reading: Reading) -> str:
+    with pytest.raises(SettingsError) as caught:
+        reading.checked()
+    return str(caught.value)
+
+
+def test_defaults_hold_where_nothing_is_given(tmp_path: Path) -> None:
+    reading = read_in(tmp_path)
+    assert reading.checked() == Settings()
+    assert {origin.source for origin in reading.origins.values()} == {"default"}
+
+
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
+    file = "[kafka]\ntopic = 'f'\ngroup = 'f'\nclient_id = 'f'\n"
+    environ = {"ADAWISE_KAFKA__TOPIC": "e", "ADAWISE_KAFKA__GROUP": "e", "PATH": "/bin"}
+    reading = read_in(tmp_path, file, environ, {"kafka.topic": "g"})
+    kafka = reading.checked().kafka
+    assert (kafka.topic, kafka.group, kafka.client_id, kafka.on_gap) == ("g", "e", "f", "fail")
+    assert [str(reading.origins[f"kafka.{name}"]) for name in ("topic", "group", "client_id", "on_gap")] == [
+        "flag --kafka.topic",
+        "env ADAWISE_KAFKA__GROUP",
+        "adawise.toml line 4",
+        "default",
+    ]
+
+
+def test_every_mistake_of_every_source_is_told_at_once(tmp_path: Path) -> None:
+    message = message_of(
+        read_in(
+            tmp_path,
+            "[kafka]\ntopik = 'x'\n[batch]\nimages = 257\n",
+            {"ADAWISE_SEARCH__ALPHA": "1.5", "ADAWISE_SINC__ROOT": "x"},
+            {"kafka.topic": "no spaces", "search.budget": "0"},
+            uses=PAIR,
+        )
+    )
+    for line in (
+        "kafka.topik  (adawise.toml line 2)",
+        "did you mean kafka.topic (topic under [kafka])?",
+        "batch.images = 257  (adawise.toml line 4)\n      expected a whole number from 1 to 256",
+        "search.alpha = '1.5'  (env ADAWISE_SEARCH__ALPHA)\n      expected a number from 0 to 1",
+        "sinc.root  (env ADAWISE_SINC__ROOT)\n      there is no such setting; did you mean ADAWISE_SINK__ROOT?",
+        "kafka.topic = 'no spaces'  (flag --kafka.topic)",
+        "search.budget = '0'  (flag --search.budget)",
+        "model.theta_0  (not set)",
+        "--model.theta-1 or ADAWISE_MODEL__THETA_1 or theta_1 under [model] in adawise.toml",
+        "model.classes  (not set)",
+    ):
+        assert line in message
+    assert message.startswith("9 things to correct")
+
+
+def test_a_wrong_value_is_told_even_if_a_stronger_source_replaces_it(tmp_path: Path) -> None:
+    reading = read_in(tmp_path, "[search]\nbudget = 0\n", {"ADAWISE_SEARCH__BUDGET": "3"})
+    assert [(mistake.name, mistake.origin) for mistake in reading.mistakes] == [
+        ("search.budget", "adawise.toml line 2")
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name, field in SETTINGS.items() if not is_secret(field)])
+def test_a_wrong_type_says_what_is_allowed(name: str, tmp_path: Path) -> None:
+    reading = read_in(tmp_path, flags={name: object()})
+    (mistake,) = reading.mistakes
+    assert mistake.problem.startswith(f"expected {expected(SETTINGS[name])}")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_described_and_every_number_bounded(name: str) -> None:
+    field = SETTINGS[name]
+    assert field.description
+    kinds, bounds = members(field.annotation)
+    if {int, float} & set(kinds):
+        limits = [*field.metadata, *bounds]
+        assert any(hasattr(item, "ge") or hasattr(item, "gt") for item in limits)
+        assert any(hasattr(item, "le") for item in limits)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_are_frozen_and_closed(name: str) -> None:
+    group: Any = Settings()
+    for part in name.split("."):
+        group = getattr(group, part)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(group, next(iter(type(group).model_fields)), None)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        type(group)(no_such=1)
+
+
+def test_a_file_that_is_not_toml_is_told_with_line_and_column_and_nothing_is_called_missing(tmp_path: Path) -> None:
+    reading = read_in(tmp_path, "[kafka]\ntopic = \n", uses=PAIR)
+    (mistake,) = reading.mistakes
+    assert "line 2, column 9" in mistake.problem
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[kafka]\ntopic = '\xff'\n", "byte 17 is not UTF-8"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"[search]\nseed = " + b"1" * 5000, "it is not TOML"),
+        (b"[kafka]\ntopic = 'a'\ntopic = 'b'\n", "it is not TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_mistake(content: bytes, problem: str, tmp_path: Path) -> None:
+    (mistake,) = read_in(tmp_path, content).mistakes
+    assert problem in mistake.problem
+
+
+def test_a_file_asked_for_must_exist_and_be_a_file(tmp_path: Path) -> None:
+    missing = read(environ={"ADAWISE_CONFIG": "other.toml"}, folder=tmp_path)
+    assert "there is no such file" in message_of(missing)
+    (tmp_path / "folder.toml").mkdir()
+    assert "cannot be read" in message_of(read(environ={}, folder=tmp_path, config="folder.toml"))
+
+
+def test_the_flag_for_the_file_wins_over_the_variable_over_the_current_folder(tmp_path: Path) -> None:
+    for name in ("adawise", "variable", "flag"):
+        (tmp_path / f"{name}.toml").write_text(f"[kafka]\ntopic = '{name}'\n")
+    environ = {"ADAWISE_CONFIG": "variable.toml"}
+    assert read(environ={}, folder=tmp_path).settings.kafka.topic == "adawise"
+    assert read(environ=environ, folder=tmp_path).settings.kafka.topic == "variable"
+    reading = read(environ=environ, folder=tmp_path, config=str(tmp_path / "flag.toml"))
+    assert (reading.settings.kafka.topic, str(reading.origins["kafka.topic"])) == ("flag", "flag.toml line 2")
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("# c\nsearch.alpha = 2\n", 2),
+        ("search = {seed = 1,  alpha = 2}\n", 1),
+        ("[kafka]\ngroup = '''\nalpha = 1\n[search]\n'''\n[search]  # here\n'alpha' = 2\n", 7),
+        ('[ "search" ]\r\n\r\nalpha = 2\r\n', 3),
+        ("\ufeff[search]\nalpha = 2\n", 2),
+    ],
+)
+def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Path) -> None:
+    (mistake,) = read_in(tmp_path, file).mistakes
+    assert (mistake.name, mistake.origin) == ("search.alpha", f"adawise.toml line {line}")
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "problem"),
+    [
+        ("kafka = 'x'\n", {}, "expected a table [kafka], got str"),
+        ("[kafka.topic]\nx = 1\n", {}, "expected 1 to 249"),
+        ("[serch]\nx = 1\n", {}, "did you mean [search]?"),
+        ("[kafka.securty]\nx = 1\n", {}, "did you mean [kafka.security]?"),
+        ("[[kafka]]\ntopic = 'x'\n", {}, "expected a table [kafka], got list"),
+        ("[zzz]\nx = 1\n", {}, "there are [kafka], [kafka.security], [model]"),
+        ("topic = 'x'\n", {}, "did you mean kafka.topic"),
+        ("", {"ADAWISE_KAFKA": "{}"}, "it is a group of settings"),
+        ("", {"ADAWISE_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
+        ("", {"ADAWISE_KAFKA_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
+        ("[search]\nbudget = true\n", {}, "it is a boolean"),
+        ("[search]\nalpha = nan\n", {}, "expected a number from 0 to 1"),
+        ("[sink]\nroot = 'gs://bucket'\n", {}, "gs:// is not supported"),
+        ("[sink]\nroot = 's3://'\n", {}, "the bucket is missing"),
+        ("[sink]\nroot = ' '\n", {}, "it is empty"),
+        ("[model]\ndevice = 'cuda:x'\n", {}, "expected auto, cpu, cuda or cuda:NUMBER"),
+        ("[model]\nchunk_rows = 0\n", {}, "expected a whole number from 1 to 4096 or auto"),
+        ("[kafka]\nbootstrap_servers = 'a:1,b'\n", {}, "'b' is not HOST:PORT"),
+        ("[kafka]\nbootstrap_servers = 'a:99999'\n", {}, "is not HOST:PORT"),
+        ("[kafka]\norigin = '2026-11-25T08:00:00'\n", {}, "no time zone"),
+        ("[kafka]\nmax_poll_interval_ms = 9000\n", {}, "at least session_timeout_ms (45000)"),
+        ("[kafka]\ndead_letter_topic = 'frames'\n", {}, "would be read again"),
+        ("[limits]\ninflight_mib = 16\n[decode]\nmax_message_bytes = '9 MiB'\n", {}, "it must be at least 18"),
+    ],
+)
+def test_a_mistake_says_what_is_wrong(file: str, environ: dict[str, str], problem: str, tmp_path: Path) -> None:
+    (mistake,) = read_in(tmp_path, file, environ).mistakes
+    assert problem in mistake.problem
+
+
+@pytest.mark.parametrize(
+    ("security", "wrong"),
+    [
+        ({"protocol": "SASL_SSL"}, {"sasl_mechanism", "sasl_username", "sasl_password"}),
+        ({"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "u"}, {"sasl_password"}),
+        ({"sasl_password": "x"}, {"sasl_password"}),
+        ({"ssl_ca": "ca.pem"}, {"ssl_ca"}),
+        ({"protocol": "SSL", "ssl_key": "key.pem"}, {"ssl_certificate"}),
+        ({"protocol": "SSL", "ssl_key_password": "x"}, {"ssl_key"}),
+        ({"protocol": "SSL", "ssl_ca": "ca.pem"}, set()),
+        ({"protocol": "SSL", "ssl_certificate": "c.pem", "ssl_key": "k.pem", "ssl_key_password": "x"}, set()),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": "p"}, set()),
+    ],
+)
+def test_credentials_are_complete_and_used(security: dict[str, str], wrong: set[str], tmp_path: Path) -> None:
+    environ = {environment_name(f"kafka.security.{name}"): value for name, value in security.items()}
+    reading = read_in(tmp_path, environ=environ)
+    assert {mistake.name for mistake in reading.mistakes} == {f"kafka.security.{name}" for name in wrong}
+
+
+def test_a_group_with_a_wrong_value_is_not_judged_as_a_whole(tmp_path: Path) -> None:
+    file = (
+        "[kafka.security]\nprotocol = 'SASL_SSL'\nsasl_mechanism = 'NTLM'\nsasl_username = 'u'\nsasl_password = 'p'\n"
+    )
+    (mistake,) = read_in(tmp_path, file).mistakes
+    assert mistake.problem == "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+
+
+def test_no_message_holds_a_secret(tmp_path: Path) -> None:
+    secret = "hunter2"
+    file = f"[kafka.security]\nsasl_pasword = '{secret}'\nssl_key_password = ['{secret}']\nsasl_password = '{secret}'\n"
+    environ = {"ADAWISE_KAFKA__SECURITY__SASL_PASSWRD": secret, "ADAWISE_KAFKA__SECURITY__SASL_PASSWORD": secret}
+    reading = read_in(tmp_path, file, environ, {"kafka.security.ssl_key_password": secret})
+    message = message_of(reading)
+    assert "sasl_pasword" in message
+    assert "ssl_key_password = **********" in message
+    assert secret not in message
+    assert secret not in repr(reading)
+
+
+@pytest.mark.parametrize("word", ["none", ""])
+def test_none_takes_back_what_the_file_sets(word: str, tmp_path: Path) -> None:
+    file = "[kafka]\nstatic_member = 'a'\n"
+    assert read_in(tmp_path, file).settings.kafka.static_member == "a"
+    reading = read_in(tmp_path, file, {"ADAWISE_KAFKA__STATIC_MEMBER": word})
+    assert reading.checked().kafka.static_member is None
+
+
+def test_calibrated_entropy_needs_a_card_where_alpha_is_searched(tmp_path: Path) -> None:
+    flags = {"search.objective": "calibrated_entropy"}
+    assert not read_in(tmp_path, flags=flags, uses=frozenset({"kafka"})).mistakes
+    names = [mistake.name for mistake in read_in(tmp_path, flags=flags, uses=PAIR).mistakes]
+    assert names == ["model.theta_0", "model.theta_1", "model.classes", "search.objective"]
+
+
+def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\n")
+    (tmp_path / "f").mkdir()
+    flags = {
+        "model.theta_0": "nowhere/zero.pt",
+        "model.theta_1": "laion2b_s34b_b79k",  # a tag: only open_clip knows
+        "model.architecture": "local-dir:gone",
+        "model.classes": "classes.txt",
+        "model.templates": "f",
+        "model.card": "card.json",
+    }
+    problems = {mistake.name: mistake.problem for mistake in read_in(tmp_path, flags=flags, uses=PAIR).mistakes}
+    assert problems == {
+        "model.architecture": "there is no folder gone; correct the path",
+        "model.theta_0": "there is no file nowhere/zero.pt; correct the path",
+        "model.templates": "expected a file, and f is not one; correct the path",
+        "model.card": "there is no file card.json; correct the path",
+    }
+    making_a_card = read_in(tmp_path, flags=flags, uses=frozenset({"model"}))
+    assert "model.card" not in {mistake.name for mistake in making_a_card.mistakes}
+
+
+def test_values_come_out_in_their_types(tmp_path: Path) -> None:
+    file = "[kafka]\norigin = 2026-11-25T08:00:00Z\n[decode]\nmax_message_bytes = '4 MiB'\n[model]\ncard = '~/c.json'\n"
+    environ = {"ADAWISE_MODEL__CHUNK_ROWS": "32", "adawise_kafka__dead_letters": "false"}
+    settings = read_in(tmp_path, file, environ).checked()
+    assert settings.kafka.origin_ms == 1_795_593_600_000
+    assert settings.decode.max_message_bytes == 4 * 2**20
+    assert settings.model.card == Path.home() / "c.json"
+    assert settings.model.chunk_rows == 32
+    assert settings.kafka.dead_letters is False
+
+
+def test_the_dead_letter_topic_follows_the_topic() -> None:
+    assert KafkaSettings(topic="yard").dead_letters_to == "yard.dlq"
+    assert KafkaSettings(topic="yard", dead_letter_topic="bad").dead_letters_to == "bad"
+    assert KafkaSettings().origin_ms is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.sampled_from(sorted(SETTINGS)), value=st.text(max_size=40))
+def test_any_text_in_the_environment_gives_settings_or_a_mistake(name: str, value: str) -> None:
+    variable = environment_name(name)
+    reading = read(environ={variable: value}, folder=Path("nowhere"))
+    assert reading.mistakes or str(reading.origins[name]) == f"env {variable}"
+
+
+_toml_scalar = st.one_of(
+    st.booleans().map(lambda value: str(value).lower()),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(["[]", "{}", "['a']", "1979-05-27", "07:32:00", "1979-05-27T07:32:00", '"none"', '""']),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.sampled_from(sorted([*SETTINGS, *GROUPS])), value=_toml_scalar)
+def test_any_value_in_the_file_gives_settings_or_a_mistake(
+    name: str, value: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("file")
+    reading = read_in(folder, f"{name} = {value}\n")
+    if reading.mistakes:
+        assert {mistake.origin for mistake in reading.mistakes} <= {"adawise.toml line 1", "not set", "adawise.toml"}
+    else:
+        assert name in GROUPS or str(reading.origins[name]) == "adawise.toml line 1"
