@@ -1,0 +1,82 @@
+"""One dead letter: the record that goes into the dead-letter topic. Pure.
+
+The header names `__connect.errors.*` are Kafka Connect's (KIP-298), so that tools which know its dead letters know
+ours; `dlq.*` are our own. Those of an earlier rejection are replaced, or a replayed message would grow each time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.records import Frame, Message
+
+SUFFIX = ".dlq"
+OMITTED = "dlq.omitted"
+
+_OURS = ("__connect.errors.", "dlq.")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record for the dead-letter topic, and the producer's future of the last try to send it (None: to be sent)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int | None
+    future: Any = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it weighs in the producer's memory, less its framing."""
+        return (
+            len(self.key or b"") + len(self.value or b"") + sum(len(name) + len(value) for name, value in self.headers)
+        )
+
+    @property
+    def holds_original(self) -> bool:
+        """False once `without_original` has been called."""
+        return all(name != OMITTED for name, _ in self.headers)
+
+    def without_original(self) -> Letter:
+        """The letter that only says where the original is.
+
+        For a topic that does not take the whole: one message that is too large must not stop the stream.
+        """
+        kept = [(name, value) for name, value in self.headers if name.startswith(_OURS)]
+        said = f"{self.size_bytes} bytes, more than this topic takes; the original topic and offset still have them"
+        return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())), future=None)
+
+
+def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str) -> Letter:
+    """The letter for a message that could not be read, for the reason in `frame`.
+
+    Goes to `topic`, or to `<topic>.dlq` if that is None.
+    """
+    reason, detail = str(frame.reason), frame.detail or ""
+    said = {
+        "__connect.errors.topic": message.topic,
+        "__connect.errors.partition": str(message.partition),
+        "__connect.errors.offset": str(message.offset),
+        "__connect.errors.connector.name": "adawise",
+        "__connect.errors.task.id": worker,
+        "__connect.errors.stage": "VALUE_CONVERTER",
+        "__connect.errors.class.name": "pipeline.decode",
+        "__connect.errors.exception.class.name": "pipeline.errors.InvalidMessage",
+        "__connect.errors.exception.message": f"{reason}: {detail}",
+        "dlq.reason": reason,
+        "dlq.detail": detail,
+        "dlq.worker": worker,
+    }
+    # kafka-python cannot send a header without a value; an empty one is as near as it gets.
+    original = [(name, value or b"") for name, value in message.headers if not name.startswith(_OURS)]
+    return Letter(
+        topic=topic or f"{message.topic}{SUFFIX}",
+        key=message.key,
+        # Nor a record with neither key nor value.
+        value=b"" if message.key is None and message.value is None else message.value,
+        headers=(*original, *((name, value.encode("utf-8", "replace")) for name, value in said.items())),
+        timestamp_ms=message.timestamp_ms if message.timestamp_ms >= 0 else None,
+    )

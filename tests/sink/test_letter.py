@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pipeline.errors import Reason
+from pipeline.records import Frame, Message, RowId
+from pipeline.sink.letter import letter_of
+
+FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, detail="expected a stream")
+
+
+def test_a_letter_keeps_key_value_headers_and_timestamp_as_they_came() -> None:
+    message = Message("frames", 3, 17, b"north", b"\x00garbage", (("content-type", b"image/jpeg"),), 1_700_000_000_123)
+    letter = letter_of(message, FRAME, topic=None, worker="worker-0")
+    assert (letter.topic, letter.key, letter.value) == ("frames.dlq", b"north", b"\x00garbage")
+    assert letter.headers[0] == ("content-type", b"image/jpeg")
+    assert letter.timestamp_ms == 1_700_000_000_123
+
+
+def test_a_letter_says_where_it_is_from_and_why_in_connects_headers_and_ours() -> None:
+    headers = dict(letter_of(Message("frames", 3, 17, b"north", b"x"), FRAME, topic="dead", worker="w").headers)
+    assert headers["__connect.errors.topic"] == b"frames"
+    assert headers["__connect.errors.partition"] == b"3"
+    assert headers["__connect.errors.offset"] == b"17"
+    assert headers["__connect.errors.exception.message"] == b"bad_arrow: expected a stream"
+    assert headers["dlq.reason"] == b"bad_arrow"
+
+
+def test_headers_of_an_earlier_rejection_are_replaced() -> None:
+    once = letter_of(Message("frames", 3, 17, b"k", b"x", (("a", b"1"),)), FRAME, topic=None, worker="w")
+    again = letter_of(Message("frames", 3, 99, b"k", b"x", once.headers), FRAME, topic=None, worker="w")
+    assert len(again.headers) == len(once.headers)
+    assert dict(again.headers)["__connect.errors.offset"] == b"99"
+
+
+def test_what_kafka_python_cannot_send_is_made_sendable() -> None:
+    letter = letter_of(Message("frames", 3, 17, None, None, (("a", None),)), FRAME, topic=None, worker="w")
+    assert letter.value == b""
+    assert letter.headers[0] == ("a", b"")
+    assert letter.timestamp_ms is None
+
+
+def test_a_letter_without_the_original_is_small_and_still_says_where_it_is() -> None:
+    message = Message("frames", 3, 17, b"k" * 1000, b"x" * 100_000, (("huge", b"h" * 1000),))
+    letter = letter_of(message, FRAME, topic=None, worker="w")
+    stripped = letter.without_original()
+    assert letter.holds_original
+    assert not stripped.holds_original
+    assert stripped.size_bytes < 1000
+    assert dict(stripped.headers)["__connect.errors.offset"] == b"17"
+    assert str(letter.size_bytes).encode() in dict(stripped.headers)["dlq.omitted"]
