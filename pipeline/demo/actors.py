@@ -160,24 +160,25 @@ def road_works(pen: Pen, rng: np.random.Generator) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """How a class is drawn: the drawing, its width in metres, and the width in picture shares that it may take."""
+    """How a class is drawn: the drawing, its size in metres, and the shares of the picture's width that it may take."""
 
     draw: Callable[[Pen, np.random.Generator], None]
     length_m: float
+    height_m: float
     smallest: float
     largest: float
 
 
 ACTORS: dict[str, Actor] = {
-    "car": Actor(car, 4.3, 0.24, 0.5),
-    "truck": Actor(truck, 7.4, 0.32, 0.62),
-    "bus": Actor(bus, 9.6, 0.38, 0.72),
-    "motorcycle": Actor(motorcycle, 2.1, 0.14, 0.34),
-    "bicycle": Actor(bicycle, 1.8, 0.14, 0.32),
-    "pedestrian": Actor(pedestrian, 0.6, 0.07, 0.15),
-    "group of people": Actor(group, 2.0, 0.2, 0.42),
-    "dog": Actor(dog, 1.1, 0.13, 0.28),
-    "road works": Actor(road_works, 2.4, 0.2, 0.44),
+    "car": Actor(car, 4.3, 1.6, 0.32, 0.56),
+    "truck": Actor(truck, 7.4, 3.2, 0.4, 0.66),
+    "bus": Actor(bus, 9.6, 3.1, 0.46, 0.74),
+    "motorcycle": Actor(motorcycle, 2.1, 1.75, 0.22, 0.42),
+    "bicycle": Actor(bicycle, 1.8, 1.8, 0.2, 0.38),
+    "pedestrian": Actor(pedestrian, 0.6, 1.75, 0.1, 0.19),
+    "group of people": Actor(group, 2.0, 1.8, 0.26, 0.46),
+    "dog": Actor(dog, 1.1, 0.9, 0.2, 0.38),
+    "road works": Actor(road_works, 2.4, 1.2, 0.28, 0.48),
 }
 
 

@@ -39,6 +39,16 @@ class View:
     asphalt: Color
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where something stands, in pixels of the frame; `scale` is pixels per metre, `facing` 1 or -1."""
+
+    x: float
+    y: float
+    scale: float
+    facing: int
+
+
 class Camera:
     """One simulated street camera.
 
@@ -65,41 +75,62 @@ class Camera:
 
     def jpeg(self, number: int, weather: Weather) -> tuple[bytes, str]:
         """Frame `number` (>= 0) as it is sent, with its label, one of `CLASSES`."""
-        event, phase = divmod(number, RUN) if self.runs else (number, RUN // 2)
-        look = np.random.default_rng((self.seed, _LOOK, event, int(self.runs)))
-        moment = np.random.default_rng((self.seed, _MOMENT, number))
-        label = CLASSES[int(look.integers(len(CLASSES)))]
-        canvas, lamps = self._draw(label, look, moment, phase / RUN - 0.5)
+        look, moment, phase = self._chance(number)
+        label = _label(look)
+        place = self._place(label, look, moment, phase)
+        canvas, lamps = self._draw(label, place, look)
         drawn = np.asarray(canvas.reduce(_DRAWN), dtype=np.float32)
-        sun = moment.uniform(0.88, 1.08)
-        scene = drawn * (self._view.cast * np.float32(sun / 255))
+        scene = drawn * (self._view.cast * np.float32(moment.uniform(0.88, 1.08) / 255))
         sensor = np.random.default_rng((self.seed, _SENSOR, number))
         return expose(scene, self._view.distance, lamps, weather, sensor), label
 
-    def _draw(
-        self, label: str, look: np.random.Generator, moment: np.random.Generator, phase: float
-    ) -> tuple[Image.Image, list[Lamp]]:
-        """The canvas and the lamps, in pixels of the frame, of one moment; `phase` in [-.5, .5] along the way."""
+    def box(self, number: int) -> tuple[float, float, float, float] | None:
+        """Where the thing of frame `number` is: left, top, right, bottom in pixels; None for an empty street."""
+        look, moment, phase = self._chance(number)
+        label = _label(look)
+        place = self._place(label, look, moment, phase)
+        if place is None:
+            return None
+        half, tall = ACTORS[label].length_m * place.scale / 2, ACTORS[label].height_m * place.scale
+        return place.x - half, place.y - tall, place.x + half, place.y
+
+    def _chance(self, number: int) -> tuple[np.random.Generator, np.random.Generator, float]:
+        """The sources of chance for the look and for the moment, and how far the thing has moved, in [-.5, .5]."""
+        event, phase = divmod(number, RUN) if self.runs else (number, RUN // 2)
+        look = np.random.default_rng((self.seed, _LOOK, event, int(self.runs)))
+        return look, np.random.default_rng((self.seed, _MOMENT, number)), phase / RUN - 0.5
+
+    def _place(self, label: str, look: np.random.Generator, moment: np.random.Generator, phase: float) -> _Place | None:
+        if label not in ACTORS:
+            return None
+        actor, kerb = ACTORS[label], self._view.kerb
+        share = look.uniform(actor.smallest, actor.largest)
+        near = (share - actor.smallest) / (actor.largest - actor.smallest)
+        facing = 1 if look.random() < 0.5 else -1
+        margin = 0.22 + share * 0.2
+        x = WIDTH * (look.uniform(margin, 1 - margin) + facing * phase * look.uniform(0.05, 0.3))
+        y = kerb + (HEIGHT - kerb) * (0.12 + 0.6 * near) + moment.uniform(-1.5, 1.5)
+        return _Place(x, y, share * WIDTH / actor.length_m, facing)
+
+    def _draw(self, label: str, place: _Place | None, look: np.random.Generator) -> tuple[Image.Image, list[Lamp]]:
+        """The canvas, and the lamps in pixels of the frame."""
         view = self._view
         canvas = view.background.copy()
         draw = ImageDraw.Draw(canvas)
         lamps = list(view.lamps)
-        if label in ACTORS:
+        if place is not None:
             actor = ACTORS[label]
-            share = look.uniform(actor.smallest, actor.largest)
-            near = (share - actor.smallest) / (actor.largest - actor.smallest)
-            facing = 1 if look.random() < 0.5 else -1
-            margin = 0.22 + share * 0.2
-            x = WIDTH * (look.uniform(margin, 1 - margin) + facing * phase * look.uniform(0.05, 0.3))
-            y = view.kerb + (HEIGHT - view.kerb) * (0.12 + 0.6 * near) + moment.uniform(-1.5, 1.5)
-            scale = share * WIDTH / actor.length_m
-            pen = Pen(draw, _DRAWN * x, _DRAWN * y, _DRAWN * scale, facing)
+            pen = Pen(draw, _DRAWN * place.x, _DRAWN * place.y, _DRAWN * place.scale, place.facing)
             pen.disc(0.0, 0.0, actor.length_m * 0.52, shade(view.asphalt, 0.62), actor.length_m * 0.05 + 0.06)
             actor.draw(pen, look)
             lamps += [Lamp(p.x / _DRAWN, p.y / _DRAWN, p.radius / _DRAWN, p.color, p.strength) for p in pen.lamps]
         if look.random() < 0.4:
             _occlude(draw, look)
         return canvas, lamps
+
+
+def _label(look: np.random.Generator) -> str:
+    return CLASSES[int(look.integers(len(CLASSES)))]
 
 
 def _occlude(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
