@@ -1,0 +1,210 @@
+"""Message bytes -> frames, or the reason why not: the second stage, between the source and the batch. Pure.
+
+Everything that arrives is hostile until shown otherwise, and each kind of harm has a `Reason`. A message that cannot be
+read as a whole gives one rejected frame, `dead`; a bad row of a batch is rejected alone; every message gives at least
+one frame, so that each offset is in the output. Whatever the bytes are, the result is a DecodedMessage, and the work for
+it is capped: bytes, rows, pixels of an image and of a message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image
+from torch import Tensor
+
+from pipeline import codec, wire
+from pipeline.envelope import Envelope, check_stream_id, check_timestamp
+from pipeline.errors import InvalidMessage, Reason
+from pipeline.records import DecodedMessage, Frame, Message, RowId
+
+IMAGE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp")
+PIXEL_ALLOWANCE = 20  # the images of a message have at most this many times `max_pixels` together
+MAX_DETAIL = 300  # characters
+
+_SCHEMA_REGISTRY_MAGIC = b"\x00"
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What is known of a frame so far; a rejected one keeps what was found out before."""
+
+    stream_id: str | None = None
+    frame_id: str | None = None
+    captured_at_us: int | None = None
+    true_label: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Decodes messages; safe to call from many threads at once, as it holds nothing but its limits.
+
+    Args:
+        preprocess: an opened image -> uint8 `[3, S, S]`.
+        max_message_bytes: of a value.
+        max_rows: of a batch.
+        max_pixels: of one image, by its header.
+    """
+
+    preprocess: Callable[[Image.Image], Tensor]
+    max_message_bytes: int
+    max_rows: int
+    max_pixels: int
+
+    def __call__(self, message: Message) -> DecodedMessage:
+        """One frame per image, in order. Raises nothing that a message could cause."""
+        envelope = Envelope(message.key, message.headers)
+        if message.value is None:
+            facts = _Facts()
+            with contextlib.suppress(InvalidMessage):
+                facts.stream_id = envelope.stated_stream_id()
+            tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
+            return DecodedMessage(message, (_rejected(message, 0, facts, tombstone),))
+        try:
+            if self._is_batch(envelope.content_type(), message.value):
+                return self._batch(message, message.value, envelope)
+        except InvalidMessage as invalid:
+            return _dead(message, envelope, invalid)
+        frame = self._single(message, message.value, envelope)
+        return DecodedMessage(message, (frame,), dead=frame.reason is not None)
+
+    def _is_batch(self, content_type: str | None, value: bytes) -> bool:
+        """Whether the value is an Arrow stream; the header decides, the first bytes where there is none.
+
+        Raises InvalidMessage for what is neither that nor one of the image formats. Among the image formats the bytes
+        decide: cameras mislabel PNG as JPEG, and no harm is done.
+        """
+        if not value:
+            raise InvalidMessage(Reason.EMPTY, "the value has no bytes")
+        if len(value) > self.max_message_bytes:
+            detail = f"expected at most {self.max_message_bytes} bytes (decode.max_message_bytes), got {len(value)}"
+            raise InvalidMessage(Reason.TOO_LARGE, detail)
+        if value.startswith(_SCHEMA_REGISTRY_MAGIC) and len(value) >= 5:
+            detail = f"the value begins with a zero byte and schema id {int.from_bytes(value[1:5], 'big')}"
+            raise InvalidMessage(Reason.SCHEMA_FRAMED, f"{detail}: send the image or Arrow bytes without a serializer")
+        sniffed = codec.sniff(value)
+        if content_type == wire.ARROW_STREAM or (content_type is None and value.startswith(wire.ARROW_STREAM_MAGIC)):
+            return True
+        if content_type is None and value.startswith(wire.ARROW_FILE_MAGIC):
+            raise InvalidMessage(Reason.BAD_ARROW, "expected an Arrow stream, got an Arrow file: write with new_stream")
+        if content_type is None and sniffed is None:
+            expected = "a content-type header, or JPEG, PNG, WebP, BMP or an Arrow stream"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, f"expected {expected}, got {value[:8]!r}")
+        if content_type is not None and content_type not in IMAGE_TYPES:
+            expected = f"image/jpeg, image/png, image/webp, image/bmp or {wire.ARROW_STREAM}"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, f"expected content-type {expected}, got {content_type!r}")
+        if sniffed is None:
+            raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"declared as {content_type}, begins with {value[:8]!r}")
+        return False
+
+    def _single(self, message: Message, value: bytes, envelope: Envelope) -> Frame:
+        facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
+        try:
+            facts.stream_id = _required(envelope.stated_stream_id() or envelope.fallback_stream_id())
+            facts.captured_at_us = envelope.captured_at_us()
+            return _accepted(message, 0, facts, self._image(value, self.max_pixels)[0])
+        except InvalidMessage as invalid:
+            return _rejected(message, 0, facts, invalid)
+
+    def _batch(self, message: Message, value: bytes, envelope: Envelope) -> DecodedMessage:
+        stated = envelope.stated_stream_id()
+        rows = wire.read_batch(value, max_rows=self.max_rows)
+        if not rows:
+            empty = InvalidMessage(Reason.EMPTY, "the batch has no rows")
+            return DecodedMessage(message, (_rejected(message, 0, _Facts(stated), empty),), is_batch=True)
+        frames = []
+        allowance = PIXEL_ALLOWANCE * self.max_pixels
+        for index, row in enumerate(rows):
+            facts = _Facts(stated, row.frame_id, None, row.label, row.meta)
+            try:
+                facts.stream_id = _stream_of(row, stated) or _required(envelope.fallback_stream_id())
+                facts.captured_at_us = _captured_at_of(row, envelope)
+                if row.image is None:
+                    raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "expected an image, got null")
+                image, pixels = self._image(row.image, allowance)
+                allowance -= pixels
+                frames.append(_accepted(message, index, facts, image))
+            except InvalidMessage as invalid:
+                frames.append(_rejected(message, index, facts, invalid))
+        return DecodedMessage(message, tuple(frames), is_batch=True)
+
+    def _image(self, data: bytes, allowance: int) -> tuple[Tensor, int]:
+        """(uint8 `[3, S, S]`, pixels that were decoded for it)."""
+        if not data:
+            raise InvalidMessage(Reason.EMPTY, "the image has no bytes")
+        image = codec.open_image(data, max_pixels=self.max_pixels)
+        pixels = image.width * image.height
+        if pixels > allowance:
+            detail = f"the message's images have more than {PIXEL_ALLOWANCE} x {self.max_pixels} pixels together"
+            raise InvalidMessage(Reason.TOO_MANY_PIXELS, f"{detail}: send fewer in one message")
+        try:
+            return self.preprocess(image), pixels
+        except MemoryError:
+            raise
+        except Exception as error:  # see codec.undecodable
+            raise codec.undecodable(image.format or "image", error) from error
+
+
+def _required(stream_id: str | None) -> str:
+    if stream_id is None:
+        detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
+        raise InvalidMessage(Reason.MISSING_STREAM_ID, detail)
+    return stream_id
+
+
+def _stream_of(row: wire.ImageRow, stated: str | None) -> str | None:
+    if row.stream_id is None:
+        return stated
+    own = check_stream_id(row.stream_id)
+    if stated is not None and own != stated:
+        detail = f"expected the message's stream {stated!r} in each row, got {own!r}: send one stream per message"
+        raise InvalidMessage(Reason.STREAM_ID_MISMATCH, detail)
+    return own
+
+
+def _captured_at_of(row: wire.ImageRow, envelope: Envelope) -> int | None:
+    return envelope.captured_at_us() if row.captured_at_us is None else check_timestamp(row.captured_at_us)
+
+
+def _accepted(message: Message, index: int, facts: _Facts, image: Tensor) -> Frame:
+    return _frame(message, index, facts, image=image)
+
+
+def _rejected(message: Message, index: int, facts: _Facts, invalid: InvalidMessage) -> Frame:
+    text = invalid.detail[: 2 * MAX_DETAIL]
+    detail = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)  # it goes into logs
+    return _frame(message, index, facts, reason=invalid.reason, detail=detail[:MAX_DETAIL])
+
+
+def _frame(
+    message: Message,
+    index: int,
+    facts: _Facts,
+    *,
+    image: Tensor | None = None,
+    reason: Reason | None = None,
+    detail: str | None = None,
+) -> Frame:
+    return Frame(
+        RowId(message.topic, message.partition, message.offset, index),
+        message.timestamp_ms,
+        facts.stream_id,
+        image=image,
+        reason=reason,
+        detail=detail,
+        frame_id=facts.frame_id,
+        captured_at_us=facts.captured_at_us,
+        true_label=facts.true_label,
+        meta=facts.meta,
+    )
+
+
+def _dead(message: Message, envelope: Envelope, invalid: InvalidMessage) -> DecodedMessage:
+    """The message as a whole could not be read."""
+    facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
+    with contextlib.suppress(InvalidMessage):
+        facts.stream_id = envelope.stated_stream_id()
+    return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)
