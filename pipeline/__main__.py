@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +20,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code. `arguments`: in place of the process's own."""
     try:
-        from pipeline.cli import run
-
-        return run(sys.argv[1:] if arguments is None else arguments, environ=os.environ, folder=Path.cwd())
+        return _run(sys.argv[1:] if arguments is None else arguments)
     except SettingsError as error:
         return _end(f"{error}", WRONG_USAGE)
     except AdawiseError as error:
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _end("interrupted", INTERRUPTED)
     except BrokenPipeError:
+        if _has_reader():
+            raise  # another pipe broke
         # whoever read the output went away, such as `head`; the interpreter must not try to write the rest at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -35,6 +37,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise  # not a mistake in the name of a file: a fault of ours, to be seen in full
         return _end(f"{error.filename}: {error.strerror}; correct the path or its permissions", FAILED)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from pipeline.cli import run
+
+    try:
+        return run(arguments, environ=os.environ, folder=Path.cwd())
+    finally:
+        sys.stdout.flush()  # not left to the end of the interpreter, which would complain if nobody reads any more
+
+
+def _has_reader() -> bool:
+    """Whether somebody still reads the output proper."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except io.UnsupportedOperation:  # it is not a file
+        return True
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _end(message: str, code: int) -> int:

@@ -53,7 +53,7 @@ def configure(
         logger_factory=_stdlib_logger,
         cache_logger_on_first_use=False,  # loggers made at import must follow a later call
     )
-    handler = logging.StreamHandler(out)
+    handler = _Output(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -61,6 +61,19 @@ def configure(
         )
     )
     _take_over_logging(handler, threshold)
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """Writes to the stream, or to what the error output is at that moment: a progress bar puts itself before it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._follows_stderr = stream is None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._follows_stderr:
+            self.setStream(sys.stderr)
+        super().emit(record)
 
 
 def _stdlib_logger(*_names: object) -> logging.Logger:

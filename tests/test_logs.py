@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -73,6 +74,14 @@ def test_a_logger_made_before_follows_the_last_setup() -> None:
     log.debug("worker_stopped")
     assert not first.getvalue()
     assert [line["event"] for line in lines_of(second)] == ["worker_stopped"]
+
+
+def test_logs_follow_the_error_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure("info", "json")
+    later = io.StringIO()  # as a progress bar does, which lets lines pass above itself
+    monkeypatch.setattr(sys, "stderr", later)
+    structlog.get_logger().info("worker_started")
+    assert lines_of(later)[0]["event"] == "worker_started"
 
 
 def test_secrets_are_hidden_by_key_and_by_type() -> None:

@@ -183,6 +183,7 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("[zzz]\nx = 1\n", {}, "there are [kafka], [kafka.security], [model]"),
         ("topic = 'x'\n", {}, "did you mean kafka.topic"),
         ("", {"ADAWISE_KAFKA": "{}"}, "it is a group of settings"),
+        ("", {"ADAWISE_TEST_BROKER": "kafka", "ADAWISE_TOPICS": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
         ("", {"ADAWISE_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
         ("", {"ADAWISE_KAFKA_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
         ("[search]\nbudget = true\n", {}, "it is a boolean"),
@@ -273,10 +274,10 @@ def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:
     }
     problems = {mistake.name: mistake.problem for mistake in read_in(tmp_path, flags=flags, uses=PAIR).mistakes}
     assert problems == {
-        "model.architecture": "there is no folder gone; correct the path",
-        "model.theta_0": "there is no file nowhere/zero.pt; correct the path",
-        "model.templates": "expected a file, and f is not one; correct the path",
-        "model.card": "there is no file card.json; correct the path",
+        "model.architecture": f"there is no folder {tmp_path}/gone; correct the path",
+        "model.theta_0": f"there is no file {tmp_path}/nowhere/zero.pt; correct the path",
+        "model.templates": f"expected a file, and {tmp_path}/f is not one; correct the path",
+        "model.card": f"there is no file {tmp_path}/card.json; correct the path",
     }
     making_a_card = read_in(tmp_path, flags=flags, uses=frozenset({"model"}))
     assert "model.card" not in {mistake.name for mistake in making_a_card.mistakes}

@@ -103,6 +103,8 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     while rest and rest[0].startswith("--config"):
         count = 1 if "=" in rest[0] else 2
         before, rest = before + rest[:count], rest[count:]
+    if rest[:1] == ["config"] and rest[1:2] in (["-h"], ["--help"]):
+        rest = ["config", "show", "--help"]
     for words in (2, 1):
         name = " ".join(rest[:words])
         if name in COMMANDS:

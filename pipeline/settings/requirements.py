@@ -36,11 +36,12 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
     if "search" in uses and settings.search.objective == "calibrated_entropy" and settings.model.card is None:
         remedy = "make one with `adawise card` and set model.card, or use objective entropy"
         yield "search.objective", f"calibrated_entropy needs the card of the pair; {remedy}"
-    for name, path, is_folder in _files(settings, uses):
-        if not (folder / path).exists():
-            yield name, f"there is no {'folder' if is_folder else 'file'} {path}; correct the path"
-        elif (folder / path).is_dir() != is_folder:
-            yield name, f"expected a {'folder' if is_folder else 'file'}, and {path} is not one; correct the path"
+    for name, relative, is_folder in _files(settings, uses):
+        kind, path = "folder" if is_folder else "file", folder / relative
+        if not path.exists():
+            yield name, f"there is no {kind} {path}; correct the path"
+        elif path.is_dir() != is_folder:
+            yield name, f"expected a {kind}, and {path} is not one; correct the path"
 
 
 def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path, bool]]:

@@ -25,6 +25,8 @@ FILE = "adawise.toml"
 CONFIG = "config"
 """The name under which mistakes of the file as a whole are told."""
 CONFIG_VARIABLE = "ADAWISE_CONFIG"
+TEST_PREFIX = "ADAWISE_TEST_"
+"""Variables that steer our own tests begin with it; they are not settings."""
 
 Source = Literal["flag", "env", "file", "default"]
 
@@ -53,7 +55,9 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[Mist
     """The settings among the environment's variables, and what is wrong with their names."""
     given, mistakes = [], []
     for variable, value in sorted(environ.items()):
-        if not variable.upper().startswith(ENVIRONMENT_PREFIX) or variable.upper() == CONFIG_VARIABLE:
+        if not variable.upper().startswith(ENVIRONMENT_PREFIX) or (
+            variable == CONFIG_VARIABLE or variable.startswith(TEST_PREFIX)
+        ):
             continue
         name = variable[len(ENVIRONMENT_PREFIX) :].lower().replace(ENVIRONMENT_SEPARATOR, ".")
         if name in SETTINGS:
