@@ -56,6 +56,10 @@ def run(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -
     if arguments[0] in {"-V", "--version"}:
         print(f"{PROGRAM} {__version__}")
         return 0
+    return _execute(arguments, environ, folder)
+
+
+def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> int:
     from pipeline.cli.parser import parse
     from pipeline.settings.mistakes import error_of
     from pipeline.settings.reading import read
