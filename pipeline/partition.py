@@ -1,0 +1,140 @@
+"""What the worker holds of one partition between two segments: results, states, and what was read but is not done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pipeline.adapt.state import StreamState
+from pipeline.adaptation import Adapted
+from pipeline.gather import BatchPolicy, Gatherer, without_pixels
+from pipeline.ports import Head, SegmentDraft
+from pipeline.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Predictions, TopicPartition
+
+_QUIET_POLLS, _POLL_APART_S = 2, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class FlushPolicy:
+    """When a segment is written: `max_rows` rows, or `max_age_s` seconds after the first of them was done."""
+
+    max_rows: int
+    max_age_s: float
+
+    def due(self, rows: int, age_s: float) -> bool:
+        """True if a segment of `rows` rows, the first `age_s` seconds old, should be written."""
+        return rows > 0 and (rows >= self.max_rows or age_s >= self.max_age_s)
+
+
+class PartitionWork:
+    """Work in hand of one partition that this worker owns.
+
+    At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
+    that, as a segment. A partition is dropped by dropping this object.
+    """
+
+    def __init__(self, tp: TopicPartition, head: Head, policy: BatchPolicy, initial: Callable[[], StreamState]) -> None:
+        self.tp = tp
+        self._gatherer = Gatherer(policy)
+        self._initial = initial
+        self._states: dict[str, StreamState] = {}
+        self.ready: deque[ImageBatch] = deque()
+        self._resets: dict[str, str] = {}
+        self.retry_at_s = 0.0
+        self.next_offset = head.next_offset
+        self.image_bytes = 0
+        self._quiet_polls, self._quiet_since_s = 0, 0.0
+        self._begin(head)
+
+    def _begin(self, head: Head) -> None:
+        self.head = head
+        self._awaited = set(head.pending)
+        self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
+        self._rejected: list[Frame] = []
+        self._gaps: list[tuple[int, int]] = []
+        self.rows = 0
+        self.since_s = 0.0
+
+    def wants(self, message: Message) -> bool:
+        """False for a message whose rows are already in the chain: recovery reads on from the oldest pending offset."""
+        return message.offset >= self.next_offset or message.offset in self._awaited
+
+    def add(self, decoded: DecodedMessage, now_s: float) -> None:
+        """Take a decoded message; batches that it completed become ready."""
+        self._awaited.discard(decoded.message.offset)
+        self.next_offset = max(self.next_offset, decoded.message.next_offset)
+        rejected = [frame for frame in decoded.frames if frame.image is None]
+        self._count(len(rejected), now_s)
+        self._rejected += rejected
+        self.image_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
+        self.ready.extend(self._gatherer.add(decoded, now_s))
+
+    def seen(self, now_s: float, *, drained: bool) -> None:
+        """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
+
+        One empty poll proves nothing: after a long round it only asks the broker for what has come meanwhile.
+        """
+        if not drained:
+            self._quiet_polls = 0
+        elif not self._quiet_polls or now_s - self._quiet_since_s >= _POLL_APART_S:
+            self._quiet_polls, self._quiet_since_s = self._quiet_polls + 1, now_s
+        if self._quiet_polls >= _QUIET_POLLS:
+            self.ready.extend(self._gatherer.close_due(now_s))
+
+    def skip_to(self, log_start: int) -> None:
+        """Go on at `log_start`, the first offset that the broker still has; what lies before it becomes a gap."""
+        lost = sorted(offset for offset in self._awaited if offset < log_start)
+        self._awaited -= set(lost)
+        self._gaps += [(offset, offset + 1) for offset in lost]
+        if self.next_offset < log_start:
+            self._gaps.append((self.next_offset, log_start))
+            self.next_offset = log_start
+
+    def close_all(self) -> None:
+        """Make ready all that is open."""
+        self.ready.extend(self._gatherer.close_all())
+
+    def state(self, stream_id: str) -> StreamState:
+        """The stream's adaptation state; a new one if the stream is new or the settings it depends on have changed."""
+        if stream_id not in self._states:
+            initial = self._initial()
+            data = self.head.states.get(stream_id)
+            state = StreamState.from_bytes(data) if data is not None else initial
+            if state.key != initial.key:
+                state, self._resets[stream_id] = initial, "settings_changed"
+            self._states[stream_id] = state
+        return self._states[stream_id]
+
+    def complete(self, batch: ImageBatch, adapted: Adapted, now_s: float) -> BatchTrace:
+        """Keep the results of a batch; its stream goes on from the new state. The trace as it will be written."""
+        reset = self._resets.pop(batch.stream_id, None)
+        trace = adapted.trace if reset is None else replace(adapted.trace, reset=reset)
+        self._accepted.append((without_pixels(batch), adapted.predictions, trace))
+        self._count(len(batch), now_s)
+        self._states[batch.stream_id] = adapted.state
+        self.image_bytes -= batch.images.nbytes
+        return trace
+
+    def draft(self) -> SegmentDraft:
+        """Everything since the head, as a segment. Only while no batch is ready: a message's rows go together."""
+        assert not self.ready
+        return SegmentDraft(
+            tp=self.tp,
+            next_offset=self.next_offset,
+            pending=tuple(sorted({frame.row_id.offset for frame in self._gatherer.frames} | self._awaited)),
+            states={**self.head.states, **{name: state.to_bytes() for name, state in self._states.items()}},
+            accepted=self._accepted,
+            rejected=self._rejected,
+            gaps=self._gaps,
+        )
+
+    def committed(self, head: Head) -> None:
+        """Begin the next segment after `head`, which is this work's own draft, written."""
+        self._begin(head)
+        self._awaited &= set(head.pending) - {frame.row_id.offset for frame in self._gatherer.frames}
+
+    def _count(self, rows: int, now_s: float) -> None:
+        if rows and not self.rows:
+            self.since_s = now_s
+        self.rows += rows
