@@ -191,11 +191,11 @@ def test_a_command_gets_settings_of_all_sources(
     tmp_path: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.toml").write_text("[kafka]\ntopic = 'yard'\n[sink]\nroot = 'there'\n")
-    monkeypatch.setenv("ADAWISE_SEARCH__SEED", "7")
+    monkeypatch.setenv("ADAWISE_SEARCH__BUDGET", "7")
     assert main(["--config", "mine.toml", "run", *PAIR, "--model.bank_mib=9", "--no-kafka.dead-letters"]) == 0
     settings = calls[0][1]
     assert settings is not None
-    assert (settings.kafka.topic, settings.sink.root, settings.search.seed) == ("yard", "there", 7)
+    assert (settings.kafka.topic, settings.sink.root, settings.search.budget) == ("yard", "there", 7)
     assert (settings.model.bank_mib, settings.model.theta_0, settings.kafka.dead_letters) == (9, "tag0", False)
 
 

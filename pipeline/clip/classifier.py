@@ -49,8 +49,8 @@ class PairClassifier:
         head: str,
     ) -> None:
         self._pair, self._classes, self._templates = pair, tuple(classes), tuple(templates)
-        self._alphas, self._device, self._dtype = tuple(alphas), device, dtype
-        self._chunk_rows, self._head_mode = chunk_rows, head
+        self._alphas, self.device, self.dtype = tuple(alphas), device, dtype
+        self.chunk_rows, self._head_mode = chunk_rows, head
         self._mean = torch.tensor(pair.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(pair.std, device=device).view(1, 3, 1, 1)
         self._shared_head = pair.text_is_shared
@@ -88,7 +88,7 @@ class PairClassifier:
     @property
     def fingerprint(self) -> str:
         """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
-        numerics = f"{self._dtype} {self._device.type} {self._chunk_rows} {self._alphas} torch {torch.__version__}"
+        numerics = f"{self.dtype} {self.device.type} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
         return _digest(f"{sorted(self.identity.items())} {numerics}")
 
     def logits(self, alpha_index: int, images: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class PairClassifier:
         N = len(images)
         with torch.inference_mode():
             tower, head = self.bank.tower(alpha_index), self._head(alpha_index)
-            parts = [self._forward(tower, head, part) for part in torch.split(images, self._chunk_rows)]
+            parts = [self._forward(tower, head, part) for part in torch.split(images, self.chunk_rows)]
             logits = torch.cat(parts).cpu()
         self.forward_seconds += time.perf_counter() - started
         self.images += N
@@ -107,14 +107,14 @@ class PairClassifier:
         """Run both endpoints once, so that the first batch does not pay for allocation and kernel choice."""
         S = self._pair.preprocess.size
         for index in (0, len(self._alphas) - 1):
-            self.logits(index, torch.zeros(self._chunk_rows, 3, S, S, dtype=torch.uint8))
+            self.logits(index, torch.zeros(self.chunk_rows, 3, S, S, dtype=torch.uint8))
 
     def _forward(self, tower: torch.nn.Module, head: Tensor, images: Tensor) -> Tensor:
         n = len(images)
-        chunk = torch.zeros(self._chunk_rows, *images.shape[1:], dtype=torch.uint8)
+        chunk = torch.zeros(self.chunk_rows, *images.shape[1:], dtype=torch.uint8)
         chunk[:n] = images
-        x = chunk.to(self._device, non_blocking=True).float().div_(255.0)
-        x = x.sub_(self._mean).div_(self._std).to(self._dtype)  # [chunk_rows, 3, S, S]
+        x = chunk.to(self.device, non_blocking=True).float().div_(255.0)
+        x = x.sub_(self._mean).div_(self._std).to(self.dtype)  # [chunk_rows, 3, S, S]
         features = tower(x)
         features = features[0] if isinstance(features, tuple) else features  # CoCa also returns tokens
         unit = torch.nn.functional.normalize(features.float(), dim=-1)  # [chunk_rows, D]
@@ -126,7 +126,7 @@ class PairClassifier:
             a = self._alphas[index]
             zero, one = self._pair.log_scales
             scale = torch.tensor((1.0 - a) * zero + a * one).exp()
-            self._heads[index] = (self._class_embeddings(index) * scale).to(self._device)
+            self._heads[index] = (self._class_embeddings(index) * scale).to(self.device)
         return self._heads[index]
 
     def _class_embeddings(self, index: int) -> Tensor:

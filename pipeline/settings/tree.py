@@ -91,7 +91,6 @@ class SearchSettings(Group):
     min_images: int = Field(
         default=8, ge=1, le=256, description="a batch with fewer images is predicted but teaches nothing"
     )
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of the search; a replay needs the same")
 
 
 class BatchSettings(Group):

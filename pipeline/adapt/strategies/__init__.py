@@ -16,21 +16,24 @@ def strategy(
     *,
     alphas: tuple[float, ...],
     objective: Objective,
-    objective_name: str,
+    context: str,
     alpha: float,
     exploration: Exploration,
 ) -> Strategy:
-    """The strategy of that name over the grid `alphas`; it starts (`fixed`: stays) at the one nearest to `alpha`."""
+    """The strategy of that name over the grid `alphas`; it starts (`fixed`: stays) at the one nearest to `alpha`.
+
+    `context` names what a state depends on beside the strategy: the objective and the model pair.
+    """
     start = min(range(len(alphas)), key=lambda j: abs(alphas[j] - alpha))
     match name:
         case "warm":
-            return WarmSearch(alphas, objective, objective_name, start, exploration)
+            return WarmSearch(alphas, objective, context, start, exploration)
         case "botorch":
             from pipeline.adapt.strategies.botorch import BotorchSearch  # two seconds of imports that only it needs
 
-            return BotorchSearch(alphas, objective, objective_name, start, exploration)
+            return BotorchSearch(alphas, objective, context, start, exploration)
         case "grid":
-            return GridSearch(alphas, objective, objective_name, start, exploration.min_images)
+            return GridSearch(alphas, objective, context, start, exploration.min_images)
         case "fixed":
-            return FixedSearch(alphas, objective, objective_name, start)
+            return FixedSearch(alphas, objective, context, start)
     raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")

@@ -35,14 +35,14 @@ class BotorchSearch:
 
     alphas: tuple[float, ...]
     objective: Objective
-    objective_name: str
+    context: str
     start: int
     policy: Exploration
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"botorch/{self.objective_name}/{self.start}/{len(self.alphas)}/{self.policy.budget}"
+        return f"botorch/{self.context}/{self.start}/{len(self.alphas)}/{self.policy.budget}"
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

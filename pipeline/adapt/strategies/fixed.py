@@ -15,13 +15,13 @@ class FixedSearch:
 
     alphas: tuple[float, ...]
     objective: Objective
-    objective_name: str
+    context: str
     start: int
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"fixed/{self.objective_name}/{self.start}"
+        return f"fixed/{self.context}/{self.start}"
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

@@ -17,14 +17,14 @@ class GridSearch:
 
     alphas: tuple[float, ...]
     objective: Objective
-    objective_name: str
+    context: str
     start: int
     min_images: int
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"grid/{self.objective_name}/{self.start}/{len(self.alphas)}/{self.min_images}"
+        return f"grid/{self.context}/{self.start}/{len(self.alphas)}/{self.min_images}"
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

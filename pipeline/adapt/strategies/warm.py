@@ -56,14 +56,14 @@ class WarmSearch:
 
     alphas: tuple[float, ...]
     objective: Objective
-    objective_name: str
+    context: str
     start: int
     policy: Exploration
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"warm/{self.objective_name}/{self.start}/{len(self.alphas)}/{self.policy}"
+        return f"warm/{self.context}/{self.start}/{len(self.alphas)}/{self.policy}"
 
     @property
     def surrogate(self) -> Surrogate:

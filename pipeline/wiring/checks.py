@@ -1,0 +1,56 @@
+"""Settings -> what `run --check` looks at: each part that a worker needs, alone, in seconds, changing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pipeline.console import Check
+from pipeline.errors import AdawiseError
+from pipeline.settings import Settings
+
+
+def check(settings: Settings) -> Iterator[Check]:
+    """Broker and topic, store, model pair and card; a part that fails does not hide the next one's fault."""
+    yield _try("broker and topic", lambda: _topic(settings))
+    yield _try("output folder", lambda: _store(settings))
+    yield _try("model pair and card", lambda: _model(settings))
+
+
+def _try(name: str, attempt: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", attempt())
+    except AdawiseError as error:
+        return Check(name, "fail", str(error))
+
+
+def _topic(settings: Settings) -> str:
+    from pipeline.source.kafka_topic import KafkaTopics
+    from pipeline.wiring.stream import security
+
+    kafka = settings.kafka
+    topics = KafkaTopics(bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka))
+    try:
+        identity = topics.identity(kafka.topic)
+    finally:
+        topics.close()
+    return f"{kafka.topic} at {kafka.bootstrap_servers} has {identity.partitions} partitions"
+
+
+def _store(settings: Settings) -> str:
+    from pipeline.sink.claims import prove_create_if_absent
+    from pipeline.sink.store import open_store
+
+    store = open_store(settings.sink.root)
+    prove_create_if_absent(store)
+    return f"{store} creates only what is absent"
+
+
+def _model(settings: Settings) -> str:
+    from pipeline.wiring.model import adaptation, load_model
+    from pipeline.wiring.stream import describe
+
+    model = load_model(settings.model)
+    adaptation(settings, model)
+    facts = describe(model)
+    card = f"card {facts['card']}" if model.card else f"no card: objective {settings.search.objective} at temperature 1"
+    return f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}"

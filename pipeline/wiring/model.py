@@ -1,0 +1,154 @@
+"""Settings -> the model pair, its card, and the method over them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.adapt.card import Card, read_card
+from pipeline.adapt.objective import Objective, calibrated_entropy, raw_entropy
+from pipeline.adapt.search import Strategy
+from pipeline.adapt.strategies import strategy
+from pipeline.adapt.strategies.warm import Exploration
+from pipeline.adaptation import Adaptation
+from pipeline.clip.classifier import PairClassifier, choose_dtype
+from pipeline.clip.load import ModelPair, load_pair
+from pipeline.errors import SettingsError
+from pipeline.settings import ModelSettings, Settings
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a blurry photo of a {}.",
+    "a dark photo of a {}.",
+    "a bright photo of a {}.",
+    "a low resolution photo of a {}.",
+    "{}",
+)
+_CHUNK_ROWS = {"cpu": 8, "cuda": 64}  # a processor is at its full rate with 8 images, a GPU wants more
+
+
+@dataclass(frozen=True)
+class Model:
+    """The pair, ready to classify. `card` is None if none is set."""
+
+    pair: ModelPair
+    classifier: PairClassifier
+    classes: tuple[str, ...]
+    card: Card | None
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Per alpha, for what is served: the card's, or 1."""
+        return self.card.temperature if self.card else (1.0,) * len(self.classifier.alphas)
+
+
+def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
+    """Load the pair and its card, and choose device, number format and forward shape.
+
+    Raises CheckpointError, CardError and SettingsError; see there.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    assert settings.theta_0 is not None  # the command line has seen to these
+    assert settings.theta_1 is not None
+    assert settings.classes is not None
+    classes = read_lines(settings.classes, "model.classes", "class name")
+    templates: tuple[str, ...] = TEMPLATES
+    if settings.templates is not None:
+        templates = read_lines(settings.templates, "model.templates", "prompt")
+        for line in templates:
+            if "{}" not in line:
+                raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
+    device = choose_device(settings.device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": None}[settings.precision] or choose_dtype(device)
+    chunk_rows = _CHUNK_ROWS[device.type] if settings.chunk_rows == "auto" else settings.chunk_rows
+    pair = load_pair(settings.architecture, settings.theta_0, settings.theta_1)
+    classifier = PairClassifier(
+        pair,
+        classes=classes,
+        templates=templates,
+        chunk_rows=chunk_rows,
+        dtype=dtype,
+        device=device,
+        bank_bytes=settings.bank_mib * 2**20,
+        head=settings.head,
+    )
+    card = read_card(settings.card) if with_card and settings.card is not None else None
+    if card is not None:
+        card.check(classifier.identity, classifier.alphas)
+    return Model(pair, classifier, classes, card)
+
+
+def adaptation(settings: Settings, model: Model) -> Adaptation:
+    """The method of the settings over the pair."""
+    return Adaptation(
+        strategy=_strategy(settings, model),
+        classifier=model.classifier,
+        temperatures=model.temperatures,
+        top_k=settings.predict.top_k,
+    )
+
+
+def _strategy(settings: Settings, model: Model) -> Strategy:
+    chosen = settings.search
+    objective: Objective = raw_entropy
+    if chosen.objective == "calibrated_entropy":
+        if model.card is None:
+            raise SettingsError("search.objective calibrated_entropy needs a card: make one with `adawise card`")
+        objective = calibrated_entropy(model.card.temperature)
+    belongs_to = f"{sorted(model.classifier.identity.items())} {model.card.digest if model.card else ''}"
+    return strategy(
+        chosen.strategy,
+        alphas=model.classifier.alphas,
+        objective=objective,
+        context=f"{chosen.objective}@{digest(belongs_to)}",
+        alpha=chosen.alpha,
+        exploration=Exploration(
+            budget=chosen.budget,
+            images=chosen.explore_images,
+            every=chosen.explore_every,
+            min_images=chosen.min_images,
+        ),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device by its setting; `auto` is CUDA where there is any.
+
+    Raises:
+        SettingsError: a CUDA device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(
+            f"model.device is {name}, and torch sees {torch.cuda.device_count()} CUDA devices. "
+            "Set model.device to cpu or auto, or mend the driver."
+        )
+    return device
+
+
+def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
+    """The lines of a text file, without empty ones.
+
+    Raises:
+        SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
+    """
+    try:
+        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error
+    twice = sorted({line for line in lines if lines.count(line) > 1})
+    if not lines or twice:
+        found = f"{twice[0]!r} twice" if twice else "none"
+        raise SettingsError(f"{setting}: {path}: expected one {what} a line, each once; found {found}. Correct it.")
+    return lines
+
+
+def digest(text: str) -> str:
+    """16 hex digits of sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
