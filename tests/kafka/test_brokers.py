@@ -23,8 +23,13 @@ def producer(broker: Broker, **settings: Any) -> Any:
 
 
 def consumer(broker: Broker, *topics: str, **settings: Any) -> Any:
-    chosen = {"auto_offset_reset": "earliest", "enable_auto_commit": False, "heartbeat_interval_ms": 500, **settings}
-    return closing(KafkaConsumer(*topics, bootstrap_servers=broker.bootstrap_servers.split(","), **chosen))
+    """A consumer with short timeouts: the embedded broker lets a group form after half a session timeout."""
+    short = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 500} if "group_id" in settings else {}
+    chosen = {"auto_offset_reset": "earliest", "enable_auto_commit": False, **short, **settings}
+    reader = KafkaConsumer(*topics, bootstrap_servers=broker.bootstrap_servers.split(","), **chosen)
+    for name in topics:  # kafka-python 3.0.12 can lose its first rebalance for ever if it joins without the metadata
+        reader.partitions_for_topic(name)
+    return closing(reader)
 
 
 def admin(broker: Broker) -> Any:
