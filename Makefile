@@ -1,0 +1,50 @@
+# Every target brings what it needs into .venv by itself, and is quick the second time.
+PYTHON ?= python3
+BROKER ?= embedded
+
+BIN := .venv/bin
+LINTED := pipeline tests deploy/kafka/kafka deploy/kafka/kraft.py
+# torch brings 3 GB of CUDA: uv's cache links it instead of unpacking it again. The certificates are the system's, as
+# pip and curl use them, because that is where a company's proxy has its own.
+UV := UV_SYSTEM_CERTS=1 uv
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench check clean kafka
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.installed  ## four simulated cameras through a broker and the worker, in the terminal (BROKER=kafka: on Apache Kafka)
+ifeq ($(BROKER),kafka)
+	deploy/kafka/kafka fetch
+endif
+	$(BIN)/adawise demo --broker $(BROKER)
+
+test: .venv/.installed kafka  ## all tests, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed  ## style and types
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/mypy deploy/kafka/kafka
+
+bench: .venv/.installed  ## measure this machine
+	$(BIN)/python -m tests.bench
+
+check: lint test  ## what CI runs
+
+clean:  ## remove the environment, caches and Apache Kafka's jars
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info deploy/kafka/libs deploy/kafka/target
+
+# The jars, where they can be had; where not, the tests say which broker they ran on instead and why.
+kafka:
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then deploy/kafka/kafka fetch || true; fi
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); choose: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	PATH="$$PATH:$(BIN)" $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	touch $@
