@@ -1,0 +1,72 @@
+"""How the tests choose their broker."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.brokers import CAPABILITIES, Broker, Start, Unavailable, fresh_name, order, running
+
+
+def offers(kind: str) -> Start:
+    @contextlib.contextmanager
+    def start() -> Iterator[Broker]:
+        yield Broker("127.0.0.1:1", kind, "here", frozenset())
+
+    return start
+
+
+def refuses(reason: str) -> Start:
+    def start() -> AbstractContextManager[Broker]:
+        raise Unavailable(reason)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ("docker", "kafka", "embedded")),
+        ({"CI": "true"}, ("docker", "kafka")),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "b:9092", "CI": "true"}, ("external",)),
+        ({"ADAWISE_TEST_BROKER": "embedded", "CI": "true", "KAFKA_BOOTSTRAP_SERVERS": "b:9092"}, ("embedded",)),
+    ],
+)
+def test_the_environment_decides_what_is_tried(environ: dict[str, str], expected: tuple[str, ...]) -> None:
+    assert order(environ) == expected
+
+
+def test_a_misspelt_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="docker, kafka or embedded, got 'kakfa'"):
+        order({"ADAWISE_TEST_BROKER": "kakfa"})
+
+
+def test_the_first_that_can_be_had_is_taken_and_says_what_it_stands_in_for() -> None:
+    kinds = {"docker": refuses("no engine"), "kafka": refuses("no Java"), "embedded": offers("Tansu")}
+    with running({}, kinds) as broker:
+        assert broker.name == "Tansu"
+        assert "instead of docker: no engine | kafka: no Java" in str(broker)
+
+
+def test_in_ci_the_embedded_broker_does_not_stand_in_for_apache_kafka() -> None:
+    kinds = {"docker": refuses("no engine"), "kafka": refuses("no Java"), "embedded": offers("Tansu")}
+    with pytest.raises(RuntimeError, match="no Java"), running({"CI": "true"}, kinds):
+        pass
+
+
+def test_a_capability_that_does_not_exist_is_an_error_not_a_skip() -> None:
+    broker = Broker("127.0.0.1:1", "any", "here", frozenset({"times"}))
+    assert broker.lacks(("times", "end_offsets")) == ["end_offsets"]
+    with pytest.raises(ValueError, match="statik_membership"):
+        broker.lacks(("statik_membership",))
+    assert "static_membership" in CAPABILITIES
+
+
+def test_a_fresh_name_is_one_that_kafka_allows() -> None:
+    first, second = fresh_name("a b/ü" + "x" * 300), fresh_name("a b/ü")
+    assert first != second
+    assert first.startswith("a-b--x")
+    assert len(first) < 200
