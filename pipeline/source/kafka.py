@@ -22,7 +22,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from pipeline.errors import FatalError, SourceError
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import Message, TopicPartition
-from pipeline.source.kafka_client import kafka_errors, open_client, tolerate_header_names
+from pipeline.source.kafka_client import kafka_errors, open_client
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.ownership import Ownership
 
@@ -66,7 +66,6 @@ class KafkaSource:
         max_partition_fetch_bytes: int,
         security: Mapping[str, object],
     ) -> None:
-        tolerate_header_names()
         self._servers, self._topic, self._group, self._origin = bootstrap_servers, topic, group, origin
         self._owned = Ownership()
         self._closed = False
@@ -102,6 +101,9 @@ class KafkaSource:
             self._listener.on_partitions_assigned(partitions)
         else:
             self._consumer.subscribe([topic], listener=self._listener)
+            with kafka_errors(bootstrap_servers, f"describe topic {topic!r}"):
+                # A member that leads its first rebalance without metadata would hand out no partitions at all.
+                self._consumer.partitions_for_topic(topic)
 
     @property
     def exhausted(self) -> bool:

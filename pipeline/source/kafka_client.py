@@ -1,12 +1,8 @@
-"""The edge to kafka-python: opening its clients, its errors in our words, and one repair of its record reader.
-
-A producer may put any bytes into the name of a header; the broker stores them. kafka-python 3.0 decodes the name as
-UTF-8, raises UnicodeDecodeError in the middle of a fetch and then spins for ever on the drained iterator (measured), so
-that one hostile message would hang its partition. `tolerate_header_names` makes such a name readable instead.
-"""
+"""The edge to kafka-python: opening its clients, and its errors in our words."""
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +10,9 @@ from typing import Any, TypeVar
 
 from kafka import errors
 from kafka.net.compat import KafkaNetClient
-from kafka.record.default_records import DefaultRecordBatch
-from kafka.record.util import decode_varint
 
 from pipeline.errors import AdawiseError, BrokerUnavailable, FatalError, SettingsError, SourceError
+from pipeline.source import kafka_repairs
 
 Client = TypeVar("Client")
 
@@ -90,6 +85,7 @@ def open_client(
         BrokerUnavailable: no broker answered within 10 s.
         SettingsError: the security settings or another argument cannot work.
     """
+    kafka_repairs.install()
     opened: list[Any] = []
 
     def net_client(**net_config: Any) -> Any:
@@ -98,19 +94,61 @@ def open_client(
 
     servers = [server.strip() for server in bootstrap_servers.split(",") if server.strip()]
     config = {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, "request_timeout_ms": REQUEST_TIMEOUT_MS, **config}
+    refusal = _LastRefusal()
     try:
-        with kafka_errors(bootstrap_servers, "connect to Kafka"):
-            return kind(bootstrap_servers=servers, kafka_client=net_client, **security, **config)
+        with kafka_errors(bootstrap_servers, "connect to Kafka"), refusal:
+            return kind(bootstrap_servers=servers, kafka_client=net_client, **_with_tls(security), **config)
     except BaseException as error:
         for client in opened:  # kafka-python leaves its thread and its sockets behind when it cannot bootstrap
             client.close()
-        if isinstance(error, (ssl.SSLError, OSError, ValueError, TypeError, AssertionError)):
+        if isinstance(error, (OSError, ValueError, TypeError, AssertionError)):
             msg = (
                 f"could not connect to Kafka at {bootstrap_servers}: {type(error).__name__}: {error}. "
                 "Check kafka.bootstrap_servers (host:port) and the files and names in kafka.security."
             )
             raise SettingsError(msg) from error
         raise
+
+
+class _LastRefusal(logging.Handler):
+    """Why the last attempt to connect failed: kafka-python logs that, and raises a timeout which does not say it."""
+
+    _logger = logging.getLogger("kafka.net.manager")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._error: Exception | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the exception that a line of the connection's log names."""
+        named = [
+            a for a in record.args or () if isinstance(a, Exception) and not isinstance(a, errors.KafkaTimeoutError)
+        ]
+        self._error = named[-1] if named else self._error
+
+    def __enter__(self) -> None:
+        self._logger.addHandler(self)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._logger.removeHandler(self)
+        if isinstance(error, errors.KafkaTimeoutError) and self._error is not None:
+            # A refusal that will not change tells more than the timeout; any other is good to know beside it.
+            final = isinstance(self._error, tuple(refused for refused, _, _ in _REFUSED))
+            raise self._error if final else errors.KafkaTimeoutError(f"{error}; the last attempt: {self._error}")
+
+
+def _with_tls(security: Mapping[str, object]) -> dict[str, Any]:
+    """Load the certificates once and now: kafka-python would try again and again, and leak a socket each time."""
+    arguments: dict[str, Any] = dict(security)
+    if arguments.get("security_protocol") not in ("SSL", "SASL_SSL") or arguments.get("ssl_context") is not None:
+        return arguments
+    context = ssl.create_default_context(cafile=arguments.pop("ssl_cafile", None))
+    context.check_hostname = bool(arguments.pop("ssl_check_hostname", True))
+    certificate, key = arguments.pop("ssl_certfile", None), arguments.pop("ssl_keyfile", None)
+    password = arguments.pop("ssl_password", None)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key, password)
+    return {**arguments, "ssl_context": context}
 
 
 @contextmanager
@@ -132,36 +170,3 @@ def translated(error: Exception, bootstrap_servers: str, doing: str) -> AdawiseE
         f"{where}. Is the broker running and reachable from here? Start one with `deploy/kafka/kafka start` or "
         "`adawise broker`, or set kafka.bootstrap_servers."
     )
-
-
-_read_record = DefaultRecordBatch._read_msg
-
-
-def tolerate_header_names() -> None:
-    """From now on a header's name that is not UTF-8 is delivered with "?" for each byte beyond ASCII."""
-    DefaultRecordBatch._read_msg = _read_record_with_any_header_name
-
-
-def _read_record_with_any_header_name(batch: Any) -> Any:
-    start = batch._pos
-    try:
-        return _read_record(batch)
-    except UnicodeDecodeError:
-        for begin, end in _header_name_spans(batch._buffer, start):
-            batch._buffer[begin:end] = bytes(byte if byte < 0x80 else ord("?") for byte in batch._buffer[begin:end])
-        return _read_record(batch)  # the position has not moved: it is set when a record was read whole
-
-
-def _header_name_spans(buffer: bytearray, position: int) -> Iterator[tuple[int, int]]:
-    """[begin, end) of each header's name in the v2 record (KIP-82) that begins at `position`."""
-    for _ in range(4):  # length, attributes, timestamp delta, offset delta
-        _, position = decode_varint(buffer, position)
-    for _ in range(2):  # key, value
-        length, position = decode_varint(buffer, position)
-        position += max(length, 0)
-    headers, position = decode_varint(buffer, position)
-    for _ in range(headers):
-        length, position = decode_varint(buffer, position)
-        yield position, position + length
-        length, position = decode_varint(buffer, position + length)
-        position += max(length, 0)

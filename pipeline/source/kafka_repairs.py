@@ -1,0 +1,60 @@
+"""Two repairs of kafka-python 3.0, which the pin `<3.1` keeps true; look at both when it moves.
+
+Header names: a producer may put any bytes into the name of a header, and the broker stores them. The client decodes the
+name as UTF-8, raises UnicodeDecodeError in the middle of a fetch and then spins for ever on the drained iterator
+(measured), so that one hostile message would hang its partition. Repaired, a byte beyond ASCII in such a name is "?".
+
+Refused connections: the client leaves the socket of each failed attempt to the garbage collector, for as long as
+anybody keeps the error. Repaired, it is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kafka.net.inet import KafkaNetSocket
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.util import decode_varint
+
+_read_record = DefaultRecordBatch._read_msg
+_connect_socket = KafkaNetSocket.sock_connect
+
+
+def install() -> None:
+    """Put the repairs in; again and again is the same as once."""
+    DefaultRecordBatch._read_msg = _read_record_with_any_header_name
+    KafkaNetSocket.sock_connect = _connect_or_close_socket
+
+
+def _read_record_with_any_header_name(batch: Any) -> Any:
+    start = batch._pos
+    try:
+        return _read_record(batch)
+    except UnicodeDecodeError:
+        for begin, end in _header_name_spans(batch._buffer, start):
+            batch._buffer[begin:end] = bytes(byte if byte < 0x80 else ord("?") for byte in batch._buffer[begin:end])
+        return _read_record(batch)  # the position has not moved: it is set when a record was read whole
+
+
+def _header_name_spans(buffer: bytearray, position: int) -> Iterator[tuple[int, int]]:
+    """[begin, end) of each header's name in the v2 record (KIP-82) that begins at `position`."""
+    for _ in range(4):  # length, attributes, timestamp delta, offset delta
+        _, position = decode_varint(buffer, position)
+    for _ in range(2):  # key, value
+        length, position = decode_varint(buffer, position)
+        position += max(length, 0)
+    headers, position = decode_varint(buffer, position)
+    for _ in range(headers):
+        length, position = decode_varint(buffer, position)
+        yield position, position + length
+        length, position = decode_varint(buffer, position + length)
+        position += max(length, 0)
+
+
+async def _connect_or_close_socket(self: Any, net: Any, sock: Any, *arguments: Any, **options: Any) -> Any:
+    try:
+        return await _connect_socket(self, net, sock, *arguments, **options)
+    except BaseException:
+        sock.close()
+        raise
