@@ -10,6 +10,7 @@ header, before any pixel is decoded.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 
@@ -20,13 +21,14 @@ from pipeline.errors import InvalidMessage, Reason
 # No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
 MAX_SEGMENTS = 4_096  # JPEG segments before the first scan
 MAX_CHUNKS = 65_536  # PNG chunks; encoders write image data in pieces of 8 KiB and more
-MAX_SCANS = 100  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
+MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _JPEG_BARE = {0x01, *range(0xD0, 0xDA)}  # TEM, RST, SOI, EOI: markers without a length
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}  # COM and APPn, but JFIF (APP0) and Adobe (APP14) choose the colours
 _SOS = 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # after any fill bytes; 0xFF00 is an escaped byte
 _BMP_RUN_LENGTH = (1, 2)
 
 
@@ -109,16 +111,15 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(start, marker, end) of each segment; the last one is the first scan with all that follows it."""
     position = 2
     for _ in range(MAX_SEGMENTS):
-        position = data.find(b"\xff", position)
-        if position < 0:
+        found = _MARKER.search(data, position)
+        if found is None:
             return
-        while data[position + 1 : position + 2] == b"\xff":  # fill bytes
-            position += 1
-        marker = data[position + 1] if position + 1 < len(data) else 0
+        position = found.start()
+        marker = data[position + 1]
         if marker == _SOS:
             yield position, marker, len(data)
             return
-        if marker == 0 or marker in _JPEG_BARE:
+        if marker in _JPEG_BARE:
             position += 2
             continue
         if position + 4 > len(data):

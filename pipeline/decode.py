@@ -2,8 +2,8 @@
 
 Everything that arrives is hostile until shown otherwise, and each kind of harm has a `Reason`. A message that cannot be
 read as a whole gives one rejected frame, `dead`; a bad row of a batch is rejected alone; every message gives at least
-one frame, so that each offset is in the output. Whatever the bytes are, the result is a DecodedMessage, and the work for
-it is capped: bytes, rows, pixels of an image and of a message.
+one frame, so that each offset is in the output. Whatever the bytes are, the result is a DecodedMessage, and the work
+for it is capped: bytes, rows, pixels of an image and of a message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.errors import InvalidMessage, Reason
 from pipeline.records import DecodedMessage, Frame, Message, RowId
 
 IMAGE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp")
-PIXEL_ALLOWANCE = 20  # the images of a message have at most this many times `max_pixels` together
+PIXEL_ALLOWANCE = 12  # the images of a message have at most this many times `max_pixels` together
 MAX_DETAIL = 300  # characters
 
 _SCHEMA_REGISTRY_MAGIC = b"\x00"

@@ -94,6 +94,8 @@ def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
                     detail = f"expected at most {max_rows} rows (decode.max_rows), got {len(rows) + batch.num_rows}"
                     raise InvalidMessage(Reason.TOO_MANY_ROWS, f"{detail} or more: send smaller batches")
                 batch.validate(full=True)
+                if _image_bytes(batch) > len(value):  # views may all show the same bytes
+                    raise _bad(f"expected images within the {len(value)} bytes of the message, got shared ones")
                 rows.extend(_rows(batch))
         return rows
     except (pa.ArrowException, OSError, ValueError, IndexError, struct.error) as error:
@@ -182,6 +184,11 @@ _CONTRACT = {
     "captured_at": (lambda kind: bool(pa.types.is_timestamp(kind)), "timestamp[us, UTC]"),
     "label": (_is_text, "utf8"),
 }
+
+
+def _image_bytes(batch: pa.RecordBatch) -> int:
+    buffers = (image.as_buffer() for image in batch.column("image"))
+    return sum(buffer.size for buffer in buffers if buffer is not None)
 
 
 def _rows(batch: pa.RecordBatch) -> list[ImageRow]:

@@ -1,0 +1,135 @@
+"""Opening a stranger's image: four formats, no metadata, no pixel before its cost is known, no endless work."""
+
+from __future__ import annotations
+
+import io
+import random
+import zlib
+
+import pytest
+from PIL import Image
+
+from pipeline.codec import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, open_image, sniff
+from pipeline.errors import InvalidMessage, Reason
+from tests.hostile import picture, png_chunk
+
+RNG = random.Random(0)
+
+
+def saved(image: Image.Image, codec: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, codec, **options)
+    return out.getvalue()
+
+
+def reason_of(data: bytes, max_pixels: int = 1_000_000) -> Reason:
+    with pytest.raises(InvalidMessage) as caught:
+        open_image(data, max_pixels=max_pixels).load()
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("codec", "mode", "media_type"),
+    [
+        ("JPEG", "RGB", "image/jpeg"),
+        ("JPEG", "L", "image/jpeg"),
+        ("JPEG", "CMYK", "image/jpeg"),
+        ("PNG", "RGB", "image/png"),
+        ("PNG", "RGBA", "image/png"),
+        ("PNG", "P", "image/png"),
+        ("PNG", "LA", "image/png"),
+        ("PNG", "1", "image/png"),
+        ("PNG", "I;16", "image/png"),
+        ("WEBP", "RGB", "image/webp"),
+        ("WEBP", "RGBA", "image/webp"),
+        ("BMP", "RGB", "image/bmp"),
+        ("BMP", "P", "image/bmp"),
+    ],
+)
+def test_each_format_and_mode_has_the_pixels_that_pillow_itself_reads(codec: str, mode: str, media_type: str) -> None:
+    data = saved(Image.new("I;16", (9, 7), 40_000), "PNG") if mode == "I;16" else picture(RNG, codec, mode)
+    with Image.open(io.BytesIO(data)) as theirs:
+        ours = open_image(data, max_pixels=10_000)
+        assert (ours.mode, ours.size) == (theirs.mode, theirs.size)
+        assert ours.tobytes() == theirs.tobytes()
+    assert sniff(data) == media_type
+
+
+def test_a_progressive_jpeg_with_metadata_has_the_same_pixels_and_no_metadata() -> None:
+    image = Image.open(io.BytesIO(picture(RNG)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: open_clip ignores it, and so do we
+    data = saved(image, "JPEG", progressive=True, exif=exif, comment=b"hello", icc_profile=bytes(300))
+    with Image.open(io.BytesIO(data)) as theirs:
+        assert theirs.getexif()
+        ours = open_image(data, max_pixels=10_000)
+        assert ours.tobytes() == theirs.tobytes()
+    assert not ours.getexif()
+    assert not {"exif", "comment", "icc_profile"} & ours.info.keys()
+
+
+def test_broken_exif_raises_no_warning() -> None:
+    plain = picture(RNG)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x1a\x01\x05\0\xff\xff\xff\x7f\xff\xff\xff\x7f"
+    data = plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[20:]
+    with pytest.warns(UserWarning, match=r".*"):
+        Image.open(io.BytesIO(data))
+    assert open_image(data, max_pixels=10_000).size == (40, 30)  # warnings are errors here
+
+
+def test_a_large_image_within_the_limit_raises_no_warning() -> None:
+    data = saved(Image.new("1", (10_000, 10_000)), "PNG")
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(io.BytesIO(data))
+    assert open_image(data, max_pixels=10**8).size == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("codec", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_image_is_read(codec: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    data = saved(frames[0], codec, save_all=True, append_images=frames[1:], lossless=True)
+    assert open_image(data, max_pixels=10_000).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_a_text_chunk_that_unpacks_to_megabytes_is_never_unpacked() -> None:
+    data = picture(RNG, "PNG")
+    bomb = png_chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(20_000_000)))
+    hostile = data[:33] + bomb + data[33:]
+    with pytest.raises(ValueError, match="too large"):
+        Image.open(io.BytesIO(hostile))
+    assert open_image(hostile, max_pixels=10_000).tobytes() == open_image(data, max_pixels=10_000).tobytes()
+
+
+@pytest.mark.parametrize("codec", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_an_image_of_exactly_the_limit_is_read_and_one_pixel_more_is_not(codec: str) -> None:
+    data = picture(RNG, codec)
+    assert open_image(data, max_pixels=1_200).size == (40, 30)
+    assert reason_of(data, max_pixels=1_199) == Reason.TOO_MANY_PIXELS
+
+
+def test_what_pillow_could_read_but_no_one_agreed_on_is_unsupported() -> None:
+    for codec in ("GIF", "TIFF", "PPM", "ICO", "TGA"):
+        assert reason_of(picture(RNG, codec)) == Reason.UNSUPPORTED_FORMAT
+
+
+def test_junk_between_jpeg_segments_is_skipped() -> None:
+    data = picture(RNG)
+    with_junk = data[:20] + b"junk\xff\x00\xff\xff" + data[20:]  # after the JFIF segment
+    assert open_image(with_junk, max_pixels=10_000).tobytes() == open_image(data, max_pixels=10_000).tobytes()
+
+
+def test_structure_without_end_is_undecodable() -> None:
+    jpeg, png = picture(RNG), picture(RNG, "PNG")
+    scan = jpeg[jpeg.index(b"\xff\xda") : -2]
+    assert reason_of(jpeg[:2] + b"\xff\xfe\0\x02" * (MAX_SEGMENTS + 1) + jpeg[2:]) == Reason.UNDECODABLE_IMAGE
+    assert reason_of(jpeg[:-2] + scan * MAX_SCANS + jpeg[-2:]) == Reason.UNDECODABLE_IMAGE
+    assert reason_of(png[:33] + png_chunk(b"IDAT", b"") * MAX_CHUNKS + png[33:]) == Reason.UNDECODABLE_IMAGE
+
+
+def test_running_out_of_memory_is_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.__init__", exhausted)
+    with pytest.raises(MemoryError):
+        open_image(picture(RNG, "PNG"), max_pixels=10_000)

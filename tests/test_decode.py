@@ -1,0 +1,249 @@
+"""Messages become frames or reasons: each kind of harm, good rows beside bad ones, any bytes, from many threads."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.decode import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
+from pipeline.errors import Reason
+from pipeline.preprocess import Preprocess
+from pipeline.records import DecodedMessage, Message, RowId
+from pipeline.wire import ARROW_STREAM, encode_batch
+from tests.hostile import KINDS, Headers, Limits, arrow, hostile, mutated, picture
+
+LIMITS = Limits()
+DECODE = Decoder(Preprocess(32), LIMITS.max_message_bytes, LIMITS.max_rows, LIMITS.max_pixels)
+RNG = random.Random(0)
+JPEG = picture(RNG)
+
+
+def message(value: bytes | None, key: bytes | None = b"cam-1", headers: Headers = (), offset: int = 5) -> Message:
+    return Message("frames", 2, offset, key, value, headers, 1_700_000_000_123)
+
+
+def decode(value: bytes | None, key: bytes | None = b"cam-1", headers: Headers = ()) -> DecodedMessage:
+    return DECODE(message(value, key, headers))
+
+
+def reasons(decoded: DecodedMessage) -> list[Reason | None]:
+    return [frame.reason for frame in decoded.frames]
+
+
+def check_contract(decoded: DecodedMessage) -> None:
+    """What `DecodedMessage` and `Frame` promise, whatever the message was."""
+    sent = decoded.message
+    assert [frame.row_id.index for frame in decoded.frames] == list(range(len(decoded.frames)))
+    assert decoded.frames
+    for frame in decoded.frames:
+        assert (frame.image is None) != (frame.reason is None)
+        assert (frame.detail is None) == (frame.reason is None)
+        assert frame.row_id == RowId(sent.topic, sent.partition, sent.offset, frame.row_id.index)
+        if frame.image is not None:
+            assert (frame.image.shape, frame.image.dtype) == ((3, 32, 32), torch.uint8)
+            assert frame.stream_id is not None
+        if frame.detail is not None:
+            assert frame.detail.isprintable()
+            assert 0 < len(frame.detail) <= MAX_DETAIL
+    if decoded.dead:
+        assert len(decoded.frames) == 1
+
+
+def test_one_image_becomes_one_frame_with_all_that_its_headers_say() -> None:
+    headers: Headers = (
+        ("content-type", b"image/jpeg"),
+        ("captured-at", b"1970-01-01T00:00:01Z"),
+        ("frame-id", b"f-9"),
+        ("label", b"car"),
+        ("meta-gain", b"2"),
+    )
+    decoded = decode(JPEG, headers=headers)
+    check_contract(decoded)
+    (frame,) = decoded.frames
+    assert (frame.row_id, frame.kafka_timestamp_ms) == (RowId("frames", 2, 5, 0), 1_700_000_000_123)
+    assert (frame.stream_id, frame.frame_id, frame.captured_at_us) == ("cam-1", "f-9", 1_000_000)
+    assert (frame.true_label, dict(frame.meta)) == ("car", {"gain": "2"})
+    assert (decoded.is_batch, decoded.dead) == (False, False)
+
+
+@pytest.mark.parametrize("codec", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("declared", [None, b"image/jpeg", b"image/png; q=1", b"application/octet-stream"])
+def test_the_bytes_say_which_image_format_it_is(codec: str, declared: bytes | None) -> None:
+    decoded = decode(picture(RNG, codec), headers=(("content-type", declared),))
+    assert reasons(decoded) == [None]
+
+
+def test_a_batch_becomes_one_frame_per_row() -> None:
+    value = encode_batch(
+        [JPEG, picture(RNG, "PNG")],
+        stream_id="cam-1",
+        frame_ids=["a", "b"],
+        captured_at_us=[1, 2],
+        labels=["car", None],
+        meta={"gain": ["1", "2"]},
+    )
+    for headers in ((), (("content-type", ARROW_STREAM.encode()),)):
+        decoded = decode(value, headers=headers)
+        check_contract(decoded)
+        assert (decoded.is_batch, decoded.dead, reasons(decoded)) == (True, False, [None, None])
+        assert [(f.frame_id, f.captured_at_us, f.true_label) for f in decoded.frames] == [
+            ("a", 1, "car"),
+            ("b", 2, None),
+        ]
+        assert [dict(f.meta) for f in decoded.frames] == [{"gain": "1"}, {"gain": "2"}]
+
+
+def test_each_bad_row_is_rejected_alone_with_what_is_known_of_it() -> None:
+    good, broken = JPEG, JPEG[:200]
+    streams = ["cam-1", "cam-1", "cam-2", None, "cam-1", "cam-1", "cam\n"]
+    value = arrow(
+        {
+            "image": pa.array([good, broken, good, None, good, b"", good], pa.binary()),
+            "stream_id": pa.array(streams),
+            "captured_at": pa.array([1, 2, 3, 4, -1, 6, 7], pa.timestamp("us", "UTC")),
+            "frame_id": pa.array(range(7)),
+        }
+    )
+    decoded = decode(value)
+    check_contract(decoded)
+    assert reasons(decoded) == [
+        None,
+        Reason.UNDECODABLE_IMAGE,
+        Reason.STREAM_ID_MISMATCH,
+        Reason.UNDECODABLE_IMAGE,
+        Reason.BAD_TIMESTAMP,
+        Reason.EMPTY,
+        Reason.BAD_STREAM_ID,
+    ]
+    assert not decoded.dead
+    assert [frame.frame_id for frame in decoded.frames] == [str(i) for i in range(7)]
+    assert {frame.stream_id for frame in decoded.frames} == {"cam-1"}, "the key's stream, also of rows that deny it"
+
+
+def test_a_batch_without_a_key_may_hold_several_streams() -> None:
+    value = arrow({"image": pa.array([JPEG] * 3, pa.binary()), "stream_id": pa.array(["a", "b", None])})
+    decoded = decode(value, key=None, headers=(("ce_source", b"/site/c"),))
+    assert [frame.stream_id for frame in decoded.frames] == ["a", "b", "c"]
+    assert reasons(decode(value, key=None)) == [None, None, Reason.MISSING_STREAM_ID]
+
+
+def test_rows_without_a_time_have_the_headers_and_only_they_need_it_to_be_good() -> None:
+    times = pa.array([7, None], pa.timestamp("us", "UTC"))
+    value = arrow({"image": pa.array([JPEG] * 2, pa.binary()), "captured_at": times})
+    good = decode(value, headers=(("captured-at", b"1970-01-01T00:00:01Z"),))
+    assert [frame.captured_at_us for frame in good.frames] == [7, 1_000_000]
+    assert reasons(decode(value, headers=(("captured-at", b"noon"),))) == [None, Reason.BAD_TIMESTAMP]
+
+
+def test_a_tombstone_is_one_rejected_frame_of_its_stream_and_not_dead() -> None:
+    decoded = decode(None)
+    check_contract(decoded)
+    assert (reasons(decoded), decoded.dead, decoded.frames[0].stream_id) == ([Reason.TOMBSTONE], False, "cam-1")
+    assert decode(None, key=b"\xff").frames[0].stream_id is None
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: str(make(random.Random(1), LIMITS).kind))
+def test_each_kind_of_harm_has_its_reason(make: Callable[[random.Random, Limits], Any]) -> None:
+    for seed in range(5):
+        harm = make(random.Random(seed), LIMITS)
+        decoded = decode(harm.value, harm.key, harm.headers)
+        check_contract(decoded)
+        assert (reasons(decoded), decoded.dead) == ([harm.reason], harm.dead), decoded.frames[0].detail
+
+
+def test_the_generator_of_harm_knows_every_reason() -> None:
+    counted = Counter(harm.reason for harm in hostile(0, len(KINDS), LIMITS))
+    assert set(counted) == set(Reason)
+    assert [h.value for h in hostile(7, 60)] == [h.value for h in hostile(7, 60)]
+
+
+def test_messages_of_exactly_the_limits_are_read() -> None:
+    rows = encode_batch([JPEG] * LIMITS.max_rows)
+    exactly = Decoder(Preprocess(32), len(rows), LIMITS.max_rows, 40 * 30)
+    assert set(reasons(exactly(message(rows)))) == {None}
+    assert reasons(exactly(message(rows + b"\0"))) == [Reason.TOO_LARGE]
+
+
+def test_the_pixels_of_all_images_of_a_message_are_capped_together() -> None:
+    decoder = Decoder(Preprocess(32), 10**6, PIXEL_ALLOWANCE + 2, 40 * 30)
+    decoded = decoder(message(encode_batch([JPEG] * (PIXEL_ALLOWANCE + 2))))
+    assert reasons(decoded) == [None] * PIXEL_ALLOWANCE + [Reason.TOO_MANY_PIXELS] * 2
+
+
+def test_what_a_stranger_wrote_is_escaped_in_the_detail() -> None:
+    decoded = decode(JPEG, headers=(("content-type", b"image/\x1b[31m\nforged log line" + b"x" * 900),))
+    check_contract(decoded)
+    assert "\\x1b" in str(decoded.frames[0].detail)
+
+
+def test_a_machine_without_memory_is_not_the_images_fault() -> None:
+    def exhausted(image: Image.Image) -> torch.Tensor:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Decoder(exhausted, 10**6, 8, 10**6)(message(JPEG))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.binary(max_size=200) | st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"\xff" * 4]),
+    st.none() | st.binary(max_size=20),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["content-type", "stream-id", "captured-at", "ce_time", "label", "meta-x"]) | st.text(),
+            st.none() | st.binary(max_size=30) | st.sampled_from([b"image/jpeg", ARROW_STREAM.encode()]),
+        ),
+        max_size=5,
+    ),
+)
+def test_any_message_at_all_gives_frames(
+    value: bytes, key: bytes | None, headers: list[tuple[str, bytes | None]]
+) -> None:
+    check_contract(decode(value, key, tuple(headers)))
+
+
+def _seeds_of_mutation() -> list[bytes]:
+    images = [picture(RNG, codec) for codec in ("JPEG", "PNG", "WEBP", "BMP")]
+    images += [picture(RNG, "PNG", mode) for mode in ("P", "RGBA", "LA")] + [picture(RNG, "JPEG", "CMYK")]
+    text = pa.array(["cam-1", "cam-1"])
+    two = pa.array(images[:2], pa.binary_view())
+    return [
+        *images,
+        encode_batch(images[:2], stream_id="cam-1", captured_at_us=[1, 2], labels=["a", None], meta={"m": ["1", "2"]}),
+        arrow({"image": two, "stream_id": text.dictionary_encode(), "meta_n": pa.array([1.5, None])}),
+        arrow({"image": two.cast(pa.large_binary()), "label": text.cast(pa.string_view()), "x": pa.array([[1], []])}),
+    ]
+
+
+def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else() -> None:
+    rng = random.Random(20_260_501)
+    seeds = _seeds_of_mutation()
+    counted: Counter[Reason | None] = Counter()
+    for _ in range(4_000):
+        decoded = decode(mutated(rng.choice(seeds), rng))
+        check_contract(decoded)
+        counted.update(reasons(decoded))
+    assert counted[None] > 100, "some damage is harmless, or the test damages nothing but headers"
+    assert counted[Reason.UNDECODABLE_IMAGE] > 100
+    assert counted[Reason.BAD_ARROW] > 100
+
+
+def test_threads_share_a_decoder() -> None:
+    sent = [message(h.value, h.key, h.headers, offset) for offset, h in enumerate(hostile(3, 3 * len(KINDS)))]
+    sent += [message(picture(random.Random(i)), offset=len(sent) + i) for i in range(100)]
+    one_by_one = [DECODE(each) for each in sent]
+    with ThreadPoolExecutor(4) as pool:
+        for alone, shared in zip(one_by_one, pool.map(DECODE, sent), strict=True):
+            assert reasons(alone) == reasons(shared)
+            for a, b in zip(alone.frames, shared.frames, strict=True):
+                assert (a.image is None and b.image is None) or torch.equal(a.image, b.image)  # type: ignore[arg-type]

@@ -1,0 +1,144 @@
+"""Preprocessing is open_clip's own evaluation transform, for every image mode and shape that can arrive."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+from torch import Tensor
+
+from pipeline.preprocess import Interpolation, Preprocess, ResizeMode
+
+MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16")
+SIZES = ((640, 480), (333, 517), (31, 47), (224, 300), (300, 224), (3, 120), (97, 1), (1, 1))
+SHARE = 0.001  # of the pixels may differ: the box has float32 coordinates
+
+
+def image_of(mode: str, width: int, height: int) -> Image.Image:
+    """Structure at two scales and noise, with all alphas; the same for the same arguments."""
+    generator = np.random.default_rng(width * 10_000 + height)
+    coarse = Image.fromarray(generator.integers(0, 256, (height // 9 + 2, width // 7 + 2, 4), np.uint8), "RGBA")
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    pixels = np.clip(smooth + generator.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels, "RGBA")
+    match mode:
+        case "RGBA":
+            return image
+        case "LA":
+            return image.convert("LA")
+        case "CMYK":
+            return Image.frombytes("CMYK", image.size, pixels.tobytes())
+        case "P":
+            return image.convert("RGB").quantize(200, Image.Quantize.FASTOCTREE)
+        case "I;16":
+            return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+        case _:
+            return image.convert("RGB").convert(mode)
+
+
+def by_open_clip(image: Image.Image, size: int, mode: ResizeMode, how: Interpolation, fill_color: int = 0) -> Tensor:
+    transform = image_transform(
+        size,
+        is_train=False,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        resize_mode=mode,
+        interpolation=how,
+        fill_color=fill_color,
+    )
+    pixels: Tensor = transform(image)
+    return (pixels * 255).round().to(torch.uint8)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> Tensor:
+    assert ours.dtype == torch.uint8
+    assert ours.shape == theirs.shape
+    return (ours.int() - theirs.int()).abs()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("how", ["bicubic", "bilinear"])
+def test_shortest_equals_open_clip_within_one_level_of_a_thousandth_of_the_pixels(
+    mode: str, how: Interpolation
+) -> None:
+    for width, height in SIZES:
+        theirs = by_open_clip(image_of(mode, width, height), 224, "shortest", how)
+        off = difference(Preprocess(224, "shortest", how)(image_of(mode, width, height)), theirs)
+        assert float((off > 0).float().mean()) <= SHARE, (width, height)
+        # undoing near-zero alpha magnifies a level, CMYK multiplies two bands, 16 bits wrap in Pillow's filter
+        if mode in ("RGB", "L", "1", "P"):
+            assert int(off.max()) <= 1, (width, height)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("resize_mode", ["squash", "longest"])
+def test_squash_and_longest_equal_open_clip_exactly(mode: str, resize_mode: ResizeMode) -> None:
+    for width, height in SIZES:
+        for size in (96, 224):
+            if resize_mode == "longest" and max(width, height) > size * 2 * min(width, height):
+                continue  # open_clip rounds a side to nothing there, and raises
+            theirs = by_open_clip(image_of(mode, width, height), size, resize_mode, "bicubic", 7)
+            ours = Preprocess(size, resize_mode, "bicubic", 7)(image_of(mode, width, height))
+            assert int(difference(ours, theirs).max()) == 0, (width, height, size)
+
+
+def test_extreme_aspect_ratios_equal_open_clip() -> None:
+    for size in ((1, 4000), (4000, 1), (7, 2000)):
+        theirs = by_open_clip(image_of("L", *size), 64, "shortest", "bicubic")
+        off = difference(Preprocess(64)(image_of("L", *size)), theirs)
+        assert int(off.max()) <= 1
+        assert float((off > 0).float().mean()) <= SHARE
+
+
+def test_a_line_of_millions_of_pixels_costs_no_more_than_its_middle() -> None:
+    line = Image.new("L", (4_000_000, 1), 0)
+    line.paste(200, (2_000_000, 0, 4_000_000, 1))
+    pixels = Preprocess(224)(line)  # resized whole it would have 2e11 pixels
+    assert pixels[0, 0, 0] == 0
+    assert pixels[0, 0, -1] == 200
+
+
+def test_longest_keeps_a_line_where_open_clip_gives_up() -> None:
+    line = Image.new("RGB", (1, 4000), (255, 0, 0))
+    with pytest.raises(ValueError, match="height and width"):
+        by_open_clip(line, 96, "longest", "bicubic")
+    pixels = Preprocess(96, "longest")(line)
+    assert pixels[0].sum(dim=0).count_nonzero() == 1
+
+
+@pytest.mark.parametrize("transparency", [b"\x00\x80\xff", 3])
+def test_a_palette_with_transparency_warns_nobody_and_equals_open_clip(transparency: bytes | int) -> None:
+    image = image_of("P", 90, 70)
+    image.info["transparency"] = transparency
+    ours = Preprocess(64)(image.copy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # open_clip lets Pillow warn
+        theirs = by_open_clip(image, 64, "shortest", "bicubic")
+    assert int(difference(ours, theirs).max()) == 0
+
+
+def test_the_id_names_all_that_changes_the_result() -> None:
+    variants = [
+        Preprocess(224),
+        Preprocess(96),
+        Preprocess(224, "squash"),
+        Preprocess(224, "longest"),
+        Preprocess(224, "longest", fill_color=7),
+        Preprocess(224, interpolation="bilinear"),
+    ]
+    assert len({variant.id for variant in variants}) == len(variants)
+    assert Preprocess(224).id == "pillow-bicubic-shortest-224/1"
+    assert Preprocess(224, fill_color=7).id == Preprocess(224).id, "only `longest` pads"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0,), "size is 0"), ((224, "crop"), "'crop'"), ((224, "shortest", "nearest"), "'nearest'")],
+)
+def test_what_open_clip_does_not_know_is_refused(arguments: tuple[int, str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preprocess(*arguments)  # type: ignore[arg-type]

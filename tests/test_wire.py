@@ -1,0 +1,193 @@
+"""Arrow batches: what producers write is read, in other writers' types too; the rest is refused before it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import wire
+from pipeline.errors import InvalidMessage, Reason
+from pipeline.wire import encode_batch, read_batch
+from tests.hostile import arrow
+
+IMAGE = pa.array([b"one", b"two"], pa.binary())
+
+
+def refused(value: bytes, max_rows: int = 256) -> tuple[Reason, str]:
+    with pytest.raises(InvalidMessage) as caught:
+        read_batch(value, max_rows=max_rows)
+    return caught.value.reason, caught.value.detail
+
+
+def test_a_batch_is_read_as_it_was_written() -> None:
+    value = encode_batch(
+        [b"one", b"two"],
+        stream_id="cam-7",
+        frame_ids=["a", None],
+        captured_at_us=[1_700_000_000_000_001, None],
+        labels=[None, "car"],
+        meta={"gain": ["1.5", None]},
+    )
+    first, second = read_batch(value, max_rows=2)
+    assert first == wire.ImageRow(b"one", b"cam-7", "a", 1_700_000_000_000_001, None, {"gain": "1.5"})
+    assert second == wire.ImageRow(b"two", b"cam-7", None, None, "car", {})
+    assert pa.ipc.open_stream(value).schema.metadata == {b"schema": b"image-batch/1"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.binary(max_size=50),
+            st.none() | st.text(max_size=20),
+            st.none() | st.integers(-(2**62), 2**62),
+            st.none() | st.text(max_size=20),
+        ),
+        max_size=8,
+    )
+)
+def test_any_batch_survives_the_way(rows: list[tuple[bytes, str | None, int | None, str | None]]) -> None:
+    images, frame_ids, times, labels = ([row[i] for row in rows] for i in range(4))
+    value = encode_batch(images, frame_ids=frame_ids, captured_at_us=times, labels=labels)  # type: ignore[arg-type]
+    read = [(row.image, row.frame_id, row.captured_at_us, row.label) for row in read_batch(value, max_rows=8)]
+    assert read == rows
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_every_binary_layout_is_an_image_column(kind: pa.DataType) -> None:
+    assert [row.image for row in read_batch(arrow({"image": IMAGE.cast(kind)}), max_rows=2)] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_every_text_layout_is_a_text_column(kind: pa.DataType) -> None:
+    texts = pa.array(["left", None]).cast(kind)
+    columns = {"image": IMAGE, "stream_id": texts, "frame_id": texts, "label": texts, "meta_side": texts}
+    first, second = read_batch(arrow(columns), max_rows=2)
+    assert (first.stream_id, first.frame_id, first.label, first.meta) == (b"left", "left", "left", {"side": "left"})
+    assert (second.stream_id, second.frame_id, second.label, second.meta) == (None, None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "ticks", "microseconds"),
+    [
+        (pa.timestamp("us", "UTC"), 1_500_000, 1_500_000),
+        (pa.timestamp("ns", "Europe/Berlin"), 1_999, 1),
+        (pa.timestamp("ns"), -1, -1),
+        (pa.timestamp("ms", "UTC"), 1_500, 1_500_000),
+        (pa.timestamp("s", "UTC"), 2**62, 2**62 * 1_000_000),
+    ],
+)
+def test_every_unit_of_time_becomes_microseconds(kind: pa.DataType, ticks: int, microseconds: int) -> None:
+    times = pa.array([ticks, None], pa.int64()).cast(kind)
+    rows = read_batch(arrow({"image": IMAGE, "captured_at": times}), max_rows=2)
+    assert [row.captured_at_us for row in rows] == [microseconds, None]
+
+
+def test_numbers_and_booleans_pass_through_as_text_and_other_columns_are_ignored() -> None:
+    columns = {
+        "image": IMAGE,
+        "frame_id": pa.array([7, None], pa.int64()),
+        "meta_gain": pa.array([1.5, None]),
+        "meta_night": pa.array([True, False]),
+        "meta_boxes": pa.array([[1], [2]]),
+        "meta_" + "n" * wire.MAX_META_NAME: pa.array(["long", "name"]),
+        "other": pa.array(["x", "y"]),
+    }
+    first, second = read_batch(arrow(columns), max_rows=2)
+    assert (first.frame_id, first.meta) == ("7", {"gain": "1.5", "night": "True"})
+    assert (second.frame_id, second.meta) == (None, {"night": "False"})
+
+
+def test_rows_of_several_record_batches_come_in_order() -> None:
+    out = io.BytesIO()
+    batches = [pa.record_batch({"image": pa.array([text], pa.binary())}) for text in (b"a", b"b", b"c")]
+    with pa.ipc.new_stream(out, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    assert [row.image for row in read_batch(out.getvalue(), max_rows=3)] == [b"a", b"b", b"c"]
+    assert refused(out.getvalue(), max_rows=2)[0] == Reason.TOO_MANY_ROWS
+
+
+def test_overlong_texts_are_dropped_and_an_overlong_stream_stays_too_long() -> None:
+    long = "x" * (wire.MAX_TEXT_BYTES + 1)
+    value = encode_batch([b"i"], stream_id=long, frame_ids=[long], labels=[long], meta={"m": [long]})
+    (row,) = read_batch(value, max_rows=1)
+    assert (row.frame_id, row.label, row.meta) == (None, None, {})
+    assert row.stream_id is not None
+    assert len(row.stream_id) == wire.MAX_STREAM_ID_BYTES + 1
+    assert read_batch(encode_batch([b"i"], labels=[long[1:]]), max_rows=1)[0].label == long[1:]
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_a_compressed_body_is_refused_before_it_is_unpacked(compression: str) -> None:
+    value = arrow({"image": pa.array([bytes(50_000_000)], pa.binary())}, compression)
+    assert pa.ipc.open_stream(value).read_all().nbytes > 50_000_000 > 100 * len(value), "Arrow itself would unpack it"
+    reason, detail = refused(value)
+    assert reason == Reason.BAD_ARROW
+    assert "uncompressed" in detail
+
+
+def test_a_compressed_dictionary_is_refused() -> None:
+    texts = pa.array(["cam" * 1_000]).dictionary_encode()
+    assert "uncompressed" in refused(arrow({"image": IMAGE[:1], "stream_id": texts}, "zstd"))[1]
+
+
+def test_images_that_all_show_the_same_bytes_are_refused() -> None:
+    """Views make a message of 1 MB into 256 images of 1 MB: work that nobody paid for."""
+    one = pa.array([bytes(100_000)], pa.binary_view())
+    _, view, data = one.buffers()
+    views = np.tile(np.frombuffer(view, np.uint8)[:16], 50).tobytes()
+    shared = pa.Array.from_buffers(pa.binary_view(), 50, [None, pa.py_buffer(views), data])
+    assert "shared" in refused(arrow({"image": shared}))[1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ({"picture": IMAGE}, "picture"),
+        ({"image": pa.array(["a", "b"])}, "string"),
+        ({"image": IMAGE.dictionary_encode()}, "dictionary"),
+        ({"image": IMAGE, "captured_at": pa.array(["2026-05-01T12:00:00Z"] * 2)}, "captured_at"),
+        ({"image": IMAGE, "stream_id": pa.array([1, 2])}, "stream_id"),
+        ({"image": IMAGE, "frame_id": pa.array([1.0, 2.0])}, "frame_id"),
+        ({"image": IMAGE, "label": pa.array([1, 2])}, "label"),
+        ({"image": IMAGE, **{f"c{i}": IMAGE for i in range(wire.MAX_COLUMNS)}}, "257"),
+    ],
+)
+def test_a_schema_outside_the_contract_is_named(columns: dict[str, pa.Array], names: str) -> None:
+    reason, detail = refused(arrow(columns))
+    assert reason == Reason.BAD_ARROW
+    assert names in detail
+
+
+def test_a_column_that_comes_twice_is_refused() -> None:
+    out = io.BytesIO()
+    twice = pa.RecordBatch.from_arrays([IMAGE, IMAGE], names=["image", "image"])
+    with pa.ipc.new_stream(out, twice.schema) as writer:
+        writer.write_batch(twice)
+    assert refused(out.getvalue())[0] == Reason.BAD_ARROW
+
+
+def test_a_stream_of_empty_batches_ends_early() -> None:
+    out = io.BytesIO()
+    empty = pa.record_batch({"image": pa.array([], pa.binary())})
+    with pa.ipc.new_stream(out, empty.schema) as writer:
+        for _ in range(wire.MAX_IPC_MESSAGES):
+            writer.write_batch(empty)
+    assert refused(out.getvalue())[0] == Reason.BAD_ARROW
+
+
+def test_every_cut_of_a_batch_is_refused_or_shorter_but_never_wrong() -> None:
+    value = encode_batch([b"one", b"two"], stream_id="cam")
+    for length in range(len(value)):
+        with contextlib.suppress(InvalidMessage):
+            rows = read_batch(value[:length], max_rows=2)
+            # only the end marker is missing, or all of the body
+            assert [row.image for row in rows] in ([], [b"one", b"two"])
