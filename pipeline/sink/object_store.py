@@ -7,7 +7,6 @@ sent again: the AlreadyExists that then comes back is the chain's to resolve, by
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TypeVar
 
 import stamina
@@ -25,7 +24,6 @@ except ImportError as error:
 
 T = TypeVar("T")
 
-REQUEST_TIMEOUT_S = 20.0
 ATTEMPTS = 4
 """Tries of one request before StoreUnavailable; the worker's own retries come on top, with its partition paused."""
 
@@ -38,11 +36,11 @@ def open_url(url: str) -> ObjectStore:
 
     Raises SettingsError if the URL names no store.
     """
-    timeout = timedelta(seconds=REQUEST_TIMEOUT_S)
     try:
         if url.startswith("memory://"):
             return ObjectStore(obstore.store.MemoryStore(), url=url)
-        store = obstore.store.from_url(url, client_options={"timeout": timeout}, retry_config={"max_retries": 0})
+        # One layer of retries, ours. No client options: they would replace those of the environment (AWS_ALLOW_HTTP).
+        store = obstore.store.from_url(url, retry_config={"max_retries": 0})
     except (exceptions.BaseError, ValueError, TypeError) as error:
         msg = f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {error}"
         raise SettingsError(msg) from error
@@ -104,13 +102,16 @@ class ObjectStore:
         except exceptions.AlreadyExistsError:
             raise AlreadyExists(key) from None
         except _DENIED as error:
-            msg = (
-                f"{where}: expected to read, write and list here, but access was denied; check keys and policy: {error}"
-            )
+            msg = f"{where}: expected the right to read, write and list here; check keys and policy: {_brief(error)}"
             raise SettingsError(msg) from error
         except (*_MISCONFIGURED, FileNotFoundError) as error:
-            msg = f"{where}: expected an existing bucket with conditional writes; check sink.root: {error}"
+            msg = f"{where}: expected an existing bucket with conditional writes; check sink.root: {_brief(error)}"
             raise SettingsError(msg) from error
         except (exceptions.BaseError, OSError) as error:
-            msg = f"{where}: expected an answer within {REQUEST_TIMEOUT_S:g} s; it is tried again: {error}"
+            msg = f"{where}: expected an answer from the store; it is tried again: {_brief(error)}"
             raise StoreUnavailable(msg) from error
+
+
+def _brief(error: Exception) -> str:
+    """What went wrong, without the dump of the request that obstore appends."""
+    return str(error).partition("\n\nDebug source")[0]

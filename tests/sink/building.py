@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from pipeline.errors import Reason, StoreUnavailable
 from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from pipeline.sink.chain import SegmentChain
-from pipeline.sink.store import AlreadyExists, Store
+from pipeline.sink.store import AlreadyExists, Hook, Store
 
 CLASSES = ("car", "bus", "empty street")
 TP = TopicPartition("frames", 3)
@@ -77,9 +79,9 @@ def draft(first: int, until: int, *, number: int = 0, states: dict[str, bytes] |
     return SegmentDraft(TP, until, (), states or {"north": b"state at %d" % until}, accepted, ())
 
 
-def open_chain(store: Store, writer: str = "worker-0") -> SegmentChain:
+def open_chain(store: Store, writer: str = "worker-0", at: Hook = lambda _: None) -> SegmentChain:
     return SegmentChain(
-        store=store, classes=CLASSES, model_fingerprint="model", config_fingerprint="config", writer=writer
+        store=store, classes=CLASSES, model_fingerprint="model", config_fingerprint="config", writer=writer, at=at
     )
 
 
@@ -130,3 +132,11 @@ def next_state(state: bytes, rows: Sequence[str]) -> bytes:
     number = int(state.partition(b":")[0]) if state else 0
     digest = hashlib.sha256(state + "|".join(rows).encode()).hexdigest()[:16]
     return b"%d:%s" % (number + 1, digest.encode())
+
+
+def damaged_page(data: bytes) -> bytes:
+    """A Parquet file with one bit flipped in the values of its first column."""
+    column = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    at = int(start + column.total_compressed_size - 2)
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]

@@ -182,7 +182,7 @@ def check(store: DictStore, log: dict[int, list[Frame]]) -> None:
         assert footer.states == states
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(messages=MESSAGES, steps=STEPS)
 def test_rows_are_written_exactly_once_and_states_follow_whatever_two_owners_do(
     messages: list[tuple[str, int] | Reason | None], steps: list[Step]
@@ -193,7 +193,14 @@ def test_rows_are_written_exactly_once_and_states_follow_whatever_two_owners_do(
 
 
 def test_the_same_check_finds_that_a_store_which_overwrites_loses_or_doubles_rows() -> None:
-    @settings(max_examples=80, deadline=None, derandomize=True, phases=[Phase.generate], database=None)
+    @settings(
+        max_examples=80,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        database=None,
+        report_multiple_bugs=False,
+    )
     @given(messages=MESSAGES, steps=STEPS)
     def overwriting(messages: list[tuple[str, int] | Reason | None], steps: list[Step]) -> None:
         store, log = OverwritingStore(), recorded(messages)

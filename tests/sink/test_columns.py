@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import Reason
+from pipeline.ports import SegmentDraft
+from pipeline.records import Frame, RowId
+from pipeline.sink import schemas
+from pipeline.sink.columns import prediction_table, trace_table
+from tests.sink.building import CLASSES, TP, Served, frame, served
+
+NAMES = pa.array(CLASSES)
+
+
+def table(accepted: list[Served], rejected: list[Frame] | None = None) -> pa.Table:
+    made = prediction_table(
+        SegmentDraft(TP, 100, (), {}, accepted, rejected or []), classes=NAMES, model_fingerprint="model"
+    )
+    made.validate(full=True)
+    assert made.schema.equals(schemas.PREDICTIONS)
+    for field in schemas.PREDICTIONS:
+        assert field.nullable or made[field.name].null_count == 0
+    return made
+
+
+def test_rows_are_sorted_by_offset_and_index_whatever_the_order_of_the_batches() -> None:
+    late, early = served([frame(5, 0), frame(5, 1), frame(9)], number=0), served([frame(2), frame(7)], number=1)
+    rows = table([late, early], [frame(6, reason=Reason.EMPTY)])
+    assert rows["row_id"].to_pylist() == [f"frames/3/{end}" for end in ("2/0", "5/0", "5/1", "6/0", "7/0", "9/0")]
+    assert rows["batch_number"].to_pylist() == [1, 0, 0, None, 1, 0]
+    assert rows["label"].to_pylist() == ["car", "car", "bus", None, "bus", "empty street"]
+
+
+def test_an_accepted_row_says_everything_that_is_known_of_the_image() -> None:
+    known = replace(
+        frame(17),
+        frame_id="f-1",
+        captured_at_us=1_700_000_000_123_456,
+        true_label="bus",
+        meta={"site": "a", "lane": "2"},
+    )
+    (row,) = table([served([known], number=4)]).to_pylist()
+    assert row == {
+        "row_id": "frames/3/17/0",
+        "topic": "frames",
+        "partition": 3,
+        "offset": 17,
+        "index": 0,
+        "stream_id": "north",
+        "frame_id": "f-1",
+        "captured_at": datetime(2023, 11, 14, 22, 13, 20, 123_456, UTC),
+        "kafka_timestamp": datetime(2023, 11, 14, 22, 13, 20, 17_000, UTC),
+        "status": "accepted",
+        "reason": None,
+        "detail": None,
+        "label": "car",
+        "confidence": 0.75,
+        "top_labels": ["car", "bus"],
+        "top_probabilities": [0.75, 0.25],
+        "entropy": 0.5,
+        "zero_shot_label": "bus",
+        "zero_shot_confidence": 0.5,
+        "fine_tuned_label": "empty street",
+        "fine_tuned_confidence": 0.25,
+        "alpha": 0.35,
+        "batch_number": 4,
+        "true_label": "bus",
+        "meta": [("site", "a"), ("lane", "2")],
+        "model_fingerprint": "model",
+    }
+
+
+def test_endpoints_are_null_where_they_were_not_evaluated() -> None:
+    rows = table([served([frame(1), frame(2)])])
+    assert rows["zero_shot_label"].to_pylist() == ["bus", None]
+    assert rows["fine_tuned_confidence"].to_pylist() == [0.25, None]
+
+
+def test_a_rejected_row_has_a_reason_and_no_prediction_and_a_tombstone_is_skipped() -> None:
+    unknown = Frame(RowId("frames", 3, 8, 0), -1, None, reason=Reason.MISSING_STREAM_ID, detail="expected a key")
+    rejected, skipped = table([], [unknown, frame(9, reason=Reason.TOMBSTONE)]).to_pylist()
+    assert (rejected["status"], rejected["reason"], rejected["detail"]) == (
+        "rejected",
+        "missing_stream_id",
+        "expected a key",
+    )
+    assert (skipped["status"], skipped["reason"]) == ("skipped", "tombstone")
+    for name in ("stream_id", "kafka_timestamp", "label", "top_labels", "alpha", "batch_number", "entropy"):
+        assert rejected[name] is None
+
+
+def test_no_rows_make_an_empty_table() -> None:
+    assert table([]).num_rows == 0
+
+
+def test_batches_may_keep_different_numbers_of_classes() -> None:
+    batch, predictions, trace = served([frame(1), frame(2)])
+    one = replace(
+        predictions, top_index=predictions.top_index[:, :1], top_probability=predictions.top_probability[:, :1]
+    )
+    rows = table([(batch, one, trace), served([frame(3)], number=1)])
+    assert rows["top_labels"].to_pylist() == [["car"], ["bus"], ["car", "bus"]]
+    assert rows["label"].to_pylist() == ["car", "bus", "car"]
+
+
+def test_text_that_utf_8_cannot_hold_does_not_stop_the_stream() -> None:
+    hostile = replace(frame(1, reason=Reason.EMPTY), detail="\ud800 came", frame_id="\ud800")
+    (row,) = table([], [hostile]).to_pylist()
+    assert row["detail"] == "? came"
+
+
+def test_a_row_of_another_partition_is_refused() -> None:
+    astray = Frame(RowId("frames", 4, 8, 0), -1, None, reason=Reason.EMPTY)
+    with pytest.raises(ValueError, match="frames/4/8/0"):
+        table([], [astray])
+
+
+def test_a_trace_row_says_how_alpha_was_chosen() -> None:
+    made = trace_table([served([frame(1), frame(4)], number=2)[2], served([frame(2)])[2]])
+    made.validate(full=True)
+    assert made.schema.equals(schemas.BATCH_TRACE)
+    row, first = made.to_pylist()
+    assert (row["first_offset"], row["last_offset"], row["images"], row["alpha"]) == (1, 4, 2, 0.35)
+    assert row["trials"][0] == {"alpha": 0.35, "images": 2, "objective": 1.25}
+    assert np.isnan(row["trials"][1]["objective"])
+    assert row["milliseconds"] == [("decode", 1.5), ("forward", 20.0)]
+    assert first["previous_alpha"] is None
+    assert trace_table([]).num_rows == 0
+
+
+def test_every_column_is_described() -> None:
+    for field in [*schemas.PREDICTIONS, *schemas.TRACES]:
+        assert field.metadata[b"description"]

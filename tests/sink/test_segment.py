@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ChainError
+from pipeline.sink import schemas, segment
+from pipeline.sink.columns import prediction_table, trace_table
+from pipeline.sink.segment import SegmentFooter
+from tests.sink.building import CLASSES, damaged_page, draft
+
+KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
+DRAFT = draft(0, 8)
+ROWS = prediction_table(DRAFT, classes=pa.array(CLASSES), model_fingerprint="model")
+FOOTER = SegmentFooter(
+    sink="sink",
+    cluster_id="cluster",
+    topic_id="topic",
+    topic="frames",
+    partition=3,
+    partitions=4,
+    first=0,
+    sequence=0,
+    next=12,
+    previous=None,
+    attempt="attempt",
+    writer="worker-0",
+    created_at="2026-11-25T12:00:00+00:00",
+    model_fingerprint="model",
+    config_fingerprint="config",
+    pending=(8, 9, 11),
+    gaps=((10, 11),),
+    states={"north": b"\x00\xff state", "south": b""},
+    trace=trace_table(trace for _, _, trace in DRAFT.accepted),
+)
+DATA = segment.encode(ROWS, FOOTER)
+
+
+def scalars(footer: SegmentFooter) -> dict[str, object]:
+    return {key: value for key, value in asdict(replace(footer, trace=None)).items() if key != "trace"}
+
+
+def test_a_segment_is_read_back_as_it_was_written() -> None:
+    footer = segment.read_footer(DATA, KEY)
+    assert scalars(footer) == scalars(FOOTER)
+    assert footer.trace.schema.equals(schemas.BATCH_TRACE)
+    assert repr(footer.trace.to_pylist()) == repr(FOOTER.trace.to_pylist())
+    assert segment.read_rows(DATA, KEY).equals(ROWS)
+
+
+@given(st.sets(st.integers(0, 2**62) | st.integers(0, 50)))
+def test_pending_offsets_survive_as_ranges(pending: set[int]) -> None:
+    footer = replace(FOOTER, pending=tuple(sorted(pending)), states={}, trace=schemas.BATCH_TRACE.empty_table())
+    data = segment.encode(schemas.PREDICTIONS.empty_table(), footer)
+    assert segment.read_footer(data, KEY).pending == footer.pending
+
+
+def test_the_small_fields_can_be_read_without_this_program() -> None:
+    values = pq.ParquetFile(pa.BufferReader(DATA)).metadata.metadata
+    document = json.loads(values[b"adawise.segment"])
+    assert set(document) == {"format", *(f.name for f in fields(SegmentFooter))} - {"states", "trace"}
+    assert document["pending"] == [[8, 10], [11, 12]]
+
+
+def test_a_truncated_file_is_damaged_and_says_what_to_do() -> None:
+    with pytest.raises(ChainError, match=f"{KEY}.*stop every worker and move it away"):
+        segment.read_footer(DATA[:-100], KEY)
+
+
+def test_a_flipped_bit_in_the_state_is_found() -> None:
+    values = pq.ParquetFile(pa.BufferReader(DATA)).metadata.metadata
+    at = DATA.index(values[b"adawise.states"]) + 20
+    with pytest.raises(ChainError, match="checksum"):
+        segment.read_footer(DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :], KEY)
+
+
+def test_a_flipped_bit_in_the_rows_is_found() -> None:
+    with pytest.raises(ChainError, match="readable rows"):
+        segment.read_rows(damaged_page(DATA), KEY)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"not parquet at all, but long enough to look at" * 10])
+def test_what_is_no_parquet_is_damaged(data: bytes) -> None:
+    for read in (segment.read_footer, segment.read_rows):
+        with pytest.raises(ChainError, match=KEY):
+            read(data, KEY)
+
+
+def test_a_parquet_file_of_somebody_else_is_no_segment() -> None:
+    foreign = segment.parquet(pa.table({"a": [1]}), ["a"], {})
+    with pytest.raises(ChainError, match="no adawise key-values"):
+        segment.read_footer(foreign, KEY)
+
+
+def test_a_newer_format_asks_for_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "FORMAT", 99)
+    newer = segment.encode(ROWS, FOOTER)
+    monkeypatch.undo()
+    with pytest.raises(ChainError, match="format 1 or older, but it is 99; upgrade"):
+        segment.read_footer(newer, KEY)
+
+
+def test_no_column_that_may_not_be_null_can_be_written_with_null() -> None:
+    rows = ROWS.set_column(0, schemas.PREDICTIONS.field("row_id"), pa.nulls(ROWS.num_rows, pa.string()))
+    with pytest.raises(pa.ArrowInvalid, match="non-nullable"):
+        segment.encode(rows, FOOTER)
+
+
+def test_equal_content_is_equal_bytes() -> None:
+    assert (
+        segment.encode(ROWS, replace(FOOTER, states={name: FOOTER.states[name] for name in ("south", "north")})) == DATA
+    )

@@ -1,0 +1,164 @@
+"""What is particular to the folder: durability, its crash points (real processes die at each), errors of the system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SettingsError, StoreUnavailable
+from pipeline.sink import layout, store
+from pipeline.sink.read import read_predictions, verify
+from pipeline.sink.store import CRASH_POINTS, AlreadyExists, LocalStore
+from tests.sink.building import IDENTITY, TP, draft, open_chain
+
+KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
+
+# For each crash point a child that dies there. Forked before Arrow starts its threads, so that torch is imported once.
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.sink.store import CRASH_POINTS, LocalStore
+from tests.sink.building import IDENTITY, TP, draft, open_chain
+
+def commit_and_die(root, fatal):
+    armed = False
+    def at(point):
+        if armed and point == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+    chain = open_chain(LocalStore(root, at=at), "victim", at=at)
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(draft(0, 4))
+    armed = True
+    chain.commit(draft(4, 9, number=1))
+
+for point in CRASH_POINTS:
+    child = os.fork()
+    if child == 0:
+        commit_and_die(Path(sys.argv[1]) / point, point)
+        os._exit(0)
+    print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an output for each crash point, whose writer was killed there in its second commit."""
+    root = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, "-c", WRITER, str(root)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.stdout.split() == [word for point in CRASH_POINTS for word in (point, str(-signal.SIGKILL))]
+    return root
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS)
+def test_a_process_killed_at_a_crash_point_leaves_all_of_the_segment_or_nothing(point: str, victims: Path) -> None:
+    there = CRASH_POINTS.index(point) >= CRASH_POINTS.index("segment.linked")
+    folder = LocalStore(victims / point)
+    chain = open_chain(folder)
+    assert chain.recover(TP, IDENTITY, 0).next_offset == (9 if there else 4)
+    if not there:
+        assert chain.commit(draft(4, 9, number=1)).won
+    assert verify(folder, contiguous=True) == []
+    assert read_predictions(folder, ["offset"])["offset"].to_pylist() == list(range(9))
+
+
+def test_every_crash_point_is_passed_once_by_a_commit_in_their_order(tmp_path: Path) -> None:
+    passed: list[str] = []
+    chain = open_chain(LocalStore(tmp_path, at=passed.append), at=passed.append)
+    chain.recover(TP, IDENTITY, 0)
+    passed.clear()
+    chain.commit(draft(0, 4))
+    assert tuple(passed) == CRASH_POINTS
+
+
+def test_bytes_and_names_are_synced_before_create_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LocalStore(tmp_path).create(KEY, b"segment")
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append("folder" if path.is_dir() else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    LocalStore(tmp_path).create(KEY.replace("0.p", "1.p"), b"segment")
+    assert synced == ["file", "folder"]
+    with pytest.raises(AlreadyExists):
+        LocalStore(tmp_path).create(KEY, b"late")
+    assert synced == ["file", "folder", "file", "folder"]  # what exists may be built on: it is durable too
+
+
+def test_no_temporary_file_stays_behind_whatever_happens(tmp_path: Path) -> None:
+    folder = LocalStore(tmp_path)
+    folder.create(KEY, b"segment")
+    with pytest.raises(AlreadyExists):
+        folder.create(KEY, b"segment")
+    folder.put(KEY, b"segment")
+    assert [path.name for path in (tmp_path / KEY).parent.iterdir()] == [(tmp_path / KEY).name]
+
+
+def test_temporary_files_are_no_keys_and_stale_ones_are_swept(tmp_path: Path) -> None:
+    folder = LocalStore(tmp_path)
+    folder.create(KEY, b"segment")
+    fresh, stale = (tmp_path / KEY).with_name(".tmp-fresh"), (tmp_path / KEY).with_name(".tmp-stale")
+    for path in (fresh, stale):
+        path.write_bytes(b"half")
+    long_ago = time.time() - store.STALE_S - 60
+    os.utime(stale, (long_ago, long_ago))
+    assert folder.list("") == [KEY]
+    folder.sweep(layout.folder(layout.PREDICTIONS, TP))
+    assert fresh.exists()
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("key", ["../outside", "a/../../outside", "/etc/passwd"])
+def test_a_key_cannot_leave_the_root(key: str, tmp_path: Path) -> None:
+    for use in (LocalStore(tmp_path).get, LocalStore(tmp_path).list, lambda k: LocalStore(tmp_path).put(k, b"")):
+        with pytest.raises(ValueError, match="stays below the root"):
+            use(key)
+
+
+def test_a_root_that_is_a_file_is_a_setting_to_correct(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SettingsError, match=r"file.*set sink\.root"):
+        open_chain(LocalStore(tmp_path / "file" / "output")).check()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_a_setting_to_correct(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(SettingsError, match=r"Permission denied.*sink\.root"):
+        open_chain(LocalStore(tmp_path / "output")).check()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (errno.EPERM, SettingsError),
+        (errno.EACCES, SettingsError),
+        (errno.ENOTSUP, SettingsError),
+        (errno.EROFS, SettingsError),
+        (errno.ENOSPC, StoreUnavailable),
+        (errno.EIO, StoreUnavailable),
+        (errno.ESTALE, StoreUnavailable),
+    ],
+)
+def test_errors_of_the_system_are_retried_unless_waiting_cannot_help(
+    code: int, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: object, target: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(error, match=os.strerror(code)):
+        LocalStore(tmp_path).create(KEY, b"segment")
+    assert LocalStore(tmp_path).list("") == []
