@@ -1,0 +1,237 @@
+"""What the demo shows while it runs: a table that moves on a terminal, a line every few seconds elsewhere.
+
+`Board` is the worker's observer and keeps what is known of each camera; `watching` shows it on the error output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.demo.script import CameraScript
+from pipeline.errors import AdawiseError
+from pipeline.ports import Commit, Head
+from pipeline.records import BatchTrace, Frame, TopicPartition
+
+BAR = 20
+"""Characters of a full bar."""
+
+_REFRESH_S, _LINE_EVERY_S = 0.25, 5.0
+_RATE_OVER_S = 5.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was served of one camera. `number` is that of its last served frame, `explored` the batch and the reason."""
+
+    images: int = 0
+    forwards: float = 0.0
+    number: int = -1
+    batches: int = 0
+    alphas: list[float] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    explored: tuple[int, str] | None = None
+
+
+class Board:
+    """What is known of the run so far; an `Observer`.
+
+    Args:
+        cameras: by partition.
+        acknowledged: how many images of each camera the topic has.
+        on_served: told how many images were classified.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[CameraScript],
+        acknowledged: Callable[[], Sequence[int]],
+        on_served: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.cameras = tuple(cameras)
+        self.seen = [Seen() for _ in cameras]
+        self.committed, self.rejected = 0, 0
+        self.notes: deque[str] = deque(maxlen=3)
+        self._acknowledged, self._on_served, self._clock = acknowledged, on_served, clock
+        self._recent: deque[tuple[float, int]] = deque()
+        self.began_s: float | None = None
+        self.ended_s = 0.0
+
+    @property
+    def images(self) -> int:
+        """Classified so far."""
+        return sum(seen.images for seen in self.seen)
+
+    @property
+    def forward_equivalents(self) -> float:
+        """Passes through the image tower for each image; nan before the first."""
+        return sum(seen.forwards for seen in self.seen) / self.images if self.images else float("nan")
+
+    @property
+    def done(self) -> bool:
+        """True once the last frame of every camera was served."""
+        return all(seen.number == camera.frames - 1 for seen, camera in zip(self.seen, self.cameras, strict=True))
+
+    @property
+    def seconds(self) -> float:
+        """From when the first partition was ready to the last served batch."""
+        return 0.0 if self.began_s is None else max(0.0, self.ended_s - self.began_s)
+
+    def rate(self) -> float:
+        """Images a second, of the last few seconds."""
+        now = self._clock()
+        while self._recent and now - self._recent[0][0] > _RATE_OVER_S:
+            self._recent.popleft()
+        span_s = now - self._recent[0][0] if self._recent else 0.0
+        return sum(images for _, images in self._recent) / span_s if span_s > 0 else 0.0
+
+    def lag(self, index: int) -> int:
+        """Images of a camera that are in the topic and not classified yet."""
+        return max(0, self._acknowledged()[index] - self.seen[index].number - 1)
+
+    # -- Observer
+
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        """See `Observer`: the worker can begin."""
+        if self.began_s is None:
+            self.began_s = self._clock()
+
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """See `Observer`."""
+        self.notes.append(f"partition {tp} moved; what was not written is classified again")
+
+    def frame_rejected(self, frame: Frame) -> None:
+        """See `Observer`; none of the demo's frames should be."""
+        self.rejected += 1
+        self.notes.append(f"{frame.row_id} was rejected: {frame.reason}")
+        self._on_served(1)
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        """See `Observer`."""
+        seen = self.seen[trace.partition]
+        seen.images += trace.images
+        seen.forwards += trace.forward_equivalents * trace.images
+        seen.number = trace.last_offset  # a camera has a partition of a new topic to itself
+        seen.batches += 1
+        seen.alphas.append(trace.alpha)
+        seen.numbers.append(trace.last_offset)
+        if len(trace.trials) > 1:
+            seen.explored = (seen.batches, trace.trigger)
+        self.ended_s = self._clock()
+        self._recent.append((self.ended_s, trace.images))
+        self._on_served(trace.images)
+
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        """See `Observer`."""
+        self.committed += commit.rows if commit.won else 0
+
+    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+        """See `Observer`."""
+        self.notes.append(f"again in {wait_s:.0f} s: {error}")
+
+
+@contextmanager
+def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
+    """Shows the board for as long as the block lasts; what it gives is to be called often, and draws when it is time.
+
+    Args:
+        board: what to show.
+        title: of the table.
+        stream: where to, in place of the error output.
+    """
+    console = Console(file=stream if stream is not None else sys.stderr)
+    shown_s = time.monotonic()
+    if console.is_terminal and not console.is_dumb_terminal:
+        with Live(table(board, title), console=console, auto_refresh=False) as live:
+
+            def draw() -> None:
+                nonlocal shown_s
+                if time.monotonic() - shown_s >= _REFRESH_S:
+                    shown_s = time.monotonic()
+                    live.update(table(board, title), refresh=True)
+
+            yield draw
+            live.update(table(board, title), refresh=True)
+        return
+
+    def tell() -> None:
+        nonlocal shown_s
+        if time.monotonic() - shown_s >= _LINE_EVERY_S:
+            shown_s = time.monotonic()
+            print(line(board), file=console.file, flush=True)
+
+    yield tell
+    print(line(board), file=console.file, flush=True)
+
+
+def table(board: Board, title: str) -> Table:
+    """A row for each camera, and their sum."""
+    view = Table(title=title, title_justify="left", title_style="bold", show_footer=True, expand=False)
+    total = sum(camera.frames for camera in board.cameras)
+    lag = sum(board.lag(index) for index in range(len(board.cameras)))
+    view.add_column("camera", f"{board.rate():.0f} images/s", no_wrap=True)
+    view.add_column("weather now", no_wrap=True)
+    view.add_column("alpha: 0 zero-shot, 1 fine-tuned", no_wrap=True)
+    view.add_column("FE", f"{board.forward_equivalents:.2f}", justify="right")
+    view.add_column("images", f"{board.images} of {total}", justify="right", no_wrap=True)
+    view.add_column("lag", str(lag), justify="right")
+    view.add_column("last explored", f"{board.committed} rows written", no_wrap=True)
+    for index, (camera, seen) in enumerate(zip(board.cameras, board.seen, strict=True)):
+        view.add_row(
+            camera.camera_id,
+            _weather(camera, seen),
+            bar(seen.alphas[-1]) if seen.alphas else "",
+            f"{seen.forwards / seen.images:.2f}" if seen.images else "",
+            str(seen.images),
+            str(board.lag(index)),
+            _explored(seen),
+        )
+    if board.notes:
+        view.caption = "\n".join(board.notes)
+    return view
+
+
+def line(board: Board) -> str:
+    """The same in one line."""
+    total = sum(camera.frames for camera in board.cameras)
+    cameras = ", ".join(
+        f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.alphas[-1]:.2f}"
+        for camera, seen in zip(board.cameras, board.seen, strict=True)
+        if seen.alphas
+    )
+    lag = sum(board.lag(index) for index in range(len(board.cameras)))
+    state = f"{board.images} of {total} images, {board.rate():.0f}/s, FE {board.forward_equivalents:.2f}, lag {lag}"
+    note = f" | {board.notes[-1]}" if board.notes else ""
+    return f"{state} | {cameras or 'no batch yet'}{note}"
+
+
+def bar(alpha: float) -> str:
+    """`████░░░░ 0.50`; alpha in [0, 1]."""
+    full = round(alpha * BAR)
+    return f"{'█' * full}{'░' * (BAR - full)} {alpha:.2f}"
+
+
+def _weather(camera: CameraScript, seen: Seen) -> str:
+    if seen.number < 0:
+        return ""
+    moment = camera.moment(seen.number)
+    return moment.after if moment.t == 1 else f"{moment.before} > {moment.after}"
+
+
+def _explored(seen: Seen) -> str:
+    if seen.explored is None:
+        return ""
+    batch, trigger = seen.explored
+    ago = seen.batches - batch
+    return f"{trigger}, now" if ago == 0 else f"{trigger}, {ago} batch{'es' if ago > 1 else ''} ago"
