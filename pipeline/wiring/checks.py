@@ -1,8 +1,9 @@
-"""Settings -> what `run --check` looks at: each part that a worker needs, alone, in seconds, changing nothing."""
+"""Settings -> what `run --check` looks at: each part that a worker needs, alone, in seconds, writing no rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from pipeline.console import Check
 from pipeline.errors import AdawiseError
@@ -37,10 +38,11 @@ def _topic(settings: Settings) -> str:
 
 
 def _store(settings: Settings) -> str:
-    from pipeline.sink.claims import prove_create_if_absent
+    from pipeline.sink.claims import prove_create_if_absent, sink_id
     from pipeline.sink.store import open_store
 
     store = open_store(settings.sink.root)
+    sink_id(store, created_at=datetime.now(UTC).isoformat())
     prove_create_if_absent(store)
     return f"{store} creates only what is absent"
 
