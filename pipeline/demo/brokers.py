@@ -45,10 +45,8 @@ def broker(kind: Literal["embedded", "kafka"]) -> Iterator[Running]:
 
             def check() -> None:
                 if embedded.pid is None:
-                    raise BrokerUnavailable(
-                        f"the embedded broker at {embedded.bootstrap_servers} ended by itself: {embedded.last_words()}. "
-                        "Start the demo again"
-                    )
+                    where, why = embedded.bootstrap_servers, embedded.last_words()
+                    raise BrokerUnavailable(f"the embedded broker at {where} ended by itself: {why}. Start again")
 
             yield Running(embedded.bootstrap_servers, f"embedded broker (Tansu {embedded.version})", check)
         return
@@ -71,7 +69,9 @@ def create_topic(bootstrap_servers: str, topic: str, partitions: int) -> None:
     admin = open_client(KafkaAdminClient, bootstrap_servers, {})
     try:
         with kafka_errors(bootstrap_servers, f"create topic {topic!r}"):
-            admin.create_topics({topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True)
+            admin.create_topics(
+                {topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True
+            )
     finally:
         admin.close()
 

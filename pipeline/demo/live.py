@@ -63,7 +63,7 @@ class Board:
         self.seen = [Seen() for _ in cameras]
         self.committed, self.rejected = 0, 0
         self.notes: deque[str] = deque(maxlen=3)
-        self._acknowledged, self._on_served, self._clock = acknowledged, on_served, clock
+        self.acknowledged, self._on_served, self._clock = acknowledged, on_served, clock
         self._recent: deque[tuple[float, int]] = deque()
         self.began_s: float | None = None
         self.ended_s = 0.0
@@ -98,12 +98,13 @@ class Board:
 
     def lag(self, index: int) -> int:
         """Images of a camera that are in the topic and not classified yet."""
-        return max(0, self._acknowledged()[index] - self.seen[index].number - 1)
+        return max(0, self.acknowledged()[index] - self.seen[index].number - 1)
 
     # -- Observer
 
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         """See `Observer`: the worker can begin."""
+        del tp, head
         if self.began_s is None:
             self.began_s = self._clock()
 
@@ -134,6 +135,7 @@ class Board:
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         """See `Observer`."""
+        del tp, lag
         self.committed += commit.rows if commit.won else 0
 
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
@@ -204,6 +206,8 @@ def table(board: Board, title: str) -> Table:
 
 def line(board: Board) -> str:
     """The same in one line."""
+    if board.began_s is None:
+        return f"the worker gets ready; {sum(board.acknowledged())} images wait for it"
     total = sum(camera.frames for camera in board.cameras)
     cameras = ", ".join(
         f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.alphas[-1]:.2f}"

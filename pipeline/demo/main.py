@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.demo import brokers, script, summary
+from pipeline.demo import brokers, report, script, summary
 from pipeline.demo.live import Board, watching
 from pipeline.demo.producer import Cameras
 from pipeline.errors import SettingsError
@@ -163,10 +163,11 @@ def _classify(
 
 def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list[int], root: Path) -> int:
     """Check that everything is there, compare with fixed alphas, draw, tell."""
+    from pipeline.decode import Decoder
     from pipeline.demo.baselines import fixed_labels
     from pipeline.sink.read import read_predictions, verify
     from pipeline.sink.store import open_store
-    from pipeline.wiring.stream import decoder, kafka_source
+    from pipeline.wiring.stream import kafka_source
 
     store = open_store(str(root))
     rows = read_predictions(store, summary.COLUMNS)
@@ -174,8 +175,15 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
     problems += summary.missing(rows, board.cameras, acknowledged)
     _say("the same images at fixed alphas, to compare with")
     source = kafka_source(settings.kafka, group=False, origin="earliest")
+    limits = settings.decode
+    decoder = Decoder(
+        model.pair.preprocess,
+        max_message_bytes=limits.max_message_bytes,
+        max_rows=limits.max_rows,
+        max_pixels=limits.max_pixels,
+    )
     try:
-        fixed = fixed_labels(model, decoder(settings.decode, model), source, sum(acknowledged))
+        fixed = fixed_labels(model, decoder, source, sum(acknowledged))
     finally:
         source.close()
     outcome = summary.Outcome(
@@ -189,7 +197,7 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
     )
     (root / "summary.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
     paths = [(seen.numbers, seen.alphas) for seen in board.seen]
-    summary.tell(outcome, board.cameras, paths, root, _drawn(root / _PICTURE, board, paths))
+    report.tell(outcome, board.cameras, paths, root, _drawn(root / _PICTURE, board, paths))
     return FAILED if problems else 0
 
 
@@ -209,8 +217,8 @@ def _output(output: Path | None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     if there := sorted(root.iterdir()):
         raise SettingsError(
-            f"--output {root}: expected a new or an empty folder, found {there[0].name} in it: each demo has a topic of "
-            "its own, and its output cannot go on where another ended. Name another folder"
+            f"--output {root}: expected a new or an empty folder, found {there[0].name} in it: each demo has a topic "
+            "of its own, and its output cannot go on where another ended. Name another folder"
         )
     return root
 

@@ -8,6 +8,7 @@ of each camera the broker has acknowledged.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -50,7 +51,7 @@ class Cameras:
     def __enter__(self) -> Self:
         # its own session: Ctrl-C is for us, and ends the cameras by closing their input
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
         )
         self._reader.start()
         self.served(self._ahead)
@@ -80,20 +81,16 @@ class Cameras:
         """So many images were classified: as many more may be sent."""
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(b"+" * images)
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # it has sent everything and ended, or was stopped; `check` tells the two from a failure
+        # it may have sent everything and ended; `check` tells that from a failure
+        with contextlib.suppress(BrokenPipeError):
+            if not self._process.stdin.closed:
+                self._process.stdin.write(b"+" * images)
 
     def stop(self) -> None:
         """Send nothing more; what was sent is still acknowledged."""
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
+        self._process.stdin.close()
 
     def check(self) -> None:
         """Raises BrokerUnavailable if the process ended before everything was sent."""
