@@ -6,6 +6,7 @@ proves the two posteriors equal for the same data. BoTorch maximises, so both mo
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -37,11 +38,12 @@ def kernel(surrogate: Surrogate) -> Kernel:
     over_time = MaternKernel(nu=0.5, active_dims=(1,))
     curve = ScaleKernel(over_alpha * over_time)
     offset = ScaleKernel(SameBatchKernel(active_dims=(1,)))
+    covariance = (curve + offset).double()  # before the values are set, else they are rounded to float32
     over_alpha.lengthscale = surrogate.lengthscale
-    over_time.lengthscale = -1.0 / torch.tensor(surrogate.persistence).log()
+    over_time.lengthscale = -1.0 / math.log(surrogate.persistence)
     curve.outputscale = surrogate.signal_sd**2
     offset.outputscale = surrogate.offset_sd**2
-    return (curve + offset).double()
+    return covariance
 
 
 class SurrogateModel(Model):

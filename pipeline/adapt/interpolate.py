@@ -80,12 +80,14 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
     """Refuse two modules between which a straight line of weights means nothing.
 
     Raises:
-        CheckpointError: different keys, shapes or integer buffers, shared storage, equal weights, activations that
-            differ, or BatchNorm statistics. The message names the key and the remedy.
+        CheckpointError: different keys, shapes or buffers, shared storage, weights that are equal or not finite,
+            activations that differ, or BatchNorm statistics. The message names the key and the remedy.
     """
     _check_keys(dict(theta_0.state_dict()), dict(theta_1.state_dict()))
     _check_buffers(theta_0, theta_1)
     _check_activations(theta_0, theta_1)
+    _check_finite(theta_0, "theta_0")
+    _check_finite(theta_1, "theta_1")
     shared = {t.untyped_storage().data_ptr() for t in theta_0.parameters()}
     for name, parameter in theta_1.named_parameters():
         if parameter.untyped_storage().data_ptr() in shared:
@@ -98,6 +100,15 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
             "theta_0 and theta_1 hold the same weights, so every alpha is the same model. "
             "Give the zero-shot checkpoint as model.theta_0 and the fine-tuned one as model.theta_1."
         )
+
+
+def _check_finite(theta: nn.Module, role: str) -> None:
+    for name, parameter in theta.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(
+                f"'{name}' in {role} holds values that are not finite: its training diverged, or the file is damaged. "
+                "Give an earlier checkpoint."
+            )
 
 
 def _check_keys(theta_0: dict[str, Tensor], theta_1: dict[str, Tensor]) -> None:

@@ -105,8 +105,9 @@ def _pack(belief: Belief) -> dict[str, str]:
 def _unpack(fields: dict[str, str]) -> Belief:
     mean = _decode(fields["mean"])
     P = np.zeros((len(mean), len(mean)))
-    P[np.triu_indices(len(mean))] = _decode(fields["covariance"])
-    return Belief(mean, np.triu(P) + np.triu(P, 1).T)
+    upper = np.triu_indices(len(mean))
+    P[upper] = P.T[upper] = _decode(fields["covariance"])
+    return Belief(mean, P)
 
 
 def _encode(array: Array) -> str:

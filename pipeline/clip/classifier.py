@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.adapt.interpolate import Layout
 from pipeline.clip.bank import Bank
 from pipeline.clip.load import ModelPair
+from pipeline.errors import SettingsError
 
 GRID = tuple(j / 20 for j in range(21))
 
@@ -104,10 +105,21 @@ class PairClassifier:
         return logits.clone()
 
     def warm_up(self) -> None:
-        """Run both endpoints once, so that the first batch does not pay for allocation and kernel choice."""
-        S = self._pair.preprocess.size
+        """Run both endpoints, so that the first batch does not pay for allocation and kernel choice.
+
+        Raises:
+            SettingsError: on this machine an image's logits depend on its place in the chunk. Some sizes do that to
+                some matrix libraries (measured: MKL, float32, 2 threads, 5 to 7 and 9 to 11 rows).
+        """
+        shape = (self.chunk_rows, 3, self._pair.preprocess.size, self._pair.preprocess.size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         for index in (0, len(self._alphas) - 1):
-            self.logits(index, torch.zeros(self.chunk_rows, 3, S, S, dtype=torch.uint8))
+            if not torch.equal(self.logits(index, images), self.logits(index, images.flip(0)).flip(0)):
+                raise SettingsError(
+                    f"model.chunk_rows is {self.chunk_rows}: on this machine ({self.device.type}, {self.dtype}) an "
+                    "image's logits then depend on its place in the chunk, and a replay would not be exact. "
+                    "Set model.chunk_rows to a multiple of 8, or to 1."
+                )
 
     def _forward(self, tower: torch.nn.Module, head: Tensor, images: Tensor) -> Tensor:
         n = len(images)
@@ -117,16 +129,15 @@ class PairClassifier:
         x = x.sub_(self._mean).div_(self._std).to(self.dtype)  # [chunk_rows, 3, S, S]
         features = tower(x)
         features = features[0] if isinstance(features, tuple) else features  # CoCa also returns tokens
-        unit = torch.nn.functional.normalize(features.float(), dim=-1)  # [chunk_rows, D]
-        return (unit @ head)[:n]
+        return _head_logits(features[:n].float(), head)
 
     def _head(self, index: int) -> Tensor:
-        """`[D, C]` with the logit scale, interpolated in log space, folded in."""
+        """`[C, D]` with the logit scale, interpolated in log space, folded in."""
         if index not in self._heads:
             a = self._alphas[index]
             zero, one = self._pair.log_scales
             scale = torch.tensor((1.0 - a) * zero + a * one).exp()
-            self._heads[index] = (self._class_embeddings(index) * scale).to(self.device)
+            self._heads[index] = (self._class_embeddings(index) * scale).T.contiguous().to(self.device)
         return self._heads[index]
 
     def _class_embeddings(self, index: int) -> Tensor:
@@ -140,6 +151,17 @@ class PairClassifier:
         if self._shared_head:
             return self._ends[0]
         return torch.nn.functional.normalize(torch.lerp(*self._ends, self._alphas[index]), dim=0)
+
+
+def _head_logits(features: Tensor, head: Tensor) -> Tensor:
+    """`[n, D]`, `[C, D]` -> `[n, C]`, float32: cosines times the scale.
+
+    On a processor row by row, each in memory of its own: in one product, the place of a row (by the library's blocking)
+    and the alignment of its memory decide how its sums are rounded.
+    """
+    if features.device.type != "cpu":
+        return torch.nn.functional.linear(torch.nn.functional.normalize(features, dim=-1), head)
+    return torch.stack([head.mv(torch.nn.functional.normalize(row.clone(), dim=0)) for row in features])
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:

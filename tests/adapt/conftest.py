@@ -1,0 +1,20 @@
+"""The tiny pair, written once and loaded through the program's own loader."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.clip.load import ModelPair
+from tests.models import PairFolder, load, write_pair
+
+
+@pytest.fixture(scope="session")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
+    """A random pair on disk. Not to be changed by a test."""
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def pair(pair_folder: PairFolder) -> ModelPair:
+    """The same, loaded and checked."""
+    return load(pair_folder)
