@@ -21,8 +21,8 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from pipeline.errors import FatalError, SourceError
 from pipeline.ports import Poll, TopicIdentity
-from pipeline.records import Message, TopicPartition
-from pipeline.source.kafka_client import kafka_errors, open_client
+from pipeline.records import TopicPartition
+from pipeline.source.kafka_client import kafka_errors, message_of, open_client
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.ownership import Ownership
 
@@ -117,7 +117,7 @@ class KafkaSource:
             left_ms = max(0, int((deadline - time.monotonic()) * 1000))
             records, assigned, lost = self._poll_once(min(left_ms, _SLICE_MS))
             messages = [
-                _message(record)
+                message_of(record)
                 for partition, found in records.items()
                 if self._owned.is_sought(TopicPartition(*partition))
                 for record in found
@@ -247,18 +247,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         """Revoked or, as kafka-python passes that on to here, lost."""
         self._owned.note_lost(TopicPartition(*partition) for partition in revoked)
-
-
-def _message(record: Any) -> Message:
-    return Message(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
-        headers=tuple((name, value) for name, value in record.headers),
-        timestamp_ms=-1 if record.timestamp is None else record.timestamp,
-    )
 
 
 def _log_commit(offsets: Mapping[Any, Any], outcome: object) -> None:

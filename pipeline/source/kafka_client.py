@@ -1,4 +1,4 @@
-"""The edge to kafka-python: opening its clients, and its errors in our words."""
+"""The edge to kafka-python: opening its clients, its errors and records in our words."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from kafka import errors
-from kafka.net.compat import KafkaNetClient
 
 from pipeline.errors import AdawiseError, BrokerUnavailable, FatalError, SettingsError, SourceError
+from pipeline.records import Message
 from pipeline.source import kafka_repairs
 
 Client = TypeVar("Client")
@@ -89,7 +89,7 @@ def open_client(
     opened: list[Any] = []
 
     def net_client(**net_config: Any) -> Any:
-        opened.append(KafkaNetClient(**net_config))
+        opened.append(kafka_repairs.NetClient(**net_config))
         return opened[-1]
 
     servers = [server.strip() for server in bootstrap_servers.split(",") if server.strip()]
@@ -169,4 +169,17 @@ def translated(error: Exception, bootstrap_servers: str, doing: str) -> AdawiseE
     return BrokerUnavailable(
         f"{where}. Is the broker running and reachable from here? Start one with `deploy/kafka/kafka start` or "
         "`adawise broker`, or set kafka.bootstrap_servers."
+    )
+
+
+def message_of(record: Any) -> Message:
+    """Our message for a ConsumerRecord."""
+    return Message(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=tuple((name, value) for name, value in record.headers),
+        timestamp_ms=-1 if record.timestamp is None else record.timestamp,
     )

@@ -1,11 +1,11 @@
-"""Two repairs of kafka-python 3.0, which the pin `<3.1` keeps true; look at both when it moves.
+"""Repairs of kafka-python 3.0, which the pin `<3.1` keeps true; look at each when it moves.
 
 Header names: a producer may put any bytes into the name of a header, and the broker stores them. The client decodes the
 name as UTF-8, raises UnicodeDecodeError in the middle of a fetch and then spins for ever on the drained iterator
 (measured), so that one hostile message would hang its partition. Repaired, a byte beyond ASCII in such a name is "?".
 
-Refused connections: the client leaves the socket of each failed attempt to the garbage collector, for as long as
-anybody keeps the error. Repaired, it is closed.
+Sockets: the client leaves the socket of each refused connection to the garbage collector, for as long as anybody keeps
+the error, and that of a connection that still has bytes to send when the client is closed. Repaired, both are closed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 
 _read_record = DefaultRecordBatch._read_msg
 _connect_socket = KafkaNetSocket.sock_connect
+
+
+class NetClient(KafkaNetClient):  # type: ignore[misc]
+    """The client's network half, which closes every socket when it is closed."""
+
+    def close(self, node_id: Any = None) -> None:
+        """Close one connection, or all and the thread."""
+        transports = [connection.transport for connection in self._manager._conns.values()]
+        super().close(node_id)
+        if node_id is None:
+            for transport in transports:
+                if transport is not None and transport._sock is not None:
+                    transport._sock.close()  # the thread that would have sent its last bytes is gone
 
 
 def install() -> None:

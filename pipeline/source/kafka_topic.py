@@ -38,6 +38,7 @@ class KafkaTopics:
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 allow_auto_create_topics=False,
+                enable_incremental_fetch_sessions=False,  # they leave out what did not change since the last answer
                 fetch_max_wait_ms=1,
                 max_partition_fetch_bytes=1,
             )

@@ -224,6 +224,7 @@ def test_the_log_end_is_true_although_the_partition_was_never_read(broker: Broke
     produce(broker, numbered(name, 0, 10))
     with closing(open_source(broker, name, None)) as source:
         assert source.bounds(TopicPartition(name, 0)) == (0, 10)
+        assert source.bounds(TopicPartition(name, 0)) == (0, 10)
         assert source.bounds(TopicPartition(name, 1)) == (0, 0)
         produce(broker, numbered(name, 0, 7))
         assert source.bounds(TopicPartition(name, 0)) == (0, 17)
@@ -244,7 +245,7 @@ def test_latest_begins_at_the_log_end(broker: Broker, topic: MakeTopic) -> None:
 
 @pytest.mark.needs("times")
 def test_a_time_begins_at_the_first_message_that_is_not_older(broker: Broker, topic: MakeTopic) -> None:
-    name = topic()
+    name = topic(configs={"retention.ms": "-1"})  # the messages are dated years ago
     tp = TopicPartition(name, 0)
     produce(broker, [Message(name, 0, n, None, b"x", timestamp_ms=1_700_000_000_000 + n * 1000) for n in range(5)])
     for origin, expected in ((1_700_000_002_500, 3), (1_700_000_002_000, 2), (0, 0), (1_800_000_000_000, 5)):
