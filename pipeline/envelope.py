@@ -84,8 +84,8 @@ class Envelope:
 
 def check_stream_id(raw: bytes) -> str:
     """A stream id as it goes into outputs. Raises InvalidMessage: bad_stream_id."""
-    if len(raw) > MAX_STREAM_ID_BYTES:
-        detail = f"expected at most {MAX_STREAM_ID_BYTES} bytes of stream id, got {_show(raw)}"
+    if not 1 <= len(raw) <= MAX_STREAM_ID_BYTES:
+        detail = f"expected 1 to {MAX_STREAM_ID_BYTES} bytes of stream id, got {_show(raw)}"
         raise InvalidMessage(Reason.BAD_STREAM_ID, detail)
     try:
         text = raw.decode()

@@ -292,7 +292,7 @@ def _bad_key_of_a_batch(rng: random.Random, limits: Limits) -> Hostile:
 
 
 def _bad_column(rng: random.Random, limits: Limits) -> Hostile:
-    value = encode_batch([picture(rng)], stream_id="c" * rng.randint(250, 3_000))
+    value = encode_batch([picture(rng)], stream_id=rng.choice(("", "c" * 250, "c" * 3_000)))
     return Hostile("bad stream in the column", Reason.BAD_STREAM_ID, value, key=None, dead=False)
 
 
