@@ -45,7 +45,7 @@ def test_key_and_header_have_to_agree() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"\xff\xfe", b"\xc3", b"cam\n7", b"cam\x00", b" cam", b"cam ", b"\xe2\x80\xaecam", b"c" * 250, b"\xc2\xa0"],
+    [b"", b"\xff\xfe", b"\xc3", b"cam\n7", b"cam\x00", b" cam", b"cam ", b"\xe2\x80\xaecam", b"c" * 250],
 )
 def test_a_stream_id_that_outputs_cannot_hold_is_bad(raw: bytes) -> None:
     assert reason_of(check_stream_id, raw) == Reason.BAD_STREAM_ID
