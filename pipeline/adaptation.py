@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from pipeline.adapt import search
 from pipeline.adapt.search import Outcome, Strategy
 from pipeline.adapt.state import StreamState
@@ -38,26 +40,39 @@ class Adaptation:
     def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
         """Choose an alpha for each batch from its stream's state, and predict with it; at most one batch a stream."""
         started = time.perf_counter()
+        forward_s = 0.0
+
+        def logits(index: int, images: Tensor) -> Tensor:
+            nonlocal forward_s
+            before = time.perf_counter()
+            z = self.classifier.logits(index, images)
+            forward_s += time.perf_counter() - before
+            return z
+
         searches = [self.strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
-        outcomes = search.run(searches, [batch.images for batch in batches], self.classifier.logits)
-        milliseconds = 1e3 * (time.perf_counter() - started)
+        outcomes = search.run(searches, [batch.images for batch in batches], logits)
+        results = [self._predict(outcome) for outcome in outcomes]
+        search_s = time.perf_counter() - started - forward_s
         images = sum(len(batch) for batch in batches)
-        return [
-            Adapted(
-                predict(
-                    outcome.logits,
-                    outcome.evaluated,
-                    index=outcome.index,
-                    temperatures=self.temperatures,
-                    top_k=self.top_k,
-                ),
-                self._trace(
-                    batch, state, outcome, {"round": milliseconds, "share": milliseconds * len(batch) / images}
-                ),
-                outcome.state,
-            )
-            for batch, state, outcome in zip(batches, states, outcomes, strict=True)
-        ]
+        passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
+        adapted = []
+        for batch, state, outcome, predictions in zip(batches, states, outcomes, results, strict=True):
+            forwards = sum(trial.images for trial in outcome.trials)
+            milliseconds = {
+                "forward": 1e3 * forward_s * forwards / passed,
+                "search": 1e3 * search_s * len(batch) / images,
+            }
+            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds), outcome.state))
+        return adapted
+
+    def _predict(self, outcome: Outcome) -> Predictions:
+        return predict(
+            outcome.logits,
+            outcome.evaluated,
+            index=outcome.index,
+            temperatures=self.temperatures,
+            top_k=self.top_k,
+        )
 
     def _trace(
         self, batch: ImageBatch, before: StreamState, outcome: Outcome, milliseconds: dict[str, float]

@@ -160,4 +160,4 @@ class BatchTrace:
     trigger: str  # why alternatives were tried, or "none"
     reset: str | None  # why the state was reset, if it was
     forward_equivalents: float
-    milliseconds: Mapping[str, float] = field(default_factory=dict)  # stage -> duration
+    milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"

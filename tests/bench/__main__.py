@@ -1,0 +1,49 @@
+"""`make bench`: every benchmark, or those that are named; ratios against a bare forward pass, and the machine."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+
+import torch
+
+from tests.bench import commits, forward, worker
+
+BENCHES = {"forward": forward.main, "commits": commits.main, "worker": worker.main}
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = platform.processor()
+    flags: set[str] = set()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() == "model name":
+                    model = value.strip()
+                if name.strip() == "flags":
+                    flags = set(value.split())
+    except OSError:
+        pass
+    wanted = sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{model}, {torch.get_num_threads()} threads, {' '.join(wanted)}, {card}, torch {torch.__version__}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; none: all")
+    names = parser.parse_args().names or list(BENCHES)
+    if unknown := set(names) - BENCHES.keys():
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    print(f"# {machine()}")
+    for name in names:
+        print(f"\n## {name}")
+        BENCHES[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
