@@ -184,7 +184,7 @@ def security(settings: KafkaSettings) -> dict[str, object]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
+def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
     """SIGTERM and SIGINT ask for an orderly end; the second of them ends the process at once, which is safe too."""
     stopping = False
 
@@ -193,6 +193,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if stopping:
             os._exit(128 + number)
         stopping = True
+        on_stop()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
