@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -135,8 +136,12 @@ def next_state(state: bytes, rows: Sequence[str]) -> bytes:
 
 
 def damaged_page(data: bytes) -> bytes:
-    """A Parquet file with one bit flipped in the values of its first column."""
+    """A Parquet file with one bit of its first column flipped that only the page's checksum can find."""
     column = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0).column(0)
-    start = column.dictionary_page_offset or column.data_page_offset
-    at = int(start + column.total_compressed_size - 2)
-    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    start = int(column.dictionary_page_offset or column.data_page_offset)
+    for at in range(start + column.total_compressed_size - 1, start, -1):
+        damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with suppress(pa.ArrowException, OSError):  # the codec noticed: try another place
+            pq.ParquetFile(pa.BufferReader(damaged)).read()
+            return damaged
+    raise AssertionError("the codec notices every flipped bit of this file")

@@ -20,9 +20,12 @@ from tests.sink.building import IDENTITY, TP, draft, open_chain
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
 
-# For each crash point a child that dies there. Forked before Arrow starts its threads, so that torch is imported once.
+# For each crash point a child that dies there. Forked before Arrow starts its threads, so that torch is imported once;
+# and pandas, which Arrow imports at its first use where it is installed.
 WRITER = """
-import os, signal, sys
+import importlib.util, os, signal, sys
+if importlib.util.find_spec("pandas"):
+    import pandas
 from pathlib import Path
 from pipeline.sink.store import CRASH_POINTS, LocalStore
 from tests.sink.building import IDENTITY, TP, draft, open_chain
