@@ -15,9 +15,10 @@ import pytest
 import stamina
 
 from pipeline.errors import SettingsError, StoreUnavailable
+from pipeline.sink.read import verify
 from pipeline.sink.store import AlreadyExists, LocalStore, Store, open_store
 from tests.brokers import free_ports
-from tests.sink.building import DictStore, OverwritingStore
+from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, open_chain
 
 FOLDER = "predictions/topic-frames/partition-00003/"
 KEY = f"{FOLDER}00000000000000000000.parquet"
@@ -138,6 +139,18 @@ def test_sweeping_keeps_every_key(store: Store) -> None:
     store.sweep(FOLDER)
     store.sweep("no/such/folder")
     assert store.list("") == [KEY]
+
+
+def test_two_workers_that_own_the_same_partition_make_one_chain(store: Store) -> None:
+    owner, zombie = open_chain(store, "owner"), open_chain(store, "zombie")
+    for worker in (owner, zombie):
+        worker.check()
+        worker.recover(TP, IDENTITY, 0)
+    assert owner.commit(draft(0, 4)).won
+    lost = zombie.commit(draft(0, 6))
+    assert (lost.won, lost.head.next_offset) == (False, 4)
+    assert zombie.commit(draft(4, 6, number=1)).won
+    assert verify(store, contiguous=True) == []
 
 
 def test_a_store_that_overwrites_does_not_pass(tmp_path: Path) -> None:
