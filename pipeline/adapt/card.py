@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.adapt.objective import entropy
 from pipeline.errors import CardError
 
 FORMAT = 1
+_PER_ALPHA = ("alphas", "temperature", "reference_entropy", "accuracy", "nll", "ece_raw", "ece")
 _BINS = 15  # of the calibration error
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
 
@@ -77,7 +79,7 @@ class Card:
                 )
         if self.alphas != alphas:
             raise CardError(
-                f"the card has a grid of {len(self.alphas)} alphas, expected {len(alphas)}. "
+                f"the card is for the alphas {list(self.alphas)}, expected {list(alphas)}. "
                 "Make it anew: adawise card --labelled FOLDER -o FILE"
             )
 
@@ -94,14 +96,24 @@ def read_card(path: Path) -> Card:
         if data["format"] != FORMAT:
             raise CardError(f"{path}: expected a card of format {FORMAT}, got {data['format']}. {remedy}")
         card = Card(**{f.name: _frozen(data[f.name]) for f in fields(Card)})
+        _check_values(card)
     except OSError as error:
         raise CardError(f"{path}: the card cannot be read ({error.strerror}). {remedy}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CardError(f"{path}: not a card ({error!r}). {remedy}") from error
-    lengths = {len(value) for value in vars(card).values() if isinstance(value, tuple)}
-    if lengths != {len(card.alphas)} or min(card.temperature) <= 0.0:
-        raise CardError(f"{path}: lists of different lengths, or a temperature <= 0. {remedy}")
     return card
+
+
+def _check_values(card: Card) -> None:
+    """Raise ValueError or TypeError for what `make_card` would not have written."""
+    if not isinstance(card.identity, dict):
+        raise TypeError(f"identity: expected names and hashes, got {card.identity!r}")
+    for name in _PER_ALPHA:
+        column = getattr(card, name)
+        if not column or len(column) != len(card.alphas) or not all(math.isfinite(value) for value in column):
+            raise ValueError(f"{name}: expected {len(card.alphas)} finite numbers, one per alpha, got {column}")
+    if min(card.temperature) <= 0.0:
+        raise ValueError(f"temperature: expected numbers above 0, got {min(card.temperature)}")
 
 
 def _frozen(value: Any) -> Any:

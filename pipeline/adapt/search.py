@@ -90,14 +90,20 @@ class BatchTrials:
             self.values[index][rows] = self.objective(z, index)
 
     def objectives(self, minimum: int) -> dict[int, tuple[float, Values]]:
-        """Alpha index -> (mean, values `[m]`) over the reliable ones of the rows that every alpha so far has seen."""
-        shared = ~np.isnan(np.stack(list(self.values.values()))).any(axis=0)
-        if not shared.any():
-            return {index: (float("nan"), np.empty(0)) for index in self.values}
-        values = {index: v[shared] for index, v in self.values.items()}
+        """Alpha index -> (mean, values `[m]`) over the reliable ones of the rows that every alpha so far has seen.
+
+        An alpha with a value that is not finite has no objective (nan, none), and takes no row from the others.
+        """
+        objectives = {index: (float("nan"), np.empty(0)) for index in self.values}
+        finite = {i: v for i, v in self.values.items() if np.isfinite(v[self.evaluated[i][0]]).all()}
+        if not finite:
+            return objectives
+        shared = ~np.isnan(np.stack(list(finite.values()))).any(axis=0)
+        values = {index: v[shared] for index, v in finite.items()}
         classes = next(iter(self.evaluated.values()))[1].shape[-1]
         mask = reliable(list(values.values()), classes, minimum)
-        return {index: (float(v[mask].mean()), v[mask]) for index, v in values.items()}
+        objectives.update({index: (float(v[mask].mean()), v[mask]) for index, v in values.items()})
+        return objectives
 
     def records(self, alphas: Sequence[float]) -> tuple[TrialRecord, ...]:
         """The trials for the trace, in the order in which they were made; the objective over the rows each one saw."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from pipeline.adapt.surrogate import Array, Belief
 from pipeline.errors import ChainError
 
 FORMAT = 1
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,20 @@ class StreamState:
                 )
             mean, variance, count = fields["level"]
             return cls(
-                key=fields["key"],
-                alpha_index=fields["alpha_index"],
-                batches=fields["batches"],
-                quiet_batches=fields["quiet_batches"],
-                level_mean=mean,
-                level_variance=variance,
-                level_count=count,
+                key=_of(str, fields["key"]),
+                alpha_index=_of(int, fields["alpha_index"]),
+                batches=_of(int, fields["batches"]),
+                quiet_batches=_of(int, fields["quiet_batches"]),
+                level_mean=_of(float, mean),
+                level_variance=_of(float, variance),
+                level_count=_of(int, count),
                 belief=None if fields["belief"] is None else _unpack(fields["belief"]),
-                observations=tuple(Observation(*o) for o in fields["observations"]),
+                observations=tuple(
+                    Observation(_of(int, batch), _of(int, index), _of(float, value), _of(float, noise))
+                    for batch, index, value, noise in fields["observations"]
+                ),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ChainError(
                 f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy."
             ) from error
@@ -95,6 +100,12 @@ class StreamState:
         mean = self.level_mean + weight * delta
         variance = (1.0 - weight) * (self.level_variance + weight * delta**2)
         return replace(self, level_mean=mean, level_variance=variance, level_count=count)
+
+
+def _of(kind: type[_T], value: Any) -> _T:
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {value!r}")
+    return value
 
 
 def _pack(belief: Belief) -> dict[str, str]:

@@ -30,12 +30,17 @@ class PackedAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """`[B, L, D]` -> (`[B, L, D]`, None). Query, key and value are one tensor; `attn_mask` `[L, L]` is added."""
+        """`[B, L, D]` -> (`[B, L, D]`, None). Query, key and value are one tensor.
+
+        `attn_mask` `[L, L]`, or `[B * H, L, L]` as CoCa's text tower makes it, is added to the scores.
+        """
         if key is not query or value is not query or need_weights:
             raise ValueError("PackedAttention is self-attention without weights")
         B, L, D = query.shape
         qkv = linear(query.contiguous(), self.in_proj_weight, self.in_proj_bias)  # [B, L, 3 D]
         q, k, v = qkv.view(B, L, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)  # [B, H, L, D / H]
+        if attn_mask is not None and attn_mask.ndim == 3:
+            attn_mask = attn_mask.view(B, self.num_heads, L, L)
         x = scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(x.transpose(1, 2).reshape(B, L, D)), None
 

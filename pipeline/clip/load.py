@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,21 +130,21 @@ def load_pair(architecture: str | None, theta_0: str, theta_1: str) -> ModelPair
 
 
 def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
-    logging.getLogger("open_clip").setLevel(logging.WARNING)
     folder = checkpoint.removeprefix(_LOCAL)
     if checkpoint.startswith(_LOCAL) and not (Path(folder) / "open_clip_config.json").is_file():
         raise CheckpointError(
             f"model.{role}: no open_clip_config.json in the folder {folder}. "
             f"Give a folder that open_clip's local-dir: schema can load, or a checkpoint file and model.architecture."
         )
+    if architecture is None and not checkpoint.startswith(_LOCAL):
+        raise CheckpointError(
+            f"model.{role} is {checkpoint}: a file or a tag says nothing of its architecture. Set model.architecture."
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _open_clip_silenced():
             if checkpoint.startswith(_LOCAL):
                 model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True)
-            elif architecture is None:
-                raise CheckpointError(f"model.{role} is {checkpoint}: a file or tag needs model.architecture beside it")
-            elif architecture.startswith(_LOCAL):
+            elif architecture and architecture.startswith(_LOCAL):
                 model = open_clip.create_model(architecture, load_weights=False)
                 load_checkpoint(model, checkpoint, weights_only=True)
             else:
@@ -152,14 +154,31 @@ def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
             f"model.{role}: {checkpoint} is a pickle of more than tensors, and running it is not safe. "
             "Save its state_dict as safetensors (whole-module pickles of WiSE-FT and FLYP need that once, offline)."
         ) from error
-    except (RuntimeError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
-        first = str(error).strip().splitlines()
+    except Exception as error:  # a bad file makes open_clip, torch, safetensors raise all sorts of things
+        first = (str(error).strip() or repr(error)).splitlines()
         raise CheckpointError(
             f"model.{role}: {checkpoint} does not load as {architecture or 'its own config'}: "
             f"{' '.join(line.strip() for line in first[:3])[:400]}. "
             "Check the path and that model.architecture is the one that it was trained with."
         ) from error
     return model.float().eval().requires_grad_(False)  # open_clip returns models in train mode
+
+
+@contextmanager
+def _open_clip_silenced() -> Iterator[None]:
+    """open_clip tells the root logger what it also raises, and that a model without weights yet has none."""
+    root = logging.getLogger()
+    root.addFilter(_is_not_open_clips)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(_is_not_open_clips)
+
+
+def _is_not_open_clips(record: logging.LogRecord) -> bool:
+    return f"{os.sep}open_clip{os.sep}" not in record.pathname
 
 
 def _preprocess(settings: Mapping[str, Any]) -> Preprocess:

@@ -37,7 +37,7 @@ class GridSearch:
         yield from trials.evaluate([state.alpha_index] if too_few else range(len(self.alphas)))
         means = {index: mean for index, (mean, _) in trials.objectives(self.min_images).items()}
         finite = {index: mean for index, mean in means.items() if np.isfinite(mean)}
-        best = min(finite, key=lambda index: (finite[index], index)) if len(finite) == len(means) else state.alpha_index
+        best = min(finite, key=lambda index: (finite[index], index), default=state.alpha_index)
         return Outcome(
             state=replace(state, alpha_index=best, batches=state.batches + 1),
             index=best,
@@ -45,5 +45,5 @@ class GridSearch:
             evaluated=trials.evaluated,
             trials=trials.records(self.alphas),
             objective=means[best],
-            trigger="too_few_images" if too_few else "every_batch",
+            trigger="too_few_images" if too_few else "every_batch" if finite else "not_finite",
         )

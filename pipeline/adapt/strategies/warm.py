@@ -97,9 +97,10 @@ class WarmSearch:
             belief = self.surrogate.advance(belief, _FORGET_BATCHES)
         rows = _spread(images, self.policy.images) if trigger == "clock" else np.arange(images)
         belief, reset = yield from self._explore(trials, rows, current, belief)
-        whole = [index for index, (seen, _) in trials.evaluated.items() if len(seen) == images]
+        broken = {j for j, (mean, _) in trials.objectives(self.policy.min_images).items() if not math.isfinite(mean)}
+        whole = [j for j, (seen, _) in trials.evaluated.items() if len(seen) == images and j not in broken]
         served = self._better(belief, current, whole)
-        following = self._better(belief, served, range(len(self.alphas)))
+        following = self._better(belief, served, [j for j in range(len(self.alphas)) if j not in broken])
         level = trials.objectives(self.policy.min_images)[served][0] if served != current else level
         moved = following != current or trigger == "level"
         state = replace(state, level_count=0) if moved else state
@@ -157,7 +158,7 @@ class WarmSearch:
             if math.isfinite(mean)
         ]
 
-    def _better(self, belief: Belief, current: int, candidates: range | list[int]) -> int:
+    def _better(self, belief: Belief, current: int, candidates: list[int]) -> int:
         """The candidate with the lowest posterior mean, if its gain over `current` exceeds its own uncertainty."""
         best = min(candidates, key=lambda j: (belief.mean[j], j))
         gain, sd = belief.difference(best, current)

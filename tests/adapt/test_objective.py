@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.adapt.objective import calibrated_entropy, entropy, raw_entropy, reliable
+
+rows = st.lists(st.floats(-50.0, 50.0), min_size=2, max_size=12)
+
+
+def test_the_entropy_of_equal_logits_is_ln_c_and_of_a_certain_answer_0() -> None:
+    logits = torch.tensor([[3.0, 3.0, 3.0, 3.0], [500.0, 0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(entropy(logits), [math.log(4), 0.0], atol=1e-12)
+
+
+def test_the_entropy_of_two_outcomes_is_the_textbooks() -> None:
+    p = 0.2
+    expected = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    logits = torch.tensor([[math.log(p), math.log(1 - p)]], dtype=torch.float64)
+    np.testing.assert_allclose(entropy(logits), [expected], atol=1e-14)
+
+
+@given(rows, st.floats(-100.0, 100.0), st.floats(0.1, 10.0))
+def test_entropy_lies_between_0_and_ln_c_and_ignores_a_common_shift(
+    row: list[float], shift: float, temperature: float
+) -> None:
+    logits = torch.tensor([row], dtype=torch.float64)
+    (value,) = entropy(logits, temperature)
+    assert -1e-9 <= value <= math.log(len(row)) + 1e-9
+    np.testing.assert_allclose(entropy(logits + shift, temperature), [value], atol=1e-9)
+
+
+@given(rows, st.floats(1.1, 10.0))
+def test_a_higher_temperature_never_lowers_entropy(row: list[float], temperature: float) -> None:
+    logits = torch.tensor([row], dtype=torch.float64)
+    assert entropy(logits, temperature)[0] >= entropy(logits)[0] - 1e-9
+
+
+def test_float32_logits_are_judged_in_double() -> None:
+    logits = torch.randn(5, 10)
+    assert entropy(logits).dtype == np.float64
+    np.testing.assert_array_equal(entropy(logits), entropy(logits.double()))
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_give_nan_for_their_image_alone(broken: float) -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0], [1.0, broken, 3.0]])
+    values = entropy(logits)
+    assert np.isfinite(values[0])
+    assert np.isnan(values[1])
+
+
+def test_the_raw_objective_does_not_know_alpha_and_the_calibrated_takes_its_temperature() -> None:
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)) * 3
+    calibrated = calibrated_entropy((1.0, 2.0, 0.5))
+    for index, temperature in enumerate((1.0, 2.0, 0.5)):
+        np.testing.assert_array_equal(raw_entropy(logits, index), entropy(logits))
+        np.testing.assert_array_equal(calibrated(logits, index), entropy(logits / temperature))
+
+
+def test_reliable_keeps_the_images_that_are_sure_in_the_mean_of_all_alphas() -> None:
+    classes = 10
+    margin = 0.4 * math.log(classes)
+    at_a = np.array([0.0, margin + 0.3, margin + 0.3, margin - 0.01])
+    at_b = np.array([0.0, margin - 0.5, margin + 0.3, margin - 0.01])
+    np.testing.assert_array_equal(reliable([at_a, at_b], classes, 1), [True, True, False, True])
+
+
+def test_all_images_count_if_fewer_than_the_minimum_are_reliable() -> None:
+    values = np.array([0.0, 2.0, 2.0, 2.0])
+    np.testing.assert_array_equal(reliable([values], 10, 1), [True, False, False, False])
+    np.testing.assert_array_equal(reliable([values], 10, 2), [True, True, True, True])
