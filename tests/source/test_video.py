@@ -59,6 +59,16 @@ def test_a_loop_goes_on_after_the_last_frame_and_closing_ends_ffmpeg(video: Path
     assert children() == before
 
 
+def test_a_camera_that_falls_silent_can_be_closed(tmp_path: Path) -> None:
+    silent = tmp_path / "ffmpeg"
+    silent.write_text("#!/bin/sh\nprintf 'Content-length: 3\\r\\n\\r\\nabc'\nexec sleep 3600\n")
+    silent.chmod(0o755)
+    before = children()
+    with closing(cast("Generator[Shot]", iter(VideoShots("rtsp://cam/1", ffmpeg=str(silent))))) as shots:
+        assert next(shots).data == b"abc"
+    assert children() == before
+
+
 @needs_ffmpeg
 def test_a_video_that_cannot_be_read_is_named_with_what_ffmpeg_said(tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
