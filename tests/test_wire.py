@@ -134,9 +134,14 @@ def test_a_compressed_body_is_refused_before_it_is_unpacked(compression: str) ->
     assert "uncompressed" in detail
 
 
-def test_a_compressed_dictionary_is_refused() -> None:
-    texts = pa.array(["cam" * 1_000]).dictionary_encode()
-    assert "uncompressed" in refused(arrow({"image": IMAGE[:1], "stream_id": texts}, "zstd"))[1]
+def test_a_compressed_dictionary_beside_plain_rows_is_refused() -> None:
+    columns = {"image": IMAGE[:1], "stream_id": pa.array(["cam" * 1_000]).dictionary_encode()}
+    plain, packed = (list(pa.ipc.MessageReader.open_stream(arrow(columns, how))) for how in (None, "zstd"))
+    schema, dictionary, rows = plain[0], packed[1], plain[2]
+    assert (schema.type, dictionary.type, rows.type) == ("schema", "dictionary", "record batch")
+    mixed = b"".join(each.serialize().to_pybytes() for each in (schema, dictionary, rows))
+    assert pa.ipc.open_stream(mixed).read_all().num_rows == 1, "Arrow itself would unpack it"
+    assert "uncompressed" in refused(mixed)[1]
 
 
 def test_images_that_all_show_the_same_bytes_are_refused() -> None:
