@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.demo.script import CameraScript
+from pipeline.demo.summary import AlphaPath
 from pipeline.errors import AdawiseError
 from pipeline.ports import Commit, Head
 from pipeline.records import BatchTrace, Frame, TopicPartition
@@ -31,15 +32,16 @@ _RATE_OVER_S = 5.0
 
 @dataclass(slots=True)
 class Seen:
-    """What was served of one camera. `number` is that of its last served frame, `explored` the batch and the reason."""
+    """What was served of one camera."""
 
     images: int = 0
     forwards: float = 0.0
-    number: int = -1
-    batches: int = 0
-    alphas: list[float] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    explored: tuple[int, str] | None = None
+    path: AlphaPath = field(default_factory=AlphaPath)
+
+    @property
+    def number(self) -> int:
+        """Of the last frame that was served; -1 before the first."""
+        return self.path.numbers[-1] if self.path.numbers else -1
 
 
 class Board:
@@ -94,7 +96,7 @@ class Board:
         while self._recent and now - self._recent[0][0] > _RATE_OVER_S:
             self._recent.popleft()
         span_s = now - self._recent[0][0] if self._recent else 0.0
-        return sum(images for _, images in self._recent) / span_s if span_s > 0 else 0.0
+        return sum(images for _, images in self._recent) / max(span_s, 1.0)
 
     def lag(self, index: int) -> int:
         """Images of a camera that are in the topic and not classified yet."""
@@ -123,12 +125,8 @@ class Board:
         seen = self.seen[trace.partition]
         seen.images += trace.images
         seen.forwards += trace.forward_equivalents * trace.images
-        seen.number = trace.last_offset  # a camera has a partition of a new topic to itself
-        seen.batches += 1
-        seen.alphas.append(trace.alpha)
-        seen.numbers.append(trace.last_offset)
-        if len(trace.trials) > 1:
-            seen.explored = (seen.batches, trace.trigger)
+        # the offset is the frame's number: a camera has a partition of a new topic to itself
+        seen.path.add(trace.last_offset, trace.alpha, trace.trigger if len(trace.trials) > 1 else None)
         self.ended_s = self._clock()
         self._recent.append((self.ended_s, trace.images))
         self._on_served(trace.images)
@@ -193,11 +191,11 @@ def table(board: Board, title: str) -> Table:
         view.add_row(
             camera.camera_id,
             _weather(camera, seen),
-            bar(seen.alphas[-1]) if seen.alphas else "",
+            bar(seen.path.alphas[-1]) if seen.images else "",
             f"{seen.forwards / seen.images:.2f}" if seen.images else "",
             str(seen.images),
             str(board.lag(index)),
-            _explored(seen),
+            _explored(seen.path),
         )
     if board.notes:
         view.caption = "\n".join(board.notes)
@@ -210,9 +208,9 @@ def line(board: Board) -> str:
         return f"the worker gets ready; {sum(board.acknowledged())} images wait for it"
     total = sum(camera.frames for camera in board.cameras)
     cameras = ", ".join(
-        f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.alphas[-1]:.2f}"
+        f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.path.alphas[-1]:.2f}"
         for camera, seen in zip(board.cameras, board.seen, strict=True)
-        if seen.alphas
+        if seen.images
     )
     lag = sum(board.lag(index) for index in range(len(board.cameras)))
     state = f"{board.images} of {total} images, {board.rate():.0f}/s, FE {board.forward_equivalents:.2f}, lag {lag}"
@@ -233,9 +231,8 @@ def _weather(camera: CameraScript, seen: Seen) -> str:
     return moment.after if moment.t == 1 else f"{moment.before} > {moment.after}"
 
 
-def _explored(seen: Seen) -> str:
-    if seen.explored is None:
-        return ""
-    batch, trigger = seen.explored
-    ago = seen.batches - batch
-    return f"{trigger}, now" if ago == 0 else f"{trigger}, {ago} batch{'es' if ago > 1 else ''} ago"
+def _explored(path: AlphaPath) -> str:
+    for ago, trigger in enumerate(reversed(path.triggers)):
+        if trigger is not None:
+            return f"{trigger}, {'now' if ago == 0 else f'{ago} batches ago'}"
+    return ""

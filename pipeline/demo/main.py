@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import signal
 import sys
 import threading
@@ -77,6 +78,7 @@ def run(
     Raises:
         KeyboardInterrupt: stopped by a signal; what was classified is written, broker and cameras are gone.
     """
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of every pause of a busy machine
     root = _output(output)
     cameras = script.scripts(script.images_of(seconds, images))
     with _interruptible() as interruption, brokers.broker(broker) as running:
@@ -196,12 +198,12 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
         scores=tuple(summary.scores(rows, fixed)),
     )
     (root / "summary.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
-    paths = [(seen.numbers, seen.alphas) for seen in board.seen]
+    paths = [seen.path for seen in board.seen]
     report.tell(outcome, board.cameras, paths, root, _drawn(root / _PICTURE, board, paths))
     return FAILED if problems else 0
 
 
-def _drawn(path: Path, board: Board, paths: list[tuple[list[int], list[float]]]) -> Path | None:
+def _drawn(path: Path, board: Board, paths: list[summary.AlphaPath]) -> Path | None:
     """The picture's path; None if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return None

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.demo.script import FPS, CameraScript
+from pipeline.demo.summary import AlphaPath
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TINTS = {
     "clear": "#fdf6d8",
@@ -27,14 +33,13 @@ TINTS = {
 _LINE, _BLENDED_STEPS = "#0b3c6f", 400
 
 
-def draw(path: Path, cameras: Sequence[CameraScript], paths: Sequence[tuple[Sequence[int], Sequence[float]]]) -> None:
-    """Write a PNG.
+def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> None:
+    """Write a PNG with a panel for each camera."""
+    picture(cameras, paths).savefig(file)
 
-    Args:
-        path: to write.
-        cameras: a panel each.
-        paths: of each camera the number of the last frame of every batch, and the batch's alpha in [0, 1].
-    """
+
+def picture(cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> Figure:
+    """A panel for each camera: alpha as a line, the conditions as named tints behind it."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,18 +47,15 @@ def draw(path: Path, cameras: Sequence[CameraScript], paths: Sequence[tuple[Sequ
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 10}):
         figure = Figure(figsize=(11, 0.9 + 1.75 * len(cameras)), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(len(cameras), 1, squeeze=False)[:, 0]
-        for panel, camera, (numbers, alphas) in zip(panels, cameras, paths, strict=True):
-            _draw_camera(panel, camera, numbers, alphas)
+        panels = figure.subplots(len(cameras), 1, squeeze=False, sharex=True)[:, 0]
+        for panel, camera, path in zip(panels, cameras, paths, strict=True):
+            _draw_camera(panel, camera, path)
         panels[-1].set_xlabel("seconds on the camera's clock")
-        figure.suptitle("alpha of each camera: 0 zero-shot, 1 fine-tuned; one point for each batch")
-        figure.savefig(path)
+        figure.suptitle("alpha of each camera: 0 zero-shot, 1 fine-tuned; a point where other alphas were tried")
+    return figure
 
 
-def _draw_camera(panel: object, camera: CameraScript, numbers: Sequence[int], alphas: Sequence[float]) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(panel, Axes)
+def _draw_camera(panel: Axes, camera: CameraScript, path: AlphaPath) -> None:
     length_s = camera.frames / FPS
     moments = [camera.moment(n) for n in np.linspace(0, camera.frames - 1, _BLENDED_STEPS).round().astype(int).tolist()]
     shade = [(1 - m.t) * _rgb(m.before) + m.t * _rgb(m.after) for m in moments]
@@ -64,10 +66,11 @@ def _draw_camera(panel: object, camera: CameraScript, numbers: Sequence[int], al
         middle_s = (start + width / 2) / _BLENDED_STEPS * length_s
         panel.text(middle_s, 1.2, condition.replace("_", " "), ha="center", va="center", fontsize=9)
         start += width
-    times_s = [(number + 1) / FPS for number in numbers]
-    if times_s:  # a batch's alpha holds from the end of the batch before it
-        panel.step([0, *times_s], [alphas[0], *alphas], where="pre", color=_LINE, linewidth=1.6)
-        panel.plot(times_s, alphas, "o", color=_LINE, markersize=3)
+    if path.alphas:  # a batch's alpha holds from the end of the batch before it
+        times_s = [(number + 1) / FPS for number in path.numbers]
+        panel.step([0, *times_s], [path.alphas[0], *path.alphas], where="pre", color=_LINE, linewidth=1.6)
+        tried = [i for i, trigger in enumerate(path.triggers) if trigger is not None]
+        panel.plot([times_s[i] for i in tried], [path.alphas[i] for i in tried], "o", color=_LINE, markersize=3.5)
     panel.axhline(1.06, color="#888888", linewidth=0.5)
     panel.set(xlim=(0, length_s), ylim=(-0.08, 1.38), yticks=(0, 0.5, 1), ylabel="alpha")
     panel.set_title(camera.camera_id, loc="left", fontsize=10, fontweight="bold")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -166,6 +167,7 @@ def _send(producer: Any, topic: str, index: int, camera: CameraScript, number: i
 
 def main(bootstrap_servers: str, topic: str, images: int) -> int:
     """Send `images` frames; 0 when all are acknowledged or the input has ended, 1 when the broker fails."""
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # a slow machine is no news
     producer = open_client(KafkaProducer, bootstrap_servers, {}, linger_ms=5, allow_auto_create_topics=False)
     try:
         send(

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.demo.script import CameraScript
-from pipeline.demo.summary import Outcome, Score
+from pipeline.demo.summary import AlphaPath, Outcome, Score
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
@@ -24,15 +24,12 @@ _WIDTH = 60
 def tell(
     outcome: Outcome,
     cameras: Sequence[CameraScript],
-    paths: Sequence[tuple[Sequence[int], Sequence[float]]],
+    paths: Sequence[AlphaPath],
     root: Path,
     picture: Path | None,
     stream: TextIO | None = None,
 ) -> None:
-    """Print the summary on the output proper, in place of which `stream` may be given.
-
-    `paths` are of each camera the numbers of its batches' last frames and their alphas.
-    """
+    """Print the summary on the output proper, in place of which `stream` may be given."""
     console = Console(file=stream if stream is not None else sys.stdout, highlight=False, soft_wrap=True)
     console.print()
     if outcome.problems:
@@ -52,41 +49,47 @@ def tell(
     _print_scores(console, outcome.scores)
     console.print("\nalpha of each camera over time (▁ 0 zero-shot, █ 1 fine-tuned)")
     indent = max(len(camera.camera_id) for camera in cameras)
-    for camera, (numbers, alphas) in zip(cameras, paths, strict=True):
-        console.print(f"  {camera.camera_id:<{indent}}  {sparkline(numbers, alphas, _WIDTH)}", markup=False)
+    for camera, path in zip(cameras, paths, strict=True):
+        console.print(f"  {camera.camera_id:<{indent}}  {sparkline(path, _WIDTH)}", markup=False)
         console.print(f"  {'':<{indent}}  {passages(camera, _WIDTH)}", markup=False, style="dim")
     _print_how_to_go_on(console, root, picture)
 
 
 def _print_scores(console: Console, scores: Sequence[Score]) -> None:
     console.print("accuracy: what was served, and the same images read again at fixed alphas")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("condition", no_wrap=True)
     for name in ("images", "served", "zero-shot", "fine-tuned", "fixed 0.5", "mean alpha"):
         table.add_column(name, justify="right", no_wrap=True)
-    for score in scores:
+    if not scores:
+        console.print("  no image was classified")
+        return
+    for index, score in enumerate(scores, 1):
         accuracies = (score.served, score.zero_shot, score.fine_tuned, score.middle)
         cells = [f"{value:.3f}" for value in accuracies]
-        last = score is scores[-1]
         table.add_row(
             score.condition,
             str(score.images),
             *cells,
             f"{score.alpha:.2f}",
-            style="bold" if last else "",
-            end_section=score is scores[-2],
+            style="bold" if index == len(scores) else "",
+            end_section=index == len(scores) - 1,
         )
     console.print(table)
+    whole = scores[-1]
+    fixed = {"zero-shot": whole.zero_shot, "fine-tuned": whole.fine_tuned, "fixed 0.5": whole.middle}
+    best = max(fixed, key=lambda name: fixed[name])
+    console.print(
+        f"served {whole.served:.3f}; the best of the three fixed alphas on these images, {best}, {fixed[best]:.3f} "
+        f"({whole.served - fixed[best]:+.3f})"
+    )
 
 
-def sparkline(numbers: Sequence[int], alphas: Sequence[float], width: int) -> str:
-    """Alpha over the frames of a camera as `width` blocks, each the mean of its share of the frames.
-
-    `numbers` are those of the batches' last frames, ascending; `alphas`, in [0, 1], the batches'.
-    """
-    if not alphas:
+def sparkline(path: AlphaPath, width: int) -> str:
+    """Alpha over the frames of a camera as `width` blocks, each the mean of its share of the frames."""
+    if not path.alphas:
         return ""
-    of_frames = np.repeat(np.asarray(alphas), np.diff([-1, *numbers]))
+    of_frames = np.repeat(np.asarray(path.alphas), np.diff([-1, *path.numbers]))
     means = np.repeat(of_frames, width).reshape(width, -1).mean(axis=1)
     return "".join(_BLOCKS[round(float(mean) * (len(_BLOCKS) - 1))] for mean in means)
 

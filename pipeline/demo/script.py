@@ -109,7 +109,7 @@ CAMERAS: tuple[CameraScript, ...] = (
             Passage("rain", 0.2),
             Passage("dirty_lens", 0.2),
             Passage("sensor_noise", 0.2),
-            Passage("low_bitrate", 0.2, 0.0),
+            Passage("low_bitrate", 0.2, 0.3),
         ),
     ),
 )

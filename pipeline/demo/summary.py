@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -11,6 +11,25 @@ from pipeline.demo.script import CameraScript
 
 COLUMNS = ["partition", "offset", "frame_id", "status", "label", "true_label", "meta", "alpha"]
 """Of the predictions, what a summary needs."""
+
+
+@dataclass(slots=True)
+class AlphaPath:
+    """Alpha over the batches of one camera.
+
+    `numbers` are those of the batches' last frames, ascending; `alphas`, in [0, 1], what served them; `triggers` why
+    alternatives were tried, None where they were not.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    alphas: list[float] = field(default_factory=list)
+    triggers: list[str | None] = field(default_factory=list)
+
+    def add(self, number: int, alpha: float, trigger: str | None) -> None:
+        """One more batch."""
+        self.numbers.append(number)
+        self.alphas.append(alpha)
+        self.triggers.append(trigger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +95,9 @@ def scores(rows: pa.Table, fixed: Mapping[tuple[int, int], tuple[str, ...]]) -> 
         zero_shot, fine_tuned, middle = (label == row["true_label"] for label in labels)
         hit = (row["label"] == row["true_label"], zero_shot, fine_tuned, middle, row["alpha"])
         groups.setdefault(dict(row["meta"])["condition"], []).append(hit)
-    groups["all"] = [hit for hits in groups.values() for hit in hits]
+    if groups:
+        groups["all"] = [hit for hits in groups.values() for hit in hits]
     return [
         Score(condition, len(hits), *(sum(column) / len(hits) for column in zip(*hits, strict=True)))
         for condition, hits in groups.items()
-        if hits
     ]
