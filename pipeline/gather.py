@@ -81,6 +81,16 @@ class Gatherer:
         """Close every batch: nothing will ever come again."""
         return [self._close(stream) for stream in list(self._open)]
 
+    def close_oldest(self, nbytes: int) -> list[ImageBatch]:
+        """Close the batches that wait longest, until their images have `nbytes` or nothing is open."""
+        closed: list[ImageBatch] = []
+        for stream in sorted(self._open, key=lambda stream: self._open[stream].since_s):
+            if nbytes <= 0:
+                break
+            closed.append(self._close(stream))
+            nbytes -= closed[-1].images.nbytes
+        return closed
+
     def _take_whole(self, frames: list[Frame]) -> list[ImageBatch]:
         """A batch as the producer sent it, one per stream in it; what was open of these streams comes before."""
         streams: dict[str, list[Frame]] = {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from pipeline.adapt.state import StreamState
 from pipeline.adaptation import Adapted
+from pipeline.backoff import Backoff
+from pipeline.errors import SourceError
 from pipeline.gather import BatchPolicy, Gatherer, without_pixels
 from pipeline.ports import Head, SegmentDraft
 from pipeline.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Predictions, TopicPartition
@@ -31,7 +33,8 @@ class PartitionWork:
     """Work in hand of one partition that this worker owns.
 
     At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
-    that, as a segment. A partition is dropped by dropping this object.
+    that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by dropping
+    this object.
     """
 
     def __init__(self, tp: TopicPartition, head: Head, policy: BatchPolicy, initial: Callable[[], StreamState]) -> None:
@@ -41,20 +44,20 @@ class PartitionWork:
         self._states: dict[str, StreamState] = {}
         self.ready: deque[ImageBatch] = deque()
         self._resets: dict[str, str] = {}
-        self.retry_at_s = 0.0
+        self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
+        self.backoff = Backoff()  # of writing: letters and segments
         self.next_offset = head.next_offset
         self.image_bytes = 0
         self._quiet_polls, self._quiet_since_s = 0, 0.0
-        self._begin(head)
-
-    def _begin(self, head: Head) -> None:
         self.head = head
-        self._awaited = set(head.pending)
+        self._awaited = set(head.pending)  # offsets to be read again
         self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
         self._rejected: list[Frame] = []
         self._gaps: list[tuple[int, int]] = []
-        self.rows = 0
-        self.since_s = 0.0
+        self.rows = 0  # not committed
+        self.since_s = 0.0  # when the first row after the sealed draft was done
+        self._sealed: SegmentDraft | None = None
+        self._sealed_rows = 0
 
     def wants(self, message: Message) -> bool:
         """False for a message whose rows are already in the chain: recovery reads on from the oldest pending offset."""
@@ -65,6 +68,8 @@ class PartitionWork:
         self._awaited.discard(decoded.message.offset)
         self.next_offset = max(self.next_offset, decoded.message.next_offset)
         rejected = [frame for frame in decoded.frames if frame.image is None]
+        if decoded.dead:
+            self.letters.append((decoded.message, decoded.frames[0]))
         self._count(len(rejected), now_s)
         self._rejected += rejected
         self.image_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
@@ -82,7 +87,28 @@ class PartitionWork:
         if self._quiet_polls >= _QUIET_POLLS:
             self.ready.extend(self._gatherer.close_due(now_s))
 
-    def skip_to(self, log_start: int) -> None:
+    def find_in(self, log: tuple[int, int], *, skip_gaps: bool) -> int:
+        """The offset to read on from in a broker's log of [start, end); with `skip_gaps` it need not have them all.
+
+        Raises SourceError if the log does not reach to where the chain ends, or no longer has what comes next.
+        """
+        start, end = log
+        low_water = self.head.low_water
+        if self.head.next_offset > end:
+            raise SourceError(
+                f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
+                "the broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
+            )
+        if low_water < start:
+            if not skip_gaps:
+                raise SourceError(
+                    f"{self.tp}: offsets from {low_water} to {start - 1} are needed next, but the broker has deleted "
+                    "them (retention). To go on without them and record the gap, set kafka.on_gap=skip."
+                )
+            self._skip_to(start)
+        return max(low_water, start)
+
+    def _skip_to(self, log_start: int) -> None:
         """Go on at `log_start`, the first offset that the broker still has; what lies before it becomes a gap."""
         lost = sorted(offset for offset in self._awaited if offset < log_start)
         self._awaited -= set(lost)
@@ -91,9 +117,20 @@ class PartitionWork:
             self._gaps.append((self.next_offset, log_start))
             self.next_offset = log_start
 
+    @property
+    def bytes(self) -> int:
+        """Of images that wait for the model, and of letters that wait for the broker."""
+        return self.image_bytes + sum(len(message.value or b"") for message, _ in self.letters)
+
     def close_all(self) -> None:
         """Make ready all that is open."""
         self.ready.extend(self._gatherer.close_all())
+
+    def close_oldest(self, nbytes: int) -> int:
+        """Make ready the oldest of what is open, `nbytes` of images or all; the number of batches."""
+        closed = self._gatherer.close_oldest(nbytes)
+        self.ready.extend(closed)
+        return len(closed)
 
     def state(self, stream_id: str) -> StreamState:
         """The stream's adaptation state; a new one if the stream is new or the settings it depends on have changed."""
@@ -116,25 +153,38 @@ class PartitionWork:
         self.image_bytes -= batch.images.nbytes
         return trace
 
+    @property
+    def is_sealed(self) -> bool:
+        """True while a draft was made whose fate is not known."""
+        return self._sealed is not None
+
     def draft(self) -> SegmentDraft:
-        """Everything since the head, as a segment. Only while no batch is ready: a message's rows go together."""
-        assert not self.ready
-        return SegmentDraft(
-            tp=self.tp,
-            next_offset=self.next_offset,
-            pending=tuple(sorted({frame.row_id.offset for frame in self._gatherer.frames} | self._awaited)),
-            states={**self.head.states, **{name: state.to_bytes() for name, state in self._states.items()}},
-            accepted=self._accepted,
-            rejected=self._rejected,
-            gaps=self._gaps,
-        )
+        """Everything since the head, as a segment; until `committed` always the same, whatever is done meanwhile.
+
+        A store that does not answer may have kept it: only the same again can be told from another worker's.
+        To be called while no batch is ready: a message's rows go together.
+        """
+        if self._sealed is None:
+            assert not self.ready
+            self._sealed_rows = self.rows
+            self._sealed = SegmentDraft(
+                tp=self.tp,
+                next_offset=self.next_offset,
+                pending=tuple(sorted({frame.row_id.offset for frame in self._gatherer.frames} | self._awaited)),
+                states={**self.head.states, **{name: state.to_bytes() for name, state in self._states.items()}},
+                accepted=self._accepted,
+                rejected=self._rejected,
+                gaps=self._gaps,
+            )
+            self._accepted, self._rejected, self._gaps = [], [], []
+        return self._sealed
 
     def committed(self, head: Head) -> None:
-        """Begin the next segment after `head`, which is this work's own draft, written."""
-        self._begin(head)
-        self._awaited &= set(head.pending) - {frame.row_id.offset for frame in self._gatherer.frames}
+        """The draft was written and ends at `head`; what was done since begins the next one."""
+        self.head, self._sealed = head, None
+        self.rows, self._sealed_rows = self.rows - self._sealed_rows, 0
 
     def _count(self, rows: int, now_s: float) -> None:
-        if rows and not self.rows:
+        if rows and self.rows == self._sealed_rows:
             self.since_s = now_s
         self.rows += rows

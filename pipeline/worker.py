@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+import structlog
+
 from pipeline.adaptation import Adaptation
-from pipeline.errors import FatalError, RetryableError, SourceError
+from pipeline.backoff import Backoff
+from pipeline.errors import FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
-from pipeline.ports import DeadLetters, Head, Sink, Source
+from pipeline.ports import DeadLetters, Sink, Source
 from pipeline.prefetch import Prefetch
-from pipeline.records import ImageBatch, Message, TopicPartition
+from pipeline.records import DecodedMessage, ImageBatch, TopicPartition
 from pipeline.telemetry import Observer
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
-_RETRY_S, _RETRY_MAX_S = 1.0, 30.0
 _LAST_TRIES = 5  # to write the last segments, when told to stop
+
+_log = structlog.get_logger("worker")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Worker:
         should_stop: asked once a step; True ends the run after a flush.
         at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
         clock: monotonic seconds.
+        sleep: waits that many seconds by `clock`.
     """
 
     def __init__(
@@ -71,15 +77,17 @@ class Worker:
         should_stop: Callable[[], bool],
         at: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._source, self._prefetch, self._adaptation = source, prefetch, adaptation
         self._sink, self._dead_letters, self._observer = sink, dead_letters, observer
         self._batches, self._flush, self._limits = batches, flush, limits
-        self._skip_gaps, self._should_stop, self._at, self._clock = skip_gaps, should_stop, at, clock
+        self._skip_gaps, self._should_stop, self._at = skip_gaps, should_stop, at
+        self._clock, self._sleep = clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._unrecovered: list[TopicPartition] = []
+        self._reading, self._recovering = Backoff(), Backoff()
         self._paused = False
-        self._backoff_s = _RETRY_S
 
     def run(self) -> None:
         """Work until told to stop or the source is exhausted; then flush, commit and leave.
@@ -87,87 +95,71 @@ class Worker:
         Raises:
             FatalError: nothing more was committed after it.
         """
-        try:
-            while not self._should_stop():
-                self._step()
-                if self._source.exhausted and self._prefetch.is_empty and not self._ready:
-                    break
-            self._finish()
-        finally:
-            self._prefetch.close()
-            self._dead_letters.close()
-            self._source.close()
+        with ExitStack() as stack:
+            stack.callback(self._source.close)
+            stack.callback(self._close_dead_letters)
+            stack.callback(self._prefetch.close)
+            ended = False
+            while not ended:
+                stopped = self._should_stop()
+                if not stopped:
+                    self._step()
+                if stopped or (self._is_at_end and not self._ready):
+                    self._finish()
+                    ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
 
     def _step(self) -> None:
-        """One turn: take in what has come, then either let the model run or see to the segments."""
+        """One turn: take in what has come, then either let the model run or see to the segments and to what is next."""
         self._poll()
         if not self._ready:
+            self._commit(due_only=True)
             self._gather()
         if self._ready:
             self._adapt_round()
-        else:
-            self._commit(due_only=True)
         self._hold_back()
 
     # -- in: messages and partitions
 
     def _poll(self) -> None:
         busy = self._ready or not self._prefetch.is_empty
+        if not self._reading.due(self._clock()):
+            if not busy:
+                self._sleep(_IDLE_S)
+            return
         try:
             poll = self._source.poll(0.0 if busy else _IDLE_S)
-            self._backoff_s = _RETRY_S
         except RetryableError as error:
-            self._observer.retry_scheduled(error, self._backoff_s)
-            self._backoff_s = min(2.0 * self._backoff_s, _RETRY_MAX_S)
+            self._observer.retry_scheduled(error, self._reading.failed(self._clock()))
             return
+        self._reading.succeeded()
         for tp in poll.lost:
             self._drop(tp)
             self._observer.partition_lost(tp)
         self._unrecovered += poll.assigned
-        self._recover()
+        if self._unrecovered and self._recovering.due(self._clock()):
+            self._recover()
         for message in poll.messages:
-            self._submit(message)
-
-    def _submit(self, message: Message) -> None:
-        work = self._owned.get(message.topic_partition)
-        if work is not None and work.wants(message):
-            self._prefetch.submit(message)
+            work = self._owned.get(message.topic_partition)
+            if work is not None and work.wants(message):
+                self._prefetch.submit(message)
 
     def _recover(self) -> None:
         """Walk the chain of each partition that is newly ours, and read on from where it ends."""
-        waiting, self._unrecovered = self._unrecovered, []
-        for tp in waiting:
+        for tp in list(self._unrecovered):
             try:
                 head = self._sink.recover(tp, self._source.identity(tp.topic), self._source.origin(tp))
-                bounds = self._source.bounds(tp)
+                log = self._source.bounds(tp)
             except RetryableError as error:
-                self._observer.retry_scheduled(error, self._backoff_s)
-                self._unrecovered.append(tp)
-                continue
-            self._begin(tp, head, bounds)
+                self._observer.retry_scheduled(error, self._recovering.failed(self._clock()))
+                return
+            self._recovering.succeeded()
+            work = PartitionWork(tp, head, self._batches, self._adaptation.strategy.initial)
+            self._source.seek(tp, work.find_in(log, skip_gaps=self._skip_gaps))
+            self._unrecovered.remove(tp)
+            self._owned[tp] = work
             if not self._paused:
                 self._source.resume([tp])
             self._observer.partition_recovered(tp, head)
-
-    def _begin(self, tp: TopicPartition, head: Head, bounds: tuple[int, int]) -> None:
-        """Own `tp` from `head` on, whatever was in hand before; see to it that the broker still has what comes next."""
-        log_start, log_end = bounds
-        if head.next_offset > log_end:
-            raise SourceError(
-                f"{tp}: the chain goes on at offset {head.next_offset}, but the broker's log ends at {log_end}: the "
-                "broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
-            )
-        work = PartitionWork(tp, head, self._batches, self._adaptation.strategy.initial)
-        if head.low_water < log_start:
-            if not self._skip_gaps:
-                raise SourceError(
-                    f"{tp}: offsets from {head.low_water} to {log_start - 1} are needed next, but the broker has "
-                    "deleted them (retention). To go on without them and record the gap, set kafka.on_gap=skip."
-                )
-            work.skip_to(log_start)
-        self._drop(tp)
-        self._owned[tp] = work
-        self._source.seek(tp, max(head.low_water, log_start))
 
     def _drop(self, tp: TopicPartition) -> None:
         self._owned.pop(tp, None)
@@ -191,14 +183,20 @@ class Worker:
                 decoded = self._prefetch.take(tp)
                 if decoded is not None:
                     took = True
-                    work.add(decoded, self._clock())
-                    for frame in decoded.frames:
-                        if frame.image is None:
-                            self._observer.frame_rejected(frame)
-                    if decoded.dead:
-                        self._dead_letters.send(decoded.message, decoded.frames[0])
+                    self._add(work, decoded)
         for tp, work in self._owned.items():
             work.seen(self._clock(), drained=self._source.drained(tp) and not self._prefetch.waits(tp))
+
+    def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
+        work.add(decoded, self._clock())
+        for frame in decoded.frames:
+            if frame.image is None:
+                self._observer.frame_rejected(frame)
+        if work.letters and work.backoff.due(self._clock()):
+            try:
+                self._send_letters(work)
+            except RetryableError as error:
+                self._observer.retry_scheduled(error, work.backoff.failed(self._clock()))
 
     def _adapt_round(self) -> None:
         """Adapt and predict one batch of every stream that has one; their trials share forwards."""
@@ -226,36 +224,40 @@ class Worker:
     def _commit(self, *, due_only: bool) -> None:
         now = self._clock()
         for work in list(self._owned.values()):
-            if (
-                work.rows
-                and now >= work.retry_at_s
-                and (not due_only or self._flush.due(work.rows, now - work.since_s))
-            ):
+            due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
+            if work.rows and due and work.backoff.due(now):
                 self._commit_partition(work)
 
     def _commit_partition(self, work: PartitionWork) -> None:
         try:
+            self._send_letters(work)
             self._dead_letters.flush()
             commit = self._sink.commit(work.draft())
         except RetryableError as error:
-            work.retry_at_s = self._clock() + self._backoff_s
-            self._observer.retry_scheduled(error, self._backoff_s)
-            self._backoff_s = min(2.0 * self._backoff_s, _RETRY_MAX_S)
+            self._observer.retry_scheduled(error, work.backoff.failed(self._clock()))
             return
+        work.backoff.succeeded()
         self._at("worker.segment_committed")
         if commit.won:
             work.committed(commit.head)
-        else:  # another worker wrote this segment: its rows and states are as good as ours
-            self._begin(work.tp, commit.head, self._source.bounds(work.tp))
+        else:  # another worker wrote this segment: its rows and states are as good as ours, so go on from there
+            self._source.pause([work.tp])
+            self._drop(work.tp)
+            self._unrecovered.append(work.tp)
         self._source.commit({work.tp: commit.head.low_water})
         self._at("worker.offset_committed")
         self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
+
+    def _send_letters(self, work: PartitionWork) -> None:
+        while work.letters:
+            self._dead_letters.send(*work.letters[0])
+            work.letters.popleft()
 
     # -- limits and the end
 
     def _hold_back(self) -> None:
         """Pause every partition while too much is in hand, resume at half of it."""
-        in_hand = self._prefetch.bytes + sum(work.image_bytes for work in self._owned.values())
+        in_hand = self._prefetch.bytes + sum(work.bytes for work in self._owned.values())
         rows = sum(work.rows for work in self._owned.values())
         share = max(in_hand / self._limits.inflight_bytes, rows / self._limits.uncommitted_rows)
         if not self._paused and share > 1.0:
@@ -264,10 +266,29 @@ class Worker:
         elif self._paused and share < 0.5:
             self._source.resume(list(self._owned))
             self._paused = False
+        elif self._paused and self._prefetch.is_empty and not self._ready:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close batches early if they are what keeps us paused: nothing more would ever come to complete them."""
+        open_bytes = sum(work.image_bytes for work in self._owned.values())
+        if open_bytes < self._limits.inflight_bytes // 2:
+            return  # it is rows or letters that wait, for the store or the broker
+        closed = sum(work.close_oldest(work.image_bytes // 2 + 1) for work in self._owned.values())
+        _log.warning(
+            "batches_closed_early",
+            batches=closed,
+            open_bytes=open_bytes,
+            remedy="the open batches of all streams do not fit: raise limits.inflight_mib, or lower batch.images",
+        )
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self._source.exhausted and self._prefetch.is_empty and not self._unrecovered
 
     def _finish(self) -> None:
         """Write what is complete. At the end of a recording nothing else will come: open batches are complete too."""
-        if self._source.exhausted:
+        if self._is_at_end:
             for work in self._owned.values():
                 work.close_all()
         while self._ready:
@@ -277,9 +298,13 @@ class Worker:
             waiting = [work for work in self._owned.values() if work.rows]
             if not waiting:
                 return
-            time.sleep(max(0.0, min(work.retry_at_s for work in waiting) - self._clock()))
+            self._sleep(max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()))
         rows = sum(work.rows for work in waiting)
         raise FatalError(
             f"{rows} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: their offsets are not "
             "committed, and the next run computes them again. See the log for the store's answer."
         )
+
+    def _close_dead_letters(self) -> None:
+        with suppress(RetryableError):  # a letter without a committed segment is sent again by whoever reads on
+            self._dead_letters.close()

@@ -1,0 +1,470 @@
+"""The loop over fakes: order of commits, lost races, retries, gaps, rebalances, the end of a source.
+
+Real processes on a real broker are in tests/worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pipeline.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
+from pipeline.gather import BatchPolicy
+from pipeline.partition import FlushPolicy
+from pipeline.ports import Poll
+from pipeline.records import Message, TopicPartition
+from pipeline.sink.read import read_segment_footers, verify
+from pipeline.worker import Limits
+from tests.fakes import FakeSource
+from tests.sink.building import DictStore
+from tests.worker.loop import TP, Bench, bad, batch, image, images
+
+CAMERAS = ("north", "south", "east")
+MIXED = [
+    *images(30, *CAMERAS),
+    bad(30),
+    batch(31, "north", b"\x05\x00\x09"),
+    *images(28, *CAMERAS, first=32),
+    bad(60),
+    image(61, "west"),
+]
+
+
+def undisturbed(messages: list[Message], **changes: Any) -> Bench:
+    """The same messages in one go."""
+    return Bench(FakeSource(messages, finite=True), **changes).run()
+
+
+def test_every_image_is_served_once_and_open_batches_are_closed_at_the_end_of_a_recording() -> None:
+    bench = undisturbed(MIXED)
+    bench.check_against(MIXED)
+    assert {t["images"] for t in bench.traces if t["stream_id"] == "west"} == {1}
+    assert [m.offset for m in bench.letters.sent] == [30, 60]
+    assert bench.table["reason"].to_pylist().count("undecodable_image") == 3  # two messages and one row of a batch
+
+
+def test_the_segment_is_written_before_the_offset_is_committed() -> None:
+    source = FakeSource(MIXED, finite=True)
+    bench = Bench(source)
+    hints: list[tuple[str, int | None]] = []
+    bench.at = lambda point: hints.append((point, source.committed.get(TP)))
+    bench.run()
+    order = [point for point, _ in hints if point.startswith(("segment.created", "worker.segment", "worker.offset"))]
+    assert order == ["segment.created", "worker.segment_committed", "worker.offset_committed"] * (len(order) // 3)
+    heads = [footer for _, footer in read_segment_footers(bench.store)]
+    low_waters = [min(footer.pending, default=footer.next) for footer in heads]
+    assert [hint for point, hint in hints if point == "worker.segment_committed"] == [None, *low_waters[:-1]]
+    assert [hint for point, hint in hints if point == "worker.offset_committed"] == low_waters
+
+
+def test_dead_letters_are_flushed_before_the_segment_that_says_they_were_rejected() -> None:
+    bench = Bench(FakeSource([bad(0), *images(8, "north", first=1)], finite=True))
+    flushes: list[int] = []
+    bench.at = lambda point: flushes.append(bench.letters.flushes) if point == "segment.encoded" else None
+    bench.run()
+    assert flushes == [1]
+
+
+@pytest.mark.parametrize("batch_images", [1, 4, 7])
+@pytest.mark.parametrize("flush_rows", [1, 5, 1_000])
+def test_where_segments_are_cut_changes_no_result(flush_rows: int, batch_images: int) -> None:
+    policy = BatchPolicy(images=batch_images, max_age_s=2.0)
+    bench = Bench(
+        FakeSource(MIXED, finite=True, max_poll_records=3), batches=policy, flush=FlushPolicy(flush_rows, 5.0)
+    )
+    bench.run()
+    bench.check_against(MIXED, undisturbed(MIXED, batches=policy))
+
+
+def test_segments_are_written_in_time_while_there_is_always_more_to_do() -> None:
+    messages = images(1_000, "north")
+    bench = Bench(FakeSource(messages, finite=True, max_poll_records=8), flush=FlushPolicy(50, 1_000.0))
+    bench.run()
+    bench.check_against(messages)
+    assert max(commit.rows for _, commit in bench.seen.commits) < 50 + 2 * 8  # the round that made it due, and one more
+
+
+def test_a_worker_that_is_told_to_stop_writes_what_is_complete_and_leaves_the_rest_to_the_next() -> None:
+    source = FakeSource(images(30, *CAMERAS))
+    first = Bench(source, flush=FlushPolicy(1_000, 1_000.0), limits=Limits(1 << 20, 1_000, round_images=100))
+    first.run(lambda: len(first.seen.served) == 6)
+    assert first.rows == 24
+    [(_, footer)] = read_segment_footers(first.store)
+    assert footer.pending == tuple(range(24, 30))
+    assert source.closed
+    assert source.committed == {TP: 24}
+    Bench(FakeSource(images(30, *CAMERAS), finite=True), first.store).run().check_against(
+        images(30, *CAMERAS), undisturbed(images(30, *CAMERAS))
+    )
+
+
+def test_a_stop_while_messages_are_under_decode_cuts_no_batch_short() -> None:
+    """The end of a recording closes open batches; not if a signal came before everything was gathered."""
+    messages = images(40, *CAMERAS)
+    source = FakeSource(messages, finite=True)
+    first = Bench(source, limits=Limits(1 << 20, 1_000, round_images=1))
+    first.run(lambda: source.exhausted)
+    assert first.rows < 40
+    Bench(FakeSource(messages, finite=True), first.store).run().check_against(messages, undisturbed(messages))
+
+
+@pytest.mark.parametrize("turn", range(1, 12))
+def test_a_worker_that_is_stopped_at_any_turn_is_continued_without_a_trace(turn: int) -> None:
+    first = Bench(FakeSource(MIXED, finite=True, max_poll_records=7), flush=FlushPolicy(5, 5.0))
+    first.run(lambda: first.steps > turn)
+    Bench(FakeSource(MIXED, finite=True), first.store).run().check_against(MIXED, undisturbed(MIXED))
+
+
+class Died(BaseException):
+    """The process ends here: nobody catches it."""
+
+
+def deaths() -> list[tuple[str, int]]:
+    """Every point of an undisturbed run, and which time it is reached."""
+    points = Bench(FakeSource(MIXED, finite=True), flush=FlushPolicy(16, 5.0)).run().points
+    return [(point, points[: n + 1].count(point)) for n, point in enumerate(points)]
+
+
+@pytest.mark.parametrize(("point", "time"), deaths())
+def test_a_worker_that_dies_at_any_point_is_continued_without_a_trace(point: str, time: int) -> None:
+    first = Bench(FakeSource(MIXED, finite=True))
+
+    def die(_: str) -> None:
+        if first.points.count(point) == time:
+            raise Died
+
+    first.at = die
+    with pytest.raises(Died):
+        first.run()
+    Bench(FakeSource(MIXED, finite=True), first.store).run().check_against(MIXED, undisturbed(MIXED))
+
+
+def test_a_lost_race_adopts_the_winner_and_goes_on() -> None:
+    slow = Bench(FakeSource(MIXED, finite=True))
+    quick = Bench(FakeSource(MIXED[:40]), slow.store, flush=FlushPolicy(7, 5.0))
+
+    def overtaken(point: str) -> None:
+        if slow.points.count(point) == 1 and point == "segment.encoded":
+            quick.run(lambda: quick.rows >= 24)
+
+    slow.at = overtaken
+    slow.run()
+    assert not slow.seen.commits[0][1].won
+    assert all(commit.won for _, commit in slow.seen.commits[1:])
+    assert all(commit.won for _, commit in quick.seen.commits)
+    slow.check_against(MIXED, undisturbed(MIXED))
+
+
+def test_the_winner_of_a_race_is_adopted_later_if_the_broker_does_not_answer_now() -> None:
+    source = FakeSource(MIXED, finite=True)
+    slow = Bench(source)
+
+    def overtaken(point: str) -> None:
+        if slow.points.count(point) == 1 and point == "segment.encoded":
+            quick = Bench(FakeSource(MIXED[:40]), slow.store, flush=FlushPolicy(7, 5.0))
+            quick.run(lambda: quick.rows >= 24)
+            source.fail(*[BrokerUnavailable("gone")] * 3)
+
+    slow.at = overtaken
+    slow.run()
+    assert slow.seen.waits_s == [1.0, 2.0, 4.0]
+    slow.check_against(MIXED, undisturbed(MIXED))
+
+
+@pytest.mark.parametrize("refusals", [["before"], ["after"], ["before put"], ["before", "after", "before put"]])
+def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_lost_or_doubled(refusals: list[str]) -> None:
+    store = DictStore()
+    bench = Bench(FakeSource(MIXED, finite=True), store)
+
+    def refuse(point: str) -> None:
+        if bench.points.count(point) == 2 and point == "worker.rows_complete":
+            store.refuse = list(refusals)
+
+    bench.at = refuse
+    bench.run()
+    assert len(bench.seen.waits_s) == len(refusals)
+    bench.check_against(MIXED, undisturbed(MIXED))
+
+
+def test_waits_for_a_store_grow_and_other_work_goes_on_meanwhile() -> None:
+    store = DictStore()
+    messages = images(200, *CAMERAS)
+    bench = Bench(FakeSource(messages, max_poll_records=4, finite=True), store)
+
+    def refuse(point: str) -> None:
+        if point == "segment.encoded" and len(bench.seen.waits_s) < 3:
+            store.refuse = ["before"]
+
+    bench.at = refuse
+    bench.run()
+    assert bench.seen.waits_s == [1.0, 2.0, 4.0]
+    assert bench.seen.commits[0][1].rows <= 16 + 2 * 8  # what was tried first, byte for byte
+    assert bench.seen.commits[1][1].rows > 16 + 2 * 8
+    bench.check_against(messages, undisturbed(messages))
+
+
+def test_a_store_that_is_gone_at_the_end_is_named_and_nothing_is_committed() -> None:
+    store = DictStore()
+    source = FakeSource(images(8, "north"), finite=True)
+    bench = Bench(source, store)
+    bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
+    with pytest.raises(FatalError, match=r"8 rows could not be written in 5 tries.*Nothing is lost"):
+        bench.run()
+    assert bench.rows == 0
+    assert source.committed == {}
+    assert source.closed
+
+
+def test_polls_that_fail_are_repeated_after_growing_waits() -> None:
+    source = FakeSource(MIXED, finite=True)
+    source.fail(*[BrokerUnavailable("gone")] * 4)
+    bench = Bench(source).run()
+    assert bench.seen.waits_s == [1.0, 2.0, 4.0, 8.0]
+    assert source.polls < 40  # it does not ask again and again in the meantime
+    bench.check_against(MIXED)
+
+
+def test_a_chain_that_cannot_be_read_now_is_recovered_later() -> None:
+    class Slow(DictStore):
+        answers = 3
+
+        def list(self, prefix: str) -> list[str]:
+            self.answers -= 1
+            if self.answers >= 0:
+                raise StoreUnavailable("not yet")
+            return super().list(prefix)
+
+    bench = Bench(FakeSource(MIXED, finite=True), Slow()).run()
+    assert bench.seen.waits_s == [1.0, 2.0, 4.0]
+    bench.check_against(MIXED)
+
+
+def test_a_dead_letter_that_cannot_be_sent_is_sent_later_and_its_segment_waits_for_it() -> None:
+    bench = Bench(FakeSource(MIXED, finite=True), flush=FlushPolicy(1, 5.0))
+    bench.letters.errors = [BrokerUnavailable("gone")] * 3
+
+    def check(point: str) -> None:
+        if point == "segment.created":
+            rejected = {frame.row_id.offset for frame in bench.seen.rejected} & {30, 60}
+            assert rejected <= {message.offset for message in bench.letters.sent}
+
+    bench.at = check
+    bench.run()
+    assert len(bench.seen.waits_s) == 3
+    assert [m.offset for m in bench.letters.sent] == [30, 60]
+    bench.check_against(MIXED, undisturbed(MIXED))
+
+
+def test_a_worker_ends_in_order_although_the_last_dead_letters_are_not_acknowledged() -> None:
+    source = FakeSource(MIXED, finite=True)
+    bench = Bench(source)
+    bench.letters.at_close = BrokerUnavailable("gone")
+    bench.run().check_against(MIXED)
+    assert source.closed
+
+
+def test_what_retention_deleted_stops_the_worker_with_the_remedy() -> None:
+    source = FakeSource(images(30, *CAMERAS))
+    first = Bench(source).run(lambda: len(source.committed) > 0)
+    later = FakeSource(images(40, *CAMERAS), finite=True)
+    later.starts[TP] = 32
+    with pytest.raises(SourceError, match=r"from \d+ to 31 .*retention.*kafka\.on_gap=skip"):
+        Bench(later, first.store).run()
+    assert later.closed
+
+
+def test_what_retention_deleted_is_recorded_as_gaps_if_so_set() -> None:
+    source = FakeSource(images(30, *CAMERAS))
+    first = Bench(source).run(lambda: len(source.committed) > 0)
+    head = [footer for _, footer in read_segment_footers(first.store)][-1]
+    rows = first.rows
+    later = FakeSource(images(60, *CAMERAS), finite=True)
+    later.starts[TP] = 35
+    second = Bench(later, first.store, skip_gaps=True).run()
+    assert second.rows == rows + 25
+    gaps = [gap for _, footer in read_segment_footers(first.store) for gap in footer.gaps]
+    assert gaps == [*((offset, offset + 1) for offset in head.pending), (head.next, 35)]
+    assert verify(first.store, contiguous=True) == []
+
+
+def test_a_broker_that_lost_what_the_chain_has_stops_the_worker_with_the_remedy() -> None:
+    first = undisturbed(images(30, *CAMERAS))
+    shorter = FakeSource(images(12, *CAMERAS))
+    with pytest.raises(SourceError, match=r"frames/0.*goes on at offset 30.*log ends at 12.*Restore the broker"):
+        Bench(shorter, first.store).run()
+    assert shorter.closed
+
+
+def test_a_partition_that_is_lost_takes_its_unwritten_work_along_and_comes_back_whole() -> None:
+    source = FakeSource(MIXED)
+    bench = Bench(source, flush=FlushPolicy(1_000, 1_000.0))
+    script = iter(["lose", "assign"])
+
+    def turn() -> bool:
+        if len(bench.seen.served) in (3, 4) and bench.seen.lost == [] and next(script, None) == "lose":
+            source.lose(TP)
+        elif bench.seen.lost and len(bench.seen.recovered) == 1 and next(script, None) == "assign":
+            assert bench.rows == 0
+            source.assign(TP)
+        return len(bench.seen.recovered) == 2 and len(bench.seen.served) >= 16
+
+    bench.run(turn)
+    assert bench.seen.lost == [TP]
+    ids = bench.table["row_id"].to_pylist()
+    assert len(ids) == len(set(ids)) >= 50
+    Bench(FakeSource(MIXED, finite=True), bench.store).run().check_against(MIXED, undisturbed(MIXED))
+
+
+def test_partitions_come_and_go_one_by_one() -> None:
+    tps = [TopicPartition("frames", n) for n in range(3)]
+    messages = [m for tp in tps for m in images(40, f"north-{tp.partition}", "shared", partition=tp.partition)]
+    source = FakeSource(messages, partitions=3, max_poll_records=9)
+    bench = Bench(source)
+
+    def turn() -> bool:
+        tp = tps[bench.steps // 5 % 3]
+        if bench.steps < 60 and bench.steps % 5 == 0:
+            source.lose(tp)
+        elif bench.steps < 60 and bench.steps % 5 == 2:
+            source.assign(tp)
+        return bench.rows == len(messages)
+
+    bench.run(turn)
+    assert len(bench.seen.lost) > 5
+    bench.check_against(messages, undisturbed_of(messages, partitions=3))
+
+
+def undisturbed_of(messages: list[Message], partitions: int) -> Bench:
+    return Bench(FakeSource(messages, partitions=partitions, finite=True)).run()
+
+
+class Silent(FakeSource):
+    """Says by a script whether everything was delivered; then always yes."""
+
+    def __init__(self, messages: list[Message], answers: list[bool]) -> None:
+        super().__init__(messages)
+        self.answers = answers
+
+    def drained(self, tp: TopicPartition) -> bool:
+        return super().drained(tp) and (not self.answers or self.answers.pop(0))
+
+
+def test_the_open_batch_of_a_silent_stream_is_served_once_its_age_has_passed() -> None:
+    bench = Bench(FakeSource(images(2, "north")))
+    bench.run(lambda: bench.rows == 2)
+    assert [t.images for t in bench.seen.served] == [2]
+    assert bench.now_s > 2.5  # max_age_s and its grace
+
+
+def test_a_poll_that_brought_nothing_closes_no_batch_until_a_second_one_says_the_same() -> None:
+    source = Silent(images(2, "north"), [False] * 100 + [True, False] * 20)
+    bench = Bench(source)
+    bench.run(lambda: bench.rows == 2)
+    assert source.answers == []  # old enough all along, but never drained twice in a row before
+
+
+def test_a_stream_that_goes_on_in_time_is_not_cut_by_the_clock() -> None:
+    source = FakeSource(images(2, "north"))
+    bench = Bench(source)
+
+    def turn() -> bool:
+        if bench.steps == 40:  # 2 s
+            source.append(*images(2, "north", first=2))
+        return bench.rows == 4
+
+    bench.run(turn)
+    assert [t.images for t in bench.seen.served] == [4]
+
+
+def test_a_frame_that_was_produced_too_late_begins_a_batch_of_its_own() -> None:
+    messages = [image(0, "north", at_ms=0), image(1, "north", at_ms=2_000), image(2, "north", at_ms=2_001)]
+    assert [t["images"] for t in undisturbed(messages).traces] == [2, 1]
+
+
+def test_what_the_same_poll_brings_of_a_partition_that_it_takes_is_not_read() -> None:
+    """The source promises it; here is what would come of it."""
+    polls = [Poll(assigned=[TP]), Poll(messages=images(4, "north")), Poll(messages=[], lost=[TP])]
+
+    class Scripted(FakeSource):
+        def poll(self, timeout_s: float) -> Poll:
+            super().poll(timeout_s)
+            return polls.pop(0) if polls else Poll(messages=images(4, "north", first=4))
+
+    bench = Bench(Scripted(images(8, "north")))
+    bench.run(lambda: bench.steps > 20)
+    assert bench.rows == 0
+
+
+def test_reading_pauses_while_too_much_is_in_hand_and_goes_on_after() -> None:
+    messages = [Message("frames", 0, n, b"north", bytes([n % 250]) + bytes(99)) for n in range(400)]
+    bounds: list[int] = []
+
+    class Watched(FakeSource):
+        pauses = 0
+
+        def pause(self, tps: Sequence[TopicPartition]) -> None:
+            self.pauses += 1
+            super().pause(tps)
+
+    source = Watched(messages, finite=True, max_poll_records=10)
+    bench = Bench(source, limits=Limits(inflight_bytes=2_000, uncommitted_rows=1_000, round_images=4))
+    worker = bench._worker
+
+    def turn() -> bool:
+        bounds.append(worker._prefetch.bytes)
+        return False
+
+    bench.run(turn)
+    assert source.pauses > 3
+    assert max(bounds) <= 2_000 + 10 * (100 + 12)  # the poll that went over it
+    bench.check_against(messages, undisturbed(messages))
+
+
+def test_reading_pauses_while_the_store_takes_nothing() -> None:
+    messages = images(400, "north")
+    store = DictStore()
+    source = FakeSource(messages, max_poll_records=4)  # one batch a turn, as many as are served
+    bench = Bench(source, store, limits=Limits(1 << 20, uncommitted_rows=40, round_images=8))
+    bench.at = lambda point: (
+        setattr(store, "refuse", ["before"]) if point == "segment.encoded" and bench.now_s < 60.0 else None
+    )
+    held: list[int] = []
+
+    def turn() -> bool:
+        if bench.now_s < 60.0:
+            held.append(sum(t.images for t in bench.seen.served))
+        return bench.rows == 400
+
+    bench.run(turn)
+    assert 40 < max(held) <= 40 + 20
+    bench.check_against(messages, undisturbed(messages))
+
+
+def test_more_cameras_than_memory_has_room_for_are_served_in_smaller_batches() -> None:
+    """Without it every open batch would wait for frames that are not read any more."""
+    messages = images(600, *(f"camera-{n}" for n in range(150)))
+    bench = Bench(
+        FakeSource(messages, max_poll_records=10),
+        limits=Limits(inflight_bytes=80 * 12, uncommitted_rows=1_000, round_images=8),
+    )
+    bench.run(lambda: bench.rows == 600)
+    bench.check_against(messages)
+    assert bench.now_s < 40.0
+
+
+def test_a_paused_worker_leaves_a_new_partition_paused_and_reads_it_in_its_turn() -> None:
+    tps = [TopicPartition("frames", n) for n in range(2)]
+    messages = [m for tp in tps for m in images(100, f"north-{tp.partition}", partition=tp.partition)]
+    source = FakeSource(messages, partitions=2, max_poll_records=16)
+    source.lose(tps[1])
+    bench = Bench(source, limits=Limits(inflight_bytes=100, uncommitted_rows=1_000, round_images=4))
+
+    def turn() -> bool:
+        if bench.steps == 3:
+            source.assign(tps[1])
+        return bench.rows == 200
+
+    bench.run(turn)
+    bench.check_against(messages, undisturbed_of(messages, partitions=2))

@@ -1,0 +1,253 @@
+"""The worker's loop without a broker, a model or a wall clock: what its tests are driven with.
+
+Images are four pixels of one value, so that a message is `Message(key=b"north", value=b"\x07")`; the classifier is a
+pure function of it and alpha. The clock moves by `STEP_S` a turn of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from pipeline.adapt.objective import raw_entropy
+from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from pipeline.adaptation import Adaptation
+from pipeline.errors import AdawiseError, Reason
+from pipeline.gather import BatchPolicy
+from pipeline.partition import FlushPolicy
+from pipeline.ports import Commit, Head, Source
+from pipeline.prefetch import Prefetch
+from pipeline.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
+from pipeline.sink.chain import SegmentChain
+from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys, verify
+from pipeline.sink.store import Store
+from pipeline.worker import Limits, Worker
+from tests.sink.building import DictStore
+
+TP = TopicPartition("frames", 0)
+CLASSES = ("car", "bus", "empty street")
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+IMAGE_BYTES = 3 * 2 * 2
+STEP_S = 0.05
+STEPS = 20_000  # of the loop: a run that has not come to its end by then never will
+BAD = b"bad"
+
+
+def image(offset: int, stream: str, value: int | None = None, *, at_ms: int = 0, partition: int = 0) -> Message:
+    """A message with one image."""
+    pixel = bytes([offset % 251 if value is None else value])
+    return Message(TP.topic, partition, offset, stream.encode(), pixel, timestamp_ms=at_ms)
+
+
+def images(count: int, *streams: str, first: int = 0, partition: int = 0) -> list[Message]:
+    """`count` messages, the streams in turn, 10 ms apart."""
+    return [image(n, streams[n % len(streams)], at_ms=10 * n, partition=partition) for n in range(first, first + count)]
+
+
+def batch(offset: int, stream: str, values: bytes) -> Message:
+    """A message with an image for each byte; a zero is a bad row."""
+    return Message(TP.topic, 0, offset, stream.encode(), b"batch:" + values)
+
+
+def bad(offset: int, partition: int = 0) -> Message:
+    """A message that cannot be read at all."""
+    return Message(TP.topic, partition, offset, b"south", BAD)
+
+
+def decode(message: Message) -> DecodedMessage:
+    """What `pipeline.decode` does, for these messages."""
+    value = message.value or b""
+    if value == BAD:
+        return DecodedMessage(message, (_frame(message, 0, None),), dead=True)
+    if value.startswith(b"batch:"):
+        rows = value.removeprefix(b"batch:")
+        return DecodedMessage(message, tuple(_frame(message, i, row or None) for i, row in enumerate(rows)), True)
+    return DecodedMessage(message, (_frame(message, 0, value[0]),))
+
+
+def _frame(message: Message, index: int, pixel: int | None) -> Frame:
+    return Frame(
+        RowId(message.topic, message.partition, message.offset, index),
+        message.timestamp_ms,
+        (message.key or b"").decode(),
+        image=None if pixel is None else torch.full((3, 2, 2), pixel, dtype=torch.uint8),
+        reason=Reason.UNDECODABLE_IMAGE if pixel is None else None,
+        detail="expected an image" if pixel is None else None,
+    )
+
+
+class FakeClassifier:
+    """Logits that depend on the pixel and on alpha, a row at a time."""
+
+    alphas = ALPHAS
+
+    def logits(self, alpha_index: int, images: Tensor) -> Tensor:
+        x = images[:, 0, 0, 0].double() / 255.0  # [N]
+        best = (images[:, 0, 0, 0].long() + alpha_index) % len(CLASSES)
+        sharpness = 1.0 + 4.0 * (1.0 - (ALPHAS[alpha_index] - x).abs())
+        return (torch.nn.functional.one_hot(best, len(CLASSES)) * sharpness[:, None]).float()
+
+
+class FakeDeadLetters:
+    """Keeps what is sent; each of `errors` is raised by one of the next calls, and `at_close` by the last."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.errors: list[AdawiseError] = []
+        self.at_close: AdawiseError | None = None
+        self.flushes = 0
+
+    def send(self, message: Message, frame: Frame) -> None:
+        self._fail()
+        self.sent.append(message)
+
+    def flush(self) -> None:
+        self._fail()
+        self.flushes += 1
+
+    def close(self) -> None:
+        if self.at_close is not None:
+            raise self.at_close
+
+    def _fail(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+@dataclass
+class Journal:
+    """An `Observer` that keeps what it is told."""
+
+    recovered: list[tuple[TopicPartition, Head]] = field(default_factory=list)
+    lost: list[TopicPartition] = field(default_factory=list)
+    rejected: list[Frame] = field(default_factory=list)
+    served: list[BatchTrace] = field(default_factory=list)
+    commits: list[tuple[TopicPartition, Commit]] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
+
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        self.recovered.append((tp, head))
+
+    def partition_lost(self, tp: TopicPartition) -> None:
+        self.lost.append(tp)
+
+    def frame_rejected(self, frame: Frame) -> None:
+        self.rejected.append(frame)
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        self.served.append(trace)
+
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        self.commits.append((tp, commit))
+
+    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+        self.waits_s.append(wait_s)
+
+
+class Bench:
+    """A worker over fakes. `run` turns its loop until a condition holds; then the worker ends in order.
+
+    Args:
+        source: of the messages.
+        store: of the segments; several benches may share one.
+        changes: of the worker's arguments.
+    """
+
+    def __init__(self, source: Source, store: Store | None = None, **changes: Any) -> None:
+        self.store = store if store is not None else DictStore()
+        self.now_s = 0.0
+        self.steps = 0
+        self.seen = Journal()
+        self.letters = FakeDeadLetters()
+        self.points: list[str] = []
+        self.at: Callable[[str], None] = lambda _: None
+        self._counted: dict[str, int] = {}
+        self._until: Callable[[], bool] = lambda: False
+        arguments: dict[str, Any] = {
+            "source": source,
+            "prefetch": Prefetch(decode, threads=1, image_bytes=IMAGE_BYTES),
+            "adaptation": Adaptation(
+                WarmSearch(ALPHAS, raw_entropy, "fake", 2, Exploration(budget=3, images=2, every=3, min_images=2)),
+                FakeClassifier(),
+                (1.0,) * len(ALPHAS),
+                top_k=2,
+            ),
+            "sink": SegmentChain(
+                store=self.store,
+                classes=CLASSES,
+                model_fingerprint="model",
+                config_fingerprint="config",
+                writer="bench",
+                at=self._hook,
+            ),
+            "dead_letters": self.letters,
+            "observer": self.seen,
+            "batches": BatchPolicy(images=4, max_age_s=2.0),
+            "flush": FlushPolicy(max_rows=16, max_age_s=5.0),
+            "limits": Limits(inflight_bytes=1 << 20, uncommitted_rows=1_000, round_images=8),
+            "skip_gaps": False,
+            "should_stop": self._should_stop,
+            "at": self._hook,
+            "clock": lambda: self.now_s,
+            "sleep": self._sleep,
+        }
+        self._worker = Worker(**(arguments | changes))
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> Bench:
+        """Turn the loop until `until()`, or until the source has no more."""
+        self._until = until
+        self._worker.run()
+        return self
+
+    @property
+    def rows(self) -> int:
+        """In segments, by anybody."""
+        for _, key in segment_keys(self.store):
+            if key not in self._counted:  # a segment never changes
+                self._counted[key] = pq.read_metadata(pa.BufferReader(self.store.get(key))).num_rows
+        return sum(self._counted.values())
+
+    @property
+    def table(self) -> pa.Table:
+        """The predictions, in the order of row ids."""
+        return read_predictions(self.store).sort_by([(name, "ascending") for name in ("partition", "offset", "index")])
+
+    @property
+    def traces(self) -> list[dict[str, Any]]:
+        """The traces without their times, in the order of partition, stream and batch."""
+        found = [row for _, footer in read_segment_footers(self.store) for row in footer.trace.to_pylist()]
+        for row in found:
+            del row["milliseconds"]
+        return sorted(found, key=lambda row: (row["partition"], row["stream_id"], row["batch_number"]))
+
+    def check_against(self, messages: Iterable[Message], undisturbed: Bench | None = None) -> None:
+        """Every image of every message exactly once, chains whole; alphas, labels and trials as `undisturbed`."""
+        ids = [str(frame.row_id) for m in sorted(messages, key=_place) for frame in decode(m).frames]
+        assert self.table["row_id"].to_pylist() == ids
+        assert verify(self.store) == []
+        if undisturbed is not None:
+            assert self.table.equals(undisturbed.table)
+            assert repr(self.traces) == repr(undisturbed.traces)  # nan equals nan
+
+    def _hook(self, point: str) -> None:
+        self.points.append(point)
+        self.at(point)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def _should_stop(self) -> bool:
+        self.now_s += STEP_S
+        self.steps += 1
+        assert self.steps < STEPS, f"{self.rows} rows after {STEPS} turns"
+        return self._until()
+
+
+def _place(message: Message) -> tuple[int, int]:
+    return message.partition, message.offset
