@@ -38,12 +38,16 @@ def kernel(surrogate: Surrogate) -> Kernel:
     over_time = MaternKernel(nu=0.5, active_dims=(1,))
     curve = ScaleKernel(over_alpha * over_time)
     offset = ScaleKernel(SameBatchKernel(active_dims=(1,)))
-    covariance = (curve + offset).double()  # before the values are set, else they are rounded to float32
-    over_alpha.lengthscale = surrogate.lengthscale
-    over_time.lengthscale = -1.0 / math.log(surrogate.persistence)
-    curve.outputscale = surrogate.signal_sd**2
-    offset.outputscale = surrogate.offset_sd**2
+    covariance = (curve + offset).double()
+    over_alpha.lengthscale = _float64(surrogate.lengthscale)  # gpytorch rounds a Python number to float32
+    over_time.lengthscale = _float64(-1.0 / math.log(surrogate.persistence))
+    curve.outputscale = _float64(surrogate.signal_sd**2)
+    offset.outputscale = _float64(surrogate.offset_sd**2)
     return covariance
+
+
+def _float64(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 class SurrogateModel(Model):

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.adapt.card import Card, calibration_error, fit_temperature, make_card, read_card
+from pipeline.adapt.objective import entropy
+from pipeline.errors import CardError
+
+ALPHAS = (0.0, 0.5, 1.0)
+IDENTITY = {"theta_0": "0" * 16, "theta_1": "1" * 16, "classes": "2" * 16}
+
+
+def sample(n: int, temperature: float, *, classes: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits `[n, C]` whose softmax at `temperature` is the law that the labels `[n]` were drawn from."""
+    generator = torch.Generator().manual_seed(seed)
+    calibrated = 2.0 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial(calibrated.softmax(dim=-1), 1, generator=generator).flatten()
+    return calibrated * temperature, labels
+
+
+def a_card(**changes: Any) -> Card:
+    logits, labels = sample(500, 1.0)
+    card = make_card(
+        lambda j: logits * (1.0 + j), labels, alphas=ALPHAS, identity=IDENTITY, created_at="2025-01-01T00:00:00Z"
+    )
+    return dataclasses.replace(card, **changes)
+
+
+def write(folder: Path, content: str) -> Path:
+    path = folder / "card.json"
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0, 10.0])
+def test_the_temperature_that_made_the_labels_is_found_again(temperature: float) -> None:
+    logits, labels = sample(20_000, temperature)
+    assert math.isclose(fit_temperature(logits, labels), temperature, rel_tol=0.03)  # 20,000 labels: sd about 1 %
+
+
+def test_no_neighbouring_temperature_has_a_lower_loss() -> None:
+    logits, labels = sample(300, 2.0)
+    best = fit_temperature(logits, labels)
+    losses = [float(torch.nn.functional.cross_entropy(logits / T, labels)) for T in (best, best * 1.02, best / 1.02)]
+    assert losses[0] == min(losses)
+
+
+def test_a_sample_that_any_temperature_separates_stops_at_the_lowest() -> None:
+    labels = torch.tensor([0, 1, 2])
+    assert math.isclose(fit_temperature(torch.eye(3, dtype=torch.float64), labels), 0.05, rel_tol=1e-3)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    p = torch.tensor([[0.9, 0.1]] * 10)
+    assert math.isclose(calibration_error(p, torch.tensor([0] * 9 + [1])), 0.0, abs_tol=1e-6)
+    assert math.isclose(calibration_error(p, torch.tensor([0] * 4 + [1] * 6)), 0.5, abs_tol=1e-6)
+    # two bins, of which one is right, weighted by their images: 3/4 * 0 + 1/4 * .6
+    mixed = torch.cat([torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[0.4, 0.6]])])
+    assert math.isclose(calibration_error(mixed, torch.tensor([0, 0, 0, 0])), 0.15, abs_tol=1e-6)
+
+
+def test_gaps_of_opposite_sign_cancel_within_a_bin_and_not_between_bins() -> None:
+    one_bin = torch.tensor([[0.81, 0.19], [0.81, 0.19]])
+    assert math.isclose(calibration_error(one_bin, torch.tensor([0, 1])), 0.31, abs_tol=1e-6)
+    two_bins = torch.tensor([[0.61, 0.39], [0.99, 0.01]])
+    assert math.isclose(calibration_error(two_bins, torch.tensor([0, 1])), (0.39 + 0.99) / 2, abs_tol=1e-6)
+
+
+def test_a_card_says_per_alpha_what_the_labelled_sample_says() -> None:
+    logits, labels = sample(4000, 1.0)
+    scales = (1.0, 0.5, 4.0)
+    card = make_card(lambda j: (logits * scales[j]).float(), labels, alphas=ALPHAS, identity=IDENTITY, created_at="now")
+    accuracy = float((logits.argmax(dim=-1) == labels).double().mean())
+    np.testing.assert_allclose(card.temperature, scales, rtol=0.05)
+    np.testing.assert_allclose(card.accuracy, [accuracy] * 3, atol=1e-3)
+    np.testing.assert_allclose(card.reference_entropy, [entropy(logits).mean()] * 3, rtol=0.03)
+    np.testing.assert_allclose(card.nll, [float(torch.nn.functional.cross_entropy(logits, labels))] * 3, rtol=1e-3)
+    assert max(card.ece) < 0.03
+    assert card.ece_raw[0] < 0.03
+    assert card.ece_raw[1] > 0.1  # too warm
+    assert card.ece_raw[2] > 0.1  # over-confident
+    assert card.images == 4000
+
+
+def test_a_card_is_the_same_after_the_file(tmp_path: Path) -> None:
+    card = a_card()
+    back = read_card(write(tmp_path, card.to_json()))
+    assert back == card
+    assert back.digest == card.digest
+    back.check(IDENTITY, ALPHAS)
+
+
+def test_the_digest_changes_with_any_value() -> None:
+    assert a_card().digest != a_card(temperature=(1.0, 1.0, 1.0)).digest
+
+
+def test_the_best_alpha_is_the_most_accurate_and_the_lowest_of_equals() -> None:
+    assert a_card(accuracy=(0.5, 0.7, 0.7)).best_alpha == 0.5
+    assert a_card(accuracy=(0.7, 0.6, 0.7)).best_alpha == 0.0
+
+
+def test_a_barrier_is_a_fall_of_more_than_a_point_below_the_worse_end() -> None:
+    assert a_card(accuracy=(0.70, 0.68, 0.72)).has_barrier
+    assert not a_card(accuracy=(0.70, 0.695, 0.72)).has_barrier
+    assert not a_card(accuracy=(0.60, 0.65, 0.72)).has_barrier
+
+
+@pytest.mark.parametrize("part", sorted(IDENTITY))
+def test_a_card_of_another_pair_is_refused_with_the_part_that_differs(part: str) -> None:
+    with pytest.raises(
+        CardError, match=rf"belongs to another pair: its {part} is .* this pair's is 'other'.*adawise card"
+    ):
+        a_card().check({**IDENTITY, part: "other"}, ALPHAS)
+
+
+def test_a_card_without_a_part_of_the_identity_is_refused() -> None:
+    with pytest.raises(CardError, match="its preprocess is None"):
+        a_card().check({**IDENTITY, "preprocess": "x"}, ALPHAS)
+
+
+def test_a_card_for_another_grid_is_refused_with_both() -> None:
+    with pytest.raises(
+        CardError, match=r"for the alphas \[0\.0, 0\.5, 1\.0\], expected \[0\.0, 0\.4, 1\.0\].*adawise card"
+    ):
+        a_card().check(IDENTITY, (0.0, 0.4, 1.0))
+
+
+def test_a_missing_card_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=r"none\.json: the card cannot be read \(No such file.*Make one: adawise card"):
+        read_card(tmp_path / "none.json")
+
+
+def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 2}))
+    with pytest.raises(CardError, match=r"expected a card of format 1, got 2\. Make one"):
+        read_card(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 1}', "[" * 100_000], ids=lambda c: c[:12]
+)
+def test_what_is_not_a_card_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(CardError, match="not a card.*Make one"):
+        read_card(write(tmp_path, content))
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(CardError, match="not a card"):
+        read_card(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", [1.0, 0.0, 1.0]),
+        ("temperature", [1.0, -2.0, 1.0]),
+        ("temperature", [1.0, 1.0]),
+        ("temperature", ["1", "1", "1"]),
+        ("temperature", 1.0),
+        ("temperature", [1.0, float("nan"), 1.0]),
+        ("accuracy", [0.5, None, 0.5]),
+        ("alphas", []),
+        ("ece", [0.1] * 4),
+        ("identity", "theta"),
+    ],
+    ids=str,
+)
+def test_a_value_that_no_card_has_is_refused_by_its_name(tmp_path: Path, field: str, value: object) -> None:
+    path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), field: value}))
+    with pytest.raises(CardError, match=r"card\.json: not a card"):
+        read_card(path)

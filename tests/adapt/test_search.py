@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.adapt.search import BatchTrials, Outcome, Search, Trial, run
+from pipeline.adapt.state import StreamState
+from pipeline.adapt.strategies.fixed import FixedSearch
+from pipeline.adapt.strategies.grid import GridSearch
+from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective
+
+ALL = np.arange(4)
+
+
+def asking(plan: Sequence[Sequence[Trial]], heard: list[list[Tensor]] | None = None) -> Search:
+    """A search that asks what the plan says, and serves the last answer."""
+    answers: list[Tensor] = []
+    for trials in plan:
+        answers = yield list(trials)
+        if heard is not None:
+            heard.append(answers)
+    return Outcome(StreamState("k", 0), 0, answers[-1], {}, (), 0.0)
+
+
+class Recorder:
+    """Logits that tell their image and their alpha, and what was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, list[float]]] = []
+
+    def __call__(self, index: int, images: Tensor) -> Tensor:
+        self.calls.append((index, images.flatten().tolist()))
+        return torch.stack([images.flatten() * 10.0, torch.full((len(images),), float(index))], dim=1)
+
+
+def stream(*pixels: float) -> Tensor:
+    return torch.tensor(pixels).reshape(-1, 1, 1, 1)
+
+
+def test_trials_of_one_alpha_are_one_call_whatever_the_number_of_streams() -> None:
+    ask = Recorder()
+    searches = [asking([[Trial(3, ALL), Trial(0, ALL)]]) for _ in range(5)]
+    run(searches, [stream(*(4 * s + np.arange(4))) for s in range(5)], ask)
+    assert [(index, len(images)) for index, images in ask.calls] == [(0, 20), (3, 20)]
+
+
+def test_every_trial_is_answered_with_its_own_rows_in_its_own_order() -> None:
+    heard: list[list[Tensor]] = []
+    rows = np.array([2, 0])
+    search = asking([[Trial(5, rows), Trial(1, ALL), Trial(5, np.array([1]))]], heard)
+    run([asking([[Trial(5, ALL)]]), search], [stream(7, 7, 7, 7), stream(1, 2, 3, 4)], Recorder())
+    ((first, second, third),) = heard
+    assert first.tolist() == [[30.0, 5.0], [10.0, 5.0]]
+    assert second.tolist() == [[10.0, 1.0], [20.0, 1.0], [30.0, 1.0], [40.0, 1.0]]
+    assert third.tolist() == [[20.0, 5.0]]
+
+
+def test_searches_of_different_lengths_end_in_the_order_in_which_they_were_given() -> None:
+    ask = Recorder()
+    plans = [[[Trial(2, ALL)]] * 3, [[Trial(2, ALL)]], [[Trial(2, ALL)]] * 2]
+    outcomes = run([asking(plan) for plan in plans], [stream(*[float(s)] * 4) for s in range(3)], ask)
+    assert [outcome.logits[0, 0].item() for outcome in outcomes] == [0.0, 10.0, 20.0]
+    assert [len(images) for _, images in ask.calls] == [12, 8, 4]
+
+
+def test_no_stream_is_no_outcome_and_no_call() -> None:
+    ask = Recorder()
+    assert run([], [], ask) == []
+    assert ask.calls == []
+
+
+@pytest.mark.parametrize("name", ["warm", "grid", "fixed"])
+def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: str) -> None:
+    strategy = {
+        "warm": WarmSearch(GRID, objective, "test", 10, Exploration()),
+        "grid": GridSearch(GRID, objective, "test", 10, 8),
+        "fixed": FixedSearch(GRID, objective, "test", 10),
+    }[name]
+    batches = [
+        as_images(draw_values(Weather(s / 4), 9 + 3 * s, np.random.default_rng(s)))  # each of another size
+        for s in range(5)
+    ]
+    states = [strategy.initial() for _ in batches]
+    for _ in range(3):
+        together = run([strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)], batches, logits)
+        for state, batch, shared in zip(states, batches, together, strict=True):
+            (alone,) = run([strategy.search(state, len(batch))], [batch], logits)
+            assert alone.state.to_bytes() == shared.state.to_bytes()
+            assert alone.trials == shared.trials
+            assert torch.equal(alone.logits, shared.logits)
+        states = [outcome.state for outcome in together]
+
+
+def test_forward_equivalents_are_images_passed_over_images_in_the_batch() -> None:
+    strategy = WarmSearch(GRID, objective, "test", 10, Exploration(budget=3))
+    batch = as_images(draw_values(Weather(0.2), 16, np.random.default_rng(0)))
+    (outcome,) = run([strategy.search(strategy.initial(), 16)], [batch], logits)
+    assert [trial.images for trial in outcome.trials] == [16, 16, 16]
+    assert outcome.forward_equivalents == 3.0
+
+
+def values_at(trials: BatchTrials, index: int, values: Sequence[float], rows: Sequence[int]) -> None:
+    generator = trials.evaluate([index], np.array(rows))
+    next(generator)
+    with pytest.raises(StopIteration):
+        generator.send([torch.tensor([[v] + [0.0] * 999 for v in values], dtype=torch.float64)])
+
+
+def test_alphas_are_compared_on_the_rows_that_all_of_them_saw() -> None:
+    trials = BatchTrials(4, objective)
+    values_at(trials, 0, [1.0, 2.0, 3.0, 4.0], range(4))
+    values_at(trials, 7, [9.0, 5.0], [2, 0])
+    objectives = trials.objectives(1)
+    # of rows 0 and 2, the mean over alphas of row 2 (6.0) is not reliable
+    assert objectives[0][0] == 2.0
+    assert objectives[7][0] == 7.0
+    assert objectives[7][1].tolist() == [5.0, 9.0]
+
+
+def test_one_mask_of_reliable_images_serves_every_alpha() -> None:
+    trials = BatchTrials(3, objective)
+    values_at(trials, 0, [0.5, 2.0, 6.0], range(3))
+    values_at(trials, 7, [1.5, 4.0, 2.5], range(3))
+    objectives = trials.objectives(1)  # means over the alphas: 1, 3, 4.25; the margin is .4 ln 1000 = 2.76
+    assert objectives[0][1].tolist() == [0.5]
+    assert objectives[7][1].tolist() == [1.5]
+
+
+def test_an_alpha_that_is_not_finite_has_no_objective_and_disturbs_no_other() -> None:
+    trials = BatchTrials(3, objective)
+    values_at(trials, 0, [0.5, 0.6, 0.7], range(3))
+    alone = trials.objectives(1)[0]
+    values_at(trials, 7, [0.1, float("nan"), 0.1], range(3))
+    objectives = trials.objectives(1)
+    assert np.isnan(objectives[7][0])
+    assert objectives[0][0] == alone[0]
+    assert objectives[0][1].tolist() == alone[1].tolist()
+
+
+def test_records_keep_the_order_of_the_trials_and_the_rows_each_saw() -> None:
+    trials = BatchTrials(4, objective)
+    values_at(trials, 10, [1.0, 2.0, 3.0, 4.0], range(4))
+    values_at(trials, 0, [9.0, 5.0], [2, 0])
+    records = trials.records(GRID)
+    assert [(r.alpha, r.images, r.objective) for r in records] == [(0.5, 4, 2.5), (0.0, 2, 7.0)]
