@@ -8,9 +8,9 @@ import sys
 
 import torch
 
-from tests.bench import commits, forward, worker
+from tests.bench import commits, forward, kills, worker
 
-BENCHES = {"forward": forward.main, "commits": commits.main, "worker": worker.main}
+BENCHES = {"forward": forward.main, "commits": commits.main, "worker": worker.main, "kills": kills.main}
 
 
 def machine() -> str:
