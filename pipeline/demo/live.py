@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.demo.script import CameraScript
 from pipeline.demo.summary import AlphaPath
@@ -23,7 +25,7 @@ from pipeline.errors import AdawiseError
 from pipeline.ports import Commit, Head
 from pipeline.records import BatchTrace, Frame, TopicPartition
 
-BAR = 20
+BAR = 12
 """Characters of a full bar."""
 
 _REFRESH_S, _LINE_EVERY_S = 0.25, 5.0
@@ -66,7 +68,7 @@ class Board:
         self.committed, self.rejected = 0, 0
         self.notes: deque[str] = deque(maxlen=3)
         self.acknowledged, self._on_served, self._clock = acknowledged, on_served, clock
-        self._recent: deque[tuple[float, int]] = deque()
+        self._recent: deque[tuple[float, int, int]] = deque()
         self.began_s: float | None = None
         self.ended_s = 0.0
 
@@ -90,13 +92,14 @@ class Board:
         """From when the first partition was ready to the last served batch."""
         return 0.0 if self.began_s is None else max(0.0, self.ended_s - self.began_s)
 
-    def rate(self) -> float:
-        """Images a second, of the last few seconds."""
+    def rate(self, index: int | None = None) -> float:
+        """Images a second over the last few seconds, of one camera or of all."""
         now = self._clock()
         while self._recent and now - self._recent[0][0] > _RATE_OVER_S:
             self._recent.popleft()
         span_s = now - self._recent[0][0] if self._recent else 0.0
-        return sum(images for _, images in self._recent) / max(span_s, 1.0)
+        images = sum(images for _, of, images in self._recent if index is None or of == index)
+        return images / max(span_s, 1.0)
 
     def lag(self, index: int) -> int:
         """Images of a camera that are in the topic and not classified yet."""
@@ -128,7 +131,7 @@ class Board:
         # the offset is the frame's number: a camera has a partition of a new topic to itself
         seen.path.add(trace.last_offset, trace.alpha, trace.trigger if len(trace.trials) > 1 else None)
         self.ended_s = self._clock()
-        self._recent.append((self.ended_s, trace.images))
+        self._recent.append((self.ended_s, trace.partition, trace.images))
         self._on_served(trace.images)
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
@@ -176,46 +179,48 @@ def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator
 
 
 def table(board: Board, title: str) -> Table:
-    """A row for each camera, and their sum."""
-    view = Table(title=title, title_justify="left", title_style="bold", show_footer=True, expand=False)
-    total = sum(camera.frames for camera in board.cameras)
-    lag = sum(board.lag(index) for index in range(len(board.cameras)))
-    view.add_column("camera", f"{board.rate():.0f} images/s", no_wrap=True)
-    view.add_column("weather now", no_wrap=True)
-    view.add_column("alpha: 0 zero-shot, 1 fine-tuned", no_wrap=True)
-    view.add_column("FE", f"{board.forward_equivalents:.2f}", justify="right")
-    view.add_column("images", f"{board.images} of {total}", justify="right", no_wrap=True)
-    view.add_column("lag", str(lag), justify="right")
-    view.add_column("last explored", f"{board.committed} rows written", no_wrap=True)
+    """A row for each camera; their sum and what went wrong below. It fits into 80 columns."""
+    view = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    view.add_column("camera", no_wrap=True)
+    view.add_column("weather now", no_wrap=True, min_width=16)
+    view.add_column("alpha", no_wrap=True, min_width=BAR + 5)
+    for name in ("FE", "images/s", "lag"):
+        view.add_column(name, justify="right", no_wrap=True)
+    view.add_column("last search", no_wrap=True, min_width=12)
     for index, (camera, seen) in enumerate(zip(board.cameras, board.seen, strict=True)):
         view.add_row(
             camera.camera_id,
             _weather(camera, seen),
             bar(seen.path.alphas[-1]) if seen.images else "",
             f"{seen.forwards / seen.images:.2f}" if seen.images else "",
-            str(seen.images),
+            f"{board.rate(index):.0f}",
             str(board.lag(index)),
-            _explored(seen.path),
+            _last_search(seen.path),
         )
-    if board.notes:
-        view.caption = "\n".join(board.notes)
+    view.caption_justify = "left"
+    view.caption = Text("\n".join([f"{_state(board)}, {board.committed} rows written", *board.notes]))
     return view
 
 
 def line(board: Board) -> str:
     """The same in one line."""
-    if board.began_s is None:
-        return f"the worker gets ready; {sum(board.acknowledged())} images wait for it"
-    total = sum(camera.frames for camera in board.cameras)
     cameras = ", ".join(
         f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.path.alphas[-1]:.2f}"
         for camera, seen in zip(board.cameras, board.seen, strict=True)
         if seen.images
     )
+    return " | ".join([_state(board), *([cameras] if cameras else []), *list(board.notes)[-1:]])
+
+
+def _state(board: Board) -> str:
+    if board.began_s is None:
+        return f"the worker gets ready; {sum(board.acknowledged())} images wait for it"
+    total = sum(camera.frames for camera in board.cameras)
     lag = sum(board.lag(index) for index in range(len(board.cameras)))
-    state = f"{board.images} of {total} images, {board.rate():.0f}/s, FE {board.forward_equivalents:.2f}, lag {lag}"
-    note = f" | {board.notes[-1]}" if board.notes else ""
-    return f"{state} | {cameras or 'no batch yet'}{note}"
+    fe = f", FE {board.forward_equivalents:.2f}" if board.images else ""
+    return f"{board.images} of {total} images, {board.rate():.0f}/s{fe}, lag {lag}"
 
 
 def bar(alpha: float) -> str:
@@ -228,11 +233,11 @@ def _weather(camera: CameraScript, seen: Seen) -> str:
     if seen.number < 0:
         return ""
     moment = camera.moment(seen.number)
-    return moment.after if moment.t == 1 else f"{moment.before} > {moment.after}"
+    return moment.after if moment.t == 1 else f"{moment.after} {moment.t:.0%}"
 
 
-def _explored(path: AlphaPath) -> str:
+def _last_search(path: AlphaPath) -> str:
     for ago, trigger in enumerate(reversed(path.triggers)):
         if trigger is not None:
-            return f"{trigger}, {'now' if ago == 0 else f'{ago} batches ago'}"
+            return f"{trigger}, {f'{ago} ago' if ago else 'now'}"
     return ""

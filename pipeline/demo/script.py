@@ -16,7 +16,7 @@ from pipeline.demo.weather import PRESETS, Weather, blend
 FPS = 10
 """Frames a second of a camera's own clock."""
 
-IMAGES = 4000
+IMAGES = 3200
 """Of all cameras together, if nothing else is asked for."""
 
 _BEGIN = datetime(2026, 6, 1, 18, 0, tzinfo=UTC)  # on the cameras' clocks: equal runs send equal messages
