@@ -134,7 +134,9 @@ class _LastRefusal(logging.Handler):
         if isinstance(error, errors.KafkaTimeoutError) and self._error is not None:
             # A refusal that will not change tells more than the timeout; any other is good to know beside it.
             final = isinstance(self._error, tuple(refused for refused, _, _ in _REFUSED))
-            raise self._error if final else errors.KafkaTimeoutError(f"{error}; the last attempt: {self._error}")
+            raise (
+                self._error if final else errors.KafkaTimeoutError(f"{error.args[0]}; the last attempt: {self._error}")
+            )
 
 
 def _with_tls(security: Mapping[str, object]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Repairs of kafka-python 3.0, which the pin `<3.1` keeps true; look at each when it moves.
 
 Header names: a producer may put any bytes into the name of a header, and the broker stores them. The client decodes the
-name as UTF-8, raises CorruptRecordError in the middle of a fetch, and its next poll spins for ever on what is left of the
-batch (measured): one hostile message would hang its partition. Repaired, a byte beyond ASCII in such a name is "?".
+name as UTF-8, raises CorruptRecordError in the middle of a fetch, and its next poll spins for ever on what is left of
+the batch (measured): one hostile message would hang its partition. Repaired, a byte beyond ASCII in such a name is "?".
 
 Sockets: the client leaves the socket of each refused connection to the garbage collector, for as long as anybody keeps
 the error, and that of a connection that still has bytes to send when the client is closed. Repaired, both are closed.
