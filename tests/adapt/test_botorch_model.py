@@ -6,6 +6,7 @@ import torch
 from botorch.acquisition.analytic import LogExpectedImprovement
 from botorch.acquisition.objective import ScalarizedPosteriorTransform
 from botorch.models import SingleTaskGP
+from botorch.posteriors.gpytorch import GPyTorchPosterior
 from torch import Tensor
 
 from pipeline.adapt.acquisition import expected_improvement
@@ -42,7 +43,7 @@ def inputs(trials: list[Trial]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def process() -> SingleTaskGP:
-    """BoTorch's own process over (alpha, batch number), of minus the objective. Its mean is a fitted constant, here 0."""
+    """BoTorch's own process over (alpha, batch number), of minus the objective, with a mean of 0."""
     model = SingleTaskGP(
         inputs(TRIALS),
         -torch.tensor([[t.value] for t in TRIALS], dtype=torch.float64),
@@ -53,6 +54,12 @@ def process() -> SingleTaskGP:
     model.mean_module.constant.data.zero_()
     model.eval()
     return model
+
+
+def posterior(model: SingleTaskGP, X: Tensor) -> GPyTorchPosterior:
+    result = model.posterior(X)
+    assert isinstance(result, GPyTorchPosterior)
+    return result
 
 
 def at(time: float) -> Tensor:
@@ -74,7 +81,7 @@ def test_the_model_of_the_next_batch_is_botorchs_process_without_the_offset_of_t
     process: SingleTaskGP,
 ) -> None:
     """Nothing of batch 4 was seen: its offset adds its variance to every pair of alphas, and nothing to the mean."""
-    reference = process.posterior(at(4.0))
+    reference = posterior(process, at(4.0))
     X = torch.tensor(GRID, dtype=torch.float64).unsqueeze(-1)
     ours = SurrogateModel(SURROGATE, believed(4.0)).posterior(X)
     covariance = reference.distribution.covariance_matrix.detach() - SURROGATE.offset_sd**2
@@ -87,7 +94,7 @@ def test_within_a_batch_botorchs_process_is_the_curve_and_the_offset_together(
     process: SingleTaskGP, time: float
 ) -> None:
     belief = believed(time)
-    reference = process.posterior(at(time))
+    reference = posterior(process, at(time))
     sum_of = np.hstack([np.eye(11), np.ones((11, 1))])  # f + b
     torch.testing.assert_close(
         reference.mean.detach().flatten(), torch.from_numpy(-sum_of @ belief.mean), rtol=0, atol=1e-8

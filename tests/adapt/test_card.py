@@ -149,7 +149,7 @@ def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
     "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 1}', "[" * 100_000], ids=lambda c: c[:12]
 )
 def test_what_is_not_a_card_is_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(CardError, match="not a card.*Make one"):
+    with pytest.raises(CardError, match=r"not a card.*Make one"):
         read_card(write(tmp_path, content))
 
 

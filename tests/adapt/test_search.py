@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.search import BatchTrials, Outcome, Search, Trial, run
+from pipeline.adapt.search import BatchTrials, Outcome, Search, Strategy, Trial, run
 from pipeline.adapt.state import StreamState
 from pipeline.adapt.strategies.fixed import FixedSearch
 from pipeline.adapt.strategies.grid import GridSearch
@@ -76,11 +76,12 @@ def test_no_stream_is_no_outcome_and_no_call() -> None:
 
 @pytest.mark.parametrize("name", ["warm", "grid", "fixed"])
 def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: str) -> None:
-    strategy = {
+    strategies: dict[str, Strategy] = {
         "warm": WarmSearch(GRID, objective, "test", 10, Exploration()),
         "grid": GridSearch(GRID, objective, "test", 10, 8),
         "fixed": FixedSearch(GRID, objective, "test", 10),
-    }[name]
+    }
+    strategy = strategies[name]
     batches = [
         as_images(draw_values(Weather(s / 4), 9 + 3 * s, np.random.default_rng(s)))  # each of another size
         for s in range(5)
