@@ -1,0 +1,217 @@
+"""Real worker processes that die, stand still or hang at a named point, and what their parent can see of them.
+
+They are forked from a server that has imported everything (multiprocessing's forkserver): half a second each instead of
+the ten that torch needs. What they do then is `run_worker`, as `adawise run` does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Self
+
+import psutil
+import pytest
+
+from pipeline import logs
+from pipeline.ports import Commit, Head
+from pipeline.records import TopicPartition
+from pipeline.settings import Settings
+from pipeline.sink import claims
+from pipeline.sink.store import LocalStore
+from pipeline.telemetry import LogObserver
+from pipeline.wiring.stream import run_worker
+
+DEADLINE_S = 150.0  # for what takes seconds; generous because the machine may be busy
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker process is to do.
+
+    The `time`-th time that it comes to `point`: "kill" itself, "stop" (until SIGCONT) or "hang" for ever. With
+    `overwrites`, its store replaces segments that exist, as a plain upload would.
+    """
+
+    settings: Settings
+    log: Path
+    point: str | None = None
+    time: int = 1
+    then: Literal["kill", "stop", "hang"] = "kill"
+    overwrites: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker tells its parent: "at" a point, "recovered" or "lost" a partition, "committed", "ended"."""
+
+    what: str
+    point: str = ""
+    tp: TopicPartition | None = None
+    won: bool = True
+    rows: int = 0
+    peak_bytes: int = 0
+
+
+class Telling(LogObserver):
+    """Logs, and tells the parent."""
+
+    def __init__(self, events: Connection) -> None:
+        super().__init__()
+        self._events = events
+
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        super().partition_recovered(tp, head)
+        self._events.send(Event("recovered", tp=tp))
+
+    def partition_lost(self, tp: TopicPartition) -> None:
+        super().partition_lost(tp)
+        self._events.send(Event("lost", tp=tp))
+
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        super().segment_committed(tp, commit, lag)
+        self._events.send(Event("committed", tp=tp, won=commit.won, rows=commit.rows))
+
+
+def work(plan: Plan, events: Connection) -> NoReturn:
+    """The worker process from its beginning to its end."""
+    out = os.open(plan.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    logs.configure("debug", "json")
+    if plan.overwrites:
+        LocalStore.create = LocalStore.put  # type: ignore[method-assign]
+        claims.prove_create_if_absent = lambda store: None
+    reached: Counter[str] = Counter()
+
+    def at(point: str) -> None:
+        reached[point] += 1
+        if (point, reached[point]) == (plan.point, plan.time):
+            events.send(Event("at", point))
+            _end_or_wait(plan.then)
+
+    code = run_worker(plan.settings, at=at, observer=Telling(events))
+    events.send(Event("ended", peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+    sys.exit(code)
+
+
+def _end_or_wait(how: Literal["kill", "stop", "hang"]) -> None:
+    if how == "hang":
+        while True:
+            time.sleep(60.0)
+    os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+
+
+def start_server() -> None:
+    """Start the server that workers are forked from, with few threads in what it imports."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.worker.process"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        forkserver.ensure_running()
+
+
+class WorkerProcess:
+    """A worker process as its parent sees it; at the end of a `with` block it is dead."""
+
+    def __init__(self, plan: Plan) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._plan = plan
+        self._events, theirs = context.Pipe(duplex=False)
+        self.seen: list[Event] = []
+        self._process = context.Process(target=work, args=(plan, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def stop(self) -> Event:
+        """SIGTERM; its last event. Fails unless it ends with 0."""
+        self.signal(signal.SIGTERM)
+        assert self.exit_code() == 0, self.diary
+        return self.seen[-1]
+
+    def exit_code(self) -> int:
+        """When it has ended: -9 after SIGKILL."""
+        while self._next_event(DEADLINE_S):
+            pass
+        self._process.join(DEADLINE_S)
+        assert self._process.exitcode is not None, self.diary
+        return self._process.exitcode
+
+    def wait_for(self, what: str, point: str = "") -> Event:
+        """The next event of this kind."""
+        give_up = time.monotonic() + DEADLINE_S
+        while time.monotonic() < give_up and self._next_event(give_up - time.monotonic()):
+            if (self.seen[-1].what, self.seen[-1].point) == (what, point):
+                return self.seen[-1]
+        raise AssertionError(f"no {what} {point} came from process {self.pid}, only {self.seen}\n{self.diary}")
+
+    def wait_stopped(self) -> None:
+        """Until the kernel shows it as stopped."""
+        give_up = time.monotonic() + DEADLINE_S
+        while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < give_up, self.diary
+
+    @property
+    def diary(self) -> str:
+        """The end of its log."""
+        return self._plan.log.read_text()[-6_000:] if self._plan.log.exists() else "no log"
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident now."""
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+    def _next_event(self, timeout_s: float) -> bool:
+        """Take one event; False if none will come, or none came in time."""
+        try:
+            if not self._events.poll(timeout_s):
+                return False
+            self.seen.append(self._events.recv())
+        except (EOFError, OSError):  # it ended, perhaps in the middle of a word
+            return False
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.join(DEADLINE_S)
+        self._process.close()
+        self._events.close()
+
+
+def wait_until(done: Callable[[], bool], *workers: WorkerProcess) -> None:
+    """Until `done()`, which is asked after each event of one of the workers; they must not end before."""
+    give_up = time.monotonic() + DEADLINE_S
+    ours: dict[Any, WorkerProcess] = {worker._events: worker for worker in workers}
+    while not done():
+        diaries = "\n".join(worker.diary for worker in workers)
+        ready = connection.wait(list(ours), timeout=max(0.0, give_up - time.monotonic()))
+        assert ready, f"it did not come to that in {DEADLINE_S} s\n{diaries}"
+        for events in ready:
+            assert ours[events]._next_event(0.0), f"a worker ended before its time\n{diaries}"
