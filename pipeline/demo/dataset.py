@@ -7,7 +7,7 @@ crops in the middle, as open_clip's own preprocessing does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -69,8 +69,16 @@ def any_weather(rng: np.random.Generator) -> Weather:
 
 
 def clear_day(rng: np.random.Generator) -> Weather:
-    """A clear day at any hour of it."""
-    return blend(PRESETS["clear"], PRESETS["dusk"], rng.uniform(0.0, 0.12))
+    """A clear day at any hour of it, seen by good and bad cameras: noise, compression, smear and dust vary."""
+    day = blend(PRESETS["clear"], PRESETS["dusk"], rng.uniform(0.0, 0.12))
+    worse = rng.random(4) ** 2
+    return replace(
+        day,
+        noise=0.005 + 0.12 * float(worse[0]),
+        jpeg_quality=90.0 - 75.0 * float(worse[1]),
+        motion_blur=8.0 * float(worse[2]),
+        dirt=0.5 * float(worse[3]),
+    )
 
 
 def render(count: int, cameras: int, first_seed: int, weather: SplitWeather, size: int) -> Frames:

@@ -10,9 +10,9 @@ import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file
 
+from pipeline.demo.model import MODEL_CFG, PAIR, SIZE, TEMPLATES, load, text_head
 from pipeline.demo.scene import CLASSES
 from pipeline.demo.table import ALPHAS, Split, choices, markdown, measure, rendered
-from pipeline.demo.train import MODEL_CFG, PAIR, SIZE, TEMPLATES, load, text_head
 
 HELD_OUT_SEED = 31_000  # cameras that are neither in training, nor in validation, nor in the test of the table
 MEBIBYTE = 2**20
