@@ -114,7 +114,8 @@ def load_pair(architecture: str | None, theta_0: str, theta_1: str) -> ModelPair
     for model in models:
         pack_attention(model)
     tower = models[0].visual
-    tokenizer = open_clip.get_tokenizer(theta_0 if theta_0.startswith(_LOCAL) else architecture or "")
+    with _open_clip_silenced():
+        tokenizer = open_clip.get_tokenizer(theta_0 if theta_0.startswith(_LOCAL) else architecture or "")
     return ModelPair(
         tower=tower,
         theta_0={name: p.detach() for name, p in tower.named_parameters()},
@@ -151,7 +152,7 @@ def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
                 model = open_clip.create_model(architecture, checkpoint, require_pretrained=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"model.{role}: {checkpoint} is a pickle of more than tensors, and running it is not safe. "
+            f"model.{role}: {checkpoint} is not a pickle of tensors alone, and running more than that is not safe. "
             "Save its state_dict as safetensors (whole-module pickles of WiSE-FT and FLYP need that once, offline)."
         ) from error
     except Exception as error:  # a bad file makes open_clip, torch, safetensors raise all sorts of things

@@ -1,7 +1,7 @@
 """`botorch`: a `SingleTaskGP` fitted on each batch, `LogExpectedImprovement` for the next alpha. BoTorch as it comes.
 
 Warm-started: the trials of the stream's last batches are its data, the previous alpha its first trial. Every batch pays
-the whole budget of forwards and some 200 ms a fit (measured, 35 trials): the reference for `warm`, not for many cameras.
+the whole budget of forwards and some 200 ms a fit (measured, 35 trials): a reference for `warm`, not for many cameras.
 """
 
 from __future__ import annotations

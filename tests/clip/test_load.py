@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.clip.load import ModelPair, hash_weights, load_pair
+from pipeline.errors import CheckpointError
+from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, write_checkpoint
+
+COCA = {
+    "model_cfg": {
+        "embed_dim": 32,
+        "custom_text": True,
+        "vision_cfg": {
+            **CONFIG["model_cfg"]["vision_cfg"],
+            "attentional_pool": True,
+            "attn_pooler_heads": 4,
+            "output_tokens": True,
+        },
+        "text_cfg": {**CONFIG["model_cfg"]["text_cfg"], "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**CONFIG["model_cfg"]["text_cfg"]},
+    },
+    "preprocess_cfg": CONFIG["preprocess_cfg"],
+}
+
+
+def with_config(folder: Path, source: str, change: Callable[[dict[str, dict[str, object]]], None]) -> str:
+    """A copy of a checkpoint folder with another config."""
+    shutil.copytree(source.removeprefix("local-dir:"), folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    change(config)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
+
+
+def with_weights(folder: Path, source: str, change: Callable[[dict[str, Tensor]], None]) -> str:
+    """A copy of a checkpoint folder with other weights."""
+    shutil.copytree(source.removeprefix("local-dir:"), folder)
+    weights = load_file(folder / "open_clip_model.safetensors")
+    change(weights)
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def test_a_pair_of_folders_loads_with_its_preprocessing_scales_and_hashes(
+    pair: ModelPair, pair_folder: PairFolder
+) -> None:
+    weights = [load_file(pair_folder.weights(end)) for end in (0, 1)]
+    for theta, saved in zip((pair.theta_0, pair.theta_1), weights, strict=True):
+        assert theta.keys() == {name.removeprefix("visual.") for name in saved if name.startswith("visual.")}
+        assert all(torch.equal(tensor, saved[f"visual.{name}"]) for name, tensor in theta.items())
+    assert pair.log_scales == tuple(float(saved["logit_scale"]) for saved in weights)
+    assert pair.preprocess.id == f"pillow-bicubic-shortest-{SIZE}/1"
+    assert pair.mean == (0.48, 0.45, 0.4)
+    assert pair.std == (0.27, 0.26, 0.28)
+    assert pair.hashes[0] != pair.hashes[1]
+    assert not pair.tower.training
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "state_dict", "checkpoint"])
+def test_a_file_of_weights_loads_beside_an_architecture_and_has_the_hash_of_the_folder(
+    pair: ModelPair, pair_folder: PairFolder, tmp_path: Path, kind: str
+) -> None:
+    path = pair_folder.weights(1)
+    if kind != "safetensors":
+        state = load_file(path)
+        path = tmp_path / "theta_1.pt"
+        torch.save(state if kind == "state_dict" else {"state_dict": state, "epoch": 3}, path)
+    loaded = load_pair(pair_folder.theta_0, pair_folder.theta_0, str(path))
+    assert loaded.hashes == pair.hashes
+
+
+def test_half_precision_weights_load_as_float32(pair_folder: PairFolder, tmp_path: Path) -> None:
+    def halve(weights: dict[str, Tensor]) -> None:
+        weights.update({name: tensor.half() for name, tensor in weights.items()})
+
+    loaded = load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "half", pair_folder.theta_1, halve))
+    saved = load_file(pair_folder.weights(1))
+    for name, tensor in loaded.theta_1.items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, saved[f"visual.{name}"].half().float())
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_head_at_an_end_is_open_clips_zero_shot_classifier(
+    pair_folder: PairFolder, pair: ModelPair, end: int
+) -> None:
+    model, _, _ = open_clip.create_model_and_transforms((pair_folder.theta_0, pair_folder.theta_1)[end])
+    prompts = [lambda name, template=template: template.replace("{}", name) for template in TEMPLATES]
+    expected = open_clip.build_zero_shot_classifier(
+        model.eval(), open_clip.get_tokenizer(pair_folder.theta_0), list(CLASSES), prompts
+    )
+    head = pair.head(float(end), CLASSES, TEMPLATES)
+    torch.testing.assert_close(head, expected, rtol=0, atol=1e-5)  # float32; attention sums in another order
+    torch.testing.assert_close(head.norm(dim=0), torch.ones(len(CLASSES)))
+
+
+def test_the_head_between_the_ends_comes_from_a_text_tower_with_interpolated_weights(
+    pair: ModelPair, pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    one = load_file(pair_folder.weights(1))
+
+    def mix(weights: dict[str, Tensor]) -> None:
+        weights.update({name: torch.lerp(tensor, one[name], 0.35) for name, tensor in weights.items()})
+
+    middle = load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "mixed", pair_folder.theta_0, mix))
+    expected = middle.head(1.0, CLASSES, TEMPLATES)
+    assert torch.equal(pair.head(0.35, CLASSES, TEMPLATES), expected)
+    assert not torch.allclose(expected, pair.head(0.0, CLASSES, TEMPLATES), atol=1e-2)
+
+
+def test_a_text_tower_that_was_locked_is_seen_as_shared(
+    pair: ModelPair, pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    zero = load_file(pair_folder.weights(0))
+
+    def lock(weights: dict[str, Tensor]) -> None:
+        weights.update({name: tensor for name, tensor in zero.items() if not name.startswith("visual.")})
+
+    locked = load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "locked", pair_folder.theta_1, lock))
+    assert locked.text_is_shared
+    assert not pair.text_is_shared
+
+
+def test_a_coca_pair_loads_and_its_text_is_open_clips(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = {name: value for name, value in COCA["model_cfg"].items() if name != "custom_text"}
+    models = [open_clip.CoCa(**settings).eval() for _ in range(2)]
+    names = [write_checkpoint(tmp_path / f"theta_{end}", model, COCA) for end, model in enumerate(models)]
+    pair = load_pair(None, *names)
+    tokens = open_clip.get_tokenizer(names[0])(["a photo of a car."])
+    with torch.inference_mode():
+        expected = models[1].encode_text(tokens, normalize=True)
+    torch.testing.assert_close(pair.head(1.0, ["car"], ["a photo of a {}."]).T, expected, rtol=0, atol=1e-5)
+
+
+def test_nothing_of_open_clips_own_chatter_reaches_the_log(
+    pair_folder: PairFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        load_pair(pair_folder.theta_0, pair_folder.theta_0, str(pair_folder.weights(1)))
+        logging.getLogger().warning("ours")
+    assert [record.message for record in caplog.records] == ["ours"]
+
+
+def test_a_folder_that_is_missing_is_named_with_the_setting(pair_folder: PairFolder, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.theta_1: no open_clip_config\.json in the folder .*nowhere"):
+        load_pair(None, pair_folder.theta_0, f"local-dir:{tmp_path / 'nowhere'}")
+
+
+def test_a_folder_without_weights_is_refused(pair_folder: PairFolder, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(CheckpointError, match=r"model\.theta_0: local-dir:.*empty does not load as its own config"):
+        load_pair(None, f"local-dir:{folder}", pair_folder.theta_1)
+
+
+def test_a_file_without_an_architecture_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"model\.theta_0 is .*says nothing of its architecture\. Set model\.arch"
+    ):
+        load_pair(None, str(tmp_path / "none.pt"), str(tmp_path / "none.pt"))
+
+
+def test_a_pickle_of_a_whole_module_is_refused_unread_with_the_way_out(pair_folder: PairFolder, tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
+    with pytest.raises(
+        CheckpointError, match=r"module\.pt is not a pickle of tensors alone.*state_dict as safetensors"
+    ):
+        load_pair(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / "module.pt"))
+
+
+def damaged(folder: Path, pair_folder: PairFolder) -> dict[str, bytes]:
+    torch.save(load_file(pair_folder.weights(1)), folder / "whole.pt")
+    whole = (folder / "whole.pt").read_bytes()
+    torch.save({}, folder / "nothing.pt")
+    torch.save([1, 2], folder / "list.pt")
+    return {
+        "cut.safetensors": pair_folder.weights(1).read_bytes()[:1000],
+        "noise.safetensors": b"\xff" * 64,
+        "cut.pt": whole[: len(whole) // 2],
+        "empty.pt": b"",
+        "text.pt": b"not a checkpoint\n" * 9,
+        "nothing.pt": (folder / "nothing.pt").read_bytes(),
+        "list.pt": (folder / "list.pt").read_bytes(),
+        "zip.npz": b"PK",
+    }
+
+
+def test_damaged_files_are_refused_by_name_whatever_the_reader_raises(pair_folder: PairFolder, tmp_path: Path) -> None:
+    for name, content in damaged(tmp_path, pair_folder).items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"model\.theta_1: .*{name} (does not load as|is not a pickle of)"):
+            load_pair(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / name))
+    with pytest.raises(CheckpointError, match=r"absent\.pt does not load as .*No such file"):
+        load_pair(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / "absent.pt"))
+
+
+@pytest.mark.parametrize("architecture", ["ViT-B-32", "ViT-Z-99"])
+def test_weights_of_another_architecture_are_refused_with_both_names(
+    pair_folder: PairFolder, architecture: str
+) -> None:
+    with pytest.raises(CheckpointError, match=rf"safetensors does not load as {architecture}: .*model\.architecture"):
+        load_pair(architecture, str(pair_folder.weights(0)), str(pair_folder.weights(1)))
+
+
+def test_a_checkpoint_that_lacks_a_key_is_refused_with_the_key(pair_folder: PairFolder, tmp_path: Path) -> None:
+    def drop(weights: dict[str, Tensor]) -> None:
+        del weights["visual.proj"]
+
+    with pytest.raises(CheckpointError, match=r'Missing key\(s\) in state_dict: "visual\.proj"'):
+        load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "short", pair_folder.theta_1, drop))
+
+
+def test_two_architectures_are_refused_with_the_first_key_that_differs(pair_folder: PairFolder, tmp_path: Path) -> None:
+    config = json.loads(json.dumps(CONFIG))
+    config["model_cfg"]["vision_cfg"]["layers"] = 4
+    other = write_checkpoint(tmp_path / "deep", open_clip.CLIP(**config["model_cfg"]), config)
+    with pytest.raises(CheckpointError, match=r"'visual\.transformer\.resblocks\.3\..*' is in theta_1 only"):
+        load_pair(None, pair_folder.theta_0, other)
+
+
+def test_quickgelu_in_one_of_the_two_is_refused(pair_folder: PairFolder, tmp_path: Path) -> None:
+    def quick(config: dict[str, dict[str, object]]) -> None:
+        config["model_cfg"]["quick_gelu"] = True
+
+    with pytest.raises(CheckpointError, match=r"is GELU in theta_0 and QuickGELU in theta_1.*-quickgelu"):
+        load_pair(None, pair_folder.theta_0, with_config(tmp_path / "quick", pair_folder.theta_1, quick))
+
+
+def test_different_preprocessing_is_refused_with_what_differs(pair_folder: PairFolder, tmp_path: Path) -> None:
+    def squash(config: dict[str, dict[str, object]]) -> None:
+        config["preprocess_cfg"]["resize_mode"] = "squash"
+
+    with pytest.raises(CheckpointError, match=r"'resize_mode' is shortest and squash"):
+        load_pair(None, pair_folder.theta_0, with_config(tmp_path / "squash", pair_folder.theta_1, squash))
+
+
+def test_the_same_checkpoint_twice_is_refused(pair_folder: PairFolder) -> None:
+    with pytest.raises(CheckpointError, match="same weights"):
+        load_pair(None, pair_folder.theta_0, pair_folder.theta_0)
+
+
+def test_a_checkpoint_whose_training_diverged_is_refused(pair_folder: PairFolder, tmp_path: Path) -> None:
+    def diverge(weights: dict[str, Tensor]) -> None:
+        weights["visual.proj"][0, 0] = torch.nan
+
+    with pytest.raises(CheckpointError, match=r"'visual\.proj' in theta_1 holds values that are not finite"):
+        load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "nan", pair_folder.theta_1, diverge))
+
+
+def test_a_hash_tells_values_names_and_shapes_apart() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(3, 3)
+    before = hash_weights(linear)
+    assert hash_weights(linear) == before
+    with torch.no_grad():
+        linear.weight[0, 0] += 1e-7
+    assert hash_weights(linear) != before
+    assert hash_weights(nn.Sequential(linear)) != hash_weights(linear)
