@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+import dataclasses
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.adapt.state import StreamState
+from pipeline.adaptation import Adapted
+from pipeline.errors import ChainError, SourceError
+from pipeline.gather import BatchPolicy
+from pipeline.partition import FlushPolicy, PartitionWork
+from pipeline.ports import Head, SegmentDraft
+from pipeline.records import BatchTrace, DecodedMessage, ImageBatch, Message, Predictions, TopicPartition
+from tests.frames import TOPIC, a_frame, decoded, single
+
+TP = TopicPartition(TOPIC, 0)
+PIXELS = 48  # bytes of one image here
+POLICY = BatchPolicy(images=3, max_age_s=1.0)
+
+
+def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY) -> PartitionWork:
+    return PartitionWork(TP, head or Head(0), policy, lambda: StreamState(key, 10))
+
+
+def adapted(batch: ImageBatch, state: StreamState) -> Adapted:
+    """Results that say nothing but whose they are."""
+    n = len(batch)
+    nothing = np.zeros(n, np.float32)
+    predictions = Predictions(
+        np.zeros((n, 1), np.int32),
+        np.zeros((n, 1), np.float32),
+        nothing,
+        np.zeros((2, n), np.int32),
+        np.zeros((2, n), np.float32),
+    )
+    offsets = [frame.row_id.offset for frame in batch.frames]
+    trace = BatchTrace(
+        topic=TOPIC,
+        partition=0,
+        first_offset=min(offsets),
+        last_offset=max(offsets),
+        stream_id=batch.stream_id,
+        batch_number=state.batches,
+        captured_at_us=None,
+        kafka_timestamp_ms=0,
+        images=n,
+        alpha=0.5,
+        previous_alpha=None,
+        trials=(),
+        objective=0.0,
+        posterior_mean=0.0,
+        posterior_sd=0.0,
+        trigger="none",
+        reset=None,
+        forward_equivalents=1.0,
+    )
+    return Adapted(predictions, trace, dataclasses.replace(state, batches=state.batches + 1))
+
+
+def finish(subject: PartitionWork, now_s: float = 0.0) -> list[BatchTrace]:
+    """Adapt all that is ready, as a round would."""
+    traces = []
+    while subject.ready:
+        batch = subject.ready.popleft()
+        traces.append(subject.complete(batch, adapted(batch, subject.state(batch.stream_id)), now_s))
+    return traces
+
+
+def row_ids(draft: SegmentDraft) -> list[tuple[int, int]]:
+    frames = [frame for batch, _, _ in draft.accepted for frame in batch.frames] + list(draft.rejected)
+    return [(frame.row_id.offset, frame.row_id.index) for frame in frames]
+
+
+def head_of(draft: SegmentDraft) -> Head:
+    """The head that a sink makes of a draft."""
+    return Head(draft.next_offset, draft.pending, dict(draft.states), f"{draft.next_offset}")
+
+
+# -- the invariant
+
+
+@dataclasses.dataclass
+class Log:
+    """A partition's messages as decode leaves them; delivered again from any offset."""
+
+    messages: list[DecodedMessage]
+
+    @classmethod
+    def drawn(cls, data: st.DataObject) -> Log:
+        messages, offset = [], 0
+        for _ in range(data.draw(st.integers(0, 30))):
+            offset += data.draw(st.sampled_from([1, 1, 1, 4]))  # transactions and compaction leave holes
+            images = data.draw(st.sampled_from([1, 1, 1, 3]))
+            frames = [
+                a_frame(
+                    offset,
+                    data.draw(st.sampled_from("abc")),
+                    index=i,
+                    timestamp_ms=offset * 400,
+                    rejected=data.draw(st.sampled_from([False, False, False, True])),
+                )
+                for i in range(images)
+            ]
+            messages.append(decoded(*frames, is_batch=images > 1))
+        return cls(messages)
+
+    def since(self, offset: int) -> list[DecodedMessage]:
+        return [m for m in self.messages if m.message.offset >= offset]
+
+
+class Life:
+    """A worker on one partition, and the chain that it writes."""
+
+    def __init__(self, log: Log) -> None:
+        self.log, self.now_s = log, 0.0
+        self.head, self.written = Head(0), list[tuple[int, int]]()
+        self.sealed: SegmentDraft | None = None
+        self.subject, self.position = work(self.head), 0
+
+    def read(self, count: int) -> None:
+        following = self.log.since(self.position)[:count]
+        for message in following:
+            self.position = message.message.next_offset
+            if self.subject.wants(message.message):
+                self.subject.add(message, self.now_s)
+        self.subject.seen(self.now_s, drained=not self.log.since(self.position))
+
+    def seal(self) -> None:
+        """Make a draft, of which it is not known for a while whether the store has kept it."""
+        if self.sealed is None:
+            finish(self.subject, self.now_s)
+            self.sealed = self.subject.draft()
+            check_invariant(self.sealed, self.head, self.log, self.subject)
+
+    def land(self) -> None:
+        """The store has kept the draft, and says so."""
+        if self.sealed is not None:
+            assert self.subject.draft() is self.sealed
+            self.keep(self.sealed)
+            self.subject.committed(self.head)
+
+    def keep(self, draft: SegmentDraft) -> None:
+        self.head, self.sealed = head_of(draft), None
+        self.written += row_ids(draft)
+
+    def crash(self, kept: bool) -> None:
+        """Everything in memory is lost; the store has kept the draft or not."""
+        if self.sealed is not None and kept:
+            self.keep(self.sealed)
+        self.sealed = None
+        self.subject = work(self.head)
+        self.position = self.subject.find_in((0, 10_000), skip_gaps=False)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_head_each_once(
+    data: st.DataObject,
+) -> None:
+    """Random traffic, drafts of unknown fate, crashes, silence; at the end every row is in the chain once."""
+    life = Life(Log.drawn(data))
+    for _ in range(data.draw(st.integers(0, 60))):
+        life.now_s += 1.0
+        match data.draw(st.sampled_from(["read", "read", "adapt", "silence", "seal", "land", "crash"])):
+            case "read":
+                life.read(data.draw(st.integers(1, 4)))
+            case "adapt":
+                finish(life.subject, life.now_s)
+            case "silence":
+                life.read(0)
+            case "seal":
+                life.seal()
+            case "land":
+                life.land()
+            case "crash":
+                life.crash(data.draw(st.booleans()))
+    life.land()
+    life.read(1000)
+    life.subject.close_all()
+    life.seal()
+    life.land()
+    assert life.head.pending == ()
+    everything = [(f.row_id.offset, f.row_id.index) for m in life.log.messages for f in m.frames]
+    assert sorted(life.written) == sorted(everything)
+    assert (life.subject.rows, life.subject.image_bytes) == (0, 0)
+
+
+def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: PartitionWork) -> None:
+    rows = row_ids(draft)
+    assert len(set(rows)) == len(rows)
+    delivered = {m.message.offset for m in log.messages if head.next_offset <= m.message.offset < draft.next_offset}
+    done, pending = {offset for offset, _ in rows}, set(draft.pending)
+    assert not done & pending
+    assert done | pending == set(head.pending) | delivered
+    for message in log.messages:  # a message's rows go together
+        if message.message.offset in done:
+            assert {(f.row_id.offset, f.row_id.index) for f in message.frames} <= set(rows)
+    assert draft.next_offset >= head.next_offset
+    assert subject.rows == len(rows)
+    assert subject.image_bytes == PIXELS * len(pending - awaited(subject))
+
+
+def awaited(subject: PartitionWork) -> set[int]:
+    """Offsets that were pending at the head and have not been delivered again."""
+    return {o for o in subject.draft().pending if subject.wants(Message(TOPIC, 0, o, None, None))}
+
+
+def test_recovery_reads_on_from_the_oldest_pending_offset_and_takes_only_what_is_not_in_the_chain() -> None:
+    subject = work(Head(10, pending=(4, 7)))
+    assert subject.find_in((0, 13), skip_gaps=False) == 4
+    assert [offset for offset in range(4, 13) if subject.wants(single(offset).message)] == [4, 7, 10, 11, 12]
+    for offset in (4, 7, 10):
+        subject.add(single(offset), 0.0)
+        assert not subject.wants(single(offset).message)
+    finish(subject)
+    draft = subject.draft()
+    assert draft.pending == ()
+    assert row_ids(draft) == [(4, 0), (7, 0), (10, 0)]
+    assert draft.next_offset == 11
+
+
+def test_what_was_not_read_again_yet_stays_pending() -> None:
+    subject = work(Head(10, pending=(4, 7)))
+    subject.add(single(4, rejected=True), 0.0)
+    assert subject.draft().pending == (7,)
+
+
+def test_a_draft_stays_the_same_until_its_fate_is_known_whatever_is_done_meanwhile() -> None:
+    subject = work()
+    for offset in range(4):
+        subject.add(single(offset), 0.0)
+    finish(subject)
+    draft = subject.draft()
+    rows = row_ids(draft)
+    assert subject.is_sealed
+    for offset in range(4, 7):
+        subject.add(single(offset), 0.0)
+    subject.add(single(7, rejected=True), 0.0)
+    finish(subject)
+    assert subject.draft() is draft
+    assert (row_ids(draft), draft.next_offset, draft.pending) == (rows, 4, (3,))
+    assert subject.rows == 7
+    subject.committed(head_of(draft))
+    assert subject.rows == 4
+    following = subject.draft()
+    assert sorted(row_ids(following)) == [(3, 0), (4, 0), (5, 0), (7, 0)]
+    assert following.pending == (6,)
+    assert StreamState.from_bytes(following.states["cam-0"]).batches == 2
+
+
+def test_what_stays_open_at_a_commit_is_pending_and_not_read_again() -> None:
+    subject = work()
+    for offset in range(5):
+        subject.add(single(offset), 0.0)
+    finish(subject)
+    draft = subject.draft()
+    assert draft.pending == (3, 4)
+    subject.committed(head_of(draft))
+    assert not subject.wants(single(3).message)
+    subject.add(single(5), 0.0)
+    finish(subject)
+    assert row_ids(subject.draft()) == [(3, 0), (4, 0), (5, 0)]
+
+
+def test_a_draft_is_not_made_while_a_batch_is_ready() -> None:
+    subject = work()
+    for offset in range(3):
+        subject.add(single(offset), 0.0)
+    with pytest.raises(AssertionError):
+        subject.draft()
+
+
+# -- gaps
+
+
+def test_offsets_that_the_broker_has_deleted_are_an_error_or_become_gaps() -> None:
+    subject = work(Head(10, pending=(4, 7)))
+    with pytest.raises(SourceError, match=r"frames/0: offsets from 4 to 5 are needed next.*kafka\.on_gap=skip"):
+        subject.find_in((6, 20), skip_gaps=False)
+    assert subject.find_in((6, 20), skip_gaps=True) == 6
+    assert not subject.wants(single(4).message)
+    assert subject.wants(single(7).message)
+    draft = subject.draft()
+    assert (draft.gaps, draft.pending, draft.next_offset) == ([(4, 5)], (7,), 10)
+    subject.committed(head_of(draft))
+    assert subject.draft().gaps == []
+
+
+def test_a_gap_that_reaches_beyond_the_head_moves_the_next_offset() -> None:
+    subject = work(Head(10, pending=(7,)))
+    assert subject.find_in((15, 20), skip_gaps=True) == 15
+    draft = subject.draft()
+    assert (draft.gaps, draft.pending, draft.next_offset) == ([(7, 8), (10, 15)], (), 15)
+    assert not subject.wants(single(14).message)
+
+
+def test_a_log_that_has_everything_leaves_no_gap() -> None:
+    subject = work(Head(10, pending=(4,)))
+    assert subject.find_in((4, 10), skip_gaps=True) == 4
+    assert subject.draft().gaps == []
+    assert subject.draft().pending == (4,)
+
+
+def test_a_log_that_ends_before_the_chain_means_that_the_broker_lost_data() -> None:
+    with pytest.raises(
+        SourceError, match=r"goes on at offset 10, but the broker's log ends at 9: .*Restore the broker"
+    ):
+        work(Head(10)).find_in((0, 9), skip_gaps=True)
+
+
+# -- dead letters
+
+
+def test_a_dead_message_is_a_rejected_row_and_a_letter_and_its_bytes_count_until_it_is_sent() -> None:
+    subject = work()
+    message = Message(TOPIC, 0, 3, None, b"not an image")
+    subject.add(DecodedMessage(message, (a_frame(3, rejected=True),), dead=True), 0.0)
+    subject.add(single(4, rejected=True), 0.0)
+    subject.add(single(5), 0.0)
+    assert [(m.offset, f.row_id.offset) for m, f in subject.letters] == [(3, 3)]
+    assert subject.bytes == 12 + PIXELS
+    subject.letters.clear()
+    assert subject.bytes == PIXELS
+    assert row_ids(subject.draft()) == [(3, 0), (4, 0)]
+
+
+# -- states
+
+
+def test_a_stream_goes_on_from_the_state_in_the_head_and_a_new_one_from_the_initial() -> None:
+    kept = StreamState("k", 3, batches=7)
+    subject = work(Head(0, states={"a": kept.to_bytes()}))
+    assert subject.state("a") == kept
+    assert subject.state("b") == StreamState("k", 10)
+
+
+def test_every_state_is_in_the_draft_the_new_ones_for_the_old() -> None:
+    old = {name: StreamState("k", 3, batches=7).to_bytes() for name in "ab"}
+    subject = work(Head(0, states=old))
+    for offset in range(3):
+        subject.add(single(offset, "a"), 0.0)
+    finish(subject)
+    states = {name: StreamState.from_bytes(data) for name, data in subject.draft().states.items()}
+    assert states["a"].batches == 8
+    assert states["b"].batches == 7
+    subject.committed(head_of(subject.draft()))
+    assert subject.state("a").batches == 8
+
+
+def test_a_state_made_under_other_settings_is_not_continued_and_the_next_trace_says_so_once() -> None:
+    subject = work(Head(0, states={"a": StreamState("old", 3, batches=7).to_bytes()}))
+    for offset in range(6):
+        subject.add(single(offset, "a"), 0.0)
+    first, second = finish(subject)
+    assert (first.reset, first.batch_number) == ("settings_changed", 0)
+    assert (second.reset, second.batch_number) == (None, 1)
+
+
+def test_a_state_that_cannot_be_read_stops_the_worker() -> None:
+    with pytest.raises(ChainError, match="restore it from a copy"):
+        work(Head(0, states={"a": b"\x00"})).state("a")
+
+
+# -- time, memory, flushing
+
+
+def test_one_quiet_poll_proves_nothing_two_apart_close_what_silent_streams_left_open() -> None:
+    subject = work()
+    subject.add(single(0), 0.0)
+    subject.seen(100.0, drained=True)
+    subject.seen(100.01, drained=True)  # the same answer, not a second one
+    assert not subject.ready
+    subject.seen(100.1, drained=True)
+    assert [len(batch) for batch in subject.ready] == [1]
+
+
+def test_a_poll_that_brought_something_starts_the_quiet_anew() -> None:
+    subject = work()
+    subject.add(single(0), 0.0)
+    subject.seen(100.0, drained=True)
+    subject.seen(100.1, drained=False)
+    subject.seen(100.2, drained=True)
+    assert not subject.ready
+    subject.seen(100.3, drained=True)
+    assert subject.ready
+
+
+def test_a_batch_that_is_not_due_stays_open_however_quiet_it_is() -> None:
+    subject = work()
+    subject.add(single(0), 100.0)
+    for now_s in (100.1, 100.2, 101.4):
+        subject.seen(now_s, drained=True)
+    assert not subject.ready
+    subject.seen(101.6, drained=True)
+    assert subject.ready
+
+
+def test_under_pressure_the_oldest_open_batches_become_ready_first() -> None:
+    subject = work()
+    for offset, stream in enumerate(["a", "b", "b", "c"]):
+        subject.add(single(offset, stream), float(offset))
+    assert subject.close_oldest(2 * PIXELS) == 2
+    assert [batch.stream_id for batch in subject.ready] == ["a", "b"]
+    assert subject.close_oldest(10**9) == 1
+    assert subject.close_oldest(10**9) == 0
+
+
+def test_pixels_are_counted_while_they_wait_and_let_go_when_their_batch_is_done() -> None:
+    subject = work()
+    messages = [single(offset) for offset in range(4)]
+    pixels = [weakref.ref(m.frames[0].image) for m in messages if m.frames[0].image is not None]
+    for message in messages:
+        subject.add(message, 0.0)
+    del message
+    messages.clear()
+    assert subject.image_bytes == 4 * PIXELS
+    finish(subject)
+    assert subject.image_bytes == PIXELS
+    gc.collect()
+    assert [reference() is None for reference in pixels] == [True, True, True, False]
+    assert all(batch.images.nbytes == 0 for batch, _, _ in subject.draft().accepted)
+
+
+def test_rejected_frames_are_rows_at_once_and_count_no_bytes() -> None:
+    subject = work()
+    subject.add(decoded(a_frame(0, index=0, rejected=True), a_frame(0, index=1), is_batch=True), 5.0)
+    assert (subject.rows, subject.since_s) == (1, 5.0)
+    finish(subject, 9.0)
+    assert (subject.rows, subject.since_s) == (2, 5.0)
+    assert sorted(row_ids(subject.draft())) == [(0, 0), (0, 1)]
+    assert subject.image_bytes == 0
+
+
+def test_rows_and_their_age_begin_anew_after_a_commit() -> None:
+    subject = work()
+    subject.add(single(0, rejected=True), 5.0)
+    subject.committed(head_of(subject.draft()))
+    assert subject.rows == 0
+    subject.add(single(1, rejected=True), 8.0)
+    assert (subject.rows, subject.since_s) == (1, 8.0)
+
+
+def test_a_segment_is_due_by_rows_or_by_age_and_never_without_rows() -> None:
+    policy = FlushPolicy(max_rows=100, max_age_s=10.0)
+    assert policy.due(100, 0.0)
+    assert policy.due(1, 10.0)
+    assert not policy.due(99, 9.9)
+    assert not policy.due(0, 1e9)
+
+
+def test_the_state_of_a_batch_of_a_new_stream_starts_at_the_initial_alpha() -> None:
+    subject = work()
+    subject.add(decoded(*[a_frame(0, "a", index=i) for i in range(5)], is_batch=True), 0.0)
+    batch = subject.ready[0]
+    assert torch.equal(batch.images[:, 0, 0, 0], torch.arange(5, dtype=torch.uint8))
+    assert subject.state(batch.stream_id).alpha_index == 10
