@@ -115,8 +115,8 @@ def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Sett
                 "device": "cpu",
                 "threads": 1,  # the other core draws; a tower this small gains nothing from two
             },
-            "search": {"objective": "calibrated_entropy" if calibrated else "entropy", "explore_every": 4},
-            "batch": {"images": 16, "max_age_s": 5.0},
+            "search": {"objective": "calibrated_entropy" if calibrated else "entropy"},
+            "batch": {"max_age_s": 5.0},
             "sink": {"root": str(root), "flush_age_s": 3.0},
         }
     )
