@@ -195,18 +195,15 @@ def test_the_bytes_of_a_copy_follow_the_dtype(pair: ModelPair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "chosen"),
+    ("has", "chosen"),
     [
-        ({torch.float32: 1.0, torch.bfloat16: 0.5}, torch.bfloat16),
-        ({torch.float32: 1.0, torch.bfloat16: 0.9}, torch.float32),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
     ],
 )
-def test_bfloat16_is_chosen_on_a_processor_where_it_is_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, seconds: dict[torch.dtype, float], chosen: torch.dtype
+def test_bfloat16_is_chosen_on_a_processor_that_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], chosen: torch.dtype
 ) -> None:
-    monkeypatch.setattr(module, "_matmul_seconds", lambda dtype: seconds[dtype])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     assert choose_dtype(torch.device("cpu")) == chosen
-
-
-def test_the_trial_of_a_dtype_takes_time() -> None:
-    assert module._matmul_seconds(torch.float32) > 0.0
