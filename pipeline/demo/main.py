@@ -99,8 +99,6 @@ def run(
 
 def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Settings:
     """The settings of the demo's worker: those of `adawise run`, smaller in time because the run is short."""
-    card = pair / "card.json"
-    calibrated = card.is_file()
     return Settings.model_validate(
         {
             "kafka": {"bootstrap_servers": bootstrap_servers, "topic": TOPIC, "group": "demo", "client_id": "demo"},
@@ -110,12 +108,14 @@ def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Sett
                 "theta_1": f"local-dir:{pair / 'theta_1'}",
                 "classes": pair / "classes.txt",
                 "templates": pair / "templates.txt",
-                "card": card if calibrated else None,
                 "precision": "fp32",  # the same alphas on every processor
                 "device": "cpu",
                 "threads": 1,  # the other core draws; a tower this small gains nothing from two
             },
-            "search": {"objective": "calibrated_entropy" if calibrated else "entropy"},
+            # The objective as chosen on the validation cameras (pair/README.md). A day's weather passes in 80 s of
+            # camera time, so it is searched twice as often as by default: on cameras of other seeds that served .858
+            # with 1.56 FE against .856 with 1.40, and .849 at the best fixed alpha in hindsight.
+            "search": {"objective": "entropy", "explore_every": 4},
             "batch": {"max_age_s": 5.0},
             "sink": {"root": str(root), "flush_age_s": 3.0},
         }

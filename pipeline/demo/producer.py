@@ -27,7 +27,7 @@ from pipeline.demo.script import CameraScript, captured_at, order, scripts
 from pipeline.errors import BrokerUnavailable
 from pipeline.source.kafka_client import open_client, translated
 
-_END_WITHIN_S = 30.0
+_END_WITHIN_S, _GIVE_UP_WITHIN_S = 30.0, 2.0  # to have the last images acknowledged; when all is lost anyway
 _TELL_EVERY = 16  # images
 
 
@@ -65,7 +65,7 @@ class Cameras:
         assert process is not None
         self.stop()
         try:
-            process.wait(_END_WITHIN_S)
+            process.wait(_END_WITHIN_S if kind is None else _GIVE_UP_WITHIN_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

