@@ -9,12 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-
-import structlog
 
 from pipeline.adaptation import Adaptation
 from pipeline.backoff import Backoff
+from pipeline.backpressure import Backpressure, Limits
 from pipeline.errors import FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
@@ -25,20 +23,6 @@ from pipeline.telemetry import Observer
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _LAST_TRIES = 5  # to write the last segments, when told to stop
-
-_log = structlog.get_logger("worker")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the worker holds at most: bytes under decode or waiting for the model, rows not yet committed.
-
-    `round_images`: images gathered before the model runs, so that forwards are full.
-    """
-
-    inflight_bytes: int
-    uncommitted_rows: int
-    round_images: int
 
 
 class Worker:
@@ -81,13 +65,13 @@ class Worker:
     ) -> None:
         self._source, self._prefetch, self._adaptation = source, prefetch, adaptation
         self._sink, self._dead_letters, self._observer = sink, dead_letters, observer
-        self._batches, self._flush, self._limits = batches, flush, limits
+        self._batches, self._flush, self._round_images = batches, flush, limits.round_images
         self._skip_gaps, self._should_stop, self._at = skip_gaps, should_stop, at
         self._clock, self._sleep = clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._unrecovered: list[TopicPartition] = []
         self._reading, self._recovering = Backoff(), Backoff()
-        self._paused = False
+        self._pressure = Backpressure(limits, source, prefetch)
 
     def run(self) -> None:
         """Work until told to stop or the source is exhausted; then flush, commit and leave.
@@ -116,7 +100,7 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round()
-        self._hold_back()
+        self._pressure.apply(self._owned)
 
     # -- in: messages and partitions
 
@@ -157,7 +141,7 @@ class Worker:
             self._source.seek(tp, work.find_in(log, skip_gaps=self._skip_gaps))
             self._unrecovered.remove(tp)
             self._owned[tp] = work
-            if not self._paused:
+            if not self._pressure.paused:
                 self._source.resume([tp])
             self._observer.partition_recovered(tp, head)
 
@@ -177,7 +161,7 @@ class Worker:
         if not self._prefetch.is_empty:
             self._prefetch.wait(_IDLE_S / 2.0)
         took = True
-        while took and sum(len(b) for work in self._owned.values() for b in work.ready) < self._limits.round_images:
+        while took and sum(len(b) for work in self._owned.values() for b in work.ready) < self._round_images:
             took = False
             for tp, work in self._owned.items():
                 decoded = self._prefetch.take(tp)
@@ -253,34 +237,7 @@ class Worker:
             self._dead_letters.send(*work.letters[0])
             work.letters.popleft()
 
-    # -- limits and the end
-
-    def _hold_back(self) -> None:
-        """Pause every partition while too much is in hand, resume at half of it."""
-        in_hand = self._prefetch.bytes + sum(work.bytes for work in self._owned.values())
-        rows = sum(work.rows for work in self._owned.values())
-        share = max(in_hand / self._limits.inflight_bytes, rows / self._limits.uncommitted_rows)
-        if not self._paused and share > 1.0:
-            self._source.pause(list(self._owned))
-            self._paused = True
-        elif self._paused and share < 0.5:
-            self._source.resume(list(self._owned))
-            self._paused = False
-        elif self._paused and self._prefetch.is_empty and not self._ready:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Close batches early if they are what keeps us paused: nothing more would ever come to complete them."""
-        open_bytes = sum(work.image_bytes for work in self._owned.values())
-        if open_bytes < self._limits.inflight_bytes // 2:
-            return  # it is rows or letters that wait, for the store or the broker
-        closed = sum(work.close_oldest(work.image_bytes // 2 + 1) for work in self._owned.values())
-        _log.warning(
-            "batches_closed_early",
-            batches=closed,
-            open_bytes=open_bytes,
-            remedy="the open batches of all streams do not fit: raise limits.inflight_mib, or lower batch.images",
-        )
+    # -- the end
 
     @property
     def _is_at_end(self) -> bool:

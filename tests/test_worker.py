@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.backpressure import Limits
 from pipeline.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
 from pipeline.ports import Poll
 from pipeline.records import Message, TopicPartition
 from pipeline.sink.read import read_segment_footers, verify
-from pipeline.worker import Limits
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.worker.loop import TP, Bench, bad, batch, image, images

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import structlog
 
+from pipeline.backpressure import Limits
 from pipeline.decode import Decoder
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
@@ -24,7 +25,7 @@ from pipeline.sink.store import open_store
 from pipeline.source.kafka import KafkaSource
 from pipeline.telemetry import LogObserver, Observer
 from pipeline.wiring.model import Model, adaptation, digest, load_model
-from pipeline.worker import Limits, Worker
+from pipeline.worker import Worker
 
 _DEAD_LETTER_TIMEOUT_S = 10.0
 _ROUND_CHUNKS = 8  # forwards' worth of images gathered before the model runs

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.adapt.objective import raw_entropy
 from pipeline.adapt.strategies.warm import Exploration, WarmSearch
 from pipeline.adaptation import Adaptation
+from pipeline.backpressure import Limits
 from pipeline.errors import AdawiseError, Reason
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
@@ -27,7 +28,7 @@ from pipeline.records import BatchTrace, DecodedMessage, Frame, Message, RowId, 
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys, verify
 from pipeline.sink.store import Store
-from pipeline.worker import Limits, Worker
+from pipeline.worker import Worker
 from tests.sink.building import DictStore
 
 TP = TopicPartition("frames", 0)
