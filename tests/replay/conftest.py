@@ -1,0 +1,54 @@
+"""One live run for all tests of this folder: a street of cameras on the broker, classified, then recorded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.brokers import Broker, create_topic, fresh_name
+from tests.models import write_pair
+from tests.replay import runs, street
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_process() -> Iterator[None]:
+    """The commands that run in this process set the number of threads and the log; both are the process's."""
+    threads, level, handlers = torch.get_num_threads(), logging.root.level, list(logging.root.handlers)
+    yield
+    torch.set_num_threads(threads)
+    logging.captureWarnings(capture=False)
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
+
+
+@pytest.fixture(scope="session")
+def recorded(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> runs.Recorded:
+    """The street, live and recorded. The second half is sent when the clock has closed all of the first."""
+    folder = tmp_path_factory.mktemp("street")
+    topic = fresh_name("street")
+    for name, partitions in ((topic, street.PARTITIONS), (f"{topic}.dlq", 1)):
+        create_topic(broker, name, partitions)
+    runs.write_settings(folder, broker.bootstrap_servers, topic, write_pair(folder / "pair"))
+    first, second = street.halves()
+    street.send(broker.bootstrap_servers, topic, first)
+    with runs.process(folder, "run") as worker:
+        log = runs.events(worker.stderr)
+        runs.wait_for_rows(log, sum(shot.rows for shot in first))
+        street.send(broker.bootstrap_servers, topic, second)
+        runs.wait_for_rows(log, sum(shot.rows for shot in second))
+        code, _ = runs.end(worker)
+        assert code == 0
+    assert runs.adawise(folder, "record", "-o", "recording") == 0
+    assert runs.recorded_messages(folder / "recording") == len(first) + len(second)
+    return runs.Recorded(
+        bootstrap_servers=broker.bootstrap_servers,
+        topic=topic,
+        folder=folder,
+        live=folder / "live",
+        recording=folder / "recording",
+        messages=len(first) + len(second),
+        rows=sum(shot.rows for shot in (*first, *second)),
+    )

@@ -1,0 +1,82 @@
+"""A replay gives what the live run gave, bit by bit, however the partitions' messages interleave."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.online import REPLAY_GROUPS
+from pipeline.partition import PartitionWork
+from pipeline.settings import read
+from pipeline.wiring.recordings import replay
+from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
+from tests.replay.street import BATCH_IMAGES, CAMERAS
+
+
+def shuffled(recorded: Recorded, output: Path, seed: int) -> Path:
+    """Replay with an interleaving that only chance knows; polls are of chance sizes too."""
+    reading = read((), environ={}, folder=recorded.folder, config=None, uses=frozenset(REPLAY_GROUPS))
+    assert not reading.mistakes
+    before = Path.cwd()
+    os.chdir(recorded.folder)
+    try:
+        assert (
+            replay(reading.settings, recording=recorded.recording, output=str(output), order="shuffled", seed=seed) == 0
+        )
+    finally:
+        os.chdir(before)
+    return output
+
+
+def test_the_live_run_served_every_image_and_ended_batches_in_every_way(recorded: Recorded) -> None:
+    rows = predictions(recorded.live)
+    assert rows.num_rows == recorded.rows >= 300
+    assert set(rows["status"].to_pylist()) == {"accepted", "rejected", "skipped"}
+    sizes: dict[str, list[int]] = {}
+    for trace in traces(recorded.live):
+        sizes.setdefault(trace["stream_id"], []).append(trace["images"])
+    assert len(sizes) == CAMERAS
+    assert sizes["camera-00"] == 2 * [BATCH_IMAGES, BATCH_IMAGES, 3]  # by count, then by the clock, both times
+    assert sizes["camera-01"] == 8 * [2]  # by stamps; the fourth and the last by the clock
+    assert sizes["camera-02"] == 2 * [7, 8, 1]
+    assert sizes["camera-03"] == 2 * [5, 3, 5, 1]  # Arrow batches as they were sent, one without its bad row
+    assert len(set(rows["alpha"].drop_null().to_pylist())) > 3, "the search never moved: equality would say little"
+    assert Counter(rows["zero_shot_label"].to_pylist())[None] < rows.num_rows, "no endpoint was evaluated"
+
+
+def test_a_replay_in_the_broker_s_order_equals_the_live_run(recorded: Recorded, tmp_path: Path) -> None:
+    assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "again")) == 0
+    assert_same(tmp_path / "again", recorded.live)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_replay_equals_the_live_run_however_partitions_interleave(
+    recorded: Recorded, tmp_path: Path, seed: int
+) -> None:
+    assert_same(shuffled(recorded, tmp_path / "shuffled", seed), recorded.live)
+
+
+def test_a_replay_stopped_in_the_middle_goes_on_by_the_same_command(recorded: Recorded, tmp_path: Path) -> None:
+    command = ("replay", "recording", "-o", str(tmp_path / "parts"), "--log.level", "debug", "--sink.flush-rows", "16")
+    with process(recorded.folder, *command, pipe_bytes=4096) as running:
+        log = events(running.stderr)
+        assert any(event["event"] == "segment_committed" for event in log)  # and then nobody reads the log: it waits
+        code, said = end(running)
+    assert (code, "the same command goes on" in said) == (0, True)
+    assert 0 < predictions(tmp_path / "parts").num_rows < recorded.rows
+    assert adawise(recorded.folder, *command) == 0
+    assert_same(tmp_path / "parts", recorded.live)
+
+
+def test_these_tests_would_see_batches_that_depend_on_what_a_poll_brings(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(self: PartitionWork, now_s: float, *, drained: bool) -> None:
+        self.close_all()
+
+    monkeypatch.setattr(PartitionWork, "seen", seen)
+    with pytest.raises(AssertionError):
+        assert_same(shuffled(recorded, tmp_path / "mutant", 1), recorded.live)
