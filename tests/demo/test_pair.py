@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline.demo.model import MODEL_CFG, PAIR, SIZE, TEMPLATES, load, text_head
 from pipeline.demo.scene import CLASSES
-from pipeline.demo.table import ALPHAS, Split, choices, markdown, measure, rendered
+from pipeline.demo.table import ALPHAS, Split, choices, markdown, measure, rendered, served
 
 HELD_OUT_SEED = 31_000  # cameras that are neither in training, nor in validation, nor in the test of the table
 MEASURED = ("clear", "night", "fog", "low_bitrate")
@@ -83,10 +83,7 @@ def test_fine_tuning_gains_on_clear_days_and_loses_at_night_and_in_fog() -> None
 
 def test_entropy_chooses_better_than_either_end_and_than_the_middle() -> None:
     chosen = choices(measured())
-    mean = {
-        way: sum(float(measured().accuracy(c)[index]) for c, index in chosen[way].items()) / len(MEASURED)
-        for way in ("zero-shot", "fine-tuned", "fixed .5", "`entropy`")
-    }
+    mean = {way: served(measured(), indices) for way, indices in chosen.items()}
     assert mean["`entropy`"] > max(mean["zero-shot"], mean["fine-tuned"], mean["fixed .5"])
 
 
