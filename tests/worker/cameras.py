@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,9 +22,9 @@ from pipeline.sink.read import read_predictions, segment_keys, verify
 from pipeline.sink.store import LocalStore
 from pipeline.wire import ARROW_STREAM, encode_batch
 from tests.brokers import Broker
-from tests.hostile import Hostile, picture
+from tests.hostile import picture
 from tests.models import PairFolder
-from tests.worker.process import DEADLINE_S
+from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
 
 IMAGES = 8  # of a batch
 FLUSH_ROWS = 24
@@ -32,7 +33,10 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 @dataclass(frozen=True)
 class Shot:
-    """A message before it has an offset; `rows` it must leave in the output, and the reason of its rejected ones."""
+    """A message before it has an offset; `rows` it must leave in the output, and the reason of its rejected ones.
+
+    `dead`: nothing of it can be read, so that it must be among the dead letters.
+    """
 
     partition: int
     key: bytes | None
@@ -41,6 +45,7 @@ class Shot:
     headers: Headers = ()
     rows: int = 1
     reason: str | None = None
+    dead: bool = False
 
 
 def single(rng: random.Random, camera: int, partitions: int, at_ms: int | None = None) -> Shot:
@@ -65,11 +70,6 @@ def recorded(seed: int, *, cameras: int, each: int, partitions: int) -> Iterator
             yield Shot(camera % partitions, b"camera-%d" % camera, value, now_ms, headers, 6, "unsupported_format")
         if n % 9 == 4:
             yield Shot(n % partitions, b"camera-0", b"\xff\xd8\xff broken", now_ms, (), 1, "undecodable_image")
-
-
-def of(bad: Hostile, partition: int) -> Shot:
-    """A hostile message as a shot."""
-    return Shot(partition, bad.key, bad.value, None, bad.headers, 1, str(bad.reason))
 
 
 @dataclass
@@ -117,12 +117,43 @@ class Topic:
 @contextmanager
 def _producer(broker: Broker) -> Iterator[KafkaProducer]:
     producer = KafkaProducer(
-        bootstrap_servers=broker.bootstrap_servers.split(","), linger_ms=5, max_request_size=2**21, retries=0
+        bootstrap_servers=broker.bootstrap_servers.split(","),
+        linger_ms=5,
+        max_request_size=2**21,
+        enable_idempotence=False,
+        retries=0,
     )
     try:
         yield producer
     finally:
         producer.close()
+
+
+class Live:
+    """Cameras that send all the time, from a thread: whole batches of each, so that no clock has to close one."""
+
+    def __init__(self, topic: Topic, *, cameras: int, partitions: int, every_s: float) -> None:
+        self._topic, self._cameras, self._partitions, self._every_s = topic, cameras, partitions, every_s
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._produce)
+
+    def _produce(self) -> None:
+        self._topic.produce(self._shots(), every_s=self._every_s)
+
+    def _shots(self) -> Iterator[Shot]:
+        rng = random.Random(self._cameras)
+        while not self._enough.is_set():
+            for _ in range(IMAGES):
+                for camera in range(self._cameras):
+                    yield single(rng, camera, self._partitions)
+
+    def __enter__(self) -> Live:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._thread.join()
 
 
 def settings_for(topic: Topic, pair: PairFolder, root: Path, group: str, **changes: dict[str, Any]) -> Settings:
@@ -221,3 +252,12 @@ def _first_difference(one: Output, other: Output) -> str:
         if mine != theirs:
             return f"{mine} instead of {theirs}"
     return "in length"
+
+
+def run_to_the_end(topic: Topic, pair: PairFolder, root: Path, group: str, **changes: dict[str, Any]) -> Output:
+    """One worker from wherever the output ends until everything is in it."""
+    output = Output(root)
+    with WorkerProcess(Plan(settings_for(topic, pair, root, group, **changes), root.with_suffix(".log"))) as worker:
+        wait_until(lambda: output.rows >= topic.rows, worker)
+        worker.stop()
+    return output

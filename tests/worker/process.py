@@ -26,7 +26,7 @@ import pytest
 
 from pipeline import logs
 from pipeline.ports import Commit, Head
-from pipeline.records import TopicPartition
+from pipeline.records import BatchTrace, TopicPartition
 from pipeline.settings import Settings
 from pipeline.sink import claims
 from pipeline.sink.store import LocalStore
@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells its parent: "at" a point, "recovered" or "lost" a partition, "committed", "ended"."""
+    """What a worker tells its parent: "at" a point, "recovered" or "lost" a partition, "served" a batch, ..."""
 
     what: str
     point: str = ""
@@ -79,6 +79,10 @@ class Telling(LogObserver):
     def partition_lost(self, tp: TopicPartition) -> None:
         super().partition_lost(tp)
         self._events.send(Event("lost", tp=tp))
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        super().batch_served(trace)
+        self._events.send(Event("served", rows=trace.images))
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         super().segment_committed(tp, commit, lag)
@@ -141,13 +145,13 @@ class WorkerProcess:
         assert self._process.pid is not None
         return self._process.pid
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         os.kill(self.pid, number)
 
     def stop(self) -> Event:
         """SIGTERM; its last event. Fails unless it ends with 0."""
-        self.signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         assert self.exit_code() == 0, self.diary
         return self.seen[-1]
 
@@ -167,11 +171,30 @@ class WorkerProcess:
                 return self.seen[-1]
         raise AssertionError(f"no {what} {point} came from process {self.pid}, only {self.seen}\n{self.diary}")
 
+    def insist(self, number: signal.Signals) -> int:
+        """Send a signal again and again until it has ended; its exit code."""
+        give_up = time.monotonic() + DEADLINE_S
+        while self._process.exitcode is None:
+            assert time.monotonic() < give_up, self.diary
+            self.send(number)
+            self._process.join(0.05)
+        return self._process.exitcode
+
     def wait_stopped(self) -> None:
         """Until the kernel shows it as stopped."""
         give_up = time.monotonic() + DEADLINE_S
         while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
             assert time.monotonic() < give_up, self.diary
+
+    @property
+    def committed(self) -> set[TopicPartition]:
+        """Partitions of which it has written a segment."""
+        return {event.tp for event in self.seen if event.what == "committed" and event.won and event.tp is not None}
+
+    @property
+    def recovered(self) -> list[Event]:
+        """Each partition that it took over, each time."""
+        return [event for event in self.seen if event.what == "recovered"]
 
     @property
     def diary(self) -> str:

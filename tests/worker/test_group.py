@@ -1,0 +1,35 @@
+"""Two workers in one group: one joins and leaves in the middle of the stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.models import PairFolder
+from tests.worker.cameras import Live, Output, Topic, run_to_the_end, settings_for
+from tests.worker.process import Plan, WorkerProcess, wait_until
+
+NEVER_BY_CLOCK = {"max_age_s": 3_000.0}
+
+
+def test_a_worker_that_joins_and_leaves_in_the_middle_of_the_stream_costs_no_image(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
+) -> None:
+    live, group = Topic(broker, topic(4)), fresh_name("group")
+    output = Output(root)
+    settings = settings_for(live, pair, root, group, batch=NEVER_BY_CLOCK)
+    first_plan, second_plan = (Plan(settings, root.with_suffix(f".{name}.log")) for name in ("first", "second"))
+    with WorkerProcess(first_plan) as first:
+        with Live(live, cameras=8, partitions=4, every_s=0.01):
+            first.wait_for("committed")
+            with WorkerProcess(second_plan) as second:
+                wait_until(lambda: len(second.committed) >= 2, first, second)
+                second.stop()
+            before = len(first.recovered)
+            wait_until(lambda: len(first.recovered) >= before + 2, first)
+        wait_until(lambda: output.rows >= live.rows, first)
+        first.stop()
+    assert len(second.committed) >= 2
+    assert {event.tp for event in first.seen if event.what == "lost"} >= second.committed
+    peace = run_to_the_end(live, pair, root.with_name("peace"), fresh_name("peace"), batch=NEVER_BY_CLOCK)
+    assert output.faults(live, peace) == []

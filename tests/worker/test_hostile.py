@@ -1,0 +1,94 @@
+"""10,000 hostile messages among good ones: every good one is classified, every bad one has its reason."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer
+
+from pipeline.errors import Reason
+from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.hostile import Limits, hostile
+from tests.models import PairFolder
+from tests.worker.cameras import Output, Shot, Topic, settings_for, single
+from tests.worker.process import Plan, WorkerProcess, wait_until
+
+BAD, GOOD = 10_000, 500
+LIMITS = Limits()
+
+
+def among_each_other() -> Iterator[Shot]:
+    rng = random.Random(4)
+    for number, bad in enumerate(hostile(5, BAD, LIMITS)):
+        yield Shot(number % 2, bad.key, bad.value, None, bad.headers, 1, str(bad.reason), dead=bad.dead)
+        if number % (BAD // GOOD) == 0:
+            yield single(rng, rng.randrange(5), 2)
+
+
+def letters(broker: Broker, name: str) -> list[tuple[tuple[int, int], dict[str, str], Any]]:
+    """Everything in a dead-letter topic: where it came from, our headers, the record."""
+    found = []
+    with closing(
+        KafkaConsumer(
+            name,
+            bootstrap_servers=broker.bootstrap_servers.split(","),
+            group_id=None,
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=5_000,
+        )
+    ) as consumer:
+        for record in consumer:
+            said = {n: v.decode() for n, v in record.headers if n.startswith(("__connect.errors.", "dlq."))}
+            place = int(said["__connect.errors.partition"]), int(said["__connect.errors.offset"])
+            found.append((place, said, record))
+    return found
+
+
+def test_10000_hostile_messages_cost_no_good_one(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
+) -> None:
+    mixed = Topic(broker, topic(2, dead_letters=True))
+    mixed.produce(among_each_other())
+    assert len(mixed.sent) == BAD + GOOD
+    settings = settings_for(
+        mixed,
+        pair,
+        root,
+        fresh_name("hostile"),
+        kafka={"max_poll_records": 500},
+        sink={"flush_rows": 1_000},
+        decode={
+            "max_message_bytes": LIMITS.max_message_bytes,
+            "max_rows": LIMITS.max_rows,
+            "max_pixels": LIMITS.max_pixels,
+        },
+    )
+    output = Output(root)
+    with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as worker:
+        before = worker.rss_bytes
+        wait_until(lambda: output.rows >= mixed.rows, worker)
+        peak = worker.stop().peak_bytes
+    assert output.faults(mixed) == []
+
+    reasons = {(row["partition"], row["offset"]): row["reason"] for row in output.predictions.to_pylist()}
+    assert reasons == {place: shot.reason for place, shot in mixed.sent.items()}
+    assert set(reasons.values()) == {*map(str, Reason), None}
+    status = Counter(output.predictions["status"].to_pylist())
+    assert status["accepted"] == GOOD
+    assert peak < 1.5 * 2**30, f"{before} bytes at first, {peak} at most"
+    print(f"resident: {before / 2**20:.0f} MiB at first, {peak / 2**20:.0f} MiB at most")
+
+    dead = {place: shot for place, shot in mixed.sent.items() if shot.dead}
+    sent = letters(broker, f"{mixed.name}.dlq")
+    assert sorted(place for place, _, _ in sent) == sorted(dead)
+    for place, said, record in sent:
+        shot = dead[place]
+        assert said["__connect.errors.topic"] == mixed.name
+        assert said["dlq.reason"] == shot.reason
+        assert said["__connect.errors.exception.message"].startswith(f"{shot.reason}: ")
+        assert (record.key, record.value) == (shot.key, shot.value)

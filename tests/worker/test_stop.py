@@ -1,0 +1,96 @@
+"""SIGTERM: what is complete is written, the rest is for the next run. A second signal ends the process at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.settings import Settings
+from pipeline.sink.read import read_segment_footers
+from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.models import PairFolder
+from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
+from tests.worker.process import ENVIRONMENT, Plan, WorkerProcess
+
+CAMERAS, LEFT_OVER = 3, 3
+
+
+@pytest.fixture
+def filled(broker: Broker, topic: MakeTopic) -> Topic:
+    """Two whole batches of each camera and three images."""
+    filled, rng = Topic(broker, topic(1)), random.Random(3)
+    filled.produce(single(rng, camera, 1) for _ in range(2 * IMAGES + LEFT_OVER) for camera in range(CAMERAS))
+    return filled
+
+
+def slow(filled: Topic, pair: PairFolder, root: Path, group: str) -> Settings:
+    """A worker that neither writes a segment nor closes a batch before it is told to stop."""
+    never = {"flush_rows": 100_000, "flush_age_s": 3_600.0}
+    return settings_for(filled, pair, root, group, sink=never, batch={"max_age_s": 3_000.0})
+
+
+def command_line(settings: Settings) -> dict[str, str]:
+    """The environment in which `adawise run` has these settings."""
+    changed: dict[str, dict[str, Any]] = settings.model_dump(mode="json", exclude_unset=True)
+    changed["log"] = {"level": "debug", "format": "json"}
+    named = {
+        f"ADAWISE_{g}__{name}".upper(): str(value) for g, values in changed.items() for name, value in values.items()
+    }
+    return os.environ | ENVIRONMENT | named
+
+
+def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert process.stderr is not None
+    for line in process.stderr:
+        yield json.loads(line)
+
+
+def test_sigterm_writes_what_is_complete_ends_with_0_and_leaves_the_rest_to_the_next_run(
+    filled: Topic, pair: PairFolder, root: Path
+) -> None:
+    group, output = fresh_name("stopped"), Output(root)
+    call = [sys.executable, "-m", "pipeline", "run"]
+    environment = command_line(slow(filled, pair, root, group))
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            served = 0
+            for event in events(process):
+                served += event["event"] == "batch_served"
+                if served == 2 * CAMERAS:
+                    break
+            assert output.rows == 0
+            process.send_signal(signal.SIGTERM)
+            rest = [event["event"] for event in events(process)]
+            assert process.wait() == 0
+        finally:
+            process.kill()
+    assert rest[-2:] == ["segment_committed", "worker_stopped"]
+    assert output.rows == 2 * IMAGES * CAMERAS
+    [(_, footer)] = read_segment_footers(output.store)
+    assert set(footer.pending) <= {offset for _, offset in sorted(filled.sent)[-LEFT_OVER * CAMERAS :]}
+    run_to_the_end(filled, pair, root, group)
+    peace = run_to_the_end(filled, pair, root.with_name("peace"), fresh_name("peace"))
+    assert output.faults(filled, peace) == []
+
+
+def test_a_second_signal_ends_a_worker_that_hangs_and_nothing_is_lost(
+    filled: Topic, pair: PairFolder, root: Path
+) -> None:
+    group = fresh_name("hanging")
+    plan = Plan(settings_for(filled, pair, root, group), root.with_suffix(".log"), point="segment.encoded", then="hang")
+    with WorkerProcess(plan) as worker:
+        worker.wait_for("at", "segment.encoded")
+        assert worker.insist(signal.SIGTERM) == 128 + signal.SIGTERM
+    output = Output(root)
+    assert output.rows == 0
+    run_to_the_end(filled, pair, root, group)
+    assert output.faults(filled) == []
