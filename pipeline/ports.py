@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.records import BatchTrace, Frame, ImageBatch, Message, Predictions, TopicPartition
+
+if TYPE_CHECKING:  # as in `records`
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
+from pipeline.cli import PROGRAM
 from pipeline.cli.command import ALL_GROUPS, Command
 from pipeline.settings.group import FilePath, Location
 
@@ -113,10 +114,16 @@ class Broker(Command):
         """Serve until stopped."""
         from pipeline.broker import serve
 
-        serve(
-            self.port, lambda broker: print(f"broker ready at {broker.bootstrap_servers}; Ctrl-C ends it", flush=True)
-        )
+        serve(self.port, lambda broker: print(_ready(broker.bootstrap_servers), flush=True))
         return 0
+
+
+def _ready(servers: str) -> str:
+    return (
+        f"broker ready at {servers}; Ctrl-C ends it, and its topics with it\n"
+        "it lets a worker wait for half of kafka.session_timeout_ms before the first image: run with\n"
+        f"  {PROGRAM} run --kafka.bootstrap-servers {servers} --kafka.session-timeout-ms 6000"
+    )
 
 
 class Demo(Command):

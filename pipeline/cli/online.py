@@ -70,7 +70,8 @@ class Replay(Command):
     recording: CliPositionalArg[FilePath] = Field(description="folder that `adawise record` wrote")
     output: Location = Field(
         validation_alias=AliasChoices("output", "o"),
-        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root",
+        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root; a replay that "
+        "was stopped goes on in its own",
         json_schema_extra={"metavar": "FOLDER"},
     )
 
@@ -92,7 +93,9 @@ class Record(Command):
     )
 
     output: FilePath = Field(
-        validation_alias=AliasChoices("output", "o"), description="new folder", json_schema_extra={"metavar": "FOLDER"}
+        validation_alias=AliasChoices("output", "o"),
+        description="folder for the files; one that already holds a recording of this topic is continued",
+        json_schema_extra={"metavar": "FOLDER"},
     )
     origin: Literal["earliest", "latest"] = Field(
         default="earliest", validation_alias=AliasChoices("from"), description="where to begin"

@@ -130,8 +130,9 @@ def _classify(
     interruption: Interruption,
 ) -> tuple[Model, Board]:
     """Run the worker until every frame is served and written, or a signal."""
+    from pipeline.wiring.kafka import dead_letters, kafka_source
     from pipeline.wiring.model import load_model
-    from pipeline.wiring.stream import dead_letters, kafka_source, make_worker
+    from pipeline.wiring.stream import make_worker
 
     board = Board(cameras, lambda: sending.acknowledged, sending.served)
     model = load_model(settings.model)
@@ -169,7 +170,7 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
     from pipeline.demo.baselines import fixed_labels
     from pipeline.sink.read import read_predictions, verify
     from pipeline.sink.store import open_store
-    from pipeline.wiring.stream import kafka_source
+    from pipeline.wiring.kafka import kafka_source
 
     store = open_store(str(root))
     rows = read_predictions(store, summary.COLUMNS)

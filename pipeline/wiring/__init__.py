@@ -1,13 +1,36 @@
 """Settings -> running parts: the only place, beside the command line, that knows `Settings` and names concrete classes.
 
-One function per command; each returns the exit code. `model` builds the pair and the method, `stream` the worker.
+One function per command; each returns the exit code. `model` builds the pair and the method, `stream` the worker. A
+module is loaded when its function is asked for: torch takes seconds, and half of the commands do without it.
 """
 
-from pipeline.wiring.checks import check
-from pipeline.wiring.labelled import build_card, show_card
-from pipeline.wiring.producing import produce
-from pipeline.wiring.recordings import record, replay
-from pipeline.wiring.stream import run_worker
-from pipeline.wiring.verifying import verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.wiring.checks import check
+    from pipeline.wiring.labelled import build_card, show_card
+    from pipeline.wiring.producing import produce
+    from pipeline.wiring.recording import record
+    from pipeline.wiring.replaying import replay
+    from pipeline.wiring.stream import run_worker
+    from pipeline.wiring.verifying import verify
 
 __all__ = ["build_card", "check", "produce", "record", "replay", "run_worker", "show_card", "verify"]
+
+_MODULES = {
+    "check": "checks",
+    "build_card": "labelled",
+    "show_card": "labelled",
+    "produce": "producing",
+    "record": "recording",
+    "replay": "replaying",
+    "run_worker": "stream",
+    "verify": "verifying",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -26,7 +26,7 @@ def _try(name: str, attempt: Callable[[], str]) -> Check:
 
 def _topic(settings: Settings) -> str:
     from pipeline.source.kafka_topic import KafkaTopics
-    from pipeline.wiring.stream import security
+    from pipeline.wiring.kafka import security
 
     kafka = settings.kafka
     topics = KafkaTopics(bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka))

@@ -10,7 +10,8 @@ from pipeline.settings import Settings
 from pipeline.source.produce import Gathering, open_shots
 from pipeline.source.produce import produce as send_all
 from pipeline.source.sending import ensure_topic, open_sender
-from pipeline.wiring.stream import security, stop_signals
+from pipeline.wiring.kafka import security
+from pipeline.wiring.signals import stop_signals
 
 _SEED = 0
 _INFLIGHT_MESSAGES = 8  # of the largest size: what is on its way to the broker at once

@@ -1,14 +1,11 @@
-"""Settings -> the worker on a topic, and images into a topic."""
+"""Settings -> the worker, on a topic or any other source."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -18,17 +15,21 @@ from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
 from pipeline.ports import DeadLetters, Source
 from pipeline.prefetch import Prefetch
-from pipeline.settings import KafkaSettings, Settings
+from pipeline.settings import Settings
 from pipeline.sink.chain import SegmentChain
-from pipeline.sink.dead_letters import NoDeadLetters, open_dead_letters
 from pipeline.sink.store import open_store
-from pipeline.source.kafka import KafkaSource
 from pipeline.telemetry import LogObserver, Observer
+from pipeline.wiring.kafka import dead_letters, kafka_source
 from pipeline.wiring.model import Model, adaptation, digest, load_model
+from pipeline.wiring.signals import stop_signals
 from pipeline.worker import Worker
 
-_DEAD_LETTER_TIMEOUT_S = 10.0
 _ROUND_CHUNKS = 8  # forwards' worth of images gathered before the model runs
+
+_AWAITED = (
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker half of it; a worker beyond the number of "
+    "partitions waits in reserve"
+)
 
 Hook = Callable[[str], None]
 
@@ -55,6 +56,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
             source.close()
             raise
         log.info("worker_started", topic=settings.kafka.topic, group=settings.kafka.group, root=settings.sink.root)
+        log.info("partitions_awaited", note=_AWAITED.format(settings.kafka.session_timeout_ms / 1000))
         worker.run()
         log.info("worker_stopped")
     return 0
@@ -131,74 +133,3 @@ def describe(model: Model) -> dict[str, Any]:
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,
     }
-
-
-def kafka_source(
-    settings: KafkaSettings, *, group: bool = True, origin: Literal["earliest", "latest"] | None = None
-) -> KafkaSource:
-    """The topic of the settings; without `group`, all of its partitions and no commits."""
-    return KafkaSource(
-        bootstrap_servers=settings.bootstrap_servers,
-        topic=settings.topic,
-        group=settings.group if group else None,
-        origin=origin or settings.origin_ms or ("latest" if settings.origin == "latest" else "earliest"),
-        client_id=settings.client_id,
-        static_member=settings.static_member if group else None,
-        session_timeout_ms=settings.session_timeout_ms,
-        max_poll_interval_ms=settings.max_poll_interval_ms,
-        max_poll_records=settings.max_poll_records,
-        max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
-        security=security(settings),
-    )
-
-
-def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters:
-    """The dead-letter topic of the settings, or none."""
-    if not settings.dead_letters:
-        return NoDeadLetters()
-    return open_dead_letters(
-        bootstrap_servers=settings.bootstrap_servers,
-        client_id=settings.client_id,
-        security=security(settings),
-        topic=settings.dead_letters_to,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
-        max_message_bytes=max_message_bytes,
-        max_inflight_bytes=4 * max_message_bytes,
-        timeout_s=_DEAD_LETTER_TIMEOUT_S,
-    )
-
-
-def security(settings: KafkaSettings) -> dict[str, object]:
-    """kafka-python's arguments for TLS and SASL."""
-    chosen = settings.security
-    arguments = {
-        "security_protocol": chosen.protocol,
-        "ssl_cafile": chosen.ssl_ca and str(chosen.ssl_ca),
-        "ssl_certfile": chosen.ssl_certificate and str(chosen.ssl_certificate),
-        "ssl_keyfile": chosen.ssl_key and str(chosen.ssl_key),
-        "ssl_password": chosen.ssl_key_password and chosen.ssl_key_password.get_secret_value(),
-        "sasl_mechanism": chosen.sasl_mechanism,
-        "sasl_plain_username": chosen.sasl_username,
-        "sasl_plain_password": chosen.sasl_password and chosen.sasl_password.get_secret_value(),
-    }
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-@contextmanager
-def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT ask for an orderly end; the second of them ends the process at once, which is safe too."""
-    stopping = False
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
-            os._exit(128 + number)
-        stopping = True
-        on_stop()
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: stopping
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -32,8 +32,9 @@ from pipeline.settings import KafkaSettings, ModelSettings, Settings, SinkSettin
 from pipeline.sink.dead_letters import NoDeadLetters
 from pipeline.sink.read import verify
 from pipeline.sink.store import open_store
+from pipeline.wiring.kafka import kafka_source
 from pipeline.wiring.model import load_model
-from pipeline.wiring.stream import kafka_source, make_worker
+from pipeline.wiring.stream import make_worker
 
 IMAGES, CAMERAS, PARTITIONS, CLASSES = int(os.environ.get("BENCH_IMAGES", "2000")), 8, 4, 10
 

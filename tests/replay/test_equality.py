@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli.online import REPLAY_GROUPS
 from pipeline.partition import PartitionWork
 from pipeline.settings import read
-from pipeline.wiring.recordings import replay
+from pipeline.wiring.replaying import replay
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
 from tests.replay.street import BATCH_IMAGES, CAMERAS
 

@@ -1,0 +1,65 @@
+"""Settings -> Kafka's end of things: the source, the dead letters, how to log in. Loads no model and no torch."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Literal
+
+from pipeline.ports import DeadLetters
+from pipeline.settings import KafkaSettings
+from pipeline.sink.dead_letters import NoDeadLetters, open_dead_letters
+from pipeline.source.kafka import KafkaSource
+
+_DEAD_LETTER_TIMEOUT_S = 10.0
+
+
+def kafka_source(
+    settings: KafkaSettings, *, group: bool = True, origin: Literal["earliest", "latest"] | None = None
+) -> KafkaSource:
+    """The topic of the settings; without `group`, all of its partitions and no commits."""
+    return KafkaSource(
+        bootstrap_servers=settings.bootstrap_servers,
+        topic=settings.topic,
+        group=settings.group if group else None,
+        origin=origin or settings.origin_ms or ("latest" if settings.origin == "latest" else "earliest"),
+        client_id=settings.client_id,
+        static_member=settings.static_member if group else None,
+        session_timeout_ms=settings.session_timeout_ms,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
+        max_poll_records=settings.max_poll_records,
+        max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
+        security=security(settings),
+    )
+
+
+def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters:
+    """The dead-letter topic of the settings, or none."""
+    if not settings.dead_letters:
+        return NoDeadLetters()
+    return open_dead_letters(
+        bootstrap_servers=settings.bootstrap_servers,
+        client_id=settings.client_id,
+        security=security(settings),
+        topic=settings.dead_letters_to,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        max_message_bytes=max_message_bytes,
+        max_inflight_bytes=4 * max_message_bytes,
+        timeout_s=_DEAD_LETTER_TIMEOUT_S,
+    )
+
+
+def security(settings: KafkaSettings) -> dict[str, object]:
+    """kafka-python's arguments for TLS and SASL."""
+    chosen = settings.security
+    arguments = {
+        "security_protocol": chosen.protocol,
+        "ssl_cafile": chosen.ssl_ca and str(chosen.ssl_ca),
+        "ssl_certfile": chosen.ssl_certificate and str(chosen.ssl_certificate),
+        "ssl_keyfile": chosen.ssl_key and str(chosen.ssl_key),
+        "ssl_password": chosen.ssl_key_password and chosen.ssl_key_password.get_secret_value(),
+        "sasl_mechanism": chosen.sasl_mechanism,
+        "sasl_plain_username": chosen.sasl_username,
+        "sasl_plain_password": chosen.sasl_password and chosen.sasl_password.get_secret_value(),
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
