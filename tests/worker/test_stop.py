@@ -51,6 +51,7 @@ def command_line(settings: Settings) -> dict[str, str]:
 def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
     assert process.stderr is not None
     for line in process.stderr:
+        assert line.startswith("{"), line + process.stderr.read()
         yield json.loads(line)
 
 
