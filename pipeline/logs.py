@@ -72,7 +72,7 @@ class _Output(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._follows_stderr:
-            self.setStream(sys.stderr)
+            self.stream = sys.stderr  # not setStream, which flushes the one before: it may be closed by now
         super().emit(record)
 
 

@@ -84,6 +84,19 @@ def test_logs_follow_the_error_output(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines_of(later)[0]["event"] == "worker_started"
 
 
+def test_an_error_output_that_was_closed_meanwhile_does_not_hinder_the_next_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configure("info", "json")
+    closed, out = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", closed)
+    structlog.get_logger().info("first_written")
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", out)
+    structlog.get_logger().info("second_written")
+    assert [line["event"] for line in lines_of(out)] == ["second_written"]
+
+
 def test_secrets_are_hidden_by_key_and_by_type() -> None:
     out = io.StringIO()
     configure("info", "json", out)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich import box
 from rich.console import Console
@@ -21,9 +21,11 @@ from rich.text import Text
 
 from pipeline.demo.script import CameraScript
 from pipeline.demo.summary import AlphaPath
-from pipeline.errors import AdawiseError
-from pipeline.ports import Commit, Head
-from pipeline.records import BatchTrace, Frame, TopicPartition
+
+if TYPE_CHECKING:  # torch among them, which would keep the cameras waiting
+    from pipeline.errors import AdawiseError
+    from pipeline.ports import Commit, Head
+    from pipeline.records import BatchTrace, Frame, TopicPartition
 
 BAR = 12
 """Characters of a full bar."""

@@ -27,6 +27,11 @@ DEMO = [sys.executable, "-m", "pipeline", "demo"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
+@pytest.fixture(autouse=True)
+def _logging_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # it is the process's
+
+
 @dataclass(frozen=True)
 class Ran:
     """A short demo that ran to its end with --keep, and was ended by Ctrl-C then."""
