@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.adapt.search import Outcome, run
+from pipeline.adapt.state import StreamState
 from pipeline.adapt.strategies.warm import Exploration, WarmSearch
 from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, drive, logits, objective
 
@@ -85,6 +86,26 @@ def test_a_jump_of_the_level_makes_the_batch_explore_on_all_its_images() -> None
     outcomes = drive(warm(every=NEVER), [Weather(0.5)] * 12 + [Weather(0.5, level=1.2)] * 4)
     assert triggers(outcomes)[12:] == ["level", "none", "none", "none"]
     assert {trial.images for trial in outcomes[12].trials} == {32}
+    assert outcomes[11].state.level_count > 4
+    assert outcomes[12].state.level_count == 1  # the interval begins anew at the new level
+    assert outcomes[12].state.level_mean == pytest.approx(1.2, abs=0.1)
+
+
+def test_after_a_jump_of_the_level_what_was_believed_of_the_curve_counts_for_less() -> None:
+    steady = drive(warm(every=2), [Weather(0.5)] * 13)[-1].state
+    (level,) = drive(warm(every=NEVER, budget=1), [Weather(0.5, level=1.2)], state=steady)
+    (clock,) = drive(warm(every=1, budget=1), [Weather(0.5)], state=steady)
+    assert triggers([level, clock]) == ["level", "clock"]
+    assert level.state.belief is not None
+    assert clock.state.belief is not None
+    assert level.state.belief.curve()[1].mean() > 1.3 * clock.state.belief.curve()[1].mean()
+
+
+def test_after_a_move_the_level_of_the_new_alpha_is_learned_anew() -> None:
+    outcomes = drive(warm(), [Weather(0.1)] * 23 + [Weather(0.9)] * 10)
+    moves = [after for before, after in pairwise(outcomes) if after.state.alpha_index != before.state.alpha_index]
+    assert moves
+    assert all(outcome.state.level_count <= 1 for outcome in moves)
 
 
 def test_the_clock_explores_on_a_few_images_spread_over_the_batch_and_serves_the_current_alpha() -> None:
@@ -115,6 +136,11 @@ def test_a_belief_that_the_trials_contradict_is_dropped_and_the_trace_says_so() 
     assert turned.reset == "surprise"
     (doubting,) = drive(warm(every=1, surprise=NEVER), [Weather(1.0, depth=1.0)], state=steep[-1].state)
     assert doubting.reset is None
+    as_new = StreamState(steep[-1].state.key, steep[-1].state.alpha_index)
+    (fresh,) = drive(warm(every=1), [Weather(1.0, depth=1.0)], state=as_new)
+    assert turned.state.belief is not None
+    assert fresh.state.belief is not None
+    np.testing.assert_array_equal(turned.state.belief.mean, fresh.state.belief.mean)
 
 
 def test_an_alternative_that_is_not_better_by_more_than_its_uncertainty_is_not_taken() -> None:
