@@ -58,8 +58,9 @@ def write_pair(
     theta_1 = open_clip.CLIP(**CONFIG["model_cfg"])
     with torch.no_grad():
         for p, q in zip(theta_0.parameters(), theta_1.parameters(), strict=True):
-            # by size of the tensor's own values; biases start at zero, and must move too
-            q.copy_(p + 0.5 * (p.std() if p.numel() > 1 else 0.1) * torch.randn_like(p) + 0.02 * torch.randn_like(p))
+            if p.ndim:  # in proportion to the tensor's own values, and a little more for biases, which start at zero
+                q.copy_(p + (0.5 * p.std() + 0.02) * torch.randn_like(p))
+        theta_1.logit_scale.fill_(theta_0.logit_scale + 0.5)
     folder.mkdir(parents=True, exist_ok=True)
     pair = PairFolder(
         theta_0=write_checkpoint(folder / "theta_0", theta_0),

@@ -156,12 +156,12 @@ class PairClassifier:
 def _head_logits(features: Tensor, head: Tensor) -> Tensor:
     """`[n, D]`, `[C, D]` -> `[n, C]`, float32: cosines times the scale.
 
-    On a processor row by row, each in memory of its own: in one product, the place of a row (by the library's blocking)
-    and the alignment of its memory decide how its sums are rounded.
+    On a processor row by row: in one product, the place of a row (by the library's blocking) decides how its sums are
+    rounded. So does the alignment of a row's memory; what `normalize` returns is aligned.
     """
     if features.device.type != "cpu":
         return torch.nn.functional.linear(torch.nn.functional.normalize(features, dim=-1), head)
-    return torch.stack([head.mv(torch.nn.functional.normalize(row.clone(), dim=0)) for row in features])
+    return torch.stack([head.mv(torch.nn.functional.normalize(row, dim=0)) for row in features])
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
