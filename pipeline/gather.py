@@ -1,10 +1,11 @@
 """Frames of one partition -> batches per stream. Pure: time is an argument.
 
 Where a batch ends must depend on the stream alone, not on which cameras share its partition, when a segment was cut
-or which worker read it; else a replay would find other batches and other alphas. So a batch ends by count, or when the
-next frame of the stream was produced more than `max_age_s` after its first. A silent stream would wait for ever for that
-frame: its batch is closed by the clock, once the partition has been read to its end and the same age has passed here,
-with some grace for frames under way. A replay, whose clock never runs, finds the same end by the next timestamp.
+or which worker read it; else a replay would find other batches and other alphas. So a batch ends by count, or when
+the next frame of the stream was produced more than `max_age_s` after its first. A silent stream would wait for ever
+for that frame: its batch is closed by the clock, once the partition has been read to its end and the same age has
+passed here, with some grace for frames under way. A replay, whose clock never runs, finds the same end by the next
+timestamp.
 """
 
 from __future__ import annotations

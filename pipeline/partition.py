@@ -33,8 +33,8 @@ class PartitionWork:
     """Work in hand of one partition that this worker owns.
 
     At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
-    that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by dropping
-    this object.
+    that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by
+    dropping this object.
     """
 
     def __init__(self, tp: TopicPartition, head: Head, policy: BatchPolicy, initial: Callable[[], StreamState]) -> None:
