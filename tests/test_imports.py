@@ -49,7 +49,11 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # the loop
     "backoff": ("", ""),
     "partition": ("errors records ports adapt adaptation backoff gather", ""),
-    "worker": ("errors records ports adaptation backoff gather partition prefetch telemetry", "structlog"),
+    "backpressure": ("records ports partition prefetch", "structlog"),
+    "worker": (
+        "errors records ports adaptation backoff backpressure gather partition prefetch telemetry",
+        "structlog",
+    ),
     # offline
     "drift": ("errors records adapt sink console", "numpy pandas duckdb matplotlib altair ruptures"),
     "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
