@@ -27,7 +27,7 @@ lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/kafka/kafka
+	$(BIN)/mypy deploy/kafka/kafka deploy/kafka/kraft.py
 
 bench: .venv/.installed  ## measure this machine
 	$(BIN)/python -m tests.bench
