@@ -179,8 +179,8 @@ def settings_for(topic: Topic, pair: PairFolder, root: Path, group: str, **chang
             "bank_mib": 64,
             "threads": 1,
         },
-        "search": {"budget": 3, "explore_images": 4, "explore_every": 3, "min_images": 4},
-        "batch": {"images": IMAGES, "max_age_s": 1.0},
+        "search": {"budget": 5, "explore_images": 4, "explore_every": 3, "min_images": 4},
+        "batch": {"images": IMAGES, "max_age_s": 0.5},
         "decode": {"threads": 1},
         "sink": {"root": str(root), "flush_rows": FLUSH_ROWS, "flush_age_s": 1.0},
     }

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from pipeline import logs
@@ -32,6 +33,8 @@ from pipeline.sink import claims
 from pipeline.sink.store import LocalStore
 from pipeline.telemetry import LogObserver
 from pipeline.wiring.stream import run_worker
+
+pa.array(["first"])  # pyarrow imports pandas now, and not in each process that is forked
 
 DEADLINE_S = 150.0  # for what takes seconds; generous because the machine may be busy
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}

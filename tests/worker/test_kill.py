@@ -42,7 +42,7 @@ def undisturbed(broker: Broker, pair: PairFolder, memory: Path) -> Undisturbed:
 def test_an_undisturbed_run_is_right_in_itself(undisturbed: Undisturbed) -> None:
     assert undisturbed.output.faults(undisturbed.topic) == []
     alphas = {row["alpha"] for row in undisturbed.output.traces}
-    assert len(alphas) > 2  # or there would be nothing to compare
+    assert len(alphas) > 1  # or there would be nothing to compare
     assert any(row["images"] < IMAGES for row in undisturbed.output.traces)  # cut by time
     rejected = [r for r in undisturbed.output.predictions["reason"].to_pylist() if r is not None]
     assert sorted(rejected) == sorted(shot.reason for shot in undisturbed.topic.sent.values() if shot.reason)
@@ -75,6 +75,7 @@ def test_workers_that_are_killed_at_any_moment_ten_times_in_a_row_lose_and_doubl
                 time.sleep(moments.uniform(0.0, 1.0))  # any moment: it is not for us to know what it is doing
                 worker.send(signal.SIGKILL)
                 assert worker.exit_code() == SIGKILLED
+    assert Output(root).rows > 0  # they came to work between the kills
     output = run_to_the_end(live, pair, root, group, batch=NEVER_BY_CLOCK)
     peace = run_to_the_end(live, pair, root.with_name("peace"), fresh_name("peace"), batch=NEVER_BY_CLOCK)
     assert output.faults(live, peace) == []
