@@ -122,6 +122,8 @@ def open_shots(
     path = Path(source)
     if is_live(source) or (is_video(source) and not path.is_dir()):
         return VideoShots(source, fps=fps, loop=loop)
+    if not path.exists():
+        raise SettingsError(f"there is no {source}; name a folder of images, a list of them, or a video")
     files = list_folder(path) if path.is_dir() else list_file(path)
     if folders_are_streams:
         files = by_subfolder(files)

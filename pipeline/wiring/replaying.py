@@ -13,9 +13,7 @@ from pipeline.settings import Settings
 from pipeline.sink.dead_letters import NoDeadLetters
 from pipeline.source.recording import Order, RecordingSource
 from pipeline.telemetry import LogObserver
-from pipeline.wiring.model import load_model
 from pipeline.wiring.signals import stop_signals
-from pipeline.wiring.stream import describe, make_worker
 
 _POLL_RECORDS = 512
 
@@ -28,6 +26,9 @@ def replay(settings: Settings, *, recording: Path, output: str, order: Order = "
         )
     log = structlog.get_logger("worker")
     source = RecordingSource(str(recording), order=order, seed=seed, max_poll_records=_POLL_RECORDS)
+    from pipeline.wiring.model import load_model  # with torch, which takes seconds: what is wrong above is told at once
+    from pipeline.wiring.stream import describe, make_worker
+
     with stop_signals() as should_stop:
         model = load_model(settings.model)
         log.info("model_loaded", **describe(model))
