@@ -7,6 +7,7 @@ pure function of it and alpha. The clock moves by `STEP_S` a turn of the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,6 +152,24 @@ class Journal:
         self.waits_s.append(wait_s)
 
 
+class Inline(Executor):
+    """Does what it is given at once, so that turns of the loop can be counted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def prefetch(*, threads: int = 0) -> Prefetch:
+    """The decode pool; without threads, what is submitted is decoded when it is."""
+    made = Prefetch(decode, threads=max(1, threads), image_bytes=IMAGE_BYTES)
+    if not threads:
+        made._pool.shutdown()
+        made._pool = Inline()  # type: ignore[assignment]
+    return made
+
+
 class Bench:
     """A worker over fakes. `run` turns its loop until a condition holds; then the worker ends in order.
 
@@ -172,7 +191,7 @@ class Bench:
         self._until: Callable[[], bool] = lambda: False
         arguments: dict[str, Any] = {
             "source": source,
-            "prefetch": Prefetch(decode, threads=1, image_bytes=IMAGE_BYTES),
+            "prefetch": prefetch(),
             "adaptation": Adaptation(
                 WarmSearch(ALPHAS, raw_entropy, "fake", 2, Exploration(budget=3, images=2, every=3, min_images=2)),
                 FakeClassifier(),
