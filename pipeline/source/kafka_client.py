@@ -111,9 +111,12 @@ def open_client(
 
 
 class _LastRefusal(logging.Handler):
-    """Why the last attempt to connect failed: kafka-python logs that, and raises a timeout which does not say it."""
+    """Why the last attempt to connect failed: kafka-python logs that, and raises a timeout which does not say it.
 
-    _logger = logging.getLogger("kafka.net.manager")
+    Its lines, four for each attempt, go nowhere else meanwhile: what they say is in the error.
+    """
+
+    _logger = logging.getLogger("kafka.net")
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,9 +131,11 @@ class _LastRefusal(logging.Handler):
 
     def __enter__(self) -> None:
         self._logger.addHandler(self)
+        self._logger.propagate = False
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._logger.removeHandler(self)
+        self._logger.propagate = True
         if isinstance(error, errors.KafkaTimeoutError) and self._error is not None:
             # A refusal that will not change tells more than the timeout; any other is good to know beside it.
             final = isinstance(self._error, tuple(refused for refused, _, _ in _REFUSED))

@@ -58,6 +58,11 @@ class KafkaTopics:
         if not found:
             raise BrokerUnavailable(f"could not {doing} at {self._servers}: the answer names no topic. Try again.")
         refused = errors.for_code(found[0]["error_code"])
+        if refused is errors.UnknownTopicOrPartitionError:
+            raise SourceError(
+                f"there is no topic {topic!r} at {self._servers}. Create the topic (`adawise produce SOURCE "
+                "--create-topic` does), or set kafka.topic to one that exists: it is never created by reading."
+            )
         if refused is not errors.NoError:
             raise translated(refused(), self._servers, doing)
         topic_id = str(found[0].get("topic_id") or "")

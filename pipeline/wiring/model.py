@@ -16,7 +16,7 @@ from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adaptation import Adaptation
 from pipeline.clip.classifier import PairClassifier, choose_dtype
 from pipeline.clip.load import ModelPair, load_pair
-from pipeline.errors import SettingsError
+from pipeline.errors import CardError, SettingsError
 from pipeline.settings import ModelSettings, Settings
 
 TEMPLATES = (
@@ -78,7 +78,10 @@ def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
     )
     card = read_card(settings.card) if with_card and settings.card is not None else None
     if card is not None:
-        card.check(classifier.identity, classifier.alphas)
+        try:
+            card.check(classifier.identity, classifier.alphas)
+        except CardError as error:
+            raise CardError(f"model.card {settings.card}: {error}") from error
     return Model(pair, classifier, classes, card)
 
 
