@@ -161,7 +161,7 @@ def test_the_flag_for_the_file_wins_over_the_variable_over_the_current_folder(tm
     ("file", "line"),
     [
         ("# c\nsearch.alpha = 2\n", 2),
-        ("search = {seed = 1,  alpha = 2}\n", 1),
+        ("search = {budget = 1,  alpha = 2}\n", 1),
         ("[kafka]\ngroup = '''\nalpha = 1\n[search]\n'''\n[search]  # here\n'alpha' = 2\n", 7),
         ('[ "search" ]\r\n\r\nalpha = 2\r\n', 3),
         ("\ufeff[search]\nalpha = 2\n", 2),
