@@ -3,9 +3,10 @@
 Where a batch ends must depend on the stream alone, not on which cameras share its partition, when a segment was cut
 or which worker read it; else a replay would find other batches and other alphas. So a batch ends by count, or when
 the next frame of the stream was produced more than `max_age_s` after its first. A silent stream would wait for ever
-for that frame: its batch is closed by the clock, once the partition has been read to its end and the same age has
-passed here, with some grace for frames under way. A replay, whose clock never runs, finds the same end by the next
-timestamp.
+for that frame: its batch is closed by the clock, once the broker says that nothing is left to read and the same age has
+passed here, with some grace for frames under way. A replay finds the same end by the next timestamp. So the promise
+that a replay cuts alike holds for frames that reach the broker at most the grace later than the one before them did; a
+camera that was cut off and sends its backlog with the old timestamps is cut here as it came, in a replay as it was.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class Gatherer:
             if len(batch.frames) >= self.policy.images:
                 complete.append(self._close(stream))
         return complete
+
+    def is_due(self, now_s: float) -> bool:
+        """True if `close_due` would close something."""
+        return any(self.policy.due(now_s - batch.since_s) for batch in self._open.values())
 
     def close_due(self, now_s: float) -> list[ImageBatch]:
         """Close the batches that waited long enough; to be asked when there is nothing left to read."""

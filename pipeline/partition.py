@@ -75,6 +75,10 @@ class PartitionWork:
         self.image_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
         self.ready.extend(self._gatherer.add(decoded, now_s))
 
+    def is_due(self, now_s: float) -> bool:
+        """True if a batch has waited long enough to be closed by the clock, once everything was read."""
+        return self._gatherer.is_due(now_s)
+
     def seen(self, now_s: float, *, drained: bool) -> None:
         """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
 

@@ -66,7 +66,7 @@ class Source(Protocol):
         """Deliver again, from where delivery stopped or the last `seek`."""
 
     def drained(self, tp: TopicPartition) -> bool:
-        """True if everything that the broker had of this partition at the last poll was delivered."""
+        """True if everything that the broker has of this partition now was delivered; False if nobody can say."""
 
     def lag(self, tp: TopicPartition) -> int | None:
         """Messages between the next one to be delivered and the end of the log; None if not known yet."""

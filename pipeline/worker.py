@@ -168,8 +168,10 @@ class Worker:
                 if decoded is not None:
                     took = True
                     self._add(work, decoded)
+        now = self._clock()
         for tp, work in self._owned.items():
-            work.seen(self._clock(), drained=self._source.drained(tp) and not self._prefetch.waits(tp))
+            if work.is_due(now):  # only then is it worth a question to the broker
+                work.seen(now, drained=not self._prefetch.waits(tp) and self._source.drained(tp))
 
     def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
         work.add(decoded, self._clock())

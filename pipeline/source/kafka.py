@@ -19,7 +19,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
-from pipeline.errors import FatalError, SourceError
+from pipeline.errors import BrokerUnavailable, FatalError, SourceError
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.source.kafka_client import kafka_errors, message_of, open_client
@@ -163,8 +163,17 @@ class KafkaSource:
         self._consumer.resume(*(KafkaPartition(*tp) for tp in tps if self._held(tp)))
 
     def drained(self, tp: TopicPartition) -> bool:
-        """See `Source.drained`; False until a fetch of the partition was answered."""
-        return self.lag(tp) == 0
+        """See `Source.drained`. What the last fetch knew may be old: where that was nothing more, the broker is asked.
+
+        An empty poll says as little: it is also what comes of a broker that has stopped answering.
+        """
+        if self.lag(tp) != 0:
+            return False
+        end = self._consumer.highwater(KafkaPartition(*tp))
+        try:
+            return self._topics.end(tp) <= int(end)
+        except BrokerUnavailable:
+            return False
 
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`, by what the last fetch of the partition knew."""

@@ -18,6 +18,7 @@ from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.source.kafka_client import REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
 
+_QUICK_MS = 2_000
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
 
 
@@ -80,6 +81,12 @@ class KafkaTopics:
         start = self._ask(doing, lambda: self._probe.beginning_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
         end = self._ask(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
         return start, max(end, self._ask(doing, lambda: self._high_watermark(partition, end)))
+
+    def end(self, tp: TopicPartition) -> int:
+        """The log's end by one quick question; some brokers name an offset before it. Raises BrokerUnavailable."""
+        partition = KafkaPartition(*tp)
+        listed = self._ask(f"ask for the end of {tp}", lambda: self._probe.end_offsets([partition], _QUICK_MS))
+        return int(listed[partition])
 
     def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
         """The first offset that is not older than `timestamp_ms`; None if every message is."""

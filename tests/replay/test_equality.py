@@ -77,6 +77,7 @@ def test_these_tests_would_see_batches_that_depend_on_what_a_poll_brings(
     def seen(self: PartitionWork, now_s: float, *, drained: bool) -> None:
         self.close_all()
 
+    monkeypatch.setattr(PartitionWork, "is_due", lambda self, now_s: True)
     monkeypatch.setattr(PartitionWork, "seen", seen)
     with pytest.raises(AssertionError):
         assert_same(shuffled(recorded, tmp_path / "mutant", 1), recorded.live)

@@ -19,7 +19,7 @@ from pipeline.broker import EmbeddedBroker
 from pipeline.errors import BrokerUnavailable, SettingsError, SourceError
 from pipeline.records import Message, TopicPartition
 from pipeline.source import kafka as kafka_module
-from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.source.kafka_bench import (
     DEADLINE_S,
     BytesName,
@@ -336,6 +336,37 @@ def test_messages_of_an_aborted_transaction_are_not_delivered(broker: Broker, to
         assert [m.value for m in consume(source, 1)] == [b"committed"]
         # The markers of the transactions take offsets too, and must not look like a lag for ever.
         poll_until(source, lambda _: source.drained(TopicPartition(name, 0)))
+
+
+def test_drained_is_what_the_broker_says_now_and_not_what_the_last_fetch_knew(broker: Broker, topic: MakeTopic) -> None:
+    name = topic()
+    tp = TopicPartition(name, 0)
+    produce(broker, numbered(*tp, 2))
+    with closing(open_source(broker, name, None)) as source:
+        consume(source, 2)
+        poll_until(source, lambda _: source.drained(tp))
+        produce(broker, numbered(*tp, 2), batched=False)
+        assert not source.drained(tp)  # nobody has polled since
+        consume(source, 2)
+        poll_until(source, lambda _: source.drained(tp))
+
+
+def test_nothing_is_drained_while_the_broker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.source.kafka_topic._QUICK_MS", 300)
+    with EmbeddedBroker() as embedded:
+        broker = Broker(embedded.bootstrap_servers, "Tansu", "embedded", frozenset())
+        tp = TopicPartition("frames", 0)
+        create_topic(broker, tp.topic)
+        produce(broker, numbered(*tp, 2))
+        with closing(open_source(broker, tp.topic, None)) as source:
+            consume(source, 2)
+            poll_until(source, lambda _: source.drained(tp))
+            assert embedded.pid is not None
+            os.kill(embedded.pid, signal.SIGSTOP)
+            try:
+                assert not source.drained(tp)
+            finally:
+                os.kill(embedded.pid, signal.SIGCONT)
 
 
 def test_a_broker_that_goes_away_is_an_error_that_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
