@@ -351,6 +351,16 @@ def test_drained_is_what_the_broker_says_now_and_not_what_the_last_fetch_knew(br
         poll_until(source, lambda _: source.drained(tp))
 
 
+def stop_whole(pid: int) -> None:
+    """SIGSTOP, and wait until each of its threads has stopped: until then one of them may still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    give_up = time.monotonic() + DEADLINE_S
+    while any(
+        stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    ):
+        assert time.monotonic() < give_up, f"process {pid} did not stop"
+
+
 def test_nothing_is_drained_while_the_broker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.source.kafka_topic._QUICK_MS", 300)
     with EmbeddedBroker() as embedded:
@@ -362,7 +372,7 @@ def test_nothing_is_drained_while_the_broker_does_not_answer(monkeypatch: pytest
             consume(source, 2)
             poll_until(source, lambda _: source.drained(tp))
             assert embedded.pid is not None
-            os.kill(embedded.pid, signal.SIGSTOP)
+            stop_whole(embedded.pid)
             try:
                 assert not source.drained(tp)
             finally:
