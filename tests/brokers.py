@@ -34,7 +34,8 @@ KAFKA = Path(__file__).parents[1] / "deploy" / "kafka" / "kafka"
 FORCE = "ADAWISE_TEST_BROKER"
 IMAGE = "confluentinc/cp-kafka:7.9.0"  # Apache Kafka 3.9; testcontainers drives the scripts of this image only
 
-# What Apache Kafka does and the embedded broker does not (each of them shown in tests/kafka/test_brokers.py).
+# What Apache Kafka does and the embedded broker does not (shown in tests/kafka/test_brokers.py, or by the
+# tests that need it).
 CAPABILITIES = frozenset(
     {
         "aborted_transactions",  # hidden from read_committed consumers
@@ -42,6 +43,7 @@ CAPABILITIES = frozenset(
         "create_partitions",  # more partitions for an existing topic
         "delete_records",  # move the log's start: a retention gap on demand
         "describe_configs",
+        "first_generation",  # a group with one member stays in its first generation
         "end_offsets",  # the true end of a log that holds batches
         "message_limits",  # max.message.bytes is enforced
         "persistence",  # topics outlive the broker's process

@@ -6,6 +6,10 @@ the batch (measured): one hostile message would hang its partition. Repaired, a 
 
 Sockets: the client leaves the socket of each refused connection to the garbage collector, for as long as anybody keeps
 the error, and that of a connection that still has bytes to send when the client is closed. Repaired, both are closed.
+
+Rebalances: a member whose JoinGroup and SyncGroup are answered while nobody polls forgets the answer and joins again,
+which makes every other member join again too. A worker is busy with forwards between two polls, so most answers come
+then, and a group of busy members goes from rebalance to rebalance. Repaired, the next poll takes the answer that came.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch
@@ -20,6 +25,8 @@ from kafka.record.util import decode_varint
 
 _read_record = DefaultRecordBatch._read_msg
 _connect_socket = KafkaNetSocket.sock_connect
+_join_and_sync = ConsumerCoordinator._do_join_and_sync_async
+_complete_join = ConsumerCoordinator._on_join_complete_async
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
@@ -39,6 +46,8 @@ def install() -> None:
     """Put the repairs in; again and again is the same as once."""
     DefaultRecordBatch._read_msg = _read_record_with_any_header_name
     KafkaNetSocket.sock_connect = _connect_or_close_socket
+    ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
+    ConsumerCoordinator._on_join_complete_async = _complete_join_once
 
 
 def _read_record_with_any_header_name(batch: Any) -> Any:
@@ -72,3 +81,17 @@ async def _connect_or_close_socket(self: Any, net: Any, sock: Any, *arguments: A
     except BaseException:
         sock.close()
         raise
+
+
+async def _join_and_sync_once(self: Any) -> Any:
+    """The assignment of this generation: the one that was answered and not taken yet, or the coordinator's answer."""
+    generation, assignment = getattr(self, "_answered", (None, None))
+    if generation is None or generation is not self._generation:  # none, or the member was expelled since
+        assignment = await _join_and_sync(self)
+        self._answered = (self._generation, assignment)
+    return assignment
+
+
+async def _complete_join_once(self: Any, *arguments: Any, **options: Any) -> Any:
+    self._answered = (None, None)  # taken
+    return await _complete_join(self, *arguments, **options)

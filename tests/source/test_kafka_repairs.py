@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,8 @@ from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from pipeline.source import kafka_repairs
-from tests.source.kafka_bench import BytesName
+from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.source.kafka_bench import DEADLINE_S, BytesName, open_source
 
 Record = tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]
 
@@ -69,3 +72,30 @@ def test_the_socket_of_a_refused_connection_is_closed_at_once() -> None:
     with pytest.raises(Exception, match="111"):
         attempt.send(None)
     assert sock.fileno() == -1
+
+
+def answered_between_polls(broker: Broker, topic: str) -> int:
+    """The group's generation when its only member has its partitions, though every answer came while nobody polled."""
+    with closing(open_source(broker, topic, fresh_name("group"))) as source:
+        coordinator = source._consumer._coordinator
+        give_up = time.monotonic() + DEADLINE_S
+        while not source.poll(0.0).assigned:
+            while (joining := coordinator._join_task) is not None and not joining.is_done:
+                assert time.monotonic() < give_up
+            if coordinator._generation.generation_id > 1:
+                break
+        generation: int = coordinator._generation.generation_id
+        return generation
+
+
+@pytest.mark.needs("first_generation")
+def test_an_answer_to_a_join_that_came_between_two_polls_is_taken(broker: Broker, topic: MakeTopic) -> None:
+    assert answered_between_polls(broker, topic()) == 1
+
+
+@pytest.mark.needs("first_generation")
+def test_without_the_repair_it_is_forgotten(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_repairs, "_join_and_sync_once", kafka_repairs._join_and_sync)
+    assert answered_between_polls(broker, topic()) > 1
+    monkeypatch.undo()
+    kafka_repairs.install()
