@@ -42,10 +42,10 @@ class Adaptation:
         started = time.perf_counter()
         forward_s = 0.0
 
-        def logits(index: int, images: Tensor) -> Tensor:
+        def logits(index: int, /, *images: Tensor) -> Tensor:
             nonlocal forward_s
             before = time.perf_counter()
-            z = self.classifier.logits(index, images)
+            z = self.classifier.logits(index, *images)
             forward_s += time.perf_counter() - before
             return z
 

@@ -166,8 +166,8 @@ class Classifier(Protocol):
     def alphas(self) -> Sequence[float]:
         """The grid, ascending, from 0 (zero-shot) to 1 (fine-tuned)."""
 
-    def logits(self, alpha_index: int, images: Tensor) -> Tensor:
-        """uint8 `[N, 3, S, S]` -> float32 `[N, C]` on the CPU, at `alphas[alpha_index]`, for any N >= 1.
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        """One or more uint8 `[n, 3, S, S]`, N >= 1 in all -> float32 `[N, C]` on the CPU, at `alphas[alpha_index]`.
 
         Row i depends on image i alone, bit for bit, whatever else is in the call.
         """

@@ -28,9 +28,9 @@ class Curves:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
 
-    def logits(self, alpha_index: int, images: Tensor) -> Tensor:
-        self.calls.append((alpha_index, len(images)))
-        return logits(alpha_index, images)
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        self.calls.append((alpha_index, sum(map(len, images))))
+        return logits(alpha_index, *images)
 
 
 def a_batch(stream: str, first_offset: int = 0, *, images: int = 16, optimum: float = 0.8, seed: int = 0) -> ImageBatch:

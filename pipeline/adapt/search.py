@@ -5,7 +5,8 @@ alpha, so that one merged copy of the weights serves every camera that wants it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import math
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from pipeline.adapt.state import StreamState
 from pipeline.records import TrialRecord
 
 Rows = npt.NDArray[np.int64]
+
+NOISE_FLOOR = 1e-4  # nats^2: no mean of a few images is known better
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Outcome:
 
     `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
     trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none).
+
+    A strategy whose batch has no single alpha says in `row_alphas` `[n]` each image's own, nan where it has none
+    because several alphas' outputs were mixed; then `index` is the one alpha that says most (the strategy tells which),
+    and `logits` of a mixture are calibrated log-probabilities.
     """
 
     state: StreamState
@@ -47,11 +54,27 @@ class Outcome:
     reset: str | None = None
     posterior_mean: float = float("nan")
     posterior_sd: float = float("nan")
+    row_alphas: Values | None = None
+
+    def probabilities(self, alphas: Sequence[float], temperatures: Sequence[float]) -> Tensor:
+        """What is served, `[n, C]`: each row at the temperature of its alpha; `alphas` and `temperatures` are `[G]`."""
+        if self.row_alphas is None:
+            return (self.logits / temperatures[self.index]).softmax(dim=-1)
+        known = dict(zip(alphas, temperatures, strict=True))
+        T = torch.tensor([[known.get(alpha, 1.0)] for alpha in self.row_alphas.tolist()])  # [n, 1]
+        return (self.logits / T).softmax(dim=-1)
 
     @property
     def forward_equivalents(self) -> float:
         """Images passed through the image tower over images in the batch; plain CLIP is 1."""
         return sum(t.images for t in self.trials) / len(self.logits)
+
+
+class Logits(Protocol):
+    """The model, as a search's driver sees it."""
+
+    def __call__(self, index: int, /, *images: Tensor) -> Tensor:
+        """Logits `[N, C]` at `alphas[index]` of one or more `[n, 3, S, S]`, N images in all, in their order."""
 
 
 Search = Generator[list[Trial], list[Tensor], Outcome]
@@ -105,6 +128,30 @@ class BatchTrials:
         objectives.update({index: (float(v[mask].mean()), v[mask]) for index, v in values.items()})
         return objectives
 
+    def differences(self, base: int, minimum: int) -> list[tuple[int, float, float]]:
+        """(alpha index, objective less that of `base`, noise variance of that difference), those with an objective.
+
+        On the images that `objectives` compares. Empty if `base` has no objective. Nats, nats^2.
+        """
+        objectives = self.objectives(minimum)
+        base_mean, base_values = objectives[base]
+        if not math.isfinite(base_mean):
+            return []
+        return [
+            (index, mean - base_mean, max(NOISE_FLOOR, float((values - base_values).var()) / len(values)))
+            for index, (mean, values) in objectives.items()
+            if math.isfinite(mean)
+        ]
+
+    def restricted(self, rows: Rows) -> BatchTrials:
+        """The trials so far as if only these rows of the batch had been evaluated; every trial must have seen them."""
+        part = BatchTrials(self.images, self.objective)
+        for index, (seen, z) in self.evaluated.items():
+            part.evaluated[index] = (rows, z[torch.from_numpy(np.searchsorted(seen, rows))])
+            part.values[index] = np.full(self.images, np.nan)
+            part.values[index][rows] = self.values[index][rows]
+        return part
+
     def records(self, alphas: Sequence[float]) -> tuple[TrialRecord, ...]:
         """The trials for the trace, in the order in which they were made; the objective over the rows each one saw."""
         return tuple(
@@ -116,11 +163,11 @@ class BatchTrials:
 def run(
     searches: Sequence[Search],
     images: Sequence[Tensor],
-    logits: Callable[[int, Tensor], Tensor],
+    logits: Logits,
 ) -> list[Outcome]:
     """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
 
-    `logits(index, images)` is called once per alpha and round, on the rows of all streams that want this alpha.
+    `logits` is called once per alpha and round, on the rows of all streams that want this alpha.
     """
     outcomes: dict[int, Outcome] = {}
     wanted = {s: next(search) for s, search in enumerate(searches)}
@@ -136,9 +183,7 @@ def run(
     return [outcomes[s] for s in range(len(searches))]
 
 
-def _evaluate(
-    wanted: dict[int, list[Trial]], images: Sequence[Tensor], logits: Callable[[int, Tensor], Tensor]
-) -> dict[int, list[Tensor]]:
+def _evaluate(wanted: dict[int, list[Trial]], images: Sequence[Tensor], logits: Logits) -> dict[int, list[Tensor]]:
     answers: dict[int, list[Tensor]] = {s: [torch.empty(0)] * len(trials) for s, trials in wanted.items()}
     by_alpha: dict[int, list[tuple[int, int, Rows]]] = {}
     for s, trials in wanted.items():
@@ -146,7 +191,13 @@ def _evaluate(
             by_alpha.setdefault(trial.index, []).append((s, k, trial.rows))
     for index in sorted(by_alpha):
         asked = by_alpha[index]
-        z = logits(index, torch.cat([images[s][torch.from_numpy(rows)] for s, _, rows in asked]))
+        z = logits(index, *(_select(images[s], rows) for s, _, rows in asked))
         for (s, k, _), part in zip(asked, torch.split(z, [len(rows) for _, _, rows in asked]), strict=True):
             answers[s][k] = part
     return answers
+
+
+def _select(images: Tensor, rows: Rows) -> Tensor:
+    """`images[rows]`: a whole batch as it is; else by `index_select`, which copies rows where indexing copies pixels."""
+    whole = len(rows) == len(images) and bool((rows == np.arange(len(rows))).all())
+    return images if whole else images.index_select(0, torch.from_numpy(rows))

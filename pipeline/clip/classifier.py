@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -92,16 +92,15 @@ class PairClassifier:
         numerics = f"{self.dtype} {self.device.type} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
         return _digest(f"{sorted(self.identity.items())} {numerics}")
 
-    def logits(self, alpha_index: int, images: Tensor) -> Tensor:
-        """See `ports.Classifier`: uint8 `[N, 3, S, S]` -> float32 `[N, C]`."""
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        """See `ports.Classifier`: uint8 `[n, 3, S, S]`, N images in all -> float32 `[N, C]`."""
         started = time.perf_counter()
-        N = len(images)
         with torch.inference_mode():
             tower, head = self.bank.tower(alpha_index), self._head(alpha_index)
-            parts = [self._forward(tower, head, part) for part in torch.split(images, self.chunk_rows)]
+            parts = [self._forward(tower, head, n, chunk) for n, chunk in _chunks(images, self.chunk_rows)]
             logits = torch.cat(parts).cpu()
         self.forward_seconds += time.perf_counter() - started
-        self.images += N
+        self.images += len(logits)
         return logits.clone()
 
     def warm_up(self) -> None:
@@ -121,10 +120,8 @@ class PairClassifier:
                     "Set model.chunk_rows to a multiple of 8, or to 1."
                 )
 
-    def _forward(self, tower: torch.nn.Module, head: Tensor, images: Tensor) -> Tensor:
-        n = len(images)
-        chunk = torch.zeros(self.chunk_rows, *images.shape[1:], dtype=torch.uint8)
-        chunk[:n] = images
+    def _forward(self, tower: torch.nn.Module, head: Tensor, n: int, chunk: Tensor) -> Tensor:
+        """Logits of the first n rows of a chunk."""
         x = chunk.to(self.device, non_blocking=True).float().div_(255.0)
         x = x.sub_(self._mean).div_(self._std).to(self.dtype)  # [chunk_rows, 3, S, S]
         features = tower(x)
@@ -151,6 +148,20 @@ class PairClassifier:
         if self._shared_head:
             return self._ends[0]
         return torch.nn.functional.normalize(torch.lerp(*self._ends, self._alphas[index]), dim=0)
+
+
+def _chunks(images: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
+    """The images in chunks of that many rows, each with how many of them are filled; the rest are zeros."""
+    left = sum(len(part) for part in images)
+    chunk, filled = torch.zeros(rows, *images[0].shape[1:], dtype=torch.uint8), 0
+    for part in images:
+        while len(part):
+            n = min(rows - filled, len(part))
+            chunk[filled : filled + n] = part[:n]
+            part, filled, left = part[n:], filled + n, left - n
+            if filled == rows or left == 0:
+                yield filled, chunk
+                chunk, filled = torch.zeros_like(chunk), 0
 
 
 def _head_logits(features: Tensor, head: Tensor) -> Tensor:

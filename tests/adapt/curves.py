@@ -49,10 +49,11 @@ def as_images(values: Values) -> Tensor:
     return torch.from_numpy(values.T).reshape(values.shape[1], 1, 1, len(GRID))
 
 
-def logits(index: int, images: Tensor) -> Tensor:
+def logits(index: int, /, *images: Tensor) -> Tensor:
     """What the classifier would say: `[m, C]` with the value in the first column."""
-    z = torch.zeros(len(images), CLASSES, dtype=torch.float64)
-    z[:, 0] = images[:, 0, 0, index]
+    values = torch.cat([part[:, 0, 0, index] for part in images])
+    z = torch.zeros(len(values), CLASSES, dtype=torch.float64)
+    z[:, 0] = values
     return z
 
 
@@ -71,7 +72,7 @@ def drive(
     outcomes = []
     for weather in weathers:
         batch = as_images(draw_values(weather, images, rng))
-        (outcome,) = search.run([strategy.search(state, images)], [batch], answer)
+        (outcome,) = search.run([strategy.search(state, images)], [batch], lambda j, /, *x: answer(j, torch.cat(x)))
         outcomes.append(outcome)
         state = outcome.state
     return outcomes

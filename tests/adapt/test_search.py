@@ -33,7 +33,8 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[int, list[float]]] = []
 
-    def __call__(self, index: int, images: Tensor) -> Tensor:
+    def __call__(self, index: int, /, *parts: Tensor) -> Tensor:
+        images = torch.cat(parts)
         self.calls.append((index, images.flatten().tolist()))
         return torch.stack([images.flatten() * 10.0, torch.full((len(images),), float(index))], dim=1)
 

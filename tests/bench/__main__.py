@@ -8,9 +8,15 @@ import sys
 
 import torch
 
-from tests.bench import commits, forward, kills, worker
+from tests.bench import commits, decision, forward, kills, worker
 
-BENCHES = {"forward": forward.main, "commits": commits.main, "worker": worker.main, "kills": kills.main}
+BENCHES = {
+    "forward": forward.main,
+    "decision": decision.main,
+    "commits": commits.main,
+    "worker": worker.main,
+    "kills": kills.main,
+}
 
 
 def machine() -> str:

@@ -89,9 +89,10 @@ class FakeClassifier:
 
     alphas = ALPHAS
 
-    def logits(self, alpha_index: int, images: Tensor) -> Tensor:
-        x = images[:, 0, 0, 0].double() / 255.0  # [N]
-        best = (images[:, 0, 0, 0].long() + alpha_index) % len(CLASSES)
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        pixel = torch.cat([part[:, 0, 0, 0] for part in images])
+        x = pixel.double() / 255.0  # [N]
+        best = (pixel.long() + alpha_index) % len(CLASSES)
         sharpness = 1.0 + 4.0 * (1.0 - (ALPHAS[alpha_index] - x).abs())
         return (torch.nn.functional.one_hot(best, len(CLASSES)) * sharpness[:, None]).float()
 

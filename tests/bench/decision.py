@@ -1,0 +1,75 @@
+"""What a decision costs beside the forwards: rounds of 8 cameras' batches with a classifier that costs nothing.
+
+The pixels are real in size (224 x 224), the logits are drawn by seed. One thread, as beside the forwards.
+"""
+
+from __future__ import annotations
+
+from statistics import mean, median
+
+import torch
+from torch import Tensor
+
+from pipeline.adapt.objective import raw_entropy
+from pipeline.adapt.strategies import strategy
+from pipeline.adapt.strategies.warm import Exploration
+from pipeline.adaptation import Adaptation
+from pipeline.records import Frame, ImageBatch, RowId
+
+CAMERAS, ROWS, CLASSES, ROUNDS = 8, 32, 100, 200
+ALPHAS = tuple(j / 20 for j in range(21))
+
+
+class FreeClassifier:
+    """Logits at once, whatever the images."""
+
+    alphas = ALPHAS
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        """See `ports.Classifier`."""
+        del alpha_index
+        return 5.0 * torch.randn(sum(map(len, images)), CLASSES, generator=self._generator)
+
+
+def main() -> None:
+    """Print milliseconds a batch: median and mean over all batches, per strategy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for name in ("fixed", "warm", "grid"):
+            took = decisions(name)
+            print(f"{name}: {median(took):.2f} ms a batch (median), {mean(took):.2f} mean, {len(took)} batches")
+    finally:
+        torch.set_num_threads(threads)
+
+
+def decisions(name: str) -> list[float]:
+    """Milliseconds of each batch, without its forwards."""
+    search = strategy(name, alphas=ALPHAS, objective=raw_entropy, context="", alpha=0.5, exploration=Exploration())
+    adaptation = Adaptation(search, FreeClassifier(), (1.0,) * len(ALPHAS), 5)
+    batches, states = [batch(camera) for camera in range(CAMERAS)], [search.initial()] * CAMERAS
+    took = list[float]()
+    for _ in range(ROUNDS):
+        adapted = adaptation.run(batches, states)
+        states = [one.state for one in adapted]
+        took += [one.trace.milliseconds["search"] for one in adapted]
+    return took[CAMERAS * 10 :]
+
+
+def batch(camera: int) -> ImageBatch:
+    """Pixels of one camera."""
+    frames = tuple(
+        Frame(
+            row_id=RowId("frames", 0, ROWS * camera + n, 0),
+            stream_id=f"camera-{camera}",
+            frame_id=None,
+            captured_at_us=None,
+            kafka_timestamp_ms=0,
+        )
+        for n in range(ROWS)
+    )
+    images = torch.randint(0, 256, (ROWS, 3, 224, 224), dtype=torch.uint8)
+    return ImageBatch(f"camera-{camera}", frames, images)
