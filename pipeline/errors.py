@@ -9,6 +9,7 @@
         ├── SettingsError       a setting, a flag or a file named by one
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
+        ├── TrainingError       fine-tuning diverged, or cannot be resumed or written
         ├── SourceError         the topic is not what the chain was written from
         └── ChainError          a segment is damaged, foreign or unreadable
 
@@ -77,6 +78,10 @@ class CheckpointError(FatalError):
 
 class CardError(FatalError):
     """A card that does not belong to the pair, or is not a card."""
+
+
+class TrainingError(FatalError):
+    """Fine-tuning cannot go on: it diverged, its checkpoint is of another run, or its output cannot be written."""
 
 
 class SourceError(FatalError):

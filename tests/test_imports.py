@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # offline
     "drift": ("errors records adapt sink console", "numpy pandas duckdb matplotlib altair ruptures"),
     "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
+    "finetune": ("errors codec preprocess source/files adapt", "torch numpy pyarrow PIL safetensors"),
     # everything comes together
     "wiring": (EVERYTHING, "torch rich structlog"),
     "cli": ("settings console logs broker wiring demo drift evaluate errors", "pydantic pydantic_settings"),

@@ -127,13 +127,18 @@ def _check_keys(theta_0: dict[str, Tensor], theta_1: dict[str, Tensor]) -> None:
             )
 
 
-def _check_buffers(theta_0: nn.Module, theta_1: nn.Module) -> None:
-    for name, module in theta_0.named_modules():
+def check_statistics(theta: nn.Module) -> None:
+    """Refuse a module whose running statistics cannot be interpolated. Raises CheckpointError."""
+    for name, module in theta.named_modules():
         if isinstance(module, _NORMS_WITH_STATISTICS):
             raise CheckpointError(
                 f"'{name}' is a BatchNorm, whose running statistics cannot be interpolated. "
                 "Take an architecture without BatchNorm, such as a ViT."
             )
+
+
+def _check_buffers(theta_0: nn.Module, theta_1: nn.Module) -> None:
+    check_statistics(theta_0)
     buffers = dict(theta_1.named_buffers())
     for name, buffer in theta_0.named_buffers():
         if not torch.equal(buffer, buffers[name]):

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.settings.tree import Settings
 
 ALL_GROUPS = tuple(Settings.model_fields)
+WORKER_GROUPS = tuple(name for name in ALL_GROUPS if name != "finetune")
 
 
 class Command(BaseSettings):

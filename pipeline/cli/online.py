@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
-from pipeline.cli.command import ALL_GROUPS, Command
+from pipeline.cli.command import WORKER_GROUPS, Command
 from pipeline.settings.group import FilePath, Location
 
 REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
@@ -32,7 +32,7 @@ class Run(Command):
     """
 
     name = "run"
-    groups = ALL_GROUPS
+    groups = WORKER_GROUPS
     examples = (
         ("check settings, broker, topic, output folder, checkpoints and card, and start nothing", "run --check"),
         ("another topic than the file says", "run --kafka.topic yard --sink.root s3://bucket/yard"),

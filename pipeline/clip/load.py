@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.adapt.interpolate import check_pair
+from pipeline.adapt.interpolate import check_pair, check_statistics
 from pipeline.clip.attention import pack_attention
 from pipeline.errors import CheckpointError
 from pipeline.preprocess import Preprocess
@@ -127,6 +127,42 @@ def load_pair(architecture: str | None, theta_0: str, theta_1: str) -> ModelPair
         hashes=(hash_weights(models[0]), hash_weights(models[1])),
         _models=models,
         _tokenizer=tokenizer,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class StartingModel:
+    """theta_0 alone, float32 on the CPU, to be fine-tuned; `config` is what `open_clip_config.json` holds for it."""
+
+    model: Any
+    preprocess: Preprocess
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    config: Mapping[str, Any]
+    hash: str
+    tokenizer: Any
+
+
+def load_starting_model(architecture: str, theta_0: str) -> StartingModel:
+    """Load theta_0 for fine-tuning; arguments and errors as in `load_pair`."""
+    model = _load(architecture, theta_0, "theta_0")
+    check_statistics(model)
+    settings = open_clip.get_model_preprocess_cfg(model)
+    name = theta_0 if theta_0.startswith(_LOCAL) else architecture
+    config = dict(open_clip.get_model_config(name))
+    if any(type(module).__name__ == "QuickGELU" for module in model.modules()):
+        config["quick_gelu"] = True  # a tag turns it on, a path does not
+    pack_attention(model)
+    with _open_clip_silenced():
+        tokenizer = open_clip.get_tokenizer(name)
+    return StartingModel(
+        model=model,
+        preprocess=_preprocess(settings),
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+        config={"model_cfg": config, "preprocess_cfg": settings},
+        hash=hash_weights(model),
+        tokenizer=tokenizer,
     )
 
 

@@ -33,6 +33,8 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
         for name, problem in _NEEDED.items():
             if getattr(settings.model, name) is None:
                 yield f"model.{name}", problem
+    if "finetune" in uses and settings.model.theta_0 is None:  # theta_1 and the class names it makes
+        yield "model.theta_0", _NEEDED["theta_0"]
     if "search" in uses and settings.search.objective == "calibrated_entropy" and settings.model.card is None:
         remedy = "make one with `adawise card` and set model.card, or use objective entropy"
         yield "search.objective", f"calibrated_entropy needs the card of the pair; {remedy}"
@@ -47,9 +49,10 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
 def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path, bool]]:
     """(setting, path, whether it must be a folder) of each file that the command will read."""
     named: list[tuple[str, Path | None]] = []
-    if "model" in uses:
+    roles = ("theta_0", "theta_1") if "model" in uses else ("theta_0",)
+    if "model" in uses or "finetune" in uses:
         named += [(f"model.{name}", getattr(settings.model, name)) for name in ("classes", "templates")]
-        for name in ("architecture", "theta_0", "theta_1"):
+        for name in ("architecture", *roles):
             value = getattr(settings.model, name)
             if value is not None and value.startswith(LOCAL_FOLDER):
                 yield f"model.{name}", Path(value[len(LOCAL_FOLDER) :]), True

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ByteSize, Field
 
+from pipeline.settings.finetuning import FinetuneSettings
 from pipeline.settings.group import FilePath, Group, Location, Text
 from pipeline.settings.kafka import KafkaSettings
 
@@ -163,6 +164,7 @@ class Settings(Group):
     sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
     limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
+    finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
     log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,75 @@
+"""How long, how fast and with which randomness: all that decides what a run computes, beside its data and theta_0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+Loss = Literal["flyp", "cross_entropy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A run of fine-tuning, in numbers.
+
+    Args:
+        loss: `flyp` trains both towers and the logit scale, `cross_entropy` the image tower alone.
+        epochs: passes over the images, at most.
+        batch_images: images of a forward, and what an image is contrasted with.
+        accumulate: batches whose gradients make one update.
+        learning_rate: AdamW's highest.
+        weight_decay: AdamW's, of matrices; norms, biases and single vectors have none.
+        warmup: share of all updates in which the rate rises.
+        label_smoothing: in [0, 1).
+        clip_norm: longest gradient.
+        patience: epochs without a better held-out accuracy after which to end.
+        crop_min: smallest share of an image's area that a random crop keeps; 1 is nearly the whole image.
+        flip: chance that an image is mirrored.
+        seed: of the order of images, crops and prompts.
+    """
+
+    loss: Loss = "flyp"
+    epochs: int = 10
+    batch_images: int = 64
+    accumulate: int = 1
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.1
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    clip_norm: float = 1.0
+    patience: int = 3
+    crop_min: float = 0.9
+    flip: float = 0.0
+    seed: int = 0
+
+    def as_settings(self) -> Mapping[str, str]:
+        """Each value by the name of its setting, as text."""
+        return {f"finetune.{name}": str(value) for name, value in asdict(self).items()}
+
+    def updates(self, images: int) -> int:
+        """Updates of an epoch: images that do not fill the last one wait for the next epoch's order."""
+        return max(1, images // (self.batch_images * self.accumulate))
+
+    def rate(self, update: int, total: int) -> float:
+        """The learning rate of an update, counted from 0 over the whole run: up a line, down half a cosine to 0."""
+        rising = max(1, round(self.warmup * total))
+        if update < rising:
+            return self.learning_rate * (update + 1) / rising
+        progress = (update - rising) / max(1, total - rising)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def order(self, epoch: int, images: int) -> Iterator[Sequence[Sequence[int]]]:
+        """For each update of an epoch its batches, each a list of image numbers; the same each time it is asked."""
+        mixed = self.random(epoch).permutation(images)
+        size = self.batch_images * self.accumulate
+        for update in range(self.updates(images)):
+            rows = mixed[update * size : (update + 1) * size].tolist()
+            yield [rows[start : start + self.batch_images] for start in range(0, len(rows), self.batch_images)]
+
+    def random(self, *place: int) -> np.random.Generator:
+        """Random numbers of a place (epoch, image): nothing of them has to be kept to resume."""
+        return np.random.default_rng([self.seed, *place])
