@@ -1,7 +1,8 @@
 """The card: what a labelled in-distribution sample says about a model pair, once, offline.
 
-Per alpha of the grid: the temperature that fits the labels (NLL), the reference entropy, accuracy, NLL and ECE. It
-carries the identity of the pair it was made with, and is refused for any other.
+Per alpha of the grid: the temperature that fits the labels (NLL), the reference entropy, the threshold of `atc`,
+accuracy, NLL and ECE; which objective would have served these images best; and, where a recorded stream was fitted, the
+search's hyper-parameters. It carries the identity of the pair it was made with, and is refused for any other.
 """
 
 from __future__ import annotations
@@ -18,32 +19,64 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.adapt.objective import entropy
+from pipeline.adapt import objective as objectives
+from pipeline.adapt.objective import Objective, Values, entropy
 from pipeline.errors import CardError
 
-FORMAT = 1
-_PER_ALPHA = ("alphas", "temperature", "reference_entropy", "accuracy", "nll", "ece_raw", "ece")
+FORMAT = 2
+_PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _BINS = 15  # of the calibration error
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an objective would have chosen for all images of one labelled condition, and what that would have served.
+
+    `accuracy` at its `alpha` and `best_accuracy` at the best alpha in hindsight, in [0, 1].
+    """
+
+    condition: str
+    images: int
+    objective: str
+    alpha: float
+    accuracy: float
+    best_accuracy: float
+
+
+@dataclass(frozen=True)
+class FittedSearch:
+    """Hyper-parameters of `surrogate.Surrogate`, fitted to the curves of `objective` on `batches` recorded batches."""
+
+    objective: str
+    batches: int
+    lengthscale: float
+    signal_sd: float
+    offset_sd: float
+    persistence: float
 
 
 @dataclass(frozen=True)
 class Card:
     """Lists are per alpha of the grid. `identity` names what the card belongs to: hashes of checkpoints and classes.
 
-    `temperature` > 0; `reference_entropy` and `nll` in nats, at that temperature; `ece` in [0, 1], before and after it.
+    `temperature` > 0; `reference_entropy`, `threshold` (of `atc`) and `nll` in nats, at that temperature; `ece` in
+    [0, 1], before and after it. `judged` is empty and `search` None where nothing was given to judge or fit by.
     """
 
     identity: Mapping[str, str]
     alphas: tuple[float, ...]
     temperature: tuple[float, ...]
     reference_entropy: tuple[float, ...]
+    threshold: tuple[float, ...]
     accuracy: tuple[float, ...]
     nll: tuple[float, ...]
     ece_raw: tuple[float, ...]
     ece: tuple[float, ...]
     images: int
     created_at: str
+    judged: tuple[Judged, ...] = ()
+    search: FittedSearch | None = None
     format: int = FORMAT
 
     @property
@@ -55,6 +88,19 @@ class Card:
     def has_barrier(self) -> bool:
         """True if somewhere on the path accuracy falls a point below the worse endpoint: then do not interpolate."""
         return min(self.accuracy) < min(self.accuracy[0], self.accuracy[-1]) - _BARRIER
+
+    def objective(self, name: str) -> Objective:
+        """The objective of that name, with what this card knows."""
+        match name:
+            case "entropy":
+                return objectives.raw_entropy
+            case "calibrated_entropy":
+                return objectives.calibrated_entropy(self.temperature)
+            case "relative":
+                return objectives.relative(self.temperature, self.reference_entropy)
+            case "atc":
+                return objectives.atc(self.temperature, self.threshold)
+        raise ValueError(f"expected one of {', '.join(objectives.NAMES)}, got {name!r}")
 
     @property
     def digest(self) -> str:
@@ -95,7 +141,10 @@ def read_card(path: Path) -> Card:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             raise CardError(f"{path}: expected a card of format {FORMAT}, got {data['format']}. {remedy}")
-        card = Card(**{f.name: _frozen(data[f.name]) for f in fields(Card)})
+        values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
+        values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
+        values["search"] = FittedSearch(**data["search"]) if data["search"] is not None else None
+        card = Card(**values)
         _check_values(card)
     except OSError as error:
         raise CardError(f"{path}: the card cannot be read ({error.strerror}). {remedy}") from error
@@ -114,6 +163,13 @@ def _check_values(card: Card) -> None:
             raise ValueError(f"{name}: expected {len(card.alphas)} finite numbers, one per alpha, got {column}")
     if min(card.temperature) <= 0.0:
         raise ValueError(f"temperature: expected numbers above 0, got {min(card.temperature)}")
+    for judged in card.judged:
+        if judged.objective not in objectives.NAMES or not 0.0 <= judged.accuracy <= judged.best_accuracy <= 1.0:
+            raise ValueError(f"judged: expected an objective and accuracies from 0 to 1, got {judged}")
+    if card.search is not None:
+        sds = (card.search.lengthscale, card.search.signal_sd, card.search.offset_sd)
+        if not all(0.0 < value < math.inf for value in sds) or not 0.0 < card.search.persistence < 1.0:
+            raise ValueError(f"search: expected numbers above 0 and a persistence below 1, got {card.search}")
 
 
 def _frozen(value: Any) -> Any:
@@ -134,11 +190,14 @@ def make_card(
         z = logits(j).double()
         T = fit_temperature(z, labels)
         p = (z / T).softmax(dim=-1)
+        values = entropy(z, T)
+        accuracy = float((z.argmax(dim=-1) == labels).double().mean())
         rows.append(
             {
                 "temperature": T,
-                "reference_entropy": float(entropy(z, T).mean()),
-                "accuracy": float((z.argmax(dim=-1) == labels).double().mean()),
+                "reference_entropy": float(values.mean()),
+                "threshold": _threshold(values, accuracy),
+                "accuracy": accuracy,
                 "nll": float(torch.nn.functional.cross_entropy(z / T, labels)),
                 "ece_raw": calibration_error(z.softmax(dim=-1), labels),
                 "ece": calibration_error(p, labels),
@@ -146,6 +205,15 @@ def make_card(
         )
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
     return Card(identity=dict(identity), alphas=alphas, images=len(labels), created_at=created_at, **columns)
+
+
+def _threshold(values: Values, accuracy: float) -> float:
+    """The entropy below or at which lie as many of `values` `[N]` as images are right (ties aside)."""
+    ordered = np.sort(values)
+    right = round(accuracy * len(ordered))
+    if right == 0:
+        return float(ordered[0]) - 1.0
+    return float(ordered[right - 1 : right + 1].mean())
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

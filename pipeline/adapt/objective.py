@@ -2,6 +2,7 @@
 
 Each takes the logits of images at one alpha and returns a value per image, so that alphas are compared on the same
 images (paired differences have a fifth of the variance). The batch's objective is the mean over the reliable ones.
+All but `entropy` need the card, which knows what is normal for the pair at each alpha.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 Values = npt.NDArray[np.float64]
-Objective = Callable[[Tensor, int], Values]  # (logits [n, C], alpha index) -> [n], nats
+Objective = Callable[[Tensor, int], Values]  # (logits [n, C], alpha index) -> [n], nats (`atc`: expected errors)
 
+NAMES = ("entropy", "calibrated_entropy", "relative", "atc")
 RELIABLE_SHARE = 0.4  # of ln C: the margin of EATA (arXiv 2204.02610)
+_LEAST_REFERENCE = 1e-6  # nats: a sample that is certain at an alpha must not divide by zero
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Values:
@@ -24,8 +28,9 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Values:
 
     The mean of it is what AdaWiSE minimises, in the words of its abstract; which temperature is ours.
     """
-    log_p = (logits.double() / temperature).log_softmax(dim=-1)  # [n, C]
-    values: Values = -(log_p.exp() * log_p).sum(dim=-1).numpy()
+    scaled = logits if temperature == 1.0 else logits.double() / temperature
+    log_p = torch.log_softmax(scaled, dim=-1, dtype=torch.float64)  # [n, C]
+    values: Values = -log_p.exp().mul_(log_p).sum(dim=-1).numpy()
     return values
 
 
@@ -44,6 +49,34 @@ def calibrated_entropy(temperatures: Sequence[float]) -> Objective:
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
         return entropy(logits, temperatures[alpha_index])
+
+    return objective
+
+
+def relative(temperatures: Sequence[float], references: Sequence[float]) -> Objective:
+    """The objective `relative`: calibrated entropy as a multiple of the card's reference entropy of that alpha.
+
+    An alpha that is unsure everywhere is not blamed for being unsure here. Times the mean reference, so that it is in
+    nats like the others; on the card's own sample every alpha has the same mean.
+    """
+    mean = sum(references) / len(references)
+    factors = [mean / max(reference, _LEAST_REFERENCE) for reference in references]
+
+    def objective(logits: Tensor, alpha_index: int) -> Values:
+        return factors[alpha_index] * entropy(logits, temperatures[alpha_index])
+
+    return objective
+
+
+def atc(temperatures: Sequence[float], thresholds: Sequence[float]) -> Objective:
+    """The objective `atc`: the expected share of errors (average thresholded confidence, arXiv 2201.04234).
+
+    1 for an image whose calibrated entropy is above the card's threshold of that alpha, else 0. On the card's sample
+    the share of ones is the share of errors.
+    """
+
+    def objective(logits: Tensor, alpha_index: int) -> Values:
+        return (entropy(logits, temperatures[alpha_index]) > thresholds[alpha_index]).astype(np.float64)
 
     return objective
 

@@ -198,6 +198,6 @@ def _evaluate(wanted: dict[int, list[Trial]], images: Sequence[Tensor], logits: 
 
 
 def _select(images: Tensor, rows: Rows) -> Tensor:
-    """`images[rows]`: a whole batch as it is; else by `index_select`, which copies rows where indexing copies pixels."""
+    """`images[rows]`: a whole batch as it is; else `index_select`, which copies rows where indexing copies pixels."""
     whole = len(rows) == len(images) and bool((rows == np.arange(len(rows))).all())
     return images if whole else images.index_select(0, torch.from_numpy(rows))

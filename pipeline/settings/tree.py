@@ -79,11 +79,14 @@ class ModelSettings(Group):
 class SearchSettings(Group):
     """How alpha is chosen for each batch."""
 
-    strategy: Literal["warm", "botorch", "grid", "fixed"] = Field(
-        default="warm", description="warm-started surrogate, BoTorch from scratch, every alpha, or always the same"
+    strategy: Literal["warm", "botorch", "scratch", "grid", "fixed"] = Field(
+        default="warm",
+        description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
+        "always the same; what has no single alpha a batch is for `evaluate` alone",
     )
-    objective: Literal["entropy", "calibrated_entropy"] = Field(
-        default="entropy", description="what is minimised; calibrated_entropy needs model.card"
+    objective: Literal["entropy", "calibrated_entropy", "relative", "atc"] = Field(
+        default="entropy",
+        description="what is minimised; all but entropy need model.card, which says what fits the pair",
     )
     alpha: float = Field(default=0.5, ge=0, le=1, description="first alpha of a stream, the only one of fixed")
     budget: int = Field(default=5, ge=1, le=101, description="evaluations of a batch that is explored")

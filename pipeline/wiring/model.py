@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline.adapt.card import Card, read_card
-from pipeline.adapt.objective import Objective, calibrated_entropy, raw_entropy
+from pipeline.adapt.objective import raw_entropy
 from pipeline.adapt.search import Strategy
 from pipeline.adapt.strategies import strategy
 from pipeline.adapt.strategies.warm import Exploration
@@ -56,14 +56,9 @@ def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
     assert settings.theta_1 is not None
     assert settings.classes is not None
     classes = read_lines(settings.classes, "model.classes", "class name")
-    templates: tuple[str, ...] = TEMPLATES
-    if settings.templates is not None:
-        templates = read_lines(settings.templates, "model.templates", "prompt")
-        for line in templates:
-            if "{}" not in line:
-                raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
+    templates = prompt_templates(settings)
     device = choose_device(settings.device)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": None}[settings.precision] or choose_dtype(device)
+    dtype = number_format(settings, device)
     chunk_rows = _CHUNK_ROWS[device.type] if settings.chunk_rows == "auto" else settings.chunk_rows
     pair = load_pair(settings.architecture, settings.theta_0, settings.theta_1)
     classifier = PairClassifier(
@@ -97,11 +92,9 @@ def adaptation(settings: Settings, model: Model) -> Adaptation:
 
 def _strategy(settings: Settings, model: Model) -> Strategy:
     chosen = settings.search
-    objective: Objective = raw_entropy
-    if chosen.objective == "calibrated_entropy":
-        if model.card is None:
-            raise SettingsError("search.objective calibrated_entropy needs a card: make one with `adawise card`")
-        objective = calibrated_entropy(model.card.temperature)
+    if model.card is None and chosen.objective != "entropy":
+        raise SettingsError(f"search.objective {chosen.objective} needs a card: make one with `adawise card`")
+    objective = model.card.objective(chosen.objective) if model.card else raw_entropy
     belongs_to = f"{sorted(model.classifier.identity.items())} {model.card.digest if model.card else ''}"
     return strategy(
         chosen.strategy,
@@ -116,6 +109,22 @@ def _strategy(settings: Settings, model: Model) -> Strategy:
             min_images=chosen.min_images,
         ),
     )
+
+
+def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
+    """The prompts, with `{}` for the class name. Raises SettingsError: a prompt without it, or see `read_lines`."""
+    if settings.templates is None:
+        return TEMPLATES
+    templates = read_lines(settings.templates, "model.templates", "prompt")
+    for line in templates:
+        if "{}" not in line:
+            raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
+    return templates
+
+
+def number_format(settings: ModelSettings, device: torch.device) -> torch.dtype:
+    """The number format of forwards on the device."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": None}[settings.precision] or choose_dtype(device)
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.card import Card, calibration_error, fit_temperature, make_card, read_card
-from pipeline.adapt.objective import entropy
+from pipeline.adapt.card import Card, FittedSearch, Judged, calibration_error, fit_temperature, make_card, read_card
+from pipeline.adapt.objective import NAMES, atc, entropy, relative
 from pipeline.errors import CardError
 
 ALPHAS = (0.0, 0.5, 1.0)
@@ -91,8 +91,35 @@ def test_a_card_says_per_alpha_what_the_labelled_sample_says() -> None:
     assert card.images == 4000
 
 
+@pytest.mark.parametrize("share", [0.0, 0.37, 1.0])
+def test_on_the_cards_own_sample_atc_expects_as_many_errors_as_there_are(share: float) -> None:
+    logits = 2.0 * torch.randn(400, 6, generator=torch.Generator().manual_seed(4))
+    labels = logits.argmax(dim=-1)
+    wrong = round((1.0 - share) * 400)
+    labels[:wrong] = (labels[:wrong] + 1) % 6
+    card = make_card(lambda j: logits, labels, alphas=ALPHAS, identity=IDENTITY, created_at="now")
+    assert card.objective("atc")(logits, 1).sum() == wrong
+
+
+def test_a_card_makes_every_objective() -> None:
+    card, logits = a_card(), sample(20, 1.0)[0]
+    expected = {
+        "entropy": entropy(logits),
+        "calibrated_entropy": entropy(logits, card.temperature[2]),
+        "relative": relative(card.temperature, card.reference_entropy)(logits, 2),
+        "atc": atc(card.temperature, card.threshold)(logits, 2),
+    }
+    for name in NAMES:
+        np.testing.assert_array_equal(card.objective(name)(logits, 2), expected[name])
+    with pytest.raises(ValueError, match=r"expected one of entropy, .*got 'hope'"):
+        card.objective("hope")
+
+
 def test_a_card_is_the_same_after_the_file(tmp_path: Path) -> None:
-    card = a_card()
+    card = a_card(
+        judged=(Judged("fog", 100, "entropy", 0.5, 0.6, 0.7),),
+        search=FittedSearch("entropy", 40, 0.4, 0.1, 0.2, 0.9),
+    )
     back = read_card(write(tmp_path, card.to_json()))
     assert back == card
     assert back.digest == card.digest
@@ -140,13 +167,13 @@ def test_a_missing_card_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 2}))
-    with pytest.raises(CardError, match=r"expected a card of format 1, got 2\. Make one"):
+    path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 1}))
+    with pytest.raises(CardError, match=r"expected a card of format 2, got 1\. Make one"):
         read_card(path)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 1}', "[" * 100_000], ids=lambda c: c[:12]
+    "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 2}', "[" * 100_000], ids=lambda c: c[:12]
 )
 def test_what_is_not_a_card_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(CardError, match=r"not a card.*Make one"):
@@ -173,6 +200,13 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("alphas", []),
         ("ece", [0.1] * 4),
         ("identity", "theta"),
+        ("threshold", [0.1, 0.2]),
+        ("judged", [{"condition": "x"}]),
+        ("judged", [dataclasses.asdict(Judged("fog", 9, "hope", 0.5, 0.6, 0.7))]),
+        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7))]),
+        ("search", {}),
+        ("search", dataclasses.asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
+        ("search", dataclasses.asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),
     ],
     ids=str,
 )

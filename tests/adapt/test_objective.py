@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.adapt.objective import calibrated_entropy, entropy, raw_entropy, reliable
+from pipeline.adapt.objective import atc, calibrated_entropy, entropy, raw_entropy, relative, reliable
 
 rows = st.lists(st.floats(-50.0, 50.0), min_size=2, max_size=12)
 
@@ -61,6 +61,43 @@ def test_the_raw_objective_does_not_know_alpha_and_the_calibrated_takes_its_temp
     for index, temperature in enumerate((1.0, 2.0, 0.5)):
         np.testing.assert_array_equal(raw_entropy(logits, index), entropy(logits))
         np.testing.assert_array_equal(calibrated(logits, index), entropy(logits / temperature))
+
+
+@pytest.mark.parametrize(("rows_", "classes"), [(1, 2), (32, 100), (7, 1000)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.3])
+def test_the_quick_form_of_entropy_is_the_plain_one_bit_by_bit(
+    rows_: int, classes: int, dtype: torch.dtype, temperature: float
+) -> None:
+    logits = (6.0 * torch.randn(rows_, classes, generator=torch.Generator().manual_seed(2))).to(dtype)
+    log_p = (logits.double() / temperature).log_softmax(dim=-1)
+    np.testing.assert_array_equal(entropy(logits, temperature), -(log_p.exp() * log_p).sum(dim=-1).numpy())
+
+
+def test_relative_is_the_same_at_every_alpha_where_each_is_as_unsure_as_its_reference() -> None:
+    sharp, blunt = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    references = [float(entropy(z)[0]) for z in (sharp, blunt)]
+    objective = relative((1.0, 1.0), references)
+    mean = sum(references) / 2
+    np.testing.assert_allclose([objective(sharp, 0), objective(blunt, 1)], mean)
+    # of two alphas that are equally unsure here, the one that is elsewhere surer is the worse
+    assert objective(blunt, 0) > objective(blunt, 1)
+
+
+def test_relative_takes_its_alphas_temperature_and_bears_a_reference_of_zero() -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    values = relative((2.0, 3.0), (0.5, 0.5))(logits, 1)
+    np.testing.assert_allclose(values, entropy(logits, 3.0))
+    assert np.isfinite(relative((1.0, 1.0), (0.0, 0.4))(logits, 0)).all()
+
+
+def test_atc_counts_the_images_above_the_threshold_of_their_alpha() -> None:
+    logits = torch.tensor([[9.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    values = entropy(logits)
+    objective = atc((1.0, 1.0), (float(values[0]), float(values[1])))
+    np.testing.assert_array_equal(objective(logits, 0), [0.0, 1.0, 1.0])
+    np.testing.assert_array_equal(objective(logits, 1), [0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(atc((0.1, 1.0), (0.01, 0.0))(logits, 0), [0.0, 0.0, 1.0])  # at its temperature
 
 
 def test_reliable_keeps_the_images_that_are_sure_in_the_mean_of_all_alphas() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.search import BatchTrials, Outcome, Search, Strategy, Trial, run
+from pipeline.adapt.search import NOISE_FLOOR, BatchTrials, Outcome, Search, Trial, run
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies.fixed import FixedSearch
-from pipeline.adapt.strategies.grid import GridSearch
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from pipeline.adapt.strategies import NAMES, strategy
+from pipeline.adapt.strategies.scratch import ScratchSearch
+from pipeline.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective
 
 ALL = np.arange(4)
@@ -75,23 +76,18 @@ def test_no_stream_is_no_outcome_and_no_call() -> None:
     assert ask.calls == []
 
 
-@pytest.mark.parametrize("name", ["warm", "grid", "fixed"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "botorch"])
 def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: str) -> None:
-    strategies: dict[str, Strategy] = {
-        "warm": WarmSearch(GRID, objective, "test", 10, Exploration()),
-        "grid": GridSearch(GRID, objective, "test", 10, 8),
-        "fixed": FixedSearch(GRID, objective, "test", 10),
-    }
-    strategy = strategies[name]
+    made = strategy(name, alphas=GRID, objective=objective, context="test", alpha=0.5, exploration=Exploration())
     batches = [
         as_images(draw_values(Weather(s / 4), 9 + 3 * s, np.random.default_rng(s)))  # each of another size
         for s in range(5)
     ]
-    states = [strategy.initial() for _ in batches]
+    states = [made.initial() for _ in batches]
     for _ in range(3):
-        together = run([strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)], batches, logits)
+        together = run([made.search(s, len(b)) for s, b in zip(states, batches, strict=True)], batches, logits)
         for state, batch, shared in zip(states, batches, together, strict=True):
-            (alone,) = run([strategy.search(state, len(batch))], [batch], logits)
+            (alone,) = run([made.search(state, len(batch))], [batch], logits)
             assert alone.state.to_bytes() == shared.state.to_bytes()
             assert alone.trials == shared.trials
             assert torch.equal(alone.logits, shared.logits)
@@ -99,9 +95,9 @@ def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: st
 
 
 def test_forward_equivalents_are_images_passed_over_images_in_the_batch() -> None:
-    strategy = WarmSearch(GRID, objective, "test", 10, Exploration(budget=3))
+    made = ScratchSearch(GRID, objective, "test", 10, Exploration(budget=3))
     batch = as_images(draw_values(Weather(0.2), 16, np.random.default_rng(0)))
-    (outcome,) = run([strategy.search(strategy.initial(), 16)], [batch], logits)
+    (outcome,) = run([made.search(made.initial(), 16)], [batch], logits)
     assert [trial.images for trial in outcome.trials] == [16, 16, 16]
     assert outcome.forward_equivalents == 3.0
 
@@ -150,3 +146,42 @@ def test_records_keep_the_order_of_the_trials_and_the_rows_each_saw() -> None:
     values_at(trials, 0, [9.0, 5.0], [2, 0])
     records = trials.records(GRID)
     assert [(r.alpha, r.images, r.objective) for r in records] == [(0.5, 4, 2.5), (0.0, 2, 7.0)]
+
+
+def test_differences_are_to_the_base_on_the_same_images_with_the_variance_of_their_mean() -> None:
+    trials = BatchTrials(4, objective)
+    values_at(trials, 3, [1.0, 2.0, 1.0, 2.0], range(4))
+    values_at(trials, 9, [1.5, 2.1, 1.1, 2.5], range(4))
+    base, other = trials.differences(3, 1)
+    assert base == (3, 0.0, NOISE_FLOOR)
+    assert other[0] == 9
+    np.testing.assert_allclose(other[1:], [0.3, 0.04 / 4])  # differences .5, .1, .1, .5
+
+
+def test_no_difference_is_taken_to_a_base_that_is_not_finite() -> None:
+    trials = BatchTrials(2, objective)
+    values_at(trials, 3, [float("nan"), 2.0], range(2))
+    values_at(trials, 9, [1.5, 2.1], range(2))
+    assert trials.differences(3, 1) == []
+    assert [index for index, _, _ in trials.differences(9, 1)] == [9]
+
+
+def test_restricted_trials_are_those_of_the_rows_alone() -> None:
+    trials = BatchTrials(4, objective)
+    values_at(trials, 3, [1.0, 2.0, 0.5, 0.7], range(4))
+    part = trials.restricted(np.array([1, 3]))
+    rows, z = part.evaluated[3]
+    assert rows.tolist() == [1, 3]
+    assert z[:, 0].tolist() == [2.0, 0.7]
+    assert part.objectives(1)[3][1].tolist() == [2.0, 0.7]
+    assert trials.objectives(1)[3][1].tolist() == [1.0, 2.0, 0.5, 0.7]
+
+
+def test_what_is_served_is_calibrated_by_the_alpha_of_its_row_and_a_mixture_is_left_as_it_is() -> None:
+    z = torch.tensor([[2.0, 0.0]] * 3)
+    alphas, temperatures = (0.0, 1.0), (2.0, 4.0)
+    single = Outcome(StreamState("k", 0), 1, z, {}, (), 0.0)
+    torch.testing.assert_close(single.probabilities(alphas, temperatures), (z / 4.0).softmax(dim=-1))
+    mixed = dataclasses.replace(single, row_alphas=np.array([0.0, 1.0, np.nan]))
+    expected = (z / torch.tensor([[2.0], [4.0], [1.0]])).softmax(dim=-1)
+    torch.testing.assert_close(mixed.probabilities(alphas, temperatures), expected)

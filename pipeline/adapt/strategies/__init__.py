@@ -1,14 +1,22 @@
-"""The strategies by name."""
+"""The strategies by name. A module of this folder is one strategy, and the module's name is the strategy's.
+
+To add one, add its file, with a class named after it: `per_cluster` has `PerClusterSearch`. What strategies share lies
+in `adapt/`. A module is loaded when its strategy is asked for: BoTorch takes two seconds.
+"""
 
 from __future__ import annotations
 
+from dataclasses import fields
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import cast
+
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import Strategy
-from pipeline.adapt.strategies.fixed import FixedSearch
-from pipeline.adapt.strategies.grid import GridSearch
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from pipeline.adapt.strategies.warm import Exploration
+from pipeline.adapt.surrogate import Surrogate
 
-NAMES = ("warm", "botorch", "grid", "fixed")
+NAMES = tuple(sorted(module.name for module in iter_modules(__path__)))
 
 
 def strategy(
@@ -19,21 +27,21 @@ def strategy(
     context: str,
     alpha: float,
     exploration: Exploration,
+    temperatures: tuple[float, ...] | None = None,
+    fitted: Surrogate | None = None,
 ) -> Strategy:
     """The strategy of that name over the grid `alphas`; it starts (`fixed`: stays) at the one nearest to `alpha`.
 
-    `context` names what a state depends on beside the strategy: the objective and the model pair.
+    `context` names what a state depends on beside the strategy: the objective, the model pair and its card, from which
+    `temperatures` (per alpha) and `fitted` (the surrogate with hyper-parameters of this pair) come, if there is one.
     """
+    if name not in NAMES:
+        raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")
     start = min(range(len(alphas)), key=lambda j: abs(alphas[j] - alpha))
-    match name:
-        case "warm":
-            return WarmSearch(alphas, objective, context, start, exploration)
-        case "botorch":
-            from pipeline.adapt.strategies.botorch import BotorchSearch  # two seconds of imports that only it needs
-
-            return BotorchSearch(alphas, objective, context, start, exploration)
-        case "grid":
-            return GridSearch(alphas, objective, context, start, exploration.min_images)
-        case "fixed":
-            return FixedSearch(alphas, objective, context, start)
-    raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")
+    made = getattr(import_module(f"{__name__}.{name}"), f"{name.title().replace('_', '')}Search")
+    taken = {field.name for field in fields(made)}
+    known = {"temperatures": temperatures, "fitted": fitted}
+    return cast(
+        Strategy,
+        made(alphas, objective, context, start, exploration, **{k: v for k, v in known.items() if k in taken}),
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.strategies.warm import Exploration
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class FixedSearch:
     objective: Objective
     context: str
     start: int
+    policy: Exploration | None = None  # nothing is explored
 
     @property
     def key(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.strategies.warm import Exploration
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,12 @@ class GridSearch:
     objective: Objective
     context: str
     start: int
-    min_images: int
+    policy: Exploration
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"grid/{self.context}/{self.start}/{len(self.alphas)}/{self.min_images}"
+        return f"grid/{self.context}/{self.start}/{len(self.alphas)}/{self.policy.min_images}"
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""
@@ -33,9 +34,9 @@ class GridSearch:
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)
-        too_few = images < self.min_images
+        too_few = images < self.policy.min_images
         yield from trials.evaluate([state.alpha_index] if too_few else range(len(self.alphas)))
-        means = {index: mean for index, (mean, _) in trials.objectives(self.min_images).items()}
+        means = {index: mean for index, (mean, _) in trials.objectives(self.policy.min_images).items()}
         finite = {index: mean for index, mean in means.items() if np.isfinite(mean)}
         best = min(finite, key=lambda index: (finite[index], index), default=state.alpha_index)
         return Outcome(

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from pipeline.adapt.strategies import NAMES, strategy
 from pipeline.adapt.strategies.fixed import FixedSearch
-from pipeline.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, Weather, alphas, drive, objective
 
 SEARCH = FixedSearch(GRID, objective, "test", 14)
@@ -24,20 +21,3 @@ def test_the_objective_is_reported_and_changes_nothing() -> None:
     assert abs(outcome.objective - 0.5) < 0.02  # the mean over 4,000 images whose sd is .1
     (broken,) = drive(SEARCH, [Weather(0.0)], answer=lambda index, images: torch.full((len(images), 3), torch.nan))
     assert broken.index == 14
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_strategy_by_name_starts_at_the_alpha_of_the_grid_nearest_to_the_one_asked_for(name: str) -> None:
-    made = strategy(
-        name, alphas=GRID, objective=objective, context="test", alpha=0.52, exploration=Exploration(budget=3)
-    )
-    assert made.initial().alpha_index == 10
-    assert made.key.startswith(f"{name}/test/")
-    assert made.initial().key == made.key
-    other = strategy(name, alphas=GRID, objective=objective, context="other", alpha=0.52, exploration=Exploration())
-    assert other.key != made.key
-
-
-def test_an_unknown_strategy_is_an_error_that_names_the_known() -> None:
-    with pytest.raises(ValueError, match="expected one of warm, botorch, grid, fixed, got 'bayes'"):
-        strategy("bayes", alphas=GRID, objective=objective, context="", alpha=0.5, exploration=Exploration())

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from pipeline.adapt.strategies.grid import GridSearch
+from pipeline.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, drive, logits, objective
 
-SEARCH = GridSearch(GRID, objective, "test", 10, 8)
+SEARCH = GridSearch(GRID, objective, "test", 10, Exploration(min_images=8))
 
 
 @pytest.mark.parametrize("optimum", [0.0, 0.35, 0.8, 1.0])

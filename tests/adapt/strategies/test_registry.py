@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pipeline.adapt import strategies
+from pipeline.adapt.strategies import NAMES, strategy
+from pipeline.adapt.strategies.warm import Exploration
+from pipeline.adapt.surrogate import Surrogate
+from pipeline.settings.tree import SearchSettings
+from tests.adapt.curves import GRID, objective
+
+OFFLINE = {"ensemble", "ensemble_by_entropy", "per_cluster"}  # no single alpha of a batch: for `evaluate` alone
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strategy_by_name_starts_at_the_alpha_of_the_grid_nearest_to_the_one_asked_for(name: str) -> None:
+    made = strategy(
+        name, alphas=GRID, objective=objective, context="test", alpha=0.52, exploration=Exploration(budget=3)
+    )
+    assert made.initial().alpha_index == 10
+    assert made.key.startswith(f"{name}/test/")
+    assert made.initial().key == made.key
+    other = strategy(name, alphas=GRID, objective=objective, context="other", alpha=0.52, exploration=Exploration())
+    assert other.key != made.key
+
+
+def test_an_unknown_strategy_is_an_error_that_names_the_known() -> None:
+    with pytest.raises(ValueError, match=r"expected one of botorch, ensemble, .*warm, got 'bayes'"):
+        strategy("bayes", alphas=GRID, objective=objective, context="", alpha=0.5, exploration=Exploration())
+
+
+def test_each_file_of_the_folder_is_a_strategy() -> None:
+    folder = Path(strategies.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(NAMES)
+
+
+def test_the_settings_offer_what_serves_a_batch_with_one_alpha() -> None:
+    offered = set(get_args(SearchSettings.model_fields["strategy"].annotation))
+    assert offered == set(NAMES) - OFFLINE
+
+
+def test_a_strategy_gets_of_the_card_what_it_has_a_field_for() -> None:
+    fitted = Surrogate(GRID, persistence=0.5)
+    card = {"temperatures": (2.0,) * 21, "fitted": fitted}
+    common = {"alphas": GRID, "objective": objective, "context": "", "alpha": 0.5, "exploration": Exploration()}
+
+    @dataclass(frozen=True)
+    class Seen:
+        temperatures: object = None
+        fitted: object = None
+
+    def seen(name: str) -> Seen:
+        made = strategy(name, **common, **card)  # type: ignore[arg-type]
+        return Seen(getattr(made, "temperatures", None), getattr(made, "fitted", None))
+
+    assert seen("ensemble") == Seen(card["temperatures"])
+    assert seen("scratch") == Seen(fitted=fitted)
+    assert seen("fixed") == Seen()
