@@ -58,6 +58,9 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "drift": ("errors records adapt sink console", "numpy pandas duckdb matplotlib altair ruptures"),
     "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
     "finetune": ("errors codec preprocess source/files adapt", "torch numpy pyarrow PIL safetensors"),
+    "evaluate/corrupt": ("errors", "numpy PIL skimage"),
+    "evaluate/files": ("errors evaluate", "pyarrow"),
+    "evaluate/show": ("evaluate", "rich"),
     # everything comes together
     "wiring": (EVERYTHING, "torch rich structlog"),
     "cli": ("settings console logs broker wiring demo drift evaluate errors", "pydantic pydantic_settings"),
@@ -192,6 +195,6 @@ def test_botorch_is_imported_by_two_files_and_these_only_when_their_strategy_is_
 
 
 def test_every_row_of_the_table_is_about_something_that_exists_or_is_to_come() -> None:
-    to_come = {"drift", "evaluate"}
+    to_come = {"drift"}
     modules = {module_name(path) for path in MODULES}
     assert {unit for unit in MAY_IMPORT if not any(covers(unit, module) for module in modules)} <= to_come
