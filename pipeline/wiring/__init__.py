@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.wiring.checks import check
+    from pipeline.wiring.evaluating import evaluate
+    from pipeline.wiring.finetuning import finetune
     from pipeline.wiring.labelled import build_card, show_card
     from pipeline.wiring.producing import produce
     from pipeline.wiring.recording import record
@@ -16,11 +18,24 @@ if TYPE_CHECKING:
     from pipeline.wiring.stream import run_worker
     from pipeline.wiring.verifying import verify
 
-__all__ = ["build_card", "check", "produce", "record", "replay", "run_worker", "show_card", "verify"]
+__all__ = [
+    "build_card",
+    "check",
+    "evaluate",
+    "finetune",
+    "produce",
+    "record",
+    "replay",
+    "run_worker",
+    "show_card",
+    "verify",
+]
 
 _MODULES = {
     "check": "checks",
     "build_card": "labelled",
+    "evaluate": "evaluating",
+    "finetune": "finetuning",
     "show_card": "labelled",
     "produce": "producing",
     "record": "recording",

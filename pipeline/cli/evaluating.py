@@ -1,0 +1,111 @@
+"""The command that compares strategies on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+
+from pipeline.cli.command import Command
+from pipeline.settings.group import FilePath, Text
+
+
+class Evaluate(Command):
+    """Compare strategies on labelled images: does adapting alpha help here, when, and at what cost?
+
+    Every strategy sees the same streams, on logits that were computed once. Accuracies are means over domains, each of
+    the same weight; differences to zero-shot, fine-tuned, alpha .5 and the best fixed alpha in hindsight come with 95 %
+    intervals. A STRATEGY is a name with options and an objective, all of which may be left out:
+    warm:budget=3,every=16@calibrated_entropy.
+    """
+
+    name = "evaluate"
+    groups = ("model", "search", "log")
+    examples = (
+        ("every strategy on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
+        ("two variants, for another program", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
+        ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
+    )
+
+    logits: FilePath | None = Field(
+        default=None,
+        description="folder of tables of logits, DOMAIN.npz each",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    domains: Text | None = Field(
+        default=None,
+        description="tables to use, separated by commas; none: all whose name does not begin with val",
+        json_schema_extra={"metavar": "NAMES"},
+    )
+    calibrate: Text | None = Field(
+        default=None,
+        description="table that temperatures are fitted on; none: those of model.card, or 1",
+        json_schema_extra={"metavar": "NAME"},
+    )
+    strategies: Text | None = Field(
+        default=None,
+        description="what is compared, separated by commas; none: every strategy",
+        json_schema_extra={"metavar": "STRATEGY,..."},
+    )
+    streams: Text = Field(
+        default="short,long,stationary",
+        description="kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth",
+        json_schema_extra={"metavar": "KINDS"},
+    )
+    orders: Text = Field(
+        default="iid,runs",
+        description="orders of a domain's images: iid, or runs of a class as cameras send them",
+        json_schema_extra={"metavar": "ORDERS"},
+    )
+    smooth: Text | None = Field(
+        default=None,
+        description="domains that a smooth stream moves between and back, such as a+b:c",
+        json_schema_extra={"metavar": "FROM:TO"},
+    )
+    seeds: int = Field(default=5, ge=1, le=1000, description="streams of each kind and order")
+    processes: int | None = Field(default=None, ge=1, le=1024, description="processes at once; none: one for each core")
+    output: FilePath | None = Field(
+        default=None,
+        validation_alias=AliasChoices("output", "o"),
+        description="folder for result.json and paths.parquet",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print the result as JSON"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Tables do without the models; whether an objective needs a card is said when the strategies are known."""
+        del options
+        return frozenset({"log"})
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Nothing to read, or a kind of stream without what it needs."""
+        if "logits" not in options:
+            yield "logits", "expected a folder of tables; name it"
+        if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
+            yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
+
+    def call(self) -> int:
+        """Run and judge."""
+        from pipeline.wiring import evaluate
+
+        assert self.logits is not None  # `problems` has seen to it
+        return evaluate(
+            self.settings,
+            logits=self.logits,
+            domains=None if self.domains is None else self.domains.split(","),
+            calibrate=self.calibrate,
+            strategies=self.strategies,
+            streams=self.streams.split(","),
+            orders=self.orders.split(","),
+            smooth=self.smooth,
+            seeds=self.seeds,
+            processes=self.processes,
+            output=self.output,
+            as_json=self.as_json,
+        )

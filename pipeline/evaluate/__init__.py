@@ -1,0 +1,1 @@
+"""Strategies side by side on labelled images, offline: does adapting alpha help, when, and at what cost."""

@@ -1,0 +1,215 @@
+"""Run candidates over streams: the worker's own search on looked-up logits, in several processes.
+
+A task is one candidate on one kind and order of streams with one seed. It is a pure function of these, so the result
+does not depend on how many processes share the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+
+from pipeline.adapt import search
+from pipeline.adapt.card import Card
+from pipeline.adapt.objective import Values
+from pipeline.adapt.search import Outcome
+from pipeline.evaluate.bench import Bench, Quality, Replayed, quality
+from pipeline.evaluate.candidates import Candidate, objective_named
+from pipeline.evaluate.score import Score, joined, score
+from pipeline.evaluate.streams import BATCH, Ids, Smooth, Stream, make_streams
+from pipeline.evaluate.tables import LogitTable
+
+_AT_ONCE = 64  # batches whose worth is computed together
+_DEAR = ("botorch", "scratch")
+
+
+@dataclass(frozen=True)
+class Task:
+    """`candidate` is its place in the plan's list."""
+
+    candidate: int
+    kind: str
+    order: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is run: every candidate on every kind and order of streams with every seed."""
+
+    candidates: tuple[Candidate, ...]
+    kinds: tuple[str, ...]
+    orders: tuple[str, ...]
+    seeds: int = 5
+    smooth: Smooth | None = None  # indices of the bench's domains
+    batch: int = BATCH
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Of candidate after candidate."""
+        return [
+            Task(candidate, kind, order, seed)
+            for candidate in range(len(self.candidates))
+            for kind in self.kinds
+            for order in self.orders
+            for seed in range(self.seeds)
+        ]
+
+    def streams(self, bench: Bench, kind: str, order: str, seed: int) -> tuple[Stream, ...]:
+        """The streams of a task: the same for all candidates."""
+        return make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
+
+
+@dataclass
+class AlphaPath:
+    """What was served batch by batch, one entry a batch, over one or more streams.
+
+    `stream` numbers the streams; `domain` is -1 where a batch mixes several; `alpha` is the mean over the batch where a
+    strategy served several.
+    """
+
+    stream: list[int] = field(default_factory=list)
+    domain: list[int] = field(default_factory=list)
+    alpha: list[float] = field(default_factory=list)
+    forward_equivalents: list[float] = field(default_factory=list)
+    trigger: list[str] = field(default_factory=list)
+    reset: list[str | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a task."""
+
+    task: Task
+    score: Score
+    path: AlphaPath
+
+
+class Runner:
+    """Runs tasks of a plan, and keeps the values of each objective on the bench between them."""
+
+    def __init__(self, bench: Bench, plan: Plan, card: Card | None) -> None:
+        self._bench, self._plan, self._card = bench, plan, card
+        self._values: dict[str, tuple[Values, ...]] = {}
+
+    def run(self, task: Task) -> Run:
+        """A pure function of the task."""
+        bench, candidate = self._bench, self._plan.candidates[task.candidate]
+        replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
+        strategy = candidate.build(bench.alphas, replayed.objective, self._card)
+        served = _Served(bench)
+        for number, stream in enumerate(self._plan.streams(bench, task.kind, task.order, task.seed)):
+            state = strategy.initial()
+            for ids in stream:
+                replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
+                rows = torch.from_numpy(bench.row_of[ids])
+                (outcome,) = search.run([strategy.search(state, len(ids))], [rows], replayed.logits)
+                served.add(number, ids, outcome)
+                state = outcome.state
+        return Run(task, served.score(), served.path)
+
+    def _of(self, candidate: Candidate) -> tuple[Values, ...]:
+        if candidate.objective not in self._values:
+            objective = objective_named(candidate.objective, self._card)
+            self._values[candidate.objective] = self._bench.values(objective)
+        return self._values[candidate.objective]
+
+
+class _Served:
+    """What was served so far, and what it was worth."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._temperature_at = dict(zip(bench.alphas, bench.temperatures, strict=True))
+        self._labels = torch.from_numpy(bench.labels)
+        self._ids: list[Ids] = []
+        self._worth: list[Quality] = []
+        self._pending: list[tuple[Ids, torch.Tensor, Values]] = []  # ids [n], logits [n, C], alphas [n]
+        self.path = AlphaPath()
+
+    def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
+        """The next batch."""
+        alphas = (
+            np.full(len(ids), self._bench.alphas[outcome.index]) if outcome.row_alphas is None else outcome.row_alphas
+        )
+        domains = self._bench.domain_of[ids]
+        if len(self._pending) == _AT_ONCE or (
+            self._pending and self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
+        ):
+            self._weigh()
+        self._pending.append((ids, outcome.logits, alphas))
+        path = self.path
+        path.stream.append(stream)
+        path.domain.append(int(domains[0]) if (domains == domains[0]).all() else -1)
+        path.alpha.append(float(alphas[0]) if (alphas == alphas[0]).all() else float(alphas.mean()))
+        path.forward_equivalents.append(outcome.forward_equivalents)
+        path.trigger.append(outcome.trigger)
+        path.reset.append(outcome.reset)
+
+    def score(self) -> Score:
+        """Of all that was served."""
+        self._weigh()
+        forwards = np.repeat(self.path.forward_equivalents, [len(ids) for ids in self._ids])
+        return score(self._bench, np.concatenate(self._ids), joined(self._worth), forwards)
+
+    def _weigh(self) -> None:
+        """The pending batches together: one by one their softmax would take as long as the search."""
+        ids = np.concatenate([ids for ids, _, _ in self._pending])
+        alphas = np.concatenate([alphas for _, _, alphas in self._pending])
+        # an output mixed of several alphas' is calibrated already
+        T = torch.tensor([self._temperature_at.get(alpha, 1.0) for alpha in alphas.tolist()])
+        logits = torch.cat([z for _, z, _ in self._pending])
+        self._worth.append(quality(logits, self._labels[torch.from_numpy(ids)], T))
+        self._ids += [ids for ids, _, _ in self._pending]
+        self._pending.clear()
+
+
+def run(bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]) -> list[Run]:
+    """Run all tasks of a plan in so many processes; `done(1)` is called after each. In order of `plan.tasks`."""
+    runs: dict[Task, Run] = {}
+    for result in _results(bench, plan, card, processes):
+        runs[result.task] = result
+        done(1)
+    return [runs[task] for task in plan.tasks]
+
+
+def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[Run]:
+    """In any order."""
+    processes = min(processes, len(plan.tasks))
+    if processes <= 1:
+        runner = Runner(bench, plan, card)
+        yield from (runner.run(task) for task in plan.tasks)
+        return
+    # spawn: a fork of a process in which torch has started its threads may hang
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=_start, initargs=(bench.tables, bench.temperatures, plan, card)
+    ) as pool:
+        futures = [pool.submit(_run, task) for task in sorted(plan.tasks, key=_dearest_first(plan))]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for what is queued
+
+
+def _dearest_first(plan: Plan) -> Callable[[Task], tuple[bool, int]]:
+    """So that no process is left alone at the end with the one strategy that fits a model a batch."""
+    return lambda task: (plan.candidates[task.candidate].strategy not in _DEAR, task.seed)
+
+
+_runner: Runner | None = None  # of this process of the pool
+
+
+def _start(tables: tuple[LogitTable, ...], temperatures: tuple[float, ...], plan: Plan, card: Card | None) -> None:
+    global _runner  # noqa: PLW0603 - an initializer of a pool can leave what it made nowhere else
+    torch.set_num_threads(1)
+    _runner = Runner(Bench(tables, temperatures), plan, card)
+
+
+def _run(task: Task) -> Run:
+    assert _runner is not None
+    return _runner.run(task)

@@ -1,0 +1,140 @@
+"""Settings -> strategies side by side on tables of logits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from pipeline.adapt.card import Card, make_card, read_card
+from pipeline.adapt.strategies.warm import Exploration
+from pipeline.console import print_json, progress
+from pipeline.errors import SettingsError
+from pipeline.evaluate.bench import Bench
+from pipeline.evaluate.candidates import Candidate, every_strategy, parse
+from pipeline.evaluate.files import write_result
+from pipeline.evaluate.judge import judge
+from pipeline.evaluate.result import Result
+from pipeline.evaluate.run import Plan, run
+from pipeline.evaluate.show import show
+from pipeline.evaluate.streams import KINDS, ORDERS, Smooth
+from pipeline.evaluate.tables import LogitTable, read_tables
+from pipeline.settings import Settings
+
+_FILE_COLUMNS = 160  # of a table that goes to a file or another program
+
+
+def evaluate(
+    settings: Settings,
+    *,
+    logits: Path,
+    domains: Sequence[str] | None,
+    calibrate: str | None,
+    strategies: str | None,
+    streams: Sequence[str],
+    orders: Sequence[str],
+    smooth: str | None,
+    seeds: int,
+    processes: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> int:
+    """Run strategies on the tables in the folder `logits`; print a table or JSON, and write it to `output`."""
+    tables = read_tables(logits, domains)
+    card, calibration = _card(settings, tables, logits, calibrate)
+    temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
+    bench = Bench(tables, temperatures)
+    pair = None if smooth is None else smooth_groups(bench, smooth)
+    kinds = _known([*streams, *(("smooth",) if smooth is not None else ())], KINDS, "--streams", "kind of stream")
+    orders = _known(orders, ORDERS, "--orders", "order")
+    plan = Plan(_candidates(settings, strategies), kinds, orders, seeds, pair)
+    result = _run(bench, plan, card, calibration, processes or os.cpu_count() or 1)
+    if output is not None:
+        write_result(output, result)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        console = Console()
+        show(result, console if console.is_terminal else Console(width=_FILE_COLUMNS))
+    return 0
+
+
+def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processes: int) -> Result:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the batches are too small for more, and the processes are many already
+    try:
+        with progress("evaluated", total=len(plan.tasks), unit="runs") as bar:
+            runs = run(bench, plan, card, processes=processes, done=bar.advance)
+        return judge(bench, plan, card, runs, calibration=calibration)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _candidates(settings: Settings, strategies: str | None) -> tuple[Candidate, ...]:
+    search = settings.search
+    exploration = Exploration(
+        budget=search.budget,
+        images=search.explore_images,
+        every=search.explore_every,
+        min_images=search.min_images,
+    )
+    if strategies is None:
+        return every_strategy(objective=search.objective, alpha=search.alpha, exploration=exploration)
+    return parse(strategies, objective=search.objective, alpha=search.alpha, exploration=exploration)
+
+
+def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -> tuple[str, ...]:
+    """The names, each once."""
+    for name in names:
+        if name not in known:
+            raise SettingsError(f"{option}: there is no {what} {name!r}; expected {', '.join(known)}. Correct it.")
+    return tuple(dict.fromkeys(names))
+
+
+def _card(
+    settings: Settings, tables: Sequence[LogitTable], folder: Path, calibrate: str | None
+) -> tuple[Card | None, str]:
+    """The card, made of the table `calibrate` or read, if any, and where it is from."""
+    if calibrate is not None:
+        table = read_tables(folder, [calibrate])[0]
+        card = make_card(
+            lambda j: torch.from_numpy(table.logits[j]).float(),
+            torch.from_numpy(table.labels),
+            alphas=table.alphas,
+            identity={"table": table.name},
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        source = f"fitted on {calibrate}"
+    elif settings.model.card is not None:
+        card, source = read_card(settings.model.card), f"of {settings.model.card}"
+    else:
+        return None, "all 1: no card, no --calibrate"
+    if card.alphas != tables[0].alphas:
+        raise SettingsError(
+            f"the card ({source}) is for the alphas {list(card.alphas)}, the tables are for {list(tables[0].alphas)}. "
+            "Make it anew for these."
+        )
+    return card, source
+
+
+def smooth_groups(bench: Bench, text: str) -> Smooth:
+    """`A+B:C` -> the indices of the domains of both groups.
+
+    Raises:
+        SettingsError: no two groups, a domain that is not there, or domains of different classes.
+    """
+    expected = "expected two groups of domains, such as id_test:new_clean or a+b:c"
+    names = [table.name for table in bench.tables]
+    groups = [part.split("+") for part in text.split(":")]
+    missing = [name for group in groups for name in group if name not in names]
+    if len(groups) != 2 or missing:
+        found = f"there is no {missing[0]!r} among {', '.join(names)}" if missing else f"got {len(groups)}"
+        raise SettingsError(f"--smooth {text}: {expected}; {found}. Correct it, or name it in --domains.")
+    first, second = (tuple(names.index(name) for name in group) for group in groups)
+    if len({bench.vocabularies[d] for d in (*first, *second)}) > 1:
+        raise SettingsError(f"--smooth {text}: the domains have different classes, so no batch can mix them. Choose.")
+    return first, second
