@@ -74,14 +74,20 @@ def read_checkpoint(path: Path, *, settings: Mapping[str, str]) -> Mapping[str, 
         raise TrainingError(f"{path}: not a checkpoint of this program, or damaged ({first}). {remedy}.") from error
     if written != FORMAT:
         raise TrainingError(f"{path}: expected a checkpoint of format {FORMAT}, got {written}. {remedy}.")
+    check_settings(path, before, settings)
+    return dict(state)
+
+
+def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to go on with what was made by other settings. Raises TrainingError with each that differs."""
     changed = [
-        f"{name} was {before.get(name, 'not set')}, is {settings.get(name, 'not set')}"
-        for name in sorted(before.keys() | settings.keys())
-        if before.get(name) != settings.get(name)
+        f"{name} was {before.get(name, 'not set')}, is {now.get(name, 'not set')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
     ]
     if changed:
-        raise TrainingError(f"{path} is of a run with other settings: {'; '.join(changed)}. Set them back. {remedy}.")
-    return dict(state)
+        remedy = "Set them back, or start anew with --overwrite"
+        raise TrainingError(f"{path} is of a run with other settings: {'; '.join(changed)}. {remedy}.")
 
 
 def remove_leftovers(folder: Path) -> None:

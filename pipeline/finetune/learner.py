@@ -153,7 +153,7 @@ class Learner:
     def _encode_head(self) -> Tensor:
         """`[C, D]`: the mean of the unit embeddings of a class's prompts, normalised; float32."""
         C, T, L = self._tokens.shape
-        tokens = self._tokens.view(C * T, L).split(_PROMPTS_AT_ONCE)
+        tokens = torch.split(self._tokens.view(C * T, L), _PROMPTS_AT_ONCE)
         embeddings = torch.cat([self.model.encode_text(part, normalize=True) for part in tokens])
         return nn.functional.normalize(embeddings.view(C, T, -1).mean(dim=1), dim=-1)
 

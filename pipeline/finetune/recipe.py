@@ -26,7 +26,7 @@ class Recipe:
         warmup: share of all updates in which the rate rises.
         label_smoothing: in [0, 1).
         clip_norm: longest gradient.
-        patience: epochs without a better held-out accuracy after which to end.
+        patience: epochs that do not become the best one, after which to end.
         crop_min: smallest share of an image's area that a random crop keeps; 1 is nearly the whole image.
         flip: chance that an image is mirrored.
         seed: of the order of images, crops and prompts.

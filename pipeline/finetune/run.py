@@ -44,6 +44,11 @@ class Epoch:
         """True if the two models should not be interpolated."""
         return self.barrier > _BARRIER
 
+    def as_row(self) -> dict[str, Any]:
+        """The row for files and logs; JSON has no nan."""
+        row = asdict(self)
+        return row if self.epoch else row | {"loss": None}
+
 
 @dataclass(slots=True)
 class Progress:
@@ -207,8 +212,3 @@ class Run:
         worse = min(one.accuracy, self.progress.curve[0].accuracy) if epoch else one.accuracy
         barrier = max(0.0, worse - half.accuracy)
         return Epoch(epoch, loss, one.accuracy, one.nll, one.ece, half.accuracy, barrier)
-
-
-def as_rows(curve: Sequence[Epoch]) -> list[dict[str, Any]]:
-    """The curve for a file."""
-    return [asdict(row) for row in curve]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import SettingsError
@@ -65,6 +66,11 @@ def read_samples(path: Path, flag: str, classes: tuple[str, ...] | None) -> Samp
             f"{flag} {path}: the labels {named} are not among the {len(classes or ())} class names of model.classes. "
             "Add them there, rename them here, or leave model.classes out to take the labels as class names."
         )
+    for name in samples.classes:
+        if not name.strip() or name != " ".join(name.splitlines()).strip():
+            raise SettingsError(
+                f"{flag} {path}: expected class names of one line without spaces around them, got {name!r}. Rename it."
+            )
     return samples
 
 
@@ -99,7 +105,8 @@ def _file(path: Path, flag: str, classes: tuple[str, ...] | None) -> Samples:
         order = sorted(range(len(labels)), key=lambda i: (labels[i], i))
     names = [f"row {i}" for i in order]
     sorted_labels = [labels[i] for i in order]
-    sizes = [len(images[i]) if images[i].is_valid else 0 for i in order]
+    lengths = pc.binary_length(images).to_pylist()
+    sizes = [lengths[i] or 0 for i in order]
 
     def read(i: int) -> bytes:
         value = images[order[i]].as_py()
@@ -152,7 +159,7 @@ def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
 
 
 def _label_names(column: pa.ChunkedArray, known: tuple[str, ...] | None, where: str) -> list[str]:
-    values = column.to_pylist()
+    values: list[Any] = column.to_pylist()
     if None in values:
         raise SettingsError(f"{where}: row {values.index(None)} has no label. Label it or leave it out.")
     if all(isinstance(value, str) for value in values):

@@ -1,5 +1,6 @@
 """Settings: what can be set (`tree`), where it is set (`sources`), and every mistake at once (`reading`)."""
 
+from pipeline.settings.finetuning import FinetuneSettings
 from pipeline.settings.kafka import KafkaSettings, SecuritySettings
 from pipeline.settings.reading import Reading, read
 from pipeline.settings.tree import (
@@ -17,6 +18,7 @@ from pipeline.settings.tree import (
 __all__ = [
     "BatchSettings",
     "DecodeSettings",
+    "FinetuneSettings",
     "KafkaSettings",
     "LimitsSettings",
     "LogSettings",

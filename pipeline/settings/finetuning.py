@@ -28,7 +28,7 @@ class FinetuneSettings(Group):
         default=0.1, gt=0, le=0.9, description="share of each class that is held out, unless --validation is given"
     )
     patience: int = Field(
-        default=3, ge=1, le=10_000, description="epochs without a better held-out accuracy after which to end"
+        default=3, ge=1, le=10_000, description="epochs that do not become the best one, after which to end"
     )
     crop_min: float = Field(default=0.9, gt=0, le=1, description="smallest share of an image that a random crop keeps")
     flip: float = Field(default=0.0, ge=0, le=1, description="chance that an image is mirrored")

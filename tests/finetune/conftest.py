@@ -1,0 +1,95 @@
+"""A tiny zero-shot model and coloured shapes, written once; and a run over them, small enough to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.clip.load import load_starting_model
+from pipeline.finetune.images import HeldOut, Images
+from pipeline.finetune.learner import Learner
+from pipeline.finetune.recipe import Recipe
+from pipeline.finetune.run import Run
+from pipeline.finetune.samples import read_samples, split
+from tests.finetune.shapes import CLASSES, write_shapes
+from tests.models import TEMPLATES, PairFolder, write_pair
+
+RECIPE = Recipe(epochs=3, batch_images=8, learning_rate=1e-3, patience=10)
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
+    return write_pair(tmp_path_factory.mktemp("pair"), classes=CLASSES)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 images of each class. Not to be changed by a test."""
+    return write_shapes(tmp_path_factory.mktemp("shapes") / "images", 12)
+
+
+@pytest.fixture
+def make_learner(pair_folder: PairFolder) -> Callable[..., Learner]:
+    """A learner at theta_0, by the fields of the recipe that differ from RECIPE."""
+
+    def make(**changes: object) -> Learner:
+        start = load_starting_model(pair_folder.theta_0, pair_folder.theta_0)
+        return Learner(
+            start.model,
+            start.tokenizer([template.replace("{}", name) for name in CLASSES for template in TEMPLATES]),
+            classes=len(CLASSES),
+            mean=start.mean,
+            std=start.std,
+            recipe=replace(RECIPE, **changes),  # type: ignore[arg-type]
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_images(pair_folder: PairFolder) -> Iterator[Callable[[Path], Images]]:
+    """Decodes the samples of a path; closed after the test."""
+    preprocess = load_starting_model(pair_folder.theta_0, pair_folder.theta_0).preprocess
+    with ExitStack() as stack:
+
+        def make(path: Path) -> Images:
+            samples = read_samples(path, "--labelled", CLASSES)
+            index = {name: number for number, name in enumerate(CLASSES)}
+            images = Images(samples, index, preprocess=preprocess, max_pixels=10_000, threads=2)
+            return stack.enter_context(closing(images))
+
+        yield make
+
+
+@pytest.fixture
+def make_run(
+    make_learner: Callable[..., Learner], make_images: Callable[[Path], Images], shapes: Path, tmp_path: Path
+) -> MakeRun:
+    """A run on the shapes that writes to `tmp_path/NAME`, by the fields of the recipe that differ from RECIPE."""
+
+    def make(name: str = "run", *, checkpoint_every_s: float = 1e6, path: Path = shapes, **changes: object) -> Run:
+        learner = make_learner(**changes)
+        (tmp_path / name).mkdir(exist_ok=True)
+        train, held_out = split(read_samples(path, "--labelled", CLASSES), 0.25, 0)
+        images = make_images(path)
+        return Run(
+            learner=learner,
+            images=images,
+            train_rows=train,
+            prompts=len(TEMPLATES),
+            held_out=HeldOut(images, held_out, 8),
+            checkpoint=tmp_path / name / "checkpoint.pt",
+            weights=tmp_path / name / "theta_1.safetensors",
+            settings=learner.recipe.as_settings(),
+            checkpoint_every_s=checkpoint_every_s,
+        )
+
+    return make
