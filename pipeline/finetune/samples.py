@@ -74,6 +74,14 @@ def read_samples(path: Path, flag: str, classes: tuple[str, ...] | None) -> Samp
     return samples
 
 
+def declared_classes(path: Path) -> tuple[str, ...] | None:
+    """The class names that a Parquet file brings in its metadata, in their order; None where there are none."""
+    try:
+        return _class_names(pq.read_schema(path)) if path.is_file() else None
+    except (pa.ArrowException, OSError):  # another kind of file; `read_samples` says so if it is none of its kinds
+        return None
+
+
 def _folder(folder: Path, flag: str) -> Samples:
     files = [file for file in list_folder(folder) if file.path.suffix.lower() in _SUFFIXES]
     bare = [file.name for file in files if file.label is None]
