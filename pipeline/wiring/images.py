@@ -1,0 +1,154 @@
+"""Settings and labelled images -> tables of logits for `evaluate`: what a place holds, and who classifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from pipeline.clip.classifier import PairClassifier
+from pipeline.codec import open_image, undecodable
+from pipeline.errors import InvalidMessage, SettingsError
+from pipeline.evaluate.corrupt import parse
+from pipeline.evaluate.images import ImageSet, Made, Sample, make_tables
+from pipeline.evaluate.tables import LogitTable
+from pipeline.finetune.samples import Samples, declared_classes, read_samples
+from pipeline.settings import ModelSettings, Settings
+from pipeline.source.recording_format import MANIFEST
+from pipeline.wiring.model import Model, load_model, prompt_templates
+from pipeline.wiring.recorded_images import RecordedImages, recorded_images
+
+_SEED = 0  # of corruptions, and of what is taken with --limit
+_SHOWN = 5  # images that were left out, by name
+
+_log = structlog.get_logger("evaluate")
+
+
+def tables_of_images(
+    settings: Settings, *, places: Sequence[Path], corruptions: str | None, cache: Path, limit: int | None
+) -> tuple[LogitTable, ...]:
+    """The tables of each place's images, clean and under each corruption; kept in `cache`.
+
+    Raises:
+        SettingsError: a place without labelled images, or two of one name, or a corruption that there is not.
+    """
+    kinds = parse(corruptions) if corruptions is not None else ()
+    names = [set_name(place) for place in places]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"--images: two places are called {name!r}, and domains need other names: rename one")
+    model = load_model(settings.model)
+    made: list[Made] = []
+    for place, name in zip(places, names, strict=True):
+        images = image_set(settings, model, place, name, limit)
+        classifier = _classifier(settings.model, model, images.classes)
+        tables = make_tables(images, kinds, classifier, fingerprint=classifier.fingerprint, cache=cache, seed=_SEED)
+        left_out = tables[0].left_out
+        if left_out:
+            shown = dict(left_out[:_SHOWN])
+            _log.warning("images_left_out", images=str(place), left_out=len(left_out), of_them=shown)
+        made += tables
+    return tuple(one.table for one in made)
+
+
+def set_name(place: Path) -> str:
+    """The group of the domains of a place: `test_base.parquet` -> `test-base`; an underscore would end the group."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", place.resolve().name.removesuffix(".parquet").removesuffix(".arrow"))
+
+
+def image_set(settings: Settings, model: Model, place: Path, name: str, limit: int | None) -> ImageSet:
+    """The labelled images of a recording, of a folder with a subfolder for each class, or of a Parquet or Arrow file.
+
+    Raises:
+        SettingsError, SourceError: there are none.
+    """
+    if (place / MANIFEST).is_file():
+        return _of_recording(recorded_images(place, settings.decode), model, name, limit)
+    declared = declared_classes(place)
+    samples = read_samples(place, "--images", declared or model.classes)
+    classes = model.classes if declared is None or set(samples.labels) <= set(model.classes) else declared
+    return _of_samples(samples, classes, settings.decode.max_pixels, model, name, limit)
+
+
+def _of_samples(
+    samples: Samples, classes: tuple[str, ...], max_pixels: int, model: Model, name: str, limit: int | None
+) -> ImageSet:
+    chosen = _chosen(len(samples), limit)
+    index = {label: i for i, label in enumerate(classes)}
+    digest = hashlib.sha256()
+    for i in chosen:
+        try:
+            data = samples.read(i)
+        except OSError:  # told when it is read again, to be decoded
+            data = b""
+        digest.update(samples.labels[i].encode() + b"\0" + len(data).to_bytes(8, "big") + data)
+
+    def decoded() -> Iterator[Sample]:
+        for i in chosen:
+            where = f"{samples.where}: {samples.names[i]}"
+            try:
+                yield _decoded(samples.read(i), max_pixels, model, where, index[samples.labels[i]])
+            except (OSError, InvalidMessage) as error:
+                yield Sample(where, None, trouble=str(error))
+
+    return ImageSet(name, classes, digest.hexdigest(), len(chosen), decoded)
+
+
+def _decoded(data: bytes, max_pixels: int, model: Model, where: str, label: int) -> Sample:
+    image = open_image(data, max_pixels=max_pixels)
+    try:
+        return Sample(where, model.pair.preprocess(image), label)
+    except MemoryError:
+        raise
+    except Exception as error:  # see codec.undecodable
+        raise undecodable(image.format or "image", error) from error
+
+
+def _of_recording(recorded: RecordedImages, model: Model, name: str, limit: int | None) -> ImageSet:
+    chosen = _chosen(len(recorded.entries), limit)
+    index = {label: i for i, label in enumerate(model.classes)}
+    if recorded.unlabelled:
+        _log.info("images_without_label", images=str(recorded.path), count=recorded.unlabelled)
+
+    def decoded() -> Iterator[Sample]:
+        for frame in recorded.frames(chosen, model.pair.preprocess):
+            where = f"{recorded.path}: {frame.row_id}"
+            label = str(frame.true_label)
+            if frame.image is None:
+                yield Sample(where, None, trouble=f"{frame.reason}: {frame.detail}")
+            elif label not in index:
+                yield Sample(where, None, trouble=f"its label {label!r} is not among the class names of model.classes")
+            else:
+                yield Sample(where, frame.image, index[label])
+
+    return ImageSet(name, model.classes, f"{recorded.digest} {limit}", len(chosen), decoded)
+
+
+def _chosen(count: int, limit: int | None) -> list[int]:
+    """All, or `limit` of them at random, in their order."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return sorted(np.random.default_rng(_SEED).permutation(count)[:limit].tolist())
+
+
+def _classifier(settings: ModelSettings, model: Model, classes: tuple[str, ...]) -> PairClassifier:
+    """The model's, or one of its towers for other class names, with the same merged copies."""
+    own = model.classifier
+    if classes == model.classes:
+        return own
+    other = PairClassifier(
+        model.pair,
+        classes=classes,
+        templates=prompt_templates(settings),
+        chunk_rows=own.chunk_rows,
+        dtype=own.dtype,
+        device=own.device,
+        bank_bytes=settings.bank_mib * 2**20,
+        head=settings.head,
+    )
+    other.bank = own.bank
+    return other

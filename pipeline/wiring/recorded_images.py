@@ -1,0 +1,105 @@
+"""A labelled recording -> the images in it, whose messages carry their true class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.decode import Decoder
+from pipeline.errors import SettingsError
+from pipeline.records import Frame, Message
+from pipeline.settings import DecodeSettings
+from pipeline.source.recording import RecordingSource
+
+_POLL_RECORDS = 512
+
+
+class Recorded(NamedTuple):
+    """Where a labelled image of a recording lies: the number of its message, its place in it; and its label."""
+
+    message: int
+    row: int
+    label: str
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedImages:
+    """The labelled images of a recording, in the order of their offsets; those without a label are only counted."""
+
+    path: Path
+    decode: DecodeSettings
+    entries: tuple[Recorded, ...]
+    unlabelled: int
+    digest: str
+
+    def frames(self, chosen: Sequence[int], preprocess: Callable[[Image.Image], Tensor]) -> Iterator[Frame]:
+        """The frames of the entries numbered `chosen` (ascending), decoded; an entry's message is decoded once."""
+        wanted: dict[int, list[int]] = {}
+        for entry in (self.entries[i] for i in chosen):
+            wanted.setdefault(entry.message, []).append(entry.row)
+        decoder = _decoder(self.decode, preprocess)
+        for number, message in enumerate(_messages(self.path)):
+            if number in wanted:
+                frames = decoder(message).frames
+                yield from (frames[row] for row in wanted[number])
+
+
+def recorded_images(path: Path, decode: DecodeSettings) -> RecordedImages:
+    """Look through a recording without decoding pixels.
+
+    Raises:
+        SettingsError: no image in it has a label.
+        SourceError: no recording, or a damaged one.
+    """
+    digest = hashlib.sha256()
+    entries: list[Recorded] = []
+    unlabelled = 0
+    peek = _decoder(decode, lambda _: torch.empty(0, dtype=torch.uint8))
+    for number, message in enumerate(_messages(path)):
+        for part in (
+            message.key,
+            message.value,
+            *(part for name, text in message.headers for part in (name.encode(), text)),
+        ):
+            digest.update(len(part or b"").to_bytes(8, "big") + (part or b""))
+        for frame in peek(message).frames:
+            if frame.true_label is None:
+                unlabelled += 1
+            else:
+                entries.append(Recorded(number, frame.row_id.index, frame.true_label))
+    if not entries:
+        raise SettingsError(
+            f"--images {path}: none of the {unlabelled} images of this recording has a label. Send labels as a header "
+            "`label` or a column `label`, as `adawise produce` does, or name a folder with a subfolder for each class."
+        )
+    return RecordedImages(path, decode, tuple(entries), unlabelled, digest.hexdigest())
+
+
+def _decoder(settings: DecodeSettings, preprocess: Callable[[Image.Image], Tensor]) -> Decoder:
+    return Decoder(
+        preprocess,
+        max_message_bytes=settings.max_message_bytes,
+        max_rows=settings.max_rows,
+        max_pixels=settings.max_pixels,
+    )
+
+
+def _messages(path: Path) -> Iterator[Message]:
+    """Every message, partition by partition in the order of offsets."""
+    source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=_POLL_RECORDS)
+    try:
+        for tp in source.poll(0.0).assigned:
+            source.seek(tp, source.origin(tp))
+            source.resume([tp])
+            while not source.drained(tp):
+                yield from source.poll(0.0).messages
+            source.pause([tp])
+    finally:
+        source.close()
