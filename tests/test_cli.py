@@ -165,7 +165,7 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
         (
             "card --labelled imgs -o c.json --images 50 PAIR",
             "build_card",
-            {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50},
+            {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50, "shifted": None},
         ),
         ("card --show c.json --json", "show_card", {"path": Path("c.json"), "as_json": True}),
         ("verify out", "verify", {"root": "out", "as_json": False}),

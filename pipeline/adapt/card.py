@@ -61,7 +61,8 @@ class Card:
     """Lists are per alpha of the grid. `identity` names what the card belongs to: hashes of checkpoints and classes.
 
     `temperature` > 0; `reference_entropy`, `threshold` (of `atc`) and `nll` in nats, at that temperature; `ece` in
-    [0, 1], before and after it. `judged` is empty and `search` None where nothing was given to judge or fit by.
+    [0, 1], before and after it. `judged` is empty and `search` None where nothing was given to judge or fit by;
+    `heads` is the hash of the file of text heads beside the card, if there is one.
     """
 
     identity: Mapping[str, str]
@@ -77,6 +78,7 @@ class Card:
     created_at: str
     judged: tuple[Judged, ...] = ()
     search: FittedSearch | None = None
+    heads: str | None = None
     format: int = FORMAT
 
     @property
@@ -161,6 +163,8 @@ def _check_values(card: Card) -> None:
         column = getattr(card, name)
         if not column or len(column) != len(card.alphas) or not all(math.isfinite(value) for value in column):
             raise ValueError(f"{name}: expected {len(card.alphas)} finite numbers, one per alpha, got {column}")
+    if card.heads is not None and not isinstance(card.heads, str):
+        raise TypeError(f"heads: expected a hash or null, got {card.heads!r}")
     if min(card.temperature) <= 0.0:
         raise ValueError(f"temperature: expected numbers above 0, got {min(card.temperature)}")
     for judged in card.judged:

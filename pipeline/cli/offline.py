@@ -19,13 +19,17 @@ from pipeline.settings.group import FilePath, Location
 class Card(Command):
     """Calibrate a pair of models on labelled images like those it was fine-tuned on; or show a card.
 
-    Give either --labelled and --output, or --show.
+    Give either --labelled and --output, or --show. The text heads are written beside the card: a worker starts sooner.
     """
 
     name = "card"
     groups = ("model", "log")
     examples = (
         ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
+        (
+            "and which objective fits, by images as the cameras may come to see them",
+            "card --labelled images/ --labelled-shifted fog/ -o pair.card.json",
+        ),
         ("temperature, accuracy and calibration error by alpha", "card --show pair.card.json"),
     )
 
@@ -34,10 +38,15 @@ class Card(Command):
         description="folder of images in a subfolder for each class",
         json_schema_extra={"metavar": "FOLDER"},
     )
+    labelled_shifted: FilePath | None = Field(
+        default=None,
+        description="folder of other such images, or of one such folder a condition, to judge the objectives by",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
     output: FilePath | None = Field(
         default=None, validation_alias=AliasChoices("output", "o"), description="file to write the card to"
     )
-    images: int | None = Field(default=None, ge=1, description="images to use at most; none: all")
+    images: int | None = Field(default=None, ge=1, description="images of a condition to use at most; none: all")
     show: FilePath | None = Field(default=None, description="card to print, in place of making one")
     as_json: CliToggleFlag[bool] = Field(
         default=False, validation_alias=AliasChoices("json"), description="print the card as JSON (with --show)"
@@ -52,7 +61,7 @@ class Card(Command):
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Neither of the two uses, or half of one, or both."""
         if "show" in options:
-            for other in ("labelled", "output", "images"):
+            for other in ("labelled", "labelled_shifted", "output", "images"):
                 if other in options:
                     yield other, "it has no use with --show; leave one of them out"
             return
@@ -72,7 +81,13 @@ class Card(Command):
 
         assert self.labelled is not None  # `problems` has seen to it
         assert self.output is not None
-        return build_card(self.settings, labelled=self.labelled, output=self.output, images=self.images)
+        return build_card(
+            self.settings,
+            labelled=self.labelled,
+            output=self.output,
+            images=self.images,
+            shifted=self.labelled_shifted,
+        )
 
 
 class Verify(Command):

@@ -56,7 +56,8 @@ class PairClassifier:
         self._std = torch.tensor(pair.std, device=device).view(1, 3, 1, 1)
         self._shared_head = pair.text_is_shared
         self._heads: dict[int, Tensor] = {}
-        self._ends: tuple[Tensor, Tensor] | None = None
+        self._encoded: dict[float, Tensor] = {}  # alpha -> [D, C], what the text tower said
+        self._embeddings_id = ""
         self.bank = Bank(
             pair.tower,
             pair.theta_0,
@@ -90,7 +91,31 @@ class PairClassifier:
     def fingerprint(self) -> str:
         """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
         numerics = f"{self.dtype} {self.device.type} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
-        return _digest(f"{sorted(self.identity.items())} {numerics}")
+        return _digest(f"{sorted(self.identity.items())} {numerics}{self._embeddings_id}")
+
+    @property
+    def class_count(self) -> int:
+        """C."""
+        return len(self._classes)
+
+    @property
+    def encoded_alphas(self) -> tuple[float, ...]:
+        """The H alphas at which the text tower encodes the prompts: one if the towers share it, both ends, or all."""
+        if self._shared_head:
+            return (0.0,)
+        return (0.0, 1.0) if self._head_mode == "interpolate" else self._alphas
+
+    def embeddings(self) -> Tensor:
+        """What the text tower says: class embeddings, float32 `[H, D, C]`, unit columns. Minutes for many classes."""
+        return torch.stack([self._encode(alpha) for alpha in self.encoded_alphas])
+
+    def use_embeddings(self, embeddings: Tensor, digest: str) -> None:
+        """Take these in place of encoding the prompts. `digest` becomes part of the fingerprint: they may come from
+        another machine, whose text tower rounds otherwise.
+        """
+        self._encoded = dict(zip(self.encoded_alphas, embeddings, strict=True))
+        self._embeddings_id = f" embeddings {digest}"
+        self._heads.clear()
 
     def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
         """See `ports.Classifier`: uint8 `[n, 3, S, S]`, N images in all -> float32 `[N, C]`."""
@@ -138,16 +163,17 @@ class PairClassifier:
         return self._heads[index]
 
     def _class_embeddings(self, index: int) -> Tensor:
-        text = self._head_mode == "text" and not self._shared_head
-        if text:
-            return self._pair.head(self._alphas[index], self._classes, self._templates)
-        if self._ends is None:
-            zero = self._pair.head(0.0, self._classes, self._templates)
-            one = zero if self._shared_head else self._pair.head(1.0, self._classes, self._templates)
-            self._ends = zero, one
         if self._shared_head:
-            return self._ends[0]
-        return torch.nn.functional.normalize(torch.lerp(*self._ends, self._alphas[index]), dim=0)
+            return self._encode(0.0)
+        if self._head_mode == "text":
+            return self._encode(self._alphas[index])
+        line = torch.lerp(self._encode(0.0), self._encode(1.0), self._alphas[index])
+        return torch.nn.functional.normalize(line, dim=0)
+
+    def _encode(self, alpha: float) -> Tensor:
+        if alpha not in self._encoded:
+            self._encoded[alpha] = self._pair.head(alpha, self._classes, self._templates)
+        return self._encoded[alpha]
 
 
 def _chunks(images: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:

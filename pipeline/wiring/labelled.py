@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from pipeline.adapt.card import Card, make_card, read_card
+from pipeline.adapt.card import make_card, read_card
+from pipeline.adapt.verdict import judge, judge_own
+from pipeline.clip.heads import heads_path, write_heads
 from pipeline.codec import open_image
-from pipeline.console import progress
+from pipeline.console import Progress, progress
 from pipeline.errors import InvalidMessage, SettingsError
 from pipeline.settings import Settings
+from pipeline.wiring.card_table import print_card
 from pipeline.wiring.model import Model, load_model
 
 _SEED = 0
@@ -25,31 +27,55 @@ _MAX_PIXELS = 200_000_000
 _log = structlog.get_logger("card")
 
 
-def build_card(settings: Settings, *, labelled: Path, output: Path, images: int | None) -> int:
-    """Make a card from a folder with a subfolder for each class, write it, and show it."""
+def build_card(
+    settings: Settings,
+    *,
+    labelled: Path,
+    output: Path,
+    images: int | None,
+    shifted: Path | None = None,
+) -> int:
+    """Make a card from a folder with a subfolder for each class, write it and the heads beside it, and show it.
+
+    `shifted` is such a folder of other images, or one of such folders, a condition each; `images` is of each.
+    """
     model = load_model(settings.model, with_card=False)
-    samples = labelled_images(labelled, model.classes, images)
+    alphas = model.classifier.alphas
+    own = labelled_images(labelled, model.classes, images)
+    conditions = {} if shifted is None else shifted_images(shifted, model.classes, images)
+    total = len(own) + sum(len(samples) for samples in conditions.values())
+    with progress("evaluated", total=total * len(alphas)) as bar:
+        logits, labels = _evaluate(model, own, bar)
+        card = make_card(
+            logits.__getitem__,
+            labels,
+            alphas=alphas,
+            identity=model.classifier.identity,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        judged = [*judge_own(logits.__getitem__, labels, card)]
+        for name, samples in conditions.items():
+            logits, labels = _evaluate(model, samples, bar)
+            judged += judge(name, logits.__getitem__, labels, card)
+    heads = write_heads(heads_path(output), model.classifier.embeddings())
+    card = replace(card, judged=tuple(judged), heads=heads)
+    output.write_text(card.to_json(), encoding="utf-8")
+    print_card(card, str(output))
+    return 0
+
+
+def _evaluate(model: Model, samples: list[tuple[Path, int]], bar: Progress) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Logits `[N, C]` at each alpha, and labels `[N]`, of the readable ones."""
     alphas = model.classifier.alphas
     parts: list[list[torch.Tensor]] = [[] for _ in alphas]
     labels: list[int] = []
-    with progress("evaluated", total=len(samples) * len(alphas)) as bar:
-        for start in range(0, len(samples), _AT_ONCE):
-            pixels, kept = _pixels(model, samples[start : start + _AT_ONCE])
-            labels += kept
-            for j in range(len(alphas)):
-                parts[j].append(model.classifier.logits(j, pixels))
-                bar.advance(len(kept))
-    logits = [torch.cat(part) for part in parts]
-    card = make_card(
-        lambda j: logits[j],
-        torch.tensor(labels),
-        alphas=alphas,
-        identity=model.classifier.identity,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    output.write_text(card.to_json(), encoding="utf-8")
-    _print(card, str(output))
-    return 0
+    for start in range(0, len(samples), _AT_ONCE):
+        pixels, kept = _pixels(model, samples[start : start + _AT_ONCE])
+        labels += kept
+        for j in range(len(alphas)):
+            parts[j].append(model.classifier.logits(j, pixels))
+            bar.advance(len(kept))
+    return [torch.cat(part) for part in parts], torch.tensor(labels)
 
 
 def show_card(settings: Settings, *, path: Path, as_json: bool) -> int:
@@ -59,11 +85,26 @@ def show_card(settings: Settings, *, path: Path, as_json: bool) -> int:
     if as_json:
         print(card.to_json(), end="")
     else:
-        _print(card, str(path))
+        print_card(card, str(path))
     return 0
 
 
-def labelled_images(folder: Path, classes: tuple[str, ...], limit: int | None) -> list[tuple[Path, int]]:
+def shifted_images(folder: Path, classes: tuple[str, ...], limit: int | None) -> dict[str, list[tuple[Path, int]]]:
+    """Condition -> (file, class index): `folder` is a condition, if its subfolders are classes, or has one in each.
+
+    Raises:
+        SettingsError: as `labelled_images`.
+    """
+    option = "--labelled-shifted"
+    subfolders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not subfolders or any(path.name in classes for path in subfolders):
+        return {folder.name: labelled_images(folder, classes, limit, option=option)}
+    return {path.name: labelled_images(path, classes, limit, option=option) for path in subfolders}
+
+
+def labelled_images(
+    folder: Path, classes: tuple[str, ...], limit: int | None, *, option: str = "--labelled"
+) -> list[tuple[Path, int]]:
     """(file, class index) of the images in `folder/CLASS/`, mixed by a fixed seed, at most `limit`.
 
     Raises:
@@ -71,16 +112,16 @@ def labelled_images(folder: Path, classes: tuple[str, ...], limit: int | None) -
     """
     remedy = f"expected {folder}/CLASS/IMAGE with the class names of model.classes"
     if not folder.is_dir():
-        raise SettingsError(f"--labelled {folder}: there is no such folder; {remedy}")
+        raise SettingsError(f"{option} {folder}: there is no such folder; {remedy}")
     index = {name: i for i, name in enumerate(classes)}
     samples: list[tuple[Path, int]] = []
     for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
         if subfolder.name not in index:
-            raise SettingsError(f"--labelled {folder}: {subfolder.name!r} is not among the classes; {remedy}")
+            raise SettingsError(f"{option} {folder}: {subfolder.name!r} is not among the classes; {remedy}")
         files = sorted(path for path in subfolder.rglob("*") if path.suffix.lower() in _SUFFIXES)
         samples += [(path, index[subfolder.name]) for path in files]
     if not samples:
-        raise SettingsError(f"--labelled {folder}: found no image ({', '.join(sorted(_SUFFIXES))}); {remedy}")
+        raise SettingsError(f"{option} {folder}: found no image ({', '.join(sorted(_SUFFIXES))}); {remedy}")
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(_SEED)).tolist()
     return [samples[i] for i in order][:limit]
 
@@ -97,20 +138,3 @@ def _pixels(model: Model, samples: list[tuple[Path, int]]) -> tuple[torch.Tensor
     if not images:
         raise SettingsError(f"none of {len(samples)} images from {samples[0][0]} on can be read; see the warnings")
     return torch.stack(images), labels
-
-
-def _print(card: Card, name: str) -> None:
-    table = Table(
-        "alpha", "accuracy", "temperature", "NLL", "ECE", "ECE, T=1", "entropy", title=name, caption_justify="left"
-    )
-    best = card.accuracy.index(max(card.accuracy))
-    for j, alpha in enumerate(card.alphas):
-        values = (card.temperature, card.nll, card.ece, card.ece_raw, card.reference_entropy)
-        cells = [f"{alpha:.2f}", f"{card.accuracy[j]:.3f}", *(f"{value[j]:.3f}" for value in values)]
-        table.add_row(*cells, style="bold" if j == best else "")
-    table.caption = (
-        f"{card.images} images; best alpha on them {card.best_alpha:.2f}. "
-        + ("There is an accuracy barrier on the path: do not interpolate this pair. " if card.has_barrier else "")
-        + "In-distribution: what is best under shift is for the stream to say."
-    )
-    Console().print(table)

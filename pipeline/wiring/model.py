@@ -15,6 +15,7 @@ from pipeline.adapt.strategies import strategy
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adaptation import Adaptation
 from pipeline.clip.classifier import PairClassifier, choose_dtype
+from pipeline.clip.heads import heads_path, read_heads
 from pipeline.clip.load import ModelPair, load_pair
 from pipeline.errors import CardError, SettingsError
 from pipeline.settings import ModelSettings, Settings
@@ -77,7 +78,17 @@ def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
             card.check(classifier.identity, classifier.alphas)
         except CardError as error:
             raise CardError(f"model.card {settings.card}: {error}") from error
+        _use_heads(classifier, card, settings.card)
     return Model(pair, classifier, classes, card)
+
+
+def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:
+    """Take the text heads that lie beside the card, if they do."""
+    if card.heads is not None and path is not None:
+        shape = len(classifier.encoded_alphas), classifier.class_count
+        embeddings = read_heads(heads_path(path), card.heads, shape)
+        if embeddings is not None:
+            classifier.use_embeddings(embeddings, card.heads)
 
 
 def adaptation(settings: Settings, model: Model) -> Adaptation:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.adapt.card import Card, Judged, make_card
+from pipeline.adapt.objective import NAMES
+from pipeline.adapt.verdict import OWN, judge, judge_own, recommend
+
+ALPHAS = (0.0, 0.5, 1.0)
+N, CLASSES = 600, 5
+
+
+def sample(right: float, sharpness: float, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Logits `[N, C]` that name the label on that share of the images, and labels; all as sure as `sharpness` says."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (N,), generator=generator)
+    named = torch.where(torch.rand(N, generator=generator) < right, labels, (labels + 1) % CLASSES)
+    z = torch.nn.functional.one_hot(named, CLASSES) * sharpness + 0.1 * torch.randn(N, CLASSES, generator=generator)
+    return z, labels
+
+
+def at_each_alpha(rights: tuple[float, ...], sharpness: tuple[float, ...]) -> tuple[list[Tensor], Tensor]:
+    """The same labels at every alpha."""
+    samples = [sample(right, sharp, seed=1) for right, sharp in zip(rights, sharpness, strict=True)]
+    return [z for z, _ in samples], samples[0][1]
+
+
+def a_card() -> tuple[Card, list[Tensor], Tensor]:
+    """Fine-tuned weights (alpha 1) that are right more often, and far surer than they are right."""
+    logits, labels = at_each_alpha((0.7, 0.8, 0.85), (2.5, 3.0, 7.0))
+    card = make_card(logits.__getitem__, labels, alphas=ALPHAS, identity={}, created_at="now")
+    return card, logits, labels
+
+
+def by_name(judged: tuple[Judged, ...]) -> dict[str, Judged]:
+    return {one.objective: one for one in judged}
+
+
+def test_each_objective_is_judged_by_the_accuracy_at_the_alpha_that_it_chooses() -> None:
+    card, _, _ = a_card()
+    # under shift the fine-tuned model is as sure as ever and often wrong; zero-shot stays what it was
+    logits, labels = at_each_alpha((0.7, 0.6, 0.4), (2.5, 2.0, 7.0))
+    judged = by_name(judge("fog", logits.__getitem__, labels, card))
+    assert judged.keys() == set(NAMES)
+    for one in judged.values():
+        j = ALPHAS.index(one.alpha)
+        assert one.accuracy == pytest.approx(float((logits[j].argmax(-1) == labels).double().mean()))
+        assert one.best_accuracy == pytest.approx(0.7, abs=0.05)
+        assert (one.condition, one.images) == ("fog", N)
+    assert judged["entropy"].alpha == 1.0  # the known trap
+
+
+def test_the_cards_own_sample_is_judged_by_a_card_of_the_other_half() -> None:
+    card, logits, labels = a_card()
+    whole = by_name(judge("x", logits.__getitem__, labels, card))
+    halves = by_name(judge_own(logits.__getitem__, labels, card))
+    assert whole["entropy"].accuracy == pytest.approx(halves["entropy"].accuracy)
+    assert {one.condition for one in halves.values()} == {OWN}
+    # whoever fits and judges on the same images lets `atc` know every accuracy, to the image
+    noise = torch.Generator().manual_seed(5)
+    random = [torch.randn(16, CLASSES, generator=noise) for _ in ALPHAS]
+    unknown = torch.randint(CLASSES, (16,), generator=noise)
+    small = make_card(random.__getitem__, unknown, alphas=ALPHAS, identity={}, created_at="now")
+    told = by_name(judge("x", random.__getitem__, unknown, small))["atc"]
+    assert told.accuracy == told.best_accuracy
+    honest = by_name(judge_own(random.__getitem__, unknown, small))["atc"]
+    assert honest.accuracy < honest.best_accuracy
+
+
+def test_a_sample_too_small_to_halve_is_not_judged() -> None:
+    card, logits, labels = a_card()
+    assert judge_own(lambda j: logits[j][:7], labels[:7], card) == ()
+
+
+def judged(condition: str, **accuracies: float) -> list[Judged]:
+    return [Judged(condition, 100, name, 0.5, accuracy, 0.95) for name, accuracy in accuracies.items()]
+
+
+@pytest.mark.parametrize(
+    ("found", "recommended"),
+    [
+        ([], "entropy"),
+        (judged("fog", entropy=0.7, calibrated_entropy=0.8), "calibrated_entropy"),
+        (judged("fog", entropy=0.7, calibrated_entropy=0.704), "entropy"),
+        (judged("fog", entropy=0.7, relative=0.8) + judged("dusk", entropy=0.8, relative=0.6), "entropy"),
+        (judged(OWN, entropy=0.5, atc=0.9) + judged("fog", entropy=0.8, atc=0.7), "entropy"),
+        (judged(OWN, entropy=0.5, atc=0.9), "atc"),
+    ],
+    ids=["nothing", "clear", "draw", "mean over conditions", "shift counts alone", "own sample alone"],
+)
+def test_the_recommended_objective_is_the_one_that_is_right_most_often_and_entropy_in_a_draw(
+    found: list[Judged], recommended: str
+) -> None:
+    assert recommend(found) == recommended

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.adapt.card import read_card
+from pipeline.adapt.objective import NAMES
+from pipeline.adapt.verdict import OWN
+from pipeline.clip.heads import heads_path
+from pipeline.clip.load import ModelPair
+from pipeline.errors import CardError
+from pipeline.settings import ModelSettings, read
+from pipeline.wiring.model import load_model
+from tests.models import CLASSES, PairFolder, random_images, write_pair
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair, its settings, and labelled images: 30 own ones, and 10 of each of two conditions."""
+    folder = tmp_path_factory.mktemp("labelled")
+    pair = write_pair(folder / "pair")
+    _write_settings(folder, pair)
+    for seed, (name, count) in enumerate({"own": 30, "shifted/fog": 10, "shifted/dusk": 10}.items()):
+        for i, pixels in enumerate(random_images(count, seed=seed)):
+            path = folder / name / CLASSES[i % len(CLASSES)] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    return folder
+
+
+def _write_settings(folder: Path, pair: PairFolder) -> None:
+    lines = [f'{name} = "{getattr(pair, name)}"' for name in ("theta_0", "theta_1", "classes", "templates")]
+    (folder / "adawise.toml").write_text("[model]\nprecision = 'fp32'\n" + "\n".join(lines) + "\n")
+
+
+def adawise(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.chdir(folder)
+    return main(list(arguments))
+
+
+def with_card(folder: Path, card: str) -> ModelSettings:
+    return read((), environ={"ADAWISE_MODEL__CARD": card}, folder=folder, uses=frozenset()).checked().model
+
+
+def test_a_card_judges_the_objectives_on_its_own_sample_and_on_each_shifted_condition(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    code = adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", "shifted", "-o", "c.json")
+    assert code == 0
+    card = read_card(folder / "c.json")
+    assert {(one.condition, one.objective) for one in card.judged} == {
+        (condition, name) for condition in (OWN, "fog", "dusk") for name in NAMES
+    }
+    assert {one.condition: one.images for one in card.judged} == {OWN: 30, "fog": 10, "dusk": 10}
+    out = capsys.readouterr().out
+    assert "Recommended: search.objective = " in out
+    assert "(best)" in out
+    assert "arrier" in out
+
+
+def test_one_condition_may_be_given_without_a_folder_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", "shifted/fog", "-o", "one.json")
+    assert {one.condition for one in read_card(folder / "one.json").judged} == {OWN, "fog"}
+    assert "give --labelled-shifted" not in capsys.readouterr().out
+
+
+def test_without_shifted_images_the_card_says_how_little_that_tells(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "plain.json")
+    assert "give --labelled-shifted FOLDER" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_they_are_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "h.json")
+    settings = with_card(folder, "h.json")
+    encoded: list[float] = []
+    encode = ModelPair.head
+
+    def counted(self: ModelPair, alpha: float, *words: object) -> object:
+        encoded.append(alpha)
+        return encode(self, alpha, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ModelPair, "head", counted)
+    load_model(settings).classifier.warm_up()
+    assert encoded == []
+    heads_path(folder / "h.json").unlink()
+    load_model(settings).classifier.warm_up()
+    assert encoded == [0.0, 1.0]
+
+
+def test_heads_of_another_card_stop_the_worker_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "d.json")
+    heads_path(folder / "d.json").write_bytes(b"of another")
+    with pytest.raises(CardError, match=r"d\.heads\.safetensors: expected heads with hash .*Delete it"):
+        load_model(with_card(folder, "d.json"))
+
+
+def test_the_card_as_json_holds_all_that_was_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "j.json")
+    capsys.readouterr()
+    adawise(folder, monkeypatch, "card", "--show", "j.json", "--json")
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["format"] == 2
+    assert len(shown["threshold"]) == 21
+    assert {one["objective"] for one in shown["judged"]} == set(NAMES)
+
+
+@pytest.mark.parametrize("given", ["nowhere", "empty"])
+def test_a_folder_of_shifted_images_that_has_none_is_named_with_its_flag(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, given: str
+) -> None:
+    (folder / "empty").mkdir(exist_ok=True)
+    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", given, "-o", "x.json") == 2
+    assert f"--labelled-shifted {given}" in capsys.readouterr().err
+    assert not (folder / "x.json").exists()
