@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adaptation": ("records ports adapt predict", "torch"),
     "clip": ("errors adapt preprocess", "torch"),
     "clip/load": ("errors adapt preprocess", "torch open_clip"),
+    "clip/heads": ("errors", "torch safetensors"),
     # the edges
     "source": ("errors records ports wire envelope codec", "kafka pyarrow av"),
     "source/record": ("errors records ports wire sink/store", "kafka pyarrow"),  # recordings lie in a store
