@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, errors
-from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
@@ -23,6 +22,7 @@ from pipeline.errors import BrokerUnavailable, FatalError, SourceError
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.source.kafka_client import kafka_errors, message_of, open_client
+from pipeline.source.kafka_listener import RebalanceListener
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.ownership import Ownership
 
@@ -94,7 +94,7 @@ class KafkaSource:
             self._topics.close()
             raise
         self._checked_at = time.monotonic()
-        self._listener = _Listener(self._consumer, self._owned)
+        self._listener = RebalanceListener(self._consumer, self._owned)
         if group is None:
             partitions = [KafkaPartition(topic, number) for number in range(self._first_identity.partitions)]
             self._consumer.assign(partitions)
@@ -236,26 +236,6 @@ class KafkaSource:
             )
             raise SourceError(msg)
         self._checked_at = time.monotonic()
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Runs on kafka-python's IO thread: holds new partitions back and leaves a note for `poll`."""
-
-    def __init__(self, consumer: Any, owned: Ownership) -> None:
-        self._consumer = consumer
-        self._owned = owned
-
-    def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Hold back: nothing is fetched until someone seeks and resumes."""
-        partitions = sorted(assigned)
-        for partition in partitions:
-            self._consumer.pause(partition)
-            self._consumer.seek(partition, 0)  # any position: without one the client asks for the committed offset
-        self._owned.note_assigned(TopicPartition(*partition) for partition in partitions)
-
-    def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Revoked or, as kafka-python passes that on to here, lost."""
-        self._owned.note_lost(TopicPartition(*partition) for partition in revoked)
 
 
 def _log_commit(offsets: Mapping[Any, Any], outcome: object) -> None:
