@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field
@@ -22,8 +23,12 @@ class Evaluate(Command):
     """
 
     name = "evaluate"
-    groups = ("model", "search", "log")
+    groups = ("model", "search", "decode", "log")
     examples = (
+        (
+            "photographs, as they are and in bad weather",
+            "evaluate --images yard/,street.parquet --corrupt fog:2,snow:3,motion_blur:3",
+        ),
         ("every strategy on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
         ("two variants, for another program", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
         ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
@@ -34,10 +39,33 @@ class Evaluate(Command):
         description="folder of tables of logits, DOMAIN.npz each",
         json_schema_extra={"metavar": "FOLDER"},
     )
+    images: Text | None = Field(
+        default=None,
+        description="labelled images to make tables of, separated by commas: folders with a subfolder for each class, "
+        "Parquet or Arrow files with the columns image and label, or recordings with labels",
+        json_schema_extra={"metavar": "PLACES"},
+    )
+    corrupt: Text | None = Field(
+        default=None,
+        description="corruptions of the images, a domain each, such as fog:2,snow (severity 1 to 5; none: 3), or all",
+        json_schema_extra={"metavar": "KINDS"},
+    )
+    limit: int | None = Field(default=None, ge=1, description="images of each place at most; none: all")
+    cache: FilePath = Field(
+        default=Path("runs/tables"),
+        description="folder that tables made of images are kept in, for the next time",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
     domains: Text | None = Field(
         default=None,
-        description="tables to use, separated by commas; none: all whose name does not begin with val",
+        description="domains to judge, separated by commas; none: all tables but val*, or all that the images make",
         json_schema_extra={"metavar": "NAMES"},
+    )
+    group: Text | None = Field(
+        default=None,
+        validation_alias=AliasChoices("groups"),
+        description="kinds of domain to be told apart, by the names' parts before _; none: each kind",
+        json_schema_extra={"metavar": "NAME=A+B,..."},
     )
     calibrate: Text | None = Field(
         default=None,
@@ -79,26 +107,35 @@ class Evaluate(Command):
     @classmethod
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Tables do without the models; whether an objective needs a card is said when the strategies are known."""
-        del options
-        return frozenset({"log"})
+        return frozenset({"model", "decode", "log"}) if "images" in options else frozenset({"log"})
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Nothing to read, or a kind of stream without what it needs."""
-        if "logits" not in options:
-            yield "logits", "expected a folder of tables; name it"
+        if "logits" not in options and "images" not in options:
+            yield "logits", "expected a folder of tables; name it, or labelled images with --images"
+        if "logits" in options and "images" in options:
+            yield "images", "tables are read or made, not both: leave --images or --logits out"
+        for name in ("corrupt", "limit", "cache"):
+            if name in options and "images" not in options:
+                yield name, "it has a use only with --images; leave it out"
         if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
             yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
 
     def call(self) -> int:
         """Run and judge."""
-        from pipeline.wiring import evaluate
+        from pipeline.wiring.evaluating import Images, evaluate
 
-        assert self.logits is not None  # `problems` has seen to it
+        source: Path | Images | None = self.logits
+        if self.images is not None:
+            places = tuple(Path(place.strip()).expanduser() for place in self.images.split(","))
+            source = Images(places, self.corrupt, self.cache, self.limit)
+        assert source is not None  # `problems` has seen to it
         return evaluate(
             self.settings,
-            logits=self.logits,
+            source=source,
             domains=None if self.domains is None else self.domains.split(","),
+            groups=self.group,
             calibrate=self.calibrate,
             strategies=self.strategies,
             streams=self.streams.split(","),

@@ -123,10 +123,15 @@ def make_tables(
         ) from error
 
 
+def domain_name(images: str, corruption: Corruption | None) -> str:
+    """`yard_fog2`, or `yard_clean`, of the images called `yard`."""
+    return f"{images}_{corruption or CLEAN}"
+
+
 def _domain(images: ImageSet, corruption: Corruption | None, fingerprint: str, cache: Path, seed: int) -> _Domain:
     made_of = [FORMAT, fingerprint, images.digest, *(() if corruption is None else (str(corruption), seed))]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
-    name = f"{images.name}_{corruption or CLEAN}"
+    name = domain_name(images.name, corruption)
     return _Domain(name, corruption, cache / f"{name}@{key}{SUFFIX}")
 
 
@@ -223,14 +228,16 @@ def _fill(
 ) -> None:
     """The logits of a block: alpha by alpha, so that each merge is done once for all its images."""
     pieces: dict[int, Tensor] = {}
-    for j in range(len(classifier.alphas)):
+    for d, rows in block:
+        if not all(partials[d].has(j, rows) for j in range(len(classifier.alphas))):
+            bar.note(f"making {corruptions[d] or CLEAN}")
+            pieces[d] = _corrupted(pixels[rows], corruptions[d], seed)
+    for j, alpha in enumerate(classifier.alphas):
+        bar.note(f"alpha {alpha:g}")
         for d, rows in block:
             for start in range(rows.start, rows.stop, _ROWS):
                 part = slice(start, min(start + _ROWS, rows.stop))
                 if not partials[d].has(j, part):
-                    if d not in pieces:
-                        bar.note(str(corruptions[d] or CLEAN))
-                        pieces[d] = _corrupted(pixels[rows], corruptions[d], seed)
                     z = classifier.logits(j, pieces[d][part.start - rows.start : part.stop - rows.start])
                     partials[d].put(j, part, z.numpy())
                 bar.advance(part.stop - part.start)

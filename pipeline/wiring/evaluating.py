@@ -1,9 +1,10 @@
-"""Settings -> strategies side by side on tables of logits."""
+"""Settings -> strategies side by side on tables of logits, or on images, of which such tables are made first."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,11 +29,22 @@ from pipeline.settings import Settings
 _FILE_COLUMNS = 160  # of a table that goes to a file or another program
 
 
+@dataclass(frozen=True)
+class Images:
+    """What to make tables of: at most `limit` images of each place, clean and under `corruptions`; kept in `cache`."""
+
+    places: tuple[Path, ...]
+    corruptions: str | None
+    cache: Path
+    limit: int | None
+
+
 def evaluate(
     settings: Settings,
     *,
-    logits: Path,
+    source: Path | Images,
     domains: Sequence[str] | None,
+    groups: str | None,
     calibrate: str | None,
     strategies: str | None,
     streams: Sequence[str],
@@ -43,11 +55,11 @@ def evaluate(
     output: Path | None,
     as_json: bool,
 ) -> int:
-    """Run strategies on the tables in the folder `logits`; print a table or JSON, and write it to `output`."""
-    tables = read_tables(logits, domains)
-    card, calibration = _card(settings, tables, logits, calibrate)
+    """Run strategies on a folder of tables or on images; print a table or JSON, and write it to `output`."""
+    tables, fitted_on = _tables(settings, source, domains, calibrate)
+    card, calibration = _card(settings, tables, fitted_on)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
-    bench = Bench(tables, temperatures)
+    bench = Bench(tables, temperatures, {} if groups is None else group_names(groups, tables))
     pair = None if smooth is None else smooth_groups(bench, smooth)
     kinds = _known([*streams, *(("smooth",) if smooth is not None else ())], KINDS, "--streams", "kind of stream")
     orders = _known(orders, ORDERS, "--orders", "order")
@@ -61,6 +73,24 @@ def evaluate(
         console = Console()
         show(result, console if console.is_terminal else Console(width=_FILE_COLUMNS))
     return 0
+
+
+def _tables(
+    settings: Settings, source: Path | Images, domains: Sequence[str] | None, calibrate: str | None
+) -> tuple[tuple[LogitTable, ...], LogitTable | None]:
+    """The tables to judge, and the one that temperatures are fitted on."""
+    if isinstance(source, Path):
+        tables = read_tables(source, domains)
+        return tables, None if calibrate is None else read_tables(source, [calibrate])[0]
+    from pipeline.wiring.images import domain_names, tables_of_images  # with open_clip, which takes seconds
+
+    names = domain_names(source)
+    for name in (*(domains or ()), *(() if calibrate is None else (calibrate,))):
+        if name not in names:
+            raise SettingsError(f"there is no domain {name!r}; the images make {', '.join(names)}. Correct its name.")
+    made = {table.name: table for table in tables_of_images(settings, source)}
+    others = [name for name in made if name != calibrate] or list(made)
+    return tuple(made[name] for name in domains or others), None if calibrate is None else made[calibrate]
 
 
 def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processes: int) -> Result:
@@ -95,12 +125,10 @@ def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -
     return tuple(dict.fromkeys(names))
 
 
-def _card(
-    settings: Settings, tables: Sequence[LogitTable], folder: Path, calibrate: str | None
-) -> tuple[Card | None, str]:
-    """The card, made of the table `calibrate` or read, if any, and where it is from."""
-    if calibrate is not None:
-        table = read_tables(folder, [calibrate])[0]
+def _card(settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTable | None) -> tuple[Card | None, str]:
+    """The card, made of the table `fitted_on` or read, if any, and where it is from."""
+    if fitted_on is not None:
+        table = fitted_on
         card = make_card(
             lambda j: torch.from_numpy(table.logits[j]).float(),
             torch.from_numpy(table.labels),
@@ -108,7 +136,7 @@ def _card(
             identity={"table": table.name},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        source = f"fitted on {calibrate}"
+        source = f"fitted on {table.name}"
     elif settings.model.card is not None:
         card, source = read_card(settings.model.card), f"of {settings.model.card}"
     else:
@@ -119,6 +147,26 @@ def _card(
             "Make it anew for these."
         )
     return card, source
+
+
+def group_names(text: str, tables: Sequence[LogitTable]) -> dict[str, str]:
+    """`known=id+base,new=new` -> the name of each kind of domain (the part of a domain's name before "_").
+
+    Raises:
+        SettingsError: not of that form, or a kind that no table is of.
+    """
+    kinds = {table.group for table in tables}
+    names: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, members = part.partition("=")
+        if not name or not equals:
+            raise SettingsError(f"--groups {text}: expected NAME=KIND+KIND,..., got {part!r}. Correct it.")
+        for kind in members.split("+"):
+            if kind not in kinds or kind in names:
+                found = "is there twice" if kind in names else f"is not among {', '.join(sorted(kinds))}"
+                raise SettingsError(f"--groups {text}: {kind!r} {found}. Correct it.")
+            names[kind] = name
+    return names
 
 
 def smooth_groups(bench: Bench, text: str) -> Smooth:

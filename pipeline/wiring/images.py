@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from pipeline.clip.classifier import PairClassifier
 from pipeline.codec import open_image, undecodable
 from pipeline.errors import InvalidMessage, SettingsError
 from pipeline.evaluate.corrupt import parse
-from pipeline.evaluate.images import ImageSet, Made, Sample, make_tables
+from pipeline.evaluate.images import ImageSet, Sample, domain_name, make_tables
 from pipeline.evaluate.tables import LogitTable
 from pipeline.finetune.samples import Samples, declared_classes, read_samples
 from pipeline.settings import ModelSettings, Settings
 from pipeline.source.recording_format import MANIFEST
+from pipeline.wiring.evaluating import Images
 from pipeline.wiring.model import Model, load_model, prompt_templates
 from pipeline.wiring.recorded_images import RecordedImages, recorded_images
 
@@ -28,31 +29,44 @@ _SHOWN = 5  # images that were left out, by name
 _log = structlog.get_logger("evaluate")
 
 
-def tables_of_images(
-    settings: Settings, *, places: Sequence[Path], corruptions: str | None, cache: Path, limit: int | None
-) -> tuple[LogitTable, ...]:
-    """The tables of each place's images, clean and under each corruption; kept in `cache`.
+def domain_names(wanted: Images) -> tuple[str, ...]:
+    """The domains that `tables_of_images` makes, without looking into the places.
 
     Raises:
-        SettingsError: a place without labelled images, or two of one name, or a corruption that there is not.
+        SettingsError: a place that is not there, two of one name, or a corruption that there is not.
     """
-    kinds = parse(corruptions) if corruptions is not None else ()
-    names = [set_name(place) for place in places]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingsError(f"--images: two places are called {name!r}, and domains need other names: rename one")
+    for place in wanted.places:
+        if not place.exists():
+            raise SettingsError(f"--images {place}: there is no such file or folder. Correct its name.")
+    groups = [set_name(place) for place in wanted.places]
+    for group in groups:
+        if groups.count(group) > 1:
+            raise SettingsError(f"--images: two places are called {group!r}, and so would be their domains: rename one")
+    kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
+    return tuple(domain_name(group, kind) for group in groups for kind in (None, *kinds))
+
+
+def tables_of_images(settings: Settings, wanted: Images) -> tuple[LogitTable, ...]:
+    """The tables of each place's images, clean and under each corruption.
+
+    Raises:
+        SettingsError, SourceError: see `domain_names`, or a place without labelled images.
+    """
+    kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
     model = load_model(settings.model)
-    made: list[Made] = []
-    for place, name in zip(places, names, strict=True):
-        images = image_set(settings, model, place, name, limit)
+    tables: list[LogitTable] = []
+    for place in wanted.places:
+        images = image_set(settings, model, place, set_name(place), wanted.limit)
         classifier = _classifier(settings.model, model, images.classes)
-        tables = make_tables(images, kinds, classifier, fingerprint=classifier.fingerprint, cache=cache, seed=_SEED)
-        left_out = tables[0].left_out
+        made = make_tables(
+            images, kinds, classifier, fingerprint=classifier.fingerprint, cache=wanted.cache, seed=_SEED
+        )
+        left_out = made[0].left_out
         if left_out:
             shown = dict(left_out[:_SHOWN])
             _log.warning("images_left_out", images=str(place), left_out=len(left_out), of_them=shown)
-        made += tables
-    return tuple(one.table for one in made)
+        tables += [one.table for one in made]
+    return tuple(tables)
 
 
 def set_name(place: Path) -> str:
@@ -132,7 +146,7 @@ def _chosen(count: int, limit: int | None) -> list[int]:
     """All, or `limit` of them at random, in their order."""
     if limit is None or limit >= count:
         return list(range(count))
-    return sorted(np.random.default_rng(_SEED).permutation(count)[:limit].tolist())
+    return sorted(random.Random(_SEED).sample(range(count), limit))
 
 
 def _classifier(settings: ModelSettings, model: Model, classes: tuple[str, ...]) -> PairClassifier:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pipeline.decode import Decoder
 from pipeline.errors import SettingsError
+from pipeline.preprocess import Preprocess
 from pipeline.records import Frame, Message
 from pipeline.settings import DecodeSettings
 from pipeline.source.recording import RecordingSource
@@ -39,7 +39,7 @@ class RecordedImages:
     unlabelled: int
     digest: str
 
-    def frames(self, chosen: Sequence[int], preprocess: Callable[[Image.Image], Tensor]) -> Iterator[Frame]:
+    def frames(self, chosen: Sequence[int], preprocess: Preprocess) -> Iterator[Frame]:
         """The frames of the entries numbered `chosen` (ascending), decoded; an entry's message is decoded once."""
         wanted: dict[int, list[int]] = {}
         for entry in (self.entries[i] for i in chosen):
@@ -82,7 +82,7 @@ def recorded_images(path: Path, decode: DecodeSettings) -> RecordedImages:
     return RecordedImages(path, decode, tuple(entries), unlabelled, digest.hexdigest())
 
 
-def _decoder(settings: DecodeSettings, preprocess: Callable[[Image.Image], Tensor]) -> Decoder:
+def _decoder(settings: DecodeSettings, preprocess: Callable[..., Tensor]) -> Decoder:
     return Decoder(
         preprocess,
         max_message_bytes=settings.max_message_bytes,
