@@ -8,17 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
+from kafka.errors import TopicAlreadyExistsError
 
 from pipeline.broker import EmbeddedBroker
 from pipeline.errors import BrokerUnavailable, SettingsError, SourceError
 from pipeline.records import Message, TopicPartition
 from pipeline.source import kafka as kafka_module
+from pipeline.source.kafka import KafkaSource
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.source.kafka_bench import (
     DEADLINE_S,
@@ -284,19 +286,25 @@ def test_a_topic_that_is_deleted_and_created_again_while_it_is_read_is_noticed(
     with closing(open_source(broker, name, None)) as source:
         take_over(source, poll_until(source, lambda poll: bool(poll.assigned)).assigned)
         with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
+            first = source.identity(name).topic_id
             admin.delete_topics([name])
-            recreate(admin, name)
+            recreate(admin, source, name, first)
         monkeypatch.setattr(kafka_module, "_CHECK_S", 0.0)
         with pytest.raises(SourceError, match="deleted and created again"):
             poll_until(source, lambda _: False)
 
 
-def recreate(admin: KafkaAdminClient, name: str) -> None:
-    """Create the topic once its deletion is through."""
+def recreate(admin: KafkaAdminClient, source: KafkaSource, name: str, first: str) -> None:
+    """Create the topic once its deletion is through; Tansu creates it anew by itself if a client asks for it."""
     give_up = time.monotonic() + DEADLINE_S
-    while name in admin.list_topics():
+    while True:
         assert time.monotonic() < give_up
-    admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
+        try:
+            if source.identity(name).topic_id != first:
+                return
+        except SourceError:  # it is gone
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
 
 
 @pytest.mark.needs("delete_records")
