@@ -46,6 +46,19 @@ def kernel(surrogate: Surrogate) -> Kernel:
     return covariance
 
 
+def surrogate_of(covariance: Kernel, alphas: tuple[float, ...]) -> Surrogate:
+    """The surrogate whose covariance `kernel` made this, alone or as the first terms of a sum: after a fit."""
+    curve, offset = covariance.kernels[:2]
+    over_alpha, over_time = curve.base_kernel.kernels
+    return Surrogate(
+        alphas,
+        lengthscale=float(over_alpha.lengthscale.detach()),
+        signal_sd=math.sqrt(float(curve.outputscale.detach())),
+        offset_sd=math.sqrt(float(offset.outputscale.detach())),
+        persistence=math.exp(-1.0 / float(over_time.lengthscale.detach())),
+    )
+
+
 def _float64(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
