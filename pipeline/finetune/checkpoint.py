@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import secrets
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,11 @@ def read_checkpoint(path: Path, *, settings: Mapping[str, str]) -> Mapping[str, 
     if not path.is_file():
         raise TrainingError(f"{path}: there is no checkpoint to resume from. Leave --resume out.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about pickles that it then refuses
+            state = torch.load(path, map_location="cpu", weights_only=True)
         before, written = state["settings"], state["format"]
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle makes torch raise all sorts of things
         first = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise TrainingError(f"{path}: not a checkpoint of this program, or damaged ({first}). {remedy}.") from error
     if written != FORMAT:

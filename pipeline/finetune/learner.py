@@ -166,7 +166,10 @@ class Learner:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16)
 
     def state(self) -> dict[str, Any]:
-        """All that the next update depends on, beside its images: weights, optimizer, torch's random numbers."""
+        """All that the next update depends on beside its images: weights, optimizer, torch's random numbers.
+
+        The tensors go on changing with the next update: write or copy them before.
+        """
         weights = {name: p.detach().cpu() for name, p in self._parameters.items()}
         state: dict[str, Any] = {"weights": weights, "optimizer": self._optimizer.state_dict()}
         state["random"] = torch.get_rng_state()

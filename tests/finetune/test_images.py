@@ -1,0 +1,121 @@
+"""Decoding for training and judging: crops, what cannot be read, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.errors import SettingsError
+from pipeline.finetune import images as module
+from pipeline.finetune.images import HeldOut, Images, RandomCrop
+from pipeline.preprocess import Preprocess
+from tests.finetune.shapes import png, write_parquet
+
+MakeImages = Callable[[Path], Images]
+SQUASH = Preprocess(size=16, resize_mode="squash")
+
+
+def crop(seed: int, *, least: float = 0.9, flip: float = 0.0) -> RandomCrop:
+    return RandomCrop(np.random.default_rng(seed), least=least, flip=flip)
+
+
+def picture(width: int = 60, height: int = 40) -> Image.Image:
+    """Red grows to the right, green downwards."""
+    y, x = np.mgrid[0:height, 0:width]
+    red, green = x * 255 // (width - 1), y * 255 // (height - 1)
+    return Image.fromarray(np.stack([red, green, 0 * red], axis=-1).astype(np.uint8))
+
+
+def test_a_crop_depends_on_its_random_numbers_alone() -> None:
+    first, again, other = (crop(seed)(picture(40, 40), SQUASH) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert (first.dtype, first.shape) == (torch.uint8, (3, 16, 16))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_crop_keeps_the_share_of_the_area_that_it_must(seed: int) -> None:
+    for least in (0.08, 0.5, 0.9):
+        left, top, right, bottom = crop(seed, least=least)._box(400, 300)
+        assert 0 <= left < right <= 400
+        assert 0 <= top < bottom <= 300
+        assert (right - left) * (bottom - top) >= 0.99 * least * 400 * 300  # sides are whole pixels
+        assert 0.7 < (right - left) / (bottom - top) < 1.4
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((1000, 10), (494, 0, 507, 10)), ((10, 1000), (0, 494, 10, 507)), ((1, 1), (0, 0, 1, 1))]
+)
+def test_an_image_too_long_for_any_crop_is_cut_in_the_middle(size: tuple[int, int], box: tuple[int, ...]) -> None:
+    assert crop(0)._box(*size) == pytest.approx(box, abs=1)
+
+
+def test_an_image_is_mirrored_as_often_as_asked() -> None:
+    plain, mirrored = (crop(3, flip=flip)(picture(), SQUASH) for flip in (0.0, 1.0))
+    assert torch.equal(plain.flip(2), mirrored)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_any_kind_of_image_can_be_cropped(mode: str) -> None:
+    image = Image.new("I;16", (40, 40)) if mode == "I;16" else picture(40, 40).convert(mode)
+    assert crop(0)(image, SQUASH).shape == (3, 16, 16)
+
+
+def test_the_whole_image_is_what_the_model_sees_at_inference(make_images: MakeImages, shapes: Path) -> None:
+    images = make_images(shapes)
+    ((pixels, labels),) = images.batches([[0, 12, 24]])
+    with Image.open(shapes / "green square" / "000.png") as image:
+        assert torch.equal(pixels[1], Preprocess(size=32)(image))
+    assert labels.tolist() == [0, 1, 2]
+
+
+def test_batches_come_in_order_however_many_are_ahead(make_images: MakeImages, shapes: Path) -> None:
+    labels = [labels.tolist() for _, labels in make_images(shapes).batches([[i, 35 - i] for i in range(12)])]
+    assert labels == [[0, 2]] * 12
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(make_images: MakeImages, tmp_path: Path) -> None:
+    broken = [b"", b"not an image", b"BM", png("red disc")[:60]]
+    columns: dict[str, object] = {"image": [*broken, png("red disc")], "label": ["red disc"] * 5}
+    images = make_images(write_parquet(tmp_path / "a.parquet", columns))
+    ((pixels, labels),) = images.batches([range(5)])
+    assert (len(pixels), labels.tolist()) == (1, [2])
+    assert set(images.skipped) == {"row 0", "row 1", "row 2", "row 3"}
+    assert "expected JPEG, PNG, WebP or BMP" in images.skipped["row 1"]
+
+
+def test_an_image_with_more_pixels_than_allowed_is_left_out(make_images: MakeImages, tmp_path: Path) -> None:
+    (tmp_path / "red disc").mkdir()
+    picture(400, 400).save(tmp_path / "red disc" / "large.png")
+    picture(40, 40).save(tmp_path / "red disc" / "small.png")
+    images = make_images(tmp_path)
+    ((pixels, _),) = images.batches([[0, 1]])
+    assert len(pixels) == 1
+    assert "at most 10000 pixels" in images.skipped["red disc/large.png"]
+
+
+def test_a_batch_of_nothing_readable_ends_the_run(make_images: MakeImages, tmp_path: Path) -> None:
+    columns: dict[str, object] = {"image": [b"x", b"y"], "label": ["red disc"] * 2}
+    images = make_images(write_parquet(tmp_path / "a.parquet", columns))
+    with pytest.raises(SettingsError, match=r"none of 2 images can be read, such as row 0: .* Give JPEG"):
+        list(images.batches([[0, 1]]))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_held_out_images_are_the_same_each_time(
+    make_images: MakeImages, shapes: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setattr(module, "_KEPT_BYTES", 10**9 if kept else 0)
+    images = make_images(shapes)
+    held_out = HeldOut(images, range(0, 36, 3), 5)
+    first = [pixels for pixels, _ in held_out]
+    if kept:
+        images.close()  # nothing is decoded again
+    again = [pixels for pixels, _ in held_out]
+    assert [len(pixels) for pixels in first] == [5, 5, 2]
+    assert torch.equal(torch.cat(first), torch.cat(again))

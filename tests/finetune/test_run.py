@@ -1,0 +1,177 @@
+"""A run: it learns, judges, keeps the best epoch, stops, resumes bit for bit, and ends early."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.errors import TrainingError
+from pipeline.finetune.run import Epoch, Progress, Run
+from tests.finetune.conftest import MakeRun
+
+
+def finish(run: Run) -> Run:
+    run.start()
+    assert run.go()
+    return run
+
+
+def assert_same(run: Run, other: Run) -> None:
+    """Equal curves, weights in memory and best weights on disk, bit for bit."""
+    assert repr([asdict(row) for row in run.progress.curve]) == repr([asdict(row) for row in other.progress.curve])
+    for p, q in zip(run.learner.model.parameters(), other.learner.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert run.weights.read_bytes() == other.weights.read_bytes()
+
+
+@pytest.mark.parametrize("loss", ["flyp", "cross_entropy"])
+def test_training_raises_held_out_accuracy(make_run: MakeRun, loss: str) -> None:
+    run = finish(make_run(loss=loss, epochs=4))
+    best = run.progress.best
+    assert best is not None
+    assert run.progress.curve[0].accuracy <= 0.7
+    assert best.accuracy >= 0.9
+    assert best.loss < run.progress.curve[1].loss
+
+
+def test_the_weights_on_disk_are_the_best_epoch_s(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(epochs=4)
+    judged = iter([0.4, 0.5, 0.8, 0.6, 0.7])
+    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    kept: dict[int, torch.Tensor] = {}
+    run.start()
+    run.go(on_epoch=lambda r: kept.setdefault(r.epoch, run.learner.model.visual.proj.detach().clone()))
+    assert run.progress.best == row(2, 0.8)
+    written = load_file(run.weights)
+    assert torch.equal(written["visual.proj"], kept[2])
+    assert not torch.equal(kept[2], kept[4])
+    assert {tensor.dtype for tensor in written.values()} == {torch.float32}
+
+
+def row(epoch: int, accuracy: float, *, nll: float = 1.0, half: float = 0.9) -> Epoch:
+    return Epoch(epoch, 1.0, accuracy, nll, 0.1, half, 0.0)
+
+
+def test_of_equal_accuracy_the_lower_nll_is_better_and_theta_0_never_the_best() -> None:
+    curve = [row(0, 0.9), row(1, 0.6, nll=0.5), row(2, 0.6, nll=0.4), row(3, 0.6, nll=0.6)]
+    assert Progress(curve=curve).best == curve[2]
+    assert Progress(curve=curve[:1]).best is None
+
+
+def test_patience_ends_a_run_that_does_not_get_better(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(epochs=20, patience=2)
+    judged = iter([0.4, 0.5, 0.8, 0.8, 0.7, 0.9])
+    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    assert finish(run).progress.curve[-1] == row(4, 0.7)
+
+
+def test_the_middle_of_the_path_is_judged_and_a_barrier_told(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finish(make_run(epochs=1))
+    one, half = run.progress.curve[1], run.learner.evaluate(run.held_out, 0.5)
+    assert (one.accuracy_half, one.epoch) == (half.accuracy, 1)
+    scores = {1.0: 0.8, 0.5: 0.3}
+    monkeypatch.setattr(run.learner, "evaluate", lambda held_out, alpha: type(half)(scores[alpha], 1.0, 0.0))
+    run.progress.curve[0] = row(0, 0.5)
+    judged = run._judge(2, 1.0)
+    assert judged.barrier == pytest.approx(0.2)
+    assert judged.has_barrier
+    scores[0.5] = 0.6
+    assert not run._judge(2, 1.0).has_barrier
+
+
+@pytest.mark.parametrize("updates", [1, 3, 4, 7])
+def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(make_run: MakeRun, updates: int) -> None:
+    """27 images make 3 updates an epoch: the stop is within, at the end, and in a later epoch."""
+    whole = finish(make_run("whole"))
+    first = make_run("parts")
+    first.start()
+    done = 0
+
+    def count(images: int, loss: float) -> None:
+        nonlocal done
+        done += 1
+
+    assert not first.go(stopping=lambda: done == updates, on_update=count)
+    second = make_run("parts")
+    second.resume()
+    assert second.progress.update == updates % 3
+    assert second.go()
+    assert_same(second, whole)
+
+
+def test_a_run_that_died_goes_on_from_its_last_checkpoint(make_run: MakeRun) -> None:
+    whole = finish(make_run("whole"))
+    first = make_run("parts", checkpoint_every_s=0.0)
+    first.start()
+
+    class Died(Exception):
+        pass
+
+    def die(images: int, loss: float) -> None:
+        if first.progress.epoch == 2 and first.progress.update == 2:
+            raise Died  # after the second update, before its checkpoint
+
+    with pytest.raises(Died):
+        first.go(on_update=die)
+    second = make_run("parts")
+    second.resume()
+    assert (second.progress.epoch, second.progress.update) == (2, 1)
+    assert second.go()
+    assert_same(second, whole)
+
+
+def test_a_finished_run_is_resumed_without_another_update(make_run: MakeRun) -> None:
+    finish(make_run(epochs=1))
+    again = make_run(epochs=1)
+    again.resume()
+    assert again.go(on_update=lambda images, loss: pytest.fail("it was finished"))
+
+
+def test_a_run_with_other_settings_is_not_resumed(make_run: MakeRun) -> None:
+    make_run().start()
+    with pytest.raises(TrainingError, match=r"finetune.epochs was 3, is 4; finetune.learning_rate was 0.001, is 0.1"):
+        make_run(epochs=4, learning_rate=0.1).resume()
+
+
+def test_a_checkpoint_of_another_program_is_refused(make_run: MakeRun) -> None:
+    run = make_run()
+    torch.save({"format": 1, "settings": dict(run.settings), "progress": {}}, run.checkpoint)
+    with pytest.raises(TrainingError, match="damaged"):
+        run.resume()
+
+
+def test_best_weights_that_are_gone_are_missed(make_run: MakeRun) -> None:
+    finish(make_run(epochs=1)).weights.unlink()
+    with pytest.raises(TrainingError, match="the best weights so far are gone"):
+        make_run(epochs=1).resume()
+
+
+def test_a_diverging_run_says_where_and_keeps_the_last_good_epoch(make_run: MakeRun) -> None:
+    run = make_run(epochs=5)
+
+    def spoil(row: Epoch) -> None:
+        if row.epoch == 2:
+            with torch.no_grad():
+                run.learner.model.visual.proj.fill_(float("nan"))
+
+    run.start()
+    with pytest.raises(TrainingError) as caught:
+        run.go(on_epoch=spoil)
+    message = str(caught.value)
+    assert "training diverged in epoch 3 at update 7: the loss is nan" in message
+    assert "the best epoch, 2, is in" in message or "the best epoch, 1, is in" in message
+    assert "Lower finetune.learning_rate" in message
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(run.weights).values())
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    run.checkpoint = tmp_path / "nowhere" / "checkpoint.pt"
+    with pytest.raises(TrainingError, match="could not be written"):
+        run.start()
