@@ -21,7 +21,7 @@ endif
 	$(BIN)/adawise demo --broker $(BROKER)
 
 test: .venv/.installed kafka  ## all tests, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # many tests wait for a broker; two processes, a broker each
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check $(LINTED)

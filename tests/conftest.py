@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
@@ -18,6 +19,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(*capabilities): skip on a broker that cannot do these (names in tests/brokers.py)"
     )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:  # one of xdist's processes
+        output["brokers"] = session.config.stash[_STARTED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A process of xdist has ended: what brokers it ran on belongs into the summary of all."""
+    del error
+    node.config.stash[_STARTED].extend(getattr(node, "workeroutput", {}).get("brokers", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
