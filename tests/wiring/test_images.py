@@ -1,0 +1,248 @@
+"""`adawise evaluate --images`: a folder, a file and a recording of the same images make the same tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.errors import SettingsError
+from pipeline.evaluate.tables import LogitTable
+from pipeline.ports import TopicIdentity
+from pipeline.records import Message, TopicPartition
+from pipeline.settings import Settings, read
+from pipeline.source.recorder import FilePolicy, Recorder
+from pipeline.wire import ARROW_STREAM, encode_batch
+from pipeline.wiring.evaluating import Images
+from pipeline.wiring.images import domain_names, tables_of_images
+from pipeline.wiring.model import load_model
+from tests.models import CLASSES, random_images, write_pair
+
+PER_CLASS = 3
+CUT_OFF = 4  # number of an image that ends too soon
+
+Captured = pytest.CaptureFixture[str]
+
+
+@dataclass(frozen=True)
+class Shot:
+    label: str
+    png: bytes
+
+
+@pytest.fixture(scope="module")
+def shots() -> list[Shot]:
+    """By class, as folders and files are read; one of them is broken."""
+    labels = [label for label in sorted(CLASSES) for _ in range(PER_CLASS)]
+    found = []
+    for i, (label, pixels) in enumerate(zip(labels, random_images(len(labels)), strict=True)):
+        buffer = BytesIO()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
+        found.append(Shot(label, buffer.getvalue()[: 200 if i == CUT_OFF else None]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, shots: list[Shot]) -> Path:
+    """A folder with adawise.toml, and the images as a folder, a Parquet file and a recording, all called yard."""
+    home = tmp_path_factory.mktemp("home")
+    pair = write_pair(home / "pair")
+    lines = [f'{name} = "{getattr(pair, name)}"' for name in ("theta_0", "theta_1", "classes", "templates")]
+    lines += [f'architecture = "{pair.theta_0}"', 'precision = "fp32"', 'device = "cpu"', "chunk_rows = 4"]
+    (home / "adawise.toml").write_text("[model]\n" + "\n".join(lines) + "\n")
+    write_folder(home / "folder" / "yard", shots)
+    write_parquet(home / "file" / "yard.parquet", [shot.png for shot in shots], [shot.label for shot in shots])
+    write_recording(home / "recording" / "yard", shots)
+    return home
+
+
+def write_folder(path: Path, shots: Sequence[Shot]) -> None:
+    for i, shot in enumerate(shots):
+        (path / shot.label).mkdir(parents=True, exist_ok=True)
+        (path / shot.label / f"{i:02}.png").write_bytes(shot.png)
+
+
+def write_parquet(path: Path, images: list[bytes], labels: list[Any], class_names: Sequence[str] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"image": pa.array(images, pa.binary()), "label": labels})
+    if class_names is not None:
+        table = table.replace_schema_metadata({"class_names": json.dumps(list(class_names))})
+    pq.write_table(table, path)
+
+
+def write_recording(path: Path, shots: Sequence[Shot], *, labelled: bool = True) -> None:
+    """Two single images, then a batch of the others; and a single one without a label."""
+    label: dict[int, tuple[tuple[str, bytes], ...]] = {
+        i: ((("label", shots[i].label.encode()),) if labelled else ()) for i in (0, 1)
+    }
+    batch = encode_batch([s.png for s in shots[2:]], labels=[s.label for s in shots[2:]] if labelled else None)
+    messages = [
+        *(Message("frames", 0, i, b"cam", shots[i].png, (("content-type", b"image/png"), *label[i])) for i in (0, 1)),
+        Message("frames", 0, 2, b"cam", batch, (("content-type", ARROW_STREAM.encode()),)),
+        Message("frames", 0, 3, b"cam", shots[0].png),
+    ]
+    policy = FilePolicy(max_messages=3, max_bytes=1 << 40, max_age_s=1e9)
+    identity = TopicIdentity("cluster", "topic-id", 1)
+    recorder = Recorder(str(path), topic="frames", identity=identity, policy=policy, max_buffered_bytes=1 << 40)
+    recorder.begin(TopicPartition("frames", 0), 0)
+    recorder.append(messages, 0.0)
+    recorder.flush()
+
+
+def settings(home: Path) -> Settings:
+    return read((), environ={}, folder=home, uses=frozenset()).checked()
+
+
+def tables(
+    home: Path, cache: Path, *places: Path, corruptions: str | None = None, limit: int | None = None
+) -> tuple[LogitTable, ...]:
+    return tables_of_images(settings(home), Images(places, corruptions, cache, limit))
+
+
+PLACES = ("folder/yard", "file/yard.parquet", "recording/yard")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_table_of_every_kind_of_place_holds_the_models_own_logits(
+    home: Path, shots: list[Shot], tmp_path: Path, place: str
+) -> None:
+    (table,) = tables(home, tmp_path, home / place)
+    model = load_model(settings(home).model)
+    good = [shot for i, shot in enumerate(shots) if i != CUT_OFF]
+    good.sort(key=lambda shot: CLASSES.index(shot.label))  # places differ in the order of classes, not within one
+    order = table.labels.argsort(kind="stable")
+    pixels = torch.stack([model.pair.preprocess(Image.open(BytesIO(shot.png))) for shot in good])
+    assert table.name == "yard_clean"
+    assert table.class_names == CLASSES
+    assert [CLASSES[label] for label in table.labels[order]] == [shot.label for shot in good]
+    for j in (0, 7, 20):
+        np.testing.assert_array_equal(table.logits[j][order], model.classifier.logits(j, pixels).numpy())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_image_that_cannot_be_decoded_is_left_out_and_told(
+    home: Path, tmp_path: Path, place: str, capsys: Captured
+) -> None:
+    (table,) = tables(home, tmp_path, home / place)
+    assert len(table) == len(CLASSES) * PER_CLASS - 1
+    told = "".join(capsys.readouterr())
+    assert "images_left_out" in told
+    assert "png" in told.lower()
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert len(record["left_out"]) == 1
+
+
+def test_a_limit_takes_the_same_images_each_time(home: Path, tmp_path: Path) -> None:
+    whole = tables(home, tmp_path / "whole", home / "folder/yard")[0]
+    for place in PLACES:
+        some = tables(home, tmp_path / "some", home / place, limit=6)[0]
+        again = tables(home, tmp_path / "again", home / place, limit=6)[0]
+        assert 5 <= len(some) <= 6  # the broken one may be among them
+        np.testing.assert_array_equal(some.logits, again.logits)
+        rows = {tuple(row) for row in whole.logits[3]}
+        assert all(tuple(row) in rows for row in some.logits[3])
+
+
+def test_a_file_with_class_names_of_its_own_is_classified_among_these(
+    home: Path, shots: list[Shot], tmp_path: Path
+) -> None:
+    names = ("tram", "boat", "kite")
+    good = [shot.png for i, shot in enumerate(shots) if i != CUT_OFF][:6]
+    write_parquet(tmp_path / "harbour.parquet", good, [0, 0, 1, 1, 0, 1], names)
+    ours, theirs = tables(home, tmp_path / "cache", home / "folder/yard", tmp_path / "harbour.parquet")
+    assert (ours.name, theirs.name) == ("yard_clean", "harbour_clean")
+    assert theirs.class_names == names
+    assert theirs.logits.shape == (21, 6, 3)
+    assert theirs.labels.tolist() == [0, 0, 0, 1, 1, 1]  # kite occurs nowhere, and is a class all the same
+
+
+def test_other_pixels_under_the_same_name_make_another_table(home: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(home / "folder", tmp_path / "copy")) / "yard"
+    before = tables(home, tmp_path / "cache", place)[0]
+    files = sorted(place.glob("car/*.png"))
+    shutil.copy(files[1], files[0])
+    after = tables(home, tmp_path / "cache", place)[0]
+    assert not np.array_equal(before.logits, after.logits)
+
+
+def test_a_recording_without_labels_is_refused_with_what_to_send(home: Path, shots: list[Shot], tmp_path: Path) -> None:
+    write_recording(tmp_path / "bare", shots, labelled=False)
+    with pytest.raises(SettingsError, match=r"none of the 16 images .* `label`"):
+        tables(home, tmp_path / "cache", tmp_path / "bare")
+
+
+def test_a_label_that_is_no_class_leaves_a_recorded_image_out(
+    home: Path, shots: list[Shot], tmp_path: Path, capsys: Captured
+) -> None:
+    write_recording(tmp_path / "mixed", [Shot("zeppelin", shots[0].png), *shots[1:CUT_OFF]])
+    (table,) = tables(home, tmp_path / "cache", tmp_path / "mixed")
+    assert len(table) == CUT_OFF - 1
+    assert "'zeppelin' is not among" in "".join(capsys.readouterr())
+
+
+def test_domains_are_known_before_anything_is_read(home: Path, tmp_path: Path) -> None:
+    wanted = Images((home / "folder/yard", home / "file"), "fog:2,jpeg", tmp_path, None)
+    yard, file = ([f"{name}_{kind}" for kind in ("clean", "fog2", "jpeg3")] for name in ("yard", "file"))
+    assert domain_names(wanted) == (*yard, *file)
+
+
+def test_places_that_are_not_there_or_share_a_name_are_told(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--images .*nowhere: there is no such file"):
+        domain_names(Images((home / "nowhere",), None, tmp_path, None))
+    with pytest.raises(SettingsError, match=r"two places are called 'yard'"):
+        domain_names(Images((home / "folder/yard", home / "file/yard.parquet"), None, tmp_path, None))
+
+
+def evaluate(home: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.chdir(home)
+    return main(["evaluate", *arguments])
+
+
+RUN = ("--seeds", "1", "--strategies", "fixed", "--streams", "short", "--orders", "iid", "--processes", "1", "--json")
+
+
+def test_the_command_judges_images_and_their_corruptions(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    images = ("--images", "folder/yard", "--corrupt", "fog:2,contrast:5", "--cache", str(tmp_path))
+    assert evaluate(home, monkeypatch, *images, *RUN) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert set(first["domains"]) == {"yard_clean", "yard_fog2", "yard_contrast5"}
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert evaluate(home, monkeypatch, *images, "--calibrate", "yard_clean", *RUN) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert set(second["domains"]) == {"yard_fog2", "yard_contrast5"}  # not judged by what it was fitted on
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--images", "folder/yard", "--corrupt", "fogg"), "'fogg'"),
+        (("--images", "folder/yard", "--calibrate", "yard_fog2"), "'yard_fog2'"),
+        (("--images", "folder/yard", "--domains", "yard"), "the images make yard_clean"),
+        (("--images", "folder/yard", "--logits", "tables"), "not both"),
+        (("--logits", "tables", "--limit", "3"), "only with --images"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_the_models_are_loaded(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, arguments: tuple[str, ...], told: str
+) -> None:
+    def loaded(*_: object) -> None:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr("pipeline.wiring.images.load_model", loaded)
+    assert evaluate(home, monkeypatch, *arguments, *RUN) == 2
+    assert told in capsys.readouterr().err
