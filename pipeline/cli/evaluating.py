@@ -29,7 +29,7 @@ class Evaluate(Command):
             "photographs, as they are and in bad weather",
             "evaluate --images yard/,street.parquet --corrupt fog:2,snow:3,motion_blur:3",
         ),
-        ("every strategy on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
+        ("strategies on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
         ("two variants, for another program", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
         ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
     )
@@ -74,7 +74,7 @@ class Evaluate(Command):
     )
     strategies: Text | None = Field(
         default=None,
-        description="what is compared, separated by commas; none: every strategy",
+        description="what is compared, separated by commas; none: every strategy but botorch",
         json_schema_extra={"metavar": "STRATEGY,..."},
     )
     streams: Text = Field(

@@ -6,8 +6,8 @@ logits `[G, N, C]`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -48,10 +48,14 @@ def quality(logits: Tensor, labels: Tensor, temperatures: Tensor) -> Quality:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """`tables` of one alpha grid; `temperatures` per alpha for what is served: a card's, or all 1."""
+    """`tables` of one alpha grid; `temperatures` per alpha for what is served: a card's, or all 1.
+
+    `named_groups` renames kinds of domain, several of which may become one; see `groups`.
+    """
 
     tables: tuple[LogitTable, ...]
     temperatures: tuple[float, ...]
+    named_groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def alphas(self) -> tuple[float, ...]:
@@ -62,6 +66,11 @@ class Bench:
     def starts(self) -> list[int]:
         """The id of the first image of each domain, and the number of images in all."""
         return [0, *np.cumsum([len(table) for table in self.tables]).tolist()]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each domain."""
+        return tuple(self.named_groups.get(table.group, table.group) for table in self.tables)
 
     @cached_property
     def vocabularies(self) -> tuple[int, ...]:

@@ -143,8 +143,8 @@ def _groups(
     bench: Bench, accuracies: Floats, i: int, scored: Score, against: Mapping[str, int]
 ) -> Iterator[tuple[str, GroupRow]]:
     forwards = ratio(scored.forwards, by_domain(bench, scored.visits))
-    for group in dict.fromkeys(table.group for table in bench.tables):
-        mine = [d for d, table in enumerate(bench.tables) if table.group == group]
+    for group in dict.fromkeys(bench.groups):
+        mine = [d for d, other in enumerate(bench.groups) if other == group]
         if np.isnan(accuracies[i, mine]).all():
             continue
         yield (
@@ -184,7 +184,7 @@ def _domains(bench: Bench, plan: Plan, card: Card | None) -> dict[str, DomainFac
         best = int(accuracy.argmax())
         choices = {name: int(curves[d].argmin()) for name, curves in means.items()}
         facts[table.name] = DomainFacts(
-            group=table.group,
+            group=bench.groups[d],
             images=len(table),
             classes=len(table.class_names),
             accuracy=tuple(float(a) for a in accuracy),

@@ -10,6 +10,7 @@ from pipeline.evaluate.bench import Bench, Floats
 from pipeline.evaluate.streams import Smooth, share_of_second
 
 _FARTHEST = 0.25  # of the stream: a longer lag is no following
+_LEAST_CORRELATION = 0.5  # below it, what looks like a lag is noise
 
 
 def best_path(bench: Bench, smooth: Smooth) -> Floats:
@@ -26,7 +27,8 @@ def best_path(bench: Bench, smooth: Smooth) -> Floats:
 def lag_batches(served: Sequence[Floats], best: Floats) -> float | None:
     """By how many batches the `served` paths (one for each seed, `[batches]`) follow behind `best` `[batches]`.
 
-    The shift at which their mean correlates most with `best`. None if either does not move.
+    The shift at which their mean correlates most with `best`. None if it does not follow: if either does not move, or
+    the correlation is below .5 at every shift.
     """
     path = np.mean(served, axis=0)
     T = len(best)
@@ -35,7 +37,9 @@ def lag_batches(served: Sequence[Floats], best: Floats) -> float | None:
         a, b = path[lag:], best[: T - lag]
         if a.std() > 1e-9 and b.std() > 1e-9:
             correlations[lag] = float(np.corrcoef(a, b)[0, 1])
-    return float(max(correlations, key=lambda lag: (correlations[lag], -lag))) if correlations else None
+    if max(correlations.values(), default=0.0) < _LEAST_CORRELATION:
+        return None
+    return float(max(correlations, key=lambda lag: (correlations[lag], -lag)))
 
 
 def path_error(served: Sequence[Floats], best: Floats) -> float:

@@ -19,13 +19,12 @@ from pipeline.adapt.card import Card
 from pipeline.adapt.objective import Values
 from pipeline.adapt.search import Outcome
 from pipeline.evaluate.bench import Bench, Quality, Replayed, quality
-from pipeline.evaluate.candidates import Candidate, objective_named
+from pipeline.evaluate.candidates import SLOW, Candidate, objective_named
 from pipeline.evaluate.score import Score, joined, score
 from pipeline.evaluate.streams import BATCH, Ids, Smooth, Stream, make_streams
 from pipeline.evaluate.tables import LogitTable
 
 _AT_ONCE = 64  # batches whose worth is computed together
-_DEAR = ("botorch", "scratch")
 
 
 @dataclass(frozen=True)
@@ -189,16 +188,16 @@ def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Ite
     with ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_start, initargs=(bench.tables, bench.temperatures, plan, card)
     ) as pool:
-        futures = [pool.submit(_run, task) for task in sorted(plan.tasks, key=_dearest_first(plan))]
+        futures = [pool.submit(_run, task) for task in sorted(plan.tasks, key=_slow_first(plan))]
         try:
             yield from (future.result() for future in as_completed(futures))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for what is queued
 
 
-def _dearest_first(plan: Plan) -> Callable[[Task], tuple[bool, int]]:
+def _slow_first(plan: Plan) -> Callable[[Task], tuple[bool, int]]:
     """So that no process is left alone at the end with the one strategy that fits a model a batch."""
-    return lambda task: (plan.candidates[task.candidate].strategy not in _DEAR, task.seed)
+    return lambda task: (plan.candidates[task.candidate].strategy not in SLOW, task.seed)
 
 
 _runner: Runner | None = None  # of this process of the pool

@@ -1,0 +1,69 @@
+"""Tables whose best alpha is known, for tests of what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.adapt.card import Card
+from pipeline.adapt.strategies.warm import Exploration
+from pipeline.evaluate.bench import Bench
+from pipeline.evaluate.candidates import parse
+from pipeline.evaluate.run import Plan, Run, run
+from pipeline.evaluate.streams import Smooth
+from pipeline.evaluate.tables import LogitTable, write_table
+
+GRID = tuple(j / 20 for j in range(21))
+
+
+def a_table(
+    name: str,
+    best: float = 0.5,
+    *,
+    images: int = 96,
+    classes: int = 10,
+    seed: int = 0,
+    alphas: Sequence[float] = GRID,
+    depth: float = 6.0,
+) -> LogitTable:
+    """Images that are told apart best, and with most confidence, at alpha `best`; worse with the square of the way."""
+    rng = np.random.default_rng((seed, *name.encode()))
+    labels = rng.integers(0, classes, size=images)
+    noise = rng.normal(0.0, 1.0, size=(images, classes))
+    own = rng.normal(0.0, 1.0, size=images)
+    logits = np.empty((len(alphas), images, classes))
+    for j, alpha in enumerate(alphas):
+        logits[j] = noise
+        logits[j, np.arange(images), labels] += 3.0 + own - depth * (alpha - best) ** 2
+    names = tuple(f"class {c} of {classes}" for c in range(classes))
+    return LogitTable(name, logits.astype(np.float32), labels, tuple(alphas), names)
+
+
+def a_bench(*tables: LogitTable, temperature: float = 1.0) -> Bench:
+    return Bench(tables, (temperature,) * len(tables[0].alphas))
+
+
+def a_plan(
+    strategies: str = "grid",
+    *,
+    kinds: Sequence[str] = ("short",),
+    orders: Sequence[str] = ("iid",),
+    seeds: int = 1,
+    smooth: Smooth | None = None,
+) -> Plan:
+    candidates = parse(strategies, objective="entropy", alpha=0.5, exploration=Exploration())
+    return Plan(candidates, tuple(kinds), tuple(orders), seeds, smooth)
+
+
+def run_here(bench: Bench, plan: Plan, card: Card | None = None) -> list[Run]:
+    """In this process."""
+    return run(bench, plan, card, processes=1, done=lambda count: None)
+
+
+def write_tables(folder: Path, *tables: LogitTable) -> Path:
+    folder.mkdir(exist_ok=True)
+    for table in tables:
+        write_table(folder / f"{table.name}.npz", table)
+    return folder

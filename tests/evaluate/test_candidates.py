@@ -1,0 +1,75 @@
+"""The short names of what is compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.adapt.objective import raw_entropy
+from pipeline.adapt.strategies import NAMES
+from pipeline.adapt.strategies.grid import GridSearch
+from pipeline.adapt.strategies.warm import Exploration
+from pipeline.errors import SettingsError
+from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse
+from tests.evaluate.building import GRID
+
+DEFAULT = Exploration()
+
+
+def read(text: str) -> tuple[Candidate, ...]:
+    return parse(text, objective="entropy", alpha=0.5, exploration=DEFAULT)
+
+
+def test_a_list_of_strategies_with_options_and_objectives_is_read() -> None:
+    plain, varied, dear, still = read("warm,warm:budget=3,every=16@atc,grid@relative,fixed:alpha=0.25")
+    assert plain == Candidate("warm", "warm", "entropy", 0.5, DEFAULT)
+    assert (varied.strategy, varied.objective, varied.name) == ("warm", "atc", "warm:budget=3,every=16@atc")
+    assert (varied.exploration.budget, varied.exploration.every, varied.exploration.images) == (3, 16, DEFAULT.images)
+    assert (dear.name, dear.objective) == ("grid@relative", "relative")
+    assert (still.name, still.alpha) == ("fixed:alpha=0.25", 0.25)
+
+
+def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None:
+    assert [c.objective for c in parse("warm,grid@entropy", objective="atc", alpha=0.5, exploration=DEFAULT)] == [
+        "atc",
+        "entropy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("worm", "there is no strategy 'worm'; expected one of"),
+        ("warm@gini", "there is no objective 'gini'; expected one of entropy"),
+        ("warm:bugdet=3", "there is no option 'bugdet'; expected one of alpha, budget"),
+        ("warm:budget=three", "budget: expected a value of type int, got 'three'"),
+        ("warm:budget", "budget: expected a value of type int, got ''"),
+        ("fixed:alpha=2", "alpha: expected a number from 0 to 1, got 2.0"),
+        ("fixed:alpha=nan", "alpha: expected a number from 0 to 1, got nan"),
+        ("warm,grid,warm", "expected each once, got warm"),
+        (",", "expected each once, got none"),
+    ],
+)
+def test_what_cannot_be_read_is_told(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match="--strategies") as refused:
+        read(text)
+    assert message in str(refused.value)
+
+
+def test_without_a_list_every_strategy_runs_but_the_slow_one_and_the_default_comes_first() -> None:
+    names = [c.name for c in every_strategy(objective="entropy", alpha=0.5, exploration=DEFAULT)]
+    assert names[0] == "warm"
+    assert set(names) == set(NAMES) - {"botorch"}
+
+
+def test_a_candidate_builds_its_strategy_with_what_it_says() -> None:
+    (candidate,) = parse("grid:min_images=3,alpha=0.3", objective="entropy", alpha=0.5, exploration=DEFAULT)
+    built = candidate.build(GRID, raw_entropy, None)
+    assert isinstance(built, GridSearch)
+    assert built.initial().alpha_index == 6
+    assert "entropy" in built.key
+
+
+def test_an_objective_that_needs_a_card_is_refused_without_one() -> None:
+    assert objective_named("entropy", None) is raw_entropy
+    with pytest.raises(SettingsError, match="objective atc needs a card: name a labelled table with --calibrate"):
+        objective_named("atc", None)
