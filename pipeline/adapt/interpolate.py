@@ -86,8 +86,8 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
     _check_keys(dict(theta_0.state_dict()), dict(theta_1.state_dict()))
     _check_buffers(theta_0, theta_1)
     _check_activations(theta_0, theta_1)
-    _check_finite(theta_0, "theta_0")
-    _check_finite(theta_1, "theta_1")
+    check_finite(theta_0, "theta_0")
+    check_finite(theta_1, "theta_1")
     shared = {t.untyped_storage().data_ptr() for t in theta_0.parameters()}
     for name, parameter in theta_1.named_parameters():
         if parameter.untyped_storage().data_ptr() in shared:
@@ -102,7 +102,8 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
         )
 
 
-def _check_finite(theta: nn.Module, role: str) -> None:
+def check_finite(theta: nn.Module, role: str) -> None:
+    """Refuse a module with a parameter that is not finite, by the name of its `role`. Raises CheckpointError."""
     for name, parameter in theta.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise CheckpointError(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.adapt.interpolate import check_pair, check_statistics
+from pipeline.adapt.interpolate import check_finite, check_pair, check_statistics
 from pipeline.clip.attention import pack_attention
 from pipeline.errors import CheckpointError
 from pipeline.preprocess import Preprocess
@@ -147,6 +147,7 @@ def load_starting_model(architecture: str, theta_0: str) -> StartingModel:
     """Load theta_0 for fine-tuning; arguments and errors as in `load_pair`."""
     model = _load(architecture, theta_0, "theta_0")
     check_statistics(model)
+    check_finite(model, "theta_0")
     settings = open_clip.get_model_preprocess_cfg(model)
     name = theta_0 if theta_0.startswith(_LOCAL) else architecture
     config = dict(open_clip.get_model_config(name))

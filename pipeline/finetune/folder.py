@@ -1,4 +1,4 @@
-"""The output of a run: a folder that open_clip loads as theta_1, with card, record and, until the end, a checkpoint."""
+"""The output of a run: theta_1 as a folder that open_clip loads, card, record and, until the end, a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ class Folder:
     path: Path
 
     @property
+    def theta_1(self) -> Path:
+        """The folder for open_clip's `local-dir:`; no other safetensors may lie there, it might take them."""
+        return self.path / "theta_1"
+
+    @property
     def weights(self) -> Path:
         """theta_1 of the best epoch so far, float32."""
-        return self.path / "theta_1.safetensors"
+        return self.theta_1 / "open_clip_model.safetensors"
 
     @property
     def config(self) -> Path:
         """Architecture and preprocessing, as open_clip's `local-dir:` wants it."""
-        return self.path / "open_clip_config.json"
+        return self.theta_1 / "open_clip_config.json"
 
     @property
     def classes(self) -> Path:
@@ -65,7 +70,7 @@ class Folder:
         """Refuse a folder with a run in it, or to resume one that is not there. Raises SettingsError."""
         if self.path.exists() and not self.path.is_dir():
             raise SettingsError(f"--output {self.path}: expected a folder, and it is a file. Name another.")
-        there = [file.name for file in self.files if file.exists()]
+        there = [str(file.relative_to(self.path)) for file in self.files if file.exists()]
         if resume and not (self.checkpoint.exists() or self.record.exists()):
             raise SettingsError(f"--output {self.path}: there is no run to resume. Leave --resume out to start one.")
         if there and not (resume or overwrite):
@@ -79,10 +84,11 @@ class Folder:
 
         Raises OSError with the file's name, and TrainingError as `write_bytes`.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.theta_1.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
         remove_leftovers(self.path)
+        remove_leftovers(self.theta_1)
         write_bytes(self.config, json.dumps(config, indent=1).encode())
         write_bytes(self.classes, "".join(f"{name}\n" for name in classes).encode())
         write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())

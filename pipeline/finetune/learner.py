@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.adapt.card import calibration_error
+from pipeline.adapt.calibration import calibration_error
 from pipeline.errors import TrainingError
 from pipeline.finetune.images import Pixels
 from pipeline.finetune.losses import cross_entropy, flyp

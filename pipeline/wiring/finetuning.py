@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,9 +15,11 @@ import structlog
 import torch
 
 from pipeline.adapt.card import Card, make_card
+from pipeline.adapt.verdict import judge_own
+from pipeline.clip.heads import heads_path, write_heads
 from pipeline.clip.load import StartingModel, load_starting_model
 from pipeline.console import progress
-from pipeline.finetune.checkpoint import write_bytes
+from pipeline.finetune.checkpoint import remove_leftovers, write_bytes
 from pipeline.finetune.folder import Folder
 from pipeline.finetune.images import HeldOut, Images
 from pipeline.finetune.learner import Learner
@@ -83,6 +85,8 @@ def finetune(
             checkpoint_every_s=settings.finetune.checkpoint_every_s,
         )
         if resume:
+            remove_leftovers(folder.path)
+            remove_leftovers(folder.theta_1)
             run.resume()
         else:
             folder.begin(start.config, data.classes, data.templates)
@@ -221,17 +225,19 @@ def _card(settings: Settings, folder: Folder, judges: Images, data: Data) -> Car
                 bar.advance(len(targets))
     logits = [torch.cat(part) for part in parts]
     card = make_card(
-        lambda j: logits[j],
+        logits.__getitem__,
         torch.cat(labels),
         alphas=alphas,
         identity=model.classifier.identity,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    heads = write_heads(heads_path(folder.card), model.classifier.embeddings())
+    card = replace(card, judged=judge_own(logits.__getitem__, torch.cat(labels), card), heads=heads)
     write_bytes(folder.card, card.to_json().encode())
     return card
 
 
 def pair_settings(settings: ModelSettings, folder: Folder) -> ModelSettings:
     """The settings of a worker that uses what was made."""
-    made = {"theta_1": f"local-dir:{folder.path}", "classes": folder.classes, "templates": folder.templates}
+    made = {"theta_1": f"local-dir:{folder.theta_1}", "classes": folder.classes, "templates": folder.templates}
     return settings.model_copy(update=made)

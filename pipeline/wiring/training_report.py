@@ -71,7 +71,7 @@ def settings_lines(model: ModelSettings, folder: Folder) -> list[str]:
     values = {
         "architecture": model.architecture,
         "theta_0": model.theta_0,
-        "theta_1": f"local-dir:{folder.path}",
+        "theta_1": f"local-dir:{folder.theta_1}",
         "classes": str(folder.classes),
         "templates": str(folder.templates),
         "card": str(folder.card),

@@ -1,0 +1,262 @@
+"""`adawise finetune` as a user meets it: the whole product from a zero-shot model and a folder, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
+
+from pipeline.adapt.card import read_card
+from pipeline.wiring.model import load_model
+from tests.finetune.shapes import CLASSES, png, write_shapes
+from tests.models import PairFolder
+from tests.replay.runs import adawise, process
+
+Captured = pytest.CaptureFixture[str]
+QUICK = ("--finetune.epochs", "2", "--finetune.batch-images", "8", "--finetune.learning-rate", "1e-3")
+
+
+@pytest.fixture(autouse=True)
+def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    with capture_logs():
+        yield
+    logging.captureWarnings(capture=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pair_folder: PairFolder, shapes: Path) -> Path:
+    """Where `images` is the folder of shapes and theta_0 is set."""
+    (tmp_path / "images").symlink_to(shapes)
+    lines = [f"theta_0 = '{pair_folder.theta_0}'", f"architecture = '{pair_folder.theta_0}'"]
+    lines += ["device = 'cpu'", "precision = 'fp32'", "threads = 1"]
+    (tmp_path / "adawise.toml").write_text("[model]\n" + "\n".join(lines))
+    return tmp_path
+
+
+def finetune(folder: Path, *flags: str) -> int:
+    return adawise(folder, "finetune", "--labelled", "images", "-o", "out", *QUICK, *flags)
+
+
+def message(captured: Captured) -> str:
+    err = captured.readouterr().err
+    assert "Traceback" not in err
+    return err[err.index("adawise: ") :].rstrip()
+
+
+def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(folder: Path, capsys: Captured) -> None:
+    assert finetune(folder) == 0
+    out = capsys.readouterr().out
+    toml = out[out.index("[model]") :]
+    assert 'theta_1 = "local-dir:out/theta_1"' in toml
+    (folder / "adawise.toml").write_text(toml + "device = 'cpu'\nprecision = 'fp32'\n[search]\nobjective = 'atc'\n")
+    assert adawise(folder, "run", "--check", "--kafka.bootstrap-servers", "127.0.0.1:1") == 1  # there is no broker
+    checked = capsys.readouterr().out
+    assert "OK    model pair and card: 3 classes" in checked
+    record = json.loads((folder / "out" / "finetune.json").read_text())
+    assert record["curve"][0]["accuracy"] < record["best"]["accuracy"]
+    assert (record["images"]["train"], record["images"]["held_out"]) == (33, 3)
+    assert len(record["held_out"]) == 3
+    assert set(record["versions"]) == {"adawise", "torch", "open_clip", "python"}
+    card = read_card(folder / "out" / "card.json")
+    assert (card.images, card.identity["theta_1"]) == (3, record["theta_1"]["hash"])
+    left = {path.name for path in (folder / "out").iterdir()}
+    assert left == {"theta_1", "classes.txt", "templates.txt", "card.json", "card.heads.safetensors", "finetune.json"}
+
+
+def test_cross_entropy_on_other_held_out_images_shares_the_text_tower(
+    folder: Path, pair_folder: PairFolder, capsys: Captured
+) -> None:
+    write_shapes(folder / "others", 4, seed=1)
+    (folder / "classes.txt").write_text("\n".join([*reversed(CLASSES), "cat"]))
+    flags = ("--validation", "others", "--finetune.loss", "cross_entropy", "--model.classes", "classes.txt", "--json")
+    assert finetune(folder, *flags) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["images"]["train"], shown["images"]["held_out"]) == (36, 12)
+    assert shown["use"][0] == "[model]"
+    zero = load_file(pair_folder.weights(0))
+    one = load_file(folder / "out" / "theta_1" / "open_clip_model.safetensors")
+    text = [name for name in zero if not name.startswith("visual.")]
+    assert text
+    assert all(torch.equal(zero[name], one[name]) for name in text)
+    assert read_card(folder / "out" / "card.json").identity["head"] == "shared"
+
+
+def test_a_run_that_is_killed_and_resumed_makes_the_same_model(folder: Path, capsys: Captured) -> None:
+    assert finetune(folder) == 0
+    (folder / "out").rename(folder / "whole")
+    flags = ("finetune", "--labelled", "images", "-o", "out", *QUICK, "--finetune.checkpoint-every-s", "0")
+    checkpoint = folder / "out" / "checkpoint.pt"
+    with process(folder, *flags) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if '"epoch_finished"' in line:
+                break
+        os.kill(running.pid, signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+    assert checkpoint.exists()
+    capsys.readouterr()
+    with process(folder, *flags, "--resume", "--json") as running:
+        out, err = running.communicate(timeout=240)
+    assert running.returncode == 0, err
+    assert "0 of" not in err.split("trained", 1)[0]
+    same = ("theta_1/open_clip_model.safetensors", "finetune.json", "classes.txt", "card.heads.safetensors")
+    for name in same:
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
+    assert json.loads(out)["best"] == json.loads((folder / "whole" / "finetune.json").read_text())["best"]
+    assert not checkpoint.exists()
+
+
+def test_a_signal_ends_a_run_in_order_and_resume_goes_on(folder: Path) -> None:
+    flags = ("finetune", "--labelled", "images", "-o", "out", *QUICK, "--finetune.epochs", "2000")
+    flags += ("--finetune.patience", "2000")
+    ends = []
+    for number, resume in ((signal.SIGTERM, ()), (signal.SIGINT, ("--resume",))):
+        with process(folder, *flags, *resume) as running:
+            assert running.stderr is not None
+            epochs = [json.loads(line)["epoch"] for line in _until_epoch(running.stderr)]
+            running.send_signal(number)
+            _, err = running.communicate(timeout=120)
+        ends.append(epochs[-1])
+        assert running.returncode == 130
+        assert "stopped in epoch" in err
+        assert "--resume goes on" in err
+        assert "Traceback" not in err
+    assert ends[0] < ends[1]
+
+
+def _until_epoch(log: IO[str]) -> Iterator[str]:
+    """The first line that tells of an epoch; what comes before is left out."""
+    for line in log:
+        if '"epoch_finished"' in line:
+            yield line
+            return
+
+
+def test_a_finished_run_is_shown_again_and_not_made_again(folder: Path, capsys: Captured) -> None:
+    assert finetune(folder, "--json") == 0
+    first = capsys.readouterr().out
+    written = (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns
+    assert finetune(folder, "--json", "--resume") == 0
+    assert capsys.readouterr().out == first
+    assert (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns == written
+    assert finetune(folder) == 2
+    assert "Go on with --resume, start anew with --overwrite" in message(capsys)
+    assert finetune(folder, "--resume", "--finetune.seed", "1") == 1
+    assert "finetune.seed was 0, is 1" in message(capsys)
+    assert finetune(folder, "--overwrite", "--finetune.seed", "1") == 0
+
+
+def test_images_that_cannot_be_read_are_counted(folder: Path, capsys: Captured) -> None:
+    write_shapes(folder / "some", 6)
+    (folder / "some" / "red disc" / "broken.png").write_bytes(png("red disc")[:80])
+    assert finetune(folder, "--labelled", "some", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["images"]["skipped"] == 1
+    assert list(shown["skipped"]) == ["red disc/broken.png"]
+
+
+def one_image(folder: Path) -> None:
+    (folder / "images").unlink()
+    write_shapes(folder / "images", 2)
+    (folder / "images" / "blue bar" / "001.png").unlink()
+
+
+def no_label(folder: Path) -> None:
+    (folder / "images").unlink()
+    (folder / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "images" / "a.png")
+
+
+def other_classes(folder: Path) -> None:
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    with (folder / "adawise.toml").open("a") as file:
+        file.write("\nclasses = 'classes.txt'\n")
+
+
+def no_theta_0(folder: Path) -> None:
+    (folder / "adawise.toml").write_text("")
+
+
+def prompt_without_a_class(folder: Path) -> None:
+    (folder / "t.txt").write_text("a photo\n")
+    with (folder / "adawise.toml").open("a") as file:
+        file.write("\ntemplates = 't.txt'\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (one_image, "the class 'blue bar' has one image"),
+        (no_label, "1 images have no label, such as a.png"),
+        (other_classes, "are not among the 2 class names of model.classes"),
+        (no_theta_0, "model.theta_0  (not set)\n      the zero-shot checkpoint is needed"),
+        (prompt_without_a_class, "expected {} for the class name in 'a photo'"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_wrong_is_told_before_anything_is_written(
+    folder: Path, spoil: object, told: str, capsys: Captured
+) -> None:
+    assert callable(spoil)
+    spoil(folder)
+    assert finetune(folder) == 2
+    assert told in message(capsys)
+    assert not (folder / "out").exists()
+
+
+def test_resume_and_overwrite_exclude_each_other(folder: Path, capsys: Captured) -> None:
+    assert finetune(folder, "--resume", "--overwrite") == 2
+    assert "--resume" in message(capsys)
+
+
+def test_batch_norm_is_refused_as_in_a_pair(folder: Path, capsys: Captured) -> None:
+    import open_clip
+
+    from tests.models import CONFIG, write_checkpoint
+
+    config = json.loads(json.dumps(CONFIG))
+    config["model_cfg"]["vision_cfg"] |= {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
+    name = write_checkpoint(folder / "resnet", open_clip.CLIP(**config["model_cfg"]), config)
+    assert finetune(folder, "--model.theta-0", name, "--model.architecture", name) == 1
+    assert "is a BatchNorm, whose running statistics cannot be interpolated" in message(capsys)
+
+
+def test_a_theta_0_that_is_not_finite_is_refused(folder: Path, pair_folder: PairFolder, capsys: Captured) -> None:
+    broken = Path(shutil.copytree(pair_folder.theta_0.removeprefix("local-dir:"), folder / "broken"))
+    weights = load_file(broken / "open_clip_model.safetensors")
+    weights["visual.proj"][0, 0] = float("nan")
+    save_file(weights, broken / "open_clip_model.safetensors")
+    assert finetune(folder, "--model.theta-0", f"local-dir:{broken}") == 1
+    assert "'visual.proj' in theta_0 holds values that are not finite" in message(capsys)
+
+
+def test_the_pair_is_loaded_as_a_worker_does(folder: Path) -> None:
+    from pipeline.settings import ModelSettings
+
+    assert finetune(folder) == 0
+    out = folder / "out"
+    theta_0 = (folder / "adawise.toml").read_text().split("theta_0 = '")[1].split("'")[0]
+    settings = ModelSettings(
+        theta_0=theta_0,
+        theta_1=f"local-dir:{out / 'theta_1'}",
+        classes=out / "classes.txt",
+        templates=out / "templates.txt",
+        card=out / "card.json",
+        device="cpu",
+        precision="fp32",
+    )
+    model = load_model(settings)
+    assert model.classes == CLASSES
+    assert model.card is not None
