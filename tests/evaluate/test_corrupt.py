@@ -96,6 +96,12 @@ def test_corruptions_are_named_with_and_without_severity() -> None:
     assert len(parse("all")) == 15
 
 
+def test_without_scikit_image_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.evaluate.corrupt.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"adawise\[report\]"):
+        parse("fog:2")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

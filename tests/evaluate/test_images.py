@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -144,6 +148,32 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(make: Make) -> None:
     assert stopped.forwards + resumed.forwards == uninterrupted.forwards == 2 * 200 * len(ALPHAS)
     for a, b in zip(whole, tables, strict=True):
         np.testing.assert_array_equal(a.table.logits, b.table.logits)
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
+    program = "import sys; from tests.evaluate.test_images import be_killed; be_killed(sys.argv[1])"
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "cache")], capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    classifier = Linear()
+    tables = make(classifier, image_set(200))
+    assert classifier.forwards == 2 * 200 * len(ALPHAS) - AT_DEATH
+    for a, b in zip(make(Linear(), image_set(200), fingerprint="another"), tables, strict=True):
+        np.testing.assert_array_equal(a.table.logits, b.table.logits)
+
+
+AT_DEATH = 64 + 64 + 64 + 8 + 64  # the first alpha of the clean images, and a piece of the foggy ones
+
+
+def be_killed(cache: str) -> None:
+    """Make the tables of 200 images in `cache`, and die after five calls of the classifier."""
+
+    class Deadly(Linear):
+        def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+            if len(self.calls) == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().logits(alpha_index, *images)
+
+    make_tables(image_set(200), (FOG,), Deadly(), fingerprint="f", cache=Path(cache), seed=0)
 
 
 def test_each_alpha_is_merged_once_for_all_domains(make: Make) -> None:

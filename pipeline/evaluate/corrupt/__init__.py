@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import SettingsError
-from pipeline.evaluate.corrupt import blur, digital, noise, weather
 
 Pixels = npt.NDArray[np.uint8]
 Picture = npt.NDArray[np.float64]
@@ -26,16 +27,14 @@ Picture = npt.NDArray[np.float64]
 SEVERITIES = range(1, 6)
 USUAL_SEVERITY = 3
 
-KINDS: dict[str, Callable[[Picture, int, np.random.Generator], Picture]] = {
-    function.__name__: function
-    for function in (
-        *(noise.gaussian_noise, noise.shot_noise, noise.impulse_noise),
-        *(blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur),
-        *(weather.snow, weather.frost, weather.fog, weather.brightness),
-        *(digital.contrast, digital.elastic, digital.pixelate, digital.jpeg),
-    )
+_FAMILIES = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic", "pixelate", "jpeg"),
 }
-"""Float `[S, S, 3]` in [0, 1], a severity and the random numbers -> float `[S, S, 3]`, to be clipped to [0, 1]."""
+KINDS = {kind: family for family, kinds in _FAMILIES.items() for kind in kinds}
+"""Kind -> the module of this package that has a function of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,10 @@ def parse(text: str) -> tuple[Corruption, ...]:
     """`fog:2,motion_blur` -> corruptions in that order; `all` or `all:4` is every kind; without a severity it is 3.
 
     Raises:
-        SettingsError: there is no such kind or severity, or one is named twice.
+        SettingsError: there is no such kind or severity, one is named twice, or scikit-image is not installed.
     """
+    if find_spec("skimage") is None:
+        raise SettingsError("--corrupt needs scikit-image: install the extra, pip install 'adawise[report]'")
     found: list[Corruption] = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         kind, _, number = item.partition(":")
@@ -80,5 +81,15 @@ def corrupt(image: Pixels, corruption: Corruption, seed: int) -> Pixels:
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
     key = hashlib.sha256(f"{seed} {corruption.kind} {corruption.severity}".encode() + digest).digest()
     rng = np.random.default_rng(np.frombuffer(key, dtype=np.uint32))
-    x = KINDS[corruption.kind](image.transpose(1, 2, 0) / 255.0, corruption.severity, rng)
+    x = _function(corruption.kind)(image.transpose(1, 2, 0) / 255.0, corruption.severity, rng)
     return np.ascontiguousarray(np.rint(np.clip(x, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(2, 0, 1))
+
+
+def _function(kind: str) -> Callable[[Picture, int, np.random.Generator], Picture]:
+    """Float `[S, S, 3]` in [0, 1], a severity and random numbers -> float `[S, S, 3]`, to be clipped to [0, 1].
+
+    Imported when it is needed: scikit-image takes a second, and is an extra.
+    """
+    function: Callable[[Picture, int, np.random.Generator], Picture]
+    function = getattr(import_module(f"{__name__}.{KINDS[kind]}"), kind)
+    return function
