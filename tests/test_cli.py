@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         return function
 
     wiring, demo = ModuleType("pipeline.wiring"), ModuleType("pipeline.demo.main")
-    for name in ("run_worker", "replay", "record", "produce", "build_card", "show_card", "verify"):
+    for name in ("run_worker", "replay", "record", "produce", "build_card", "extend_card", "show_card", "verify"):
         setattr(wiring, name, recorder(name))
     demo.run = recorder("demo")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.wiring", wiring)
@@ -165,7 +165,7 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
         (
             "card --labelled imgs -o c.json --images 50 PAIR",
             "build_card",
-            {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50, "shifted": None},
+            {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50, "shifted": None, "fit": None},
         ),
         ("card --show c.json --json", "show_card", {"path": Path("c.json"), "as_json": True}),
         ("verify out", "verify", {"root": "out", "as_json": False}),
@@ -246,6 +246,9 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
         ("card --labelled a PAIR", ["--output  (not given)"]),
         ("card --show a --images 3", ["no use with --show"]),
         ("card --json --labelled a -o b PAIR", ["only with --show"]),
+        ("card -o b PAIR", ["--labelled  (not given)", "or --fit-search FOLDER"]),
+        ("card --fit-search a --images 3 -o b PAIR", ["--images", "only with --labelled"]),
+        ("card --labelled a --fit-batches 30 -o b PAIR", ["only with --fit-search"]),
         ("run --config", ["--config = nothing"]),
         (
             "produce --ratte 5 --batch 0 --kafka.on-gap maybe",

@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # the method and the model
     "adapt": ("errors records", "torch numpy"),
     "adapt/botorch_model": ("", "torch botorch gpytorch"),
+    "adapt/fit_search": ("", "torch numpy botorch gpytorch"),
     "adapt/strategies/botorch": ("", "torch numpy botorch gpytorch"),
     "predict": ("records", "torch numpy"),
     "adaptation": ("records ports adapt predict", "torch"),
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "evaluate/files": ("errors evaluate", "pyarrow"),
     "evaluate/show": ("evaluate", "rich"),
     # everything comes together
-    "wiring": (EVERYTHING, "torch rich structlog"),
+    "wiring": (EVERYTHING, "torch numpy rich structlog"),
     "cli": ("settings console logs broker wiring demo drift evaluate errors", "pydantic pydantic_settings"),
     "__main__": ("cli errors", ""),
     "demo": (EVERYTHING, "torch numpy PIL open_clip safetensors kafka pyarrow rich matplotlib"),
@@ -181,9 +182,9 @@ def test_only_the_loader_and_the_demos_training_import_open_clip() -> None:
     assert {name for name in importers if not name.startswith("demo/")} == {"clip/load"}
 
 
-def test_botorch_is_imported_by_two_files_and_these_only_when_their_strategy_is_chosen() -> None:
-    """Two seconds of imports that no other strategy needs."""
-    behind = {"adapt/botorch_model", "adapt/strategies/botorch"}
+def test_botorch_is_imported_by_three_files_and_these_only_when_their_strategy_or_fit_is_asked_for() -> None:
+    """Two seconds of imports that nothing else needs."""
+    behind = {"adapt/botorch_model", "adapt/strategies/botorch", "adapt/fit_search"}
     importers = {module_name(p) for p in MODULES for i in imports_of(p) if third_party(i) in ("botorch", "gpytorch")}
     assert importers == behind
     eager = {

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from pipeline.adapt import objective as objectives
-from pipeline.adapt.objective import Objective, Values, entropy
+from pipeline.adapt.calibration import calibration_error, fit_temperature, fit_threshold
+from pipeline.adapt.objective import Objective, entropy
+from pipeline.adapt.surrogate import Surrogate
 from pipeline.errors import CardError
 
 FORMAT = 2
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
-_BINS = 15  # of the calibration error
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
 
 
@@ -103,6 +104,13 @@ class Card:
             case "atc":
                 return objectives.atc(self.temperature, self.threshold)
         raise ValueError(f"expected one of {', '.join(objectives.NAMES)}, got {name!r}")
+
+    def surrogate(self, objective: str) -> Surrogate | None:
+        """The surrogate with the hyper-parameters fitted for this objective; None if there are none."""
+        found = self.search
+        if found is None or found.objective != objective:
+            return None
+        return Surrogate(self.alphas, found.lengthscale, found.signal_sd, found.offset_sd, found.persistence)
 
     @property
     def digest(self) -> str:
@@ -200,7 +208,7 @@ def make_card(
             {
                 "temperature": T,
                 "reference_entropy": float(values.mean()),
-                "threshold": _threshold(values, accuracy),
+                "threshold": fit_threshold(values, accuracy),
                 "accuracy": accuracy,
                 "nll": float(torch.nn.functional.cross_entropy(z / T, labels)),
                 "ece_raw": calibration_error(z.softmax(dim=-1), labels),
@@ -209,37 +217,3 @@ def make_card(
         )
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
     return Card(identity=dict(identity), alphas=alphas, images=len(labels), created_at=created_at, **columns)
-
-
-def _threshold(values: Values, accuracy: float) -> float:
-    """The entropy below or at which lie as many of `values` `[N]` as images are right (ties aside)."""
-    ordered = np.sort(values)
-    right = round(accuracy * len(ordered))
-    if right == 0:
-        return float(ordered[0]) - 1.0
-    return float(ordered[right - 1 : right + 1].mean())
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T in [.05, 20] that minimises the NLL of softmax(logits / T) (Guo et al., arXiv 1706.04599).
-
-    The NLL is convex in 1/T, so a golden-section search over ln T finds its one minimum.
-    """
-
-    def nll(log_T: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_T), labels))
-
-    low, high, ratio = np.log(0.05), np.log(20.0), (np.sqrt(5.0) - 1.0) / 2.0
-    while high - low > 1e-4:
-        a, b = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, b) if nll(a) < nll(b) else (a, high)
-    return float(np.exp((low + high) / 2.0))
-
-
-def calibration_error(p: Tensor, labels: Tensor) -> float:
-    """Expected calibration error of probabilities `[N, C]` over 15 equal bins of confidence, in [0, 1]."""
-    confidence, guess = p.max(dim=-1)
-    correct = (guess == labels).double()
-    bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
-    gaps = torch.zeros(_BINS, dtype=torch.float64).index_add_(0, bins, correct - confidence.double())
-    return float(gaps.abs().sum() / len(labels))

@@ -43,7 +43,6 @@ _STARTS = (  # lengthscale, signal_sd, offset_sd, persistence
     (0.5, 0.2, 0.2, 0.95),
     (0.2, 0.1, 0.1, 0.5),
     (1.0, 0.4, 0.05, 0.99),
-    (0.3, 0.05, 0.3, 0.9),
 )
 
 

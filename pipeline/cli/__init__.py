@@ -27,7 +27,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "record": ("online:Record", "store raw messages of a topic"),
     "replay": ("online:Replay", "run the worker on a recording"),
     "finetune": ("training:Finetune", "make the fine-tuned model from labelled images"),
-    "card": ("offline:Card", "calibrate a pair of models, or show a card"),
+    "card": ("calibration:Card", "calibrate a pair of models, or show a card"),
     "evaluate": ("evaluating:Evaluate", "compare strategies on labelled images"),
     "verify": ("offline:Verify", "prove that an output folder is whole"),
     "broker": ("offline:Broker", "start an embedded broker for trying out"),

@@ -1,11 +1,11 @@
-"""The commands around the stream: card, verify, broker, demo, config show.
+"""The commands around the stream: verify, broker, demo, config show.
 
 Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
@@ -14,80 +14,6 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from pipeline.cli import PROGRAM
 from pipeline.cli.command import ALL_GROUPS, Command
 from pipeline.settings.group import FilePath, Location
-
-
-class Card(Command):
-    """Calibrate a pair of models on labelled images like those it was fine-tuned on; or show a card.
-
-    Give either --labelled and --output, or --show. The text heads are written beside the card: a worker starts sooner.
-    """
-
-    name = "card"
-    groups = ("model", "log")
-    examples = (
-        ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
-        (
-            "and which objective fits, by images as the cameras may come to see them",
-            "card --labelled images/ --labelled-shifted fog/ -o pair.card.json",
-        ),
-        ("temperature, accuracy and calibration error by alpha", "card --show pair.card.json"),
-    )
-
-    labelled: FilePath | None = Field(
-        default=None,
-        description="folder of images in a subfolder for each class",
-        json_schema_extra={"metavar": "FOLDER"},
-    )
-    labelled_shifted: FilePath | None = Field(
-        default=None,
-        description="folder of other such images, or of one such folder a condition, to judge the objectives by",
-        json_schema_extra={"metavar": "FOLDER"},
-    )
-    output: FilePath | None = Field(
-        default=None, validation_alias=AliasChoices("output", "o"), description="file to write the card to"
-    )
-    images: int | None = Field(default=None, ge=1, description="images of a condition to use at most; none: all")
-    show: FilePath | None = Field(default=None, description="card to print, in place of making one")
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print the card as JSON (with --show)"
-    )
-
-    @classmethod
-    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """A card is shown without the models."""
-        return frozenset({"log"}) if "show" in options else frozenset(cls.groups)
-
-    @classmethod
-    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Neither of the two uses, or half of one, or both."""
-        if "show" in options:
-            for other in ("labelled", "labelled_shifted", "output", "images"):
-                if other in options:
-                    yield other, "it has no use with --show; leave one of them out"
-            return
-        for needed, what in (("labelled", "a folder of labelled images"), ("output", "a file to write the card to")):
-            if needed not in options:
-                yield needed, f"expected {what}; or --show FILE to print a card"
-        if "json" in options:
-            yield "json", "it has a use only with --show; leave it out"
-
-    def call(self) -> int:
-        """Show or make a card."""
-        if self.show is not None:
-            from pipeline.wiring import show_card
-
-            return show_card(self.settings, path=self.show, as_json=self.as_json)
-        from pipeline.wiring import build_card
-
-        assert self.labelled is not None  # `problems` has seen to it
-        assert self.output is not None
-        return build_card(
-            self.settings,
-            labelled=self.labelled,
-            output=self.output,
-            images=self.images,
-            shifted=self.labelled_shifted,
-        )
 
 
 class Verify(Command):

@@ -16,7 +16,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.adapt.card import fit_temperature
+from pipeline.adapt.calibration import fit_temperature
 from pipeline.adapt.objective import entropy
 from pipeline.demo.dataset import Frames, SplitWeather, render
 from pipeline.demo.weather import PRESETS, Weather

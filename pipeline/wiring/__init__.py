@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.wiring.checks import check
     from pipeline.wiring.evaluating import evaluate
     from pipeline.wiring.finetuning import finetune
-    from pipeline.wiring.labelled import build_card, show_card
+    from pipeline.wiring.labelled import build_card, extend_card, show_card
     from pipeline.wiring.producing import produce
     from pipeline.wiring.recording import record
     from pipeline.wiring.replaying import replay
@@ -22,6 +22,7 @@ __all__ = [
     "build_card",
     "check",
     "evaluate",
+    "extend_card",
     "finetune",
     "produce",
     "record",
@@ -36,6 +37,7 @@ _MODULES = {
     "build_card": "labelled",
     "evaluate": "evaluating",
     "finetune": "finetuning",
+    "extend_card": "labelled",
     "show_card": "labelled",
     "produce": "producing",
     "record": "recording",

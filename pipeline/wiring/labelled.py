@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import torch
 
-from pipeline.adapt.card import make_card, read_card
+from pipeline.adapt.card import Card, make_card, read_card
 from pipeline.adapt.verdict import judge, judge_own
 from pipeline.clip.heads import heads_path, write_heads
 from pipeline.codec import open_image
@@ -18,6 +18,7 @@ from pipeline.errors import InvalidMessage, SettingsError
 from pipeline.settings import Settings
 from pipeline.wiring.card_table import print_card
 from pipeline.wiring.model import Model, load_model
+from pipeline.wiring.search_fit import Fit, fit_recorded
 
 _SEED = 0
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -34,6 +35,7 @@ def build_card(
     output: Path,
     images: int | None,
     shifted: Path | None = None,
+    fit: Fit | None = None,
 ) -> int:
     """Make a card from a folder with a subfolder for each class, write it and the heads beside it, and show it.
 
@@ -58,7 +60,26 @@ def build_card(
             logits, labels = _evaluate(model, samples, bar)
             judged += judge(name, logits.__getitem__, labels, card)
     heads = write_heads(heads_path(output), model.classifier.embeddings())
-    card = replace(card, judged=tuple(judged), heads=heads)
+    return _write(replace(_fitted(settings, model, card, fit), judged=tuple(judged), heads=heads), output)
+
+
+def extend_card(settings: Settings, *, output: Path, fit: Fit) -> int:
+    """Fit the search to a recorded stream, and write the result into the card that is there.
+
+    Raises:
+        CardError: there is no card, or it belongs to another pair.
+    """
+    card = read_card(output)
+    model = load_model(settings.model, with_card=False)
+    card.check(model.classifier.identity, model.classifier.alphas)
+    return _write(_fitted(settings, model, card, fit), output)
+
+
+def _fitted(settings: Settings, model: Model, card: Card, fit: Fit | None) -> Card:
+    return card if fit is None else replace(card, search=fit_recorded(settings, model, card, fit))
+
+
+def _write(card: Card, output: Path) -> int:
     output.write_text(card.to_json(), encoding="utf-8")
     print_card(card, str(output))
     return 0

@@ -119,6 +119,8 @@ def _strategy(settings: Settings, model: Model) -> Strategy:
             every=chosen.explore_every,
             min_images=chosen.min_images,
         ),
+        temperatures=model.card.temperature if model.card else None,
+        fitted=model.card.surrogate(chosen.objective) if model.card else None,
     )
 
 

@@ -2,29 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from pipeline.adapt.card import Card, FittedSearch, Judged, calibration_error, fit_temperature, make_card, read_card
+from pipeline.adapt.card import Card, FittedSearch, Judged, make_card, read_card
 from pipeline.adapt.objective import NAMES, atc, entropy, relative
 from pipeline.errors import CardError
+from tests.adapt.test_calibration import sample
 
 ALPHAS = (0.0, 0.5, 1.0)
 IDENTITY = {"theta_0": "0" * 16, "theta_1": "1" * 16, "classes": "2" * 16}
-
-
-def sample(n: int, temperature: float, *, classes: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits `[n, C]` whose softmax at `temperature` is the law that the labels `[n]` were drawn from."""
-    generator = torch.Generator().manual_seed(seed)
-    calibrated = 2.0 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
-    labels = torch.multinomial(calibrated.softmax(dim=-1), 1, generator=generator).flatten()
-    return calibrated * temperature, labels
 
 
 def a_card(**changes: Any) -> Card:
@@ -39,40 +30,6 @@ def write(folder: Path, content: str) -> Path:
     path = folder / "card.json"
     path.write_text(content, encoding="utf-8")
     return path
-
-
-@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0, 10.0])
-def test_the_temperature_that_made_the_labels_is_found_again(temperature: float) -> None:
-    logits, labels = sample(20_000, temperature)
-    assert math.isclose(fit_temperature(logits, labels), temperature, rel_tol=0.03)  # 20,000 labels: sd about 1 %
-
-
-def test_no_neighbouring_temperature_has_a_lower_loss() -> None:
-    logits, labels = sample(300, 2.0)
-    best = fit_temperature(logits, labels)
-    losses = [float(torch.nn.functional.cross_entropy(logits / T, labels)) for T in (best, best * 1.02, best / 1.02)]
-    assert losses[0] == min(losses)
-
-
-def test_a_sample_that_any_temperature_separates_stops_at_the_lowest() -> None:
-    labels = torch.tensor([0, 1, 2])
-    assert math.isclose(fit_temperature(torch.eye(3, dtype=torch.float64), labels), 0.05, rel_tol=1e-3)
-
-
-def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
-    p = torch.tensor([[0.9, 0.1]] * 10)
-    assert math.isclose(calibration_error(p, torch.tensor([0] * 9 + [1])), 0.0, abs_tol=1e-6)
-    assert math.isclose(calibration_error(p, torch.tensor([0] * 4 + [1] * 6)), 0.5, abs_tol=1e-6)
-    # two bins, of which one is right, weighted by their images: 3/4 * 0 + 1/4 * .6
-    mixed = torch.cat([torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[0.4, 0.6]])])
-    assert math.isclose(calibration_error(mixed, torch.tensor([0, 0, 0, 0])), 0.15, abs_tol=1e-6)
-
-
-def test_gaps_of_opposite_sign_cancel_within_a_bin_and_not_between_bins() -> None:
-    one_bin = torch.tensor([[0.81, 0.19], [0.81, 0.19]])
-    assert math.isclose(calibration_error(one_bin, torch.tensor([0, 1])), 0.31, abs_tol=1e-6)
-    two_bins = torch.tensor([[0.61, 0.39], [0.99, 0.01]])
-    assert math.isclose(calibration_error(two_bins, torch.tensor([0, 1])), (0.39 + 0.99) / 2, abs_tol=1e-6)
 
 
 def test_a_card_says_per_alpha_what_the_labelled_sample_says() -> None:
@@ -113,6 +70,16 @@ def test_a_card_makes_every_objective() -> None:
         np.testing.assert_array_equal(card.objective(name)(logits, 2), expected[name])
     with pytest.raises(ValueError, match=r"expected one of entropy, .*got 'hope'"):
         card.objective("hope")
+
+
+def test_fitted_hyper_parameters_are_for_the_objective_that_they_were_fitted_to() -> None:
+    card = a_card(search=FittedSearch("entropy", 40, 0.4, 0.1, 0.2, 0.9))
+    surrogate = card.surrogate("entropy")
+    assert surrogate is not None
+    assert (surrogate.alphas, surrogate.lengthscale, surrogate.signal_sd) == (ALPHAS, 0.4, 0.1)
+    assert (surrogate.offset_sd, surrogate.persistence) == (0.2, 0.9)
+    assert card.surrogate("atc") is None
+    assert a_card().surrogate("entropy") is None
 
 
 def test_a_card_is_the_same_after_the_file(tmp_path: Path) -> None:

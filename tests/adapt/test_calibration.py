@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.adapt.calibration import calibration_error, fit_temperature
+
+
+def sample(n: int, temperature: float, *, classes: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits `[n, C]` whose softmax at `temperature` is the law that the labels `[n]` were drawn from."""
+    generator = torch.Generator().manual_seed(seed)
+    calibrated = 2.0 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial(calibrated.softmax(dim=-1), 1, generator=generator).flatten()
+    return calibrated * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0, 10.0])
+def test_the_temperature_that_made_the_labels_is_found_again(temperature: float) -> None:
+    logits, labels = sample(20_000, temperature)
+    assert math.isclose(fit_temperature(logits, labels), temperature, rel_tol=0.03)  # 20,000 labels: sd about 1 %
+
+
+def test_no_neighbouring_temperature_has_a_lower_loss() -> None:
+    logits, labels = sample(300, 2.0)
+    best = fit_temperature(logits, labels)
+    losses = [float(torch.nn.functional.cross_entropy(logits / T, labels)) for T in (best, best * 1.02, best / 1.02)]
+    assert losses[0] == min(losses)
+
+
+def test_a_sample_that_any_temperature_separates_stops_at_the_lowest() -> None:
+    labels = torch.tensor([0, 1, 2])
+    assert math.isclose(fit_temperature(torch.eye(3, dtype=torch.float64), labels), 0.05, rel_tol=1e-3)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    p = torch.tensor([[0.9, 0.1]] * 10)
+    assert math.isclose(calibration_error(p, torch.tensor([0] * 9 + [1])), 0.0, abs_tol=1e-6)
+    assert math.isclose(calibration_error(p, torch.tensor([0] * 4 + [1] * 6)), 0.5, abs_tol=1e-6)
+    # two bins, of which one is right, weighted by their images: 3/4 * 0 + 1/4 * .6
+    mixed = torch.cat([torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[0.4, 0.6]])])
+    assert math.isclose(calibration_error(mixed, torch.tensor([0, 0, 0, 0])), 0.15, abs_tol=1e-6)
+
+
+def test_gaps_of_opposite_sign_cancel_within_a_bin_and_not_between_bins() -> None:
+    one_bin = torch.tensor([[0.81, 0.19], [0.81, 0.19]])
+    assert math.isclose(calibration_error(one_bin, torch.tensor([0, 1])), 0.31, abs_tol=1e-6)
+    two_bins = torch.tensor([[0.61, 0.39], [0.99, 0.01]])
+    assert math.isclose(calibration_error(two_bins, torch.tensor([0, 1])), (0.39 + 0.99) / 2, abs_tol=1e-6)
