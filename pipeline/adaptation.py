@@ -95,6 +95,7 @@ class Adaptation:
             objective=outcome.objective,
             posterior_mean=outcome.posterior_mean,
             posterior_sd=outcome.posterior_sd,
+            audit_regret=outcome.regret,
             trigger=outcome.trigger,
             reset=outcome.reset,
             forward_equivalents=outcome.forward_equivalents,

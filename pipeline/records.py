@@ -162,4 +162,5 @@ class BatchTrace:
     trigger: str  # why alternatives were tried, or "none"
     reset: str | None  # why the state was reset, if it was
     forward_equivalents: float
+    audit_regret: float = float("nan")  # what an audit found another alpha to be lower by; nan without an audit
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"

@@ -37,7 +37,8 @@ class Outcome:
     """What a search decided for a batch of n images.
 
     `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
-    trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none).
+    trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none),
+    `regret` what an audit found that another alpha would be lower by (nan without an audit).
 
     A strategy whose batch has no single alpha says in `row_alphas` `[n]` each image's own, nan where it has none
     because several alphas' outputs were mixed; then `index` is the one alpha that says most (the strategy tells which),
@@ -54,6 +55,7 @@ class Outcome:
     reset: str | None = None
     posterior_mean: float = float("nan")
     posterior_sd: float = float("nan")
+    regret: float = float("nan")
     row_alphas: Values | None = None
 
     def probabilities(self, alphas: Sequence[float], temperatures: Sequence[float]) -> Tensor:
@@ -104,13 +106,20 @@ class BatchTrials:
     values: dict[int, Values] = field(default_factory=dict)  # alpha index -> [n], nan where it was not evaluated
 
     def evaluate(self, indices: Sequence[int], rows: Rows | None = None) -> Generator[list[Trial], list[Tensor], None]:
-        """Ask for these alphas on `rows` (default: all) together, and keep what comes back."""
+        """Ask for these alphas on `rows` (default: all) together, and keep what comes back beside what came before."""
         rows = np.arange(self.images) if rows is None else rows
         logits = yield [Trial(index, rows) for index in indices]
         for index, z in zip(indices, logits, strict=True):
-            self.evaluated[index] = (rows, z)
-            self.values[index] = np.full(self.images, np.nan)
-            self.values[index][rows] = self.objective(z, index)
+            values = self.values.setdefault(index, np.full(self.images, np.nan))
+            values[rows] = self.objective(z, index)
+            self.evaluated[index] = (rows, z) if index not in self.evaluated else self._joined(index, rows, z)
+
+    def _joined(self, index: int, rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
+        """An alpha's earlier rows and new ones, in the order of the batch."""
+        seen, z = self.evaluated[index]
+        rows = np.concatenate([seen, rows])
+        order = np.argsort(rows)
+        return rows[order], torch.cat([z, logits])[torch.from_numpy(order)]
 
     def objectives(self, minimum: int) -> dict[int, tuple[float, Values]]:
         """Alpha index -> (mean, values `[m]`) over the reliable ones of the rows that every alpha so far has seen.

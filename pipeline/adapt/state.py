@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 import numpy as np
 
+from pipeline.adapt.change import Level
+from pipeline.adapt.noise import PairedNoise
 from pipeline.adapt.surrogate import Array, Belief
 from pipeline.errors import ChainError
 
-FORMAT = 1
+FORMAT = 2
 _T = TypeVar("_T")
 
 
@@ -30,33 +32,34 @@ class Observation:
 class StreamState:
     """All that a search knows of a stream.
 
-    `key` ties the state to the model pair and the search settings that it was made under. `level_mean` and
-    `level_variance` are running moments of the served objective (nats) over `level_count` batches at this alpha.
+    `key` ties the state to the model pair and the search settings that it was made under.
     """
 
     key: str
     alpha_index: int
     batches: int = 0
     quiet_batches: int = 0  # since alternatives were last tried
-    level_mean: float = 0.0
-    level_variance: float = 0.0
-    level_count: int = 0
+    pinned_batches: int = 0  # served in a row at one end of the grid
+    level: Level = field(default_factory=Level)
+    noise: PairedNoise = field(default_factory=PairedNoise)
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives it back bit by bit."""
-        fields = {
+        parts = {
             "format": FORMAT,
             "key": self.key,
             "alpha_index": self.alpha_index,
             "batches": self.batches,
             "quiet_batches": self.quiet_batches,
-            "level": [self.level_mean, self.level_variance, self.level_count],
+            "pinned_batches": self.pinned_batches,
+            "level": asdict(self.level),
+            "noise": asdict(self.noise),
             "belief": None if self.belief is None else _pack(self.belief),
             "observations": [[o.batch, o.index, o.value, o.noise_variance] for o in self.observations],
         }
-        return json.dumps(fields, separators=(",", ":")).encode()
+        return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StreamState:
@@ -66,40 +69,30 @@ class StreamState:
             ChainError: not a state, or one of another format.
         """
         try:
-            fields = json.loads(data)
-            if fields["format"] != FORMAT:
+            parts = json.loads(data)
+            if parts["format"] != FORMAT:
                 raise ChainError(
-                    f"adaptation state: expected format {FORMAT}, got {fields['format']}. "
+                    f"adaptation state: expected format {FORMAT}, got {parts['format']}. "
                     "Run the version that wrote the chain, or start a new sink.root."
                 )
-            mean, variance, count = fields["level"]
             return cls(
-                key=_of(str, fields["key"]),
-                alpha_index=_of(int, fields["alpha_index"]),
-                batches=_of(int, fields["batches"]),
-                quiet_batches=_of(int, fields["quiet_batches"]),
-                level_mean=_of(float, mean),
-                level_variance=_of(float, variance),
-                level_count=_of(int, count),
-                belief=None if fields["belief"] is None else _unpack(fields["belief"]),
+                key=_of(str, parts["key"]),
+                alpha_index=_of(int, parts["alpha_index"]),
+                batches=_of(int, parts["batches"]),
+                quiet_batches=_of(int, parts["quiet_batches"]),
+                pinned_batches=_of(int, parts["pinned_batches"]),
+                level=_read(Level, parts["level"]),
+                noise=_read(PairedNoise, parts["noise"]),
+                belief=None if parts["belief"] is None else _unpack(parts["belief"]),
                 observations=tuple(
                     Observation(_of(int, batch), _of(int, index), _of(float, value), _of(float, noise))
-                    for batch, index, value, noise in fields["observations"]
+                    for batch, index, value, noise in parts["observations"]
                 ),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ChainError(
                 f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy."
             ) from error
-
-    def with_level(self, value: float, *, memory: float = 0.9) -> StreamState:
-        """The state after the served objective was `value`: moments with that memory, plain means at first."""
-        count = self.level_count + 1
-        weight = max(1.0 / count, 1.0 - memory)
-        delta = value - self.level_mean
-        mean = self.level_mean + weight * delta
-        variance = (1.0 - weight) * (self.level_variance + weight * delta**2)
-        return replace(self, level_mean=mean, level_variance=variance, level_count=count)
 
 
 def _of(kind: type[_T], value: Any) -> _T:
@@ -108,16 +101,21 @@ def _of(kind: type[_T], value: Any) -> _T:
     return value
 
 
+def _read(kind: type[_T], parts: Any) -> _T:
+    """A dataclass of numbers, each of the type of its default."""
+    return kind(**{f.name: _of(type(f.default), parts[f.name]) for f in fields(kind)})  # type: ignore[arg-type]
+
+
 def _pack(belief: Belief) -> dict[str, str]:
     upper = belief.covariance[np.triu_indices(len(belief.mean))]
     return {"mean": _encode(belief.mean), "covariance": _encode(upper)}
 
 
-def _unpack(fields: dict[str, str]) -> Belief:
-    mean = _decode(fields["mean"])
+def _unpack(parts: dict[str, str]) -> Belief:
+    mean = _decode(parts["mean"])
     P = np.zeros((len(mean), len(mean)))
     upper = np.triu_indices(len(mean))
-    P[upper] = P.T[upper] = _decode(fields["covariance"])
+    P[upper] = P.T[upper] = _decode(parts["covariance"])
     return Belief(mean, P)
 
 

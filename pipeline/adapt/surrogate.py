@@ -45,10 +45,10 @@ class Surrogate:
     """
 
     alphas: tuple[float, ...]
-    lengthscale: float = 0.4
-    signal_sd: float = 0.17
+    lengthscale: float = 0.6
+    signal_sd: float = 0.25
     offset_sd: float = 0.22
-    persistence: float = 0.9
+    persistence: float = 0.995
 
     @cached_property
     def covariance(self) -> Array:
@@ -86,16 +86,32 @@ class Surrogate:
         P = P - np.outer(gain, h)
         return Belief(mean, 0.5 * (P + P.T))
 
-    def surprise(self, belief: Belief, observations: list[tuple[int, float, float]]) -> float:
-        """Chi-square of the differences within a batch under `belief`, per degree of freedom; 0 for fewer than two.
+    def observe_difference(self, belief: Belief, index: int, base: int, value: float, noise_variance: float) -> Belief:
+        """The belief after f(alphas[index]) - f(alphas[base]) came out as `value` on the same images.
 
-        `observations` are (index, value, noise variance). The common level cancels, so only the shape is judged.
+        The offset that both share cancels, so this says something of the curve alone, whatever the batch's level is.
         """
-        if len(observations) < 2:
-            return 0.0
-        indices = [index for index, _, _ in observations]
-        S = belief.covariance[np.ix_(indices, indices)] + np.diag([noise for _, _, noise in observations])
-        residual = np.array([value for _, value, _ in observations]) - belief.mean[indices]
-        D = np.eye(len(indices))[1:] - np.eye(len(indices))[:1]  # differences to the first
-        d = D @ residual
-        return float(d @ np.linalg.solve(D @ S @ D.T, d)) / len(d)
+        P = belief.covariance
+        h = P[:, index] - P[:, base]  # P (e_index - e_base)
+        gain = h / (h[index] - h[base] + noise_variance)
+        mean = belief.mean + gain * (value - belief.mean[index] + belief.mean[base])
+        P = P - np.outer(gain, h)
+        return Belief(mean, 0.5 * (P + P.T))
+
+
+def log_density(belief: Belief, index: int, base: int, value: float, noise_variance: float) -> float:
+    """Log of the density of such a difference before it is seen, up to the constant that all beliefs share."""
+    expected, sd = belief.difference(base, index)
+    variance = sd**2 + noise_variance
+    return -0.5 * math.log(variance) - 0.5 * (value - expected) ** 2 / variance
+
+
+def mixed(first: Belief, second: Belief, weight: float) -> Belief:
+    """One normal with the mean and covariance of the mixture: `second` with probability `weight`, else `first`."""
+    apart = second.mean - first.mean
+    return Belief(
+        (1.0 - weight) * first.mean + weight * second.mean,
+        (1.0 - weight) * first.covariance
+        + weight * second.covariance
+        + weight * (1.0 - weight) * np.outer(apart, apart),
+    )

@@ -111,6 +111,7 @@ BATCH_TRACE = pa.schema(
         _field("posterior_sd", pa.float64(), "of the surrogate at alpha, after this batch"),
         _field("trigger", pa.string(), "why alternatives were tried, or none"),
         _field("reset", pa.string(), "why the state was reset; null if it was not", nullable=True),
+        _field("audit_regret", pa.float64(), "nats that an audit found another alpha to be lower by; nan without one"),
         _field("forward_equivalents", pa.float64(), "images through the image tower / images in the batch"),
         _field("milliseconds", _map(pa.float32()), "duration of each stage"),
     ]

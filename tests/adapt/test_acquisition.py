@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.adapt.acquisition import expected_improvement
+from pipeline.adapt.acquisition import expected_improvement, knowledge_gradient
 from pipeline.adapt.surrogate import Belief, Surrogate
 
 GRID = tuple(j / 10 for j in range(11))
-SURROGATE = Surrogate(GRID)
+SURROGATE = Surrogate(GRID, lengthscale=0.4, signal_sd=0.17, offset_sd=0.22, persistence=0.9)
 
 
 def after(*trials: tuple[int, float]) -> Belief:
@@ -52,3 +52,23 @@ def test_noise_in_the_incumbents_value_promises_less_than_a_record_would() -> No
     assert (lucky[[0, 10]] > expected_improvement(belief, 5)[[0, 10]]).all()
     certain = np.zeros((12, 12))
     np.testing.assert_allclose(expected_improvement(Belief(naive, certain), 5)[[0, 10]], naive[5], atol=1e-8)
+
+
+def test_the_knowledge_gradient_is_how_much_lower_the_lowest_mean_gets_over_simulated_looks() -> None:
+    belief, noise = after((0, 0.3), (10, 0.1)), np.array([[0.01, 0.1]])
+    gains = knowledge_gradient(belief, 5, np.array([0]), noise)[0]
+    expected, sd = belief.difference(5, 0)
+    for gain, variance in zip(gains, noise[0], strict=True):
+        outcomes = expected + np.hypot(sd, np.sqrt(variance)) * np.random.default_rng(0).standard_normal(4000)
+        after_it = [SURROGATE.observe_difference(belief, 0, 5, y, variance).mean[:-1].min() for y in outcomes]
+        # five standard errors of the simulation and the error of nine nodes
+        np.testing.assert_allclose(gain, belief.mean[:-1].min() - np.mean(after_it), atol=4e-3)
+
+
+def test_a_look_promises_more_with_less_noise_and_nothing_where_everything_is_known() -> None:
+    belief = after((5, 0.0))
+    gains = knowledge_gradient(belief, 5, np.array([0, 2, 10]), np.array([[1e-4, 0.02, 0.5]] * 3))
+    assert (np.diff(gains, axis=1) < 0.0).all()
+    assert (gains > 0.0).all()
+    known = Belief(belief.mean, 1e-12 * np.eye(12))
+    assert knowledge_gradient(known, 5, np.array([0, 10]), np.full((2, 1), 0.01)).max() < 1e-6

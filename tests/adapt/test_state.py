@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.adapt.change import Level
+from pipeline.adapt.noise import PairedNoise
 from pipeline.adapt.state import Observation, StreamState
 from pipeline.adapt.surrogate import Belief
 from pipeline.errors import ChainError
@@ -31,9 +33,9 @@ states = st.builds(
     alpha_index=count,
     batches=count,
     quiet_batches=count,
-    level_mean=number,
-    level_variance=number,
-    level_count=count,
+    pinned_batches=count,
+    level=st.builds(Level, number, number, count),
+    noise=st.builds(PairedNoise, number, number),
     belief=st.none() | beliefs(),
     observations=st.lists(st.builds(Observation, count, count, number, number), max_size=4).map(tuple),
 )
@@ -53,9 +55,12 @@ def test_a_state_comes_back_bit_by_bit(state: StreamState) -> None:
     back = StreamState.from_bytes(state.to_bytes())
     assert back.to_bytes() == state.to_bytes()
     assert (back.key, back.alpha_index, back.batches) == (state.key, state.alpha_index, state.batches)
-    assert (back.quiet_batches, back.level_count) == (state.quiet_batches, state.level_count)
-    assert bits(back.level_mean) == bits(state.level_mean)
-    assert bits(back.level_variance) == bits(state.level_variance)
+    assert (back.quiet_batches, back.pinned_batches) == (state.quiet_batches, state.pinned_batches)
+    assert bits(back.level.mean) == bits(state.level.mean)
+    assert bits(back.level.variance) == bits(state.level.variance)
+    assert back.level.batches == state.level.batches
+    assert bits(back.noise.squares) == bits(state.noise.squares)
+    assert bits(back.noise.degrees) == bits(state.noise.degrees)
     for theirs, ours in zip(back.observations, state.observations, strict=True):
         assert (theirs.batch, theirs.index) == (ours.batch, ours.index)
         assert bits(theirs.value) == bits(ours.value)
@@ -82,7 +87,7 @@ def test_what_is_not_a_state_is_a_damaged_chain(data: bytes) -> None:
 def test_another_format_is_named_with_both_numbers() -> None:
     fields = json.loads(StreamState("k", 3).to_bytes())
     fields["format"] = 7
-    with pytest.raises(ChainError, match=r"expected format 1, got 7.*Run the version that wrote the chain"):
+    with pytest.raises(ChainError, match=r"expected format 2, got 7.*Run the version that wrote the chain"):
         StreamState.from_bytes(json.dumps(fields).encode())
 
 
@@ -95,7 +100,7 @@ def test_a_field_of_another_kind_is_refused_or_read_as_a_whole_state(name: str, 
     except ChainError:
         return
     assert isinstance(state.alpha_index, int)
-    assert isinstance(state.level_mean, float)
+    assert isinstance(state.level.mean, float)
     assert isinstance(state.key, str)
     assert StreamState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
 
@@ -106,17 +111,3 @@ def test_a_field_that_is_missing_is_a_damaged_chain(name: str) -> None:
     del fields[name]
     with pytest.raises(ChainError, match=name):
         StreamState.from_bytes(json.dumps(fields).encode())
-
-
-def test_the_level_is_a_plain_mean_at_first_and_forgets_later() -> None:
-    values = [0.5, 0.7, 0.3, 0.9]
-    state = StreamState("k", 0)
-    for value in values:
-        state = state.with_level(value)
-    assert math.isclose(state.level_mean, np.mean(values))
-    assert math.isclose(state.level_variance, np.var(values))
-    for _ in range(200):
-        state = state.with_level(2.0)
-    assert math.isclose(state.level_mean, 2.0, abs_tol=1e-6)
-    assert state.level_variance < 1e-6
-    assert state.level_count == 204

@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.adapt.surrogate import Belief, Surrogate
+from pipeline.adapt.surrogate import Belief, Surrogate, log_density, mixed
 from tests.adapt import dense
 
 GRID = tuple(j / 10 for j in range(11))
-SURROGATE = Surrogate(GRID)
+SURROGATE = Surrogate(GRID, lengthscale=0.4, signal_sd=0.17, offset_sd=0.22, persistence=0.9)
 
 trial = st.tuples(st.integers(0, 10), st.floats(-2.0, 2.0), st.floats(1e-4, 0.1))
 batches = st.lists(st.lists(trial, max_size=4), min_size=1, max_size=6)
@@ -103,23 +103,38 @@ def test_the_difference_of_two_alphas_is_that_of_their_joint_distribution() -> N
     assert belief.difference(4, 4) == (0.0, 0.0)
 
 
-def test_surprise_is_about_1_for_curves_that_the_prior_describes_and_blind_to_their_level() -> None:
+def test_a_difference_is_what_two_trials_of_one_batch_tell_when_nothing_is_known_of_the_level() -> None:
+    belief = filtered(SURROGATE, [[(0, 0.3, 1e-3), (10, -0.2, 1e-3)], []])
+    unlevelled = dataclasses.replace(SURROGATE, offset_sd=1e3)  # so large that only the difference says anything
+    start = unlevelled.advance(belief, 0.0)
+    separate = unlevelled.observe(unlevelled.observe(start, 2, 5.0, 0.004), 8, 5.3, 0.006)
+    together = SURROGATE.observe_difference(belief, 8, 2, 0.3, 0.01)
+    np.testing.assert_allclose(together.mean[:-1], separate.mean[:-1], atol=1e-6)
+    np.testing.assert_allclose(together.covariance[:-1, :-1], separate.covariance[:-1, :-1], atol=1e-6)
+    assert together.mean[-1] == belief.mean[-1]
+    np.testing.assert_array_equal(together.covariance, together.covariance.T)
+
+
+def test_the_density_of_a_difference_is_the_normal_one_up_to_its_constant() -> None:
+    belief = filtered(SURROGATE, [[(0, 0.3, 1e-3), (10, -0.2, 1e-3)]])
+    values = np.linspace(-4.0, 4.0, 4001)
+    density = np.exp([log_density(belief, 0, 10, value, 0.02) for value in values]) / math.sqrt(2 * math.pi)
+    step = values[1] - values[0]
+    assert math.isclose(density.sum() * step, 1.0, rel_tol=1e-3)
+    expected, sd = belief.difference(10, 0)
+    mean = (density * values).sum() * step
+    assert math.isclose(mean, expected, abs_tol=1e-3)
+    assert math.isclose((density * (values - mean) ** 2).sum() * step, sd**2 + 0.02, rel_tol=1e-3)
+
+
+def test_a_mixture_has_the_mean_and_covariance_of_its_draws() -> None:
+    first, second = (filtered(SURROGATE, [[(0, value, 1e-3)]]) for value in (0.4, -0.6))
     rng = np.random.default_rng(0)
-    belief = SURROGATE.prior()
-    root = np.linalg.cholesky(SURROGATE.covariance + 1e-12 * np.eye(11))
-    values = []
-    for _ in range(2000):
-        f = root @ rng.standard_normal(11)
-        trials = [(j, f[j] + rng.normal(0, 0.05), 0.05**2) for j in (0, 4, 10)]
-        values.append(SURROGATE.surprise(belief, trials))
-        lifted = [(j, value + 7.0, noise) for j, value, noise in trials]
-        assert math.isclose(SURROGATE.surprise(belief, lifted), values[-1], rel_tol=1e-6, abs_tol=1e-9)
-    assert abs(np.mean(values) - 1.0) < 0.1  # chi-square over its degrees of freedom; its sd here is .022
-
-
-def test_surprise_is_large_where_the_curve_has_turned_over_and_0_for_one_trial() -> None:
-    belief = SURROGATE.advance(filtered(SURROGATE, [[(0, 0.0, 1e-4), (10, 0.5, 1e-4)]]))
-    assert SURROGATE.surprise(belief, [(0, 0.5, 1e-4), (10, 0.0, 1e-4)]) > 20.0
-    assert SURROGATE.surprise(belief, [(0, 0.0, 1e-4), (10, 0.5, 1e-4)]) < 1.0
-    assert SURROGATE.surprise(belief, [(0, 9.0, 1e-4)]) == 0.0
-    assert SURROGATE.surprise(belief, []) == 0.0
+    parts = [
+        rng.multivariate_normal(b.mean, b.covariance, size=size, method="eigh")
+        for b, size in ((first, 140_000), (second, 60_000))
+    ]
+    draws = np.concatenate(parts)
+    mixture = mixed(first, second, 0.3)
+    np.testing.assert_allclose(mixture.mean, draws.mean(axis=0), atol=5e-3)  # 5 standard errors
+    np.testing.assert_allclose(mixture.covariance, np.cov(draws.T), atol=5e-3)

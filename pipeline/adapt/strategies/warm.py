@@ -1,8 +1,9 @@
 """`warm`, the default: the previous batch's posterior is this batch's prior, the previous alpha is the first trial.
 
-Most batches cost one forward: they are served at the current alpha. Alternatives are tried when the stream is new,
-when the served objective leaves its predictive interval, and on a slow clock: the endpoints first (an abrupt change is
-missed without them), then what expected improvement picks.
+Every batch is served with one forward at the current alpha. What else is spent buys knowledge: a few of its images are
+passed at another alpha, as long as the knowledge gradient of such a look exceeds its price. So a settled stream looks
+rarely, an uncertain one more, and a jump of the served level makes it uncertain (`adapt/change.py`): a false alarm
+costs a few images, not a sweep. Only differences on the same images are learned from; the level belongs to the batch.
 """
 
 from __future__ import annotations
@@ -10,65 +11,72 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-import numpy as np
 from torch import Tensor
 
-from pipeline.adapt.acquisition import expected_improvement
-from pipeline.adapt.objective import Objective, Values
-from pipeline.adapt.search import BatchTrials, Outcome, Rows, Search, Trial
+from pipeline.adapt.change import Hypotheses
+from pipeline.adapt.look import Looks
+from pipeline.adapt.objective import Objective
+from pipeline.adapt.search import BatchTrials, Outcome, Search, Trial
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.surrogate import Belief, Surrogate
+from pipeline.adapt.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
 class Exploration:
     """When and how widely alternatives are tried.
 
-    `budget`: evaluations per exploring batch, the current alpha's included. `images`: how many images of the batch an
-    exploration on the clock sees; one for a cause sees them all, so that its winner can be served at once. `every`:
-    batches between explorations on the clock. `min_images`: a smaller batch is served and teaches nothing.
-    `level_sd`: width of the predictive interval of the served objective. `gain_nats`, `gain_sd`: an alternative must be
-    better by more than both (the second in standard deviations of the difference). `surprise`: chi-square per degree of
-    freedom at which what was believed is dropped.
+    `budget`: forwards of a batch at most, the served one included (other strategies: evaluations of a batch). `images`:
+    of the smallest look at another alpha. `every`: batches until a stream is looked at although nothing promises.
+    `min_images`: a smaller batch is served and teaches nothing. `price`: nats a batch that a further forward must
+    promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability that the condition jumps
+    between two batches. `gain_nats`, `gain_sd`: the current alpha is left only for a gain above both (the second in
+    standard deviations of the difference). `at_once_nats`: for more than this in the batch itself, one forward more.
+    `audit_every`: batches between sweeps over half the grid on `audit_images` images. `pinned`: batches at one end of
+    the grid until it has to prove itself anew.
     """
 
     budget: int = 5
-    images: int = 8
-    every: int = 8
+    images: int = 4
+    every: int = 16
     min_images: int = 8
-    level_sd: float = 3.0
+    price: float = 0.03
+    first_budget: float = 1.5
+    hazard: float = 0.02
     gain_nats: float = 0.005
-    gain_sd: float = 1.0
-    surprise: float = 7.0
+    gain_sd: float = 0.5
+    at_once_nats: float = 0.03
+    audit_every: int = 200
+    audit_images: int = 16
+    pinned: int = 100
 
 
-_LEVEL_BATCHES = 4  # before the level's interval means anything
-_LEVEL_SD_FLOOR = 0.02  # nats: narrower than any camera is steady
-_NOISE_FLOOR = 1e-4  # nats^2
-_MIN_GAIN = 1e-3  # nats: less expected improvement than this is not worth a forward
-_FORGET_BATCHES = 10.0  # how much older the belief is made when the level jumps
+_JUMPED = 0.5  # probability from which the trace says so
+_REGRET_SD = 2.0  # an audit's regret of more standard deviations than this drops the belief
 
 
 @dataclass(frozen=True)
 class WarmSearch:
-    """The Kalman surrogate on the grid with triggers; see the module."""
+    """The Kalman surrogate on the grid, and looks at a price; see the module."""
 
     alphas: tuple[float, ...]
     objective: Objective
     context: str
     start: int
     policy: Exploration
+    fitted: Surrogate | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"warm/{self.context}/{self.start}/{len(self.alphas)}/{self.policy}"
+        hyper_parameters = replace(self.surrogate, alphas=())
+        return f"warm/{self.context}/{self.start}/{len(self.alphas)}/{self.policy}/{hyper_parameters}"
 
-    @property
+    @cached_property
     def surrogate(self) -> Surrogate:
         """The prior over objective curves."""
-        return Surrogate(self.alphas)
+        return self.fitted or Surrogate(self.alphas)
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""
@@ -79,121 +87,119 @@ class WarmSearch:
         trials = BatchTrials(images, self.objective)
         current = state.alpha_index
         yield from trials.evaluate([current])
-        level = trials.objectives(self.policy.min_images)[current][0]
+        values = trials.values[current]
+        level = float(values.mean())
         if images < self.policy.min_images or not math.isfinite(level):
             trigger = "too_few_images" if images < self.policy.min_images else "not_finite"
             state = replace(state, batches=state.batches + 1)
-            return self._outcome(state, trials, current, level, state.belief, trigger)
+            return self._outcome(state, trials, current, trigger)
 
-        belief = self.surrogate.prior() if state.belief is None else self.surrogate.advance(state.belief)
-        trigger = self._trigger(state, level)
-        if trigger == "none":
-            state = replace(
-                state.with_level(level), batches=state.batches + 1, quiet_batches=state.quiet_batches + 1, belief=belief
-            )
-            return self._outcome(state, trials, current, level, belief, trigger)
-
-        if trigger == "level":
-            belief = self.surrogate.advance(belief, _FORGET_BATCHES)
-        rows = _spread(images, self.policy.images) if trigger == "clock" else np.arange(images)
-        belief, reset = yield from self._explore(trials, rows, current, belief)
-        broken = {j for j, (mean, _) in trials.objectives(self.policy.min_images).items() if not math.isfinite(mean)}
-        whole = [j for j, (seen, _) in trials.evaluated.items() if len(seen) == images and j not in broken]
-        served = self._better(belief, current, whole)
-        following = self._better(belief, served, [j for j in range(len(self.alphas)) if j not in broken])
-        level = trials.objectives(self.policy.min_images)[served][0] if served != current else level
-        moved = following != current or trigger == "level"
-        state = replace(state, level_count=0) if moved else state
+        independent = float(values.var()) / images
+        hypotheses = self._expected(state).weighed(state.level.evidence(level, independent))
+        trigger = self._trigger(state, hypotheses)
+        looks = self._looks(state, trials, hypotheses, trigger)
+        regret, reset = yield from self._look(looks, trigger)
+        jumped = looks.hypotheses.jump > _JUMPED
+        following, gain = yield from self._choose(looks)
+        served = following if looks.seen_whole(following) else current
+        shift = float(trials.values[served].mean()) - level if served == following else -gain
+        before = state.level.restarted() if jumped else state.level
         state = replace(
-            state if following != served else state.with_level(level),
+            state,
             alpha_index=following,
             batches=state.batches + 1,
-            quiet_batches=0,
-            belief=belief,
+            quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
+            pinned_batches=state.pinned_batches + 1 if trigger != "pinned" and self._at_an_end(following) else 0,
+            level=before.observed(level, independent).shifted(shift),
+            noise=looks.noise,
+            belief=looks.hypotheses.belief,
         )
-        return self._outcome(state, trials, served, level, belief, trigger, reset)
+        trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
+        return self._outcome(state, trials, served, trigger, reset or ("jump" if jumped else None), regret)
 
-    def _trigger(self, state: StreamState, level: float) -> str:
+    def _expected(self, state: StreamState) -> Hypotheses:
+        """What is believed before the batch."""
+        prior = self.surrogate.prior()
+        if state.belief is None:
+            return Hypotheses(prior, prior, 0.0)
+        if state.pinned_batches >= self.policy.pinned:
+            return Hypotheses(prior, prior, 0.0)
+        return Hypotheses(self.surrogate.advance(state.belief), prior, self.policy.hazard)
+
+    def _trigger(self, state: StreamState, hypotheses: Hypotheses) -> str:
         if state.belief is None:
             return "start"
-        if state.level_count >= _LEVEL_BATCHES:
-            sd = max(math.sqrt(state.level_variance), _LEVEL_SD_FLOOR)
-            if abs(level - state.level_mean) > self.policy.level_sd * sd:
-                return "level"
+        if hypotheses.jump > _JUMPED:
+            return "level"
+        if state.pinned_batches >= self.policy.pinned:
+            return "pinned"
+        if (state.batches + 1) % self.policy.audit_every == 0:
+            return "audit"
         return "clock" if state.quiet_batches + 1 >= self.policy.every else "none"
 
-    def _explore(
-        self, trials: BatchTrials, rows: Rows, current: int, prior: Belief
-    ) -> Generator[list[Trial], list[Tensor], tuple[Belief, str | None]]:
-        """Try the endpoints, then what EI picks, up to the budget; the belief after it, and whether it was reset."""
-        ends = [j for j in (0, len(self.alphas) - 1) if j != current][: self.policy.budget - 1]
-        if ends:
-            yield from trials.evaluate(ends, rows)
-        reset = None
-        if self.surrogate.surprise(prior, self._observations(trials, current)) > self.policy.surprise:
-            prior, reset = self.surrogate.prior(), "surprise"
+    def _looks(self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, trigger: str) -> Looks:
+        forwards = self.policy.first_budget if trigger == "start" else self.policy.budget
+        return Looks(
+            self.surrogate,
+            trials,
+            state.alpha_index,
+            hypotheses,
+            state.noise,
+            price=self.policy.price,
+            smallest=self.policy.images,
+            left=int((forwards - 1.0) * trials.images),
+        )
+
+    def _look(self, looks: Looks, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
+        """Look while it pays; the audit's regret (nan without one), and why the belief was reset."""
+        regret, reset = float("nan"), "pinned" if trigger == "pinned" else None
+        if trigger == "audit":
+            regret, sd = yield from looks.sweep(min(self.policy.audit_images, looks.trials.images))
+            if regret > max(self.policy.gain_nats, _REGRET_SD * sd):
+                looks.hypotheses, reset = replace(looks.hypotheses, jump=1.0), "regret"
+        yield from looks.while_worth(one_at_least=trigger == "clock")
+        return regret, reset
+
+    def _choose(self, looks: Looks) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
+        """The alpha to go on with and its expected gain over the current one; evaluated whole if that is large."""
         while True:
-            belief = prior
-            for index, value, noise in self._observations(trials, current):
-                belief = self.surrogate.observe(belief, index, value, noise)
-            if len(trials.evaluated) >= self.policy.budget:
-                return belief, reset
-            incumbent = min(trials.evaluated, key=lambda j: belief.mean[j])
-            gain = expected_improvement(belief, incumbent)
-            gain[list(trials.evaluated)] = 0.0
-            if gain.max() < _MIN_GAIN:
-                return belief, reset
-            yield from trials.evaluate([int(gain.argmax())], rows)
+            following, gain = self._better(looks)
+            if gain > self.policy.at_once_nats:
+                yield from looks.rest(following)
+            if following not in looks.broken:
+                return following, gain
 
-    def _observations(self, trials: BatchTrials, current: int) -> list[tuple[int, float, float]]:
-        """(index, objective relative to the current alpha's, noise variance of that difference), current first.
-
-        Relative, because only the shape of the curve over alpha is learned; the level belongs to the batch.
-        """
-        objectives = trials.objectives(self.policy.min_images)
-        base_mean, base = objectives[current]
-        return [
-            (index, mean - base_mean, _noise_variance(values, base))
-            for index, (mean, values) in objectives.items()
-            if math.isfinite(mean)
-        ]
-
-    def _better(self, belief: Belief, current: int, candidates: list[int]) -> int:
-        """The candidate with the lowest posterior mean, if its gain over `current` exceeds its own uncertainty."""
-        best = min(candidates, key=lambda j: (belief.mean[j], j))
+    def _better(self, looks: Looks) -> tuple[int, float]:
+        """The alpha with the lowest posterior mean and its gain, or the current one and 0: hysteresis."""
+        belief, current = looks.hypotheses.belief, looks.current
+        whole = [j for j in range(len(self.alphas)) if j not in looks.broken]
+        best = min(whole, key=lambda j: (belief.mean[j], j))
         gain, sd = belief.difference(best, current)
-        return best if gain > max(self.policy.gain_nats, self.policy.gain_sd * sd) else current
+        return (best, gain) if gain > max(self.policy.gain_nats, self.policy.gain_sd * sd) else (current, 0.0)
+
+    def _at_an_end(self, index: int) -> bool:
+        return index in (0, len(self.alphas) - 1)
 
     def _outcome(
         self,
         state: StreamState,
         trials: BatchTrials,
         served: int,
-        objective: float,
-        belief: Belief | None,
         trigger: str,
         reset: str | None = None,
+        regret: float = float("nan"),
     ) -> Outcome:
-        mean, sd = (belief or self.surrogate.prior()).curve()
+        mean, sd = (state.belief or self.surrogate.prior()).curve()
         return Outcome(
             state=state,
             index=served,
             logits=trials.evaluated[served][1],
             evaluated=trials.evaluated,
             trials=trials.records(self.alphas),
-            objective=objective,
+            objective=float(trials.values[served].mean()),
             trigger=trigger,
             reset=reset,
+            regret=regret,
             posterior_mean=float(mean[served]),
             posterior_sd=float(sd[served]),
         )
-
-
-def _noise_variance(values: Values, base: Values) -> float:
-    """Variance of the mean of the paired differences, nats^2."""
-    return max(_NOISE_FLOOR, float((values - base).var()) / len(values))
-
-
-def _spread(images: int, count: int) -> Rows:
-    """`count` rows spread evenly over the batch: neighbours in a camera's stream show the same thing."""
-    return np.unique(np.linspace(0, images - 1, min(count, images)).round().astype(np.int64))
