@@ -58,14 +58,6 @@ class Outcome:
     regret: float = float("nan")
     row_alphas: Values | None = None
 
-    def probabilities(self, alphas: Sequence[float], temperatures: Sequence[float]) -> Tensor:
-        """What is served, `[n, C]`: each row at the temperature of its alpha; `alphas` and `temperatures` are `[G]`."""
-        if self.row_alphas is None:
-            return (self.logits / temperatures[self.index]).softmax(dim=-1)
-        known = dict(zip(alphas, temperatures, strict=True))
-        T = torch.tensor([[known.get(alpha, 1.0)] for alpha in self.row_alphas.tolist()])  # [n, 1]
-        return (self.logits / T).softmax(dim=-1)
-
     @property
     def forward_equivalents(self) -> float:
         """Images passed through the image tower over images in the batch; plain CLIP is 1."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -175,13 +174,3 @@ def test_restricted_trials_are_those_of_the_rows_alone() -> None:
     assert z[:, 0].tolist() == [2.0, 0.7]
     assert part.objectives(1)[3][1].tolist() == [2.0, 0.7]
     assert trials.objectives(1)[3][1].tolist() == [1.0, 2.0, 0.5, 0.7]
-
-
-def test_what_is_served_is_calibrated_by_the_alpha_of_its_row_and_a_mixture_is_left_as_it_is() -> None:
-    z = torch.tensor([[2.0, 0.0]] * 3)
-    alphas, temperatures = (0.0, 1.0), (2.0, 4.0)
-    single = Outcome(StreamState("k", 0), 1, z, {}, (), 0.0)
-    torch.testing.assert_close(single.probabilities(alphas, temperatures), (z / 4.0).softmax(dim=-1))
-    mixed = dataclasses.replace(single, row_alphas=np.array([0.0, 1.0, np.nan]))
-    expected = (z / torch.tensor([[2.0], [4.0], [1.0]])).softmax(dim=-1)
-    torch.testing.assert_close(mixed.probabilities(alphas, temperatures), expected)

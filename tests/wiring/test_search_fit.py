@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.adapt.card import read_card
+from pipeline.adapt.surrogate import Surrogate
+from pipeline.ports import TopicIdentity
+from pipeline.records import Message, TopicPartition
+from pipeline.settings import Settings, read
+from pipeline.source.recorder import FilePolicy, Recorder
+from pipeline.wiring.model import load_model
+from pipeline.wiring.search_fit import recorded_batches
+from tests.models import CLASSES, random_images, write_pair
+
+Captured = pytest.CaptureFixture[str]
+STREAMS, BATCHES, IMAGES = 2, 14, 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair with its settings, ten labelled images, and a recording of two cameras, 14 batches and a rest each."""
+    folder = tmp_path_factory.mktemp("fit")
+    pair = write_pair(folder / "pair")
+    lines = [f'{name} = "{getattr(pair, name)}"' for name in ("theta_0", "theta_1", "classes", "templates")]
+    (folder / "adawise.toml").write_text(
+        "[batch]\nimages = 4\n[model]\nprecision = 'fp32'\n" + "\n".join(lines) + "\n", encoding="utf-8"
+    )
+    for i, pixels in enumerate(random_images(10)):
+        path = folder / "own" / CLASSES[i % len(CLASSES)] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(pixels))
+    record(folder / "yard", batches=BATCHES)
+    record(folder / "short", batches=3)
+    return folder
+
+
+def png(pixels: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def record(root: Path, *, batches: int) -> None:
+    """A message in five is garbage; one image of each camera is left over at the end."""
+    images = iter(random_images(STREAMS * (batches * IMAGES + 1), seed=3))
+    messages = []
+    for i in range(batches * IMAGES + 1):
+        for stream in range(STREAMS):
+            messages.append((f"cam-{stream}".encode(), png(next(images))))
+        if i % 5 == 0:
+            messages.append((b"cam-0", b"garbage"))
+    tp = TopicPartition("frames", 0)
+    policy = FilePolicy(max_messages=1000, max_bytes=1 << 40, max_age_s=1e9)
+    recorder = Recorder(
+        str(root),
+        topic="frames",
+        identity=TopicIdentity("c", "t", 1),
+        policy=policy,
+        max_buffered_bytes=1 << 40,
+    )
+    recorder.begin(tp, 0)
+    recorder.append(
+        [Message("frames", 0, n, key, value, timestamp_ms=n) for n, (key, value) in enumerate(messages)], 0.0
+    )
+    recorder.flush()
+
+
+def adawise(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.chdir(folder)
+    return main(list(arguments))
+
+
+def settings(folder: Path, **environ: str) -> Settings:
+    return read((), environ=environ, folder=folder, uses=frozenset()).checked()
+
+
+def test_a_recording_is_cut_into_batches_as_the_worker_cuts_it(folder: Path) -> None:
+    chosen = settings(folder)
+    found = list(recorded_batches(chosen, load_model(chosen.model), folder / "yard"))
+    assert [len(batch) for _, batch in found] == [IMAGES] * (STREAMS * BATCHES) + [1] * STREAMS
+    offsets = [frame.row_id.offset for _, batch in found for frame in batch.frames if batch.stream_id == "cam-1"]
+    assert offsets == sorted(offsets)
+
+
+def test_a_card_and_its_fit_are_made_at_once_or_one_after_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    fit = ("--fit-search", "yard", "--fit-batches", "28")
+    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "both.json", *fit) == 0
+    both = read_card(folder / "both.json")
+    assert both.search is not None
+    assert (both.search.objective, both.search.batches) == ("entropy", 28)
+    assert 0.0 < both.search.persistence < 1.0
+    assert "Search, fitted to `entropy` on 28 recorded batches" in " ".join(capsys.readouterr().out.split())
+
+    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "later.json") == 0
+    before = read_card(folder / "later.json")
+    assert before.search is None
+    assert adawise(folder, monkeypatch, "card", "-o", "later.json", *fit) == 0
+    after = read_card(folder / "later.json")
+    assert after.search == both.search
+    assert (after.temperature, after.judged, after.heads) == (before.temperature, before.judged, before.heads)
+    assert after.digest != before.digest  # a state made before the fit is not continued
+
+
+def test_the_worker_takes_the_fitted_surrogate_for_the_objective_that_it_was_fitted_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.wiring.model import adaptation
+
+    fit = ("--fit-search", "yard", "--fit-objective", "calibrated_entropy", "--fit-batches", "28")
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "w.json", *fit)
+    found = read_card(folder / "w.json").search
+    assert found is not None
+
+    def surrogate(objective: str) -> Surrogate:
+        chosen = settings(folder, ADAWISE_MODEL__CARD="w.json", ADAWISE_SEARCH__OBJECTIVE=objective)
+        made = adaptation(chosen, load_model(chosen.model)).strategy
+        return made.surrogate  # type: ignore[attr-defined, no-any-return]
+
+    assert surrogate("calibrated_entropy").persistence == found.persistence
+    assert surrogate("entropy") == Surrogate(surrogate("entropy").alphas)
+
+
+def test_a_recording_that_is_too_short_or_none_is_told_with_its_flag_and_the_card_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "kept.json")
+    before = (folder / "kept.json").read_bytes()
+    assert adawise(folder, monkeypatch, "card", "--fit-search", "short", "-o", "kept.json") == 2
+    assert "--fit-search short: expected a stream of at least 12 batches" in capsys.readouterr().err
+    assert adawise(folder, monkeypatch, "card", "--fit-search", "own", "-o", "kept.json") != 0
+    assert "expected a recording in own" in " ".join(capsys.readouterr().err.split())
+    assert (folder / "kept.json").read_bytes() == before
+
+
+def test_a_fit_without_a_card_to_add_it_to_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert adawise(folder, monkeypatch, "card", "--fit-search", "yard", "-o", "none.json") != 0
+    assert "the card cannot be read" in " ".join(capsys.readouterr().err.split())
