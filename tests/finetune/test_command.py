@@ -119,8 +119,8 @@ def test_a_run_that_is_killed_and_resumed_makes_the_same_model(folder: Path, cap
 
 
 def test_a_signal_ends_a_run_in_order_and_resume_goes_on(folder: Path) -> None:
-    flags = ("finetune", "--labelled", "images", "-o", "out", *QUICK, "--finetune.epochs", "2000")
-    flags += ("--finetune.patience", "2000")
+    long = ("--finetune.epochs", "2000", "--finetune.patience", "2000")
+    flags = ("finetune", "--labelled", "images", "-o", "out", *QUICK, *long)
     ends = []
     for number, resume in ((signal.SIGTERM, ()), (signal.SIGINT, ("--resume",))):
         with process(folder, *flags, *resume) as running:

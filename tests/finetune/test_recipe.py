@@ -47,4 +47,4 @@ def test_a_run_of_one_update_has_a_rate(warmup: float) -> None:
 
 
 def test_every_field_is_among_the_settings_that_decide_a_run() -> None:
-    assert set(Recipe().as_settings()) == {f"finetune.{name}" for name in Recipe.__slots__}  # type: ignore[attr-defined]
+    assert set(Recipe().as_settings()) == {f"finetune.{name}" for name in Recipe.__slots__}
