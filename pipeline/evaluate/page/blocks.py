@@ -1,0 +1,57 @@
+"""What a section of the page is made of: figures, each with one sentence that says what it shows, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`spec` is Vega-Lite's; `reading` one sentence computed from the same numbers; `wide` takes a whole line."""
+
+    anchor: str
+    title: str
+    reading: str
+    spec: Mapping[str, Any]
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`mark` says what an interval shows: better, worse, same (it contains 0), or "" (no interval)."""
+
+    text: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table; `kind`: served, strategy, reference."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    kind: str = "strategy"
+
+
+@dataclass(frozen=True)
+class Table:
+    """`headers` are those of the cells, after that of the names; a `folded` one is opened by the reader."""
+
+    caption: str
+    name_header: str
+    headers: tuple[str, ...]
+    lines: tuple[Line, ...]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """`lead` says how to read what follows."""
+
+    anchor: str
+    heading: str
+    lead: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()

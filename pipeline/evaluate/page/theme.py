@@ -1,0 +1,62 @@
+"""Colours and type of the figures.
+
+A colour is a custom property of the page's style, so that a figure drawn once follows light, dark and paper. The values
+stand in `page.css`: told apart by people who confuse colours, and each series has a shape of its own besides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+INK, MUTED, LINES, PAPER, BAND = "var(--ink)", "var(--muted)", "var(--lines)", "var(--paper)", "var(--band)"
+SERVED, ZERO_SHOT, FINE_TUNED, BEST_FIXED, ORACLE = (
+    "var(--served)",
+    "var(--zero-shot)",
+    "var(--fine-tuned)",
+    "var(--best-fixed)",
+    "var(--oracle)",
+)
+
+_CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": "system-ui, sans-serif",
+    "aria": False,  # a figure is one image with its sentence; the numbers are in the tables
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": MUTED,
+        "titleColor": MUTED,
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "gridColor": LINES,
+        "domainColor": LINES,
+        "tickColor": LINES,
+        "labelLimit": 150,
+    },
+    "legend": {
+        "labelColor": INK,
+        "labelFontSize": 11,
+        "orient": "top",
+        "title": None,
+        "symbolSize": 70,
+        "columns": 4,
+        "labelLimit": 150,
+        "columnPadding": 14,
+    },
+    "text": {"color": INK, "fontSize": 11},
+}
+
+
+def spec(chart: alt.LayerChart, *, height: int) -> dict[str, Any]:
+    """The chart as wide as its place on the page and `height` pixels high."""
+    drawn: dict[str, Any] = chart.properties(width="container", height=height).configure().to_dict()
+    drawn.pop("$schema")  # an address; the page says by itself what it is
+    return {**drawn, "config": _CONFIG}
+
+
+def rows(values: list[dict[str, Any]]) -> alt.InlineData:
+    """Inline data."""
+    return alt.InlineData(values=values)  # type: ignore[arg-type]  # altair's type of values is narrower than what it takes
