@@ -47,6 +47,7 @@ class Candidate:
             alpha=self.alpha,
             exploration=self.exploration,
             temperatures=None if card is None else card.temperature,
+            fitted=None if card is None else card.surrogate(self.objective),
         )
 
 

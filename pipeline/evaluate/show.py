@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,7 @@ def show(result: Result, console: Console) -> None:
     console.print(_domains(result))
     for stream, order in dict.fromkeys((row.stream, row.order) for row in result.rows):
         rows = [row for row in result.rows if (row.stream, row.order) == (stream, order)]
-        title = f"{stream} streams, {order} order, {rows[0].seeds} seeds"
+        title = f"{stream} streams, {order} order, seeds: {rows[0].seeds}"
         console.print(_accuracy(rows, title, console.width >= _WIDE))
         if any(not row.reference for row in rows) and len(rows[0].groups) > 1:
             console.print(_groups(rows))
@@ -30,12 +31,8 @@ def show(result: Result, console: Console) -> None:
 def _domains(result: Result) -> Table:
     grid = [min(range(len(result.alphas)), key=lambda j: abs(result.alphas[j] - a)) for a in _SHOWN]
     objectives = list(next(iter(result.domains.values())).choices)
-    table = Table(title="accuracy by alpha", title_justify="left", caption_justify="left")
-    table.add_column("domain")
-    for j in grid:
-        table.add_column(f"{result.alphas[j]:g}", justify="right")
-    for name in ("best", *(f"by {objective}" for objective in objectives)):
-        table.add_column(name, justify="right")
+    headers = (*(f"{result.alphas[j]:g}" for j in grid), "best", *(f"by {objective}" for objective in objectives))
+    table = _table("accuracy by alpha", "domain", headers)
     for name, facts in result.domains.items():
         table.add_row(name, *(_three(facts.accuracy[j]) for j in grid), *_choices(facts, objectives))
     alpha, accuracy = result.best_fixed
@@ -55,19 +52,23 @@ def _choices(facts: DomainFacts, objectives: Sequence[str]) -> list[str]:
 def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
     followed = any(row.lag_batches is not None for row in rows)
     versus = _VERSUS if wide else {name: _VERSUS[name] for name in (ZERO_SHOT, BEST_FIXED)}
-    headers = ["accuracy", "FE", *(f"- {short}" for short in versus.values()), "- oracle", "worst", "ECE"]
+    headers = [
+        "accuracy",
+        "FE",
+        *(f"over\n{short}" for short in versus.values()),
+        "over\noracle",
+        "worst\ndomain",
+        "ECE",
+    ]
     headers += ["NLL", "pinned"] if wide else []
-    table = Table(title=title, title_justify="left", pad_edge=False)
-    table.add_column("strategy", no_wrap=True)
-    for header in (*headers, *(("lag",) if followed else ())):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = _table(title, "strategy", (*headers, *(("lag",) if followed else ())))
     ordered = [*(row for row in rows if not row.reference), *(row for row in rows if row.reference)]
     last = max((i for i, row in enumerate(ordered) if not row.reference), default=-1)
     for i, row in enumerate(ordered):
         cells = [
             f"{_three(row.accuracy)} {_half(row.accuracy_ci)}",
             f"{row.fe:.2f}",
-            *(_difference(row.versus.get(name)) for name in versus),
+            *(_difference(row.versus.get(name), interval=wide or name == BEST_FIXED) for name in versus),
             _difference(row.versus.get(DOMAIN_ORACLE), interval=False),
             f"{100 * row.worst_domain_gap:+.1f}" + (f" {row.worst_domain}" if wide else ""),
             _three(row.ece),
@@ -78,13 +79,19 @@ def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
     return table
 
 
+def _table(title: str, first: str, headers: Sequence[str]) -> Table:
+    """Numbers are never cut; the names in the first column fold."""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    table.add_column(first, overflow="fold")
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
 def _groups(rows: Sequence[Row]) -> Table:
     """By group of domains: the mean may hide that one group gains and another loses."""
     groups = list(rows[0].groups)
-    table = Table(title="by group of domains: accuracy, points over best fixed", title_justify="left")
-    table.add_column("strategy")
-    for group in groups:
-        table.add_column(group, justify="right")
+    table = _table("by group of domains: accuracy, points over best fixed", "strategy", groups)
     for row in rows:
         if not row.reference:
             cells = [f"{_three(g.accuracy)} {100 * g.versus[BEST_FIXED]:+.1f}" for g in row.groups.values()]

@@ -12,11 +12,10 @@ import torch
 from rich.console import Console
 
 from pipeline.adapt.card import Card, make_card, read_card
-from pipeline.adapt.strategies.warm import Exploration
 from pipeline.console import print_json, progress
 from pipeline.errors import SettingsError
 from pipeline.evaluate.bench import Bench
-from pipeline.evaluate.candidates import Candidate, every_strategy, parse
+from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse
 from pipeline.evaluate.files import write_result
 from pipeline.evaluate.judge import judge
 from pipeline.evaluate.result import Result
@@ -25,6 +24,7 @@ from pipeline.evaluate.show import show
 from pipeline.evaluate.streams import KINDS, ORDERS, Smooth
 from pipeline.evaluate.tables import LogitTable, read_tables
 from pipeline.settings import Settings
+from pipeline.wiring.searching import exploration
 
 _FILE_COLUMNS = 160  # of a table that goes to a file or another program
 
@@ -56,14 +56,17 @@ def evaluate(
     as_json: bool,
 ) -> int:
     """Run strategies on a folder of tables or on images; print a table or JSON, and write it to `output`."""
+    kinds = _known([*streams, *(("smooth",) if smooth is not None else ())], KINDS, "--streams", "kind of stream")
+    orders = _known(orders, ORDERS, "--orders", "order")
+    candidates = _candidates(settings, strategies)
     tables, fitted_on = _tables(settings, source, domains, calibrate)
     card, calibration = _card(settings, tables, fitted_on)
+    for candidate in candidates:
+        objective_named(candidate.objective, card)  # or told here that it needs a card
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
     bench = Bench(tables, temperatures, {} if groups is None else group_names(groups, tables))
     pair = None if smooth is None else smooth_groups(bench, smooth)
-    kinds = _known([*streams, *(("smooth",) if smooth is not None else ())], KINDS, "--streams", "kind of stream")
-    orders = _known(orders, ORDERS, "--orders", "order")
-    plan = Plan(_candidates(settings, strategies), kinds, orders, seeds, pair)
+    plan = Plan(candidates, kinds, orders, seeds, pair)
     result = _run(bench, plan, card, calibration, processes or os.cpu_count() or 1)
     if output is not None:
         write_result(output, result)
@@ -106,15 +109,9 @@ def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processe
 
 def _candidates(settings: Settings, strategies: str | None) -> tuple[Candidate, ...]:
     search = settings.search
-    exploration = Exploration(
-        budget=search.budget,
-        images=search.explore_images,
-        every=search.explore_every,
-        min_images=search.min_images,
-    )
     if strategies is None:
-        return every_strategy(objective=search.objective, alpha=search.alpha, exploration=exploration)
-    return parse(strategies, objective=search.objective, alpha=search.alpha, exploration=exploration)
+        return every_strategy(objective=search.objective, alpha=search.alpha, exploration=exploration(search))
+    return parse(strategies, objective=search.objective, alpha=search.alpha, exploration=exploration(search))
 
 
 def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -> tuple[str, ...]:

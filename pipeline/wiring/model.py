@@ -12,13 +12,13 @@ from pipeline.adapt.card import Card, read_card
 from pipeline.adapt.objective import raw_entropy
 from pipeline.adapt.search import Strategy
 from pipeline.adapt.strategies import strategy
-from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adaptation import Adaptation
 from pipeline.clip.classifier import PairClassifier, choose_dtype
 from pipeline.clip.heads import heads_path, read_heads
 from pipeline.clip.load import ModelPair, load_pair
 from pipeline.errors import CardError, SettingsError
 from pipeline.settings import ModelSettings, Settings
+from pipeline.wiring.searching import exploration
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -113,12 +113,7 @@ def _strategy(settings: Settings, model: Model) -> Strategy:
         objective=objective,
         context=f"{chosen.objective}@{digest(belongs_to)}",
         alpha=chosen.alpha,
-        exploration=Exploration(
-            budget=chosen.budget,
-            images=chosen.explore_images,
-            every=chosen.explore_every,
-            min_images=chosen.min_images,
-        ),
+        exploration=exploration(chosen),
         temperatures=model.card.temperature if model.card else None,
         fitted=model.card.surrogate(chosen.objective) if model.card else None,
     )
