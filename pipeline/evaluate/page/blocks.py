@@ -19,11 +19,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Key:
+    """One entry of a section's legend: `shape` is a Vega symbol, or line, dashes, or tick."""
+
+    name: str
+    shape: str
+    colour: str
+
+
+@dataclass(frozen=True)
 class Cell:
-    """`mark` says what an interval shows: better, worse, same (it contains 0), or "" (no interval)."""
+    """`mark` says what an interval shows: better, worse, same (it contains 0), or "" (none); `note` stands below."""
 
     text: str
     mark: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,5 +63,6 @@ class Section:
     anchor: str
     heading: str
     lead: str
+    legend: tuple[Key, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Cell, Figure, Line, Section, Table
+from pipeline.evaluate.page.blocks import Cell, Figure, Key, Line, Section, Table
 from pipeline.evaluate.page.notation import listed, points, spoken, three
 from pipeline.evaluate.page.views import View
 from pipeline.evaluate.references import (
@@ -25,7 +25,7 @@ _SERVED = "served"
 _SERIES = {  # name -> shape, colour
     ZERO_SHOT: ("triangle-left", theme.ZERO_SHOT),
     FINE_TUNED: ("triangle-right", theme.FINE_TUNED),
-    MIDDLE: ("stroke", theme.MUTED),
+    MIDDLE: ("circle", theme.MUTED),
     BEST_FIXED: ("diamond", theme.BEST_FIXED),
     _SERVED: ("square", theme.SERVED),
     DOMAIN_ORACLE: ("triangle-up", theme.ORACLE),
@@ -42,13 +42,15 @@ def section(among: Sequence[View], result: Result) -> Section:
     for view in among:
         domains = sorted(view.served.domains, key=lambda name: _place(name, result))
         figures += [_accuracies(view, domains), _gains(view, domains)]
-        tables += [_groups(view), _strategies_by_group(view), _numbers(view, domains, result)]
+        tables += [_groups(view), _numbers(view, domains, result)]
     return Section(
         "domains",
         "By domain and by group",
         f"Served is {among[0].served_name}. The oracle takes the alpha that is best on all images of a domain and is "
-        "judged by the same images, so it is optimistic; the split-half oracle chooses on one half and is judged on the "
-        "other. Single domains and groups carry no interval: a difference of a few points may be chance.",
+        "judged by the same images, so it is optimistic; the split-half oracle chooses on one half and is judged on "
+        "the other. Bars are what is served less the best fixed alpha, ticks the split-half oracle less it. Single "
+        "domains and groups carry no interval: a difference of a few points may be chance.",
+        tuple(Key(spoken(name), shape, colour) for name, (shape, colour) in _SERIES.items()),
         tuple(figures),
         tuple(tables),
     )
@@ -70,7 +72,7 @@ def _accuracies(view: View, domains: Sequence[str]) -> Figure:
     series = _series(view)
     values = [
         {"domain": d, "accuracy": accuracies[d], "which": spoken(name)}
-        for name, accuracies in series.items()
+        for name, accuracies in sorted(series.items(), key=lambda item: item[0] != _SERVED)  # below the others
         for d in domains
     ]
     names = [spoken(name) for name in _SERIES]
@@ -126,16 +128,16 @@ def _gains(view: View, domains: Sequence[str]) -> Figure:
         .mark_bar(height=12)
         .encode(y=y, x=alt.X("gain:Q", title=title), color=colour, tooltip=tooltip),
         alt.Chart(theme.rows(values))
-        .mark_tick(color=theme.ORACLE, thickness=3, size=18)
+        .mark_tick(color=theme.ORACLE, thickness=3, size=18, opacity=1)
         .encode(y=y, x=alt.X("possible:Q", title=title), tooltip=tooltip),
         alt.Chart(theme.rows([{"zero": 0}])).mark_rule(color=theme.MUTED).encode(x=alt.X("zero:Q", title=title)),
     )
     anchor = f"gains-{view.anchor}"
-    name = f"{view.name}: points over the best fixed alpha (tick: split-half oracle)"
+    name = f"{view.name}: points over best fixed"
     return Figure(anchor, name, _gains_reading(view, over), _spec(chart, domains))
 
 
-def _spec(chart: alt.LayerChart, domains: Sequence[str]) -> dict[str, Any]:
+def _spec(chart: theme.Layers, domains: Sequence[str]) -> dict[str, Any]:
     return theme.spec(chart, height=_ROW * len(domains))
 
 
@@ -150,30 +152,15 @@ def _gains_reading(view: View, over: Mapping[str, float]) -> str:
 
 
 def _groups(view: View) -> Table:
-    headers = (*(spoken(name) for name in _SERIES), "served − best fixed")
-    lines = []
-    for group, row in view.served.groups.items():
-        there = {name: view.reference(name).groups[group].accuracy for name in _SERIES if name != _SERVED}
-        there[_SERVED] = row.accuracy
-        cells = [*(Cell(three(there[name])) for name in _SERIES), Cell(points(row.versus[BEST_FIXED]))]
-        lines.append(Line(group, tuple(cells)))
-    return Table(f"{view.name}: accuracy by group", "group", headers, tuple(lines))
-
-
-def _strategies_by_group(view: View) -> Table:
+    """Each strategy and reference by group."""
     groups = list(view.served.groups)
-    lines = [
-        Line(
-            row.strategy,
-            tuple(
-                Cell(f"{three(g.accuracy)} ({points(g.versus[BEST_FIXED])})")
-                for g in (row.groups[group] for group in groups)
-            ),
-            "served" if row.strategy == view.served_name else "strategy",
-        )
-        for row in view.strategies
-    ]
-    caption = f"{view.name}: each strategy by group, accuracy (points over best fixed)"
+    lines = []
+    for row in (*view.strategies, *(view.reference(name) for name in _SERIES if name != _SERVED)):
+        found = [row.groups[group] for group in groups]
+        cells = [Cell(three(g.accuracy), note=points(g.versus.get(BEST_FIXED))) for g in found]
+        kind = "reference" if row.reference else "served" if row is view.served else "strategy"
+        lines.append(Line(spoken(row.strategy), tuple(cells), kind))
+    caption = f"{view.name}: accuracy by group, and points over best fixed"
     return Table(caption, "strategy", tuple(groups), tuple(lines))
 
 

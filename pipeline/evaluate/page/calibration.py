@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import altair as alt
 
 from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Figure, Section
-from pipeline.evaluate.page.cost import COLOURS, FIXED, KINDS, SHAPES
-from pipeline.evaluate.page.notation import points, spoken, three
+from pipeline.evaluate.page.blocks import Figure, Key, Section
+from pipeline.evaluate.page.cost import COLOURS, FIXED, KINDS, SHAPES, SIZES, marked
+from pipeline.evaluate.page.notation import spoken, three
 from pipeline.evaluate.page.views import View
+from pipeline.evaluate.references import MIDDLE
+from pipeline.evaluate.result import Row
 
 _HEIGHT = 260
 _BAR = 0.01  # ECE that the served may be above the better endpoint's
@@ -23,8 +25,9 @@ def section(among: Sequence[View], calibration: str) -> Section:
     return Section(
         "calibration",
         "Calibration",
-        "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are better lower, "
-        f"so the lower left is best. Temperatures of what is served: {calibration}.",
+        "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are better "
+        f"lower, so the lower left is best. Temperatures of what is served: {calibration}.",
+        tuple(Key(kind, SHAPES[k], COLOURS[k]) for k, kind in enumerate(KINDS) if kind in _SHOWN),
         tuple(_figure(view) for view in among),
     )
 
@@ -33,35 +36,43 @@ def _figure(view: View) -> Figure:
     rows = (*view.strategies, *(view.reference(name) for name in FIXED))
     values = [
         {
+            "size": SIZES[KINDS.index(_kind(row, view))],
             "name": spoken(row.strategy),
             "nll": row.nll,
             "ece": row.ece,
-            "kind": _SHOWN[2] if row.reference else _SHOWN[0] if row is view.served else _SHOWN[1],
+            "kind": _kind(row, view),
         }
         for row in rows
         if not math.isnan(row.ece + row.nll)
     ]
-    x = alt.X("nll:Q", title="NLL, nats").scale(zero=False, padding=60).axis(grid=False)
+    x = alt.X("nll:Q", title="NLL, nats").scale(zero=False, padding=40).axis(grid=False)
     y = alt.Y("ece:Q", title="ECE").scale(zero=False, padding=14)
-    named = [v for v in values if v["kind"] != _SHOWN[1] and v["name"] not in {"alpha .5"}]
-    kept = [KINDS.index(kind) for kind in _SHOWN]
+    served = [v for v in values if v["kind"] == _SHOWN[0]]
+    fixed = [v for v in values if v["kind"] == _SHOWN[2] and v["name"] != spoken(MIDDLE)]
     chart = alt.layer(
         alt.Chart(theme.rows(values))
-        .mark_point(filled=True, opacity=1, size=80)
+        .mark_point(filled=True, opacity=1)
         .encode(
             x=x,
             y=y,
-            shape=alt.Shape("kind:N").scale(domain=_SHOWN, range=[SHAPES[k] for k in kept]),
-            color=alt.Color("kind:N").scale(domain=_SHOWN, range=[COLOURS[k] for k in kept]),
+            **marked(_SHOWN),
             tooltip=[
                 alt.Tooltip("name:N", title="strategy"),
                 alt.Tooltip("ece:Q", title="ECE", format=".3f"),
                 alt.Tooltip("nll:Q", title="NLL", format=".3f"),
             ],
         ),
-        alt.Chart(theme.rows(named)).mark_text(dy=-11).encode(x=x, y=y, text="name:N"),
+        *(
+            layer
+            for some, dy in ((fixed, 13), (served, -13))
+            for layer in theme.labels(alt.Chart(theme.rows(some)).encode(x=x, y=y, text="name:N"), dy=dy)
+        ),
     )
     return Figure(f"ece-{view.anchor}", view.name, _reading(view), theme.spec(chart, height=_HEIGHT))
+
+
+def _kind(row: Row, view: View) -> str:
+    return _SHOWN[2] if row.reference else _SHOWN[0] if row is view.served else _SHOWN[1]
 
 
 def _reading(view: View) -> str:
@@ -72,8 +83,9 @@ def _reading(view: View) -> str:
     elif over <= _BAR:
         compared = f"within {three(_BAR)} of"
     else:
-        compared = f"{points(over)} points worse than"
+        compared = f"{three(over)} worse than"
     return (
-        f"{view.served_name} has an ECE of {three(view.served.ece)}, {compared} that of the better calibrated endpoint, "
-        f"{spoken(endpoint.strategy)} ({three(endpoint.ece)}); NLL {three(view.served.nll)} against {three(endpoint.nll)}."
+        f"{view.served_name} has an ECE of {three(view.served.ece)}, {compared} that of the better calibrated "
+        f"endpoint, {spoken(endpoint.strategy)} ({three(endpoint.ece)}); its NLL is {three(view.served.nll)} against "
+        f"{three(endpoint.nll)}."
     )

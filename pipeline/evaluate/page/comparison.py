@@ -30,13 +30,13 @@ def difference_cell(difference: Difference | None) -> Cell:
     if difference is None:
         return Cell("")
     mark = "better" if is_better(difference) else "worse" if is_worse(difference) else "same"
-    return Cell(f"{points(difference.difference)} ({points_between(difference.ci)})", mark)
+    return Cell(points(difference.difference), mark, points_between(difference.ci))
 
 
 def _table(view: View) -> Table:
     rows = (*view.strategies, *view.references)
     followed = view.stream == "smooth"
-    headers = ["accuracy (95 %)", "FE", *(f"− {spoken(name)}" for name in _VERSUS), f"− {spoken(DOMAIN_ORACLE)}"]
+    headers = ["accuracy", "FE", *(f"− {spoken(name)}" for name in _VERSUS), f"− {spoken(DOMAIN_ORACLE)}"]
     headers += ["worst domain", "ECE", "ECE pooled", "NLL", "alpha", "pinned", *(("lag, batches",) if followed else ())]
     lines = [Line(spoken(row.strategy), tuple(_cells(row, followed)), _kind(row, view)) for row in rows]
     seeds = view.served.seeds
@@ -52,11 +52,11 @@ def _cells(row: Row, followed: bool) -> list[Cell]:
     low, high = row.accuracy_ci
     oracle = row.versus.get(DOMAIN_ORACLE)
     cells = [
-        Cell(f"{three(row.accuracy)} ({three(low)} to {three(high)})"),
+        Cell(three(row.accuracy), note=f"{three(low)} to {three(high)}"),
         Cell(two(row.fe)),
         *(difference_cell(row.versus.get(name)) for name in _VERSUS),
         Cell("" if oracle is None else points(oracle.difference)),
-        Cell(f"{points(row.worst_domain_gap)} {row.worst_domain}"),
+        Cell(points(row.worst_domain_gap), note=row.worst_domain),
         Cell(three(row.ece)),
         Cell(three(row.ece_pooled)),
         Cell(three(row.nll)),

@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Figure, Section
+from pipeline.evaluate.page.blocks import Figure, Key, Section
 from pipeline.evaluate.page.front import beaten_by, front
 from pipeline.evaluate.page.notation import counted, points, spoken, three, two
 from pipeline.evaluate.page.views import View
@@ -19,7 +19,8 @@ from pipeline.evaluate.result import Row
 
 FIXED = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
 KINDS = ("served", "on the front", "other strategy", "fixed alpha")
-SHAPES = ("square", "circle", "circle", "diamond")
+SHAPES = ("square", "circle", "triangle-up", "diamond")
+SIZES = (150, 80, 60, 80)
 COLOURS = (theme.SERVED, theme.INK, theme.MUTED, theme.ZERO_SHOT)
 _HEIGHT = 300
 _LABEL = 0.048  # of the height: two labels this far apart can both be read
@@ -33,40 +34,49 @@ def section(among: Sequence[View]) -> Section:
         "FE (forward-equivalents) counts passes of the image tower an image: plain CLIP is 1. Vertical lines are 95 % "
         "intervals. The line joins the strategies that no other beats at one of the two without losing at the other. "
         "The dashed line is the best alpha of each domain, chosen on half of its images and judged on the rest.",
+        (
+            *map(Key, KINDS, SHAPES, COLOURS),
+            Key("front", "line", theme.INK),
+            Key("split-half oracle", "dashes", theme.ORACLE),
+        ),
         tuple(_figure(view) for view in among),
     )
 
 
+def marked(kinds: Sequence[str]) -> dict[str, Any]:
+    """Shape and colour by `kind`, of the kinds that are drawn, and `size` in square pixels as it is."""
+    kept = [KINDS.index(kind) for kind in kinds]
+    return {
+        "shape": alt.Shape("kind:N").scale(domain=kinds, range=[SHAPES[k] for k in kept]),
+        "color": alt.Color("kind:N").scale(domain=kinds, range=[COLOURS[k] for k in kept]),
+        "size": alt.Size("size:Q").scale(None),
+    }
+
+
 def _figure(view: View) -> Figure:
     best = front(view.strategies)
-    values = [_point(row, _kind(row, view, best)) for row in (*view.strategies, *map(view.reference, FIXED))]
     oracle = view.reference(SPLIT_HALF_ORACLE).accuracy
-    low = min(v["low"] for v in values)
-    high = max(oracle, *(v["high"] for v in values))
-    scale = (low - 0.04 * (high - low), high + 0.06 * (high - low))
-    most = max(v["fe"] for v in values)
-    x = alt.X("fe:Q", title="FE (log scale)").scale(type="log", domain=(0.5, most * 2.2), nice=False)
+    floor, top = _span(view, best, oracle)
+    rows = (*view.strategies, *map(view.reference, FIXED))
+    values = [_point(row, _kind(row, view, best), floor) for row in rows]
+    end = 2.2 * max(v["fe"] for v in values)
+    x = alt.X("fe:Q", title="FE (log scale)").scale(type="log", domain=(0.5, end), nice=False)
     x = x.axis(values=[1, 2, 3, 5, 10, 20, 50], format="~g", grid=False)
-    y = alt.Y("accuracy:Q", title="accuracy").scale(domain=scale, nice=False, zero=False)
-    names = _labels(values, best, view, scale[1] - scale[0])
+    y = alt.Y("at:Q", title="accuracy").scale(domain=(floor, top), nice=False, zero=False)
+    drawn = [v for v in values if not v["below"]]
+    named = _names(values, best, view, top - floor)
     chart = alt.layer(
-        alt.Chart(theme.rows([{"accuracy": oracle}])).mark_rule(strokeDash=[6, 4], color=theme.ORACLE).encode(y=y),
-        alt.Chart(theme.rows([{"accuracy": oracle, "name": "split-half oracle"}]))
-        .mark_text(align="right", dy=-6, color=theme.ORACLE)
-        .encode(x=alt.value("width"), y=y, text="name:N"),
-        alt.Chart(theme.rows(_steps(best, most * 2.2)))
-        .mark_line(interpolate="step-after", color=theme.INK, strokeWidth=1, opacity=0.6)
+        *_oracle(oracle, y),
+        alt.Chart(theme.rows(_steps(best, end)))
+        .mark_line(interpolate="step-after", color=theme.INK, strokeWidth=1)
         .encode(x=x, y=y),
+        alt.Chart(theme.rows(drawn)).mark_rule(color=theme.MUTED, clip=True).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         alt.Chart(theme.rows(values))
-        .mark_rule(color=theme.MUTED)
-        .encode(x=x, y=alt.Y("low:Q").title("accuracy"), y2="high:Q"),
-        alt.Chart(theme.rows(values))
-        .mark_point(filled=True, opacity=1, size=80)
+        .mark_point(filled=True, opacity=1)
         .encode(
             x=x,
             y=y,
-            shape=alt.Shape("kind:N").scale(domain=KINDS, range=SHAPES),
-            color=alt.Color("kind:N").scale(domain=KINDS, range=COLOURS),
+            **marked(KINDS),
             tooltip=[
                 alt.Tooltip("name:N", title="strategy"),
                 alt.Tooltip("accuracy:Q", format=".3f"),
@@ -75,13 +85,31 @@ def _figure(view: View) -> Figure:
             ],
         ),
         *(
-            alt.Chart(theme.rows([n for n in names if n["side"] == side]))
-            .mark_text(align=align, dx=dx, baseline="middle")
-            .encode(x=x, y=alt.Y("label:Q").title("accuracy"), text="name:N")
-            for side, align, dx in (("left", "right", -9), ("right", "left", 9))
+            layer
+            for side, align, dx in (("left", "right", -9), ("right", "left", 10))
+            for layer in theme.labels(
+                alt.Chart(theme.rows([n for n in named if n["side"] == side])).encode(x=x, y=y, text="name:N"),
+                align=align,
+                dx=dx,
+                baseline="middle",
+            )
         ),
     )
-    return Figure(f"cost-{view.anchor}", view.name, _reading(view, best), theme.spec(chart, height=_HEIGHT))
+    return Figure(f"cost-{view.anchor}", view.name, _reading(view), theme.spec(chart, height=_HEIGHT))
+
+
+def _span(view: View, best: Sequence[Row], oracle: float) -> tuple[float, float]:
+    """Accuracies that are drawn: what may be served, and the fixed alphas that are not far below it."""
+    shown = [*best, view.served, view.better_endpoint, view.reference(BEST_FIXED), view.reference(MIDDLE)]
+    low = min(row.accuracy_ci[0] for row in shown)
+    high = max(oracle, *(row.accuracy_ci[1] for row in shown))
+    margin = 0.08 * max(high - low, 0.01)
+    return low - margin, high + margin
+
+
+def _oracle(accuracy: float, y: alt.Y) -> tuple[alt.Chart, ...]:
+    line = alt.Chart(theme.rows([{"at": accuracy}]))
+    return (line.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color=theme.ORACLE).encode(y=y),)
 
 
 def _kind(row: Row, view: View, best: Sequence[Row]) -> str:
@@ -92,14 +120,18 @@ def _kind(row: Row, view: View, best: Sequence[Row]) -> str:
     return "on the front" if row in best else "other strategy"
 
 
-def _point(row: Row, kind: str) -> dict[str, Any]:
+def _point(row: Row, kind: str, floor: float) -> dict[str, Any]:
+    """One that lies below `floor` is drawn there; its label says so."""
     low, high = row.accuracy_ci
     return {
         "name": spoken(row.strategy),
         "kind": kind,
+        "size": SIZES[KINDS.index(kind)],
         "fe": row.fe,
         "accuracy": row.accuracy,
-        "low": low,
+        "at": max(row.accuracy, floor),
+        "below": row.accuracy < floor,
+        "low": max(low, floor),
         "high": high,
         "interval": f"{three(low)} to {three(high)}",
     }
@@ -107,35 +139,38 @@ def _point(row: Row, kind: str) -> dict[str, Any]:
 
 def _steps(best: Sequence[Row], end: float) -> list[dict[str, float]]:
     """The front as steps, drawn on to the right end."""
-    steps = [{"fe": row.fe, "accuracy": row.accuracy} for row in best]
-    return [*steps, {"fe": end, "accuracy": steps[-1]["accuracy"]}]
+    steps = [{"fe": row.fe, "at": row.accuracy} for row in best]
+    return [*steps, {"fe": end, "at": steps[-1]["at"]}]
 
 
-def _labels(values: Sequence[dict[str, Any]], best: Sequence[Row], view: View, height: float) -> list[dict[str, Any]]:
-    """Names beside points: fixed alphas on the left, the served strategy and the front on the right, no two in one place."""
-    on_front = {row.strategy for row in best}
-    named = [v for v in values if v["kind"] == "fixed alpha" or v["name"] in on_front or v["name"] == view.served_name]
+def _names(values: Sequence[dict[str, Any]], best: Sequence[Row], view: View, height: float) -> list[dict[str, Any]]:
+    """Names beside points: fixed alphas on the left, what is served and the front on the right, none on another."""
+    named = {view.served_name, *(row.strategy for row in best)}
+    chosen = [v for v in values if v["kind"] == "fixed alpha" or v["name"] in named or v["below"]]
     placed = []
-    for _, near in groupby(sorted(named, key=_column), key=_column):
+    for _, near in groupby(sorted(chosen, key=_column), key=_column):
         lowest = float("-inf")
         for value in sorted(near, key=lambda v: float(v["accuracy"])):
-            lowest = max(value["accuracy"], lowest + _LABEL * height)
-            side = "left" if value["kind"] == "fixed alpha" else "right"
-            placed.append({"name": value["name"], "fe": value["fe"], "label": lowest, "side": side})
+            lowest = max(value["at"], lowest + _LABEL * height)
+            name = f"{value['name']} {three(value['accuracy'])} ↓" if value["below"] else value["name"]
+            side = "left" if value["kind"] == "fixed alpha" and not value["below"] else "right"
+            placed.append({"name": name, "fe": value["fe"], "at": lowest, "side": side})
     return placed
 
 
 def _column(value: dict[str, Any]) -> tuple[bool, int]:
     """Labels of one column may hide each other: one side of the points, and FE within a factor of two."""
-    return value["kind"] == "fixed alpha", floor(log2(max(value["fe"], 1.0)))
+    return value["kind"] == "fixed alpha" and not value["below"], floor(log2(max(value["fe"], 1.0)))
 
 
-def _reading(view: View, best: Sequence[Row]) -> str:
+def _reading(view: View) -> str:
     served = view.served
     serves = f"{served.strategy} serves {three(served.accuracy)} at {two(served.fe)} FE"
     winner = beaten_by(served, view.strategies)
     if winner is None:
         others = counted(len(view.strategies) - 1, "other strategy", "other strategies")
         return f"{serves}, on the front: none of {others} is as good for as little."
+    if three(winner.accuracy) == three(served.accuracy) and two(winner.fe) == two(served.fe):
+        return f"{serves}, level with {winner.strategy} on the front."
     more = points(winner.accuracy - served.accuracy)
     return f"{serves}, off the front: {winner.strategy} serves {more} points at {two(winner.fe)} FE."

@@ -1,4 +1,4 @@
-"""How numbers are written on the page: accuracies as .652, differences in points with their sign, intervals by both ends."""
+"""How numbers are written on the page: accuracies as .652, differences in points with their sign."""
 
 from __future__ import annotations
 

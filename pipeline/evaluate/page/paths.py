@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Figure, Section
+from pipeline.evaluate.page.blocks import Figure, Key, Section
 from pipeline.evaluate.page.notation import counted, two
 from pipeline.evaluate.page.views import View
 from pipeline.evaluate.result import PathRow, Result
@@ -20,7 +20,7 @@ _HEIGHT = 190
 _NAMED_BANDS = 40  # more names than this cannot be read
 _NEAR = 0.1
 _LINES = ("served alpha", "mean of all seeds", "best alpha")
-_COLOURS = (theme.SERVED, theme.FINE_TUNED, theme.BEST_FIXED)
+_COLOURS = (theme.SERVED, theme.ORACLE, theme.BEST_FIXED)
 _DASHES = ([1, 0], [1, 0], [5, 3])
 
 
@@ -31,8 +31,8 @@ def section(among: Sequence[View], result: Result) -> Section:
         "paths",
         "Alpha over batches",
         f"What {among[0].served_name} served, batch by batch, of the first seed. A band is one visit to a domain; the "
-        "dashed line is the alpha that is best on all images of that domain (on smooth streams, of that mixture). A tick "
-        "below marks a batch in which other alphas were looked at.",
+        "dashed line is the alpha that is best on all images of that domain (on smooth streams, of that mixture).",
+        _legend(among),
         shown,
     )
 
@@ -43,7 +43,11 @@ def _figure(view: View, result: Result) -> Figure:
     path = [p for p in mine if p.seed == first]
     best = [_best(p, result) for p in path]
     x = alt.X("batch:Q", title="batch").scale(domain=(0, max(len(path), 1)), nice=False).axis(grid=False)
-    y = alt.Y("alpha:Q", title="alpha").scale(domain=(-0.06, 1.0), nice=False).axis(values=[0, 0.25, 0.5, 0.75, 1])
+    y = (
+        alt.Y("alpha:Q", title="alpha")
+        .scale(domain=(-0.06, 1.0), nice=False)
+        .axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2~f")
+    )
     lines = [*_line(_LINES[0], path, [p.alpha for p in path]), *_line(_LINES[2], path, best)]
     if view.stream == "smooth":
         lines += _line(_LINES[1], path, _means(mine, len(path)))
@@ -72,6 +76,13 @@ def _figure(view: View, result: Result) -> Figure:
     return Figure(f"path-{view.anchor}", view.name, _reading(view, path, best), spec, wide=True)
 
 
+def _legend(among: Sequence[View]) -> tuple[Key, ...]:
+    keys = [Key(name, "dashes" if name == _LINES[2] else "line", c) for name, c in zip(_LINES, _COLOURS, strict=True)]
+    if all(view.stream != "smooth" for view in among):
+        keys.pop(1)
+    return (*keys, Key("other alphas were looked at", "tick", theme.INK))
+
+
 def _best(p: PathRow, result: Result) -> float:
     """nan where a batch mixes domains and it is not known."""
     if p.best_alpha is not None:
@@ -87,7 +98,7 @@ def _line(name: str, path: Sequence[PathRow], alphas: Sequence[float]) -> list[d
         if not math.isnan(alpha)
     ]
     ends = [{**a, "batch": b["batch"]} for a, b in pairwise(points) if a["part"] != b["part"]]
-    last = [{**points[-1], "batch": points[-1]["batch"] + 1}] if points else []
+    last = [{**points[-1], "batch": path[-1].batch + 1}] if points else []
     return [*points, *ends, *last]
 
 
@@ -106,8 +117,8 @@ def _means(paths: Sequence[PathRow], batches: int) -> list[float]:
 
 def _bands(path: Sequence[PathRow], x: alt.X) -> list[alt.Chart]:
     """One band each visit, every second one shaded; named as long as there is room for names."""
-    visits = [list(visit) for _, visit in groupby(path, key=lambda p: (p.number, p.domain)) if path[0].domain]
-    if len(visits) < 2:
+    visits = [list(visit) for _, visit in groupby(path, key=lambda p: (p.number, p.domain))]
+    if len(visits) < 2 or not all(p.domain for p in path):
         return []
     bands = [
         {"batch": v[0].batch, "end": v[-1].batch + 1, "domain": v[0].domain, "shade": "band" if i % 2 else "none"}
@@ -125,12 +136,11 @@ def _bands(path: Sequence[PathRow], x: alt.X) -> list[alt.Chart]:
     )
     if len(bands) > _NAMED_BANDS:
         return [rects]
-    names = (
-        alt.Chart(theme.rows(bands))
-        .mark_text(angle=270, align="right", baseline="top", fontSize=9, color=theme.MUTED, dx=-3, dy=3, limit=150)
-        .encode(x=x, y=alt.value(0), text="domain:N")
+    names = alt.Chart(theme.rows(bands)).encode(x=x, y=alt.value(0), text="domain:N")
+    upright = names.mark_text(
+        angle=270, align="right", baseline="top", dx=-3, dy=3, fontSize=10, color=theme.MUTED, limit=150
     )
-    return [rects, names]
+    return [rects, upright]
 
 
 def _reading(view: View, path: Sequence[PathRow], best: Sequence[float]) -> str:

@@ -19,6 +19,8 @@ SERVED, ZERO_SHOT, FINE_TUNED, BEST_FIXED, ORACLE = (
     "var(--oracle)",
 )
 
+Layers = alt.LayerChart | alt.FacetChart  # what altair says that `layer` makes
+
 _CONFIG: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -36,27 +38,24 @@ _CONFIG: dict[str, Any] = {
         "tickColor": LINES,
         "labelLimit": 150,
     },
-    "legend": {
-        "labelColor": INK,
-        "labelFontSize": 11,
-        "orient": "top",
-        "title": None,
-        "symbolSize": 70,
-        "columns": 4,
-        "labelLimit": 150,
-        "columnPadding": 14,
-    },
+    "legend": {"disable": True},  # one for a section, in HTML, which wraps on a narrow screen
     "text": {"color": INK, "fontSize": 11},
 }
 
 
-def spec(chart: alt.LayerChart, *, height: int) -> dict[str, Any]:
+def spec(chart: Layers, *, height: int) -> dict[str, Any]:
     """The chart as wide as its place on the page and `height` pixels high."""
     drawn: dict[str, Any] = chart.properties(width="container", height=height).configure().to_dict()
     drawn.pop("$schema")  # an address; the page says by itself what it is
     return {**drawn, "config": _CONFIG}
 
 
+def labels(base: alt.Chart, **mark: Any) -> tuple[alt.Chart, alt.Chart]:
+    """The words of `base` on a rim of paper, so that they can be read across lines."""
+    rim = base.mark_text(stroke=PAPER, strokeWidth=4, strokeJoin="round", **mark)
+    return rim, base.mark_text(**mark)
+
+
 def rows(values: list[dict[str, Any]]) -> alt.InlineData:
     """Inline data."""
-    return alt.InlineData(values=values)  # type: ignore[arg-type]  # altair's type of values is narrower than what it takes
+    return alt.InlineData(values=values)

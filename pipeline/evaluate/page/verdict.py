@@ -1,4 +1,4 @@
-"""The verdict in three sentences: against the best fixed alpha, against the endpoints, where the gain lies and its cost.
+"""The verdict in three sentences: against the best fixed alpha, against the endpoints, where it gains and its cost.
 
 Better or worse is said only where the whole 95 % interval lies on one side of 0.
 """
@@ -8,23 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluate.page.notation import listed, points, points_between, spoken, two
+from pipeline.evaluate.page.blocks import Cell, Line, Table
+from pipeline.evaluate.page.comparison import difference_cell
+from pipeline.evaluate.page.notation import listed, points, points_between, spoken, three, two
 from pipeline.evaluate.page.views import View, headline, is_better, is_worse
 from pipeline.evaluate.references import BEST_FIXED
 from pipeline.evaluate.result import Difference
 
+_WITH_INTERVALS = 2  # differences that a sentence gives one by one; the table has them all
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """`headline` is the shortest form of the first sentence."""
+    """`headline` is the shortest form of the first sentence; `table` has the numbers of all of them."""
 
     headline: str
     sentences: tuple[str, str, str]
+    table: Table
 
 
 def verdict(among: Sequence[View]) -> Verdict:
     """Of all views together."""
-    return Verdict(_headline(among), (_against_best_fixed(among), _against_endpoints(among), _where_and_cost(among)))
+    sentences = (_against_best_fixed(among), _against_endpoints(among), _where_and_cost(among))
+    return Verdict(_headline(among), sentences, _table(among))
 
 
 def _headline(among: Sequence[View]) -> str:
@@ -34,83 +40,86 @@ def _headline(among: Sequence[View]) -> str:
         return "Adapting alpha helps here"
     if worse == len(among):
         return "The best fixed alpha is better here"
-    if better and not worse:
-        return "Adapting alpha helps on some streams here, and no loss is shown on the others"
-    if better:
+    if better and worse:
         return "Adapting alpha helps on some streams here, and loses on others"
+    if better:
+        return "Adapting alpha helps on some streams here; on the others no difference is shown"
     if worse:
-        return "Adapting alpha gains nothing here, and loses on some streams"
+        return "Adapting alpha loses on some streams here; on the others no difference is shown"
     return "A fixed alpha is as good here: no difference is shown"
 
 
 def _against_best_fixed(among: Sequence[View]) -> str:
-    name = among[0].served_name
-    better, worse, same = _sorted(among, lambda view: view.over_best_fixed)
-    parts = []
-    if better:
-        parts.append(f"{name} is better than the best fixed alpha in hindsight on {better}")
-    if worse:
-        parts.append(f"the best fixed alpha in hindsight is better than {name} on {worse}")
-    if same:
-        subject = "between them is" if parts else f"between {name} and the best fixed alpha in hindsight is"
-        parts.append(f"no difference {subject} shown on {same}")
-    return _sentence(parts)
+    said = _compared(among, lambda view: view.over_best_fixed, "the best fixed alpha")
+    return f"Against the best fixed alpha in hindsight, {said}."
 
 
 def _against_endpoints(among: Sequence[View]) -> str:
-    name = among[0].served_name
-    better, worse, same = _sorted(
-        among, lambda view: view.over_better_endpoint, lambda view: f", {spoken(view.better_endpoint.strategy)}"
-    )
-    parts = []
-    if better:
-        parts.append(f"against the better of zero-shot and fine-tuned, {name} is better on {better}")
-    if worse:
-        parts.append(f"the better of zero-shot and fine-tuned is better than {name} on {worse}")
-    if same:
-        subject = "to it" if parts else f"between {name} and the better of zero-shot and fine-tuned"
-        parts.append(f"no difference {subject} is shown on {same}")
-    return _sentence([*parts, _worst_domain(among)])
+    said = _compared(among, lambda view: view.over_better_endpoint, "that endpoint")
+    return f"Against the better of zero-shot and fine-tuned, {said}; {_worst_domain(among)}."
+
+
+def _compared(among: Sequence[View], difference: Callable[[View], Difference], other: str) -> str:
+    over = [(view, difference(view)) for view in among]
+    better = [(view, d) for view, d in over if is_better(d)]
+    worse = [(view, d) for view, d in over if is_worse(d)]
+    same = [(view, d) for view, d in over if not is_better(d) and not is_worse(d)]
+    parts = [
+        f"{subject} {_on(some, len(among))}"
+        for subject, some in (
+            (f"{among[0].served_name} is better", better),
+            (f"{other} is better", worse),
+            ("no difference is shown", same),
+        )
+        if some
+    ]
+    return "; ".join(parts)
+
+
+def _on(some: Sequence[tuple[View, Difference]], of: int) -> str:
+    """Where, and by how much: each with its interval if they are few."""
+    if len(some) <= _WITH_INTERVALS:
+        return "on " + listed(f"{v.name} ({points(d.difference)} points, 95 % {points_between(d.ci)})" for v, d in some)
+    least, most = (points(extreme(d.difference for _, d in some)) for extreme in (min, max))
+    names = f"all {of} kinds of stream" if len(some) == of else listed(view.name for view, _ in some)
+    return f"on {names} ({least} to {most} points)"
 
 
 def _worst_domain(among: Sequence[View]) -> str:
     view = min(among, key=lambda view: view.served.worst_domain_gap)
     gap, domain = view.served.worst_domain_gap, view.served.worst_domain
     if gap >= 0.0:
-        return "on no single domain does it serve less than the better endpoint"
+        return "on no single domain is it below that domain's better endpoint"
     return f"the worst single domain is {domain} on {view.name}, {points(gap)} points from its better endpoint"
 
 
 def _where_and_cost(among: Sequence[View]) -> str:
-    served = [view.served for view in among]
-    cheapest, dearest = min(row.fe for row in served), max(row.fe for row in served)
-    cost = f"it costs {two(cheapest)} forwards an image"
-    if two(cheapest) != two(dearest):
-        cost = f"it costs {two(cheapest)} to {two(dearest)} forwards an image"
+    cheapest, dearest = (two(extreme(view.served.fe for view in among)) for extreme in (min, max))
+    cost = f"{cheapest} forwards an image" if cheapest == dearest else f"{cheapest} to {dearest} forwards an image"
     view = headline(among)
     gains = {group: row.versus[BEST_FIXED] for group, row in view.served.groups.items()}
     if len(gains) < 2:
-        alpha = view.reference(BEST_FIXED).alpha
-        return _sentence([f"{cost}, where the best fixed alpha ({two(alpha)} on {view.name}) costs 1 and needs labels"])
-    ordered = sorted(gains, key=lambda group: -gains[group])
-    each = listed(f"{group} {points(gains[group])}" for group in ordered)
-    return _sentence([f"by group on {view.name} it differs from the best fixed alpha by {each} points", cost])
+        alpha = two(view.reference(BEST_FIXED).alpha)
+        return f"It costs {cost}; the best fixed alpha ({alpha} on {view.name}) costs 1, and labels to find it."
+    each = listed(f"{group} {points(gains[group])}" for group in sorted(gains, key=lambda group: -gains[group]))
+    return f"By group on {view.name} it differs from the best fixed alpha by {each} points; it costs {cost}."
 
 
-def _sorted(
-    among: Sequence[View], difference: Callable[[View], Difference], note: Callable[[View], str] = lambda _: ""
-) -> tuple[str, str, str]:
-    """The views where it is better, worse, or neither is shown, each with its interval."""
-    parts: tuple[list[str], list[str], list[str]] = ([], [], [])
+def _table(among: Sequence[View]) -> Table:
+    lines = []
     for view in among:
-        over = difference(view)
-        place = 0 if is_better(over) else 1 if is_worse(over) else 2
-        interval = f"{points(over.difference)}, 95 % {points_between(over.ci)}"
-        parts[place].append(f"{view.name} ({interval}{note(view)})")
-    better, worse, same = (listed(part) for part in parts)
-    return better, worse, same
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+        fixed, endpoint, row = view.reference(BEST_FIXED), view.better_endpoint, view.served
+        cells = (
+            Cell(three(row.accuracy), note=f"{three(row.accuracy_ci[0])} to {three(row.accuracy_ci[1])}"),
+            Cell(two(row.fe)),
+            difference_cell(view.over_best_fixed),
+            Cell(two(fixed.alpha)),
+            difference_cell(view.over_better_endpoint),
+            Cell(spoken(endpoint.strategy)),
+            Cell(points(row.worst_domain_gap), note=row.worst_domain),
+        )
+        lines.append(Line(view.name, cells))
+    headers = ("accuracy", "FE", "− best fixed", "best fixed alpha", "− better endpoint", "which", "worst domain")
+    return Table(
+        f"{among[0].served_name} on each kind of stream, 95 % intervals below", "stream", headers, tuple(lines)
+    )

@@ -91,8 +91,6 @@ def is_worse(difference: Difference) -> bool:
 
 def _served_name(strategies: Sequence[str]) -> str:
     """The default strategy as it was named; a variant of it if only variants ran; else the first."""
-    for fits in (lambda name: name.partition("@")[0] == DEFAULT, lambda name: name.split(":")[0] == DEFAULT):
-        for name in strategies:
-            if fits(name):
-                return name
-    return strategies[0]
+    plain = [name for name in strategies if name.partition("@")[0] == DEFAULT]
+    variants = [name for name in strategies if name.partition("@")[0].partition(":")[0] == DEFAULT]
+    return [*plain, *variants, *strategies][0]

@@ -19,6 +19,18 @@ from pipeline.evaluate.page.views import views
 from pipeline.evaluate.result import Result
 
 PAGE = "page.html"
+_OUTLINES = {  # of the legend's symbols, in a square from -8 to 8
+    "circle": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
+    "square": "M-5 -5h10v10h-10z",
+    "diamond": "M0 -7L5 0L0 7L-5 0z",
+    "cross": "M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+    "triangle-up": "M0 -6L6 5H-6z",
+    "triangle-left": "M-6 0L5 -6V6z",
+    "triangle-right": "M6 0L-5 -6V6z",
+    "line": "M-8 0H8",
+    "dashes": "M-8 0H8",
+    "tick": "M0 -5V5",
+}
 
 
 def write_page(folder: Path, result: Result, made: Provenance) -> Path:
@@ -46,9 +58,11 @@ def page(result: Result, made: Provenance) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = _sections(result)
+    sections, judged = _sections(result), verdict(views(result))
     return environment.get_template("page.html.j2").render(
-        verdict=verdict(views(result)),
+        verdict=judged,
+        summary=judged.table,
+        outlines=_OUTLINES,
         sections=sections,
         specs={figure.anchor: figure.spec for section in sections for figure in section.figures},
         result=result,
@@ -62,7 +76,7 @@ def page(result: Result, made: Provenance) -> str:
 def drawing_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, of the version that the figures are written for."""
     major, minor, *_ = alt.SCHEMA_VERSION.removeprefix("v").split(".")
-    return vl_convert.javascript_bundle(vl_version=f"{major}.{minor}")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
 
 
 def _sections(result: Result) -> tuple[Section, ...]:
