@@ -74,12 +74,13 @@ def test_the_quick_form_of_entropy_is_the_plain_one_bit_by_bit(
     np.testing.assert_array_equal(entropy(logits, temperature), -(log_p.exp() * log_p).sum(dim=-1).numpy())
 
 
-def test_relative_is_the_same_at_every_alpha_where_each_is_as_unsure_as_its_reference() -> None:
+def test_relative_forgives_an_alpha_half_of_what_it_is_less_sure_on_the_cards_sample() -> None:
     sharp, blunt = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     references = [float(entropy(z)[0]) for z in (sharp, blunt)]
     objective = relative((1.0, 1.0), references)
-    mean = sum(references) / 2
-    np.testing.assert_allclose([objective(sharp, 0), objective(blunt, 1)], mean)
+    at_sharp, at_blunt = float(objective(sharp, 0)[0]), float(objective(blunt, 1)[0])
+    assert at_blunt / at_sharp == pytest.approx((references[1] / references[0]) ** 0.5)
+    assert at_sharp * at_blunt == pytest.approx((sum(references) / 2) * (references[0] * references[1]) ** 0.5)
     # of two alphas that are equally unsure here, the one that is elsewhere surer is the worse
     assert objective(blunt, 0) > objective(blunt, 1)
 
