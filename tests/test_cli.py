@@ -54,7 +54,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         return function
 
     wiring, demo = ModuleType("pipeline.wiring"), ModuleType("pipeline.demo.main")
-    for name in ("run_worker", "replay", "record", "produce", "build_card", "extend_card", "show_card", "verify"):
+    for name in (
+        "run_worker",
+        "replay",
+        "record",
+        "produce",
+        "build_card",
+        "extend_card",
+        "show_card",
+        "verify",
+        "finetune",
+    ):
         setattr(wiring, name, recorder(name))
     demo.run = recorder("demo")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.wiring", wiring)
@@ -168,6 +178,18 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
             {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50, "shifted": None, "fit": None},
         ),
         ("card --show c.json --json", "show_card", {"path": Path("c.json"), "as_json": True}),
+        (
+            "finetune --labelled imgs --validation others -o out --resume --json --model.theta-0 tag0",
+            "finetune",
+            {
+                "labelled": Path("imgs"),
+                "validation": Path("others"),
+                "output": Path("out"),
+                "resume": True,
+                "overwrite": False,
+                "as_json": True,
+            },
+        ),
         ("verify out", "verify", {"root": "out", "as_json": False}),
         ("verify s3://b/p --json", "verify", {"root": "s3://b/p", "as_json": True}),
         (
@@ -245,6 +267,9 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
         ("replay rec PAIR", ["--output  (not given)"]),
         ("card --labelled a PAIR", ["--output  (not given)"]),
         ("card --show a --images 3", ["no use with --show"]),
+        ("finetune --labelled a -o b", ["model.theta_0  (not set)"]),
+        ("finetune -o b --model.theta-0 t", ["--labelled  (not given)"]),
+        ("finetune --labelled a -o b --resume --overwrite --model.theta-0 t", ["no use with --overwrite"]),
         ("card --json --labelled a -o b PAIR", ["only with --show"]),
         ("card -o b PAIR", ["--labelled  (not given)", "or --fit-search FOLDER"]),
         ("card --fit-search a --images 3 -o b PAIR", ["--images", "only with --labelled"]),

@@ -190,8 +190,8 @@ def _train(run: Run, folder: Folder) -> bool:
     zero = done.curve[0]
     _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero.accuracy)
 
-    with progress("trained", total=recipe.epochs * per_epoch) as bar, stop_signals() as stopping:
-        bar.advance((done.epoch - 1) * per_epoch + done.images)
+    left = (recipe.epochs - done.epoch + 1) * per_epoch - done.images
+    with progress("trained", total=max(0, left)) as bar, stop_signals() as stopping:
 
         def on_update(images: int, loss: float) -> None:
             bar.note(f"epoch {done.epoch} of {recipe.epochs}, loss {loss:.3f}")
