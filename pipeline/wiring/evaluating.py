@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pipeline.evaluate.tables import LogitTable, read_tables
 from pipeline.settings import Settings
 from pipeline.wiring.searching import exploration
 
+_PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
 _FILE_COLUMNS = 160  # of a table that goes to a file or another program
 
 
@@ -53,6 +55,7 @@ def evaluate(
     seeds: int,
     processes: int | None,
     output: Path | None,
+    command: Sequence[str],
     as_json: bool,
 ) -> int:
     """Run strategies on a folder of tables or on images; print a table or JSON, and write it to `output`."""
@@ -70,6 +73,7 @@ def evaluate(
     result = _run(bench, plan, card, calibration, processes or os.cpu_count() or 1)
     if output is not None:
         write_result(output, result)
+        _write_page(output, result, command, tables)
     if as_json:
         print_json(result.as_json())
     else:
@@ -105,6 +109,20 @@ def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processe
         return judge(bench, plan, card, runs, calibration=calibration)
     finally:
         torch.set_num_threads(threads)
+
+
+def _write_page(folder: Path, result: Result, command: Sequence[str], tables: Sequence[LogitTable]) -> None:
+    """The page beside the result; one line in its place if it cannot be made here."""
+    missing = [package for module, package in _PAGE_NEEDS.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        note = f"{folder}: no page.html, it needs {', '.join(missing)} (pip install 'adawise[report]')"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(note, markup=False)
+        return
+    from pipeline.evaluate.page.provenance import provenance
+    from pipeline.evaluate.page.write import write_page
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_page(folder, result, provenance(command, tables, created_at=now))
 
 
 def _candidates(settings: Settings, strategies: str | None) -> tuple[Candidate, ...]:

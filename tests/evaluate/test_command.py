@@ -112,7 +112,7 @@ def test_people_get_tables_and_a_folder_keeps_the_result(tables: str, tmp_path: 
     for text in ("accuracy by alpha", "short streams, iid order", "warm", "best_fixed", "by group of domains"):
         assert text in out
     assert "evaluated 1 of 1 runs" in err
-    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["paths.parquet", "result.json"]
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["page.html", "paths.parquet", "result.json"]
     assert np.isfinite(json.loads((tmp_path / "kept" / "result.json").read_text())["oracle"])
 
 
