@@ -54,13 +54,13 @@ def frost(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def fog(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Light scattered in: 1.5, 2, 2.5, 3, 3.5 times a veil over the picture, scaled back to the picture's white.
+    """Light scattered in: .8, 1.2, 1.7, 2.4, 3.2 times a veil over the picture, scaled back to the picture's white.
 
-    The veil is made of clouds, octaves weaker by 2 each, and of .0, .1, .2, .3, .4 of plain white.
+    The veil is made of clouds, octaves weaker by 4 each, and of .0, .1, .2, .3, .4 of plain white.
     """
-    dense, plain = ((1.5, 0.0), (2.0, 0.1), (2.5, 0.2), (3.0, 0.3), (3.5, 0.4))[severity - 1]
+    dense, plain = ((0.8, 0.0), (1.2, 0.1), (1.7, 0.2), (2.4, 0.3), (3.2, 0.4))[severity - 1]
     white = float(x.max())
-    veil = plain + (1.0 - plain) * clouds(x, 2.0, rng)[..., None]
+    veil = plain + (1.0 - plain) * clouds(x, 4.0, rng)[..., None]
     return np.asarray((x + dense * veil) * white / (white + dense))
 
 
@@ -77,12 +77,12 @@ def clouds(x: Picture, decay: float, rng: np.random.Generator) -> Field:
     total = np.zeros(x.shape[:2])
     for octave in range(_OCTAVES):
         cells = 2 ** (octave + 1) + 1
-        total += _stretched(rng.uniform(-1.0, 1.0, (cells, cells)), x) / decay**octave
+        total += _stretched(rng.uniform(-1.0, 1.0, (cells, cells)), x, order=3) / decay**octave
     low, high = float(total.min()), float(total.max())
     return (total - low) / (high - low)
 
 
-def _stretched(grid: Field, x: Picture) -> Field:
-    """A grid over the whole picture, bilinear; cells that are smaller than a pixel are averaged."""
+def _stretched(grid: Field, x: Picture, order: int = 1) -> Field:
+    """A grid over the whole picture, by splines of that order; cells that are smaller than a pixel are averaged."""
     shape = x.shape[:2]
-    return np.asarray(resize(grid, shape, order=1, mode="reflect", anti_aliasing=grid.shape[0] > shape[0]))
+    return np.asarray(resize(grid, shape, order=order, mode="reflect", anti_aliasing=grid.shape[0] > shape[0]))
