@@ -51,7 +51,7 @@ def _path(card: Card) -> str:
 
 def _objectives(card: Card) -> Table:
     table = Table(
-        "condition", "images", *NAMES, "best alpha", title="Accuracy at the alpha that each objective chooses"
+        "condition", "images", *NAMES, "best of all", title="Accuracy at the alpha that each objective chooses"
     )
     for condition in dict.fromkeys(judged.condition for judged in card.judged):
         rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
@@ -66,7 +66,7 @@ def _advice(card: Card) -> str:
     if all(judged.condition == OWN for judged in card.judged):
         advice += (
             " Of images like those of the fine-tuning alone this says little: give --labelled-shifted FOLDER, with"
-            " labelled images as your cameras may come to see them."
+            " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
         )
     return advice
 
