@@ -42,7 +42,7 @@ def section(among: Sequence[View], result: Result) -> Section:
     for view in among:
         domains = sorted(view.served.domains, key=lambda name: _place(name, result))
         figures += [_accuracies(view, domains), _gains(view, domains)]
-        tables += [_groups(view), _numbers(view, domains, result)]
+        tables += [*([_groups(view)] if len(view.served.groups) > 1 else []), _numbers(view, domains, result)]
     return Section(
         "domains",
         "By domain and by group",

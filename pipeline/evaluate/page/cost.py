@@ -172,5 +172,5 @@ def _reading(view: View) -> str:
         return f"{serves}, on the front: none of {others} is as good for as little."
     if three(winner.accuracy) == three(served.accuracy) and two(winner.fe) == two(served.fe):
         return f"{serves}, level with {winner.strategy} on the front."
-    more = points(winner.accuracy - served.accuracy)
-    return f"{serves}, off the front: {winner.strategy} serves {more} points at {two(winner.fe)} FE."
+    more = f"{points(winner.accuracy - served.accuracy)} points"
+    return f"{serves}, off the front: {winner.strategy} serves {more} at {two(winner.fe)} FE."

@@ -17,6 +17,7 @@ from pipeline.evaluate.references import (
 from pipeline.evaluate.result import Interval
 
 NOTHING = "–"
+LEVEL = "95\u00a0%"  # of all intervals; the two stay on one line
 _SPOKEN = {
     ZERO_SHOT: "zero-shot",
     FINE_TUNED: "fine-tuned",

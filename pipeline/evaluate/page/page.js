@@ -4,7 +4,7 @@
 (async () => {
   const specs = JSON.parse(document.getElementById("specs").textContent);
   const refuse = () => Promise.reject(new Error("a figure asked for something outside of this page"));
-  const loader = { load: refuse, sanitize: refuse, http: refuse, file: refuse };
+  const loader = { load: refuse, sanitize: refuse };
   const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, loader, defaultStyle: false };
   const tooltip = { disableDefaultStyle: true };
   for (const [id, spec] of Object.entries(specs)) {

@@ -37,6 +37,7 @@ _CONFIG: dict[str, Any] = {
         "domainColor": LINES,
         "tickColor": LINES,
         "labelLimit": 150,
+        "tickCount": 6,
     },
     "legend": {"disable": True},  # one for a section, in HTML, which wraps on a narrow screen
     "text": {"color": INK, "fontSize": 11},

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.evaluate.page.blocks import Cell, Line, Table
 from pipeline.evaluate.page.comparison import difference_cell
-from pipeline.evaluate.page.notation import listed, points, points_between, spoken, three, two
+from pipeline.evaluate.page.notation import LEVEL, listed, points, points_between, spoken, three, two
 from pipeline.evaluate.page.views import View, headline, is_better, is_worse
 from pipeline.evaluate.references import BEST_FIXED
 from pipeline.evaluate.result import Difference
@@ -50,16 +50,16 @@ def _headline(among: Sequence[View]) -> str:
 
 
 def _against_best_fixed(among: Sequence[View]) -> str:
-    said = _compared(among, lambda view: view.over_best_fixed, "the best fixed alpha")
+    said = _compared(among, lambda view: view.over_best_fixed)
     return f"Against the best fixed alpha in hindsight, {said}."
 
 
 def _against_endpoints(among: Sequence[View]) -> str:
-    said = _compared(among, lambda view: view.over_better_endpoint, "that endpoint")
+    said = _compared(among, lambda view: view.over_better_endpoint)
     return f"Against the better of zero-shot and fine-tuned, {said}; {_worst_domain(among)}."
 
 
-def _compared(among: Sequence[View], difference: Callable[[View], Difference], other: str) -> str:
+def _compared(among: Sequence[View], difference: Callable[[View], Difference]) -> str:
     over = [(view, difference(view)) for view in among]
     better = [(view, d) for view, d in over if is_better(d)]
     worse = [(view, d) for view, d in over if is_worse(d)]
@@ -68,7 +68,7 @@ def _compared(among: Sequence[View], difference: Callable[[View], Difference], o
         f"{subject} {_on(some, len(among))}"
         for subject, some in (
             (f"{among[0].served_name} is better", better),
-            (f"{other} is better", worse),
+            (f"{among[0].served_name} is worse", worse),
             ("no difference is shown", same),
         )
         if some
@@ -79,7 +79,9 @@ def _compared(among: Sequence[View], difference: Callable[[View], Difference], o
 def _on(some: Sequence[tuple[View, Difference]], of: int) -> str:
     """Where, and by how much: each with its interval if they are few."""
     if len(some) <= _WITH_INTERVALS:
-        return "on " + listed(f"{v.name} ({points(d.difference)} points, 95 % {points_between(d.ci)})" for v, d in some)
+        return "on " + listed(
+            f"{v.name} ({points(d.difference)} points, {LEVEL} {points_between(d.ci)})" for v, d in some
+        )
     least, most = (points(extreme(d.difference for _, d in some)) for extreme in (min, max))
     names = f"all {of} kinds of stream" if len(some) == of else listed(view.name for view, _ in some)
     return f"on {names} ({least} to {most} points)"
@@ -121,5 +123,5 @@ def _table(among: Sequence[View]) -> Table:
         lines.append(Line(view.name, cells))
     headers = ("accuracy", "FE", "− best fixed", "best fixed alpha", "− better endpoint", "which", "worst domain")
     return Table(
-        f"{among[0].served_name} on each kind of stream, 95 % intervals below", "stream", headers, tuple(lines)
+        f"{among[0].served_name} on each kind of stream, {LEVEL} intervals below", "stream", headers, tuple(lines)
     )

@@ -1,0 +1,53 @@
+"""One small evaluation for all tests of the page, a domain whose name is an attack, and a browser if there is one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from pipeline.evaluate.judge import judge
+from pipeline.evaluate.page.provenance import Provenance, provenance
+from pipeline.evaluate.page.write import write_page
+from pipeline.evaluate.result import Result
+from tests.evaluate.building import a_bench, a_plan, a_table, run_here
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+TABLES = (
+    a_table("known_a", 0.7),
+    a_table("new_a", 0.1),
+    a_table(HOSTILE, 0.8),
+    a_table("style_a", 0.4, classes=7),
+)
+COMMAND = ["evaluate", "--logits", "<b>tables</b> & more"]
+
+
+@pytest.fixture(scope="package")
+def result() -> Result:
+    bench = a_bench(*TABLES)
+    plan = a_plan("warm,grid,ensemble", kinds=("short", "smooth", "mixed"), seeds=2, smooth=((0,), (1,)))
+    return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
+
+
+@pytest.fixture(scope="package")
+def made() -> Provenance:
+    return provenance(COMMAND, TABLES, created_at="2026-11-25T17:00:00+00:00")
+
+
+@pytest.fixture(scope="package")
+def page_file(result: Result, made: Provenance, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(tmp_path_factory.mktemp("page"), result, made)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
