@@ -84,7 +84,7 @@ class DomainFacts:
     choices: Mapping[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PathRow:
     """One batch of one run: what was served and why. `domain` is "" where a batch mixes several.
 

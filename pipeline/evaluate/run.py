@@ -6,10 +6,14 @@ does not depend on how many processes share the tasks.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from threading import current_thread, main_thread
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from pipeline.adapt import search
 from pipeline.adapt.card import Card
 from pipeline.adapt.objective import Values
 from pipeline.adapt.search import Outcome
+from pipeline.errors import FatalError
 from pipeline.evaluate.bench import Bench, Quality, Replayed, quality
 from pipeline.evaluate.candidates import SLOW, Candidate, objective_named
 from pipeline.evaluate.score import Score, joined, score
@@ -188,11 +193,35 @@ def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Ite
     with ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_start, initargs=(bench.tables, bench.temperatures, plan, card)
     ) as pool:
-        futures = [pool.submit(_run, task) for task in sorted(plan.tasks, key=_slow_first(plan))]
+        others = set(active_children())
+        with _deaf_to_interrupts():
+            futures = [pool.submit(_run, task) for task in sorted(plan.tasks, key=_slow_first(plan))]
         try:
             yield from (future.result() for future in as_completed(futures))
+        except BrokenProcessPool as error:
+            raise FatalError(
+                f"one of {processes} processes that run strategies was ended from outside, as the system does when "
+                "memory is short. Run again with --processes 1, or fewer --domains."
+            ) from error
+        except BaseException:  # Ctrl-C: nobody waits for a strategy that takes minutes
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for what is queued
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started in here ignore Ctrl-C, which a terminal sends to all; this one answers for them."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _slow_first(plan: Plan) -> Callable[[Task], tuple[bool, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from pipeline.adapt.card import Card
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.evaluate.bench import Bench
 from pipeline.evaluate.candidates import parse
-from pipeline.evaluate.run import Plan, Run, run
+from pipeline.evaluate.run import Plan, Run, Task, run
 from pipeline.evaluate.streams import Smooth
 from pipeline.evaluate.tables import LogitTable, write_table
 
@@ -67,3 +69,8 @@ def write_tables(folder: Path, *tables: LogitTable) -> Path:
     for table in tables:
         write_table(folder / f"{table.name}.npz", table)
     return folder
+
+
+def die(task: Task) -> None:
+    """In place of a task: what the system does to a process when memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)

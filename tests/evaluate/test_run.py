@@ -12,6 +12,7 @@ from pipeline.adapt.objective import raw_entropy
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adaptation import Adaptation
 from pipeline.clip.classifier import PairClassifier
+from pipeline.errors import FatalError
 from pipeline.evaluate.bench import Bench
 from pipeline.evaluate.candidates import parse
 from pipeline.evaluate.run import Plan, Run, run
@@ -20,7 +21,7 @@ from pipeline.evaluate.tables import LogitTable
 from pipeline.gather import batch_of
 from pipeline.records import ImageBatch
 from tests import models
-from tests.evaluate.building import a_bench, a_plan, a_table, run_here
+from tests.evaluate.building import a_bench, a_plan, a_table, die, run_here
 from tests.frames import a_frame
 from tests.models import CLASSES, random_images, write_pair
 
@@ -135,3 +136,9 @@ def test_processes_share_the_work_and_not_the_result() -> None:
     assert [r.task for r in shared] == plan.tasks
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
     assert sum(done) == len(plan.tasks) == 16
+
+
+def test_a_process_that_is_killed_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.evaluate.run._run", die)
+    with pytest.raises(FatalError, match=r"one of 2 processes .* was ended from outside.*Run again with --processes 1"):
+        run(a_bench(a_table("a")), a_plan("fixed", seeds=2), None, processes=2, done=lambda count: None)
