@@ -9,9 +9,12 @@ one normal with the mean and covariance of the mixture.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from pipeline.adapt.surrogate import Belief, Surrogate, log_density, mixed
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.adapt.surrogate import Array, Belief, Surrogate, log_density, mixed
 
 _JUMP_SD = 0.5  # nats: by how much conditions differ in their level
 _PRIOR_BATCHES = 4.0  # that the guess of the level's variance is worth
@@ -20,6 +23,11 @@ _MEMORY = 0.95  # of the variance
 _OUTLIER = 9.0  # variances: what lies further away counts as this
 _LONGEST = 20  # batches that the mean remembers
 _LEAST = 1e-4  # nats^2: no stream's level is steadier
+_TELLS = 0.5  # probability that a jump shows in a level at all
+_MOST = 100.0  # of twice the log of a likelihood ratio
+_CELLS = 64  # of the mix of classes; class c counts in cell c mod 64
+_SIMILARITY_SD = 0.3  # by how much a new condition's mix is less like the old one
+_SIMILARITY_VARIANCE = 0.01  # of one batch's likeness, until it is known
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,14 @@ class Level:
     variance: float = 0.0
     batches: int = 0
 
-    def evidence(self, value: float, independent: float) -> float:
+    def evidence(self, value: float, independent: float, jump_sd: float = _JUMP_SD) -> float:
         """Log of how much more likely `value` is after a jump than without; `independent` as in `observed`."""
         if self.batches == 0:
             return 0.0
         steady = self._variance(independent) * (1.0 + 1.0 / self.batches)
-        jumped = steady + _JUMP_SD**2
-        return 0.5 * math.log(steady / jumped) + 0.5 * (value - self.mean) ** 2 * (1.0 / steady - 1.0 / jumped)
+        jumped = steady + jump_sd**2
+        square = min((value - self.mean) ** 2 * (1.0 / steady - 1.0 / jumped), _MOST)
+        return math.log(1.0 - _TELLS + _TELLS * math.exp(0.5 * square) * math.sqrt(steady / jumped))
 
     def observed(self, value: float, independent: float) -> Level:
         """The level after a batch at `value`; `independent` is the variance of the mean of independent images."""
@@ -65,6 +74,47 @@ class Level:
 
     def _variance(self, independent: float) -> float:
         return max(self.variance or _GUESS * independent, _LEAST)
+
+
+@dataclass(frozen=True)
+class ClassMix:
+    """Which classes are predicted in this condition: `shares` `[64]`, empty before the first batch.
+
+    `likeness` is the running level of the cosine between a batch's shares and these. It costs nothing and tells of new
+    content where the entropy's level does not; a camera whose classes come in runs varies more, which it learns.
+    """
+
+    shares: tuple[float, ...] = ()
+    likeness: Level = field(default_factory=Level)
+
+    def evidence(self, shares: Array) -> float:
+        """As `Level.evidence`, of a batch's shares; a mix that is more alike than usual tells nothing."""
+        if not self.shares or self.likeness.batches < 2:
+            return 0.0
+        value = min(self._cosine(shares), self.likeness.mean)
+        return self.likeness.evidence(value, _SIMILARITY_VARIANCE, _SIMILARITY_SD)
+
+    def observed(self, shares: Array) -> ClassMix:
+        """The mix after a batch."""
+        if not self.shares:
+            return replace(self, shares=tuple(shares.tolist()))
+        likeness = self.likeness.observed(self._cosine(shares), _SIMILARITY_VARIANCE)
+        old = np.asarray(self.shares)
+        return ClassMix(tuple((old + (shares - old) / (likeness.batches + 1)).tolist()), likeness)
+
+    def restarted(self) -> ClassMix:
+        """The mix of a new condition."""
+        return ClassMix((), self.likeness.restarted())
+
+    def _cosine(self, shares: Array) -> float:
+        old = np.asarray(self.shares)
+        return float(shares @ old / math.sqrt(float(shares @ shares) * float(old @ old)))
+
+
+def class_shares(predicted: npt.NDArray[np.int64]) -> Array:
+    """Shares of the predicted class indices `[n]` in the cells of a mix, `[64]`, sum 1."""
+    shares: Array = np.bincount(predicted % _CELLS, minlength=_CELLS) / len(predicted)
+    return shares
 
 
 @dataclass(frozen=True)

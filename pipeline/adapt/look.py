@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from pipeline.adapt.acquisition import knowledge_gradient
@@ -79,6 +80,16 @@ class Looks:
                 regret = -float(differences.mean())
                 sd = noise.measured(self.alphas[index] - self.alphas[self.current], differences) ** 0.5
         return regret, sd
+
+    def disagreement(self, count: int) -> Generator[list[Trial], list[Tensor], float]:
+        """On what share of `count` images alpha 0 predicts another class than the current alpha."""
+        rows = self.deck.deal(count, unseen=self._unseen(0))
+        yield from self.trials.evaluate([0], rows)
+        self.left -= len(rows)
+        self._learn(0, rows, 1.0)
+        (_, whole), (seen, z) = self.trials.evaluated[self.current], self.trials.evaluated[0]
+        ours, theirs = whole[torch.from_numpy(rows)], z[torch.from_numpy(np.searchsorted(seen, rows))]
+        return float((ours.argmax(dim=-1) != theirs.argmax(dim=-1)).double().mean())
 
     def rest(self, index: int) -> Looking:
         """Evaluate an alpha on the images that have not seen it."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline.adapt.change import Level
+from pipeline.adapt.change import ClassMix, Level
 from pipeline.adapt.noise import PairedNoise
 from pipeline.adapt.surrogate import Array, Belief
 from pipeline.errors import ChainError
@@ -39,8 +39,11 @@ class StreamState:
     alpha_index: int
     batches: int = 0
     quiet_batches: int = 0  # since alternatives were last tried
-    pinned_batches: int = 0  # served in a row at one end of the grid
+    pinned_batches: int = 0  # served in a row at the fine-tuned end of the grid
+    capped_batches: int = 0  # still to go without that end, because the models disagreed too much there
+    hazard: float = 0.0  # how probable a jump of the condition is, learned by the stream
     level: Level = field(default_factory=Level)
+    mix: ClassMix = field(default_factory=ClassMix)
     noise: PairedNoise = field(default_factory=PairedNoise)
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
@@ -54,7 +57,10 @@ class StreamState:
             "batches": self.batches,
             "quiet_batches": self.quiet_batches,
             "pinned_batches": self.pinned_batches,
+            "capped_batches": self.capped_batches,
+            "hazard": self.hazard,
             "level": asdict(self.level),
+            "mix": {"shares": _encode(np.array(self.mix.shares)), "likeness": asdict(self.mix.likeness)},
             "noise": asdict(self.noise),
             "belief": None if self.belief is None else _pack(self.belief),
             "observations": [[o.batch, o.index, o.value, o.noise_variance] for o in self.observations],
@@ -81,7 +87,10 @@ class StreamState:
                 batches=_of(int, parts["batches"]),
                 quiet_batches=_of(int, parts["quiet_batches"]),
                 pinned_batches=_of(int, parts["pinned_batches"]),
+                capped_batches=_of(int, parts["capped_batches"]),
+                hazard=_of(float, parts["hazard"]),
                 level=_read(Level, parts["level"]),
+                mix=ClassMix(tuple(_decode(parts["mix"]["shares"]).tolist()), _read(Level, parts["mix"]["likeness"])),
                 noise=_read(PairedNoise, parts["noise"]),
                 belief=None if parts["belief"] is None else _unpack(parts["belief"]),
                 observations=tuple(

@@ -45,10 +45,10 @@ class Surrogate:
     """
 
     alphas: tuple[float, ...]
-    lengthscale: float = 0.6
+    lengthscale: float = 0.7
     signal_sd: float = 0.25
     offset_sd: float = 0.22
-    persistence: float = 0.995
+    persistence: float = 0.997
 
     @cached_property
     def covariance(self) -> Array:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.adapt.change import Level
+from pipeline.adapt.change import ClassMix, Level
 from pipeline.adapt.noise import PairedNoise
 from pipeline.adapt.state import Observation, StreamState
 from pipeline.adapt.surrogate import Belief
@@ -34,7 +34,10 @@ states = st.builds(
     batches=count,
     quiet_batches=count,
     pinned_batches=count,
+    capped_batches=count,
+    hazard=number,
     level=st.builds(Level, number, number, count),
+    mix=st.builds(ClassMix, st.lists(number, max_size=4).map(tuple), st.builds(Level, number, number, count)),
     noise=st.builds(PairedNoise, number, number),
     belief=st.none() | beliefs(),
     observations=st.lists(st.builds(Observation, count, count, number, number), max_size=4).map(tuple),
@@ -56,6 +59,8 @@ def test_a_state_comes_back_bit_by_bit(state: StreamState) -> None:
     assert back.to_bytes() == state.to_bytes()
     assert (back.key, back.alpha_index, back.batches) == (state.key, state.alpha_index, state.batches)
     assert (back.quiet_batches, back.pinned_batches) == (state.quiet_batches, state.pinned_batches)
+    assert back.capped_batches == state.capped_batches
+    assert bits(back.hazard) == bits(state.hazard)
     assert bits(back.level.mean) == bits(state.level.mean)
     assert bits(back.level.variance) == bits(state.level.variance)
     assert back.level.batches == state.level.batches

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from pipeline.adapt.change import Hypotheses
+from pipeline.adapt.change import Hypotheses, class_shares
 from pipeline.adapt.look import Looks
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search, Trial
@@ -30,30 +30,36 @@ class Exploration:
     `budget`: forwards of a batch at most, the served one included (other strategies: evaluations of a batch). `images`:
     of the smallest look at another alpha. `every`: batches until a stream is looked at although nothing promises.
     `min_images`: a smaller batch is served and teaches nothing. `price`: nats a batch that a further forward must
-    promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability that the condition jumps
-    between two batches. `gain_nats`, `gain_sd`: the current alpha is left only for a gain above both (the second in
-    standard deviations of the difference). `at_once_nats`: for more than this in the batch itself, one forward more.
-    `audit_every`: batches between sweeps over half the grid on `audit_images` images. `pinned`: batches at one end of
-    the grid until it has to prove itself anew.
+    promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability at first that the
+    condition jumps between two batches; the stream learns its own. `gain_nats`, `gain_sd`: the current alpha is left
+    only for a gain above both (the second in standard deviations of the difference). `at_once_nats`: for more than this
+    in the batch itself, one forward more. `audit_every`: batches between sweeps over half the grid on `audit_images`
+    images. `disagreement`: an alpha pinned at the fine-tuned end is given up for `capped` batches if the zero-shot
+    model contradicts it on more than this share of images.
     """
 
     budget: int = 5
     images: int = 4
-    every: int = 16
+    every: int = 8
     min_images: int = 8
-    price: float = 0.03
+    price: float = 0.025
     first_budget: float = 1.5
-    hazard: float = 0.02
+    hazard: float = 0.03
     gain_nats: float = 0.005
     gain_sd: float = 0.5
     at_once_nats: float = 0.03
     audit_every: int = 200
     audit_images: int = 16
-    pinned: int = 100
+    disagreement: float = 0.5
+    capped: int = 100
 
 
 _JUMPED = 0.5  # probability from which the trace says so
 _REGRET_SD = 2.0  # an audit's regret of more standard deviations than this drops the belief
+_HAZARDS = (0.005, 0.2)  # the least and the most that is learned
+_HAZARD_BATCHES = 25.0  # its memory
+_PINNED_FROM = 0.9  # alpha
+_PINNED_BATCHES = 3  # in a row, before the models are compared
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class WarmSearch:
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return StreamState(self.key, self.start, hazard=self.policy.hazard)
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""
@@ -95,22 +101,28 @@ class WarmSearch:
             return self._outcome(state, trials, current, trigger)
 
         independent = float(values.var()) / images
-        hypotheses = self._expected(state).weighed(state.level.evidence(level, independent))
+        shares = class_shares(trials.evaluated[current][1].argmax(dim=-1).numpy())
+        evidence = state.level.evidence(level, independent) + state.mix.evidence(shares)
+        hypotheses = self._expected(state).weighed(evidence)
         trigger = self._trigger(state, hypotheses)
         looks = self._looks(state, trials, hypotheses, trigger)
         regret, reset = yield from self._look(looks, trigger)
         jumped = looks.hypotheses.jump > _JUMPED
-        following, gain = yield from self._choose(looks)
+        capped = self.policy.capped if reset == "disagreement" else 0 if jumped else max(0, state.capped_batches - 1)
+        following, gain = yield from self._choose(looks, self.start if capped else len(self.alphas) - 1)
         served = following if looks.seen_whole(following) else current
         shift = float(trials.values[served].mean()) - level if served == following else -gain
-        before = state.level.restarted() if jumped else state.level
+        before = replace(state, level=state.level.restarted(), mix=state.mix.restarted()) if jumped else state
         state = replace(
             state,
             alpha_index=following,
             batches=state.batches + 1,
             quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
-            pinned_batches=state.pinned_batches + 1 if trigger != "pinned" and self._at_an_end(following) else 0,
-            level=before.observed(level, independent).shifted(shift),
+            pinned_batches=state.pinned_batches + 1 if self.alphas[following] >= _PINNED_FROM else 0,
+            capped_batches=capped,
+            hazard=self._hazard(state.hazard, looks.hypotheses.jump),
+            level=before.level.observed(level, independent).shifted(shift),
+            mix=before.mix.observed(shares),
             noise=looks.noise,
             belief=looks.hypotheses.belief,
         )
@@ -122,16 +134,20 @@ class WarmSearch:
         prior = self.surrogate.prior()
         if state.belief is None:
             return Hypotheses(prior, prior, 0.0)
-        if state.pinned_batches >= self.policy.pinned:
-            return Hypotheses(prior, prior, 0.0)
-        return Hypotheses(self.surrogate.advance(state.belief), prior, self.policy.hazard)
+        return Hypotheses(self.surrogate.advance(state.belief), prior, state.hazard)
+
+    def _hazard(self, before: float, jump: float) -> float:
+        """The hazard after a batch in which a jump had that probability."""
+        least, most = _HAZARDS
+        return min(max(before + (jump - before) / _HAZARD_BATCHES, least), most)
 
     def _trigger(self, state: StreamState, hypotheses: Hypotheses) -> str:
         if state.belief is None:
             return "start"
         if hypotheses.jump > _JUMPED:
             return "level"
-        if state.pinned_batches >= self.policy.pinned:
+        pinned = state.pinned_batches - _PINNED_BATCHES
+        if pinned >= 0 and pinned % self.policy.every == 0 and self.alphas[state.alpha_index] >= _PINNED_FROM:
             return "pinned"
         if (state.batches + 1) % self.policy.audit_every == 0:
             return "audit"
@@ -152,33 +168,34 @@ class WarmSearch:
 
     def _look(self, looks: Looks, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
         """Look while it pays; the audit's regret (nan without one), and why the belief was reset."""
-        regret, reset = float("nan"), "pinned" if trigger == "pinned" else None
+        regret, reset, images = float("nan"), None, min(self.policy.audit_images, looks.trials.images)
+        if trigger == "pinned" and (yield from looks.disagreement(images)) > self.policy.disagreement:
+            reset = "disagreement"
         if trigger == "audit":
-            regret, sd = yield from looks.sweep(min(self.policy.audit_images, looks.trials.images))
+            regret, sd = yield from looks.sweep(images)
             if regret > max(self.policy.gain_nats, _REGRET_SD * sd):
                 looks.hypotheses, reset = replace(looks.hypotheses, jump=1.0), "regret"
         yield from looks.while_worth(one_at_least=trigger == "clock")
         return regret, reset
 
-    def _choose(self, looks: Looks) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
-        """The alpha to go on with and its expected gain over the current one; evaluated whole if that is large."""
+    def _choose(self, looks: Looks, highest: int) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
+        """The alpha to go on with, up to `highest`, and its expected gain; evaluated whole if that is large."""
         while True:
-            following, gain = self._better(looks)
-            if gain > self.policy.at_once_nats:
+            following, gain = self._better(looks, highest)
+            if gain > self.policy.at_once_nats or looks.current > highest:
                 yield from looks.rest(following)
             if following not in looks.broken:
                 return following, gain
 
-    def _better(self, looks: Looks) -> tuple[int, float]:
+    def _better(self, looks: Looks, highest: int) -> tuple[int, float]:
         """The alpha with the lowest posterior mean and its gain, or the current one and 0: hysteresis."""
         belief, current = looks.hypotheses.belief, looks.current
-        whole = [j for j in range(len(self.alphas)) if j not in looks.broken]
-        best = min(whole, key=lambda j: (belief.mean[j], j))
+        whole = [j for j in range(highest + 1) if j not in looks.broken]
+        best = min(whole, key=lambda j: (belief.mean[j], j), default=current)
         gain, sd = belief.difference(best, current)
-        return (best, gain) if gain > max(self.policy.gain_nats, self.policy.gain_sd * sd) else (current, 0.0)
-
-    def _at_an_end(self, index: int) -> bool:
-        return index in (0, len(self.alphas) - 1)
+        if current > highest or gain > max(self.policy.gain_nats, self.policy.gain_sd * sd):
+            return best, gain
+        return current, 0.0
 
     def _outcome(
         self,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -179,14 +180,41 @@ def test_an_audit_that_finds_a_better_alpha_drops_the_belief() -> None:
     assert alphas(outcomes)[10] <= 0.2
 
 
-def test_an_alpha_pinned_at_an_end_has_to_prove_itself_anew() -> None:
-    outcomes = drive(warm(pinned=10), [Weather(1.0, depth=1.0)] * 40)
+def disagreeing(share: float) -> Callable[[int, Tensor], Tensor]:
+    """The objective of the curves, and another class predicted at alpha 0 than elsewhere on that share of images."""
+
+    def answer(index: int, images: Tensor) -> Tensor:
+        z = logits(index, images)
+        z[:, 1:3] = 5.0
+        z[: round(share * len(z)), 1 if index == 0 else 2] = 9.0
+        return z
+
+    return answer
+
+
+def test_an_alpha_pinned_at_the_fine_tuned_end_is_given_up_where_the_models_contradict_each_other() -> None:
+    confident = [Weather(1.0, depth=1.0)] * 40
+    outcomes = drive(warm(), confident, answer=disagreeing(0.9))
+    first = next(i for i, outcome in enumerate(outcomes) if outcome.trigger == "pinned")
+    assert alphas(outcomes)[first - 1] >= 0.9
+    assert outcomes[first].reset == "disagreement"
+    assert max(alphas(outcomes)[first:]) <= 0.5  # the alpha that it started from
+
+
+def test_an_alpha_pinned_where_the_models_agree_stays_and_is_compared_again() -> None:
+    outcomes = drive(warm(), [Weather(1.0, depth=1.0)] * 40, answer=disagreeing(0.1))
     pinned = [i for i, outcome in enumerate(outcomes) if outcome.trigger == "pinned"]
-    assert len(pinned) >= 2
-    assert all(outcomes[i].reset == "pinned" for i in pinned)
-    assert all(len(outcomes[i].trials) > 1 for i in pinned)
-    assert min(np.diff(pinned)) >= 10
-    assert alphas(outcomes)[-1] >= 0.8
+    assert len(pinned) >= 3
+    assert {outcomes[i].reset for i in pinned} == {None}
+    assert min(alphas(outcomes)[pinned[0] :]) >= 0.9
+    assert forwards(outcomes) <= 1.15
+
+
+def test_the_end_that_was_given_up_is_open_again_after_a_while() -> None:
+    outcomes = drive(warm(capped=12), [Weather(1.0, depth=1.0)] * 60, answer=disagreeing(0.9))
+    given_up = [i for i, outcome in enumerate(outcomes) if outcome.reset == "disagreement"]
+    assert len(given_up) >= 2
+    assert max(alphas(outcomes)[given_up[0] + 1 : given_up[1]]) >= 0.9
 
 
 def test_too_few_images_are_served_and_teach_nothing() -> None:
@@ -229,7 +257,7 @@ def test_a_winner_that_is_not_finite_on_the_rest_of_the_batch_is_not_served() ->
         z = logits(index, images)
         return torch.full_like(z, torch.nan) if index in broken else z
 
-    outcomes = drive(warm(), [Weather(0.62, depth=6.0)] * 16, answer=answer)
+    outcomes = drive(warm(at_once_nats=-1.0), [Weather(0.62, depth=6.0)] * 16, answer=answer)
     assert any(broken & outcome.evaluated.keys() for outcome in outcomes)
     assert all(torch.isfinite(outcome.logits).all() for outcome in outcomes)
 

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.adapt.change import ClassMix, Hypotheses, Level, class_shares
+from pipeline.adapt.surrogate import Surrogate
+
+GRID = tuple(j / 20 for j in range(21))
+SURROGATE = Surrogate(GRID)
+
+
+def after(values: list[float], independent: float = 0.01) -> Level:
+    level = Level()
+    for value in values:
+        level = level.observed(value, independent)
+    return level
+
+
+def test_a_level_is_the_plain_mean_at_first_and_a_running_one_later() -> None:
+    assert math.isclose(after([0.5, 0.7, 0.3, 0.9]).mean, 0.6)
+    long = after([0.0] * 50 + [1.0] * 50)
+    assert 0.9 < long.mean < 1.0
+    assert long.batches == 20
+
+
+def test_the_variance_approaches_that_of_the_stream_whatever_the_guess_was() -> None:
+    values = np.random.default_rng(0).normal(1.0, 0.3, size=800)
+    for independent in (1e-3, 1.0):
+        level = after(values.tolist(), independent)
+        # memory of 20 batches: the sd of such an estimate is a quarter of it
+        assert 0.04 < level.variance < 0.18
+
+
+def test_one_outlier_does_not_make_the_level_blind() -> None:
+    steady = after(np.random.default_rng(0).normal(1.0, 0.1, size=200).tolist())
+    assert steady.observed(50.0, 0.01).variance < 1.5 * steady.variance
+
+
+def test_nothing_is_told_by_the_first_batch_of_a_condition() -> None:
+    assert Level().evidence(3.0, 0.01) == 0.0
+    assert after([0.5] * 9).restarted().evidence(3.0, 0.01) == 0.0
+
+
+def test_a_far_level_speaks_for_a_jump_and_a_near_one_against_it_within_bounds() -> None:
+    level = after(np.random.default_rng(0).normal(1.0, 0.1, size=50).tolist())
+    assert level.evidence(2.0, 0.01) > 5.0
+    assert level.evidence(0.0, 0.01) > 5.0
+    assert math.log(0.5) < level.evidence(level.mean, 0.01) < 0.0  # a jump may leave the level where it was
+    assert math.isfinite(level.evidence(1e6, 0.01))
+
+
+def test_a_stream_that_varies_more_is_alarmed_by_more() -> None:
+    rng = np.random.default_rng(0)
+    calm, wild = (after(rng.normal(1.0, sd, size=100).tolist()) for sd in (0.05, 0.5))
+    assert calm.evidence(1.6, 0.01) > wild.evidence(1.6, 0.01) + 1.0
+
+
+def test_a_shifted_level_expects_the_shift_and_keeps_its_variance() -> None:
+    level = after([1.0, 1.1, 0.9, 1.0])
+    moved = level.shifted(-0.4)
+    assert math.isclose(moved.mean, level.mean - 0.4)
+    assert math.isclose(moved.evidence(0.6, 0.01), level.evidence(1.0, 0.01))
+    assert moved.variance == level.variance == level.restarted().variance
+
+
+def batch(rng: np.random.Generator, classes: range, images: int = 32) -> list[int]:
+    return [int(c) for c in rng.choice(list(classes), images)]
+
+
+def test_new_classes_speak_for_a_jump_and_the_old_ones_do_not() -> None:
+    rng = np.random.default_rng(0)
+    mix = ClassMix()
+    for _ in range(10):
+        mix = mix.observed(class_shares(np.array(batch(rng, range(0, 30)))))
+    known = [mix.evidence(class_shares(np.array(batch(rng, range(0, 30))))) for _ in range(20)]
+    new = [mix.evidence(class_shares(np.array(batch(rng, range(30, 60))))) for _ in range(20)]
+    assert max(known) < 1.0
+    assert min(new) > 3.0
+
+
+def test_a_mix_more_alike_than_usual_is_no_jump() -> None:
+    rng = np.random.default_rng(0)
+    mix = ClassMix()
+    for _ in range(10):
+        mix = mix.observed(class_shares(np.array(batch(rng, range(0, 60), 8))))
+    assert mix.evidence(np.asarray(mix.shares)) < 0.0
+
+
+def test_shares_are_of_cells_and_sum_to_1() -> None:
+    shares = class_shares(np.array([0, 64, 3, 999]))
+    assert shares[0] == 0.5
+    assert shares[3] == shares[999 % 64] == 0.25
+    assert shares.sum() == 1.0
+
+
+def steep() -> Hypotheses:
+    belief = SURROGATE.observe_difference(SURROGATE.prior(), 20, 0, -0.5, 1e-3)
+    return Hypotheses(belief, SURROGATE.prior(), 0.05)
+
+
+def test_a_look_that_fits_makes_a_jump_less_likely_and_one_that_contradicts_it_more() -> None:
+    hypotheses = steep()
+    assert hypotheses.observed(SURROGATE, 20, 0, -0.5, 0.01).jump < 0.05
+    turned = hypotheses.observed(SURROGATE, 20, 0, 0.4, 0.01)
+    assert turned.jump > 0.9
+    assert turned.belief.mean[20] > turned.belief.mean[0]
+
+
+def test_without_a_jump_in_question_a_look_is_a_kalman_update_to_the_bit() -> None:
+    certain = Hypotheses(steep().stayed, SURROGATE.prior(), 0.0)
+    looked = certain.observed(SURROGATE, 10, 0, -0.2, 0.02)
+    expected = SURROGATE.observe_difference(certain.stayed, 10, 0, -0.2, 0.02)
+    assert looked.jump == 0.0
+    np.testing.assert_array_equal(looked.belief.mean, expected.mean)
+    np.testing.assert_array_equal(looked.belief.covariance, expected.covariance)
+
+
+@pytest.mark.parametrize("evidence", [-1e9, -3.0, 0.0, 3.0, 1e9])
+def test_weighing_is_the_rule_of_bayes_and_bears_any_evidence(evidence: float) -> None:
+    jump = steep().weighed(evidence).jump
+    assert 0.0 <= jump <= 1.0
+    if abs(evidence) < 10:
+        assert math.isclose(jump / (1 - jump), 0.05 / 0.95 * math.exp(evidence))
