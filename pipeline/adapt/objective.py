@@ -63,7 +63,7 @@ def relative(temperatures: Sequence[float], references: Sequence[float]) -> Obje
     root of the mean reference, so that it is in nats like the others.
     """
     mean = sum(references) / len(references)
-    factors = [(mean / max(reference, _LEAST_REFERENCE)) ** _RELATIVE_POWER for reference in references]
+    factors = [math.pow(mean / max(reference, _LEAST_REFERENCE), _RELATIVE_POWER) for reference in references]
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
         return factors[alpha_index] * entropy(logits, temperatures[alpha_index])

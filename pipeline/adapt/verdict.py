@@ -16,7 +16,7 @@ from pipeline.adapt import objective as objectives
 from pipeline.adapt.card import Card, Judged, make_card
 from pipeline.adapt.objective import Objective
 
-OWN = "labelled, other half"
+OWN = "own, in halves"
 PREFERRED = "relative"
 _MARGIN = 0.01  # accuracy: a smaller gain over the preferred one is a draw
 _LEAST = 8  # images: fewer are not worth halving
@@ -74,10 +74,10 @@ def recommend(judged: Sequence[Judged]) -> str:
     """The objective with the highest mean accuracy over the conditions, equally weighted; `relative` if it is a draw.
 
     Labelled images seldom show what a stream will bring, and for new classes entropy has chosen the surer, wrong end
-    where `relative` did not, which lost nothing elsewhere (development pair, DESIGN.md). The card's own sample counts
-    only where there is nothing else.
+    where `relative` did not, which lost nothing elsewhere (development pair, DESIGN.md). The card's own sample does not
+    count: it has no shift to choose by.
     """
-    shifted = [one for one in judged if one.condition != OWN] or list(judged)
+    shifted = [one for one in judged if one.condition != OWN]
     accuracies: dict[str, list[float]] = {}
     for one in shifted:
         accuracies.setdefault(one.objective, []).append(one.accuracy)

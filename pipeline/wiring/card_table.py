@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +11,8 @@ from pipeline.adapt.card import Card
 from pipeline.adapt.objective import NAMES
 from pipeline.adapt.verdict import OWN, recommend
 
-_COLUMNS = ("alpha", "accuracy", "temperature", "NLL", "ECE", "ECE, T=1", "entropy", "threshold")
+_COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
+_SHORT = {"calibrated_entropy": "calibrated"}
 
 
 def print_card(card: Card, name: str) -> None:
@@ -24,14 +26,19 @@ def print_card(card: Card, name: str) -> None:
 
 
 def _per_alpha(card: Card, name: str) -> Table:
-    table = Table(*_COLUMNS, title=name)
+    table = _plain(*_COLUMNS, title=name)
     best = card.accuracy.index(max(card.accuracy))
     for j, alpha in enumerate(card.alphas):
         values = (card.temperature, card.nll, card.ece, card.ece_raw, card.reference_entropy, card.threshold)
-        mark = " (best)" if j == best else ""
+        mark = " best" if j == best else ""
         cells = [f"{alpha:.2f}{mark}", f"{card.accuracy[j]:.3f}", *(f"{value[j]:.3f}" for value in values)]
         table.add_row(*cells, style="bold green" if j == best else "")
     return table
+
+
+def _plain(*columns: str, title: str) -> Table:
+    """A table for 80 columns."""
+    return Table(*columns, title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
 
 
 def _path(card: Card) -> str:
@@ -50,14 +57,14 @@ def _path(card: Card) -> str:
 
 
 def _objectives(card: Card) -> Table:
-    table = Table(
-        "condition", "images", *NAMES, "best of all", title="Accuracy at the alpha that each objective chooses"
-    )
+    names = [_SHORT.get(name, name) for name in NAMES]
+    title = "Accuracy at the alpha (in brackets) that each objective chooses"
+    table = _plain("condition", *names, "best alpha", title=title)
     for condition in dict.fromkeys(judged.condition for judged in card.judged):
         rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
         first = next(iter(rows.values()))
         cells = [f"{rows[name].accuracy:.3f} ({rows[name].alpha:.2f})" if name in rows else "" for name in NAMES]
-        table.add_row(condition, str(first.images), *cells, f"{first.best_accuracy:.3f}")
+        table.add_row(condition, *cells, f"{first.best_accuracy:.3f}")
     return table
 
 
@@ -65,7 +72,7 @@ def _advice(card: Card) -> str:
     advice = f"Recommended: search.objective = {recommend(card.judged)}."
     if all(judged.condition == OWN for judged in card.judged):
         advice += (
-            " Of images like those of the fine-tuning alone this says little: give --labelled-shifted FOLDER, with"
+            " Images like those of the fine-tuning have no shift to choose by: give --labelled-shifted FOLDER, with"
             " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
         )
     return advice

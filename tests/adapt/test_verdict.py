@@ -86,9 +86,9 @@ def judged(condition: str, **accuracies: float) -> list[Judged]:
         (judged("fog", relative=0.7, entropy=0.709), "relative"),
         (judged("fog", relative=0.7, entropy=0.8) + judged("dusk", relative=0.8, entropy=0.6), "relative"),
         (judged(OWN, relative=0.5, atc=0.9) + judged("fog", relative=0.8, atc=0.7), "relative"),
-        (judged(OWN, relative=0.5, atc=0.9), "atc"),
+        (judged(OWN, relative=0.5, atc=0.9), "relative"),
     ],
-    ids=["nothing", "clear", "draw", "mean over conditions", "shift counts alone", "own sample alone"],
+    ids=["nothing", "clear", "draw", "mean over conditions", "shift counts alone", "own sample does not"],
 )
 def test_the_recommended_objective_is_the_one_that_is_right_most_often_and_relative_in_a_draw(
     found: list[Judged], recommended: str
