@@ -17,7 +17,7 @@ from pipeline.evaluate.candidates import objective_named
 from pipeline.evaluate.lag import best_path, lag_batches, path_error
 from pipeline.evaluate.references import Visits
 from pipeline.evaluate.result import Difference, DomainFacts, GroupRow, PathRow, Result, Row
-from pipeline.evaluate.run import AlphaPath, Plan, Run
+from pipeline.evaluate.run import Plan, Run
 from pipeline.evaluate.score import (
     Score,
     by_domain,
@@ -28,6 +28,7 @@ from pipeline.evaluate.score import (
     ratio,
     total,
 )
+from pipeline.evaluate.served import AlphaPath
 
 
 @dataclass(frozen=True, eq=False)

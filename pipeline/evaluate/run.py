@@ -6,13 +6,16 @@ does not depend on how many processes share the tasks.
 
 from __future__ import annotations
 
+import pickle
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 
 import numpy as np
@@ -21,15 +24,12 @@ import torch
 from pipeline.adapt import search
 from pipeline.adapt.card import Card
 from pipeline.adapt.objective import Values
-from pipeline.adapt.search import Outcome
 from pipeline.errors import FatalError
-from pipeline.evaluate.bench import Bench, Quality, Replayed, quality
+from pipeline.evaluate.bench import Bench, Replayed
 from pipeline.evaluate.candidates import SLOW, Candidate, objective_named
-from pipeline.evaluate.score import Score, joined, score
-from pipeline.evaluate.streams import BATCH, Ids, Smooth, Stream, make_streams
-from pipeline.evaluate.tables import LogitTable
-
-_AT_ONCE = 64  # batches whose worth is computed together
+from pipeline.evaluate.score import Score
+from pipeline.evaluate.served import AlphaPath, Served
+from pipeline.evaluate.streams import BATCH, Smooth, Stream, make_streams
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,6 @@ class Plan:
         return make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
 
 
-@dataclass
-class AlphaPath:
-    """What was served batch by batch, one entry a batch, over one or more streams.
-
-    `stream` numbers the streams; `domain` is -1 where a batch mixes several; `alpha` is the mean over the batch where a
-    strategy served several.
-    """
-
-    stream: list[int] = field(default_factory=list)
-    domain: list[int] = field(default_factory=list)
-    alpha: list[float] = field(default_factory=list)
-    forward_equivalents: list[float] = field(default_factory=list)
-    trigger: list[str] = field(default_factory=list)
-    reset: list[str | None] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Run:
     """What came of a task."""
@@ -106,7 +90,7 @@ class Runner:
         bench, candidate = self._bench, self._plan.candidates[task.candidate]
         replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
         strategy = candidate.build(bench.alphas, replayed.objective, self._card)
-        served = _Served(bench)
+        served = Served(bench)
         for number, stream in enumerate(self._plan.streams(bench, task.kind, task.order, task.seed)):
             state = strategy.initial()
             for ids in stream:
@@ -122,55 +106,6 @@ class Runner:
             objective = objective_named(candidate.objective, self._card)
             self._values[candidate.objective] = self._bench.values(objective)
         return self._values[candidate.objective]
-
-
-class _Served:
-    """What was served so far, and what it was worth."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._temperature_at = dict(zip(bench.alphas, bench.temperatures, strict=True))
-        self._labels = torch.from_numpy(bench.labels)
-        self._ids: list[Ids] = []
-        self._worth: list[Quality] = []
-        self._pending: list[tuple[Ids, torch.Tensor, Values]] = []  # ids [n], logits [n, C], alphas [n]
-        self.path = AlphaPath()
-
-    def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
-        """The next batch."""
-        alphas = (
-            np.full(len(ids), self._bench.alphas[outcome.index]) if outcome.row_alphas is None else outcome.row_alphas
-        )
-        domains = self._bench.domain_of[ids]
-        if len(self._pending) == _AT_ONCE or (
-            self._pending and self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
-        ):
-            self._weigh()
-        self._pending.append((ids, outcome.logits, alphas))
-        path = self.path
-        path.stream.append(stream)
-        path.domain.append(int(domains[0]) if (domains == domains[0]).all() else -1)
-        path.alpha.append(float(alphas[0]) if (alphas == alphas[0]).all() else float(alphas.mean()))
-        path.forward_equivalents.append(outcome.forward_equivalents)
-        path.trigger.append(outcome.trigger)
-        path.reset.append(outcome.reset)
-
-    def score(self) -> Score:
-        """Of all that was served."""
-        self._weigh()
-        forwards = np.repeat(self.path.forward_equivalents, [len(ids) for ids in self._ids])
-        return score(self._bench, np.concatenate(self._ids), joined(self._worth), forwards)
-
-    def _weigh(self) -> None:
-        """The pending batches together: one by one their softmax would take as long as the search."""
-        ids = np.concatenate([ids for ids, _, _ in self._pending])
-        alphas = np.concatenate([alphas for _, _, alphas in self._pending])
-        # an output mixed of several alphas' is calibrated already
-        T = torch.tensor([self._temperature_at.get(alpha, 1.0) for alpha in alphas.tolist()])
-        logits = torch.cat([z for _, z, _ in self._pending])
-        self._worth.append(quality(logits, self._labels[torch.from_numpy(ids)], T))
-        self._ids += [ids for ids, _, _ in self._pending]
-        self._pending.clear()
 
 
 def run(bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]) -> list[Run]:
@@ -189,10 +124,12 @@ def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Ite
         runner = Runner(bench, plan, card)
         yield from (runner.run(task) for task in plan.tasks)
         return
-    # spawn: a fork of a process in which torch has started its threads may hang
-    with ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=_start, initargs=(bench.tables, bench.temperatures, plan, card)
-    ) as pool:
+    with (
+        TemporaryDirectory(prefix="adawise-") as folder,
+        # spawn: a fork of a process in which torch has started its threads may hang
+        ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start, initargs=(folder,)) as pool,
+    ):
+        _hand_over(Path(folder), bench, plan, card)
         others = set(active_children())
         with _deaf_to_interrupts():
             futures = [pool.submit(_run, task) for task in sorted(plan.tasks, key=_slow_first(plan))]
@@ -232,10 +169,20 @@ def _slow_first(plan: Plan) -> Callable[[Task], tuple[bool, int]]:
 _runner: Runner | None = None  # of this process of the pool
 
 
-def _start(tables: tuple[LogitTable, ...], temperatures: tuple[float, ...], plan: Plan, card: Card | None) -> None:
+def _hand_over(folder: Path, bench: Bench, plan: Plan, card: Card | None) -> None:
+    """Leave what the processes need in files: a pipe would make this one wait while each of them loads torch."""
+    for d, table in enumerate(bench.tables):
+        np.save(folder / f"{d}.npy", table.logits)
+    bare = tuple(replace(table, logits=np.empty((0, 0, 0), dtype=table.logits.dtype)) for table in bench.tables)
+    (folder / "plan.pickle").write_bytes(pickle.dumps((bare, bench.temperatures, plan, card)))
+
+
+def _start(folder: str) -> None:
     global _runner  # noqa: PLW0603 - an initializer of a pool can leave what it made nowhere else
     torch.set_num_threads(1)
-    _runner = Runner(Bench(tables, temperatures), plan, card)
+    bare, temperatures, plan, card = pickle.loads((Path(folder) / "plan.pickle").read_bytes())
+    tables = (replace(table, logits=np.load(Path(folder) / f"{d}.npy")) for d, table in enumerate(bare))
+    _runner = Runner(Bench(tuple(tables), temperatures), plan, card)
 
 
 def _run(task: Task) -> Run:

@@ -10,6 +10,7 @@ def exploration(chosen: SearchSettings) -> Exploration:
     """The policy of the settings."""
     return Exploration(
         budget=chosen.budget,
+        price=chosen.price,
         images=chosen.explore_images,
         every=chosen.explore_every,
         min_images=chosen.min_images,
