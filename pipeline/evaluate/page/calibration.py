@@ -45,6 +45,7 @@ def _figure(view: View) -> Figure:
         for row in rows
         if not math.isnan(row.ece + row.nll)
     ]
+    values.sort(key=lambda v: KINDS.index(v["kind"]), reverse=True)  # what is served is drawn over the others
     x = alt.X("nll:Q", title="NLL, nats").scale(zero=False, padding=40).axis(grid=False)
     y = alt.Y("ece:Q", title="ECE").scale(zero=False, padding=14)
     served = [v for v in values if v["kind"] == _SHOWN[0]]

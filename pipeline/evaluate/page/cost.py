@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from math import floor, log2
 from typing import Any
 
@@ -59,8 +58,9 @@ def _figure(view: View) -> Figure:
     floor, top = _span(view, best, oracle)
     rows = (*view.strategies, *map(view.reference, FIXED))
     values = [_point(row, _kind(row, view, best), floor) for row in rows]
+    values.sort(key=lambda v: KINDS.index(v["kind"]), reverse=True)  # what is served is drawn over the others
     end = 2.2 * max(v["fe"] for v in values)
-    x = alt.X("fe:Q", title="FE (log scale)").scale(type="log", domain=(0.5, end), nice=False)
+    x = alt.X("fe:Q", title="FE (log scale)").scale(type="log", domain=(0.38, end), nice=False)
     x = x.axis(values=[1, 2, 3, 5, 10, 20, 50], format="~g", grid=False)
     y = alt.Y("at:Q", title="accuracy").scale(domain=(floor, top), nice=False, zero=False)
     drawn = [v for v in values if not v["below"]]
@@ -144,18 +144,32 @@ def _steps(best: Sequence[Row], end: float) -> list[dict[str, float]]:
 
 
 def _names(values: Sequence[dict[str, Any]], best: Sequence[Row], view: View, height: float) -> list[dict[str, Any]]:
-    """Names beside points: fixed alphas on the left, what is served and the front on the right, none on another."""
-    named = {view.served_name, *(row.strategy for row in best)}
-    chosen = [v for v in values if v["kind"] == "fixed alpha" or v["name"] in named or v["below"]]
-    placed = []
-    for _, near in groupby(sorted(chosen, key=_column), key=_column):
-        lowest = float("-inf")
-        for value in sorted(near, key=lambda v: float(v["accuracy"])):
-            lowest = max(value["at"], lowest + _LABEL * height)
-            name = f"{value['name']} {three(value['accuracy'])} ↓" if value["below"] else value["name"]
-            side = "left" if value["kind"] == "fixed alpha" and not value["below"] else "right"
-            placed.append({"name": name, "fe": value["fe"], "at": lowest, "side": side})
-    return placed
+    """Names beside points: fixed alphas on the left, what is served and the front on the right, none on another.
+
+    Where the front is crowded, names that find no place near their point are left out; the table has them.
+    """
+    on_front = {row.strategy for row in best}
+    chosen = [v for v in values if v["kind"] != "other strategy" or v["name"] in on_front or v["below"]]
+    places: dict[tuple[bool, int], list[float]] = {}
+    named = []
+    for value in sorted(chosen, key=lambda v: (v["name"] != view.served_name, v["kind"], -v["accuracy"])):
+        taken = places.setdefault(_column(value), [])
+        at = _free(value["at"], taken, _LABEL * height, 2.0 if value["kind"] == "fixed alpha" else 1.0)
+        if at is None:
+            continue
+        taken.append(at)
+        name = f"{value['name']} {three(value['accuracy'])} ↓" if value["below"] else value["name"]
+        side = "left" if _column(value)[0] else "right"
+        named.append({"name": name, "fe": value["fe"], "at": at, "side": side})
+    return named
+
+
+def _free(wanted: float, taken: Sequence[float], gap: float, farthest: float) -> float | None:
+    """The place nearest to `wanted` that is a `gap` from all taken, at most so many gaps away."""
+    tried = [wanted, *(edge + sign * gap for edge in taken for sign in (1, -1))]
+    free = [at for at in tried if all(abs(at - other) >= 0.999 * gap for other in taken)]
+    nearest = min(free, key=lambda at: abs(at - wanted), default=None)
+    return None if nearest is None or abs(nearest - wanted) > farthest * gap else nearest
 
 
 def _column(value: dict[str, Any]) -> tuple[bool, int]:

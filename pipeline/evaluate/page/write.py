@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import altair as alt
@@ -73,6 +74,7 @@ def page(result: Result, made: Provenance) -> str:
     )
 
 
+@cache
 def drawing_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, of the version that the figures are written for."""
     major, minor, *_ = alt.SCHEMA_VERSION.removeprefix("v").split(".")
