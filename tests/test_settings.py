@@ -254,8 +254,9 @@ def test_none_takes_back_what_the_file_sets(word: str, tmp_path: Path) -> None:
     assert reading.checked().kafka.static_member is None
 
 
-def test_calibrated_entropy_needs_a_card_where_alpha_is_searched(tmp_path: Path) -> None:
-    flags = {"search.objective": "calibrated_entropy"}
+@pytest.mark.parametrize("objective", ["calibrated_entropy", "relative", "atc"])
+def test_an_objective_beyond_entropy_needs_a_card_where_alpha_is_searched(tmp_path: Path, objective: str) -> None:
+    flags = {"search.objective": objective}
     assert not read_in(tmp_path, flags=flags, uses=frozenset({"kafka"})).mistakes
     names = [mistake.name for mistake in read_in(tmp_path, flags=flags, uses=PAIR).mistakes]
     assert names == ["model.theta_0", "model.theta_1", "model.classes", "search.objective"]
