@@ -66,24 +66,12 @@ def finetune(
     data = _read(settings, labelled, validation)
     assert settings.model.theta_0 is not None  # the command line has seen to it
     start = load_starting_model(settings.model.architecture, settings.model.theta_0)
-    decided_by = _decided_by(settings, data, start)
-    record = folder.finished(decided_by) if resume else None
+    record = folder.finished(_decided_by(settings, data, start)) if resume else None
     if record is not None:
         tell(record, settings.model, folder, as_json=as_json)
         return 0
     with _decoders(settings, data, start) as (images, judges):
-        held_out = HeldOut(judges, data.held_out_rows, settings.finetune.batch_images)
-        run = Run(
-            learner=_learner(settings, data, start),
-            images=images,
-            train_rows=data.train_rows,
-            prompts=len(data.templates),
-            held_out=held_out,
-            checkpoint=folder.checkpoint,
-            weights=folder.weights,
-            settings=decided_by,
-            checkpoint_every_s=settings.finetune.checkpoint_every_s,
-        )
+        run = _run(settings, data, start, folder, images, judges)
         if resume:
             remove_leftovers(folder.path)
             remove_leftovers(folder.theta_1)
@@ -99,6 +87,20 @@ def finetune(
     folder.checkpoint.unlink(missing_ok=True)
     tell(record, settings.model, folder, as_json=as_json)
     return 0
+
+
+def _run(settings: Settings, data: Data, start: StartingModel, folder: Folder, images: Images, judges: Images) -> Run:
+    return Run(
+        learner=_learner(settings, data, start),
+        images=images,
+        train_rows=data.train_rows,
+        prompts=len(data.templates),
+        held_out=HeldOut(judges, data.held_out_rows, settings.finetune.batch_images),
+        checkpoint=folder.checkpoint,
+        weights=folder.weights,
+        settings=_decided_by(settings, data, start),
+        checkpoint_every_s=settings.finetune.checkpoint_every_s,
+    )
 
 
 def _read(settings: Settings, labelled: Path, validation: Path | None) -> Data:
