@@ -89,9 +89,21 @@ class SearchSettings(Group):
         description="what is minimised; all but entropy need model.card, which says what fits the pair",
     )
     alpha: float = Field(default=0.5, ge=0, le=1, description="first alpha of a stream, the only one of fixed")
-    budget: int = Field(default=5, ge=1, le=101, description="evaluations of a batch that is explored")
-    explore_images: int = Field(default=8, ge=1, le=256, description="images of a batch that alternatives are tried on")
-    explore_every: int = Field(default=8, ge=1, le=1_000_000, description="batches until a quiet stream is explored")
+    price: float = Field(
+        default=0.025,
+        ge=0,
+        le=100,
+        description="nats that trying alternatives on a whole batch must promise; a higher price spends fewer forwards",
+    )
+    budget: int = Field(
+        default=5, ge=1, le=101, description="forwards of a batch at most (botorch, scratch: alphas evaluated)"
+    )
+    explore_images: int = Field(
+        default=4, ge=1, le=256, description="least images of a batch that an alternative is tried on"
+    )
+    explore_every: int = Field(
+        default=8, ge=1, le=1_000_000, description="batches until a quiet stream is explored at any price"
+    )
     min_images: int = Field(
         default=8, ge=1, le=256, description="a batch with fewer images is predicted but teaches nothing"
     )

@@ -96,7 +96,8 @@ def contrast(x: Pixels, rng: np.random.Generator) -> Pixels:
     """Washed out."""
     del rng
     mean = x.mean((0, 1))
-    return mean + 0.25 * (x - mean)
+    washed: Pixels = mean + 0.25 * (x - mean)
+    return washed
 
 
 def poster(x: Pixels, rng: np.random.Generator) -> Pixels:
@@ -156,7 +157,7 @@ def fine_tune(out: Path) -> None:
         template = TEMPLATES[int(torch.randint(len(TEMPLATES), ()))]
         loss = _loss(model, x, targets[rows], tokenizer([template.replace("{}", name) for name in classes]))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         if step % 10 == 9:
@@ -199,7 +200,7 @@ def write_tables(theta_1: Path, out: Path) -> None:
             domains[f"{group}_{corrupt.__name__}"] = (pixels, labels[rows])
     everything = torch.cat([pixels for pixels, _ in domains.values()])
     logits = torch.stack([_at(classifier, j, everything, out / f"alpha_{j:02}.pt") for j in range(len(GRID))])
-    parts = logits.split([len(pixels) for pixels, _ in domains.values()], dim=1)
+    parts = torch.split(logits, [len(pixels) for pixels, _ in domains.values()], dim=1)
     zero, one = pair.log_scales
     scale = np.exp([(1 - a) * zero + a * one for a in GRID]).astype(np.float32)
     for (name, (_, targets)), part in zip(domains.items(), parts, strict=True):
