@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +126,7 @@ class Hypotheses:
     jumped: Belief
     jump: float
 
-    @property
+    @cached_property
     def belief(self) -> Belief:
         """Both in one normal."""
         return mixed(self.stayed, self.jumped, self.jump) if self.jump > 0.0 else self.stayed

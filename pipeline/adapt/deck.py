@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +30,7 @@ class Deck:
         return np.sort(rows)
 
 
+@lru_cache(maxsize=64)
 def _spread(count: int) -> Rows:
     """0 .. count - 1 in the order of their reversed bits."""
     bits = max(1, (count - 1).bit_length())

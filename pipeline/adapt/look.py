@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +43,11 @@ class Looks:
     smallest: int
     left: int
     broken: set[int] = field(default_factory=set)
-    deck: Deck = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.deck = Deck(self.trials.values[self.current])
+    @cached_property
+    def deck(self) -> Deck:
+        """The batch's images, in the order in which looks take them; most batches need none."""
+        return Deck(self.trials.values[self.current])
 
     @property
     def alphas(self) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from pipeline.adapt.look import Looks
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search, Trial
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.surrogate import Surrogate
+from pipeline.adapt.surrogate import Belief, Surrogate
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ class WarmSearch:
         """The prior over objective curves."""
         return self.fitted or Surrogate(self.alphas)
 
+    @cached_property
+    def _prior(self) -> Belief:
+        return self.surrogate.prior()
+
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""
         return StreamState(self.key, self.start, hazard=self.policy.hazard)
@@ -131,7 +135,7 @@ class WarmSearch:
 
     def _expected(self, state: StreamState) -> Hypotheses:
         """What is believed before the batch."""
-        prior = self.surrogate.prior()
+        prior = self._prior
         if state.belief is None:
             return Hypotheses(prior, prior, 0.0)
         return Hypotheses(self.surrogate.advance(state.belief), prior, state.hazard)
@@ -206,7 +210,7 @@ class WarmSearch:
         reset: str | None = None,
         regret: float = float("nan"),
     ) -> Outcome:
-        mean, sd = (state.belief or self.surrogate.prior()).curve()
+        mean, sd = (state.belief or self._prior).curve()
         return Outcome(
             state=state,
             index=served,
