@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.errors import SettingsError
+from pipeline.evaluate.files import RESULT
 from pipeline.evaluate.page import theme, write
 from pipeline.evaluate.page.provenance import Provenance
-from pipeline.evaluate.page.write import drawing_library, page, write_page
+from pipeline.evaluate.page.write import PAGE, drawing_library, page, write_page
 from pipeline.evaluate.result import Result
 from tests.evaluate.building import a_table, write_tables
 from tests.evaluate.page.conftest import HOSTILE
@@ -70,6 +73,25 @@ def test_without_the_extra_the_table_is_printed_and_one_line_says_what_is_missin
     assert "fixed" in out
     assert "kept: no page.html, it needs altair, vl-convert-python (pip install 'adawise[report]')" in err
     assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["paths.parquet", "result.json"]
+
+
+def test_the_command_on_the_page_would_do_the_same_without_this_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADAWISE_SEARCH__ALPHA", "0.25")
+    write_tables(tmp_path / "my tables", a_table("known_a", 0.7))
+    flags = ["--streams", "short", "--orders", "iid", "--seeds", "1", "--processes", "1", "--strategies", "fixed"]
+    assert main(["evaluate", "--logits", "my tables", *flags, "-o", "kept"]) == 0
+    (told,) = re.findall('<pre tabindex="0"><code>(.*?)</code>', (tmp_path / "kept" / PAGE).read_text(), re.S)
+    program, *command = shlex.split(html.unescape(told))
+    assert program == "adawise"
+    assert command[-2:] == ["--search.alpha", "0.25"]
+    monkeypatch.delenv("ADAWISE_SEARCH__ALPHA")
+    first = (tmp_path / "kept" / RESULT).read_bytes()
+    (tmp_path / "kept" / RESULT).unlink()
+    assert main(command) == 0
+    assert (tmp_path / "kept" / RESULT).read_bytes() == first
 
 
 def luminance(colour: str) -> float:
