@@ -186,5 +186,6 @@ def _reading(view: View) -> str:
         return f"{serves}, on the front: none of {others} is as good for as little."
     if three(winner.accuracy) == three(served.accuracy) and two(winner.fe) == two(served.fe):
         return f"{serves}, level with {winner.strategy} on the front."
-    more = f"{points(winner.accuracy - served.accuracy)} points"
+    more = points(winner.accuracy - served.accuracy)
+    more = "as much" if more == "+0.0" else f"{more} points"
     return f"{serves}, off the front: {winner.strategy} serves {more} at {two(winner.fe)} FE."

@@ -63,6 +63,7 @@ def test_the_front_keeps_what_no_other_beats() -> None:
             a_row("calm", 0.66, fe=1.1),
             "warm serves .650 at 1.20 FE, off the front: calm serves +1.0 points at 1.10 FE.",
         ),
+        (a_row("lean", 0.6501, fe=1.0), "warm serves .650 at 1.20 FE, off the front: lean serves as much at 1.00 FE."),
         (a_row("twin", 0.65002, fe=1.2), "warm serves .650 at 1.20 FE, level with twin on the front."),
     ],
 )
