@@ -57,7 +57,7 @@ class Exploration:
 _JUMPED = 0.5  # probability from which the trace says so
 _REGRET_SD = 2.0  # an audit's regret of more standard deviations than this drops the belief
 _HAZARDS = (0.005, 0.2)  # the least and the most that is learned
-_HAZARD_BATCHES = 25.0  # its memory
+_HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
 _PINNED_FROM = 0.9  # alpha
 _PINNED_BATCHES = 3  # in a row, before the models are compared
 
@@ -143,7 +143,8 @@ class WarmSearch:
     def _hazard(self, before: float, jump: float) -> float:
         """The hazard after a batch in which a jump had that probability."""
         least, most = _HAZARDS
-        return min(max(before + (jump - before) / _HAZARD_BATCHES, least), most)
+        rising, falling = _HAZARD_BATCHES
+        return min(max(before + (jump - before) / (rising if jump > before else falling), least), most)
 
     def _trigger(self, state: StreamState, hypotheses: Hypotheses) -> str:
         if state.belief is None:

@@ -302,3 +302,11 @@ def test_the_key_changes_with_every_part_of_the_policy() -> None:
     assert dataclasses.replace(warm(), context="other").key != base
     assert dataclasses.replace(warm(), fitted=Surrogate(GRID, lengthscale=0.5)).key != base
     assert isinstance(warm().initial(), StreamState)
+
+
+def test_a_stream_learns_how_often_its_condition_jumps() -> None:
+    steady = drive(warm(), [Weather(0.5)] * 60)
+    restless = drive(warm(), ([Weather(0.1, level=0.3)] * 6 + [Weather(0.9, level=2.0)] * 6) * 5)
+    first = warm().initial().hazard
+    assert steady[-1].state.hazard < 0.5 * first
+    assert restless[-1].state.hazard > 1.5 * first
