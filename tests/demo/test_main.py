@@ -191,7 +191,7 @@ def test_without_the_broker_s_wheel_the_exit_code_is_that_of_wrong_settings(
 def _until_it_classifies(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
     said = ""
-    while not re.search(r"^\d+ of 100000 images", said, re.MULTILINE):
+    while not re.search(r"^[1-9]\d* of 100000 images", said, re.MULTILINE):
         said += (line := process.stderr.readline())
         assert line, said
     return said

@@ -25,6 +25,7 @@ def coca(config: dict[str, Any]) -> Any:
     model["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
     model["multimodal_cfg"] = {"width": 32, "heads": 2, "layers": 1, "context_length": 16, "vocab_size": 49408}
     built = open_clip.CoCa(**model)
+    torch.nn.init.normal_(built.text_decoder.text_projection, std=0.02)  # open_clip leaves there what the memory held
     model["custom_text"] = True
     return built
 
