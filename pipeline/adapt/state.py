@@ -45,6 +45,7 @@ class StreamState:
     level: Level = field(default_factory=Level)
     mix: ClassMix = field(default_factory=ClassMix)
     noise: PairedNoise = field(default_factory=PairedNoise)
+    broken: tuple[int, ...] = ()  # alphas that gave what is not finite, under this condition
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
 
@@ -62,6 +63,7 @@ class StreamState:
             "level": asdict(self.level),
             "mix": {"shares": _encode(np.array(self.mix.shares)), "likeness": asdict(self.mix.likeness)},
             "noise": asdict(self.noise),
+            "broken": list(self.broken),
             "belief": None if self.belief is None else _pack(self.belief),
             "observations": [[o.batch, o.index, o.value, o.noise_variance] for o in self.observations],
         }
@@ -92,6 +94,7 @@ class StreamState:
                 level=_read(Level, parts["level"]),
                 mix=ClassMix(tuple(_decode(parts["mix"]["shares"]).tolist()), _read(Level, parts["mix"]["likeness"])),
                 noise=_read(PairedNoise, parts["noise"]),
+                broken=tuple(_of(int, index) for index in parts["broken"]),
                 belief=None if parts["belief"] is None else _unpack(parts["belief"]),
                 observations=tuple(
                     Observation(_of(int, batch), _of(int, index), _of(float, value), _of(float, noise))

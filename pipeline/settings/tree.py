@@ -99,7 +99,10 @@ class SearchSettings(Group):
         default=5, ge=1, le=101, description="forwards of a batch at most (botorch, scratch: alphas evaluated)"
     )
     explore_images: int = Field(
-        default=4, ge=1, le=256, description="least images of a batch that an alternative is tried on"
+        default=8,
+        ge=1,
+        le=256,
+        description="least images of a batch that an alternative is tried on; fewer than model.chunk_rows cost as much",
     )
     explore_every: int = Field(
         default=8, ge=1, le=1_000_000, description="batches until a quiet stream is explored at any price"

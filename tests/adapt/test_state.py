@@ -35,6 +35,7 @@ states = st.builds(
     quiet_batches=count,
     pinned_batches=count,
     capped_batches=count,
+    broken=st.lists(count, max_size=4).map(tuple),
     hazard=number,
     level=st.builds(Level, number, number, count),
     mix=st.builds(ClassMix, st.lists(number, max_size=4).map(tuple), st.builds(Level, number, number, count)),
@@ -59,7 +60,7 @@ def test_a_state_comes_back_bit_by_bit(state: StreamState) -> None:
     assert back.to_bytes() == state.to_bytes()
     assert (back.key, back.alpha_index, back.batches) == (state.key, state.alpha_index, state.batches)
     assert (back.quiet_batches, back.pinned_batches) == (state.quiet_batches, state.pinned_batches)
-    assert back.capped_batches == state.capped_batches
+    assert (back.capped_batches, back.broken) == (state.capped_batches, state.broken)
     assert bits(back.hazard) == bits(state.hazard)
     assert bits(back.level.mean) == bits(state.level.mean)
     assert bits(back.level.variance) == bits(state.level.variance)

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 from torch import Tensor
 
 from pipeline.adapt.change import Hypotheses, class_shares
@@ -28,7 +29,8 @@ class Exploration:
     """When and how widely alternatives are tried.
 
     `budget`: forwards of a batch at most, the served one included (other strategies: evaluations of a batch). `images`:
-    of the smallest look at another alpha. `every`: batches until a stream is looked at although nothing promises.
+    of the smallest look at another alpha (8 fill a processor's chunk: half as many would cost as much). `every`:
+    batches until a stream is looked at although nothing promises.
     `min_images`: a smaller batch is served and teaches nothing. `price`: nats a batch that a further forward must
     promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability at first that the
     condition jumps between two batches; the stream learns its own. `gain_nats`, `gain_sd`: the current alpha is left
@@ -39,7 +41,7 @@ class Exploration:
     """
 
     budget: int = 5
-    images: int = 4
+    images: int = 8
     every: int = 8
     min_images: int = 8
     price: float = 0.025
@@ -99,10 +101,10 @@ class WarmSearch:
         yield from trials.evaluate([current])
         values = trials.values[current]
         level = float(values.mean())
-        if images < self.policy.min_images or not math.isfinite(level):
-            trigger = "too_few_images" if images < self.policy.min_images else "not_finite"
-            state = replace(state, batches=state.batches + 1)
-            return self._outcome(state, trials, current, trigger)
+        if not math.isfinite(level):
+            return (yield from self._retreat(state, trials))
+        if images < self.policy.min_images:
+            return self._outcome(replace(state, batches=state.batches + 1), trials, current, "too_few_images")
 
         independent = float(values.var()) / images
         shares = class_shares(trials.evaluated[current][1].argmax(dim=-1).numpy())
@@ -128,10 +130,22 @@ class WarmSearch:
             level=before.level.observed(level, independent).shifted(shift),
             mix=before.mix.observed(shares),
             noise=looks.noise,
+            broken=() if jumped else tuple(sorted(looks.broken)),
             belief=looks.hypotheses.belief,
         )
         trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
         return self._outcome(state, trials, served, trigger, reset or ("jump" if jumped else None), regret)
+
+    def _retreat(self, state: StreamState, trials: BatchTrials) -> Search:
+        """The current alpha gave what is not finite: go back to the first one, or stay if that is no better."""
+        state = replace(state, batches=state.batches + 1)
+        current = state.alpha_index
+        if current != self.start:
+            yield from trials.evaluate([self.start])
+            if np.isfinite(trials.values[self.start]).all():
+                state = replace(state, alpha_index=self.start, broken=tuple(sorted({*state.broken, current})))
+                return self._outcome(state, trials, self.start, "not_finite", "not_finite")
+        return self._outcome(state, trials, current, "not_finite")
 
     def _expected(self, state: StreamState) -> Hypotheses:
         """What is believed before the batch."""
@@ -169,6 +183,7 @@ class WarmSearch:
             price=self.policy.price,
             smallest=self.policy.images,
             left=int((forwards - 1.0) * trials.images),
+            broken=set(state.broken),
         )
 
     def _look(self, looks: Looks, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:

@@ -245,9 +245,25 @@ def test_an_alternative_that_is_not_finite_is_neither_served_nor_chosen() -> Non
 
     outcomes = drive(warm(), [Weather(1.0, depth=2.0)] * 16, answer=without_the_end)
     assert all(torch.isfinite(outcome.logits).all() for outcome in outcomes)
-    assert any(20 in outcome.evaluated for outcome in outcomes)
-    assert all(outcome.state.alpha_index != 20 for outcome in outcomes)
+    (first, *_) = [t for t, outcome in enumerate(outcomes) if 20 in outcome.evaluated]
+    assert all(20 not in outcome.evaluated for outcome in outcomes[first + 1 :])  # once is enough
+    assert all(outcome.index != 20 for outcome in outcomes)
     assert 15 <= outcomes[-1].index < 20
+
+
+def test_an_alpha_that_turns_out_not_finite_is_left_for_the_first_one() -> None:
+    before = drive(warm(), [Weather(1.0, depth=2.0)] * 16)[-1]
+    current = before.state.alpha_index
+    assert current != 10
+
+    def without_the_current(index: int, images: Tensor) -> Tensor:
+        return logits(index, images) if index != current else torch.full((len(images), 1000), torch.nan)
+
+    after = drive(warm(), [Weather(1.0, depth=2.0)] * 3, state=before.state, answer=without_the_current)
+    assert after[0].index == 10
+    assert (after[0].trigger, after[0].reset) == ("not_finite", "not_finite")
+    assert all(torch.isfinite(outcome.logits).all() for outcome in after)
+    assert all(outcome.index != current for outcome in after)
 
 
 def test_a_winner_that_is_not_finite_on_the_rest_of_the_batch_is_not_served() -> None:
