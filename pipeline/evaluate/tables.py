@@ -28,16 +28,14 @@ _REMEDY = "Make it anew, or leave it out (--domains)"
 _KINDS = {"logits": "f", "labels": "iu", "alphas": "f", "class_names": "U", "domain": "U", "logit_scale": "f"}
 _DIMENSIONS = {"logits": 3, "labels": 1, "alphas": 1, "class_names": 1, "domain": 0, "logit_scale": 1}
 _DAMAGED = (  # what zipfile and numpy raise for bytes that are no table
-    *(
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        SyntaxError,
-        MemoryError,
-    ),
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
 )
 _NEEDED = ("logits", "labels", "alphas", "class_names")
 
