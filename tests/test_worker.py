@@ -16,7 +16,8 @@ from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
 from pipeline.ports import Poll
 from pipeline.records import Message, TopicPartition
-from pipeline.sink.read import read_segment_footers, verify
+from pipeline.sink.read import read_segment_footers
+from pipeline.sink.verify import verify
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.worker.loop import TP, Bench, bad, batch, image, images, prefetch

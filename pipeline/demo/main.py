@@ -165,8 +165,9 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
     """Check that everything is there, compare with fixed alphas, draw, tell."""
     from pipeline.decode import Decoder
     from pipeline.demo.baselines import fixed_labels
-    from pipeline.sink.read import read_predictions, verify
+    from pipeline.sink.read import read_predictions
     from pipeline.sink.store import open_store
+    from pipeline.sink.verify import verify
     from pipeline.wiring.kafka import kafka_source
 
     store = open_store(str(root))

@@ -7,8 +7,8 @@ from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 from pipeline.sink.claims import read_sink_id
 from pipeline.sink.read import read_segment_footers, segment_keys
-from pipeline.sink.read import verify as faults_of
 from pipeline.sink.store import open_store
+from pipeline.sink.verify import verify as faults_of
 
 FOUND = 3
 

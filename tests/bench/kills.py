@@ -17,8 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.broker import EmbeddedBroker
-from pipeline.sink.read import read_predictions, segment_keys, verify
+from pipeline.sink.read import read_predictions, segment_keys
 from pipeline.sink.store import Store, open_store
+from pipeline.sink.verify import verify
 from tests.bench.worker import IMAGES, create_topic, produce, write_pair
 
 KILLS, SEED, DEADLINE_S = 10, 0, 1800.0

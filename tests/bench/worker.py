@@ -31,8 +31,8 @@ from pipeline.ports import Commit, Head
 from pipeline.records import BatchTrace, Frame, TopicPartition
 from pipeline.settings import KafkaSettings, ModelSettings, Settings, SinkSettings
 from pipeline.sink.dead_letters import NoDeadLetters
-from pipeline.sink.read import verify
 from pipeline.sink.store import open_store
+from pipeline.sink.verify import verify
 from pipeline.wiring.kafka import kafka_source
 from pipeline.wiring.model import load_model
 from pipeline.wiring.stream import make_worker

@@ -15,8 +15,8 @@ import pytest
 import stamina
 
 from pipeline.errors import SettingsError, StoreUnavailable
-from pipeline.sink.read import verify
 from pipeline.sink.store import AlreadyExists, LocalStore, Store, open_store
+from pipeline.sink.verify import verify
 from tests.brokers import free_ports
 from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, open_chain
 

@@ -19,8 +19,9 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.broker import answers
-from pipeline.sink.read import read_predictions, verify
+from pipeline.sink.read import read_predictions
 from pipeline.sink.store import open_store
+from pipeline.sink.verify import verify
 
 IMAGES = 128  # two batches of each camera
 DEMO = [sys.executable, "-m", "pipeline", "demo"]

@@ -12,7 +12,7 @@ from pipeline.records import TopicPartition
 from pipeline.sink import layout, segment
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.layout import SegmentName
-from pipeline.sink.read import verify
+from pipeline.sink.verify import verify
 from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, frame, open_chain, served
 
 

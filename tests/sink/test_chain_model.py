@@ -17,8 +17,9 @@ from pipeline.errors import Reason, StoreUnavailable
 from pipeline.ports import Head, SegmentDraft
 from pipeline.records import Frame
 from pipeline.sink.chain import SegmentChain
-from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys, verify
+from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys
 from pipeline.sink.segment import read_rows
+from pipeline.sink.verify import verify
 from tests.sink.building import (
     IDENTITY,
     TP,

@@ -14,8 +14,9 @@ import pytest
 
 from pipeline.errors import SettingsError, StoreUnavailable
 from pipeline.sink import layout, store
-from pipeline.sink.read import read_predictions, verify
+from pipeline.sink.read import read_predictions
 from pipeline.sink.store import CRASH_POINTS, AlreadyExists, LocalStore
+from pipeline.sink.verify import verify
 from tests.sink.building import IDENTITY, TP, draft, open_chain
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"

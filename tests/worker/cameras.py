@@ -18,8 +18,9 @@ from kafka import KafkaProducer
 
 from pipeline.records import RowId
 from pipeline.settings import Settings
-from pipeline.sink.read import read_predictions, segment_keys, verify
+from pipeline.sink.read import read_predictions, segment_keys
 from pipeline.sink.store import LocalStore
+from pipeline.sink.verify import verify
 from pipeline.wire import ARROW_STREAM, encode_batch
 from tests.brokers import Broker
 from tests.hostile import picture

@@ -27,8 +27,9 @@ from pipeline.ports import Commit, Head, Source
 from pipeline.prefetch import Prefetch
 from pipeline.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
 from pipeline.sink.chain import SegmentChain
-from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys, verify
+from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys
 from pipeline.sink.store import Store
+from pipeline.sink.verify import verify
 from pipeline.worker import Worker
 from tests.sink.building import DictStore
 
