@@ -16,9 +16,11 @@ from pipeline.backpressure import Backpressure, Limits
 from pipeline.errors import FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
-from pipeline.ports import DeadLetters, Sink, Source
+from pipeline.ports import DeadLetters, Head, Sink, Source
 from pipeline.prefetch import Prefetch
-from pipeline.records import DecodedMessage, ImageBatch, TopicPartition
+from pipeline.records import DecodedMessage, TopicPartition
+from pipeline.recovery import Recovery
+from pipeline.rounds import next_round
 from pipeline.telemetry import Observer
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
@@ -66,11 +68,12 @@ class Worker:
         self._source, self._prefetch, self._adaptation = source, prefetch, adaptation
         self._sink, self._dead_letters, self._observer = sink, dead_letters, observer
         self._batches, self._flush, self._round_images = batches, flush, limits.round_images
-        self._skip_gaps, self._should_stop, self._at = skip_gaps, should_stop, at
-        self._clock, self._sleep = clock, sleep
+        self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
-        self._unrecovered: list[TopicPartition] = []
-        self._reading, self._recovering = Backoff(), Backoff()
+        self._recovery = Recovery(
+            source=source, sink=sink, observer=observer, begin=self._work_from, skip_gaps=skip_gaps
+        )
+        self._reading = Backoff()
         self._pressure = Backpressure(limits, source, prefetch)
 
     def run(self) -> None:
@@ -119,35 +122,22 @@ class Worker:
         for tp in poll.lost:
             self._drop(tp)
             self._observer.partition_lost(tp)
-        self._unrecovered += poll.assigned
-        if self._unrecovered and self._recovering.due(self._clock()):
-            self._recover()
+        self._recovery.add(poll.assigned)
+        for begun in self._recovery.advance(self._clock()):
+            self._owned[begun.tp] = begun
+            if not self._pressure.paused:
+                self._source.resume([begun.tp])
         for message in poll.messages:
             work = self._owned.get(message.topic_partition)
             if work is not None and work.wants(message):
                 self._prefetch.submit(message)
 
-    def _recover(self) -> None:
-        """Walk the chain of each partition that is newly ours, and read on from where it ends."""
-        for tp in list(self._unrecovered):
-            try:
-                head = self._sink.recover(tp, self._source.identity(tp.topic), self._source.origin(tp))
-                log = self._source.bounds(tp)
-            except RetryableError as error:
-                self._observer.retry_scheduled(error, self._recovering.failed(self._clock()))
-                return
-            self._recovering.succeeded()
-            work = PartitionWork(tp, head, self._batches, self._adaptation.strategy.initial)
-            self._source.seek(tp, work.find_in(log, skip_gaps=self._skip_gaps))
-            self._unrecovered.remove(tp)
-            self._owned[tp] = work
-            if not self._pressure.paused:
-                self._source.resume([tp])
-            self._observer.partition_recovered(tp, head)
+    def _work_from(self, tp: TopicPartition, head: Head) -> PartitionWork:
+        return PartitionWork(tp, head, self._batches, self._adaptation.strategy.initial)
 
     def _drop(self, tp: TopicPartition) -> None:
         self._owned.pop(tp, None)
-        self._unrecovered = [waiting for waiting in self._unrecovered if waiting != tp]
+        self._recovery.drop(tp)
         self._prefetch.drop(tp)
 
     # -- through: frames, batches, alphas, predictions
@@ -186,24 +176,12 @@ class Worker:
 
     def _adapt_round(self) -> None:
         """Adapt and predict one batch of every stream that has one; their trials share forwards."""
-        round_ = self._next_round()
+        round_ = next_round(self._owned.values())
         states = [work.state(batch.stream_id) for work, batch in round_]
         adapted = self._adaptation.run([batch for _, batch in round_], states)
         for (work, batch), result in zip(round_, adapted, strict=True):
             self._observer.batch_served(work.complete(batch, result, self._clock()))
         self._at("worker.rows_complete")
-
-    def _next_round(self) -> list[tuple[PartitionWork, ImageBatch]]:
-        """The first ready batch of each stream of each partition: one batch of a stream is in flight at a time."""
-        round_ = []
-        for work in self._owned.values():
-            streams: set[str] = set()
-            for batch in list(work.ready):
-                if batch.stream_id not in streams:
-                    streams.add(batch.stream_id)
-                    work.ready.remove(batch)
-                    round_.append((work, batch))
-        return round_
 
     # -- out: segments, then offsets
 
@@ -229,7 +207,7 @@ class Worker:
         else:  # another worker wrote this segment: its rows and states are as good as ours, so go on from there
             self._source.pause([work.tp])
             self._drop(work.tp)
-            self._unrecovered.append(work.tp)
+            self._recovery.add([work.tp])
         self._source.commit({work.tp: commit.head.low_water})
         self._at("worker.offset_committed")
         self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
@@ -243,7 +221,7 @@ class Worker:
 
     @property
     def _is_at_end(self) -> bool:
-        return self._source.exhausted and self._prefetch.is_empty and not self._unrecovered
+        return self._source.exhausted and self._prefetch.is_empty and self._recovery.is_done
 
     def _finish(self) -> None:
         """Write what is complete. At the end of a recording nothing else will come: open batches are complete too."""

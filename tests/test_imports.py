@@ -52,8 +52,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "backoff": ("", ""),
     "partition": ("errors records ports adapt adaptation backoff gather", ""),
     "backpressure": ("records ports partition prefetch", "structlog"),
+    "rounds": ("records partition", ""),
+    "recovery": ("errors records ports backoff partition telemetry", ""),
     "worker": (
-        "errors records ports adaptation backoff backpressure gather partition prefetch telemetry",
+        "errors records ports adaptation backoff backpressure gather partition prefetch recovery rounds telemetry",
         "structlog",
     ),
     # offline

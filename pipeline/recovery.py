@@ -1,0 +1,75 @@
+"""Partitions that are newly ours, until it is known where to read on: the chain is walked, the log compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pipeline.backoff import Backoff
+from pipeline.errors import RetryableError
+from pipeline.partition import PartitionWork
+from pipeline.ports import Head, Sink, Source
+from pipeline.records import TopicPartition
+from pipeline.telemetry import Observer
+
+
+class Recovery:
+    """The partitions that wait to be recovered, in the order in which they came.
+
+    Args:
+        source: says how far the partitions reach, and is sent to where the chains end.
+        sink: has the chains.
+        observer: told of each partition that is recovered, and of failures.
+        begin: the work on a partition whose chain ends at a head.
+        skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        sink: Sink,
+        observer: Observer,
+        begin: Callable[[TopicPartition, Head], PartitionWork],
+        skip_gaps: bool,
+    ) -> None:
+        self._source, self._sink, self._observer = source, sink, observer
+        self._begin, self._skip_gaps = begin, skip_gaps
+        self._waiting: list[TopicPartition] = []
+        self._backoff = Backoff()
+
+    @property
+    def is_done(self) -> bool:
+        """True if no partition waits."""
+        return not self._waiting
+
+    def add(self, tps: Iterable[TopicPartition]) -> None:
+        """These are ours, and paused."""
+        self._waiting += tps
+
+    def drop(self, tp: TopicPartition) -> None:
+        """It is no longer ours."""
+        self._waiting = [waiting for waiting in self._waiting if waiting != tp]
+
+    def advance(self, now_s: float) -> list[PartitionWork]:
+        """The work on each partition that could be recovered now; the source has been sent to where it begins.
+
+        Raises:
+            FatalError: the chain and the topic do not go together, or the chain is damaged.
+        """
+        begun: list[PartitionWork] = []
+        while self._waiting and self._backoff.due(now_s):
+            try:
+                begun.append(self._recovered(self._waiting[0]))
+            except RetryableError as error:
+                self._observer.retry_scheduled(error, self._backoff.failed(now_s))
+                break
+            self._backoff.succeeded()
+            del self._waiting[0]
+        return begun
+
+    def _recovered(self, tp: TopicPartition) -> PartitionWork:
+        head = self._sink.recover(tp, self._source.identity(tp.topic), self._source.origin(tp))
+        work = self._begin(tp, head)
+        self._source.seek(tp, work.find_in(self._source.bounds(tp), skip_gaps=self._skip_gaps))
+        self._observer.partition_recovered(tp, head)
+        return work
