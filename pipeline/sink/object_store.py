@@ -7,6 +7,7 @@ sent again: the AlreadyExists that then comes back is the chain's to resolve, by
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import stamina
@@ -85,6 +86,15 @@ class ObjectStore:
             return sorted(str(entry["path"]) for page in pages for entry in page)
 
         return self._ask(prefix, keys)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+
+        def gone() -> None:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._store, key)
+
+        self._ask(key, gone)
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`: an object is whole or absent, so nothing is ever left behind."""

@@ -82,6 +82,9 @@ class Store(Protocol):
     def list(self, prefix: str) -> list[str]:
         """All keys under the folder `prefix` ("" is the root), at any depth, sorted."""
 
+    def delete(self, key: str) -> None:
+        """Remove `key` if it exists. Only for what readers no longer look for, and never the head of a chain."""
+
     def sweep(self, prefix: str) -> None:
         """Remove what dead writers left behind in the folder `prefix`."""
 
@@ -155,6 +158,12 @@ class LocalStore:
                 if not name.startswith(_TEMPORARY)
             ]
         return sorted(found)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`. A deletion that a power cut undoes is done again by whoever wanted it."""
+        path = self._path(key)
+        with _translated(path):
+            path.unlink(missing_ok=True)
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`: temporary files older than `STALE_S`; a living writer whose file goes tries again."""

@@ -111,6 +111,9 @@ class DictStore:
         folder = prefix.removesuffix("/") + "/" if prefix else ""
         return sorted(key for key in self.objects if key.startswith(folder))
 
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
     def sweep(self, prefix: str) -> None:
         pass
 
