@@ -262,6 +262,13 @@ def test_an_objective_beyond_entropy_needs_a_card_where_alpha_is_searched(tmp_pa
     assert names == ["model.theta_0", "model.theta_1", "model.classes", "search.objective"]
 
 
+@pytest.mark.parametrize("objective", ["auto", "entropy"])
+def test_auto_and_entropy_do_without_a_card(tmp_path: Path, objective: str) -> None:
+    assert read_in(tmp_path).settings.search.objective == "auto"
+    mistakes = read_in(tmp_path, flags={"search.objective": objective}, uses=PAIR).mistakes
+    assert "search.objective" not in [mistake.name for mistake in mistakes]
+
+
 def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\n")
     (tmp_path / "f").mkdir()

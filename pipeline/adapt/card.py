@@ -25,7 +25,7 @@ from pipeline.adapt.objective import Objective, entropy
 from pipeline.adapt.surrogate import Surrogate
 from pipeline.errors import CardError
 
-FORMAT = 2
+FORMAT = 3
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
 
@@ -34,7 +34,8 @@ _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a bar
 class Judged:
     """What an objective would have chosen for all images of one labelled condition, and what that would have served.
 
-    `accuracy` at its `alpha` and `best_accuracy` at the best alpha in hindsight, in [0, 1].
+    `accuracy` at its `alpha`, `best_accuracy` at the best alpha in hindsight, `zero_shot` at alpha 0 and `fine_tuned`
+    at 1, in [0, 1].
     """
 
     condition: str
@@ -43,6 +44,8 @@ class Judged:
     alpha: float
     accuracy: float
     best_accuracy: float
+    zero_shot: float
+    fine_tuned: float
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,11 @@ def _check_values(card: Card) -> None:
     if min(card.temperature) <= 0.0:
         raise ValueError(f"temperature: expected numbers above 0, got {min(card.temperature)}")
     for judged in card.judged:
-        if judged.objective not in objectives.NAMES or not 0.0 <= judged.accuracy <= judged.best_accuracy <= 1.0:
+        lower = (judged.accuracy, judged.zero_shot, judged.fine_tuned)
+        if (
+            judged.objective not in objectives.NAMES
+            or not 0.0 <= min(lower) <= max(lower) <= judged.best_accuracy <= 1.0
+        ):
             raise ValueError(f"judged: expected an objective and accuracies from 0 to 1, got {judged}")
     if card.search is not None:
         sds = (card.search.lengthscale, card.search.signal_sd, card.search.offset_sd)

@@ -56,8 +56,10 @@ class Card(Command):
         description="recording whose batches the search's hyper-parameters are fitted to",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    fit_objective: Literal["entropy", "calibrated_entropy", "relative", "atc"] = Field(
-        default="entropy", description="objective whose curves are fitted: the one that the worker is to take"
+    fit_objective: Literal["auto", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+        default="auto",
+        description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
+        "recommends",
     )
     fit_batches: int = Field(default=400, ge=12, le=100_000, description="recorded batches to fit to at most")
     show: FilePath | None = Field(default=None, description="card to print, in place of making one")

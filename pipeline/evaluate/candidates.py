@@ -13,6 +13,7 @@ from pipeline.adapt.search import Strategy
 from pipeline.adapt.strategies import NAMES as STRATEGIES
 from pipeline.adapt.strategies import strategy
 from pipeline.adapt.strategies.warm import Exploration
+from pipeline.adapt.verdict import AUTO, chosen
 from pipeline.errors import SettingsError
 
 NO_CARD = ("entropy",)  # objectives that need no card
@@ -23,7 +24,7 @@ SLOW = ("botorch",)  # a model is fitted each batch, hundreds of milliseconds ea
 class Candidate:
     """A strategy by name, the first (or fixed) `alpha` of a stream, how it explores, and an objective by name.
 
-    `label` is what was written, without the objective.
+    `label` is what was written, without the objective. `objective` may be `auto` until `resolved`.
     """
 
     label: str
@@ -72,13 +73,28 @@ def parse(text: str, *, objective: str, alpha: float, exploration: Exploration) 
     """
     default = Candidate("", "", objective, alpha, exploration)
     candidates = tuple(_candidate(entry, default) for entry in _entries(text))
+    _each_once(candidates, text)
+    return candidates
+
+
+def resolved(candidates: Sequence[Candidate], card: Card | None) -> tuple[Candidate, ...]:
+    """The candidates with `auto` replaced by the objective that it stands for with this card.
+
+    Raises:
+        SettingsError: one was named twice, by that word and by the objective's name.
+    """
+    named = tuple(replace(candidate, objective=chosen(candidate.objective, card)) for candidate in candidates)
+    _each_once(named, ",".join(candidate.name for candidate in candidates))
+    return named
+
+
+def _each_once(candidates: Sequence[Candidate], text: str) -> None:
     names = [candidate.name for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         raise SettingsError(
             f"--strategies {text}: expected each once, got {twice[0] if twice else 'none'}. Correct it."
         )
-    return candidates
 
 
 def every_strategy(*, objective: str, alpha: float, exploration: Exploration) -> tuple[Candidate, ...]:
@@ -107,8 +123,9 @@ def _candidate(entry: str, default: Candidate) -> Candidate:
     where = f"--strategies {entry}"
     if name not in STRATEGIES:
         raise SettingsError(f"{where}: there is no strategy {name!r}; expected one of {', '.join(STRATEGIES)}.")
-    if objective and objective not in OBJECTIVES:
-        raise SettingsError(f"{where}: there is no objective {objective!r}; expected one of {', '.join(OBJECTIVES)}.")
+    known = (AUTO, *OBJECTIVES)
+    if objective and objective not in known:
+        raise SettingsError(f"{where}: there is no objective {objective!r}; expected one of {', '.join(known)}.")
     values = _options([part for part in options.split(",") if part], default.exploration, where)
     alpha = float(values.pop("alpha", default.alpha))
     if not 0.0 <= alpha <= 1.0:

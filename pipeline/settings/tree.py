@@ -84,9 +84,9 @@ class SearchSettings(Group):
         description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
         "always the same; what has no single alpha a batch is for `evaluate` alone",
     )
-    objective: Literal["entropy", "calibrated_entropy", "relative", "atc"] = Field(
-        default="entropy",
-        description="what is minimised; all but entropy need model.card, which says what fits the pair",
+    objective: Literal["auto", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+        default="auto",
+        description="what is minimised; auto: what model.card recommends, entropy without one; the rest need the card",
     )
     alpha: float = Field(default=0.5, ge=0, le=1, description="first alpha of a stream, the only one of fixed")
     price: float = Field(
@@ -109,6 +109,12 @@ class SearchSettings(Group):
     )
     min_images: int = Field(
         default=8, ge=1, le=256, description="a batch with fewer images is predicted but teaches nothing"
+    )
+    forget_after_s: float = Field(
+        default=604_800.0,
+        ge=60,
+        le=1e9,
+        description="seconds of silence, by the messages' timestamps, after which a stream starts anew",
     )
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pipeline.adapt.card import Card
 from pipeline.adapt.objective import NAMES
-from pipeline.adapt.verdict import OWN, recommend
+from pipeline.adapt.verdict import OWN, advise
 
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
 _SHORT = {"calibrated_entropy": "calibrated"}
@@ -19,7 +19,8 @@ def print_card(card: Card, name: str) -> None:
     """Print the card; in colour on a terminal, plain elsewhere."""
     parts: list[Table | Text] = [_per_alpha(card, name), Text(_path(card))]
     if card.judged:
-        parts += [_objectives(card), Text(_advice(card))]
+        parts.append(_objectives(card))
+    parts.append(Text(_advice(card)))
     if card.search is not None:
         parts.append(Text(_search(card)))
     Console().print(Group(*parts))
@@ -69,7 +70,8 @@ def _objectives(card: Card) -> Table:
 
 
 def _advice(card: Card) -> str:
-    advice = f"Recommended: search.objective = {recommend(card.judged)}."
+    found = advise(card)
+    advice = f"Recommended, and taken by search.objective = auto: {found.objective}, as {found.reason}."
     if all(judged.condition == OWN for judged in card.judged):
         advice += (
             " Images like those of the fine-tuning have no shift to choose by: give --labelled-shifted FOLDER, with"

@@ -53,6 +53,9 @@ def _model(settings: Settings) -> str:
 
     model = load_model(settings.model)
     adaptation(settings, model)
-    facts = describe(model)
-    card = f"card {facts['card']}" if model.card else f"no card: objective {settings.search.objective} at temperature 1"
-    return f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}"
+    facts = describe(settings, model)
+    card = f"card {facts['card']}" if model.card else "no card, temperature 1"
+    return (
+        f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "
+        f"objective {facts['objective']}"
+    )

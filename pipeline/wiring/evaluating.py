@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 import torch
 from rich.console import Console
 
 from pipeline.adapt.card import Card, make_card, read_card
+from pipeline.adapt.verdict import AUTO, advise
 from pipeline.console import print_json, progress
 from pipeline.errors import SettingsError
 from pipeline.evaluate.bench import Bench
-from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse
+from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
 from pipeline.evaluate.files import write_result
 from pipeline.evaluate.judge import judge
 from pipeline.evaluate.result import Result
@@ -29,6 +31,8 @@ from pipeline.wiring.searching import exploration
 
 _PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
 _FILE_COLUMNS = 160  # of a table that goes to a file or another program
+
+_log = structlog.get_logger("evaluate")
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,15 @@ def evaluate(
     kinds = _known([*streams, *(("smooth",) if smooth is not None else ())], KINDS, "--streams", "kind of stream")
     orders = _known(orders, ORDERS, "--orders", "order")
     candidates = _candidates(settings, strategies)
+    if calibrate is None and settings.model.card is None:
+        for candidate in resolved(candidates, None):
+            objective_named(candidate.objective, None)  # or told here that it needs a card, before tables are made
     tables, fitted_on = _tables(settings, source, domains, calibrate)
     card, calibration = _card(settings, tables, fitted_on)
-    for candidate in candidates:
-        objective_named(candidate.objective, card)  # or told here that it needs a card
+    if card is not None and any(candidate.objective == AUTO for candidate in candidates):
+        advice = advise(card)
+        _log.info("objective_chosen", objective=advice.objective, reason=advice.reason)
+    candidates = resolved(candidates, card)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
     bench = Bench(tables, temperatures, {} if groups is None else group_names(groups, tables))
     pair = None if smooth is None else smooth_groups(bench, smooth)

@@ -60,7 +60,7 @@ def build_card(
             logits, labels = _evaluate(model, samples, bar)
             judged += judge(name, logits.__getitem__, labels, card)
     heads = write_heads(heads_path(output), model.classifier.embeddings())
-    return _write(replace(_fitted(settings, model, card, fit), judged=tuple(judged), heads=heads), output)
+    return _write(_fitted(settings, model, replace(card, judged=tuple(judged), heads=heads), fit), output)
 
 
 def extend_card(settings: Settings, *, output: Path, fit: Fit) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.adapt import verdict
 from pipeline.adapt.card import Card, read_card
 from pipeline.adapt.objective import raw_entropy
 from pipeline.adapt.search import Strategy
@@ -103,20 +104,26 @@ def adaptation(settings: Settings, model: Model) -> Adaptation:
 
 def _strategy(settings: Settings, model: Model) -> Strategy:
     chosen = settings.search
-    if model.card is None and chosen.objective != "entropy":
-        raise SettingsError(f"search.objective {chosen.objective} needs a card: make one with `adawise card`")
-    objective = model.card.objective(chosen.objective) if model.card else raw_entropy
+    name = objective_name(settings, model)
+    if model.card is None and name != "entropy":
+        raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
+    objective = model.card.objective(name) if model.card else raw_entropy
     belongs_to = f"{sorted(model.classifier.identity.items())} {model.card.digest if model.card else ''}"
     return strategy(
         chosen.strategy,
         alphas=model.classifier.alphas,
         objective=objective,
-        context=f"{chosen.objective}@{digest(belongs_to)}",
+        context=f"{name}@{digest(belongs_to)}",
         alpha=chosen.alpha,
         exploration=exploration(chosen),
         temperatures=model.card.temperature if model.card else None,
-        fitted=model.card.surrogate(chosen.objective) if model.card else None,
+        fitted=model.card.surrogate(name) if model.card else None,
     )
+
+
+def objective_name(settings: Settings, model: Model) -> str:
+    """The objective of the settings, `auto` replaced by what it stands for with this pair's card."""
+    return verdict.chosen(settings.search.objective, model.card)
 
 
 def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def replay(settings: Settings, *, recording: Path, output: str, order: Order = "
 
     with stop_signals() as should_stop:
         model = load_model(settings.model)
-        log.info("model_loaded", **describe(model))
+        log.info("model_loaded", **describe(settings, model))
         with progress("replayed") as bar:
             observer = _ReplayObserver(bar)
             worker = make_worker(

@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 
 from pipeline.adapt.card import Card, FittedSearch
+from pipeline.adapt.verdict import chosen
 from pipeline.console import progress
 from pipeline.decode import Decoder
 from pipeline.errors import SettingsError
@@ -28,7 +29,7 @@ _log = structlog.get_logger("card")
 
 @dataclass(frozen=True)
 class Fit:
-    """What the search is fitted to: the curves of `objective` on the first `batches` batches of a recording."""
+    """What the search is fitted to: curves of `objective` (or `auto`) on the first `batches` batches of a recording."""
 
     recording: Path
     objective: str
@@ -44,7 +45,8 @@ def fit_recorded(settings: Settings, model: Model, card: Card, fit: Fit) -> Fitt
     """
     from pipeline.adapt.fit_search import Curve, fit_search  # with BoTorch: two seconds that only this needs
 
-    objective = card.objective(fit.objective)
+    name = chosen(fit.objective, card)
+    objective = card.objective(name)
     indices = sorted({round(x) for x in np.linspace(0, len(card.alphas) - 1, _ALPHAS)})
     streams: dict[tuple[TopicPartition, str], list[Curve]] = {}
     with progress("evaluated", total=fit.batches, unit="recorded batches") as bar:
@@ -58,13 +60,13 @@ def fit_recorded(settings: Settings, model: Model, card: Card, fit: Fit) -> Fitt
             if np.isfinite(values).all():
                 streams.setdefault((tp, batch.stream_id), []).append(Curve.of(values))
     used = sum(len(stream) for stream in streams.values())
-    _log.info("search_fitting", batches=used, streams=len(streams), objective=fit.objective)
+    _log.info("search_fitting", batches=used, streams=len(streams), objective=name)
     try:
         found = fit_search(list(streams.values()), [card.alphas[j] for j in indices])
     except ValueError as error:
         raise SettingsError(f"--fit-search {fit.recording}: {error}") from error
     return FittedSearch(
-        objective=fit.objective,
+        objective=name,
         batches=used,
         lengthscale=found.lengthscale,
         signal_sd=found.signal_sd,

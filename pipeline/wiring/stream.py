@@ -20,7 +20,7 @@ from pipeline.sink.chain import SegmentChain
 from pipeline.sink.store import open_store
 from pipeline.telemetry import LogObserver, Observer
 from pipeline.wiring.kafka import dead_letters, kafka_source
-from pipeline.wiring.model import Model, adaptation, digest, load_model
+from pipeline.wiring.model import Model, adaptation, digest, load_model, objective_name
 from pipeline.wiring.signals import stop_signals
 from pipeline.worker import Worker
 
@@ -41,7 +41,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
         source = kafka_source(settings.kafka)
         try:
             model = load_model(settings.model)
-            log.info("model_loaded", **describe(model))
+            log.info("model_loaded", **describe(settings, model))
             worker = make_worker(
                 settings,
                 model,
@@ -109,6 +109,7 @@ def make_worker(
             uncommitted_rows=4 * settings.sink.flush_rows,
             round_images=_ROUND_CHUNKS * model.classifier.chunk_rows,
         ),
+        forget_after_s=settings.search.forget_after_s,
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
         at=at,
@@ -117,12 +118,14 @@ def make_worker(
 
 def config_fingerprint(settings: Settings, model: Model) -> str:
     """Hash of what results depend on beside the model: search, batches, decoding, the card."""
-    parts = settings.model_dump_json(include={"search", "batch", "decode", "predict"})
+    search = settings.search.model_copy(update={"objective": objective_name(settings, model)})
+    named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
+    parts = named.model_dump_json(include={"search", "batch", "decode", "predict"})
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 
-def describe(model: Model) -> dict[str, Any]:
-    """What was loaded, for the log."""
+def describe(settings: Settings, model: Model) -> dict[str, Any]:
+    """What was loaded and will be minimised, for the log."""
     classifier = model.classifier
     return {
         "fingerprint": classifier.fingerprint,
@@ -132,4 +135,5 @@ def describe(model: Model) -> dict[str, Any]:
         "classes": len(model.classes),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,
+        "objective": objective_name(settings, model),
     }

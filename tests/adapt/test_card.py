@@ -84,7 +84,7 @@ def test_fitted_hyper_parameters_are_for_the_objective_that_they_were_fitted_to(
 
 def test_a_card_is_the_same_after_the_file(tmp_path: Path) -> None:
     card = a_card(
-        judged=(Judged("fog", 100, "entropy", 0.5, 0.6, 0.7),),
+        judged=(Judged("fog", 100, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6),),
         search=FittedSearch("entropy", 40, 0.4, 0.1, 0.2, 0.9),
     )
     back = read_card(write(tmp_path, card.to_json()))
@@ -134,13 +134,13 @@ def test_a_missing_card_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 1}))
-    with pytest.raises(CardError, match=r"expected a card of format 2, got 1\. Make one"):
+    path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 2}))
+    with pytest.raises(CardError, match=r"expected a card of format 3, got 2\. Make one"):
         read_card(path)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 2}', "[" * 100_000], ids=lambda c: c[:12]
+    "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 3}', "[" * 100_000], ids=lambda c: c[:12]
 )
 def test_what_is_not_a_card_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(CardError, match=r"not a card.*Make one"):
@@ -169,8 +169,10 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("identity", "theta"),
         ("threshold", [0.1, 0.2]),
         ("judged", [{"condition": "x"}]),
-        ("judged", [dataclasses.asdict(Judged("fog", 9, "hope", 0.5, 0.6, 0.7))]),
-        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7))]),
+        ("judged", [dataclasses.asdict(Judged("fog", 9, "hope", 0.5, 0.6, 0.7, 0.5, 0.6))]),
+        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
+        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
+        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
         ("search", {}),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline.adapt.card import Card, Judged, make_card
 from pipeline.adapt.objective import NAMES
-from pipeline.adapt.verdict import OWN, judge, judge_own, recommend
+from pipeline.adapt.verdict import AUTO, OWN, advise, chosen, judge, judge_own
 
 ALPHAS = (0.0, 0.5, 1.0)
 N, CLASSES = 600, 5
@@ -47,7 +49,8 @@ def test_each_objective_is_judged_by_the_accuracy_at_the_alpha_that_it_chooses()
     for one in judged.values():
         j = ALPHAS.index(one.alpha)
         assert one.accuracy == pytest.approx(float((logits[j].argmax(-1) == labels).double().mean()))
-        assert one.best_accuracy == pytest.approx(0.7, abs=0.05)
+        assert one.best_accuracy == one.zero_shot == pytest.approx(0.7, abs=0.05)
+        assert one.fine_tuned == pytest.approx(0.4, abs=0.05)
         assert (one.condition, one.images) == ("fog", N)
     assert judged["entropy"].alpha == 1.0  # the known trap
 
@@ -58,6 +61,7 @@ def test_the_cards_own_sample_is_judged_by_a_card_of_the_other_half() -> None:
     halves = by_name(judge_own(logits.__getitem__, labels, card))
     assert whole["entropy"].accuracy == pytest.approx(halves["entropy"].accuracy)
     assert {one.condition for one in halves.values()} == {OWN}
+    assert (halves["atc"].zero_shot, halves["atc"].fine_tuned) == pytest.approx((card.accuracy[0], card.accuracy[-1]))
     # whoever fits and judges on the same images lets `atc` know every accuracy, to the image
     noise = torch.Generator().manual_seed(5)
     random = [torch.randn(16, CLASSES, generator=noise) for _ in ALPHAS]
@@ -74,23 +78,68 @@ def test_a_sample_too_small_to_halve_is_not_judged() -> None:
     assert judge_own(lambda j: logits[j][:7], labels[:7], card) == ()
 
 
-def judged(condition: str, **accuracies: float) -> list[Judged]:
-    return [Judged(condition, 100, name, 0.5, accuracy, 0.95) for name, accuracy in accuracies.items()]
+def told(condition: str, ends: tuple[float, float], **accuracies: float) -> list[Judged]:
+    return [Judged(condition, 100, name, 0.5, accuracy, 0.95, *ends) for name, accuracy in accuracies.items()]
+
+
+TUNED, ZERO = (0.5, 0.7), (0.7, 0.5)  # accuracies of the ends
+FOG = {"entropy": 0.7, "relative": 0.7, "calibrated_entropy": 0.8}
+NEW = {"entropy": 0.7, "relative": 0.7, "calibrated_entropy": 0.5}
+BOTH = [*told("fog", TUNED, entropy=0.6, relative=0.7), *told("new", ZERO, entropy=0.6, relative=0.6)]
+DRAW = [*told("fog", TUNED, entropy=0.6, relative=0.609), *told("new", ZERO, entropy=0.6, relative=0.61)]
+MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, entropy=0.8, relative=0.6)]
 
 
 @pytest.mark.parametrize(
-    ("found", "recommended"),
+    ("temperature", "found", "recommended"),
     [
-        ([], "relative"),
-        (judged("fog", relative=0.7, calibrated_entropy=0.8), "calibrated_entropy"),
-        (judged("fog", relative=0.7, entropy=0.709), "relative"),
-        (judged("fog", relative=0.7, entropy=0.8) + judged("dusk", relative=0.8, entropy=0.6), "relative"),
-        (judged(OWN, relative=0.5, atc=0.9) + judged("fog", relative=0.8, atc=0.7), "relative"),
-        (judged(OWN, relative=0.5, atc=0.9), "relative"),
+        (0.85, [], "entropy"),
+        (1.09, [], "relative"),
+        (0.85, told("fog", TUNED, **FOG), "entropy"),
+        (1.09, told("fog", TUNED, **FOG), "relative"),
+        (0.85, told("new", ZERO, **NEW), "entropy"),
+        (0.85, BOTH, "relative"),
+        (0.85, DRAW, "entropy"),
+        (1.09, DRAW, "relative"),
+        (
+            1.09,
+            [*told("fog", TUNED, entropy=0.9, relative=0.6), *told("new", ZERO, entropy=0.6, relative=0.6)],
+            "entropy",
+        ),
+        (0.85, [*MANY_FOGS, *told("new", ZERO, entropy=0.3, relative=0.6)], "relative"),
+        (0.85, [*told("fog", TUNED, entropy=0.6, atc=0.9), *told(OWN, ZERO, entropy=0.6, atc=0.9)], "entropy"),
+        (
+            0.85,
+            [*told("fog", TUNED, entropy=0.6, atc=0.9), *told("dusk", (0.71, 0.7), entropy=0.6, atc=0.9)],
+            "entropy",
+        ),
     ],
-    ids=["nothing", "clear", "draw", "mean over conditions", "shift counts alone", "own sample does not"],
+    ids=[
+        "nothing but sound confidence",
+        "nothing but over-confidence",
+        "what runs to alpha 1 is not proven by conditions where that is right",
+        "nor where the model is over-confident",
+        "nor what runs to alpha 0 by the opposite",
+        "both kinds",
+        "a draw of the sound",
+        "a draw of the over-confident",
+        "both kinds beat confidence",
+        "both kinds weigh the same",
+        "the own sample is of no kind",
+        "nor are ends that are equal",
+    ],
 )
-def test_the_recommended_objective_is_the_one_that_is_right_most_often_and_relative_in_a_draw(
-    found: list[Judged], recommended: str
+def test_an_objective_is_recommended_for_what_it_served_each_way_or_else_by_confidence_at_home(
+    temperature: float, found: list[Judged], recommended: str
 ) -> None:
-    assert recommend(found) == recommended
+    card = replace(a_card()[0], temperature=(1.0, 1.0, temperature), judged=tuple(found))
+    advice = advise(card)
+    assert advice.objective == recommended
+    measured = recommended != ("relative" if temperature > 0.95 else "entropy")
+    assert ("it serves" if measured else f"temperature {temperature:.2f}") in advice.reason
+    assert chosen(AUTO, card) == recommended
+
+
+def test_auto_is_entropy_without_a_card_and_a_name_stays_what_it_is() -> None:
+    assert chosen(AUTO, None) == "entropy"
+    assert [chosen(name, a_card()[0]) for name in NAMES] == list(NAMES)

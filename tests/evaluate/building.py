@@ -43,6 +43,24 @@ def a_table(
     return LogitTable(name, logits.astype(np.float32), labels, tuple(alphas), names)
 
 
+def a_card(*, temperature: float) -> Card:
+    """A card whose fine-tuned model needs this temperature; all else is of no matter."""
+    ones = (1.0,) * len(GRID)
+    return Card(
+        identity={},
+        alphas=GRID,
+        temperature=(*ones[1:], temperature),
+        reference_entropy=ones,
+        threshold=ones,
+        accuracy=ones,
+        nll=ones,
+        ece_raw=ones,
+        ece=ones,
+        images=1,
+        created_at="2026-01-01",
+    )
+
+
 def a_bench(*tables: LogitTable, temperature: float = 1.0) -> Bench:
     return Bench(tables, (temperature,) * len(tables[0].alphas))
 

@@ -9,8 +9,8 @@ from pipeline.adapt.strategies import NAMES
 from pipeline.adapt.strategies.grid import GridSearch
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.errors import SettingsError
-from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse
-from tests.evaluate.building import GRID
+from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
+from tests.evaluate.building import GRID, a_card
 
 DEFAULT = Exploration()
 
@@ -39,7 +39,7 @@ def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None
     ("text", "message"),
     [
         ("worm", "there is no strategy 'worm'; expected one of"),
-        ("warm@gini", "there is no objective 'gini'; expected one of entropy"),
+        ("warm@gini", "there is no objective 'gini'; expected one of auto, entropy"),
         ("warm:bugdet=3", "there is no option 'bugdet'; expected one of alpha, budget"),
         ("warm:budget=three", "budget: expected a value of type int, got 'three'"),
         ("warm:budget", "budget: expected a value of type int, got ''"),
@@ -53,6 +53,18 @@ def test_what_cannot_be_read_is_told(text: str, message: str) -> None:
     with pytest.raises(SettingsError, match="--strategies") as refused:
         read(text)
     assert message in str(refused.value)
+
+
+def test_auto_is_the_objective_that_the_card_recommends() -> None:
+    asked = parse("warm,grid@atc", objective="auto", alpha=0.5, exploration=DEFAULT)
+    for card, names in (
+        (None, ["warm", "grid@atc"]),
+        (a_card(temperature=0.8), ["warm", "grid@atc"]),
+        (a_card(temperature=1.2), ["warm@relative", "grid@atc"]),
+    ):
+        assert [candidate.name for candidate in resolved(asked, card)] == names
+    with pytest.raises(SettingsError, match=r"--strategies warm@auto,warm: expected each once, got warm\. Correct it"):
+        resolved(read("warm@auto,warm@entropy"), None)
 
 
 def test_without_a_list_every_strategy_runs_but_the_slow_one_and_the_default_comes_first() -> None:

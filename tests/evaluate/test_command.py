@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -87,6 +88,15 @@ def test_a_card_calibrates_too(tables: str, tmp_path: Path, capsys: Captured) ->
     by_table = told(capsys, *flags, "--calibrate", "val_a")
     assert by_card["calibration"] == "of card.json"
     assert by_card["rows"] == by_table["rows"]
+
+
+def test_auto_is_judged_on_the_table_that_calibrates_and_told(tables: str, tmp_path: Path, capsys: Captured) -> None:
+    sure = a_table("val_sure", 0.6)
+    write_tables(tmp_path / "tables", dataclasses.replace(sure, logits=3 * sure.logits))
+    flags = ("--logits", tables, *QUICK, "--strategies", "warm,warm@atc")
+    for table, name in (("val_a", "warm"), ("val_sure", "warm@relative")):
+        result = told(capsys, *flags, "--calibrate", table)
+        assert [row["strategy"] for row in result["rows"][:2]] == [name, "warm@atc"]
 
 
 def test_groups_streams_and_orders_are_chosen(tables: str, capsys: Captured) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ from PIL import Image
 from pipeline.__main__ import main
 from pipeline.adapt.card import read_card
 from pipeline.adapt.objective import NAMES
-from pipeline.adapt.verdict import OWN
+from pipeline.adapt.verdict import OWN, advise
 from pipeline.clip.heads import heads_path
 from pipeline.clip.load import ModelPair
 from pipeline.errors import CardError
-from pipeline.settings import ModelSettings, read
-from pipeline.wiring.model import load_model
+from pipeline.settings import ModelSettings, Settings, read
+from pipeline.wiring.model import adaptation, load_model
+from pipeline.wiring.stream import config_fingerprint, describe
 from tests.models import CLASSES, PairFolder, random_images, write_pair
 
 Captured = pytest.CaptureFixture[str]
@@ -59,7 +61,7 @@ def test_a_card_judges_the_objectives_on_its_own_sample_and_on_each_shifted_cond
     }
     assert {one.condition: one.images for one in card.judged} == {OWN: 30, "fog": 10, "dusk": 10}
     out = capsys.readouterr().out
-    assert "Recommended: search.objective = " in out
+    assert f"Recommended, and taken by search.objective = auto: {advise(card).objective}, as " in out
     assert " best " in out
     assert "arrier" in out
 
@@ -77,6 +79,29 @@ def test_without_shifted_images_the_card_says_how_little_that_tells(
 ) -> None:
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "plain.json")
     assert "give --labelled-shifted FOLDER" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("temperature", "meant"), [(0.8, "entropy"), (1.2, "relative")])
+def test_auto_is_what_the_card_recommends_and_its_states_and_fingerprints_are_those_of_that_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, temperature: float, meant: str
+) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "made.json")
+    made = read_card(folder / "made.json")
+    card = replace(made, temperature=(*made.temperature[:-1], temperature))
+    (folder / "auto.json").write_text(card.to_json())
+    heads_path(folder / "auto.json").write_bytes(heads_path(folder / "made.json").read_bytes())
+    by_name = {name: with_objective(folder, name) for name in ("auto", *NAMES)}
+    model = load_model(by_name["auto"].model)
+    keys = {name: adaptation(settings, model).strategy.key for name, settings in by_name.items()}
+    prints = {name: config_fingerprint(settings, model) for name, settings in by_name.items()}
+    assert [name for name in NAMES if keys[name] == keys["auto"]] == [meant]
+    assert [name for name in NAMES if prints[name] == prints["auto"]] == [meant]
+    assert describe(by_name["auto"], model)["objective"] == meant
+
+
+def with_objective(folder: Path, name: str) -> Settings:
+    environ = {"ADAWISE_MODEL__CARD": "auto.json", "ADAWISE_SEARCH__OBJECTIVE": name}
+    return read((), environ=environ, folder=folder, uses=frozenset()).checked()
 
 
 def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_they_are_missing(
@@ -113,7 +138,7 @@ def test_the_card_as_json_holds_all_that_was_measured(
     capsys.readouterr()
     adawise(folder, monkeypatch, "card", "--show", "j.json", "--json")
     shown = json.loads(capsys.readouterr().out)
-    assert shown["format"] == 2
+    assert shown["format"] == 3
     assert len(shown["threshold"]) == 21
     assert {one["objective"] for one in shown["judged"]} == set(NAMES)
 
