@@ -13,6 +13,7 @@ from pipeline.errors import SourceError
 from pipeline.gather import BatchPolicy, Gatherer, without_pixels
 from pipeline.ports import Head, SegmentDraft
 from pipeline.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Predictions, TopicPartition
+from pipeline.silence import PartitionClock, Silence
 
 _QUIET_POLLS, _POLL_APART_S = 2, 0.05
 
@@ -37,13 +38,23 @@ class PartitionWork:
     dropping this object.
     """
 
-    def __init__(self, tp: TopicPartition, head: Head, policy: BatchPolicy, initial: Callable[[], StreamState]) -> None:
+    def __init__(
+        self,
+        tp: TopicPartition,
+        head: Head,
+        policy: BatchPolicy,
+        initial: Callable[[], StreamState],
+        *,
+        forget_after_s: float,
+    ) -> None:
         self.tp = tp
         self._gatherer = Gatherer(policy)
         self._initial = initial
         self._states: dict[str, StreamState] = {}
+        self._changed: set[str] = set()  # streams whose states are not in the head or the sealed draft
+        self._clock = PartitionClock(head.states, forget_after_s)
         self.ready: deque[ImageBatch] = deque()
-        self._resets: dict[str, str] = {}
+        self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
         self.next_offset = head.next_offset
@@ -136,9 +147,18 @@ class PartitionWork:
         self.ready.extend(closed)
         return len(closed)
 
-    def state(self, stream_id: str) -> StreamState:
-        """The stream's adaptation state; a new one if the stream is new or the settings it depends on have changed."""
-        if stream_id not in self._states:
+    def state(self, batch: ImageBatch) -> StreamState:
+        """The adaptation state that the batch's stream goes on from.
+
+        A new one if the stream is new, was silent for too long, or the settings that it depends on have changed.
+        """
+        stream_id = batch.stream_id
+        silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
+        if silence is not None:
+            self._states[stream_id] = self._initial()
+            if silence is Silence.SILENT:
+                self._resets[stream_id] = silence
+        elif stream_id not in self._states:
             initial = self._initial()
             data = self.head.states.get(stream_id)
             state = StreamState.from_bytes(data) if data is not None else initial
@@ -153,7 +173,9 @@ class PartitionWork:
         trace = adapted.trace if reset is None else replace(adapted.trace, reset=reset)
         self._accepted.append((without_pixels(batch), adapted.predictions, trace))
         self._count(len(batch), now_s)
-        self._states[batch.stream_id] = adapted.state
+        heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
+        self._states[batch.stream_id] = replace(adapted.state, heard=heard)
+        self._changed.add(batch.stream_id)
         self.image_bytes -= batch.images.nbytes
         return trace
 
@@ -175,13 +197,22 @@ class PartitionWork:
                 tp=self.tp,
                 next_offset=self.next_offset,
                 pending=tuple(sorted({frame.row_id.offset for frame in self._gatherer.frames} | self._awaited)),
-                states={**self.head.states, **{name: state.to_bytes() for name, state in self._states.items()}},
+                states=self._kept_states(),
                 accepted=self._accepted,
                 rejected=self._rejected,
                 gaps=self._gaps,
             )
             self._accepted, self._rejected, self._gaps = [], [], []
         return self._sealed
+
+    def _kept_states(self) -> dict[str, bytes]:
+        """The head's states, the newer ones in their place, without those of streams that are forgotten."""
+        states = {**self.head.states, **{name: self._states[name].to_bytes() for name in self._changed}}
+        self._changed.clear()
+        for stream_id in self._clock.forget():
+            states.pop(stream_id, None)
+            self._states.pop(stream_id, None)
+        return states
 
     def committed(self, head: Head) -> None:
         """The draft was written and ends at `head`; what was done since begins the next one."""

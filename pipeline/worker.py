@@ -42,6 +42,7 @@ class Worker:
         limits: of memory.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         should_stop: asked once a step; True ends the run after a flush.
+        forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
         at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
@@ -61,6 +62,7 @@ class Worker:
         limits: Limits,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
+        forget_after_s: float,
         at: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -70,6 +72,7 @@ class Worker:
         self._batches, self._flush, self._round_images = batches, flush, limits.round_images
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
+        self._forget_after_s = forget_after_s
         self._recovery = Recovery(
             source=source, sink=sink, observer=observer, begin=self._work_from, skip_gaps=skip_gaps
         )
@@ -133,7 +136,28 @@ class Worker:
                 self._prefetch.submit(message)
 
     def _work_from(self, tp: TopicPartition, head: Head) -> PartitionWork:
-        return PartitionWork(tp, head, self._batches, self._adaptation.strategy.initial)
+        initial = self._adaptation.strategy.initial
+        return PartitionWork(tp, head, self._batches, initial, forget_after_s=self._forget_after_s)
+
+    def _let_go(self, tps: Sequence[TopicPartition]) -> None:
+        """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
+
+        Nobody else gets a partition that was revoked before our next poll. One that was lost may have a new owner, who
+        wins the race for the segment, or adopts it. Only a worker too slow for its group comes back by that: it would
+        lose every round that it has done, for ever. The rest of the time is bounded: others wait for us.
+        """
+        leaving = [self._owned[tp] for tp in tps if tp in self._owned]
+        until_s = self._clock() + _LET_GO_S
+        while any(work.ready for work in leaving) and self._clock() < until_s:
+            self._adapt_round(leaving)
+        for work in leaving:
+            while work.rows and not work.ready and work.backoff.due(self._clock()) and self._clock() < until_s:
+                commit = self._delivery.write(work, self._clock())
+                if commit is not None and not commit.won:
+                    break
+        for tp in tps:
+            self._drop(tp)
+            self._observer.partition_lost(tp)
 
     def _drop(self, tp: TopicPartition) -> None:
         self._owned.pop(tp, None)
@@ -176,8 +200,8 @@ class Worker:
 
     def _adapt_round(self) -> None:
         """Adapt and predict one batch of every stream that has one; their trials share forwards."""
-        round_ = next_round(self._owned.values())
-        states = [work.state(batch.stream_id) for work, batch in round_]
+        round_ = next_round(works)
+        states = [work.state(batch) for work, batch in round_]
         adapted = self._adaptation.run([batch for _, batch in round_], states)
         for (work, batch), result in zip(round_, adapted, strict=True):
             self._observer.batch_served(work.complete(batch, result, self._clock()))

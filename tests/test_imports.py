@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "telemetry": ("errors records ports", "structlog"),
     # the loop
     "backoff": ("", ""),
-    "partition": ("errors records ports adapt adaptation backoff gather", ""),
+    "silence": ("adapt", ""),
+    "partition": ("errors records ports adapt adaptation backoff gather silence", ""),
     "backpressure": ("records ports partition prefetch", "structlog"),
     "rounds": ("records partition", ""),
     "recovery": ("errors records ports backoff partition telemetry", ""),
@@ -76,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "wire", "envelope", "codec", "preprocess", "decode", "gather"),
-    *("adapt", "predict", "partition"),
+    *("adapt", "predict", "partition", "silence"),
 }
 IMPURE = {
     "os",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.adapt.state import StreamState
 from pipeline.adaptation import Adapted
 from pipeline.errors import ChainError, SourceError
-from pipeline.gather import BatchPolicy
+from pipeline.gather import BatchPolicy, batch_of
 from pipeline.partition import FlushPolicy, PartitionWork
 from pipeline.ports import Head, SegmentDraft
 from pipeline.records import BatchTrace, DecodedMessage, ImageBatch, Message, Predictions, TopicPartition
@@ -24,8 +24,16 @@ PIXELS = 48  # bytes of one image here
 POLICY = BatchPolicy(images=3, max_age_s=1.0)
 
 
+FORGET_S = 1_000.0
+
+
 def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY) -> PartitionWork:
-    return PartitionWork(TP, head or Head(0), policy, lambda: StreamState(key, 10))
+    return PartitionWork(TP, head or Head(0), policy, lambda: StreamState(key, 10), forget_after_s=FORGET_S)
+
+
+def state_of(subject: PartitionWork, stream: str) -> StreamState:
+    """What the next batch of a stream goes on from."""
+    return subject.state(batch_of([a_frame(0, stream)]))
 
 
 def adapted(batch: ImageBatch, state: StreamState) -> Adapted:
@@ -68,7 +76,7 @@ def finish(subject: PartitionWork, now_s: float = 0.0) -> list[BatchTrace]:
     traces = []
     while subject.ready:
         batch = subject.ready.popleft()
-        traces.append(subject.complete(batch, adapted(batch, subject.state(batch.stream_id)), now_s))
+        traces.append(subject.complete(batch, adapted(batch, subject.state(batch)), now_s))
     return traces
 
 
@@ -336,8 +344,8 @@ def test_a_dead_message_is_a_rejected_row_and_a_letter_and_its_bytes_count_until
 def test_a_stream_goes_on_from_the_state_in_the_head_and_a_new_one_from_the_initial() -> None:
     kept = StreamState("k", 3, batches=7)
     subject = work(Head(0, states={"a": kept.to_bytes()}))
-    assert subject.state("a") == kept
-    assert subject.state("b") == StreamState("k", 10)
+    assert state_of(subject, "a") == kept
+    assert state_of(subject, "b") == StreamState("k", 10)
 
 
 def test_every_state_is_in_the_draft_the_new_ones_for_the_old() -> None:
@@ -350,7 +358,7 @@ def test_every_state_is_in_the_draft_the_new_ones_for_the_old() -> None:
     assert states["a"].batches == 8
     assert states["b"].batches == 7
     subject.committed(head_of(subject.draft()))
-    assert subject.state("a").batches == 8
+    assert state_of(subject, "a").batches == 8
 
 
 def test_a_state_made_under_other_settings_is_not_continued_and_the_next_trace_says_so_once() -> None:
@@ -364,7 +372,87 @@ def test_a_state_made_under_other_settings_is_not_continued_and_the_next_trace_s
 
 def test_a_state_that_cannot_be_read_stops_the_worker() -> None:
     with pytest.raises(ChainError, match="restore it from a copy"):
-        work(Head(0, states={"a": b"\x00"})).state("a")
+        work(Head(0, states={"a": b"\x00"}))
+
+
+# -- silence
+
+DAY_MS = 1_000_000  # as long as a stream is remembered
+
+
+def at(offset: int, stream: str, day: float) -> DecodedMessage:
+    """A whole batch of a stream."""
+    return decoded(
+        *[a_frame(offset, stream, index=i, timestamp_ms=round(day * DAY_MS)) for i in range(3)], is_batch=True
+    )
+
+
+def live(messages: list[DecodedMessage], cuts: set[int]) -> tuple[list[BatchTrace], Head]:
+    """The traces of these messages, with a segment and another owner after each of `cuts`, and the last head."""
+    subject, traces, head = work(), list[BatchTrace](), Head(0)
+    for n, message in enumerate(messages):
+        subject.add(message, 0.0)
+        traces += finish(subject)
+        if n in cuts:
+            head = head_of(subject.draft())
+            subject = work(head)
+    return traces, head_of(subject.draft())
+
+
+def test_a_stream_that_was_silent_for_too_long_starts_anew_and_its_trace_says_so() -> None:
+    days = [0.0, 0.9, 1.9, 3.0, 3.1, 5.2]
+    traces, _ = live([at(n, "a", day) for n, day in enumerate(days)], set())
+    assert [t.batch_number for t in traces] == [0, 1, 2, 0, 1, 0]
+    assert [t.reset for t in traces] == [None, None, None, "silent", None, None]
+
+
+def test_a_silent_stream_leaves_the_footer_when_its_neighbours_have_gone_on_for_long_enough() -> None:
+    messages = [at(0, "a", 0.0), *(at(n, "b", 0.5 * n) for n in range(1, 7))]
+    for until, streams in ((5, {"a", "b"}), (7, {"b"})):
+        _, head = live(messages[:until], {2, 3})
+        assert set(head.states) == streams
+
+
+def test_a_dropped_stream_is_dropped_from_memory_too() -> None:
+    subject = work()
+    for message in [at(0, "a", 0.0), *(at(n, "b", 0.5 * n) for n in range(1, 7))]:
+        subject.add(message, 0.0)
+        finish(subject)
+    assert set(subject.draft().states) == {"b"}
+    assert set(subject._states) == {"b"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    beats=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.1, 0.6, 1.2])), min_size=5, max_size=40),
+    cuts=st.sets(st.integers(0, 39)),
+)
+def test_a_streams_traces_depend_neither_on_where_segments_were_cut_nor_on_its_neighbours(
+    beats: list[tuple[str, float]], cuts: set[int]
+) -> None:
+    """Three cameras, of which one's clock is years behind."""
+    day, messages = 0.0, list[DecodedMessage]()
+    for offset, (stream, pause) in enumerate(beats):
+        day += pause
+        messages.append(at(offset, stream, day + (0.0 if stream == "c" else 5_000.0)))
+    together, _ = live(messages, cuts)
+    for stream in "abc":
+        alone, _ = live([m for m in messages if m.frames[0].stream_id == stream], set())
+        assert [t for t in together if t.stream_id == stream] == alone
+
+
+def test_only_states_that_changed_are_serialised_again() -> None:
+    subject = work()
+    for offset, stream in enumerate("ab"):
+        subject.add(at(offset, stream, 0.0), 0.0)
+    finish(subject)
+    first = subject.draft()
+    subject.committed(head_of(first))
+    subject.add(at(2, "b", 0.1), 0.0)
+    finish(subject)
+    second = subject.draft()
+    assert second.states["a"] is first.states["a"]
+    assert StreamState.from_bytes(second.states["b"]).batches == 2
 
 
 # -- time, memory, flushing
@@ -459,4 +547,4 @@ def test_the_state_of_a_batch_of_a_new_stream_starts_at_the_initial_alpha() -> N
     subject.add(decoded(*[a_frame(0, "a", index=i) for i in range(5)], is_batch=True), 0.0)
     batch = subject.ready[0]
     assert torch.equal(batch.images[:, 0, 0, 0], torch.arange(5, dtype=torch.uint8))
-    assert subject.state(batch.stream_id).alpha_index == 10
+    assert subject.state(batch).alpha_index == 10

@@ -28,6 +28,19 @@ class Observation:
     noise_variance: float
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """When a stream was last heard, in milliseconds; `pipeline.silence` says what it is for.
+
+    `last_ms`: Kafka timestamp of the last image of its last batch, -1 if that has none. `clock_ms`: the same on the
+    partition's clock. `at_ms`: what the partition's clock showed then.
+    """
+
+    last_ms: int
+    clock_ms: int
+    at_ms: int
+
+
 @dataclass(frozen=True)
 class StreamState:
     """All that a search knows of a stream.
@@ -48,10 +61,11 @@ class StreamState:
     broken: tuple[int, ...] = ()  # alphas that gave what is not finite, under this condition
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
+    heard: Heard | None = None  # no search reads it
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives it back bit by bit."""
-        parts = {
+        parts: dict[str, Any] = {
             "format": FORMAT,
             "key": self.key,
             "alpha_index": self.alpha_index,
@@ -67,6 +81,8 @@ class StreamState:
             "belief": None if self.belief is None else _pack(self.belief),
             "observations": [[o.batch, o.index, o.value, o.noise_variance] for o in self.observations],
         }
+        if self.heard is not None:
+            parts["heard"] = [self.heard.last_ms, self.heard.clock_ms, self.heard.at_ms]
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -100,11 +116,32 @@ class StreamState:
                     Observation(_of(int, batch), _of(int, index), _of(float, value), _of(float, noise))
                     for batch, index, value, noise in parts["observations"]
                 ),
+                heard=_heard(parts),
             )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ChainError(
-                f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy."
-            ) from error
+        except _UNREADABLE as error:
+            raise _damaged(error) from error
+
+
+def heard_in(data: bytes) -> Heard | None:
+    """When the stream was last heard, by its serialised state; None if that does not say. Raises ChainError."""
+    try:
+        return _heard(json.loads(data))
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+
+
+_UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
+
+
+def _damaged(error: Exception) -> ChainError:
+    return ChainError(f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy.")
+
+
+def _heard(parts: Any) -> Heard | None:
+    if "heard" not in parts:
+        return None
+    last_ms, clock_ms, at_ms = parts["heard"]
+    return Heard(_of(int, last_ms), _of(int, clock_ms), _of(int, at_ms))
 
 
 def _of(kind: type[_T], value: Any) -> _T:

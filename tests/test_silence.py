@@ -1,0 +1,136 @@
+"""Who starts anew and who is dropped: by the streams' own timestamps, whatever clocks the neighbours have."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.adapt.state import Heard, StreamState
+from pipeline.errors import ChainError
+from pipeline.silence import PartitionClock, Silence
+
+FORGET_S, FORGET_MS = 100.0, 100_000
+NOW_MS = 1_700_000_000_000
+
+
+def heard_states(clock: PartitionClock) -> dict[str, bytes]:
+    """What a footer keeps of it."""
+    return {name: StreamState("k", 3, heard=heard).to_bytes() for name, heard in clock._heard.items()}
+
+
+def test_a_stream_goes_on_up_to_the_limit_and_starts_anew_after_it_by_its_own_timestamps() -> None:
+    clock = PartitionClock({}, FORGET_S)
+    assert clock.silence("a", NOW_MS) is None
+    clock.hear("a", NOW_MS)
+    assert clock.silence("a", NOW_MS + FORGET_MS) is None
+    assert clock.silence("a", NOW_MS + FORGET_MS + 1) is Silence.SILENT
+    assert clock.silence("a", NOW_MS + 2 * FORGET_MS) is Silence.SILENT
+    assert clock.silence("a", NOW_MS + 2 * FORGET_MS + 1) is Silence.FORGOTTEN
+
+
+def test_going_back_in_time_is_no_silence() -> None:
+    clock = PartitionClock({}, FORGET_S)
+    clock.hear("a", NOW_MS)
+    assert clock.silence("a", NOW_MS - 1000 * FORGET_MS) is None
+
+
+def test_without_timestamps_nothing_is_silent_and_nothing_dropped() -> None:
+    clock = PartitionClock({}, FORGET_S)
+    clock.hear("a", -1)
+    clock.hear("b", NOW_MS)
+    for n in range(10):
+        clock.hear("b", NOW_MS + n * FORGET_MS)
+    assert clock.silence("a", NOW_MS) is None
+    assert clock.silence("b", -1) is None
+    assert clock.forget() == set()
+
+
+def test_a_silent_stream_is_dropped_once_its_neighbours_have_lived_twice_the_limit_without_it() -> None:
+    clock = PartitionClock({}, FORGET_S)
+    clock.hear("a", NOW_MS)
+    clock.hear("b", NOW_MS)
+    for n in (1, 2):
+        clock.hear("b", NOW_MS + n * FORGET_MS)
+    assert clock.forget() == set()
+    clock.hear("b", NOW_MS + 2 * FORGET_MS + 1)
+    assert clock.forget() == {"a"}
+    assert clock.forget() == set()
+    assert clock.silence("a", NOW_MS) is None  # it is a new stream now
+
+
+def test_a_step_of_more_than_the_limit_is_a_clock_that_was_set_and_drops_nobody() -> None:
+    clock = PartitionClock({}, FORGET_S)
+    clock.hear("a", NOW_MS)
+    clock.hear("b", 5_000)  # it has booted without knowing the time
+    clock.hear("b", NOW_MS)
+    clock.hear("b", NOW_MS + 10**12)
+    assert clock.forget() == set()
+    assert clock.silence("a", NOW_MS + 1_000) is None
+
+
+def test_what_was_heard_is_read_back_from_the_states_and_the_clock_goes_on_from_there() -> None:
+    clock = PartitionClock({}, FORGET_S)
+    clock.hear("a", NOW_MS)
+    clock.hear("b", NOW_MS)
+    clock.hear("b", NOW_MS + FORGET_MS)
+    again = PartitionClock(heard_states(clock), FORGET_S)
+    for each in (clock, again):
+        each.hear("b", NOW_MS + 2 * FORGET_MS)
+        each.hear("b", NOW_MS + 2 * FORGET_MS + 1)
+    assert clock.forget() == again.forget() == {"a"}
+
+
+def test_a_state_of_before_streams_were_forgotten_is_kept_until_it_is_heard_again() -> None:
+    clock = PartitionClock({"old": StreamState("k", 3).to_bytes()}, FORGET_S)
+    clock.hear("b", NOW_MS)
+    for n in range(1, 9):
+        clock.hear("b", NOW_MS + n * FORGET_MS)
+    assert clock.silence("old", NOW_MS) is None
+    assert clock.forget() == set()
+    clock.hear("old", NOW_MS)
+    for n in range(9, 13):
+        clock.hear("b", NOW_MS + n * FORGET_MS)
+    assert clock.forget() == {"old"}
+
+
+@pytest.mark.parametrize("data", [b"", b"3", b"[]x", b'{"heard":[1,2]}', b'{"heard":[1,2,"3"]}', b'{"heard":null}'])
+def test_what_is_no_state_is_a_damaged_chain(data: bytes) -> None:
+    with pytest.raises(ChainError, match="restore it from a copy"):
+        PartitionClock({"a": data}, FORGET_S)
+
+
+def test_when_a_stream_was_heard_survives_its_serialisation() -> None:
+    state = StreamState("k", 3, heard=Heard(NOW_MS, 12, 34))
+    assert StreamState.from_bytes(state.to_bytes()) == state
+    assert StreamState.from_bytes(StreamState("k", 3).to_bytes()).heard is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    skews=st.lists(st.integers(-(10**13), 10**13), min_size=2, max_size=5),
+    beats=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 60_000)), min_size=20, max_size=120),
+    cuts=st.sets(st.integers(0, 119)),
+)
+def test_no_stream_is_dropped_that_its_own_timestamps_would_let_go_on_however_wrong_the_clocks_are(
+    skews: list[int], beats: list[tuple[int, int]], cuts: set[int]
+) -> None:
+    """Cameras in one real time, each with a clock of its own skew, heard in any order; cut into segments anywhere."""
+    clock, now_ms, last = PartitionClock({}, FORGET_S), 10**13, dict[str, int]()
+    for n, (camera, step_ms) in enumerate(beats):
+        now_ms += step_ms
+        name = f"camera-{camera % len(skews)}"
+        stamp_ms = now_ms + skews[camera % len(skews)]
+        expected = None
+        if name in last and stamp_ms - last[name] > FORGET_MS:
+            expected = Silence.SILENT if stamp_ms - last[name] <= 2 * FORGET_MS else Silence.FORGOTTEN
+        found = clock.silence(name, stamp_ms)
+        if name not in clock._heard and name in last:  # dropped: the trace must have nothing to say
+            assert expected is Silence.FORGOTTEN
+        else:
+            assert found is expected
+        clock.hear(name, stamp_ms)
+        last[name] = stamp_ms
+        if n in cuts:
+            clock.forget()
+            clock = PartitionClock(heard_states(clock), FORGET_S)
