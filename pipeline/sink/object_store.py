@@ -1,14 +1,18 @@
 """The chain on S3, Google Cloud Storage, Azure and what speaks their protocols, through `obstore` (extra `s3`).
 
-`create` is one conditional request (`If-None-Match: *`). A request whose answer was lost may have succeeded, and is
-sent again: the AlreadyExists that then comes back is the chain's to resolve, by the attempt that the object carries.
+`create` is one conditional request (`If-None-Match: *`, for Google `x-goog-if-generation-match: 0`). A request whose
+answer was lost may have succeeded, and is sent again: the AlreadyExists that then comes back is the chain's to resolve,
+by the attempt that the object carries. obstore's own retries are off: they would hide which answer is a second one, and
+last for minutes, while the worker's main thread waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import stamina
 
@@ -23,29 +27,79 @@ except ImportError as error:
     msg = "sink.root is a URL, which needs the package obstore; install it with: pip install 'adawise[s3]'"
     raise SettingsError(msg) from error
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
 T = TypeVar("T")
 
 ATTEMPTS = 4
 """Tries of one request before StoreUnavailable; the worker's own retries come on top, with its partition paused."""
 
+CONNECT_S, REQUEST_S, RETRY_S = 3, 15, 15
+"""Seconds: to connect; for one request with its answer; after which no further try begins.
+
+So a store that refuses is known to be down after some 2 s, one that never answers after 15 to 30 s: well below
+Kafka's `max.poll.interval.ms`. A segment of 64 MiB needs 4.5 MB/s; on a slower link raise `AWS_TIMEOUT` (or
+`GOOGLE_TIMEOUT`, `AZURE_TIMEOUT`) as "60s", which goes before `REQUEST_S`; so does `..._CONNECT_TIMEOUT`.
+"""
+
+_PROVIDERS = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", **dict.fromkeys(("az", "abfs", "abfss"), "AZURE")}
+_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+# What `obstore` takes of its HTTP client: given some, it no longer reads the environment for the others.
+_CLIENT_OPTIONS = (
+    *("allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type", "http1_only"),
+    *("http2_keep_alive_interval", "http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_only"),
+    *("pool_idle_timeout", "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url"),
+    *("randomize_addresses", "read_timeout", "root_certificate", "timeout", "user_agent"),
+)
 _DENIED = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
-_MISCONFIGURED = (exceptions.InvalidPathError, exceptions.NotSupportedError, exceptions.UnknownConfigurationKeyError)
+_MISCONFIGURED = (
+    exceptions.InvalidPathError,
+    exceptions.NotSupportedError,
+    exceptions.UnknownConfigurationKeyError,
+    FileNotFoundError,
+    NotImplementedError,  # conditional writes are turned off by the environment
+)
+_NEVER = re.compile(r"status code: (?:405|501)\b|redirect without LOCATION")
+"""Answers that waiting does not change: not implemented (If-None-Match), not allowed, a bucket of another region."""
 
 
 def open_url(url: str) -> ObjectStore:
     """The store that a URL names; keys, region and endpoint come from the provider's usual environment variables.
 
-    Raises SettingsError if the URL names no store.
+    Raises SettingsError if the URL names no store, or the environment one that cannot be.
     """
+    if url.startswith("memory://"):
+        return ObjectStore(obstore.store.MemoryStore(), url=url)
     try:
-        if url.startswith("memory://"):
-            return ObjectStore(obstore.store.MemoryStore(), url=url)
-        # One layer of retries, ours. No client options: they would replace those of the environment (AWS_ALLOW_HTTP).
-        store = obstore.store.from_url(url, retry_config={"max_retries": 0})
-    except (exceptions.BaseError, ValueError, TypeError) as error:
-        msg = f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {error}"
+        options = _client_options(_PROVIDERS[url.partition("://")[0]], os.environ)
+        store = obstore.store.from_url(url, retry_config={"max_retries": 0}, client_options=options)
+    except (exceptions.BaseError, KeyError, ValueError, TypeError) as error:
+        why = "its scheme is none of these" if isinstance(error, KeyError) else _brief(error)
+        msg = f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}"
         raise SettingsError(msg) from error
     return ObjectStore(store, url=url)
+
+
+def _client_options(provider: str, environment: Mapping[str, str]) -> ClientConfig:
+    """Our time-outs, and whatever the environment says of the HTTP client.
+
+    Raises SettingsError for an endpoint that is no URL, or that is not encrypted without leave.
+    """
+    options = {"connect_timeout": f"{CONNECT_S}s", "timeout": f"{REQUEST_S}s"}
+    named = {option: environment.get(f"{provider}_{option.upper()}") for option in _CLIENT_OPTIONS}
+    options |= {option: value for option, value in named.items() if value}
+    for name in _ENDPOINTS:
+        endpoint = environment.get(name, "") if name.startswith(provider) else ""
+        # The client would end the process at the one, and never send a request to the other.
+        if endpoint and not re.match(r"https?://[^/]", endpoint):
+            raise SettingsError(f"{name}: expected a URL as https://host:port, but it is {endpoint!r}; correct it")
+        if endpoint.startswith("http://") and options.get("allow_http", "").lower() not in {"1", "true", "on", "yes"}:
+            msg = (
+                f"{name}: expected https://, but it is {endpoint}; for one in clear text set {provider}_ALLOW_HTTP=true"
+            )
+            raise SettingsError(msg)
+    return options  # type: ignore[return-value]  # values as text, as the environment has them
 
 
 class ObjectStore:
@@ -61,11 +115,19 @@ class ObjectStore:
 
     def create(self, key: str, data: bytes) -> None:
         """See `Store.create`."""
-        self._ask(key, lambda: obstore.put(self._store, key, data, mode="create", use_multipart=False))
+
+        def create() -> None:
+            try:
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):  # some stores of Azure say the latter
+                raise AlreadyExists(key) from None
+
+        self._ask(key, create)
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
-        self._ask(key, lambda: obstore.put(self._store, key, data))
+        # In one part: an upload in parts that breaks off leaves parts that are invisible and paid for.
+        self._ask(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
 
     def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
@@ -100,7 +162,7 @@ class ObjectStore:
         """See `Store.sweep`: an object is whole or absent, so nothing is ever left behind."""
 
     def _ask(self, key: str, request: Callable[[], T]) -> T:
-        for attempt in stamina.retry_context(on=StoreUnavailable, attempts=self._attempts, timeout=None):
+        for attempt in stamina.retry_context(on=StoreUnavailable, attempts=self._attempts, timeout=RETRY_S):
             with attempt:
                 return self._translated(key, request)
         raise AssertionError("stamina yields at least one attempt")
@@ -109,19 +171,27 @@ class ObjectStore:
         where = f"{self._url}: {key}"
         try:
             return request()
-        except exceptions.AlreadyExistsError:
-            raise AlreadyExists(key) from None
         except _DENIED as error:
             msg = f"{where}: expected the right to read, write and list here; check keys and policy: {_brief(error)}"
             raise SettingsError(msg) from error
-        except (*_MISCONFIGURED, FileNotFoundError) as error:
-            msg = f"{where}: expected an existing bucket with conditional writes; check sink.root: {_brief(error)}"
-            raise SettingsError(msg) from error
+        except _MISCONFIGURED as error:
+            raise _misconfigured(where, error) from error
         except (exceptions.BaseError, OSError) as error:
-            msg = f"{where}: expected an answer from the store; it is tried again: {_brief(error)}"
+            if _NEVER.search(str(error)):
+                raise _misconfigured(where, error) from error
+            msg = (
+                f"{where}: expected an answer from the store; it is tried again (the network, the endpoint and a link "
+                f"too slow for the client's time-out are the usual causes): {_brief(error)}"
+            )
             raise StoreUnavailable(msg) from error
 
 
+def _misconfigured(where: str, error: Exception) -> SettingsError:
+    return SettingsError(
+        f"{where}: expected an existing bucket with conditional writes; check sink.root and the region: {_brief(error)}"
+    )
+
+
 def _brief(error: Exception) -> str:
-    """What went wrong, without the dump of the request that obstore appends."""
-    return str(error).partition("\n\nDebug source")[0]
+    """What went wrong in one line, without the dump of the request that obstore appends."""
+    return " ".join(str(error).partition("\n\nDebug source")[0].split())

@@ -1,0 +1,134 @@
+"""A bucket as Google Cloud Storage and Azure serve one to `obstore`: the few requests that the store makes, over HTTP.
+
+S3 has `moto`; of the other two no fake that Python can install speaks what `obstore` sends.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+ACCOUNT = "devstoreaccount1"  # what Azure's emulator is called; with it `obstore` knows the key
+_WHEN = "Wed, 25 Nov 2026 10:00:00 GMT"
+_PAGE = 400  # names in one answer
+
+
+class Buckets(ThreadingHTTPServer):
+    """Holds `objects` by "bucket/key". `refuses_with` is the status when a key exists: Azure has two of them."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *, refuses_with: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.objects: dict[str, bytes] = {}
+        self.lock = threading.Lock()
+        self.refuses_with = refuses_with
+
+    @property
+    def address(self) -> str:
+        """Its URL."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def buckets(*, refuses_with: int = 412) -> Iterator[Buckets]:
+    """A server in a thread."""
+    with Buckets(refuses_with=refuses_with) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Request(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer is one packet
+    server: Buckets
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["content-length"]))
+        once = self.headers.get("if-none-match") == "*" or self.headers.get("x-goog-if-generation-match") == "0"
+        with self.server.lock:
+            refused = once and self._key in self.server.objects
+            if not refused:
+                self.server.objects[self._key] = data
+        self._answer(self.server.refuses_with if refused else 201)
+
+    def do_GET(self) -> None:
+        query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        if query:
+            self._list(query)
+        elif (data := self.server.objects.get(self._key)) is None:
+            self._answer(404)
+        else:
+            self._answer(200, data)
+
+    def do_DELETE(self) -> None:
+        with self.server.lock:
+            found = self.server.objects.pop(self._key, None)
+        self._answer(404 if found is None else 202)
+
+    def do_POST(self) -> None:
+        """Azure's batch of deletions: requests within a request, answers within an answer."""
+        batch = self.rfile.read(int(self.headers["content-length"])).decode()
+        parts = []
+        for number, path in enumerate(re.findall(r"^DELETE (\S+)", batch, re.MULTILINE)):
+            with self.server.lock:
+                found = self.server.objects.pop(unquote(urlsplit(path).path).removeprefix(f"/{ACCOUNT}/"), None)
+            status = "404 The specified blob does not exist." if found is None else "202 Accepted"
+            parts.append(
+                f"--answers\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\n"
+                f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"
+            )
+        self._answer(202, f"{''.join(parts)}--answers--\r\n".encode(), "multipart/mixed; boundary=answers")
+
+    @property
+    def _key(self) -> str:
+        return unquote(urlsplit(self.path).path).removeprefix(f"/{ACCOUNT}").removeprefix("/")
+
+    def _list(self, query: dict[str, str]) -> None:
+        """A page of names, after the one that the last page ended with."""
+        bucket, azure = f"{self._key}/", query.get("comp") == "list"
+        last = query.get("marker" if azure else "continuation-token", "")
+        with self.server.lock:
+            names = sorted(key.removeprefix(bucket) for key in self.server.objects if key.startswith(bucket))
+        names = [name for name in names if name.startswith(query.get("prefix", "")) and name > last]
+        page, more = names[:_PAGE], len(names) > _PAGE
+        after = page[-1] if more else ""
+        if azure:
+            entries = "".join(
+                f"<Blob><Name>{escape(name)}</Name><Properties><Last-Modified>{_WHEN}</Last-Modified>"
+                f"<Content-Length>1</Content-Length><Content-Type>x/y</Content-Type><Etag>1</Etag></Properties></Blob>"
+                for name in page
+            )
+            body = f"<EnumerationResults><Blobs>{entries}</Blobs><NextMarker>{after}</NextMarker></EnumerationResults>"
+        else:
+            entries = "".join(
+                f"<Contents><Key>{escape(name)}</Key><LastModified>2026-11-25T10:00:00Z</LastModified>"
+                f'<ETag>"1"</ETag><Size>1</Size></Contents>'
+                for name in page
+            )
+            token = f"<NextContinuationToken>{after}</NextContinuationToken>" if more else ""
+            body = f"<ListBucketResult>{entries}{token}</ListBucketResult>"
+        self._answer(200, body.encode())
+
+    def _answer(self, status: int, body: bytes = b"", kind: str = "application/xml") -> None:
+        self.send_response_only(status)
+        facts = {"etag": '"1"', "last-modified": _WHEN, "content-length": str(len(body)), "content-type": kind}
+        for name, value in facts.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not into a test's output."""

@@ -1,0 +1,73 @@
+"""Opens stores as a user does, by URL and environment, at servers on this machine."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from functools import cache
+
+import pytest
+
+from pipeline.sink.store import Store, open_store
+from tests.brokers import free_ports
+
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@cache
+def s3_server() -> str:
+    """The URL of an S3 server in a process of its own, which ends with this one."""
+    pytest.importorskip("moto.server", reason="needs moto[server] (extra: test)")
+    address = f"127.0.0.1:{free_ports(1)}"
+    host, _, port = address.partition(":")
+    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", host, "-p", port]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    atexit.register(_end, server)
+    assert server.stderr is not None
+    for line in server.stderr:
+        if "Running on" in line:
+            break
+    else:
+        pytest.fail("the S3 server ended before it was ready")
+    # Its log goes on; unread, it would fill the pipe and stop the server.
+    threading.Thread(target=server.stderr.read, daemon=True).start()
+    return f"http://{address}"
+
+
+def _end(server: subprocess.Popen[str]) -> None:
+    server.terminate()
+    server.wait()
+
+
+def new_bucket() -> str:
+    """Makes a bucket of a fresh name on the S3 server."""
+    name = f"bucket-{os.urandom(4).hex()}"
+    with urllib.request.urlopen(urllib.request.Request(f"{s3_server()}/{name}", method="PUT")):
+        return name
+
+
+def s3_environment(endpoint: str) -> dict[str, str]:
+    """What the environment says of an S3 in clear text."""
+    return {**KEYS, "AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true"}
+
+
+def open_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str, url: str, **environment: str) -> Store:
+    """The store of an `s3://` URL at this endpoint; the environment is read once, here."""
+    for name, value in (s3_environment(endpoint) | environment).items():
+        monkeypatch.setenv(name, value)
+    return open_store(url)
+
+
+def open_cloud(monkeypatch: pytest.MonkeyPatch, endpoint: str, url: str) -> Store:
+    """The store of a `gs://` or `az://` URL at this endpoint."""
+    account = {"gcs_base_url": endpoint, "disable_oauth": True, "client_email": "", "private_key": ""}
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps({**account, "private_key_id": ""}))
+    monkeypatch.setenv("GOOGLE_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+    monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", endpoint)
+    return open_store(url)
