@@ -172,22 +172,26 @@ class SegmentChain:
         return True
 
     def _adopt(self, tp: TopicPartition, identity: TopicIdentity, name: SegmentName) -> _Tip:
-        """Walk from the existing segment `name` to the head of the chain, and go on from there."""
+        """Walk from the existing segment `name` to the head of the chain, and go on from there.
+
+        The head is read to its last page: nothing may be built on one that the disk has spoilt.
+        """
         key = layout.segment_key(tp, name)
         data = self._store.get(key)
         if data is None:
             raise ChainError(f"{self._store}: {key}: expected the segment that was there a moment ago; restore it")
         footer = read_link(data, key, identity)
         while (
-            data := self._store.get(following := layout.segment_key(tp, _name(footer).successor(footer.next)))
+            more := self._store.get(following := layout.segment_key(tp, _name(footer).successor(footer.next)))
         ) is not None:
-            successor = read_link(data, following, identity)
+            successor = read_link(more, following, identity)
             if successor.previous != key:
                 raise ChainError(
                     f"{self._store}: {following}: expected a successor of {key}, but it is one of "
                     f"{successor.previous}: a segment was removed or replaced; restore the folder"
                 )
-            footer, key = successor, following
+            footer, key, data = successor, following, more
+        segment.check_pages(data, key)
         traces.write(self._store, footer, key)
         self._tips[tp] = _extended(identity, footer, key)
         return self._tips[tp]

@@ -116,6 +116,20 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
         raise _damaged(key, f"readable rows, but {error}") from error
 
 
+def check_pages(data: bytes, key: str) -> None:
+    """Read all of the segment file `data`, found at `key`, a column at a time, so that little of it is decoded at once.
+
+    Raises ChainError if a page differs from its checksum.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        for group in range(file.num_row_groups):
+            for name in file.schema_arrow.names:
+                file.read_row_group(group, columns=[name])
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(key, f"pages that agree with their checksums, but {error}") from error
+
+
 def _damaged(key: str, what: str) -> ChainError:
     return ChainError(
         f"segment {key}: expected {what}; restore the file from a backup, or, if it is the newest of its partition, "

@@ -13,7 +13,17 @@ from pipeline.sink import layout, segment
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.layout import SegmentName
 from pipeline.sink.verify import verify
-from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, frame, open_chain, served
+from tests.sink.building import (
+    IDENTITY,
+    TP,
+    DictStore,
+    OverwritingStore,
+    damaged_page,
+    draft,
+    frame,
+    open_chain,
+    served,
+)
 
 
 def key(first: int, sequence: int = 0) -> str:
@@ -243,6 +253,34 @@ def test_a_damaged_head_is_refused_and_not_overwritten() -> None:
     with pytest.raises(ChainError, match=f"{key(4)}.*restore"):
         open_chain(store).recover(TP, IDENTITY, 0)
     assert store.objects[key(4)] == damaged
+
+
+def test_a_head_with_a_page_that_differs_from_its_checksum_is_refused_with_the_remedy() -> None:
+    store = DictStore()
+    extended(store, 4, 8)
+    store.objects[key(4)] = damaged = damaged_page(store.objects[key(4)])
+    with pytest.raises(ChainError, match=f"{key(4)}.*checksum.*restore the file.*move it away"):
+        open_chain(store).recover(TP, IDENTITY, 0)
+    assert store.objects[key(4)] == damaged
+    del store.objects[key(4)]
+    assert open_chain(store).recover(TP, IDENTITY, 0).next_offset == 4
+
+
+def test_the_loser_of_a_race_does_not_build_on_a_damaged_winner() -> None:
+    store = DictStore()
+    loser = open_chain(store)
+    loser.recover(TP, IDENTITY, 0)
+    extended(store, 4)
+    store.objects[key(0)] = damaged_page(store.objects[key(0)])
+    with pytest.raises(ChainError, match=f"{key(0)}.*checksum"):
+        loser.commit(draft(0, 5))
+
+
+def test_a_segment_without_rows_is_a_head_like_any_other() -> None:
+    store = DictStore()
+    chain = extended(store, 4)
+    chain.commit(replace(draft(4, 4), next_offset=9))
+    assert open_chain(store).recover(TP, IDENTITY, 0).next_offset == 9
 
 
 def test_a_segment_under_another_name_is_refused() -> None:
