@@ -31,7 +31,7 @@ class Poll:
 
     messages: Sequence[Message] = ()
     assigned: Sequence[TopicPartition] = ()  # paused until `resume`; recover and `seek` first
-    lost: Sequence[TopicPartition] = ()  # revoked or lost: forget all that is not committed
+    lost: Sequence[TopicPartition] = ()  # not ours any more: write what is complete, if it can be, and forget the rest
 
 
 class Source(Protocol):
@@ -44,11 +44,18 @@ class Source(Protocol):
     def poll(self, timeout_s: float) -> Poll:
         """The next messages and events, waiting at most `timeout_s`.
 
+        A partition that was revoked goes to nobody else before the next call; one that was lost may be another's.
         Raises BrokerUnavailable when the broker cannot be reached, SourceError when the topic is gone.
         """
 
     def identity(self, topic: str) -> TopicIdentity:
         """The identity of the topic now. Raises SourceError if there is no such topic."""
+
+    def check(self) -> None:
+        """Return if all that was delivered is of the topic that was there in the beginning.
+
+        Raises SourceError if that was deleted and created again, BrokerUnavailable if nobody can say now.
+        """
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """(log start, log end): the first offset that can still be read and the one after the last."""

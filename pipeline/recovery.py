@@ -70,6 +70,8 @@ class Recovery:
     def _recovered(self, tp: TopicPartition) -> PartitionWork:
         head = self._sink.recover(tp, self._source.identity(tp.topic), self._source.origin(tp))
         work = self._begin(tp, head)
-        self._source.seek(tp, work.find_in(self._source.bounds(tp), skip_gaps=self._skip_gaps))
+        offset = work.find_in(self._source.bounds(tp), skip_gaps=self._skip_gaps)
+        self._source.seek(tp, offset)
+        self._source.commit({tp: offset})  # a partition with nothing new has no segment that would show its lag
         self._observer.partition_recovered(tp, head)
         return work

@@ -1,18 +1,19 @@
 """The worker: poll, decode, adapt, predict, append; then flush and commit. Read `run` and `_step` first.
 
-One thread does everything but decoding and talking to the broker. The order that nothing may change: a segment is
-created, then the broker hears of it. Kafka's committed offset is a hint; where to go on is read from the chain.
+One thread does everything but decoding and talking to the broker. `recovery` says where reading begins, `delivery` in
+which order things become durable.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 
 from pipeline.adaptation import Adaptation
 from pipeline.backoff import Backoff
 from pipeline.backpressure import Backpressure, Limits
+from pipeline.delivery import Delivery
 from pipeline.errors import FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
@@ -24,6 +25,7 @@ from pipeline.rounds import next_round
 from pipeline.telemetry import Observer
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
+_LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
 _LAST_TRIES = 5  # to write the last segments, when told to stop
 
 
@@ -40,9 +42,9 @@ class Worker:
         batches: when single images become a batch.
         flush: when a segment is written.
         limits: of memory.
+        forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         should_stop: asked once a step; True ends the run after a flush.
-        forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
         at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
@@ -60,22 +62,23 @@ class Worker:
         batches: BatchPolicy,
         flush: FlushPolicy,
         limits: Limits,
+        forget_after_s: float,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
-        forget_after_s: float,
         at: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._source, self._prefetch, self._adaptation = source, prefetch, adaptation
-        self._sink, self._dead_letters, self._observer = sink, dead_letters, observer
+        self._observer = observer
         self._batches, self._flush, self._round_images = batches, flush, limits.round_images
+        self._forget_after_s = forget_after_s
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
-        self._forget_after_s = forget_after_s
         self._recovery = Recovery(
             source=source, sink=sink, observer=observer, begin=self._work_from, skip_gaps=skip_gaps
         )
+        self._delivery = Delivery(source=source, sink=sink, dead_letters=dead_letters, observer=observer, at=at)
         self._reading = Backoff()
         self._pressure = Backpressure(limits, source, prefetch)
 
@@ -87,7 +90,7 @@ class Worker:
         """
         with ExitStack() as stack:
             stack.callback(self._source.close)
-            stack.callback(self._close_dead_letters)
+            stack.callback(self._delivery.close)
             stack.callback(self._prefetch.close)
             ended = False
             while not ended:
@@ -105,7 +108,8 @@ class Worker:
             self._commit(due_only=True)
             self._gather()
         if self._ready:
-            self._adapt_round()
+            self._adapt_round(self._owned.values())
+        self._delivery.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
 
     # -- in: messages and partitions
@@ -122,9 +126,7 @@ class Worker:
             self._observer.retry_scheduled(error, self._reading.failed(self._clock()))
             return
         self._reading.succeeded()
-        for tp in poll.lost:
-            self._drop(tp)
-            self._observer.partition_lost(tp)
+        self._let_go(poll.lost)
         self._recovery.add(poll.assigned)
         for begun in self._recovery.advance(self._clock()):
             self._owned[begun.tp] = begun
@@ -192,13 +194,9 @@ class Worker:
         for frame in decoded.frames:
             if frame.image is None:
                 self._observer.frame_rejected(frame)
-        if work.letters and work.backoff.due(self._clock()):
-            try:
-                self._send_letters(work)
-            except RetryableError as error:
-                self._observer.retry_scheduled(error, work.backoff.failed(self._clock()))
+        self._delivery.send_letters(work, self._clock())
 
-    def _adapt_round(self) -> None:
+    def _adapt_round(self, works: Iterable[PartitionWork]) -> None:
         """Adapt and predict one batch of every stream that has one; their trials share forwards."""
         round_ = next_round(works)
         states = [work.state(batch) for work, batch in round_]
@@ -217,29 +215,11 @@ class Worker:
                 self._commit_partition(work)
 
     def _commit_partition(self, work: PartitionWork) -> None:
-        try:
-            self._send_letters(work)
-            self._dead_letters.flush()
-            commit = self._sink.commit(work.draft())
-        except RetryableError as error:
-            self._observer.retry_scheduled(error, work.backoff.failed(self._clock()))
-            return
-        work.backoff.succeeded()
-        self._at("worker.segment_committed")
-        if commit.won:
-            work.committed(commit.head)
-        else:  # another worker wrote this segment: its rows and states are as good as ours, so go on from there
+        commit = self._delivery.write(work, self._clock())
+        if commit is not None and not commit.won:  # another worker wrote this segment: its rows and states are as good
             self._source.pause([work.tp])
             self._drop(work.tp)
             self._recovery.add([work.tp])
-        self._source.commit({work.tp: commit.head.low_water})
-        self._at("worker.offset_committed")
-        self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
-
-    def _send_letters(self, work: PartitionWork) -> None:
-        while work.letters:
-            self._dead_letters.send(*work.letters[0])
-            work.letters.popleft()
 
     # -- the end
 
@@ -253,7 +233,7 @@ class Worker:
             for work in self._owned.values():
                 work.close_all()
         while self._ready:
-            self._adapt_round()
+            self._adapt_round(self._owned.values())
         for _ in range(_LAST_TRIES):
             self._commit(due_only=False)
             waiting = [work for work in self._owned.values() if work.rows]
@@ -265,7 +245,3 @@ class Worker:
             f"{rows} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: their offsets are not "
             "committed, and the next run computes them again. See the log for the store's answer."
         )
-
-    def _close_dead_letters(self) -> None:
-        with suppress(RetryableError):  # a letter without a committed segment is sent again by whoever reads on
-            self._dead_letters.close()

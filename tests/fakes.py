@@ -34,6 +34,7 @@ class FakeSource:
         self.closed = False
         self.polls = 0
         self.known = identity or TopicIdentity("fake-cluster", "fake-topic", partitions)
+        self._first = self.known
         self.origins: dict[TopicPartition, int] = {}
         self.starts: dict[TopicPartition, int] = {}  # where retention has moved a log's start
         self._topic = topic
@@ -84,6 +85,10 @@ class FakeSource:
         if topic != self._topic:
             raise SourceError(f"there is no topic {topic!r}, only {self._topic!r}")
         return self.known
+
+    def check(self) -> None:
+        if self.known.topic_id != self._first.topic_id:
+            raise SourceError(f"topic {self._topic!r} was deleted and created again")
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         log = self._logs[tp]

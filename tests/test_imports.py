@@ -54,9 +54,11 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "partition": ("errors records ports adapt adaptation backoff gather silence", ""),
     "backpressure": ("records ports partition prefetch", "structlog"),
     "rounds": ("records partition", ""),
+    "delivery": ("errors records ports partition telemetry", ""),
     "recovery": ("errors records ports backoff partition telemetry", ""),
     "worker": (
-        "errors records ports adaptation backoff backpressure gather partition prefetch recovery rounds telemetry",
+        "errors records ports adaptation backoff backpressure delivery gather partition prefetch recovery rounds "
+        "telemetry",
         "structlog",
     ),
     # offline

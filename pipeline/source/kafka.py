@@ -15,14 +15,15 @@ from typing import Any, Literal
 
 from kafka import KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.structs import MemberState, OffsetAndMetadata
+from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
 from pipeline.errors import BrokerUnavailable, FatalError, SourceError
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.source.kafka_client import kafka_errors, message_of, open_client
-from pipeline.source.kafka_listener import RebalanceListener
+from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
+from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.ownership import Ownership
 
@@ -93,14 +94,17 @@ class KafkaSource:
         except BaseException:
             self._topics.close()
             raise
-        self._checked_at = time.monotonic()
-        self._listener = RebalanceListener(self._consumer, self._owned)
+        self._checked_at = self._polled_at = time.monotonic()
+        self._busy_s, self._max_poll_interval_s = 0.0, max_poll_interval_ms / 1000
+        self._hints = OffsetHints(self._consumer)
+        self._listener = RebalanceListener(self._consumer, self._owned, self._expelled)
         if group is None:
             partitions = [KafkaPartition(topic, number) for number in range(self._first_identity.partitions)]
             self._consumer.assign(partitions)
             self._listener.on_partitions_assigned(partitions)
         else:
             self._consumer.subscribe([topic], listener=self._listener)
+            join_after_settling(self._consumer._coordinator, self._owned)
             with kafka_errors(bootstrap_servers, f"describe topic {topic!r}"):
                 # A member that leads its first rebalance without metadata would hand out no partitions at all.
                 self._consumer.partitions_for_topic(topic)
@@ -123,15 +127,27 @@ class KafkaSource:
                 for record in found
             ]
             if messages:
+                self._hints.delivered(messages)
                 self._checked_at = time.monotonic()
             elif time.monotonic() - self._checked_at >= _CHECK_S:
-                self._check_topic()
+                self.check()
             if messages or assigned or lost or left_ms == 0:
                 return Poll(messages, assigned, lost)
 
     def identity(self, topic: str) -> TopicIdentity:
         """See `Source.identity`."""
         return self._topics.identity(topic)
+
+    def check(self) -> None:
+        """See `Source.check`. A fetch goes by the topic's name, and would go on in a topic that took it over."""
+        now = self._topics.identity(self._topic)
+        if now.topic_id != self._first_identity.topic_id:
+            msg = (
+                f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
+                f"{self._first_identity.topic_id} and is {now.topic_id}. Use a new output for the new topic."
+            )
+            raise SourceError(msg)
+        self._checked_at = time.monotonic()
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
@@ -152,6 +168,7 @@ class KafkaSource:
         self._owned.seek(tp)
         if self._held(tp):
             self._consumer.seek(KafkaPartition(*tp), offset)
+            self._hints.began(tp, offset)
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
         """See `Source.pause`; partitions that are not owned are none of its business."""
@@ -186,13 +203,9 @@ class KafkaSource:
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `Source.commit`; without a group there is nobody to tell."""
-        hints = {KafkaPartition(*tp): OffsetAndMetadata(at, "", -1) for tp, at in offsets.items() if self._held(tp)}
-        if self._group is None or not hints:
-            return
-        try:
-            self._consumer.commit_async(hints, callback=_log_commit)
-        except errors.KafkaError as error:
-            _log_commit(hints, error)
+        ours = {tp: at for tp, at in offsets.items() if self._held(tp)}
+        if self._group is not None and ours:
+            self._hints.commit(ours)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -209,6 +222,8 @@ class KafkaSource:
     def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
         """kafka-python's records, and the events up to now: those assigned, those lost."""
         records: dict[Any, list[Any]] = {}
+        now = time.monotonic()
+        self._busy_s, self._polled_at = now - self._polled_at, now
         with kafka_errors(self._servers, f"read topic {self._topic!r}"):
             try:
                 records = self._consumer.poll(timeout_ms=timeout_ms)
@@ -220,24 +235,14 @@ class KafkaSource:
                     raise FatalError(f"a rebalance of group {self._group!r} could not be noted: {error}") from error
                 raise
         if self._group is not None and self._owned and self._consumer.group_metadata().state == MemberState.UNJOINED:
-            self._owned.note_all_lost()  # expelled: it hears of it only when it joins again
+            self._expelled()
+            self._owned.note_all_lost()  # it hears of it only when it joins again
         return records, *self._owned.settle()
 
     def _held(self, tp: TopicPartition) -> bool:
         """Owned, and known to kafka-python, which forgets a partition one poll before we hear of it."""
         return tp in self._owned and KafkaPartition(*tp) in self._consumer.assignment()
 
-    def _check_topic(self) -> None:
-        now = self._topics.identity(self._topic)
-        if now.topic_id != self._first_identity.topic_id:
-            msg = (
-                f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
-                f"{self._first_identity.topic_id} and is {now.topic_id}. Use a new output for the new topic."
-            )
-            raise SourceError(msg)
-        self._checked_at = time.monotonic()
-
-
-def _log_commit(offsets: Mapping[Any, Any], outcome: object) -> None:
-    if isinstance(outcome, Exception):
-        log.warning("offset hint %s was not committed: %s", {str(tp): o.offset for tp, o in offsets.items()}, outcome)
+    def _expelled(self) -> None:
+        why = why_expelled(busy_s=self._busy_s, max_poll_interval_s=self._max_poll_interval_s)
+        log.warning("expelled from group %r, joining again, nothing is lost: %s", self._group, why)

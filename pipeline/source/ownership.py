@@ -18,6 +18,7 @@ class Ownership:
     def __init__(self) -> None:
         self._notes: SimpleQueue[tuple[Literal["assigned", "lost"], list[TopicPartition]]] = SimpleQueue()
         self._sought: dict[TopicPartition, bool] = {}  # of each owned partition: since it was assigned?
+        self._revoking = False
 
     def __contains__(self, tp: object) -> bool:
         return tp in self._sought
@@ -30,8 +31,18 @@ class Ownership:
         self._notes.put(("assigned", list(tps)))
 
     def note_lost(self, tps: Iterable[TopicPartition]) -> None:
-        """Revoked or lost. Thread-safe."""
+        """Somebody else's by now, perhaps. Thread-safe."""
         self._notes.put(("lost", list(tps)))
+
+    def note_revoked(self, tps: Iterable[TopicPartition]) -> None:
+        """Nobody's until this member joins again. Thread-safe."""
+        self._revoking = True
+        self.note_lost(tps)
+
+    @property
+    def is_revoking(self) -> bool:
+        """True from the note of a revocation until it is settled."""
+        return self._revoking
 
     def note_all_lost(self) -> None:
         """The member was expelled. Main thread only."""
@@ -39,6 +50,7 @@ class Ownership:
 
     def settle(self) -> tuple[list[TopicPartition], list[TopicPartition]]:
         """Apply the notes in their order. Returns (assigned, lost); one that was lost and came back is in both."""
+        self._revoking = False  # before the notes are read: what is noted from now on waits for the next time
         assigned: dict[TopicPartition, None] = {}
         lost: dict[TopicPartition, None] = {}
         while True:

@@ -90,6 +90,9 @@ class RecordingSource:
             raise SourceError(msg)
         return self._manifest.identity
 
+    def check(self) -> None:
+        """See `Source.check`: a recording is of one topic."""
+
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """See `Source.bounds`; (0, 0) for a partition of which nothing was recorded."""
         return self._partition(tp).bounds
