@@ -15,6 +15,8 @@ from pipeline.ports import Head, SegmentDraft
 from pipeline.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Predictions, TopicPartition
 from pipeline.silence import PartitionClock, Silence
 
+_States = dict[str, bytes]  # stream -> its state, serialised
+
 _QUIET_POLLS, _POLL_APART_S = 2, 0.05
 
 
@@ -205,7 +207,7 @@ class PartitionWork:
             self._accepted, self._rejected, self._gaps = [], [], []
         return self._sealed
 
-    def _kept_states(self) -> dict[str, bytes]:
+    def _kept_states(self) -> _States:
         """The head's states, the newer ones in their place, without those of streams that are forgotten."""
         states = {**self.head.states, **{name: self._states[name].to_bytes() for name in self._changed}}
         self._changed.clear()

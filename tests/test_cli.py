@@ -190,8 +190,8 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
                 "as_json": True,
             },
         ),
-        ("verify out", "verify", {"root": "out", "as_json": False}),
-        ("verify s3://b/p --json", "verify", {"root": "s3://b/p", "as_json": True}),
+        ("verify out", "verify", {"root": "out", "broker": False, "as_json": False}),
+        ("verify s3://b/p --broker --json", "verify", {"root": "s3://b/p", "broker": True, "as_json": True}),
         (
             "demo --broker kafka --seconds 20 -o d --keep",
             "demo",

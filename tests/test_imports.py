@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "clip/heads": ("errors", "torch safetensors"),
     # the edges
     "source": ("errors records ports wire envelope codec", "kafka pyarrow av"),
+    "source/kafka_log": ("errors records ports", "kafka numpy"),
     "source/record": ("errors records ports wire sink/store", "kafka pyarrow"),  # recordings lie in a store
     "sink": ("errors records ports", "numpy pyarrow obstore stamina"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),

@@ -49,7 +49,7 @@ def breaches(
         "offsets that are neither rows nor pending": unaccounted,
         "offsets whose rows are not index 0, 1, 2 ... in order": offsets[_disordered(offsets, indices)],
     }
-    said = [f"{what}: {_some(which)}" for what, which in found.items() if len(which)]
+    said = [f"{what}: {some(which)}" for what, which in found.items() if len(which)]
     return said if next_offset >= first else [f"next {next_offset} lies before first {first}", *said]
 
 
@@ -66,6 +66,7 @@ def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32]) -> npt.NDArray
     return disordered
 
 
-def _some(offsets: Offsets) -> str:
+def some(offsets: Offsets) -> str:
+    """The first five of them, for a message, and how many there are."""
     shown = ", ".join(str(offset) for offset in np.unique(offsets)[:5])
     return shown if len(offsets) <= 5 else f"{shown} and others ({len(np.unique(offsets))} in all)"

@@ -2,31 +2,128 @@
 
 from __future__ import annotations
 
-from pipeline.console import print_json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pipeline.adapt.state import StreamState
+from pipeline.console import Progress, print_json, progress
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 from pipeline.sink.claims import read_sink_id
-from pipeline.sink.read import read_segment_footers, segment_keys
-from pipeline.sink.store import open_store
-from pipeline.sink.verify import verify as faults_of
+from pipeline.sink.findings import ChainReport, Fault
+from pipeline.sink.read import segment_keys
+from pipeline.sink.store import Store, open_store
+from pipeline.sink.verify import strays, walk
+from pipeline.source.kafka_log import KafkaLog
+from pipeline.wiring.kafka import security
 
 FOUND = 3
+_SHOWN = 20  # faults; the first ones are where to look
 
 
-def verify(settings: Settings, *, root: str, as_json: bool) -> int:
-    """Walk every chain under `root`; print what was found. 0 if all is whole, else 3."""
-    del settings
+@dataclass(slots=True)
+class _Found:
+    """Of all chains together."""
+
+    chains: list[ChainReport] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def segments(self) -> int:
+        return sum(chain.segments for chain in self.chains)
+
+    @property
+    def rows(self) -> int:
+        return sum(chain.rows for chain in self.chains)
+
+    @property
+    def compared(self) -> int:
+        return sum(chain.messages or 0 for chain in self.chains)
+
+    @property
+    def lag(self) -> int:
+        return sum((chain.lag or 0) + chain.pending for chain in self.chains)
+
+
+def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int:
+    """Walk every chain under `root`, with `broker` beside its topic; print what was found. 0 if all is whole, else 3.
+
+    Raises:
+        SettingsError: no worker ever wrote there.
+        BrokerUnavailable, SourceError: by the topic.
+        StoreUnavailable: by the store.
+    """
     store = open_store(root)
-    if read_sink_id(store) is None and not segment_keys(store):
+    keys = segment_keys(store)
+    if read_sink_id(store) is None and not keys:
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
-    faults = faults_of(store)
-    segments = sum(1 for _ in read_segment_footers(store)) if not faults else None
+    with _log(settings, wanted=broker) as log, progress("verified", len(keys), unit="segments") as shown:
+        found = _walk(store, log, shown)
     if as_json:
-        print_json({"root": root, "whole": not faults, "segments": segments, "faults": [str(f) for f in faults]})
-    elif faults:
-        print(f"{len(faults)} faults under {root}; the first of each chain is where to look:")
-        for fault in faults:
-            print(f"  {fault}")
+        print_json(_as_json(root, found, broker))
     else:
-        print(f"{root} is whole: {segments} segments, every offset once, footers, rows, states and traces agree")
-    return FOUND if faults else 0
+        print("\n".join(_as_text(root, found, broker)))
+    return FOUND if found.faults else 0
+
+
+def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
+    found = _Found(faults=strays(store))
+    for chain in walk(store, read_state=StreamState.from_bytes, log=log, on_segment=shown.advance):
+        found.chains.append(chain)
+        found.faults += chain.faults
+        if found.faults:
+            shown.note(f"{len(found.faults)} faults")
+    return found
+
+
+@contextmanager
+def _log(settings: Settings, *, wanted: bool) -> Iterator[KafkaLog | None]:
+    if not wanted:
+        yield None
+        return
+    log = KafkaLog(
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        client_id=settings.kafka.client_id,
+        max_partition_fetch_bytes=settings.kafka.max_partition_fetch_bytes,
+        security=security(settings.kafka),
+    )
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
+    if found.faults:
+        yield f"{len(found.faults)} faults under {root}; the first of each chain is where to look:"
+        yield from (f"  {fault}" for fault in found.faults[:_SHOWN])
+        if len(found.faults) > _SHOWN:
+            yield f"  and {len(found.faults) - _SHOWN} more (--json has all of them)"
+        return
+    yield (
+        f"{root} is whole: {found.segments} segments of {len(found.chains)} partitions, {found.rows} rows, "
+        "every offset once; footers, rows, states and traces agree"
+    )
+    if broker:
+        yield (
+            f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
+            f"{found.lag} are not written yet"
+        )
+
+
+def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
+    chains = [
+        {
+            "topic": chain.tp.topic,
+            "partition": chain.tp.partition,
+            "segments": chain.segments,
+            "rows": chain.rows,
+            "next_offset": chain.next_offset,
+            "pending": chain.pending,
+            **({"messages_compared": chain.messages, "lag": chain.lag} if broker else {}),
+        }
+        for chain in found.chains
+    ]
+    faults = [{"file": fault.key, "fault": fault.what, "remedy": fault.remedy} for fault in found.faults]
+    return {"root": root, "whole": not faults, "segments": found.segments, "chains": chains, "faults": faults}

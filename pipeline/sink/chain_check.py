@@ -1,0 +1,172 @@
+"""One chain, followed from its origin: each segment must be what those before it, its own parts and the topic say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ChainError
+from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
+from pipeline.sink import agreement, claims, invariant, layout, schemas, segment, traces
+from pipeline.sink.agreement import ReadState, StateAccounts
+from pipeline.sink.chain import read_link
+from pipeline.sink.findings import KEEP, RESTORE, Broken, ChainReport, Fault, Log
+from pipeline.sink.layout import SegmentName
+from pipeline.sink.read import read_bytes
+from pipeline.sink.segment import SegmentFooter
+from pipeline.sink.store import Store
+
+
+class ChainCheck:
+    """One partition's chain, as far as it was followed; for the arguments see `verify.walk`.
+
+    Both methods raise Broken, where there is nothing to go on from, and what `Log` raises.
+    """
+
+    def __init__(
+        self, store: Store, tp: TopicPartition, contiguous: bool, read_state: ReadState | None, log: Log | None
+    ) -> None:
+        self.report = ChainReport(tp)
+        self._store, self._contiguous, self._log = store, contiguous, log
+        self._states = None if read_state is None else StateAccounts(read_state)
+        self._traces = set(store.list(layout.folder(layout.TRACES, tp)))
+        self._identity = TopicIdentity("", "", 0)
+        self._sink = ""
+        self._log_start = 0
+        # What the next segment has to agree with.
+        self._name = SegmentName(0)
+        self._previous: str | None = None
+        self._pending: tuple[int, ...] = ()
+
+    def begin(self) -> None:
+        """Read the claims and, if there is one, compare them with the topic."""
+        key = layout.origin_key(self.report.tp)
+        try:
+            origin, sink = claims.read_origin(self._store, self.report.tp), claims.read_sink_id(self._store)
+        except ChainError as error:
+            raise Broken(Fault(key, str(error))) from error
+        if origin is None or sink is None:
+            lost = layout.SINK if sink is None else key
+            raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE))
+        self._identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
+        self._name, self._sink = SegmentName(origin.offset), sink
+        if self._log is not None:
+            self._compare_identity(self._log, key)
+
+    def follow(self, key: str, *, is_newest: bool) -> None:
+        """Compare the next segment with all before it, and go on from there."""
+        try:
+            data = read_bytes(self._store, key)
+            footer = read_link(data, key, self._identity)
+            rows = segment.read_rows(data, key)
+            said = [(what, KEEP) for what in self._rows_disagree(rows, footer)]
+            if self._states is not None:
+                said += [(what, KEEP) for what in self._states.disagree(footer)]
+        except ChainError as error:
+            raise Broken(Fault(key, str(error))) from error
+        faults = [Fault(key, *clause) for clause in [*self._link_disagrees(footer), *said]]
+        faults += self._traces_disagree(key, footer, may_be_missing=is_newest)
+        if self._log is not None:
+            faults += [Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest)]
+        report = self.report
+        report.faults += faults
+        report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
+        report.next_offset, report.pending = footer.next, len(footer.pending)
+        self._name = SegmentName(footer.first, footer.sequence).successor(footer.next)
+        self._previous, self._pending = key, footer.pending
+
+    def _link_disagrees(self, footer: SegmentFooter) -> Iterator[tuple[str, str]]:
+        name, tp = SegmentName(footer.first, footer.sequence), self.report.tp
+        if name != self._name:
+            missing = layout.segment_key(tp, self._name)
+            if name > self._name:
+                yield f"expected the chain to go on with {missing}: there is a gap", "restore that file from a backup"
+            else:
+                yield f"expected the chain to go on with {missing}: there is an overlap", "move the foreign file away"
+        if footer.previous != self._previous:
+            yield f"expected the successor of {self._previous}, but it was written after {footer.previous}", RESTORE
+        if footer.sink != self._sink:
+            yield f"expected a segment of sink {self._sink}, but it was written to {footer.sink}", RESTORE
+
+    def _rows_disagree(self, rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
+        if not rows.schema.equals(schemas.PREDICTIONS):
+            yield f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"
+            return
+        yield from invariant.breaches(
+            first=footer.first,
+            next_offset=footer.next,
+            before=self._pending,
+            pending=footer.pending,
+            gaps=footer.gaps,
+            offsets=rows["offset"].to_numpy(),
+            indices=rows["index"].to_numpy(),
+            contiguous=self._contiguous,
+        )
+        yield from agreement.rows_disagree(rows, footer)
+
+    def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Fault]:
+        """The newest segment's traces may be missing: recovery writes them."""
+        where = layout.traces_key(key)
+        data = self._store.get(where) if where in self._traces else None
+        if data is None:
+            if not may_be_missing:
+                yield Fault(where, "expected the traces of a segment that has a successor, but there are none", RESTORE)
+        elif not _holds(data, traces.derive(footer, key)):
+            yield Fault(key, f"expected {where} to hold this segment's traces, but it does not", RESTORE)
+
+    # -- the topic
+
+    def _compare_identity(self, log: Log, key: str) -> None:
+        tp, identity = self.report.tp, log.identity(self.report.tp.topic)
+        try:
+            claims.check_identity(
+                f"{self._store}: {tp}",
+                topic_id=self._identity.topic_id,
+                partitions=self._identity.partitions,
+                identity=identity,
+            )
+        except ChainError as error:
+            raise Broken(Fault(key, str(error))) from error
+        self._log_start, self.report.messages = log.bounds(tp)[0], 0
+
+    def _log_disagrees(
+        self, log: Log, footer: SegmentFooter, rows: pa.Table, is_newest: bool
+    ) -> Iterator[tuple[str, str]]:
+        """Every message that the broker still has, up to the head, must be in rows or pending, and not in a gap."""
+        tp = self.report.tp
+        if is_newest:
+            end = log.bounds(tp)[1]
+            if footer.next > end:
+                remedy = "the broker lost data, or this is another cluster: restore the broker"
+                yield f"expected the broker's log to reach offset {footer.next}, but it ends at {end}", remedy
+                return
+            self.report.lag = end - footer.next
+        first = max(footer.first, self._log_start)
+        if first >= footer.next:
+            return
+        delivered = log.offsets(tp, first, footer.next)
+        self.report.messages = (self.report.messages or 0) + len(delivered)
+        known = np.union1d(rows["offset"].to_numpy(), np.asarray(footer.pending, np.int64))
+        if len(missing := np.setdiff1d(delivered, known)):
+            told = invariant.some(missing)
+            yield (
+                f"expected a row for each message that the broker has, but there is none for the offsets {told}",
+                KEEP,
+            )
+
+
+def _holds(data: bytes, table: pa.Table) -> bool:
+    """True if the Parquet file `data` is undamaged and holds `table`; nan equals nan."""
+    try:
+        found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError):
+        return False
+    return found.schema.equals(table.schema) and all(map(_same, found.columns, table.columns))
+
+
+def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    return one.equals(other) or repr(one.to_pylist()) == repr(other.to_pylist())

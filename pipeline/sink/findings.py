@@ -1,0 +1,62 @@
+"""What `verify` finds, and what it asks a broker: the values that its parts share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
+from pipeline.sink.invariant import Offsets
+
+RESTORE = "restore the file from a backup"
+KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something in a sink that is not as this program writes it."""
+
+    key: str
+    what: str
+    remedy: str = ""  # "" if `what` says it
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+@dataclass(slots=True)
+class ChainReport:
+    """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head."""
+
+    tp: TopicPartition
+    segments: int = 0
+    rows: int = 0
+    pending: int = 0
+    next_offset: int = 0
+    messages: int | None = None
+    lag: int | None = None
+    faults: list[Fault] = field(default_factory=list)
+
+
+class Broken(Exception):
+    """A chain cannot be followed any further. It never leaves the sink."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+class Log(Protocol):
+    """The topic as the broker has it now."""
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """Which topic it is. Raises SourceError if there is none, BrokerUnavailable."""
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(log start, log end). Raises SourceError if there is no such partition, BrokerUnavailable."""
+
+    def offsets(self, tp: TopicPartition, first: int, until: int) -> Offsets:
+        """Of the messages in [first, until), ascending; each call for a partition begins where the last one ended or
+        later. Raises BrokerUnavailable.
+        """
