@@ -3,13 +3,13 @@ PYTHON ?= python3
 BROKER ?= embedded
 
 BIN := .venv/bin
-LINTED := pipeline tests deploy/kafka/kafka deploy/kafka/kraft.py
+LINTED := pipeline tests deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
 # torch brings 3 GB of CUDA: uv's cache links it instead of unpacking it again. The certificates are the system's, as
 # pip and curl use them, because that is where a company's proxy has its own.
 UV := UV_SYSTEM_CERTS=1 uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench check clean kafka
+.PHONY: help demo test lint bench chaos check clean kafka
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/kafka/kafka deploy/kafka/kraft.py
+	$(BIN)/mypy deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
 
 bench: .venv/.installed  ## measure this machine
 	$(BIN)/python -m tests.bench
+
+chaos: .venv/.installed kafka  ## half an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats)
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 check: lint test  ## what CI runs
 

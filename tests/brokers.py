@@ -92,7 +92,8 @@ class ApacheKafka:
         self._folder = tempfile.TemporaryDirectory(prefix="adawise-kafka-")
         self._port = free_ports(2 * brokers)
         self._brokers = brokers
-        self._settings = [f"--set={name}={value}" for name, value in (settings or {}).items()]
+        self._start = [f"--port={self._port}", f"--brokers={brokers}"]
+        self._start += [f"--set={name}={value}" for name, value in (settings or {}).items()]
 
     @property
     def bootstrap_servers(self) -> str:
@@ -102,8 +103,29 @@ class ApacheKafka:
         """The process of broker 1, 2 or 3."""
         return int((Path(self._folder.name) / f"node-{broker}" / "broker.pid").read_text())
 
+    @property
+    def count(self) -> int:
+        """How many brokers."""
+        return self._brokers
+
+    def kill(self, broker: int) -> None:
+        """SIGKILL for broker 1, 2 or 3; returns when it is gone."""
+        self._call("kill", f"--broker={broker}")
+
+    def revive(self) -> Callable[[], bool]:
+        """Begin to start what was killed. What it returns is to be asked: True when every broker answers."""
+        call = [sys.executable, str(KAFKA), "start", "--dir", self._folder.name, *self._start]
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
+
+        def is_done() -> bool:
+            if process.poll() not in (None, 0):
+                raise Unavailable("a killed broker did not come back; see above")
+            return process.poll() == 0
+
+        return is_done
+
     def start(self) -> None:
-        self._call("start", f"--port={self._port}", f"--brokers={self._brokers}", *self._settings)
+        self._call("start", *self._start)
 
     def stop(self) -> None:
         self._call("stop")
@@ -220,9 +242,11 @@ Start = Callable[[], AbstractContextManager[Broker]]
 KINDS: Mapping[str, Start] = {"external": external, "docker": docker, "kafka": apache_kafka, "embedded": embedded}
 
 
-def create_topic(broker: Broker, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> None:
+def create_topic(
+    broker: Broker, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None, *, replication: int = 1
+) -> None:
     """Create a topic and return once every partition of it has a leader."""
-    options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}
+    options = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(configs or {})}
     with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(",")) as admin:
         admin.create_topics({name: options}, wait_for_metadata=True)
 

@@ -1,0 +1,87 @@
+"""The workers of a run: hired, watched, replaced; and the count of all that happened to them."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing import connection
+from types import TracebackType
+from typing import Self
+
+from pipeline.records import TopicPartition
+from tests.chaos.actor import Actor, Role
+from tests.worker.process import Event
+
+SIZE, MOST = 3, 5
+
+
+class Crew:
+    """At least `SIZE` workers at any time: whoever ends by itself is replaced, and that is counted too."""
+
+    def __init__(self, role: Callable[[int], Role]) -> None:
+        self._role, self._hired = role, 0
+        self.members: list[Actor] = []
+        self.toll: Counter[str] = Counter()
+        self.gave_up: list[str] = []  # last words of those that ended by themselves
+
+    def __enter__(self) -> Self:
+        for _ in range(SIZE):
+            self.hire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for actor in self.members:
+            actor.bury()
+        self.members = []
+
+    def hire(self) -> None:
+        """One more."""
+        self.members.append(Actor(self._role(self._hired)))
+        self._hired += 1
+
+    def listen(self, timeout_s: float) -> None:
+        """Take in what they tell, waiting at most that long, and see who has ended."""
+        connection.wait([actor.link for actor in self.members], timeout=timeout_s)
+        for actor in list(self.members):
+            ended = actor.exit_code is not None  # asked first: nothing is told after it
+            for event in actor.hear():
+                self._count(event)
+            if ended:
+                self._retire(actor)
+        while len(self.members) < SIZE:
+            self.hire()
+
+    def dismiss(self) -> None:
+        """SIGTERM for all; returns when they have ended."""
+        for actor in self.members:
+            actor.doomed = True
+            actor.send(signal.SIGTERM)
+        for actor in self.members:
+            actor.wait()
+            self.toll["dismissed" if actor.exit_code == 0 else f"dismissed with exit code {actor.exit_code}"] += 1
+
+    def pick(self, chance: float) -> Actor | None:
+        """One that has partitions and is in nobody's hands; None if there is none now."""
+        free = [actor for actor in self.members if actor.owned and not actor.engaged and actor.exit_code is None]
+        return free[int(chance * len(free))] if free else None
+
+    def done_by_others(self, what: str, than: Actor, since: float) -> set[TopicPartition]:
+        """Partitions that others than this one have "recovered" or "committed" to after that moment."""
+        others = [actor for actor in self.members if actor is not than]
+        return {tp for actor in others for when, deed, tp in actor.deeds if when > since and deed == what}
+
+    def _count(self, event: Event) -> None:
+        if event.what == "recovered":
+            self.toll["partitions taken over"] += 1
+        if event.what == "committed":
+            self.toll["segments" if event.won else "lost races"] += 1
+
+    def _retire(self, actor: Actor) -> None:
+        self.members.remove(actor)
+        if not actor.doomed and actor.exit_code != -signal.SIGKILL:
+            self.toll["ended by themselves"] += 1
+            self.gave_up.append(f"exit code {actor.exit_code}: {actor.last_words}")
+        actor.bury()

@@ -1,0 +1,128 @@
+"""What is missing, doubled or wrong in the workers' output, by the topic itself and by a replay of it in peace.
+
+The topic is read by a consumer of its own, recorded with `adawise record` and replayed with `adawise replay`, which
+reads it as one sequence, undisturbed, and writes elsewhere. The two outputs must be equal in every column but durations
+and names of segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import ChainError
+from pipeline.settings import Settings
+from tests.brokers import Broker
+from tests.chaos.actor import command
+from tests.chaos.feed import everything
+from tests.worker.cameras import Output, Shot
+
+Integers = npt.NDArray[np.int64]
+Places = Mapping[tuple[int, int], Shot]  # by (partition, offset)
+_SHOWN = 5  # of each kind of fault, in full
+
+
+@dataclass
+class Verdict:
+    """Counts that must be zero, beside what they are counts of."""
+
+    messages: int
+    acknowledged: int
+    rows: int
+    lost_by_broker: int = 0  # acknowledged, and not in the topic
+    missing: int = 0  # rows
+    doubled: int = 0
+    foreign: int = 0
+    wrong_rows: int = 0  # another alpha, label or probability than in the replay
+    wrong_batches: int = 0  # another alpha or other trials
+    letters_missing: int = 0
+    faults: list[str] = field(default_factory=list)  # found by verify, or by the judge
+
+    @property
+    def is_clean(self) -> bool:
+        """True if nothing at all was found."""
+        return not (self.faults or any(self.counts.values()))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Every count that must be zero."""
+        return {
+            "acknowledged, not in the topic": self.lost_by_broker,
+            "missing": self.missing,
+            "doubled": self.doubled,
+            "foreign": self.foreign,
+            "wrong rows": self.wrong_rows,
+            "wrong batches": self.wrong_batches,
+            "dead letters missing": self.letters_missing,
+        }
+
+
+def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], settings: Settings, output: Output) -> Verdict:
+    """By the topic alone: each of its messages' rows must be there once; and what `adawise verify` says."""
+    verdict = Verdict(
+        messages=len(places),
+        acknowledged=len(acknowledged),
+        rows=output.rows,
+        lost_by_broker=len(acknowledged.keys() - places.keys()),
+    )
+    try:
+        _verify(verdict, settings, output)
+        found = output.predictions.select(["partition", "offset", "index"])
+    except ChainError as error:
+        verdict.faults.append(str(error))
+        return verdict
+    have = _keys(*(found[name].to_numpy() for name in ("partition", "offset", "index")))
+    expected = [(p, o, index) for (p, o), shot in places.items() for index in range(shot.rows)]
+    must = _keys(*np.array(expected, np.int64).reshape(-1, 3).T)
+    verdict.missing, verdict.foreign = (len(np.setdiff1d(*pair)) for pair in ((must, have), (have, must)))
+    verdict.doubled = len(have) - len(np.unique(have))
+    return verdict
+
+
+def _verify(verdict: Verdict, settings: Settings, output: Output) -> None:
+    log = output.root.with_suffix(".verify")
+    if command(settings, log, "verify", str(output.root)):
+        verdict.faults += log.read_text().splitlines()[:_SHOWN]
+
+
+def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
+    """One number for each row: partition, offset (below 2^40) and index (below 4,096)."""
+    return (np.int64(2**52) * partition + np.int64(2**12) * offset + index).astype(np.int64)
+
+
+def compare_with_replay(verdict: Verdict, settings: Settings, output: Output, folder: Path) -> None:
+    """Record the topic, replay it in peace, and add to the verdict whatever differs."""
+    recording, again, log = folder / "recording", Output(folder / "again"), folder / "judge.log"
+    for call in (("record", "--output", str(recording)), ("replay", str(recording), "-o", str(again.root))):
+        if code := command(settings, log, *call):
+            verdict.faults.append(f"adawise {call[0]} ended with code {code}; see {log}")
+            return
+    _verify(verdict, settings, again)
+    verdict.wrong_rows = _differing(verdict, output.predictions, again.predictions)
+    mine, theirs = output.traces, again.traces
+    pairs = [(m, t) for m, t in zip(mine, theirs, strict=False) if repr(m) != repr(t)]  # nan equals nan
+    verdict.faults += [f"expected {t}, but it was {m}" for m, t in pairs[:_SHOWN]]
+    verdict.wrong_batches = len(pairs) + abs(len(mine) - len(theirs))
+
+
+def _differing(verdict: Verdict, mine: pa.Table, theirs: pa.Table) -> int:
+    """Rows that are not equal, place by place."""
+    if mine.equals(theirs):
+        return 0
+    pairs = [(m, t) for m, t in zip(mine.to_pylist(), theirs.to_pylist(), strict=False) if repr(m) != repr(t)]
+    verdict.faults += [f"expected {t}, but it was {m}" for m, t in pairs[:_SHOWN]]
+    return len(pairs) + abs(len(mine) - len(theirs))
+
+
+def count_letters(verdict: Verdict, broker: Broker, topic: str, places: Places) -> None:
+    """Add the messages that nobody can read and that are not among the dead letters (where some may be twice)."""
+    sent = set()
+    for record in everything(broker, topic):
+        said = {name: value for name, value in record.headers if name.startswith("__connect")}
+        sent.add(tuple(int(said[f"__connect.errors.{name}"]) for name in ("partition", "offset")))
+    verdict.letters_missing = len({place for place, shot in places.items() if shot.dead} - sent)

@@ -1,0 +1,159 @@
+"""One run of the chaos suite: cameras, workers and faults, until everything is in the output; then the judge."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.settings import Settings
+from tests.brokers import Broker, create_topic, fresh_name
+from tests.chaos.actor import Role
+from tests.chaos.crew import Crew
+from tests.chaos.feed import MAX_AGE_S, Feed, Film
+from tests.chaos.judge import Verdict, compare_with_replay, count_letters, judge
+from tests.chaos.schedule import Fault
+from tests.chaos.strikes import Brokers, Stage, Strike, strike
+from tests.models import PairFolder
+from tests.worker.cameras import Output, Topic, settings_for
+
+AT_ONCE = 2  # faults
+_TOO_MANY = 12  # ends that nobody ordered, in a whole run
+_TICK_S = 0.05
+_LOOK_S = 1.0  # how often the output is counted
+KEPT = {"retention.ms": "-1"}  # the film's time is not ours
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is played.
+
+    `messages` at least, at most `rate` a second and `lead` more than there are rows; with `overwrites` the workers'
+    store is one that replaces. Nothing new for `quiet_s` seconds at the end: then something is lost.
+    """
+
+    seed: int
+    messages: int
+    faults: Sequence[Fault]
+    rate: float
+    lead: int = 3_000
+    cameras: int = 24
+    partitions: int = 8
+    replication: int = 1
+    session_timeout_ms: int = 2_000
+    overwrites: bool = False
+    quiet_s: float = 60.0
+
+
+@dataclass
+class Report:
+    """What was survived, and what was found."""
+
+    play: Play
+    verdict: Verdict
+    toll: Counter[str]
+    gave_up: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        v, s = self.verdict, self.seconds
+        lines = [
+            f"seed {self.play.seed}: {v.messages} messages of {self.play.cameras} cameras in {self.play.partitions} "
+            f"partitions, {v.acknowledged} acknowledged, {v.rows} rows; "
+            + ", ".join(f"{name} {value:.0f} s" for name, value in s.items()),
+            "survived: " + ", ".join(f"{count} {name}" for name, count in sorted(self.toll.items())),
+            "found:    " + ", ".join(f"{count} {name}" for name, count in v.counts.items()),
+            *(f"  fault: {fault}" for fault in v.faults),
+            *(f"  a worker ended by itself: {words}" for words in self.gave_up),
+        ]
+        return "\n".join(lines)
+
+
+def run(play: Play, broker: Broker, pair: PairFolder, folder: Path, brokers: Brokers | None = None) -> Report:
+    """Play it, in an empty folder."""
+    topic = Topic(broker, fresh_name("chaos"))
+    for name in (topic.name, f"{topic.name}.dlq"):
+        create_topic(broker, name, play.partitions, KEPT, replication=play.replication)
+    settings = _settings(play, topic, pair, folder)
+    feed = Feed(broker, topic.name, Film(play.seed, cameras=play.cameras, partitions=play.partitions), rate=play.rate)
+    output, seconds = Output(folder / "output"), dict[str, float]()
+    with Crew(_roles(play, settings, folder)) as crew:
+        with _timed(seconds, "faults"):
+            _perform(play, feed, Stage(crew, folder / "outage", brokers), output)
+        with _timed(seconds, "rest"):
+            feed.finish()
+            places = feed.landed()
+            _wait_for_the_rest(crew, output, sum(shot.rows for shot in places.values()), play.quiet_s)
+            crew.dismiss()
+    with _timed(seconds, "judge"):
+        verdict = judge(places, feed.acknowledged, settings, output)
+        if not play.overwrites:
+            compare_with_replay(verdict, settings, output, folder)
+            count_letters(verdict, broker, f"{topic.name}.dlq", places)
+    return Report(play, verdict, crew.toll, crew.gave_up, seconds)
+
+
+def _settings(play: Play, topic: Topic, pair: PairFolder, folder: Path) -> Settings:
+    return settings_for(
+        topic,
+        pair,
+        folder / "output",
+        fresh_name("crew"),
+        kafka={"session_timeout_ms": play.session_timeout_ms, "max_poll_records": 500},
+        batch={"max_age_s": MAX_AGE_S},
+    )
+
+
+def _roles(play: Play, settings: Settings, folder: Path) -> Callable[[int], Role]:
+    """Workers that cut their segments differently: an heir's must not happen to be its predecessor's."""
+
+    def role(number: int) -> Role:
+        rng = random.Random(f"{play.seed} {number}")
+        flush = {"flush_rows": rng.choice((8, 24, 64, 200)), "flush_age_s": rng.uniform(0.2, 1.5)}
+        mine = settings.model_copy(update={"sink": settings.sink.model_copy(update=flush)})
+        return Role(mine, folder / f"worker-{number}.log", folder / "outage", play.overwrites)
+
+    return role
+
+
+def _perform(play: Play, feed: Feed, stage: Stage, output: Output) -> None:
+    """Until every fault was done and enough was sent."""
+    waiting, under_way, looked = list(play.faults), dict[Fault, Strike](), 0.0
+    feed.start()
+    while waiting or under_way or feed.sent < play.messages:
+        stage.crew.listen(_TICK_S)
+        assert len(stage.crew.gave_up) < _TOO_MANY, "workers end by themselves:\n" + "\n".join(stage.crew.gave_up)
+        if time.monotonic() - looked > _LOOK_S:
+            feed.allow(output.rows + play.lead)
+            looked = time.monotonic()
+        busy = {fault.kind for fault in under_way}
+        for fault in [f for f in waiting if f.at * play.messages <= feed.sent and f.kind not in busy][:1]:
+            if len(under_way) < AT_ONCE:
+                waiting.remove(fault)
+                under_way[fault] = strike(fault, stage)
+        for fault, done in list(under_way.items()):
+            if next(done, StopIteration) is StopIteration:
+                del under_way[fault]
+
+
+def _wait_for_the_rest(crew: Crew, output: Output, rows: int, quiet_s: float) -> None:
+    """Until all rows are there; or, if some never come, until nothing was written for a while."""
+    for actor in crew.members:
+        actor.send(signal.SIGCONT)  # an order may have come too late
+    found, since = -1, time.monotonic()
+    while (now := output.rows) < rows and time.monotonic() - since < quiet_s:
+        if now != found:
+            found, since = now, time.monotonic()
+        crew.listen(_LOOK_S)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began

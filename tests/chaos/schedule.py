@@ -1,0 +1,85 @@
+"""What goes wrong and when: faults at shares of the stream, as a function of a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import cycle, islice
+
+from pipeline.sink.store import CRASH_POINTS
+
+POINTS = ("worker.rows_complete", *CRASH_POINTS, "worker.segment_committed", "worker.offset_committed")
+"""Every named point between complete rows and the committed offset."""
+
+BEFORE_COMMIT = ("segment.encoded", "segment.encoded", "segment.temp_written", "worker.rows_complete")
+"""Where a worker that stands still has a segment to write when it wakes."""
+
+
+class Kind(StrEnum):
+    """What can happen."""
+
+    KILL = "kill"  # SIGKILL at any moment
+    EXIT = "exit"  # SIGKILL at a named point
+    ZOMBIE = "zombie"  # SIGSTOP before a commit, SIGCONT when another has the partition
+    FREEZE = "freeze"  # the same at any moment
+    JOIN = "join"  # one worker more
+    LEAVE = "leave"  # SIGTERM
+    OUTAGE = "outage"  # the store answers nobody, or its answers are lost
+    BROKER = "broker"  # SIGKILL of one broker, and its return
+
+
+# In which proportions: what races for a segment most of all.
+_DECK = (
+    Kind.ZOMBIE,
+    Kind.KILL,
+    Kind.EXIT,
+    Kind.BROKER,
+    Kind.ZOMBIE,
+    Kind.JOIN,
+    Kind.EXIT,
+    Kind.OUTAGE,
+    Kind.ZOMBIE,
+    Kind.LEAVE,
+    Kind.KILL,
+    Kind.FREEZE,
+    Kind.EXIT,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: due when the share `at` of the stream was sent.
+
+    `chance` in [0, 1) says who; `lasts_s` how long the others have, in seconds; `point` where, if anywhere.
+    """
+
+    at: float
+    kind: Kind
+    chance: float
+    lasts_s: float
+    point: str
+
+
+def schedule(seed: int, count: int, kinds: Sequence[Kind] = tuple(Kind)) -> list[Fault]:
+    """`count` faults of these kinds in the order in which they are due, none before 2 % or after 95 % of the stream."""
+    rng = random.Random(seed)
+    chosen = list(islice(cycle([kind for kind in _DECK if kind in kinds]), count))
+    rng.shuffle(chosen)
+    exits = _in_turn(POINTS, rng)
+    stops = _in_turn(BEFORE_COMMIT, rng)
+    return [
+        Fault(
+            at=0.02 + 0.93 * (number + rng.random()) / count,
+            kind=kind,
+            chance=rng.random(),
+            lasts_s=rng.uniform(0.0, 2.0),
+            point=next(exits) if kind is Kind.EXIT else next(stops) if kind is Kind.ZOMBIE else "",
+        )
+        for number, kind in enumerate(chosen)
+    ]
+
+
+def _in_turn(points: Sequence[str], rng: random.Random) -> cycle[str]:
+    return cycle(rng.sample(points, len(points)))

@@ -1,0 +1,47 @@
+"""The short form: a dozen faults, and the same with a store that overwrites, which must be found out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import CAPABILITIES, ApacheKafka, Broker, Unavailable
+from tests.chaos.run import Play, run
+from tests.chaos.schedule import Kind, schedule
+from tests.models import PairFolder
+
+RATE = 100.0  # messages a second: slow enough that faults, and not images, take the time
+RACES = [Kind.ZOMBIE]
+
+
+def test_nothing_is_lost_doubled_or_wrong_after_kills_zombies_outages_and_the_fall_of_a_broker(
+    pair: PairFolder, root: Path
+) -> None:
+    root.mkdir()
+    play = Play(seed=4, messages=1_500, faults=schedule(4, 13), rate=RATE, replication=3)
+    try:
+        kafka = ApacheKafka(brokers=3)
+        kafka.start()
+    except Unavailable as reason:
+        pytest.skip(f"needs an Apache Kafka of three brokers by Maven: {reason}")
+    with kafka:
+        broker = Broker(kafka.bootstrap_servers, "Apache Kafka", "three brokers", CAPABILITIES)
+        report = run(play, broker, pair, root, kafka)
+    assert report.verdict.is_clean, report
+    survived = report.toll
+    assert survived["segments"] > 30, report
+    assert survived["zombies resumed"] + survived["freezes resumed"] >= 3, report
+    assert survived["lost races"] > 0, report
+    assert survived["kills"] + survived["exits at a point"] >= 3, report
+    assert survived["broker restarts"] == survived["store outages"] == 1, report
+
+
+def test_the_same_judge_finds_lost_and_doubled_rows_if_the_store_overwrites(
+    broker: Broker, pair: PairFolder, root: Path
+) -> None:
+    root.mkdir()
+    play = Play(seed=2, messages=500, faults=schedule(2, 5, RACES), rate=RATE, overwrites=True, quiet_s=6.0)
+    report = run(play, broker, pair, root)
+    assert report.verdict.missing + report.verdict.doubled > 0, report
+    assert report.verdict.faults, report

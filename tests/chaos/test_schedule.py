@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+from tests.chaos.schedule import POINTS, Kind, schedule
+
+
+def test_a_seed_gives_the_same_faults_again_and_another_gives_others() -> None:
+    assert schedule(7, 65) == schedule(7, 65)
+    assert schedule(7, 65) != schedule(8, 65)
+
+
+def test_faults_are_spread_over_the_stream_in_their_order() -> None:
+    shares = [fault.at for fault in schedule(3, 65)]
+    assert shares == sorted(shares)
+    assert all(0.02 <= share <= 0.95 for share in shares)
+    assert all(later - earlier < 2 * 0.93 / 65 for earlier, later in pairwise(shares))
+
+
+def test_the_long_form_has_every_kind_and_an_exit_at_every_point() -> None:
+    faults = schedule(0, 65)
+    assert set(Counter(fault.kind for fault in faults)) == set(Kind)
+    assert {fault.point for fault in faults if fault.kind is Kind.EXIT} == set(POINTS)
+
+
+def test_kinds_that_cannot_be_had_are_left_out() -> None:
+    kinds = [kind for kind in Kind if kind is not Kind.BROKER]
+    faults = schedule(0, 30, kinds)
+    assert len(faults) == 30
+    assert {fault.kind for fault in faults} == set(kinds)
