@@ -137,11 +137,18 @@ class Sink(Protocol):
     def check(self) -> None:
         """Prove that the store creates only what is absent. Raises SettingsError (with the remedy) if not."""
 
+    def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
+        """The topic as it was when the first of its chains began, which is `identity` if none has.
+
+        Partitions beyond those that it had then were added later, and every message in them is new.
+        Raises ChainError if `identity` is another topic, StoreUnavailable.
+        """
+
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
         """Walk the chain to its head; without a chain, claim `origin` for it (whoever claimed first is right).
 
-        Raises ChainError if the chain was written from another topic or number of partitions, or is damaged, and
-        StoreUnavailable. Safe to call for a partition that this worker owned before.
+        Raises ChainError if the chain was written from another topic or is damaged, and StoreUnavailable.
+        Safe to call for a partition that this worker owned before.
         """
 
     def commit(self, draft: SegmentDraft) -> Commit:

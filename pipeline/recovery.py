@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from pipeline.backoff import Backoff
 from pipeline.errors import RetryableError
 from pipeline.partition import PartitionWork
 from pipeline.ports import Head, Sink, Source
 from pipeline.records import TopicPartition
 from pipeline.telemetry import Observer
+
+_log = structlog.get_logger("worker")
+
+_ADDED = (
+    "it is read from its start, since all in it is new; producers send some streams to other partitions from now on: "
+    "these begin there with new adaptation states, and what they left in the old partition may be served after it"
+)
 
 
 class Recovery:
@@ -68,9 +77,14 @@ class Recovery:
         return begun
 
     def _recovered(self, tp: TopicPartition) -> PartitionWork:
-        head = self._sink.recover(tp, self._source.identity(tp.topic), self._source.origin(tp))
+        identity, log = self._source.identity(tp.topic), self._source.bounds(tp)
+        had = self._sink.began(tp.topic, identity).partitions
+        is_added = tp.partition >= had
+        head = self._sink.recover(tp, identity, log[0] if is_added else self._source.origin(tp))
+        if is_added and head.segment is None:
+            _log.warning("partition_added", topic=tp.topic, partition=tp.partition, had=had, note=_ADDED)
         work = self._begin(tp, head)
-        offset = work.find_in(self._source.bounds(tp), skip_gaps=self._skip_gaps)
+        offset = work.find_in(log, skip_gaps=self._skip_gaps)
         self._source.seek(tp, offset)
         self._source.commit({tp: offset})  # a partition with nothing new has no segment that would show its lag
         self._observer.partition_recovered(tp, head)

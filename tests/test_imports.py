@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "backpressure": ("records ports partition prefetch", "structlog"),
     "rounds": ("records partition", ""),
     "delivery": ("errors records ports partition telemetry", ""),
-    "recovery": ("errors records ports backoff partition telemetry", ""),
+    "recovery": ("errors records ports backoff partition telemetry", "structlog"),
     "worker": (
         "errors records ports adaptation backoff backpressure delivery gather partition prefetch recovery rounds "
         "telemetry",

@@ -87,6 +87,10 @@ class SegmentChain:
         self._sink = claims.sink_id(self._store, created_at=self._now().isoformat())
         claims.prove_create_if_absent(self._store)
 
+    def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
+        """See `ports.Sink`."""
+        return claims.topic(self._store, topic, identity)
+
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
         """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
         self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())

@@ -1,4 +1,8 @@
-"""The two small documents that are claimed by create-if-absent: what a root is, and where a partition's chain begins.
+"""Small documents that are claimed by create-if-absent: what a root is, what a topic was when the first of its chains
+began, and where a partition's chain begins.
+
+A topic can get more partitions later. All messages of a partition that it did not have in the beginning are new, so its
+chain begins at the log's start, whatever the configured origin is: "latest" would lose what came before anybody looked.
 
 `_origin` matters because an origin can move: two workers that resolve "latest" a second apart would begin two chains
 whose names differ, and would never collide. So whoever claims first is right, and the other adopts it.
@@ -69,6 +73,23 @@ def prove_create_if_absent(store: Store) -> None:
     raise SettingsError(msg)
 
 
+def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
+    """The topic as it was when the first of its chains began, which is `now` if none has.
+
+    Raises ChainError if the claim cannot be read, or is of another topic.
+    """
+    key = layout.topic_key(name)
+    document = _claim(store, key, {"layout": LAYOUT, **asdict(now)})
+    try:
+        first = TopicIdentity(
+            str(document["cluster_id"]), str(document["topic_id"]), partitions=int(document["partitions"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(store, key) from error
+    check_identity(f"{store}: {name}", topic_id=first.topic_id, partitions=first.partitions, identity=now)
+    return first
+
+
 def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
     """The claimed origin of the partition's chain, which is `proposal` if none was claimed before.
 
@@ -86,17 +107,20 @@ def read_origin(store: Store, tp: TopicPartition) -> Origin | None:
 
 
 def check_identity(where: str, *, topic_id: str, partitions: int, identity: TopicIdentity) -> None:
-    """Raise ChainError unless what was written (`topic_id`, `partitions`) and the topic now are the same topic."""
+    """Raise ChainError unless what was written (`topic_id`, `partitions`) and the topic now are the same topic.
+
+    Kafka only adds partitions. Where both ids are known their number proves nothing; else, fewer is another topic.
+    """
     if topic_id and identity.topic_id and topic_id != identity.topic_id:
         msg = (
             f"{where}: expected the topic with id {topic_id}, but the broker's has id {identity.topic_id}: it was "
             f"deleted and created again, or this is another cluster; set another sink.root for the new topic"
         )
         raise ChainError(msg)
-    if partitions != identity.partitions:
+    if partitions > identity.partitions and not (topic_id and identity.topic_id):
         msg = (
-            f"{where}: expected a topic of {partitions} partitions, but it has {identity.partitions} now, so streams "
-            f"have moved between partitions; set another sink.root to go on with the new number"
+            f"{where}: expected a topic of {partitions} partitions or more, but it has {identity.partitions}: it was "
+            f"deleted and created again, or this is another cluster; set another sink.root for the new topic"
         )
         raise ChainError(msg)
 

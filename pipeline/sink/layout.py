@@ -1,6 +1,7 @@
 """Names of everything under the sink's root. Pure: a key is a function of what it names.
 
     _sink.json                                              what this root is; created once
+    _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    where the chain of a partition begins
     predictions/topic-<t>/partition-<p>/<segment>.parquet   the chain
     traces/topic-<t>/partition-<p>/<segment>.parquet        derived from it
@@ -84,3 +85,32 @@ def parse_key(key: str) -> tuple[TopicPartition, SegmentName] | None:
     if match is None or name is None:
         return None
     return TopicPartition(match["topic"], int(match["partition"])), name
+def compacted_folder(dataset: str, tp: TopicPartition) -> str:
+    """The folder of a partition's compacted files of a dataset, with the slash."""
+    return folder(f"{COMPACTED}/{dataset}", tp)
+
+
+def compacted_key(dataset: str, tp: TopicPartition, name: CompactedName) -> str:
+    """The key of a compacted file of predictions or of traces."""
+    return f"{compacted_folder(dataset, tp)}{name}"
+
+
+def plan_key(tp: TopicPartition, first: SegmentName) -> str:
+    """The key of the claim that says what the compacted file that begins with the segment `first` covers."""
+    return f"{compacted_folder('plans', tp)}{first.stem}.json"
+
+
+def parse_compacted_key(key: str) -> tuple[TopicPartition, CompactedName] | None:
+    """What a key of compacted predictions or traces names; None if it is not one of ours."""
+    match = _KEY.fullmatch(key.removeprefix(f"{COMPACTED}/")) if key.startswith(f"{COMPACTED}/") else None
+    name = CompactedName.parse(match["name"]) if match else None
+    if match is None or name is None:
+        return None
+    return TopicPartition(match["topic"], int(match["partition"])), name
+
+
+def topic_key(topic: str) -> str:
+    """The key of the claim that says what the topic was when the first of its chains began."""
+    return f"_topics/topic-{topic}.json"
+
+

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
 _CLOSE_MS = 5_000
+_METADATA_MS = 60_000  # partitions that were added are read this much later, at most
 
 
 class KafkaSource:
@@ -90,6 +91,7 @@ class KafkaSource:
                 max_poll_interval_ms=max_poll_interval_ms,
                 max_poll_records=max_poll_records,
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
+                metadata_max_age_ms=_METADATA_MS,
             )
         except BaseException:
             self._topics.close()

@@ -12,6 +12,7 @@ from pipeline.records import TopicPartition
 from pipeline.sink import layout, segment
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.layout import SegmentName
+from pipeline.sink.read import read_segment_footers
 from pipeline.sink.verify import verify
 from tests.sink.building import (
     IDENTITY,
@@ -227,7 +228,7 @@ def test_a_partition_that_was_not_recovered_is_refused() -> None:
     ("identity", "what"),
     [
         (replace(IDENTITY, topic_id="another"), "deleted and created again"),
-        (replace(IDENTITY, partitions=8), "topic of 4 partitions, but it has 8"),
+        (replace(IDENTITY, topic_id="", partitions=3), "topic of 4 partitions or more, but it has 3"),
     ],
 )
 def test_a_chain_of_another_topic_is_refused_with_the_remedy(begun: bool, identity: TopicIdentity, what: str) -> None:
@@ -235,6 +236,27 @@ def test_a_chain_of_another_topic_is_refused_with_the_remedy(begun: bool, identi
     extended(store, *([4] if begun else []))
     with pytest.raises(ChainError, match=f"{what}.*sink.root"):
         open_chain(store).recover(TP, identity, 0)
+
+
+def test_a_chain_goes_on_when_its_topic_has_got_more_partitions() -> None:
+    store = DictStore()
+    extended(store, 4)
+    grown = replace(IDENTITY, partitions=8)
+    chain = open_chain(store)
+    assert chain.recover(TP, grown, 0).next_offset == 4
+    chain.commit(draft(4, 8))
+    assert [footer.partitions for _, footer in read_segment_footers(store)] == [4, 8]
+    assert verify(store) == []
+
+
+def test_what_the_topic_was_when_its_first_chain_began_is_kept() -> None:
+    store = DictStore()
+    assert open_chain(store).began(TP.topic, IDENTITY) == IDENTITY
+    grown = replace(IDENTITY, partitions=8)
+    assert open_chain(store).began(TP.topic, grown) == IDENTITY
+    assert open_chain(store).began("another", grown) == grown
+    with pytest.raises(ChainError, match="deleted and created again"):
+        open_chain(store).began(TP.topic, replace(grown, topic_id="another"))
 
 
 @pytest.mark.parametrize("known", [True, False])
