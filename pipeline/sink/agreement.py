@@ -115,8 +115,10 @@ class StateAccounts:
         self._states: dict[str, State] = {}
         self._alphas: dict[tuple[str, int], float] = {}  # (key of a state, alpha index) -> alpha, as traces have it
 
-    def disagree(self, footer: SegmentFooter) -> Iterator[str]:
+    def disagree(self, footer: SegmentFooter, *, knows_before: bool = True) -> Iterator[str]:
         """What is wrong with the states of the next segment; they are what the one after it is compared with.
+
+        Without `knows_before` a segment is missing before it, and there is nothing to compare its states with.
 
         Raises ChainError if one cannot be read.
         """
@@ -125,13 +127,19 @@ class StateAccounts:
             name: before[name] if data == self._bytes.get(name) else self._read(data)
             for name, data in footer.states.items()
         }
+        self._bytes, self._states = footer.states, states
+        if knows_before:
+            yield from self._states_disagree(before, states, _traces(footer.trace))
+
+    def _states_disagree(
+        self, before: Mapping[str, State], states: Mapping[str, State], traces: list[dict[str, Any]]
+    ) -> Iterator[str]:
         batches = {name: state.batches for name, state in before.items()}
         traced: set[str] = set()
-        for trace in _traces(footer.trace):
+        for trace in traces:
             stream = trace["stream_id"]
-            yield from self._trace_disagrees(
-                trace, batches.get(stream), None if stream in traced else before.get(stream)
-            )
+            known = None if stream in traced else before.get(stream)
+            yield from self._trace_disagrees(trace, batches.get(stream, 0), known)
             batches[stream] = trace["batch_number"] + 1
             traced.add(stream)
         for stream, state in states.items():
@@ -140,14 +148,13 @@ class StateAccounts:
             elif stream not in traced and state is not before.get(stream):
                 yield f"expected the state of {stream!r}, which had no batch here, to be as it was, but it is another"
         yield from _lost(before, states, batches.keys() - states.keys(), traced)
-        self._bytes, self._states = footer.states, states
 
-    def _trace_disagrees(self, trace: Mapping[str, Any], expected: int | None, before: State | None) -> Iterator[str]:
+    def _trace_disagrees(self, trace: Mapping[str, Any], expected: int, before: State | None) -> Iterator[str]:
         """By the batch before it in the stream (`expected`) and, if that was in an earlier segment, its state."""
         stream, number, alpha = trace["stream_id"], trace["batch_number"], trace["previous_alpha"]
         anew = number == 0 and (not expected or trace["reset"] in _ANEW or _was_silent(trace, before))
-        if not anew and number != (expected or 0):
-            yield f"expected batch {expected or 0} of {stream!r} next, but it is batch {number}"
+        if not anew and number != expected:
+            yield f"expected batch {expected} of {stream!r} next, but it is batch {number}"
         if (alpha is None) != (number == 0):
             yield f"expected batch {number} of {stream!r} to name the alpha before it unless it is the first"
         elif alpha is not None and before is not None and number == before.batches:

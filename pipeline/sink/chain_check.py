@@ -62,13 +62,18 @@ class ChainCheck:
         try:
             data = read_bytes(self._store, key)
             footer = read_link(data, key, self._identity)
+            name = SegmentName(footer.first, footer.sequence)
+            self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(footer, name)]
+            if name < self._name:
+                return
             rows = segment.read_rows(data, key)
-            said = [(what, KEEP) for what in self._rows_disagree(rows, footer)]
+            # Beyond a gap nobody knows what was pending, and what states there were.
+            said = list(self._contents_disagree(rows, footer)) if name == self._name else []
             if self._states is not None:
-                said += [(what, KEEP) for what in self._states.disagree(footer)]
+                said += self._states.disagree(footer, knows_before=name == self._name)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
-        faults = [Fault(key, *clause) for clause in [*self._link_disagrees(footer), *said]]
+        faults = [Fault(key, what, KEEP) for what in said]
         faults += self._traces_disagree(key, footer, may_be_missing=is_newest)
         if self._log is not None:
             faults += [Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest)]
@@ -76,23 +81,20 @@ class ChainCheck:
         report.faults += faults
         report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
         report.next_offset, report.pending = footer.next, len(footer.pending)
-        self._name = SegmentName(footer.first, footer.sequence).successor(footer.next)
-        self._previous, self._pending = key, footer.pending
+        self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
 
-    def _link_disagrees(self, footer: SegmentFooter) -> Iterator[tuple[str, str]]:
-        name, tp = SegmentName(footer.first, footer.sequence), self.report.tp
-        if name != self._name:
-            missing = layout.segment_key(tp, self._name)
-            if name > self._name:
-                yield f"expected the chain to go on with {missing}: there is a gap", "restore that file from a backup"
-            else:
-                yield f"expected the chain to go on with {missing}: there is an overlap", "move the foreign file away"
-        if footer.previous != self._previous:
+    def _link_disagrees(self, footer: SegmentFooter, name: SegmentName) -> Iterator[tuple[str, str]]:
+        expected = layout.segment_key(self.report.tp, self._name)
+        if name > self._name:
+            yield f"expected the chain to go on with {expected}: there is a gap", "restore that file from a backup"
+        elif name < self._name:
+            yield f"expected the chain to go on with {expected}: there is an overlap", "move the foreign file away"
+        elif footer.previous != self._previous:
             yield f"expected the successor of {self._previous}, but it was written after {footer.previous}", RESTORE
         if footer.sink != self._sink:
             yield f"expected a segment of sink {self._sink}, but it was written to {footer.sink}", RESTORE
 
-    def _rows_disagree(self, rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
+    def _contents_disagree(self, rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
         if not rows.schema.equals(schemas.PREDICTIONS):
             yield f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"
             return

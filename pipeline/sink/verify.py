@@ -20,10 +20,8 @@ from pipeline.sink.store import Store
 
 def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Fault]:
     """All faults of all chains and of what lies beside them; [] if none. See `walk` for the arguments."""
-    faults = strays(store)
-    for report in walk(store, contiguous=contiguous, read_state=read_state):
-        faults += report.faults
-    return faults
+    reports = walk(store, contiguous=contiguous, read_state=read_state)
+    return [*(fault for report in reports for fault in report.faults), *strays(store)]
 
 
 def strays(store: Store) -> list[Fault]:

@@ -68,12 +68,13 @@ def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int
 
 
 def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
-    found = _Found(faults=strays(store))
+    found = _Found()
     for chain in walk(store, read_state=StreamState.from_bytes, log=log, on_segment=shown.advance):
         found.chains.append(chain)
         found.faults += chain.faults
         if found.faults:
             shown.note(f"{len(found.faults)} faults")
+    found.faults += strays(store)
     return found
 
 

@@ -1,32 +1,42 @@
+"""Every way of harming a sink is named with the file and the remedy; what only looks like harm is not."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
+from pipeline.adapt.state import StreamState
+from pipeline.errors import Reason
+from pipeline.ports import SegmentDraft, TopicIdentity
+from pipeline.records import TopicPartition
 from pipeline.sink import layout
-from pipeline.sink.layout import SegmentName
-from pipeline.sink.verify import verify
-from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, open_chain
+from pipeline.sink.findings import Fault
+from pipeline.sink.segment import read_rows
+from pipeline.sink.store import Store
+from pipeline.sink.verify import verify, walk
+from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, frame, open_chain
+from tests.sink.forging import History, an_honest_sink, changed, footer_of, forge, key, state
 
 
-def key(first: int) -> str:
-    return layout.segment_key(TP, SegmentName(first))
+def faults_of(store: Store) -> list[Fault]:
+    return verify(store, read_state=StreamState.from_bytes)
 
 
 @pytest.fixture
 def store() -> DictStore:
-    """A chain of three segments: [0, 4), [4, 9), [9, 12)."""
-    made = DictStore()
-    chain = open_chain(made)
-    chain.recover(TP, IDENTITY, 0)
-    for number, (first, until) in enumerate([(0, 4), (4, 9), (9, 12)]):
-        chain.commit(draft(first, until, number=number))
-    return made
+    """Segments [0, 4), [4, 9) and [9, 12) of two cameras."""
+    return an_honest_sink()
 
 
-def other_chain(*cuts: int, origin: int = 0) -> DictStore:
+def other_sink(*cuts: int, origin: int = 0, of: DictStore | None = None) -> DictStore:
+    """Another chain of the same partition, with segments that end at `cuts`; with the id of another sink."""
     made = DictStore()
+    if of is not None:
+        made.objects[layout.SINK] = of.objects[layout.SINK]
     chain = open_chain(made)
     chain.recover(TP, IDENTITY, origin)
     for number, (first, until) in enumerate(zip((origin, *cuts), cuts, strict=False)):
@@ -34,9 +44,20 @@ def other_chain(*cuts: int, origin: int = 0) -> DictStore:
     return made
 
 
-def test_a_whole_chain_has_no_fault(store: DictStore) -> None:
-    assert verify(store, contiguous=True) == []
-    assert verify(DictStore()) == []
+def test_a_whole_sink_has_no_fault(store: DictStore) -> None:
+    assert verify(store, contiguous=True, read_state=StreamState.from_bytes) == []
+    assert faults_of(DictStore()) == []
+
+
+def test_a_walk_says_how_much_it_has_seen(store: DictStore) -> None:
+    steps = list[int]()
+    (report,) = walk(store, on_segment=lambda: steps.append(1))
+    assert (report.segments, report.rows, report.pending, report.next_offset) == (3, 12, 0, 12)
+    assert len(steps) == 3
+    assert report.messages is None
+
+
+# -- files
 
 
 def remove(store: DictStore) -> None:
@@ -47,20 +68,48 @@ def rename(store: DictStore) -> None:
     store.objects[key(5)] = store.objects.pop(key(4))
 
 
+def copy(store: DictStore) -> None:
+    store.objects[key(12)] = store.objects[key(4)]
+
+
+def swap(store: DictStore) -> None:
+    store.objects[key(4)], store.objects[key(9)] = store.objects[key(9)], store.objects[key(4)]
+
+
 def overlap(store: DictStore) -> None:
-    store.objects[key(3)] = other_chain(3, 8).objects[key(3)]
+    store.objects[key(3)] = other_sink(8, origin=3, of=store).objects[key(3)]
 
 
 def replace_by_a_shorter_one(store: DictStore) -> None:
-    store.objects[key(4)] = other_chain(4, 7).objects[key(4)]
+    store.objects[key(4)] = other_sink(7, origin=4, of=store).objects[key(4)]
+
+
+def take_from_another_partition(store: DictStore) -> None:
+    other = DictStore()
+    chain = open_chain(other)
+    tp = TopicPartition(TP.topic, 2)
+    chain.recover(tp, IDENTITY, 4)
+    chain.commit(SegmentDraft(tp, 9, tuple(range(4, 9)), {}, (), ()))
+    (found,) = (data for name, data in other.objects.items() if name.startswith(layout.PREDICTIONS))
+    store.objects[key(4)] = found
 
 
 def truncate(store: DictStore) -> None:
     store.objects[key(4)] = store.objects[key(4)][:-9]
 
 
+def empty(store: DictStore) -> None:
+    store.objects[key(4)] = b""
+
+
 def damage_a_page(store: DictStore) -> None:
     store.objects[key(4)] = damaged_page(store.objects[key(4)])
+
+
+def damage_the_footer(store: DictStore) -> None:
+    data = store.objects[key(4)]
+    at = data.index(b"adawise.states") + 200
+    store.objects[key(4)] = data[:at] + (b"A" if data[at : at + 1] != b"A" else b"B") + data[at + 1 :]
 
 
 def lose_the_origin(store: DictStore) -> None:
@@ -76,11 +125,11 @@ def damage_the_origin(store: DictStore) -> None:
 
 
 def begin_elsewhere(store: DictStore) -> None:
-    store.objects[layout.origin_key(TP)] = other_chain(origin=2).objects[layout.origin_key(TP)]
+    store.objects[layout.origin_key(TP)] = other_sink(origin=2).objects[layout.origin_key(TP)]
 
 
 def come_from_another_sink(store: DictStore) -> None:
-    store.objects[layout.SINK] = other_chain().objects[layout.SINK]
+    store.objects[layout.SINK] = an_honest_sink().objects[layout.SINK]
 
 
 def add_a_file(store: DictStore) -> None:
@@ -99,49 +148,293 @@ def truncate_traces(store: DictStore) -> None:
     store.objects[layout.traces_key(key(9))] = store.objects[layout.traces_key(key(9))][:-3]
 
 
-def leave_traces_of_nothing(store: DictStore) -> None:
-    store.objects[layout.traces_key(key(77))] = b""
+def edit_traces(store: DictStore) -> None:
+    """One alpha, in the derived file alone."""
+    whole = store.objects[key(4)]
+    forge(store, key(4), trace=changed(footer_of(store, key(4)).trace, "alpha", 0, 0.4))
+    store.objects[key(4)] = whole
+
+
+def lose_the_newest_segment(store: DictStore) -> None:
+    del store.objects[key(9)]
+
+
+# -- contents of which every checksum holds
+
+
+def write_after_another(store: DictStore) -> None:
+    forge(store, key(9), previous=key(0))
+
+
+def skip_a_batch(store: DictStore) -> None:
+    trace = footer_of(store, key(4)).trace
+    forge(store, key(4), lambda rows: changed(rows, "batch_number", 4, 3), trace=changed(trace, "batch_number", 1, 3))
+
+
+def count_wrong(store: DictStore) -> None:
+    forge(store, key(4), states={"north": state(4), "south": state(1)})
+
+
+def keep_a_stale_state(store: DictStore) -> None:
+    forge(store, key(4), states=footer_of(store, key(0)).states)
+
+
+def change_a_state_without_a_batch(store: DictStore) -> None:
+    forge(store, key(4), states={"north": state(3), "south": state(1, index=3)})
+
+
+def lose_a_state(store: DictStore) -> None:
+    forge(store, key(4), states={"north": state(3)})
+
+
+def invent_a_state(store: DictStore) -> None:
+    forge(store, key(4), states={"north": state(3), "south": state(1), "east": state(2)})
+
+
+def write_no_state(store: DictStore) -> None:
+    forge(store, key(4), states={"north": b"\x00", "south": state(1)})
+
+
+def start_anew_without_a_reason(store: DictStore) -> None:
+    trace = changed(footer_of(store, key(9)).trace, "batch_number", 1, 0)
+    forge(
+        store, key(9), lambda rows: changed(rows, "batch_number", 2, 0), trace=changed(trace, "previous_alpha", 1, None)
+    )
+
+
+def lose_a_row(store: DictStore) -> None:
+    forge(store, key(4), lambda rows: rows.filter(pa.array([o != 5 for o in rows["offset"].to_pylist()])))
+
+
+def double_a_row(store: DictStore) -> None:
+    forge(store, key(4), lambda rows: pa.concat_tables([rows.slice(0, 3), rows.slice(2)]))
+
+
+def add_a_row_of_before(store: DictStore) -> None:
+    earlier = store.objects[key(0)]
+    forge(store, key(4), lambda rows: pa.concat_tables([read_rows(earlier, "earlier").slice(0, 1), rows]))
+
+
+def serve_another_alpha(store: DictStore) -> None:
+    forge(store, key(4), lambda rows: changed(rows, "alpha", 1, 0.5))
+
+
+def name_a_row_wrong(store: DictStore) -> None:
+    forge(store, key(4), lambda rows: changed(rows, "row_id", 1, "frames/3/4/1"))
+
+
+def call_a_row_of_another_partition(store: DictStore) -> None:
+    forge(store, key(4), lambda rows: changed(rows, "partition", 1, 2))
+
+
+def drop_a_column(store: DictStore) -> None:
+    forge(store, key(4), lambda rows: rows.rename_columns({"label": "lable"}))
+
+
+def leave_out_a_gap(store: DictStore) -> None:
+    """The offset 3, pending after the first segment, was lost by the broker, but nothing says so."""
+    trace = changed(footer_of(store, key(4)).trace, "images", 0, 2)
+    forge(store, key(4), lambda rows: rows.slice(1), trace=changed(trace, "first_offset", 0, 4))
+
+
+TRACES_4, TRACES_9 = layout.traces_key(key(4)), layout.traces_key(key(9))
+RESTORE, REPORT = "restore the file from a backup", "report it"
 
 
 @pytest.mark.parametrize(
-    ("harm", "where", "what"),
+    ("harm", "where", "what", "remedy"),
     [
-        (remove, key(9), "there is a gap"),
-        (rename, key(5), "give it its name back"),
-        (overlap, key(3), "there is an overlap"),
-        (replace_by_a_shorter_one, key(9), "there is a gap"),
-        (truncate, key(4), "readable Parquet file"),
-        (damage_a_page, key(4), "readable rows"),
-        (lose_the_origin, layout.origin_key(TP), "expected this claim"),
-        (lose_the_sink, layout.SINK, "expected this claim"),
-        (damage_the_origin, layout.origin_key(TP), "damaged"),
-        (begin_elsewhere, key(0), "an overlap"),
-        (come_from_another_sink, key(0), "it was written to"),
-        (add_a_file, "predictions/notes.parquet", "only segments"),
-        (lose_traces, layout.traces_key(key(4)), "there are none"),
-        (mix_up_traces, key(4), "to hold this segment's traces"),
-        (truncate_traces, key(9), "to hold this segment's traces"),
-        (leave_traces_of_nothing, layout.traces_key(key(77)), "there is none"),
+        (remove, key(9), f"go on with {key(4)}: there is a gap", "restore that file from a backup"),
+        (rename, key(5), "give it its name back", ""),
+        (copy, key(12), "give it its name back", ""),
+        (swap, key(4), "give it its name back", ""),
+        (overlap, key(3), "there is an overlap", "move the foreign file away"),
+        (replace_by_a_shorter_one, key(4), f"the successor of {key(0)}, but it was written after None", RESTORE),
+        (take_from_another_partition, key(4), "give it its name back", ""),
+        (truncate, key(4), "restore the file from a backup", ""),
+        (empty, key(4), "readable Parquet file", ""),
+        (damage_a_page, key(4), "readable rows", ""),
+        (damage_the_footer, key(4), "agrees with its checksum", ""),
+        (lose_the_origin, layout.origin_key(TP), "expected this claim", RESTORE),
+        (lose_the_sink, layout.SINK, "expected this claim", RESTORE),
+        (damage_the_origin, layout.origin_key(TP), "damaged; restore it", ""),
+        (begin_elsewhere, key(0), "an overlap", ""),
+        (come_from_another_sink, key(0), "it was written to", RESTORE),
+        (add_a_file, "predictions/notes.parquet", "only segments", "move it away"),
+        (lose_traces, TRACES_4, "there are none", RESTORE),
+        (mix_up_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
+        (truncate_traces, key(9), f"expected {TRACES_9} to hold this segment's traces", RESTORE),
+        (edit_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
+        (lose_the_newest_segment, TRACES_9, "expected a segment of this name", "restore the segment"),
+        (
+            write_after_another,
+            key(9),
+            f"expected the successor of {key(4)}, but it was written after {key(0)}",
+            RESTORE,
+        ),
+        (skip_a_batch, key(4), "expected batch 2 of 'north' next, but it is batch 3", REPORT),
+        (count_wrong, key(4), "expected the state of 'north' after 3 batches, not 4", REPORT),
+        (keep_a_stale_state, key(4), "expected the state of 'north' after 3 batches, not 1", REPORT),
+        (change_a_state_without_a_batch, key(4), "'south', which had no batch here, to be as it was", REPORT),
+        (lose_a_state, key(4), "state of 'south', which was not silent for long, but there is none", REPORT),
+        (invent_a_state, key(4), "expected the state of 'east' after 0 batches, not 2", REPORT),
+        (write_no_state, key(4), "adaptation state: not readable", ""),
+        (start_anew_without_a_reason, key(9), "expected batch 3 of 'north' next, but it is batch 0", REPORT),
+        (lose_a_row, key(4), "batch 1 of 'north' has 2 images of the offsets 3 to 4", REPORT),
+        (double_a_row, key(4), "index 0, 1, 2 ... in order: 5", REPORT),
+        (add_a_row_of_before, key(4), "neither pending nor in [4, 9): 0", REPORT),
+        (serve_another_alpha, key(4), "alphas 0.35 to 0.5 in the rows", REPORT),
+        (name_a_row_wrong, key(4), "but 1 are not: frames/3/4/1", REPORT),
+        (call_a_row_of_another_partition, key(4), "expected rows of partition 3, but some are of 2", REPORT),
+        (drop_a_column, key(4), "expected the columns", REPORT),
+        (leave_out_a_gap, key(4), "neither rows nor pending: 3", REPORT),
     ],
 )
-def test_verify_finds_what_is_wrong_and_says_where(
-    store: DictStore, harm: Callable[[DictStore], None], where: str, what: str
+def test_verify_names_the_first_fault_with_its_file_and_the_remedy(
+    store: DictStore, harm: Callable[[DictStore], None], where: str, what: str, remedy: str
 ) -> None:
     harm(store)
-    assert any(fault.key == where and what in fault.what for fault in verify(store)), list(map(str, verify(store)))
+    found = faults_of(store)
+    assert any(f.key == where and what in f.what and remedy in f.remedy for f in found), list(map(str, found))
+    assert found[0].key == where
 
 
-def test_the_newest_segments_traces_may_still_be_missing(store: DictStore) -> None:
-    del store.objects[layout.traces_key(key(9))]
+def test_an_offset_that_was_lost_and_is_declared_as_a_gap_is_no_fault(store: DictStore) -> None:
+    leave_out_a_gap(store)
+    forge(store, key(4), gaps=((3, 4),))
+    assert faults_of(store) == []
+
+
+def test_states_are_left_alone_by_whoever_cannot_read_them(store: DictStore) -> None:
+    write_no_state(store)
     assert verify(store) == []
 
 
+def test_an_alpha_that_is_not_that_of_the_state_before_is_a_fault() -> None:
+    made = an_honest_sink()
+    for where, batches in ((key(0), (1, 1)), (key(4), (3, 1)), (key(9), (4, 2))):
+        forge(made, where, states={"north": state(batches[0], index=3), "south": state(batches[1], index=3)})
+    assert faults_of(made) == []  # one grid or another: an index means the alpha that the traces say
+    trace = footer_of(made, key(9)).trace
+    forge(made, key(9), trace=changed(trace, "previous_alpha", 0, 0.9))
+    (fault,) = faults_of(made)
+    assert (fault.key, "from alpha 0.35 of its state, not 0.9" in fault.what) == (key(9), True)
+
+
+def test_after_a_broken_segment_the_chain_has_one_fault_and_other_chains_are_still_walked(store: DictStore) -> None:
+    other = TopicPartition(TP.topic, 4)
+    chain = open_chain(store)
+    chain.recover(other, IDENTITY, 0)
+    chain.commit(SegmentDraft(other, 2, (0, 1), {}, (), ()))
+    truncate(store)
+    reports = list(walk(store))
+    assert [(r.tp.partition, r.segments, len(r.faults)) for r in reports] == [(3, 1, 1), (4, 1, 0)]
+
+
+def test_the_newest_segments_traces_may_still_be_missing(store: DictStore) -> None:
+    del store.objects[TRACES_9]
+    assert faults_of(store) == []
+
+
 def test_an_offset_that_nothing_mentions_is_a_fault_only_if_the_log_has_no_holes() -> None:
-    made = other_chain(4)
+    made = other_sink(4)
     chain = open_chain(made)
     chain.recover(TP, IDENTITY, 0)
-    jumped = draft(6, 8, number=1)
-    chain.commit(jumped)
+    chain.commit(draft(6, 8, number=1))
     assert verify(made) == []
     (fault,) = verify(made, contiguous=True)
     assert fault.what.endswith("neither rows nor pending: 4, 5")
+
+
+# -- streams that start anew, and states that are dropped
+
+
+def test_a_stream_may_start_anew_for_a_reason() -> None:
+    for reset in ("settings_changed", "silent"):
+        store = DictStore()
+        history = History(store)
+        history.write(2, ("north", [0, 1]))
+        history.write(4, ("north", [2, 3]), reset=reset)
+        assert faults_of(store) == []
+
+
+def test_a_state_may_be_dropped_when_others_were_heard_long_after_it_and_the_stream_is_new_then() -> None:
+    store = DictStore()
+    history = History(store)
+    history.write(2, ("north", [0]), ("south", [1]))
+    history.write(4, ("north", [2, 3]), at_ms=130_000, drop=["south"])
+    history.write(6, ("south", [4, 5]), at_ms=131_000)
+    assert faults_of(store) == []
+
+
+def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it() -> None:
+    store = DictStore()
+    history = History(store)
+    history.write(1, ("east", [0]), at_ms=10)
+    history.write(2, ("south", [1]), at_ms=20)
+    history.write(4, ("north", [2, 3]), at_ms=130_100, drop=["south"])
+    (fault,) = faults_of(store)
+    assert "state of 'south', which was not silent for long" in fault.what
+
+
+# -- the topic
+
+
+class FakeLog:
+    """A topic in memory: the offsets of one partition that are delivered."""
+
+    def __init__(self, offsets: range | list[int], *, start: int = 0, end: int | None = None) -> None:
+        self.delivered = np.asarray(offsets, np.int64)
+        self.start, self.end = start, max(offsets) + 1 if end is None else end
+        self.topic = IDENTITY
+
+    def identity(self, topic: str) -> TopicIdentity:
+        return self.topic
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        return self.start, self.end
+
+    def offsets(self, tp: TopicPartition, first: int, until: int) -> npt.NDArray[np.int64]:
+        assert self.start <= first < until <= self.end
+        return self.delivered[(self.delivered >= first) & (self.delivered < until)]
+
+
+def compared(store: Store, log: FakeLog) -> tuple[int | None, int | None, list[Fault]]:
+    (report,) = walk(store, log=log, read_state=StreamState.from_bytes)
+    return report.messages, report.lag, report.faults
+
+
+def test_messages_beyond_the_head_are_lag_and_what_the_broker_deleted_is_not_asked_for(store: DictStore) -> None:
+    assert compared(store, FakeLog(range(12))) == (12, 0, [])
+    assert compared(store, FakeLog(range(20))) == (12, 8, [])
+    assert compared(store, FakeLog(range(6, 20), start=6)) == (6, 8, [])
+    assert compared(store, FakeLog(range(30, 40), start=30)) == (0, 28, [])
+
+
+def test_offsets_that_the_broker_does_not_deliver_are_no_fault(store: DictStore) -> None:
+    assert compared(store, FakeLog([0, 1, 2, 4, 8, 11])) == (6, 0, [])
+
+
+def test_a_message_before_the_head_without_a_row_is_a_fault_also_where_a_gap_is_claimed() -> None:
+    store = DictStore()
+    chain = open_chain(store)
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(SegmentDraft(TP, 4, (3,), {}, (), [frame(0, reason=Reason.EMPTY)], gaps=[(1, 2)]))
+    assert verify(store) == []
+    _, _, (fault,) = compared(store, FakeLog(range(6)))
+    assert fault.key == key(0)
+    assert "a row for each message that the broker has, but there is none for the offsets 1, 2" in fault.what
+
+
+def test_a_log_that_ends_before_the_head_is_a_fault_of_the_broker(store: DictStore) -> None:
+    *_, (fault,) = compared(store, FakeLog(range(11)))
+    assert (fault.key, "reach offset 12, but it ends at 11" in fault.what) == (key(9), True)
+    assert "restore the broker" in fault.remedy
+
+
+def test_another_topic_of_the_same_name_is_one_fault(store: DictStore) -> None:
+    log = FakeLog(range(12))
+    log.topic = TopicIdentity("cluster", "another-id", 4)
+    *_, (fault,) = compared(store, log)
+    assert fault.key == layout.origin_key(TP)
+    assert "deleted and created again" in fault.what

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from kafka import KafkaProducer
 
+from pipeline.adapt.state import StreamState
 from pipeline.records import RowId
 from pipeline.settings import Settings
 from pipeline.sink.read import read_predictions, segment_keys
@@ -230,7 +231,7 @@ class Output:
         """All that is not as it must be: each acknowledged image exactly once, chains and traces whole, and every
         alpha, trial, label and probability as in the output of an undisturbed run.
         """
-        found = [str(fault) for fault in verify(self.store)]
+        found = [str(fault) for fault in verify(self.store, read_state=StreamState.from_bytes)]
         predictions, expected = self.predictions, topic.row_ids
         ids = predictions["row_id"].to_pylist()
         if ids != expected:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.adapt.objective import raw_entropy
+from pipeline.adapt.state import StreamState
 from pipeline.adapt.strategies.warm import Exploration, WarmSearch
 from pipeline.adaptation import Adaptation
 from pipeline.backpressure import Limits
@@ -253,7 +254,7 @@ class Bench:
         """Every image of every message exactly once, chains whole; alphas, labels and trials as `undisturbed`."""
         ids = [str(frame.row_id) for m in sorted(messages, key=_place) for frame in decode(m).frames]
         assert self.table["row_id"].to_pylist() == ids
-        assert verify(self.store) == []
+        assert verify(self.store, read_state=StreamState.from_bytes) == []
         if undisturbed is not None:
             assert self.table.equals(undisturbed.table)
             assert repr(self.traces) == repr(undisturbed.traces)  # nan equals nan
