@@ -27,6 +27,7 @@ FORMAT = 1
 
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM = b"adawise.checksum"
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last where a name in the file's schema is damaged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +85,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
     """
     try:
         found = pq.ParquetFile(pa.BufferReader(data)).metadata.metadata or {}
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise _damaged(key, f"a readable Parquet file, but {error}") from error
     parts = {name: found[name] for name in _PARTS if name in found}
     if len(parts) < len(_PARTS):
@@ -112,21 +113,24 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
         # Not `read_table`: it would take the key's folders for columns.
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         return file.read(columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 
 
 def check_pages(data: bytes, key: str) -> None:
     """Read all of the segment file `data`, found at `key`, a column at a time, so that little of it is decoded at once.
 
-    Raises ChainError if a page differs from its checksum.
+    Raises ChainError if a page differs from its checksum, or a column has not as many rows as the footer says.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         for group in range(file.num_row_groups):
+            said = file.metadata.row_group(group).num_rows
             for name in file.schema_arrow.names:
-                file.read_row_group(group, columns=[name])
-    except (pa.ArrowException, OSError) as error:
+                found = file.read_row_group(group, columns=[name]).num_rows
+                if found != said:  # no checksum guards a page's own header
+                    raise _damaged(key, f"{said} rows in column {name}, but it has {found}")
+    except _UNREADABLE as error:
         raise _damaged(key, f"pages that agree with their checksums, but {error}") from error
 
 
