@@ -30,6 +30,8 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "card": ("calibration:Card", "calibrate a pair of models, or show a card"),
     "evaluate": ("evaluating:Evaluate", "compare strategies on labelled images"),
     "verify": ("offline:Verify", "prove that an output folder is whole"),
+    "compact": ("compacting:Compact", "make few large files of the many small ones of past days"),
+    "files": ("compacting:Files", "list the files that hold each row once"),
     "broker": ("offline:Broker", "start an embedded broker for trying out"),
     "config show": ("offline:ConfigShow", "show every setting and where it comes from"),
 }

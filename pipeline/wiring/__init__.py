@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.wiring.checks import check
+    from pipeline.wiring.compacting import compact, files
     from pipeline.wiring.evaluating import evaluate
     from pipeline.wiring.finetuning import finetune
     from pipeline.wiring.labelled import build_card, extend_card, show_card
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "build_card",
     "check",
+    "compact",
     "evaluate",
     "extend_card",
+    "files",
     "finetune",
     "produce",
     "record",
@@ -34,6 +37,8 @@ __all__ = [
 
 _MODULES = {
     "check": "checks",
+    "compact": "compacting",
+    "files": "compacting",
     "build_card": "labelled",
     "evaluate": "evaluating",
     "finetune": "finetuning",

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import TopicPartition
 from pipeline.sink import layout
-from pipeline.sink.layout import SegmentName
+from pipeline.sink.layout import CompactedName, SegmentName
 
 OFFSETS = st.integers(0, 2**63 - 1)
 NAMES = st.builds(SegmentName, OFFSETS, st.integers(0, 999_999))
@@ -33,6 +35,18 @@ def test_a_key_is_read_back_as_it_was_written(tp: TopicPartition, name: SegmentN
     key = layout.segment_key(tp, name)
     assert layout.parse_key(key) == (tp, name)
     assert layout.parse_key(layout.traces_key(key)) == (tp, name)
+
+
+@given(PLACES.filter(lambda tp: tp.topic not in {".", ".."}), NAMES, NAMES, st.dates())
+def test_a_compacted_key_is_read_back_as_it_was_written(
+    tp: TopicPartition, one: SegmentName, other: SegmentName, day: date
+) -> None:
+    name = CompactedName(min(one, other), max(one, other), day.isoformat())
+    for dataset in (layout.PREDICTIONS, layout.TRACES):
+        key = layout.compacted_key(dataset, tp, name)
+        assert layout.parse_compacted_key(key) == ((tp, name) if one != other else None)
+        assert layout.parse_key(key) is None
+        assert layout.parse_compacted_key(layout.segment_key(tp, one)) is None
 
 
 def test_keys_are_as_documented() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.dataset
@@ -9,8 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.records import TopicPartition
-from pipeline.sink.store import LocalStore
-from tests.sink.building import IDENTITY, TP, draft, open_chain
+from pipeline.sink import compact_views, layout
+from pipeline.sink.compact_delete import deletable, delete
+from pipeline.sink.read import data_files, data_keys
+from pipeline.sink.store import LocalStore, open_store
+from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
+from tests.sink.compacting import Days, compacted, found
 
 
 @pytest.fixture
@@ -60,3 +65,79 @@ def test_polars_reads_the_files(root: Path) -> None:
     polars = pytest.importorskip("polars")
     rows = polars.scan_parquet(root / "predictions" / "**" / "*.parquet").filter(polars.col("status") == "accepted")
     assert rows.select("partition", "top_labels", "meta", "captured_at").collect().height == 7
+
+
+@pytest.fixture(scope="module")
+def days() -> DictStore:
+    """Four days in 18 segments, three of which are compacted."""
+    store = DictStore()
+    Days(store).commit(18)
+    compacted(store)
+    return store
+
+
+@pytest.fixture(params=["kept", "deleted"])
+def compacted_root(request: pytest.FixtureRequest, days: DictStore, tmp_path: Path) -> Path:
+    """The same as a folder whose name needs care; with the segments of compacted files, or without."""
+    root = tmp_path / "the yard's output"
+    for key, data in days.objects.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(data)
+    store = LocalStore(root)
+    compact_views.write(store, str(root))
+    if request.param == "deleted":
+        for covered in deletable(store, TP, made_before=datetime(2027, 1, 1, tzinfo=UTC)):
+            list(delete(store, covered))
+    return root
+
+
+def test_duckdb_reads_each_row_once_by_the_views(compacted_root: Path, days: DictStore) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    with duckdb.connect() as connection:
+        connection.execute((compacted_root / "views.sql").read_text())
+        rows = connection.sql('select "offset", "index" from predictions order by all').fetchall()
+        expected = found(days, layout.PREDICTIONS).select(["offset", "index"]).to_pylist()
+        assert rows == sorted((row["offset"], row["index"]) for row in expected)
+        images = sum(found(days, layout.TRACES)["images"].to_pylist())
+        assert connection.sql("select sum(images) from traces").fetchall() == [(images,)]
+        files = connection.sql("select unnest(getvariable('predictions_files'))").fetchall()
+        assert {Path(file) for (file,) in files} == {compacted_root / key for key in data_keys(days)}
+
+
+def test_the_views_read_a_root_that_was_moved_and_what_was_never_compacted(
+    compacted_root: Path, root: Path, tmp_path: Path
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    views = (compacted_root / "views.sql").read_text()
+    moved = compacted_root.rename(tmp_path / "moved")
+    for place, rows in ((moved, None), (root, 7)):
+        with duckdb.connect() as connection:
+            connection.execute(f"set variable root = '{place}'")
+            connection.execute(views)
+            count = connection.execute("select count(*) from predictions").fetchall()
+            assert count == [(rows or len(found(LocalStore(moved), layout.PREDICTIONS)),)]
+
+
+def test_polars_pandas_and_pyarrow_read_each_row_once_by_the_list_of_files(
+    compacted_root: Path, days: DictStore
+) -> None:
+    polars, pandas = pytest.importorskip("polars"), pytest.importorskip("pandas")
+    files = data_files(str(compacted_root))
+    expected = sorted(found(days, layout.PREDICTIONS)["row_id"].to_pylist())
+    assert sorted(polars.scan_parquet(files).select("row_id").collect()["row_id"]) == expected
+    assert sorted(pyarrow.dataset.dataset(files).to_table(["row_id"])["row_id"].to_pylist()) == expected
+    assert sorted(pandas.read_parquet(files, columns=["row_id"])["row_id"]) == expected
+
+
+def test_compacted_files_alone_are_one_table_for_a_pattern(compacted_root: Path, days: DictStore) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    pattern = str(compacted_root / "compacted/predictions/**/2026-11-2[12]*.parquet").replace("'", "''")
+    two_days = [key for key in data_keys(days) if "2026-11-21" in key or "2026-11-22" in key]
+    rows = duckdb.sql(f"select count(*), count(distinct row_id) from '{pattern}'").fetchall()
+    assert rows == [(pq.read_table([compacted_root / key for key in two_days]).num_rows,) * 2]
+
+
+def test_the_files_of_a_url_are_urls() -> None:
+    store = open_store("memory://")
+    assert data_keys(store) == data_files("memory://") == []
+    assert layout.compacted_folder("predictions", TP) == "compacted/predictions/topic-frames/partition-00003/"

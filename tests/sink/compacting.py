@@ -1,0 +1,101 @@
+"""Chains of several days, with every kind of segment, and what their compaction must not change."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+
+from pipeline.errors import Reason
+from pipeline.ports import Head, SegmentDraft
+from pipeline.records import TopicPartition
+from pipeline.sink import layout, segment
+from pipeline.sink.chain import SegmentChain
+from pipeline.sink.compact import Made, compact
+from pipeline.sink.compact_file import digest_of
+from pipeline.sink.compact_plan import Limits
+from pipeline.sink.layout import SegmentName
+from pipeline.sink.read import data_keys, read_bytes
+from pipeline.sink.store import Hook, Store
+from tests.sink.building import CLASSES, IDENTITY, TP, Served, frame, served
+
+FIRST_DAY = datetime(2026, 11, 20, 22, tzinfo=UTC)
+LIMITS = Limits(max_rows=10_000, max_bytes=1 << 30, before=date(2026, 12, 1))
+STREAMS = ("north", "south", "yard", "gate, left")
+REJECTIONS = (Reason.TOMBSTONE, Reason.UNDECODABLE_IMAGE)
+
+
+class Days:
+    """A worker whose clock the test sets: each commit is `step` later than the one before it."""
+
+    def __init__(self, store: Store, seed: int = 0, step: timedelta = timedelta(hours=4)) -> None:
+        self.now = FIRST_DAY
+        self._step = step
+        self._random = random.Random(seed)
+        self._batches = dict.fromkeys(STREAMS, 0)
+        self._chain = SegmentChain(
+            store=store,
+            classes=CLASSES,
+            model_fingerprint="model",
+            config_fingerprint="config",
+            writer="worker-0",
+            now=lambda: self.now,
+        )
+        self._chain.check()
+        self.head: Head = self._chain.recover(TP, IDENTITY, 0)
+
+    def commit(self, segments: int) -> None:
+        """So many more segments; between them are some that move no offset, some that are empty, and a gap."""
+        for _ in range(segments):
+            self.now += self._step
+            commit = self._chain.commit(self._draft())
+            assert commit.won
+            self.head = commit.head
+
+    def _draft(self) -> SegmentDraft:
+        draw, first = self._random, self.head.next_offset
+        until = first + draw.choice([0, 3, 6, 9])
+        if until == first and not self.head.pending:
+            until += 1
+        gaps = [(first, first + 2)] if until > first + 3 and draw.random() < 0.2 else []
+        due = [*self.head.pending, *(o for o in range(first, until) if not gaps or o >= first + 2)]
+        pending = [offset for offset in due if draw.random() < 0.2]
+        done = [offset for offset in due if offset not in pending] or [pending.pop()]
+        rejected = [offset for offset in done if draw.random() < 0.1]
+        return SegmentDraft(
+            TP,
+            until,
+            tuple(pending),
+            {stream: b"%d batches" % number for stream, number in self._batches.items()},
+            list(self._served([offset for offset in done if offset not in rejected])),
+            [frame(offset, reason=draw.choice(REJECTIONS), stream=draw.choice([None, "yard"])) for offset in rejected],
+            gaps,
+        )
+
+    def _served(self, offsets: list[int]) -> Iterator[Served]:
+        streams = {offset: self._random.choice(STREAMS) for offset in offsets}
+        for stream in sorted(set(streams.values())):
+            theirs = [offset for offset in offsets if streams[offset] == stream]
+            images = [frame(offset, index, stream=stream) for offset in theirs for index in range(1 + offset % 2)]
+            yield served(images, number=self._batches[stream], alpha=self._random.choice([0.0, 0.35, 1.0]))
+            self._batches[stream] += 1
+
+
+def compacted(store: Store, limits: Limits = LIMITS, at: Hook = lambda _: None) -> list[Made]:
+    return list(compact(store, TP, limits, now=lambda: datetime(2026, 12, 1, tzinfo=UTC), at=at))
+
+
+def content(store: Store) -> dict[str, str]:
+    """A checksum of what a reader finds now, of each dataset."""
+    return {dataset: digest_of(dataset, found(store, dataset)) for dataset in (layout.PREDICTIONS, layout.TRACES)}
+
+
+def found(store: Store, dataset: str) -> pa.Table:
+    """What a reader finds."""
+    return pa.concat_tables(segment.read_rows(read_bytes(store, key), key) for key in data_keys(store, dataset))
+
+
+def key_of(first: int, sequence: int = 0, tp: TopicPartition = TP) -> str:
+    return layout.segment_key(tp, SegmentName(first, sequence))
