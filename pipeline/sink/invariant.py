@@ -31,11 +31,10 @@ def breaches(
 
     `offsets` and `indices`, each `[rows]`, are its rows in the order of the file; `before` is what was pending.
     """
-    was = np.asarray(sorted(before), np.int64)
-    now = np.asarray(sorted(pending), np.int64)
-    rows = np.unique(offsets)
+    was, now = (_distinct(np.asarray(sorted(some), np.int64)) for some in (before, pending))
+    rows = _distinct(offsets if bool(np.all(offsets[1:] >= offsets[:-1])) else np.sort(offsets))
     due = was if not contiguous else np.union1d(was, np.arange(first, next_offset))
-    unaccounted = np.setdiff1d(due, np.union1d(rows, now))
+    unaccounted = due[~(_in(due, rows) | _in(due, now))]
     for start, until in gaps:
         unaccounted = unaccounted[(unaccounted < start) | (unaccounted >= until)]
     found = {
@@ -45,7 +44,7 @@ def breaches(
         f"pending offsets that are neither pending before nor in [{first}, {next_offset})": _foreign(
             now, was, first, next_offset
         ),
-        "offsets that are both rows and pending": np.intersect1d(rows, now),
+        "offsets that are both rows and pending": now[_in(now, rows)],
         "offsets that are neither rows nor pending": unaccounted,
         "offsets whose rows are not index 0, 1, 2 ... in order": offsets[_disordered(offsets, indices)],
     }
@@ -53,9 +52,23 @@ def breaches(
     return said if next_offset >= first else [f"next {next_offset} lies before first {first}", *said]
 
 
+# Of a million rows numpy's own set operations, which hash, take longer than to write the file.
+def _distinct(ascending: Offsets) -> Offsets:
+    return ascending[np.append(True, ascending[1:] != ascending[:-1])] if len(ascending) else ascending
+
+
+def _in(offsets: Offsets, ascending: Offsets) -> npt.NDArray[np.bool_]:
+    """Which of `offsets` are among `ascending`."""
+    if not len(ascending):
+        return np.zeros(len(offsets), np.bool_)
+    at = np.minimum(np.searchsorted(ascending, offsets), len(ascending) - 1)
+    found: npt.NDArray[np.bool_] = ascending[at] == offsets
+    return found
+
+
 def _foreign(offsets: Offsets, before: Offsets, first: int, next_offset: int) -> Offsets:
     outside = offsets[(offsets < first) | (offsets >= next_offset)]
-    return np.setdiff1d(outside, before)
+    return outside[~_in(outside, before)]
 
 
 def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:

@@ -1,94 +1,163 @@
-"""A segment's commit against plain `pyarrow.parquet.write_table` of the same rows, on the local disk, in turn."""
+"""A segment's commit against plain `pyarrow.parquet.write_table` of the same rows, on the local disk, in turn.
+
+Both begin with the same results as the worker holds them, end when the file is durable, and use the same compression,
+dictionaries and page checksums. Beside it a commit writes states, traces (twice: footer and table) and its checksums,
+and creates instead of replacing.
+"""
 
 from __future__ import annotations
 
+import gc
+import os
 import tempfile
 import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
+from pipeline.sink import columns, schemas
 from pipeline.sink.chain import SegmentChain
-from pipeline.sink.read import read_predictions
 from pipeline.sink.store import LocalStore
 
-_ROWS, _BATCH, _REPEATS, _CLASSES = 4096, 16, 9, 10
-_TP = TopicPartition("frames", 0)
+BATCH, CLASSES, STREAMS = 32, 10, 20
+FLUSH_ROWS, LARGE_BYTES = 4096, 64 * 2**20
+TP, IDENTITY = TopicPartition("frames", 0), TopicIdentity("cluster", "topic", 1)
+NAMES = [f"class {number}" for number in range(CLASSES)]
 
 
 def main() -> None:
-    """Print milliseconds of both, median of 9."""
-    rng = np.random.default_rng(0)
+    """Print both sizes."""
     with tempfile.TemporaryDirectory() as name:
-        store = LocalStore(Path(name) / "chain")
-        chain = SegmentChain(
-            store=store,
-            classes=[f"class {number}" for number in range(_CLASSES)],
-            model_fingerprint="model",
-            config_fingerprint="config",
-            writer="bench",
-        )
-        chain.check()
-        head = chain.recover(_TP, TopicIdentity("cluster", "topic", 1), 0)
-        commits, plain = [], []
-        for _ in range(_REPEATS):
-            draft = draft_from(head.next_offset, rng)
-            started = time.perf_counter()
-            head = chain.commit(draft).head
-            commits.append(time.perf_counter() - started)
-            table = read_predictions(store).slice(0, _ROWS)
-            started = time.perf_counter()
-            pq.write_table(table, Path(name) / "plain.parquet", compression="zstd")
-            plain.append(time.perf_counter() - started)
-    ours, theirs = 1e3 * median(commits), 1e3 * median(plain)
-    print(f"{_ROWS} rows: commit {ours:.1f} ms (with fsync, traces and states), write_table {theirs:.1f} ms")
+        size = compare(Path(name) / "small", FLUSH_ROWS, repeats=25)
+        rows = round(LARGE_BYTES / (size / FLUSH_ROWS) / BATCH) * BATCH
+        compare(Path(name) / "large", rows, repeats=5)
 
 
-def draft_from(offset: int, rng: np.random.Generator) -> SegmentDraft:
-    """256 batches of 16 rows."""
-    accepted = [batch_at(offset + start, rng) for start in range(0, _ROWS, _BATCH)]
-    states = {f"camera-{number}": bytes(rng.integers(0, 256, 3000, dtype=np.uint8)) for number in range(20)}
-    return SegmentDraft(_TP, offset + _ROWS, (), states, accepted, ())
+@dataclass(frozen=True)
+class Took:
+    """Seconds of the clock and of the processor."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def took(step: Callable[[], object]) -> Took:
+    """Do it; how long it took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    return Took(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def compare(root: Path, rows: int, *, repeats: int) -> float:
+    """Print medians, and the median of the ratios of pairs, every second pair in the other order; bytes a segment."""
+    draft = draft_from(0, rows, np.random.default_rng(0))
+    gc.collect()
+    gc.freeze()  # a collection in the middle would walk the whole draft, for either
+    sizes: list[int] = []
+    pairs = []
+    for turn in range(repeats + 1):
+        chain = open_chain(LocalStore(root / f"chain-{turn}"))
+        chain.recover(TP, IDENTITY, 0)
+
+        def commit(chain: SegmentChain = chain) -> None:
+            sizes.append(chain.commit(draft).size_bytes)
+
+        def write() -> None:
+            table = columns.prediction_table(draft, classes=pa.array(NAMES), model_fingerprint="model")
+            write_plainly(table, root / "plain.parquet")
+
+        first, second = (took(commit), took(write)) if turn % 2 else (took(write), took(commit))
+        pairs.append((first, second) if turn % 2 else (second, first))
+    gc.unfreeze()
+    pairs = pairs[1:]  # the first of each is a warm-up
+    ours, theirs = (median(pair[side].wall_s for pair in pairs) for side in (0, 1))
+    wall, cpu = (median(getattr(b, kind) / getattr(a, kind) for a, b in pairs) for kind in ("wall_s", "cpu_s"))
+    mib = sizes[0] / 2**20
+    print(
+        f"{rows} rows, {mib:.1f} MiB, {rows // BATCH} batches: commit {1e3 * ours:.0f} ms = {1 / ours:.1f} commits/s, "
+        f"{mib / ours:.1f} MiB/s; write_table and fsync {1e3 * theirs:.0f} ms = {mib / theirs:.1f} MiB/s; "
+        f"ratio {wall:.2f}, by processor time {cpu:.2f} (medians of {repeats} pairs)"
+    )
+    return sizes[0]
+
+
+def write_plainly(table: pa.Table, path: Path) -> None:
+    """What a writer without a chain does: the same Parquet settings, durable, but neither atomic nor create-only."""
+    pq.write_table(
+        table, path, compression="zstd", use_dictionary=list(schemas.PREDICTIONS_DICTIONARY), write_page_checksum=True
+    )
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def open_chain(store: LocalStore) -> SegmentChain:
+    """A chain whose root is checked."""
+    chain = SegmentChain(
+        store=store, classes=NAMES, model_fingerprint="model", config_fingerprint="config", writer="bench"
+    )
+    chain.check()
+    return chain
+
+
+def draft_from(offset: int, rows: int, rng: np.random.Generator) -> SegmentDraft:
+    """Batches of 32 rows from 20 cameras, frame ids that do not compress, two columns of the producer's."""
+    accepted = [batch_at(offset + start, rng) for start in range(0, rows, BATCH)]
+    states = {f"camera-{number}": rng.bytes(3000) for number in range(STREAMS)}
+    return SegmentDraft(TP, offset + rows, (), states, accepted, ())
 
 
 def batch_at(offset: int, rng: np.random.Generator) -> tuple[ImageBatch, Predictions, BatchTrace]:
-    stream = f"camera-{offset // _BATCH % 20}"
+    """One batch of results, as the worker keeps them."""
+    stream = f"camera-{offset // BATCH % STREAMS}"
+    meta = {"meta_site": "north", "meta_lane": "2"}
     frames = tuple(
         Frame(
-            RowId("frames", 0, offset + i, 0), 1_700_000_000_000 + offset + i, stream, torch.empty(0), frame_id=str(i)
+            RowId("frames", 0, offset + i, 0),
+            1_700_000_000_000 + offset + i,
+            stream,
+            torch.empty(0),
+            frame_id=str(uuid.UUID(bytes=rng.bytes(16))),
+            captured_at_us=1_700_000_000_000_000 + 1000 * (offset + i),
+            meta=meta,
         )
-        for i in range(_BATCH)
+        for i in range(BATCH)
     )
     predictions = Predictions(
-        top_index=rng.integers(0, _CLASSES, (_BATCH, 5), dtype=np.int32),
-        top_probability=rng.random((_BATCH, 5), dtype=np.float32),
-        entropy=rng.random(_BATCH, dtype=np.float32),
-        endpoint_index=np.full((2, _BATCH), -1, dtype=np.int32),
-        endpoint_confidence=np.full((2, _BATCH), np.nan, dtype=np.float32),
+        top_index=rng.integers(0, CLASSES, (BATCH, 5), dtype=np.int32),
+        top_probability=rng.random((BATCH, 5), dtype=np.float32),
+        entropy=rng.random(BATCH, dtype=np.float32),
+        endpoint_index=np.full((2, BATCH), -1, dtype=np.int32),
+        endpoint_confidence=np.full((2, BATCH), np.nan, dtype=np.float32),
     )
     trace = BatchTrace(
         topic="frames",
         partition=0,
         first_offset=offset,
-        last_offset=offset + _BATCH - 1,
+        last_offset=offset + BATCH - 1,
         stream_id=stream,
-        batch_number=offset // _BATCH,
+        batch_number=offset // BATCH,
         captured_at_us=None,
         kafka_timestamp_ms=1_700_000_000_000,
-        images=_BATCH,
+        images=BATCH,
         alpha=0.5,
         previous_alpha=0.5,
-        trials=(TrialRecord(0.5, _BATCH, 0.3),),
-        objective=0.3,
-        posterior_mean=0.0,
+        trials=(TrialRecord(0.5, BATCH, 0.3),),
+        objective=float(rng.random()),
+        posterior_mean=float(rng.random()),
         posterior_sd=0.1,
         trigger="none",
         reset=None,
         forward_equivalents=1.0,
+        milliseconds={"forward": float(rng.random()), "search": float(rng.random())},
     )
     return ImageBatch(stream, frames, torch.empty(0)), predictions, trace
