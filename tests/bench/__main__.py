@@ -8,12 +8,13 @@ import sys
 
 import torch
 
-from tests.bench import commits, compact, decision, forward, kills, worker
+from tests.bench import commits, compact, decision, forward, kills, recovery, worker
 
 BENCHES = {
     "forward": forward.main,
     "decision": decision.main,
     "commits": commits.main,
+    "recovery": recovery.main,
     "compact": compact.main,
     "worker": worker.main,
     "kills": kills.main,

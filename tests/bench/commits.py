@@ -26,7 +26,7 @@ from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from pipeline.sink import columns, schemas
 from pipeline.sink.chain import SegmentChain
-from pipeline.sink.store import LocalStore
+from pipeline.sink.store import LocalStore, Store
 
 BATCH, CLASSES, STREAMS = 32, 10, 20
 FLUSH_ROWS, LARGE_BYTES = 4096, 64 * 2**20
@@ -100,7 +100,7 @@ def write_plainly(table: pa.Table, path: Path) -> None:
     os.close(descriptor)
 
 
-def open_chain(store: LocalStore) -> SegmentChain:
+def open_chain(store: Store) -> SegmentChain:
     """A chain whose root is checked."""
     chain = SegmentChain(
         store=store, classes=NAMES, model_fingerprint="model", config_fingerprint="config", writer="bench"
