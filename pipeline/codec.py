@@ -25,11 +25,15 @@ MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, en
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PNG_IMAGE = (b"IDAT", b"IEND")
 _JPEG_BARE = {0x01, *range(0xD0, 0xDA)}  # TEM, RST, SOI, EOI: markers without a length
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}  # COM and APPn, but JFIF (APP0) and Adobe (APP14) choose the colours
 _SOS = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # after any fill bytes; 0xFF00 is an escaped byte
 _BMP_RUN_LENGTH = (1, 2)
+# Pixels that a byte can stand for at most: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block of
+# 64 has at least one bit. So a lie about the size is known before its pixels are made.
+_DENSEST = {"image/png": 8 * 1_032, "image/jpeg": 8 * 64, "image/bmp": 8}
 
 
 def sniff(data: bytes | memoryview) -> str | None:
@@ -70,6 +74,10 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
         raise InvalidMessage(Reason.TOO_MANY_PIXELS, detail)
     if kind == "image/bmp" and image.info.get("compression") in _BMP_RUN_LENGTH:  # decoded in Python, byte by byte
         raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, "expected an uncompressed BMP, got a run-length coded one")
+    most = _DENSEST.get(kind)
+    if most is not None and width * height > most * len(data):
+        detail = f"{kind}: expected data for {width} x {height} pixels, got {len(data)} bytes, which cannot hold them"
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
     return image
 
 
@@ -131,17 +139,27 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _png_pixels(data: bytes) -> bytes:
-    """The PNG's critical chunks and its transparency; a cut-off last chunk stays as it is, for the codec to refuse."""
+    """The PNG's critical chunks and its transparency; a cut-off last chunk stays as it is, for the codec to refuse.
+
+    Behind the first image data nothing but more of it is kept: Pillow would read a new header or palette there, after
+    it has looked at the first one.
+    """
     parts = [_PNG_MAGIC]
-    position = len(_PNG_MAGIC)
+    position, packed_bytes = len(_PNG_MAGIC), 0
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
-            return b"".join(parts)
+            break
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
-        if kind in _PNG_PIXELS:
+        if kind in (_PNG_IMAGE if packed_bytes else _PNG_PIXELS):
             parts.append(data[position:end])
+        if kind == b"IDAT":
+            packed_bytes += min(end, len(data)) - position
         if kind == b"IEND":
-            return b"".join(parts)
+            break
         position = end
-    raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_CHUNKS} PNG chunks, got more")
+    else:
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_CHUNKS} PNG chunks, got more")
+    if not packed_bytes:  # Pillow would take it for a black image
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "image/png: expected image data (IDAT), got none")
+    return b"".join(parts)

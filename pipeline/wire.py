@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.arrow_metadata import check_metadata
 from pipeline.errors import InvalidMessage, Reason
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -27,8 +28,8 @@ MAX_META = 32  # entries per image
 MAX_META_NAME = 64
 MAX_COLUMNS = 256
 MAX_IPC_MESSAGES = 1_024  # schema, dictionaries and record batches of one stream
+MAX_VALIDATION_BYTES = 64 * 2**20  # and 16 times the message: what Arrow's checks may look at, a fifth of a second
 
-_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # MessageHeader union of Arrow's Message.fbs
 _PER_MICROSECOND = {"ns": (1, 1_000), "us": (1, 1), "ms": (1_000, 1), "s": (1_000_000, 1)}  # multiply, then divide
 _META = "meta_"
 
@@ -84,15 +85,20 @@ def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
         InvalidMessage: bad_arrow, or too_many_rows.
     """
     try:
-        _refuse_compression(value)
+        _refuse_costly_metadata(value)
         names = _useful_columns(pa.ipc.open_stream(value).schema)
         options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=sorted(names))
         rows: list[ImageRow] = []
+        allowance = MAX_VALIDATION_BYTES + 16 * len(value)
         with pa.ipc.open_stream(value, options=options) as reader:
             for batch in reader:
                 if len(rows) + batch.num_rows > max_rows:
                     detail = f"expected at most {max_rows} rows (decode.max_rows), got {len(rows) + batch.num_rows}"
                     raise InvalidMessage(Reason.TOO_MANY_ROWS, f"{detail} or more: send smaller batches")
+                batch.validate()
+                allowance -= _validation_bytes(batch)
+                if allowance < 0:
+                    raise _bad(f"expected columns within the {len(value)} bytes of the message, got shared ones")
                 batch.validate(full=True)
                 if _image_bytes(batch) > len(value):  # views may all show the same bytes
                     raise _bad(f"expected images within the {len(value)} bytes of the message, got shared ones")
@@ -106,40 +112,33 @@ def _bad(detail: str) -> InvalidMessage:
     return InvalidMessage(Reason.BAD_ARROW, detail)
 
 
-def _refuse_compression(value: bytes) -> None:
-    """Look into each IPC message's metadata, before Arrow unpacks anything."""
-    for number, message in enumerate(pa.ipc.MessageReader.open_stream(value)):
-        if number == MAX_IPC_MESSAGES:
-            raise _bad(f"expected at most {MAX_IPC_MESSAGES} record batches and dictionaries, got more")
-        if _is_compressed(message.metadata.to_pybytes()):
-            raise _bad("expected uncompressed bodies, got a compressed one: write with compression=None")
+def _refuse_costly_metadata(value: bytes) -> None:
+    """Look into each IPC message's metadata, before Arrow unfolds or unpacks anything."""
+    source = pa.BufferReader(value)
+    messages = pa.ipc.MessageReader.open_stream(source)
+    for _ in range(MAX_IPC_MESSAGES):
+        check_metadata(value, source.tell())
+        try:
+            messages.read_next_message()
+        except StopIteration:
+            return
+    raise _bad(f"expected at most {MAX_IPC_MESSAGES} record batches and dictionaries, got more")
 
 
-def _is_compressed(metadata: bytes) -> bool:
-    """True if a flatbuffer `Message` holds a record batch (or a dictionary's) with a BodyCompression table."""
+def _validation_bytes(batch: pa.RecordBatch) -> int:
+    """How many bytes a full validation looks at, less what does not matter; asked when nothing is validated yet.
 
-    def unsigned(kind: str, position: int) -> int:
-        number: int = struct.unpack_from(f"<{kind}", metadata, position)[0]
-        return number
-
-    def member(table: int, index: int) -> int:  # position of a table's member, 0 if absent
-        offsets = table - struct.unpack_from("<i", metadata, table)[0]
-        if 4 + 2 * index >= unsigned("H", offsets):
-            return 0
-        offset = unsigned("H", offsets + 4 + 2 * index)
-        return table + offset if offset else 0
-
-    def follow(position: int) -> int:
-        return position + unsigned("I", position)
-
-    message = follow(0)
-    header_type, header = member(message, 1), member(message, 2)
-    if not header_type or not header or metadata[header_type] not in (_DICTIONARY_BATCH, _RECORD_BATCH):
-        return False
-    batch = follow(header)
-    if metadata[header_type] == _DICTIONARY_BATCH:
-        batch = follow(member(batch, 1))
-    return member(batch, 3) != 0
+    More than the message has, as each batch looks at the dictionaries again, columns may share a buffer, and every view
+    may show the same megabytes.
+    """
+    total = 0
+    for column in batch.columns:
+        total += column.get_total_buffer_size()
+        if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
+            present = column.is_valid().to_pylist()
+            lengths = memoryview(column.buffers()[1]).cast("I")[: 4 * len(column) : 4].tolist()
+            total += sum(length for length, there in zip(lengths, present, strict=True) if there)
+    return total
 
 
 def _useful_columns(schema: pa.Schema) -> dict[int, str]:
@@ -166,8 +165,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+    if pa.types.is_dictionary(kind):  # not of views: a small dictionary could show a large text any number of times
+        return bool(pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -1,11 +1,12 @@
 """Hostile messages of every reason, by seed: what a topic may hold besides images. Each gives exactly one rejected row.
 
-`hostile(seed, count, limits)` for the worker test; `mutated` breaks good bytes for fuzzing.
+`hostile(seed, count, limits)` for the worker test; `tests/fuzz` damages good messages without knowing what comes of it.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import random
 import struct
 import zlib
@@ -58,29 +59,6 @@ def hostile(seed: int, count: int, limits: Limits | None = None) -> Iterator[Hos
         yield KINDS[number % len(KINDS)](rng, limits or Limits())
 
 
-def mutated(value: bytes, rng: random.Random) -> bytes:
-    """Good bytes with some damage: flipped, cut, doubled, overwritten with lengths that lie."""
-    broken = bytearray(value)
-    for _ in range(rng.randint(1, 6)):
-        if not broken:
-            break
-        at = rng.randrange(len(broken))
-        match rng.randrange(6):
-            case 0:
-                broken[at] ^= 1 << rng.randrange(8)
-            case 1:
-                del broken[at:]
-            case 2:
-                del broken[at : at + rng.randint(1, 64)]
-            case 3:
-                broken[at:at] = broken[max(0, at - rng.randint(1, 200)) : at]
-            case 4:
-                broken[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\x80"))
-            case _:
-                broken[at : at + 8] = rng.randbytes(8)
-    return bytes(broken)
-
-
 def png_chunk(kind: bytes, data: bytes, length: int | None = None) -> bytes:
     """One PNG chunk, with a length that may lie."""
     size = struct.pack(">I", len(data) if length is None else length)
@@ -95,6 +73,58 @@ def arrow(columns: dict[str, pa.Array], compression: str | None = None, codec: s
     with new(out, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_batch(batch)
     return out.getvalue()
+
+
+def unfolding_schema(depth: int, *, padding: int = 0) -> bytes:
+    """An Arrow stream of one struct column whose every level holds the next one twice, by two references to one table.
+
+    Written by hand after the flatbuffers format: a table begins with the distance to its layout (a vtable), a reference
+    is the distance to what it means.
+    """
+    buffer = bytearray(4)
+
+    def place(data: bytes, align: int = 4) -> int:
+        buffer.extend(bytes(-len(buffer) % align))
+        buffer.extend(data)
+        return len(buffer) - len(data)
+
+    def table(layout: int, size: int) -> int:
+        at = place(bytes(size), 8)
+        struct.pack_into("<i", buffer, at, at - layout)
+        return at
+
+    def refer(place: int, to: int) -> None:
+        struct.pack_into("<I", buffer, place, to - place)
+
+    def layout(*slots: int, size: int) -> int:
+        return place(struct.pack(f"<{2 + len(slots)}H", 4 + 2 * len(slots), size, *slots))
+
+    a_message, a_schema = layout(12, 14, 4, 16, size=24), layout(0, 4, size=8)
+    a_field, a_struct = layout(4, 20, 21, 8, 0, 12, size=24), layout(size=4)
+    message = table(a_message, 24)
+    struct.pack_into("<hB", buffer, message + 12, 4, 1)  # metadata V5, a schema
+    refer(0, message)
+    schema = table(a_schema, 8)
+    refer(message + 4, schema)
+    holder, count, fields = schema + 4, 1, []
+    for _ in range(depth):
+        vector = place(struct.pack("<I", count) + bytes(4 * count))
+        refer(holder, vector)
+        field = table(a_field, 24)
+        struct.pack_into("<BB", buffer, field + 20, 1, 13)  # nullable, a struct
+        for reference in range(vector + 4, vector + 4 + 4 * count, 4):
+            refer(reference, field)
+        fields.append(field)
+        holder, count = field + 12, 2
+    leaf = place(struct.pack("<I", 0))
+    refer(holder, leaf)
+    name, kind = place(struct.pack("<I4s", 1, b"a")), table(a_struct, 4)
+    for field in fields:
+        refer(field + 4, name)
+        refer(field + 8, kind)
+    buffer.extend(bytes(padding))
+    buffer.extend(bytes(-len(buffer) % 8))
+    return b"\xff\xff\xff\xff" + struct.pack("<I", len(buffer)) + bytes(buffer) + b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def _tombstone(rng: random.Random, limits: Limits) -> Hostile:
@@ -142,6 +172,22 @@ def _lying_header(kind: str, size: tuple[int, int]) -> Callable[[random.Random, 
         return Hostile(f"{kind} that claims {size}", Reason.TOO_MANY_PIXELS, bytes(value))
 
     return make
+
+
+def _lying_within_the_limit(kind: str) -> Callable[[random.Random, Limits], Hostile]:
+    """A header that claims a size that would be allowed, and is far more than the data holds."""
+    harm = _lying_header(kind, (600, 600))
+
+    def make(rng: random.Random, limits: Limits) -> Hostile:
+        value = harm(rng, limits).value
+        return Hostile(f"{kind} that claims what it does not hold", Reason.UNDECODABLE_IMAGE, value)
+
+    return make
+
+
+def _png_without_pixels(rng: random.Random, limits: Limits) -> Hostile:
+    value = picture(rng, "PNG")
+    return Hostile("PNG without pixels", Reason.UNDECODABLE_IMAGE, value[:33] + png_chunk(b"IEND", b""))
 
 
 def _bomb_in_a_batch(rng: random.Random, limits: Limits) -> Hostile:
@@ -257,6 +303,32 @@ def _arrow_file(rng: random.Random, limits: Limits) -> Hostile:
     return Hostile("Arrow file", Reason.BAD_ARROW, value)
 
 
+def _deep_arrow(rng: random.Random, limits: Limits) -> Hostile:
+    """Lists of lists of lists: a schema is enough."""
+    deep = pa.int8()
+    for _ in range(rng.choice((600, 1_000))):
+        deep = pa.list_(deep)
+    value = pa.schema([("image", pa.binary()), ("meta_deep", deep)]).serialize().to_pybytes()
+    return Hostile("deeply nested Arrow", Reason.BAD_ARROW, value)
+
+
+def _unfolding_arrow(rng: random.Random, limits: Limits) -> Hostile:
+    """A schema of a few hundred bytes that unfolds into a million fields, as each of its tables is used twice."""
+    return Hostile("Arrow schema that unfolds", Reason.BAD_ARROW, unfolding_schema(20, padding=rng.randint(0, 9_999)))
+
+
+def _nan_pixels(rng: random.Random, limits: Limits) -> Hostile:
+    """Pixels as numbers, where encoded images are expected: there is no way in for a nan."""
+    value = arrow({"image": pa.array([[math.nan] * rng.randint(1, 99)], pa.list_(pa.float32()))})
+    return Hostile("nan pixels in a batch", Reason.BAD_ARROW, value)
+
+
+def _nan_tiff(rng: random.Random, limits: Limits) -> Hostile:
+    out = io.BytesIO()
+    Image.new("F", (rng.randint(1, 40), 30), math.nan).save(out, "TIFF")
+    return Hostile("TIFF of nan pixels", Reason.UNSUPPORTED_FORMAT, out.getvalue())
+
+
 def _schema_framed(rng: random.Random, limits: Limits) -> Hostile:
     value = b"\0" + struct.pack(">I", rng.randrange(1, 1_000)) + picture(rng)
     return Hostile("schema registry", Reason.SCHEMA_FRAMED, value, headers=(("content-type", b"image/jpeg"),))
@@ -296,6 +368,16 @@ def _bad_column(rng: random.Random, limits: Limits) -> Hostile:
     return Hostile("bad stream in the column", Reason.BAD_STREAM_ID, value, key=None, dead=False)
 
 
+def _header_beyond_utf8(rng: random.Random, limits: Limits) -> Hostile:
+    headers = (("stream-id", b"cam-\xff" + rng.randbytes(2)), ("label", b"\xc3\x28"))
+    return Hostile("stream header beyond UTF-8", Reason.BAD_STREAM_ID, picture(rng), key=None, headers=headers)
+
+
+def _type_beyond_utf8(rng: random.Random, limits: Limits) -> Hostile:
+    headers = (("content-type", b"image/\xff" + rng.randbytes(2)),)
+    return Hostile("content type beyond UTF-8", Reason.UNSUPPORTED_FORMAT, b"\x01\x02\x03", headers=headers)
+
+
 def _bad_time(rng: random.Random, limits: Limits) -> Hostile:
     texts = (b"yesterday", b"2026-05-01T12:00:00", b"2026-13-01T00:00:00Z", b"1969-12-31T23:59:59Z", b"\xff", b"0")
     headers = ((rng.choice(("captured-at", "ce_time")), rng.choice(texts)),)
@@ -318,6 +400,9 @@ KINDS: tuple[Callable[[random.Random, Limits], Hostile], ...] = (
     _lying_header("BMP", (2**30, 2**30)),
     _lying_header("JPEG", (65_500, 65_500)),
     _lying_header("WEBP", (16_383, 16_383)),
+    _lying_within_the_limit("PNG"),
+    _lying_within_the_limit("BMP"),
+    _png_without_pixels,
     _bomb_in_a_batch,
     _too_many_rows,
     _gif,
@@ -345,6 +430,10 @@ KINDS: tuple[Callable[[random.Random, Limits], Hostile], ...] = (
     _no_image_column,
     _image_as_text,
     _arrow_file,
+    _deep_arrow,
+    _unfolding_arrow,
+    _nan_pixels,
+    _nan_tiff,
     _schema_framed,
     _no_stream,
     _no_stream_in_a_batch,
@@ -353,6 +442,8 @@ KINDS: tuple[Callable[[random.Random, Limits], Hostile], ...] = (
     _bad_key,
     _bad_key_of_a_batch,
     _bad_column,
+    _header_beyond_utf8,
+    _type_beyond_utf8,
     _bad_time,
     _bad_time_in_a_batch,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -133,3 +135,42 @@ def test_running_out_of_memory_is_not_blamed_on_the_image(monkeypatch: pytest.Mo
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.__init__", exhausted)
     with pytest.raises(MemoryError):
         open_image(picture(RNG, "PNG"), max_pixels=10_000)
+
+
+@pytest.mark.parametrize("codec", ["PNG", "JPEG", "BMP"])
+def test_a_size_that_the_data_cannot_hold_is_known_before_the_pixels_are_made(codec: str) -> None:
+    lying = bytearray(picture(RNG, codec))
+    match codec:
+        case "PNG":
+            lying[8:33] = png_chunk(b"IHDR", struct.pack(">II", 7_000, 7_000) + bytes(lying[24:29]))
+        case "JPEG":
+            at = lying.index(b"\xff\xc0") + 5
+            lying[at : at + 4] = struct.pack(">HH", 7_000, 7_000)
+        case "BMP":
+            lying[18:26] = struct.pack("<II", 7_000, 7_000)
+    tracemalloc.start()
+    assert reason_of(bytes(lying), max_pixels=50_000_000) == Reason.UNDECODABLE_IMAGE
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("codec", ["PNG", "JPEG"])
+def test_the_emptiest_large_image_still_holds_its_size(codec: str) -> None:
+    """So small that a sharper bound would refuse it: one colour, packed as well as can be."""
+    options = {"progressive": True, "optimize": True} if codec == "JPEG" else {"compress_level": 9}
+    data = saved(Image.new("L" if codec == "JPEG" else "1", (5_000, 5_000)), codec, **options)
+    assert open_image(data, max_pixels=50_000_000).getextrema() == (0, 0)
+
+
+def test_a_png_without_image_data_is_no_black_image() -> None:
+    data = picture(RNG, "PNG")
+    assert reason_of(data[:33] + png_chunk(b"IEND", b"")) == Reason.UNDECODABLE_IMAGE
+
+
+def test_what_stands_behind_the_image_data_of_a_png_changes_nothing() -> None:
+    data = picture(RNG, "PNG", "P")
+    header, palette = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)), png_chunk(b"PLTE", bytes(768))
+    late = data[:-12] + header + palette + png_chunk(b"tRNS", b"\0\x80") + data[-12:]
+    ours, plain = open_image(late, max_pixels=10_000), open_image(data, max_pixels=10_000)
+    assert ours.convert("RGB").tobytes() == plain.convert("RGB").tobytes()
+    assert "transparency" not in ours.info

@@ -20,7 +20,7 @@ from pipeline.errors import Reason
 from pipeline.preprocess import Preprocess
 from pipeline.records import DecodedMessage, Message, RowId
 from pipeline.wire import ARROW_STREAM, encode_batch
-from tests.hostile import KINDS, Headers, Limits, arrow, hostile, mutated, picture
+from tests.hostile import KINDS, Headers, Limits, arrow, hostile, picture
 
 LIMITS = Limits()
 DECODE = Decoder(Preprocess(32), LIMITS.max_message_bytes, LIMITS.max_rows, LIMITS.max_pixels)
@@ -210,32 +210,6 @@ def test_any_message_at_all_gives_frames(
     value: bytes, key: bytes | None, headers: list[tuple[str, bytes | None]]
 ) -> None:
     check_contract(decode(value, key, tuple(headers)))
-
-
-def _seeds_of_mutation() -> list[bytes]:
-    images = [picture(RNG, codec) for codec in ("JPEG", "PNG", "WEBP", "BMP")]
-    images += [picture(RNG, "PNG", mode) for mode in ("P", "RGBA", "LA")] + [picture(RNG, "JPEG", "CMYK")]
-    text = pa.array(["cam-1", "cam-1"])
-    two = pa.array(images[:2], pa.binary_view())
-    return [
-        *images,
-        encode_batch(images[:2], stream_id="cam-1", captured_at_us=[1, 2], labels=["a", None], meta={"m": ["1", "2"]}),
-        arrow({"image": two, "stream_id": text.dictionary_encode(), "meta_n": pa.array([1.5, None])}),
-        arrow({"image": two.cast(pa.large_binary()), "label": text.cast(pa.string_view()), "x": pa.array([[1], []])}),
-    ]
-
-
-def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else() -> None:
-    rng = random.Random(20_260_501)
-    seeds = _seeds_of_mutation()
-    counted: Counter[Reason | None] = Counter()
-    for _ in range(4_000):
-        decoded = decode(mutated(rng.choice(seeds), rng))
-        check_contract(decoded)
-        counted.update(reasons(decoded))
-    assert counted[None] > 100, "some damage is harmless, or the test damages nothing but headers"
-    assert counted[Reason.UNDECODABLE_IMAGE] > 100
-    assert counted[Reason.BAD_ARROW] > 100
 
 
 def test_threads_share_a_decoder() -> None:

@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "records": ("errors", "torch numpy"),
     "ports": ("records", "torch"),
     # bytes -> batches of images
-    "wire": ("errors", "pyarrow"),
+    "arrow_metadata": ("errors", ""),
+    "wire": ("errors arrow_metadata", "pyarrow"),
     "envelope": ("errors wire", ""),
     "codec": ("errors", "PIL simplejpeg"),
     "preprocess": ("", "torch numpy PIL"),

@@ -8,13 +8,14 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import wire
+from pipeline.arrow_metadata import MAX_METADATA_BYTES
 from pipeline.errors import InvalidMessage, Reason
 from pipeline.wire import encode_batch, read_batch
-from tests.hostile import arrow
+from tests.hostile import arrow, unfolding_schema
 
 IMAGE = pa.array([b"one", b"two"], pa.binary())
 
@@ -40,6 +41,7 @@ def test_a_batch_is_read_as_it_was_written() -> None:
     assert pa.ipc.open_stream(value).schema.metadata == {b"schema": b"image-batch/1"}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.lists(
         st.tuples(
@@ -196,3 +198,61 @@ def test_every_cut_of_a_batch_is_refused_or_shorter_but_never_wrong() -> None:
             rows = read_batch(value[:length], max_rows=2)
             # only the end marker is missing, or all of the body
             assert [row.image for row in rows] in ([], [b"one", b"two"])
+
+
+def test_a_schema_that_unfolds_into_more_fields_than_it_has_bytes_is_refused() -> None:
+    """One byte pair a level, twice as many fields: 21 levels and a megabyte of padding took Arrow 870 MB (measured)."""
+    assert len(pa.ipc.open_stream(unfolding_schema(4)).schema.types[0]) == 2, "Arrow itself would read it"
+    assert "columns a" in refused(unfolding_schema(8))[1], "255 fields are no harm"
+    assert "512" in refused(unfolding_schema(10))[1]
+    assert str(MAX_METADATA_BYTES) in refused(unfolding_schema(10, padding=MAX_METADATA_BYTES))[1]
+
+
+def test_a_schema_whose_descriptions_unfold_is_refused() -> None:
+    """512 fields that share one description of 100 KB would be 50 MB; here each has its own."""
+    fields = [pa.field(f"c{i}", pa.int8(), metadata={"k": "x" * 900}) for i in range(200)]
+    described = pa.schema([pa.field("image", pa.binary()), *fields])
+    assert read_batch(described.serialize().to_pybytes(), max_rows=1) == []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipeline.arrow_metadata.MAX_TEXT_BYTES", 200 * 900)
+        assert "names and descriptions" in refused(described.serialize().to_pybytes())[1]
+
+
+def test_metadata_that_ends_early_or_points_anywhere_is_refused_or_read_by_arrow() -> None:
+    value = bytearray(encode_batch([b"one"], stream_id="cam"))
+    for at in range(8, 200):
+        for number in (0, 0x7F, 0xFF):
+            with contextlib.suppress(InvalidMessage):
+                read_batch(bytes(value[:at] + bytes([number]) + value[at + 1 :]), max_rows=8)
+
+
+def views_of_one_text(count: int, size: int) -> pa.Array:
+    """`count` texts of `size` bytes each that lie in one place."""
+    one = pa.array(["x" * size], pa.string_view())
+    _, view, data = one.buffers()
+    views = np.tile(np.frombuffer(view, np.uint8)[:16], count).tobytes()
+    return pa.Array.from_buffers(pa.string_view(), count, [None, pa.py_buffer(views), data])
+
+
+def test_texts_that_all_show_the_same_megabytes_are_refused_before_they_are_checked() -> None:
+    """32 columns of 256 views of a text of 4 MB: 34 GB of UTF-8 to look at, for one message."""
+    images = pa.array([b"i"] * 256, pa.binary())
+    shared = views_of_one_text(256, 4_000_000)
+    assert "shared" in refused(arrow({"image": images, "meta_a": shared}))[1]
+    assert len(read_batch(arrow({"image": images, "meta_a": views_of_one_text(256, 2_000)}), max_rows=256)) == 256
+
+
+def test_a_dictionary_that_every_batch_and_column_uses_is_refused_when_looking_at_it_becomes_work() -> None:
+    out = io.BytesIO()
+    large = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array(["x" * 2_000_000]))
+    batch = pa.record_batch({"image": IMAGE[:1], **{f"meta_{i}": large for i in range(4)}})
+    with pa.ipc.new_stream(out, batch.schema) as writer:
+        for _ in range(50):
+            writer.write_batch(batch)
+    assert "shared" in refused(out.getvalue())[1]
+
+
+def test_a_dictionary_of_views_is_no_text() -> None:
+    views = pa.DictionaryArray.from_arrays(pa.array([0, 0], pa.int8()), views_of_one_text(1, 20))
+    assert "label" in refused(arrow({"image": IMAGE, "label": views}))[1]
+    assert read_batch(arrow({"image": IMAGE, "meta_a": views}), max_rows=2)[0].meta == {}

@@ -1,0 +1,57 @@
+"""`python -m tests.fuzz`: a million damaged messages through the decoder; exit code 1 if it falls over one."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+
+from pipeline.console import progress
+from tests.fuzz.campaign import Outcome, campaign
+
+MESSAGES = 1_000_000
+
+
+def report(outcome: Outcome, seed: int, wall_s: float) -> str:
+    """The outcome for people."""
+    total = sum(outcome.rows.values())
+    lines = [
+        f"seed {seed}: {outcome.messages} messages in {wall_s:.0f} s, {total} rows; "
+        f"found {len(outcome.found)}; slowest {1000 * outcome.slowest_s:.0f} ms of the processor ({outcome.slowest})"
+    ]
+    lines += [f"  {count:>9}  {reason}" for reason, count in sorted(outcome.rows.items(), key=lambda item: -item[1])]
+    for process, figures in sorted(outcome.rss_bytes.items()):
+        first, most, last = (figure / 2**20 for figure in figures)
+        lines.append(f"process {process}: resident {first:.0f} MiB at first, {most:.0f} at most, {last:.0f} at the end")
+    lines += [f"FOUND message {each.number}: {each.what}" for each in outcome.found]
+    return "\n".join(lines)
+
+
+def run(*, seed: int, first: int, messages: int, processes: int) -> Outcome:
+    """The campaign with a bar; prints the report."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.fuzz.campaign"])
+    began_s, outcome, told = time.monotonic(), Outcome(), 0
+    with progress("examined", total=messages, unit="messages") as bar:
+        for outcome in campaign(seed=seed, first=first, messages=messages, processes=processes):
+            bar.advance(outcome.messages - told)
+            told = outcome.messages
+            bar.note(f"found {len(outcome.found)}, slowest {outcome.slowest_s:.2f} s")
+    print(report(outcome, seed, time.monotonic() - began_s))
+    return outcome
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--messages", type=int, default=MESSAGES, help="how many (default %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first one (default 0)")
+    parser.add_argument("--seed", type=int, default=1, help="of all of them (default 1)")
+    parser.add_argument("--processes", type=int, default=2, help="at once (default 2)")
+    chosen = parser.parse_args()
+    outcome = run(seed=chosen.seed, first=chosen.first, messages=chosen.messages, processes=max(1, chosen.processes))
+    return 1 if outcome.found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""A short form of the campaign, and that the campaign would find what it looks for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from pipeline.errors import Reason
+from pipeline.records import DecodedMessage, Frame, Message, RowId
+from tests.fuzz import parts
+from tests.fuzz.campaign import Patience, campaign, examine
+from tests.fuzz.contract import EachMode
+from tests.fuzz.corpus import corpus
+from tests.fuzz.messages import message
+from tests.worker.process import start_server
+
+CORPUS = corpus()
+KILLED, STUCK, SLOW, RAISED, SILENT = 3, 1_004, 1_007, 1_010, 1_012
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fork_server() -> None:
+    start_server()
+
+
+def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else() -> None:
+    rows: Counter[str] = Counter()
+    for block in examine(EachMode(), 20_260_501, range(4_000)):
+        assert block.found == []
+        rows += block.rows
+    assert set(rows) == {"accepted", *map(str, Reason)}
+    assert min(rows["accepted"], rows["undecodable_image"], rows["bad_arrow"]) > 500, "damage of one depth only"
+
+
+def test_what_is_found_can_be_made_again() -> None:
+    again = corpus()
+    assert again.images == CORPUS.images
+    for number in range(300):
+        one, two = message(7, number, CORPUS), message(7, number, again)
+        assert (one.key, one.value, one.headers) == (two.key, two.value, two.headers)
+    assert message(7, 0, CORPUS).value != message(8, 0, CORPUS).value
+
+
+def test_formats_come_apart_and_together_as_they_were() -> None:
+    forms = [(form, value) for form, values in CORPUS.formats for value in values]
+    forms += [(parts.ARROW, value) for value in CORPUS.batches if value.startswith(b"\xff\xff\xff\xff")]
+    for form, value in forms:
+        split = form.split(value)
+        assert len(split) >= 3 or form is parts.WEBP
+        assert form.join(split, None) == value
+        lying = form.join(split, parts.Lie(0, 0x7FFF))
+        assert lying != value
+        assert len(lying) == len(value)
+
+
+def harmful(sent: Message) -> DecodedMessage:
+    """A decoder with every fault that the campaign looks for."""
+    reason: Reason | None = Reason.EMPTY
+    match sent.offset:
+        case 3:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case 1_004:
+            signal.pause()
+        case 1_007:
+            began_s = time.process_time()
+            while time.process_time() - began_s < 0.3:
+                pass
+        case 1_010:
+            raise RecursionError("too deep")
+        case 1_012:
+            reason = None
+    frame = Frame(RowId("fuzz", 0, sent.offset, 0), sent.timestamp_ms, None, reason=reason, detail="so it is")
+    return DecodedMessage(sent, (frame,))
+
+
+def test_the_campaign_finds_crashes_hangs_exceptions_and_broken_contracts_and_goes_on_behind_them() -> None:
+    patience = Patience(hang_s=0.2, stuck_s=4.0)
+    *_, outcome = campaign(seed=1, first=0, messages=2_000, processes=2, decode=harmful, patience=patience)
+    assert outcome.messages == 2_000
+    found = {each.number: each.what for each in outcome.found}
+    assert found[KILLED] == "ended the process (SIGSEGV)"
+    assert found[STUCK] == "ended the process (SIGKILL)"
+    assert found[SLOW].endswith("s of the processor")
+    assert "RecursionError" in found[RAISED]
+    assert "image, reason and detail" in found[SILENT]
+    assert len(found) == 5
+    assert outcome.slowest == SLOW
+    assert outcome.rows == {"empty": 2_000 - 4, "accepted": 1}
+    assert outcome.rss_bytes.keys() == {0, 1}
