@@ -136,7 +136,7 @@ def test_a_topic_is_not_created_by_producing_without_being_asked(
         ("--model.theta-1 arrow.bin", 1, "model.theta_1: arrow.bin ", "offline)."),
         ("--model.classes twice.txt", 2, "model.classes: twice.txt: ", "found 'car' twice. Correct it."),
         ("--model.classes empty.txt", 2, "model.classes: empty.txt: ", "found none. Correct it."),
-        ("--search.objective calibrated_entropy", 2, "1 thing to correct\n  - search.objective", "objective entropy"),
+        ("--search.objective calibrated_entropy", 2, "1 thing to correct\n  - search.objective", "objective tsallis"),
     ],
 )
 def test_a_worker_that_cannot_begin_says_why(

@@ -97,9 +97,9 @@ class Card:
 
     def objective(self, name: str) -> Objective:
         """The objective of that name, with what this card knows."""
+        if name in objectives.NO_CARD:
+            return objectives.NO_CARD[name]
         match name:
-            case "entropy":
-                return objectives.raw_entropy
             case "calibrated_entropy":
                 return objectives.calibrated_entropy(self.temperature)
             case "relative":

@@ -98,15 +98,15 @@ def advise(card: Card) -> Advice:
     An objective is proven where it had to choose each way. So judged conditions count if the fine-tuned model is better
     in some of them and zero-shot in others, and both kinds weigh the same. On conditions of one kind, whatever always
     runs to that end wins: on a development pair's corruptions of known classes `calibrated_entropy` served most, and
-    .14 less than `entropy` on new classes. Without both kinds, and in a draw, confidence at home decides: `entropy`,
+    .14 less than `entropy` on new classes. Without both kinds, and in a draw, confidence at home decides: `tsallis`,
     unless the fine-tuned model is over-confident on the card's own sample. For then it is surer still of what it never
     saw, and `relative`, which takes that into account, served up to .11 more (DESIGN.md).
     """
     T = card.temperature[-1]
     if T > OVER_CONFIDENT:
-        default, why = "relative", "over-confident, so that entropy would prefer it where it is wrong"
+        default, why = "relative", "over-confident, so that it would be preferred where it is wrong"
     else:
-        default, why = "entropy", "not over-confident, so that entropy can be trusted"
+        default, why = objectives.DEFAULT, "not over-confident, so that entropy can be trusted"
     reason = f"on its own kind of images the fine-tuned model is {why} (temperature {T:.2f}, limit {OVER_CONFIDENT})"
     served = _served(card.judged)
     if not served:
@@ -122,10 +122,10 @@ def advise(card: Card) -> Advice:
 
 
 def chosen(name: str, card: Card | None) -> str:
-    """The objective that `name` stands for: `auto` is what the card recommends, `entropy` without a card."""
+    """The objective that `name` stands for: `auto` is what the card recommends, the default without a card."""
     if name != AUTO:
         return name
-    return "entropy" if card is None else advise(card).objective
+    return objectives.DEFAULT if card is None else advise(card).objective
 
 
 def _served(judged: Sequence[Judged]) -> dict[str, float]:

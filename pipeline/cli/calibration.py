@@ -56,7 +56,7 @@ class Card(Command):
         description="recording whose batches the search's hyper-parameters are fitted to",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    fit_objective: Literal["auto", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+    fit_objective: Literal["auto", "tsallis", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
         default="auto",
         description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
         "recommends",

@@ -112,7 +112,6 @@ def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Sett
                 "device": "cpu",
                 "threads": 1,  # the other core draws; a tower this small gains nothing from two
             },
-            "search": {"objective": "entropy"},  # as chosen on the validation cameras (pair/README.md)
             "batch": {"max_age_s": 5.0},
             "sink": {"root": str(root), "flush_age_s": 3.0},
         }

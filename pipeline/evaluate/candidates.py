@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pipeline.adapt.card import Card
+from pipeline.adapt.objective import DEFAULT, NO_CARD, Objective
 from pipeline.adapt.objective import NAMES as OBJECTIVES
-from pipeline.adapt.objective import Objective, raw_entropy
 from pipeline.adapt.search import Strategy
 from pipeline.adapt.strategies import NAMES as STRATEGIES
 from pipeline.adapt.strategies import strategy
@@ -16,7 +16,6 @@ from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.verdict import AUTO, chosen
 from pipeline.errors import SettingsError
 
-NO_CARD = ("entropy",)  # objectives that need no card
 SLOW = ("botorch",)  # a model is fitted each batch, hundreds of milliseconds each: run when it is named
 
 
@@ -35,8 +34,8 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What it is called in results; the objective is left out where it is `entropy`."""
-        return self.label if self.objective == "entropy" else f"{self.label}@{self.objective}"
+        """What it is called in results; the objective is left out where it is the default."""
+        return self.label if self.objective == DEFAULT else f"{self.label}@{self.objective}"
 
     def build(self, alphas: tuple[float, ...], objective: Objective, card: Card | None) -> Strategy:
         """The strategy on that grid with that objective, and with what the pair's card knows."""
@@ -62,7 +61,7 @@ def objective_named(name: str, card: Card | None) -> Objective:
         return card.objective(name)
     if name not in NO_CARD:
         raise SettingsError(f"objective {name} needs a card: name a labelled table with --calibrate, or set model.card")
-    return raw_entropy
+    return NO_CARD[name]
 
 
 def parse(text: str, *, objective: str, alpha: float, exploration: Exploration) -> tuple[Candidate, ...]:

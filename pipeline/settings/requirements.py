@@ -36,8 +36,8 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
     if "finetune" in uses and settings.model.theta_0 is None:  # theta_1 and the class names it makes
         yield "model.theta_0", _NEEDED["theta_0"]
     objective = settings.search.objective
-    if "search" in uses and objective not in {"auto", "entropy"} and settings.model.card is None:
-        remedy = "make one with `adawise card` and set model.card, or use objective entropy"
+    if "search" in uses and objective not in {"auto", "tsallis", "entropy"} and settings.model.card is None:
+        remedy = "make one with `adawise card` and set model.card, or use objective tsallis"
         yield "search.objective", f"{objective} needs the card of the pair; {remedy}"
     for name, relative, is_folder in _files(settings, uses):
         kind, path = "folder" if is_folder else "file", folder / relative

@@ -84,13 +84,14 @@ class SearchSettings(Group):
         description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
         "always the same; what has no single alpha a batch is for `evaluate` alone",
     )
-    objective: Literal["auto", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+    objective: Literal["auto", "tsallis", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
         default="auto",
-        description="what is minimised; auto: what model.card recommends, entropy without one; the rest need the card",
+        description="what is minimised; auto: what model.card recommends, tsallis without one; others than tsallis and "
+        "entropy need the card",
     )
     alpha: float = Field(default=0.5, ge=0, le=1, description="first alpha of a stream, the only one of fixed")
     price: float = Field(
-        default=0.025,
+        default=0.03,
         ge=0,
         le=100,
         description="nats that trying alternatives on a whole batch must promise; a higher price spends fewer forwards",

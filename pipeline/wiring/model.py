@@ -10,7 +10,7 @@ import torch
 
 from pipeline.adapt import verdict
 from pipeline.adapt.card import Card, read_card
-from pipeline.adapt.objective import raw_entropy
+from pipeline.adapt.objective import NO_CARD
 from pipeline.adapt.search import Strategy
 from pipeline.adapt.strategies import strategy
 from pipeline.adaptation import Adaptation
@@ -105,9 +105,9 @@ def adaptation(settings: Settings, model: Model) -> Adaptation:
 def _strategy(settings: Settings, model: Model) -> Strategy:
     chosen = settings.search
     name = objective_name(settings, model)
-    if model.card is None and name != "entropy":
+    if model.card is None and name not in NO_CARD:
         raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
-    objective = model.card.objective(name) if model.card else raw_entropy
+    objective = model.card.objective(name) if model.card else NO_CARD[name]
     belongs_to = f"{sorted(model.classifier.identity.items())} {model.card.digest if model.card else ''}"
     return strategy(
         chosen.strategy,

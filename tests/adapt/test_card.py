@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.adapt.card import Card, FittedSearch, Judged, make_card, read_card
-from pipeline.adapt.objective import NAMES, atc, entropy, relative
+from pipeline.adapt.objective import NAMES, atc, entropy, relative, tsallis
 from pipeline.errors import CardError
 from tests.adapt.test_calibration import sample
 
@@ -61,6 +61,7 @@ def test_on_the_cards_own_sample_atc_expects_as_many_errors_as_there_are(share: 
 def test_a_card_makes_every_objective() -> None:
     card, logits = a_card(), sample(20, 1.0)[0]
     expected = {
+        "tsallis": tsallis(logits, 2),
         "entropy": entropy(logits),
         "calibrated_entropy": entropy(logits, card.temperature[2]),
         "relative": relative(card.temperature, card.reference_entropy)(logits, 2),
@@ -68,7 +69,7 @@ def test_a_card_makes_every_objective() -> None:
     }
     for name in NAMES:
         np.testing.assert_array_equal(card.objective(name)(logits, 2), expected[name])
-    with pytest.raises(ValueError, match=r"expected one of entropy, .*got 'hope'"):
+    with pytest.raises(ValueError, match=r"expected one of tsallis, .*got 'hope'"):
         card.objective("hope")
 
 

@@ -8,7 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.adapt.objective import atc, calibrated_entropy, entropy, raw_entropy, relative, reliable
+from pipeline.adapt.objective import (
+    NO_CARD,
+    Objective,
+    atc,
+    calibrated_entropy,
+    entropy,
+    raw_entropy,
+    relative,
+    reliable,
+    tsallis,
+)
 
 rows = st.lists(st.floats(-50.0, 50.0), min_size=2, max_size=12)
 
@@ -47,10 +57,35 @@ def test_float32_logits_are_judged_in_double() -> None:
     np.testing.assert_array_equal(entropy(logits), entropy(logits.double()))
 
 
+def test_the_tsallis_entropy_of_two_outcomes_is_its_formula_and_of_a_certain_answer_0() -> None:
+    p = 0.2
+    logits = torch.tensor([[math.log(p), math.log(1 - p)], [0.0, 500.0]], dtype=torch.float64)
+    np.testing.assert_allclose(tsallis(logits, 0), [8 / 3 * (1 - p**4 - (1 - p) ** 4), 0.0], atol=1e-14)
+
+
+@given(rows, st.floats(-100.0, 100.0))
+def test_tsallis_lies_between_0_and_8_thirds_whatever_the_alpha_and_ignores_a_common_shift(
+    row: list[float], shift: float
+) -> None:
+    logits = torch.tensor([row], dtype=torch.float64)
+    (value,) = tsallis(logits, 3)
+    assert -1e-12 <= value <= 8 / 3
+    np.testing.assert_allclose(tsallis(logits + shift, 7), [value], atol=1e-9)
+
+
+def test_a_doubt_about_many_classes_weighs_less_in_tsallis_than_a_doubt_between_two() -> None:
+    """What sets it apart from Shannon's entropy: there it is the other way round."""
+    tail = torch.cat([torch.tensor([math.log(0.7)]), torch.full((300,), math.log(0.001))])[None]
+    pair = torch.tensor([[math.log(0.6), math.log(0.4)]])
+    assert tsallis(tail, 0)[0] < tsallis(pair, 0)[0]
+    assert entropy(tail)[0] > entropy(pair)[0]
+
+
+@pytest.mark.parametrize("objective", NO_CARD.values(), ids=list(NO_CARD))
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
-def test_logits_that_are_not_finite_give_nan_for_their_image_alone(broken: float) -> None:
+def test_logits_that_are_not_finite_give_nan_for_their_image_alone(broken: float, objective: Objective) -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0], [1.0, broken, 3.0]])
-    values = entropy(logits)
+    values = objective(logits, 0)
     assert np.isfinite(values[0])
     assert np.isnan(values[1])
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.adapt.card import Card, Judged, make_card
-from pipeline.adapt.objective import NAMES
+from pipeline.adapt.objective import DEFAULT, NAMES
 from pipeline.adapt.verdict import AUTO, OWN, advise, chosen, judge, judge_own
 
 ALPHAS = (0.0, 0.5, 1.0)
@@ -83,35 +83,35 @@ def told(condition: str, ends: tuple[float, float], **accuracies: float) -> list
 
 
 TUNED, ZERO = (0.5, 0.7), (0.7, 0.5)  # accuracies of the ends
-FOG = {"entropy": 0.7, "relative": 0.7, "calibrated_entropy": 0.8}
-NEW = {"entropy": 0.7, "relative": 0.7, "calibrated_entropy": 0.5}
-BOTH = [*told("fog", TUNED, entropy=0.6, relative=0.7), *told("new", ZERO, entropy=0.6, relative=0.6)]
-DRAW = [*told("fog", TUNED, entropy=0.6, relative=0.609), *told("new", ZERO, entropy=0.6, relative=0.61)]
-MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, entropy=0.8, relative=0.6)]
+FOG = {"tsallis": 0.7, "relative": 0.7, "calibrated_entropy": 0.8}
+NEW = {"tsallis": 0.7, "relative": 0.7, "calibrated_entropy": 0.5}
+BOTH = [*told("fog", TUNED, tsallis=0.6, relative=0.7), *told("new", ZERO, tsallis=0.6, relative=0.6)]
+DRAW = [*told("fog", TUNED, tsallis=0.6, relative=0.609), *told("new", ZERO, tsallis=0.6, relative=0.61)]
+MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.8, relative=0.6)]
 
 
 @pytest.mark.parametrize(
     ("temperature", "found", "recommended"),
     [
-        (0.85, [], "entropy"),
+        (0.85, [], "tsallis"),
         (1.09, [], "relative"),
-        (0.85, told("fog", TUNED, **FOG), "entropy"),
+        (0.85, told("fog", TUNED, **FOG), "tsallis"),
         (1.09, told("fog", TUNED, **FOG), "relative"),
-        (0.85, told("new", ZERO, **NEW), "entropy"),
+        (0.85, told("new", ZERO, **NEW), "tsallis"),
         (0.85, BOTH, "relative"),
-        (0.85, DRAW, "entropy"),
+        (0.85, DRAW, "tsallis"),
         (1.09, DRAW, "relative"),
         (
             1.09,
-            [*told("fog", TUNED, entropy=0.9, relative=0.6), *told("new", ZERO, entropy=0.6, relative=0.6)],
-            "entropy",
+            [*told("fog", TUNED, tsallis=0.9, relative=0.6), *told("new", ZERO, tsallis=0.6, relative=0.6)],
+            "tsallis",
         ),
-        (0.85, [*MANY_FOGS, *told("new", ZERO, entropy=0.3, relative=0.6)], "relative"),
-        (0.85, [*told("fog", TUNED, entropy=0.6, atc=0.9), *told(OWN, ZERO, entropy=0.6, atc=0.9)], "entropy"),
+        (0.85, [*MANY_FOGS, *told("new", ZERO, tsallis=0.3, relative=0.6)], "relative"),
+        (0.85, [*told("fog", TUNED, tsallis=0.6, atc=0.9), *told(OWN, ZERO, tsallis=0.6, atc=0.9)], "tsallis"),
         (
             0.85,
-            [*told("fog", TUNED, entropy=0.6, atc=0.9), *told("dusk", (0.71, 0.7), entropy=0.6, atc=0.9)],
-            "entropy",
+            [*told("fog", TUNED, tsallis=0.6, atc=0.9), *told("dusk", (0.71, 0.7), tsallis=0.6, atc=0.9)],
+            "tsallis",
         ),
     ],
     ids=[
@@ -135,11 +135,11 @@ def test_an_objective_is_recommended_for_what_it_served_each_way_or_else_by_conf
     card = replace(a_card()[0], temperature=(1.0, 1.0, temperature), judged=tuple(found))
     advice = advise(card)
     assert advice.objective == recommended
-    measured = recommended != ("relative" if temperature > 0.95 else "entropy")
+    measured = recommended != ("relative" if temperature > 0.95 else "tsallis")
     assert ("it serves" if measured else f"temperature {temperature:.2f}") in advice.reason
     assert chosen(AUTO, card) == recommended
 
 
-def test_auto_is_entropy_without_a_card_and_a_name_stays_what_it_is() -> None:
-    assert chosen(AUTO, None) == "entropy"
+def test_auto_is_the_default_without_a_card_and_a_name_stays_what_it_is() -> None:
+    assert chosen(AUTO, None) == DEFAULT
     assert [chosen(name, a_card()[0]) for name in NAMES] == list(NAMES)

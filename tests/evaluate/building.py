@@ -73,7 +73,7 @@ def a_plan(
     seeds: int = 1,
     smooth: Smooth | None = None,
 ) -> Plan:
-    candidates = parse(strategies, objective="entropy", alpha=0.5, exploration=Exploration())
+    candidates = parse(strategies, objective="tsallis", alpha=0.5, exploration=Exploration())
     return Plan(candidates, tuple(kinds), tuple(orders), seeds, smooth)
 
 

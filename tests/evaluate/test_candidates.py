@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.adapt.objective import raw_entropy
+from pipeline.adapt.objective import raw_entropy, tsallis
 from pipeline.adapt.strategies import NAMES
 from pipeline.adapt.strategies.grid import GridSearch
 from pipeline.adapt.strategies.warm import Exploration
@@ -16,12 +16,12 @@ DEFAULT = Exploration()
 
 
 def read(text: str) -> tuple[Candidate, ...]:
-    return parse(text, objective="entropy", alpha=0.5, exploration=DEFAULT)
+    return parse(text, objective="tsallis", alpha=0.5, exploration=DEFAULT)
 
 
 def test_a_list_of_strategies_with_options_and_objectives_is_read() -> None:
     plain, varied, dear, still = read("warm,warm:budget=3,every=16@atc,grid@relative,fixed:alpha=0.25")
-    assert plain == Candidate("warm", "warm", "entropy", 0.5, DEFAULT)
+    assert plain == Candidate("warm", "warm", "tsallis", 0.5, DEFAULT)
     assert (varied.strategy, varied.objective, varied.name) == ("warm", "atc", "warm:budget=3,every=16@atc")
     assert (varied.exploration.budget, varied.exploration.every, varied.exploration.images) == (3, 16, DEFAULT.images)
     assert (dear.name, dear.objective) == ("grid@relative", "relative")
@@ -39,7 +39,7 @@ def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None
     ("text", "message"),
     [
         ("worm", "there is no strategy 'worm'; expected one of"),
-        ("warm@gini", "there is no objective 'gini'; expected one of auto, entropy"),
+        ("warm@gini", "there is no objective 'gini'; expected one of auto, tsallis, entropy"),
         ("warm:bugdet=3", "there is no option 'bugdet'; expected one of alpha, budget"),
         ("warm:budget=three", "budget: expected a value of type int, got 'three'"),
         ("warm:budget", "budget: expected a value of type int, got ''"),
@@ -64,24 +64,25 @@ def test_auto_is_the_objective_that_the_card_recommends() -> None:
     ):
         assert [candidate.name for candidate in resolved(asked, card)] == names
     with pytest.raises(SettingsError, match=r"--strategies warm@auto,warm: expected each once, got warm\. Correct it"):
-        resolved(read("warm@auto,warm@entropy"), None)
+        resolved(read("warm@auto,warm@tsallis"), None)
 
 
 def test_without_a_list_every_strategy_runs_but_the_slow_one_and_the_default_comes_first() -> None:
-    names = [c.name for c in every_strategy(objective="entropy", alpha=0.5, exploration=DEFAULT)]
+    names = [c.name for c in every_strategy(objective="tsallis", alpha=0.5, exploration=DEFAULT)]
     assert names[0] == "warm"
     assert set(names) == set(NAMES) - {"botorch"}
 
 
 def test_a_candidate_builds_its_strategy_with_what_it_says() -> None:
-    (candidate,) = parse("grid:min_images=3,alpha=0.3", objective="entropy", alpha=0.5, exploration=DEFAULT)
+    (candidate,) = parse("grid:min_images=3,alpha=0.3", objective="tsallis", alpha=0.5, exploration=DEFAULT)
     built = candidate.build(GRID, raw_entropy, None)
     assert isinstance(built, GridSearch)
     assert built.initial().alpha_index == 6
-    assert "entropy" in built.key
+    assert "tsallis" in built.key
 
 
 def test_an_objective_that_needs_a_card_is_refused_without_one() -> None:
     assert objective_named("entropy", None) is raw_entropy
+    assert objective_named("tsallis", None) is tsallis
     with pytest.raises(SettingsError, match="objective atc needs a card: name a labelled table with --calibrate"):
         objective_named("atc", None)

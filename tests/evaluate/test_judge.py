@@ -97,7 +97,7 @@ def test_domains_are_described_by_themselves(result: Result) -> None:
     assert (facts.group, facts.images, facts.classes) == ("new", 96, 10)
     assert facts.accuracy == pytest.approx(BENCH.accuracy[2])
     assert facts.best_accuracy == max(facts.accuracy)
-    alpha, accuracy = facts.choices["entropy"]
+    alpha, accuracy = facts.choices["tsallis"]
     assert alpha == pytest.approx(0.1, abs=0.1)
     assert accuracy == facts.accuracy[result.alphas.index(alpha)]
 
@@ -174,6 +174,6 @@ def test_the_tables_fit_a_terminal_and_cut_no_number(result: Result, width: int)
     text = out.getvalue()
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
-    for name in ("warm", "grid", ZERO_SHOT, DOMAIN_ORACLE, "known_a", "by entropy"):
+    for name in ("warm", "grid", ZERO_SHOT, DOMAIN_ORACLE, "known_a", "by tsallis"):
         assert name in text
     assert f"{row(result, 'grid').accuracy:.3f}".removeprefix("0") in text

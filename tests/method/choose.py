@@ -1,14 +1,18 @@
 """By which command the defaults of `warm` were chosen: variants on development data alone, as one table.
 
     python -m tests.method.development FOLDER
-    python -m tests.method.choose FOLDER [--variants warm,warm:price=0.05] [--seeds 3]
+    python -m tests.method.development SECOND --second
+    python -m tests.method.choose FOLDER [--second SECOND] [--variants warm,warm:price=0.05] [--seeds 3]
 
-Three regimes, none of them a test table of the real pair:
+Five regimes, none of them a test table of the real pair:
 - `calm`: the development pair, with a temperature per alpha that gives its clean known images the entropies that
   `val_clean` has with the real pair, which was tuned more gently than ours: accuracies are ours, confidence is its.
 - `confident`: the development pair as it is. Its theta_1 is over-confident, and raw entropy runs to alpha 1 on new
   classes: the known trap, here to see what the guard is worth.
 - `demo`: the demo's pair on its validation cameras.
+- `validation`: the real pair on the two tables that are for choices.
+- `second`: the second development pair as it is, on which nothing was chosen: it confirms.
+Objectives that need a card have one of the regime's undisturbed images.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.adapt.objective import entropy
+from pipeline.adapt.card import Card, make_card
+from pipeline.adapt.objective import DEFAULT, entropy
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.demo import table as demo
 from pipeline.demo.model import PAIR, SIZE, load, text_head
@@ -36,9 +41,10 @@ from pipeline.evaluate.score import domain_accuracy, mean, total
 from pipeline.evaluate.tables import LogitTable, read_table, read_tables
 from tests.method.development import DATA
 
-# the default, the reference, and one step away from the default in each direction that was looked at
+# the default, the references, and one step away from the default in each direction that was looked at
 VARIANTS = (
-    *("grid", "scratch", "warm", "warm:price=0.01", "warm:price=0.05", "warm:images=4", "warm:every=16"),
+    *("grid", "scratch", "warm", "grid@entropy", "warm@entropy", "warm@relative"),
+    *("warm:price=0.015", "warm:price=0.05", "warm:images=4", "warm:every=16"),
     *("warm:hazard=0.01", "warm:hazard=0.1", "warm:gain_sd=0", "warm:gain_sd=1", "warm:first_budget=3"),
     "warm:disagreement=1",
 )
@@ -68,15 +74,22 @@ def _temperature(logits: Tensor, target: float) -> float:
     return math.sqrt(low * high)
 
 
-def demo_tables() -> tuple[LogitTable, ...]:
-    """The demo's pair on its validation cameras, one table for each condition."""
+def demo_tables(first_seed: int = demo.VALIDATION_SEED, frames: int = demo.VALIDATED) -> tuple[LogitTable, ...]:
+    """The demo's pair on the cameras from that seed on, by default those for validation: a table for each condition."""
     theta_0, theta_1 = (load(PAIR / name) for name in ("theta_0", "theta_1"))
-    frames = demo.rendered(demo.VALIDATION_SEED, demo.VALIDATED, SIZE)
-    split = demo.measure(theta_0, theta_1, text_head(theta_0), frames)
+    split = demo.measure(theta_0, theta_1, text_head(theta_0), demo.rendered(first_seed, frames, SIZE))
     return tuple(
         LogitTable(name, logits.numpy(), split.labels[name].numpy(), demo.ALPHAS, tuple(CLASSES))
         for name, logits in split.logits.items()
     )
+
+
+def card_of(tables: Sequence[LogitTable]) -> Card:
+    """A card of the undisturbed table among these."""
+    own = next(table for table in tables if table.name in {"known_clean", "clear", "val_clean"})
+    z = torch.from_numpy(own.logits.astype(np.float32))
+    labels = torch.from_numpy(own.labels)
+    return make_card(z.__getitem__, labels, alphas=own.alphas, identity={}, created_at="")
 
 
 def lines(
@@ -85,9 +98,9 @@ def lines(
     """Markdown: accuracy (mean over domains) and forwards per image of each variant on each stream and order."""
     orders = ("iid", "runs")
     bench = Bench(tuple(tables), (1.0,) * len(tables[0].alphas))
-    candidates = parse(variants, objective="entropy", alpha=0.5, exploration=Exploration())
+    candidates = parse(variants, objective=DEFAULT, alpha=0.5, exploration=Exploration())
     plan = Plan(candidates, kinds, orders, seeds=seeds)
-    runs = run(bench, plan, None, processes=os.cpu_count() or 1, done=lambda _: None)
+    runs = run(bench, plan, card_of(tables), processes=os.cpu_count() or 1, done=lambda _: None)
     accuracy = bench.accuracy  # [D, G]
     best = int(accuracy.mean(axis=0).argmax())
     yield f"## {regime}: {len(tables)} domains"
@@ -112,19 +125,23 @@ def main() -> None:
     """Print the tables of all regimes."""
     parser = argparse.ArgumentParser(prog="python -m tests.method.choose", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="what tests.method.development wrote")
+    parser.add_argument("--second", type=Path, help="the folder of the second pair")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="as `adawise evaluate --strategies`")
     parser.add_argument("--streams", default="long,short,stationary")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--regimes", default="calm,confident,demo")
+    parser.add_argument("--regimes", default="calm,confident,demo,validation")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     kinds = tuple(arguments.streams.split(","))
-    made = {
+    made: dict[str, Callable[[], tuple[LogitTable, ...]]] = {
         "calm": lambda: calmed(read_tables(arguments.folder), read_table(DATA / "logits" / "val_clean.npz")),
         "confident": lambda: read_tables(arguments.folder),
         "demo": demo_tables,
+        "validation": lambda: read_tables(DATA / "logits", ("val_clean", "val_mix")),
+        "second": lambda: read_tables(arguments.second),
     }
-    for regime in arguments.regimes.split(","):
+    regimes = arguments.regimes.split(",") + (["second"] if arguments.second is not None else [])
+    for regime in regimes:
         for line in lines(regime, made[regime](), arguments.variants, kinds, arguments.seeds):
             print(line, flush=True)
 

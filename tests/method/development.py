@@ -6,6 +6,10 @@ chosen on them would only ever see one half of the problem. Here theta_0 is fine
 domains' code), and becomes one table of logits per domain, in the format of `shared/data/logits`.
 
     python -m tests.method.development FOLDER
+    python -m tests.method.development SECOND --second
+
+The second pair is one that no choice was made on, to confirm what was chosen on the first: the other classes, fewer
+epochs, other noise.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +45,7 @@ with warnings.catch_warnings():
 
 DATA = Path(os.environ.get("ADAWISE_REAL_DATA", str(Path(__file__).parents[2] / ".." / "shared" / "data")))
 SIDE, CORRUPTED_SIDE = 70, 98  # px: what the model sees, and at which size an image is corrupted
-EPOCHS, BATCH, RATE = 6, 60, 1e-5
+BATCH, RATE = 60, 1e-5
 IMAGES = 200  # a domain
 TEMPLATES = (
     *("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a small photo of a {}."),
@@ -49,6 +54,23 @@ TEMPLATES = (
 )
 Pixels = npt.NDArray[np.float64]  # [98, 98, 3] in [0, 1]
 Corruption = Callable[[Pixels, np.random.Generator], Pixels]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """theta_1 is tuned on the classes whose index has this `parity`; logits are made at every `step`th alpha.
+
+    Those between are the means of their neighbours.
+    """
+
+    parity: int
+    epochs: int
+    seed: int  # of the images and their corruptions
+    step: int
+
+
+FIRST = Recipe(parity=0, epochs=6, seed=0, step=1)
+SECOND = Recipe(parity=1, epochs=2, seed=5, step=2)
 
 
 def clean(x: Pixels, rng: np.random.Generator) -> Pixels:
@@ -137,17 +159,17 @@ def for_the_model(images: list[Pixels]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(x) for x in small])).permute(0, 3, 1, 2).contiguous()
 
 
-def fine_tune(out: Path) -> None:
-    """Write theta_0, fine-tuned on the classes of even index, as an open_clip folder; both towers learn."""
+def fine_tune(recipe: Recipe, out: Path) -> None:
+    """Write theta_0, fine-tuned on every second class, as an open_clip folder; both towers learn."""
     torch.manual_seed(0)
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{DATA / 'pair' / 'theta0'}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{DATA / 'pair' / 'theta0'}")
     images, labels, classes = read_images("train_base")
-    known = np.flatnonzero(labels % 2 == 0)
+    known = np.flatnonzero(labels % 2 == recipe.parity)
     pixels, targets = for_the_model([images[i] for i in known]), torch.from_numpy(labels[known])
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.1)
-    steps = EPOCHS * len(known) // BATCH
+    steps = recipe.epochs * len(known) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.2)
     model.train()
     for step in range(steps):
@@ -177,7 +199,7 @@ def _loss(model: Any, pixels: Tensor, targets: Tensor, prompts: Tensor) -> Tenso
     return cross_entropy(model.logit_scale.exp() * features.float() @ head.float().T, targets)
 
 
-def write_tables(theta_1: Path, out: Path) -> None:
+def write_tables(recipe: Recipe, theta_1: Path, out: Path) -> None:
     """One npz of logits at 21 alphas for each domain."""
     pair = load_pair(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
     images, labels, classes = read_images("validation_base")
@@ -191,15 +213,16 @@ def write_tables(theta_1: Path, out: Path) -> None:
         bank_bytes=2**28,
         head="text",
     )
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(recipe.seed)
     domains: dict[str, tuple[Tensor, npt.NDArray[np.int64]]] = {}
-    for group, odd, corruptions in (("known", 0, KNOWN), ("new", 1, NEW)):
+    for group, parity, corruptions in (("known", recipe.parity, KNOWN), ("new", 1 - recipe.parity, NEW)):
         for corrupt in corruptions:
-            rows = rng.choice(np.flatnonzero(labels % 2 == odd), IMAGES, replace=False)
+            rows = rng.choice(np.flatnonzero(labels % 2 == parity), IMAGES, replace=False)
             pixels = for_the_model([corrupt(images[i], rng) for i in rows])
             domains[f"{group}_{corrupt.__name__}"] = (pixels, labels[rows])
     everything = torch.cat([pixels for pixels, _ in domains.values()])
-    logits = torch.stack([_at(classifier, j, everything, out / f"alpha_{j:02}.pt") for j in range(len(GRID))])
+    made = {j: _at(classifier, j, everything, out / f"alpha_{j:02}.pt") for j in range(0, len(GRID), recipe.step)}
+    logits = torch.stack([made[j] if j in made else _between(made[j - 1], made[j + 1]) for j in range(len(GRID))])
     parts = torch.split(logits, [len(pixels) for pixels, _ in domains.values()], dim=1)
     zero, one = pair.log_scales
     scale = np.exp([(1 - a) * zero + a * one for a in GRID]).astype(np.float32)
@@ -228,16 +251,22 @@ def _at(classifier: PairClassifier, j: int, images: Tensor, kept: Path) -> Tenso
     return z
 
 
+def _between(lower: Tensor, upper: Tensor) -> Tensor:
+    return ((lower.float() + upper.float()) / 2).to(torch.float16)
+
+
 def main() -> None:
     """Fine-tune and write the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.method.development", description=main.__doc__)
     parser.add_argument("out", type=Path, help="folder for the tables and, below it, the fine-tuned model")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more than free cores is slower")
+    parser.add_argument("--second", action="store_true", help="make the pair that confirms")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    recipe = SECOND if arguments.second else FIRST
     if not (arguments.out / "theta1" / "open_clip_model.safetensors").exists():
-        fine_tune(arguments.out / "theta1")
-    write_tables(arguments.out / "theta1", arguments.out)
+        fine_tune(recipe, arguments.out / "theta1")
+    write_tables(recipe, arguments.out / "theta1", arguments.out)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_what_was_learned_before_is_what_makes_warm_good(warm: dict[Stream, Pass
     """Guards the warm start: the same looks, each batch with the prior in place of what is believed, find less."""
     for stream in (drifting, jumping):
         cold = passed(Forgetful(made("warm")), stream)
-        assert cold.regret > 1.5 * warm[stream].regret
+        assert cold.regret > 1.4 * warm[stream].regret
         assert cold.forward_equivalents > warm[stream].forward_equivalents
 
 

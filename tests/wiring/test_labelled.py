@@ -81,7 +81,7 @@ def test_without_shifted_images_the_card_says_how_little_that_tells(
     assert "give --labelled-shifted FOLDER" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize(("temperature", "meant"), [(0.8, "entropy"), (1.2, "relative")])
+@pytest.mark.parametrize(("temperature", "meant"), [(0.8, "tsallis"), (1.2, "relative")])
 def test_auto_is_what_the_card_recommends_and_its_states_and_fingerprints_are_those_of_that_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch, temperature: float, meant: str
 ) -> None:

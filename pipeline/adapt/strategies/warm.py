@@ -44,7 +44,7 @@ class Exploration:
     images: int = 8
     every: int = 8
     min_images: int = 8
-    price: float = 0.025
+    price: float = 0.03
     first_budget: float = 1.5
     hazard: float = 0.03
     gain_nats: float = 0.005
@@ -165,12 +165,17 @@ class WarmSearch:
             return "start"
         if hypotheses.jump > _JUMPED:
             return "level"
-        pinned = state.pinned_batches - _PINNED_BATCHES
-        if pinned >= 0 and pinned % self.policy.every == 0 and self.alphas[state.alpha_index] >= _PINNED_FROM:
+        if self._is_pinned(state):
             return "pinned"
         if (state.batches + 1) % self.policy.audit_every == 0:
             return "audit"
         return "clock" if state.quiet_batches + 1 >= self.policy.every else "none"
+
+    def _is_pinned(self, state: StreamState) -> bool:
+        """True if the models are to be compared now: at first, then ever more rarely while nothing is found."""
+        waited, odd = divmod(state.pinned_batches - _PINNED_BATCHES, self.policy.every)
+        times = waited + 1
+        return times > 0 and not odd and times & (times - 1) == 0 and self.alphas[state.alpha_index] >= _PINNED_FROM
 
     def _looks(self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, trigger: str) -> Looks:
         forwards = self.policy.first_budget if trigger == "start" else self.policy.budget
