@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal, Protocol, TextIO
 
 LINE_EVERY_S = 10.0
@@ -28,7 +29,7 @@ class Progress(Protocol):
 
 
 class Lines:
-    """Progress as plain lines: `12:04 produced 1200 of 5000 images, 240/s, lag 3`.
+    """Progress as plain lines: `produced 1200 of 5000 images, 240/s, 0:00:16 left, lag 3`.
 
     Args:
         title: What is being done, such as `produced`.
@@ -71,7 +72,13 @@ class Lines:
         of = f" of {self._total}" if self._total is not None else ""
         rate = f", {self._done / elapsed_s:.4g}/s" if elapsed_s > 0 else ""
         note = f", {self._note}" if self._note else ""
-        self._write(f"{self._title} {self._done}{of} {self._unit}{rate}{note}")
+        self._write(f"{self._title} {self._done}{of} {self._unit}{rate}{self._left(elapsed_s)}{note}")
+
+    def _left(self, elapsed_s: float) -> str:
+        """How long the rest takes at the rate so far, once there is one."""
+        if self._total is None or not 0 < self._done < self._total or elapsed_s <= 0:
+            return ""
+        return f", {timedelta(seconds=round(elapsed_s * (self._total - self._done) / self._done))} left"
 
 
 @contextmanager

@@ -21,7 +21,20 @@ def test_a_line_comes_when_the_last_one_is_old_enough() -> None:
     for now[0], count in ((1.0, 5), (9.9, 5), (10.0, 10), (19.0, 10), (20.0, 10)):
         plain.advance(count)
         plain.note("lag 3")
-    assert lines == ["produced 20 of 100 images, 2/s, lag 3", "produced 40 of 100 images, 2/s, lag 3"]
+    assert lines == [
+        "produced 20 of 100 images, 2/s, 0:00:40 left, lag 3",
+        "produced 40 of 100 images, 2/s, 0:00:30 left, lag 3",
+    ]
+
+
+@pytest.mark.parametrize(("total", "done"), [(None, 4), (4, 0), (4, 4), (4, 5)])
+def test_no_line_says_how_long_the_rest_takes_where_nobody_knows_or_there_is_none(total: int | None, done: int) -> None:
+    now, lines = [0.0], list[str]()
+    plain = Lines("produced", total, "images", lines.append, clock=lambda: now[0])
+    now[0] = 1.0
+    plain.advance(done)
+    plain.tell()
+    assert "left" not in lines[0]
 
 
 def test_without_a_terminal_the_end_is_one_plain_line() -> None:

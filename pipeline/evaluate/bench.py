@@ -7,7 +7,7 @@ logits `[G, N, C]`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -149,6 +149,12 @@ class Bench:
                 self.tables, self.starts, self.vocabularies, self.accuracy.argmax(axis=1), strict=False
             )
         )
+
+    def knowing(self, *, blocks: tuple[Tensor, ...], quality: Quality) -> Bench:
+        """The same bench with what was computed of its logits elsewhere; its own tables need not have any."""
+        bench = replace(self)
+        bench.__dict__.update(blocks=blocks, quality=quality)  # where a cached property keeps its value
+        return bench
 
     def values(self, objective: Objective) -> tuple[Values, ...]:
         """An objective of every image at every alpha: `[G, N_v]` for each vocabulary."""

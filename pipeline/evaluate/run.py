@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,16 +83,18 @@ class Runner:
     """Runs tasks of a plan, and keeps the values of each objective on the bench between them."""
 
     def __init__(self, bench: Bench, plan: Plan, card: Card | None) -> None:
-        self._bench, self._plan, self._card = bench, plan, card
+        self.bench, self._plan, self._card = bench, plan, card
         self._values: dict[str, tuple[Values, ...]] = {}
+        # tasks come seed by seed, and every candidate sees the same streams
+        self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
 
     def run(self, task: Task) -> Run:
         """A pure function of the task."""
-        bench, candidate = self._bench, self._plan.candidates[task.candidate]
+        bench, candidate = self.bench, self._plan.candidates[task.candidate]
         replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
         strategy = candidate.build(bench.alphas, replayed.objective, self._card)
         served = Served(bench)
-        for number, stream in enumerate(self._plan.streams(bench, task.kind, task.order, task.seed)):
+        for number, stream in enumerate(self._streams(task.kind, task.order, task.seed)):
             state = strategy.initial()
             for ids in stream:
                 replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
@@ -104,7 +107,7 @@ class Runner:
     def _of(self, candidate: Candidate) -> tuple[Values, ...]:
         if candidate.objective not in self._values:
             objective = objective_named(candidate.objective, self._card)
-            self._values[candidate.objective] = self._bench.values(objective)
+            self._values[candidate.objective] = self.bench.values(objective)
         return self._values[candidate.objective]
 
 
@@ -122,7 +125,7 @@ def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Ite
     processes = min(processes, len(plan.tasks))
     if processes <= 1:
         runner = Runner(bench, plan, card)
-        yield from (runner.run(task) for task in plan.tasks)
+        yield from (runner.run(task) for task in sorted(plan.tasks, key=_slow_first(plan)))
         return
     with (
         TemporaryDirectory(prefix="adawise-") as folder,
@@ -162,7 +165,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _slow_first(plan: Plan) -> Callable[[Task], tuple[bool, int]]:
-    """So that no process is left alone at the end with the one strategy that fits a model a batch."""
+    """So that no process is left alone at the end with the one strategy that fits a model a batch; seed by seed."""
     return lambda task: (plan.candidates[task.candidate].strategy not in SLOW, task.seed)
 
 
@@ -170,19 +173,26 @@ _runner: Runner | None = None  # of this process of the pool
 
 
 def _hand_over(folder: Path, bench: Bench, plan: Plan, card: Card | None) -> None:
-    """Leave what the processes need in files: a pipe would make this one wait while each of them loads torch."""
-    for d, table in enumerate(bench.tables):
-        np.save(folder / f"{d}.npy", table.logits)
+    """Leave what the processes need in files: a pipe would make this one wait while each of them loads torch.
+
+    The logits are mapped into memory by all of them, so that there is one copy, however many they are.
+    """
+    for v, block in enumerate(bench.blocks):
+        np.save(folder / f"{v}.npy", block.numpy())
     bare = tuple(replace(table, logits=np.empty((0, 0, 0), dtype=table.logits.dtype)) for table in bench.tables)
-    (folder / "plan.pickle").write_bytes(pickle.dumps((bare, bench.temperatures, plan, card)))
+    parts = (bare, bench.temperatures, bench.quality, plan, card)
+    (folder / "plan.pickle").write_bytes(pickle.dumps(parts))
 
 
 def _start(folder: str) -> None:
     global _runner  # noqa: PLW0603 - an initializer of a pool can leave what it made nowhere else
     torch.set_num_threads(1)
-    bare, temperatures, plan, card = pickle.loads((Path(folder) / "plan.pickle").read_bytes())
-    tables = (replace(table, logits=np.load(Path(folder) / f"{d}.npy")) for d, table in enumerate(bare))
-    _runner = Runner(Bench(tuple(tables), temperatures), plan, card)
+    bare, temperatures, quality, plan, card = pickle.loads((Path(folder) / "plan.pickle").read_bytes())
+    bench = Bench(bare, temperatures)
+    files = (Path(folder) / f"{v}.npy" for v in range(len(set(bench.vocabularies))))
+    # "c": nobody writes, and torch warns of what cannot be written
+    blocks = tuple(torch.from_numpy(np.load(file, mmap_mode="c")) for file in files)
+    _runner = Runner(bench.knowing(blocks=blocks, quality=quality), plan, card)
 
 
 def _run(task: Task) -> Run:

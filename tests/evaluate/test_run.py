@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adaptation import Adaptation
 from pipeline.clip.classifier import PairClassifier
 from pipeline.errors import FatalError
+from pipeline.evaluate import run as run_module
 from pipeline.evaluate.bench import Bench
 from pipeline.evaluate.candidates import parse
-from pipeline.evaluate.run import Plan, Run, run
+from pipeline.evaluate.run import Plan, Run, _hand_over, _start, run
 from pipeline.evaluate.score import domain_accuracy
+from pipeline.evaluate.streams import Stream
 from pipeline.evaluate.tables import LogitTable
 from pipeline.gather import batch_of
 from pipeline.records import ImageBatch
@@ -136,6 +139,46 @@ def test_processes_share_the_work_and_not_the_result() -> None:
     assert [r.task for r in shared] == plan.tasks
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
     assert sum(done) == len(plan.tasks) == 16
+
+
+def test_a_process_of_the_pool_maps_the_logits_and_keeps_no_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = a_bench(a_table("a", 0.2), a_table("b", 0.8, classes=7), a_table("c", 0.5))
+    _hand_over(tmp_path, bench, a_plan("fixed"), None)
+    monkeypatch.setattr("pipeline.evaluate.run._runner", None)
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
+    _start(str(tmp_path))
+    theirs = run_module._runner
+    assert theirs is not None
+    for ours, block in zip(bench.blocks, theirs.bench.blocks, strict=True):
+        assert torch.equal(ours, block)
+        assert str(tmp_path) in mapped_file_at(block.data_ptr())
+    assert all(table.logits.size == 0 for table in theirs.bench.tables)
+    assert np.array_equal(theirs.bench.accuracy, bench.accuracy)
+
+
+def mapped_file_at(address: int) -> str:
+    """The file that is mapped into this process's memory there; empty for memory of no file."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        span, *_, file = line.split(maxsplit=5)
+        first, last = (int(end, 16) for end in span.split("-"))
+        if first <= address < last:
+            return file
+    return ""
+
+
+def test_candidates_of_a_plan_share_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, made = a_bench(a_table("a", 0.2), a_table("b", 0.8)), list[tuple[str, str, int]]()
+    original = Plan.streams
+
+    def counted(plan: Plan, bench: Bench, kind: str, order: str, seed: int) -> tuple[Stream, ...]:
+        made.append((kind, order, seed))
+        return original(plan, bench, kind, order, seed)
+
+    monkeypatch.setattr(Plan, "streams", counted)
+    run_here(bench, a_plan("fixed,grid,ensemble", kinds=["short", "mixed"], orders=["iid", "runs"], seeds=2))
+    assert len(made) == len(set(made)) == 8
 
 
 def test_a_process_that_is_killed_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
