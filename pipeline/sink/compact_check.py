@@ -29,12 +29,17 @@ Said = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """Up to where compacted files stand for the chain: what the segment `until` has to agree with."""
+    """Up to where compacted files stand for the chain: what the segment `until` has to agree with.
+
+    `previous` is the segment before it, which is never deleted; of `deleted` segments before it the file or its traces
+    are gone.
+    """
 
     until: SegmentName
     previous: str | None
     next: int
     pending: tuple[int, ...]
+    deleted: int = 0
 
 
 def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = False) -> tuple[Covered, list[Said]]:
@@ -47,6 +52,7 @@ def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = 
     said: list[Said] = []
     names, traced = compacted_names(store, layout.PREDICTIONS, tp), compacted_names(store, layout.TRACES, tp)
     segments = segment_names(store, tp)
+    there = {found.stem for found in {*segments} & {*segment_names(store, tp, layout.TRACES)}}
     for name in names:
         key = layout.compacted_key(layout.PREDICTIONS, tp, name)
         try:
@@ -63,7 +69,8 @@ def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = 
         except ChainError as error:
             # What comes after it has nothing to agree with.
             return covered, [*said, (key, str(error))]
-        covered = Covered(name.until, facts.last, facts.next, facts.pending)
+        deleted = covered.deleted + sum(replaced.name not in there for replaced in facts.segments)
+        covered = Covered(name.until, facts.last, facts.next, facts.pending, deleted)
     extra = sorted(set(traced) - set(names))
     said += [
         (layout.compacted_key(layout.TRACES, tp, name), "expected predictions of this name, but there are none")

@@ -17,6 +17,7 @@ from pipeline.sink.read import compacted_names, data_keys, segment_names
 from tests.sink.building import TP, DictStore, damaged_page
 from tests.sink.compacting import Days, compacted
 
+AGES_LATER = datetime(2027, 1, 1, tzinfo=UTC)
 Harm = Callable[[DictStore], None]
 
 
@@ -60,6 +61,16 @@ def test_it_says_where_the_chain_goes_on(store: DictStore) -> None:
     footer = segment.read_footer(store.objects[last], last)
     until = compacted_names(store, layout.PREDICTIONS, TP)[-1].until
     assert (covered, faults) == (Covered(until, last, footer.next, footer.pending), [])
+    gone = [key for file in deletable(store, TP, made_before=AGES_LATER) for key in delete(store, file)]
+    assert check(store, TP, Chain.of(store, TP)) == (replace(covered, deleted=len(gone)), [])
+    assert len(gone) > 10
+
+
+def test_a_segment_of_which_the_traces_are_gone_counts_as_deleted(store: DictStore) -> None:
+    """A deletion may have died there."""
+    del store.objects[layout.traces_key(inside(store, 0)[0])]
+    covered, faults = check(store, TP, Chain.of(store, TP))
+    assert (covered.deleted, faults) == (1, [])
 
 
 def test_without_compacted_files_that_is_its_origin() -> None:
@@ -180,7 +191,7 @@ def test_it_finds_what_is_wrong(store: DictStore, harm: Harm, what: str) -> None
 
 @pytest.mark.parametrize("harm", [truncate, lose_a_row, change_a_row, lose_the_last_segment])
 def test_it_finds_it_without_the_segments_too(store: DictStore, harm: Harm) -> None:
-    for covered in deletable(store, TP, made_before=datetime(2027, 1, 1, tzinfo=UTC)):
+    for covered in deletable(store, TP, made_before=AGES_LATER):
         list(delete(store, covered))
     assert said(store) == []
     harm(store)
