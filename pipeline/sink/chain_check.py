@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from pipeline.errors import ChainError
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
-from pipeline.sink import agreement, claims, invariant, layout, schemas, segment, traces
+from pipeline.sink import agreement, claims, compact_check, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
 from pipeline.sink.chain import read_link
+from pipeline.sink.compact_source import Chain
 from pipeline.sink.findings import KEEP, RESTORE, Broken, ChainReport, Fault, Log
 from pipeline.sink.layout import SegmentName
 from pipeline.sink.read import read_bytes
@@ -41,19 +42,25 @@ class ChainCheck:
         self._name = SegmentName(0)
         self._previous: str | None = None
         self._pending: tuple[int, ...] = ()
+        self._knows_before = True
+        self._skipped: SegmentName | None = None
 
     def begin(self) -> None:
-        """Read the claims and, if there is one, compare them with the topic."""
-        key = layout.origin_key(self.report.tp)
+        """Read the claims, what compacted files stand for and, if there is one, the topic's identity."""
+        tp, key = self.report.tp, layout.origin_key(self.report.tp)
         try:
-            origin, sink = claims.read_origin(self._store, self.report.tp), claims.read_sink_id(self._store)
+            if claims.read_sink_id(self._store) is None or claims.read_origin(self._store, tp) is None:
+                lost = layout.SINK if claims.read_sink_id(self._store) is None else key
+                raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE))
+            chain = Chain.of(self._store, tp)
+            covered, said = compact_check.check(self._store, tp, chain, contiguous=self._contiguous)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
-        if origin is None or sink is None:
-            lost = layout.SINK if sink is None else key
-            raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE))
-        self._identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
-        self._name, self._sink = SegmentName(origin.offset), sink
+        self.report.faults += [Fault(*each) for each in said]
+        self._sink, self._identity, self._name = chain.sink, chain.identity, chain.origin
+        if covered.deleted:  # of what is left before that, compacted files say the same: that was checked
+            self._skipped = self._name = covered.until
+            self._previous, self._pending, self._knows_before = covered.previous, covered.pending, False
         if self._log is not None:
             self._compare_identity(self._log, key)
 
@@ -63,6 +70,8 @@ class ChainCheck:
             data = read_bytes(self._store, key)
             footer = read_link(data, key, self._identity)
             name = SegmentName(footer.first, footer.sequence)
+            if self._skipped is not None and name < self._skipped:
+                return
             self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(footer, name)]
             if name < self._name:
                 return
@@ -70,7 +79,7 @@ class ChainCheck:
             # Beyond a gap nobody knows what was pending, and what states there were.
             said = list(self._contents_disagree(rows, footer)) if name == self._name else []
             if self._states is not None:
-                said += self._states.disagree(footer, knows_before=name == self._name)
+                said += self._states.disagree(footer, knows_before=self._knows_before and name == self._name)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         faults = [Fault(key, what, KEEP) for what in said]
@@ -82,6 +91,7 @@ class ChainCheck:
         report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
         report.next_offset, report.pending = footer.next, len(footer.pending)
         self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
+        self._knows_before = True
 
     def _link_disagrees(self, footer: SegmentFooter, name: SegmentName) -> Iterator[tuple[str, str]]:
         expected = layout.segment_key(self.report.tp, self._name)

@@ -13,6 +13,7 @@ from itertools import groupby
 from pipeline.sink import layout
 from pipeline.sink.agreement import ReadState
 from pipeline.sink.chain_check import ChainCheck
+from pipeline.sink.compact_check import foreign_keys
 from pipeline.sink.findings import Broken, ChainReport, Fault, Log
 from pipeline.sink.read import segment_keys
 from pipeline.sink.store import Store
@@ -25,18 +26,21 @@ def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | No
 
 
 def strays(store: Store) -> list[Fault]:
-    """Files among the segments and traces that no chain accounts for."""
+    """Files among the segments, the traces and the compacted files that no chain accounts for."""
     segments = store.list(layout.PREDICTIONS)
     known = {layout.traces_key(key) for key in segments}
-    faults = [
-        Fault(key, "expected only segments here, but this is none", "move it away")
-        for key in segments
-        if layout.parse_key(key) is None
-    ]
-    return faults + [
-        Fault(key, "expected a segment of this name, but there is none", "restore the segment from a backup")
-        for key in store.list(layout.TRACES)
-        if key not in known
+    return [
+        *(
+            Fault(key, "expected only segments here, but this is none", "move it away")
+            for key in segments
+            if layout.parse_key(key) is None
+        ),
+        *(Fault(*said) for said in foreign_keys(store)),
+        *(
+            Fault(key, "expected a segment of this name, but there is none", "restore the segment from a backup")
+            for key in store.list(layout.TRACES)
+            if key not in known
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,14 @@ from pipeline.errors import Reason
 from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.sink import layout
+from pipeline.sink.compact_delete import deletable, delete
 from pipeline.sink.findings import Fault
+from pipeline.sink.read import compacted_names
 from pipeline.sink.segment import read_rows
 from pipeline.sink.store import Store
 from pipeline.sink.verify import verify, walk
 from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, frame, open_chain
+from tests.sink.compacting import Days, compacted
 from tests.sink.forging import History, an_honest_sink, changed, footer_of, forge, key, state
 
 
@@ -375,6 +379,29 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
     history.write(4, ("north", [2, 3]), at_ms=130_100, drop=["south"])
     (fault,) = faults_of(store)
     assert "state of 'south', which was not silent for long" in fault.what
+
+
+# -- a compacted sink
+
+
+def test_a_compacted_sink_is_whole_also_when_its_old_segments_are_gone() -> None:
+    store = DictStore()
+    days = Days(store)
+    days.commit(14)
+    assert compacted(store)
+    assert verify(store, contiguous=True) == []
+    gone = [
+        key
+        for each in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC))
+        for key in delete(store, each)
+    ]
+    assert len(gone) > 3
+    assert verify(store, contiguous=True) == []
+    days.commit(2)
+    assert verify(store, contiguous=True) == []
+    damaged = layout.compacted_key(layout.PREDICTIONS, TP, compacted_names(store, layout.PREDICTIONS, TP)[0])
+    store.objects[damaged] = store.objects[damaged][:-9]
+    assert verify(store)[0].key == damaged
 
 
 # -- the topic
