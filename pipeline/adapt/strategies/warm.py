@@ -46,7 +46,7 @@ class Exploration:
     min_images: int = 8
     price: float = 0.03
     first_budget: float = 1.5
-    hazard: float = 0.03
+    hazard: float = 0.02
     gain_nats: float = 0.005
     gain_sd: float = 0.5
     at_once_nats: float = 0.03
