@@ -99,7 +99,7 @@ class KafkaSource:
         self._checked_at = self._polled_at = time.monotonic()
         self._busy_s, self._max_poll_interval_s = 0.0, max_poll_interval_ms / 1000
         self._hints = OffsetHints(self._consumer)
-        self._listener = RebalanceListener(self._consumer, self._owned, self._expelled)
+        self._listener = RebalanceListener(self._consumer, self._owned)
         if group is None:
             partitions = [KafkaPartition(topic, number) for number in range(self._first_identity.partitions)]
             self._consumer.assign(partitions)
@@ -237,14 +237,14 @@ class KafkaSource:
                     raise FatalError(f"a rebalance of group {self._group!r} could not be noted: {error}") from error
                 raise
         if self._group is not None and self._owned and self._consumer.group_metadata().state == MemberState.UNJOINED:
-            self._expelled()
-            self._owned.note_all_lost()  # it hears of it only when it joins again
-        return records, *self._owned.settle()
+            self._owned.note_all_lost()  # expelled: it hears of it only when it joins again
+        expelled = self._owned.is_expelled
+        assigned, lost = self._owned.settle()
+        if expelled and lost:
+            why = why_expelled(busy_s=self._busy_s, max_poll_interval_s=self._max_poll_interval_s)
+            log.warning("expelled from group %r, joining again, nothing is lost: %s", self._group, why)
+        return records, assigned, lost
 
     def _held(self, tp: TopicPartition) -> bool:
         """Owned, and known to kafka-python, which forgets a partition one poll before we hear of it."""
         return tp in self._owned and KafkaPartition(*tp) in self._consumer.assignment()
-
-    def _expelled(self) -> None:
-        why = why_expelled(busy_s=self._busy_s, max_poll_interval_s=self._max_poll_interval_s)
-        log.warning("expelled from group %r, joining again, nothing is lost: %s", self._group, why)

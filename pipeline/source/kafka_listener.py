@@ -7,7 +7,7 @@ heard of the revocation, so that there is a moment in which a partition is nobod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from kafka import TopicPartition as KafkaPartition
@@ -18,18 +18,11 @@ from pipeline.source.ownership import Ownership
 
 
 class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Runs on kafka-python's IO thread: holds new partitions back and leaves a note for `poll`.
+    """Runs on kafka-python's IO thread: holds new partitions back and leaves a note for `poll`."""
 
-    Args:
-        consumer: kafka-python's.
-        owned: where the notes go.
-        on_expelled: called when the member was expelled from the group with partitions in its hands.
-    """
-
-    def __init__(self, consumer: Any, owned: Ownership, on_expelled: Callable[[], None]) -> None:
+    def __init__(self, consumer: Any, owned: Ownership) -> None:
         self._consumer = consumer
         self._owned = owned
-        self._on_expelled = on_expelled
 
     def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         """Hold back: nothing is fetched until someone seeks and resumes."""
@@ -45,10 +38,7 @@ class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_lost(self, lost: Iterable[KafkaPartition]) -> None:
         """This member was expelled: they may be somebody else's by now."""
-        tps = [TopicPartition(*partition) for partition in lost]
-        if any(tp in self._owned for tp in tps):
-            self._on_expelled()
-        self._owned.note_lost(tps)
+        self._owned.note_lost(TopicPartition(*partition) for partition in lost)
 
 
 def join_after_settling(coordinator: Any, owned: Ownership) -> None:

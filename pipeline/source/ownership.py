@@ -18,7 +18,7 @@ class Ownership:
     def __init__(self) -> None:
         self._notes: SimpleQueue[tuple[Literal["assigned", "lost"], list[TopicPartition]]] = SimpleQueue()
         self._sought: dict[TopicPartition, bool] = {}  # of each owned partition: since it was assigned?
-        self._revoking = False
+        self._revoking = self._expelled = False
 
     def __contains__(self, tp: object) -> bool:
         return tp in self._sought
@@ -31,13 +31,19 @@ class Ownership:
         self._notes.put(("assigned", list(tps)))
 
     def note_lost(self, tps: Iterable[TopicPartition]) -> None:
-        """Somebody else's by now, perhaps. Thread-safe."""
+        """This member was expelled: somebody else's by now, perhaps. Thread-safe."""
+        self._expelled = True
         self._notes.put(("lost", list(tps)))
 
     def note_revoked(self, tps: Iterable[TopicPartition]) -> None:
         """Nobody's until this member joins again. Thread-safe."""
         self._revoking = True
-        self.note_lost(tps)
+        self._notes.put(("lost", list(tps)))
+
+    @property
+    def is_expelled(self) -> bool:
+        """True from the note of a loss until it is settled."""
+        return self._expelled
 
     @property
     def is_revoking(self) -> bool:
@@ -50,7 +56,7 @@ class Ownership:
 
     def settle(self) -> tuple[list[TopicPartition], list[TopicPartition]]:
         """Apply the notes in their order. Returns (assigned, lost); one that was lost and came back is in both."""
-        self._revoking = False  # before the notes are read: what is noted from now on waits for the next time
+        self._revoking = self._expelled = False  # first: what is noted from now on may wait for the next time
         assigned: dict[TopicPartition, None] = {}
         lost: dict[TopicPartition, None] = {}
         while True:

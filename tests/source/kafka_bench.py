@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import TopicAlreadyExistsError
 
+from pipeline.errors import SourceError
 from pipeline.ports import Poll
 from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka import KafkaSource
@@ -120,3 +123,16 @@ def share(sources: list[KafkaSource], each: int) -> list[set[TopicPartition]]:
             one -= set(poll.lost)
             one |= set(poll.assigned)
     return owned
+
+
+def recreate(admin: KafkaAdminClient, source: KafkaSource, name: str, first: str) -> None:
+    """Create the topic once its deletion is through; Tansu creates it anew by itself if a client asks for it."""
+    give_up = time.monotonic() + DEADLINE_S
+    while True:
+        assert time.monotonic() < give_up
+        try:
+            if source.identity(name).topic_id != first:
+                return
+        except SourceError:  # it is gone
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)

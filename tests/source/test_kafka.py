@@ -8,19 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
-from kafka.errors import TopicAlreadyExistsError
 
 from pipeline.broker import EmbeddedBroker
 from pipeline.errors import BrokerUnavailable, SettingsError, SourceError
 from pipeline.records import Message, TopicPartition
 from pipeline.source import kafka as kafka_module
-from pipeline.source.kafka import KafkaSource
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.source.kafka_bench import (
     DEADLINE_S,
@@ -31,6 +29,7 @@ from tests.source.kafka_bench import (
     open_source,
     poll_until,
     produce,
+    recreate,
     share,
     take_over,
 )
@@ -109,6 +108,9 @@ def test_a_partition_that_moves_is_lost_here_assigned_there_and_read_there_alone
         moved = poll_until(first, lambda poll: bool(poll.lost), second)
         assert len(moved.lost) == 1
         assert not moved.assigned
+        coordinator = first._consumer._coordinator
+        assert coordinator.rejoin_needed
+        assert coordinator._join_task is None  # nobody gets the partition before the next poll
         produce(broker, [m for n in range(2) for m in numbered(name, n, 5)])
         here, there = consume_all([first, second], 10)
         assert {m.topic_partition for m in there} == set(moved.lost)
@@ -292,19 +294,6 @@ def test_a_topic_that_is_deleted_and_created_again_while_it_is_read_is_noticed(
         monkeypatch.setattr(kafka_module, "_CHECK_S", 0.0)
         with pytest.raises(SourceError, match="deleted and created again"):
             poll_until(source, lambda _: False)
-
-
-def recreate(admin: KafkaAdminClient, source: KafkaSource, name: str, first: str) -> None:
-    """Create the topic once its deletion is through; Tansu creates it anew by itself if a client asks for it."""
-    give_up = time.monotonic() + DEADLINE_S
-    while True:
-        assert time.monotonic() < give_up
-        try:
-            if source.identity(name).topic_id != first:
-                return
-        except SourceError:  # it is gone
-            with suppress(TopicAlreadyExistsError):
-                admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
 
 
 @pytest.mark.needs("delete_records")

@@ -73,3 +73,17 @@ def test_the_error_for_a_foreign_partition_names_the_owned_ones() -> None:
     owned.settle()
     with pytest.raises(ValueError, match=r"cannot seek frames/1: the owned partitions are frames/0"):
         owned.seek(B)
+
+
+def test_how_partitions_went_is_known_until_it_is_settled() -> None:
+    owned = Ownership()
+    owned.note_assigned([A, B])
+    owned.settle()
+    assert (owned.is_revoking, owned.is_expelled) == (False, False)
+    owned.note_revoked([A])
+    assert (owned.is_revoking, owned.is_expelled) == (True, False)
+    assert owned.settle() == ([], [A])
+    owned.note_all_lost()
+    assert (owned.is_revoking, owned.is_expelled) == (False, True)
+    assert owned.settle() == ([], [B])
+    assert (owned.is_revoking, owned.is_expelled) == (False, False)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import torch
+
+from pipeline.adapt.state import StreamState
+from pipeline.gather import BatchPolicy
+from pipeline.partition import PartitionWork
+from pipeline.ports import Head
+from pipeline.records import ImageBatch, TopicPartition
+from pipeline.rounds import next_round
+
+
+def work(partition: int, *streams: str) -> PartitionWork:
+    made = PartitionWork(
+        TopicPartition("frames", partition),
+        Head(0),
+        BatchPolicy(images=1, max_age_s=1.0),
+        lambda: StreamState("key", 3),
+        forget_after_s=1e9,
+    )
+    made.ready.extend(ImageBatch(stream, (), torch.empty(0)) for stream in streams)
+    return made
+
+
+def test_a_round_has_the_first_ready_batch_of_each_stream_of_each_partition() -> None:
+    works = [work(0, "north", "south", "north", "north"), work(1), work(2, "north", "east")]
+    north, south, *rest = works[0].ready
+    taken = next_round(works)
+    assert [batch for _, batch in taken[:2]] == [north, south]
+    assert [batch.stream_id for _, batch in taken[2:]] == ["north", "east"]
+    assert [one for one, _ in taken] == [works[0], works[0], works[2], works[2]]
+    assert [list(one.ready) for one in works] == [rest, [], []]
+
+
+def test_a_round_of_nothing_is_empty() -> None:
+    assert next_round([work(0)]) == []
