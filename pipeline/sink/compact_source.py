@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.errors import ChainError
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
-from pipeline.sink import claims, invariant, layout, schemas, segment, traces
+from pipeline.sink import agreement, claims, invariant, layout, schemas, segment, traces
 from pipeline.sink.chain import read_link
 from pipeline.sink.compact_file import Facts, Replaced, digest_of
 from pipeline.sink.layout import CompactedName, SegmentName
@@ -125,7 +125,7 @@ def _breaches(chain: Chain, footer: SegmentFooter, rows: pa.Table, pending: Sequ
         return [f"expected a segment of sink {chain.sink}, but it was written to {footer.sink}"]
     if not rows.schema.equals(schemas.PREDICTIONS):
         return [f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"]
-    return invariant.breaches(
+    said = invariant.breaches(
         first=footer.first,
         next_offset=footer.next,
         before=pending,
@@ -134,6 +134,7 @@ def _breaches(chain: Chain, footer: SegmentFooter, rows: pa.Table, pending: Sequ
         offsets=rows["offset"].to_numpy(),
         indices=rows["index"].to_numpy(),
     )
+    return [*said, *agreement.rows_disagree(rows, footer)]
 
 
 def _broken(store: Store, key: str, what: str) -> ChainError:

@@ -159,6 +159,18 @@ def test_a_segment_that_is_missing_or_damaged_stops_it_before_anything_is_made(s
         compacted(store)
 
 
+def test_a_segment_whose_rows_are_not_all_there_is_not_compacted(store: DictStore) -> None:
+    Days(store).commit(8)
+    key = layout.segment_key(TP, segment_names(store, TP)[1])
+    data = store.objects[key]
+    rows, footer = segment.read_rows(data, key), segment.read_footer(data, key)
+    assert rows.num_rows > 1
+    store.objects[key] = segment.encode(rows.slice(0, rows.num_rows - 1), footer)
+    with pytest.raises(ChainError, match=rf"{key}: .*see `adawise verify`"):
+        compacted(store)
+    assert compacted_names(store, layout.PREDICTIONS, TP) == []
+
+
 class Racing(DictStore):
     """Another compaction does the same work whenever this one is about to create the file `at`."""
 
