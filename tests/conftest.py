@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +10,18 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 
-from tests.brokers import FORCE, Broker, MakeTopic, create_topic, embedded, fresh_name, running
+from pipeline.source import kafka_repairs
+from tests.brokers import (
+    FORCE,
+    ApacheKafka,
+    Broker,
+    MakeTopic,
+    Unavailable,
+    create_topic,
+    embedded,
+    fresh_name,
+    running,
+)
 
 _STARTED = pytest.StashKey[list[str]]()
 
@@ -55,6 +67,21 @@ def embedded_broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
     with embedded() as broker:
         pytestconfig.stash[_STARTED].append(f"{broker}, ready in {time.monotonic() - began:.2f} s")
         yield broker
+
+
+@pytest.fixture(scope="session")
+def three_brokers(pytestconfig: pytest.Config) -> Iterator[ApacheKafka]:
+    """An Apache Kafka of three brokers, by Maven's jars, whatever `broker` is; any one of them may be killed."""
+    kafka_repairs.install()  # or each connection that a killed broker refuses would leave a socket open, and a warning
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        try:
+            kafka = stack.enter_context(ApacheKafka(brokers=3))
+        except Unavailable as reason:
+            pytest.skip(f"Apache Kafka by Maven cannot be had: {reason}")
+        ready = f"three brokers at {kafka.bootstrap_servers}, ready in {time.monotonic() - began:.1f} s"
+        pytestconfig.stash[_STARTED].append(ready)
+        yield kafka
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from tests.brokers import CAPABILITIES, ApacheKafka, Broker
+from tests.brokers import ApacheKafka, broker_of
 from tests.chaos.run import Play, run
 from tests.chaos.schedule import Kind, schedule
 from tests.models import write_pair
@@ -26,6 +26,7 @@ def main() -> int:
         faults=schedule(args.seed, args.faults, kinds),
         rate=args.rate,
         replication=args.brokers,
+        session_timeout_ms=args.session_ms,
         overwrites=args.overwrite,
         quiet_s=10.0 if args.overwrite else 60.0,
     )
@@ -35,8 +36,9 @@ def main() -> int:
     with ApacheKafka(args.brokers) as kafka, keep as name:
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        broker = Broker(kafka.bootstrap_servers, "Apache Kafka", "KRaft, jars by Maven", CAPABILITIES)
-        report = run(play, broker, write_pair(folder / "pair"), folder, kafka)
+        report = run(
+            play, broker_of(kafka), write_pair(folder / "pair"), folder, kafka, lambda told: print(told, flush=True)
+        )
     print(report, flush=True)
     return int(report.verdict.is_clean == args.overwrite)
 
@@ -49,6 +51,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a new one, printed")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3, help="default: 3, which may fall in turn")
     parser.add_argument("--rate", type=float, default=10_000.0, help="messages a second at most (default: 10,000)")
+    parser.add_argument("--session-ms", type=int, default=4_000, help="kafka.session_timeout_ms (default: 4000)")
     parser.add_argument(
         "--folder", help="an empty folder for outputs and logs, which is kept (default: one that is not)"
     )

@@ -23,7 +23,7 @@ from tests.hostile import picture
 from tests.worker.cameras import IMAGES, Shot
 
 MAX_AGE_S = 3_000.0  # of a batch: longer than any run, so that no clock closes one
-_JUMP_MS = 4_000_000
+_JUMP_MS, _SILENCE_MS = 4_000_000, 8 * 86_400_000  # the second: longer than `search.forget_after_s`
 _PICTURES = 400  # different ones; what is in a picture decides about alpha, its offset about everything else
 _IN_FLIGHT = 2_000  # messages: kafka-python's producer would take any number
 _NUMBER = "number"  # the header that says which shot a message is
@@ -36,7 +36,7 @@ class Film:
     def __init__(self, seed: int, *, cameras: int, partitions: int) -> None:
         self._rng = random.Random(seed)
         self._cameras, self._partitions = cameras, partitions
-        self._now_ms = int(time.time() * 1000) - 30 * 86_400_000  # of a month ago; the topic keeps everything
+        self._now_ms = int(time.time() * 1000) - 5 * 365 * 86_400_000  # years ago; the topic keeps everything
         self._pictures = [picture(self._rng) for _ in range(_PICTURES)]
 
     def take(self) -> Iterator[Shot]:
@@ -48,7 +48,7 @@ class Film:
             yield self._single(camera)
             if rng.random() < 0.02:
                 yield self._other(rng.randrange(self._cameras))
-        self._now_ms += _JUMP_MS
+        self._now_ms += _SILENCE_MS if rng.random() < 0.03 else _JUMP_MS
 
     def last_take(self) -> Iterator[Shot]:
         """Whole batches, so that nothing stays open."""

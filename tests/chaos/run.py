@@ -25,6 +25,7 @@ from tests.worker.cameras import Output, Topic, settings_for
 AT_ONCE = 2  # faults
 _TOO_MANY = 12  # ends that nobody ordered, in a whole run
 _TICK_S = 0.05
+_TELL_S = 60.0
 _LOOK_S = 1.0  # how often the output is counted
 KEPT = {"retention.ms": "-1"}  # the film's time is not ours
 
@@ -74,8 +75,15 @@ class Report:
         return "\n".join(lines)
 
 
-def run(play: Play, broker: Broker, pair: PairFolder, folder: Path, brokers: Brokers | None = None) -> Report:
-    """Play it, in an empty folder."""
+def run(
+    play: Play,
+    broker: Broker,
+    pair: PairFolder,
+    folder: Path,
+    brokers: Brokers | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Play it, in an empty folder. `tell` hears how far it is, now and then."""
     topic = Topic(broker, fresh_name("chaos"))
     for name in (topic.name, f"{topic.name}.dlq"):
         create_topic(broker, name, play.partitions, KEPT, replication=play.replication)
@@ -84,7 +92,7 @@ def run(play: Play, broker: Broker, pair: PairFolder, folder: Path, brokers: Bro
     output, seconds = Output(folder / "output"), dict[str, float]()
     with Crew(_roles(play, settings, folder)) as crew:
         with _timed(seconds, "faults"):
-            _perform(play, feed, Stage(crew, folder / "outage", brokers), output)
+            _perform(play, feed, Stage(crew, folder / "outage", brokers), output, tell)
         with _timed(seconds, "rest"):
             feed.finish()
             places = feed.landed()
@@ -121,9 +129,9 @@ def _roles(play: Play, settings: Settings, folder: Path) -> Callable[[int], Role
     return role
 
 
-def _perform(play: Play, feed: Feed, stage: Stage, output: Output) -> None:
+def _perform(play: Play, feed: Feed, stage: Stage, output: Output, tell: Callable[[str], None]) -> None:
     """Until every fault was done and enough was sent."""
-    waiting, under_way, looked = list(play.faults), dict[Fault, Strike](), 0.0
+    waiting, under_way, looked, told = list(play.faults), dict[Fault, Strike](), 0.0, time.monotonic()
     feed.start()
     while waiting or under_way or feed.sent < play.messages:
         stage.crew.listen(_TICK_S)
@@ -131,6 +139,9 @@ def _perform(play: Play, feed: Feed, stage: Stage, output: Output) -> None:
         if time.monotonic() - looked > _LOOK_S:
             feed.allow(output.rows + play.lead)
             looked = time.monotonic()
+        if time.monotonic() - told > _TELL_S:
+            tell(f"{feed.sent} messages sent, {output.rows} rows written, {len(waiting)} faults to come")
+            told = time.monotonic()
         busy = {fault.kind for fault in under_way}
         for fault in [f for f in waiting if f.at * play.messages <= feed.sent and f.kind not in busy][:1]:
             if len(under_way) < AT_ONCE:

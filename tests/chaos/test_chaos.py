@@ -6,28 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import CAPABILITIES, ApacheKafka, Broker, Unavailable
+from tests.brokers import ApacheKafka, Broker, broker_of
 from tests.chaos.run import Play, run
 from tests.chaos.schedule import Kind, schedule
 from tests.models import PairFolder
 
 RATE = 100.0  # messages a second: slow enough that faults, and not images, take the time
 RACES = [Kind.ZOMBIE]
+pytestmark = pytest.mark.timeout(600)  # on a busy machine; a third of a minute of it is the brokers' start
 
 
 def test_nothing_is_lost_doubled_or_wrong_after_kills_zombies_outages_and_the_fall_of_a_broker(
-    pair: PairFolder, root: Path
+    three_brokers: ApacheKafka, pair: PairFolder, root: Path
 ) -> None:
     root.mkdir()
     play = Play(seed=4, messages=1_500, faults=schedule(4, 13), rate=RATE, replication=3)
-    try:
-        kafka = ApacheKafka(brokers=3)
-        kafka.start()
-    except Unavailable as reason:
-        pytest.skip(f"needs an Apache Kafka of three brokers by Maven: {reason}")
-    with kafka:
-        broker = Broker(kafka.bootstrap_servers, "Apache Kafka", "three brokers", CAPABILITIES)
-        report = run(play, broker, pair, root, kafka)
+    report = run(play, broker_of(three_brokers), pair, root, three_brokers)
     assert report.verdict.is_clean, report
     survived = report.toll
     assert survived["segments"] > 30, report

@@ -54,6 +54,11 @@ def test_start_stop_and_status_can_be_repeated(running: tuple[Path, int]) -> Non
     assert elsewhere.returncode == 1
     assert "stop --wipe" in elsewhere.stderr
 
+    unknown = kafka("kill", "--broker", "2", "--dir", str(folder))
+    assert unknown.returncode == 1
+    assert "--broker must be one of [1]" in unknown.stderr
+    assert "leave out --broker" in kafka("stop", "--wipe", "--broker", "1", "--dir", str(folder)).stderr
+
     assert kafka("stop", "--dir", str(folder)).stdout.startswith("stopped 1")
     assert kafka("status", "--dir", str(folder)).returncode == 3
     assert kafka("stop", "--wipe", "--dir", str(folder)).stdout.startswith("nothing runs")

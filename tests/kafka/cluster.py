@@ -1,0 +1,108 @@
+"""An Apache Kafka of one broker or three for the tests, by deploy/kafka; each can be killed and restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+KAFKA = Path(__file__).parents[2] / "deploy" / "kafka" / "kafka"
+
+
+class Unavailable(Exception):
+    """This kind of broker cannot be had here; says why."""
+
+
+class ApacheKafka:
+    """Apache Kafka by deploy/kafka for as long as the `with` block lasts; `start` brings killed brokers back."""
+
+    def __init__(self, brokers: int = 1, settings: Mapping[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="adawise-kafka-")
+        self._port = free_ports(2 * brokers)
+        self._brokers = brokers
+        self._start = [f"--port={self._port}", f"--brokers={brokers}"]
+        self._start += [f"--set={name}={value}" for name, value in (settings or {}).items()]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(f"127.0.0.1:{self._port + 2 * i}" for i in range(self._brokers))
+
+    def pid(self, broker: int) -> int:
+        """The process of broker 1, 2 or 3."""
+        return int((Path(self._folder.name) / f"node-{broker}" / "broker.pid").read_text())
+
+    @property
+    def count(self) -> int:
+        """How many brokers."""
+        return self._brokers
+
+    def kill(self, broker: int) -> None:
+        """SIGKILL for broker 1, 2 or 3; returns when it is gone."""
+        self._call("kill", f"--broker={broker}")
+
+    def restart(self, broker: int) -> None:
+        """Stop broker 1, 2 or 3 in peace, and start it again."""
+        self._call("restart", f"--broker={broker}")
+
+    def revive(self) -> Callable[[], bool]:
+        """Begin to start what was killed. What it returns is to be asked: True when every broker answers."""
+        call = [sys.executable, str(KAFKA), "start", "--dir", self._folder.name, *self._start]
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
+
+        def is_done() -> bool:
+            if process.poll() not in (None, 0):
+                raise Unavailable("a killed broker did not come back; see above")
+            return process.poll() == 0
+
+        return is_done
+
+    def start(self) -> None:
+        self._call("start", *self._start)
+
+    def stop(self) -> None:
+        self._call("stop")
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            self._folder.cleanup()
+
+    def _call(self, command: str, *arguments: str) -> None:
+        call = [sys.executable, str(KAFKA), command, "--dir", self._folder.name, *arguments]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=280)
+        if done.returncode:
+            raise Unavailable(done.stderr.strip())
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` free ports in a row, below those that the system hands to clients."""
+    for _ in range(200):
+        first = random.randrange(20000, 32000 - count)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    probe = stack.enter_context(socket.socket())
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise Unavailable(f"no {count} free ports in a row between 20000 and 32000")
