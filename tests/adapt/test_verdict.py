@@ -95,6 +95,7 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
     [
         (0.85, [], "tsallis"),
         (1.09, [], "relative"),
+        (0.99, [], "tsallis"),
         (0.85, told("fog", TUNED, **FOG), "tsallis"),
         (1.09, told("fog", TUNED, **FOG), "relative"),
         (0.85, told("new", ZERO, **NEW), "tsallis"),
@@ -117,6 +118,7 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
     ids=[
         "nothing but sound confidence",
         "nothing but over-confidence",
+        "nothing but confidence that is just right",
         "what runs to alpha 1 is not proven by conditions where that is right",
         "nor where the model is over-confident",
         "nor what runs to alpha 0 by the opposite",
@@ -135,8 +137,8 @@ def test_an_objective_is_recommended_for_what_it_served_each_way_or_else_by_conf
     card = replace(a_card()[0], temperature=(1.0, 1.0, temperature), judged=tuple(found))
     advice = advise(card)
     assert advice.objective == recommended
-    measured = recommended != ("relative" if temperature > 0.95 else "tsallis")
-    assert ("it serves" if measured else f"temperature {temperature:.2f}") in advice.reason
+    measured = recommended != ("relative" if temperature > 1.0 else "tsallis")
+    assert ("it serves" if measured else f"temperature there: {temperature:.2f}") in advice.reason
     assert chosen(AUTO, card) == recommended
 
 
