@@ -84,6 +84,19 @@ def demo_tables(first_seed: int = demo.VALIDATION_SEED, frames: int = demo.VALID
     )
 
 
+def regimes(folder: Path, second: Path | None) -> dict[str, Callable[[], tuple[LogitTable, ...]]]:
+    """Name -> its tables, made when they are asked for; `second` is missing without its folder."""
+    made: dict[str, Callable[[], tuple[LogitTable, ...]]] = {
+        "calm": lambda: calmed(read_tables(folder), read_table(DATA / "logits" / "val_clean.npz")),
+        "confident": lambda: read_tables(folder),
+        "demo": demo_tables,
+        "validation": lambda: read_tables(DATA / "logits", ("val_clean", "val_mix")),
+    }
+    if second is not None:
+        made["second"] = lambda: read_tables(second)
+    return made
+
+
 def card_of(tables: Sequence[LogitTable]) -> Card:
     """A card of the undisturbed table among these."""
     own = next(table for table in tables if table.name in {"known_clean", "clear", "val_clean"})
@@ -133,15 +146,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     kinds = tuple(arguments.streams.split(","))
-    made: dict[str, Callable[[], tuple[LogitTable, ...]]] = {
-        "calm": lambda: calmed(read_tables(arguments.folder), read_table(DATA / "logits" / "val_clean.npz")),
-        "confident": lambda: read_tables(arguments.folder),
-        "demo": demo_tables,
-        "validation": lambda: read_tables(DATA / "logits", ("val_clean", "val_mix")),
-        "second": lambda: read_tables(arguments.second),
-    }
-    regimes = arguments.regimes.split(",") + (["second"] if arguments.second is not None else [])
-    for regime in regimes:
+    made = regimes(arguments.folder, arguments.second)
+    for regime in arguments.regimes.split(",") + (["second"] if arguments.second is not None else []):
         for line in lines(regime, made[regime](), arguments.variants, kinds, arguments.seeds):
             print(line, flush=True)
 
