@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from tests.bench import commits, compact, decision, forward, kills, recovery, worker
+from tests.bench import commits, compact, decision, forward, fuzz, kills, latency, recovery, restart, soak, states, worker
 
 BENCHES = {
     "forward": forward.main,
@@ -18,6 +20,10 @@ BENCHES = {
     "compact": compact.main,
     "worker": worker.main,
     "kills": kills.main,
+    "fuzz": fuzz.main,
+    "latency": latency.main,
+    "restart": restart.main,
+    "states": states.main,
 }
 
 
@@ -42,14 +48,17 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; none: all")
-    names = parser.parse_args().names or list(BENCHES)
-    if unknown := set(names) - BENCHES.keys():
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}, soak; none: all but soak")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of soak; default: %(default)g")
+    arguments = parser.parse_args()
+    benches: dict[str, Callable[[], object]] = {**BENCHES, "soak": partial(soak.main, arguments.minutes)}
+    names = arguments.names or list(BENCHES)
+    if unknown := set(names) - benches.keys():
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     print(f"# {machine()}")
     for name in names:
         print(f"\n## {name}")
-        BENCHES[name]()
+        benches[name]()
     return 0
 
 

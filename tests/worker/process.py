@@ -174,6 +174,13 @@ class WorkerProcess:
                 return self.seen[-1]
         raise AssertionError(f"no {what} {point} came from process {self.pid}, only {self.seen}\n{self.diary}")
 
+    def listen(self, seconds: float) -> None:
+        """Take what it tells for so long; a pipe that nobody reads would stop it."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0.0 and self._next_event(left):
+            pass
+        assert self._process.exitcode is None, self.diary
+
     def insist(self, number: signal.Signals) -> int:
         """Send a signal again and again until it has ended; its exit code."""
         give_up = time.monotonic() + DEADLINE_S
