@@ -28,7 +28,7 @@ def main() -> int:
         replication=args.brokers,
         session_timeout_ms=args.session_ms,
         overwrites=args.overwrite,
-        quiet_s=10.0 if args.overwrite else 60.0,
+        quiet_s=10.0 if args.overwrite else 120.0,
     )
     print(f"# seed {args.seed}: {args.messages} messages, {args.faults} faults, {args.brokers} broker(s)", flush=True)
     start_server()

@@ -48,7 +48,7 @@ class Play:
     replication: int = 1
     session_timeout_ms: int = 2_000
     overwrites: bool = False
-    quiet_s: float = 60.0
+    quiet_s: float = 120.0
 
 
 @dataclass
