@@ -32,7 +32,7 @@ from pipeline.adapt.surrogate import Array, Surrogate
 
 LEAST_BATCHES = 12
 _WINDOW = 48  # batches of a stream that are fitted together
-_WINDOWS = 8  # at most, spread over the recording
+_WINDOWS = 8  # at most
 _JITTER = 1e-6  # nats^2, beside the measured sampling covariance
 _LONGEST = 5.0  # alpha: a longer lengthscale is a straight line on [0, 1]
 _MOST_PERSISTENT = 0.9999
@@ -67,10 +67,10 @@ def fit_search(streams: Sequence[Sequence[Curve]], alphas: Sequence[float]) -> S
     Raises:
         ValueError: no stream has `LEAST_BATCHES` batches.
     """
-    windows = _windows(streams)
+    chosen = _windows(streams)
     best, highest = None, -math.inf
     for start in _STARTS:
-        fitted = _fit(windows, Surrogate(tuple(alphas), *start))
+        fitted = _fit(chosen, Surrogate(tuple(alphas), *start))
         likelihood = -math.inf if fitted is None else log_likelihood(streams, fitted)
         if likelihood > highest:
             best, highest = fitted, likelihood
@@ -96,17 +96,27 @@ def log_likelihood(streams: Sequence[Sequence[Curve]], surrogate: Surrogate) -> 
     return -float(loss().detach())
 
 
-def _windows(streams: Sequence[Sequence[Curve]]) -> list[Sequence[Curve]]:
-    """Equally long runs of consecutive batches of one stream."""
-    longest = max((len(stream) for stream in streams), default=0)
+def windows(lengths: Sequence[int], most: int = _WINDOWS * _WINDOW) -> list[tuple[int, slice]]:
+    """Which batches are fitted, of streams with that many each: (stream, its batches), spread over all there are.
+
+    Equally long runs of consecutive batches of one stream; `most` >= `LEAST_BATCHES` batches in all.
+
+    Raises:
+        ValueError: no stream has `LEAST_BATCHES` batches.
+    """
+    longest = max(lengths, default=0)
     if longest < LEAST_BATCHES:
         raise ValueError(
             f"expected a stream of at least {LEAST_BATCHES} batches, the longest has {longest}. Record for longer."
         )
-    length = min(_WINDOW, longest)
-    windows = [s[i : i + length] for s in streams for i in range(0, len(s) - length + 1, length)]
-    chosen = np.unique(np.linspace(0, len(windows) - 1, min(_WINDOWS, len(windows))).round().astype(int))
-    return [windows[i] for i in chosen]
+    length = min(_WINDOW, longest, most)
+    found = [(s, slice(i, i + length)) for s, n in enumerate(lengths) for i in range(0, n - length + 1, length)]
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(_WINDOWS, most // length, len(found))).round().astype(int))
+    return [found[i] for i in chosen]
+
+
+def _windows(streams: Sequence[Sequence[Curve]]) -> list[Sequence[Curve]]:
+    return [streams[s][batches] for s, batches in windows([len(stream) for stream in streams])]
 
 
 def _fit(windows: list[Sequence[Curve]], start: Surrogate) -> Surrogate | None:

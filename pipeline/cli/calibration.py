@@ -61,7 +61,13 @@ class Card(Command):
         description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
         "recommends",
     )
-    fit_batches: int = Field(default=400, ge=12, le=100_000, description="recorded batches to fit to at most")
+    fit_batches: int = Field(
+        default=384,
+        ge=12,
+        le=384,
+        description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
+        "over the recording",
+    )
     show: FilePath | None = Field(default=None, description="card to print, in place of making one")
     as_json: CliToggleFlag[bool] = Field(
         default=False, validation_alias=AliasChoices("json"), description="print the card as JSON (with --show)"

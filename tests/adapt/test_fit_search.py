@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.adapt.fit_search import LEAST_BATCHES, Curve, fit_search, log_likelihood
+from pipeline.adapt.fit_search import LEAST_BATCHES, Curve, fit_search, log_likelihood, windows
 from pipeline.adapt.surrogate import Surrogate
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -39,6 +39,26 @@ def recorded() -> list[list[Curve]]:
 @pytest.fixture(scope="module")
 def fitted(recorded: list[list[Curve]]) -> Surrogate:
     return fit_search(recorded, ALPHAS)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "chosen"),
+    [
+        ([14, 14], 384, [(0, 0, 14), (1, 0, 14)]),
+        ([14, 14], 14, [(0, 0, 14)]),
+        ([14, 30, 13], 384, [(1, 0, 30)]),  # runs are as long as the longest stream allows
+        ([3, 12], 384, [(1, 0, 12)]),
+        ([1000, 500], 384, [(0, 48 * k, 48) for k in (0, 4, 8, 12, 17)] + [(1, 48 * k, 48) for k in (1, 5, 9)]),
+        ([1000], 100, [(0, 0, 48), (0, 48 * 19, 48)]),
+        ([1000], 20, [(0, 0, 20)]),
+    ],
+    ids=str,
+)
+def test_what_is_fitted_is_spread_over_all_there_is_in_runs_of_consecutive_batches(
+    lengths: list[int], most: int, chosen: list[tuple[int, int, int]]
+) -> None:
+    found = windows(lengths, most)
+    assert [(s, batches.start, batches.stop - batches.start) for s, batches in found] == chosen
 
 
 def test_known_hyper_parameters_are_found_again(fitted: Surrogate) -> None:

@@ -11,6 +11,7 @@ from pipeline.__main__ import main
 from pipeline.adapt.card import read_card
 from pipeline.adapt.surrogate import Surrogate
 from pipeline.adapt.verdict import advise
+from pipeline.clip.classifier import PairClassifier
 from pipeline.ports import TopicIdentity
 from pipeline.records import Message, TopicPartition
 from pipeline.settings import Settings, read
@@ -83,7 +84,7 @@ def settings(folder: Path, **environ: str) -> Settings:
 
 def test_a_recording_is_cut_into_batches_as_the_worker_cuts_it(folder: Path) -> None:
     chosen = settings(folder)
-    found = list(recorded_batches(chosen, load_model(chosen.model), folder / "yard"))
+    found = list(recorded_batches(chosen, folder / "yard", load_model(chosen.model).pair.preprocess))
     assert [len(batch) for _, batch in found] == [IMAGES] * (STREAMS * BATCHES) + [1] * STREAMS
     offsets = [frame.row_id.offset for _, batch in found for frame in batch.frames if batch.stream_id == "cam-1"]
     assert offsets == sorted(offsets)
@@ -109,6 +110,20 @@ def test_a_card_and_its_fit_are_made_at_once_or_one_after_the_other(
     assert after.search == both.search
     assert (after.temperature, after.judged, after.heads) == (before.temperature, before.judged, before.heads)
     assert after.digest != before.digest  # a state made before the fit is not continued
+
+
+def test_only_the_batches_that_are_fitted_are_classified(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "few.json")
+    passed: list[int] = []
+    logits = PairClassifier.logits
+
+    def counted(self: PairClassifier, index: int, *images: torch.Tensor) -> torch.Tensor:
+        passed.append(sum(map(len, images)))
+        return logits(self, index, *images)
+
+    monkeypatch.setattr(PairClassifier, "logits", counted)
+    assert adawise(folder, monkeypatch, "card", "--fit-search", "yard", "-o", "few.json", "--fit-batches", "14") == 0
+    assert passed == [IMAGES] * BATCHES * 7  # alphas
 
 
 def test_the_worker_takes_the_fitted_surrogate_for_the_objective_that_it_was_fitted_to(
