@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from pipeline.sink.layout import SegmentName
 from pipeline.sink.read import read_bytes
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import Store
+
+_ANY = 2**31
 
 
 class ChainCheck:
@@ -57,12 +60,14 @@ class ChainCheck:
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         self.report.faults += [Fault(*each) for each in said]
-        self._sink, self._identity, self._name = chain.sink, chain.identity, chain.origin
+        self._sink, self._name = chain.sink, chain.origin
+        # A topic may have got more partitions since: how many there were says nothing about a segment.
+        self._identity = replace(chain.identity, partitions=_ANY)
         if covered.deleted:  # of what is left before that, compacted files say the same: that was checked
             self._skipped = self._name = covered.until
             self._previous, self._pending, self._knows_before = covered.previous, covered.pending, False
         if self._log is not None:
-            self._compare_identity(self._log, key)
+            self._compare_identity(self._log, chain.identity, key)
 
     def follow(self, key: str, *, is_newest: bool) -> None:
         """Compare the next segment with all before it, and go on from there."""
@@ -132,13 +137,13 @@ class ChainCheck:
 
     # -- the topic
 
-    def _compare_identity(self, log: Log, key: str) -> None:
+    def _compare_identity(self, log: Log, written: TopicIdentity, key: str) -> None:
         tp, identity = self.report.tp, log.identity(self.report.tp.topic)
         try:
             claims.check_identity(
                 f"{self._store}: {tp}",
-                topic_id=self._identity.topic_id,
-                partitions=self._identity.partitions,
+                topic_id=written.topic_id,
+                partitions=written.partitions,
                 identity=identity,
             )
         except ChainError as error:

@@ -335,6 +335,12 @@ def test_after_a_broken_segment_the_chain_has_one_fault_and_other_chains_are_sti
     assert [(r.tp.partition, r.segments, len(r.faults)) for r in reports] == [(3, 1, 1), (4, 1, 0)]
 
 
+def test_a_topic_may_have_got_more_partitions_on_a_broker_without_topic_ids_too(store: DictStore) -> None:
+    for where in (key(4), key(9)):
+        forge(store, where, partitions=8, topic_id="")
+    assert faults_of(store) == []
+
+
 def test_the_newest_segments_traces_may_still_be_missing(store: DictStore) -> None:
     del store.objects[TRACES_9]
     assert faults_of(store) == []
