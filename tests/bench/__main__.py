@@ -10,7 +10,20 @@ from functools import partial
 
 import torch
 
-from tests.bench import commits, compact, decision, forward, fuzz, kills, latency, recovery, restart, soak, states, worker
+from tests.bench import (
+    commits,
+    compact,
+    decision,
+    forward,
+    fuzz,
+    kills,
+    latency,
+    recovery,
+    restart,
+    soak,
+    states,
+    worker,
+)
 
 BENCHES = {
     "forward": forward.main,
