@@ -17,17 +17,16 @@ import pytest
 from pipeline.errors import ChainError
 from pipeline.sink import layout, segment
 from pipeline.sink.compact import CRASH_POINTS, plans
-from pipeline.sink.compact_check import check, foreign_keys
 from pipeline.sink.compact_delete import CRASH_POINTS as DELETE_POINTS
-from pipeline.sink.compact_source import Chain
 from pipeline.sink.read import compacted_names, data_keys, segment_names
 from pipeline.sink.store import LocalStore, Store
+from pipeline.sink.verify import verify
 from tests.sink.building import IDENTITY, TP, DictStore, open_chain
 from tests.sink.compacting import LIMITS, Days, compacted, content, found
 
 
-def faults(store: Store) -> list[tuple[str, str]]:
-    return check(store, TP, Chain.of(store, TP), contiguous=True)[1] + foreign_keys(store)
+def faults(store: Store) -> list[str]:
+    return [str(fault) for fault in verify(store, contiguous=True)]
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ class Racing(DictStore):
     def create(self, key: str, data: bytes) -> None:
         if key.startswith(self._at) and not self.rounds:
             self.rounds += 1
-            compacted(self, replace(LIMITS, max_rows=50))
+            compacted(self, replace(LIMITS, max_rows=12))
         super().create(key, data)
 
 
@@ -262,8 +261,8 @@ for death in sys.argv[2:]:
         os._exit(0)
     print(death, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-DEATHS = [f"{point}-2" for point in (*CRASH_POINTS, *DELETE_POINTS)]
-DEATHS += [f"claim.{point}-{time}" for point in ("temp_written", "linked") for time in (4, 5, 6)]
+DEATHS = ["compact.traces_deleted-1", *(f"{point}-2" for point in (*CRASH_POINTS, *DELETE_POINTS))]
+DEATHS += ["claim.linked-4", "claim.temp_written-5", "claim.linked-5", "claim.temp_written-6"]
 SEGMENTS = 12
 
 
@@ -277,7 +276,7 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / death / key).parent.mkdir(parents=True, exist_ok=True)
             (root / death / key).write_bytes(data)
     command = [sys.executable, "-c", COMPACTOR, str(root), *DEATHS]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, timeout=240)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, timeout=280)
     assert done.stdout.split() == [word for death in DEATHS for word in (death, str(-signal.SIGKILL))]
     return root
 
