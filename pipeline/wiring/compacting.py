@@ -122,9 +122,9 @@ def _delete(store: Store, tp: TopicPartition, made_before: datetime, bar: Progre
 
 
 def _absolute(root: str) -> str:
-    return (
-        root if "://" in root and not root.startswith("file://") else str(Path(root.removeprefix("file://")).resolve())
-    )
+    if "://" in root and not root.startswith("file://"):
+        return root
+    return str(Path(root.removeprefix("file://")).resolve())
 
 
 def _tell(root: str, done: _Done, dry_run: bool, as_json: bool, files: int) -> None:
@@ -135,11 +135,8 @@ def _tell(root: str, done: _Done, dry_run: bool, as_json: bool, files: int) -> N
     for made in done.files if dry_run else []:
         print(f"{made['partition']}: {made['segments']} segments, {made['rows']} rows -> {made['file']}")
     would = "would make" if dry_run else "made"
-    size = (
-        ""
-        if dry_run or not done.files
-        else (f" ({done.bytes_before / _MIB:.1f} MiB with traces in footers -> {done.bytes_after / _MIB:.1f} MiB)")
-    )
+    mib_before, mib_after = done.bytes_before / _MIB, done.bytes_after / _MIB
+    size = f" ({mib_before:.1f} MiB of segments -> {mib_after:.1f} MiB with traces)" if done.bytes_after else ""
     print(f"{root}: {would} {len(done.files)} files of {done.segments} segments, {done.rows} rows{size}")
     if done.deleted:
         print(f"{'would delete' if dry_run else 'deleted'} {done.deleted} segments that have been compacted")
