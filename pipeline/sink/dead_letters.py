@@ -30,7 +30,7 @@ class Producer(Protocol):
     """The part of kafka-python's KafkaProducer that dead letters need."""
 
     def send(self, topic: str, **record: Any) -> Any:
-        """A future with `get(timeout)` and `is_done`."""
+        """A future with `get(timeout)`, `is_done` and `failed()`."""
 
     def close(self, timeout: float | None = None) -> None:
         """Free everything."""
@@ -123,12 +123,17 @@ class KafkaDeadLetters:
             if isinstance(error, _TOO_LARGE) and letter.holds_original:
                 self._replace_oldest(self._sent(letter.without_original()))
                 return
-            if letter.future.is_done:
-                self._replace_oldest(replace(letter, future=None))
+            self._note_failed()
             raise self._translated(error, letter.topic) from error
         else:
             self._inflight.popleft()
             self._inflight_bytes -= letter.size_bytes
+
+    def _note_failed(self) -> None:
+        """Every letter that failed is to be sent again: after an outage most are, and each would raise by itself."""
+        for number, letter in enumerate(self._inflight):
+            if letter.future is not None and letter.future.is_done and letter.future.failed():
+                self._inflight[number] = replace(letter, future=None)
 
     def _replace_oldest(self, letter: Letter) -> Letter:
         self._inflight_bytes += letter.size_bytes - self._inflight[0].size_bytes

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 from kafka import KafkaConsumer, errors
 from kafka.structs import TopicPartition as KafkaPartition
 
+from pipeline.broker import EmbeddedBroker
 from pipeline.errors import BrokerUnavailable, Reason
 from pipeline.records import Frame, Message, RowId
 from pipeline.sink.dead_letters import KafkaDeadLetters, NoDeadLetters, open_dead_letters
@@ -25,6 +29,9 @@ class Future:
         self.asked = True
         if self.error is not None:
             raise self.error
+
+    def failed(self) -> bool:
+        return self.is_done and self.error is not None
 
 
 class FakeProducer:
@@ -101,6 +108,17 @@ def test_flush_sends_again_what_failed_so_that_no_letter_is_lost() -> None:
     assert producer.values() == [b"0", b"1", b"2", b"1"]
     dead.flush()
     assert len(producer.sent) == 4
+
+
+def test_an_outage_that_failed_many_letters_raises_once() -> None:
+    producer = FakeProducer(*(Future(errors.KafkaTimeoutError("expired")) for _ in range(5)))
+    dead = letters(producer)
+    for offset in range(5):
+        dead.send(*message(offset, b"%d" % offset))
+    with pytest.raises(BrokerUnavailable, match="expired"):
+        dead.flush()
+    dead.flush()
+    assert producer.values() == [b"0", b"1", b"2", b"3", b"4"] * 2
 
 
 def test_flush_does_not_send_again_what_may_still_be_acknowledged() -> None:
@@ -244,3 +262,45 @@ def test_a_broker_that_cannot_be_reached_is_retryable() -> None:
     )
     with pytest.raises(BrokerUnavailable, match="could not connect"):
         dead.send(*message(0))
+
+
+@pytest.mark.timeout(280)
+def test_a_frozen_broker_holds_no_more_than_the_bound_in_memory() -> None:
+    """kafka-python's producer alone took 600 MB for as many letters within half a second (measured)."""
+    bound, letter_bytes = 8 * 2**20, 2**20
+    me = psutil.Process()
+    with EmbeddedBroker() as broker:
+        dead = open_dead_letters(
+            bootstrap_servers=broker.bootstrap_servers,
+            client_id="test",
+            security={},
+            topic=None,
+            worker="worker-0",
+            max_message_bytes=letter_bytes,
+            max_inflight_bytes=bound,
+            timeout_s=1.0,
+        )
+        dead.send(*message(0, bytes(1_000)))
+        dead.flush()
+        assert broker.pid is not None
+        process, before = psutil.Process(broker.pid), me.memory_info().rss
+        process.suspend()
+        try:
+            refusals = [not taken(dead, offset, random.Random(offset).randbytes(letter_bytes)) for offset in range(12)]
+            assert refusals == [False] * 7 + [True] * 5, "seven letters of 1 MiB and their headers fit into 8 MiB"
+            assert me.memory_info().rss - before < 4 * bound
+        finally:
+            process.resume()
+        for _ in range(2):  # some expired meanwhile: heard of once, and sent again
+            with suppress(BrokerUnavailable):
+                dead.flush()
+        dead.flush()
+        dead.close()
+
+
+def taken(dead: KafkaDeadLetters, offset: int, value: bytes) -> bool:
+    try:
+        dead.send(*message(offset, value))
+    except BrokerUnavailable:
+        return False
+    return True
