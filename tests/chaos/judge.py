@@ -7,13 +7,13 @@ and names of segments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeline.errors import ChainError
 from pipeline.settings import Settings
@@ -23,6 +23,7 @@ from tests.chaos.feed import everything
 from tests.worker.cameras import Output, Shot
 
 Integers = npt.NDArray[np.int64]
+Rows = list[dict[str, Any]]
 Places = Mapping[tuple[int, int], Shot]  # by (partition, offset)
 _SHOWN = 5  # of each kind of fault, in full
 
@@ -86,8 +87,8 @@ def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], settings:
 
 def _verify(verdict: Verdict, settings: Settings, output: Output) -> None:
     log = output.root.with_suffix(".verify")
-    if command(settings, log, "verify", str(output.root)):
-        verdict.faults += log.read_text().splitlines()[:_SHOWN]
+    if code := command(settings, log, "verify", str(output.root)):
+        verdict.faults += [f"adawise verify ended with code {code}", *log.read_text().splitlines()[-_SHOWN:]]
 
 
 def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
@@ -103,20 +104,29 @@ def compare_with_replay(verdict: Verdict, settings: Settings, output: Output, fo
             verdict.faults.append(f"adawise {call[0]} ended with code {code}; see {log}")
             return
     _verify(verdict, settings, again)
-    verdict.wrong_rows = _differing(verdict, output.predictions, again.predictions)
-    mine, theirs = output.traces, again.traces
-    pairs = [(m, t) for m, t in zip(mine, theirs, strict=False) if repr(m) != repr(t)]  # nan equals nan
-    verdict.faults += [f"expected {t}, but it was {m}" for m, t in pairs[:_SHOWN]]
-    verdict.wrong_batches = len(pairs) + abs(len(mine) - len(theirs))
+    rows, other_rows = output.predictions, again.predictions
+    if not rows.equals(other_rows):
+        verdict.wrong_rows = differing(verdict, ("row_id",), rows.to_pylist(), other_rows.to_pylist())
+    batch = ("partition", "stream_id", "first_offset")
+    verdict.wrong_batches = differing(verdict, batch, output.traces, again.traces)
 
 
-def _differing(verdict: Verdict, mine: pa.Table, theirs: pa.Table) -> int:
-    """Rows that are not equal, place by place."""
-    if mine.equals(theirs):
-        return 0
-    pairs = [(m, t) for m, t in zip(mine.to_pylist(), theirs.to_pylist(), strict=False) if repr(m) != repr(t)]
-    verdict.faults += [f"expected {t}, but it was {m}" for m, t in pairs[:_SHOWN]]
-    return len(pairs) + abs(len(mine) - len(theirs))
+def differing(verdict: Verdict, key: Sequence[str], mine: Rows, theirs: Rows) -> int:
+    """Rows that are not equal or have no counterpart; the first of them are told."""
+    found, expected = ({tuple(row[name] for name in key): row for row in rows} for rows in (mine, theirs))
+    places = sorted(
+        place for place in found.keys() | expected.keys() if repr(found.get(place)) != repr(expected.get(place))
+    )  # by repr: nan equals nan
+    for place in places[:_SHOWN]:
+        one, other = found.get(place), expected.get(place)
+        if one is None or other is None:
+            verdict.faults.append(f"{place}: only in the {'replay' if one is None else 'output'}")
+        else:
+            said = [
+                f"{name} {one[name]} instead of {other[name]}" for name in one if repr(one[name]) != repr(other[name])
+            ]
+            verdict.faults.append(f"{place}: {', '.join(said)}")
+    return len(places)
 
 
 def count_letters(verdict: Verdict, broker: Broker, topic: str, places: Places) -> None:
