@@ -70,7 +70,8 @@ class Store(Protocol):
     def create(self, key: str, data: bytes) -> None:
         """Create `key` whole and durable, or raise AlreadyExists; then the key that exists is durable.
 
-        After StoreUnavailable the key may or may not have been created.
+        After StoreUnavailable the key may or may not have been created. A store that tries again by itself may find
+        what its own first try created: AlreadyExists does not say whose it is.
         """
 
     def put(self, key: str, data: bytes) -> None:
@@ -151,12 +152,13 @@ class LocalStore:
         """See `Store.list`."""
         start = self._path(prefix)
         with _translated(start):
-            found = [
-                (Path(folder) / name).relative_to(self._root).as_posix()
-                for folder, _, names in os.walk(start, onerror=_raise_unless_absent)
-                for name in names
-                if not name.startswith(_TEMPORARY)
-            ]
+            found = []
+            for folder, _, names in os.walk(start, onerror=_raise_unless_absent):
+                key = (
+                    Path(folder).relative_to(self._root).as_posix()
+                )  # once a folder: of 10,000 names it is what counts
+                before = "" if key == "." else f"{key}/"
+                found += [before + name for name in names if not name.startswith(_TEMPORARY)]
         return sorted(found)
 
     def delete(self, key: str) -> None:
