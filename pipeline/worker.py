@@ -213,6 +213,8 @@ class Worker:
             due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
             if work.rows and due and work.backoff.due(now):
                 self._commit_partition(work)
+                if due_only and not work.backoff.due(now):
+                    return  # a store that is silent for one is for all: poll before the next, or the broker expels us
 
     def _commit_partition(self, work: PartitionWork) -> None:
         commit = self._delivery.write(work, self._clock())

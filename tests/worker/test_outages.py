@@ -15,11 +15,12 @@ import pytest
 import stamina
 
 from pipeline.backpressure import Limits
-from pipeline.errors import AdawiseError, SettingsError
+from pipeline.errors import AdawiseError, SettingsError, StoreUnavailable
 from pipeline.records import Message
+from pipeline.sink import layout
 from pipeline.sink.store import LocalStore, Store
 from tests.fakes import FakeSource
-from tests.sink.building import open_chain
+from tests.sink.building import DictStore, open_chain
 from tests.sink.clouds import new_bucket, open_s3, s3_server
 from tests.sink.faults import Fault, FaultyProxy, Request
 from tests.worker.loop import Bench, Journal, images
@@ -155,6 +156,27 @@ def test_a_store_that_does_what_is_asked_and_never_says_so_loses_and_doubles_not
         outage = Outage(store, begin=lambda: turn(True), end=lambda: turn(False)).run()
     monkeypatch.delenv("AWS_TIMEOUT", raising=False)
     outage.check(open_s3(monkeypatch, s3_server(), url))
+
+
+def test_between_two_polls_a_store_that_does_not_answer_is_asked_for_one_partition_alone() -> None:
+    """One that is silent costs a time-out each time, and without polls the broker would take the partitions away."""
+    tps = range(4)
+    messages = [m for n in tps for m in images(60, f"north-{n}", partition=n)]
+    source = FakeSource(messages, partitions=len(tps), max_poll_records=32)
+    asked: list[int] = []  # the number of polls before each create
+
+    class Silent(DictStore):
+        def create(self, key: str, data: bytes) -> None:
+            if key.startswith(layout.PREDICTIONS) and bench.now_s < OUTAGE_S:
+                asked.append(source.polls)
+                raise StoreUnavailable("no answer")
+            super().create(key, data)
+
+    bench = Bench(source, Silent())
+    bench.run(lambda: bench.rows == len(messages))
+    assert len(asked) > 4 * len(tps)
+    assert len(set(asked)) == len(asked)
+    bench.check_against(messages)
 
 
 @contextmanager
