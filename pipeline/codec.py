@@ -21,6 +21,7 @@ from pipeline.errors import InvalidMessage, Reason
 # No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
 MAX_SEGMENTS = 4_096  # JPEG segments before the first scan
 MAX_CHUNKS = 65_536  # PNG chunks; encoders write image data in pieces of 8 KiB and more
+MAX_WEBP_SIDE = 16_383  # px; what the format allows an image; a canvas around it may claim a thousand times more
 MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -72,6 +73,9 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         detail = f"expected at most {max_pixels} pixels (decode.max_pixels), the header says {width} x {height}"
         raise InvalidMessage(Reason.TOO_MANY_PIXELS, detail)
+    if kind == "image/webp" and max(width, height) > MAX_WEBP_SIDE:  # the canvas of an animation has its own field
+        detail = f"image/webp: expected sides of at most {MAX_WEBP_SIDE} pixels, the canvas is {width} x {height}"
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
     if kind == "image/bmp" and image.info.get("compression") in _BMP_RUN_LENGTH:  # decoded in Python, byte by byte
         raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, "expected an uncompressed BMP, got a run-length coded one")
     most = _DENSEST.get(kind)
