@@ -136,7 +136,8 @@ def _validation_bytes(batch: pa.RecordBatch) -> int:
         total += column.get_total_buffer_size()
         if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
             present = column.is_valid().to_pylist()
-            lengths = memoryview(column.buffers()[1]).cast("I")[: 4 * len(column) : 4].tolist()
+            views = memoryview(column.buffers()[1])[: 16 * len(column)]  # what a message says to follow has any length
+            lengths = views.cast("I")[::4].tolist()
             total += sum(length for length, there in zip(lengths, present, strict=True) if there)
     return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -256,3 +257,16 @@ def test_a_dictionary_of_views_is_no_text() -> None:
     views = pa.DictionaryArray.from_arrays(pa.array([0, 0], pa.int8()), views_of_one_text(1, 20))
     assert "label" in refused(arrow({"image": IMAGE, "label": views}))[1]
     assert read_batch(arrow({"image": IMAGE, "meta_a": views}), max_rows=2)[0].meta == {}
+
+
+def test_a_buffer_of_views_that_says_it_is_a_bit_longer_is_cut() -> None:
+    """Found by the fuzz campaign: the length need not be a multiple of anything, as long as it lies in the message."""
+    value = arrow({"image": pa.array([b"i"], pa.binary()), "label": views_of_one_text(1, 20)})
+    length = struct.pack("<q", 16)
+    places = [at for at in range(len(value)) if value.startswith(length, at)]
+    labels = set()
+    for at in places:
+        longer = value[:at] + struct.pack("<q", 19) + value[at + 8 :]
+        with contextlib.suppress(InvalidMessage):
+            labels |= {row.label for row in read_batch(longer, max_rows=8)}
+    assert labels == {"x" * 20}

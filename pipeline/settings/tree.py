@@ -139,7 +139,10 @@ class DecodeSettings(Group):
     )
     max_rows: int = Field(default=256, ge=1, le=65_536, description="images of the largest batch message")
     max_pixels: int = Field(
-        default=50_000_000, ge=1, le=2**31 - 1, description="pixels (width x height) of the largest image"
+        default=34_000_000,
+        ge=1,
+        le=2**31 - 1,
+        description="pixels (width x height) of the largest image; 34 million are 8K, and up to a second of decoding",
     )
 
 

@@ -8,7 +8,7 @@ from pipeline.records import DecodedMessage, Message
 from tests.fuzz.messages import MAX_MESSAGE_BYTES, MAX_ROWS
 
 SIZE = 64  # px
-MAX_PIXELS = 50_000_000  # the default: whatever a header may claim, up to there it is believed
+MAX_PIXELS = 34_000_000  # the default: whatever a header may claim, up to there it is believed
 
 
 class EachMode:
