@@ -17,16 +17,18 @@ from tests.chaos.actor import Role
 from tests.chaos.crew import Crew
 from tests.chaos.feed import MAX_AGE_S, Feed, Film
 from tests.chaos.judge import Verdict, compare_with_replay, count_letters, judge
-from tests.chaos.schedule import Fault
+from tests.chaos.schedule import Fault, Kind
 from tests.chaos.strikes import Brokers, Stage, Strike, strike
 from tests.models import PairFolder
 from tests.worker.cameras import Output, Topic, settings_for
 
 AT_ONCE = 2  # faults
+_ONE_AT_A_TIME = {Kind.BROKER, Kind.OUTAGE}  # of three brokers two must live; there is one store
 _TOO_MANY = 12  # ends that nobody ordered, in a whole run
 _TICK_S = 0.05
 _TELL_S = 60.0
 _LOOK_S = 1.0  # how often the output is counted
+_SELDOM = {"flush_rows": 2_000, "flush_age_s": 30.0}  # segments of the replay: where they are cut must not matter
 KEPT = {"retention.ms": "-1"}  # the film's time is not ours
 
 
@@ -101,7 +103,8 @@ def run(
     with _timed(seconds, "judge"):
         verdict = judge(places, feed.acknowledged, settings, output)
         if not play.overwrites:
-            compare_with_replay(verdict, settings, output, folder)
+            in_peace = settings.model_copy(update={"sink": settings.sink.model_copy(update=_SELDOM)})
+            compare_with_replay(verdict, in_peace, output, folder)
             count_letters(verdict, broker, f"{topic.name}.dlq", places)
     return Report(play, verdict, crew.toll, crew.gave_up, seconds)
 
@@ -142,7 +145,7 @@ def _perform(play: Play, feed: Feed, stage: Stage, output: Output, tell: Callabl
         if time.monotonic() - told > _TELL_S:
             tell(f"{feed.sent} messages sent, {output.rows} rows written, {len(waiting)} faults to come")
             told = time.monotonic()
-        busy = {fault.kind for fault in under_way}
+        busy = {fault.kind for fault in under_way} & _ONE_AT_A_TIME
         for fault in [f for f in waiting if f.at * play.messages <= feed.sent and f.kind not in busy][:1]:
             if len(under_way) < AT_ONCE:
                 waiting.remove(fault)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.__main__ import main
 from pipeline.adapt.card import make_card
@@ -27,7 +28,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("ADAWISE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    yield
+    with capture_logs():  # what is not configured would go to the output proper
+        yield
     logging.captureWarnings(capture=False)
 
 

@@ -43,7 +43,7 @@ def test_the_live_run_served_every_image_and_ended_batches_in_every_way(recorded
     assert sizes["camera-01"] == 8 * [2]  # by stamps; the fourth and the last by the clock
     assert sizes["camera-02"] == 2 * [7, 8, 1]
     assert sizes["camera-03"] == 2 * [5, 3, 5, 1]  # Arrow batches as they were sent, one without its bad row
-    assert len(set(rows["alpha"].drop_null().to_pylist())) > 3, "the search never moved: equality would say little"
+    assert len(set(rows["alpha"].drop_null().to_pylist())) > 2, "the search never moved: equality would say little"
     assert Counter(rows["zero_shot_label"].to_pylist())[None] < rows.num_rows, "no endpoint was evaluated"
 
 
