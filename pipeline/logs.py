@@ -9,6 +9,7 @@ warnings. A key that names a secret is hidden; pydantic's `SecretStr` hides itse
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -73,7 +74,18 @@ class _Output(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         if self._follows_stderr:
             self.stream = sys.stderr  # not setStream, which flushes the one before: it may be closed by now
-        super().emit(record)
+        super().emit(_in_a_line(record))
+
+
+def _in_a_line(record: logging.LogRecord) -> logging.LogRecord:
+    """A library's record of a network that failed, without the traceback: it is no fault of any program."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == _LOGGER or not isinstance(error, OSError):
+        return record
+    brief = copy.copy(record)  # other handlers have theirs
+    brief.msg, brief.args = f"{record.getMessage()}: {error}", None
+    brief.exc_info = brief.exc_text = None
+    return brief
 
 
 def _stdlib_logger(*_names: object) -> logging.Logger:

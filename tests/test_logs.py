@@ -122,6 +122,20 @@ def test_libraries_speak_from_warning_up_in_the_same_form() -> None:
     assert (line["event"], line["level"], line["logger"]) == ("closed now", "warning", "kafka.conn")
 
 
+def test_a_network_that_fails_under_a_library_is_one_line_and_anything_else_has_its_traceback() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    for error in (ConnectionResetError(104, "Connection reset by peer"), ValueError("a bug")):
+        try:
+            raise error
+        except (OSError, ValueError):
+            logging.getLogger("kafka.net").exception("receiving from %s", "broker 1")
+    reset, bug = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert reset["event"] == "receiving from broker 1: [Errno 104] Connection reset by peer"
+    assert "exception" not in reset
+    assert "Traceback" in bug["exception"]
+
+
 def test_warnings_of_python_are_logged() -> None:
     out = io.StringIO()
     configure("info", "json", out)

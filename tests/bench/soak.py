@@ -34,7 +34,8 @@ def main(minutes: float = 60.0) -> None:
             output = Output(here.root)
             wait_until(lambda: output.rows >= here.topic.rows, worker)
             worker.stop()
-        print(f"{output.rows} images in {minutes:g} minutes, {len(output.faults(here.topic))} faults")
+        faults = output.faults(here.topic)
+        print(f"{output.rows} images in {minutes:g} minutes, {len(faults)} faults", *faults[:3], sep="\n  ")
     report(np.asarray(samples))
 
 
