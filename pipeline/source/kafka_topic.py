@@ -26,23 +26,11 @@ class KafkaTopics:
     """The topics of one cluster, asked about one at a time."""
 
     def __init__(self, *, bootstrap_servers: str, client_id: str, security: Mapping[str, object]) -> None:
-        self._servers = bootstrap_servers
+        self._servers, self._client_id, self._security = bootstrap_servers, client_id, security
         self._admin: Any = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=f"{client_id}-topics")
         try:
             self._cluster_id = self._ask("ask for the cluster's id", self._admin.describe_cluster)["cluster_id"] or ""
-            self._probe: Any = open_client(
-                KafkaConsumer,
-                bootstrap_servers,
-                security,
-                client_id=f"{client_id}-probe",
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                allow_auto_create_topics=False,
-                enable_incremental_fetch_sessions=False,  # they leave out what did not change since the last answer
-                fetch_max_wait_ms=1,
-                max_partition_fetch_bytes=1,
-            )
+            self._probe: Any = self._open_probe()
         except BaseException:
             self._admin.close()
             raise
@@ -78,21 +66,23 @@ class KafkaTopics:
         self._expect(tp)
         partition = KafkaPartition(*tp)
         doing = f"ask for the bounds of {tp}"
-        start = self._ask(doing, lambda: self._probe.beginning_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
-        end = self._ask(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
-        return start, max(end, self._ask(doing, lambda: self._high_watermark(partition, end)))
+        start = self._ask_probe(doing, lambda: self._probe.beginning_offsets([partition], REQUEST_TIMEOUT_MS))[
+            partition
+        ]
+        end = self._ask_probe(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
+        return start, max(end, self._ask_probe(doing, lambda: self._high_watermark(partition, end)))
 
     def end(self, tp: TopicPartition) -> int:
         """The log's end by one quick question; some brokers name an offset before it. Raises BrokerUnavailable."""
         partition = KafkaPartition(*tp)
-        listed = self._ask(f"ask for the end of {tp}", lambda: self._probe.end_offsets([partition], _QUICK_MS))
+        listed = self._ask_probe(f"ask for the end of {tp}", lambda: self._probe.end_offsets([partition], _QUICK_MS))
         return int(listed[partition])
 
     def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
         """The first offset that is not older than `timestamp_ms`; None if every message is."""
         self._expect(tp)
         partition = KafkaPartition(*tp)
-        found = self._ask(
+        found = self._ask_probe(
             f"look for {timestamp_ms} ms in {tp}",
             lambda: self._probe.offsets_for_times({partition: timestamp_ms}, REQUEST_TIMEOUT_MS),
         )[partition]
@@ -101,7 +91,7 @@ class KafkaTopics:
     def close(self) -> None:
         """Free both clients."""
         self._admin.close()
-        self._probe.close()
+        self._close_probe()
 
     def _expect(self, tp: TopicPartition) -> None:
         # Without this the client would wait for a partition that never comes, and call it a timeout.
@@ -122,6 +112,40 @@ class KafkaTopics:
             if known is not None:
                 return int(known)
         raise errors.KafkaTimeoutError(f"no fetch of {partition} was answered in {REQUEST_TIMEOUT_MS} ms")
+
+    def _open_probe(self) -> Any:
+        return open_client(
+            KafkaConsumer,
+            self._servers,
+            self._security,
+            client_id=f"{self._client_id}-probe",
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+            enable_incremental_fetch_sessions=False,  # they leave out what did not change since the last answer
+            fetch_max_wait_ms=1,
+            max_partition_fetch_bytes=1,
+        )
+
+    def _close_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+
+    def _ask_probe(self, doing: str, question: Callable[[], Any]) -> Any:
+        """Ask the probe; after a question that nobody answered, the next one goes to a new client.
+
+        The client of a process that stood still while a broker died and came back asked in vain for ever, and the
+        partition that was to be recovered stayed with a member of the group that could not read it (measured).
+        """
+        if self._probe is None:
+            self._probe = self._open_probe()
+        try:
+            return self._ask(doing, question)
+        except BrokerUnavailable:
+            self._close_probe()
+            raise
 
     def _ask(self, doing: str, question: Callable[[], Any]) -> Any:
         with kafka_errors(self._servers, doing):
