@@ -40,7 +40,7 @@ def main() -> int:
             play, broker_of(kafka), write_pair(folder / "pair"), folder, kafka, lambda told: print(told, flush=True)
         )
     print(report, flush=True)
-    return int(report.verdict.is_clean == args.overwrite)
+    return int(report.is_clean == args.overwrite)
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from multiprocessing import connection
@@ -14,16 +15,17 @@ from tests.chaos.actor import Actor, Role
 from tests.worker.process import Event
 
 SIZE, MOST = 3, 5
+_BACK_OFF_S = 1.0  # after a start that failed, as whoever runs workers has it
 
 
 class Crew:
-    """At least `SIZE` workers at any time: whoever ends by itself is replaced, and that is counted too."""
+    """At least `SIZE` workers at any time: whoever ends by itself is replaced; that is a fault if it was at work."""
 
     def __init__(self, role: Callable[[int], Role]) -> None:
-        self._role, self._hired = role, 0
+        self._role, self._hired, self._hire_at = role, 0, 0.0
         self.members: list[Actor] = []
         self.toll: Counter[str] = Counter()
-        self.gave_up: list[str] = []  # last words of those that ended by themselves
+        self.gave_up: list[str] = []  # last words of those that ended by themselves while at work
 
     def __enter__(self) -> Self:
         for _ in range(SIZE):
@@ -51,7 +53,7 @@ class Crew:
                 self._count(event)
             if ended:
                 self._retire(actor)
-        while len(self.members) < SIZE:
+        while len(self.members) < SIZE and time.monotonic() >= self._hire_at:
             self.hire()
 
     def dismiss(self) -> None:
@@ -82,6 +84,9 @@ class Crew:
     def _retire(self, actor: Actor) -> None:
         self.members.remove(actor)
         if not actor.doomed and actor.exit_code != -signal.SIGKILL:
-            self.toll["ended by themselves"] += 1
-            self.gave_up.append(f"exit code {actor.exit_code}: {actor.last_words}")
+            self._hire_at = time.monotonic() + _BACK_OFF_S
+            if actor.seen:
+                self.gave_up.append(f"exit code {actor.exit_code}: {actor.last_words}")
+            else:  # a worker does not begin without a broker and a store that answer; whoever runs it starts it again
+                self.toll["starts that failed"] += 1
         actor.bury()

@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
@@ -103,9 +104,15 @@ class Feed:
         """It may have sent this many."""
         self._allowed = messages
 
-    def start(self) -> None:
-        """Begin."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._enough.set()
+        self._thread.join(2 * _PATIENCE_S)
 
     def finish(self) -> None:
         """End with whole batches; returns when every message is acknowledged or refused."""

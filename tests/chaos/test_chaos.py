@@ -22,7 +22,7 @@ def test_nothing_is_lost_doubled_or_wrong_after_kills_zombies_outages_and_the_fa
     root.mkdir()
     play = Play(seed=4, messages=1_500, faults=schedule(4, 13), rate=RATE, replication=3)
     report = run(play, broker_of(three_brokers), pair, root, three_brokers)
-    assert report.verdict.is_clean, report
+    assert report.is_clean, report
     survived = report.toll
     assert survived["segments"] > 30, report
     assert survived["zombies resumed"] + survived["freezes resumed"] >= 3, report
