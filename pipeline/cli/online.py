@@ -1,4 +1,4 @@
-"""The commands that classify or carry images: run, replay, record, produce.
+"""The commands that classify or carry images: run, record, produce.
 
 Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
 """
@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from pipeline.cli.command import WORKER_GROUPS, Command
 from pipeline.settings.group import FilePath, Location
-
-REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
 
 
 def _stream_ids(value: str) -> str:
@@ -52,70 +50,6 @@ class Run(Command):
         from pipeline.wiring import run_worker
 
         return run_worker(self.settings)
-
-
-class Replay(Command):
-    """Run the worker on a recording: the same bytes through the same or another strategy.
-
-    With the same settings the same alphas and predictions come out, bit by bit.
-    """
-
-    name = "replay"
-    groups = REPLAY_GROUPS
-    examples = (
-        ("again as it was", "replay recordings/yard -o runs/again"),
-        ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search.strategy fixed"),
-    )
-
-    recording: CliPositionalArg[FilePath] = Field(description="folder that `adawise record` wrote")
-    output: Location = Field(
-        validation_alias=AliasChoices("output", "o"),
-        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root; a replay that "
-        "was stopped goes on in its own",
-        json_schema_extra={"metavar": "FOLDER"},
-    )
-
-    def call(self) -> int:
-        """Replay."""
-        from pipeline.wiring import replay
-
-        return replay(self.settings, recording=self.recording, output=self.output)
-
-
-class Record(Command):
-    """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined."""
-
-    name = "record"
-    groups = ("kafka", "log")
-    examples = (
-        ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
-        ("all that the topic still has", "record --output recordings/yard"),
-    )
-
-    output: FilePath = Field(
-        validation_alias=AliasChoices("output", "o"),
-        description="folder for the files; one that already holds a recording of this topic is continued",
-        json_schema_extra={"metavar": "FOLDER"},
-    )
-    origin: Literal["earliest", "latest"] = Field(
-        default="earliest", validation_alias=AliasChoices("from"), description="where to begin"
-    )
-    max_messages: int | None = Field(default=None, ge=1, description="messages after which to end")
-    max_seconds: float | None = Field(default=None, gt=0, description="seconds after which to end")
-    max_bytes: int | None = Field(default=None, ge=1, description="bytes of messages after which to end")
-
-    def call(self) -> int:
-        """Record."""
-        from pipeline.wiring import record
-
-        return record(
-            self.settings,
-            output=self.output,
-            origin=self.origin,
-            max_messages=self.max_messages,
-            max_seconds=self.max_seconds,
-            max_bytes=self.max_bytes,
-        )
 
 
 class Produce(Command):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.online import REPLAY_GROUPS
+from pipeline.cli.replaying import REPLAY_GROUPS
 from pipeline.partition import PartitionWork
 from pipeline.settings import read
 from pipeline.wiring.replaying import replay
