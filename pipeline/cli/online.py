@@ -1,4 +1,4 @@
-"""The commands that classify or carry images: run, record, produce.
+"""The commands that classify or send images: run, produce.
 
 Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
 """
@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from pipeline.cli.command import WORKER_GROUPS, Command
-from pipeline.settings.group import FilePath, Location
+from pipeline.settings.group import Location
 
 
 def _stream_ids(value: str) -> str:
