@@ -1,0 +1,64 @@
+"""Did adapting alpha help? With labels: accuracies and their intervals; without: estimates, which are called so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number with the middle 95 % of its bootstrap, over batches as they come (images of a batch are alike)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What could have been served: `served`, `zero-shot`, `fine-tuned`, `alpha 0.5`, `best fixed alpha`.
+
+    `images` are the labelled images for which its answer is known; `gain` is served less this arm on the same images,
+    in accuracy; None for `served` itself. `ece` is over 15 bins of confidence; nan where no confidence is known.
+    `source` says where its answers are from: the rows, another run, the model on a recording.
+    """
+
+    name: str
+    alpha: float  # nan for `served`
+    images: int
+    accuracy: Interval
+    ece: float
+    gain: Interval | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Counts `[true][served]` over `classes`; those beyond the most frequent are in the last class, `other`."""
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Without labels: an estimated accuracy, and how it was estimated."""
+
+    name: str
+    value: float
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Helped:
+    """The answer. `arms` is empty without labels; `by_camera` has the arms of each camera with enough labels."""
+
+    labelled: int
+    accepted: int
+    labels_from: str
+    arms: tuple[Arm, ...]
+    by_camera: Mapping[str, tuple[Arm, ...]]
+    confusion: Mapping[str, Confusion]  # by the arm's name
+    estimates: tuple[Estimate, ...]
+    notes: tuple[str, ...] = ()
