@@ -1,0 +1,77 @@
+"""Moments as people write them: a timestamp with its time zone, or so long ago. For settings and flags alike."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+TIMESTAMP_EXPECTED = "a timestamp such as 2026-11-25T08:00:00Z"
+MOMENT_EXPECTED = f"{TIMESTAMP_EXPECTED}, or so long ago: 90s, 30m, 12h or 7d"
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_timestamp(text: str) -> datetime:
+    """The moment, in UTC, of an ISO 8601 timestamp with a time zone.
+
+    Raises ValueError, saying what was expected, for what is none, has no zone, or lies before 1970, where Kafka's
+    time begins.
+    """
+    return _timestamp(text, TIMESTAMP_EXPECTED)
+
+
+def parse_moment(text: str) -> datetime:
+    """The moment, in UTC, of a timestamp with a time zone, or of so long ago: 90s, 30m, 12h, 7d.
+
+    Raises ValueError as `parse_timestamp` does.
+    """
+    ago = _AGO.fullmatch(text.strip())
+    if ago is None:
+        return _timestamp(text, MOMENT_EXPECTED)
+    try:
+        return _from_1970(datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"expected {MOMENT_EXPECTED}; {text!r} ago was before 1970") from error
+
+
+def _timestamp(text: str, expected: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise ValueError(f"expected {expected}, got {text!r}") from error
+    if moment.tzinfo is None:
+        raise ValueError(f"expected {expected}; {text!r} has no time zone: add Z or an offset such as +02:00")
+    try:
+        return _from_1970(moment.astimezone(UTC))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"expected {expected}; {text!r} lies before 1970 or after 9999") from error
+
+
+def _from_1970(moment: datetime) -> datetime:
+    if moment < _EPOCH:
+        raise ValueError(moment)
+    return moment
+
+
+def milliseconds(moment: datetime) -> int:
+    """Since the epoch, as in Kafka."""
+    return round(moment.timestamp() * 1000)
+
+
+def _moment(value: object) -> datetime:
+    text = value.isoformat() if isinstance(value, date) else value  # TOML has timestamps of its own
+    if not isinstance(text, str):
+        raise ValueError(f"expected {MOMENT_EXPECTED}")
+    return parse_moment(text)
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+"""A field that takes what `parse_moment` does; its values are aware and in UTC.
+
+Its Field wants json_schema_extra={"metavar": "TIME", "expected": MOMENT_EXPECTED}, for help and mistakes.
+"""
