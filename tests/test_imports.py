@@ -66,6 +66,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     ),
     # offline
     "drift": ("errors records adapt sink console", "numpy pandas duckdb matplotlib altair ruptures"),
+    "drift/read": ("errors sink", "pyarrow duckdb"),
     "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
     "finetune": ("errors codec preprocess source/files adapt", "torch numpy pyarrow PIL safetensors"),
     "evaluate/corrupt": ("errors", "numpy PIL skimage"),

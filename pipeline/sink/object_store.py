@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import stamina
@@ -28,7 +29,8 @@ except ImportError as error:
     raise SettingsError(msg) from error
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+    from obstore.fsspec import FsspecStore
+    from obstore.store import ClientConfig, RetryConfig
 
 T = TypeVar("T")
 
@@ -79,6 +81,21 @@ def open_url(url: str) -> ObjectStore:
         msg = f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}"
         raise SettingsError(msg) from error
     return ObjectStore(store, url=url)
+
+
+def file_system(url: str) -> FsspecStore:
+    """The stores of the URL's scheme as a file system, for Arrow and DuckDB, which read parts of files.
+
+    Raises SettingsError as `open_url`.
+    """
+    from obstore.fsspec import FsspecStore
+
+    scheme = url.partition("://")[0]
+    open_url(url)  # or the errors of a wrong URL would be fsspec's
+    options = _client_options(_PROVIDERS[scheme], os.environ)
+    retries: RetryConfig = {"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(seconds=RETRY_S)}
+    found: FsspecStore = FsspecStore(scheme, client_options=options, retry_config=retries)  # type: ignore[call-overload]
+    return found
 
 
 def _client_options(provider: str, environment: Mapping[str, str]) -> ClientConfig:

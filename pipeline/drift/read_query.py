@@ -1,0 +1,38 @@
+"""Which rows are wanted, in which columns, and the computed column `time`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+TIME = "time"
+CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID = "captured_at", "kafka_timestamp", "stream_id"
+# Of every dataset that is read: `time` is captured_at, or else kafka_timestamp.
+
+_DESCRIPTION = "when the camera took it, else the broker's timestamp; null if neither is known"
+
+
+@dataclass(frozen=True)
+class Query:
+    """Rows of these streams (None: of all, also those of no known stream) whose time is in [since, until).
+
+    `stored` has the columns that files may have, `schema` those that are wanted, `time` among them or not.
+    """
+
+    stored: pa.Schema
+    schema: pa.Schema
+    streams: tuple[str, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def nullable(schema: pa.Schema) -> pa.Schema:
+    """The columns of a dataset as they are read: files of an older version may lack any."""
+    return pa.schema([field.with_nullable(True) for field in schema])
+
+
+def with_time(schema: pa.Schema) -> pa.Schema:
+    """The columns and `time` behind them."""
+    return schema.append(pa.field(TIME, pa.timestamp("us", tz="UTC"), metadata={"description": _DESCRIPTION}))
