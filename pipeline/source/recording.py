@@ -58,6 +58,11 @@ class RecordingSource:
         self._paused: set[TopicPartition] = set()
 
     @property
+    def topic(self) -> str:
+        """What was recorded."""
+        return self._manifest.topic
+
+    @property
     def exhausted(self) -> bool:
         """True once everything was delivered."""
         return bool(self._owned) and all(self.drained(tp) for tp in self._partitions)
@@ -100,6 +105,10 @@ class RecordingSource:
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: where the recording begins."""
         return self.bounds(tp)[0]
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        return self._partition(tp).first_at(timestamp_ms)
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`. Raises ValueError if the partition is not owned."""

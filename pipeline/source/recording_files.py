@@ -40,6 +40,12 @@ class RecordedFile:
             yield from layout.messages_from(file, offset)
             return footer.next
 
+    def first_at(self, timestamp_ms: int) -> int | None:
+        """The first offset that is not older; None if every message is. Raises SourceError if the file is damaged."""
+        with self._opened() as file:
+            self._checked(file)
+            return layout.first_at(file, timestamp_ms)
+
     def _checked(self, file: pq.ParquetFile) -> layout.Footer:
         footer = layout.decode_footer(file, str(self))
         named = layout.key_of(TopicPartition(footer.topic, footer.partition), footer.first)
@@ -81,6 +87,11 @@ class RecordedPartition:
         self.time_ms = -1
         self._messages = self._read(offset)
         self._head = None
+
+    def first_at(self, timestamp_ms: int) -> int | None:
+        """The first offset that is not older; None if every message is, as Kafka answers that question."""
+        found = (file.first_at(timestamp_ms) for file in self._files)
+        return next((offset for offset in found if offset is not None), None)
 
     @property
     def head(self) -> Message | None:

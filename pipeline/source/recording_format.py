@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
@@ -152,6 +153,20 @@ def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
             message = _message(table, row)
             if message.offset >= offset:
                 yield message
+
+
+def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
+    """The first offset that is not older than `timestamp_ms`; None if every message is. No value is read."""
+    column = SCHEMA.get_field_index("timestamp_ms")
+    for group in range(file.num_row_groups):
+        statistics = file.metadata.row_group(group).column(column).statistics
+        if statistics is not None and statistics.has_min_max and statistics.max < timestamp_ms:
+            continue
+        table = file.read_row_group(group, columns=["offset", "timestamp_ms"])
+        found = table["offset"].filter(pc.greater_equal(table["timestamp_ms"], timestamp_ms))
+        if len(found):
+            return int(found[0].as_py())
+    return None
 
 
 def _expect_format(found: int, where: str) -> None:

@@ -1,0 +1,129 @@
+"""A part of a source: offsets from here to there of some of its partitions, and then it has ended.
+
+By the same contract as the whole, so that the worker cannot tell a bounded topic from a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pipeline.errors import SourceError
+from pipeline.ports import Poll, Source, TopicIdentity
+from pipeline.records import Message, TopicPartition
+
+Range = tuple[int, int]  # [from, until) of offsets
+
+
+class BoundedSource:
+    """The messages of [from, until) of each partition, by `pipeline.ports.Source`; other partitions are not assigned.
+
+    `seek` may go before `from`: there lies what was pending in the state that reading begins with. What a topic gets
+    after its bounds were set is not read.
+
+    Args:
+        source: all of it; it is closed with this.
+        ranges: of the partitions that are wanted; their ends lie within the log.
+        wants: False for a message to be left out, as if the topic had never had it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ranges: Mapping[TopicPartition, Range],
+        wants: Callable[[Message], bool] = lambda _: True,
+    ) -> None:
+        self._source, self._ranges, self._wants = source, ranges, wants
+        self._positions: dict[TopicPartition, int] = {}
+        self._reached: set[TopicPartition] = set()
+
+    @property
+    def exhausted(self) -> bool:
+        """True once every partition was delivered up to its end."""
+        return self._reached >= self._ranges.keys()
+
+    def poll(self, timeout_s: float) -> Poll:
+        """See `Source.poll`."""
+        poll = self._source.poll(timeout_s)
+        messages = [message for message in poll.messages if self._takes(message)]
+        if not poll.messages:
+            # After the last message of a range may come markers of transactions, which nobody is given.
+            for tp in self._positions.keys() - self._reached:
+                if self._source.drained(tp):
+                    self._reach(tp)
+        assigned = [tp for tp in poll.assigned if tp in self._ranges]
+        lost = [tp for tp in poll.lost if tp in self._ranges]
+        for tp in (*lost, *assigned):
+            self._positions.pop(tp, None)
+            self._reached.discard(tp)
+        return Poll(messages, assigned, lost)
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """See `Source.identity`."""
+        return self._source.identity(topic)
+
+    def check(self) -> None:
+        """See `Source.check`."""
+        self._source.check()
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `Source.bounds`: the log's start, because what was pending is there, and the range's end."""
+        return self._source.bounds(tp)[0], self._range(tp)[1]
+
+    def origin(self, tp: TopicPartition) -> int:
+        """See `Source.origin`: where the range begins."""
+        return self._range(tp)[0]
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """See `Source.seek`."""
+        self._source.seek(tp, offset)
+        self._positions[tp] = offset
+        self._reached.discard(tp)
+        if offset >= self._range(tp)[1]:
+            self._reach(tp)
+
+    def pause(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.pause`."""
+        self._source.pause(tps)
+
+    def resume(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.resume`; a partition that has come to its end stays as it is."""
+        self._source.resume([tp for tp in tps if tp not in self._reached])
+
+    def drained(self, tp: TopicPartition) -> bool:
+        """See `Source.drained`."""
+        return tp in self._reached
+
+    def lag(self, tp: TopicPartition) -> int | None:
+        """See `Source.lag`: as offsets, which a topic with holes has more of than messages."""
+        position = self._positions.get(tp)
+        if position is None:
+            return None
+        return 0 if tp in self._reached else max(0, self._range(tp)[1] - position)
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tells nobody: whoever reads a part has no say in what others have done."""
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._source.close()
+
+    def _takes(self, message: Message) -> bool:
+        tp = message.topic_partition
+        if tp not in self._ranges or tp in self._reached:
+            return False
+        until = self._range(tp)[1]
+        self._positions[tp] = message.next_offset
+        if message.next_offset >= until:
+            self._reach(tp)
+        return message.offset < until and self._wants(message)
+
+    def _reach(self, tp: TopicPartition) -> None:
+        self._reached.add(tp)
+        self._source.pause([tp])
+
+    def _range(self, tp: TopicPartition) -> Range:
+        try:
+            return self._ranges[tp]
+        except KeyError:
+            msg = f"expected one of the partitions {', '.join(map(str, sorted(self._ranges)))}, asked for was {tp}"
+            raise SourceError(msg) from None
