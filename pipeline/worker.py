@@ -44,6 +44,7 @@ class Worker:
         limits: of memory.
         forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
+        ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
         at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
         clock: monotonic seconds.
@@ -65,6 +66,7 @@ class Worker:
         forget_after_s: float,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
+        ends_streams: bool = True,
         at: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -72,7 +74,7 @@ class Worker:
         self._source, self._prefetch, self._adaptation = source, prefetch, adaptation
         self._observer = observer
         self._batches, self._flush, self._round_images = batches, flush, limits.round_images
-        self._forget_after_s = forget_after_s
+        self._forget_after_s, self._ends_streams = forget_after_s, ends_streams
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._recovery = Recovery(
@@ -230,8 +232,8 @@ class Worker:
         return self._source.exhausted and self._prefetch.is_empty and self._recovery.is_done
 
     def _finish(self) -> None:
-        """Write what is complete. At the end of a recording nothing else will come: open batches are complete too."""
-        if self._is_at_end:
+        """Write what is complete. At the end of the streams nothing else will come: open batches are complete too."""
+        if self._is_at_end and self._ends_streams:
             for work in self._owned.values():
                 work.close_all()
         while self._ready:

@@ -23,6 +23,7 @@ class BoundedSource:
     Args:
         source: all of it; it is closed with this.
         ranges: of the partitions that are wanted; their ends lie within the log.
+        ends_streams: the streams end where the ranges do, so that nothing else will come of what is open there.
         wants: False for a message to be left out, as if the topic had never had it.
     """
 
@@ -30,9 +31,11 @@ class BoundedSource:
         self,
         source: Source,
         ranges: Mapping[TopicPartition, Range],
+        *,
+        ends_streams: bool = True,
         wants: Callable[[Message], bool] = lambda _: True,
     ) -> None:
-        self._source, self._ranges, self._wants = source, ranges, wants
+        self._source, self._ranges, self._ends_streams, self._wants = source, ranges, ends_streams, wants
         self._positions: dict[TopicPartition, int] = {}
         self._reached: set[TopicPartition] = set()
 
@@ -91,7 +94,7 @@ class BoundedSource:
 
     def drained(self, tp: TopicPartition) -> bool:
         """See `Source.drained`."""
-        return tp in self._reached
+        return self._ends_streams and tp in self._reached
 
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`: as offsets, which a topic with holes has more of than messages."""

@@ -131,9 +131,9 @@ class PacedSource:
         """Take what is due now, in the order of its times."""
         taken: list[Message] = []
         while heads := self._heads():
-            tp = min(heads, key=lambda tp: (self._wait_s(heads[tp]), tp))
             if self._zero is None or all(abs(self._wait_s(head)) > _LONGEST_WAIT_S for head in heads.values()):
                 self._zero = self._clock(), min(head.timestamp_ms for head in heads.values())
+            tp = min(heads, key=lambda tp: (self._wait_s(heads[tp]), tp))
             if self._wait_s(heads[tp]) > 0.0:
                 break
             taken.append(self._held[tp].popleft())
