@@ -26,8 +26,9 @@ class Series:
     """A camera over time, in bins of equal width that had batches; every array is `[bins]`.
 
     Extremes are kept: `alpha_low` and `alpha_high` are of all batches of a bin, `tried_low` and `tried_high` of all
-    its trials. `posterior_low` and `posterior_high` are the surrogate's mean less and plus its standard deviation at
-    the served alpha, means over the bin's batches. `reference` is the card's mean objective at the served alpha.
+    its trials. `posterior_sd` is the surrogate's at the served alpha: how exactly it knows the objective there, beside
+    that of other alphas. `reference` is the card's mean objective at the served alpha. Means are over batches, where
+    nothing else is said; a bin without any is not there, and what a bin does not know is nan.
     """
 
     time_us: Integers  # the begin of the bin
@@ -39,8 +40,7 @@ class Series:
     tried_low: Floats
     tried_high: Floats
     objective: Floats
-    posterior_low: Floats
-    posterior_high: Floats
+    posterior_sd: Floats
     reference: Floats
     forward_equivalents: Floats
     confidence: Floats
