@@ -71,8 +71,7 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._source, self._prefetch, self._adaptation = source, prefetch, adaptation
-        self._observer = observer
+        self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
         self._batches, self._flush, self._round_images = batches, flush, limits.round_images
         self._forget_after_s, self._ends_streams = forget_after_s, ends_streams
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep

@@ -84,7 +84,8 @@ class ChainCheck:
             # Beyond a gap nobody knows what was pending, and what states there were.
             said = list(self._contents_disagree(rows, footer)) if name == self._name else []
             if self._states is not None:
-                said += self._states.disagree(footer, knows_before=self._knows_before and name == self._name)
+                knows = self._knows_before and name == self._name and footer.states_of is None
+                said += self._states.disagree(footer, knows_before=knows)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         faults = [Fault(key, what, KEEP) for what in said]

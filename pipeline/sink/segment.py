@@ -35,7 +35,8 @@ class SegmentFooter:
     """What a segment says of itself. Offsets `[first, next)` and those pending before are its rows or still pending.
 
     `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
-    columns of `schemas.BATCH_TRACE`.
+    columns of `schemas.BATCH_TRACE`. `states_of` names the segment of another root whose states these are: a chain that
+    goes on from there begins with a segment that has nothing else.
     """
 
     sink: str
@@ -53,6 +54,7 @@ class SegmentFooter:
     created_at: str
     model_fingerprint: str
     config_fingerprint: str
+    states_of: str | None = None
     pending: tuple[int, ...] = ()
     gaps: tuple[tuple[int, int], ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
