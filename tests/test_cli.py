@@ -250,6 +250,10 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
     [
         ("rum", ["did you mean `adawise run`?"]),
         ("config", ["did you mean `adawise config show`?"]),
+        ("dlq", ["'dlq'", "there are dlq list, dlq show, dlq replay"]),
+        ("dlq --json", ["there are dlq list, dlq show, dlq replay"]),
+        ("dlq shwo 0/1", ["'dlq shwo'", "did you mean `adawise dlq show`?"]),
+        ("dlq list --since 2026-11-25T08:00", ["for so long ago: it has no time zone; add Z or an offset"]),
         ("--config", ["expected a command"]),
         ("bogus", ["there are demo, run, produce"]),
         ("run", ["model.theta_0  (not set)", "model.theta_1  (not set)", "model.classes  (not set)"]),
@@ -367,6 +371,18 @@ def test_an_error_becomes_a_message_and_an_exit_code(
     output = capsys.readouterr()
     assert output.err.startswith(told)
     assert output.out == ""
+
+
+@pytest.mark.parametrize("line", ["dlq --help", "dlq -h", "help dlq", "--help dlq"])
+def test_a_word_that_begins_several_commands_has_help_that_lists_them(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: adawise dlq COMMAND")
+    for name in ("dlq list", "dlq show", "dlq replay"):
+        assert f"  {name}" in out
+    assert "verify" not in out
 
 
 @pytest.mark.parametrize("line", ["config --help", "help config show", "config show -h", "--help config show"])

@@ -63,6 +63,9 @@ def run(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -
     if arguments[0] in {"-V", "--version"}:
         print(f"{PROGRAM} {__version__}")
         return 0
+    if len(family := _family(arguments[0])) > 1 and arguments[1:2] in (["-h"], ["--help"]):
+        print(_family_help(arguments[0], family))
+        return 0
     return _execute(arguments, environ, folder)
 
 
@@ -123,15 +126,32 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     from pipeline.settings.mistakes import Mistake, error_of, nearest
 
     word = rest[0] if rest else ""
-    match = next((name for name in COMMANDS if name.split()[0] == word), None) or nearest(word, COMMANDS, cutoff=0.6)
-    hint = f"did you mean `{PROGRAM} {match}`?" if match else f"there are {', '.join(COMMANDS)}"
-    shown = "no command" if not word or word.startswith("-") else repr(word)
+    family = _family(word)
+    second = rest[1] if family and len(rest) > 1 and not rest[1].startswith("-") else ""
+    called = f"{word} {second}".rstrip()
+    guess = nearest(called, family or COMMANDS, cutoff=0.6) if second or not family else None
+    match = family[0] if len(family) == 1 else guess
+    hint = f"did you mean `{PROGRAM} {match}`?" if match else f"there are {', '.join(family or COMMANDS)}"
+    shown = "no command" if not word or word.startswith("-") else repr(called)
     raise error_of([Mistake(shown, "command line", f"expected a command; {hint}")])
 
 
+def _family(word: str) -> list[str]:
+    """The commands of two words that begin with this one."""
+    return [name for name in COMMANDS if name.startswith(f"{word} ")]
+
+
+def _family_help(word: str, names: Sequence[str]) -> str:
+    lines = [f"usage: {PROGRAM} {word} COMMAND [options]", "", "commands:", *_listed(names), ""]
+    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND --help   options, with units, ranges and examples"])
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    width = max(map(len, names)) + 2
+    return [f"  {name:<{width}}{COMMANDS[name][1]}" for name in names]
+
+
 def _help() -> str:
-    width = max(len(name) for name in COMMANDS) + 2
-    lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             f"usage: {PROGRAM} COMMAND [options]",
@@ -140,7 +160,7 @@ def _help() -> str:
             "images from Kafka, predictions and mixing coefficients to Parquet, exactly once.",
             "",
             "commands:",
-            *lines,
+            *_listed(list(COMMANDS)),
             "",
             f"  {PROGRAM} COMMAND --help   options, with units, ranges and examples",
             f"  {PROGRAM} --version",

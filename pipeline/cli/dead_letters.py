@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, Field
@@ -13,30 +12,10 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from pipeline.cli.command import Command
 from pipeline.errors import Reason
 from pipeline.settings.group import FilePath, Text
+from pipeline.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LETTER = re.compile(r"(\d{1,10})/(\d{1,19})", re.ASCII)
 _LETTER_EXPECTED = "partition/offset, as 0/17 in `adawise dlq list`"
-
-
-def _since_ms(value: str) -> int:
-    """Milliseconds since the epoch of a timestamp, or of so long ago."""
-    ago = re.fullmatch(r"(\d{1,6})([smhd])", value, re.ASCII)
-    if ago is not None:
-        moment = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    else:
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise ValueError("it is neither") from error
-    if moment.tzinfo is None:
-        raise ValueError("the timestamp has no time zone; add Z or an offset such as +02:00")
-    return int(moment.timestamp() * 1000)
-
-
-def _checked_since(value: str) -> str:
-    _since_ms(value)
-    return value
 
 
 def _checked_letter(value: str) -> str:
@@ -66,16 +45,14 @@ class _Letters(Command):
         description="only letters of this reason",
         json_schema_extra={"metavar": "REASON", "expected": "one of " + ", ".join(map(str, Reason))},
     )
-    since: Annotated[str, AfterValidator(_checked_since)] | None = Field(
-        default=None,
-        description="only messages from then on",
-        json_schema_extra={"metavar": "TIME", "expected": "a timestamp as 2026-11-25T08:00:00Z, or 90m, 12h, 7d ago"},
+    since: Moment | None = Field(
+        default=None, description="only messages from then on", json_schema_extra=MOMENT_SCHEMA
     )
     stream: Text | None = Field(default=None, description="only letters of this stream (camera), by key or header")
 
     def filters(self) -> dict[str, Any]:
         """The filters, as wiring takes them."""
-        since_ms = None if self.since is None else _since_ms(self.since)
+        since_ms = None if self.since is None else milliseconds(self.since)
         return {"reason": self.reason, "since_ms": since_ms, "stream": self.stream}
 
 

@@ -22,7 +22,7 @@ from pipeline.cli import PROGRAM
 from pipeline.cli.command import Command
 from pipeline.settings.describe import GROUPS, SETTINGS, expected, flag_name, metavar, shown
 from pipeline.settings.mistakes import Mistake, nearest
-from pipeline.settings.reading import as_given
+from pipeline.settings.reading import as_given, reason_of
 from pipeline.settings.sources import Given, Origin
 
 _PREFIX = "settings."
@@ -110,6 +110,7 @@ def parser_source(command: type[Command]) -> CliSettingsSource[Any]:
         if "action" not in kwargs:
             kwargs["metavar"] = metavar(field) if "dest" in kwargs else names[0].upper()
             kwargs |= {"nargs": "?", "const": _NOTHING}  # what is missing is told together with all else
+        names += tuple(f"--{short}" for short, name in command.shorthands.items() if dest == f"{_PREFIX}{name}")
         kwargs |= {"default": SUPPRESS, "help": _help(field).replace("%", "%%")}
         container.add_argument(*(name.replace(f"--{_PREFIX}", "--", 1) for name in names), **kwargs)
 
@@ -124,11 +125,13 @@ def parser_source(command: type[Command]) -> CliSettingsSource[Any]:
 
 
 def _usage(command: type[Command]) -> str:
-    needed = [
-        name.upper() if _is_positional(field) else f"{flag_name(name)} {metavar(field)}"
-        for name, field in sorted(own_fields(command).items(), key=lambda item: not _is_positional(item[1]))
-        if field.is_required()
-    ]
+    own = sorted(own_fields(command).items(), key=lambda item: not _is_positional(item[1]))
+    needed = []
+    for name, field in own:
+        if _is_positional(field):
+            needed.append(name.upper() if field.is_required() else f"[{name.upper()}]")
+        elif field.is_required():
+            needed.append(f"{flag_name(name)} {metavar(field)}")
     return " ".join([PROGRAM, command.name, *needed, "[options]"])
 
 
@@ -207,10 +210,15 @@ def _option_mistakes(command: type[Command], options: Mapping[str, Any], argumen
     try:
         command(**options)
     except ValidationError as error:
-        for name in dict.fromkeys(str(item["loc"][0]) for item in error.errors(include_input=False, include_url=False)):
+        reasons: dict[str, str] = {}
+        for item in error.errors(include_input=False, include_url=False):
+            name = str(item["loc"][0])
+            reasons[name] = reasons.get(name) or reason_of(item)
+        for name, reason in reasons.items():
             if name in options:
-                text = as_given(fields[name], options[name])
-                mistakes.append(Mistake(_called(name, fields), "flag", f"expected {expected(fields[name])}", text))
+                why = f": {reason}" if reason and options[name] is not _NOTHING else ""
+                problem = f"expected {expected(fields[name])}{why}"
+                mistakes.append(Mistake(_called(name, fields), "flag", problem, as_given(fields[name], options[name])))
             elif arguments_missing or not _is_positional(fields[name]):
                 problem = f"expected a {fields[name].description}; {_usage(command)}"
                 mistakes.append(Mistake(_called(name, fields), "not given", problem))

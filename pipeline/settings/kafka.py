@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 
 from pipeline.settings.group import KAFKA_NAME_EXPECTED, FilePath, Group, KafkaName, Text
+from pipeline.settings.moments import TIMESTAMP_EXPECTED, NoMoment, milliseconds, parse_timestamp
 
 DEAD_LETTER_SUFFIX = ".dlq"
 
@@ -31,14 +32,11 @@ def _origin_as_text(value: object) -> object:
 
 
 def _origin(value: str) -> str:
-    if value in {"earliest", "latest"}:
-        return value
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise ValueError("it is neither") from error
-    if moment.tzinfo is None:
-        raise ValueError("the timestamp has no time zone; add Z or an offset such as +02:00")
+    if value not in {"earliest", "latest"}:
+        try:
+            parse_timestamp(value)
+        except NoMoment as error:
+            raise ValueError(error.reason) from error
     return value
 
 
@@ -103,8 +101,8 @@ class KafkaSettings(Group):
     group: Text = Field(default="adawise", description="consumer group; workers of one group share the partitions")
     origin: Annotated[str, BeforeValidator(_origin_as_text), AfterValidator(_origin)] = Field(
         default="earliest",
-        description="where a partition begins that has no output yet",
-        json_schema_extra={"expected": "earliest, latest, or a timestamp such as 2026-11-25T08:00:00Z"},
+        description="where a partition begins that has no output yet; one added to the topic later, at its start",
+        json_schema_extra={"expected": f"earliest, latest, or {TIMESTAMP_EXPECTED}"},
     )
     client_id: Text = Field(default="adawise", description="name under which the broker's logs know this program")
     static_member: KafkaName | None = Field(
@@ -138,7 +136,7 @@ class KafkaSettings(Group):
         """The origin in milliseconds since the epoch; None for earliest and latest."""
         if self.origin in {"earliest", "latest"}:
             return None
-        return round(datetime.fromisoformat(self.origin).timestamp() * 1000)
+        return milliseconds(parse_timestamp(self.origin))
 
     @property
     def dead_letters_to(self) -> str:

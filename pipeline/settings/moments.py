@@ -6,21 +6,28 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, JsonValue
 
 TIMESTAMP_EXPECTED = "a timestamp such as 2026-11-25T08:00:00Z"
-MOMENT_EXPECTED = f"{TIMESTAMP_EXPECTED}, or so long ago: 90s, 30m, 12h or 7d"
+MOMENT_EXPECTED = f"{TIMESTAMP_EXPECTED}, or 90s, 30m, 12h or 7d for so long ago"
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class NoMoment(ValueError):
+    """What was expected, what came, and `reason`: what is wrong with it."""
+
+    def __init__(self, expected: str, text: str, reason: str) -> None:
+        super().__init__(f"expected {expected}, got {text!r}: {reason}")
+        self.reason = reason
+
+
 def parse_timestamp(text: str) -> datetime:
     """The moment, in UTC, of an ISO 8601 timestamp with a time zone.
 
-    Raises ValueError, saying what was expected, for what is none, has no zone, or lies before 1970, where Kafka's
-    time begins.
+    Raises NoMoment for what is none, has no zone, or lies before 1970, where Kafka's time begins.
     """
     return _timestamp(text, TIMESTAMP_EXPECTED)
 
@@ -28,7 +35,7 @@ def parse_timestamp(text: str) -> datetime:
 def parse_moment(text: str) -> datetime:
     """The moment, in UTC, of a timestamp with a time zone, or of so long ago: 90s, 30m, 12h, 7d.
 
-    Raises ValueError as `parse_timestamp` does.
+    Raises NoMoment as `parse_timestamp` does.
     """
     ago = _AGO.fullmatch(text.strip())
     if ago is None:
@@ -36,20 +43,20 @@ def parse_moment(text: str) -> datetime:
     try:
         return _from_1970(datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"expected {MOMENT_EXPECTED}; {text!r} ago was before 1970") from error
+        raise NoMoment(MOMENT_EXPECTED, text, "that was before 1970") from error
 
 
 def _timestamp(text: str, expected: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
-        raise ValueError(f"expected {expected}, got {text!r}") from error
+        raise NoMoment(expected, text, "it cannot be read") from error
     if moment.tzinfo is None:
-        raise ValueError(f"expected {expected}; {text!r} has no time zone: add Z or an offset such as +02:00")
+        raise NoMoment(expected, text, "it has no time zone; add Z or an offset such as +02:00")
     try:
         return _from_1970(moment.astimezone(UTC))
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"expected {expected}; {text!r} lies before 1970 or after 9999") from error
+        raise NoMoment(expected, text, "it lies before 1970 or after 9999") from error
 
 
 def _from_1970(moment: datetime) -> datetime:
@@ -66,12 +73,17 @@ def milliseconds(moment: datetime) -> int:
 def _moment(value: object) -> datetime:
     text = value.isoformat() if isinstance(value, date) else value  # TOML has timestamps of its own
     if not isinstance(text, str):
-        raise ValueError(f"expected {MOMENT_EXPECTED}")
-    return parse_moment(text)
+        raise ValueError("it is not text")
+    try:
+        return parse_moment(text)
+    except NoMoment as error:  # a mistake says by itself what was expected
+        raise ValueError(error.reason) from error
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A field that takes what `parse_moment` does; its values are aware and in UTC.
 
-Its Field wants json_schema_extra={"metavar": "TIME", "expected": MOMENT_EXPECTED}, for help and mistakes.
+Its Field wants json_schema_extra=MOMENT_SCHEMA, for help and mistakes.
 """
+
+MOMENT_SCHEMA: dict[str, JsonValue] = {"metavar": "TIME", "expected": MOMENT_EXPECTED}

@@ -98,7 +98,7 @@ def check(given: Given) -> tuple[Any, Mistake | None]:
     reasons = ["it is a boolean"] if isinstance(value, bool) and not takes_bool(field) else []
     if not reasons:
         reasons = [
-            _reason(error) for error in _errors(group_of(GROUPS[table]), {key: value}) if error["loc"][:1] == (key,)
+            reason_of(error) for error in _errors(group_of(GROUPS[table]), {key: value}) if error["loc"][:1] == (key,)
         ]
     if not reasons:
         return value, None
@@ -114,7 +114,7 @@ def _errors(model: type[BaseModel], values: Mapping[str, Any]) -> Sequence[Any]:
     return ()
 
 
-def _reason(error: Mapping[str, Any]) -> str:
+def reason_of(error: Mapping[str, Any]) -> str:
     """Our own validators say more than what was expected; pydantic's would only repeat it."""
     return str(error["ctx"]["error"]) if error["type"] == "value_error" else ""
 

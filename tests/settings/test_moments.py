@@ -50,19 +50,22 @@ def test_so_long_ago_is_counted_back_from_now(text: str, ago: timedelta) -> None
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("yesterday", "expected a timestamp such as 2026-11-25T08:00:00Z, or so long ago: .* got 'yesterday'"),
-        ("", "got ''"),
-        ("2026-11-25T08:00:00", "has no time zone: add Z"),
+        (
+            "yesterday",
+            "expected a timestamp such as 2026-11-25T08:00:00Z, or 90s, .*, got 'yesterday': it cannot be read",
+        ),
+        ("", "got '': it cannot be read"),
+        ("2026-11-25T08:00:00", "has no time zone; add Z"),
         ("2026-11-25", "has no time zone"),
         ("1969-12-31T23:59:59Z", "lies before 1970"),
         ("0001-01-01T00:00:00+23:00", "lies before 1970"),
         ("9999-12-31T23:59:59-23:00", "after 9999"),
-        ("999999d", "ago was before 1970"),
-        ("90000d", "ago was before 1970"),
-        ("1.5h", "got '1.5h'"),
-        ("-2h", "got '-2h'"),
-        ("2 h", "got '2 h'"),
-        ("٢h", "got"),
+        ("999999d", "that was before 1970"),
+        ("90000d", "that was before 1970"),
+        ("1.5h", "got '1.5h': it cannot be read"),
+        ("-2h", "got '-2h': it cannot be read"),
+        ("2 h", "got '2 h': it cannot be read"),
+        ("٢h", "cannot be read"),
     ],
 )
 def test_what_is_no_moment_is_refused_with_what_was_expected(text: str, problem: str) -> None:
@@ -85,6 +88,6 @@ def test_a_field_of_this_type_takes_text_and_the_timestamps_of_toml() -> None:
     field = TypeAdapter[datetime](Moment)
     assert field.validate_python("2026-11-25T10:00:00+02:00") == EIGHT
     assert field.validate_python(EIGHT) == EIGHT
-    for wrong in (EIGHT.replace(tzinfo=None), EIGHT.date(), 1_795_593_600, True, None):
-        with pytest.raises(ValidationError, match="expected a timestamp"):
+    for wrong in (EIGHT.replace(tzinfo=None), EIGHT.date(), "8 o'clock", 1_795_593_600, True, None):
+        with pytest.raises(ValidationError, match=r"has no time zone|cannot be read|it is not text"):
             field.validate_python(wrong)
