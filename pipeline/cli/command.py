@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import AliasChoices, Field, PrivateAttr
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.settings.tree import Settings
@@ -34,6 +35,7 @@ class Command(BaseSettings):
 
     name: ClassVar[str]  # the words that call it
     groups: ClassVar[tuple[str, ...]] = ("log",)
+    shorthands: ClassVar[Mapping[str, str]] = {}  # another name of a setting's flag: the setting
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (what it does, command line after `adawise`)
 
     config: str | None = Field(
@@ -74,6 +76,20 @@ class Command(BaseSettings):
         """What the command returned."""
         return self._exit_code
 
+    def written_out(self) -> list[str]:
+        """The arguments that would do the same, those of settings from the environment and the file among them."""
+        words = self.name.split()
+        for name, field in type(self).model_fields.items():
+            if name in self.model_fields_set and name not in {"config", "settings"}:
+                alias, value = field.validation_alias, getattr(self, name)
+                flag = str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
+                words += [str(value)] if _is_positional(field) else _flag(flag, value)
+        for group in self.groups:
+            chosen = getattr(self.settings, group).model_dump(mode="json", exclude_defaults=True)
+            for name, value in chosen.items():
+                words += _flag(f"{group}.{name}", value)
+        return words
+
     def call(self) -> int:
         """Do the work and return the exit code: 0 done, 1 failed, 3 something was found."""
         raise NotImplementedError
@@ -81,3 +97,17 @@ class Command(BaseSettings):
     def cli_cmd(self) -> None:
         """Where CliApp starts the command."""
         self._exit_code = self.call()
+
+
+def _is_positional(field: FieldInfo) -> bool:
+    return any(getattr(mark, "__name__", type(mark).__name__) == "_CliPositionalArg" for mark in field.metadata)
+
+
+def _flag(name: str, value: object) -> list[str]:
+    """One option as words of a command line; the same again for each of several values."""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag] if value else [f"--no-{flag[2:]}"]
+    if isinstance(value, (list, tuple)):
+        return [word for each in value for word in _flag(name, each)]
+    return [flag, str(value)]

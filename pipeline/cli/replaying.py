@@ -1,42 +1,134 @@
-"""The command that replays: the worker on a recording.
+"""The command that replays: the worker on a recording, or on what a topic holds.
 
 Options and one call. Whatever is heavy is imported by the call, so that help is quick.
 """
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg
 
 from pipeline.cli.command import Command
-from pipeline.settings.group import FilePath, Location
+from pipeline.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
+from pipeline.settings.moments import MOMENT_SCHEMA, Moment
 
 REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
 
 
-class Replay(Command):
-    """Run the worker on a recording: the same bytes through the same or another strategy.
+def _names(value: str) -> str:
+    names = value.split(",")
+    if not all(name.strip() for name in names) or len(set(names)) != len(names):
+        raise ValueError("a name is empty or there twice")
+    return value
 
-    With the same settings the same alphas and predictions come out, bit by bit.
+
+class Replay(Command):
+    """Run the worker on a recording, or on what a topic holds: the same bytes through the same or another strategy.
+
+    With the same settings the same alphas and predictions come out, bit by bit, however the cameras interleave and
+    however many workers wrote the original; `adawise diff` proves it. What the worker that is live does is not touched:
+    no group, no commits, no dead letters, another folder. Interrupted, the same command goes on where it was.
     """
 
     name = "replay"
-    groups = REPLAY_GROUPS
+    groups = ("kafka", *REPLAY_GROUPS)
+    shorthands: ClassVar[Mapping[str, str]] = {
+        "search": "search.strategy",
+        "objective": "search.objective",
+        "card": "model.card",
+    }
     examples = (
         ("again as it was", "replay recordings/yard -o runs/again"),
-        ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search.strategy fixed"),
+        ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search fixed"),
+        (
+            "this morning from the broker, by another objective",
+            "replay --topic yard --from-time 6h -o runs/try --objective entropy",
+        ),
+        (
+            "from the states that every camera had at eight",
+            "replay recordings/yard -o runs/eight --state-of runs/yard@2026-11-25T08:00:00Z",
+        ),
+        ("at the pace of the cameras", "replay recordings/yard -o runs/again --speed 1"),
     )
 
-    recording: CliPositionalArg[FilePath] = Field(description="folder that `adawise record` wrote")
+    recording: CliPositionalArg[Location | None] = Field(
+        default=None, description="folder or URL that `adawise record` wrote; none: --topic"
+    )
     output: Location = Field(
         validation_alias=AliasChoices("output", "o"),
         description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root; a replay that "
         "was stopped goes on in its own",
         json_schema_extra={"metavar": "FOLDER"},
     )
+    topic: KafkaName | None = Field(
+        default=None,
+        description="topic to replay straight from the broker, up to what it holds when the replay begins",
+        json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
+    )
+    from_time: Moment | None = Field(
+        default=None,
+        description="messages from this time on, by the broker's timestamps; none: all",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    until: Moment | None = Field(
+        default=None,
+        description="messages before this time; a batch that goes on behind it is left out; none: all",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    streams: Annotated[str, AfterValidator(_names)] | None = Field(
+        default=None,
+        description="only these cameras, by key or header of their messages; none: all",
+        json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
+    )
+    state_of: Location | None = Field(
+        default=None,
+        description="go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a "
+        "worker's folder at a time, ROOT@TIME; the replay continues exactly as that run did",
+        json_schema_extra={"metavar": "SEGMENT"},
+    )
+    speed: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="pace by the recorded timestamps: 1 as it was, 10 ten times as fast; pauses over an hour are "
+        "skipped; none: as fast as the model allows",
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """A recording needs no broker."""
+        return frozenset(cls.groups if "topic" in options else REPLAY_GROUPS)
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Nothing to read, or two beginnings."""
+        if "recording" not in options and "topic" not in options:
+            yield "recording", "expected a recording; name its folder, or a topic with --topic"
+        if "recording" in options and "topic" in options:
+            yield "topic", "a recording is replayed, or a topic; leave one of them out"
+        if "from_time" in options and "state_of" in options:
+            yield "from_time", "--state-of says where to begin; leave one of them out"
 
     def call(self) -> int:
         """Replay."""
         from pipeline.wiring import replay
+        from pipeline.wiring.replaying import Part
 
-        return replay(self.settings, recording=self.recording, output=self.output)
+        settings = self.settings
+        if self.topic is not None:
+            settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"topic": self.topic})})
+        return replay(
+            settings,
+            recording=self.recording,
+            output=self.output,
+            part=Part(
+                since=self.from_time,
+                until=self.until,
+                streams=None if self.streams is None else tuple(name.strip() for name in self.streams.split(",")),
+                state_of=self.state_of,
+                speed=self.speed,
+            ),
+        )

@@ -1,66 +1,216 @@
-"""Settings -> the worker on a recording."""
+"""Settings -> the worker on a recording, or on what a topic holds."""
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
 
 from pipeline.console import Progress, progress
-from pipeline.errors import SettingsError
-from pipeline.records import BatchTrace, Frame, TopicPartition
+from pipeline.envelope import Envelope
+from pipeline.errors import InvalidMessage, SettingsError
+from pipeline.ports import Source
+from pipeline.records import BatchTrace, Frame, Message, TopicPartition
 from pipeline.settings import Settings
+from pipeline.sink import layout, segment
 from pipeline.sink.dead_letters import NoDeadLetters
-from pipeline.source.recording import Order, RecordingSource
+from pipeline.sink.read import read_bytes, segment_names
+from pipeline.sink.store import Store, open_store
+from pipeline.source.bounded import BoundedSource, Range
+from pipeline.source.paced import PacedSource
+from pipeline.source.recording import Order
 from pipeline.telemetry import LogObserver
+from pipeline.wiring.replay_claim import Claim, claim, claimed
+from pipeline.wiring.replay_part import Whole, opened_recording, opened_topic
+from pipeline.wiring.replay_state import Recorded, begin_chains, recorded_states
 from pipeline.wiring.signals import stop_signals
 
-_POLL_RECORDS = 512
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a recording or a topic is replayed, how fast, and from which states."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    streams: Sequence[str] | None = None
+    state_of: str | None = None
+    speed: float | None = None  # None: as fast as the model allows
 
 
-def replay(settings: Settings, *, recording: Path, output: str, order: Order = "timestamp", seed: int = 0) -> int:
-    """The worker on a recording, writing to `output`. Interrupted, the same command goes on where it was."""
+ALL = Part()
+
+
+def replay(
+    settings: Settings,
+    *,
+    recording: str | Path | None,
+    output: str,
+    part: Part = ALL,
+    order: Order = "timestamp",
+    seed: int = 0,
+) -> int:
+    """The worker on a recording, or without one on the topic, writing to `output`; 0 even if it was stopped.
+
+    Interrupted, the same command goes on where it was.
+
+    Raises:
+        SettingsError: `output` is of something else, or what was asked for cannot be.
+        SourceError, BrokerUnavailable: by what is read.
+        ChainError, StoreUnavailable: by the output.
+    """
     if Path(output).resolve() == Path(settings.sink.root).resolve():
         raise SettingsError(
             f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
         )
-    log = structlog.get_logger("worker")
-    source = RecordingSource(str(recording), order=order, seed=seed, max_poll_records=_POLL_RECORDS)
-    from pipeline.wiring.model import load_model  # with torch, which takes seconds: what is wrong above is told at once
-    from pipeline.wiring.stream import describe, make_worker
+    store = open_store(output)
+    claimed(store, output)  # what is wrong there is told at once, before torch takes its seconds
+    opened: AbstractContextManager[Whole] = (
+        opened_topic(settings, part.since, part.until)
+        if recording is None
+        else opened_recording(str(recording), part.since, part.until, order=order, seed=seed)
+    )
+    with opened as whole:
+        states = recorded_states(part.state_of, whole) if part.state_of else {}
+        return _replay(settings, whole, part, states, output, store)
 
+
+def _replay(
+    settings: Settings,
+    whole: Whole,
+    part: Part,
+    states: Mapping[TopicPartition, Recorded],
+    output: str,
+    store: Store,
+) -> int:
+    from pipeline.wiring.model import load_model
+    from pipeline.wiring.stream import config_fingerprint, describe, make_worker
+
+    log = structlog.get_logger("worker")
     with stop_signals() as should_stop:
         model = load_model(settings.model)
         log.info("model_loaded", **describe(settings, model))
-        with progress("replayed") as bar:
-            observer = _ReplayObserver(bar)
+        fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
+        ours = claim(store, output, _claim(whole, part, states, *fingerprints))
+        _tell_differences(ours, whole, states, fingerprints)
+        begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
+        left = {tp: (max(begin, _head(store, tp, begin)), until) for tp, (begin, until) in ours.part.items()}
+        total = sum(until - begin for begin, until in left.values())
+        with progress("replayed", total, "messages") as bar:
+            observer = _ReplayObserver(bar, left)
             worker = make_worker(
                 settings,
                 model,
-                source=source,
+                source=_source(whole.source, ours, part.speed),
                 root=output,
                 dead_letters=NoDeadLetters(),
                 observer=observer,
                 should_stop=should_stop,
+                ends_streams=ours.ends_streams,
             )
             worker.run()
-        stopped = should_stop()
+            stopped = should_stop()
+            if not stopped:
+                observer.ended()
+    print("\n".join(_summary(observer, ours, whole, output, stopped=stopped)))
+    return 0
+
+
+def _claim(
+    whole: Whole, part: Part, states: Mapping[TopicPartition, Recorded], model_fingerprint: str, config_fingerprint: str
+) -> Claim:
+    ranges = dict(whole.part)
+    if states:
+        alone = part.state_of is not None and part.state_of.endswith(".parquet")
+        begun = {tp: (recorded.low_water, max(recorded.footer.next, ranges[tp][1])) for tp, recorded in states.items()}
+        ranges = begun if alone else {**ranges, **begun}
+    return Claim(
+        topic=whole.topic,
+        cluster_id=whole.identity.cluster_id,
+        topic_id=whole.identity.topic_id,
+        ranges={str(tp.partition): between for tp, between in ranges.items()},
+        ends_streams=whole.ends_streams,
+        states_of={str(tp.partition): recorded.name for tp, recorded in states.items()},
+        streams=None if part.streams is None else sorted(part.streams),
+        model_fingerprint=model_fingerprint,
+        config_fingerprint=config_fingerprint,
+    )
+
+
+def _tell_differences(
+    ours: Claim, whole: Whole, states: Mapping[TopicPartition, Recorded], fingerprints: tuple[str, str]
+) -> None:
+    log = structlog.get_logger("worker")
+    if not states and ours.part != whole.part:
+        log.warning(
+            "replay_continued", note="the part that its first run began is replayed; a new folder takes another"
+        )
+    written_by = {(r.footer.model_fingerprint, r.footer.config_fingerprint) for r in states.values()}
+    if written_by - {fingerprints}:
+        note = "the states were written with other models or settings; streams that they do not fit begin anew"
+        log.warning("states_of_other_settings", note=note)
+
+
+def _head(store: Store, tp: TopicPartition, begin: int) -> int:
+    """Where the chain of an output goes on."""
+    names = segment_names(store, tp)
+    if not names:
+        return begin
+    key = layout.segment_key(tp, names[-1])
+    return segment.read_footer(read_bytes(store, key), key).next
+
+
+def _source(source: Source, ours: Claim, speed: float | None) -> Source:
+    streams = None if ours.streams is None else frozenset(ours.streams)
+    bounded = BoundedSource(
+        source,
+        ours.part,
+        ends_streams=ours.ends_streams,
+        wants=lambda message: streams is None or _stream_of(message) in streams,
+    )
+    return bounded if speed is None else PacedSource(bounded, speed=speed)
+
+
+def _stream_of(message: Message) -> str | None:
+    """The stream that key or headers name; of one that only its rows name, nothing is known here."""
+    envelope = Envelope(message.key, message.headers)
+    try:
+        return envelope.stated_stream_id() or envelope.fallback_stream_id()
+    except InvalidMessage:
+        return None
+
+
+def _summary(observer: _ReplayObserver, ours: Claim, whole: Whole, output: str, *, stopped: bool) -> list[str]:
+    said = []
     if observer.images or observer.rejected:
         each = observer.passed / max(observer.images, 1)
-        print(f"{observer.images} images served, {observer.rejected} rejected, {each:.2f} forwards per image: {output}")
+        said.append(
+            f"{observer.images} images served, {observer.rejected} rejected, {each:.2f} forwards per image: {output}"
+        )
     elif not stopped:
-        print(f"nothing was left to do: {output} has all of {recording}; for another strategy, take a new folder")
+        said.append(
+            f"nothing was left to do: {output} has all of {whole.name}; for another strategy, take a new folder"
+        )
     if stopped:
-        print("stopped before the end; the same command goes on from here")
-    return 0
+        said.append("stopped before the end; the same command goes on from here")
+    elif not ours.ends_streams:
+        said.append("what is open at --until waits for the rest of its batches, which lies behind it, and is no row")
+    return said
 
 
 class _ReplayObserver(LogObserver):
     """Counts for the bar and the summary, beside the log."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: Progress, left: Mapping[TopicPartition, Range]) -> None:
         super().__init__()
         self._bar = bar
+        self._left = left
+        self._at = {tp: begin for tp, (begin, _) in left.items()}
         self.images = self.rejected = 0
         self.passed = 0.0
 
@@ -71,12 +221,21 @@ class _ReplayObserver(LogObserver):
         """See `Observer`; each was logged when it was live."""
         del frame
         self.rejected += 1
-        self._bar.advance(1)
 
     def batch_served(self, trace: BatchTrace) -> None:
         """See `Observer`."""
         super().batch_served(trace)
         self.images += trace.images
         self.passed += trace.forward_equivalents * trace.images
-        self._bar.advance(trace.images)
+        self._advance(TopicPartition(trace.topic, trace.partition), trace.last_offset + 1)
         self._bar.note(f"FE {self.passed / self.images:.2f}")
+
+    def ended(self) -> None:
+        """All was done: what had no image, too."""
+        for tp, (_, until) in self._left.items():
+            self._advance(tp, until)
+
+    def _advance(self, tp: TopicPartition, offset: int) -> None:
+        if offset > self._at[tp]:
+            self._bar.advance(offset - self._at[tp])
+            self._at[tp] = offset

@@ -71,6 +71,7 @@ def make_worker(
     dead_letters: DeadLetters,
     observer: Observer,
     should_stop: Callable[[], bool],
+    ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up."""
@@ -112,6 +113,7 @@ def make_worker(
         forget_after_s=settings.search.forget_after_s,
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
+        ends_streams=ends_streams,
         at=at,
     )
 
