@@ -78,7 +78,7 @@ class Delivery:
             self._hinted_s = now_s
         if now_s - self._hinted_s >= _HINT_EVERY_S:
             self._hinted_s = now_s
-            self._source.commit({work.tp: work.head.low_water for work in works})
+            self._source.commit({work.tp: work.low_water for work in works})
 
     def close(self) -> None:
         """Free the dead letters."""

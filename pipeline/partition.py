@@ -64,6 +64,7 @@ class PartitionWork:
         self._quiet_polls, self._quiet_since_s = 0, 0.0
         self.head = head
         self._awaited = set(head.pending)  # offsets to be read again
+        self._log_start = 0  # what lies before it is lost, or was not looked for
         self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
         self._rejected: list[Frame] = []
         self._gaps: list[tuple[int, int]] = []
@@ -123,10 +124,16 @@ class PartitionWork:
                     "them (retention). To go on without them and record the gap, set kafka.on_gap=skip."
                 )
             self._skip_to(start)
-        return max(low_water, start)
+        return self.low_water
+
+    @property
+    def low_water(self) -> int:
+        """The first offset that is not durable yet and not lost either: what is committed to the broker."""
+        return max(self.head.low_water, self._log_start)
 
     def _skip_to(self, log_start: int) -> None:
         """Go on at `log_start`, the first offset that the broker still has; what lies before it becomes a gap."""
+        self._log_start = log_start
         lost = sorted(offset for offset in self._awaited if offset < log_start)
         self._awaited -= set(lost)
         self._gaps += [(offset, offset + 1) for offset in lost]

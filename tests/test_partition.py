@@ -308,6 +308,15 @@ def test_a_gap_that_reaches_beyond_the_head_moves_the_next_offset() -> None:
     assert not subject.wants(single(14).message)
 
 
+def test_what_is_needed_of_the_broker_begins_at_the_logs_start_while_a_gap_is_not_written() -> None:
+    subject = work(Head(10, pending=(4,)))
+    assert subject.low_water == 4
+    subject.find_in((15, 20), skip_gaps=True)
+    assert subject.low_water == 15
+    subject.committed(Head(30, pending=(25,)))
+    assert subject.low_water == 25
+
+
 def test_a_log_that_has_everything_leaves_no_gap() -> None:
     subject = work(Head(10, pending=(4,)))
     assert subject.find_in((4, 10), skip_gaps=True) == 4

@@ -316,6 +316,22 @@ def test_what_retention_deleted_is_recorded_as_gaps_if_so_set() -> None:
     assert verify(first.store, contiguous=True) == []
 
 
+def test_hints_name_the_logs_start_after_a_gap_was_skipped_and_nothing_came_since() -> None:
+    source = FakeSource(images(30, *CAMERAS))
+    first = Bench(source).run(lambda: source.committed.get(TP, 0) > 0)
+    silent = FakeSource()
+    silent.starts[TP] = 35  # all was deleted, and no segment says so before something comes
+    second = Bench(silent, first.store, skip_gaps=True)
+    hints: list[int | None] = []
+
+    def listen() -> bool:
+        hints.append(silent.committed.pop(TP, None))
+        return second.now_s > 100.0
+
+    second.run(listen)
+    assert [hint for hint in hints if hint is not None] == [35, 35]  # at recovery, and a minute later
+
+
 def test_a_broker_that_lost_what_the_chain_has_stops_the_worker_with_the_remedy() -> None:
     first = undisturbed(images(30, *CAMERAS))
     shorter = FakeSource(images(12, *CAMERAS))
