@@ -8,18 +8,19 @@ a daily cycle is taken out, after it steps in one direction are tried as one ram
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import ruptures
 
-from pipeline.drift.changes_noise import Series, block_means, long_run_variance
+from pipeline.drift.changes_cycle import daily_cycle
+from pipeline.drift.changes_noise import Series, block_means, levels, long_run_variance
+from pipeline.drift.changes_ramp import Move, moves
 
 Times = npt.NDArray[np.int64]
-Kind = Literal["step", "ramp", "cycle"]
+Kind = Literal["step", "ramp"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Sensitivity:
     before it has shown its own memory: 1 for a value measured anew by each batch, dozens for the alpha of a search.
     `penalty`: evidence that a change must bring, in squared standard errors per ln of the independent values.
     `settle`: batches that a level must hold. `prior_weight`: blocks that the first guess of the noise counts for.
+    `cycle`: share of the variance within days that a daily cycle must explain on other days. `ramp`: batches that a
+    change must take to be called a ramp.
     """
 
     smallest: float = 0.1
@@ -37,6 +40,8 @@ class Sensitivity:
     penalty: float = 3.0
     settle: int = 16
     prior_weight: float = 6.0
+    cycle: float = 0.2
+    ramp: int = 60
 
 
 ALPHA = Sensitivity()
@@ -77,43 +82,73 @@ _MOST_BINS = 4096  # a year of one camera has a bin in two hours
 _BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai 1997)
 
 
-def find_changes(times_us: Times, values: Series, *, sensitivity: Sensitivity = ALPHA) -> tuple[Change, ...]:
+def find_changes(
+    times_us: Times, values: Series, *, batches: Times | None = None, sensitivity: Sensitivity = ALPHA
+) -> tuple[Change, ...]:
     """The changes of a series, by time.
 
     Args:
         times_us: `[n]`, capture times, microseconds, not decreasing; silence may lie between any two.
         values: `[n]`; what is not finite is left out.
+        batches: `[n]`, how many batches each value is the mean of; None: one each.
         sensitivity: what counts as a change.
 
     Raises:
-        ValueError: the two differ in length, or times decrease.
+        ValueError: the arrays differ in length, or times decrease.
     """
-    if len(times_us) != len(values):
-        raise ValueError(f"expected as many times as values, got {len(times_us)} and {len(values)}")
+    if len(times_us) != len(values) or (batches is not None and len(batches) != len(values)):
+        raise ValueError(
+            f"expected as many times and counts as values, got {len(times_us)} times, {len(values)} values"
+        )
     if np.any(np.diff(times_us) < 0):
         raise ValueError("expected times that do not decrease; sort the series by time first")
     kept = np.flatnonzero(np.isfinite(values))
-    x = values[kept].astype(np.float64)
-    if len(x) < 2 * sensitivity.settle:
+    if not len(kept):
         return ()
-    prior = sensitivity.smallest**2 * sensitivity.memory
-    variance = long_run_variance(x, prior=prior, prior_weight=sensitivity.prior_weight)
-    bounds = _pruned(x, _segmented(x, variance, sensitivity), sensitivity.smallest)
-    return tuple(_steps(times_us[kept], kept, x, bounds, variance))
+    x, times_us = values[kept].astype(np.float64), times_us[kept]
+    scaled = sensitivity if batches is None else _by_point(sensitivity, float(batches[kept].mean()))
+    x = x - daily_cycle(times_us, x, least=sensitivity.cycle)
+    prior = scaled.smallest**2 * scaled.memory
+    variance = long_run_variance(x, prior=prior, prior_weight=scaled.prior_weight)
+    bounds = _pruned(x, _segmented(x, variance, scaled), scaled.smallest)
+    found = moves(x, bounds, variance, price=scaled.penalty, least=scaled.ramp)
+    return tuple(_change(move, times_us, kept, variance) for move in found)
+
+
+def _by_point(sensitivity: Sensitivity, batches: float) -> Sensitivity:
+    """With `memory`, `settle` and `ramp` in points of so many batches."""
+    return replace(
+        sensitivity,
+        memory=max(1.0, sensitivity.memory / batches),
+        settle=max(1, math.ceil(sensitivity.settle / batches)),
+        ramp=max(2, math.ceil(sensitivity.ramp / batches)),
+    )
 
 
 def _segmented(x: Series, variance: float, sensitivity: Sensitivity) -> list[int]:
     """Bounds of the segments, 0 and n among them."""
     width = math.ceil(len(x) / _MOST_BINS)
     binned = block_means(x, width)
-    independent = max(math.e, len(x) / sensitivity.memory)
-    penalty = sensitivity.penalty * variance / width * math.log(independent)
     least = max(1, math.ceil(sensitivity.settle / width))
     if len(binned) < 2 * least:
         return [0, len(x)]
+    independent = max(math.e, len(x) / sensitivity.memory)
+    penalty = sensitivity.penalty * variance / width * math.log(independent)
     search = ruptures.KernelCPD(kernel="linear", min_size=least).fit(binned.reshape(-1, 1))
-    found = search.predict(pen=penalty)
-    return [0, *(int(bound) * width for bound in found[:-1]), len(x)]
+    bounds = [0, *(int(bound) * width for bound in search.predict(pen=penalty)[:-1]), len(x)]
+    return bounds if width == 1 else _refined(x, bounds, width)
+
+
+def _refined(x: Series, bounds: list[int], width: int) -> list[int]:
+    """Each bound moved by less than `width` to where the squares left are least."""
+    total = np.concatenate([[0.0], np.cumsum(x)])
+    bounds = list(bounds)
+    for i in range(1, len(bounds) - 1):
+        first, at, last = bounds[i - 1 : i + 2]
+        tried = np.arange(max(first + 1, at - width + 1), min(last, at + width))
+        before, after = total[tried] - total[first], total[last] - total[tried]
+        bounds[i] = int(tried[np.argmax(before**2 / (tried - first) + after**2 / (last - tried))])
+    return bounds
 
 
 def _pruned(x: Series, bounds: list[int], smallest: float) -> list[int]:
@@ -128,21 +163,22 @@ def _pruned(x: Series, bounds: list[int], smallest: float) -> list[int]:
     return bounds
 
 
-def levels(x: Series, bounds: list[int]) -> Series:
-    """`[segments]`: mean of each."""
-    return np.array([x[start:end].mean() for start, end in pairwise(bounds)])
-
-
-def _steps(times_us: Times, kept: npt.NDArray[np.int64], x: Series, bounds: list[int], variance: float) -> list[Change]:
-    level = levels(x, bounds).tolist()
-    changes = []
-    for i in range(1, len(bounds) - 1):
-        before, at, after = bounds[i - 1 : i + 2]
-        size = level[i] - level[i - 1]
-        error = math.sqrt(variance * (1.0 / (at - before) + 1.0 / (after - at)))
-        score = abs(size) / error
-        reach = math.ceil(_BAI_95 * variance / size**2)
-        interval = (int(times_us[max(before, at - 1 - reach)]), int(times_us[min(after - 1, at + reach)]))
-        time_us, index = int(times_us[at]), int(kept[at])
-        changes.append(Change(index, time_us, index, time_us, level[i - 1], level[i], "step", score, interval))
-    return changes
+def _change(move: Move, times_us: Times, kept: npt.NDArray[np.int64], variance: float) -> Change:
+    size = move.after - move.before
+    before, after = max(1, move.start - move.first), max(1, move.last - move.end)
+    reach = math.ceil(_BAI_95 * variance / size**2)
+    end = min(move.end, len(kept) - 1)
+    return Change(
+        index=int(kept[move.start]),
+        time_us=int(times_us[move.start]),
+        end_index=int(kept[end]),
+        end_us=int(times_us[end]),
+        before=move.before,
+        after=move.after,
+        kind="step" if move.start == move.end else "ramp",
+        score=abs(size) / math.sqrt(variance * (1.0 / before + 1.0 / after)),
+        interval_us=(
+            int(times_us[max(move.first, move.start - 1 - reach)]),
+            int(times_us[min(move.last - 1, move.start + reach)]),
+        ),
+    )

@@ -7,6 +7,7 @@ A mean over n of them has the variance of n / memory independent ones, which is 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ def block_means(x: Series, width: int) -> Series:
     starts = np.arange(0, len(x), width)
     means: Series = np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x)))
     return means
+
+
+def levels(x: Series, bounds: list[int]) -> Series:
+    """`[segments]`: the mean of each, from bound to bound."""
+    return np.array([x[start:end].mean() for start, end in pairwise(bounds)])
 
 
 def long_run_variance(x: Series, *, prior: float, prior_weight: float) -> float:
