@@ -22,6 +22,7 @@ from pipeline.telemetry import LogObserver, Observer
 from pipeline.wiring.kafka import dead_letters, kafka_source
 from pipeline.wiring.model import Model, adaptation, digest, load_model, objective_name
 from pipeline.wiring.signals import stop_signals
+from pipeline.wiring.store_check import await_store
 from pipeline.worker import Worker
 
 _ROUND_CHUNKS = 8  # forwards' worth of images gathered before the model runs
@@ -74,7 +75,10 @@ def make_worker(
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
-    """The worker over any source, writing to `root`; the store is checked and the model warmed up."""
+    """The worker over any source, writing to `root`; the store is checked and the model warmed up.
+
+    A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
+    """
     chain = SegmentChain(
         store=open_store(root, at=at),
         classes=model.classes,
@@ -83,8 +87,8 @@ def make_worker(
         writer=f"{socket.gethostname()}:{os.getpid()}",
         at=at,
     )
-    chain.check()
-    model.classifier.warm_up()
+    if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
+        model.classifier.warm_up()
     preprocess = model.pair.preprocess
     prefetch = Prefetch(
         Decoder(

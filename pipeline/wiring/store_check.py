@@ -1,0 +1,66 @@
+"""The store's first answer. A worker that starts while its store is down waits for it, and is in no group meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+
+from pipeline.backoff import Backoff
+from pipeline.errors import RetryableError
+from pipeline.ports import Sink
+from pipeline.telemetry import Observer
+
+_LOOK_S = 0.05  # how soon a signal is noticed
+
+
+def await_store(
+    sink: Sink,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Check the sink again and again until its store answers; True then, False if told to stop before.
+
+    `observer` is told of each try that failed. `clock` and `sleep` are of the waits between tries, in seconds.
+
+    Raises:
+        SettingsError: the store cannot create what is absent, or never will answer.
+        ChainError: the root is of another layout.
+    """
+    backoff = Backoff()
+    while not should_stop():
+        if not backoff.due(clock()):
+            sleep(_LOOK_S)
+            continue
+        tried = _in_a_thread(sink.check)
+        while not tried.done():
+            if should_stop():
+                return False
+            wait([tried], timeout=_LOOK_S)
+        try:
+            tried.result()
+        except RetryableError as error:
+            observer.retry_scheduled(error, backoff.failed(clock()))
+        else:
+            return True
+    return False
+
+
+def _in_a_thread(call: Callable[[], None]) -> Future[None]:
+    """What comes of the call. Its thread does not keep the process: a store that hangs would, for half a minute."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the result is asked for
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, name="store-check", daemon=True).start()
+    return future

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.errors import RetryableError, SettingsError, StoreUnavailable
+from pipeline.sink.chain import SegmentChain
+from pipeline.wiring.store_check import await_store
+from tests.sink.building import DictStore, OverwritingStore, open_chain
+from tests.worker.loop import Journal
+
+
+class Time:
+    """Moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class Down(DictStore):
+    """Does not answer until it was asked `tries` times."""
+
+    def __init__(self, tries: int) -> None:
+        super().__init__()
+        self.tries = tries
+
+    def get(self, key: str) -> bytes | None:
+        if self.tries:
+            self.tries -= 1
+            raise StoreUnavailable("no answer")
+        return super().get(key)
+
+
+def awaited(chain: SegmentChain, should_stop: Callable[[], bool] = lambda: False) -> tuple[bool, Journal, Time]:
+    journal, time = Journal(), Time()
+    return await_store(chain, journal, should_stop, clock=lambda: time.now_s, sleep=time.sleep), journal, time
+
+
+def test_a_store_that_answers_is_asked_once_and_not_waited_for() -> None:
+    assert awaited(open_chain(DictStore()))[0] is True
+    _, journal, time = awaited(open_chain(DictStore()))
+    assert (journal.waits_s, time.now_s) == ([], 0.0)
+
+
+def test_a_store_that_is_down_is_asked_again_with_longer_and_longer_waits_each_of_them_told() -> None:
+    store = Down(tries=4)
+    answered, journal, time = awaited(open_chain(store))
+    assert answered
+    assert journal.waits_s == [1.0, 2.0, 4.0, 8.0]
+    assert time.now_s == pytest.approx(15.0, abs=1.0)
+    assert store.tries == 0
+
+
+def test_a_store_that_overwrites_ends_the_start_at_once() -> None:
+    with pytest.raises(SettingsError, match="it overwrote one"):
+        awaited(open_chain(OverwritingStore()))
+
+
+def test_a_signal_ends_the_wait_between_two_tries() -> None:
+    time = Time()
+    journal = Journal()
+    stopped = await_store(
+        open_chain(Down(tries=1_000)), journal, lambda: time.now_s > 4.0, clock=lambda: time.now_s, sleep=time.sleep
+    )
+    assert stopped is False
+    assert journal.waits_s == [1.0, 2.0, 4.0]  # the last of which was not waited out
+    assert time.now_s < 4.2
+
+
+def test_a_signal_ends_the_wait_for_a_store_that_hangs() -> None:
+    asked, never = threading.Event(), threading.Event()
+
+    class Hanging(DictStore):
+        def get(self, key: str) -> bytes | None:
+            asked.set()
+            never.wait(60.0)
+            raise RetryableError("the test is over")
+
+    answered, journal, _ = awaited(open_chain(Hanging()), asked.is_set)
+    assert (answered, journal.waits_s) == (False, [])
+    never.set()
