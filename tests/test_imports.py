@@ -66,6 +66,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     ),
     # offline
     "drift": ("errors records adapt sink console", "numpy duckdb matplotlib altair ruptures scipy"),
+    "drift/compare": ("errors records sink", "duckdb"),
+    "drift/compare_show": ("", "rich"),
     "drift/read": ("errors sink", "pyarrow duckdb"),
     "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
     "finetune": ("errors codec preprocess source/files adapt", "torch numpy pyarrow PIL safetensors"),

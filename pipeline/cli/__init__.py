@@ -26,6 +26,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "produce": ("online:Produce", "send images from a folder, a list or a video"),
     "record": ("recording:Record", "store raw messages of a topic"),
     "replay": ("replaying:Replay", "run the worker on a recording"),
+    "diff": ("comparing:Diff", "prove two runs equal, or show where they part"),
     "finetune": ("training:Finetune", "make the fine-tuned model from labelled images"),
     "card": ("calibration:Card", "calibrate a pair of models, or show a card"),
     "evaluate": ("evaluating:Evaluate", "compare strategies on labelled images"),

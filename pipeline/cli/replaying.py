@@ -18,9 +18,10 @@ from pipeline.settings.moments import MOMENT_SCHEMA, Moment
 REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
 
 
-def _names(value: str) -> str:
-    names = value.split(",")
-    if not all(name.strip() for name in names) or len(set(names)) != len(names):
+def names(value: str) -> str:
+    """Names separated by commas, as they are. Raises ValueError for an empty one, or one that is there twice."""
+    given = [name.strip() for name in value.split(",")]
+    if not all(given) or len(set(given)) != len(given):
         raise ValueError("a name is empty or there twice")
     return value
 
@@ -78,7 +79,7 @@ class Replay(Command):
         description="messages before this time; a batch that goes on behind it is left out; none: all",
         json_schema_extra=MOMENT_SCHEMA,
     )
-    streams: Annotated[str, AfterValidator(_names)] | None = Field(
+    streams: Annotated[str, AfterValidator(names)] | None = Field(
         default=None,
         description="only these cameras, by key or header of their messages; none: all",
         json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.wiring.checks import check
     from pipeline.wiring.compacting import compact, files
+    from pipeline.wiring.comparing import compare
     from pipeline.wiring.dead_letters import list_letters, replay_letters, show_letter
     from pipeline.wiring.evaluating import evaluate
     from pipeline.wiring.finetuning import finetune
@@ -24,6 +25,7 @@ __all__ = [
     "build_card",
     "check",
     "compact",
+    "compare",
     "evaluate",
     "extend_card",
     "files",
@@ -42,6 +44,7 @@ __all__ = [
 _MODULES = {
     "check": "checks",
     "compact": "compacting",
+    "compare": "comparing",
     "files": "compacting",
     "build_card": "labelled",
     "evaluate": "evaluating",

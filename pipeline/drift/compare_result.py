@@ -1,0 +1,142 @@
+"""What a comparison of two runs found, as values; `as_json` is what `adawise diff --json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One of the two runs, as its chains' heads tell it."""
+
+    root: str
+    models: tuple[str, ...]  # fingerprints; several if they changed between partitions
+    settings: tuple[str, ...]
+    partitions: int
+    states_of: tuple[str, ...] = ()  # segments of another root that it went on from
+
+
+@dataclass(frozen=True, slots=True)
+class FirstBatch:
+    """The first batch of a stream in which the runs part: what differs first, and both sides of it.
+
+    A side is None where that run has no batch that begins with this message: it cut its batches elsewhere.
+    """
+
+    first_offset: int
+    what: tuple[str, ...]  # columns of the traces, in the order in which one leads to the next
+    a: Mapping[str, Any] | None
+    b: Mapping[str, Any] | None
+    last_of_its_run: bool  # no batch of the stream follows in the run whose batch is smaller, so its end cut it short
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRow:
+    """The first image of a stream whose rows differ, or that only one run has although the other read it."""
+
+    row_id: str
+    what: tuple[str, ...]  # columns of the predictions; empty if only one run has the image
+    only_in: str | None  # "a", "b"
+    label: tuple[str | None, str | None]
+    confidence: tuple[float | None, float | None]
+    alpha: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDifference:
+    """One stream of a partition; `stream_id` is None for messages that said none. Pairs are (a, b)."""
+
+    topic: str
+    partition: int
+    stream_id: str | None
+    images: int  # rows that both have
+    differing: int  # of them
+    relabelled: int  # of them: another label is served
+    alone: tuple[int, int]  # rows that one has and the other does not, although it read that far
+    beyond: tuple[int, int]  # rows of one where the other did not read
+    batches: int  # that both have
+    batches_differing: int  # or that one alone has
+    batches_apart: int  # of those that both have: other alphas
+    alpha_mean: float | None  # mean |alpha_a - alpha_b| over images
+    alpha_max: float | None
+    labelled: int
+    right: tuple[int, int]
+    forward_equivalents: tuple[float | None, float | None]
+    first_batch: FirstBatch | None
+    first_row: FirstRow | None
+
+    @property
+    def differs(self) -> bool:
+        """True unless the two are equal in all that both have read."""
+        return bool(self.differing or any(self.alone) or self.batches_differing)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAgreement:
+    """Of one class: how many images each run calls so, and how many both."""
+
+    name: str
+    a: int
+    b: int
+    both: int
+
+    @property
+    def agreement(self) -> float:
+        """Of the images that either calls so, the share that both do."""
+        return self.both / max(self.a + self.b - self.both, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of all streams together. Pairs are (a, b)."""
+
+    images: int
+    differing: int
+    relabelled: int
+    given_differing: int  # what the producer said differs: not the same messages
+    renumbered: int  # rows whose batch has another number
+    alone: tuple[int, int]
+    beyond: tuple[int, int]
+    batches: int
+    batches_differing: int
+    batches_apart: int
+    alpha_mean: float | None
+    alpha_max: float | None
+    images_apart: int
+    kappa: float | None  # Cohen's, of the labels; None if both serve one class alone, or nothing
+    labelled: int
+    accuracy: tuple[float | None, float | None]
+    forward_equivalents: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What `compare` found."""
+
+    a: Run
+    b: Run
+    totals: Totals
+    streams: Sequence[StreamDifference]  # those that differ first, then by name
+    classes: Sequence[ClassAgreement]  # by name
+
+    @property
+    def differs(self) -> bool:
+        """True unless the runs are equal in all that both have read."""
+        return any(stream.differs for stream in self.streams)
+
+    @property
+    def overlaps_wholly(self) -> bool:
+        """True if neither run has an image that the other has not."""
+        return not (any(self.totals.alone) or any(self.totals.beyond))
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON wants it; streams without a difference have their counts alone."""
+        said = asdict(self)
+        said["equal"], said["overlaps_wholly"] = not self.differs, self.overlaps_wholly
+        for stream, found in zip(said["streams"], self.streams, strict=True):
+            stream["equal"] = not found.differs
+        for one, agreement in zip(said["classes"], self.classes, strict=True):
+            one["agreement"] = agreement.agreement
+        return said
