@@ -35,6 +35,7 @@ IMAGE = "confluentinc/cp-kafka:7.9.0"  # Apache Kafka 3.9; testcontainers drives
 CAPABILITIES = frozenset(
     {
         "aborted_transactions",  # hidden from read_committed consumers
+        "compaction",  # of topics with cleanup.policy=compact, soon
         "commit_metadata",  # the string beside a committed offset
         "create_partitions",  # more partitions for an existing topic
         "delete_records",  # move the log's start: a retention gap on demand

@@ -15,6 +15,7 @@ from pipeline.records import TopicPartition
 from pipeline.sink import agreement, claims, compact_check, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
 from pipeline.sink.chain import read_link
+from pipeline.sink.compact_check import Covered
 from pipeline.sink.compact_source import Chain
 from pipeline.sink.findings import KEEP, RESTORE, Broken, ChainReport, Fault, Log
 from pipeline.sink.layout import SegmentName
@@ -63,11 +64,15 @@ class ChainCheck:
         self._sink, self._name = chain.sink, chain.origin
         # A topic may have got more partitions since: how many there were says nothing about a segment.
         self._identity = replace(chain.identity, partitions=_ANY)
+        if self._log is not None:
+            self._compare_identity(self._log, chain.identity, key)
         if covered.deleted:  # of what is left before that, compacted files say the same: that was checked
             self._skipped = self._name = covered.until
             self._previous, self._pending, self._knows_before = covered.previous, covered.pending, False
-        if self._log is not None:
-            self._compare_identity(self._log, chain.identity, key)
+            self.report.compacted, self.report.rows = covered.files, covered.rows
+            self.report.next_offset, self.report.pending = covered.next, len(covered.pending)
+            if self._log is not None:
+                self.report.faults += self._compacted_disagree(self._log, covered)
 
     def follow(self, key: str, *, is_newest: bool) -> None:
         """Compare the next segment with all before it, and go on from there."""
@@ -163,12 +168,23 @@ class ChainCheck:
                 yield f"expected the broker's log to reach offset {footer.next}, but it ends at {end}", remedy
                 return
             self.report.lag = end - footer.next
-        first = max(footer.first, self._log_start)
-        if first >= footer.next:
-            return
-        delivered = log.offsets(tp, first, footer.next)
-        self.report.messages = (self.report.messages or 0) + len(delivered)
         known = np.union1d(rows["offset"].to_numpy(), np.asarray(footer.pending, np.int64))
+        yield from self._unaccounted(log, footer.first, footer.next, known)
+
+    def _compacted_disagree(self, log: Log, covered: Covered) -> Iterator[Fault]:
+        """Files that stand for deleted segments, against what the broker still has of them."""
+        tp, until = self.report.tp, log.bounds(self.report.tp)[1]
+        for file in compact_check.accounted(self._store, tp, covered, since=self._log_start):
+            if file.next > until:  # of the head it is said with the remedy
+                return
+            yield from (Fault(file.key, *said) for said in self._unaccounted(log, file.first, file.next, file.offsets))
+
+    def _unaccounted(self, log: Log, first: int, until: int, known: invariant.Offsets) -> Iterator[tuple[str, str]]:
+        first = max(first, self._log_start)
+        if first >= until:
+            return
+        delivered = log.offsets(self.report.tp, first, until)
+        self.report.messages = (self.report.messages or 0) + len(delivered)
         if len(missing := np.setdiff1d(delivered, known)):
             told = invariant.some(missing)
             yield (

@@ -17,7 +17,7 @@ from pipeline.errors import ChainError
 from pipeline.records import TopicPartition
 from pipeline.sink import claims, compact_plan, invariant, layout, segment
 from pipeline.sink.chain import read_link
-from pipeline.sink.compact_file import Facts, digest_of, read_proven
+from pipeline.sink.compact_file import Facts, digest_of, read_facts, read_proven, read_rows
 from pipeline.sink.compact_source import Chain
 from pipeline.sink.layout import CompactedName, SegmentName
 from pipeline.sink.read import compacted_names, is_covered, read_bytes, segment_names
@@ -32,7 +32,7 @@ class Covered:
     """Up to where compacted files stand for the chain: what the segment `until` has to agree with.
 
     `previous` is the segment before it, which is never deleted; of `deleted` segments before it the file or its traces
-    are gone.
+    are gone. So many `files` with so many `rows` stand for them.
     """
 
     until: SegmentName
@@ -40,6 +40,8 @@ class Covered:
     next: int
     pending: tuple[int, ...]
     deleted: int = 0
+    files: int = 0
+    rows: int = 0
 
 
 def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = False) -> tuple[Covered, list[Said]]:
@@ -70,13 +72,42 @@ def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = 
             # What comes after it has nothing to agree with.
             return covered, [*said, (key, str(error))]
         deleted = covered.deleted + sum(replaced.name not in there for replaced in facts.segments)
-        covered = Covered(name.until, facts.last, facts.next, facts.pending, deleted)
+        total = (covered.files + 1, covered.rows + facts.rows)
+        covered = Covered(name.until, facts.last, facts.next, facts.pending, deleted, *total)
     extra = sorted(set(traced) - set(names))
     said += [
         (layout.compacted_key(layout.TRACES, tp, name), "expected predictions of this name, but there are none")
         for name in extra
     ]
     return covered, said
+
+
+@dataclass(frozen=True, slots=True)
+class Accounted:
+    """A compacted file: what its segments cover, [first, next), and the offsets of its rows and what was pending."""
+
+    key: str
+    first: int
+    next: int
+    offsets: invariant.Offsets
+
+
+def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int) -> Iterator[Accounted]:
+    """The files that were checked and reach beyond the offset `since`, in order; in memory are the offsets of one."""
+    for name in compacted_names(store, layout.PREDICTIONS, tp):
+        if name.until > covered.until or name.until.first <= since:
+            continue
+        key = layout.compacted_key(layout.PREDICTIONS, tp, name)
+        data = read_bytes(store, key)
+        facts, rows = read_facts(data, key), read_rows(data, key, ["offset"])
+        known = np.union1d(rows["offset"].to_numpy(), np.asarray(facts.pending, np.int64))
+        yield Accounted(key, facts.first, facts.next, known)
+
+
+def compacted_partitions(store: Store) -> set[TopicPartition]:
+    """The partitions of which there are compacted files."""
+    parsed = map(layout.parse_compacted_key, store.list(f"{layout.COMPACTED}/{layout.PREDICTIONS}"))
+    return {found[0] for found in parsed if found is not None}
 
 
 def foreign_keys(store: Store) -> list[Said]:

@@ -27,10 +27,14 @@ class Fault:
 
 @dataclass(slots=True)
 class ChainReport:
-    """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head."""
+    """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head.
+
+    `rows` are those of the segments, and of the `compacted` files that stand for segments which were deleted.
+    """
 
     tp: TopicPartition
     segments: int = 0
+    compacted: int = 0
     rows: int = 0
     pending: int = 0
     next_offset: int = 0

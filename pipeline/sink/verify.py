@@ -13,7 +13,7 @@ from itertools import groupby
 from pipeline.sink import layout
 from pipeline.sink.agreement import ReadState
 from pipeline.sink.chain_check import ChainCheck
-from pipeline.sink.compact_check import foreign_keys
+from pipeline.sink.compact_check import compacted_partitions, foreign_keys
 from pipeline.sink.findings import Broken, ChainReport, Fault, Log
 from pipeline.sink.read import segment_keys
 from pipeline.sink.store import Store
@@ -66,11 +66,13 @@ def walk(
         SourceError, BrokerUnavailable: by `log`.
         StoreUnavailable: the store does not answer.
     """
-    for tp, entries in groupby(segment_keys(store), key=lambda entry: entry[0]):
+    chains = {tp: [key for _, key in entries] for tp, entries in groupby(segment_keys(store), key=lambda e: e[0])}
+    for tp in compacted_partitions(store):  # also one of which every segment was lost
+        chains.setdefault(tp, [])
+    for tp, keys in sorted(chains.items()):
         chain = ChainCheck(store, tp, contiguous, read_state, log)
         try:
             chain.begin()
-            keys = [key for _, key in entries]
             for key in keys:
                 chain.follow(key, is_newest=key == keys[-1])
                 on_segment()

@@ -34,6 +34,10 @@ class _Found:
         return sum(chain.segments for chain in self.chains)
 
     @property
+    def compacted(self) -> int:
+        return sum(chain.compacted for chain in self.chains)
+
+    @property
     def rows(self) -> int:
         return sum(chain.rows for chain in self.chains)
 
@@ -102,8 +106,9 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         if len(found.faults) > _SHOWN:
             yield f"  and {len(found.faults) - _SHOWN} more (--json has all of them)"
         return
+    compacted = f" and {found.compacted} compacted files" if found.compacted else ""
     yield (
-        f"{root} is whole: {found.segments} segments of {len(found.chains)} partitions, {found.rows} rows, "
+        f"{root} is whole: {found.segments} segments{compacted} of {len(found.chains)} partitions, {found.rows} rows, "
         "every offset once; footers, rows, states and traces agree"
     )
     if broker:
@@ -119,6 +124,7 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
             "topic": chain.tp.topic,
             "partition": chain.tp.partition,
             "segments": chain.segments,
+            "compacted_files": chain.compacted,
             "rows": chain.rows,
             "next_offset": chain.next_offset,
             "pending": chain.pending,

@@ -17,7 +17,7 @@ from pipeline.records import TopicPartition
 from pipeline.sink import layout
 from pipeline.sink.compact_delete import deletable, delete
 from pipeline.sink.findings import Fault
-from pipeline.sink.read import compacted_names
+from pipeline.sink.read import compacted_names, read_predictions, read_segment_footers
 from pipeline.sink.segment import read_rows
 from pipeline.sink.store import Store
 from pipeline.sink.verify import verify, walk
@@ -410,6 +410,17 @@ def test_a_compacted_sink_is_whole_also_when_its_old_segments_are_gone() -> None
     assert verify(store)[0].key == damaged
 
 
+def test_a_compacted_sink_of_which_every_segment_was_lost_is_not_whole() -> None:
+    store = DictStore()
+    Days(store).commit(14)
+    assert compacted(store)
+    for segment in store.list(layout.PREDICTIONS):
+        store.delete(segment)
+    first, *_ = faults_of(store)
+    assert first.key.startswith(layout.PREDICTIONS)
+    assert "expected the last segment of a compacted file, which is never deleted; restore it" in first.what
+
+
 # -- the topic
 
 
@@ -420,6 +431,7 @@ class FakeLog:
         self.delivered = np.asarray(offsets, np.int64)
         self.start, self.end = start, max(offsets) + 1 if end is None else end
         self.topic = IDENTITY
+        self.asked: list[tuple[int, int]] = []
 
     def identity(self, topic: str) -> TopicIdentity:
         return self.topic
@@ -429,6 +441,8 @@ class FakeLog:
 
     def offsets(self, tp: TopicPartition, first: int, until: int) -> npt.NDArray[np.int64]:
         assert self.start <= first < until <= self.end
+        assert not self.asked or self.asked[-1][1] <= first  # as the port demands
+        self.asked.append((first, until))
         return self.delivered[(self.delivered >= first) & (self.delivered < until)]
 
 
@@ -471,3 +485,58 @@ def test_another_topic_of_the_same_name_is_one_fault(store: DictStore) -> None:
     *_, (fault,) = compared(store, log)
     assert fault.key == layout.origin_key(TP)
     assert "deleted and created again" in fault.what
+
+
+@pytest.fixture
+def year() -> tuple[DictStore, list[int], list[int]]:
+    """A sink of which most was compacted and deleted, the offsets that it accounts for, and those of its gaps."""
+    store = DictStore()
+    days = Days(store)
+    days.commit(14)
+    footers = [footer for _, footer in read_segment_footers(store)]
+    gaps = [offset for footer in footers for first, until in footer.gaps for offset in range(first, until)]
+    known = sorted({*read_predictions(store)["offset"].to_pylist(), *days.head.pending})
+    assert compacted(store)
+    for each in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
+        assert list(delete(store, each))
+    return store, known, gaps
+
+
+def test_what_was_compacted_and_deleted_is_compared_with_the_topic_too(
+    year: tuple[DictStore, list[int], list[int]],
+) -> None:
+    store, known, gaps = year
+    end = max([*known, *gaps]) + 1
+    log = FakeLog(known, end=end)
+    (report,) = walk(store, log=log)
+    assert (report.messages, report.lag, report.faults) == (len(known), 0, [])
+    assert log.asked[0][0] == 0
+    assert report.compacted > 1
+    assert report.rows == read_predictions(store).num_rows
+    start = log.asked[1][0] + 1  # the broker has deleted the first file's range and a bit of the second's
+    log = FakeLog([offset for offset in known if offset >= start], start=start, end=end)
+    (report,) = walk(store, log=log)
+    assert (report.messages, report.faults) == (len(log.delivered), [])
+
+
+def test_a_message_that_only_a_compacted_file_could_have_is_missed_there(
+    year: tuple[DictStore, list[int], list[int]],
+) -> None:
+    store, known, gaps = year
+    covers = compacted_names(store, layout.PREDICTIONS, TP)
+    lost = next(offset for offset in gaps if covers[0].first.first <= offset < covers[-1].until.first)
+    log = FakeLog(sorted([*known, lost]), end=max([*known, *gaps]) + 1)
+    (report,) = walk(store, log=log)
+    (fault,) = report.faults
+    (cover,) = [name for name in covers if name.first.first <= lost < name.until.first]
+    assert fault.key == layout.compacted_key(layout.PREDICTIONS, TP, cover)
+    assert f"there is none for the offsets {lost}" in fault.what
+
+
+def test_a_log_that_ends_within_what_was_compacted_is_one_fault_of_the_broker(
+    year: tuple[DictStore, list[int], list[int]],
+) -> None:
+    store, known, _ = year
+    (report,) = walk(store, log=FakeLog(known[:3], end=known[3]))
+    (fault,) = report.faults
+    assert "restore the broker" in fault.remedy

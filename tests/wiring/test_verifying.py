@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.__main__ import main
 from pipeline.adapt.state import StreamState
 from pipeline.errors import Reason
 from pipeline.ports import SegmentDraft
 from pipeline.records import Frame, RowId, TopicPartition
+from pipeline.sink.chain import SegmentChain
+from pipeline.sink.compact import compact
+from pipeline.sink.compact_delete import deletable, delete
+from pipeline.sink.compact_plan import Limits
 from pipeline.sink.layout import SegmentName, segment_key
 from pipeline.sink.store import LocalStore
 from pipeline.source.kafka_log import KafkaLog
@@ -40,7 +49,15 @@ def test_a_whole_folder_ends_with_0_and_says_what_was_seen(tmp_path: Path, capsy
     found = json.loads(capsys.readouterr().out)
     assert (found["whole"], found["segments"], found["faults"]) == (True, 3, [])
     assert found["chains"] == [
-        {"topic": "frames", "partition": 3, "segments": 3, "rows": 12, "next_offset": 12, "pending": 0}
+        {
+            "topic": "frames",
+            "partition": 3,
+            "segments": 3,
+            "compacted_files": 0,
+            "rows": 12,
+            "next_offset": 12,
+            "pending": 0,
+        }
     ]
 
 
@@ -114,11 +131,45 @@ def output(broker: Broker, topic: MakeTopic, tmp_path: Path) -> tuple[str, list[
     """A topic with aborted messages and markers in between, the offsets that it delivers, and a chain of 8 of 10."""
     name = topic(1)
     delivered = transact(broker, name, ["one", "abort", "two", "three", "abort", *"456789", "ten"])
+    with log_of(broker) as log:
+        return name, delivered, written(tmp_path / "output", log, name, delivered[:8])
+
+
+def compacted_by_day(store: LocalStore, log: KafkaLog, topic: str, offsets: list[int]) -> list[str]:
+    """A chain with a row for each of these offsets, two segments a day; all but the last day's compacted and deleted.
+
+    Returns the keys of the compacted predictions.
+    """
+    tp, day = TopicPartition(topic, 0), datetime(2026, 11, 20, tzinfo=UTC)
+    times = [day]
+    chain = SegmentChain(
+        store=store,
+        classes=("car",),
+        model_fingerprint="m",
+        config_fingerprint="c",
+        writer="w",
+        now=lambda: times[-1],
+    )
+    chain.check()
+    chain.recover(tp, log.identity(topic), 0)
+    for offset in offsets:
+        row = Frame(RowId(topic, 0, offset, 0), 0, "north", reason=Reason.EMPTY, detail="")
+        chain.commit(SegmentDraft(tp, offset + 1, (), {}, (), [row]))
+        times.append(times[-1] + timedelta(hours=12))
+    limits = Limits(max_rows=2, max_bytes=1 << 30, before=times[-2].date())
+    assert list(compact(store, tp, limits, now=lambda: day))
+    for each in deletable(store, tp, made_before=day + timedelta(days=1)):
+        assert list(delete(store, each))
+    return [key for key in store.list("compacted/predictions") if key.endswith(".parquet")]
+
+
+@contextmanager
+def log_of(broker: Broker) -> Iterator[KafkaLog]:
     log = KafkaLog(
         bootstrap_servers=broker.bootstrap_servers, client_id="test", max_partition_fetch_bytes=1 << 20, security={}
     )
     try:
-        return name, delivered, written(tmp_path / "output", log, name, delivered[:8])
+        yield log
     finally:
         log.close()
 
@@ -155,3 +206,65 @@ def test_a_message_that_no_row_stands_for_is_a_fault_unless_the_broker_deleted_i
         admin.delete_records({KafkaPartition(name, 0): lost + 1})
     code, out = verified(broker, store, capsys)
     assert (code, "each of the 5 messages" in out) == (0, True)
+
+
+@pytest.mark.needs("aborted_transactions", "end_offsets")
+@pytest.mark.parametrize("lost", [None, 2])
+def test_what_was_compacted_and_deleted_is_compared_with_a_topic_that_has_markers(
+    lost: int | None, broker: Broker, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = topic(1)
+    delivered = transact(broker, name, ["one", "abort", "two", "three", "abort", *"456789", "abort"])
+    kept = [offset for place, offset in enumerate(delivered) if place != lost]
+    store = LocalStore(tmp_path / "output")
+    with log_of(broker) as log:
+        files = compacted_by_day(store, log, name, kept)
+    assert (main(["verify", str(store)]), len(files) > 2) == (0, True)
+    assert f"compacted files of 1 partitions, {len(kept)} rows" in capsys.readouterr().out
+    code, out = verified(broker, store, capsys)
+    if lost is None:
+        assert (code, "each of the 9 messages that the broker still has" in out) == (0, True)
+    else:
+        assert (code, out.count("expected a row for each message")) == (3, 1)
+        assert f"{files[1]}: expected a row for each message" in out or f"{files[0]}: expected" in out
+        assert f"there is none for the offsets {delivered[lost]}" in out
+
+
+def a_topic_with_holes(broker: Broker, topic: MakeTopic) -> tuple[str, list[int]]:
+    """A topic that the broker has compacted, and the offsets that are left: every camera's last, and the newest."""
+    servers = broker.bootstrap_servers.split(",")
+    with KafkaAdminClient(bootstrap_servers=servers) as admin:
+        for node in admin.describe_cluster()["brokers"]:
+            soon = {"log.cleaner.backoff.ms": "50"}
+            admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, str(node["broker_id"]), soon)])
+    configs = {"cleanup.policy": "compact", "segment.ms": "1000", "min.cleanable.dirty.ratio": "0.01"}
+    name = topic(1, configs=configs)
+    with closing(KafkaProducer(bootstrap_servers=servers)) as producer:
+        for n, camera in enumerate(["a", "b", "a", "a", "c", "b", "b", "d"]):  # each begins a segment by its time
+            producer.send(name, b"x", key=camera.encode(), partition=0, timestamp_ms=10_000 * (n + 1)).get(30)
+    give_up_s, left = time.monotonic() + 60.0, list[int]()
+    while left != [3, 4, 6, 7]:
+        assert time.monotonic() < give_up_s, f"the broker does not compact: {left} are left after a minute"
+        with log_of(broker) as log:
+            left = log.offsets(TopicPartition(name, 0), 0, 8).tolist()
+    return name, left
+
+
+@pytest.mark.needs("end_offsets", "compaction")
+def test_holes_of_a_compacted_topic_are_no_faults_and_a_row_that_is_missing_between_them_is_one(
+    broker: Broker, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, _ = a_topic_with_holes(broker, topic)
+    with log_of(broker) as log:
+        read_before = written(tmp_path / "before", log, name, list(range(8)))
+        read_after = written(tmp_path / "after", log, name, [3, 4, 6, 7])
+        ends_in_a_hole = written(tmp_path / "hole", log, name, [1, 3, 4, 5])
+        lacks_one = written(tmp_path / "lacking", log, name, [0, 1, 2, 3, 5, 6, 7])
+    for store in (read_before, read_after):
+        code, out = verified(broker, store, capsys)
+        assert (code, "each of the 4 messages" in out, "0 are not written yet" in out) == (0, True, True)
+    code, out = verified(broker, ends_in_a_hole, capsys)
+    assert (code, "each of the 2 messages" in out) == (0, True)
+    code, out = verified(broker, lacks_one, capsys)
+    assert code == 3
+    assert "there is none for the offsets 4" in out
