@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,11 +119,27 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
     assert not parse(command_of(name), words[len(name.split()) :]).mistakes
 
 
+REPLAY: dict[str, Any] = dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed"))
+
+
 @pytest.mark.parametrize(
     ("line", "name", "options"),
     [
         ("run PAIR", "run_worker", {}),
-        ("replay rec -o out PAIR", "replay", {"recording": Path("rec"), "output": "out"}),
+        ("replay rec -o out PAIR", "replay", {**REPLAY, "recording": "rec", "output": "out"}),
+        (
+            "replay --topic yard -o out --from-time 2026-11-25T08:00:00Z --until 2026-11-25T08:00:01Z --streams a,b "
+            "--speed 10 --search grid --objective entropy PAIR",
+            "replay",
+            {
+                **REPLAY,
+                "output": "out",
+                "since": datetime(2026, 11, 25, 8, tzinfo=UTC),
+                "until": datetime(2026, 11, 25, 8, 0, 1, tzinfo=UTC),
+                "streams": ["a", "b"],
+                "speed": 10.0,
+            },
+        ),
         (
             "record --output new",
             "record",
@@ -269,6 +286,10 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
         ("produce a --kafka {}", ["it is a group of settings"]),
         ("run --check=yes", ["ignored explicit argument"]),
         ("replay rec PAIR", ["--output  (not given)"]),
+        ("replay -o out PAIR", ["RECORDING  (not given)", "a topic with --topic"]),
+        ("replay rec --topic yard -o out PAIR", ["--topic", "a recording is replayed, or a topic"]),
+        ("replay rec -o out --from-time 2h --state-of a@3h PAIR", ["--from-time", "--state-of says where to begin"]),
+        ("diff a", ["ROOT_B  (not given)"]),
         ("card --labelled a PAIR", ["--output  (not given)"]),
         ("card --show a --images 3", ["no use with --show"]),
         ("finetune --labelled a -o b", ["model.theta_0  (not set)"]),

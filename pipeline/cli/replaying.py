@@ -116,7 +116,6 @@ class Replay(Command):
     def call(self) -> int:
         """Replay."""
         from pipeline.wiring import replay
-        from pipeline.wiring.replaying import Part
 
         settings = self.settings
         if self.topic is not None:
@@ -125,11 +124,9 @@ class Replay(Command):
             settings,
             recording=self.recording,
             output=self.output,
-            part=Part(
-                since=self.from_time,
-                until=self.until,
-                streams=None if self.streams is None else tuple(name.strip() for name in self.streams.split(",")),
-                state_of=self.state_of,
-                speed=self.speed,
-            ),
+            since=self.from_time,
+            until=self.until,
+            streams=None if self.streams is None else [name.strip() for name in self.streams.split(",")],
+            state_of=self.state_of,
+            speed=self.speed,
         )

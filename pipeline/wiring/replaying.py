@@ -13,10 +13,9 @@ from pathlib import Path
 import structlog
 
 from pipeline.console import Progress, progress
-from pipeline.envelope import Envelope
-from pipeline.errors import InvalidMessage, SettingsError
+from pipeline.errors import SettingsError
 from pipeline.ports import Source
-from pipeline.records import BatchTrace, Frame, Message, TopicPartition
+from pipeline.records import BatchTrace, Frame, TopicPartition
 from pipeline.settings import Settings
 from pipeline.sink import layout, segment
 from pipeline.sink.dead_letters import NoDeadLetters
@@ -27,23 +26,18 @@ from pipeline.source.paced import PacedSource
 from pipeline.source.recording import Order
 from pipeline.telemetry import LogObserver
 from pipeline.wiring.replay_claim import Claim, claim, claimed
-from pipeline.wiring.replay_part import Whole, opened_recording, opened_topic
+from pipeline.wiring.replay_part import Whole, opened_recording, opened_topic, stream_of
 from pipeline.wiring.replay_state import Recorded, begin_chains, recorded_states
 from pipeline.wiring.signals import stop_signals
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What of a recording or a topic is replayed, how fast, and from which states."""
+class _Wish:
+    """What of it is replayed beside its bounds in time, how fast, and from which states."""
 
-    since: datetime | None = None
-    until: datetime | None = None
-    streams: Sequence[str] | None = None
-    state_of: str | None = None
-    speed: float | None = None  # None: as fast as the model allows
-
-
-ALL = Part()
+    streams: Sequence[str] | None
+    state_of: str | None
+    speed: float | None
 
 
 def replay(
@@ -51,13 +45,27 @@ def replay(
     *,
     recording: str | Path | None,
     output: str,
-    part: Part = ALL,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    streams: Sequence[str] | None = None,
+    state_of: str | None = None,
+    speed: float | None = None,
     order: Order = "timestamp",
     seed: int = 0,
 ) -> int:
-    """The worker on a recording, or without one on the topic, writing to `output`; 0 even if it was stopped.
+    """The worker on a recording, writing to `output`; 0 even if it was stopped: the same command goes on where it was.
 
-    Interrupted, the same command goes on where it was.
+    Args:
+        settings: of the worker; `kafka` only without a recording.
+        recording: its folder or URL; None for the topic, up to what it holds now.
+        output: a new folder or URL, or that of the same replay.
+        since: messages from then on, by the broker's timestamps.
+        until: messages before; batches that are open there are left open.
+        streams: only these; None for all.
+        state_of: a segment, or ROOT@TIME, whose states are gone on from.
+        speed: 1 as the timestamps say; None as fast as the model allows.
+        order: how the recorded partitions interleave.
+        seed: of that order.
 
     Raises:
         SettingsError: `output` is of something else, or what was asked for cannot be.
@@ -71,19 +79,19 @@ def replay(
     store = open_store(output)
     claimed(store, output)  # what is wrong there is told at once, before torch takes its seconds
     opened: AbstractContextManager[Whole] = (
-        opened_topic(settings, part.since, part.until)
+        opened_topic(settings, since, until)
         if recording is None
-        else opened_recording(str(recording), part.since, part.until, order=order, seed=seed)
+        else opened_recording(str(recording), since, until, order=order, seed=seed)
     )
     with opened as whole:
-        states = recorded_states(part.state_of, whole) if part.state_of else {}
-        return _replay(settings, whole, part, states, output, store)
+        states = recorded_states(state_of, whole) if state_of else {}
+        return _replay(settings, whole, _Wish(streams, state_of, speed), states, output, store)
 
 
 def _replay(
     settings: Settings,
     whole: Whole,
-    part: Part,
+    wish: _Wish,
     states: Mapping[TopicPartition, Recorded],
     output: str,
     store: Store,
@@ -96,7 +104,7 @@ def _replay(
         model = load_model(settings.model)
         log.info("model_loaded", **describe(settings, model))
         fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
-        ours = claim(store, output, _claim(whole, part, states, *fingerprints))
+        ours = claim(store, output, _claim(whole, wish, states, *fingerprints))
         _tell_differences(ours, whole, states, fingerprints)
         begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
         left = {tp: (max(begin, _head(store, tp, begin)), until) for tp, (begin, until) in ours.part.items()}
@@ -106,7 +114,7 @@ def _replay(
             worker = make_worker(
                 settings,
                 model,
-                source=_source(whole.source, ours, part.speed),
+                source=_source(whole.source, ours, wish.speed),
                 root=output,
                 dead_letters=NoDeadLetters(),
                 observer=observer,
@@ -122,11 +130,15 @@ def _replay(
 
 
 def _claim(
-    whole: Whole, part: Part, states: Mapping[TopicPartition, Recorded], model_fingerprint: str, config_fingerprint: str
+    whole: Whole,
+    wish: _Wish,
+    states: Mapping[TopicPartition, Recorded],
+    model_fingerprint: str,
+    config_fingerprint: str,
 ) -> Claim:
     ranges = dict(whole.part)
     if states:
-        alone = part.state_of is not None and part.state_of.endswith(".parquet")
+        alone = wish.state_of is not None and wish.state_of.endswith(".parquet")
         begun = {tp: (recorded.low_water, max(recorded.footer.next, ranges[tp][1])) for tp, recorded in states.items()}
         ranges = begun if alone else {**ranges, **begun}
     return Claim(
@@ -136,7 +148,7 @@ def _claim(
         ranges={str(tp.partition): between for tp, between in ranges.items()},
         ends_streams=whole.ends_streams,
         states_of={str(tp.partition): recorded.name for tp, recorded in states.items()},
-        streams=None if part.streams is None else sorted(part.streams),
+        streams=None if wish.streams is None else sorted(wish.streams),
         model_fingerprint=model_fingerprint,
         config_fingerprint=config_fingerprint,
     )
@@ -171,18 +183,9 @@ def _source(source: Source, ours: Claim, speed: float | None) -> Source:
         source,
         ours.part,
         ends_streams=ours.ends_streams,
-        wants=lambda message: streams is None or _stream_of(message) in streams,
+        wants=lambda message: streams is None or stream_of(message) in streams,
     )
     return bounded if speed is None else PacedSource(bounded, speed=speed)
-
-
-def _stream_of(message: Message) -> str | None:
-    """The stream that key or headers name; of one that only its rows name, nothing is known here."""
-    envelope = Envelope(message.key, message.headers)
-    try:
-        return envelope.stated_stream_id() or envelope.fallback_stream_id()
-    except InvalidMessage:
-        return None
 
 
 def _summary(observer: _ReplayObserver, ours: Claim, whole: Whole, output: str, *, stopped: bool) -> list[str]:
