@@ -35,7 +35,12 @@ def main(minutes: float = 60.0) -> None:
             wait_until(lambda: output.rows >= here.topic.rows, worker)
             worker.stop()
         faults = output.faults(here.topic)
-        print(f"{output.rows} images in {minutes:g} minutes, {len(faults)} faults", *faults[:3], sep="\n  ")
+        lost = len(here.topic.lost)
+        print(
+            f"{output.rows} images in {minutes:g} minutes ({lost} never got to the broker), {len(faults)} faults",
+            *faults[:3],
+            sep="\n  ",
+        )
     report(np.asarray(samples))
 
 

@@ -23,15 +23,16 @@ def main() -> int:
     play = Play(
         seed=args.seed,
         messages=args.messages,
-        faults=schedule(args.seed, args.faults, kinds),
+        faults=schedule(args.seed, args.faults, kinds, in_folder=args.store == "folder"),
         rate=args.rate,
         replication=args.brokers,
         session_timeout_ms=args.session_ms,
+        store=args.store,
         overwrites=args.overwrite,
         quiet_s=10.0 if args.overwrite else 120.0,
     )
     print(f"# seed {args.seed}: {args.messages} messages, {args.faults} faults, {args.brokers} broker(s)", flush=True)
-    start_server()
+    start_server("tests.chaos.actor")
     keep = nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="adawise-chaos-")
     with ApacheKafka(args.brokers) as kafka, keep as name:
         folder = Path(name)
@@ -50,6 +51,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=int, default=65, help="default: 65")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a new one, printed")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3, help="default: 3, which may fall in turn")
+    parser.add_argument(
+        "--store", choices=("folder", "s3"), default="folder", help="s3: a bucket whose requests fail (default: folder)"
+    )
     parser.add_argument("--rate", type=float, default=10_000.0, help="messages a second at most (default: 10,000)")
     parser.add_argument("--session-ms", type=int, default=4_000, help="kafka.session_timeout_ms (default: 4000)")
     parser.add_argument(

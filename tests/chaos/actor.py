@@ -2,7 +2,8 @@
 
 The process is forked from the server that the worker's tests start (`tests.worker.process`), so that it costs half a
 second; then it is the command line's `run`, with settings from the environment. Orders come through a pipe and are
-looked at at each point. While `Role.outage` exists, the store answers nobody.
+looked at at each point. While `Role.outage` exists, a store that is a folder answers nobody; a bucket is cut off by its
+proxy (`tests.chaos.place`).
 """
 
 from __future__ import annotations
@@ -24,22 +25,29 @@ import psutil
 
 from pipeline import wiring
 from pipeline.__main__ import main
+from pipeline.cli import command_of
 from pipeline.errors import StoreUnavailable
 from pipeline.records import TopicPartition
 from pipeline.settings import Settings
 from pipeline.sink import claims
+from pipeline.sink.object_store import ObjectStore
 from pipeline.sink.store import LocalStore
 from tests.worker.process import Event, Telling
 
 REFUSED, ANSWER_LOST = "refused", "answer lost"
 """What the file `Role.outage` may say: nothing is done, or it is done and nobody hears of it."""
 
+# Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
+for _name in ("run", "record", "replay", "verify"):
+    command_of(_name)
+
 GRACE_S = 120.0  # for a process to end after a signal
+_END = 6_000  # characters of a log, within which its last lines are
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a process is: its settings, its log, the file that takes its store away.
+    """What a process is: its settings, its log, the file that takes its store away, what else its environment has.
 
     With `overwrites` its store replaces segments that exist, as a plain upload would.
     """
@@ -47,7 +55,13 @@ class Role:
     settings: Settings
     log: Path
     outage: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
     overwrites: bool = False
+
+    @property
+    def seat(self) -> str | None:
+        """The name that the group knows it by, if it is a static member."""
+        return self.settings.kafka.static_member
 
 
 @dataclass(frozen=True)
@@ -61,8 +75,10 @@ class Order:
 def play(role: Role, link: Connection) -> NoReturn:
     """A worker process from its beginning to its end."""
     _write_to(role.log)
+    os.environ.update(environment(role.settings) | dict(role.environment))
     if role.overwrites:
-        LocalStore.create = LocalStore.put  # type: ignore[method-assign]
+        for store in (LocalStore, ObjectStore):
+            store.create = store.put  # type: ignore[method-assign]
         claims.prove_create_if_absent = lambda store: None
     for name in ("create", "put", "get", "list"):
         setattr(LocalStore, name, _failing(getattr(LocalStore, name), role.outage))
@@ -76,32 +92,34 @@ def play(role: Role, link: Connection) -> NoReturn:
             link.send(Event("at", point))
             os.kill(os.getpid(), signal.SIGKILL if order.then == "die" else signal.SIGSTOP)
 
-    os.environ.update(environment(role.settings))
     wiring.run_worker = partial(wiring.run_worker, at=at, observer=Telling(link))
     sys.exit(main(["run"]))
 
 
-def command(settings: Settings, log: Path, *arguments: str) -> int:
+def command(role: Role, *arguments: str) -> int:
     """Any other command in a process of the same kind; its exit code."""
-    process = multiprocessing.get_context("forkserver").Process(target=_call, args=(settings, log, arguments))
+    process = multiprocessing.get_context("forkserver").Process(target=_call, args=(role, arguments))
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode
 
 
-def _call(settings: Settings, log: Path, arguments: tuple[str, ...]) -> NoReturn:
-    _write_to(log)
-    os.environ.update(environment(settings))
+def _call(role: Role, arguments: tuple[str, ...]) -> NoReturn:
+    _write_to(role.log)
+    os.environ.update(environment(role.settings) | dict(role.environment))
     sys.exit(main(arguments))
 
 
-def environment(settings: Settings) -> Mapping[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """The environment in which the command line has these settings."""
     changed: dict[str, dict[str, Any]] = settings.model_dump(mode="json", exclude_unset=True)
     changed["log"] = {"level": "info", "format": "json"}
     return {
-        f"ADAWISE_{g}__{name}".upper(): str(value) for g, values in changed.items() for name, value in values.items()
+        f"ADAWISE_{group}__{name}".upper(): str(value)
+        for group, values in changed.items()
+        for name, value in values.items()
+        if value is not None
     }
 
 
@@ -134,6 +152,7 @@ class Actor:
     deeds: list[tuple[float, str, TopicPartition]] = field(default_factory=list)  # when, "recovered" or "committed"
     engaged: bool = False  # somebody waits for what it does; nobody else may pick it
     doomed: bool = False  # it is to end
+    rivalled: bool = False  # another has its seat: one of the two will be told to go
 
     def __post_init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -146,6 +165,11 @@ class Actor:
     def exit_code(self) -> int | None:
         """None while it lives; -9 after SIGKILL."""
         return self._process.exitcode
+
+    @property
+    def is_fenced(self) -> bool:
+        """True if it ended because another has its seat."""
+        return self.exit_code not in (None, 0) and "FencedInstanceId" in self.role.log.read_text()[-_END:]
 
     @property
     def last_words(self) -> str:

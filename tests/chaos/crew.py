@@ -15,13 +15,16 @@ from tests.chaos.actor import Actor, Role
 from tests.worker.process import Event
 
 SIZE, MOST = 3, 5
+SEATS = ("first", "second")
+"""Names of static members; whoever is hired takes a seat that is free, the others are members without a name."""
+
 _BACK_OFF_S = 1.0  # after a start that failed, as whoever runs workers has it
 
 
 class Crew:
     """At least `SIZE` workers at any time: whoever ends by itself is replaced; that is a fault if it was at work."""
 
-    def __init__(self, role: Callable[[int], Role]) -> None:
+    def __init__(self, role: Callable[[int, str | None], Role]) -> None:
         self._role, self._hired, self._hire_at = role, 0, 0.0
         self.members: list[Actor] = []
         self.toll: Counter[str] = Counter()
@@ -39,10 +42,13 @@ class Crew:
             actor.bury()
         self.members = []
 
-    def hire(self) -> None:
-        """One more."""
-        self.members.append(Actor(self._role(self._hired)))
+    def hire(self, seat: str | None = None) -> Actor:
+        """One more; on this seat, whoever has it, or on a free one."""
+        taken = {actor.role.seat for actor in self.members if actor.exit_code is None}
+        free = [name for name in SEATS if name not in taken]
+        self.members.append(Actor(self._role(self._hired, seat or next(iter(free), None))))
         self._hired += 1
+        return self.members[-1]
 
     def listen(self, timeout_s: float) -> None:
         """Take in what they tell, waiting at most that long, and see who has ended."""
@@ -65,9 +71,10 @@ class Crew:
             actor.wait()
             self.toll["dismissed" if actor.exit_code == 0 else f"dismissed with exit code {actor.exit_code}"] += 1
 
-    def pick(self, chance: float) -> Actor | None:
-        """One that has partitions and is in nobody's hands; None if there is none now."""
+    def pick(self, chance: float, *, seated: bool = False) -> Actor | None:
+        """One that has partitions (and a seat) and is in nobody's hands; None if there is none now."""
         free = [actor for actor in self.members if actor.owned and not actor.engaged and actor.exit_code is None]
+        free = [actor for actor in free if actor.role.seat or not seated]
         return free[int(chance * len(free))] if free else None
 
     def done_by_others(self, what: str, than: Actor, since: float) -> set[TopicPartition]:
@@ -85,7 +92,9 @@ class Crew:
         self.members.remove(actor)
         if not actor.doomed and actor.exit_code != -signal.SIGKILL:
             self._hire_at = time.monotonic() + _BACK_OFF_S
-            if actor.seen:
+            if actor.rivalled and actor.is_fenced:
+                self.toll["static members fenced"] += 1
+            elif actor.seen:
                 self.gave_up.append(f"exit code {actor.exit_code}: {actor.last_words}")
             else:  # a worker does not begin without a broker and a store that answer; whoever runs it starts it again
                 self.toll["starts that failed"] += 1

@@ -15,13 +15,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from kafka import KafkaConsumer, KafkaProducer
-from kafka.structs import TopicPartition
+from kafka import KafkaProducer
 
 from pipeline.wire import ARROW_STREAM, encode_batch
 from tests.brokers import Broker
 from tests.hostile import picture
-from tests.worker.cameras import IMAGES, Shot
+from tests.worker.cameras import IMAGES, Shot, everything
 
 MAX_AGE_S = 3_000.0  # of a batch: longer than any run, so that no clock closes one
 _JUMP_MS, _SILENCE_MS = 4_000_000, 8 * 86_400_000  # the second: longer than `search.forget_after_s`
@@ -176,18 +175,3 @@ class Feed:
     def _refuse(self, error: Exception) -> None:
         self.refused += 1
         self._room.release()
-
-
-def everything(broker: Broker, topic: str) -> Iterator[Any]:
-    """All records of a topic, as a consumer without a group reads them."""
-    reader = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers.split(","), enable_auto_commit=False)
-    try:
-        places = [TopicPartition(topic, number) for number in reader.partitions_for_topic(topic) or ()]
-        reader.assign(places)
-        reader.seek_to_beginning(*places)
-        ends = reader.end_offsets(places)
-        while any(reader.position(place) < ends[place] for place in places):
-            for records in reader.poll(timeout_ms=500).values():
-                yield from records
-    finally:
-        reader.close()

@@ -8,7 +8,7 @@ and names of segments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ChainError
-from pipeline.settings import Settings
 from tests.brokers import Broker
-from tests.chaos.actor import command
-from tests.chaos.feed import everything
-from tests.worker.cameras import Output, Shot
+from tests.chaos.actor import Role, command
+from tests.worker.cameras import Shot, everything
+from tests.worker.output import Output
 
 Integers = npt.NDArray[np.int64]
 Rows = list[dict[str, Any]]
@@ -63,8 +62,8 @@ class Verdict:
         }
 
 
-def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], settings: Settings, output: Output) -> Verdict:
-    """By the topic alone: each of its messages' rows must be there once; and what `adawise verify` says."""
+def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], output: Output) -> Verdict:
+    """By the topic alone: each of its messages' rows must be there once."""
     verdict = Verdict(
         messages=len(places),
         acknowledged=len(acknowledged),
@@ -72,7 +71,6 @@ def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], settings:
         lost_by_broker=len(acknowledged.keys() - places.keys()),
     )
     try:
-        _verify(verdict, settings, output)
         found = output.predictions.select(["partition", "offset", "index"])
     except ChainError as error:
         verdict.faults.append(str(error))
@@ -85,10 +83,12 @@ def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], settings:
     return verdict
 
 
-def _verify(verdict: Verdict, settings: Settings, output: Output) -> None:
+def verify(role: Role, output: Output) -> list[str]:
+    """The faults that `adawise verify` finds, the last of them in full."""
     log = output.root.with_suffix(".verify")
-    if code := command(settings, log, "verify", str(output.root)):
-        verdict.faults += [f"adawise verify ended with code {code}", *log.read_text().splitlines()[-_SHOWN:]]
+    if code := command(replace(role, log=log), "verify", str(output.store)):
+        return [f"adawise verify ended with code {code}", *log.read_text().splitlines()[-_SHOWN:]]
+    return []
 
 
 def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
@@ -96,14 +96,14 @@ def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
     return (np.int64(2**52) * partition + np.int64(2**12) * offset + index).astype(np.int64)
 
 
-def compare_with_replay(verdict: Verdict, settings: Settings, output: Output, folder: Path) -> None:
-    """Record the topic, replay it in peace, and add to the verdict whatever differs."""
-    recording, again, log = folder / "recording", Output(folder / "again"), folder / "judge.log"
+def compare_with_replay(verdict: Verdict, role: Role, output: Output, folder: Path) -> None:
+    """Record the topic, replay it in peace (by commands in `role`), and add to the verdict whatever differs."""
+    recording, again = folder / "recording", Output(folder / "again")
     for call in (("record", "--output", str(recording)), ("replay", str(recording), "-o", str(again.root))):
-        if code := command(settings, log, *call):
-            verdict.faults.append(f"adawise {call[0]} ended with code {code}; see {log}")
+        if code := command(role, *call):
+            verdict.faults.append(f"adawise {call[0]} ended with code {code}; see {role.log}")
             return
-    _verify(verdict, settings, again)
+    verdict.faults += verify(role, again)
     rows, other_rows = output.predictions, again.predictions
     if not rows.equals(other_rows):
         verdict.wrong_rows = differing(verdict, ("row_id",), rows.to_pylist(), other_rows.to_pylist())

@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,13 @@ from tests.brokers import Broker, create_topic, fresh_name
 from tests.chaos.actor import Role
 from tests.chaos.crew import Crew
 from tests.chaos.feed import MAX_AGE_S, Feed, Film
-from tests.chaos.judge import Verdict, compare_with_replay, count_letters, judge
+from tests.chaos.judge import Places, Verdict, compare_with_replay, count_letters, judge, verify
+from tests.chaos.place import Place, StoreName, place
 from tests.chaos.schedule import Fault, Kind
 from tests.chaos.strikes import Brokers, Stage, Strike, strike
 from tests.models import PairFolder
-from tests.worker.cameras import Output, Topic, settings_for
+from tests.worker.cameras import Topic, settings_for
+from tests.worker.output import Output
 
 AT_ONCE = 2  # faults
 _ONE_AT_A_TIME = {Kind.BROKER, Kind.OUTAGE}  # of three brokers two must live; there is one store
@@ -37,7 +40,7 @@ class Play:
     """What is played.
 
     `messages` at least, at most `rate` a second and `lead` more than there are rows; with `overwrites` the workers'
-    store is one that replaces. Nothing new for `quiet_s` seconds at the end: then something is lost.
+    `store` is one that replaces. Nothing new for `quiet_s` seconds at the end: then something is lost.
     """
 
     seed: int
@@ -49,6 +52,7 @@ class Play:
     partitions: int = 8
     replication: int = 1
     session_timeout_ms: int = 2_000
+    store: StoreName = "folder"
     overwrites: bool = False
     quiet_s: float = 120.0
 
@@ -94,47 +98,63 @@ def run(
     topic = Topic(broker, fresh_name("chaos"))
     for name in (topic.name, f"{topic.name}.dlq"):
         create_topic(broker, name, play.partitions, KEPT, replication=play.replication)
-    settings = _settings(play, topic, pair, folder)
     feed = Feed(broker, topic.name, Film(play.seed, cameras=play.cameras, partitions=play.partitions), rate=play.rate)
-    output, seconds = Output(folder / "output"), dict[str, float]()
-    with feed, Crew(_roles(play, settings, folder)) as crew:
-        with _timed(seconds, "faults"):
-            _perform(play, feed, Stage(crew, folder / "outage", brokers), output, tell)
-        with _timed(seconds, "rest"):
-            feed.finish()
-            places = feed.landed()
-            _wait_for_the_rest(crew, output, sum(shot.rows for shot in places.values()), play.quiet_s)
-            crew.dismiss()
-    with _timed(seconds, "judge"):
-        verdict = judge(places, feed.acknowledged, settings, output)
-        if not play.overwrites:
-            in_peace = settings.model_copy(update={"sink": settings.sink.model_copy(update=_SELDOM)})
-            compare_with_replay(verdict, in_peace, output, folder)
-            count_letters(verdict, broker, f"{topic.name}.dlq", places)
+    seconds = dict[str, float]()
+    with place(play.store, folder, play.seed) as stored:
+        settings, output = _settings(play, topic, pair, stored), stored.output
+        with feed, Crew(_roles(play, settings, folder, stored)) as crew:
+            with _timed(seconds, "faults"):
+                _perform(play, feed, Stage(crew, stored.outage, brokers), output, tell)
+            with _timed(seconds, "rest"):
+                feed.finish()
+                landed = feed.landed()
+                _wait_for_the_rest(crew, output, sum(shot.rows for shot in landed.values()), play.quiet_s)
+                crew.dismiss()
+        crew.toll.update({f"requests {fault}": count for fault, count in stored.failed.items()})
+        with _timed(seconds, "judge"):
+            role = Role(_changed(settings, **_SELDOM), folder / "judge.log", stored.outage, stored.others)
+            verdict = _judged(play, feed, landed, role, output, folder)
+            if not play.overwrites:
+                count_letters(verdict, broker, f"{topic.name}.dlq", landed)
     return Report(play, verdict, crew.toll, crew.gave_up, seconds)
 
 
-def _settings(play: Play, topic: Topic, pair: PairFolder, folder: Path) -> Settings:
+def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, folder: Path) -> Verdict:
+    """By the topic, by `adawise verify` and by a replay; the last two at the same time, each takes a processor."""
+    with ThreadPoolExecutor(1) as beside:
+        verified = beside.submit(verify, role, output)
+        verdict = judge(landed, feed.acknowledged, output)
+        if not play.overwrites:
+            compare_with_replay(verdict, role, output, folder)
+        verdict.faults += verified.result()
+    return verdict
+
+
+def _settings(play: Play, topic: Topic, pair: PairFolder, stored: Place) -> Settings:
     return settings_for(
         topic,
         pair,
-        folder / "output",
+        stored.root,
         fresh_name("crew"),
         kafka={"session_timeout_ms": play.session_timeout_ms, "max_poll_records": 500},
         batch={"max_age_s": MAX_AGE_S},
     )
 
 
-def _roles(play: Play, settings: Settings, folder: Path) -> Callable[[int], Role]:
+def _roles(play: Play, settings: Settings, folder: Path, stored: Place) -> Callable[[int, str | None], Role]:
     """Workers that cut their segments differently: an heir's must not happen to be its predecessor's."""
 
-    def role(number: int) -> Role:
+    def role(number: int, seat: str | None) -> Role:
         rng = random.Random(f"{play.seed} {number}")
-        flush = {"flush_rows": rng.choice((8, 24, 64, 200)), "flush_age_s": rng.uniform(0.2, 1.5)}
-        mine = settings.model_copy(update={"sink": settings.sink.model_copy(update=flush)})
-        return Role(mine, folder / f"worker-{number}.log", folder / "outage", play.overwrites)
+        mine = _changed(settings, flush_rows=rng.choice((8, 24, 64, 200)), flush_age_s=rng.uniform(0.2, 1.5))
+        mine = mine.model_copy(update={"kafka": mine.kafka.model_copy(update={"static_member": seat})})
+        return Role(mine, folder / f"worker-{number}.log", stored.outage, stored.workers, play.overwrites)
 
     return role
+
+
+def _changed(settings: Settings, **sink: float) -> Settings:
+    return settings.model_copy(update={"sink": settings.sink.model_copy(update=sink)})
 
 
 def _perform(play: Play, feed: Feed, stage: Stage, output: Output, tell: Callable[[str], None]) -> None:

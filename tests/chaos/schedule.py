@@ -11,7 +11,12 @@ from itertools import cycle, islice
 from pipeline.sink.store import CRASH_POINTS
 
 POINTS = ("worker.rows_complete", *CRASH_POINTS, "worker.segment_committed", "worker.offset_committed")
-"""Every named point between complete rows and the committed offset."""
+"""Every named point between complete rows and the committed offset, where the store is a folder."""
+
+OF_FOLDERS = frozenset(
+    ("segment.temp_written", "segment.linked", "segment.folder_synced", "traces.temp_written", "traces.renamed")
+)
+"""Those that a worker with another store does not come to."""
 
 BEFORE_COMMIT = ("segment.encoded", "segment.encoded", "segment.temp_written", "worker.rows_complete")
 """Where a worker that stands still has a segment to write when it wakes."""
@@ -24,6 +29,8 @@ class Kind(StrEnum):
     EXIT = "exit"  # SIGKILL at a named point
     ZOMBIE = "zombie"  # SIGSTOP before a commit, SIGCONT when another has the partition
     FREEZE = "freeze"  # the same at any moment
+    RETURN = "return"  # SIGKILL of a static member that is back before its session ends
+    RIVAL = "rival"  # SIGSTOP of a static member before a commit, another begins by its name; then SIGCONT
     JOIN = "join"  # one worker more
     LEAVE = "leave"  # SIGTERM
     OUTAGE = "outage"  # the store answers nobody, or its answers are lost
@@ -40,12 +47,16 @@ _DECK = (
     Kind.JOIN,
     Kind.EXIT,
     Kind.OUTAGE,
+    Kind.RIVAL,
     Kind.ZOMBIE,
     Kind.LEAVE,
     Kind.KILL,
     Kind.FREEZE,
+    Kind.RETURN,
     Kind.EXIT,
 )
+
+_STOPPED = {Kind.ZOMBIE, Kind.RIVAL}
 
 
 @dataclass(frozen=True)
@@ -62,20 +73,21 @@ class Fault:
     point: str
 
 
-def schedule(seed: int, count: int, kinds: Sequence[Kind] = tuple(Kind)) -> list[Fault]:
+def schedule(seed: int, count: int, kinds: Sequence[Kind] = tuple(Kind), *, in_folder: bool = True) -> list[Fault]:
     """`count` faults of these kinds in the order in which they are due, none before 2 % or after 95 % of the stream."""
     rng = random.Random(seed)
     chosen = list(islice(cycle([kind for kind in _DECK if kind in kinds]), count))
     rng.shuffle(chosen)
-    exits = _in_turn(POINTS, rng)
-    stops = _in_turn(BEFORE_COMMIT, rng)
+    without = frozenset() if in_folder else OF_FOLDERS
+    exits = _in_turn([point for point in POINTS if point not in without], rng)
+    stops = _in_turn([point for point in BEFORE_COMMIT if point not in without], rng)
     return [
         Fault(
             at=0.02 + 0.93 * (number + rng.random()) / count,
             kind=kind,
             chance=rng.random(),
             lasts_s=rng.uniform(0.0, 2.0),
-            point=next(exits) if kind is Kind.EXIT else next(stops) if kind is Kind.ZOMBIE else "",
+            point=next(exits) if kind is Kind.EXIT else next(stops) if kind in _STOPPED else "",
         )
         for number, kind in enumerate(chosen)
     ]

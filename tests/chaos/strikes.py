@@ -66,9 +66,7 @@ def _exit(fault: Fault, stage: Stage) -> Strike:
 def _zombie(fault: Fault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage)
     if actor is not None:
-        actor.order(Order(fault.point, "stand still"))
-        yield from _until(lambda: actor.stands_still or actor.exit_code is not None)
-        actor.order(Order("", "stand still"))  # never again, even if it has not come to that
+        yield from _stand_still(actor, fault)
         yield from _outlived(actor, fault, stage, "zombies resumed")
 
 
@@ -78,6 +76,13 @@ def _freeze(fault: Fault, stage: Stage) -> Strike:
         yield from _pause(fault.lasts_s)
         actor.send(signal.SIGSTOP)
         yield from _outlived(actor, fault, stage, "freezes resumed")
+
+
+def _stand_still(actor: Actor, fault: Fault) -> Strike:
+    """At the fault's point, if it comes to that in time."""
+    actor.order(Order(fault.point, "stand still"))
+    yield from _until(lambda: actor.stands_still or actor.exit_code is not None)
+    actor.order(Order("", "stand still"))  # never again, even if it has not come to that
 
 
 def _outlived(actor: Actor, fault: Fault, stage: Stage, name: str) -> Strike:
@@ -94,6 +99,42 @@ def _outlived(actor: Actor, fault: Fault, stage: Stage, name: str) -> Strike:
     yield from _until(lambda: len(actor.seen) > told or actor.exit_code is not None)
     actor.engaged = False
     stage.crew.toll[name if inherited else "woken too early"] += 1
+
+
+def _return(fault: Fault, stage: Stage) -> Strike:
+    """A static member dies, and one of its name begins at once: nobody else may get its partitions."""
+    actor = yield from _someone(fault, stage, seated=True)
+    if actor is None:
+        return
+    yield from _pause(fault.lasts_s)
+    since, owned, crew = time.monotonic(), set(actor.owned), stage.crew
+    actor.send(signal.SIGKILL)
+    heir = crew.hire(actor.role.seat)
+    heir.engaged = True
+    yield from _until(lambda: owned <= crew.done_by_others("recovered", actor, since))
+    moved = owned & crew.done_by_others("recovered", heir, since)
+    heir.engaged = False
+    crew.toll["static members back too late" if moved else "static members back in time"] += 1
+
+
+def _rival(fault: Fault, stage: Stage) -> Strike:
+    """A static member stands still before a commit, one of its name begins; awake again, one of the two must go."""
+    actor = yield from _someone(fault, stage, seated=True)
+    if actor is None:
+        return
+    yield from _stand_still(actor, fault)
+    since, owned, crew = time.monotonic(), set(actor.owned), stage.crew
+    heir = crew.hire(actor.role.seat)
+    actor.rivalled = heir.rivalled = heir.engaged = True
+    yield from _until(lambda: bool(owned & heir.owned) or heir.exit_code is not None)
+    if fault.chance < _LATE:
+        yield from _until(lambda: owned <= crew.done_by_others("committed", actor, since), _HEIRS_S)
+    actor.send(signal.SIGCONT)
+    yield from _until(lambda: actor.exit_code is not None or heir.exit_code is not None, 3 * PATIENCE_S)
+    actor.engaged = heir.engaged = False
+    if actor.exit_code is None and heir.exit_code is None:
+        actor.send(signal.SIGKILL)
+        stage.crew.gave_up.append(f"two static members of one name were at work for {3 * PATIENCE_S:g} s")
 
 
 def _join(fault: Fault, stage: Stage) -> Strike:
@@ -136,9 +177,9 @@ def _the_end(actor: Actor, stage: Stage, name: str) -> Strike:
     stage.crew.toll[name if died else f"no {name}"] += 1
 
 
-def _someone(fault: Fault, stage: Stage) -> Generator[None, None, Actor | None]:
+def _someone(fault: Fault, stage: Stage, *, seated: bool = False) -> Generator[None, None, Actor | None]:
     give_up = time.monotonic() + PATIENCE_S
-    while (actor := stage.crew.pick(fault.chance)) is None:
+    while (actor := stage.crew.pick(fault.chance, seated=seated)) is None:
         if time.monotonic() > give_up:
             stage.crew.toll[f"nobody for {fault.kind}"] += 1
             return None
@@ -163,6 +204,8 @@ _STRIKES: dict[Kind, Callable[[Fault, Stage], Strike]] = {
     Kind.EXIT: _exit,
     Kind.ZOMBIE: _zombie,
     Kind.FREEZE: _freeze,
+    Kind.RETURN: _return,
+    Kind.RIVAL: _rival,
     Kind.JOIN: _join,
     Kind.LEAVE: _leave,
     Kind.OUTAGE: _outage,

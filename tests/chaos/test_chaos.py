@@ -10,9 +10,11 @@ from tests.brokers import ApacheKafka, Broker, broker_of
 from tests.chaos.run import Play, run
 from tests.chaos.schedule import Kind, schedule
 from tests.models import PairFolder
+from tests.sink.faults import DONE, NOT_DONE
 
 RATE = 100.0  # messages a second: slow enough that faults, and not images, take the time
 RACES = [Kind.ZOMBIE]
+ON_A_BUCKET = [Kind.OUTAGE, Kind.ZOMBIE, Kind.EXIT, Kind.KILL]
 pytestmark = pytest.mark.timeout(600)  # on a busy machine; a third of a minute of it is the brokers' start
 
 
@@ -20,15 +22,29 @@ def test_nothing_is_lost_doubled_or_wrong_after_kills_zombies_outages_and_the_fa
     three_brokers: ApacheKafka, pair: PairFolder, root: Path
 ) -> None:
     root.mkdir()
-    play = Play(seed=4, messages=1_500, faults=schedule(4, 13), rate=RATE, replication=3)
+    play = Play(seed=4, messages=1_500, faults=schedule(4, 15), rate=RATE, replication=3)
     report = run(play, broker_of(three_brokers), pair, root, three_brokers)
-    assert report.is_clean, report
+    assert report.is_clean, str(report)
     survived = report.toll
-    assert survived["segments"] > 30, report
-    assert survived["zombies resumed"] + survived["freezes resumed"] >= 3, report
-    assert survived["lost races"] > 0, report
-    assert survived["kills"] + survived["exits at a point"] >= 3, report
-    assert survived["broker restarts"] == survived["store outages"] == 1, report
+    assert survived["segments"] > 30, str(report)
+    assert survived["zombies resumed"] + survived["freezes resumed"] >= 3, str(report)
+    assert survived["lost races"] > 0, str(report)
+    assert survived["kills"] + survived["exits at a point"] >= 3, str(report)
+    assert survived["broker restarts"] == survived["store outages"] == 1, str(report)
+    assert survived["static members back in time"] + survived["static members back too late"] == 1, str(report)
+    assert survived["static members fenced"] == 1, str(report)
+
+
+def test_nothing_is_lost_doubled_or_wrong_in_a_bucket_whose_requests_fail_time_out_and_are_cut(
+    broker: Broker, pair: PairFolder, root: Path
+) -> None:
+    root.mkdir()
+    faults = schedule(6, 6, ON_A_BUCKET, in_folder=False)
+    report = run(Play(seed=6, messages=600, faults=faults, rate=RATE, store="s3"), broker, pair, root)
+    assert report.is_clean, str(report)
+    assert report.toll["store outages"] == 1, str(report)
+    assert sum(report.toll[f"requests {fault}"] for fault in NOT_DONE) > 0, str(report)
+    assert sum(report.toll[f"requests {fault}"] for fault in DONE) > 0, str(report)
 
 
 def test_the_same_judge_finds_lost_and_doubled_rows_if_the_store_overwrites(
@@ -37,5 +53,5 @@ def test_the_same_judge_finds_lost_and_doubled_rows_if_the_store_overwrites(
     root.mkdir()
     play = Play(seed=2, messages=500, faults=schedule(2, 5, RACES), rate=RATE, overwrites=True, quiet_s=6.0)
     report = run(play, broker, pair, root)
-    assert report.verdict.missing + report.verdict.doubled > 0, report
-    assert report.verdict.faults, report
+    assert report.verdict.missing + report.verdict.doubled > 0, str(report)
+    assert report.verdict.faults, str(report)

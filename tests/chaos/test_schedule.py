@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from tests.chaos.schedule import POINTS, Kind, schedule
+from tests.chaos.schedule import OF_FOLDERS, POINTS, Kind, schedule
 
 
 def test_a_seed_gives_the_same_faults_again_and_another_gives_others() -> None:
@@ -29,3 +29,9 @@ def test_kinds_that_cannot_be_had_are_left_out() -> None:
     faults = schedule(0, 30, kinds)
     assert len(faults) == 30
     assert {fault.kind for fault in faults} == set(kinds)
+
+
+def test_nobody_is_sent_to_a_point_that_its_store_does_not_have() -> None:
+    points = {fault.point for fault in schedule(0, 65, in_folder=False)}
+    assert points == {"", *POINTS} - OF_FOLDERS
+    assert len(POINTS) > len(OF_FOLDERS) > 0

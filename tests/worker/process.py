@@ -121,9 +121,9 @@ def _end_or_wait(how: Literal["kill", "stop", "hang"]) -> None:
     os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGSTOP)
 
 
-def start_server() -> None:
-    """Start the server that workers are forked from, with few threads in what it imports."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.worker.process"])
+def start_server(*modules: str) -> None:
+    """Start the server that workers are forked from, with few threads in what it imports: these modules too."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.worker.process", *modules])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.actor import ANSWER_LOST, REFUSED
+from tests.chaos.place import Weather
+from tests.sink.faults import DONE, NOT_DONE, Fault, Request
+
+REQUEST = Request("PUT", "/bucket/key", {}, "", 0)
+
+
+def test_in_fair_weather_few_requests_fail_and_in_every_way(tmp_path: Path) -> None:
+    weather = Weather(1, tmp_path / "outage")
+    met = Counter(weather(REQUEST) for _ in range(10_000))
+    assert met[Fault.NONE] > 9_000
+    assert {*NOT_DONE, *DONE} < set(met)
+
+
+@pytest.mark.parametrize(("said", "kinds"), [(REFUSED, NOT_DONE), (ANSWER_LOST, DONE)])
+def test_in_an_outage_every_request_fails_and_is_done_or_not_as_the_file_says(
+    said: str, kinds: tuple[Fault, ...], tmp_path: Path
+) -> None:
+    weather = Weather(1, tmp_path / "outage")
+    (tmp_path / "outage").write_text(said)
+    assert {weather(REQUEST) for _ in range(1_000)} == set(kinds)
+    (tmp_path / "outage").unlink()
+    assert Fault.NONE in {weather(REQUEST) for _ in range(10)}
