@@ -21,20 +21,29 @@ from pipeline.errors import InvalidMessage, Reason
 # No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
 MAX_SEGMENTS = 4_096  # JPEG segments before the first scan
 MAX_CHUNKS = 65_536  # PNG chunks; encoders write image data in pieces of 8 KiB and more
+MAX_WEBP_CHUNKS = 16  # that are looked at before the image
 MAX_WEBP_SIDE = 16_383  # px; what the format allows an image; a canvas around it may claim a thousand times more
 MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
 
+_WEBP_BEFORE_IMAGE = (b"VP8X", b"ICCP", b"ALPH", b"EXIF", b"XMP ")
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _PNG_IMAGE = (b"IDAT", b"IEND")
 _JPEG_BARE = {0x01, *range(0xD0, 0xDA)}  # TEM, RST, SOI, EOI: markers without a length
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}  # COM and APPn, but JFIF (APP0) and Adobe (APP14) choose the colours
+# Builds of libjpeg differ in whether they read these; and a bit of arithmetic code may stand for any number of blocks.
+_JPEG_UNUSUAL = {
+    **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "lossless or hierarchical"),
+    **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "arithmetic-coded"),
+}
 _SOS = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # after any fill bytes; 0xFF00 is an escaped byte
 _BMP_RUN_LENGTH = (1, 2)
 # Pixels that a byte can stand for at most: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block of
-# 64 has at least one bit. So a lie about the size is known before its pixels are made.
+# 64 has at least one bit, in a lossy WebP each of 16 x 16. So a lie about the size is known before its pixels are made.
+# A lossless WebP of one colour takes 38 bytes at any size, and of an animation only the first frame is looked at.
 _DENSEST = {"image/png": 8 * 1_032, "image/jpeg": 8 * 64, "image/bmp": 8}
+_DENSEST_LOSSY_WEBP = 8 * 256
 
 
 def sniff(data: bytes | memoryview) -> str | None:
@@ -78,7 +87,7 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
         raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
     if kind == "image/bmp" and image.info.get("compression") in _BMP_RUN_LENGTH:  # decoded in Python, byte by byte
         raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, "expected an uncompressed BMP, got a run-length coded one")
-    most = _DENSEST.get(kind)
+    most = _DENSEST_LOSSY_WEBP if kind == "image/webp" and _is_lossy_webp(data) else _DENSEST.get(kind)
     if most is not None and width * height > most * len(data):
         detail = f"{kind}: expected data for {width} x {height} pixels, got {len(data)} bytes, which cannot hold them"
         raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
@@ -110,6 +119,9 @@ def _jpeg_pixels(data: bytes) -> bytes:
     """The JPEG without metadata; what lies between segments, and is no segment, is dropped too."""
     parts = [b"\xff\xd8"]
     for start, marker, end in _jpeg_segments(data):
+        if unusual := _JPEG_UNUSUAL.get(marker):
+            detail = f"expected a baseline or progressive JPEG, got one that is {unusual}: re-encode it"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, detail)
         if marker not in _JPEG_METADATA:
             parts.append(data[start:end])
     scans = parts[-1].count(b"\xff\xda") if len(parts) > 1 else 0  # image data escapes 0xFF, so these are markers
@@ -140,6 +152,18 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield position, marker, end
         position = end
     raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected an image within {MAX_SEGMENTS} JPEG segments, got more")
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """True if it is one lossy image: not an animation, and not lossless."""
+    position = 12
+    for _ in range(MAX_WEBP_CHUNKS):
+        kind = data[position : position + 4]
+        if kind not in _WEBP_BEFORE_IMAGE or position + 8 > len(data):
+            return kind == b"VP8 "
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + length + length % 2
+    return False
 
 
 def _png_pixels(data: bytes) -> bytes:

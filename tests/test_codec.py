@@ -185,3 +185,50 @@ def test_a_webp_canvas_beyond_what_an_image_can_fill_is_undecodable() -> None:
     assert reason_of(bytes(data), max_pixels=50_000_000) == Reason.UNDECODABLE_IMAGE
     data[27:30] = (1_000).to_bytes(3, "little")
     assert open_image(bytes(data), max_pixels=50_000_000).size == (24, 1_001)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_lossy_webp_that_claims_more_pixels_than_its_data_can_hold_is_undecodable(mode: str) -> None:
+    """Its headers say 4000 x 4000, its data is that of 40 x 30."""
+    image = Image.effect_noise((40, 30), 50).convert("RGB")
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize((40, 30)))
+    data = bytearray(saved(image, "WEBP", quality=1))
+    assert data[12:16].decode() == ("VP8X" if mode == "RGBA" else "VP8 ")
+    if mode == "RGBA":
+        data[24:30] = (3_999).to_bytes(3, "little") * 2
+    image_at = data.index(b"VP8 ")
+    data[image_at + 14 : image_at + 18] = (4_000).to_bytes(2, "little") * 2
+    with pytest.raises(InvalidMessage, match=r"data for 4000 x 4000 pixels, got .* which cannot hold them") as caught:
+        open_image(bytes(data), max_pixels=50_000_000)
+    assert caught.value.reason == Reason.UNDECODABLE_IMAGE
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_webp_of_one_colour_is_read_however_small_it_is(lossless: bool) -> None:
+    data = saved(Image.new("RGB", (2_000, 1_500), "navy"), "WEBP", lossless=lossless, quality=0, method=0)
+    assert len(data) < 10_000
+    blue = open_image(data, max_pixels=3_000_000).convert("RGB").tobytes()[2::3]
+    assert min(blue) > 100
+
+
+@pytest.mark.parametrize(
+    ("progressive", "marker", "said"),
+    [
+        (False, 0xC9, "arithmetic-coded"),
+        (True, 0xCA, "arithmetic-coded"),
+        (False, 0xC3, "lossless or hierarchical"),
+        (False, 0xC5, "lossless or hierarchical"),
+    ],
+)
+def test_a_jpeg_that_not_every_libjpeg_reads_is_refused_with_a_reason_that_says_so(
+    progressive: bool, marker: int, said: str
+) -> None:
+    usual = saved(Image.open(io.BytesIO(picture(RNG))), "JPEG", progressive=progressive)
+    at = usual.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 1
+    assert open_image(usual, max_pixels=10_000).size == (40, 30)
+    with pytest.raises(
+        InvalidMessage, match=f"expected a baseline or progressive JPEG, got one that is {said}"
+    ) as caught:
+        open_image(usual[:at] + bytes([marker]) + usual[at + 1 :], max_pixels=10_000)
+    assert caught.value.reason == Reason.UNSUPPORTED_FORMAT
