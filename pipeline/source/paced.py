@@ -40,6 +40,7 @@ class PacedSource:
         self._source, self._speed, self._clock, self._sleep = source, speed, clock, sleep
         self._held: dict[TopicPartition, deque[Message]] = {}
         self._held_bytes: dict[TopicPartition, int] = {}
+        self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()  # by the worker
         self._full: set[TopicPartition] = set()  # by us
         self._zero: tuple[float, int] | None = None  # a moment here, and the timestamp in milliseconds that is due then
@@ -54,6 +55,8 @@ class PacedSource:
         fetched = self._source.poll(0.0 if any(self._held.values()) else timeout_s)
         for tp in (*fetched.lost, *fetched.assigned):
             self._forget(tp)
+        self._owned = (self._owned - set(fetched.lost)) | set(fetched.assigned)
+        self._paused = (self._paused & self._owned) | set(fetched.assigned)
         for message in fetched.messages:
             self._hold(message)
         due = list(self._due())
@@ -131,7 +134,10 @@ class PacedSource:
         """Take what is due now, in the order of its times."""
         taken: list[Message] = []
         while heads := self._heads():
-            if self._zero is None or all(abs(self._wait_s(head)) > _LONGEST_WAIT_S for head in heads.values()):
+            far = all(abs(self._wait_s(head)) > _LONGEST_WAIT_S for head in heads.values())
+            if self._zero is None or far:
+                if not self._knows_what_comes(heads):
+                    break
                 self._zero = self._clock(), min(head.timestamp_ms for head in heads.values())
             tp = min(heads, key=lambda tp: (self._wait_s(heads[tp]), tp))
             if self._wait_s(heads[tp]) > 0.0:
@@ -142,6 +148,10 @@ class PacedSource:
                 self._full.discard(tp)
                 self._source.resume([tp])
         return taken
+
+    def _knows_what_comes(self, heads: Mapping[TopicPartition, Message]) -> bool:
+        """False while there is a partition whose next message is under way: it may be the one that is due."""
+        return all(tp in heads or self._source.lag(tp) == 0 for tp in self._owned - self._paused)
 
     def _wait_s(self, message: Message) -> float:
         """Seconds until it is due; not above 0 if it is. Without a timestamp it is due with the one before it."""

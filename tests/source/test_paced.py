@@ -1,0 +1,100 @@
+"""Messages at the pace of their timestamps, by a clock that the test turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.ports import Source
+from pipeline.records import Message, TopicPartition
+from pipeline.source.bounded import BoundedSource
+from pipeline.source.paced import PacedSource
+from tests.fakes import FakeSource
+
+P0, P1 = TopicPartition("frames", 0), TopicPartition("frames", 1)
+
+
+class Clock:
+    """Turned by whoever sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += max(seconds, 0.001)
+
+
+def message(partition: int, offset: int, at_s: float) -> Message:
+    return Message("frames", partition, offset, b"camera", b"value", (), round(1000 * at_s))
+
+
+def bounded(messages: list[Message], partitions: int = 2) -> Source:
+    source = FakeSource(messages, partitions=partitions, max_poll_records=3)
+    ends = {tp: max((m.next_offset for m in messages if m.topic_partition == tp), default=0) for tp in (P0, P1)}
+    return BoundedSource(source, {tp: (0, end) for tp, end in ends.items()})
+
+
+def delivered(source: Source, clock: Clock) -> list[tuple[float, int, int]]:
+    """All that comes: (seconds since the first poll, partition, offset)."""
+    found = []
+    began_s = clock.now_s
+    for _ in range(10_000):
+        poll = source.poll(0.05)
+        for tp in poll.assigned:
+            source.seek(tp, 0)
+        source.resume(poll.assigned)
+        found += [(clock.now_s - began_s, m.partition, m.offset) for m in poll.messages]
+        if source.exhausted:
+            return found
+    raise AssertionError(f"it did not end: {found}")
+
+
+@pytest.mark.parametrize("speed", [1.0, 10.0])
+def test_messages_come_at_their_times_over_the_speed_whatever_their_partition(speed: float) -> None:
+    clock = Clock()
+    times = {(0, 0): 5.0, (0, 1): 7.0, (0, 2): 15.0, (1, 0): 6.0, (1, 1): 6.5, (1, 2): 30.0, (1, 3): 30.0}
+    source = PacedSource(
+        bounded([message(*place, at_s) for place, at_s in times.items()]), speed=speed, clock=clock, sleep=clock.sleep
+    )
+    found = delivered(source, clock)
+    assert [(p, o) for _, p, o in found] == [(0, 0), (1, 0), (1, 1), (0, 1), (0, 2), (1, 2), (1, 3)]
+    for came_s, partition, offset in found:
+        assert came_s == pytest.approx((times[partition, offset] - 5.0) / speed, abs=0.2)  # two polls
+
+
+def test_a_night_without_messages_is_skipped_and_a_camera_of_another_year_holds_up_its_own_partition_alone() -> None:
+    clock = Clock()
+    year_s = 365 * 86_400.0
+    source = PacedSource(
+        bounded([message(0, 0, 0.0), message(0, 1, year_s), *(message(1, n, 5.0 * n) for n in range(5))]),
+        speed=1.0,
+        clock=clock,
+        sleep=clock.sleep,
+    )
+    found = delivered(source, clock)
+    assert [(p, o) for _, p, o in found] == [(0, 0), *((1, n) for n in range(5)), (0, 1)]
+    assert found[-2][0] == pytest.approx(20.0, abs=0.3)
+    assert found[-1][0] == pytest.approx(20.0, abs=0.3)
+
+
+def test_what_is_held_of_a_partition_is_forgotten_by_a_seek_and_kept_by_a_pause() -> None:
+    clock = Clock()
+    source = PacedSource(
+        bounded([message(0, n, float(n)) for n in range(4)]), speed=1.0, clock=clock, sleep=clock.sleep
+    )
+    for tp in source.poll(0.0).assigned:
+        source.seek(tp, 0)
+    source.resume([P0, P1])
+    assert [m.offset for m in source.poll(0.0).messages] == [0]
+    assert source.lag(P0) == 3
+    source.pause([P0])
+    clock.now_s += 10.0
+    assert not source.poll(0.0).messages
+    assert not source.drained(P0)
+    source.seek(P0, 2)
+    source.resume([P0])
+    offsets = [m.offset for _ in range(5) for m in source.poll(0.05).messages]
+    assert offsets == [2, 3]
+    assert source.exhausted
