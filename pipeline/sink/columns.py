@@ -5,7 +5,9 @@ The rows of a segment are sorted by (offset, index), whatever order their batche
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,23 +30,25 @@ def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fing
     frames = [frame for batch, _, _ in draft.accepted for frame in batch.frames]
     served = len(frames)
     frames.extend(draft.rejected)
-    astray = next((f for f in frames if (f.row_id.topic, f.row_id.partition) != draft.tp), None)
-    if astray is not None:
-        msg = f"every row of a segment of {draft.tp} must lie in that partition, but {astray.row_id} does not"
+    ids = [f.row_id for f in frames]
+    if set(map(attrgetter("topic", "partition"), ids)) - {draft.tp}:
+        astray = next(row_id for row_id in ids if (row_id.topic, row_id.partition) != draft.tp)
+        msg = f"every row of a segment of {draft.tp} must lie in that partition, but {astray} does not"
         raise ValueError(msg)
-    offset = np.fromiter((f.row_id.offset for f in frames), np.int64, len(frames))
-    index = np.fromiter((f.row_id.index for f in frames), np.int32, len(frames))
+    offset = np.fromiter(map(attrgetter("offset"), ids), np.int64, len(ids))
+    index = np.fromiter(map(attrgetter("index"), ids), np.int32, len(ids))
     columns = {
         **_identity(draft, frames, offset, index),
         **_served(draft.accepted, classes, len(frames)),
-        "status": _texts(["accepted"] * served + [_status(f) for f in draft.rejected]),
-        "reason": _texts([None] * served + [f.reason for f in draft.rejected]),
-        "detail": _texts([None] * served + [f.detail for f in draft.rejected]),
+        "status": pa.concat_arrays([pa.repeat("accepted", served), _texts([_status(f) for f in draft.rejected])]),
+        "reason": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.reason for f in draft.rejected])]),
+        "detail": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.detail for f in draft.rejected])]),
         "model_fingerprint": pa.repeat(model_fingerprint, len(frames)),
     }
     table = pa.Table.from_arrays([columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS)
-    order = np.lexsort((index, offset))
-    return table if bool(np.all(order[1:] > order[:-1])) else table.take(order)
+    steps = np.diff(offset)
+    in_order = bool(np.all((steps > 0) | ((steps == 0) & (index[1:] >= index[:-1]))))
+    return table if in_order else table.take(np.lexsort((index, offset)))
 
 
 def _identity(
@@ -52,19 +56,19 @@ def _identity(
 ) -> dict[str, pa.Array]:
     offsets, indices = pa.array(offset), pa.array(index)
     where = f"{draft.tp.topic}/{draft.tp.partition}"
-    timestamps = np.fromiter((f.kafka_timestamp_ms for f in frames), np.int64, len(frames))
+    timestamps = np.fromiter(map(attrgetter("kafka_timestamp_ms"), frames), np.int64, len(frames))
     return {
         "row_id": pc.binary_join_element_wise(where, offsets.cast(pa.string()), indices.cast(pa.string()), "/"),
         "topic": pa.repeat(draft.tp.topic, len(frames)),
         "partition": pa.repeat(pa.scalar(draft.tp.partition, pa.int32()), len(frames)),
         "offset": offsets,
         "index": indices,
-        "stream_id": _texts([f.stream_id for f in frames]),
-        "frame_id": _texts([f.frame_id for f in frames]),
-        "captured_at": pa.array([f.captured_at_us for f in frames], _type("captured_at")),
+        "stream_id": _texts(list(map(attrgetter("stream_id"), frames))),
+        "frame_id": _texts(list(map(attrgetter("frame_id"), frames))),
+        "captured_at": pa.array(list(map(attrgetter("captured_at_us"), frames)), _type("captured_at")),
         "kafka_timestamp": pa.array(timestamps, mask=timestamps < 0).cast(_type("kafka_timestamp")),
-        "true_label": _texts([f.true_label for f in frames]),
-        "meta": pa.array([list(f.meta.items()) for f in frames], _type("meta")),
+        "true_label": _texts(list(map(attrgetter("true_label"), frames))),
+        "meta": _maps([f.meta for f in frames], _type("meta")),
     }
 
 
@@ -90,8 +94,9 @@ def _served(accepted: Sequence[Served], classes: pa.StringArray, rows: int) -> d
         absent = endpoint_index[endpoint] < 0
         columns[f"{name}_label"] = classes.take(pa.array(endpoint_index[endpoint], mask=absent))
         columns[f"{name}_confidence"] = pa.array(endpoint_confidence[endpoint], mask=absent)
-    for name, column in columns.items():
-        columns[name] = pa.concat_arrays([column, pa.nulls(rows - len(column), column.type)])
+    if rows > len(widths):
+        for name, column in columns.items():
+            columns[name] = pa.concat_arrays([column, pa.nulls(rows - len(column), column.type)])
     for name, values in (("top_labels", classes.take(pa.array(top_index))), ("top_probabilities", top_probability)):
         columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(values), _type(name), mask=unserved)
     return columns
@@ -119,23 +124,36 @@ def _texts(values: Sequence[str | None]) -> pa.StringArray:
         return pa.array([v if v is None else v.encode("utf-8", "replace").decode() for v in values], pa.string())
 
 
+def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
+    """A map column from flat lists: of a list of pairs for each row, the garbage collector would walk millions."""
+    ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
+    keys = _texts([key for value in values for key in value])
+    flat = [item for value in values for item in value.values()]
+    items = _texts(flat) if pa.types.is_string(kind.item_type) else pa.array(flat, kind.item_type)
+    return pa.MapArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), keys, items, kind)
+
+
 def trace_table(traces: Iterable[BatchTrace]) -> pa.Table:
     """One row per batch, in the order given, with the columns of `schemas.BATCH_TRACE`."""
     rows = list(traces)
     trials = [trial for trace in rows for trial in trace.trials]
-    derived: dict[str, object] = {
-        "captured_at": [t.captured_at_us for t in rows],
-        "kafka_timestamp": [None if t.kafka_timestamp_ms < 0 else t.kafka_timestamp_ms for t in rows],
-        "milliseconds": [list(t.milliseconds.items()) for t in rows],
+    counts = np.fromiter((len(t.trials) for t in rows), np.int64, len(rows))
+    ends = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
+    parts = [pa.array(list(map(attrgetter(part.name), trials)), part.type) for part in schemas.TRIAL]
+    structs = pa.StructArray.from_arrays(parts, fields=list(schemas.TRIAL))
+    kafka_ms = np.fromiter(map(attrgetter("kafka_timestamp_ms"), rows), np.int64, len(rows))
+    derived: dict[str, pa.Array] = {
+        "captured_at": pa.array(list(map(attrgetter("captured_at_us"), rows)), _trace_type("captured_at")),
+        "kafka_timestamp": pa.array(kafka_ms, mask=kafka_ms < 0).cast(_trace_type("kafka_timestamp")),
+        "trials": pa.ListArray.from_arrays(ends, structs, _trace_type("trials")),
+        "milliseconds": _maps([t.milliseconds for t in rows], _trace_type("milliseconds")),
     }
-    ends = np.cumsum([0, *(len(t.trials) for t in rows)]).astype(np.int32)
-    parts = [pa.array([getattr(trial, part.name) for trial in trials], part.type) for part in schemas.TRIAL]
-    columns = []
-    for field in schemas.BATCH_TRACE:
-        if field.name == "trials":
-            structs = pa.StructArray.from_arrays(parts, fields=list(schemas.TRIAL))
-            columns.append(pa.ListArray.from_arrays(pa.array(ends), structs, field.type))
-        else:
-            values = derived[field.name] if field.name in derived else [getattr(t, field.name) for t in rows]
-            columns.append(pa.array(values, field.type))
+    columns = [
+        derived[field.name] if field.name in derived else pa.array(list(map(attrgetter(field.name), rows)), field.type)
+        for field in schemas.BATCH_TRACE
+    ]
     return pa.Table.from_arrays(columns, schema=schemas.BATCH_TRACE)
+
+
+def _trace_type(name: str) -> pa.DataType:
+    return schemas.BATCH_TRACE.field(name).type

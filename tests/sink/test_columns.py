@@ -114,6 +114,12 @@ def test_text_that_utf_8_cannot_hold_does_not_stop_the_stream() -> None:
     assert row["detail"] == "? came"
 
 
+def test_each_row_keeps_its_own_meta_and_what_utf_8_cannot_hold_of_it_is_replaced() -> None:
+    metas = [{"site": "a", "lane": "2"}, {}, {"\ud800": "b", "lane": "\ud800"}]
+    rows = table([served([replace(frame(offset), meta=meta) for offset, meta in enumerate(metas)])])
+    assert rows["meta"].to_pylist() == [[("site", "a"), ("lane", "2")], [], [("?", "b"), ("lane", "?")]]
+
+
 def test_a_row_of_another_partition_is_refused() -> None:
     astray = Frame(RowId("frames", 4, 8, 0), -1, None, reason=Reason.EMPTY)
     with pytest.raises(ValueError, match="frames/4/8/0"):
