@@ -11,6 +11,7 @@ from pipeline.partition import PartitionWork
 from pipeline.ports import Source
 from pipeline.prefetch import Prefetch
 from pipeline.records import TopicPartition
+from pipeline.tap import Tap
 
 _log = structlog.get_logger("worker")
 
@@ -34,13 +35,14 @@ class Backpressure:
     limits: Limits
     source: Source
     prefetch: Prefetch
+    tap: Tap
     paused: bool = False
 
     def apply(self, owned: Mapping[TopicPartition, PartitionWork]) -> None:
         """Pause or resume by what is in hand now; to be called once a step."""
         in_hand = self.prefetch.bytes + sum(work.bytes for work in owned.values())
         rows = sum(work.rows for work in owned.values())
-        share = max(in_hand / self.limits.inflight_bytes, rows / self.limits.uncommitted_rows)
+        share = max(in_hand / self.limits.inflight_bytes, rows / self.limits.uncommitted_rows, self.tap.share)
         if not self.paused and share > 1.0:
             self.source.pause(list(owned))
             self.paused = True

@@ -11,6 +11,7 @@ from pipeline.errors import RetryableError
 from pipeline.partition import PartitionWork
 from pipeline.ports import Head, Sink, Source
 from pipeline.records import TopicPartition
+from pipeline.tap import Tap
 from pipeline.telemetry import Observer
 
 _log = structlog.get_logger("worker")
@@ -27,6 +28,7 @@ class Recovery:
     Args:
         source: says how far the partitions reach, and is sent to where the chains end.
         sink: has the chains.
+        tap: may have to read from further back.
         observer: told of each partition that is recovered, and of failures.
         begin: the work on a partition whose chain ends at a head.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
@@ -34,14 +36,15 @@ class Recovery:
 
     def __init__(
         self,
-        *,
         source: Source,
         sink: Sink,
+        tap: Tap,
         observer: Observer,
+        *,
         begin: Callable[[TopicPartition, Head], PartitionWork],
         skip_gaps: bool,
     ) -> None:
-        self._source, self._sink, self._observer = source, sink, observer
+        self._source, self._sink, self._tap, self._observer = source, sink, tap, observer
         self._begin, self._skip_gaps = begin, skip_gaps
         self._waiting: list[TopicPartition] = []
         self._backoff = Backoff()
@@ -58,6 +61,7 @@ class Recovery:
     def drop(self, tp: TopicPartition) -> None:
         """It is no longer ours."""
         self._waiting = [waiting for waiting in self._waiting if waiting != tp]
+        self._tap.forget([tp])
 
     def advance(self, now_s: float) -> list[PartitionWork]:
         """The work on each partition that could be recovered now; the source has been sent to where it begins.
@@ -85,7 +89,7 @@ class Recovery:
             _log.warning("partition_added", topic=tp.topic, partition=tp.partition, had=had, note=_ADDED)
         work = self._begin(tp, head)
         offset = work.find_in(log, skip_gaps=self._skip_gaps)
-        self._source.seek(tp, offset)
+        self._source.seek(tp, self._tap.begin(tp, offset, log))
         self._source.commit({tp: offset})  # a partition with nothing new has no segment that would show its lag
         self._observer.partition_recovered(tp, head)
         return work

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from pipeline.adaptation import Adaptation
 from pipeline.backoff import Backoff
@@ -17,11 +18,12 @@ from pipeline.delivery import Delivery
 from pipeline.errors import FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
-from pipeline.ports import DeadLetters, Head, Sink, Source
+from pipeline.ports import DeadLetters, Sink, Source
 from pipeline.prefetch import Prefetch
 from pipeline.records import DecodedMessage, TopicPartition
 from pipeline.recovery import Recovery
 from pipeline.rounds import next_round
+from pipeline.tap import NoTap, Tap
 from pipeline.telemetry import Observer
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
@@ -38,6 +40,7 @@ class Worker:
         adaptation: the method, with the model pair.
         sink: the chain of segments.
         dead_letters: for messages that cannot be read.
+        tap: takes every message, and has it for good before its rows are written.
         observer: told what happens.
         batches: when single images become a batch.
         flush: when a segment is written.
@@ -59,6 +62,7 @@ class Worker:
         adaptation: Adaptation,
         sink: Sink,
         dead_letters: DeadLetters,
+        tap: Tap | None = None,
         observer: Observer,
         batches: BatchPolicy,
         flush: FlushPolicy,
@@ -72,16 +76,16 @@ class Worker:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
-        self._batches, self._flush, self._round_images = batches, flush, limits.round_images
-        self._forget_after_s, self._ends_streams = forget_after_s, ends_streams
+        self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
-        self._recovery = Recovery(
-            source=source, sink=sink, observer=observer, begin=self._work_from, skip_gaps=skip_gaps
-        )
-        self._delivery = Delivery(source=source, sink=sink, dead_letters=dead_letters, observer=observer, at=at)
+        self._tap = tap = tap or NoTap()
+        initial = adaptation.strategy.initial
+        begin = partial(PartitionWork, policy=batches, initial=initial, forget_after_s=forget_after_s)
+        self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
+        self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)
         self._reading = Backoff()
-        self._pressure = Backpressure(limits, source, prefetch)
+        self._pressure = Backpressure(limits, source, prefetch, self._tap)
 
     def run(self) -> None:
         """Work until told to stop or the source is exhausted; then flush, commit and leave.
@@ -110,6 +114,7 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
+        self._tap.turn(self._clock())
         self._delivery.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
 
@@ -134,13 +139,10 @@ class Worker:
             if not self._pressure.paused:
                 self._source.resume([begun.tp])
         for message in poll.messages:
+            self._tap.take(message)
             work = self._owned.get(message.topic_partition)
             if work is not None and work.wants(message):
                 self._prefetch.submit(message)
-
-    def _work_from(self, tp: TopicPartition, head: Head) -> PartitionWork:
-        initial = self._adaptation.strategy.initial
-        return PartitionWork(tp, head, self._batches, initial, forget_after_s=self._forget_after_s)
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
@@ -155,7 +157,7 @@ class Worker:
             self._adapt_round(leaving)
         for work in leaving:
             while work.rows and not work.ready and work.backoff.due(self._clock()) and self._clock() < until_s:
-                commit = self._delivery.write(work, self._clock())
+                commit = self._delivery.write(work, self._clock(), wait=True)
                 if commit is not None and not commit.won:
                     break
         for tp in tps:
@@ -213,12 +215,12 @@ class Worker:
         for work in list(self._owned.values()):
             due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
             if work.rows and due and work.backoff.due(now):
-                self._commit_partition(work)
+                self._commit_partition(work, wait=not due_only)
                 if due_only and not work.backoff.due(now):
                     return  # a store that is silent for one is for all: poll before the next, or the broker expels us
 
-    def _commit_partition(self, work: PartitionWork) -> None:
-        commit = self._delivery.write(work, self._clock())
+    def _commit_partition(self, work: PartitionWork, *, wait: bool) -> None:
+        commit = self._delivery.write(work, self._clock(), wait=wait)
         if commit is not None and not commit.won:  # another worker wrote this segment: its rows and states are as good
             self._source.pause([work.tp])
             self._drop(work.tp)

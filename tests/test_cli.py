@@ -30,6 +30,17 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "pyarrow", "kafka", "open_clip", "botorch", "numpy", "structlog", "rich", "PIL"}
 PAIR = ["--model.theta-0", "tag0", "--model.theta-1", "tag1", "--model.classes", "classes.txt"]
 
+RECORD: dict[str, Any] = {
+    "origin": "earliest",
+    "until_ms": None,
+    "max_messages": None,
+    "max_seconds": None,
+    "max_bytes": None,
+    "streams": None,
+    "keep_s": None,
+    "forget_images_after_s": None,
+}
+
 Call = tuple[str, Settings | None, dict[str, Any]]
 
 
@@ -59,6 +70,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         "run_worker",
         "replay",
         "record",
+        "prune_recording",
         "produce",
         "build_card",
         "extend_card",
@@ -106,7 +118,11 @@ def test_the_help_of_a_command_has_the_flags_of_its_groups_only_and_examples(nam
     assert command.name == name
     text = parser_source(command).root_parser.format_help()
     for setting in SETTINGS:
-        flag = f"{flag_name(setting)} " if setting != "kafka.dead_letters" else f"--no-{setting.replace('_', '-')}\n"
+        flag = (
+            f"{flag_name(setting)} "
+            if SETTINGS[setting].annotation is not bool
+            else f"--no-{setting.replace('_', '-')}\n"
+        )
         assert (f"  {flag}" in text or f", {flag}" in text) == (setting.split(".")[0] in command.groups), setting
     assert "settings." not in text
     assert "examples:\n  adawise " in text
@@ -140,21 +156,25 @@ REPLAY: dict[str, Any] = dict.fromkeys(("recording", "output", "since", "until",
                 "speed": 10.0,
             },
         ),
-        (
-            "record --output new",
-            "record",
-            {
-                "output": Path("new"),
-                "origin": "earliest",
-                "max_messages": None,
-                "max_seconds": None,
-                "max_bytes": None,
-            },
-        ),
+        ("record --output new", "record", {**RECORD, "output": "new"}),
         (
             "record -o new --from latest --max-messages 5 --max-seconds 1.5 --max-bytes 7",
             "record",
-            {"output": Path("new"), "origin": "latest", "max_messages": 5, "max_seconds": 1.5, "max_bytes": 7},
+            {**RECORD, "output": "new", "origin": "latest", "max_messages": 5, "max_seconds": 1.5, "max_bytes": 7},
+        ),
+        (
+            "record -o new --from-time 2026-11-25T08:00:00Z --until 2026-11-25T08:00:01Z --streams a,b* --keep 7d "
+            "--forget-images-after 0s",
+            "record",
+            {
+                **RECORD,
+                "output": "new",
+                "origin": 1_795_593_600_000,
+                "until_ms": 1_795_593_601_000,
+                "streams": "a,b*",
+                "keep_s": 604_800.0,
+                "forget_images_after_s": 0.0,
+            },
         ),
         (
             "produce images --stream-ids a,b --rate 2 --loop --batch 16 --shuffle"
@@ -222,7 +242,7 @@ def test_a_command_makes_one_call_with_its_options(
     assert main(shlex.split(line.replace("PAIR", shlex.join(PAIR)))) == 0
     ((called, settings, given),) = calls
     assert (called, given) == (name, options)
-    if name != "demo":
+    if name not in ("demo", "prune_recording"):
         assert type(settings) is Settings
 
 
@@ -294,6 +314,9 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
         ("card --show a --images 3", ["no use with --show"]),
         ("finetune --labelled a -o b", ["model.theta_0  (not set)"]),
         ("finetune -o b --model.theta-0 t", ["--labelled  (not given)"]),
+        ("record -o a --from latest --from-time 2026-11-25T08:00:00Z", ["leave one of them out"]),
+        ("record -o a --prune-only --streams b", ["--streams", "no use with --prune-only"]),
+        ("record -o a --keep 7", ["expected a duration such as 90s, 30m, 24h or 7d"]),
         ("finetune --labelled a -o b --resume --overwrite --model.theta-0 t", ["no use with --overwrite"]),
         ("card --json --labelled a -o b PAIR", ["only with --show"]),
         ("card -o b PAIR", ["--labelled  (not given)", "or --fit-search FOLDER"]),

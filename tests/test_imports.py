@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # the edges
     "source": ("errors records ports wire envelope codec", "kafka pyarrow av"),
     "source/kafka_log": ("errors records ports", "kafka numpy"),
-    "source/record": ("errors records ports wire sink/store", "kafka pyarrow"),  # recordings lie in a store
+    "source/record": ("errors records ports envelope wire sink/store", "kafka pyarrow"),  # recordings lie in a store
     "sink": ("errors records ports", "numpy pyarrow obstore stamina"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
     "sink/replay_letters": ("errors source/kafka_client", "kafka"),
@@ -55,13 +55,14 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "backoff": ("", ""),
     "silence": ("adapt", ""),
     "partition": ("errors records ports adapt adaptation backoff gather silence", ""),
-    "backpressure": ("records ports partition prefetch", "structlog"),
+    "tap": ("records", ""),
+    "backpressure": ("records ports partition prefetch tap", "structlog"),
     "rounds": ("records partition", ""),
-    "delivery": ("errors records ports partition telemetry", ""),
-    "recovery": ("errors records ports backoff partition telemetry", "structlog"),
+    "delivery": ("errors records ports partition tap telemetry", ""),
+    "recovery": ("errors records ports backoff partition tap telemetry", "structlog"),
     "worker": (
         "errors records ports adaptation backoff backpressure delivery gather partition prefetch recovery rounds "
-        "telemetry",
+        "tap telemetry",
         "structlog",
     ),
     # offline

@@ -2,45 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
 
 from pipeline.cli.command import Command
-from pipeline.settings.group import FilePath
+from pipeline.settings.group import Location
+from pipeline.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
+from pipeline.settings.recording import DURATION_SCHEMA, STREAMS_SCHEMA, Duration, StreamPatterns
+
+_NOT_WITH_PRUNE_ONLY = ("from", "from_time", "until", "max_messages", "max_seconds", "max_bytes", "streams")
 
 
 class Record(Command):
-    """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined."""
+    """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined.
+
+    A message is of the stream that its key names, else its header `stream-id`, else CloudEvents. The worker can record
+    too, while it runs: see `record.enabled`.
+    """
 
     name = "record"
     groups = ("kafka", "log")
     examples = (
         ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
         ("all that the topic still has", "record --output recordings/yard"),
+        ("some cameras, an hour of the past", "record -o r --streams 'gate-*' --from-time 2h --until 1h"),
+        ("the last week, images for a day", "record -o r --from latest --keep 7d --forget-images-after 24h"),
+        ("keep to that when nobody records any more", "record -o r --prune-only"),
     )
 
-    output: FilePath = Field(
+    output: Location = Field(
         validation_alias=AliasChoices("output", "o"),
-        description="folder for the files; one that already holds a recording of this topic is continued",
+        description="folder or s3://BUCKET/PREFIX for the files; one that holds a recording of this topic is continued",
         json_schema_extra={"metavar": "FOLDER"},
     )
     origin: Literal["earliest", "latest"] = Field(
         default="earliest", validation_alias=AliasChoices("from"), description="where to begin"
     )
+    from_time: Moment | None = Field(
+        default=None,
+        description="begin with the first message of each partition from then on",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    until: Moment | None = Field(
+        default=None,
+        description="end each partition before its first message from then on; a time to come is waited for",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
     max_messages: int | None = Field(default=None, ge=1, description="messages after which to end")
     max_seconds: float | None = Field(default=None, gt=0, description="seconds after which to end")
     max_bytes: int | None = Field(default=None, ge=1, description="bytes of messages after which to end")
+    streams: StreamPatterns | None = Field(
+        default=None, description="record only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
+    )
+    keep: Duration | None = Field(
+        default=None,
+        description="remove files whose newest message is older; none: as the recording was begun, or never",
+        json_schema_extra=DURATION_SCHEMA,
+    )
+    forget_images_after: Duration | None = Field(
+        default=None,
+        description="remove images so long after they were stored, and keep the rest of their messages; 0s: never "
+        "store them; none: as the recording was begun, or never",
+        json_schema_extra=DURATION_SCHEMA,
+    )
+    prune_only: CliToggleFlag[bool] = Field(
+        default=False, description="record nothing: remove what is too old by --keep and --forget-images-after, and end"
+    )
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Two beginnings, and options without effect."""
+        if "from" in options and "from_time" in options:
+            yield "from_time", "it says where to begin and --from does too; leave one of them out"
+        for name in _NOT_WITH_PRUNE_ONLY if "prune_only" in options else ():
+            if name in options:
+                yield name, "it has no use with --prune-only; leave one of them out"
 
     def call(self) -> int:
-        """Record."""
+        """Record, or only remove what is too old."""
+        if self.prune_only:
+            from pipeline.wiring import prune_recording
+
+            return prune_recording(self.output, keep_s=self.keep, forget_images_after_s=self.forget_images_after)
         from pipeline.wiring import record
 
         return record(
             self.settings,
             output=self.output,
-            origin=self.origin,
+            origin=self.origin if self.from_time is None else milliseconds(self.from_time),
+            until_ms=None if self.until is None else milliseconds(self.until),
             max_messages=self.max_messages,
             max_seconds=self.max_seconds,
             max_bytes=self.max_bytes,
+            streams=self.streams,
+            keep_s=self.keep,
+            forget_images_after_s=self.forget_images_after,
         )

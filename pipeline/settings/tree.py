@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ByteSize, Field
 from pipeline.settings.finetuning import FinetuneSettings
 from pipeline.settings.group import FilePath, Group, Location, Text
 from pipeline.settings.kafka import KafkaSettings
+from pipeline.settings.recording import RecordSettings
 
 BETWEEN_GROUPS = frozenset({"decode", "limits"})
 """The groups that `Settings.problems` compares."""
@@ -190,6 +191,7 @@ class Settings(Group):
     batch: BatchSettings = Field(default=BatchSettings(), description="how single images are gathered")
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
     sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
+    record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
     limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pipeline.errors import SourceError
@@ -17,7 +18,8 @@ from pipeline.records import Message, TopicPartition
 from pipeline.sink.store import open_store
 from pipeline.source import recording_format as layout
 from pipeline.source.ownership import Ownership
-from pipeline.source.recording_files import RecordedPartition, files_of
+from pipeline.source.recording_files import Forgotten, RecordedPartition, listing_of
+from pipeline.source.recording_manifest import MANIFEST, decode_manifest
 
 Order = Literal["timestamp", "offset", "shuffled"]
 
@@ -35,24 +37,30 @@ class RecordingSource:
         order: how partitions interleave; "timestamp" as the messages came to the broker.
         seed: of "shuffled", which also varies how many messages a poll delivers.
         max_poll_records: delivered by one poll at most.
+        forgotten: whether messages without images are an error, or a hole.
 
     Raises:
         SourceError: there is no recording, or it is damaged.
     """
 
-    def __init__(self, root: str, *, order: Order, seed: int, max_poll_records: int) -> None:
+    def __init__(
+        self, root: str, *, order: Order, seed: int, max_poll_records: int, forgotten: Forgotten = "fail"
+    ) -> None:
         self._root = root
         store = open_store(root)
-        data = store.get(layout.MANIFEST)
+        data = store.get(MANIFEST)
         if data is None:
-            msg = f"expected a recording in {root}, but it holds no {layout.MANIFEST}. Make one with `adawise record`."
+            msg = f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
             raise SourceError(msg)
-        self._manifest = layout.decode_manifest(data, f"{root}/{layout.MANIFEST}")
+        self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
         self._order: Order = order
         self._random = random.Random(seed)
         self._max_poll_records = max_poll_records
-        tps = [TopicPartition(self._manifest.topic, number) for number in range(self._manifest.partitions)]
-        self._partitions = {tp: RecordedPartition(files_of(root, store, tp)) for tp in tps}
+        named = [name for key in store.list(f"topic-{self._manifest.topic}/") if (name := layout.named(key))]
+        count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])  # it may have got more
+        self._identity = replace(self._manifest.identity, partitions=count)
+        tps = [TopicPartition(self._manifest.topic, number) for number in range(count)]
+        self._partitions = {tp: RecordedPartition(listing_of(root, store, tp), forgotten) for tp in tps}
         self._owned = Ownership()
         self._owned.note_assigned(tps)
         self._paused: set[TopicPartition] = set()
@@ -93,7 +101,7 @@ class RecordingSource:
         if topic != self._manifest.topic:
             msg = f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}"
             raise SourceError(msg)
-        return self._manifest.identity
+        return self._identity
 
     def check(self) -> None:
         """See `Source.check`: a recording is of one topic."""
@@ -148,7 +156,7 @@ class RecordingSource:
         try:
             return self._partitions[tp]
         except KeyError:
-            names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._manifest.partitions - 1}"
+            names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._identity.partitions - 1}"
             msg = f"{self._root} is a recording of {names}, asked for was {tp}"
             raise SourceError(msg) from None
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,41 +17,59 @@ from pipeline.records import Message, TopicPartition
 from pipeline.sink.store import Store
 from pipeline.source import recording_format as layout
 
+Forgotten = Literal["fail", "skip"]
+"""What to do about messages whose images are no longer there."""
+
+
+class Vanished(SourceError):
+    """A file that was listed is not there any more: retention took it."""
+
 
 class RecordedFile:
     """One file; it is opened for each question, and stays open only while its messages are read."""
 
-    def __init__(self, root: str, store: Store, key: str, first: int) -> None:
+    def __init__(self, root: str, store: Store, key: str, first: int, *, redacted: bool = False) -> None:
         self.first = first
+        self.redacted = redacted
+        self.key = key
         self._root = root
         self._store = store
-        self._key = key
 
     def __str__(self) -> str:
-        return f"{self._root}/{self._key}"
+        return f"{self._root}/{self.key}"
 
     def footer(self) -> layout.Footer:
         """What the file says of itself. Raises SourceError if it is damaged, or not what its name says."""
-        with self._opened() as file:
+        with self.opened() as file:
             return self._checked(file)
 
-    def messages(self, offset: int) -> Generator[Message, None, int]:
-        """The messages from `offset` on; returns the file's `next`. Raises SourceError if it is damaged."""
-        with self._opened() as file:
+    def messages(self, offset: int, forgotten: Forgotten = "fail") -> Generator[Message, None, int]:
+        """The messages from `offset` on; returns the file's `next`.
+
+        Raises SourceError if it is damaged, or has no images (unless these are to be skipped).
+        """
+        with self.opened() as file:
             footer = self._checked(file)
-            yield from layout.messages_from(file, offset)
+            if footer.images:
+                yield from layout.messages_from(file, offset)
+            elif forgotten == "fail" and file.metadata.num_rows and offset < footer.next:
+                msg = (
+                    f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were forgotten "
+                    "(--forget-images-after). Begin after them, or go on without them by --skip-forgotten."
+                )
+                raise SourceError(msg)
             return footer.next
 
     def first_at(self, timestamp_ms: int) -> int | None:
         """The first offset that is not older; None if every message is. Raises SourceError if the file is damaged."""
-        with self._opened() as file:
+        with self.opened() as file:
             self._checked(file)
             return layout.first_at(file, timestamp_ms)
 
     def _checked(self, file: pq.ParquetFile) -> layout.Footer:
         footer = layout.decode_footer(file, str(self))
-        named = layout.key_of(TopicPartition(footer.topic, footer.partition), footer.first)
-        if named != self._key:
+        named = layout.key_of(footer.tp, footer.first, "redacted" if self.redacted else "full")
+        if named != self.key:
             msg = (
                 f"{self}: the footer says that this is {named}. Files of a recording are not to be renamed: name it so."
             )
@@ -57,24 +77,38 @@ class RecordedFile:
         return footer
 
     @contextmanager
-    def _opened(self) -> Iterator[pq.ParquetFile]:
+    def opened(self) -> Iterator[pq.ParquetFile]:
+        """The Parquet file. Raises SourceError if it is none, Vanished if there is none any more."""
         try:
-            local = Path(str(self))
-            data = local if "://" not in self._root else pa.BufferReader(self._store.get(self._key) or b"")
+            local = Path(str(self).removeprefix("file://"))
+            data = local if "://" not in str(local) else pa.BufferReader(self._bytes())
             with pq.ParquetFile(data, memory_map=True, page_checksum_verification=True) as file:
                 yield file
+        except FileNotFoundError as error:
+            raise self._vanished() from error
         except (pa.ArrowException, OSError) as error:
             msg = f"{self}: expected a Parquet file, but: {error}. Remove it and what follows it, and record again."
             raise SourceError(msg) from error
+
+    def _bytes(self) -> bytes:
+        data = self._store.get(self.key)
+        if data is None:
+            raise self._vanished()
+        return data
+
+    def _vanished(self) -> Vanished:
+        return Vanished(f"{self}: the file was removed while the recording was read (--keep). Start again.")
 
 
 class RecordedPartition:
     """A position in the files of one partition."""
 
-    def __init__(self, files: Sequence[RecordedFile]) -> None:
-        self._files = files
+    def __init__(self, listing: Listing, forgotten: Forgotten = "fail") -> None:
+        files = self._files = listing.files
         self._firsts = [file.first for file in files]
-        self.bounds = (files[0].first, files[-1].footer().next) if files else (0, 0)
+        self._forgotten: Forgotten = forgotten
+        start = listing.start or 0
+        self.bounds = (files[0].first, files[-1].footer().next) if files else (start, start)
         self.position = self.bounds[0]
         self.time_ms = -1  # never decreasing, so that a late timestamp does not let other partitions run ahead
         self._messages = self._read(self.position)
@@ -95,7 +129,7 @@ class RecordedPartition:
 
     @property
     def head(self) -> Message | None:
-        """The next message; None at the end. Raises SourceError where the recording is damaged."""
+        """The next message; None at the end. Raises SourceError where the recording is damaged or without images."""
         if self._head is None:
             self._head = next(self._messages, None)
             if self._head is None:
@@ -127,10 +161,42 @@ class RecordedPartition:
                     "Put it back, or record again."
                 )
                 raise SourceError(msg)
-            end = yield from file.messages(offset)
+            end = yield from file.messages(offset, self._forgotten)
 
 
-def files_of(root: str, store: Store, tp: TopicPartition) -> list[RecordedFile]:
-    """The files of a partition in the order of their offsets; what is no file of a recording is ignored."""
-    keys = [(first, key) for key in store.list(layout.folder(tp)) if (first := layout.first_of(key)) is not None]
-    return [RecordedFile(root, store, key, first) for first, key in sorted(keys)]
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is in a partition's folder: the files that count, in the order of their offsets, and where they begin.
+
+    `start` is None if nothing was ever removed. `voids` are keys that do not count any more: retention died between two
+    steps, or a recorder that had been asleep wrote what was removed meanwhile.
+    """
+
+    files: Sequence[RecordedFile]
+    start: int | None
+    voids: Sequence[str]
+
+
+def listing_of(root: str, store: Store, tp: TopicPartition) -> Listing:
+    """List a partition; what is nothing of a recording is ignored."""
+    found = [(key, name) for key in store.list(layout.folder(tp)) if (name := layout.named(key)) is not None]
+    start = max((name.first for _, name in found if name.form == "start"), default=None)
+    redacted = {name.first for _, name in found if name.form == "redacted"}
+    files: list[RecordedFile] = []
+    voids: list[str] = []
+    for key, name in found:
+        if name.first < (start or 0) or (name.form == "full" and name.first in redacted):
+            voids.append(key)
+        elif name.form != "start":
+            files.append(RecordedFile(root, store, key, name.first, redacted=name.form == "redacted"))
+    return Listing(sorted(files, key=lambda file: file.first), start, voids)
+
+
+def files_of(root: str, store: Store, tp: TopicPartition) -> Sequence[RecordedFile]:
+    """The files of a partition that count, in the order of their offsets."""
+    return listing_of(root, store, tp).files
+
+
+def partitions_of(store: Store) -> list[TopicPartition]:
+    """The partitions of which a recording has anything."""
+    return sorted({name.tp for key in store.list("") if (name := layout.named(key)) is not None})

@@ -1,29 +1,34 @@
 """How a recording looks on disk: raw messages in Parquet, as the broker delivered them.
 
-    _recording.json                                   which topic this is a recording of; created once
-    topic-<t>/partition-<p>/<first offset>.parquet    messages of [first, next); the next file is called like `next`
+    _recording.json                     what this is a recording of, and what it promises (`recording_manifest`)
+    topic-<t>/partition-<p>/_origin     where the partition's recording began
+    .../<first offset>.parquet          messages of [first, next); the next file is called like `next`
+    .../<first offset>.redacted.parquet the same without images, which counts wherever it exists
+    .../<offset>.start                 the recording begins here now; what lies before it was removed
 
-Files are created only if absent and never change. `next` is in the footer, beside the topic's identity. A message that
-no longer existed in the broker (compaction, aborted transactions) leaves a hole between two offsets, not between files.
+All are created only if absent and never change. `next` is in the footer, beside the topic's identity. A message that no
+longer existed in the broker (compaction, aborted transactions), or is of a stream that was not asked for, leaves a hole
+between two offsets, not between files. A file without images has no column `value`; in its place are `value_bytes` and
+`value_sha256`, null where the value was null.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.ports import TopicIdentity
 from pipeline.records import Message, TopicPartition
 
-MANIFEST = "_recording.json"
 FORMAT = 1
 ROW_GROUP_BYTES = 8 << 20  # of values, or one message: what a reader holds of each partition
 
@@ -42,14 +47,38 @@ SCHEMA = pa.schema(
         pa.field("timestamp_ms", pa.int64(), nullable=False),  # -1 if the broker gave none
     ]
 )
+WITHOUT_IMAGES = (
+    SCHEMA.remove(SCHEMA.get_field_index("value"))
+    .append(pa.field("value_bytes", pa.int64()))
+    .append(pa.field("value_sha256", pa.binary()))
+)
 
 _FOOTER = b"adawise.recording"
-_KEY = re.compile(r"topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<first>[0-9]{20})\.parquet")
+_NAME = re.compile(
+    r"topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<first>[0-9]{20})"
+    r"\.(?P<form>parquet|redacted\.parquet|start)"
+)
+_FORMS: dict[str, Form] = {"parquet": "full", "redacted.parquet": "redacted", "start": "start"}
+
+Form = Literal["full", "redacted", "start"]
+
+
+class Named(NamedTuple):
+    """What a name says."""
+
+    tp: TopicPartition
+    first: int
+    form: Form
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a file says of itself: it holds every message of `topic`/`partition` in [first, next)."""
+    """What a file says of itself: it holds every message of `topic`/`partition` in [first, next) that was asked for.
+
+    `attempt` tells one writer's try from another's. Times are in ms since the epoch, -1 if not known: the newest Kafka
+    timestamp, and by the recorder's clock when the first message was read and when the file was closed. `gaps` are
+    ranges that the broker no longer had.
+    """
 
     topic: str
     partition: int
@@ -59,37 +88,17 @@ class Footer:
     topic_id: str
     partitions: int
     format: int = FORMAT
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a recording is of."""
-
-    topic: str
-    cluster_id: str
-    topic_id: str
-    partitions: int
-    format: int = FORMAT
+    images: bool = True
+    attempt: str = ""
+    newest_ms: int = -1
+    begun_ms: int = -1
+    closed_ms: int = -1
+    gaps: Sequence[Sequence[int]] = ()
 
     @property
-    def identity(self) -> TopicIdentity:
-        """Of the topic that was recorded."""
-        return TopicIdentity(self.cluster_id, self.topic_id, self.partitions)
-
-    def encode(self) -> bytes:
-        """As JSON."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
-
-
-def decode_manifest(data: bytes, where: str) -> Manifest:
-    """Raises SourceError if it is none, or of a newer format."""
-    try:
-        manifest = Manifest(**json.loads(data))
-        _expect_format(manifest.format, where)
-    except (ValueError, TypeError) as error:
-        msg = f"{where}: expected the description of a recording, but: {error}. Record again into a new folder."
-        raise SourceError(msg) from error
-    return manifest
+    def tp(self) -> TopicPartition:
+        """Whose messages it holds."""
+        return TopicPartition(self.topic, self.partition)
 
 
 def folder(tp: TopicPartition) -> str:
@@ -97,30 +106,38 @@ def folder(tp: TopicPartition) -> str:
     return f"topic-{tp.topic}/partition-{tp.partition:05d}/"
 
 
-def key_of(tp: TopicPartition, first: int) -> str:
-    """The name of the file that begins at `first`."""
-    return f"{folder(tp)}{first:020d}.parquet"
+def key_of(tp: TopicPartition, first: int, form: Form = "full") -> str:
+    """The name of what begins at `first`."""
+    suffix = next(suffix for suffix, known in _FORMS.items() if known == form)
+    return f"{folder(tp)}{first:020d}.{suffix}"
 
 
-def first_of(key: str) -> int | None:
-    """The offset that a file's name says; None if no file of a recording is called so."""
-    match = _KEY.fullmatch(key)
-    return None if match is None else int(match["first"])
+def origin_key_of(tp: TopicPartition) -> str:
+    """The name of the claim where a partition's recording begins."""
+    return f"{folder(tp)}_origin"
+
+
+def named(key: str) -> Named | None:
+    """What a name says; None if nothing of a recording is called so."""
+    match = _NAME.fullmatch(key)
+    if match is None:
+        return None
+    return Named(TopicPartition(match["topic"], int(match["partition"])), int(match["first"]), _FORMS[match["form"]])
 
 
 def encode_file(messages: Sequence[Message], footer: Footer) -> bytes:
-    """One file; `messages` are of one partition, in offset order, within the footer's [first, next)."""
+    """One file; `messages` are of one partition, in offset order, within [first, next); values only if `images`."""
     out = io.BytesIO()
     with pq.ParquetWriter(
         out,
-        SCHEMA,
+        SCHEMA if footer.images else WITHOUT_IMAGES,
         compression="NONE",  # values are images, compressed already
         use_dictionary=["topic", "partition", "key"],
         write_statistics=["offset", "timestamp_ms"],  # of values, they would put whole images into the footer
         write_page_checksum=True,
     ) as writer:
         for group in _row_groups(messages):
-            writer.write_table(_table(group))
+            writer.write_table(_table(group) if footer.images else _table_without_images(group))
         writer.add_key_value_metadata({_FOOTER: json.dumps(asdict(footer)).encode()})
     return out.getvalue()
 
@@ -129,24 +146,24 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
     """Raises SourceError if this is no file of a recording, or of a newer format."""
     try:
         footer = Footer(**json.loads((file.metadata.metadata or {})[_FOOTER]))
-        _expect_format(footer.format, where)
+        expect_format(footer.format, where)
     except (KeyError, ValueError, TypeError) as error:
         msg = (
             f"{where}: expected a file of a recording, but its footer is not one: {error}. Remove it, or record again."
         )
         raise SourceError(msg) from error
-    if not file.schema_arrow.equals(SCHEMA):
-        msg = f"{where}: expected the columns\n{SCHEMA}\nbut found\n{file.schema_arrow}\nRemove it, or record again."
+    schema = SCHEMA if footer.images else WITHOUT_IMAGES
+    if not file.schema_arrow.equals(schema):
+        msg = f"{where}: expected the columns\n{schema}\nbut found\n{file.schema_arrow}\nRemove it, or record again."
         raise SourceError(msg)
     return footer
 
 
 def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
-    """The messages at `offset` and after it, with one row group in memory at a time."""
-    column = SCHEMA.get_field_index("offset")
+    """The messages at `offset` and after it, with one row group in memory at a time. Of a file with images."""
     for group in range(file.num_row_groups):
-        statistics = file.metadata.row_group(group).column(column).statistics
-        if statistics is not None and statistics.has_min_max and statistics.max < offset:
+        statistics = _statistics(file, group, "offset")
+        if statistics is not None and statistics.max < offset:
             continue
         table = file.read_row_group(group)
         for row in range(table.num_rows):
@@ -157,10 +174,9 @@ def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
 
 def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
     """The first offset that is not older than `timestamp_ms`; None if every message is. No value is read."""
-    column = SCHEMA.get_field_index("timestamp_ms")
     for group in range(file.num_row_groups):
-        statistics = file.metadata.row_group(group).column(column).statistics
-        if statistics is not None and statistics.has_min_max and statistics.max < timestamp_ms:
+        statistics = _statistics(file, group, "timestamp_ms")
+        if statistics is not None and statistics.max < timestamp_ms:
             continue
         table = file.read_row_group(group, columns=["offset", "timestamp_ms"])
         found = table["offset"].filter(pc.greater_equal(table["timestamp_ms"], timestamp_ms))
@@ -169,10 +185,18 @@ def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
     return None
 
 
-def _expect_format(found: int, where: str) -> None:
+def expect_format(found: int, where: str) -> None:
+    """Raise SourceError if it is not ours."""
     if found != FORMAT:
         msg = f"{where}: expected a recording of format {FORMAT}, found format {found!r}. Read it with a newer version."
         raise SourceError(msg)
+
+
+def _statistics(file: pq.ParquetFile, group: int, name: str) -> Any:
+    """Of a column of a row group; None if it has none."""
+    columns = [file.metadata.row_group(group).column(index) for index in range(file.metadata.num_columns)]
+    found = next(column.statistics for column in columns if column.path_in_schema == name)
+    return found if found is not None and found.has_min_max else None
 
 
 def _row_groups(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -183,12 +207,23 @@ def _row_groups(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
             yield messages[begin:index]
             begin, size = index, 0
         size += value_bytes
-    yield messages[begin:]
+    if messages:
+        yield messages[begin:]
 
 
 def _table(messages: Sequence[Message]) -> pa.Table:
     columns = {name: [getattr(m, name) for m in messages] for name in SCHEMA.names if name != "headers"}
     return pa.table({**columns, "headers": [list(m.headers) for m in messages]}, schema=SCHEMA)
+
+
+def _table_without_images(messages: Sequence[Message]) -> pa.Table:
+    names = [name for name in WITHOUT_IMAGES.names if name in SCHEMA.names and name != "headers"]
+    columns: dict[str, list[Any]] = {name: [getattr(m, name) for m in messages] for name in names}
+    columns["headers"] = [list(m.headers) for m in messages]
+    values = [m.value for m in messages]
+    columns["value_bytes"] = [None if value is None else len(value) for value in values]
+    columns["value_sha256"] = [None if value is None else hashlib.sha256(value).digest() for value in values]
+    return pa.table(columns, schema=WITHOUT_IMAGES)
 
 
 def _message(table: pa.Table, row: int) -> Message:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.wiring.finetuning import finetune
     from pipeline.wiring.labelled import build_card, extend_card, show_card
     from pipeline.wiring.producing import produce
-    from pipeline.wiring.recording import record
+    from pipeline.wiring.recording import prune_recording, record
     from pipeline.wiring.replaying import replay
     from pipeline.wiring.stream import run_worker
     from pipeline.wiring.verifying import verify
@@ -32,6 +32,7 @@ __all__ = [
     "finetune",
     "list_letters",
     "produce",
+    "prune_recording",
     "record",
     "replay",
     "replay_letters",
@@ -52,6 +53,7 @@ _MODULES = {
     "extend_card": "labelled",
     "show_card": "labelled",
     "produce": "producing",
+    "prune_recording": "recording",
     "record": "recording",
     "replay": "replaying",
     "list_letters": "dead_letters",

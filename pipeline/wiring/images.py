@@ -18,7 +18,7 @@ from pipeline.evaluate.images import ImageSet, Sample, domain_name, make_tables
 from pipeline.evaluate.tables import LogitTable
 from pipeline.finetune.samples import Samples, declared_classes, read_samples
 from pipeline.settings import ModelSettings, Settings
-from pipeline.source.recording_format import MANIFEST
+from pipeline.source.recording_manifest import MANIFEST
 from pipeline.wiring.evaluating import Images
 from pipeline.wiring.model import Model, load_model, prompt_templates
 from pipeline.wiring.recorded_images import RecordedImages, recorded_images

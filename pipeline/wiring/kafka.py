@@ -15,14 +15,14 @@ _DEAD_LETTER_TIMEOUT_S = 10.0
 
 
 def kafka_source(
-    settings: KafkaSettings, *, group: bool = True, origin: Literal["earliest", "latest"] | None = None
+    settings: KafkaSettings, *, group: bool = True, origin: Literal["earliest", "latest"] | int | None = None
 ) -> KafkaSource:
     """The topic of the settings; without `group`, all of its partitions and no commits."""
     return KafkaSource(
         bootstrap_servers=settings.bootstrap_servers,
         topic=settings.topic,
         group=settings.group if group else None,
-        origin=origin or settings.origin_ms or ("latest" if settings.origin == "latest" else "earliest"),
+        origin=_origin(settings) if origin is None else origin,
         client_id=settings.client_id,
         static_member=settings.static_member if group else None,
         session_timeout_ms=settings.session_timeout_ms,
@@ -31,6 +31,12 @@ def kafka_source(
         max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         security=security(settings),
     )
+
+
+def _origin(settings: KafkaSettings) -> Literal["earliest", "latest"] | int:
+    if settings.origin_ms is not None:
+        return settings.origin_ms
+    return "latest" if settings.origin == "latest" else "earliest"
 
 
 def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters:

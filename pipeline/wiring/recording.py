@@ -1,14 +1,29 @@
-"""Settings -> a recording of the topic."""
+"""Settings -> a recording of the topic: by a command of its own, or by the worker while it works."""
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from pipeline.console import progress
+from pipeline.errors import SourceError
+from pipeline.ports import Source
 from pipeline.settings import Settings
-from pipeline.source.recorder import FilePolicy, Recorded, Recorder
-from pipeline.source.recorder import record as record_all
+from pipeline.sink.store import open_store
+from pipeline.source.recorder import Recorded, Recorder
+from pipeline.source.recording_buffer import FilePolicy
+from pipeline.source.recording_files import partitions_of
+from pipeline.source.recording_folder import RecordingFolder
+from pipeline.source.recording_manifest import MANIFEST, Retention, decode_manifest
+from pipeline.source.recording_retention import RecordingRetention, Tidied, Tidying
+from pipeline.source.recording_run import Bounds
+from pipeline.source.recording_run import record as record_all
+from pipeline.source.recording_tap import RecordingTap
 from pipeline.wiring.kafka import kafka_source
 from pipeline.wiring.signals import stop_signals
 
@@ -19,48 +34,180 @@ _BUFFERED_BYTES = 256 * 2**20
 def record(
     settings: Settings,
     *,
-    output: Path,
-    origin: Literal["earliest", "latest"],
+    output: str,
+    origin: Literal["earliest", "latest"] | int,
+    until_ms: int | None,
     max_messages: int | None,
     max_seconds: float | None,
     max_bytes: int | None,
+    streams: str | None,
+    keep_s: float | None,
+    forget_images_after_s: float | None,
 ) -> int:
     """Store the topic's raw messages; goes on where an earlier run into the same folder ended.
 
-    From `earliest` without limits it ends when it has all that the topic holds.
+    Without limits it ends when it has all that the topic holds, unless it begins with the latest.
     """
     kafka = settings.kafka
-    unlimited = max_messages is None and max_seconds is None and max_bytes is None
+    limits = (until_ms, max_messages, max_seconds, max_bytes)
     source = kafka_source(kafka, group=False, origin=origin)
     try:
         recorder = Recorder(
-            str(output),
+            output,
             topic=kafka.topic,
             identity=source.identity(kafka.topic),
             policy=_FILES,
             max_buffered_bytes=_BUFFERED_BYTES,
+            streams=streams,
+            retention=Retention(keep_s, forget_images_after_s),
+            check=source.check,
         )
+        tidying = _tidying(recorder.folder)
+        pace = Pace(output)
         with progress("recorded", total=max_messages, unit="messages") as bar, stop_signals() as should_stop:
             told = 0
 
             def tell(recorded: Recorded) -> None:
                 nonlocal told
                 bar.advance(recorded.messages - told)
-                bar.note(f"{recorded.size_bytes / 2**20:.1f} MiB")
+                bar.note(pace.of(recorded))
                 told = recorded.messages
+                tidying.turn(recorder.partitions, time.monotonic())
 
-            done = record_all(
-                source,
-                recorder,
-                max_messages=max_messages,
-                max_bytes=max_bytes,
-                max_seconds=max_seconds,
-                until_drained=unlimited and origin == "earliest",
-                on_progress=tell,
-                stop=should_stop,
-            )
+            try:
+                done = record_all(
+                    source,
+                    recorder,
+                    Bounds(
+                        max_messages=max_messages,
+                        max_bytes=max_bytes,
+                        max_seconds=max_seconds,
+                        until_ms=until_ms,
+                        until_drained=not any(limits) and origin != "latest",
+                    ),
+                    on_progress=tell,
+                    stop=should_stop,
+                )
+            finally:
+                tidying.close()
     finally:
         source.close()
-    size = f"{done.messages} messages ({done.size_bytes / 2**20:.1f} MiB)"
-    print(f"{size} of topic {kafka.topic} added to {output}, in {done.files} files")
+    print(_summary(done, kafka.topic, output, pace))
     return 0
+
+
+def prune_recording(root: str, *, keep_s: float | None, forget_images_after_s: float | None) -> int:
+    """Remove from a recording what is too old by what it promises, or by shorter times.
+
+    Raises SourceError if there is no recording.
+    """
+    store = open_store(root)
+    where = f"{root}/{MANIFEST}"
+    data = store.get(MANIFEST)
+    if data is None:
+        raise SourceError(f"expected a recording in {root}, but it holds no {MANIFEST}. Correct --output.")
+    promise = decode_manifest(data, where).promise
+    retention = Retention(keep_s, forget_images_after_s).within(promise, where)
+    if retention == Retention():
+        print(f"{root} keeps everything: it was begun without --keep and --forget-images-after; give one of them")
+        return 0
+    done = RecordingRetention(root, store, retention).tidy(partitions_of(store))
+    print(f"{root}: {_told(done)}")
+    for text in done.errors:
+        print(text)
+    return 1 if done.errors else 0
+
+
+def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], None]) -> RecordingTap | None:
+    """What records beside the worker, if that is wanted."""
+    wanted = settings.record
+    if not wanted.enabled:
+        return None
+    folder = RecordingFolder(
+        wanted.root,
+        topic=settings.kafka.topic,
+        identity=source.identity(settings.kafka.topic),
+        streams=wanted.streams,
+        retention=Retention(wanted.keep, wanted.forget_images_after),
+        at=at,
+    )
+    return RecordingTap(
+        folder,
+        check=source.check,
+        policy=_FILES,
+        max_buffered_bytes=wanted.inflight_mib * 2**20,
+        streams=wanted.streams,
+        skip_gaps=settings.kafka.on_gap == "skip",
+        tidying=_tidying(folder),
+    )
+
+
+class Pace:
+    """How quickly a recording grows, and how long the disk has room for that.
+
+    Args:
+        root: where it goes.
+        free_bytes: what is free there; None if nobody knows.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        free_bytes: Callable[[str], int | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root, self._free_bytes, self._clock = root, free_bytes or _free_bytes, clock
+        self._began_s = clock()
+
+    def of(self, recorded: Recorded) -> str:
+        """`1.2 GiB, 4.50 GB/h, disk full in 7 h`: the rate is of the messages, the rest of what is stored of them."""
+        elapsed_s = max(self._clock() - self._began_s, 1e-3)
+        size = f"{recorded.size_bytes / 2**20:.1f} MiB"
+        rate = f"{recorded.size_bytes / elapsed_s * 3600 / 1e9:.3g} GB/h"
+        free = self._free_bytes(self._root)
+        if free is None or not recorded.stored_bytes:
+            return f"{size}, {rate}"
+        return f"{size}, {rate}, disk full in {_for_people(free / recorded.stored_bytes * elapsed_s)}"
+
+
+def _free_bytes(root: str) -> int | None:
+    if "://" in root:
+        return None
+    folder = Path(root)
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _for_people(seconds: float) -> str:
+    for unit, length in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _summary(done: Recorded, topic: str, output: str, pace: Pace) -> str:
+    text = f"{done.messages} messages ({pace.of(done)}) of topic {topic} added to {output}, in {done.files} files"
+    if done.left_out:
+        text += f"; {done.left_out} messages of other streams were left out"
+    if done.nameless:
+        text += f", {done.nameless} of them name no stream in key or headers"
+    return text
+
+
+def _tidying(folder: RecordingFolder) -> Tidying:
+    log = structlog.get_logger("recording")
+    return Tidying(
+        RecordingRetention(folder.root, folder.store, folder.retention, at=folder.at),
+        tell=lambda done: log.info("recording_tidied", root=folder.root, done=_told(done)),
+        failed=lambda text: log.warning("recording_not_tidied", root=folder.root, error=text),
+    )
+
+
+def _told(done: Tidied) -> str:
+    return (
+        f"{done.removed} files removed, {done.forgotten} without images now, "
+        f"{done.leftovers} leftovers of an earlier pass removed"
+    )

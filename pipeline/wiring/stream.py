@@ -18,9 +18,11 @@ from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.store import open_store
+from pipeline.tap import Tap
 from pipeline.telemetry import LogObserver, Observer
 from pipeline.wiring.kafka import dead_letters, kafka_source
 from pipeline.wiring.model import Model, adaptation, digest, load_model, objective_name
+from pipeline.wiring.recording import recording_tap
 from pipeline.wiring.signals import stop_signals
 from pipeline.wiring.store_check import await_store
 from pipeline.worker import Worker
@@ -51,6 +53,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
                 dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
                 observer=observer or LogObserver(),
                 should_stop=should_stop,
+                tap=recording_tap(settings, source, at=at),
                 at=at,
             )
         except BaseException:
@@ -72,6 +75,7 @@ def make_worker(
     dead_letters: DeadLetters,
     observer: Observer,
     should_stop: Callable[[], bool],
+    tap: Tap | None = None,
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
@@ -106,6 +110,7 @@ def make_worker(
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
+        tap=tap,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),
         flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),

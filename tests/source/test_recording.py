@@ -18,6 +18,7 @@ from pipeline.records import Message, TopicPartition
 from pipeline.source import recording_format as layout
 from pipeline.source.recorder import FilePolicy, Recorder
 from pipeline.source.recording import Order, RecordingSource
+from pipeline.source.recording_manifest import MANIFEST
 
 IDENTITY = TopicIdentity("cluster", "topic-id", 2)
 
@@ -139,15 +140,15 @@ def test_a_folder_without_a_recording_is_named_with_the_remedy(tmp_path: Path) -
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"topic": "frames"}', "\x00"])
 def test_a_manifest_that_is_none_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
-    (tmp_path / layout.MANIFEST).write_text(text)
+    (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(SourceError, match=r"_recording\.json"):
         opened(tmp_path)
 
 
 def test_a_recording_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [message(0, 0)])
-    manifest = json.loads((tmp_path / layout.MANIFEST).read_text())
-    (tmp_path / layout.MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
     with pytest.raises(SourceError, match=r"format 2.*newer version"):
         opened(tmp_path)
 
