@@ -27,8 +27,9 @@ Kind = Literal["step", "ramp"]
 class Sensitivity:
     """What counts as a change of a series.
 
-    `smallest`: size that matters, in the unit of the series. `memory`: batches that a flat series keeps a value for,
-    before it has shown its own memory: 1 for a value measured anew by each batch, dozens for the alpha of a search.
+    `smallest`: size that matters, in the unit of the series. `spread`, `memory`: what is thought of a series' noise
+    until it has shown its own, standard deviation and batches that a value is kept for: 1 where each batch measures
+    anew, dozens for the alpha of a search.
     `penalty`: evidence that a change must bring, in squared standard errors per ln of the independent values.
     `settle`: batches that a level must hold. `prior_weight`: blocks that the first guess of the noise counts for.
     `cycle`: share of the variance within days that a daily cycle must explain on other days. `ramp`: batches that a
@@ -36,10 +37,11 @@ class Sensitivity:
     """
 
     smallest: float = 0.1
+    spread: float = 0.1
     memory: float = 60.0
-    penalty: float = 3.0
-    settle: int = 16
-    prior_weight: float = 6.0
+    penalty: float = 5.0
+    settle: int = 32
+    prior_weight: float = 12.0
     cycle: float = 0.2
     ramp: int = 60
 
@@ -50,7 +52,7 @@ ALPHA = Sensitivity()
 
 def measured_anew(smallest: float) -> Sensitivity:
     """For a series whose values each batch measures anew (objective level, confidence, share of rejects)."""
-    return Sensitivity(smallest=smallest, memory=1.0)
+    return Sensitivity(smallest=smallest, spread=smallest, memory=1.0)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def find_changes(
     x, times_us = values[kept].astype(np.float64), times_us[kept]
     scaled = sensitivity if batches is None else _by_point(sensitivity, float(batches[kept].mean()))
     x = x - daily_cycle(times_us, x, least=sensitivity.cycle)
-    prior = scaled.smallest**2 * scaled.memory
+    prior = scaled.spread**2 * scaled.memory
     variance = long_run_variance(x, prior=prior, prior_weight=scaled.prior_weight)
     bounds = _pruned(x, _segmented(x, variance, scaled), scaled.smallest)
     found = moves(x, bounds, variance, price=scaled.penalty, least=scaled.ramp)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ def pelt(times_variance: float, settle: int = 2) -> Detector:
     def detect(trace: Trace) -> Found:
         x = trace.alpha
         variance = float(np.diff(x).var()) / 2.0
+        penalty = max(1e-9, times_variance * variance * math.log(len(x)))
         search = ruptures.KernelCPD(kernel="linear", min_size=settle).fit(x.reshape(-1, 1))
-        bounds = [0, *search.predict(pen=max(1e-9, times_variance * variance * math.log(len(x))))]
+        bounds = [0, *search.predict(pen=penalty)]
         means = [float(x[a:b].mean()) for a, b in pairwise(bounds)]
         return [(at, at, b - a) for at, a, b in zip(bounds[1:-1], means[:-1], means[1:], strict=True)]
 
@@ -90,6 +92,25 @@ def judged(trace: Trace, found: Found) -> Verdict:
     hits = tuple((trace.truth[i], found[j]) for i, j in sorted(taken.items()))
     missed = tuple(change for i, change in enumerate(trace.truth) if i not in taken)
     return Verdict(trace, hits, missed, len(found) - len(hits))
+
+
+BASELINES: Mapping[str, Detector] = {
+    "PELT, BIC": pelt(2.0),
+    "two windows, tuned": two_windows(60, 0.25),
+}
+YEAR = 500_000  # batches of one camera
+
+
+def main() -> None:
+    """Print the table of the test half, and what a camera's year costs."""
+    found = traces(TEST)
+    print(f"{len(found)} traces, {sum(len(trace.alpha) for trace in found)} batches")
+    print(*table(found, {"ours": ours, **BASELINES}), sep="\n")
+    alpha = np.resize(np.concatenate([trace.alpha for trace in found]), YEAR)
+    times_us = np.arange(YEAR) * 63_000_000
+    started = time.perf_counter()
+    changes = find_changes(times_us, alpha)
+    print(f"a year of {YEAR} batches: {time.perf_counter() - started:.2f} s, {len(changes)} changes")
 
 
 def traces(seeds: Sequence[int]) -> list[Trace]:
@@ -141,3 +162,26 @@ def _is_cycle(trace: Trace) -> bool:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
+
+
+def table(of: Sequence[Trace], detectors: Mapping[str, Detector]) -> list[str]:
+    """Lines of a Markdown table, a row for each figure."""
+    columns = {name: figures([judged(t, detect(t)) for t in of]) for name, detect in detectors.items()}
+    kinds = {name: recall_by_kind(of, detect) for name, detect in detectors.items()}
+    rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for figure in next(iter(columns.values())):
+        rows.append(f"| {figure} | " + " | ".join(f"{column[figure]:.3g}" for column in columns.values()) + " |")
+    for kind in next(iter(kinds.values())):
+        cells = (f"{by[kind][0]} of {by[kind][1]}, {by[kind][2]} false" for by in kinds.values())
+        rows.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def recall_by_kind(of: Sequence[Trace], detect: Detector) -> Mapping[str, tuple[int, int, int]]:
+    """Found, to be found and false, for each kind of trace."""
+    result: dict[str, tuple[int, int, int]] = {}
+    for trace in of:
+        verdict = judged(trace, detect(trace))
+        found, wanted, false = result.get(trace.kind, (0, 0, 0))
+        result[trace.kind] = (found + len(verdict.hits), wanted + len(trace.truth), false + verdict.false)
+    return dict(sorted(result.items()))
