@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from pipeline.adapt.objective import Objective, entropy
 from pipeline.adapt.surrogate import Surrogate
 from pipeline.errors import CardError
 
-FORMAT = 3
+FORMAT = 4
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
 
@@ -65,8 +65,9 @@ class Card:
     """Lists are per alpha of the grid. `identity` names what the card belongs to: hashes of checkpoints and classes.
 
     `temperature` > 0; `reference_entropy`, `threshold` (of `atc`) and `nll` in nats, at that temperature; `ece` in
-    [0, 1], before and after it. `judged` is empty and `search` None where nothing was given to judge or fit by;
-    `heads` is the hash of the file of text heads beside the card, if there is one.
+    [0, 1], before and after it. `levels` is the sample's mean of each objective by name and alpha, which the drift
+    report draws as what is normal. `judged` is empty and `search` None where nothing was given to judge or fit
+    by; `heads` is the hash of the file of text heads beside the card, if there is one.
     """
 
     identity: Mapping[str, str]
@@ -78,6 +79,7 @@ class Card:
     nll: tuple[float, ...]
     ece_raw: tuple[float, ...]
     ece: tuple[float, ...]
+    levels: Mapping[str, tuple[float, ...]]
     images: int
     created_at: str
     judged: tuple[Judged, ...] = ()
@@ -155,13 +157,14 @@ def read_card(path: Path) -> Card:
         if data["format"] != FORMAT:
             raise CardError(f"{path}: expected a card of format {FORMAT}, got {data['format']}. {remedy}")
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
+        values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
         values["search"] = FittedSearch(**data["search"]) if data["search"] is not None else None
         card = Card(**values)
         _check_values(card)
     except OSError as error:
         raise CardError(f"{path}: the card cannot be read ({error.strerror}). {remedy}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CardError(f"{path}: not a card ({error!r}). {remedy}") from error
     return card
 
@@ -170,8 +173,9 @@ def _check_values(card: Card) -> None:
     """Raise ValueError or TypeError for what `make_card` would not have written."""
     if not isinstance(card.identity, dict):
         raise TypeError(f"identity: expected names and hashes, got {card.identity!r}")
-    for name in _PER_ALPHA:
-        column = getattr(card, name)
+    if set(card.levels) != set(objectives.NAMES):
+        raise ValueError(f"levels: expected those of {', '.join(objectives.NAMES)}, got {', '.join(card.levels)}")
+    for name, column in (*((name, getattr(card, name)) for name in _PER_ALPHA), *card.levels.items()):
         if not column or len(column) != len(card.alphas) or not all(math.isfinite(value) for value in column):
             raise ValueError(f"{name}: expected {len(card.alphas)} finite numbers, one per alpha, got {column}")
     if card.heads is not None and not isinstance(card.heads, str):
@@ -223,4 +227,15 @@ def make_card(
             }
         )
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
-    return Card(identity=dict(identity), alphas=alphas, images=len(labels), created_at=created_at, **columns)
+    card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
+    return replace(card, levels=_levels(card, logits))
+
+
+def _levels(card: Card, logits: Callable[[int], Tensor]) -> dict[str, tuple[float, ...]]:
+    """The sample's mean of each objective at each alpha."""
+    means: dict[str, list[float]] = {name: [] for name in objectives.NAMES}
+    for j in range(len(card.alphas)):
+        z = logits(j)
+        for name, values in means.items():
+            values.append(float(card.objective(name)(z, j).mean()))
+    return {name: tuple(values) for name, values in means.items()}

@@ -48,6 +48,16 @@ def test_a_card_says_per_alpha_what_the_labelled_sample_says() -> None:
     assert card.images == 4000
 
 
+def test_a_card_knows_the_mean_of_each_objective_on_its_sample() -> None:
+    logits, labels = sample(400, 1.0)
+    scales = (1.0, 0.5, 4.0)
+    card = make_card(lambda j: (logits * scales[j]).float(), labels, alphas=ALPHAS, identity=IDENTITY, created_at="now")
+    assert set(card.levels) == set(NAMES)
+    np.testing.assert_allclose(card.levels["entropy"], [entropy(logits * s).mean() for s in scales], rtol=1e-4)
+    np.testing.assert_allclose(card.levels["tsallis"], [tsallis(logits * s, 0).mean() for s in scales], rtol=1e-4)
+    np.testing.assert_allclose(card.levels["calibrated_entropy"], card.reference_entropy, rtol=1e-4)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.37, 1.0])
 def test_on_the_cards_own_sample_atc_expects_as_many_errors_as_there_are(share: float) -> None:
     logits = 2.0 * torch.randn(400, 6, generator=torch.Generator().manual_seed(4))
@@ -136,12 +146,12 @@ def test_a_missing_card_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 2}))
-    with pytest.raises(CardError, match=r"expected a card of format 3, got 2\. Make one"):
+    with pytest.raises(CardError, match=r"expected a card of format 4, got 2\. Make one"):
         read_card(path)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 3}', "[" * 100_000], ids=lambda c: c[:12]
+    "content", ["", "{", "[]", "null", "3", '"card"', "{}", '{"format": 4}', "[" * 100_000], ids=lambda c: c[:12]
 )
 def test_what_is_not_a_card_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(CardError, match=r"not a card.*Make one"):
@@ -174,6 +184,9 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
         ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
         ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
+        ("levels", {"entropy": [0.1, 0.1, 0.1]}),
+        ("levels", [0.1]),
+        ("levels", dict.fromkeys(NAMES, [0.1, 0.2])),
         ("search", {}),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),

@@ -56,6 +56,7 @@ def a_card(*, temperature: float) -> Card:
         nll=ones,
         ece_raw=ones,
         ece=ones,
+        levels={},
         images=1,
         created_at="2026-01-01",
     )
