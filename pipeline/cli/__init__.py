@@ -30,6 +30,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "finetune": ("training:Finetune", "make the fine-tuned model from labelled images"),
     "card": ("calibration:Card", "calibrate a pair of models, or show a card"),
     "evaluate": ("evaluating:Evaluate", "compare strategies on labelled images"),
+    "drift": ("drifting:Drift", "say when and how far alpha moved, and whether adapting helped"),
     "verify": ("offline:Verify", "prove that an output folder is whole"),
     "compact": ("compacting:Compact", "make few large files of the many small ones of past days"),
     "files": ("compacting:Files", "list the files that hold each row once"),

@@ -122,20 +122,6 @@ class Evaluate(Command):
         if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
             yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
 
-    def written_out(self) -> list[str]:
-        """The arguments that would do the same, those of settings from the environment and the file among them."""
-        words = [self.name]
-        for name, field in type(self).model_fields.items():
-            if name in self.model_fields_set and name not in {"config", "settings"}:
-                alias = field.validation_alias
-                flag = str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
-                words += _flag(flag, getattr(self, name))
-        for group in self.groups:
-            chosen = getattr(self.settings, group).model_dump(mode="json", exclude_defaults=True)
-            for name, value in chosen.items():
-                words += _flag(f"{group}.{name}", value)
-        return words
-
     def call(self) -> int:
         """Run and judge."""
         from pipeline.wiring.evaluating import Images, evaluate
@@ -161,11 +147,3 @@ class Evaluate(Command):
             command=self.written_out(),
             as_json=self.as_json,
         )
-
-
-def _flag(name: str, value: object) -> list[str]:
-    """One option as words of a command line."""
-    flag = f"--{name.replace('_', '-')}"
-    if isinstance(value, bool):
-        return [flag] if value else [f"--no-{flag[2:]}"]
-    return [flag, str(value)]

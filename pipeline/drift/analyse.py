@@ -27,15 +27,21 @@ class Evidence:
     examples: Examples = lambda *_: ()
 
 
-def analyse(found: Collected, evidence: Evidence, *, smallest: float) -> tuple[Camera, ...]:
+def analyse(
+    found: Collected, evidence: Evidence, *, smallest: float, done: Callable[[], object] = lambda: None
+) -> tuple[Camera, ...]:
     """Every camera, the one that drifted farthest first.
 
     Args:
         found: what the tables said.
         evidence: for causes and examples.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
+        done: called after each camera.
     """
-    cameras = [_camera(stream_id, found, evidence, smallest) for stream_id in found.facts]
+    cameras = []
+    for stream_id in found.facts:
+        cameras.append(_camera(stream_id, found, evidence, smallest))
+        done()
     return tuple(sorted(cameras, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id)))
 
 

@@ -45,10 +45,10 @@ def causes(
     stream_id: str, changes: Sequence[CameraChange], silences: Sequence[tuple[int, int]], found: Collected, mixes: Mixes
 ) -> tuple[tuple[Cause, ...], ...]:
     """Of each change, the surest first: what was done to the worker, then what the camera did, then what it saw."""
-    ends = [change.earliest_us for change in changes[1:]] + [found.until_us + 1]
-    begins = [found.since_us] + [change.latest_us for change in changes[:-1]]
     told = []
-    for change, since_us, until_us in zip(changes, begins, ends, strict=True):
+    for number, change in enumerate(changes):
+        since_us = changes[number - 1].latest_us if number else found.since_us
+        until_us = changes[number + 1].earliest_us if number + 1 < len(changes) else found.until_us + 1
         stretch = _Stretch(since_us, change.earliest_us, max(change.latest_us, change.earliest_us + 1), until_us)
         near = max(found.bin_us, change.latest_us - change.earliest_us)
         within = (change.earliest_us - near, change.latest_us + near)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,12 @@ class Collected:
     reasons: Mapping[str, Mapping[str, int]]
     resets: Mapping[str, Mapping[str, int]]
     models: Mapping[str, tuple[Model, ...]]  # by camera, in the order in which they came; all cameras under ""
+    rows: int  # predictions of these cameras, whatever their status
     starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why: settings_changed, silent
 
 
-def collect(connection: DuckDBPyConnection) -> Collected:
-    """Ask the tables `traces`, `predictions` and `levels` (alpha, reference) of a connection.
+def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda: None) -> Collected:
+    """Ask the tables `traces`, `predictions` and `levels` (alpha, reference); `done` is called after each question.
 
     Raises SettingsError if there is no batch in them.
     """
@@ -65,7 +66,7 @@ def collect(connection: DuckDBPyConnection) -> Collected:
         raise SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
     bins = min(_BINS, max(_FEWEST, batches // cameras // 2))
     bin_us, fine_us = bin_width_us(last_us - first_us, bins), bin_width_us(last_us - first_us, _FINE)
-    ask = _Question(connection, bin_us, fine_us)
+    ask = _Question(connection, bin_us, fine_us, done)
     facts, rows = ask.by_stream(queries.CAMERAS), ask.by_stream(queries.ROWS)
     series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), bin_us)
     return Collected(
@@ -81,6 +82,7 @@ def collect(connection: DuckDBPyConnection) -> Collected:
         reasons=_counted(ask.by_stream(queries.REASONS), "reason", "rows"),
         resets=_counted(ask.by_stream(queries.RESETS), "reset", "batches"),
         models={name: _models(columns) for name, columns in ask.by_stream(queries.MODELS).items()},
+        rows=sum(int(columns["rows"][0]) for columns in rows.values()),
         starts={
             name: [(int(at), str(why)) for at, why in zip(columns["time_us"], columns["reset"], strict=True)]
             for name, columns in ask.by_stream(queries.STARTS).items()
@@ -95,12 +97,15 @@ class _Question:
     connection: DuckDBPyConnection
     bin_us: int
     fine_us: int
+    done: Callable[[], object]
 
     def columns(self, sql: str) -> dict[str, Any]:
         """The answer by column; what was NULL is nan in floats."""
         widths = {"bin": self.bin_us, "fine": self.fine_us}
         found = self.connection.execute(sql, {name: value for name, value in widths.items() if f"${name}" in sql})
-        return {name: _plain(column) for name, column in found.fetchnumpy().items()}
+        columns = {name: _plain(column) for name, column in found.fetchnumpy().items()}
+        self.done()
+        return columns
 
     def by_stream(self, sql: str) -> dict[str, dict[str, Any]]:
         """The answer by camera and column, of a query whose rows are ordered by `stream_id`."""
@@ -124,7 +129,7 @@ def _plain(column: Any) -> Any:
 
 
 def _first(columns: _Columns) -> dict[str, Any]:
-    return {name: column[0].item() for name, column in columns.items()}
+    return {name: column[0].item() for name, column in columns.items() if name != "rows"}
 
 
 def _series(traces: Mapping[str, _Columns], rows: Mapping[str, _Columns], bin_us: int) -> dict[str, Series]:

@@ -71,6 +71,7 @@ FROM traces GROUP BY stream_id ORDER BY stream_id
 
 ROWS = """
 SELECT stream_id,
+       count(*) AS rows,
        count(*) FILTER (status = 'rejected') AS rejected,
        avg(confidence) AS confidence,
        avg((zero_shot_label = fine_tuned_label)::INTEGER) AS endpoints_agree
@@ -125,16 +126,35 @@ GROUP BY ALL
 """
 
 NEAREST = """
-(SELECT 'before' AS side, epoch_us(time) AS time_us, row_id, topic, partition, "offset", "index",
-        label, confidence, alpha
+(SELECT 'before' AS side, epoch_us(time) AS time_us, topic, partition, "offset", "index", label, confidence, alpha
  FROM predictions
  WHERE stream_id = $stream AND label IS NOT NULL
    AND time < make_timestamp($from) AT TIME ZONE 'UTC' AND time >= make_timestamp($since) AT TIME ZONE 'UTC'
  ORDER BY time DESC LIMIT $count)
 UNION ALL
-(SELECT 'after', epoch_us(time), row_id, topic, partition, "offset", "index", label, confidence, alpha
+(SELECT 'after', epoch_us(time), topic, partition, "offset", "index", label, confidence, alpha
  FROM predictions
  WHERE stream_id = $stream AND label IS NOT NULL
    AND time >= make_timestamp($to) AT TIME ZONE 'UTC' AND time < make_timestamp($until) AT TIME ZONE 'UTC'
  ORDER BY time LIMIT $count)
 """
+
+
+def written_out(bin_us: int, fine_us: int) -> dict[str, str]:
+    """The questions by what they are for, with the widths of the bins filled in, to be asked again.
+
+    They need `traces` and `predictions` as tables or views with the column `time`.
+    """
+    questions = {
+        "series": TRACES,
+        "rows": PREDICTIONS,
+        "changes": PATHS,
+        "cameras": CAMERAS,
+        "classes": CLASSES,
+        "rejects": REASONS,
+        "resets": RESETS,
+        "models": MODELS,
+    }
+    return {
+        name: sql.strip().replace("$bin", str(bin_us)).replace("$fine", str(fine_us)) for name, sql in questions.items()
+    }

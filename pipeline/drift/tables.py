@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import duckdb
 
 from pipeline.drift import queries
 from pipeline.drift.read import read_predictions, read_traces
+from pipeline.drift.result import CameraChange, Example
+from pipeline.records import RowId
 
 _Mix = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A served row near a change."""
+
+    side: Literal["before", "after"]
+    time_us: int
+    row: RowId
+    label: str
+    confidence: float
+    alpha: float
+
+    def example(self, image: str) -> Example:
+        """With its picture, a `data:` URL."""
+        return Example(self.side, self.time_us, str(self.row), self.label, self.confidence, self.alpha, image)
 
 
 class Tables:
@@ -49,6 +69,26 @@ class Tables:
         for before, label, count in self.connection.execute(queries.AROUND, asked).fetchall():
             rows.setdefault(label, [0, 0])[0 if before else 1] += count
         return {label: (counts[0], counts[1]) for label, counts in rows.items()}
+
+    def nearest(
+        self, stream_id: str, change: CameraChange, since_us: int, until_us: int, *, count: int
+    ) -> tuple[Near, ...]:
+        """The last `count` rows before a change and the first after it, within these times."""
+        asked = {
+            "stream": stream_id,
+            "from": change.earliest_us,
+            "to": max(change.latest_us, change.earliest_us + 1),
+            "since": since_us,
+            "until": until_us,
+            "count": count,
+        }
+        rows = self.connection.execute(queries.NEAREST, asked).fetchall()
+        return tuple(
+            Near(side, time_us, RowId(topic, partition, offset, index), label, confidence, alpha)
+            for side, time_us, topic, partition, offset, index, label, confidence, alpha in sorted(
+                rows, key=lambda row: row[1]
+            )
+        )
 
     def close(self) -> None:
         """Free the connection."""

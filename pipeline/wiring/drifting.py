@@ -1,0 +1,171 @@
+"""Settings -> the analysis of drift: of what a worker wrote, with what else is known of the images."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from pipeline.adapt import verdict
+from pipeline.adapt.card import Card, read_card
+from pipeline.console import print_json, progress
+from pipeline.drift.limits import Limit
+from pipeline.drift.result import CameraChange, Example, Report
+from pipeline.errors import SettingsError
+from pipeline.settings import Settings
+from pipeline.wiring.example_frames import ExampleFrames
+
+if TYPE_CHECKING:  # with DuckDB, which an extra brings
+    from pipeline.drift.tables import Tables
+
+FOUND = 3
+
+_NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
+_PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
+_PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
+_FILE_COLUMNS = 160  # of a table that goes to a file or another program
+_NAMED = 10  # cameras that a line names
+_EXAMPLES = 3  # before a change and after it
+_EXPLAINED = 40  # changes that get examples, by camera in the order of the report
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is analysed: the rows of a root, and what else is known of their images."""
+
+    root: str
+    streams: tuple[str, ...] | None
+    since: datetime | None
+    until: datetime | None
+    smallest: float
+    recording: Path | None
+    labels: str | None
+    against: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written beside the summary."""
+
+    page: Path | None
+    plots: Path | None
+    as_json: bool
+
+
+def drift(settings: Settings, asked: Asked, wanted: Wanted, *, limits: Sequence[Limit], command: Sequence[str]) -> int:
+    """Analyse, write the page and the figures, print a summary or JSON; 3 if a camera is beyond a limit, else 0.
+
+    Raises:
+        SettingsError: no worker wrote there, nothing lies in that time, or a package is missing.
+        CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the root.
+    """
+    drawn = wanted.page is not None or wanted.plots is not None
+    _need(_NEEDS | (_PAGE_NEEDS if drawn else {}))
+    card = None if settings.model.card is None else read_card(settings.model.card)
+    report = _report(settings, asked, card, shlex.join(["adawise", *command]))
+    if wanted.page is not None:
+        from pipeline.drift.page.write import write_page
+
+        write_page(wanted.page, report)
+    if wanted.plots is not None:
+        from pipeline.drift.page.plots import write_plots
+
+        write_plots(wanted.plots, report)
+    beyond = {str(limit): dict(limit.exceeded(report)) for limit in limits}
+    _tell(report, wanted, beyond)
+    return FOUND if any(beyond.values()) else 0
+
+
+def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -> Report:
+    from pipeline.drift.analyse import Evidence, analyse
+    from pipeline.drift.collect import ALL, collect
+    from pipeline.drift.queries import written_out
+    from pipeline.drift.tables import Tables
+    from pipeline.drift.together import groups
+
+    objective = "" if card is None else verdict.chosen(settings.search.objective, card)
+    levels = {} if card is None else dict(zip(card.alphas, card.levels[objective], strict=True))
+    normal = "" if card is None else f"{settings.model.card}: mean {objective} on {card.images} labelled images"
+    frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
+    opened = Tables(asked.root, streams=asked.streams, since=asked.since, until=asked.until, levels=levels)
+    with closing(opened) as tables:
+        with progress("read", total=None, unit="questions") as bar:
+            found = collect(tables.connection, done=bar.advance)
+        examples = _Examples(tables, frames)
+        with progress("analysed", total=len(found.facts), unit="cameras") as bar:
+            cameras = analyse(found, Evidence(tables.mix, examples), smallest=asked.smallest, done=bar.advance)
+        return Report(
+            root=asked.root,
+            command=command,
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            since_us=found.since_us,
+            until_us=found.until_us,
+            bin_us=found.bin_us,
+            smallest=asked.smallest,
+            cameras=cameras,
+            overall=found.overall,
+            groups=groups(found.series, {c.stream_id: c.changes for c in cameras}, (found.since_us, found.until_us)),
+            models=found.models.get(ALL, ()),
+            objective=objective,
+            reference=normal,
+            recording="" if asked.recording is None else str(asked.recording),
+            queries=written_out(found.bin_us, found.fine_us),
+            notes=_notes(found.rows, examples),
+            versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        )
+
+
+class _Examples:
+    """Frames on both sides of a change: of the rows nearest to it that the recording has."""
+
+    def __init__(self, tables: Tables, frames: ExampleFrames | None) -> None:
+        self._tables, self._frames = tables, frames
+        self._explained = self.missing = 0
+
+    def __call__(self, stream_id: str, change: CameraChange, since_us: int, until_us: int) -> tuple[Example, ...]:
+        if self._frames is None or self._explained == _EXPLAINED:
+            return ()
+        self._explained += 1
+        rows = self._tables.nearest(stream_id, change, since_us, until_us, count=_EXAMPLES)
+        pictures = self._frames.pictures([near.row for near in rows])
+        self.missing += len(rows) - len(pictures)
+        return tuple(near.example(pictures[near.row]) for near in rows if near.row in pictures)
+
+
+def _notes(rows: int, examples: _Examples) -> tuple[str, ...]:
+    notes = []
+    if not rows:
+        notes.append("there are no predictions of this time under the root: classes and agreement are not known")
+    if examples.missing:
+        notes.append(f"{examples.missing} frames beside changes are not in the recording, or have no image any more")
+    return tuple(notes)
+
+
+def _need(packages: Mapping[str, str]) -> None:
+    missing = [package for module, package in packages.items() if find_spec(module) is None]
+    if missing:
+        raise SettingsError(f"drift needs {', '.join(missing)}; install them with: pip install 'adawise[report]'")
+
+
+def _tell(report: Report, wanted: Wanted, beyond: Mapping[str, Mapping[str, float]]) -> None:
+    if wanted.as_json:
+        print_json({**report.as_json(), "beyond": beyond, "page": None if wanted.page is None else str(wanted.page)})
+        return
+    from pipeline.drift.show import show
+
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=_FILE_COLUMNS))
+    for limit, cameras in beyond.items():
+        named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_NAMED])
+        print(f"{limit}: {f'{len(cameras)} cameras are beyond it: {named}' if cameras else 'no camera is beyond it'}")
+    if wanted.page is not None:
+        print(f"page: {wanted.page} ({wanted.page.stat().st_size / 2**20:.1f} MiB)")
