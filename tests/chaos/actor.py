@@ -40,6 +40,8 @@ REFUSED, ANSWER_LOST = "refused", "answer lost"
 # Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
 for _name in ("run", "record", "replay", "verify"):
     command_of(_name)
+for _name in ("run_worker", "record", "replay", "verify"):
+    getattr(wiring, _name)
 
 GRACE_S = 120.0  # for a process to end after a signal
 _END = 6_000  # characters of a log, within which its last lines are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from types import TracebackType
 from typing import Self
@@ -15,17 +15,18 @@ from tests.chaos.actor import Actor, Role
 from tests.worker.process import Event
 
 SIZE, MOST = 3, 5
-SEATS = ("first", "second")
-"""Names of static members; whoever is hired takes a seat that is free, the others are members without a name."""
-
+SEATS = ("first", "second")  # names of static members
 _BACK_OFF_S = 1.0  # after a start that failed, as whoever runs workers has it
 
 
 class Crew:
-    """At least `SIZE` workers at any time: whoever ends by itself is replaced; that is a fault if it was at work."""
+    """At least `SIZE` workers at any time: whoever ends by itself is replaced; that is a fault if it was at work.
 
-    def __init__(self, role: Callable[[int, str | None], Role]) -> None:
-        self._role, self._hired, self._hire_at = role, 0, 0.0
+    Whoever is hired takes a seat that is free, as a static member of that name; the others have none.
+    """
+
+    def __init__(self, role: Callable[[int, str | None], Role], seats: Sequence[str] = SEATS) -> None:
+        self._role, self._seats, self._hired, self._hire_at = role, seats, 0, 0.0
         self.members: list[Actor] = []
         self.toll: Counter[str] = Counter()
         self.gave_up: list[str] = []  # last words of those that ended by themselves while at work
@@ -45,7 +46,7 @@ class Crew:
     def hire(self, seat: str | None = None) -> Actor:
         """One more; on this seat, whoever has it, or on a free one."""
         taken = {actor.role.seat for actor in self.members if actor.exit_code is None}
-        free = [name for name in SEATS if name not in taken]
+        free = [name for name in self._seats if name not in taken]
         self.members.append(Actor(self._role(self._hired, seat or next(iter(free), None))))
         self._hired += 1
         return self.members[-1]
