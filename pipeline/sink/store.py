@@ -7,17 +7,16 @@ conditional requests. Renaming and plain uploads overwrite silently, so `put` is
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from uuid import uuid4
 
-from pipeline.errors import SettingsError, StoreUnavailable
+from pipeline.errors import StoreUnavailable
 from pipeline.sink import layout
+from pipeline.sink.durable import TEMPORARY, sync_folder, temporary_file, translated
 
 CRASH_POINTS = (
     "segment.encoded",
@@ -39,21 +38,6 @@ Hook = Callable[[str], None]
 
 STALE_S = 3600.0
 """A writer's temporary file of this age, in seconds, belongs to no living writer."""
-
-_TEMPORARY = ".tmp-"
-# The operator has to act on these: waiting does not help.
-_LASTING = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOTSUP,
-    errno.ENOSYS,
-    errno.EXDEV,
-}
 
 
 class AlreadyExists(Exception):
@@ -106,11 +90,16 @@ def open_store(root: str, *, at: Hook = lambda _: None) -> Store:
 
 
 class LocalStore:
-    """A folder of one file system that has hard links; several processes, also of several hosts, may share it."""
+    """A folder of one file system that has hard links; several processes, also of several hosts, may share it.
+
+    Once its own document was seen, a root without it is not this root: an unmounted disk leaves an empty folder behind,
+    which must not be taken for an empty store, and still less be written to.
+    """
 
     def __init__(self, root: Path, *, at: Hook = lambda _: None) -> None:
         self._root = root
         self._at = at
+        self._document: bytes | None = None  # of the root, once it was seen
 
     def __str__(self) -> str:
         return str(self._root)
@@ -118,63 +107,94 @@ class LocalStore:
     def create(self, key: str, data: bytes) -> None:
         """See `Store.create`. Temporary file, fsync, hard link (which never replaces), fsync of the folder."""
         path, kind = self._path(key), _kind(key)
-        with _translated(path), _temporary(path, data) as temporary:
+        with self._there(path), temporary_file(path, data) as temporary:
             self._at(f"{kind}.temp_written")
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 # Whoever reads it now may build on it: its name must survive a power cut too.
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
                 raise AlreadyExists(key) from None
             self._at(f"{kind}.linked")
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         self._at(f"{kind}.folder_synced")
+        if key == layout.SINK:
+            self._document = data
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
         path, kind = self._path(key), _kind(key)
-        with _translated(path), _temporary(path, data) as temporary:
+        with self._there(path), temporary_file(path, data) as temporary:
             self._at(f"{kind}.temp_written")
             os.replace(temporary, path)
             self._at(f"{kind}.renamed")
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
         path = self._path(key)
-        with _translated(path):
+        with translated(path):
             try:
-                return path.read_bytes()
+                data = path.read_bytes()
             except FileNotFoundError:
+                self._check_root()
                 return None
+        if key == layout.SINK and self._document is None:
+            self._document = data
+        return data
 
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`."""
         start = self._path(prefix)
-        with _translated(start):
+        with translated(start):
             found = []
             for folder, _, names in os.walk(start, onerror=_raise_unless_absent):
                 key = (
                     Path(folder).relative_to(self._root).as_posix()
                 )  # once a folder: of 10,000 names it is what counts
                 before = "" if key == "." else f"{key}/"
-                found += [before + name for name in names if not name.startswith(_TEMPORARY)]
+                found += [before + name for name in names if not name.startswith(TEMPORARY)]
+            self._check_root()
         return sorted(found)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`. A deletion that a power cut undoes is done again by whoever wanted it."""
         path = self._path(key)
-        with _translated(path):
+        with self._there(path):
             path.unlink(missing_ok=True)
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`: temporary files older than `STALE_S`; a living writer whose file goes tries again."""
         folder = self._path(prefix)
-        with _translated(folder):
-            for path in folder.glob(f"{_TEMPORARY}*"):
+        with translated(folder):
+            for path in folder.glob(f"{TEMPORARY}*"):
                 with suppress(FileNotFoundError):  # its writer is done with it, or another one swept it
                     if time.time() - path.stat().st_mtime > STALE_S:
                         path.unlink()
+
+    @contextmanager
+    def _there(self, path: Path) -> Iterator[None]:
+        """Something is done below the root. It is there before and after, or nobody can say where it was done."""
+        with translated(path):
+            self._check_root()
+            yield
+            self._check_root()
+
+    def _check_root(self) -> None:
+        """Raise StoreUnavailable if this is not the root any more whose document was seen."""
+        if self._document is None:
+            return
+        try:
+            found = (self._root / layout.SINK).read_bytes()
+        except (FileNotFoundError, PermissionError):  # the latter where a mount point is closed to all
+            found = None
+        if found != self._document:
+            raise StoreUnavailable(
+                f"{self._root}: expected the {layout.SINK} that was there before, but "
+                f"{'it is gone' if found is None else 'another one is there'}: the folder was unmounted, moved or "
+                f"removed; mount it again or put it back, and work goes on (nothing is written meanwhile); for a new "
+                f"output, stop and set another sink.root"
+            )
 
     def _path(self, key: str) -> Path:
         parts = PurePosixPath(key)
@@ -182,37 +202,6 @@ class LocalStore:
             msg = f"a key is relative and stays below the root, but this one is {key!r}"
             raise ValueError(msg)
         return self._root / parts
-
-
-@contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A durable temporary file with `data` beside `path`, gone at the end under that name."""
-    _make_folder(path.parent)
-    temporary = path.with_name(f"{_TEMPORARY}{uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, each durable before the next: a file in a lost folder is lost too."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _kind(key: str) -> str:
@@ -223,17 +212,3 @@ def _kind(key: str) -> str:
 def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Errors of the operating system -> ours, with the remedy."""
-    try:
-        yield
-    except OSError as error:
-        what = f"{path}: expected a folder that can be written and has hard links, but: {error.strerror or error}"
-        if error.errno in _LASTING:
-            raise SettingsError(f"{what}; set sink.root to one, or give this user the permission") from error
-        raise StoreUnavailable(
-            f"{what}; it is tried again (free space, the mount and the disk are the usual causes)"
-        ) from error

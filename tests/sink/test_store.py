@@ -166,3 +166,39 @@ def test_errors_of_the_system_are_retried_unless_waiting_cannot_help(
     with pytest.raises(error, match=os.strerror(code)):
         LocalStore(tmp_path).create(KEY, b"segment")
     assert LocalStore(tmp_path).list("") == []
+
+
+def test_a_root_that_is_gone_is_no_empty_store_for_whoever_has_seen_it(tmp_path: Path) -> None:
+    folder = LocalStore(tmp_path / "output")
+    open_chain(folder).check()
+    folder.create(KEY, b"segment")
+    (tmp_path / "output").rename(tmp_path / "aside")
+    for use in (
+        folder.get,
+        folder.list,
+        folder.delete,
+        lambda key: folder.put(key, b""),
+        lambda k: folder.create(k, b""),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"output: expected the _sink\.json .* it is gone: .* unmounted"):
+            use(KEY)
+    assert os.listdir(tmp_path) == ["aside"]
+    assert LocalStore(tmp_path / "output").list("") == []  # who has not seen it cannot know
+    (tmp_path / "aside").rename(tmp_path / "output")
+    assert folder.get(KEY) == b"segment"
+
+
+@pytest.mark.parametrize("point", ["segment.temp_written", "segment.linked"])
+def test_a_root_that_goes_away_in_the_middle_of_a_create_does_not_say_that_it_was_created(
+    point: str, tmp_path: Path
+) -> None:
+    """The name may have been linked below the mount point, on another disk."""
+
+    def at(reached: str) -> None:
+        if reached == point:
+            (tmp_path / "output" / layout.SINK).rename(tmp_path / "aside")
+
+    folder = LocalStore(tmp_path / "output", at=at)
+    open_chain(folder).check()
+    with pytest.raises(StoreUnavailable, match="it is gone"):
+        folder.create(KEY, b"segment")

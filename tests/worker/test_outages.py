@@ -23,7 +23,7 @@ from tests.fakes import FakeSource
 from tests.sink.building import DictStore, open_chain
 from tests.sink.clouds import new_bucket, open_s3, s3_server
 from tests.sink.faults import Fault, FaultyProxy, Request
-from tests.worker.loop import Bench, Journal, images
+from tests.worker.loop import TP, Bench, Journal, images
 
 ROWS, LIMIT, POLL, OUTAGE_S = 160, 40, 8, 40.0
 LIMITS = Limits(inflight_bytes=2_000, uncommitted_rows=LIMIT, round_images=8)
@@ -234,3 +234,60 @@ def test_a_disk_that_becomes_read_only_stops_the_worker_with_the_remedy(tmp_path
         )
         with pytest.raises(SettingsError, match=r"Read-only file system; set sink\.root"):
             outage.run()
+
+
+@pytest.mark.parametrize("left_behind", ["nothing", "an empty folder", "another output"])
+def test_a_root_that_goes_away_is_not_made_anew_and_is_gone_on_with_once_it_is_back(
+    left_behind: str, tmp_path: Path
+) -> None:
+    """As a disk that is unmounted: what is found at its place is the mount point, or another disk."""
+    root, aside = tmp_path / "output", tmp_path / "aside"
+    left: dict[str, bytes] = (
+        {"_sink.json": b'{"layout": 1, "sink": "another"}'} if left_behind == "another output" else {}
+    )
+
+    def unmount() -> None:
+        root.rename(aside)
+        if left_behind != "nothing":
+            root.mkdir()
+        for name, data in left.items():
+            (root / name).write_bytes(data)
+
+    def mount() -> None:
+        assert {path.name: path.read_bytes() for path in root.glob("*")} == left
+        assert root.exists() == (left_behind != "nothing")
+        for name in left:
+            (root / name).unlink()
+        if root.exists():
+            root.rmdir()
+        aside.rename(root)
+
+    outage = Outage(LocalStore(root), begin=unmount, end=mount).run()
+    outage.check()
+    assert all(f"{root}: expected the _sink.json that was there before" in error for error in outage.errors)
+    assert all("unmounted, moved or removed; mount it again" in error for error in outage.errors)
+
+
+def test_a_partition_that_comes_while_the_root_is_gone_is_recovered_when_it_is_back(tmp_path: Path) -> None:
+    """Without a segment to be seen, its chain would begin a second time."""
+    root, aside = tmp_path / "output", tmp_path / "aside"
+    messages = images(ROWS, *CAMERAS)
+    source = FakeSource(messages[: ROWS // 2])
+    bench = Bench(source, LocalStore(root))
+
+    def turn() -> bool:
+        match len(bench.seen.lost), len(bench.seen.waits_s):
+            case 0, 0 if root.exists() and bench.rows == ROWS // 2:
+                root.rename(aside)
+                root.mkdir()
+                source.lose(TP)
+                source.assign(TP)
+                source.append(*messages[ROWS // 2 :])
+            case 1, 3 if aside.exists():
+                root.rmdir()  # which an empty folder alone allows
+                aside.rename(root)
+        return not aside.exists() and bench.rows == ROWS
+
+    bench.run(turn)
+    assert len(bench.seen.recovered) == 2
+    bench.check_against(messages)
