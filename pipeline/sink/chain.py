@@ -3,7 +3,8 @@
 A segment's name follows from the segment before it (`layout`), and a name is created once. So every segment has at most
 one successor, and rows, offsets and states agree whoever wrote it: no lock, no fencing, no determinism is needed. A
 worker that lost its partition without knowing (a zombie) either loses the race for the next name, and adopts the
-winner's state, or wins it with a valid segment, and the new owner adopts that.
+winner's state, or wins it with a valid segment, and the new owner adopts that. Names are not created twice even where
+compaction has deleted their segments (`free_names`).
 
 Order of a commit: segment, then its traces; only then may anybody extend it. Adopting a segment of another worker (at
 recovery or after a lost race) writes its traces first, because that worker may have died in between.
@@ -21,9 +22,12 @@ import pyarrow as pa
 from pipeline.errors import ChainError, StoreUnavailable
 from pipeline.ports import Commit, Head, SegmentDraft, TopicIdentity
 from pipeline.records import TopicPartition
-from pipeline.sink import claims, columns, invariant, layout, segment, traces
+from pipeline.sink import claims, columns, free_names, invariant, layout, segment, traces
+from pipeline.sink.free_names import Instant, is_fresh, was_deleted
 from pipeline.sink.layout import SegmentName
+from pipeline.sink.read import segment_names
 from pipeline.sink.segment import SegmentFooter
+from pipeline.sink.state_blocks import StateBlocks
 from pipeline.sink.store import AlreadyExists, Hook, Store
 
 
@@ -34,6 +38,7 @@ class _Tip:
     identity: TopicIdentity
     head: Head
     successor: SegmentName
+    since: Instant  # then there was no segment of that name, nor had there ever been one
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class _Attempt:
     footer: SegmentFooter
     rows: int
     data: bytes
+    since: Instant
 
 
 class SegmentChain:
@@ -57,6 +63,7 @@ class SegmentChain:
         config_fingerprint: Of the settings that results depend on; in the footer.
         writer: Which worker this is, for whoever reads the footer.
         now: The time, for the footer alone: nothing depends on it.
+        instant: See `free_names`.
         at: Called at each of `store.CRASH_POINTS` that is the chain's own.
     """
 
@@ -69,6 +76,7 @@ class SegmentChain:
         config_fingerprint: str,
         writer: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        instant: Callable[[], Instant] = free_names.instant,
         at: Hook = lambda _: None,
     ) -> None:
         self._store = store
@@ -77,10 +85,12 @@ class SegmentChain:
         self._config_fingerprint = config_fingerprint
         self._writer = writer
         self._now = now
+        self._instant = instant
         self._at = at
         self._sink = ""
         self._tips: dict[TopicPartition, _Tip] = {}
         self._attempts: dict[TopicPartition, _Attempt] = {}
+        self._blocks: dict[TopicPartition, StateBlocks] = {}
 
     def check(self) -> None:
         """See `ports.Sink`. Raises ChainError too, if the root is of another layout."""
@@ -95,21 +105,21 @@ class SegmentChain:
         """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
         self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
         self._attempts.pop(tp, None)
-        folder = layout.folder(layout.PREDICTIONS, tp)
-        self._store.sweep(folder)
+        self._blocks[tp] = StateBlocks()
+        self._store.sweep(layout.folder(layout.PREDICTIONS, tp))
         self._store.sweep(layout.folder(layout.TRACES, tp))
-        names = [name for key in self._store.list(folder) if (name := SegmentName.parse(key.removeprefix(folder)))]
-        if names:
-            return self._adopt(tp, identity, max(names)).head
+        since = self._instant()
+        if names := segment_names(self._store, tp):
+            return self._adopt(tp, identity, names[-1], since).head
         proposal = claims.Origin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
         claim = claims.origin(self._store, tp, proposal)
         claims.check_identity(
             f"{self._store}: {tp}", topic_id=claim.topic_id, partitions=claim.partitions, identity=identity
         )
-        tip = _Tip(identity, Head(claim.offset), SegmentName(claim.offset))
+        tip = _Tip(identity, Head(claim.offset), SegmentName(claim.offset), since)
         # Another worker may have begun the chain since the folder was listed.
         begun = self._store.get(layout.segment_key(tp, tip.successor)) is not None
-        self._tips[tp] = self._adopt(tp, identity, tip.successor) if begun else tip
+        self._tips[tp] = self._adopt(tp, identity, tip.successor, since) if begun else tip
         return self._tips[tp].head
 
     def commit(self, draft: SegmentDraft) -> Commit:
@@ -125,20 +135,32 @@ class SegmentChain:
         if attempt is None or attempt.draft is not draft:
             attempt = self._attempts[draft.tp] = self._encoded(draft, tip)
         self._at("segment.encoded")
-        if not self._create(attempt):
-            tip = self._adopt(draft.tp, tip.identity, tip.successor)
+        # Asked before, so that a deleted name is hardly ever taken, and after, because only that is a proof.
+        if not (self._is_free(draft.tp, tip) and self._create(attempt) and self._is_free(draft.tp, tip)):
+            tip = self._adopt_winner(draft.tp, tip)
             del self._attempts[draft.tp]
             return Commit(tip.head, won=False, rows=0, size_bytes=0)
         self._at("segment.created")
         traces.write(self._store, attempt.footer, attempt.key)
         self._at("traces.written")
         del self._attempts[draft.tp]
-        self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key)
+        self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
         return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))
 
+    def _adopt_winner(self, tp: TopicPartition, tip: _Tip) -> _Tip:
+        """Go on from where others have got to; from the newest segment if what follows the tip may be a deleted one."""
+        if is_fresh(tip.since, since := self._instant()):
+            return self._adopt(tp, tip.identity, tip.successor, tip.since)
+        return self._adopt(tp, tip.identity, max([*segment_names(self._store, tp), tip.successor]), since)
+
+    def _is_free(self, tp: TopicPartition, tip: _Tip) -> bool:
+        """True unless the name after the tip is a deleted one (see `free_names`)."""
+        return is_fresh(tip.since, self._instant()) or not was_deleted(self._store, tp, tip.successor)
+
     def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:
+        since = self._instant()
         rows = columns.prediction_table(draft, classes=self._classes, model_fingerprint=self._model_fingerprint)
-        _check(draft, tip.head, rows)
+        invariant.check(draft, tip.head, rows)
         footer = SegmentFooter(
             sink=self._sink,
             cluster_id=tip.identity.cluster_id,
@@ -160,8 +182,8 @@ class SegmentChain:
             states=dict(draft.states),
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
         )
-        key = layout.segment_key(draft.tp, tip.successor)
-        return _Attempt(draft, key, footer, rows.num_rows, segment.encode(rows, footer))
+        data = segment.encode(rows, footer, self._blocks[draft.tp])
+        return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
 
     def _create(self, attempt: _Attempt) -> bool:
         """True if the segment is ours, now or since an earlier try whose answer was lost."""
@@ -175,8 +197,10 @@ class SegmentChain:
             return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
         return True
 
-    def _adopt(self, tp: TopicPartition, identity: TopicIdentity, name: SegmentName) -> _Tip:
+    def _adopt(self, tp: TopicPartition, identity: TopicIdentity, name: SegmentName, since: Instant) -> _Tip:
         """Walk from the existing segment `name` to the head of the chain, and go on from there.
+
+        At the instant `since`, what comes after `name` was not there yet.
 
         The head is read to its last page: nothing may be built on one that the disk has spoilt.
         """
@@ -197,7 +221,7 @@ class SegmentChain:
             footer, key, data = successor, following, more
         segment.check_pages(data, key)
         traces.write(self._store, footer, key)
-        self._tips[tp] = _extended(identity, footer, key)
+        self._tips[tp] = _extended(identity, footer, key, since)
         return self._tips[tp]
 
 
@@ -221,23 +245,6 @@ def _name(footer: SegmentFooter) -> SegmentName:
     return SegmentName(footer.first, footer.sequence)
 
 
-def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str) -> _Tip:
+def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
     head = Head(next_offset=footer.next, pending=footer.pending, states=footer.states, segment=key)
-    return _Tip(identity, head, _name(footer).successor(footer.next))
-
-
-def _check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
-    """Raise ValueError if the draft is no successor of `head`."""
-    said = invariant.breaches(
-        first=head.next_offset,
-        next_offset=draft.next_offset,
-        before=head.pending,
-        pending=draft.pending,
-        gaps=draft.gaps,
-        offsets=rows["offset"].to_numpy(),
-        indices=rows["index"].to_numpy(),
-    )
-    if draft.next_offset == head.next_offset and not rows.num_rows:
-        said.append(f"nothing to write: no offset after {head.next_offset} and no row")
-    if said:
-        raise ValueError(f"{draft.tp}: the draft is no successor of {head.segment}: {'; '.join(said)}")
+    return _Tip(identity, head, _name(footer).successor(footer.next), since)

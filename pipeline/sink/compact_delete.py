@@ -3,9 +3,8 @@
 The last segment of every compacted file stays: its footer has the state of the streams at that point, from which a
 replay can begin, and it ties the file to the chain. The head is never among them.
 
-A name that was deleted could be created again, by a worker that stood still since before the deletion and still takes
-an old segment for the head. Its rows cannot be read twice, because the file still covers the name; the next call
-removes what it wrote. All the same, the time to wait is longer than any worker may stand still.
+A name that was deleted is free, and a worker that stood still since before the deletion may create it again. It finds
+out at once (`free_names`), and what it wrote is covered: nobody reads it, and the next call removes it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.ports import Head, SegmentDraft
 
 Offsets = npt.NDArray[np.int64]
 
@@ -83,3 +86,20 @@ def some(offsets: Offsets) -> str:
     """The first five of them, for a message, and how many there are."""
     shown = ", ".join(str(offset) for offset in np.unique(offsets)[:5])
     return shown if len(offsets) <= 5 else f"{shown} and others ({len(np.unique(offsets))} in all)"
+
+
+def check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
+    """Raise ValueError if the draft, whose images are `rows`, is no successor of `head`."""
+    said = breaches(
+        first=head.next_offset,
+        next_offset=draft.next_offset,
+        before=head.pending,
+        pending=draft.pending,
+        gaps=draft.gaps,
+        offsets=rows["offset"].to_numpy(),
+        indices=rows["index"].to_numpy(),
+    )
+    if draft.next_offset == head.next_offset and not rows.num_rows:
+        said.append(f"nothing to write: no offset after {head.next_offset} and no row")
+    if said:
+        raise ValueError(f"{draft.tp}: the draft is no successor of {head.segment}: {'; '.join(said)}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ChainError
 from pipeline.sink import schemas
+from pipeline.sink.state_blocks import StateBlocks
 
 FORMAT = 1
 
@@ -61,23 +63,34 @@ class SegmentFooter:
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
 
 
-def encode(rows: pa.Table, footer: SegmentFooter) -> bytes:
-    """The file of a segment: `rows` have the schema `schemas.PREDICTIONS`."""
-    parts = dict(zip(_PARTS, (_scalars(footer), _packed(_states(footer.states)), _packed(footer.trace)), strict=True))
+def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:
+    """The file of a segment: `rows` have the schema `schemas.PREDICTIONS`.
+
+    `blocks` are those of the segment before it, which make it quick where few of many states have changed.
+    """
+    states = (blocks or StateBlocks()).encode(footer.states)
+    parts = dict(zip(_PARTS, (_scalars(footer), states, _packed(footer.trace)), strict=True))
     return parquet(rows, schemas.PREDICTIONS_DICTIONARY, {**parts, _CHECKSUM: _checksum(parts)})
 
 
 def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[bytes, bytes]) -> bytes:
-    """A table as one checksummed Parquet file with these key-values in its footer."""
-    sink = pa.BufferOutputStream()
+    """A table as one checksummed Parquet file with these key-values in its footer.
+
+    Nested columns get no statistics: no reader skips a row group by the least element of a list.
+    """
+    sink = io.BytesIO()  # gives its bytes away without a copy, unlike a buffer of Arrow's
     with pq.ParquetWriter(
-        sink, table.schema, compression="zstd", use_dictionary=list(dictionary), write_page_checksum=True
+        sink,
+        table.schema,
+        compression="zstd",
+        use_dictionary=list(dictionary),
+        write_page_checksum=True,
+        write_statistics=[column.name for column in table.schema if not pa.types.is_nested(column.type)],
     ) as writer:
         writer.write_table(table)
         # Here and not in the schema's metadata, which Parquet writers of Arrow store twice.
         writer.add_key_value_metadata(key_values)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return sink.getvalue()
 
 
 def read_footer(data: bytes, key: str) -> SegmentFooter:
@@ -153,16 +166,9 @@ def _scalars(footer: SegmentFooter) -> bytes:
 def _checksum(parts: Mapping[bytes, bytes]) -> bytes:
     digest = hashlib.sha256()
     for name in _PARTS:
-        digest.update(b"%s %d\n%s" % (name, len(parts[name]), parts[name]))
+        digest.update(b"%s %d\n" % (name, len(parts[name])))
+        digest.update(parts[name])
     return digest.hexdigest().encode()
-
-
-def _states(states: Mapping[str, bytes]) -> pa.Table:
-    streams = sorted(states)  # so that equal states are equal bytes
-    return pa.Table.from_arrays(
-        [pa.array(streams, pa.string()), pa.array([states[s] for s in streams], pa.large_binary())],
-        schema=schemas.STATES,
-    )
 
 
 def _packed(table: pa.Table) -> bytes:
