@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,40 +14,48 @@ from pyarrow import fs
 from pipeline.drift.read_query import CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID, TIME, Query
 from pipeline.errors import ChainError
 
+Found = TypeVar("Found", pa.Table, pa.RecordBatch)
+
 _CAPTURED, _BROKERS = pc.field(CAPTURED_AT), pc.field(KAFKA_TIMESTAMP).cast(pa.timestamp("us", tz="UTC"))
 _COMPUTED = pc.coalesce(_CAPTURED, _BROKERS)
+_FILES = 64
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and files that wait in memory
 
 
 def table(root: str, files: Sequence[str], query: Query) -> pa.Table:
     """All rows. Raises ChainError for a file that is damaged or gone."""
     with _translated(root):
-        return _dataset(root, files, query).to_table(columns=_projection(query), filter=_condition(query))
+        columns, condition = _projection(query), _condition(query)
+        parts = [part.to_table(columns=columns, filter=condition) for part in _datasets(root, files, query)]
+    return pa.concat_tables(_described(part, query) for part in parts) if parts else query.schema.empty_table()
 
 
 def batches(root: str, files: Sequence[str], query: Query, rows: int) -> Iterator[pa.RecordBatch]:
     """The same rows in parts of `rows` at most, none empty. Raises ChainError for a file that is damaged or gone."""
+    asked = {"columns": _projection(query), "filter": _condition(query), "batch_size": rows, **_READ_AHEAD}
     with _translated(root):
-        found = _dataset(root, files, query).to_batches(
-            columns=_projection(query), filter=_condition(query), batch_size=rows, **_READ_AHEAD
-        )
-        yield from (batch for batch in found if batch.num_rows)
+        for part in _datasets(root, files, query):
+            yield from (_described(batch, query) for batch in part.to_batches(**asked) if batch.num_rows)
 
 
 def count(root: str, files: Sequence[str], query: Query) -> int:
     """How many rows there are. Raises ChainError for a file that is damaged or gone."""
     with _translated(root):
-        return int(_dataset(root, files, query).count_rows(filter=_condition(query)))
+        return sum(part.count_rows(filter=_condition(query)) for part in _datasets(root, files, query))
 
 
-def _dataset(root: str, files: Sequence[str], query: Query) -> ds.FileSystemDataset:
+def _datasets(root: str, files: Sequence[str], query: Query) -> Iterator[ds.FileSystemDataset]:
+    """The files, some at a time: a dataset keeps the footers of all of its files."""
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    return ds.FileSystemDataset.from_paths(
-        [str(file) for file in files],
-        schema=query.stored,
-        format=ds.ParquetFileFormat(default_fragment_scan_options=options),
-        filesystem=_file_system(root),
-    )
+    parquet, system = ds.ParquetFileFormat(default_fragment_scan_options=options), _file_system(root)
+    for start in range(0, len(files), _FILES):
+        some = list(files[start : start + _FILES])
+        yield ds.FileSystemDataset.from_paths(some, schema=query.stored, format=parquet, filesystem=system)
+
+
+def _described(found: Found, query: Query) -> Found:
+    """With the descriptions of the columns, also of the computed one."""
+    return type(found).from_arrays(found.columns, schema=query.schema)
 
 
 def _file_system(root: str) -> fs.FileSystem:

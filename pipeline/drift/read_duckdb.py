@@ -1,4 +1,4 @@
-"""Rows by DuckDB (extra `report`): a relation over the files. Values of a query never become SQL text."""
+"""Rows by DuckDB (extra `report`): a relation over the files. Of what is asked for, only paths become SQL text."""
 
 from __future__ import annotations
 
@@ -22,13 +22,31 @@ def relation(
     chosen = connection or duckdb.default_connection()
     empty = chosen.from_arrow(query.stored.empty_table())
     if not files:
-        return empty.select(*_columns(query, empty, empty)).filter("false")
+        return chosen.from_arrow(query.schema.empty_table())
     if "://" in root and not root.startswith("file://"):
         _open_to(chosen, root)
-    found = chosen.read_parquet(list(files), union_by_name=True, hive_partitioning=False)
+    found = chosen.sql(_scan(files, empty))
     for condition in _conditions(query):
         found = found.filter(condition)
-    return found.select(*_columns(query, found, empty))
+    return found.select(*(_TIME.alias(TIME) if name == TIME else ColumnExpression(name) for name in query.schema.names))
+
+
+def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
+    """All columns of the files, of which an older one may lack some: those are null.
+
+    Told the columns, DuckDB opens no file until it reads rows of it; to find them out, it would read all footers first.
+    """
+    columns = ", ".join(
+        f"{_text(name)}: {{name: {_text(name)}, type: {_text(str(kind))}, default_value: NULL}}"
+        for name, kind in zip(stored.columns, stored.types, strict=True)
+    )
+    names = ", ".join(map(_text, files))
+    return f"SELECT * FROM read_parquet([{names}], schema = MAP {{{columns}}}, hive_partitioning = false)"
+
+
+def _text(value: str) -> str:
+    """A literal of SQL, in which a quote is the only special character."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _open_to(connection: duckdb.DuckDBPyConnection, root: str) -> None:
@@ -38,17 +56,6 @@ def _open_to(connection: duckdb.DuckDBPyConnection, root: str) -> None:
     files = file_system(root)
     if files.protocol not in connection.list_filesystems():
         connection.register_filesystem(files)
-
-
-def _columns(query: Query, found: duckdb.DuckDBPyRelation, stored: duckdb.DuckDBPyRelation) -> list[Expression]:
-    """The columns that are wanted; null, with its type, where no file has one."""
-    types = dict(zip(stored.columns, stored.types, strict=True))
-    there = {
-        name: ColumnExpression(name) if name in found.columns else ConstantExpression(None).cast(kind)
-        for name, kind in types.items()
-    }
-    there[TIME] = _TIME
-    return [there[name].alias(name) for name in query.schema.names]
 
 
 def _conditions(query: Query) -> list[Expression]:

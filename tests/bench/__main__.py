@@ -11,9 +11,11 @@ from functools import partial
 import torch
 
 from tests.bench import (
+    changes,
     commits,
     compact,
     decision,
+    drift_read,
     forward,
     fuzz,
     kills,
@@ -37,6 +39,7 @@ BENCHES = {
     "latency": latency.main,
     "restart": restart.main,
     "states": states.main,
+    "changes": changes.main,
 }
 
 
@@ -61,10 +64,16 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}, soak; none: all but soak")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}, soak, drift_read; none: all but these two"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="of soak; default: %(default)g")
     arguments = parser.parse_args()
-    benches: dict[str, Callable[[], object]] = {**BENCHES, "soak": partial(soak.main, arguments.minutes)}
+    benches: dict[str, Callable[[], object]] = {
+        **BENCHES,
+        "soak": partial(soak.main, arguments.minutes),
+        "drift_read": drift_read.main,
+    }
     names = arguments.names or list(BENCHES)
     if unknown := set(names) - benches.keys():
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
