@@ -1,0 +1,251 @@
+"""Two runs are equal, or it is told where and by how much they part: on outputs that were made by hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline.drift.compare import compare
+from pipeline.drift.compare_result import Difference
+from pipeline.drift.compare_show import sentences, show
+from pipeline.errors import Reason, SettingsError
+from pipeline.ports import SegmentDraft
+from pipeline.records import Frame
+from pipeline.sink.store import LocalStore
+from tests.sink.building import IDENTITY, TP, Served, frame, open_chain, served
+
+STREAMS = ("north", "south")
+IMAGES = 4
+Change = Callable[[int, Served], Served]
+
+
+def batches(until: int, images: int = IMAGES) -> list[Served]:
+    """Batches of the two streams in turn, up to the offset `until`; images have labels."""
+    made = []
+    for number, first in enumerate(range(0, until, images)):
+        stream = STREAMS[number % 2]
+        frames = [labelled(frame(offset, stream=stream)) for offset in range(first, min(first + images, until))]
+        made.append(served(frames, number=number // 2))
+    return made
+
+
+def labelled(one: Frame) -> Frame:
+    return replace(one, true_label="bus")
+
+
+def write(
+    root: Path,
+    accepted: Sequence[Served],
+    change: Change = lambda _, batch: batch,
+    *,
+    origin: int = 0,
+    pending: tuple[int, ...] = (),
+    rejected: Sequence[Frame] = (),
+    until: int | None = None,
+    each: int = 3,
+) -> Path:
+    """A run of these batches, `each` in a segment."""
+    chain = open_chain(LocalStore(root))
+    chain.check()
+    chain.recover(TP, IDENTITY, origin)
+    changed = [change(number, batch) for number, batch in enumerate(accepted)]
+    for at in range(0, len(changed), each):
+        part = changed[at : at + each]
+        is_last = at + each >= len(changed)
+        end = part[-1][2].last_offset + 1
+        chain.commit(
+            SegmentDraft(
+                TP,
+                (until or end) if is_last else end,
+                pending if is_last else (),
+                {"north": b"state"},
+                part,
+                rejected if is_last else (),
+            )
+        )
+    return root
+
+
+def served_otherwise(number: int, **changes: object) -> Change:
+    return lambda n, batch: (batch[0], batch[1], replace(batch[2], **changes)) if n == number else batch  # type: ignore[arg-type]
+
+
+def relabelled(number: int, image: int) -> Change:
+    def change(n: int, batch: Served) -> Served:
+        index = batch[1].top_index.copy()
+        if n == number:
+            index[image] = (index[image] + 1) % 3
+        return batch[0], replace(batch[1], top_index=index), batch[2]
+
+    return change
+
+
+def said(found: Difference) -> str:
+    out = io.StringIO()
+    show(found, Console(file=out, width=120))
+    return out.getvalue()
+
+
+def test_runs_that_cut_their_segments_elsewhere_are_equal(tmp_path: Path) -> None:
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), each=7))
+    assert not found.differs
+    assert found.overlaps_wholly
+    assert (found.totals.images, found.totals.batches, found.totals.kappa) == (40, 10, 1.0)
+    assert "are equal: 40 rows of 2 streams in 10 batches" in next(sentences(found))
+
+
+def test_the_last_bit_of_one_probability_is_a_difference(tmp_path: Path) -> None:
+    def change(n: int, batch: Served) -> Served:
+        values = batch[1].top_probability.copy()
+        if n == 5:
+            values[2, 0] = np.nextafter(values[2, 0], np.float32(1))
+        return batch[0], replace(batch[1], top_probability=values), batch[2]
+
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), change))
+    assert (found.differs, found.totals.differing, found.totals.relabelled) == (True, 1, 0)
+    south, north = found.streams
+    assert (south.stream_id, south.differs, north.differs) == ("south", True, False)
+    assert south.first_row is not None
+    assert south.first_row.row_id == f"frames/3/{5 * IMAGES + 2}/0"
+    assert south.first_row.what == ("confidence", "top_probabilities")
+    assert south.first_batch is None
+    assert "confidence" in said(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"alpha": 0.4}, ("alpha",)),
+        ({"trials": (), "objective": 1.5}, ("trials", "objective")),
+        ({"reset": "silent"}, ("reset",)),
+        ({"posterior_sd": 0.2}, ("posterior_sd",)),
+        ({"objective": float("nan")}, ("objective",)),
+    ],
+)
+def test_the_first_batch_that_differs_is_named_with_what_differs_first(
+    tmp_path: Path, changes: dict[str, object], what: tuple[str, ...]
+) -> None:
+    def change(n: int, batch: Served) -> Served:
+        return served_otherwise(n, **changes)(n, batch) if n in (4, 6) else batch
+
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), change))
+    north = found.streams[0]
+    assert (north.stream_id, north.batches_differing, found.totals.batches_differing) == ("north", 2, 2)
+    assert north.first_batch is not None
+    assert (north.first_batch.first_offset, north.first_batch.what) == (4 * IMAGES, what)
+    assert f"frames/3/{4 * IMAGES}" in said(found)
+
+
+def test_alpha_paths_are_as_far_apart_as_their_images_say(tmp_path: Path) -> None:
+    change = served_otherwise(2, alpha=0.85)
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), change)).totals
+    assert found.alpha_max == pytest.approx(0.5)
+    assert found.alpha_mean == pytest.approx(0.5 * IMAGES / 40)
+    assert (found.batches_apart, found.images_apart) == (1, IMAGES)
+
+
+def test_what_only_durations_names_of_segments_or_numbers_of_batches_tell_apart_is_equal(tmp_path: Path) -> None:
+    def change(n: int, batch: Served) -> Served:
+        trace = replace(batch[2], milliseconds={"forward": 1.0 * n}, batch_number=batch[2].batch_number + 5)
+        return batch[0], batch[1], trace
+
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), change))
+    assert not found.differs
+    assert found.totals.renumbered == 40
+
+
+def test_a_run_that_cut_its_batches_elsewhere_differs_even_if_its_rows_do_not(tmp_path: Path) -> None:
+    whole = batches(8)
+    halves = [
+        served([labelled(frame(o)) for o in range(4)]),
+        served([labelled(frame(o)) for o in range(4, 8)], number=1),
+    ]
+    apart = [served([labelled(frame(o)) for o in range(8)])]
+    found = compare(write(tmp_path / "a", halves), write(tmp_path / "b", apart))
+    assert found.differs
+    first = found.streams[0].first_batch
+    assert first is not None
+    assert "images" in first.what
+    assert whole
+
+
+def test_a_batch_that_the_end_of_a_run_cut_short_is_told_apart(tmp_path: Path) -> None:
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(38)))
+    assert [s.stream_id for s in found.streams if s.differs] == ["south"]
+    first = found.streams[0].first_batch
+    assert first is not None
+    assert (first.what[:2], first.last_of_its_run) == (("last_offset", "images"), True)
+    assert "only in the last batches, which the end of one run cut short" in "\n".join(sentences(found))
+
+
+def test_a_run_that_read_less_is_equal_as_far_as_it_read(tmp_path: Path) -> None:
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(24)))
+    assert not found.differs
+    assert not found.overlaps_wholly
+    assert (found.totals.images, found.totals.alone, found.totals.beyond) == (24, (0, 0), (16, 0))
+    assert "16 more rows are in A alone: B has not read these messages" in "\n".join(sentences(found))
+
+
+def test_what_is_still_open_in_one_run_is_no_loss(tmp_path: Path) -> None:
+    b = write(tmp_path / "b", batches(40)[:-2], pending=tuple(range(32, 40)), until=40)
+    found = compare(write(tmp_path / "a", batches(40)), b)
+    assert (found.differs, found.totals.beyond) == (False, (8, 0))
+
+
+def test_rows_that_one_run_has_lost_are_a_difference(tmp_path: Path) -> None:
+    lossy = write(tmp_path / "b", [batch for batch in batches(40) if batch[2].first_offset != 12])
+    found = compare(write(tmp_path / "a", batches(40)), lossy)
+    assert found.differs
+    assert found.totals.alone == (IMAGES, 0)
+    south = found.streams[0]
+    assert south.first_row is not None
+    assert (south.first_row.row_id, south.first_row.only_in) == ("frames/3/12/0", "a")
+    assert south.first_batch is not None
+    assert south.first_batch.b is None
+    assert "4 rows are in A alone, although B has read these messages" in said(found)
+
+
+def test_rejected_rows_are_compared_too_also_of_nobody(tmp_path: Path) -> None:
+    def run(name: str, reason: Reason) -> Path:
+        bad = [frame(40, stream=None, reason=reason), frame(41, stream="north", reason=Reason.EMPTY)]
+        return write(tmp_path / name, batches(40), rejected=bad, until=42)
+
+    assert not compare(run("a", Reason.BAD_ARROW), run("b", Reason.BAD_ARROW)).differs
+    found = compare(tmp_path / "a", run("c", Reason.TOO_LARGE))
+    assert [(s.stream_id, s.differing) for s in found.streams if s.differs] == [(None, 1)]
+
+
+def test_runs_without_a_message_in_common_are_no_pair(tmp_path: Path) -> None:
+    late = [served([frame(offset) for offset in range(100, 104)])]
+    b = write(tmp_path / "b", late, origin=100)
+    with pytest.raises(SettingsError, match="have no image in common"):
+        compare(write(tmp_path / "a", batches(40)), b)
+    with pytest.raises(SettingsError, match="expected the output of a worker"):
+        compare(tmp_path / "a", tmp_path / "nowhere")
+
+
+def test_agreement_kappa_and_accuracy_are_counted(tmp_path: Path) -> None:
+    # labels of a batch: car bus empty car; true is always bus; image 0 of batch 0 becomes bus
+    found = compare(write(tmp_path / "a", batches(8)), write(tmp_path / "b", batches(8), relabelled(0, 0)))
+    totals = found.totals
+    assert (totals.relabelled, totals.labelled) == (1, 8)
+    assert totals.accuracy == (2 / 8, 3 / 8)
+    by_chance = (4 * 3 + 2 * 3 + 2 * 2) / 64
+    assert totals.kappa == pytest.approx((7 / 8 - by_chance) / (1 - by_chance))
+    counts = {one.name: (one.a, one.b, one.both, one.agreement) for one in found.classes}
+    assert counts == {"car": (4, 3, 3, 0.75), "bus": (2, 3, 2, 2 / 3), "empty street": (2, 2, 2, 1.0)}
+    assert "labels by class" in said(found)
+    assert found.as_json()["classes"][0]["agreement"] == pytest.approx(2 / 3)
+
+
+def test_streams_that_are_not_asked_for_do_not_count(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), relabelled(1, 0))  # of the south
+    assert compare(a, b).differs
+    assert not compare(a, b, ["north"]).differs
+    assert [s.stream_id for s in compare(a, b, ["north"]).streams] == ["north"]
