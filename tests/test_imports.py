@@ -75,8 +75,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "evaluate/corrupt": ("errors", "numpy PIL skimage"),
     "evaluate/files": ("errors evaluate", "pyarrow"),
     "evaluate/show": ("evaluate", "rich"),
-    "evaluate/page": ("errors evaluate", "numpy altair"),
-    "evaluate/page/write": ("errors evaluate", "altair vl_convert jinja2 markupsafe"),
+    "evaluate/page": ("errors evaluate page", "numpy altair"),
+    "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "wiring": (EVERYTHING, "torch numpy rich structlog"),
     "cli": ("settings console logs broker wiring demo drift evaluate errors", "pydantic pydantic_settings"),

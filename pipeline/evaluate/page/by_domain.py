@@ -7,9 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Cell, Figure, Key, Line, Section, Table
-from pipeline.evaluate.page.notation import listed, points, spoken, three
+from pipeline.evaluate.page.notation import spoken
 from pipeline.evaluate.page.views import View
 from pipeline.evaluate.references import (
     BEST_FIXED,
@@ -20,6 +18,9 @@ from pipeline.evaluate.references import (
     ZERO_SHOT,
 )
 from pipeline.evaluate.result import Result
+from pipeline.page import theme
+from pipeline.page.blocks import Cell, Figure, Key, Line, Section, Table
+from pipeline.page.notation import listed, points, three
 
 _SERVED = "served"
 _SERIES = {  # name -> shape, colour

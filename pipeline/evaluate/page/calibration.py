@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Figure, Key, Section
 from pipeline.evaluate.page.cost import COLOURS, FIXED, KINDS, SHAPES, SIZES, marked
-from pipeline.evaluate.page.notation import spoken, three
+from pipeline.evaluate.page.notation import spoken
 from pipeline.evaluate.page.views import View
 from pipeline.evaluate.references import MIDDLE
 from pipeline.evaluate.result import Row
+from pipeline.page import theme
+from pipeline.page.blocks import Figure, Key, Section
+from pipeline.page.notation import three
 
 _HEIGHT = 260
 _BAR = 0.01  # ECE that the served may be above the better endpoint's

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.evaluate.page.blocks import Cell, Line, Section, Table
-from pipeline.evaluate.page.notation import NOTHING, points, points_between, spoken, three, two
+from pipeline.evaluate.page.notation import spoken
 from pipeline.evaluate.page.views import View, is_better, is_worse
 from pipeline.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
 from pipeline.evaluate.result import Difference, Row
+from pipeline.page.blocks import Cell, Line, Section, Table
+from pipeline.page.notation import NOTHING, points, points_between, three, two
 
 _VERSUS = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import altair as alt
 
-from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Figure, Key, Section
 from pipeline.evaluate.page.front import beaten_by, front
-from pipeline.evaluate.page.notation import counted, points, spoken, three, two
+from pipeline.evaluate.page.notation import spoken
 from pipeline.evaluate.page.views import View
 from pipeline.evaluate.references import BEST_FIXED, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
 from pipeline.evaluate.result import Row
+from pipeline.page import theme
+from pipeline.page.blocks import Figure, Key, Section
+from pipeline.page.notation import counted, points, three, two
 
 FIXED = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
 KINDS = ("served", "on the front", "other strategy", "fixed alpha")

@@ -10,11 +10,11 @@ from typing import Any
 
 import altair as alt
 
-from pipeline.evaluate.page import theme
-from pipeline.evaluate.page.blocks import Figure, Key, Section
-from pipeline.evaluate.page.notation import counted, two
 from pipeline.evaluate.page.views import View
 from pipeline.evaluate.result import PathRow, Result
+from pipeline.page import theme
+from pipeline.page.blocks import Figure, Key, Section
+from pipeline.page.notation import counted, two
 
 _HEIGHT = 190
 _NAMED_BANDS = 40  # more names than this cannot be read

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluate.page.blocks import Cell, Line, Table
 from pipeline.evaluate.page.comparison import difference_cell
-from pipeline.evaluate.page.notation import LEVEL, listed, points, points_between, spoken, three, two
+from pipeline.evaluate.page.notation import spoken
 from pipeline.evaluate.page.views import View, headline, is_better, is_worse
 from pipeline.evaluate.references import BEST_FIXED
 from pipeline.evaluate.result import Difference
+from pipeline.page.blocks import Cell, Line, Table
+from pipeline.page.notation import LEVEL, listed, points, points_between, three, two
 
 _WITH_INTERVALS = 2  # differences that a sentence gives one by one; the table has them all
 

@@ -14,14 +14,15 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.errors import SettingsError
 from pipeline.evaluate.files import RESULT
-from pipeline.evaluate.page import theme, write
 from pipeline.evaluate.page.provenance import Provenance
-from pipeline.evaluate.page.write import PAGE, drawing_library, page, write_page
+from pipeline.evaluate.page.write import PAGE, page, write_page
 from pipeline.evaluate.result import Result
+from pipeline.page import render, theme
+from pipeline.page.render import drawing_library
 from tests.evaluate.building import a_table, write_tables
 from tests.evaluate.page.conftest import HOSTILE
 
-STYLE = (Path(write.__file__).parent / "page.css").read_text(encoding="utf-8")
+STYLE = (Path(render.__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
 def test_nothing_outside_is_named_beside_the_drawing_library(page_file: Path) -> None:

@@ -9,18 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """`spec` is Vega-Lite's; `reading` one sentence computed from the same numbers; `wide` takes a whole line."""
+    """`spec` is Vega-Lite's; `reading` one sentence computed from the same numbers; `wide` takes a whole line.
+
+    `query` names the query on the same page that made it, "" if there is none.
+    """
 
     anchor: str
     title: str
     reading: str
     spec: Mapping[str, Any]
     wide: bool = False
+    query: str = ""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a section's legend: `shape` is a Vega symbol, or line, dashes, or tick."""
+    """One entry of a section's legend: `shape` is a Vega symbol, or line, thick, dashes, dots, tick or band."""
 
     name: str
     shape: str

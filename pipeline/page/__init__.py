@@ -1,0 +1,1 @@
+"""What pages share: one HTML file each, which opens offline; its skeleton, style, figures, tables and numbers."""
