@@ -324,7 +324,7 @@ def test_without_duckdb_arrow_reads_and_a_relation_is_an_error_that_says_what_to
 
 def test_a_relation_of_the_default_connection_is_found_by_its_variable(days: Path) -> None:
     traces = read_traces(days).relation()
-    assert duckdb.sql("select count(*) from traces where stream_id = 'yard'").fetchall()[0][0] > 0
+    assert duckdb.execute("select count(*) from traces where stream_id = 'yard'").fetchall()[0][0] > 0
     assert traces.filter("alpha = 1").aggregate("count(*)").fetchall()[0][0] > 0
 
 
