@@ -112,6 +112,18 @@ def test_no_column_that_may_not_be_null_can_be_written_with_null() -> None:
         segment.encode(rows, FOOTER)
 
 
+def test_a_reader_can_skip_by_every_column_that_is_not_nested() -> None:
+    group = pq.ParquetFile(pa.BufferReader(DATA)).metadata.row_group(0)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    nested = {column.path_in_schema for column in columns if not column.is_stats_set}
+    assert nested == {
+        "top_labels.list.element",
+        "top_probabilities.list.element",
+        "meta.key_value.key",
+        "meta.key_value.value",
+    }
+
+
 def test_equal_content_is_equal_bytes() -> None:
     assert (
         segment.encode(ROWS, replace(FOOTER, states={name: FOOTER.states[name] for name in ("south", "north")})) == DATA
