@@ -81,12 +81,9 @@ class Drift(Command):
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """A time that ends before it begins, or a limit that is none."""
+        """A limit that is none."""
         from pipeline.drift.limits import parse_limit
 
-        since, until = options.get("since"), options.get("until")
-        if since is not None and until is not None and since >= until:
-            yield "until", f"it is not after --since ({since}); exchange them"
         for part in _parts(options.get("fail_if")) or ():
             try:
                 parse_limit(part)

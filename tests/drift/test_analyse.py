@@ -1,0 +1,201 @@
+"""The analysis of the day in `yard`: it says what the script says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+import numpy as np
+import pytest
+
+from pipeline.drift import queries
+from pipeline.drift.analyse import Evidence, analyse
+from pipeline.drift.bins import bin_width_us, spoken
+from pipeline.drift.collect import ALL, Collected, collect
+from pipeline.drift.result import Camera
+from pipeline.drift.silences import silences
+from pipeline.drift.together import groups
+from pipeline.errors import SettingsError
+from tests.drift import yard
+from tests.drift.yard import BATCHES, EVENING_US, HOUR_US, IMAGES, NEW, NOON_US, OLD, SILENT_US
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    opened = yard.database()
+    opened.execute("INSERT INTO levels VALUES (0.8, 0.5)")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def found(connection: duckdb.DuckDBPyConnection) -> Collected:
+    return collect(connection)
+
+
+@pytest.fixture(scope="module")
+def cameras(connection: duckdb.DuckDBPyConnection, found: Collected) -> dict[str, Camera]:
+    def mix(stream_id: str, at: int, since: int, until: int) -> dict[str, tuple[int, int]]:
+        asked = {"stream": stream_id, "at": at, "since": since, "until": until}
+        rows: dict[str, list[int]] = {}
+        for before, label, count in connection.execute(queries.AROUND, asked).fetchall():
+            rows.setdefault(label, [0, 0])[0 if before else 1] = count
+        return {label: (a, b) for label, (a, b) in rows.items()}
+
+    return {camera.stream_id: camera for camera in analyse(found, Evidence(mix), smallest=0.1)}
+
+
+def test_series_have_the_means_and_the_extremes_of_each_bin(found: Collected) -> None:
+    series = found.series["yard"]
+    assert found.bin_us == 300_000_000
+    assert series.images.sum() == BATCHES * IMAGES
+    assert series.time_us[0] == yard.BEGIN_US
+    assert np.all(np.diff(series.time_us) == found.bin_us)
+    assert np.all((series.alpha_low <= series.alpha + 1e-12) & (series.alpha <= series.alpha_high + 1e-12))
+    noon = np.searchsorted(series.time_us, NOON_US)
+    assert series.tried_high[noon] == 1.0  # of the one batch that tried it
+    assert series.tried_high[noon + 1] < 1.0
+    np.testing.assert_allclose(series.alpha[:noon].mean(), 0.8, atol=0.01)
+    np.testing.assert_allclose(series.posterior_sd, 0.2)
+    np.testing.assert_allclose(series.forward_equivalents, 1.25)
+
+
+def test_the_reference_is_that_of_the_alphas_that_were_served(found: Collected) -> None:
+    gate = found.series["gate"].reference
+    assert np.nanmax(gate) == np.nanmin(gate) == 0.5
+    assert np.isnan(found.series["dock"].reference).all()  # 0.8 never served it
+
+
+def test_rejected_images_have_bins_of_their_own_where_no_batch_was_served(found: Collected) -> None:
+    tunnel = found.series["tunnel"]
+    assert tunnel.rejected.sum() == found.facts["tunnel"]["rejected"] == 15 * 30 * IMAGES // 4
+    assert found.reasons == {"tunnel": {"undecodable_image": 900}}
+    assert not ((tunnel.time_us >= SILENT_US[0]) & (tunnel.time_us < SILENT_US[1])).any()
+
+
+def test_all_cameras_together_are_their_sum(found: Collected) -> None:
+    assert set(found.series) == set(yard.PLACES)
+    assert found.overall.images.sum() == sum(series.images.sum() for series in found.series.values())
+    assert found.rows == (5 * BATCHES - 90) * IMAGES
+
+
+def test_the_levels_and_the_moments_of_the_script_are_found(cameras: dict[str, Camera]) -> None:
+    expected = {"yard": (NOON_US, 0.8, 0.2), "ramp": (NOON_US, 0.8, 0.2), "dock": (EVENING_US, 0.3, 0.7)}
+    for name, (at, before, after) in expected.items():
+        (change,) = cameras[name].changes
+        assert abs(change.time_us - at) <= 5 * yard.EVERY_US, name
+        assert change.earliest_us <= at <= change.latest_us + yard.EVERY_US
+        np.testing.assert_allclose([change.before, change.after], [before, after], atol=0.03)
+        np.testing.assert_allclose(cameras[name].drift, abs(after - before), atol=0.05)
+        assert cameras[name].levels[0].until_us == change.time_us
+    assert cameras["gate"].changes == ()
+    assert cameras["gate"].drift == 0.0
+
+
+def test_cameras_come_by_how_far_they_drifted(cameras: dict[str, Camera]) -> None:
+    assert set(list(cameras)[:2]) == {"yard", "ramp"}
+    assert list(cameras)[-1] == "gate"
+
+
+def test_fog_is_told_by_the_objective_the_confidence_and_the_classes(cameras: dict[str, Camera]) -> None:
+    (change,) = cameras["yard"].changes
+    kinds = [cause.kind for cause in change.causes]
+    assert set(kinds) == {"objective", "confidence", "classes"}
+    told = {cause.kind: cause.sentence for cause in change.causes}
+    assert told["objective"].startswith("the objective went from 0.80 to 1.6")
+    assert "'empty street': 60% of the images, before 0%" in told["classes"]
+
+
+def test_another_model_is_told_before_all_else(cameras: dict[str, Camera]) -> None:
+    (change,) = cameras["dock"].changes
+    assert change.causes[0].kind == "model"
+    assert NEW in change.causes[0].sentence
+    assert OLD in change.causes[0].sentence
+    assert len(change.causes) == 1
+
+
+def test_silence_and_rejects_are_told(cameras: dict[str, Camera]) -> None:
+    (change,) = cameras["tunnel"].changes
+    told = {cause.kind: cause.sentence for cause in change.causes}
+    assert told == {
+        "silence": "the camera was silent for 3 hours before it",
+        "rejects": "20% of its images were rejected, before 0%",
+    }
+    assert cameras["tunnel"].silences == ((SILENT_US[0] - yard.EVERY_US, SILENT_US[1]),)
+    assert cameras["yard"].silences == ()
+
+
+def test_cameras_in_the_same_fog_are_a_group(found: Collected, cameras: dict[str, Camera]) -> None:
+    changes = {name: camera.changes for name, camera in cameras.items()}
+    (group,) = groups(found.series, changes, (found.since_us, found.until_us))
+    assert group.stream_ids == ("ramp", "yard")
+    assert group.together > 0.95
+
+
+def test_a_camera_that_never_changed_is_in_no_group(found: Collected, cameras: dict[str, Camera]) -> None:
+    changes = {name: camera.changes if name == "yard" else () for name, camera in cameras.items()}
+    assert groups(found.series, changes, (found.since_us, found.until_us)) == ()
+
+
+def test_classes_come_by_their_number_with_the_shares_of_the_first_and_the_last_quarter(
+    cameras: dict[str, Camera],
+) -> None:
+    mix = {label: shares for label, *shares in cameras["yard"].class_mix}
+    assert mix["empty street"][1] == 0.0
+    np.testing.assert_allclose(mix["empty street"], [0.3, 0.0, 0.6], atol=0.02)
+    assert sum(shares[0] for shares in mix.values()) == pytest.approx(1.0)
+
+
+def test_models_are_told_by_camera_and_in_all(found: Collected) -> None:
+    assert [(model.fingerprint, model.first_us) for model in found.models["dock"]] == [
+        (OLD, yard.BEGIN_US),
+        (NEW, EVENING_US),
+    ]
+    assert [model.fingerprint for model in found.models[ALL]] == [OLD, NEW]
+    assert len(found.models["gate"]) == 1
+
+
+def test_traces_without_predictions_are_analysed_too() -> None:
+    with yard.database() as connection:
+        connection.execute("DELETE FROM predictions")
+        found = collect(connection)
+        cameras = analyse(found, Evidence(lambda *_: {}), smallest=0.1)
+    assert found.rows == 0
+    assert np.isnan(found.series["yard"].confidence).all()
+    assert np.isnan(cameras[0].confidence)
+    assert [len(camera.changes) for camera in cameras] == [1, 1, 1, 1, 0]
+    assert cameras[0].class_mix == ()
+
+
+def test_where_there_is_no_batch_there_is_no_report() -> None:
+    with yard.database() as connection:
+        connection.execute("DELETE FROM traces")
+        with pytest.raises(SettingsError, match="there is no batch of these cameras in this time"):
+            collect(connection)
+
+
+def test_every_question_can_be_asked_again_as_it_is_written_out(connection: duckdb.DuckDBPyConnection) -> None:
+    asked = queries.written_out(300_000_000, 10_000_000)
+    for name, sql in asked.items():
+        assert "$" not in sql, name
+        if name != "rejects":
+            assert connection.execute(sql).fetchone() is not None, name
+
+
+def test_a_gap_is_a_silence_only_if_it_is_long_for_that_camera(found: Collected) -> None:
+    path = found.paths["gate"]
+    assert silences(path) == ()
+    quiet = path.first_us.copy()
+    quiet[300:] += HOUR_US
+    moved = type(path)(quiet, quiet, path.batches, path.alpha, path.objective)
+    assert silences(moved) == ((int(quiet[299]), int(quiet[300])),)
+
+
+@pytest.mark.parametrize(
+    ("span_us", "most", "width"),
+    [(1, 720, "1 second"), (86_400_000_000, 720, "2 minutes"), (30 * 86_400_000_000, 720, "1 hour"),
+     (365 * 86_400_000_000, 720, "1 day"), (4 * 365 * 86_400_000_000, 720, "3 days")],
+)  # fmt: skip
+def test_bins_are_as_wide_as_clocks_have_names_for(span_us: int, most: int, width: str) -> None:
+    assert spoken(bin_width_us(span_us, most)) == width
+    assert -(-span_us // bin_width_us(span_us, most)) <= most

@@ -1,0 +1,97 @@
+"""Limits for automation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.drift.helped import Arm, Helped, Interval
+from pipeline.drift.limits import NUMBERS, parse_limit
+from pipeline.drift.result import Camera, Level, Report, Series
+
+_NO = np.empty(0)
+_SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))
+
+
+def camera(name: str, **changes: float) -> Camera:
+    numbers = {
+        "drift": 0.0, "travelled": 0.0, "alpha": 0.5, "forward_equivalents": 1.0, "confidence": 0.9,
+        "endpoints_agree": 0.8, "rejected": 0, "images": 100,
+    }  # fmt: skip
+    return Camera(
+        stream_id=name, batches=10, first_us=0, last_us=1, alpha_low=0.0, alpha_high=1.0, alpha_last=0.5,
+        levels=(Level(0, 1, 0.5),), changes=(), class_mix=(), reasons={}, resets={}, silences=((0, 1),),
+        series=_SERIES, **{**numbers, **changes},
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def report(*cameras: Camera, helped: Helped | None = None) -> Report:
+    return Report(
+        root="runs/yard", command="", made_at="", since_us=0, until_us=1, bin_us=1, smallest=0.1, cameras=cameras,
+        overall=_SERIES, groups=(), models=(), objective="", reference="", recording="", helped=helped,
+    )  # fmt: skip
+
+
+def test_cameras_beyond_a_limit_are_named_with_their_number_the_farthest_first() -> None:
+    seen = report(camera("a", drift=0.3), camera("b", drift=0.2), camera("c", drift=0.7))
+    assert parse_limit("drift>0.2").exceeded(seen) == (("c", 0.7), ("a", 0.3))
+    assert parse_limit("drift >= .2").exceeded(seen) == (("c", 0.7), ("a", 0.3), ("b", 0.2))
+    assert parse_limit("drift<0.25").exceeded(seen) == (("b", 0.2),)
+    assert parse_limit("drift<=0.3").exceeded(seen) == (("b", 0.2), ("a", 0.3))
+    assert parse_limit("drift>1").exceeded(seen) == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "changes"),
+    [
+        ("rejects>0.4", {"rejected": 100}),
+        ("fe>1.5", {"forward_equivalents": 1.6}),
+        ("agreement<0.5", {"endpoints_agree": 0.4}),
+        ("confidence<0.5", {"confidence": 0.4}),
+        ("alpha>0.9", {"alpha": 0.95}),
+        ("travelled>1", {"travelled": 1.5}),
+    ],
+)
+def test_each_number_has_its_limit(limit: str, changes: dict[str, float]) -> None:
+    assert [name for name, _ in parse_limit(limit).exceeded(report(camera("calm"), camera("bad", **changes)))] == [
+        "bad"
+    ]
+
+
+def test_every_number_can_be_asked_of_every_camera() -> None:
+    assert {name: number(camera("a")) for name, number in NUMBERS.items()}["silences"] == 1.0
+    assert NUMBERS["changes"](camera("a")) == 0.0
+
+
+def test_what_is_not_known_is_beyond_no_limit() -> None:
+    seen = report(camera("a", confidence=math.nan))
+    assert parse_limit("confidence<2").exceeded(seen) == ()
+    assert parse_limit("accuracy<1").exceeded(seen) == ()
+    assert parse_limit("gain<1").exceeded(seen) == ()
+
+
+def test_accuracy_is_that_of_what_was_served_and_gain_that_over_the_better_endpoint() -> None:
+    def arm(name: str, accuracy: float, gain: float | None) -> Arm:
+        over = None if gain is None else Interval(gain, gain, gain)
+        return Arm(name, math.nan, 50, Interval(accuracy, accuracy, accuracy), 0.1, over, "rows")
+
+    arms = (
+        arm("served", 0.7, None),
+        arm("zero-shot", 0.6, 0.1),
+        arm("fine-tuned", 0.75, -0.05),
+        arm("alpha 0.5", 0, 0.7),
+    )
+    helped = Helped(50, 100, "rows", arms, {"a": arms}, {}, ())
+    seen = report(camera("a"), camera("b"), helped=helped)
+    assert parse_limit("accuracy<0.8").exceeded(seen) == (("a", 0.7),)
+    assert parse_limit("gain<0").exceeded(seen) == (("a", -0.05),)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "drift", "drift>", "drift=0.2", "drift>x", "hope>1", "drift>0.2 or so", "0.2<drift"]
+)
+def test_what_is_no_limit_is_refused_with_the_names_that_there_are(text: str) -> None:
+    with pytest.raises(ValueError, match="the name one of drift, travelled"):
+        parse_limit(text)

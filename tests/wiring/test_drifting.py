@@ -1,0 +1,72 @@
+"""`adawise drift` as people and programs call it, on the day in `tests.drift.yard`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+from tests.drift import yard
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return yard.write(tmp_path_factory.mktemp("yard"))
+
+
+def test_the_terminal_shows_cameras_changes_and_what_else_changed(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drift", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert f"{root}: 5 cameras, 3510 batches, 28080 images, 2026-06-01 00:00 to 2026-06-01 23:58" in out
+    assert "the objective went from 0.80 to 1.6" in out
+    assert "another model began to serve" in out
+    assert "2 cameras move together" in out
+
+
+def test_json_has_everything_and_a_limit_ends_with_its_own_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(root), "--json", "--fail-if", "drift>0.5,rejects>0.5"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["beyond"]["drift>0.5"]) == {"yard", "ramp"}
+    assert found["beyond"]["rejects>0.5"] == {}
+    assert found["cameras"][0]["stream_id"] in {"yard", "ramp"}
+    assert found["cameras"][0]["changes"][0]["size"] == pytest.approx(-0.6, abs=0.05)
+    assert len(found["cameras"][0]["series"]["alpha"]) == 288
+    assert found["command"] == f"adawise drift {root} --fail-if 'drift>0.5,rejects>0.5' --json"
+
+
+def test_a_limit_that_nobody_is_beyond_ends_well(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(root), "--fail-if", "drift>0.9"]) == 0
+    assert "drift>0.9: no camera is beyond it" in capsys.readouterr().out
+
+
+def test_streams_and_times_narrow_what_is_looked_at(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    since = ["--since", "2026-06-01T12:30:00Z", "--until", "2026-06-01T20:00:00Z"]
+    assert main(["drift", str(root), "--json", "--streams", "yard, dock", *since]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {camera["stream_id"]: len(camera["changes"]) for camera in found["cameras"]} == {"dock": 1, "yard": 0}
+
+
+def test_nothing_in_that_time_is_said_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(root), "--since", "2030-01-01T00:00:00Z"]) != 0
+    assert "there is no batch of these cameras in this time" in capsys.readouterr().err
+
+
+def test_a_folder_that_no_worker_wrote_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(tmp_path)]) != 0
+    assert "expected the output of a worker" in capsys.readouterr().err
+
+
+def test_a_time_that_ends_before_it_begins_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(root), "--since", "1d", "--until", "2d"]) != 0
+    assert "expected since before until" in capsys.readouterr().err
+
+
+def test_a_wrong_limit_is_told_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", "runs/nowhere", "--fail-if", "hope>1"]) == 2
+    told = capsys.readouterr().err
+    assert "--fail-if" in told
+    assert "the name one of drift" in told
