@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,20 +12,38 @@ from pipeline.drift.helped import Arm, Helped, Interval
 from pipeline.drift.limits import NUMBERS, parse_limit
 from pipeline.drift.result import Camera, Level, Report, Series
 
-_NO = np.empty(0)
+_NO: Any = np.empty(0)
 _SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))
 
 
-def camera(name: str, **changes: float) -> Camera:
-    numbers = {
-        "drift": 0.0, "travelled": 0.0, "alpha": 0.5, "forward_equivalents": 1.0, "confidence": 0.9,
-        "endpoints_agree": 0.8, "rejected": 0, "images": 100,
-    }  # fmt: skip
+def camera(name: str, **changes: Any) -> Camera:
+    numbers: dict[str, Any] = {
+        "batches": 10,
+        "images": 100,
+        "rejected": 0,
+        "first_us": 0,
+        "last_us": 1,
+        "alpha": 0.5,
+        "alpha_low": 0.0,
+        "alpha_high": 1.0,
+        "alpha_last": 0.5,
+        "forward_equivalents": 1.0,
+        "confidence": 0.9,
+        "endpoints_agree": 0.8,
+        "drift": 0.0,
+        "travelled": 0.0,
+    }
     return Camera(
-        stream_id=name, batches=10, first_us=0, last_us=1, alpha_low=0.0, alpha_high=1.0, alpha_last=0.5,
-        levels=(Level(0, 1, 0.5),), changes=(), class_mix=(), reasons={}, resets={}, silences=((0, 1),),
-        series=_SERIES, **{**numbers, **changes},
-    )  # type: ignore[arg-type]  # fmt: skip
+        stream_id=name,
+        levels=(Level(0, 1, 0.5),),
+        changes=(),
+        class_mix=(),
+        reasons={},
+        resets={},
+        silences=((0, 1),),
+        series=_SERIES,
+        **{**numbers, **changes},
+    )
 
 
 def report(*cameras: Camera, helped: Helped | None = None) -> Report:
