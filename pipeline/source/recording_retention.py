@@ -8,7 +8,7 @@ counts from then on, then that one is removed. What a pass that died left behind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -142,6 +142,7 @@ class Tidying:
         retention: does them.
         tell: is told of each that did something.
         failed: is told of each that could not be done; the next one tries again.
+        pool: what does them, in place of a thread.
     """
 
     def __init__(
@@ -150,9 +151,10 @@ class Tidying:
         *,
         tell: Callable[[Tidied], None],
         failed: Callable[[str], None],
+        pool: Executor | None = None,
     ) -> None:
         self._retention, self._tell, self._failed = retention, tell, failed
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="retention")
+        self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="retention")
         self._running: Future[Tidied] | None = None
         self._again_s: float | None = None
 

@@ -1,0 +1,40 @@
+"""What the tests of recordings share: what is in one, by its own reader, and a pool without threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import AdawiseError
+from pipeline.records import Message
+from pipeline.source.recording import RecordingSource
+from pipeline.source.recording_files import Forgotten
+
+
+class AtOnce(Executor):
+    """Does what it is given at once; what that raises is in the future."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except AdawiseError as error:
+            future.set_exception(error)
+        return future
+
+
+def recorded(root: Path, *, forgotten: Forgotten = "fail") -> list[Message]:
+    """Every message of a recording, in the order of partition and offset; it is read to its last page."""
+    source = RecordingSource(str(root), order="offset", seed=0, max_poll_records=1000, forgotten=forgotten)
+    with closing(source):
+        tps = source.poll(0.0).assigned
+        for tp in tps:
+            source.seek(tp, source.origin(tp))
+        source.resume(tps)
+        found: list[Message] = []
+        while not source.exhausted:
+            found += source.poll(0.0).messages
+    return sorted(found, key=lambda message: (message.partition, message.offset))
