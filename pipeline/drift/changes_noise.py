@@ -16,7 +16,7 @@ Series = npt.NDArray[np.float64]
 
 _SQUARED_NORMAL_MEDIAN = 0.4549  # median of the square of a standard normal
 _FEWEST_BLOCKS = 12  # of a scale: a median of fewer differences says little
-_SHORTEST_BLOCK = 16  # batches
+_SHORTEST_BLOCK, _LONGEST_BLOCK = 16, 512  # values; what is kept for longer is a level, not noise
 
 
 def block_means(x: Series, width: int) -> Series:
@@ -41,7 +41,7 @@ def long_run_variance(x: Series, *, prior: float, prior_weight: float) -> float:
     total = np.concatenate([[0.0], np.cumsum(x)])
     found = prior
     block = _SHORTEST_BLOCK
-    while len(x) >= _FEWEST_BLOCKS * block:
+    while len(x) >= _FEWEST_BLOCKS * block and block <= _LONGEST_BLOCK:
         stride = max(1, block // 4)
         starts = np.arange(0, len(x) - 2 * block + 1, stride)
         differences = (total[starts + 2 * block] - 2.0 * total[starts + block] + total[starts]) / block

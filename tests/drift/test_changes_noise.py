@@ -37,3 +37,11 @@ def test_a_short_series_is_believed_as_far_as_it_goes() -> None:
 
 def test_blocks_are_means_and_the_last_may_be_shorter() -> None:
     assert block_means(np.arange(7.0), 3).tolist() == [1.0, 4.0, 6.0]
+
+
+def test_levels_that_last_for_thousands_of_values_are_no_noise_however_long_the_series(
+    rng: np.random.Generator,
+) -> None:
+    levels = np.repeat(rng.uniform(0.1, 0.9, 50), 4_000)
+    found = long_run_variance(levels + holding(rng, len(levels), sd=0.1), prior=1.0, prior_weight=0.0)
+    assert found < 2.0 * 0.1**2 * 2 * 30
