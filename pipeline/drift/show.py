@@ -44,7 +44,7 @@ def moment(us: int) -> str:
 
 def _cameras(report: Report) -> Table:
     title = f"alpha by camera (changes of {report.smallest:g} or more)"
-    headers = ("drift", "changes", "alpha", "from", "to", "last", "FE", "images", "rejected", "silences")
+    headers = ("drift", "changes", "alpha", "least", "most", "last", "FE", "images", "rejected", "silences")
     table = _table(title, "camera", headers)
     for camera in report.cameras[:_CAMERAS]:
         table.add_row(camera.stream_id, *_numbers(camera))
@@ -54,8 +54,7 @@ def _cameras(report: Report) -> Table:
 
 
 def _numbers(camera: Camera) -> list[str]:
-    heights = [level.alpha for level in camera.levels]
-    alphas = (camera.alpha, min(heights), max(heights), camera.alpha_last, camera.forward_equivalents)
+    alphas = (camera.alpha, camera.alpha_low, camera.alpha_high, camera.alpha_last, camera.forward_equivalents)
     return [
         f"{camera.drift:.2f}",
         str(len(camera.changes)),
