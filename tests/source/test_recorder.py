@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pipeline.records import Message, TopicPartition
 from pipeline.source import recording_format as layout
 from pipeline.source.recorder import FilePolicy, Recorded, Recorder
 from pipeline.source.recording import RecordingSource
+from pipeline.source.recording_manifest import MANIFEST
 from pipeline.source.recording_run import Bounds, record
 from tests.brokers import Broker, MakeTopic
 from tests.fakes import FakeSource
@@ -213,6 +216,82 @@ def test_a_damaged_newest_file_is_named_and_not_written_over(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SourceError, match=r"0{20}\.parquet"):
         record(FakeSource(messages(0, 9)), recorder_in(tmp_path), Bounds(until_drained=True))
+
+
+@pytest.mark.parametrize("polls", [1, 3])
+def test_a_topic_that_is_replaced_under_a_recorder_gets_into_no_file(tmp_path: Path, polls: int) -> None:
+    source = FakeSource(messages(0, 40), max_poll_records=5)
+
+    def replace(done: Recorded) -> None:
+        if source.polls == polls:
+            source.known = TopicIdentity("fake-cluster", "created-again", 1)
+
+    recorder = recorder_in(tmp_path, policy=FilePolicy(4, 1 << 30, 1e9), check=source.check)
+    with pytest.raises(SourceError, match="deleted and created again"):
+        record(source, recorder, Bounds(until_drained=True), on_progress=replace)
+    assert replayed(tmp_path) == messages(0, 5 * (polls - 1) // 4 * 4)
+
+
+def test_a_broker_that_cannot_say_what_topic_it_is_has_what_was_read_read_again(tmp_path: Path) -> None:
+    source = FakeSource(messages(0, 10), max_poll_records=5)
+
+    def silent() -> None:
+        raise BrokerUnavailable("silent")
+
+    with pytest.raises(BrokerUnavailable):
+        record(source, recorder_in(tmp_path, policy=FilePolicy(4, 1 << 30, 1e9), check=silent))
+    assert files(tmp_path) == []
+    record(FakeSource(messages(0, 10)), recorder_in(tmp_path), Bounds(until_drained=True))
+    assert replayed(tmp_path) == messages(0, 10)
+
+
+def test_each_partition_ends_before_its_first_message_from_then_on(tmp_path: Path) -> None:
+    sent = [*messages(0, 20, partition=0), *messages(0, 8, partition=1)]
+    known = TopicIdentity("fake-cluster", "fake-topic", 2)
+    source = FakeSource(sent, partitions=2, max_poll_records=6, identity=known)
+    record(source, recorder_in(tmp_path, identity=known), Bounds(until_ms=11))
+    assert files(tmp_path, 0) == files(tmp_path, 1) == [0]
+    found = replayed(tmp_path)
+    assert [m.offset for m in found if m.partition == 0] == list(range(11))
+    assert [m.offset for m in found if m.partition == 1] == list(range(8))
+    source = FakeSource(sent, partitions=2, identity=known)
+    record(source, recorder_in(tmp_path, identity=known), Bounds(until_drained=True))
+    assert len(replayed(tmp_path)) == 28
+
+
+def test_streams_that_are_not_asked_for_leave_holes_that_are_no_damage(tmp_path: Path) -> None:
+    keys = [b"gate-1", b"yard", None, b"gate-2", b"\xff"]
+    sent = [Message("frames", 0, n, keys[n % 5], b"x", timestamp_ms=n) for n in range(60)]
+    sent.append(Message("frames", 0, 60, None, b"x", (("stream-id", b"gate-9"),), 60))
+    sent += [Message("frames", 0, n, b"yard", b"x", timestamp_ms=n) for n in range(61, 90)]
+    options: dict[str, Any] = {"policy": FilePolicy(10, 1 << 30, 1e9), "streams": "gate-*"}
+    for until in (37, 90):
+        done = record(FakeSource(sent[:until]), recorder_in(tmp_path, **options), Bounds(until_drained=True))
+    wanted = [m for m in sent if (m.key or b"").startswith(b"gate") or m.headers]
+    assert replayed(tmp_path) == wanted
+    assert files(tmp_path)[:5] == [0, 10, 20, 30, 37]
+    assert (done.messages, done.left_out, done.nameless) == (10, 43, 10)
+    assert recorder_in(tmp_path, **options).next_offset(TP) == 90  # what was left out need not be read again
+    assert json.loads((tmp_path / MANIFEST).read_text())["streams"] == "gate-*"
+
+
+def test_two_recorders_that_begin_at_different_offsets_agree_on_one(tmp_path: Path) -> None:
+    first, second = recorder_in(tmp_path), recorder_in(tmp_path)
+    assert first.folder.begin(TP, 7) == 7
+    assert second.folder.begin(TP, 9) == 7
+
+
+@pytest.mark.needs("times")
+def test_a_recording_of_a_kafka_topic_begins_and_ends_at_a_time(
+    broker: Broker, topic: MakeTopic, tmp_path: Path
+) -> None:
+    name = topic(1, configs={"retention.ms": "-1"})
+    sent = [replace(m, timestamp_ms=1_700_000_000_000 + 1000 * m.offset) for m in numbered(name, 0, 30)]
+    produce(broker, sent)
+    with closing(open_source(broker, name, None, origin=1_700_000_010_000)) as source:
+        recorder = recorder_in(tmp_path, topic=name, identity=source.identity(name), check=source.check)
+        record(source, recorder, Bounds(until_ms=1_700_000_020_000, max_seconds=60.0))
+    assert [m.offset for m in replayed(tmp_path, name)] == list(range(10, 20))
 
 
 def test_a_topic_is_recorded_without_a_group_and_replayed_equal(

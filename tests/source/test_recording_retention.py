@@ -62,7 +62,7 @@ def write(root: Path, messages: Sequence[Message], **options: Any) -> Recorder:
     return recorder
 
 
-def tidy(root: Path, now_ms: int = NOW_MS, *, at: Any = lambda _: None, **retention: float) -> Tidied:
+def tidy(root: Path, now_ms: int = NOW_MS, *, at: Any = lambda _: None, **retention: Any) -> Tidied:
     store = LocalStore(root)
     keeper = RecordingRetention(str(root), store, Retention(**retention), at=at, now_ms=lambda: now_ms)
     return keeper.tidy(partitions_of(store))
@@ -170,7 +170,7 @@ def test_a_pass_that_dies_half_way_leaves_a_whole_recording_and_the_next_one_fin
         if here == point and reached == time:
             raise Died
 
-    promise = {"keep_s": 12 * 3600.0, "forget_images_after_s": 0.0}
+    promise: dict[str, Any] = {"keep_s": 12 * 3600.0, "forget_images_after_s": 0.0}
     if (point, time) == ("recording.started", 2):
         return  # it is reached once a pass
     with pytest.raises(Died):
@@ -182,7 +182,7 @@ def test_a_pass_that_dies_half_way_leaves_a_whole_recording_and_the_next_one_fin
 
 
 @pytest.mark.parametrize("promise", [{"keep_s": 3600.0}, {"forget_images_after_s": 60.0}])
-def test_a_recorder_that_slept_cannot_bring_back_what_was_removed(tmp_path: Path, promise: dict[str, float]) -> None:
+def test_a_recorder_that_slept_cannot_bring_back_what_was_removed(tmp_path: Path, promise: dict[str, Any]) -> None:
     sleeper = write(tmp_path, hourly(4))
     asleep = Buffer(4, 4)
     for message in hourly(6, first=4):
