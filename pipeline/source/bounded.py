@@ -38,6 +38,7 @@ class BoundedSource:
         self._source, self._ranges, self._ends_streams, self._wants = source, ranges, ends_streams, wants
         self._positions: dict[TopicPartition, int] = {}
         self._reached: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()  # by the caller; those that have come to their end are paused by us
 
     @property
     def exhausted(self) -> bool:
@@ -58,6 +59,7 @@ class BoundedSource:
         for tp in (*lost, *assigned):
             self._positions.pop(tp, None)
             self._reached.discard(tp)
+        self._paused = (self._paused - set(lost)) | set(assigned)
         return Poll(messages, assigned, lost)
 
     def identity(self, topic: str) -> TopicIdentity:
@@ -80,17 +82,22 @@ class BoundedSource:
         """See `Source.seek`."""
         self._source.seek(tp, offset)
         self._positions[tp] = offset
-        self._reached.discard(tp)
         if offset >= self._range(tp)[1]:
             self._reach(tp)
+        elif tp in self._reached:
+            self._reached.discard(tp)
+            if tp not in self._paused:
+                self._source.resume([tp])
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
         """See `Source.pause`."""
+        self._paused.update(tps)
         self._source.pause(tps)
 
     def resume(self, tps: Sequence[TopicPartition]) -> None:
         """See `Source.resume`; a partition that has come to its end stays as it is."""
         self._source.resume([tp for tp in tps if tp not in self._reached])
+        self._paused.difference_update(tps)
 
     def drained(self, tp: TopicPartition) -> bool:
         """See `Source.drained`."""
@@ -108,6 +115,7 @@ class BoundedSource:
 
     def close(self) -> None:
         """See `Source.close`."""
+        self._reached.clear()
         self._source.close()
 
     def _takes(self, message: Message) -> bool:

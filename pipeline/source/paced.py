@@ -84,7 +84,10 @@ class PacedSource:
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`; what is held of the partition is forgotten."""
         self._source.seek(tp, offset)
+        was_full = tp in self._full
         self._forget(tp)
+        if was_full and tp not in self._paused:
+            self._source.resume([tp])
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
         """See `Source.pause`."""

@@ -13,6 +13,8 @@ import pytest
 from pipeline.errors import SourceError
 from pipeline.ports import Source, TopicIdentity
 from pipeline.records import Message, TopicPartition
+from pipeline.source.bounded import BoundedSource
+from pipeline.source.paced import PacedSource
 from pipeline.source.recorder import FilePolicy, Recorder
 from pipeline.source.recording import RecordingSource
 from tests.brokers import Broker, MakeTopic, fresh_name
@@ -33,7 +35,10 @@ class Kind:
 
 
 @pytest.fixture(
-    params=["kafka-group", "kafka-all", "recording-timestamp", "recording-offset", "recording-shuffled", "fake"]
+    params=[
+        *("kafka-group", "kafka-all", "recording-timestamp", "recording-offset", "recording-shuffled", "fake"),
+        *("part-whole", "part-paced"),
+    ]
 )
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     name: str = request.param
@@ -58,6 +63,16 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
                 return stack.enter_context(closing(source))
 
             yield Kind(name, "frames", True, open_recording)
+        elif implementation == "part":
+
+            def open_part(messages: Sequence[Message]) -> Source:
+                """A topic up to what it has now, as fast as can be or at a pace."""
+                whole = FakeSource(messages, partitions=PARTITIONS, max_poll_records=4)
+                tps = [TopicPartition("frames", number) for number in range(PARTITIONS)]
+                part = BoundedSource(whole, {tp: whole.bounds(tp) for tp in tps})
+                return stack.enter_context(closing(PacedSource(part, speed=1e3) if variant == "paced" else part))
+
+            yield Kind(name, "frames", True, open_part)
         else:
             yield Kind(name, "frames", False, lambda m: FakeSource(m, partitions=PARTITIONS, max_poll_records=4))
 
