@@ -1,0 +1,70 @@
+"""How a recording's growth is told, and what the settings of the worker's own recording come to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.settings import Settings
+from pipeline.settings.recording import RecordSettings
+from pipeline.source.recorder import Recorded
+from pipeline.wiring.recording import Pace, recording_tap
+from tests.fakes import FakeSource
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def pace(free_bytes: int | None, clock: Clock) -> Pace:
+    return Pace("anywhere", free_bytes=lambda _: free_bytes, clock=clock)
+
+
+def test_the_rate_is_told_with_the_time_until_the_disk_is_full() -> None:
+    clock = Clock()
+    told = pace(10**12, clock)
+    clock.now_s = 100.0
+    recorded = Recorded(messages=9, size_bytes=250_000_000, files=2, stored_bytes=250_000_000)
+    assert told.of(recorded) == "238.4 MiB, 9 GB/h, disk full in 5 d"
+
+
+@pytest.mark.parametrize(("free_bytes", "stored_bytes"), [(None, 10), (10**9, 0)])
+def test_nothing_is_told_of_the_disk_where_nobody_knows(free_bytes: int | None, stored_bytes: int) -> None:
+    clock = Clock()
+    told = pace(free_bytes, clock)
+    clock.now_s = 3600.0
+    assert told.of(Recorded(1, 2**20, 0, stored_bytes)) == "1.0 MiB, 0.00105 GB/h"
+
+
+def test_the_disk_is_that_of_the_first_folder_that_exists(tmp_path: Path) -> None:
+    told = Pace(str(tmp_path / "not" / "there"), clock=lambda: 0.0)
+    assert "disk full in" in told.of(Recorded(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("24h", 86_400.0), ("7d", 604_800.0), ("0", 0.0)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert RecordSettings.model_validate({"keep": text}).keep == seconds
+
+
+@pytest.mark.parametrize("value", ["7", "", "1w", "-1h", "1.5h", 7, "999999999d", None.__class__])
+def test_what_is_no_duration_is_refused(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        RecordSettings.model_validate({"keep": value})
+
+
+def test_a_worker_records_only_if_it_is_asked_to(tmp_path: Path) -> None:
+    source, root = FakeSource(), tmp_path / "recording"
+    for enabled in (False, True):
+        settings = Settings.model_validate({"record": {"enabled": enabled, "root": str(root)}})
+        tap = recording_tap(settings, source, at=lambda _: None)
+        assert (tap is not None) == root.exists() == enabled
+        if tap is not None:
+            tap.close()
