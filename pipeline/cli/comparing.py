@@ -8,8 +8,15 @@ from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from pipeline.cli.command import Command
-from pipeline.cli.replaying import names
 from pipeline.settings.group import Location
+
+
+def _names(value: str) -> str:
+    """Names separated by commas, as they are. Raises ValueError for an empty one, or one that is there twice."""
+    given = [name.strip() for name in value.split(",")]
+    if not all(given) or len(set(given)) != len(given):
+        raise ValueError("a name is empty or there twice")
+    return value
 
 
 class Diff(Command):
@@ -30,7 +37,7 @@ class Diff(Command):
 
     root_a: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of a run")
     root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other")
-    streams: Annotated[str, AfterValidator(names)] | None = Field(
+    streams: Annotated[str, AfterValidator(_names)] | None = Field(
         default=None,
         description="only these streams; none: all",
         json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},

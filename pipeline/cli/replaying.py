@@ -6,24 +6,17 @@ Options and one call. Whatever is heavy is imported by the call, so that help is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg
 
 from pipeline.cli.command import Command
 from pipeline.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 from pipeline.settings.moments import MOMENT_SCHEMA, Moment
+from pipeline.settings.recording import STREAMS_SCHEMA, StreamPatterns
 
 REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
-
-
-def names(value: str) -> str:
-    """Names separated by commas, as they are. Raises ValueError for an empty one, or one that is there twice."""
-    given = [name.strip() for name in value.split(",")]
-    if not all(given) or len(set(given)) != len(given):
-        raise ValueError("a name is empty or there twice")
-    return value
 
 
 class Replay(Command):
@@ -79,10 +72,8 @@ class Replay(Command):
         description="messages before this time; a batch that goes on behind it is left out; none: all",
         json_schema_extra=MOMENT_SCHEMA,
     )
-    streams: Annotated[str, AfterValidator(names)] | None = Field(
-        default=None,
-        description="only these cameras, by key or header of their messages; none: all",
-        json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
+    streams: StreamPatterns | None = Field(
+        default=None, description="replay only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
     )
     state_of: Location | None = Field(
         default=None,

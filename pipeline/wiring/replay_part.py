@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from pipeline.envelope import Envelope
-from pipeline.errors import InvalidMessage
 from pipeline.ports import Source, TopicIdentity
-from pipeline.records import Message, TopicPartition
+from pipeline.records import TopicPartition
 from pipeline.settings import Settings
 from pipeline.settings.moments import milliseconds
 from pipeline.source.bounded import Range
@@ -68,15 +66,6 @@ def opened_topic(settings: Settings, since: datetime | None, until: datetime | N
         with closing(topics):
             whole = _whole(f"topic {kafka.topic}", source, kafka.topic, topics, since, until)
         yield whole
-
-
-def stream_of(message: Message) -> str | None:
-    """The stream that key or headers name; of one that only its rows name, nothing is known here."""
-    envelope = Envelope(message.key, message.headers)
-    try:
-        return envelope.stated_stream_id() or envelope.fallback_stream_id()
-    except InvalidMessage:
-        return None
 
 
 def _whole(name: str, source: Source, topic: str, log: Log, since: datetime | None, until: datetime | None) -> Whole:

@@ -24,9 +24,10 @@ from pipeline.sink.store import Store, open_store
 from pipeline.source.bounded import BoundedSource, Range
 from pipeline.source.paced import PacedSource
 from pipeline.source.recording import Order
+from pipeline.source.recording_streams import Streams
 from pipeline.telemetry import LogObserver
 from pipeline.wiring.replay_claim import Claim, claim, claimed
-from pipeline.wiring.replay_part import Whole, opened_recording, opened_topic, stream_of
+from pipeline.wiring.replay_part import Whole, opened_recording, opened_topic
 from pipeline.wiring.replay_state import Recorded, begin_chains, recorded_states
 from pipeline.wiring.signals import stop_signals
 
@@ -61,7 +62,7 @@ def replay(
         output: a new folder or URL, or that of the same replay.
         since: messages from then on, by the broker's timestamps.
         until: messages before; batches that are open there are left open.
-        streams: only these; None for all.
+        streams: only these, by patterns as `yard-*`; None for all.
         state_of: a segment, or ROOT@TIME, whose states are gone on from.
         speed: 1 as the timestamps say; None as fast as the model allows.
         order: how the recorded partitions interleave.
@@ -178,13 +179,8 @@ def _head(store: Store, tp: TopicPartition, begin: int) -> int:
 
 
 def _source(source: Source, ours: Claim, speed: float | None) -> Source:
-    streams = None if ours.streams is None else frozenset(ours.streams)
-    bounded = BoundedSource(
-        source,
-        ours.part,
-        ends_streams=ours.ends_streams,
-        wants=lambda message: streams is None or stream_of(message) in streams,
-    )
+    wanted = Streams(None if ours.streams is None else ",".join(ours.streams))
+    bounded = BoundedSource(source, ours.part, ends_streams=ours.ends_streams, wants=wanted.has)
     return bounded if speed is None else PacedSource(bounded, speed=speed)
 
 
