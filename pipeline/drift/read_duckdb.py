@@ -19,7 +19,7 @@ def relation(
     root: str, files: Sequence[str], query: Query, connection: duckdb.DuckDBPyConnection | None
 ) -> duckdb.DuckDBPyRelation:
     """The rows as a relation of the connection (None: the default one)."""
-    chosen = connection or duckdb.default_connection()
+    chosen = duckdb.default_connection() if connection is None else connection
     empty = chosen.from_arrow(query.stored.empty_table())
     if not files:
         return chosen.from_arrow(query.schema.empty_table())
