@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
 
 from pipeline.adaptation import Adaptation
 from pipeline.backoff import Backoff
@@ -18,7 +17,7 @@ from pipeline.delivery import Delivery
 from pipeline.errors import FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
-from pipeline.ports import DeadLetters, Sink, Source
+from pipeline.ports import DeadLetters, Head, Sink, Source
 from pipeline.prefetch import Prefetch
 from pipeline.records import DecodedMessage, TopicPartition
 from pipeline.recovery import Recovery
@@ -81,7 +80,10 @@ class Worker:
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._tap = tap = tap or NoTap()
         initial = adaptation.strategy.initial
-        begin = partial(PartitionWork, policy=batches, initial=initial, forget_after_s=forget_after_s)
+
+        def begin(tp: TopicPartition, head: Head) -> PartitionWork:
+            return PartitionWork(tp, head, batches, initial, forget_after_s=forget_after_s)
+
         self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
         self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)
         self._reading = Backoff()

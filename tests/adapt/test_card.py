@@ -186,7 +186,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
         ("levels", {"entropy": [0.1, 0.1, 0.1]}),
         ("levels", [0.1]),
-        ("levels", dict.fromkeys(NAMES, [0.1, 0.2])),
+        ("levels", dict.fromkeys(NAMES, (0.1, 0.2))),
         ("search", {}),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),
