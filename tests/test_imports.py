@@ -69,6 +69,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "drift": ("errors records adapt sink console", "numpy duckdb matplotlib altair ruptures scipy"),
     "drift/compare": ("errors records sink", "duckdb"),
     "drift/compare_show": ("", "rich"),
+    "drift/labels": ("errors sink", "pyarrow duckdb"),
+    "drift/show": ("", "rich"),
     "drift/read": ("errors sink", "pyarrow duckdb"),
     "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
     "finetune": ("errors codec preprocess source/files adapt", "torch numpy pyarrow PIL safetensors"),
@@ -78,6 +80,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "evaluate/page": ("errors evaluate page", "numpy altair"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
+    "wiring/example_frames": (EVERYTHING, "torch numpy PIL"),
     "wiring": (EVERYTHING, "torch numpy rich structlog"),
     "cli": ("settings console logs broker wiring demo drift evaluate errors", "pydantic pydantic_settings"),
     "__main__": ("cli errors", ""),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from pipeline.drift.causes import Mixes, causes
-from pipeline.drift.changes import ALPHA, Change, Sensitivity, find_changes
-from pipeline.drift.collect import Collected, Path
+from pipeline.drift.changes import ALPHA, Change, find_changes
+from pipeline.drift.collect import Collected
 from pipeline.drift.result import Camera, CameraChange, Example, Level
 from pipeline.drift.silences import silences
 
@@ -48,9 +47,9 @@ def analyse(
 def _camera(stream_id: str, found: Collected, evidence: Evidence, smallest: float) -> Camera:
     facts, path = found.facts[stream_id], found.paths[stream_id]
     quiet = silences(path)
-    plain = tuple(
-        _plain(change) for change in find_changes(path.first_us, path.alpha, sensitivity=_for(path, smallest))
-    )
+    sensitivity = replace(ALPHA, smallest=smallest)
+    moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
+    plain = tuple(_plain(change) for change in moves)
     levels = _levels(plain, facts)
     changes = _explained(stream_id, plain, quiet, found, evidence)
     heights = [level.alpha for level in levels]
@@ -66,17 +65,6 @@ def _camera(stream_id: str, found: Collected, evidence: Evidence, smallest: floa
         resets=found.resets.get(stream_id, {}),
         silences=quiet,
         series=found.series[stream_id],
-    )
-
-
-def _for(path: Path, smallest: float) -> Sensitivity:
-    """A point of a path is a mean over batches, so that there are fewer of them to remember and to settle for."""
-    each = max(1.0, float(path.batches.mean()))
-    return replace(
-        ALPHA,
-        smallest=smallest,
-        memory=max(1.0, ALPHA.memory / each),
-        settle=max(2, math.ceil(ALPHA.settle / each)),
     )
 
 
