@@ -24,8 +24,8 @@ SERVED = (
     *("zero_shot_label", "zero_shot_confidence", "fine_tuned_label", "fine_tuned_confidence"),
 )
 GIVEN = ("stream_id", "frame_id", "captured_at", "kafka_timestamp", "detail", "true_label", "meta")
-BATCH = (  # in the order in which one thing leads to the next
-    *("last_offset", "images", "previous_alpha", "reset", "trigger", "trials", "alpha", "objective"),
+BATCH = (  # in the order in which they are told
+    *("last_offset", "images", "reset", "previous_alpha", "alpha", "trials", "objective", "trigger"),
     *("posterior_mean", "posterior_sd", "audit_regret", "forward_equivalents"),
 )
 _ROW_KEY = ("topic", "partition", "offset", "index")

@@ -26,7 +26,7 @@ class FirstBatch:
     """
 
     first_offset: int
-    what: tuple[str, ...]  # columns of the traces, in the order in which one leads to the next
+    what: tuple[str, ...]  # columns of the traces: where the batch ends, then alpha, then what led to it
     a: Mapping[str, Any] | None
     b: Mapping[str, Any] | None
     last_of_its_run: bool  # no batch of the stream follows in the run whose batch is smaller, so its end cut it short
