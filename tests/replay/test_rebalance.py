@@ -44,7 +44,7 @@ def test_a_replay_equals_what_three_workers_wrote_who_came_and_went(
     settings, output = worker_settings(tmp_path), Output(tmp_path / "live")
     plans = [Plan(settings, tmp_path / f"worker-{n}.log") for n in range(3)]
     with WorkerProcess(plans[0]) as first, WorkerProcess(plans[1]) as second:
-        with Live(live, cameras=CAMERAS, partitions=PARTITIONS, every_s=0.004):
+        with Live(live, cameras=CAMERAS, partitions=PARTITIONS, every_s=0.008):
             wait_until(lambda: bool(first.committed) and bool(second.committed), first, second)
             with WorkerProcess(plans[2]) as third:
                 wait_until(lambda: len(third.committed) >= 1, first, second, third)
