@@ -1,10 +1,13 @@
 """The daily cycle of a series: found if days that were not used for it follow it, and then taken out.
 
 Day and night are not drift. The profile is a median over days of what lies above or below the 24 hours around it, so
-that a step, which bends one day, does not bend the profile, and so that day and night need not be a sine.
+that a step, which bends one day, does not bend the profile, and so that day and night need not be a sine. Of a long
+series each month has a profile of its own: a camera is moved, a night becomes short, alpha comes to its end at 0 or 1.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,7 @@ _DAY_US = 86_400_000_000
 _HOUR_US = _DAY_US // 24
 _LEAST_HOURS = 48  # with a value, or there is nothing to repeat
 _FOLDS = 8  # of days, at most
+_MONTH_DAYS = 28
 
 
 def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> Series:
@@ -25,7 +29,19 @@ def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> 
         x: `[n]`.
         least: share of the variance within days that the profile of other days must explain, below 1.
     """
-    profile = daily_profile(times_us, x, least=least)
+    cycle = np.zeros(len(x))
+    if not len(x):
+        return cycle
+    months = max(1, round((times_us[-1] - times_us[0]) / (_MONTH_DAYS * _DAY_US)))
+    starts = np.linspace(times_us[0], times_us[-1] + 1, months + 1).astype(np.int64)
+    bounds = np.searchsorted(times_us, starts).tolist()
+    for start, end in pairwise(bounds):
+        cycle[start:end] = _of_a_month(times_us[start:end], x[start:end], least)
+    return cycle
+
+
+def _of_a_month(times_us: npt.NDArray[np.int64], x: Series, least: float) -> Series:
+    profile = daily_profile(times_us, x, least=least) if len(x) else None
     if profile is None:
         return np.zeros(len(x))
     phase = (times_us % _DAY_US) / _HOUR_US

@@ -44,3 +44,12 @@ def test_a_cycle_is_in_the_hours_of_the_day_whenever_the_series_begins_and_howev
     assert profile is not None
     assert int(np.argmax(profile)) == 3
     assert np.delete(profile, 3) == pytest.approx(-profile[3] / 23, abs=0.02)
+
+
+def test_a_cycle_that_ends_is_taken_out_where_it_was_alone(rng: np.random.Generator) -> None:
+    at = times(24 * 6 * 120)  # 120 days
+    night = np.where((at // 3_600_000_000) % 24 < 12, 0.15, -0.15)
+    there = at - at[0] < 56 * 86_400_000_000
+    cycle = daily_cycle(at, 0.5 + np.where(there, night, 0.0) + rng.normal(0.0, 0.03, len(at)), least=0.2)
+    np.testing.assert_allclose(np.abs(cycle[there]).mean(), 0.15, atol=0.03)
+    assert np.abs(cycle[at - at[0] > 70 * 86_400_000_000]).max() < 0.01
