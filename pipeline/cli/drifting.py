@@ -54,6 +54,12 @@ class Drift(Command):
         "none: those under ROOT and those that the producer sent",
         json_schema_extra={"metavar": "FILE"},
     )
+    label_within: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="seconds that a label's captured_at may be away from its frame's; 0: exactly that time",
+    )
     against: Text | None = Field(
         default=None,
         description="outputs of replays of the same images by other alphas, separated by commas",
@@ -103,6 +109,7 @@ class Drift(Command):
             smallest=self.smallest,
             recording=self.recording,
             labels=self.labels,
+            label_within_s=self.label_within,
             against=_parts(self.against) or (),
         )
         return drift(

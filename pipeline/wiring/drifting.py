@@ -23,8 +23,10 @@ from pipeline.drift.result import CameraChange, Example, Report
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 from pipeline.wiring.example_frames import ExampleFrames
+from pipeline.wiring.model import read_lines
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
+    from pipeline.drift.helped import Helped
     from pipeline.drift.tables import Tables
 
 FOUND = 3
@@ -49,6 +51,7 @@ class Asked:
     smallest: float
     recording: Path | None
     labels: str | None
+    label_within_s: float
     against: tuple[str, ...]
 
 
@@ -118,10 +121,35 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
             objective=objective,
             reference=normal,
             recording="" if asked.recording is None else str(asked.recording),
+            helped=_helped(settings, asked, card, tables),
             queries=written_out(found.bin_us, found.fine_us),
             notes=_notes(found.rows, examples),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
+
+
+def _helped(settings: Settings, asked: Asked, card: Card | None, tables: Tables) -> Helped:
+    from pipeline.drift.judge import Run, judge
+    from pipeline.drift.labels import label
+    from pipeline.drift.read import read_predictions
+
+    columns = ("topic", "partition", "offset", "index", "label", "confidence", "alpha")
+    runs = [
+        Run(root, read_predictions(root, asked.streams, asked.since, asked.until, columns).relation)
+        for root in asked.against
+    ]
+    classes = settings.model.classes
+    labels = label(
+        tables.connection,
+        asked.root,
+        file=asked.labels,
+        within_us=round(asked.label_within_s * 1e6),
+        classes=None if classes is None else read_lines(classes, "model.classes", "class name"),
+    )
+    with progress("judged", total=None, unit="") as bar:
+        found = judge(tables.connection, labels, runs, card)
+        bar.advance()
+    return found
 
 
 class _Examples:

@@ -1,0 +1,95 @@
+"""The questions behind "did it help?", as SQL over `answers`: a row for each labelled image and each arm.
+
+`answers` has the batch's key, `truth`, `served` (whether what was served is right), `served_alpha`, and of the arm its
+number, `answer`, `confidence` and `alpha`. It is a view: nothing of the size of the images is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BINS = 15
+"""Of the calibration error, as on the card."""
+
+KINDS = """
+SELECT arm, stream_id, images, served, own, count(*) AS times
+FROM (
+    SELECT arm, stream_id, count(*) AS images, count(*) FILTER (served) AS served,
+           count(*) FILTER (answer = truth) AS own
+    FROM answers WHERE answer IS NOT NULL
+    GROUP BY arm, topic, partition, stream_id, batch_number
+)
+GROUP BY ALL ORDER BY ALL
+"""
+
+CONFIDENCES = f"""
+SELECT arm, stream_id, least(floor(confidence * {BINS})::INTEGER, {BINS - 1}) AS bin,
+       count(*) AS images,
+       sum((answer = truth)::INTEGER - confidence::DOUBLE) AS gap,
+       count(*) FILTER (alpha = served_alpha) AS same,
+       min(alpha) AS lowest, max(alpha) AS highest
+FROM answers WHERE answer IS NOT NULL
+GROUP BY ALL ORDER BY ALL
+"""
+
+CONFUSIONS = """
+SELECT arm, truth, answer, count(*) AS images FROM answers WHERE answer IS NOT NULL GROUP BY ALL ORDER BY ALL
+"""
+
+CONFIDENT = """
+SELECT alpha, count(*) AS images, avg(confidence) AS confidence
+FROM predictions WHERE status = 'accepted' GROUP BY ALL ORDER BY ALL
+"""
+
+AGREE = """
+SELECT count(*) AS images, avg((zero_shot_label = fine_tuned_label)::INTEGER) AS agree
+FROM predictions WHERE zero_shot_label IS NOT NULL AND fine_tuned_label IS NOT NULL
+"""
+
+BELOW = """
+SELECT avg((entropy <= threshold)::INTEGER) AS below, count(*) AS images
+FROM predictions JOIN thresholds USING (alpha) WHERE status = 'accepted'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where the answers of an arm are, as SQL over the labelled rows."""
+
+    answer: str
+    confidence: str
+    alpha: str
+
+
+SERVED = Columns("label", "confidence", "alpha")
+ENDPOINTS = (
+    Columns("zero_shot_label", "zero_shot_confidence", "0.0::DOUBLE"),
+    Columns("fine_tuned_label", "fine_tuned_confidence", "1.0::DOUBLE"),
+)
+
+
+def of_run(number: int) -> Columns:
+    """Of another run, which is the table `run_<number>` (`joined_runs`)."""
+    return Columns(*(f"run_{number}_{name}" for name in ("label", "confidence", "alpha")))
+
+
+def create_answers(arms: Sequence[Columns], runs: int) -> str:
+    """The view `answers` of these arms, over `labelled` and the tables of other runs."""
+    structs = ", ".join(
+        f"{{arm: {number}, answer: {arm.answer}, confidence: {arm.confidence}, alpha: {arm.alpha}}}"
+        for number, arm in enumerate(arms)
+    )
+    renamed = "".join(
+        f", run_{n}.{name} AS run_{n}_{name}" for n in range(runs) for name in ("label", "confidence", "alpha")
+    )
+    joins = " ".join(f'LEFT JOIN run_{n} USING (topic, partition, "offset", "index")' for n in range(runs))
+    return f"""
+    CREATE OR REPLACE TEMP VIEW answers AS
+    SELECT topic, partition, stream_id, batch_number, truth, served, served_alpha, unnest(arms, recursive := true)
+    FROM (
+        SELECT topic, partition, stream_id, batch_number, truth, label = truth AS served, alpha AS served_alpha,
+               [{structs}] AS arms
+        FROM (SELECT labelled.*{renamed} FROM labelled {joins})
+    )
+    """
