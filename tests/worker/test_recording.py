@@ -162,7 +162,8 @@ def test_a_recording_whose_store_is_away_pauses_the_worker_and_loses_nothing(tmp
     store = Flaky(tmp_path)
     store.after = after
     source = FakeSource(MESSAGES, max_poll_records=5)
-    bench = Bench(source, tap=tap(tmp_path, source, store=store))
+    recording = tap(tmp_path, source, store=store)
+    bench = Bench(source, tap=recording)
     began: list[float] = []
     rows: list[int] = []
 
@@ -181,6 +182,7 @@ def test_a_recording_whose_store_is_away_pauses_the_worker_and_loses_nothing(tmp
         assert len(set(rows)) == 1  # no segment without its recording
         assert bench.seen.waits_s[:3] == [1.0, 2.0, 4.0]
     assert (1 if after else 3) <= store.tries < 20
+    assert recording.done.races_lost == 0  # what it wrote itself is its own
     assert recorded(tmp_path) == MESSAGES
 
 
