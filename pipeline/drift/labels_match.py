@@ -47,7 +47,7 @@ SELECT best.row.t, best.row.p, best.row.o, best.row.i, label, labelled_at, numbe
 _TRUTHS = """
 CREATE OR REPLACE TEMP TABLE truths AS
 SELECT topic, partition, "offset", "index",
-       arg_max(coalesce(label, ''), {at: coalesce(epoch_us(labelled_at), 0), number: number}) AS truth,
+       arg_max(coalesce(label, ''), {'at': coalesce(epoch_us(labelled_at), 0), 'number': number}) AS truth,
        count(*) AS labels, min(coalesce(label, '')) <> max(coalesce(label, '')) AS contradictory
 FROM found GROUP BY ALL
 """
