@@ -75,8 +75,8 @@ def _plain(change: Change) -> CameraChange:
         time_us=change.time_us,
         earliest_us=min(since_us, change.time_us),
         latest_us=max(until_us, change.time_us),
-        before=change.before,
-        after=change.after,
+        before=min(max(change.before, 0.0), 1.0),  # without the daily cycle it may lie beyond
+        after=min(max(change.after, 0.0), 1.0),
         kind=change.kind,
     )
 

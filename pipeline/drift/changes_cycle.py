@@ -47,7 +47,21 @@ def _of_a_month(times_us: npt.NDArray[np.int64], x: Series, least: float) -> Ser
     phase = (times_us % _DAY_US) / _HOUR_US
     around = np.concatenate([profile[-1:], profile, profile[:1]])
     cycle: Series = np.interp(phase, np.arange(-1, 25) + 0.5, around)
-    return cycle
+    return _where_followed(times_us // _DAY_US, x, cycle)
+
+
+def _where_followed(day: npt.NDArray[np.int64], x: Series, cycle: Series) -> Series:
+    """The cycle on the days that vary less without it; 0 on others: taken out of them, it would put one in."""
+    number = day - day[0]
+    count = np.bincount(number)
+
+    def variation(values: Series) -> Series:
+        with np.errstate(invalid="ignore"):
+            found: Series = np.bincount(number, values**2) - np.bincount(number, values) ** 2 / count
+        return found
+
+    followed: Series = np.where((variation(x - cycle) < variation(x))[number], cycle, 0.0)
+    return followed
 
 
 def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> Series | None:
