@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "ports": ("records", "torch"),
     # bytes -> batches of images
     "arrow_metadata": ("errors", ""),
-    "wire": ("errors arrow_metadata", "pyarrow"),
+    "arrow_stream": ("errors arrow_metadata", "pyarrow"),
+    "wire": ("errors arrow_stream", "pyarrow"),
     "envelope": ("errors wire", ""),
     "codec": ("errors", "PIL simplejpeg"),
     "preprocess": ("", "torch numpy PIL"),
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # the edges
     "source": ("errors records ports wire envelope codec", "kafka pyarrow av"),
     "source/kafka_log": ("errors records ports", "kafka numpy"),
+    "source/label": ("errors records arrow_stream envelope", "pyarrow"),
     "source/record": ("errors records ports envelope wire sink/store", "kafka pyarrow"),  # recordings lie in a store
     "sink": ("errors records ports", "numpy pyarrow obstore stamina"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
@@ -71,6 +73,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "drift/compare_show": ("", "rich"),
     "drift/labels": ("errors sink", "pyarrow duckdb"),
     "drift/show": ("", "rich"),
+    "drift/page": ("errors drift page", "numpy altair matplotlib"),
     "drift/read": ("errors sink", "pyarrow duckdb"),
     "evaluate": ("errors records ports adapt adaptation predict sink console", "torch numpy pandas duckdb matplotlib"),
     "finetune": ("errors codec preprocess source/files adapt", "torch numpy pyarrow PIL safetensors"),
@@ -88,7 +91,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 }
 MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
 PURE = {
-    *("errors", "records", "ports", "wire", "envelope", "codec", "preprocess", "decode", "gather"),
+    *("errors", "records", "ports", "arrow_stream", "wire", "envelope", "codec", "preprocess", "decode", "gather"),
     *("adapt", "predict", "partition", "silence"),
 }
 IMPURE = {

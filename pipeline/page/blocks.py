@@ -24,7 +24,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a section's legend: `shape` is a Vega symbol, or line, thick, dashes, dots, tick or band."""
+    """One entry of a section's legend: `shape` is one that `render` has an outline of."""
 
     name: str
     shape: str

@@ -25,10 +25,12 @@ _OUTLINES = {  # of the legend's symbols, in a square from -8 to 8
     "triangle-right": "M6 0L-5 -6V6z",
     "line": "M-8 0H8",
     "dashes": "M-8 0H8",
+    "dash-dot": "M-8 0H8",
     "dots": "M-8 0H8",
     "thick": "M-8 0H8",
     "tick": "M0 -5V5",
     "band": "M-8 -5h16v10h-16z",
+    "bar": "M-8 2h16v4h-16z",
 }
 
 

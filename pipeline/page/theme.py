@@ -19,9 +19,11 @@ SERVED, ZERO_SHOT, FINE_TUNED, BEST_FIXED, ORACLE = (
     "var(--oracle)",
 )
 
+RANGE, TRIED, LEVEL = "var(--range)", "var(--tried)", "var(--level)"
+
 Layers = alt.LayerChart | alt.FacetChart  # what altair says that `layer` makes
 
-_CONFIG: dict[str, Any] = {
+CONFIG: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
     "aria": False,  # a figure is one image with its sentence; the numbers are in the tables
@@ -48,7 +50,7 @@ def spec(chart: Layers, *, height: int) -> dict[str, Any]:
     """The chart as wide as its place on the page and `height` pixels high."""
     drawn: dict[str, Any] = chart.properties(width="container", height=height).configure().to_dict()
     drawn.pop("$schema")  # an address; the page says by itself what it is
-    return {**drawn, "config": _CONFIG}
+    return {**drawn, "config": CONFIG}
 
 
 def labels(base: alt.Chart, **mark: Any) -> tuple[alt.Chart, alt.Chart]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from pipeline.evaluate.judge import judge
 from pipeline.evaluate.page.provenance import Provenance, provenance
 from pipeline.evaluate.page.write import write_page
 from pipeline.evaluate.result import Result
 from tests.evaluate.building import a_bench, a_plan, a_table, run_here
+from tests.page.browsing import a_browser
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 TABLES = (
@@ -44,10 +44,5 @@ def page_file(result: Result, made: Provenance, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium on this machine (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with a_browser() as chromium:
         yield chromium
-        chromium.close()

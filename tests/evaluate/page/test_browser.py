@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser
 
 from pipeline.evaluate.result import Result
 from tests.evaluate.page.conftest import HOSTILE
+from tests.page.browsing import Seen, opened
 
 SECTIONS = ("verdict", "cost", "strategies", "domains", "paths", "calibration", "made")
-
-
-@dataclass
-class Seen:
-    """What the page did."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-def opened(context: BrowserContext, file: Path) -> Seen:
-    page = context.new_page()
-    seen = Seen(page)
-    page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
-    page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("dialog", lambda dialog: seen.complaints.append(f"dialog: {dialog.message}"))
-    page.goto(file.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=180_000)
-    return seen
 
 
 @pytest.fixture(scope="module")

@@ -117,12 +117,12 @@ def test_words_and_series_stand_out_from_the_paper(scheme: dict[str, str]) -> No
     for name in ("ink", "muted", "link"):
         assert contrast(scheme[name], scheme["paper"]) >= 4.5, name
         assert contrast(scheme[name], scheme["band"]) >= 4.5, name
-    for name in ("served", "zero-shot", "fine-tuned", "best-fixed", "oracle"):
+    for name in ("served", "zero-shot", "fine-tuned", "best-fixed", "oracle", "level"):
         assert contrast(scheme[name], scheme["paper"]) >= 3.0, name
 
 
 def test_every_colour_of_the_figures_is_in_both_schemes() -> None:
     used = {value[6:-1] for value in vars(theme).values() if isinstance(value, str) and value.startswith("var(--")}
-    assert len(used) == 10
+    assert len(used) == 13
     assert len(SCHEMES) == 2
     assert all(used <= set(scheme) for scheme in SCHEMES)

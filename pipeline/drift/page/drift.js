@@ -1,0 +1,236 @@
+// Figures over time: unpacked and drawn when they are first seen, and moved together by pointer and keys.
+const overTime = (() => {
+  const drawing = JSON.parse(document.getElementById("drawing").textContent);
+  const whole = [drawing.since, drawing.until];
+  const told = document.getElementById("told");
+  const begun = new Map(); // element -> the promise that it is drawn
+  const groups = new Map(); // element -> what is drawn in it
+  const UNKNOWN = 65535;
+
+  const unpack = ([low, step, text]) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return Array.from(new Uint16Array(bytes.buffer), (q) => (q === UNKNOWN ? null : low + step * q));
+  };
+
+  // A row for each bin that is there. Where the next is too far, a row that ends the step and one that lifts the pen.
+  const rowsOf = ({ bin, runs, gap, columns }) => {
+    const names = Object.keys(columns);
+    const values = names.map((name) => unpack(columns[name]));
+    const bins = runs.flatMap(([first, count]) => Array.from({ length: count }, (_, k) => first + k));
+    const rows = [];
+    bins.forEach((at, i) => {
+      const row = { t: at * bin, of: i };
+      names.forEach((name, c) => (row[name] = values[c][i]));
+      const { objective, posterior_sd: sd } = row;
+      row.objective_low = objective == null || sd == null ? null : objective - sd;
+      row.objective_high = objective == null || sd == null ? null : objective + sd;
+      rows.push(row);
+      if (i + 1 === bins.length || bins[i + 1] - at > gap) rows.push({ ...row, t: (at + 1) * bin, of: null }, { t: (at + 1) * bin, of: null });
+    });
+    return rows;
+  };
+
+  const marksOf = ({ levels, changes, silences }) => ({
+    levels: levels.map(([since, until, alpha]) => ({ since, until, alpha })),
+    changes: changes.map(([at, , , before, after], i) => ({ at, mark: `${after > before ? "▲" : "▼"}${i + 1}` })),
+    silences: silences.map(([since, until]) => ({ since, until })),
+  });
+
+  const drawGroup = (element) => {
+    if (!begun.has(element)) begun.set(element, drawPanels(element));
+    return begun.get(element);
+  };
+
+  const drawPanels = async (element) => {
+    const data = JSON.parse(document.getElementById(`${element.dataset.of}-data`).textContent);
+    const rows = rowsOf(data);
+    const group = { element, rows: rows.filter((row) => row.of !== null), bin: data.bin, views: [], span: whole, at: null };
+    groups.set(element, group);
+    const datasets = { points: rows, ...marksOf(data) };
+    for (const figure of element.querySelectorAll("figure")) {
+      const { spec, columns } = drawing.panels[figure.dataset.panel];
+      const keys = document.getElementById(`keys-${figure.dataset.panel}`);
+      const timed = figure.querySelector(".timed");
+      if (keys) timed.before(keys.content.cloneNode(true));
+      const layer = spec.layer.filter(({ data }) => !data?.name || datasets[data.name].length > 0);
+      const view = await draw(figure.querySelector(".chart"), { ...spec, layer, datasets, params: startOf(spec) });
+      if (view) {
+        const drawn = { timed, view, columns };
+        group.views.push(drawn);
+        listen(group, drawn);
+      }
+    }
+    element.dataset.drawn = "yes";
+  };
+
+  const startOf = ({ params }) => {
+    const values = { since: whole[0], until: whole[1], at: null };
+    return params.map(({ name }) => ({ name, value: values[name] }));
+  };
+
+  // All panels of a group, once for each frame of the screen.
+  const update = (group) => {
+    if (group.waiting) return;
+    group.waiting = true;
+    requestAnimationFrame(() => {
+      group.waiting = false;
+      for (const { view } of group.views) {
+        view.signal("since", group.span[0]).signal("until", group.span[1]).signal("at", group.at).runAsync();
+      }
+    });
+  };
+
+  const show = (group, since, until) => {
+    const least = 4 * group.bin;
+    const width = Math.min(whole[1] - whole[0], Math.max(least, until - since));
+    const from = Math.min(Math.max(whole[0], (since + until - width) / 2), whole[1] - width);
+    group.span = [from, from + width];
+    update(group);
+  };
+  const zoom = (group, factor, around = (group.span[0] + group.span[1]) / 2) => {
+    const [since, until] = group.span;
+    show(group, around - (around - since) * factor, around + (until - around) * factor);
+  };
+  const move = (group, share) => {
+    const width = group.span[1] - group.span[0];
+    show(group, group.span[0] + share * width, group.span[1] + share * width);
+  };
+
+  const number = (value, digits) =>
+    value == null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const words = (row, columns) =>
+    [
+      `${new Date(row.t).toISOString().slice(0, 16).replace("T", " ")} UTC`,
+      ...columns
+        .filter(([name]) => name in row)
+        .map(([name, title, digits, until]) => `${title} ${number(row[name], digits)}${until ? ` to ${number(row[until], digits)}` : ""}`),
+    ].join("\n");
+
+  const nearest = (rows, bin, moment) => {
+    let [low, high] = [0, rows.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (rows[middle].t <= moment) low = middle;
+      else high = middle - 1;
+    }
+    const next = rows[low + 1];
+    return next && next.t - moment < moment - (rows[low].t + bin) ? low + 1 : low;
+  };
+
+  const tell = (group, { columns }, index, x, y) => {
+    const row = group.rows[index];
+    if (!row) return;
+    group.at = row.t + group.bin / 2;
+    group.index = index;
+    update(group);
+    told.textContent = words(row, columns);
+    told.classList.add("visible");
+    const box = told.getBoundingClientRect();
+    const left = x + 14 + box.width > innerWidth ? x - 14 - box.width : x + 14;
+    told.style.translate = `${Math.max(0, left)}px ${Math.max(0, Math.min(y + 14, innerHeight - box.height - 4))}px`;
+  };
+  const quiet = (group) => {
+    group.at = null;
+    update(group);
+    told.classList.remove("visible");
+  };
+
+  const plot = ({ timed, view }) => {
+    const left = view.padding().left + view.origin()[0];
+    return { box: timed.getBoundingClientRect(), left, width: view.width() };
+  };
+  const shareAt = (drawn, clientX) => {
+    const { box, left, width } = plot(drawn);
+    return Math.min(1, Math.max(0, (clientX - box.left - left) / width));
+  };
+  const momentAt = (group, share) => group.span[0] + share * (group.span[1] - group.span[0]);
+
+  const listen = (group, drawn) => {
+    const { timed } = drawn;
+    let from = null;
+    const chosen = document.createElement("div");
+    chosen.className = "chosen";
+    chosen.hidden = true;
+    timed.append(chosen);
+    timed.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      from = shareAt(drawn, event.clientX);
+      timed.setPointerCapture(event.pointerId);
+    });
+    timed.addEventListener("pointermove", (event) => {
+      const share = shareAt(drawn, event.clientX);
+      tell(group, drawn, nearest(group.rows, group.bin, momentAt(group, share)), event.clientX, event.clientY);
+      if (from === null) return;
+      const { left, width } = plot(drawn);
+      chosen.hidden = false;
+      chosen.style.left = `${left + width * Math.min(from, share)}px`;
+      chosen.style.width = `${width * Math.abs(share - from)}px`;
+    });
+    const end = (event) => {
+      const share = shareAt(drawn, event.clientX);
+      chosen.hidden = true;
+      if (from !== null && event.type === "pointerup" && Math.abs(share - from) > 0.01) {
+        show(group, momentAt(group, Math.min(from, share)), momentAt(group, Math.max(from, share)));
+      }
+      from = null;
+    };
+    timed.addEventListener("pointerup", end);
+    timed.addEventListener("pointercancel", end);
+    timed.addEventListener("pointerleave", () => from === null && quiet(group));
+    timed.addEventListener("blur", () => quiet(group));
+    timed.addEventListener("dblclick", () => show(group, ...whole));
+    timed.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && !event.metaKey) return;
+      event.preventDefault();
+      zoom(group, 1.2 ** Math.sign(event.deltaY), momentAt(group, shareAt(drawn, event.clientX)));
+    }, { passive: false });
+    timed.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (way && event.shiftKey) move(group, 0.2 * way);
+      else if (way) step(group, drawn, way);
+      else if (event.key === "+" || event.key === "=") zoom(group, 0.5);
+      else if (event.key === "-") zoom(group, 2);
+      else if (event.key === "0") show(group, ...whole);
+      else if (event.key === "Escape") quiet(group);
+      else return;
+      event.preventDefault();
+    });
+  };
+
+  // From the point told last, or from the middle of what is shown.
+  const step = (group, drawn, way) => {
+    const start = group.index ?? nearest(group.rows, group.bin, momentAt(group, 0.5)) - way;
+    const index = Math.min(group.rows.length - 1, Math.max(0, start + way));
+    const t = group.rows[index].t;
+    if (t < group.span[0] || t >= group.span[1]) move(group, 0.5 * way);
+    const { box, left, width } = plot(drawn);
+    const share = (t - group.span[0]) / (group.span[1] - group.span[0]);
+    tell(group, drawn, index, box.left + left + width * share, box.top);
+  };
+
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      drawGroup(target);
+    }
+  }, { rootMargin: "300px" });
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-zoom], button[data-around]");
+    if (!button) return;
+    const element = button.closest(".over-time") ?? button.closest("details").querySelector(".over-time");
+    const group = groups.get(element);
+    if (!group) return;
+    if (button.dataset.around) {
+      const [since, until] = button.dataset.around.split(" ").map(Number);
+      const margin = Math.max(8 * group.bin, (whole[1] - whole[0]) / 24, until - since);
+      show(group, since - margin, until + margin);
+      element.scrollIntoView({ block: "start" });
+    } else if (button.dataset.zoom === "all") show(group, ...whole);
+    else zoom(group, button.dataset.zoom === "in" ? 0.5 : 2);
+  });
+
+  return { drawGroup, watch: () => document.querySelectorAll(".over-time").forEach((element) => seen.observe(element)) };
+})();

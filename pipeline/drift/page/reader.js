@@ -1,0 +1,56 @@
+// What a reader does with the page: follow links into what is folded, sort, filter, open and draw everything.
+(async () => {
+  const reveal = () => {
+    const target = location.hash.length > 1 ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+    for (let folded = target?.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
+    target?.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+
+  for (const button of document.querySelectorAll(".sortable th button")) {
+    button.addEventListener("click", () => {
+      const header = button.closest("th");
+      const body = button.closest("table").tBodies[0];
+      const sign = header.getAttribute("aria-sort") === "descending" ? 1 : -1;
+      const column = header.cellIndex;
+      const value = (row) => Number(row.cells[column].dataset.value);
+      const order = (a, b) => (Number.isNaN(a) ? 1 : Number.isNaN(b) ? -1 : sign * (a - b));
+      body.append(...[...body.rows].sort((a, b) => order(value(a), value(b))));
+      for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    });
+  }
+
+  const filter = document.getElementById("filter");
+  filter?.addEventListener("input", () => {
+    const wanted = filter.value.trim().toLowerCase();
+    let count = 0;
+    for (const element of document.querySelectorAll("[data-name]")) {
+      element.hidden = !element.dataset.name.toLowerCase().includes(wanted);
+      if (!element.hidden && element.matches(".camera")) count += 1;
+    }
+    document.getElementById("filtered").textContent = wanted ? `${count} shown` : "";
+  });
+
+  const cameras = [...document.querySelectorAll(".camera")];
+  const said = document.getElementById("drawn-told");
+  document.getElementById("open-all").addEventListener("click", async () => {
+    const chosen = cameras.filter((camera) => !camera.hidden);
+    for (const [i, camera] of chosen.entries()) {
+      camera.open = true;
+      await overTime.drawGroup(camera.querySelector(".over-time"));
+      said.textContent = `${i + 1} of ${chosen.length} drawn`;
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    said.textContent = `${chosen.length} drawn: the page can be printed in full`;
+    said.dataset.done = "yes";
+  });
+  document.getElementById("close-all").addEventListener("click", () => cameras.forEach((camera) => (camera.open = false)));
+
+  reveal();
+  overTime.watch();
+  const specs = JSON.parse(document.getElementById("specs").textContent);
+  for (const [id, spec] of Object.entries(specs)) await draw(document.getElementById(id), spec);
+  await overTime.drawGroup(document.querySelector("#overall .over-time"));
+  document.documentElement.dataset.drawn = "yes";
+})();

@@ -1,0 +1,71 @@
+"""How the page says times, shares and where a value lies; nan is said as not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.drift.bins import DAY_US
+from pipeline.drift.result import Cause, Floats
+from pipeline.drift.show import moment
+from pipeline.page.notation import NOTHING, minus, two
+
+_UNITS_US = ((DAY_US, "days"), (3_600_000_000, "hours"), (60_000_000, "minutes"))
+
+
+def percent(share: float) -> str:
+    """42 %: whole below 99.5 %, and with a digit where a whole number would say none or all."""
+    if math.isnan(share):
+        return NOTHING
+    whole = f"{100 * share:.0f}"
+    exact = f"{100 * share:.1f}" if whole in {"0", "100"} and share not in {0.0, 1.0} else whole
+    return f"{exact}\u00a0%"
+
+
+def from_to(before: float, after: float) -> str:
+    """.31 to .78."""
+    return f"{two(before)} to {two(after)}"
+
+
+def signed(difference: float) -> str:
+    """+.47: a difference of alphas."""
+    return minus(f"{difference:+.2f}".replace("0.", ".", 1))
+
+
+def lasting(us: int) -> str:
+    """5 hours: how long, in the largest unit of which there are two."""
+    for unit_us, name in _UNITS_US:
+        if us >= 2 * unit_us:
+            return f"{us / unit_us:.0f} {name}"
+    return f"{us / 1e6:.0f} seconds"
+
+
+def when(since_us: int, until_us: int) -> str:
+    """2026-11-25 08:00 to 2026-11-25 14:00 UTC, or one moment if they are the same minute."""
+    since, until = moment(since_us), moment(until_us)
+    if since == until:
+        return f"{since} UTC"
+    return f"{since} to {until.removeprefix(since[:11]) if until[:11] == since[:11] else until} UTC"
+
+
+def why(causes: Sequence[Cause]) -> str:
+    """All sentences of what else changed, or that nothing did."""
+    return "; ".join(cause.sentence for cause in causes) or "nothing else that was looked at changed"
+
+
+def known(values: Floats) -> bool:
+    """Whether there is anything to draw."""
+    return bool(np.isfinite(values).any())
+
+
+def mean(values: Floats) -> float:
+    """Of what is known; nan if nothing is."""
+    return float(np.nanmean(values)) if known(values) else math.nan
+
+
+def quarters(values: Floats) -> tuple[float, float]:
+    """The means of the first and of the last quarter of the points."""
+    quarter = max(1, len(values) // 4)
+    return mean(values[:quarter]), mean(values[-quarter:])

@@ -1,0 +1,40 @@
+"""One yard for all tests of the page, with a camera and classes whose names are attacks, and a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from pipeline.drift.page.write import write_page
+from pipeline.drift.result import Report
+from tests.drift.page.building import CLASSES, HOSTILE, a_camera, a_help, a_yard
+from tests.page.browsing import a_browser
+
+
+@pytest.fixture(scope="package")
+def report() -> Report:
+    """Ten cameras for ten days; the hostile one drifted farthest, so that it is in the verdict and in the title too."""
+    yard = a_yard(9, hours=240)
+    hostile = a_camera(HOSTILE, [(0, 0.1), (100, 0.95)], hours=240, frames=True, rejecting=True)
+    hostile = replace(hostile, class_mix=((HOSTILE, 0.6, 0.7, 0.5), ("car", 0.4, 0.3, 0.5)))
+    names = [HOSTILE, *(camera.stream_id for camera in yard.cameras)]
+    group = replace(yard.groups[0], stream_ids=(HOSTILE, *yard.groups[0].stream_ids))
+    helped = a_help(names, classes=(HOSTILE, *CLASSES[1:]))
+    return replace(yard, cameras=(hostile, *yard.cameras), groups=(group,), helped=helped, root=HOSTILE)
+
+
+@pytest.fixture(scope="package")
+def page_file(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("page") / "yard.html"
+    write_page(place, report)
+    return place
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with a_browser() as chromium:
+        yield chromium

@@ -1,0 +1,280 @@
+"""The page as people open it: in a browser that has no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from pipeline.drift.page.write import write_page
+from pipeline.drift.result import Report
+from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, without_rows
+from tests.page.browsing import Seen, opened
+
+SECTIONS = (*("verdict", "cameras", "ranking", "changes", "together", "helped", "overall", "each", "notes", "made"),)
+
+
+@pytest.fixture(scope="module")
+def seen(browser: Browser, page_file: Path) -> Iterator[Seen]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    yield opened(context, page_file)
+    context.close()
+
+
+def open_camera(page: Page, number: int) -> None:
+    page.evaluate(f"document.getElementById('camera-{number}').open = true")
+    page.locator(f"#camera-{number} .over-time").scroll_into_view_if_needed()
+    page.wait_for_selector(f"#camera-{number} .over-time[data-drawn]", timeout=120_000)
+
+
+def spans(page: Page, number: int) -> list[str]:
+    """The words along the time of each figure of a camera."""
+    found: list[str] = page.eval_on_selector_all(
+        f"#camera-{number} .chart",
+        """places => places.map(place => [...place.querySelectorAll('.role-axis text')]
+        .map(text => text.textContent).sort().join(' '))""",
+    )
+    return found
+
+
+def settle(page: Page) -> None:
+    """Two frames of the screen, and what is drawn of them."""
+    page.evaluate("() => new Promise(d => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(d, 50))))")
+
+
+def test_it_opens_offline_without_a_complaint_or_a_request(seen: Seen, page_file: Path) -> None:
+    open_camera(seen.page, 1)
+    assert seen.complaints == []
+    assert [url for url in seen.requests if not url.startswith("data:image/")] == [page_file.as_uri()]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_has_a_heading_and_is_linked(seen: Seen, section: str) -> None:
+    assert seen.page.locator(f"section#{section} h2").is_visible()
+    assert seen.page.locator(f'nav a[href="#{section}"]').is_visible()
+
+
+def test_a_camera_is_drawn_when_it_is_opened_and_not_before(seen: Seen) -> None:
+    page = seen.page
+    assert page.locator("#camera-4 .over-time[data-drawn]").count() == 0
+    assert page.locator("#camera-4 .chart .marks").count() == 0
+    open_camera(page, 4)
+    widths = page.eval_on_selector_all(
+        "#camera-4 .chart", "places => places.map(p => [p.id, p.clientWidth, p.querySelector('svg')?.clientWidth ?? 0])"
+    )
+    assert len(widths) >= 4
+    for name, place, drawn in widths:
+        assert 0.9 * place < drawn <= place, name
+
+
+def test_a_link_opens_what_is_folded(seen: Seen) -> None:
+    page = seen.page
+    page.locator('#cameras a[href="#camera-6"]').click()
+    page.wait_for_selector("#camera-6[open] .over-time[data-drawn]", timeout=120_000)
+    page.locator('#camera-6 a[href="#query-series"]').first.click()
+    page.wait_for_selector("#query-series[open]")
+    assert "FROM traces" in page.locator("#query-series code").inner_text()
+
+
+def test_every_figure_has_a_sentence_and_a_query_that_is_on_the_page(seen: Seen) -> None:
+    page = seen.page
+    figures = page.locator(".over-time figure")
+    assert figures.count() > 40
+    for caption in page.locator("#camera-1 .over-time figcaption").all():
+        assert caption.inner_text().removesuffix("query").strip().endswith(".")
+    links = page.eval_on_selector_all("a.query", "links => links.map(a => a.getAttribute('href'))")
+    assert {link for link in links if page.locator(link).count() != 1} == set()
+    assert len(set(links)) >= 6
+
+
+def test_all_figures_of_a_camera_show_the_same_time_and_zoom_together(seen: Seen) -> None:
+    page = seen.page
+    open_camera(page, 1)
+    before = spans(page, 1)
+    page.locator("#camera-1 [data-zoom=in]").click()
+    settle(page)
+    zoomed = spans(page, 1)
+    assert all(a != b for a, b in zip(before, zoomed, strict=True))
+    box = page.locator("#camera-1 .timed").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 300, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 420, box["y"] + 60)
+    page.mouse.up()
+    settle(page)
+    assert all(a != b for a, b in zip(spans(page, 1), zoomed, strict=True))
+    page.locator("#camera-1 .timed").first.dblclick()
+    settle(page)
+    assert spans(page, 1) == before
+    page.locator("#camera-1 [data-around]").first.click()
+    settle(page)
+    assert spans(page, 1) != before
+    page.locator("#camera-1 [data-zoom=all]").click()
+    settle(page)
+    assert spans(page, 1) == before
+
+
+def test_the_pointer_tells_the_values_that_the_report_has(seen: Seen, report: Report) -> None:
+    page = seen.page
+    open_camera(page, 1)
+    timed = page.locator("#camera-1 .timed").first
+    timed.scroll_into_view_if_needed()
+    box = timed.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 60)
+    settle(page)
+    told = page.locator("#told.visible").inner_text().splitlines()
+    series = report.cameras[0].series
+    when = told[0].removesuffix(" UTC").replace(" ", "T")
+    times = [str(t)[:16] for t in series.time_us.astype("datetime64[us]")]
+    point = times.index(when)
+    assert told[1] == f"alpha, mean {series.alpha[point]:.2f}"
+    assert told[2] == f"served {series.alpha_low[point]:.2f} to {series.alpha_high[point]:.2f}"
+    page.mouse.move(0, 0)
+    assert page.locator("#told.visible").count() == 0
+
+
+def test_keys_reach_everything_and_tell_the_values_point_by_point(seen: Seen, page_file: Path) -> None:
+    page = seen.page
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("html[data-drawn]", timeout=120_000)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#verdict")
+    assert page.locator("table").count() == page.locator("[role=region][tabindex='0'][aria-label] table").count()
+    page.locator("#camera-1 summary").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#camera-1 .over-time[data-drawn]", timeout=120_000)
+    page.locator("#camera-1 .timed").first.focus()
+    page.keyboard.press("ArrowRight")
+    first = page.locator("#told").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#told").get_attribute("role") == "status"
+    assert "alpha, mean" in first
+    assert page.locator("#told").inner_text() != first
+    before = spans(page, 1)
+    page.keyboard.press("+")
+    settle(page)
+    assert spans(page, 1) != before
+    page.keyboard.press("0")
+    settle(page)
+    assert spans(page, 1) == before
+
+
+def test_a_hostile_name_is_shown_and_not_obeyed(seen: Seen) -> None:
+    page = seen.page
+    assert HOSTILE in page.locator("h1").inner_text()
+    assert page.locator("#ranking th", has_text=HOSTILE).count() == 1
+    assert page.locator("#camera-1 .mix th", has_text=HOSTILE).count() == 1
+    assert page.locator("#helped svg text", has_text="</script>").count() > 0  # inside a figure too
+    assert page.locator("main script").count() == 0
+    assert {src[:11] for src in page.eval_on_selector_all("img", "i => i.map(e => e.src)")} == {"data:image/"}
+    assert seen.complaints == []
+
+
+def test_examples_say_in_words_what_was_served(seen: Seen) -> None:
+    words = seen.page.eval_on_selector_all("#camera-1 .examples img", "i => i.map(e => e.alt)")
+    assert len(words) == 6
+    assert words[0].startswith("Frame before the change, 2026-10-")
+    assert "served as truck with confidence .60 at alpha .10" in words[0]
+
+
+def test_the_ranking_is_sorted_by_its_headers(seen: Seen) -> None:
+    page = seen.page
+    button = page.locator("#ranking th button", has_text="alpha")
+    for ascending in (False, True):
+        button.click()
+        cells = "rows => rows.map(row => Number(row.cells[4].dataset.value))"
+        column = page.eval_on_selector_all("#ranking tbody tr", cells)
+        assert column == sorted(column, reverse=not ascending)
+    assert page.locator("#ranking th[aria-sort=ascending]").inner_text() == "alpha"
+
+
+def test_cameras_are_found_by_name(seen: Seen) -> None:
+    page = seen.page
+    page.locator("#filter").fill("CAM-03")
+    assert page.locator(".multiples li:visible").count() == 1
+    assert page.locator(".camera:visible").count() == 1
+    page.locator("#filter").fill("")
+    assert page.locator(".camera:visible").count() == 10
+
+
+def test_figures_follow_light_and_dark_without_being_drawn_again(seen: Seen) -> None:
+    colours = {}
+    for scheme in ("light", "dark"):
+        seen.page.emulate_media(color_scheme=scheme)
+        colours[scheme] = seen.page.evaluate(
+            """() => [getComputedStyle(document.body).backgroundColor,
+            getComputedStyle(document.querySelector('#overall svg text')).fill,
+            getComputedStyle(document.querySelector('.multiples .small-mean')).stroke]"""
+        )
+    assert colours["light"][0] == "rgb(255, 255, 255)"
+    assert all(a != b for a, b in zip(colours["light"], colours["dark"], strict=True))
+
+
+def test_paper_is_light_and_shows_what_was_folded_with_a_picture_of_every_camera(seen: Seen) -> None:
+    page = seen.page
+    page.emulate_media(color_scheme="dark", media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.locator("#camera-9 .still use").count() == 1
+    band = "getComputedStyle(document.querySelector('.small-band')).fill"
+    assert page.evaluate(band) != "none"
+    assert not page.locator("#camera-9 figure[data-panel=cost]").is_visible()
+    page.emulate_media(color_scheme="light", media="screen")
+
+
+def test_all_cameras_can_be_opened_and_drawn_for_print(seen: Seen) -> None:
+    page = seen.page
+    page.locator("#close-all").click()
+    page.locator("#open-all").click()
+    page.wait_for_selector("#drawn-told[data-done]", timeout=240_000)
+    assert page.locator(".camera .over-time:not([data-drawn])").count() == 0
+    assert seen.complaints == []
+
+
+def test_a_narrow_screen_scrolls_tables_and_not_the_page(browser: Browser, page_file: Path) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 800}, offline=True)
+    narrow = opened(context, page_file)
+    open_camera(narrow.page, 1)
+    assert narrow.page.evaluate("document.documentElement.scrollWidth") == 360
+    assert narrow.complaints == []
+    context.close()
+
+
+@pytest.mark.parametrize("kind", ["one camera", "no changes", "only traces", "one batch"])
+def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: str) -> None:
+    camera = a_camera("yard/gate", [(0, 0.3), (100, 0.7)], hours=200)
+    flat = a_camera("yard/flat", [(0, 0.3)], hours=1 if kind == "one batch" else 200)
+    given = {
+        "one camera": a_report([camera], hours=200),
+        "no changes": a_report([flat, replace(flat, stream_id="yard/other")], hours=200),
+        "only traces": a_report([without_rows(camera), without_rows(flat)], hours=200, models=(), queries={}),
+        "one batch": a_report([flat], hours=1),
+    }[kind]
+    if kind == "only traces":
+        given = replace(given, overall=without_rows(replace(camera, series=given.overall)).series)
+    write_page(tmp_path / "page.html", given)
+    context = browser.new_context(viewport={"width": 1000, "height": 800}, offline=True)
+    seen = opened(context, tmp_path / "page.html")
+    open_camera(seen.page, 1)
+    assert seen.complaints == []
+    assert "nan" not in seen.page.locator("main").inner_text().split()
+    context.close()
+
+
+def test_two_hundred_cameras_for_a_month_open_and_answer(browser: Browser, tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", a_yard(200, labels=False, frames=False))
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    seen = opened(context, tmp_path / "page.html")
+    assert seen.page.locator(".multiples li").count() == 200
+    assert seen.page.locator(".over-time[data-drawn]").count() == 1
+    open_camera(seen.page, 150)
+    assert seen.page.locator(".over-time[data-drawn]").count() < 10
+    assert seen.complaints == []
+    context.close()
