@@ -8,14 +8,21 @@ unpacked size itself, which is a decompression bomb that nothing between us and 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.arrow_metadata import check_metadata
+from pipeline.arrow_stream import (
+    ARROW_ERRORS,
+    checked_batches,
+    checked_schema,
+    first_bytes,
+    is_text,
+    microseconds,
+    text_of,
+)
 from pipeline.errors import InvalidMessage, Reason
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -27,10 +34,7 @@ MAX_TEXT_BYTES = 1_024  # frame ids, labels, meta values; longer ones are droppe
 MAX_META = 32  # entries per image
 MAX_META_NAME = 64
 MAX_COLUMNS = 256
-MAX_IPC_MESSAGES = 1_024  # schema, dictionaries and record batches of one stream
-MAX_VALIDATION_BYTES = 64 * 2**20  # and 16 times the message: what Arrow's checks may look at, a fifth of a second
 
-_PER_MICROSECOND = {"ns": (1, 1_000), "us": (1, 1), "ms": (1_000, 1), "s": (1_000_000, 1)}  # multiply, then divide
 _META = "meta_"
 
 
@@ -85,61 +89,19 @@ def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
         InvalidMessage: bad_arrow, or too_many_rows.
     """
     try:
-        _refuse_costly_metadata(value)
-        names = _useful_columns(pa.ipc.open_stream(value).schema)
-        options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=sorted(names))
+        names = _useful_columns(checked_schema(value))
         rows: list[ImageRow] = []
-        allowance = MAX_VALIDATION_BYTES + 16 * len(value)
-        with pa.ipc.open_stream(value, options=options) as reader:
-            for batch in reader:
-                if len(rows) + batch.num_rows > max_rows:
-                    detail = f"expected at most {max_rows} rows (decode.max_rows), got {len(rows) + batch.num_rows}"
-                    raise InvalidMessage(Reason.TOO_MANY_ROWS, f"{detail} or more: send smaller batches")
-                batch.validate()
-                allowance -= _validation_bytes(batch)
-                if allowance < 0:
-                    raise _bad(f"expected columns within the {len(value)} bytes of the message, got shared ones")
-                batch.validate(full=True)
-                if _image_bytes(batch) > len(value):  # views may all show the same bytes
-                    raise _bad(f"expected images within the {len(value)} bytes of the message, got shared ones")
-                rows.extend(_rows(batch))
+        for batch in checked_batches(value, sorted(names), max_rows=max_rows, limit="decode.max_rows"):
+            if _image_bytes(batch) > len(value):  # views may all show the same bytes
+                raise _bad(f"expected images within the {len(value)} bytes of the message, got shared ones")
+            rows.extend(_rows(batch))
         return rows
-    except (pa.ArrowException, OSError, ValueError, IndexError, struct.error) as error:
+    except ARROW_ERRORS as error:
         raise _bad(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
 
 
 def _bad(detail: str) -> InvalidMessage:
     return InvalidMessage(Reason.BAD_ARROW, detail)
-
-
-def _refuse_costly_metadata(value: bytes) -> None:
-    """Look into each IPC message's metadata, before Arrow unfolds or unpacks anything."""
-    source = pa.BufferReader(value)
-    messages = pa.ipc.MessageReader.open_stream(source)
-    for _ in range(MAX_IPC_MESSAGES):
-        check_metadata(value, source.tell())
-        try:
-            messages.read_next_message()
-        except StopIteration:
-            return
-    raise _bad(f"expected at most {MAX_IPC_MESSAGES} record batches and dictionaries, got more")
-
-
-def _validation_bytes(batch: pa.RecordBatch) -> int:
-    """How many bytes a full validation looks at, less what does not matter; asked when nothing is validated yet.
-
-    More than the message has, as each batch looks at the dictionaries again, columns may share a buffer, and every view
-    may show the same megabytes.
-    """
-    total = 0
-    for column in batch.columns:
-        total += column.get_total_buffer_size()
-        if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
-            present = column.is_valid().to_pylist()
-            views = memoryview(column.buffers()[1])[: 16 * len(column)]  # what a message says to follow has any length
-            lengths = views.cast("I")[::4].tolist()
-            total += sum(length for length, there in zip(lengths, present, strict=True) if there)
-    return total
 
 
 def _useful_columns(schema: pa.Schema) -> dict[int, str]:
@@ -165,24 +127,18 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):  # not of views: a small dictionary could show a large text any number of times
-        return bool(pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _is_plain(kind: pa.DataType) -> bool:
-    return _is_text(kind) or bool(
+    return is_text(kind) or bool(
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
     )
 
 
 _CONTRACT = {
     "image": (_is_binary, "binary"),
-    "stream_id": (_is_text, "utf8"),
-    "frame_id": (lambda kind: _is_text(kind) or bool(pa.types.is_integer(kind)), "utf8 or an integer"),
+    "stream_id": (is_text, "utf8"),
+    "frame_id": (lambda kind: is_text(kind) or bool(pa.types.is_integer(kind)), "utf8 or an integer"),
     "captured_at": (lambda kind: bool(pa.types.is_timestamp(kind)), "timestamp[us, UTC]"),
-    "label": (_is_text, "utf8"),
+    "label": (is_text, "utf8"),
 }
 
 
@@ -195,9 +151,7 @@ def _rows(batch: pa.RecordBatch) -> list[ImageRow]:
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     times: list[int | None] = [None] * batch.num_rows
     if "captured_at" in columns:
-        multiply, divide = _PER_MICROSECOND[columns["captured_at"].type.unit]
-        ticks = columns["captured_at"].cast(pa.int64()).to_pylist()
-        times = [None if tick is None else tick * multiply // divide for tick in ticks]
+        times = microseconds(columns["captured_at"])
     meta = {name.removeprefix(_META): column for name, column in columns.items() if name.startswith(_META)}
 
     def cell(name: str, row: int) -> Any:
@@ -206,32 +160,15 @@ def _rows(batch: pa.RecordBatch) -> list[ImageRow]:
     rows = []
     for i in range(batch.num_rows):
         image = columns["image"][i].as_buffer()
-        entries = {name: _text(column[i]) for name, column in meta.items()}
+        entries = {name: text_of(column[i], MAX_TEXT_BYTES) for name, column in meta.items()}
         rows.append(
             ImageRow(
                 image=None if image is None else image.to_pybytes(),
-                stream_id=_bytes(cell("stream_id", i), MAX_STREAM_ID_BYTES + 1),
-                frame_id=_text(cell("frame_id", i)),
+                stream_id=first_bytes(cell("stream_id", i), MAX_STREAM_ID_BYTES + 1),
+                frame_id=text_of(cell("frame_id", i), MAX_TEXT_BYTES),
                 captured_at_us=times[i],
-                label=_text(cell("label", i)),
+                label=text_of(cell("label", i), MAX_TEXT_BYTES),
                 meta={name: text for name, text in entries.items() if text is not None},
             )
         )
     return rows
-
-
-def _bytes(scalar: Any, most: int) -> bytes | None:
-    """The first `most` bytes of a text; never all of it first: 256 rows may share one text of megabytes."""
-    if isinstance(scalar, pa.DictionaryScalar):
-        scalar = scalar.value
-    buffer = None if scalar is None or not scalar.is_valid else scalar.as_buffer()
-    return None if buffer is None else buffer.slice(0, min(most, buffer.size)).to_pybytes()
-
-
-def _text(scalar: Any) -> str | None:
-    if scalar is None or not scalar.is_valid:
-        return None
-    if not _is_text(scalar.type):
-        return str(scalar.as_py())
-    raw = _bytes(scalar, MAX_TEXT_BYTES + 1)
-    return None if raw is None or len(raw) > MAX_TEXT_BYTES else raw.decode()

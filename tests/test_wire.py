@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import wire
+from pipeline import arrow_stream, wire
 from pipeline.arrow_metadata import MAX_METADATA_BYTES
 from pipeline.errors import InvalidMessage, Reason
 from pipeline.wire import encode_batch, read_batch
@@ -187,7 +187,7 @@ def test_a_stream_of_empty_batches_ends_early() -> None:
     out = io.BytesIO()
     empty = pa.record_batch({"image": pa.array([], pa.binary())})
     with pa.ipc.new_stream(out, empty.schema) as writer:
-        for _ in range(wire.MAX_IPC_MESSAGES):
+        for _ in range(arrow_stream.MAX_IPC_MESSAGES):
             writer.write_batch(empty)
     assert refused(out.getvalue())[0] == Reason.BAD_ARROW
 
