@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field
-from pydantic_settings import CliPositionalArg
+from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from pipeline.cli.command import Command
 from pipeline.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
@@ -89,6 +89,10 @@ class Replay(Command):
         "skipped; none: as fast as the model allows",
     )
 
+    skip_forgotten: CliToggleFlag[bool] = Field(
+        default=False, description="leave out recorded messages whose images were forgotten (--forget-images-after)"
+    )
+
     @classmethod
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """A recording needs no broker."""
@@ -101,6 +105,8 @@ class Replay(Command):
             yield "recording", "expected a recording; name its folder, or a topic with --topic"
         if "recording" in options and "topic" in options:
             yield "topic", "a recording is replayed, or a topic; leave one of them out"
+        if "skip_forgotten" in options and "topic" in options:
+            yield "skip_forgotten", "only a recording forgets images; leave it out"
         if "from_time" in options and "state_of" in options:
             yield "from_time", "--state-of says where to begin; leave one of them out"
 
@@ -120,4 +126,5 @@ class Replay(Command):
             streams=None if self.streams is None else [name.strip() for name in self.streams.split(",")],
             state_of=self.state_of,
             speed=self.speed,
+            forgotten="skip" if self.skip_forgotten else "fail",
         )

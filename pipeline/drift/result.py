@@ -188,19 +188,18 @@ class Report:
         return sum(camera.batches for camera in self.cameras)
 
     def as_json(self) -> dict[str, Any]:
-        """For other programs; without the pictures of the examples."""
+        """For other programs; without pictures and series, which `pipeline.drift.read_traces` has at full length."""
         found: dict[str, Any] = _plain(self)
         return found
 
 
 def _plain(value: Any) -> Any:
-    """Values as JSON has them; numpy's arrays as lists, nan as None, changes with their size."""
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
+    """Values as JSON has them; nan as None, changes with their size."""
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
+        plain = {name: _plain(getattr(value, name)) for name in shown}
         if isinstance(value, Example):
             del plain["image"]
         if isinstance(value, CameraChange):

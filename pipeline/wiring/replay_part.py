@@ -15,6 +15,7 @@ from pipeline.settings.moments import milliseconds
 from pipeline.source.bounded import Range
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.recording import Order, RecordingSource
+from pipeline.source.recording_files import Forgotten
 from pipeline.wiring.kafka import kafka_source, security
 
 _POLL_RECORDS = 512
@@ -45,10 +46,11 @@ class Whole:
 
 @contextmanager
 def opened_recording(
-    root: str, since: datetime | None, until: datetime | None, *, order: Order, seed: int
+    root: str, since: datetime | None, until: datetime | None, *, order: Order, seed: int, forgotten: Forgotten
 ) -> Iterator[Whole]:
     """A recording. Raises SourceError if there is none, or it is damaged."""
-    with closing(RecordingSource(root, order=order, seed=seed, max_poll_records=_POLL_RECORDS)) as source:
+    opened = RecordingSource(root, order=order, seed=seed, max_poll_records=_POLL_RECORDS, forgotten=forgotten)
+    with closing(opened) as source:
         yield _whole(root, source, source.topic, source, since, until)
 
 

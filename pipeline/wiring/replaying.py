@@ -24,6 +24,7 @@ from pipeline.sink.store import Store, open_store
 from pipeline.source.bounded import BoundedSource, Range
 from pipeline.source.paced import PacedSource
 from pipeline.source.recording import Order
+from pipeline.source.recording_files import Forgotten
 from pipeline.source.recording_streams import Streams
 from pipeline.telemetry import LogObserver
 from pipeline.wiring.replay_claim import Claim, claim, claimed
@@ -51,6 +52,7 @@ def replay(
     streams: Sequence[str] | None = None,
     state_of: str | None = None,
     speed: float | None = None,
+    forgotten: Forgotten = "fail",
     order: Order = "timestamp",
     seed: int = 0,
 ) -> int:
@@ -65,6 +67,7 @@ def replay(
         streams: only these, by patterns as `yard-*`; None for all.
         state_of: a segment, or ROOT@TIME, whose states are gone on from.
         speed: 1 as the timestamps say; None as fast as the model allows.
+        forgotten: whether recorded messages without their images are an error, or are left out.
         order: how the recorded partitions interleave.
         seed: of that order.
 
@@ -82,7 +85,7 @@ def replay(
     opened: AbstractContextManager[Whole] = (
         opened_topic(settings, since, until)
         if recording is None
-        else opened_recording(str(recording), since, until, order=order, seed=seed)
+        else opened_recording(str(recording), since, until, order=order, seed=seed, forgotten=forgotten)
     )
     with opened as whole:
         states = recorded_states(state_of, whole) if state_of else {}

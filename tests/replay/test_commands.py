@@ -37,7 +37,9 @@ def test_a_recording_with_a_limit_is_continued_by_the_same_command_without_touch
     output = tmp_path / "parts"
     assert adawise(recorded.folder, "record", "-o", str(output), "--max-messages", "101") == 0
     assert recorded_messages(output) == 101
-    assert f"101 messages (0.1 MiB) of topic {recorded.topic} added to {output}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("101 messages (0.1 MiB, ")
+    assert f"of topic {recorded.topic} added to {output}" in said
     first = files_of(output)
     assert adawise(recorded.folder, "record", "-o", str(output), "--max-bytes", "60000") == 0
     assert 101 < recorded_messages(output) < recorded.messages
@@ -157,3 +159,15 @@ def test_a_worker_does_not_go_on_after_a_damaged_segment(recorded: Recorded, cop
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert head.name in said.splitlines()[-1]
+
+
+def test_a_recording_whose_images_were_forgotten_is_replayed_without_them_only_if_that_is_wanted(
+    recorded: Recorded, tmp_path: Path, capsys: Captured
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(recorded.recording, old)
+    assert adawise(recorded.folder, "record", "-o", str(old), "--prune-only", "--forget-images-after", "0s") == 0
+    assert adawise(recorded.folder, "replay", str(old), "-o", str(tmp_path / "out")) == 1
+    assert "--skip-forgotten" in capsys.readouterr().err
+    assert adawise(recorded.folder, "replay", str(old), "-o", str(tmp_path / "out"), "--skip-forgotten") == 0
+    assert "nothing was left to do" in capsys.readouterr().out
