@@ -24,20 +24,28 @@ class Figure:
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a section's legend: `shape` is one that `render` has an outline of."""
+    """One entry of a section's legend: `shape` is one that `render` has an outline of.
+
+    `of` names the data that it stands for; a script leaves the entry out where these are not known.
+    """
 
     name: str
     shape: str
     colour: str
+    of: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`mark` says what an interval shows: better, worse, same (it contains 0), or "" (none); `note` stands below."""
+    """`mark` says what an interval shows: better, worse, same (it contains 0), or "" (none); `note` stands below.
+
+    `prose` is words, which may take several lines.
+    """
 
     text: str
     mark: str = ""
     note: str = ""
+    prose: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ const overTime = (() => {
     return Array.from(new Uint16Array(bytes.buffer), (q) => (q === UNKNOWN ? null : low + step * q));
   };
 
-  // A row for each bin that is there. Where the next is too far, a row that ends the step and one that lifts the pen.
+  // A row for each bin that is there. Where the next is too far, a row that ends the step and one that lifts the pen;
+  // where something is not known in the next, a row that ends the step.
   const rowsOf = ({ bin, runs, gap, columns }) => {
     const names = Object.keys(columns);
     const values = names.map((name) => unpack(columns[name]));
@@ -25,10 +26,13 @@ const overTime = (() => {
       row.objective_low = objective == null || sd == null ? null : objective - sd;
       row.objective_high = objective == null || sd == null ? null : objective + sd;
       rows.push(row);
-      if (i + 1 === bins.length || bins[i + 1] - at > gap) rows.push({ ...row, t: (at + 1) * bin, of: null }, { t: (at + 1) * bin, of: null });
+      const end = { ...row, t: (at + 1) * bin, of: null };
+      if (i + 1 === bins.length || bins[i + 1] - at > gap) rows.push(end, { t: end.t, of: null });
+      else if (values.some((column) => column[i] !== null && column[i + 1] === null)) rows.push(end);
     });
     return rows;
   };
+  const isKnown = (rows, name) => rows.some((row) => row[name] != null);
 
   const marksOf = ({ levels, changes, silences }) => ({
     levels: levels.map(([since, until, alpha]) => ({ since, until, alpha })),
@@ -49,10 +53,16 @@ const overTime = (() => {
     const datasets = { points: rows, ...marksOf(data) };
     for (const figure of element.querySelectorAll("figure")) {
       const { spec, columns } = drawing.panels[figure.dataset.panel];
+      const there = (name) => (name in datasets ? datasets[name].length > 0 : isKnown(rows, name));
+      const layer = spec.layer.filter(({ data, encoding }) =>
+        data?.name ? there(data.name) : data || there(encoding.y.field));
       const keys = document.getElementById(`keys-${figure.dataset.panel}`);
       const timed = figure.querySelector(".timed");
-      if (keys) timed.before(keys.content.cloneNode(true));
-      const layer = spec.layer.filter(({ data }) => !data?.name || datasets[data.name].length > 0);
+      if (keys) {
+        const legend = keys.content.cloneNode(true);
+        for (const key of legend.querySelectorAll("[data-of]")) if (!there(key.dataset.of)) key.remove();
+        timed.before(legend);
+      }
       const view = await draw(figure.querySelector(".chart"), { ...spec, layer, datasets, params: startOf(spec) });
       if (view) {
         const drawn = { timed, view, columns };
@@ -98,11 +108,11 @@ const overTime = (() => {
 
   const number = (value, digits) =>
     value == null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  const words = (row, columns) =>
+  const words = (row, columns, seconds) =>
     [
-      `${new Date(row.t).toISOString().slice(0, 16).replace("T", " ")} UTC`,
+      `${new Date(row.t).toISOString().slice(0, seconds ? 19 : 16).replace("T", " ")} UTC`,
       ...columns
-        .filter(([name]) => name in row)
+        .filter(([name]) => row[name] !== undefined)
         .map(([name, title, digits, until]) => `${title} ${number(row[name], digits)}${until ? ` to ${number(row[until], digits)}` : ""}`),
     ].join("\n");
 
@@ -123,7 +133,7 @@ const overTime = (() => {
     group.at = row.t + group.bin / 2;
     group.index = index;
     update(group);
-    told.textContent = words(row, columns);
+    told.textContent = words(row, columns, group.bin < 60_000);
     told.classList.add("visible");
     const box = told.getBoundingClientRect();
     const left = x + 14 + box.width > innerWidth ? x - 14 - box.width : x + 14;

@@ -66,20 +66,24 @@ def _lead(helped: Helped) -> str:
 
 def _accuracies(arms: Sequence[Arm]) -> Figure:
     values = [{"arm": a.name, **_ends(a.accuracy), "images": a.images, "ece": _number(a.ece)} for a in arms]
-    best = max(arms, key=lambda arm: arm.accuracy.value)
-    served = next((arm for arm in arms if arm.gain is None), best)
+    served = next((arm for arm in arms if arm.gain is None), arms[0])
     reading = (
-        f"Served is right on {percent(served.accuracy.value)} of {counted(served.images, 'image', 'images')}"
-        f"{_and_best(served, best)}; its ECE is {three(served.ece)}."
+        f"Served is right on {percent(served.accuracy.value)} of {counted(served.images, 'image', 'images')}, with an "
+        f"ECE of {three(served.ece)}{_others(served, arms)}."
     )
     chart = _dots(values, [arm.name for arm in arms], "accuracy", ".3f")
-    return Figure("helped-accuracy", "Accuracy", reading, theme.spec(chart, height=_ROW * len(arms)))
+    return Figure("helped-accuracy", "Accuracy", reading, theme.spec(chart, height=_ROW * len(arms)), query="accuracy")
 
 
-def _and_best(served: Arm, best: Arm) -> str:
-    if best is served:
-        return ", more than any other arm"
-    return f"; {best.name} on most, {percent(best.accuracy.value)} of {counted(best.images, 'image', 'images')}"
+def _others(served: Arm, arms: Sequence[Arm]) -> str:
+    """Accuracies of different images cannot be compared, differences can."""
+    if any(arm.images != served.images for arm in arms):
+        return "; each of the others on the images for which its answer is known, so that only differences compare"
+    rivals = [arm for arm in arms if arm is not served]
+    if not rivals:
+        return ""
+    best = max(rivals, key=lambda arm: arm.accuracy.value)
+    return f"; the best of the others is {best.name}, with {percent(best.accuracy.value)}"
 
 
 def _gains(arms: Sequence[Arm]) -> Figure:
@@ -88,11 +92,12 @@ def _gains(arms: Sequence[Arm]) -> Figure:
     better = sum(gain.low > 0 for _, gain in rivals)
     worse = sum(gain.high < 0 for _, gain in rivals)
     reading = (
-        f"Of {counted(len(rivals), 'other arm', 'other arms')}, served is better than {better} and worse than {worse}; "
-        "where an interval contains 0 no difference is shown."
+        f"On the same images served is better than {better} of {counted(len(rivals), 'other arm', 'other arms')} and "
+        f"worse than {worse}; where an interval contains 0 no difference is shown."
     )
     chart = _dots(values, [arm.name for arm, _ in rivals], "served less this arm, points", "+.1f", zero=True)
-    return Figure("helped-gain", "Served less each arm", reading, theme.spec(chart, height=_ROW * len(rivals)))
+    spec = theme.spec(chart, height=_ROW * len(rivals))
+    return Figure("helped-gain", "Served less each arm", reading, spec, query="accuracy")
 
 
 def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
@@ -117,7 +122,8 @@ def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
     title = f"served less {reference}, points"
     chart = _dots(values, kept, title, "+.1f", zero=True)
     name = "Camera by camera" if kept == ordered else f"Camera by camera: the {len(kept)} at both ends"
-    return [Figure("helped-cameras", name, reading, theme.spec(chart, height=_CAMERA_ROW * len(kept)), wide=True)]
+    spec = theme.spec(chart, height=_CAMERA_ROW * len(kept))
+    return [Figure("helped-cameras", name, reading, spec, wide=True, query="accuracy")]
 
 
 def _dots(
@@ -165,7 +171,7 @@ def _arms(arms: Sequence[Arm]) -> Table:
                 Cell(three(arm.accuracy.value), note=_between(arm.accuracy)),
                 Cell(three(arm.ece)),
                 _gain(arm.gain),
-                Cell(arm.source),
+                Cell(arm.source, prose=True),
             ),
             "served" if arm.gain is None else "strategy",
         )
@@ -202,8 +208,8 @@ def _gain(gain: Interval | None) -> Cell:
 
 
 def _estimates(helped: Helped) -> Table:
-    lines = [Line(e.name, (Cell(three(e.value)), Cell(e.how))) for e in helped.estimates]
-    return Table("Estimates without labels", "what is served", ("estimated accuracy", "how"), tuple(lines))
+    lines = [Line(e.name, (Cell(three(e.value)), Cell(e.how, prose=True))) for e in helped.estimates]
+    return Table("Estimates without labels", "by", ("estimated accuracy", "how"), tuple(lines))
 
 
 def _ends(interval: Interval, factor: float = 1.0) -> dict[str, float | None]:

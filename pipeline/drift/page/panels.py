@@ -19,7 +19,10 @@ _Layer = dict[str, Any]
 
 _AXIS = 44  # pixels to the left of every panel, so that their times stand below each other
 _BAR = 5
-_CLOCK = "utcFormat(datum.value, utchours(datum.value) || utcminutes(datum.value) ? '%H:%M' : '%b %d')"
+_CLOCK = (
+    "utcFormat(datum.value, utcseconds(datum.value) ? '%H:%M:%S' : "
+    "utchours(datum.value) || utcminutes(datum.value) ? '%H:%M' : '%b %d')"
+)
 _STEPS = {"interpolate": "step-after", "clip": True}
 
 
@@ -67,12 +70,12 @@ def _alpha(name: Literal["alpha", "overall"]) -> Panel:
     keys = (
         Key("served, mean", "line", theme.INK),
         Key("served, lowest to highest", "band", theme.RANGE),
-        Key("tried, lowest to highest", "band", theme.TRIED),
+        Key("tried, lowest to highest", "band", theme.TRIED, "tried_low"),
     )
     own = (
-        Key("level between changes", "thick", theme.LEVEL),
-        Key("change", "triangle-down", theme.LEVEL),
-        Key("no images", "bar", theme.MUTED),
+        Key("level between changes", "thick", theme.LEVEL, "levels"),
+        Key("change", "triangle-down", theme.LEVEL, "changes"),
+        Key("no images", "bar", theme.MUTED, "silences"),
     )
     return Panel(
         name,
@@ -108,9 +111,9 @@ def _objective() -> Panel:
             Column("reference", "card's reference", 3),
         ),
         (
-            Key("mean", "line", theme.INK),
-            Key("± posterior sd", "band", theme.RANGE),
-            Key("the card's reference", "dashes", theme.BEST_FIXED),
+            Key("mean", "line", theme.INK, "objective"),
+            Key("± posterior sd", "band", theme.RANGE, "objective_low"),
+            Key("the card's reference", "dashes", theme.BEST_FIXED, "reference"),
         ),
         _spec(layers, y, height=120),
     )
@@ -130,7 +133,7 @@ def _answers() -> Panel:
         "rows",
         tuple(name for name, *_ in lines),
         tuple(Column(name, title, 3) for name, title, *_ in reversed(lines)),
-        tuple(Key(title, shape, colour) for _, title, colour, _, shape in reversed(lines)),
+        tuple(Key(title, shape, colour, name) for name, title, colour, _, shape in reversed(lines)),
         _spec([_line(name, colour, dash=dash) for name, _, colour, dash, _ in lines], y, height=130),
     )
 

@@ -116,13 +116,12 @@ def _helped(helped: Helped | None) -> str:
         best = listed(f"{estimate.name} {three(estimate.value)}" for estimate in helped.estimates[:_NAMED])
         return f"Whether adapting helped is only estimated, without labels: {best}."
     rivals = [arm for arm in helped.arms if arm.gain is not None]
-    served = next((arm for arm in helped.arms if arm.gain is None), None)
-    if served is None or not rivals:
+    if not rivals:
         return (
             f"Adapting cannot be compared: of {counted(helped.labelled, 'label', 'labels')} no other answer is known."
         )
-    compared = _compared(rivals)
-    return f"On {counted(served.images, 'labelled image', 'labelled images')} what was served is {compared}."
+    labels = counted(helped.labelled, "label", "labels")
+    return f"By {labels}, each time on the same images, what was served is {_compared(rivals)}."
 
 
 def _compared(rivals: Sequence[Arm]) -> str:

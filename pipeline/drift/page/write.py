@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.drift import judge_queries
 from pipeline.drift.page import helping
 from pipeline.drift.page.cameras import CameraShown, Drawn, drawn, number_of, series_readings, shown
 from pipeline.drift.page.confusion import heats
@@ -44,6 +45,15 @@ _MADE = {  # query -> what it made
     "models": "which models served, and when",
 }
 
+_JUDGED = {
+    "accuracy": (judge_queries.KINDS, "accuracies and differences: `answers` has each labelled image and arm"),
+    "calibration": (judge_queries.CONFIDENCES, "calibration errors"),
+    "confusion": (judge_queries.CONFUSIONS, "what was taken for what"),
+}
+_ESTIMATED = {
+    "confidence": (judge_queries.CONFIDENT, "the estimate by confidence"),
+    "agreement": (judge_queries.AGREE, "the estimate by agreement"),
+}
 _SAYS = {
     "moment": moment,
     "percent": percent,
@@ -109,7 +119,7 @@ def page(report: Report) -> str:
         helped=helped,
         heats=() if report.helped is None else heats(report.helped),
         small_legend=_SMALL_LEGEND,
-        made=_MADE,
+        queries=_queries(report),
         resolution=resolution(report),
         data={"all": packed(report.overall, report.bin_us), **_series(report, cameras)},
         drawing=_drawing(report, kinds),
@@ -155,6 +165,15 @@ def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
             for panel in kinds
         },
     }
+
+
+def _queries(report: Report) -> dict[str, tuple[str, str]]:
+    """Name -> the query, and what it made."""
+    found = {name: (sql, _MADE.get(name, "")) for name, sql in report.queries.items()}
+    if report.helped is not None and report.queries:
+        found |= _JUDGED if report.helped.arms else {}
+        found |= _ESTIMATED if report.helped.estimates else {}
+    return {name: (sql.strip(), made) for name, (sql, made) in found.items()}
 
 
 def _groups(report: Report, cameras: Sequence[CameraShown]) -> tuple[GroupShown, ...]:
