@@ -31,6 +31,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "card": ("calibration:Card", "calibrate a pair of models, or show a card"),
     "evaluate": ("evaluating:Evaluate", "compare strategies on labelled images"),
     "drift": ("drifting:Drift", "say when and how far alpha moved, and whether adapting helped"),
+    "labels": ("labelling:Labels", "store labels that come later by Kafka"),
     "verify": ("offline:Verify", "prove that an output folder is whole"),
     "compact": ("compacting:Compact", "make few large files of the many small ones of past days"),
     "files": ("compacting:Files", "list the files that hold each row once"),

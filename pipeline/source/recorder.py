@@ -7,19 +7,24 @@ has lost finds the name taken and stops.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import SourceError
 from pipeline.ports import TopicIdentity
 from pipeline.records import Message, TopicPartition
 from pipeline.sink.store import Hook
-from pipeline.source.recording_buffer import Buffer, Draft, FilePolicy
+from pipeline.source.recording_buffer import Buffer, Draft, FilePolicy, merged
 from pipeline.source.recording_folder import RecordingFolder
+from pipeline.source.recording_format import Beside
 from pipeline.source.recording_manifest import Retention
 from pipeline.source.recording_streams import Streams
 
 __all__ = ["FilePolicy", "Recorded", "Recorder"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Recorder:
         max_buffered_bytes: of values over all partitions; beyond it the largest file is cut early.
         streams: patterns of the streams to record; None for all.
         retention: how long what is kept; None in it as the folder promises.
+        beside: further columns of the files.
+        on_race: what to do where another recorder wrote first: stop, or go on after what it wrote.
         check: called before each file is written; raises if the topic is not the one any more that was read from.
         at: called at each point where a recorder can die, for tests that kill there.
 
@@ -63,15 +70,20 @@ class Recorder:
         max_buffered_bytes: int,
         streams: str | None = None,
         retention: Retention = Retention(),  # noqa: B008 - frozen
+        beside: Beside | None = None,
+        on_race: Literal["fail", "adopt"] = "fail",
         check: Callable[[], None] = lambda: None,
         at: Hook = lambda _: None,
     ) -> None:
-        self.folder = RecordingFolder(root, topic=topic, identity=identity, streams=streams, retention=retention, at=at)
+        self.folder = RecordingFolder(
+            root, topic=topic, identity=identity, streams=streams, retention=retention, beside=beside, at=at
+        )
         self._root = root
         self._streams = Streams(streams)
         self._policy = policy
         self._max_buffered_bytes = max_buffered_bytes
         self._check = check
+        self._on_race = on_race
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = 0
 
@@ -91,9 +103,13 @@ class Recorder:
         """Where the recording of a partition ends; None if there is none yet. Raises SourceError if it is damaged."""
         return self.folder.next_offset(tp)
 
-    def begin(self, tp: TopicPartition, offset: int) -> None:
-        """Expect messages of a partition from `offset` on; what was buffered of it is forgotten."""
-        self._buffers[tp] = Buffer(offset, offset)
+    def begin(self, tp: TopicPartition, offset: int, log_start: int = 0) -> None:
+        """Expect messages of a partition from `offset` on; what was buffered of it is forgotten.
+
+        What lies between `offset` and `log_start`, if anything does, is noted as a gap: the broker has it no more.
+        """
+        gaps = ((offset, log_start),) if offset < log_start else ()
+        self._buffers[tp] = Buffer(offset, max(offset, log_start), gaps)
 
     def forget(self, tps: Iterable[TopicPartition]) -> None:
         """Drop what is not written: the partitions belong to somebody else, who reads it again."""
@@ -104,6 +120,8 @@ class Recorder:
         """Take messages in offset order within each partition, and write the files that they complete."""
         for message in messages:
             buffer = self._buffers[message.topic_partition]
+            if message.offset < buffer.next:
+                continue  # another recorder has written it
             wanted = self._streams.has(message)
             buffer.add(message, wanted=wanted, now_s=now_s)
             self._messages += wanted
@@ -122,14 +140,18 @@ class Recorder:
 
     def flush(self) -> None:
         """Write everything that was read; where nothing of it was wanted, a file that says so."""
-        for tp, buffer in self._buffers.items():
-            if buffer.next > buffer.first:
+        for tp in self._buffers:
+            while self._buffers[tp].next > self._buffers[tp].first:  # again, after what another recorder wrote
                 self._write(tp)
 
     def _write(self, tp: TopicPartition) -> None:
         buffer = self._buffers[tp]
         self._check()
         created = self.folder.create(Draft(tp, buffer))
+        if not created.won and self._on_race == "adopt":
+            _log.info("%s: another recorder wrote offsets %d to %d", tp, buffer.first, created.next - 1)
+            self._buffers[tp] = merged(buffer, Buffer(buffer.next, buffer.next), created.next)
+            return
         if not created.won:
             msg = (
                 f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record into "

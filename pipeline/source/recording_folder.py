@@ -38,6 +38,7 @@ class RecordingFolder:
         identity: what the source says about it.
         streams: patterns of the streams that are recorded; None for all.
         retention: how long what is kept; None in it as the folder promises.
+        beside: further columns of the files.
         store: where the folder is, if not as `root` says.
         at: called at each point where a recorder can die, for tests that kill there.
 
@@ -54,11 +55,13 @@ class RecordingFolder:
         identity: TopicIdentity,
         streams: str | None = None,
         retention: Retention = Retention(),  # noqa: B008 - frozen
+        beside: layout.Beside | None = None,
         store: Store | None = None,
         at: Hook = lambda _: None,
     ) -> None:
         self.root = root
         self.at = at
+        self._beside = beside
         self.store = store or open_store(root, at=lambda point: at(f"recording.{point.partition('.')[2]}"))
         manifest = Manifest(
             topic,
@@ -113,7 +116,7 @@ class RecordingFolder:
         if self.store.get(MANIFEST) is None:
             msg = f"{self.root}: expected the recording that was there, but {MANIFEST} is gone; is the disk mounted?"
             raise StoreUnavailable(msg)
-        data = layout.encode_file(draft.buffer.messages, self._footer(draft))
+        data = layout.encode_file(draft.buffer.messages, self._footer(draft), self._beside)
         self.at("recording.encoded")
         try:
             self.store.create(key, data)

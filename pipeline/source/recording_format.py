@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -101,6 +101,17 @@ class Footer:
         return TopicPartition(self.topic, self.partition)
 
 
+class Beside(Protocol):
+    """Columns beside those of the messages, for whoever reads the files as tables."""
+
+    @property
+    def fields(self) -> Sequence[pa.Field]:
+        """What they are called and are."""
+
+    def columns(self, messages: Sequence[Message]) -> Sequence[pa.Array]:
+        """An entry for each message."""
+
+
 def folder(tp: TopicPartition) -> str:
     """The folder of one partition, with the slash."""
     return f"topic-{tp.topic}/partition-{tp.partition:05d}/"
@@ -125,19 +136,24 @@ def named(key: str) -> Named | None:
     return Named(TopicPartition(match["topic"], int(match["partition"])), int(match["first"]), _FORMS[match["form"]])
 
 
-def encode_file(messages: Sequence[Message], footer: Footer) -> bytes:
+def encode_file(messages: Sequence[Message], footer: Footer, beside: Beside | None = None) -> bytes:
     """One file; `messages` are of one partition, in offset order, within [first, next); values only if `images`."""
     out = io.BytesIO()
+    schema = SCHEMA if footer.images else WITHOUT_IMAGES
+    further = [] if beside is None else beside.fields
     with pq.ParquetWriter(
         out,
-        SCHEMA if footer.images else WITHOUT_IMAGES,
+        pa.schema([*schema, *further]),
         compression="NONE",  # values are images, compressed already
         use_dictionary=["topic", "partition", "key"],
         write_statistics=["offset", "timestamp_ms"],  # of values, they would put whole images into the footer
         write_page_checksum=True,
     ) as writer:
         for group in _row_groups(messages):
-            writer.write_table(_table(group) if footer.images else _table_without_images(group))
+            table = _table(group) if footer.images else _table_without_images(group)
+            for field, column in zip(further, beside.columns(group) if beside else (), strict=True):
+                table = table.append_column(field, column)
+            writer.write_table(table)
         writer.add_key_value_metadata({_FOOTER: json.dumps(asdict(footer)).encode()})
     return out.getvalue()
 
@@ -153,7 +169,7 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
         )
         raise SourceError(msg) from error
     schema = SCHEMA if footer.images else WITHOUT_IMAGES
-    if not file.schema_arrow.equals(schema):
+    if not pa.schema(list(file.schema_arrow)[: len(schema)]).equals(schema):  # what lies beside is not ours
         msg = f"{where}: expected the columns\n{schema}\nbut found\n{file.schema_arrow}\nRemove it, or record again."
         raise SourceError(msg)
     return footer

@@ -65,10 +65,11 @@ def record(
     on_progress: Callable[[Recorded], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
+    skip_gaps: bool = False,
 ) -> Recorded:
     """Record from `source` until it is over or `stop` says so; the last files are written then.
 
-    `on_progress` is called after each poll.
+    `on_progress` is called after each poll. With `skip_gaps`, what the broker has deleted unread is noted as a gap.
 
     Raises:
         SourceError: the source no longer has, or never had, the offset at which the recording goes on; or the topic is
@@ -83,7 +84,7 @@ def record(
             poll = source.poll(_POLL_S)
             owned = (owned - set(poll.lost)) | set(poll.assigned)
             recorder.forget(poll.lost)
-            _begin(source, recorder, poll.assigned)
+            _begin(source, recorder, poll.assigned, skip_gaps=skip_gaps)
             full = _append(source, recorder, poll.messages, bounds, clock())
             recorder.flush_due(clock())
             on_progress(recorder.recorded)
@@ -97,19 +98,19 @@ def record(
     return recorder.recorded
 
 
-def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition]) -> None:
+def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *, skip_gaps: bool) -> None:
     for tp in tps:
         known = recorder.next_offset(tp)
         offset = recorder.folder.begin(tp, source.origin(tp)) if known is None else known
         start, end = source.bounds(tp)
-        if not start <= offset <= end:
+        if offset > end or (offset < start and not skip_gaps):
             msg = (
                 f"the recording of {tp} goes on at offset {offset}, but the topic holds [{start}, {end}). "
                 "Record into a new folder; the old one is complete up to there."
             )
             raise SourceError(msg)
-        recorder.begin(tp, offset)
-        source.seek(tp, offset)
+        recorder.begin(tp, offset, start)
+        source.seek(tp, max(offset, start))
     source.resume(tps)
 
 
