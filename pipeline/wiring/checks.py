@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
 from pipeline.console import Check
 from pipeline.errors import AdawiseError
+from pipeline.ports import TopicIdentity
 from pipeline.settings import Settings
 
 
@@ -14,6 +16,8 @@ def check(settings: Settings) -> Iterator[Check]:
     """Broker and topic, store, model pair and card; a part that fails does not hide the next one's fault."""
     yield _try("broker and topic", lambda: _topic(settings))
     yield _try("output folder", lambda: _store(settings))
+    if settings.record.enabled:
+        yield _try("recording folder", lambda: _recording(settings))
     yield _try("model pair and card", lambda: _model(settings))
 
 
@@ -25,16 +29,25 @@ def _try(name: str, attempt: Callable[[], str]) -> Check:
 
 
 def _topic(settings: Settings) -> str:
+    kafka = settings.kafka
+    return f"{kafka.topic} at {kafka.bootstrap_servers} has {_identity(settings).partitions} partitions"
+
+
+def _identity(settings: Settings) -> TopicIdentity:
     from pipeline.source.kafka_topic import KafkaTopics
     from pipeline.wiring.kafka import security
 
     kafka = settings.kafka
     topics = KafkaTopics(bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka))
-    try:
-        identity = topics.identity(kafka.topic)
-    finally:
-        topics.close()
-    return f"{kafka.topic} at {kafka.bootstrap_servers} has {identity.partitions} partitions"
+    with closing(topics):
+        return topics.identity(kafka.topic)
+
+
+def _recording(settings: Settings) -> str:
+    from pipeline.wiring.recording import recording_folder
+
+    folder = recording_folder(settings, _identity(settings))
+    return f"{folder.root} creates only what is absent, and is a recording of {settings.kafka.topic}"
 
 
 def _store(settings: Settings) -> str:

@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.console import progress
 from pipeline.errors import SourceError
-from pipeline.ports import Source
+from pipeline.ports import Source, TopicIdentity
 from pipeline.settings import Settings
 from pipeline.sink.store import open_store
 from pipeline.source.recorder import Recorded, Recorder
@@ -123,14 +123,7 @@ def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], Non
     wanted = settings.record
     if not wanted.enabled:
         return None
-    folder = RecordingFolder(
-        wanted.root,
-        topic=settings.kafka.topic,
-        identity=source.identity(settings.kafka.topic),
-        streams=wanted.streams,
-        retention=Retention(wanted.keep, wanted.forget_images_after),
-        at=at,
-    )
+    folder = recording_folder(settings, source.identity(settings.kafka.topic), at=at)
     return RecordingTap(
         folder,
         check=source.check,
@@ -139,6 +132,21 @@ def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], Non
         streams=wanted.streams,
         skip_gaps=settings.kafka.on_gap == "skip",
         tidying=_tidying(folder),
+    )
+
+
+def recording_folder(
+    settings: Settings, identity: TopicIdentity, *, at: Callable[[str], None] = lambda _: None
+) -> RecordingFolder:
+    """Where the worker records; claimed for this topic. Raises SourceError if it is of another, SettingsError."""
+    wanted = settings.record
+    return RecordingFolder(
+        wanted.root,
+        topic=settings.kafka.topic,
+        identity=identity,
+        streams=wanted.streams,
+        retention=Retention(wanted.keep, wanted.forget_images_after),
+        at=at,
     )
 
 

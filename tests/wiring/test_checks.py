@@ -1,0 +1,59 @@
+"""What `run --check` says of the recording that a worker would make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BrokerUnavailable
+from pipeline.ports import TopicIdentity
+from pipeline.settings import Settings
+from pipeline.wiring import checks
+from pipeline.wiring.recording import recording_folder
+
+IDENTITY = TopicIdentity("cluster", "an-id", 2)
+
+
+def settings(folder: Path, topic: str = "yard", *, enabled: bool = True) -> Settings:
+    return Settings.model_validate(
+        {
+            "kafka": {"topic": topic},
+            "sink": {"root": str(folder / "out")},
+            "record": {"enabled": enabled, "root": str(folder / "recording")},
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_identity", lambda settings: IDENTITY)
+    monkeypatch.setattr(checks, "_model", lambda settings: "no matter")
+
+
+def told(wanted: Settings) -> dict[str, tuple[str, str]]:
+    return {check.name: (check.status, check.detail) for check in checks.check(wanted)}
+
+
+def test_the_folder_of_the_recording_is_looked_at_if_the_worker_records(tmp_path: Path) -> None:
+    status, detail = told(settings(tmp_path))["recording folder"]
+    assert (status, detail) == ("ok", f"{tmp_path}/recording creates only what is absent, and is a recording of yard")
+    assert "recording folder" not in told(settings(tmp_path, enabled=False))
+
+
+def test_a_recording_of_another_topic_is_told_before_the_worker_starts(tmp_path: Path) -> None:
+    recording_folder(settings(tmp_path, "street"), IDENTITY)
+    status, detail = told(settings(tmp_path))["recording folder"]
+    assert status == "fail"
+    assert "street" in detail
+    assert "Record into a new folder" in detail
+
+
+def test_without_a_broker_each_part_still_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: Settings) -> TopicIdentity:
+        raise BrokerUnavailable("nobody answers")
+
+    monkeypatch.setattr(checks, "_identity", away)
+    found = told(settings(tmp_path))
+    assert found["recording folder"] == ("fail", "nobody answers")
+    assert found["output folder"][0] == "ok"
