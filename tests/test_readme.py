@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_a_recipe_prints_something(folder: Path, number: int) -> None:
     recipe = blocks("python")[number]
     done = subprocess.run(
