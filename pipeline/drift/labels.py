@@ -6,12 +6,12 @@ where these say nothing. Of several labels of a row the latest counts.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import duckdb
 
-from pipeline.drift.labels_chain import Chain, read_chain
+from pipeline.drift.labels_chain import read_chain
 from pipeline.drift.labels_file import read_labels
 from pipeline.drift.labels_match import Matched, match
 
@@ -22,7 +22,7 @@ _FROM_ALL = "CASE WHEN truths.truth IS NULL THEN true_label ELSE truths.truth EN
 
 _VIEW = """
 CREATE OR REPLACE TEMP VIEW truthful AS
-SELECT predictions.*, nullif({truth}, '') AS truth
+SELECT predictions.*, nullif({truth}, '') AS truth, truths.truth IS NOT NULL AS collected
 FROM predictions LEFT JOIN truths USING (topic, partition, "offset", "index")
 WHERE {truth} IS NOT NULL
 """
@@ -40,7 +40,7 @@ SELECT * FROM truthful WHERE status = 'accepted' AND truth IN (SELECT class FROM
 
 _COUNTS = """
 SELECT status = 'accepted' AS accepted, truth, truth IN (SELECT class FROM known WHERE class IS NOT NULL) AS known,
-       count(*) AS images
+       collected, count(*) AS images
 FROM truthful WHERE truth IS NOT NULL GROUP BY ALL ORDER BY images DESC, truth
 """
 
@@ -79,29 +79,41 @@ def label(
     Raises SettingsError for a file that cannot be used, StoreUnavailable.
     """
     notes: list[str] = []
-    chain = Chain()
+    rows = 0
     if file is not None:
         read_labels(connection, file)
-        matched = match(connection, within_us=within_us)
-        notes += _of_matching(matched, within_us)
-    elif (chain := read_chain(connection, root)).messages:
-        matched = match(connection, within_us=within_us)
-        notes += [*chain.notes, *_of_matching(matched, within_us)]
     else:
-        matched = None
+        chain = read_chain(connection, root)
+        notes += chain.notes
+    if file is not None or chain.messages:
+        matched = match(connection, within_us=within_us)
+        rows = matched.rows
+        notes += _of_matching(matched, within_us)
+    else:
         connection.execute(_NO_TRUTHS)
     connection.execute(_VIEW.format(truth=_FROM_ALL if file is None else _FROM_FILE))
     _know(connection, classes)
     connection.execute(_LABELLED)
-    counts = connection.execute(_COUNTS).fetchall()
-    notes += _of_counts(counts, None if file is None or matched is None else matched.rows, by_file=classes is not None)
-    labelled = sum(images for accepted, _, known, images in counts if accepted and known)
-    if not labelled:
+    counts = [_Count(*row) for row in connection.execute(_COUNTS).fetchall()]
+    notes += _of_counts(counts, rows, by_file=classes is not None)
+    usable = [count for count in counts if count.accepted and count.known]
+    if not usable:
         notes.append(
             "there are no labels of these images: give --labels FILE, collect them by `adawise labels`, or let the "
             "producer send them"
         )
-    return Labels(_source(connection, root, file, chain) if labelled else "", labelled, tuple(notes))
+    return Labels(_source(usable, root, file), sum(count.images for count in usable), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """Images with the same truth. `collected`: by a label of the file or the chain, not by the producer's."""
+
+    accepted: bool
+    truth: str
+    known: bool
+    collected: bool
+    images: int
 
 
 def _know(connection: duckdb.DuckDBPyConnection, classes: Collection[str] | None) -> None:
@@ -110,12 +122,10 @@ def _know(connection: duckdb.DuckDBPyConnection, classes: Collection[str] | None
         connection.execute("INSERT INTO known SELECT unnest(?::VARCHAR[])", [sorted(classes)])
 
 
-def _source(connection: duckdb.DuckDBPyConnection, root: str, file: str | None, chain: Chain) -> str:
-    if file is not None:
-        return file
-    named = [f"{root}/labels"] if chain.messages else []
-    said = connection.execute("SELECT 1 FROM labelled WHERE true_label IS NOT NULL LIMIT 1").fetchall()
-    return " and ".join([*named, *(["the producer"] if said else [])])
+def _source(usable: Sequence[_Count], root: str, file: str | None) -> str:
+    named = file if file is not None else f"{root}/labels"
+    said = {count.collected: named if count.collected else "the producer" for count in usable}
+    return " and ".join(said[collected] for collected in (True, False) if collected in said)
 
 
 def _of_matching(matched: Matched, within_us: int) -> list[str]:
@@ -136,20 +146,23 @@ def _of_matching(matched: Matched, within_us: int) -> list[str]:
     return notes
 
 
-def _of_counts(counts: list[tuple[bool, str, bool, int]], rows: int | None, *, by_file: bool) -> list[str]:
+def _of_counts(counts: Sequence[_Count], rows: int, *, by_file: bool) -> list[str]:
     notes = []
-    joined = sum(images for *_, images in counts)
-    if rows is not None and joined < rows:
-        notes.append(f"{rows - joined} labelled images are not among those of these cameras and this time")
-    if lost := sum(images for accepted, _, _, images in counts if not accepted):
+    joined = sum(count.images for count in counts if count.collected)
+    if joined < rows:
+        notes.append(f"{rows - joined} labels are of no image of these cameras and this time, or take a label back")
+    if lost := sum(count.images for count in counts if not count.accepted):
         notes.append(f"{lost} labelled images were not accepted, so nothing was served for them")
-    unknown = [(truth, images) for accepted, truth, known, images in counts if accepted and not known]
+    unknown: dict[str, int] = {}
+    for count in counts:
+        if count.accepted and not count.known:
+            unknown[count.truth] = unknown.get(count.truth, 0) + count.images
     if unknown:
-        names = ", ".join(f"{truth!r} ({images})" for truth, images in unknown[:_NAMED])
+        names = ", ".join(f"{truth!r} ({images})" for truth, images in list(unknown.items())[:_NAMED])
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         remedy = "correct them" if by_file else "correct them, or name the classes by --model.classes"
         notes.append(
-            f"{sum(images for _, images in unknown)} labels are of classes that are not served, and were left out: "
-            f"{names}{more}; {remedy}"
+            f"{sum(unknown.values())} labels are of classes that are not served, and were left out: {names}{more}; "
+            f"{remedy}"
         )
     return notes

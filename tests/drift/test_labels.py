@@ -177,7 +177,7 @@ def test_labels_of_other_rows_and_of_rejected_images_are_counted(tmp_path: Path)
     with closing(connected(World(batches=2).table(status=status))) as connection:
         found = given(connection, csv(tmp_path, *rows))
         assert truths(connection) == {3: "car"}
-    assert note(found, "1 labelled images are not among those")
+    assert note(found, "1 labels are of no image of these cameras and this time")
     assert note(found, "1 labelled images were not accepted")
 
 
