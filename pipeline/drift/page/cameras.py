@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.drift.page.panels import Panel
 from pipeline.drift.page.small import Picture, picture
 from pipeline.drift.page.verdict import largest
-from pipeline.drift.page.words import from_to, known, lasting, mean, percent, quarters, signed, when
+from pipeline.drift.page.words import changed, from_to, known, lasting, mean, percent, quarters, signed, when
 from pipeline.drift.result import Camera, CameraChange, Report, Series
 from pipeline.page.notation import counted, listed, two
 
@@ -117,7 +117,7 @@ def _alpha(camera: Camera, report: Report) -> str:
         )
     times = f"{len(camera.changes)} times, most" if len(camera.changes) > 1 else "once,"
     return (
-        f"Alpha changed {times} {when(change.earliest_us, change.latest_us)}, from "
+        f"Alpha changed {times} {changed(change)}, from "
         f"{from_to(change.before, change.after)} ({signed(change.size)}); it was {two(camera.alpha)} on average."
     )
 
@@ -186,7 +186,7 @@ def _change(number: int, change: CameraChange) -> ChangeShown:
     return ChangeShown(
         number,
         change,
-        when(change.earliest_us, change.latest_us),
+        changed(change),
         from_to(change.before, change.after),
         signed(change.size),
     )

@@ -30,7 +30,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class Piece:
     """From x to `end` alpha is `mean`, from `low` to `high`; in units of the picture."""
 
     x: int
@@ -48,7 +48,7 @@ def picture(camera: Camera, report: Report) -> Picture:
         for level in camera.levels
         if np.isfinite(level.alpha)
     )
-    runs = _pieces(camera.series, report.bin_us, span)
+    runs = pieces(camera.series, report.bin_us, span)
     return Picture(
         mean=mean_path(runs),
         band=" ".join(_band(run) for run in runs),
@@ -64,29 +64,29 @@ def together(members: Sequence[Camera], report: Report) -> str:
     total, count = np.zeros(_COLUMNS), np.zeros(_COLUMNS)
     for camera in members:
         held = np.full(_COLUMNS, np.nan)
-        for run in _pieces(camera.series, report.bin_us, span):
+        for run in pieces(camera.series, report.bin_us, span):
             for piece in run:
                 held[piece.x * _COLUMNS // WIDTH : -(-piece.end * _COLUMNS // WIDTH)] = piece.mean
         there = np.isfinite(held)
         total[there] += held[there]
         count[there] += 1
     step = WIDTH // _COLUMNS
-    runs: list[list[_Piece]] = [[]]
+    runs: list[list[Piece]] = [[]]
     for column in range(_COLUMNS):
         if count[column]:
             y = round(total[column] / count[column])
-            runs[-1].append(_Piece(step * column, step * (column + 1), y, y, y))
+            runs[-1].append(Piece(step * column, step * (column + 1), y, y, y))
         elif runs[-1]:
             runs.append([])
     return mean_path(run for run in runs if run)
 
 
-def mean_path(runs: Iterable[Sequence[_Piece]]) -> str:
+def mean_path(runs: Iterable[Sequence[Piece]]) -> str:
     """The means as steps; each run begins anew."""
     return " ".join(f"M{run[0].x} {_along(run[0].mean, [(p.end - p.x, p.mean) for p in run])}" for run in runs)
 
 
-def _band(run: Sequence[_Piece]) -> str:
+def _band(run: Sequence[Piece]) -> str:
     """Forth along the highest, back along the lowest."""
     forth = _along(run[0].high, [(p.end - p.x, p.high) for p in run])
     back = _along(run[-1].high, [(p.x - p.end, p.low) for p in reversed(run)])
@@ -106,7 +106,8 @@ def _along(start: int, steps: Sequence[tuple[int, int]]) -> str:
     return "".join([*parts, f"h{pending}"])
 
 
-def _pieces(series: Series, bin_us: int, span: tuple[int, int]) -> list[list[_Piece]]:
+def pieces(series: Series, bin_us: int, span: tuple[int, int]) -> list[list[Piece]]:
+    """Runs without a gap, of at most 160 pieces together; `span` is [since, until) in microseconds."""
     known = np.isfinite(series.alpha)
     bins = series.time_us[known] // bin_us
     if not len(bins):
@@ -119,12 +120,12 @@ def _pieces(series: Series, bin_us: int, span: tuple[int, int]) -> list[list[_Pi
     mean = np.add.reduceat(series.alpha[known] * weights, first) / np.add.reduceat(weights, first)
     low, high = np.fmin.reduceat(series.alpha_low[known], first), np.fmax.reduceat(series.alpha_high[known], first)
     gap, step = longest_gap(bins), WIDTH // _COLUMNS
-    runs: list[list[_Piece]] = [[]]
+    runs: list[list[Piece]] = [[]]
     for i, (at, then) in enumerate(pairwise([*column[first], None])):
         held = then is not None and bins[first[i + 1]] - bins[last[i]] <= gap
         width = max(step, round(WIDTH * bin_us / (until - since)))
         end = step * int(then) if held and then is not None else min(WIDTH, step * int(at) + width)
-        runs[-1].append(_Piece(step * int(at), end, _y(mean[i]), _y(low[i]), _y(high[i])))
+        runs[-1].append(Piece(step * int(at), end, _y(mean[i]), _y(low[i]), _y(high[i])))
         if not held and then is not None:
             runs.append([])
     return runs

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.drift.helped import Arm, Helped
-from pipeline.drift.page.words import from_to, percent, signed, when
+from pipeline.drift.page.words import changed, from_to, percent, signed, when
 from pipeline.drift.result import Camera, CameraChange, Report
 from pipeline.page.notation import LEVEL, counted, listed, points, three, two
 
@@ -75,7 +75,7 @@ def _farthest(report: Report) -> str:
     others = f"; {len(moved)} of {len(report.cameras)} cameras changed, {counted(changes, 'time', 'times')} in all"
     return (
         f"{first.stream_id} {'drifted farthest' if several else 'drifted'}: its level of alpha lay between "
-        f"{two(min(heights))} and {two(max(heights))}, and moved most {_at(change)}, from "
+        f"{two(min(heights))} and {two(max(heights))}, and moved most {changed(change)}, from "
         f"{from_to(change.before, change.after)} ({signed(change.size)}){others if several else ''}."
     )
 
@@ -83,12 +83,6 @@ def _farthest(report: Report) -> str:
 def _mean_alpha(cameras: Sequence[Camera]) -> float:
     images = sum(camera.images for camera in cameras)
     return sum(camera.alpha * camera.images for camera in cameras) / images if images else math.nan
-
-
-def _at(change: CameraChange) -> str:
-    if change.kind == "ramp":
-        return f"from {when(change.earliest_us, change.latest_us)}"
-    return f"at {when(change.time_us, change.time_us)}"
 
 
 def _likely(report: Report) -> str:
@@ -102,7 +96,7 @@ def _likely(report: Report) -> str:
         return "Nothing else that was looked at changed at the same time, so no cause is likely."
     if len(changes) == 1:
         return f"A likely cause: {own}."
-    kind, count = kinds.most_common(1)[0]
+    kind, count = min(kinds.items(), key=lambda item: (-item[1], list(_SPOKEN).index(item[0])))
     often = f"what most often changed with alpha is {_SPOKEN[kind]} ({count} of {len(changes)} changes)"
     if own:
         return f"For that largest change a likely cause is that {own}; over all, {often}."
@@ -136,7 +130,7 @@ def _compared(rivals: Sequence[Arm]) -> str:
 
 
 def _the(name: str) -> str:
-    return f"the {name}" if name.startswith("best ") else name
+    return f"the {name} in hindsight" if name.startswith("best ") else name
 
 
 def _look(report: Report) -> tuple[str, tuple[str, ...]]:
@@ -158,7 +152,9 @@ def _look(report: Report) -> tuple[str, tuple[str, ...]]:
         parts.append(f"{worst.stream_id}, of which {share} of the images were rejected")
         names.append(worst.stream_id)
     if not parts and farthest:
-        parts.append(f"{farthest[0]}, its changes and what is known of them")
+        frames = any(change.examples for change in report.cameras[0].changes)
+        beside = "the frames before and after its changes" if frames else "what changed together with its alpha"
+        parts.append(f"{farthest[0]} first, and {beside}")
     said = f"Look at {'; at '.join(parts)}." if parts else "Nothing stands out that a person should look at."
     return said, tuple(dict.fromkeys([*farthest, *names]))
 

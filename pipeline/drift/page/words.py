@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.drift.bins import DAY_US
-from pipeline.drift.result import Cause, Floats
+from pipeline.drift.result import CameraChange, Cause, Floats
 from pipeline.drift.show import moment
 from pipeline.page.notation import NOTHING, minus, two
 
@@ -47,7 +47,20 @@ def when(since_us: int, until_us: int) -> str:
     since, until = moment(since_us), moment(until_us)
     if since == until:
         return f"{since} UTC"
-    return f"{since} to {until.removeprefix(since[:11]) if until[:11] == since[:11] else until} UTC"
+    return f"{since} to {_shorter(since, until)} UTC"
+
+
+def changed(change: CameraChange) -> str:
+    """A ramp from when to when; a step at a moment, and within which span if that is wider than a minute."""
+    since, at, until = (moment(us) for us in (change.earliest_us, change.time_us, change.latest_us))
+    if change.kind == "ramp" or since == until:
+        return when(change.earliest_us, change.latest_us)
+    return f"{at} UTC (between {_shorter(at, since)} and {_shorter(at, until)})"
+
+
+def _shorter(other: str, told: str) -> str:
+    """A moment without its day, if that is the other's too."""
+    return told.removeprefix(other[:11])
 
 
 def why(causes: Sequence[Cause]) -> str:

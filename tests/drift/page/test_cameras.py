@@ -1,0 +1,131 @@
+"""Each figure's sentence is computed from its numbers, and figures of what is not known are not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import altair as alt
+import numpy as np
+import pytest
+
+from pipeline.drift.page.cameras import shown
+from pipeline.drift.page.panels import Panel, panels
+from pipeline.drift.page.ranking import all_changes, ranking
+from pipeline.drift.page.words import changed, lasting, percent, signed, when
+from pipeline.drift.result import Camera
+from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, without_rows
+
+
+def readings(camera: Camera) -> dict[str, str]:
+    (one,) = shown(a_report([camera]), panels())
+    return {drawn.panel.name: drawn.reading.replace("\u00a0", " ") for drawn in one.panels}
+
+
+def test_numbers_and_times_are_written_alike() -> None:
+    assert [percent(v).replace("\u00a0", " ") for v in (0.42, 1.0, 0.999, 0.0, 0.004)] == [
+        *("42 %", "100 %", "99.9 %", "0 %", "0.4 %"),
+    ]
+    assert [signed(v) for v in (0.474, -0.3, 1.0)] == ["+.47", "−.30", "+1.00"]
+    assert [lasting(seconds * 10**6) for seconds in (36, 5400, 108_000, 259_200)] == [
+        *("36 seconds", "90 minutes", "30 hours", "3 days"),
+    ]
+    assert when(BEGIN_US, BEGIN_US + HOUR_US) == "2026-10-01 00:00 to 01:00 UTC"
+    assert when(BEGIN_US, BEGIN_US + 30 * HOUR_US) == "2026-10-01 00:00 to 2026-10-02 06:00 UTC"
+
+
+def test_a_step_is_told_at_its_moment_and_a_ramp_from_when_to_when() -> None:
+    step, ramp = a_camera("gate", [(0, 0.3), (100, 0.7), (200, 0.4)]).changes
+    assert changed(step) == "2026-10-05 04:00 UTC (between 03:00 and 05:00)"
+    assert changed(ramp) == "2026-10-09 07:00 to 17:00 UTC"
+
+
+def test_alpha_says_how_often_and_how_far_it_moved() -> None:
+    moved = a_camera("gate", [(0, 0.3), (100, 0.7), (200, 0.5)], alpha=0.52)
+    assert readings(moved)["alpha"] == (
+        "Alpha changed 2 times, most 2026-10-05 04:00 UTC (between 03:00 and 05:00), from .30 to .70 (+.40); "
+        "it was .52 on "
+        "average."
+    )
+    still = a_camera("gate", [(0, 0.3)], alpha=0.31, alpha_low=0.2, alpha_high=0.45)
+    assert readings(still)["alpha"] == (
+        "Alpha stayed at .31 on average, between .20 and .45: nothing changed by .10 or more and stayed."
+    )
+
+
+def test_the_objective_is_compared_with_the_card() -> None:
+    camera = a_camera("gate", [(0, 0.3)])
+    flat = np.ones(720)
+    series = replace(camera.series, objective=np.where(np.arange(720) < 360, 0.9, 1.3), reference=flat)
+    assert readings(replace(camera, series=series))["objective"] == (
+        "The objective went from .90 in the first quarter of the points to 1.30 in the last, and lies .10 "
+        "above the card's "
+        "reference on average, above it in 50 % of the points."
+    )
+    without = replace(series, reference=np.full(720, np.nan))
+    assert readings(replace(camera, series=without))["objective"].endswith("; without a card there is no reference.")
+
+
+def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
+    camera = a_camera("gate", [(0, 0.3)], rejecting=True)
+    series = replace(
+        camera.series,
+        confidence=np.full(720, 0.8),
+        served_zero_shot=np.full(720, 0.9),
+        served_fine_tuned=np.full(720, 0.7),
+        endpoints_agree=np.full(720, 0.65),
+        forward_equivalents=np.r_[np.full(719, 1.0), 3.0],
+        images=np.full(720, 100),
+        rejected=np.r_[np.zeros(719, np.int64), 1440],
+    )
+    told = readings(replace(camera, series=series, reasons={"image_undecodable": 1440}))
+    assert told["answers"] == (
+        "Confidence went from .80 to .80, what was served agrees with zero-shot on 90 % and with fine-tuned "
+        "on 70 % of the "
+        "images on which they were asked, these two agree on 65 %."
+    )
+    assert told["cost"] == (
+        "An image cost 1.00 forwards on average over the points, and 3.00 in the dearest; plain CLIP costs 1."
+    )
+    assert told["rejects"] == "1,440 images were rejected, 2 % of all: image_undecodable 1,440."
+
+
+def test_what_is_not_known_has_no_figure() -> None:
+    assert set(readings(without_rows(a_camera("gate", [(0, 0.3)])))) == {"alpha", "cost"}
+    assert set(readings(a_camera("gate", [(0, 0.3)]))) == {"alpha", "objective", "answers", "cost"}
+
+
+def test_the_mix_of_classes_names_the_first_and_the_one_that_moved() -> None:
+    camera = a_camera("gate", [(0, 0.3)], class_mix=(("car", 0.6, 0.62, 0.58), ("bus", 0.2, 0.05, 0.35)))
+    (one,) = shown(a_report([camera]), panels())
+    assert one.mix_reading.replace("\u00a0", " ") == (
+        "Most often car was served, on 60 % of the images; bus changed most, from 5 % in the first quarter of "
+        "the time to "
+        "35 % in the last."
+    )
+
+
+def test_the_ranking_has_every_camera_and_a_number_behind_every_cell() -> None:
+    ranks = ranking(shown(a_yard(5), panels()))
+    assert [rank.shown.name for rank in ranks][:2] == ["yard/cam-01", "yard/cam-00"]
+    assert ranks[0].cells[0].text == ".50"
+    assert ranks[0].cells[0].value == pytest.approx(0.5)
+    assert np.isnan(ranks[-1].cells[2].value)  # it has no largest change
+
+
+def test_changes_of_all_cameras_are_told_the_largest_first() -> None:
+    sizes = [abs(change.change.size) for _, change in all_changes(shown(a_yard(9), panels()))]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == 8
+
+
+@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel.name)
+def test_a_panel_is_vega_lite_by_its_schema(panel: Panel) -> None:
+    text = json.dumps({name: value for name, value in panel.spec.items() if name != "config"})
+    alt.LayerChart.from_dict(json.loads(re.sub(r"var\(--[a-z-]+\)", "#000000", text)))  # raises where it is not
+
+
+def test_names_of_cameras_are_in_no_expression() -> None:
+    words = repr([panel.spec for panel in panels()])
+    assert "stream" not in words

@@ -1,0 +1,58 @@
+"""The file: whole, closed to the outside, small, the same for the same report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.drift.page.write import page, write_page
+from pipeline.drift.result import Report
+from pipeline.errors import SettingsError
+from pipeline.page.render import drawing_library
+from tests.drift.page.building import HOSTILE, a_yard
+
+MEGABYTE = 2**20
+
+
+def test_nothing_outside_is_named_beside_the_drawing_library(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8").replace(drawing_library(), "")
+    assert len(text) < page_file.stat().st_size - 500_000  # the library was in it, word for word
+    assert re.findall(r"https?:|\burl\(|@import", text) == []
+    assert {target[:6] for target in re.findall(r'\b(?:src|href)="([^"#]+)"', text)} <= {"data:,", "data:i"}
+
+
+def test_the_browser_is_told_to_fetch_nothing(page_file: Path) -> None:
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page_file.read_text(encoding="utf-8"))
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe-eval" not in policy
+
+
+def test_a_month_of_fifty_cameras_by_the_hour_is_below_six_megabytes(tmp_path: Path) -> None:
+    report = a_yard(50)
+    assert all(len(camera.series.alpha) > 680 for camera in report.cameras)
+    write_page(tmp_path / "page.html", report)
+    assert (tmp_path / "page.html").stat().st_size < 6 * MEGABYTE
+
+
+def test_it_says_what_a_point_is_where_it_is_drawn(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    said = text.count("one point is 1 hour; the lowest and the highest alpha in it are kept")
+    assert said >= 11  # ten cameras, and over all
+
+
+def test_a_hostile_name_does_not_stand_in_the_file_as_it_is(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+
+
+def test_the_same_report_gives_the_same_page(report: Report, page_file: Path) -> None:
+    assert page(report) == page_file.read_text(encoding="utf-8")
+
+
+def test_a_file_that_cannot_be_written_is_named(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none/page\.html: the page cannot be written .* Name a file in a folder"):
+        write_page(tmp_path / "none" / "page.html", report)
