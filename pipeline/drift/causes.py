@@ -27,17 +27,27 @@ Mixes = Callable[[str, int, int, int], Mapping[str, tuple[int, int]]]
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """[since, earliest) before a change and [latest, until) after it: as far as the levels reach, and no farther."""
+    """[since, earliest) before a change and [latest, until) after it: as far as the levels surely reach.
+
+    Where too little is left, because nobody can say when exactly the change was, or the one next to it: from its likely
+    time to those of its neighbours, `bounds`.
+    """
 
     since_us: int
     earliest_us: int
     latest_us: int
     until_us: int
+    bounds: tuple[int, int, int]
 
     def split(self, time_us: Integers, values: Floats) -> tuple[Floats, Floats]:
         known = np.isfinite(values)
+        first_us, at_us, end_us = self.bounds
         before = known & (time_us >= self.since_us) & (time_us < self.earliest_us)
+        if np.count_nonzero(before) < _POINTS:
+            before = known & (time_us >= first_us) & (time_us < at_us)
         after = known & (time_us >= self.latest_us) & (time_us < self.until_us)
+        if np.count_nonzero(after) < _POINTS:
+            after = known & (time_us >= at_us) & (time_us < end_us)
         return values[before], values[after]
 
 
@@ -49,7 +59,17 @@ def causes(
     for number, change in enumerate(changes):
         since_us = changes[number - 1].latest_us if number else found.since_us
         until_us = changes[number + 1].earliest_us if number + 1 < len(changes) else found.until_us + 1
-        stretch = _Stretch(since_us, change.earliest_us, max(change.latest_us, change.earliest_us + 1), until_us)
+        stretch = _Stretch(
+            since_us,
+            change.earliest_us,
+            max(change.latest_us, change.earliest_us + 1),
+            until_us,
+            bounds=(
+                changes[number - 1].time_us if number else found.since_us,
+                change.time_us,
+                changes[number + 1].time_us if number + 1 < len(changes) else found.until_us + 1,
+            ),
+        )
         near = max(found.bin_us, change.latest_us - change.earliest_us)
         within = (change.earliest_us - near, change.latest_us + near)
         told.append(

@@ -3,6 +3,7 @@
 PELT (Killick 2012, by `ruptures`) with squared error and a penalty in units of the series' long-run variance
 (Lavielle and Moulines 2000): for independent noise that is the usual penalty, but alphas are not independent. Before it
 a daily cycle is taken out, after it steps in one direction are tried as one ramp, and what is too small to matter goes.
+It is done twice: the second time the noise is that of what the first left unexplained.
 """
 
 from __future__ import annotations
@@ -113,6 +114,10 @@ def find_changes(
     prior = scaled.spread**2 * scaled.memory
     variance = long_run_variance(x, prior=prior, prior_weight=scaled.prior_weight)
     bounds = _pruned(x, _segmented(x, variance, scaled), scaled.smallest)
+    if len(bounds) > 2:  # many changes in a short series count as noise, and hide those between them: look again
+        rest = x - np.repeat(levels(x, bounds), np.diff(bounds))
+        variance = min(variance, long_run_variance(rest, prior=prior, prior_weight=scaled.prior_weight))
+        bounds = _pruned(x, _segmented(x, variance, scaled), scaled.smallest)
     found = moves(x, bounds, variance, price=scaled.penalty, least=scaled.ramp)
     return tuple(_change(move, times_us, kept, variance) for move in found)
 

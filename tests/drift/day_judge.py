@@ -34,8 +34,9 @@ _RUNNING = 5  # batches, over which a median says that alpha has moved
 class Finding:
     """An event of the script with what became of it, or (`event` None) a change that no event explains.
 
-    Alphas are means over batches of what was served in the later half of the stretch before and after; `best` are the
-    fixed alphas with the most right answers there. `adapted_us`: when alpha had gone half of its way.
+    Alphas are medians over batches of what was served in the later half of the stretch before and after; `best` are
+    the fixed alphas with the most right answers there. `adapted_us`: when alpha had gone half of its way. `steps`: as
+    how many changes the report tells it.
     """
 
     camera: str
@@ -46,6 +47,7 @@ class Finding:
     after: float = float("nan")
     best: tuple[float | None, float | None] = (None, None)
     adapted_us: int | None = None
+    steps: int = 1
 
     @property
     def late_us(self) -> int | None:
@@ -67,7 +69,8 @@ def judge(folder: Path) -> list[Finding]:
             finding = _finding(event, changes, paths[name], right.get(name), report["smallest"], slack_us)
             findings.append(finding)
             if finding.change is not None:
-                changes.remove(finding.change)
+                first = changes.index(finding.change)
+                del changes[first : first + finding.steps]
         findings += [_stray(name, change, paths[name], report["smallest"]) for change in changes]
     return findings
 
@@ -81,7 +84,7 @@ class _Path:
 
     def level(self, since_us: int, until_us: int) -> float:
         within = (self.time_us >= since_us) & (self.time_us < until_us)
-        return float(self.alpha[within].mean()) if within.any() else float("nan")
+        return float(np.median(self.alpha[within])) if within.any() else float("nan")
 
     def crossed(self, since_us: int, until_us: int, before: float, after: float) -> int | None:
         """When the running median was nearer to `after` for the first time."""
@@ -106,15 +109,17 @@ def _finding(
     best = _best(right, event.from_us, event.since_us), _best(right, event.settled_us, event.until_us)
     near = [change for change in changes if event.since_us - slack_us <= change["time_us"] < event.until_us - slack_us]
     moved = abs(after - before) >= smallest
-    same_way = [change for change in near if (change["size"] > 0) == (after > before)]
-    change = next(iter(same_way), None)
+    ways = [(change["size"] > 0) == (after > before) for change in near]
+    first = ways.index(True) if True in ways else None
+    change = None if first is None else near[first]
+    steps = 1 if first is None else [*ways[first:], False].index(False)
     verdict: Verdict
     if moved:
         verdict = "found" if change else "missed"
     else:
         verdict, change = "alpha stayed", None
     adapted_us = path.crossed(event.since_us, event.until_us, before, after) if moved else None
-    return Finding(event.camera, verdict, event, change, before, after, best, adapted_us)
+    return Finding(event.camera, verdict, event, change, before, after, best, adapted_us, steps)
 
 
 def _stray(camera: str, change: Mapping[str, Any], path: _Path, smallest: float) -> Finding:
@@ -150,10 +155,11 @@ def _right(folder: Path) -> dict[str, tuple[Numbers, Numbers]]:
             key = str(RowId(row["topic"], row["partition"], row["offset"], row["index"]))
             found.setdefault(row["stream_id"], {}).setdefault(row["offset"], []).append(row["label"] == labels[key])
             times.setdefault(row["stream_id"], {})[row["offset"]] = time_us
-    return {
-        name: (np.array([times[name][offset] for offset in sorted(rows)]), np.array([rows[o] for o in sorted(rows)]))
-        for name, rows in found.items()
-    }
+    result = {}
+    for name, answers in found.items():
+        whole = [offset for offset in sorted(answers) if len(answers[offset]) == len(FIXED)]  # a replay may be stopped
+        result[name] = (np.array([times[name][o] for o in whole]), np.array([answers[o] for o in whole]))
+    return result
 
 
 def _best(right: tuple[Numbers, Numbers] | None, since_us: int, until_us: int) -> float | None:
@@ -185,7 +191,8 @@ def _row(finding: Finding) -> tuple[str, ...]:
         causes = ", ".join(cause["kind"] for cause in change["causes"])
     served = f"{finding.before:.2f} -> {finding.after:.2f}"
     said = "" if event is None else event.said
-    return (finding.camera, _clock(_at(finding)), said, best, served, adapted, finding.verdict, late, kind, causes)
+    verdict = finding.verdict if finding.steps == 1 else f"{finding.verdict}, {finding.steps} steps"
+    return (finding.camera, _clock(_at(finding)), said, best, served, adapted, verdict, late, kind, causes)
 
 
 def _at(finding: Finding) -> int:

@@ -133,3 +133,13 @@ def test_series_of_unequal_length_or_that_go_back_in_time_are_refused() -> None:
         find_changes(times(3), np.zeros(2))
     with pytest.raises(ValueError, match="sort the series"):
         find_changes(times(3)[::-1], np.zeros(3))
+
+
+def test_many_changes_of_a_short_series_do_not_hide_each_other_as_noise() -> None:
+    served = [  # a day of a camera of `tests.drift.day`: alpha, batches
+        *((0.0, 180), (0.4, 27), (1.0, 67), (0.0, 110), (1.0, 51), (0.0, 1), (0.85, 1), (0.5, 61), (0.0, 8)),
+        *((0.35, 24), (0.0, 8), (1.0, 61), (0.6, 8), (0.1, 8), (0.0, 105)),
+    ]
+    found = find_changes(times(720, 2.0), np.repeat([alpha for alpha, _ in served], [n for _, n in served]))
+    steps = [(change.index, round(change.after, 1)) for change in found]
+    assert steps[-5:] == [(274, 0.0), (384, 1.0), (435, 0.4), (538, 1.0), (607, 0.0)]
