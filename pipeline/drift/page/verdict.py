@@ -23,6 +23,7 @@ _SPOKEN = {
     "rejects": "the share of rejects",
     "picture": "the picture",
     "reset": "a new start of the adaptation",
+    "others": "the alpha of other cameras",
 }
 
 

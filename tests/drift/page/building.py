@@ -152,29 +152,29 @@ def a_report(cameras: Sequence[Camera], *, hours: int = 720, helped: Helped | No
 
 
 def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True, frames: bool = True) -> Report:
-    """Fog comes over a third of the cameras on day 9 and goes on day 16; one falls silent, one gets another scene."""
-    fog, clear = 9 * 24 + 6, 16 * 24 + 14
+    """Fog comes over a third of the cameras and goes again; one falls silent and comes back to another scene."""
+    fog, clear, scene = (int(share * hours) for share in (0.31, 0.55, 0.69))
     cameras = []
     for i in range(count):
         base = 0.3 + 0.02 * (i % 5)
         levels: list[tuple[int, float]] = [(0, base)]
         causes: tuple[tuple[Cause, ...], ...] = ()
         if i % 3 == 0:
-            levels += [(fog + i % 4, base + 0.34 - 0.01 * i), (clear + i % 5, base + 0.05)]
+            levels += [(fog + i % 4, base + 0.34 - 0.02 * (i % 12)), (clear + i % 5, base + 0.05)]
             level = Cause("objective", "the objective went from 0.92 to 1.21")
             causes = ((level, Cause("confidence", "the mean confidence went from 0.84 to 0.71")), (level,))
         elif i == 1:
-            levels += [(500, 0.82)]
+            levels += [(scene, 0.82)]
             causes = ((_silence(), _classes()),)
         elif i % 7 == 4:
-            levels += [(330 + 3 * i, base + 0.18)]
+            levels += [(fog + i % 50, base + 0.18)]
         cameras.append(
             a_camera(
                 f"yard/cam-{i:02d}",
                 levels,
                 hours=hours,
                 seed=i,
-                silent=(470, 500) if i == 1 else None,
+                silent=(scene - hours // 24, scene) if i == 1 else None,
                 causes=causes,
                 rejecting=i % 5 == 2,
                 frames=frames and i < 4,
