@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pipeline.drift.causes import Mixes, causes
+from pipeline.drift.causes import Mixes, causes, others
 from pipeline.drift.changes import ALPHA, Change, find_changes
 from pipeline.drift.collect import Collected
 from pipeline.drift.result import Camera, CameraChange, Example, Level
 from pipeline.drift.silences import silences
+from pipeline.drift.together import at_once
 
 Examples = Callable[[str, CameraChange, int, int], tuple[Example, ...]]
 """(stream_id, change, since, until) -> frames near the change, within these times."""
@@ -41,7 +42,23 @@ def analyse(
     for stream_id in found.facts:
         cameras.append(_camera(stream_id, found, evidence, smallest))
         done()
+    cameras = _among_others(cameras, found.bin_us)
     return tuple(sorted(cameras, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id)))
+
+
+def _among_others(cameras: Sequence[Camera], near_us: int) -> list[Camera]:
+    """With the last of the causes, which takes all cameras to know: that others moved, too."""
+    alike = at_once({camera.stream_id: camera.changes for camera in cameras}, near_us)
+    return [
+        replace(
+            camera,
+            changes=tuple(
+                replace(change, causes=(*change.causes, *others(names, len(cameras) - 1)))
+                for change, names in zip(camera.changes, alike[camera.stream_id], strict=True)
+            ),
+        )
+        for camera in cameras
+    ]
 
 
 def _camera(stream_id: str, found: Collected, evidence: Evidence, smallest: float) -> Camera:

@@ -20,6 +20,8 @@ _EFFECT = 1.0  # standard deviations between the medians of the two stretches
 _POINTS = 5  # at least, of each stretch
 _MIX = 0.15  # total variation between two mixes of classes, beyond what chance makes of so many images
 _SHARE = 0.02  # of rejects
+_ALIKE = 0.1  # of the other cameras
+_NAMED = 3
 
 Mixes = Callable[[str, int, int, int], Mapping[str, tuple[int, int]]]
 """(stream_id, at, since, until), in microseconds -> rows by class: before and after `at`."""
@@ -163,6 +165,14 @@ def _rejects(stream_id: str, found: Collected, stretch: _Stretch) -> list[Cause]
     if abs(after - before) < _SHARE:
         return []
     return [Cause("rejects", f"{after:.0%} of its images were rejected, before {before:.0%}")]
+
+
+def others(alike: Sequence[str], cameras: int) -> list[Cause]:
+    """Cameras that moved the same way at the same time, if they are more than a chance few of `cameras` others."""
+    if not alike or len(alike) < _ALIKE * cameras:
+        return []
+    named = ", ".join(alike[:_NAMED]) + (f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else "")
+    return [Cause("others", f"{len(alike)} of {cameras} other cameras moved the same way then: {named}")]
 
 
 def _lasting(us: int) -> str:

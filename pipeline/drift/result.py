@@ -54,7 +54,7 @@ class Series:
 class Cause:
     """Something else that changed at the same time. `kind` is a stable word, `sentence` says it with its numbers."""
 
-    kind: Literal["silence", "model", "objective", "confidence", "classes", "rejects", "picture", "reset"]
+    kind: Literal["silence", "model", "objective", "confidence", "classes", "rejects", "picture", "reset", "others"]
     sentence: str
 
 

@@ -41,6 +41,22 @@ def groups(
     return tuple(sorted(found, key=lambda group: (-len(group.stream_ids), group.stream_ids)))
 
 
+def at_once(changes: Mapping[str, Sequence[CameraChange]], near_us: int) -> dict[str, list[tuple[str, ...]]]:
+    """By camera, for each of its changes: the other cameras that moved the same way then, or within `near_us` of it."""
+    names = list(changes)
+    every = [(at, change) for at, name in enumerate(names) for change in changes[name]]
+    camera = np.array([at for at, _ in every], dtype=np.int64)
+    up = np.array([change.size > 0 for _, change in every], dtype=bool)
+    since_us = np.array([change.earliest_us for _, change in every], dtype=np.int64)
+    until_us = np.array([change.latest_us for _, change in every], dtype=np.int64)
+    found: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
+    for at, change in every:
+        meets = (since_us <= change.latest_us + near_us) & (until_us >= change.earliest_us - near_us)
+        alike = np.unique(camera[meets & (up == (change.size > 0)) & (camera != at)])
+        found[names[at]].append(tuple(names[other] for other in alike))
+    return found
+
+
 def _stepped(series: Series, span_us: tuple[int, int]) -> Floats:
     """`[steps]`: mean alpha of each; nan where there was no batch."""
     since_us, until_us = span_us

@@ -11,6 +11,7 @@ import pytest
 from pipeline.drift import queries
 from pipeline.drift.analyse import Evidence, analyse
 from pipeline.drift.bins import bin_width_us, spoken
+from pipeline.drift.causes import others
 from pipeline.drift.collect import ALL, Collected, collect
 from pipeline.drift.result import Camera
 from pipeline.drift.silences import silences
@@ -100,7 +101,7 @@ def test_cameras_come_by_how_far_they_drifted(cameras: dict[str, Camera]) -> Non
 def test_fog_is_told_by_the_objective_the_confidence_and_the_classes(cameras: dict[str, Camera]) -> None:
     (change,) = cameras["yard"].changes
     kinds = [cause.kind for cause in change.causes]
-    assert set(kinds) == {"objective", "confidence", "classes"}
+    assert set(kinds) == {"objective", "confidence", "classes", "others"}
     told = {cause.kind: cause.sentence for cause in change.causes}
     assert told["objective"].startswith("the objective went from 0.80 to 1.6")
     assert "'empty street': 60% of the images, before 0%" in told["classes"]
@@ -130,6 +131,27 @@ def test_cameras_in_the_same_fog_are_a_group(found: Collected, cameras: dict[str
     (group,) = groups(found.series, changes, (found.since_us, found.until_us))
     assert group.stream_ids == ("ramp", "yard")
     assert group.together > 0.95
+
+
+def test_a_change_that_other_cameras_had_too_says_so_and_one_of_its_own_does_not(cameras: dict[str, Camera]) -> None:
+    told = {
+        name: [cause.sentence for cause in camera.changes[0].causes if cause.kind == "others"]
+        for name, camera in cameras.items()
+        if camera.changes
+    }
+    assert told == {
+        "yard": ["1 of 4 other cameras moved the same way then: ramp"],
+        "ramp": ["1 of 4 other cameras moved the same way then: yard"],
+        "tunnel": [],
+        "dock": [],
+    }
+
+
+def test_one_of_many_cameras_that_moved_at_the_same_time_is_chance() -> None:
+    names = [f"camera-{number}" for number in range(30)]
+    assert others(names[:1], 30) == others([], 3) == []
+    (cause,) = others(names[:5], 30)
+    assert cause.sentence.endswith("then: camera-0, camera-1, camera-2 and 2 more")
 
 
 def test_a_camera_that_never_changed_is_in_no_group(found: Collected, cameras: dict[str, Camera]) -> None:
