@@ -59,8 +59,10 @@ def test_accuracy_and_calibration_error_of_what_was_served_are_what_they_are() -
 
 def test_confidence_one_is_of_the_last_bin_and_none_is_of_no_bin() -> None:
     world = World(batches=2)
-    with labelled(world, label=named(world.truth()), confidence=np.ones(16)) as connection:
-        assert arm(helped(connection).arms, "served").ece == pytest.approx(0.0)
+    right = np.arange(16) < 8
+    answers = named(np.where(right, world.truth(), (world.truth() + 1) % 3))
+    with labelled(world, label=answers, confidence=np.where(right, 0.95, 1.0)) as connection:
+        assert arm(helped(connection).arms, "served").ece == pytest.approx(0.5 - 0.5 * 0.05)
     with labelled(world, zero_shot_label=named(world.truth())) as connection:
         assert np.isnan(arm(helped(connection).arms, "zero-shot").ece)
 
@@ -87,7 +89,8 @@ def test_replays_at_fixed_alphas_are_joined_by_row_and_the_best_is_named_in_hind
         run_of(tmp_path / "half", world, 0.5, 0.8, 2),
         run_of(tmp_path / "one", world, 1.0, 0.6, 3),
     ]
-    with labelled(world) as connection:
+    known = named(world.answers(0.5, 1), np.arange(world.rows) % 2 == 0)
+    with labelled(world, zero_shot_label=known) as connection:  # the run knows it of all images
         found = helped(connection, *runs)
     assert [each.name for each in found.arms] == [
         *("served", "zero-shot", "alpha 0.5", "fine-tuned"),

@@ -94,7 +94,9 @@ def test_labels_by_time_and_those_that_could_not_be_read(connection: duckdb.Duck
     collect(tmp_path, by_time, b"no label")
     found = label(connection, str(tmp_path), file=None, within_us=300_000, classes=CLASSES)
     assert truths(connection)[9] == "car"
-    assert any("1 labels" in note and "could not be read, such as: expected JSON" in note for note in found.notes)
+    assert len(found.notes) == 1
+    assert "1 labels" in found.notes[0]
+    assert "could not be read, such as: expected JSON" in found.notes[0]
 
 
 def test_labels_of_an_earlier_topic_that_were_moved_below_are_still_found(
