@@ -131,6 +131,10 @@ def test_the_pointer_tells_the_values_that_the_report_has(seen: Seen, report: Re
     when = told[0].removesuffix(" UTC").replace(" ", "T")
     times = [str(t)[:16] for t in series.time_us.astype("datetime64[us]")]
     point = times.index(when)
+    plot = page.locator("#camera-1 .chart svg .role-frame .background").first.bounding_box()
+    assert plot is not None
+    share = (box["x"] + 0.5 * box["width"] - plot["x"]) / plot["width"]
+    assert point == pytest.approx(share * len(times), abs=1.0)
     assert told[1] == f"alpha, mean {series.alpha[point]:.2f}"
     assert told[2] == f"served {series.alpha_low[point]:.2f} to {series.alpha_high[point]:.2f}"
     page.mouse.move(0, 0)
