@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.drift.bins import DAY_US, bin_width_us
-from pipeline.drift.helped import Arm, Helped
 from pipeline.drift.page.packed import longest_gap
+from pipeline.drift.page.plots_helped import PAGE, helped_figure, plain
 from pipeline.drift.page.small import HEIGHT, WIDTH, pieces
 from pipeline.drift.page.words import known
 from pipeline.drift.result import Camera, Floats, Integers, Report, Series
 from pipeline.errors import SettingsError
 
-_COLUMN, _PAGE = 3.45, 7.1  # inches: one column, and both
+_COLUMN = 3.45  # inches
 _OVERVIEW, _ACROSS = 24, 4  # cameras of the overview, and in a row of it
 _EACH = 8  # cameras that get a figure of their own
-_TICKS = 4
+_TICKS, _SMALL_TICKS = 6, 4  # at most, along the time
 _MONTHS = 20  # days between ticks, from which on they are told by months
 _MINUTE_US = 60_000_000
 _INK, _MUTED, _RANGE, _TRIED, _LEVEL = "#1a1d21", "#5b636d", "#b9c3cd", "#e4e9ed", "#8a3aa8"
@@ -38,13 +38,6 @@ _ANSWERS = (
     ("served_zero_shot", "served = zero-shot", "#0072b2", "--"),
     ("endpoints_agree", "zero-shot = fine-tuned", "#9c4f86", ":"),
 )
-_ARMS = {
-    "served": ("s", _INK),
-    "zero-shot": ("<", "#0072b2"),
-    "fine-tuned": (">", "#c24e00"),
-    "alpha 0.5": ("o", _MUTED),
-    "best fixed alpha": ("D", "#00795a"),
-}
 _STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -71,7 +64,7 @@ def write_plots(folder: Path, report: Report) -> None:
         figures[f"camera-{number:02d}-{_safe(camera.stream_id)}"] = lambda camera=camera: _camera(camera, report)  # type: ignore[misc]
     if report.helped is not None and report.helped.arms:
         helped = report.helped
-        figures["helped"] = lambda: _helped(helped)
+        figures["helped"] = lambda: helped_figure(helped)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(_STYLE), warnings.catch_warnings():
@@ -92,23 +85,17 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40].strip("-") or "unnamed"
 
 
-def _plain(name: str) -> str:
-    """A name on one line."""
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    return shown if len(shown) <= 40 else f"{shown[:39]}…"
-
-
 def _overview(report: Report) -> Figure:
     """Small multiples on the same scales, the farthest first."""
     cameras = report.cameras[:_OVERVIEW]
     across = min(_ACROSS, len(cameras))
     down = math.ceil(len(cameras) / across)
-    figure = Figure(figsize=(_PAGE if across > 1 else _COLUMN, 0.45 + 0.85 * down), layout="constrained")
+    figure = Figure(figsize=(PAGE if across > 1 else _COLUMN, 0.45 + 0.85 * down), layout="constrained")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, camera in zip(grid, cameras, strict=False):
         _small_bands(axes, camera, report)
-        _alpha(axes, camera, report)
-        axes.set_title(_plain(camera.stream_id), loc="left", pad=7, parse_math=False)
+        _alpha(axes, camera, report, _SMALL_TICKS)
+        axes.set_title(plain(camera.stream_id), loc="left", pad=7, parse_math=False)
         axes.set_title(f"{camera.drift:.2f}", loc="right", pad=7, color=_MUTED)
     for axes in grid[len(cameras) :]:
         axes.set_axis_off()
@@ -127,9 +114,9 @@ def _camera(camera: Camera, report: Report) -> Figure:
     rows = 1 + known(series.objective) + bool(answers)
     figure = Figure(figsize=(_COLUMN, 0.5 + 1.15 * rows), layout="constrained")
     stack = list(figure.subplots(rows, 1, sharex=True, squeeze=False).ravel())
-    stack[0].set_title(_plain(camera.stream_id), loc="left", pad=8, parse_math=False)
+    stack[0].set_title(plain(camera.stream_id), loc="left", pad=8, parse_math=False)
     _bands(stack[0], camera, report)
-    _alpha(stack[0], camera, report)
+    _alpha(stack[0], camera, report, _TICKS)
     stack[0].set_ylabel("alpha")
     if known(series.objective):
         _objective(stack[1], series, report)
@@ -166,7 +153,7 @@ def _small_bands(axes: Axes, camera: Camera, report: Report) -> None:
         axes.step(times, mean, where="post", color=_INK)
 
 
-def _alpha(axes: Axes, camera: Camera, report: Report) -> None:
+def _alpha(axes: Axes, camera: Camera, report: Report, ticks: int) -> None:
     """Levels, changes and silences, on the time of the report."""
     for since, until in camera.silences:
         axes.axvspan(_moment(since), _moment(until), ymax=0.04, color=_MUTED, linewidth=0)
@@ -179,13 +166,13 @@ def _alpha(axes: Axes, camera: Camera, report: Report) -> None:
         axes.plot([at], [1.06], marker, color=_LEVEL, markersize=3, clip_on=False)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
-    _times(axes, report)
+    _times(axes, report, ticks)
 
 
-def _times(axes: Axes, report: Report) -> None:
+def _times(axes: Axes, report: Report, ticks: int) -> None:
     """The span of the report, with a few ticks where a clock or a calendar has them."""
     since, until = report.since_us, report.until_us + report.bin_us
-    step = bin_width_us(until - since, _TICKS)
+    step = bin_width_us(until - since, ticks)
     at = list(range(-(-since // step) * step, until, step))
     axes.set_xlim(_moment(since), _moment(until))
     axes.set_xticks([_moment(us) for us in at], [_tick(us, step) for us in at])
@@ -236,26 +223,3 @@ def _steps(time_us: Integers, bin_us: int) -> tuple[Any, Integers]:
 
 def _moment(us: int) -> Any:
     return np.datetime64(us, "us")
-
-
-def _helped(helped: Helped) -> Figure:
-    """Accuracies, and beside them what is served less each arm."""
-    arms = helped.arms
-    rivals = [arm for arm in arms if arm.gain is not None]
-    figure = Figure(figsize=(_PAGE, 0.55 + 0.2 * len(arms)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _dots(left, arms, [(a.accuracy.value, a.accuracy.low, a.accuracy.high) for a in arms], "accuracy")
-    gains = [(100 * a.gain.value, 100 * a.gain.low, 100 * a.gain.high) for a in rivals if a.gain is not None]
-    _dots(right, rivals, gains, "served less this, points")
-    right.axvline(0, color=_MUTED, linestyle=":", linewidth=0.7)
-    return figure
-
-
-def _dots(axes: Axes, arms: Sequence[Arm], values: Sequence[tuple[float, float, float]], title: str) -> None:
-    for row, (arm, (value, low, high)) in enumerate(zip(arms, values, strict=True)):
-        marker, colour = _ARMS.get(arm.name, ("P", "#9c4f86"))
-        axes.hlines(row, low, high, color=colour, linewidth=1)
-        axes.plot([value], [row], marker, color=colour, markersize=4)
-    axes.set_yticks(range(len(arms)), [_plain(arm.name) for arm in arms], parse_math=False)
-    axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_xlabel(title)
