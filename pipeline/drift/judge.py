@@ -18,6 +18,7 @@ from pipeline.adapt.card import Card
 from pipeline.drift import judge_queries as queries
 from pipeline.drift.helped import Arm, Confusion, Helped
 from pipeline.drift.judge_bootstrap import Kinds, intervals, joined
+from pipeline.drift.judge_confusion import confusions
 from pipeline.drift.judge_estimates import estimates
 from pipeline.drift.labels import Labels
 
@@ -25,7 +26,6 @@ SERVED, ZERO_SHOT, FINE_TUNED, BEST = "served", "zero-shot", "fine-tuned", "best
 ENOUGH = 50
 """Labelled images from which a camera is judged alone."""
 
-_CLASSES = 12  # of a confusion, `other` among them
 _FEW_BATCHES = 30
 _ROWS = "the rows"
 _NAMES = {0.0: ZERO_SHOT, 1.0: FINE_TUNED}
@@ -67,10 +67,10 @@ def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[
     found, accepted = estimates(connection, card)
     notes = list(labels.notes)
     by_arm: dict[int, dict[str, _Side]] = {}
-    confusions: dict[int, Confusion] = {}
+    tables: dict[int, Confusion] = {}
     if labels.labelled:
         by_arm = _measured(connection, runs)
-        confusions = _confusions(connection)
+        tables = confusions(connection)
         notes += _missing(by_arm, runs)
     known = _Known(runs, by_arm)
     arms = known.arms({arm: _whole(sides) for arm, sides in by_arm.items()})
@@ -84,7 +84,7 @@ def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[
         labels_from=labels.source,
         arms=arms,
         by_camera=by_camera,
-        confusion={name: confusions[arm] for arm, name in known.names.items()},
+        confusion={name: tables[arm] for arm, name in known.names.items()},
         estimates=found,
         notes=(*notes, *_cautions(arms, by_arm, known)),
     )
@@ -194,28 +194,6 @@ class _Known:
         return [replace(best, name=BEST, source=f"{best.source}, the best of {len(fixed)} by these labels")]
 
 
-def _confusions(connection: duckdb.DuckDBPyConnection) -> dict[int, Confusion]:
-    counts: dict[int, dict[tuple[str, str], int]] = {}
-    for arm, truth, answer, images in connection.execute(queries.CONFUSIONS).fetchall():
-        counts.setdefault(arm, {})[truth, answer] = images
-    return {arm: _confusion(cells) for arm, cells in counts.items()}
-
-
-def _confusion(cells: Mapping[tuple[str, str], int]) -> Confusion:
-    often: dict[str, int] = {}
-    for (truth, answer), images in cells.items():
-        often[truth] = often.get(truth, 0) + images
-        often.setdefault(answer, 0)
-    classes = sorted(often, key=lambda name: (-often[name], name))
-    if len(classes) > _CLASSES:
-        classes = [*classes[: _CLASSES - 1], "other"]
-    place = {name: number for number, name in enumerate(classes)}
-    table = np.zeros((len(classes), len(classes)), np.int64)
-    for (truth, answer), images in cells.items():
-        table[place.get(truth, len(classes) - 1), place.get(answer, len(classes) - 1)] += images
-    return Confusion(tuple(classes), tuple(tuple(int(count) for count in row) for row in table))
-
-
 def _missing(by_arm: Mapping[int, Mapping[str, _Side]], runs: Sequence[Run]) -> list[str]:
     """What another run does not know."""
     labelled = _whole(by_arm[0]).kinds.total
@@ -244,6 +222,10 @@ def _cautions(arms: Sequence[Arm], by_arm: Mapping[int, Mapping[str, _Side]], kn
         notes.append("the best fixed alpha is not known: name replays at two or more fixed alphas by --against")
     else:
         notes.append(f"{BEST} was chosen by the labels that it is judged by, which flatters it")
+    notes.append(
+        "intervals are for hours like these: batches that follow each other share their weather, so that those of "
+        "accuracies are too narrow for another day; those of differences much less so"
+    )
     batches = _whole(by_arm[0]).kinds.batches
     if batches < _FEW_BATCHES:
         notes.append(f"the labelled images are of {batches} batches: the intervals are rough, and rather too narrow")

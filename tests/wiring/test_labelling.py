@@ -20,7 +20,7 @@ from tests.drift import yard
 from tests.replay.runs import process
 from tests.source.kafka_bench import DEADLINE_S, produce
 
-PARTITIONS, EACH = 4, 12_000  # a file is written with every 10,000th message of a partition
+PARTITIONS, EACH = 2, 12_000  # a file is written with every 10,000th message of a partition
 
 
 @pytest.fixture
