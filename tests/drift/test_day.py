@@ -12,17 +12,20 @@ import pytest
 from tests.drift import day, day_judge
 from tests.drift.day_script import HOUR_US, CameraDay, Day, Event, Part, Turn
 
+pytestmark = pytest.mark.timeout(900)  # three programs that load a model or a database, on whatever machine
+
 CLEAR = Turn(0.0, "clear", 0.0, "")
 FOG, LIFTS = Turn(8.0, "fog", 0.5, "fog comes"), Turn(16.0, "clear", 0.0, "fog lifts")
 YARD = CameraDay("yard", (CLEAR, FOG, LIFTS))
 HALL = CameraDay("hall", (CLEAR,), silent=Part(10.0, 13.0))
-DAY = Day((YARD, HALL), hours=3.0, every_s=60.0, images=8, seed=1)
+DAY = Day((YARD, HALL), hours=3.0, every_s=90.0, images=8, seed=1)
+FRAMES = 8 * (120 + 105)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("day")
-    assert day.make(made, DAY) == 8 * (180 + 157)
+    assert day.make(made, DAY) == FRAMES
     day.settings_file(made, DAY)
     day.replay(made)
     day.analysed(made, against=(), page=False)
@@ -43,7 +46,7 @@ def test_fog_that_comes_and_lifts_is_found_on_the_camera_that_it_came_over_and_n
     ]
     for finding in findings:
         assert finding.late_us is not None
-        assert -2 <= finding.late_us / 60e6 <= 15  # batches, of 65 that the fog lasted
+        assert -2 <= finding.late_us / 90e6 <= 15  # batches, of 40 that the fog lasted
 
 
 def test_what_the_report_says_of_it_names_the_objective_and_shows_frames_of_both_sides(report: dict[str, Any]) -> None:
@@ -57,13 +60,13 @@ def test_a_silence_is_told_though_alpha_is_the_same_after_it(report: dict[str, A
     (hall,) = (camera for camera in report["cameras"] if camera["stream_id"] == "hall")
     assert hall["changes"] == []
     ((since_us, until_us),) = hall["silences"]
-    assert since_us == pytest.approx(DAY.at_us(10.0), abs=60e6)
-    assert until_us == pytest.approx(DAY.at_us(13.0), abs=60e6)
+    assert since_us == pytest.approx(DAY.at_us(10.0), abs=90e6)
+    assert until_us == pytest.approx(DAY.at_us(13.0), abs=90e6)
 
 
 def test_what_was_served_is_judged_by_the_labels_that_were_kept_apart(report: dict[str, Any]) -> None:
     helped = report["helped"]
-    assert helped["labelled"] == helped["accepted"] == 8 * (180 + 157)
+    assert helped["labelled"] == helped["accepted"] == FRAMES
     (served,) = (arm for arm in helped["arms"] if arm["name"] == "served")
     assert served["accuracy"]["value"] > 0.8
 
