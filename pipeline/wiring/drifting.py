@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 
 from pipeline.adapt import verdict
@@ -22,10 +23,11 @@ from pipeline.drift.limits import Limit
 from pipeline.drift.result import CameraChange, Example, Report
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
-from pipeline.wiring.example_frames import ExampleFrames
+from pipeline.wiring.example_frames import LOOKS, ExampleFrames
 from pipeline.wiring.model import read_lines
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
+    from pipeline.drift.causes import Looks
     from pipeline.drift.helped import Helped
     from pipeline.drift.tables import Tables
 
@@ -33,10 +35,12 @@ FOUND = 3
 
 _NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
 _PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
+_PLOTS_NEED = {"matplotlib": "matplotlib"}
 _PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
 _FILE_COLUMNS = 160  # of a table that goes to a file or another program
 _NAMED = 10  # cameras that a line names
 _EXAMPLES = 3  # before a change and after it
+_LOOKED_AT = 16  # likewise, to compare the pictures
 _EXPLAINED = 40  # changes that get examples, by camera in the order of the report
 
 
@@ -72,7 +76,7 @@ def drift(settings: Settings, asked: Asked, wanted: Wanted, *, limits: Sequence[
         CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the root.
     """
     drawn = wanted.page is not None or wanted.plots is not None
-    _need(_NEEDS | (_PAGE_NEEDS if drawn else {}))
+    _need(_NEEDS | (_PAGE_NEEDS if drawn else {}) | (_PLOTS_NEED if wanted.plots is not None else {}))
     card = None if settings.model.card is None else read_card(settings.model.card)
     report = _report(settings, asked, card, shlex.join(["adawise", *command]))
     if wanted.page is not None:
@@ -159,14 +163,24 @@ class _Examples:
         self._tables, self._frames = tables, frames
         self._explained = self.missing = 0
 
-    def __call__(self, stream_id: str, change: CameraChange, since_us: int, until_us: int) -> tuple[Example, ...]:
+    def __call__(
+        self, stream_id: str, change: CameraChange, since_us: int, until_us: int
+    ) -> tuple[tuple[Example, ...], Looks]:
         if self._frames is None or self._explained == _EXPLAINED:
-            return ()
+            return (), {}
         self._explained += 1
-        rows = self._tables.nearest(stream_id, change, since_us, until_us, count=_EXAMPLES)
-        pictures = self._frames.pictures([near.row for near in rows])
-        self.missing += len(rows) - len(pictures)
-        return tuple(near.example(pictures[near.row]) for near in rows if near.row in pictures)
+        near = self._tables.nearest(stream_id, change, since_us, until_us, count=_LOOKED_AT)
+        before, after = ([each for each in near if each.side == side] for side in ("before", "after"))
+        shown = [*before[-_EXAMPLES:], *after[:_EXAMPLES]]
+        pictures = self._frames.pictures([each.row for each in shown])
+        self.missing += len(shown) - len(pictures)
+        examples = tuple(each.example(pictures[each.row]) for each in shown if each.row in pictures)
+        looks = self._frames.looks([each.row for each in near])
+        sides = [[looks[each.row] for each in side if each.row in looks] for side in (before, after)]
+        return examples, {
+            name: (np.array([look[name] for look in sides[0]]), np.array([look[name] for look in sides[1]]))
+            for name in LOOKS
+        }
 
 
 def _notes(rows: int, examples: _Examples) -> tuple[str, ...]:
