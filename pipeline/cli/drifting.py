@@ -67,7 +67,7 @@ class Drift(Command):
     )
     plots: FilePath | None = Field(
         default=None,
-        description="folder for figures as PNG and SVG: all cameras, the eight that drifted farthest, whether it helped",
+        description="folder for figures as PNG and SVG: all cameras, the eight that drifted most, if it helped",
         json_schema_extra={"metavar": "FOLDER"},
     )
     fail_if: Text | None = Field(
