@@ -20,6 +20,7 @@ from tests.bench import (
     fuzz,
     kills,
     latency,
+    recording,
     recovery,
     restart,
     soak,
@@ -39,6 +40,7 @@ BENCHES = {
     "latency": latency.main,
     "restart": restart.main,
     "states": states.main,
+    "recording": recording.main,
     "changes": changes.main,
 }
 
