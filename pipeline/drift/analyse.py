@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pipeline.drift.causes import Mixes, causes, others
+from pipeline.drift.causes import Looks, Mixes, causes, others, picture
 from pipeline.drift.changes import ALPHA, Change, find_changes
 from pipeline.drift.collect import Collected
 from pipeline.drift.result import Camera, CameraChange, Example, Level
 from pipeline.drift.silences import silences
 from pipeline.drift.together import at_once
 
-Examples = Callable[[str, CameraChange, int, int], tuple[Example, ...]]
-"""(stream_id, change, since, until) -> frames near the change, within these times."""
+Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Looks]]
+"""(stream_id, change, since, until) -> frames near the change, within these times, and what was measured of more."""
 
 _CLASSES = 8  # of a mix
 
@@ -24,7 +24,7 @@ class Evidence:
     """What can be asked about a change beyond the series: mixes of classes, and frames of a recording."""
 
     mixes: Mixes
-    examples: Examples = lambda *_: ()
+    examples: Examples = lambda *_: ((), {})
 
 
 def analyse(
@@ -115,10 +115,11 @@ def _explained(
 ) -> tuple[CameraChange, ...]:
     why = causes(stream_id, changes, quiet, found, evidence.mixes)
     bounds = [found.since_us, *(change.time_us for change in changes), found.until_us + 1]
-    return tuple(
-        replace(change, causes=told, examples=evidence.examples(stream_id, change, bounds[i], bounds[i + 2]))
-        for i, (change, told) in enumerate(zip(changes, why, strict=True))
-    )
+    explained = []
+    for i, (change, told) in enumerate(zip(changes, why, strict=True)):
+        examples, looks = evidence.examples(stream_id, change, bounds[i], bounds[i + 2])
+        explained.append(replace(change, causes=(*told, *picture(looks)), examples=examples))
+    return tuple(explained)
 
 
 def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float, float, float], ...]:

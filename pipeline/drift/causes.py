@@ -20,11 +20,15 @@ _EFFECT = 1.0  # standard deviations between the medians of the two stretches
 _POINTS = 5  # at least, of each stretch
 _MIX = 0.15  # total variation between two mixes of classes, beyond what chance makes of so many images
 _SHARE = 0.02  # of rejects
+_LOOK, _LOOK_EFFECT = 0.02, 2.0  # of full scale; few frames are compared, so they must differ by more
 _ALIKE = 0.1  # of the other cameras
 _NAMED = 3
 
 Mixes = Callable[[str, int, int, int], Mapping[str, tuple[int, int]]]
 """(stream_id, at, since, until), in microseconds -> rows by class: before and after `at`."""
+
+Looks = Mapping[str, tuple[Floats, Floats]]
+"""What is measured of a picture -> its values `[frames]` before and after, in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +130,25 @@ def _levels(stream_id: str, found: Collected, stretch: _Stretch) -> list[Cause]:
     return told
 
 
-def _moved(before: Floats, after: Floats) -> tuple[float, float] | None:
+def picture(looks: Looks) -> list[Cause]:
+    """How the frames right after a change differ from those right before it."""
+    told = []
+    for name, (before, after) in looks.items():
+        moved = _moved(before, after, effect=_LOOK_EFFECT, least=_LOOK)
+        if moved:
+            told.append(f"{name} {moved[0]:.2f} to {moved[1]:.2f}")
+    return [Cause("picture", f"the pictures changed: {', '.join(told)}")] if told else []
+
+
+def _moved(
+    before: Floats, after: Floats, *, effect: float = _EFFECT, least: float = 1e-3
+) -> tuple[float, float] | None:
     """The two medians, if they differ by more than the values vary around them."""
     if len(before) < _POINTS or len(after) < _POINTS:
         return None
     a, b = float(np.median(before)), float(np.median(after))
     spread = 1.4826 * float(np.median(np.abs(np.r_[before - a, after - b])))
-    return (a, b) if abs(b - a) > max(_EFFECT * spread, 1e-3) else None
+    return (a, b) if abs(b - a) > max(effect * spread, least) else None
 
 
 def _mix(rows: Mapping[str, tuple[int, int]]) -> list[Cause]:

@@ -19,6 +19,7 @@ from pipeline.settings import DecodeSettings
 from pipeline.sink.store import open_store
 from pipeline.source.recording_files import RecordedPartition, listing_of
 
+LOOKS = ("brightness", "contrast", "detail")
 _WIDEST = 160  # pixels
 _QUALITY = 60
 
@@ -54,7 +55,19 @@ class ExampleFrames:
                 found[row] = picture
         return found
 
+    def looks(self, rows: Sequence[RowId]) -> dict[RowId, dict[str, float]]:
+        """Of each row's picture: brightness (mean), contrast (standard deviation), detail (difference of neighbours).
+
+        Of full scale. Raises SourceError where the recording is damaged.
+        """
+        images = {row: self._image(row) for row in sorted(rows)}
+        return {row: _look(image) for row, image in images.items() if image is not None}
+
     def _picture(self, row: RowId) -> str | None:
+        image = self._image(row)
+        return None if image is None else _data_url(image)
+
+    def _image(self, row: RowId) -> Tensor | None:
         tp = TopicPartition(row.topic, row.partition)
         if tp not in self._partitions:
             self._partitions[tp] = RecordedPartition(listing_of(self._root, self._store, tp), "skip")
@@ -67,14 +80,19 @@ class ExampleFrames:
         if message is None or message.offset != row.offset:
             return None
         frames = self._decode(message).frames
-        image = frames[row.index].image if row.index < len(frames) else None
-        return None if image is None else _data_url(image)
+        return frames[row.index].image if row.index < len(frames) else None
 
 
 def _thumbnail(image: Image.Image) -> Tensor:
     small = image.convert("RGB")
     small.thumbnail((_WIDEST, _WIDEST))
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def _look(image: Tensor) -> dict[str, float]:
+    grey = image.to(torch.float32).mean(dim=0) / 255  # [H, W]
+    detail = grey.diff(dim=1).abs().mean() if grey.shape[1] > 1 else torch.zeros(())
+    return dict(zip(LOOKS, (float(grey.mean()), float(grey.std(correction=0)), float(detail)), strict=True))
 
 
 def _data_url(image: Tensor) -> str:

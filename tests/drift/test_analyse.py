@@ -11,7 +11,7 @@ import pytest
 from pipeline.drift import queries
 from pipeline.drift.analyse import Evidence, analyse
 from pipeline.drift.bins import bin_width_us, spoken
-from pipeline.drift.causes import others
+from pipeline.drift.causes import others, picture
 from pipeline.drift.collect import ALL, Collected, collect
 from pipeline.drift.result import Camera
 from pipeline.drift.silences import silences
@@ -145,6 +145,15 @@ def test_a_change_that_other_cameras_had_too_says_so_and_one_of_its_own_does_not
         "tunnel": [],
         "dock": [],
     }
+
+
+def test_pictures_that_differ_by_more_than_they_vary_are_told_with_the_numbers() -> None:
+    alike, paler = np.linspace(0.3, 0.4, 16), np.linspace(0.1, 0.2, 16)
+    (cause,) = picture({"brightness": (alike, alike + 0.03), "contrast": (alike, paler)})
+    assert (cause.kind, cause.sentence) == ("picture", "the pictures changed: contrast 0.35 to 0.15")
+    assert picture({"contrast": (alike[:4], paler[:4])}) == []  # too few to say
+    assert picture({"contrast": (np.full(16, 0.30), np.full(16, 0.31))}) == []  # too little to matter
+    assert picture({}) == []
 
 
 def test_one_of_many_cameras_that_moved_at_the_same_time_is_chance() -> None:
