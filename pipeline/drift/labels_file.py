@@ -29,6 +29,9 @@ _TEXTS, _TIMES = ("label", "row_id", "stream_id"), ("captured_at", "labelled_at"
 _ROW_TEXT = 80  # characters of what was found
 _HEADER_TEXT = 65_536  # characters of the line that names the columns
 
+# RuntimeError is what DuckDB makes of a name or a text that is not UTF-8.
+_UNREADABLE = (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError, RuntimeError)
+
 _CHECK = f"""
 SELECT number, problem, found FROM (
     SELECT number,
@@ -59,7 +62,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
         _expect_columns(columns, file, typed=form != "csv")
         _load(connection, path, form, columns)
         wrong = connection.execute(_CHECK).fetchall()
-    except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         first = str(error).strip().partition("\n")[0]
         raise SettingsError(f"{file}: expected a {form} file of labels, but: {first}; correct the file") from error
     for number, problem, found in wrong:

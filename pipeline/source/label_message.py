@@ -28,12 +28,14 @@ from pipeline.records import Message
 MAX_LABELS = 10_000
 """Labels of one message, at most."""
 
+_LEAST_BYTES = 8  # of a label: no less can say of which image it is
 _MAX_TEXT_BYTES = 1_024
 _ROW_ID = re.compile(r"[^/]{1,249}/[0-9]{1,9}/[0-9]{1,18}/[0-9]{1,9}")
 _ARROW = b"\xff\xff\xff\xff"
 _TEXTS, _TIMES = ("row_id", "stream_id", "label"), ("captured_at", "labelled_at")
 _EXPECTED = "label and row_id, or label, stream_id and captured_at"
 _SHOWN = 80  # characters of what came
+_PROBLEM_TEXT = 400  # characters of what is told about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,13 @@ def read_labels(message: Message) -> list[Label]:
         rows = _arrow(message.value) if message.value.startswith(_ARROW) else _json(message.value)
         found = [_label(row, key) for row in rows]
     except (_Unread, InvalidMessage) as error:
-        return [Label(problem=str(error))]
+        return [_problem(error)]
     return found or [Label(problem="expected labels, got none")]
+
+
+def _problem(error: Exception) -> Label:
+    """Short, and text that a file can hold, whatever came."""
+    return Label(problem=str(error)[:_PROBLEM_TEXT].encode("utf-8", "replace").decode())
 
 
 def _key(raw: bytes | None) -> str | None:
@@ -92,9 +99,14 @@ def _json(value: bytes) -> list[Any]:
         detail = str(error).partition("\n")[0] or type(error).__name__
         raise _Unread(f"expected JSON or an Arrow IPC stream, got {_show(value)}: {detail}") from error
     rows = found if isinstance(found, list) else [found]
-    if len(rows) > MAX_LABELS:
-        raise _Unread(f"expected at most {MAX_LABELS} labels in a message, got {len(rows)}")
+    if len(rows) > _most(value):
+        raise _Unread(f"expected at most {_most(value)} labels in a message of {len(value)} bytes, got {len(rows)}")
     return rows
+
+
+def _most(value: bytes) -> int:
+    """How many labels a value may hold: memory goes by them, and limits elsewhere by bytes."""
+    return max(1, min(MAX_LABELS, len(value) // _LEAST_BYTES))
 
 
 def _arrow(value: bytes) -> list[Any]:
@@ -114,8 +126,10 @@ def _arrow_rows(value: bytes) -> Iterator[Mapping[str, Any]]:
         if not fits:
             kind = "utf8" if name in _TEXTS else "a timestamp"
             raise _Unread(f"column {name}: expected {kind}, got {schema.types[places[0]]}")
+    if not columns["label"]:
+        raise _Unread(f"expected {_EXPECTED}, got the columns {', '.join(schema.names)[:_SHOWN] or 'none'}")
     used = sorted(place for places in columns.values() for place in places)
-    for batch in checked_batches(value, used, max_rows=MAX_LABELS, limit="of a message with labels"):
+    for batch in checked_batches(value, used, max_rows=_most(value), limit=f"of {len(value)} bytes"):
         found = {name: batch.column(name) for name in batch.schema.names}
         times = {name: microseconds(found[name]) for name in _TIMES if name in found}
         for row in range(batch.num_rows):
@@ -150,7 +164,7 @@ def _label(row: Any, key: str | None) -> Label:
             raise _Unread(f"expected {_EXPECTED}, got {', '.join(map(str, row))[:_SHOWN] or 'nothing'}")
         return _identified(label, key)
     except (_Unread, InvalidMessage) as error:
-        return Label(problem=str(error))
+        return _problem(error)
 
 
 def _identified(label: Label, key: str | None) -> Label:

@@ -18,7 +18,7 @@ from pipeline.wiring.signals import stop_signals
 SUFFIX = ".labels"
 """Of the topic's name and of the group's, where nothing else is said."""
 
-_FILES = FilePolicy(max_messages=10_000, max_bytes=16 * 2**20, max_age_s=60.0)
+_FILES = FilePolicy(max_messages=10_000, max_bytes=2 * 2**20, max_age_s=60.0)  # 0.3 million labels at most
 _BUFFERED_BYTES = 64 * 2**20
 _TOLD = 5  # problems
 

@@ -14,6 +14,7 @@ from pipeline.source.label_message import MAX_LABELS, Label, read_labels
 ROW = "frames/0/17/0"
 NOON = "2026-05-01T12:00:00.25Z"
 NOON_US = 1_777_636_800_250_000
+TINY = pa.dictionary(pa.int8(), pa.string())
 
 
 def message(value: bytes | None, key: bytes | None = None) -> Message:
@@ -28,7 +29,7 @@ def arrow(columns: dict[str, Any], **options: Any) -> bytes:
     sink = pa.BufferOutputStream()
     table = pa.table(columns)
     with pa.ipc.new_stream(sink, table.schema, **options) as writer:
-        writer.write_table(table, max_chunksize=2)
+        writer.write_table(table, max_chunksize=5_000)
     encoded: bytes = sink.getvalue().to_pybytes()
     return encoded
 
@@ -111,10 +112,17 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"label": "car", "stream_id": "a", "captured_at": "noon"}', "expected RFC 3339 with an offset"),
     (b'{"label": "car", "stream_id": "a", "captured_at": true}', "captured_at: expected RFC 3339"),
     (json.dumps({"label": "c" * 2000, "row_id": ROW}).encode(), "label: expected 1 to 1024 bytes of text, got 2000"),
-    (json.dumps([{}] * (MAX_LABELS + 1)).encode(), "expected at most 10000 labels"),
+    (json.dumps([{"label": "a"}] * (MAX_LABELS + 1)).encode(), "expected at most 10000 labels"),
+    (b"[" + b"{}," * 100 + b"{}]", "expected at most 38 labels in a message of 304 bytes, got 101"),
+    (
+        arrow({name: pa.array([name] * 9_000).dictionary_encode().cast(TINY) for name in ("label", "row_id")}),
+        "too_many_rows: expected at most [0-9]{4} rows",
+    ),
     (b"\xff\xff\xff\xff\x10\x00\x00\x00", "expected an Arrow IPC stream|bad_arrow"),
     (arrow({"label": pa.array([1]), "row_id": pa.array([ROW])}), "column label: expected utf8, got int64"),
-    (arrow({"row_id": pa.array([ROW])}), "expected label and row_id"),
+    (arrow({"row_id": pa.array([ROW])}), "expected label and row_id, .* got the columns row_id"),
+    (arrow({"image": pa.array([b""])}), "expected label and row_id, .* got the columns image"),
+    (b'{"\\ud800": "half a character"}', "expected label and row_id"),
     (arrow({"label": pa.array(["x" * 2000]), "row_id": pa.array([ROW])}), "label: expected 1 to 1024 bytes"),
     (
         arrow({"label": ["a"], "row_id": [ROW]}, options=pa.ipc.IpcWriteOptions(compression="zstd")),
@@ -130,6 +138,8 @@ def test_what_cannot_be_read_is_told_and_never_an_error(value: bytes, told: str)
         raise AssertionError(problem(read_labels(message(value))))
 
 
-def test_a_problem_is_short_whatever_came() -> None:
-    found = labels({"row_id": "x" * 1000, "label": "car"})
-    assert len(problem(found)) < 300
+@pytest.mark.parametrize("value", [{"row_id": "x" * 1000, "label": "car"}, {"\ud800" * 1000: 1}, {"row_id": 10**300}])
+def test_a_problem_is_short_text_whatever_came(value: Any) -> None:
+    told = problem(labels(value))
+    assert len(told) <= 400
+    assert told.encode()
