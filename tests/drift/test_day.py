@@ -54,6 +54,8 @@ def test_what_the_report_says_of_it_names_the_objective_and_shows_frames_of_both
     for change in yard["changes"]:
         assert "objective" in {cause["kind"] for cause in change["causes"]}
         assert {example["side"] for example in change["examples"]} == {"before", "after"}
+    (seen,) = (cause["sentence"] for cause in yard["changes"][0]["causes"] if cause["kind"] == "picture")
+    assert "contrast" in seen  # fog takes it
 
 
 def test_a_silence_is_told_though_alpha_is_the_same_after_it(report: dict[str, Any]) -> None:
