@@ -13,9 +13,9 @@ from pipeline.drift.analyse import Evidence, analyse
 from pipeline.drift.bins import bin_width_us, spoken
 from pipeline.drift.causes import others, picture
 from pipeline.drift.collect import ALL, Collected, collect
-from pipeline.drift.result import Camera
+from pipeline.drift.result import Camera, CameraChange
 from pipeline.drift.silences import silences
-from pipeline.drift.together import groups
+from pipeline.drift.together import at_once, groups
 from pipeline.errors import SettingsError
 from tests.drift import yard
 from tests.drift.yard import BATCHES, EVENING_US, HOUR_US, IMAGES, NEW, NOON_US, OLD, SILENT_US
@@ -145,6 +145,23 @@ def test_a_change_that_other_cameras_had_too_says_so_and_one_of_its_own_does_not
         "tunnel": [],
         "dock": [],
     }
+
+
+def test_only_moves_of_the_same_way_and_time_on_other_cameras_are_at_once() -> None:
+    def move(at_us: int, size: float) -> CameraChange:
+        return CameraChange(at_us, at_us - 2, at_us + 2, 0.5, 0.5 + size, "step")
+
+    found = at_once(
+        {
+            "a": [move(100, 0.3), move(300, 0.3)],
+            "b": [move(100, -0.3)],
+            "c": [move(108, 0.2), move(110, 0.2)],
+            "d": [move(111, 0.3)],
+            "e": [],
+        },
+        near_us=5,
+    )
+    assert found == {"a": [("c",), ()], "b": [()], "c": [("a", "d"), ("d",)], "d": [("c",)], "e": []}
 
 
 def test_pictures_that_differ_by_more_than_they_vary_are_told_with_the_numbers() -> None:
