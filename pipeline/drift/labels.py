@@ -76,7 +76,7 @@ def label(
         within_us: how far a label's time may be from its frame's, microseconds.
         classes: what the models tell apart, beside the classes that are seen in the rows.
 
-    Raises SettingsError for a file that cannot be used, StoreUnavailable.
+    Raises SettingsError for a file that cannot be used, ChainError for a damaged one under the root, StoreUnavailable.
     """
     notes: list[str] = []
     rows = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from pipeline.errors import ChainError
 from pipeline.sink.store import open_store
 
 FOLDER = "labels"
@@ -33,12 +34,20 @@ class Chain:
 
 
 def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> Chain:
-    """Make `given` of the labels under a root, if there are any. Raises StoreUnavailable."""
+    """Make `given` of the labels under a root, if there are any.
+
+    Raises ChainError for a damaged file, StoreUnavailable.
+    """
     folder = root.removeprefix("file://").rstrip("/")
     files = [f"{folder}/{key}" for key in open_store(root).list(FOLDER) if key.endswith(".parquet")]
     if not files:
         return Chain()
-    connection.execute(_GIVEN, {"files": files})
+    try:
+        connection.execute(_GIVEN, {"files": files})
+    except duckdb.Error as error:
+        first = str(error).strip().partition("\n")[0]
+        msg = f"{root}/{FOLDER}: expected files that `adawise labels` wrote, but: {first}"
+        raise ChainError(f"{msg}; restore the file, or move it out of the folder") from error
     counted = connection.execute("SELECT count(*), count(problem), min(problem) FROM given").fetchall()
     messages, unread, why = counted[0]
     connection.execute("DELETE FROM given WHERE problem IS NOT NULL")

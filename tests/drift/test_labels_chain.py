@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.drift.labels import label
+from pipeline.errors import ChainError
 from pipeline.records import Message
 from pipeline.source.label_columns import LabelColumns
 from pipeline.source.recorder import FilePolicy, Recorder
@@ -106,3 +109,16 @@ def test_labels_of_an_earlier_topic_that_were_moved_below_are_still_found(
     collect(tmp_path, row(6, "bus"))
     label(connection, str(tmp_path), file=None, classes=CLASSES)
     assert {n: name for n, name in truths(connection).items() if n > 3} == {5: "car", 6: "bus"}
+
+
+@pytest.mark.parametrize("damage", [b"PAR1", b""])
+def test_a_damaged_or_foreign_file_is_named_with_the_remedy(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, damage: bytes
+) -> None:
+    collect(tmp_path, row(5, "car"))
+    (tmp_path / "labels" / "other.parquet").write_bytes(damage)
+    with pytest.raises(ChainError, match=r"wrote, but: .*other\.parquet.*; restore the file"):
+        label(connection, str(tmp_path), file=None)
+    pq.write_table(pa.table({"label": ["car"]}), tmp_path / "labels" / "other.parquet")
+    with pytest.raises(ChainError, match="expected files that `adawise labels` wrote"):
+        label(connection, str(tmp_path), file=None)
