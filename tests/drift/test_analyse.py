@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from pipeline.drift import queries
 from pipeline.drift.analyse import Evidence, analyse
 from pipeline.drift.bins import bin_width_us, spoken
-from pipeline.drift.causes import others, picture
+from pipeline.drift.causes import causes, others, picture
 from pipeline.drift.collect import ALL, Collected, collect
 from pipeline.drift.result import Camera, CameraChange
 from pipeline.drift.silences import silences
@@ -145,6 +146,15 @@ def test_a_change_that_other_cameras_had_too_says_so_and_one_of_its_own_does_not
         "tunnel": [],
         "dock": [],
     }
+
+
+def test_causes_are_known_of_a_change_that_could_have_been_at_any_time(
+    found: Collected, cameras: dict[str, Camera]
+) -> None:
+    (change,) = cameras["yard"].changes
+    vague = replace(change, earliest_us=found.since_us, latest_us=found.until_us)
+    (told,) = causes("yard", [vague], (), found, lambda *_: {})
+    assert told[0].kind == "objective"
 
 
 def test_only_moves_of_the_same_way_and_time_on_other_cameras_are_at_once() -> None:
