@@ -135,7 +135,10 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
     assert not parse(command_of(name), words[len(name.split()) :]).mistakes
 
 
-REPLAY: dict[str, Any] = dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed"))
+REPLAY: dict[str, Any] = {
+    **dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed")),
+    "forgotten": "fail",
+}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +158,11 @@ REPLAY: dict[str, Any] = dict.fromkeys(("recording", "output", "since", "until",
                 "streams": ["a", "b"],
                 "speed": 10.0,
             },
+        ),
+        (
+            "replay rec -o out --skip-forgotten PAIR",
+            "replay",
+            {**REPLAY, "recording": "rec", "output": "out", "forgotten": "skip"},
         ),
         ("record --output new", "record", {**RECORD, "output": "new"}),
         (
