@@ -107,7 +107,8 @@ def _finding(
     before = path.level((event.from_us + event.since_us) // 2, event.since_us)
     after = path.level((event.settled_us + event.until_us) // 2, event.until_us)
     best = _best(right, event.from_us, event.since_us), _best(right, event.settled_us, event.until_us)
-    near = [change for change in changes if event.since_us - slack_us <= change["time_us"] < event.until_us - slack_us]
+    begin_us, end_us = event.since_us - slack_us, event.until_us - slack_us
+    near = [change for change in changes if _ends(change) >= begin_us and change["time_us"] < end_us]
     moved = abs(after - before) >= smallest
     ways = [(change["size"] > 0) == (after > before) for change in near]
     first = ways.index(True) if True in ways else None
@@ -120,6 +121,11 @@ def _finding(
         verdict, change = "alpha stayed", None
     adapted_us = path.crossed(event.since_us, event.until_us, before, after) if moved else None
     return Finding(event.camera, verdict, event, change, before, after, best, adapted_us, steps)
+
+
+def _ends(change: Mapping[str, Any]) -> int:
+    """When it is over: the line of a ramp often begins before the script's event."""
+    return int(change["latest_us"] if change["kind"] == "ramp" else change["time_us"])
 
 
 def _stray(camera: str, change: Mapping[str, Any], path: _Path, smallest: float) -> Finding:
