@@ -88,5 +88,9 @@ class SourceError(FatalError):
     """The topic is missing, or is not the one that the chain was written from."""
 
 
+class LogEndsEarly(SourceError):
+    """The broker's log ends before offsets that were read from it: lost for good, or not told yet after a fall."""
+
+
 class ChainError(FatalError):
     """A segment of the chain is damaged, foreign or unreadable."""

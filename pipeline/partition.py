@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline.adapt.state import StreamState
 from pipeline.adaptation import Adapted
 from pipeline.backoff import Backoff
-from pipeline.errors import SourceError
+from pipeline.errors import LogEndsEarly, SourceError
 from pipeline.gather import BatchPolicy, Gatherer, without_pixels
 from pipeline.ports import Head, SegmentDraft
 from pipeline.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Predictions, TopicPartition
@@ -113,7 +113,7 @@ class PartitionWork:
         start, end = log
         low_water = self.head.low_water
         if self.head.next_offset > end:
-            raise SourceError(
+            raise LogEndsEarly(
                 f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
                 "the broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
             )

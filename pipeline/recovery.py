@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from pipeline.backoff import Backoff
-from pipeline.errors import RetryableError
+from pipeline.errors import LogEndsEarly, RetryableError
 from pipeline.partition import PartitionWork
 from pipeline.ports import Head, Sink, Source
 from pipeline.records import TopicPartition
@@ -15,6 +15,8 @@ from pipeline.tap import Tap
 from pipeline.telemetry import Observer
 
 _log = structlog.get_logger("worker")
+
+_CATCH_UP_S = 30.0  # until a log that ends early is believed
 
 _ADDED = (
     "it is read from its start, since all in it is new; producers send some streams to other partitions from now on: "
@@ -47,6 +49,7 @@ class Recovery:
         self._source, self._sink, self._tap, self._observer = source, sink, tap, observer
         self._begin, self._skip_gaps = begin, skip_gaps
         self._waiting: list[TopicPartition] = []
+        self._early_since: dict[TopicPartition, float] = {}  # when a log was first seen to end before its chain
         self._backoff = Backoff()
 
     @property
@@ -61,10 +64,14 @@ class Recovery:
     def drop(self, tp: TopicPartition) -> None:
         """It is no longer ours."""
         self._waiting = [waiting for waiting in self._waiting if waiting != tp]
+        self._early_since.pop(tp, None)
         self._tap.forget([tp])
 
     def advance(self, now_s: float) -> list[PartitionWork]:
         """The work on each partition that could be recovered now; the source has been sent to where it begins.
+
+        A broker that begins to lead a partition tells an end that lags behind, until it knows how far its replicas (or
+        its own log, after a fall) have come. So a log that ends early is asked again for a while.
 
         Raises:
             FatalError: the chain and the topic do not go together, or the chain is damaged.
@@ -73,12 +80,18 @@ class Recovery:
         while self._waiting and self._backoff.due(now_s):
             try:
                 begun.append(self._recovered(self._waiting[0]))
-            except RetryableError as error:
+            except (RetryableError, LogEndsEarly) as error:
+                if isinstance(error, LogEndsEarly) and not self._may_catch_up(self._waiting[0], now_s):
+                    raise
                 self._observer.retry_scheduled(error, self._backoff.failed(now_s))
                 break
             self._backoff.succeeded()
+            self._early_since.pop(self._waiting[0], None)
             del self._waiting[0]
         return begun
+
+    def _may_catch_up(self, tp: TopicPartition, now_s: float) -> bool:
+        return now_s - self._early_since.setdefault(tp, now_s) < _CATCH_UP_S
 
     def _recovered(self, tp: TopicPartition) -> PartitionWork:
         identity, log = self._source.identity(tp.topic), self._source.bounds(tp)

@@ -239,7 +239,9 @@ def _truncated(kind: str) -> Callable[[random.Random, Limits], Hostile]:
 
 def _only_magic(magic: bytes) -> Callable[[random.Random, Limits], Hostile]:
     def make(rng: random.Random, limits: Limits) -> Hostile:
-        value = magic + rng.randbytes(rng.randrange(60))
+        garbage = bytearray(rng.randbytes(rng.randrange(60)))
+        garbage[:1] = bytes(byte % 0xC0 for byte in garbage[:1])  # beyond, it may begin a kind of JPEG that is refused
+        value = magic + bytes(garbage)
         return Hostile(f"{magic[:4]!r} and garbage", Reason.UNDECODABLE_IMAGE, value)
 
     return make

@@ -340,6 +340,22 @@ def test_a_broker_that_lost_what_the_chain_has_stops_the_worker_with_the_remedy(
     assert shorter.closed
 
 
+def test_a_log_that_ends_early_only_until_its_broker_has_caught_up_stops_nobody() -> None:
+    messages = images(30, *CAMERAS)
+    first = undisturbed(messages)
+    late = FakeSource(messages)
+    bounds, asked = late.bounds, [0]
+
+    def lagging(tp: TopicPartition) -> tuple[int, int]:
+        asked[0] += tp == TP
+        start, end = bounds(tp)
+        return (start, 12) if tp == TP and asked[0] <= 3 else (start, end)
+
+    late.bounds = lagging  # type: ignore[method-assign]
+    Bench(late, first.store).run(lambda: late.committed.get(TP) == 30)
+    assert asked[0] > 3
+
+
 def served_images(*benches: Bench) -> int:
     return sum(trace.images for bench in benches for trace in bench.seen.served)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from pipeline.drift.compare_result import Difference, FirstBatch, StreamDifference
 
 _STREAMS, _CLASSES = 12, 12  # shown; all of them are in the JSON
+_LONGEST = 40  # characters of a name
 _WORDS = {
     "last_offset": "where it ends",
     "previous_alpha": "alpha before",
@@ -160,7 +161,7 @@ def _classes(found: Difference) -> Table:
 
 def _table(title: str, first: str, *headers: str) -> Table:
     table = Table(title=title or None, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    table.add_column(first, overflow="fold")
+    table.add_column(first, no_wrap=True, max_width=_LONGEST)
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     return table

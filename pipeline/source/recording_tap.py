@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from pipeline.errors import RetryableError, SourceError
+from pipeline.errors import LogEndsEarly, RetryableError, SourceError
 from pipeline.records import Message, TopicPartition
 from pipeline.source.recording_buffer import Buffer, Draft, FilePolicy, merged
 from pipeline.source.recording_folder import Created, RecordingFolder
@@ -98,7 +98,7 @@ class RecordingTap:
         """See `Tap`."""
         known, (start, end) = self._folder.begin(tp, offset), log
         if known > end:
-            raise SourceError(
+            raise LogEndsEarly(
                 f"{tp}: the recording in {self._folder.root} goes on at offset {known}, but the broker's log ends at "
                 f"{end}: the broker lost data, or this is another cluster. Restore the broker, or take another "
                 "record.root."

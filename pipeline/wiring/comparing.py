@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipeline.console import print_json
 
 FOUND = 3
+_FILE_COLUMNS = 160  # of a table that goes to a file or another program
 
 
 def compare(*, root_a: str, root_b: str, streams: Sequence[str] | None, whole: bool, as_json: bool) -> int:
@@ -27,5 +28,6 @@ def compare(*, root_a: str, root_b: str, streams: Sequence[str] | None, whole: b
     if as_json:
         print_json(found.as_json())
     else:
-        show(found, Console())
+        console = Console()
+        show(found, console if console.is_terminal else Console(width=_FILE_COLUMNS))
     return FOUND if found.differs or (whole and not found.overlaps_wholly) else 0

@@ -60,7 +60,15 @@ def test_it_says_where_the_chain_goes_on(store: DictStore) -> None:
     last = inside(store, -1)[-1]
     footer = segment.read_footer(store.objects[last], last)
     until = compacted_names(store, layout.PREDICTIONS, TP)[-1].until
-    assert (covered, faults) == (Covered(until, last, footer.next, footer.pending), [])
+    files = compacted_names(store, layout.PREDICTIONS, TP)
+    rows = sum(
+        pq.read_metadata(pa.BufferReader(store.objects[layout.compacted_key(layout.PREDICTIONS, TP, name)])).num_rows
+        for name in files
+    )
+    assert (covered, faults) == (
+        Covered(until, last, footer.next, footer.pending, files=len(files), rows=rows),
+        [],
+    )
     gone = [key for file in deletable(store, TP, made_before=AGES_LATER) for key in delete(store, file)]
     assert check(store, TP, Chain.of(store, TP)) == (replace(covered, deleted=len(gone)), [])
     assert len(gone) > 10
