@@ -20,7 +20,7 @@ from pipeline.adapt import verdict
 from pipeline.adapt.card import Card, read_card
 from pipeline.console import print_json, progress
 from pipeline.drift.limits import Limit
-from pipeline.drift.result import CameraChange, Example, Report
+from pipeline.drift.result import Camera, CameraChange, Example, Report
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 from pipeline.wiring.example_frames import LOOKS, ExampleFrames
@@ -38,6 +38,7 @@ _PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert
 _PLOTS_NEED = {"matplotlib": "matplotlib"}
 _PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
 _FILE_COLUMNS = 160  # of a table that goes to a file or another program
+_LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras that a line names
 _EXAMPLES = 3  # before a change and after it
 _LOOKED_AT = 16  # likewise, to compare the pictures
@@ -127,7 +128,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(settings, asked, card, tables),
             queries=written_out(found.bin_us, found.fine_us),
-            notes=_notes(found.rows, examples),
+            notes=_notes(cameras, found.rows, examples),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
@@ -183,8 +184,16 @@ class _Examples:
         }
 
 
-def _notes(rows: int, examples: _Examples) -> tuple[str, ...]:
+def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples) -> tuple[str, ...]:
+    from pipeline.drift.changes import ALPHA
+
     notes = []
+    short = [camera.stream_id for camera in cameras if camera.batches < _LEVELS * ALPHA.settle]
+    if short:
+        notes.append(
+            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little can be "
+            f"told of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
+        )
     if not rows:
         notes.append("there are no predictions of this time under the root: classes and agreement are not known")
     if examples.missing:

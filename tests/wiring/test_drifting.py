@@ -51,6 +51,13 @@ def test_streams_and_times_narrow_what_is_looked_at(root: Path, capsys: pytest.C
     assert {camera["stream_id"]: len(camera["changes"]) for camera in found["cameras"]} == {"dock": 1, "yard": 0}
 
 
+def test_a_short_time_is_told_to_say_little(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(root), "--until", "2026-06-01T03:00:00Z"]) == 0
+    assert "note: 5 of 5 cameras have fewer than 128 batches: little can be told" in capsys.readouterr().out
+    assert main(["drift", str(root)]) == 0
+    assert "batches: little can be told" not in capsys.readouterr().out
+
+
 def test_nothing_in_that_time_is_said_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drift", str(root), "--since", "2030-01-01T00:00:00Z"]) != 0
     assert "there is no batch of these cameras in this time" in capsys.readouterr().err
