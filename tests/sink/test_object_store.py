@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import stamina
+from structlog.testing import capture_logs
 
 from pipeline.errors import SettingsError, StoreUnavailable
 from pipeline.ports import Head, SegmentDraft
@@ -117,6 +118,16 @@ def test_tries_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     with behind(proxy, monkeypatch) as store, pytest.raises(StoreUnavailable, match="503"):
         store.create(KEY, b"segment")
     assert len(proxy.seen) == ATTEMPTS
+
+
+def test_each_try_is_told_with_the_store_and_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = only_first(Fault.BUSY)
+    with capture_logs() as told, behind(proxy, monkeypatch) as store:
+        store.create(KEY, b"segment")
+    (event,) = told
+    assert (event["event"], event["tries"], event["log_level"]) == ("store_retried", 1, "warning")
+    assert event["error"].startswith("s3://bucket-")
+    assert "503" in event["error"]
 
 
 def test_a_store_that_never_answers_is_not_asked_again_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
