@@ -79,15 +79,13 @@ class Worker:
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._tap = tap = tap or NoTap()
-        initial = adaptation.strategy.initial
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
-            return PartitionWork(tp, head, batches, initial, forget_after_s=forget_after_s)
+            return PartitionWork(tp, head, batches, adaptation.strategy.initial, forget_after_s=forget_after_s)
 
         self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
         self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)
-        self._reading = Backoff()
-        self._pressure = Backpressure(limits, source, prefetch, self._tap)
+        self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, tap)
 
     def run(self) -> None:
         """Work until told to stop or the source is exhausted; then flush, commit and leave.
@@ -150,8 +148,7 @@ class Worker:
         """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
 
         Nobody else gets a partition that was revoked before our next poll. One that was lost may have a new owner, who
-        wins the race for the segment, or adopts it. Only a worker too slow for its group comes back by that: it would
-        lose every round that it has done, for ever. The rest of the time is bounded: others wait for us.
+        wins the race for the segment, or adopts it. The time is bounded: others wait for us.
         """
         leaving = [self._owned[tp] for tp in tps if tp in self._owned]
         until_s = self._clock() + _LET_GO_S
@@ -247,8 +244,7 @@ class Worker:
             if not waiting:
                 return
             self._sleep(max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()))
-        rows = sum(work.rows for work in waiting)
         raise FatalError(
-            f"{rows} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: their offsets are not "
-            "committed, and the next run computes them again. See the log for the store's answer."
+            f"{sum(work.rows for work in waiting)} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: "
+            "their offsets are not committed, and the next run computes them again. See the log for the store's answer."
         )

@@ -11,7 +11,14 @@ from pydantic_settings import CliToggleFlag
 from pipeline.cli.command import Command
 from pipeline.settings.group import Location
 from pipeline.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
-from pipeline.settings.recording import DURATION_SCHEMA, STREAMS_SCHEMA, Duration, StreamPatterns
+from pipeline.settings.recording import (
+    DURATION_SCHEMA,
+    FORGET_IMAGES_AFTER,
+    KEEP,
+    STREAMS_SCHEMA,
+    Duration,
+    StreamPatterns,
+)
 
 _NOT_WITH_PRUNE_ONLY = ("from", "from_time", "until", "max_messages", "max_seconds", "max_bytes", "streams")
 
@@ -57,16 +64,9 @@ class Record(Command):
     streams: StreamPatterns | None = Field(
         default=None, description="record only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
     )
-    keep: Duration | None = Field(
-        default=None,
-        description="remove files whose newest message is older; none: as the recording was begun, or never",
-        json_schema_extra=DURATION_SCHEMA,
-    )
+    keep: Duration | None = Field(default=None, description=KEEP, json_schema_extra=DURATION_SCHEMA)
     forget_images_after: Duration | None = Field(
-        default=None,
-        description="remove images so long after they were stored, and keep the rest of their messages; 0s: never "
-        "store them; none: as the recording was begun, or never",
-        json_schema_extra=DURATION_SCHEMA,
+        default=None, description=FORGET_IMAGES_AFTER, json_schema_extra=DURATION_SCHEMA
     )
     prune_only: CliToggleFlag[bool] = Field(
         default=False, description="record nothing: remove what is too old by --keep and --forget-images-after, and end"

@@ -41,6 +41,12 @@ StreamPatterns = Annotated[str, AfterValidator(_patterns)]
 
 STREAMS_SCHEMA: dict[str, JsonValue] = {"expected": STREAMS_EXPECTED, "metavar": "A,B*"}
 
+KEEP = "remove files whose newest message is older; none: as the recording was begun, or never"
+FORGET_IMAGES_AFTER = (
+    "remove images so long after they were stored, and keep the rest of their messages; 0s: never store them; none: as "
+    "the recording was begun, or never"
+)
+
 
 class RecordSettings(Group):
     """What the worker stores of what it reads, so that it can be replayed."""
@@ -56,16 +62,9 @@ class RecordSettings(Group):
     streams: StreamPatterns | None = Field(
         default=None, description="store only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
     )
-    keep: Duration | None = Field(
-        default=None,
-        description="remove files whose newest message is older; none: as the recording was begun, or never",
-        json_schema_extra=DURATION_SCHEMA,
-    )
+    keep: Duration | None = Field(default=None, description=KEEP, json_schema_extra=DURATION_SCHEMA)
     forget_images_after: Duration | None = Field(
-        default=None,
-        description="remove images so long after they were stored, and keep the rest of their messages; 0s: never "
-        "store them; none: as the recording was begun, or never",
-        json_schema_extra=DURATION_SCHEMA,
+        default=None, description=FORGET_IMAGES_AFTER, json_schema_extra=DURATION_SCHEMA
     )
     inflight_mib: int = Field(
         default=256, ge=16, le=2**20, description="MiB of messages that wait to be stored; polling pauses above"
