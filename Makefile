@@ -32,7 +32,7 @@ lint: .venv/.installed  ## style and types
 bench: .venv/.installed  ## measure this machine
 	$(BIN)/python -m tests.bench
 
-chaos: .venv/.installed kafka  ## half an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3: in a bucket)
+chaos: .venv/.installed kafka  ## a quarter of an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3: in a bucket)
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
 check: lint test  ## what CI runs
