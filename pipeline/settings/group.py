@@ -50,8 +50,15 @@ def _not_empty(value: object) -> object:
 def _without_tilde(value: str) -> str:
     for prefix in ("", "local-dir:"):
         if value.startswith(f"{prefix}~"):
-            return prefix + str(Path(value[len(prefix) :]).expanduser())
+            return prefix + str(_expanded(Path(value[len(prefix) :])))
     return value
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no home folder {path.parts[0]}; write the folder out") from error
 
 
 def _kafka_name(value: str) -> str:
@@ -60,7 +67,7 @@ def _kafka_name(value: str) -> str:
     return value
 
 
-FilePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(Path.expanduser)]
+FilePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_expanded)]
 """A file, relative to the current folder; `~` is the home folder."""
 
 Location = Annotated[str, BeforeValidator(_not_empty), AfterValidator(_without_tilde)]
