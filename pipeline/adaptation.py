@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -42,15 +42,15 @@ class Adaptation:
         started = time.perf_counter()
         forward_s = 0.0
 
-        def logits(index: int, /, *images: Tensor) -> Tensor:
+        def evaluate(asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
             nonlocal forward_s
             before = time.perf_counter()
-            z = self.classifier.logits(index, *images)
+            logits = self.classifier.evaluate(asked)
             forward_s += time.perf_counter() - before
-            return z
+            return logits
 
         searches = [self.strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
-        outcomes = search.run(searches, [batch.images for batch in batches], logits)
+        outcomes = search.run(searches, [batch.images for batch in batches], evaluate)
         results = [self._predict(outcome) for outcome in outcomes]
         search_s = time.perf_counter() - started - forward_s
         images = sum(len(batch) for batch in batches)

@@ -9,6 +9,7 @@
         ├── SettingsError       a setting, a flag or a file named by one
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
+        ├── DeviceError         the card failed, or has too little memory
         ├── TrainingError       fine-tuning diverged, or cannot be resumed or written
         ├── SourceError         the topic is not what the chain was written from
         └── ChainError          a segment is damaged, foreign or unreadable
@@ -78,6 +79,10 @@ class CheckpointError(FatalError):
 
 class CardError(FatalError):
     """A card that does not belong to the pair, or is not a card."""
+
+
+class DeviceError(FatalError):
+    """The card that runs the model failed or was lost, or has too little memory for it."""
 
 
 class TrainingError(FatalError):

@@ -180,8 +180,9 @@ class Classifier(Protocol):
     def alphas(self) -> Sequence[float]:
         """The grid, ascending, from 0 (zero-shot) to 1 (fine-tuned)."""
 
-    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
-        """One or more uint8 `[n, 3, S, S]`, N >= 1 in all -> float32 `[N, C]` on the CPU, at `alphas[alpha_index]`.
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+        """Logits of what is asked for at each alpha, by its index in `alphas`; one wait for a device in all.
 
-        Row i depends on image i alone, bit for bit, whatever else is in the call.
+        Images: one or more uint8 `[n, 3, S, S]`, N >= 1 in all -> float32 `[N, C]` on the processor, in their order.
+        Row i depends on image i and on the alpha alone, bit for bit, whatever else is in the call.
         """

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.clip.classifier import GRID, PairClassifier
+from pipeline.clip.device import Plain
 from pipeline.clip.load import ModelPair, load_pair
 
 SIZE = 32  # px
@@ -117,7 +118,7 @@ def classifier(
         alphas=alphas,
         chunk_rows=chunk_rows,
         dtype=dtype,
-        device=torch.device("cpu"),
+        device=Plain(torch.device("cpu")),
         bank_bytes=copies * elements * dtype.itemsize,
         head=head,
     )

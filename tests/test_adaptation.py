@@ -13,14 +13,14 @@ from pipeline.adapt.strategies.warm import Exploration, WarmSearch
 from pipeline.adaptation import Adaptation, Adapted
 from pipeline.gather import batch_of
 from pipeline.records import ImageBatch
-from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective
+from tests.adapt.curves import GRID, AlphaByAlpha, Weather, as_images, draw_values, logits, objective
 from tests.frames import a_frame
 
 WARM = WarmSearch(GRID, objective, "test", 10, Exploration())
 ONES = (1.0,) * len(GRID)
 
 
-class Curves:
+class Curves(AlphaByAlpha):
     """A classifier whose images carry their objective at every alpha."""
 
     alphas = GRID

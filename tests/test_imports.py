@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adapt/strategies/botorch": ("", "torch numpy botorch gpytorch"),
     "predict": ("records", "torch numpy"),
     "adaptation": ("records ports adapt predict", "torch"),
-    "clip": ("errors adapt preprocess", "torch"),
+    "clip": ("errors adapt preprocess", "torch structlog"),
     "clip/load": ("errors adapt preprocess", "torch open_clip"),
     "clip/heads": ("errors", "torch safetensors"),
     # the edges

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError
 
 _ALIGN_BYTES = 64  # a cache line; compilers copy inputs that are aligned to less than 16
-_PIECE = 1 << 18  # elements merged at a time: both inputs and the result stay in the cache
+_PIECE = 1 << 18  # elements merged at a time: both inputs and the result stay in a processor's cache
+_DEVICE_PIECE = 1 << 24  # on a card: what is between takes 64 MiB, whatever the model
 
 _NORMS_WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -69,7 +70,7 @@ def interpolate(theta_0: Tensor, theta_1: Tensor, alpha: float, *, out: Tensor) 
         return out.copy_(theta_0 if alpha == 0.0 else theta_1)
     if out.dtype == theta_0.dtype:
         return torch.lerp(theta_0, theta_1, alpha, out=out)
-    piece = _PIECE if theta_0.device.type == "cpu" else theta_0.numel()
+    piece = _PIECE if theta_0.device.type == "cpu" else _DEVICE_PIECE
     for start in range(0, theta_0.numel(), piece):
         part = slice(start, start + piece)
         out[part].copy_(torch.lerp(theta_0[part], theta_1[part], alpha))

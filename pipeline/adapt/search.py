@@ -6,7 +6,7 @@ alpha, so that one merged copy of the weights serves every camera that wants it.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,11 +64,9 @@ class Outcome:
         return sum(t.images for t in self.trials) / len(self.logits)
 
 
-class Logits(Protocol):
-    """The model, as a search's driver sees it."""
-
-    def __call__(self, index: int, /, *images: Tensor) -> Tensor:
-        """Logits `[N, C]` at `alphas[index]` of one or more `[n, 3, S, S]`, N images in all, in their order."""
+Evaluate = Callable[[Mapping[int, Sequence[Tensor]]], Mapping[int, Tensor]]
+"""The model, as a search's driver sees it: alpha index -> images `[n, 3, S, S]`, one or more, N in all; to logits
+`[N, C]` at that alpha, in their order."""
 
 
 Search = Generator[list[Trial], list[Tensor], Outcome]
@@ -164,16 +162,17 @@ class BatchTrials:
 def run(
     searches: Sequence[Search],
     images: Sequence[Tensor],
-    logits: Logits,
+    evaluate: Evaluate,
 ) -> list[Outcome]:
     """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
 
-    `logits` is called once per alpha and round, on the rows of all streams that want this alpha.
+    `evaluate` is called once a step, for all that the searches want then: rows of all streams that want one alpha
+    together.
     """
     outcomes: dict[int, Outcome] = {}
     wanted = {s: next(search) for s, search in enumerate(searches)}
     while wanted:
-        answers = _evaluate(wanted, images, logits)
+        answers = _answers(wanted, images, evaluate)
         following = {}
         for s in wanted:
             try:
@@ -184,16 +183,16 @@ def run(
     return [outcomes[s] for s in range(len(searches))]
 
 
-def _evaluate(wanted: dict[int, list[Trial]], images: Sequence[Tensor], logits: Logits) -> dict[int, list[Tensor]]:
-    answers: dict[int, list[Tensor]] = {s: [torch.empty(0)] * len(trials) for s, trials in wanted.items()}
+def _answers(wanted: dict[int, list[Trial]], images: Sequence[Tensor], evaluate: Evaluate) -> dict[int, list[Tensor]]:
     by_alpha: dict[int, list[tuple[int, int, Rows]]] = {}
     for s, trials in wanted.items():
         for k, trial in enumerate(trials):
             by_alpha.setdefault(trial.index, []).append((s, k, trial.rows))
-    for index in sorted(by_alpha):
-        asked = by_alpha[index]
-        z = logits(index, *(_select(images[s], rows) for s, _, rows in asked))
-        for (s, k, _), part in zip(asked, torch.split(z, [len(rows) for _, _, rows in asked]), strict=True):
+    logits = evaluate({j: [_select(images[s], rows) for s, _, rows in by_alpha[j]] for j in sorted(by_alpha)})
+    answers: dict[int, list[Tensor]] = {s: [torch.empty(0)] * len(trials) for s, trials in wanted.items()}
+    for index, asked in by_alpha.items():
+        parts = torch.split(logits[index], [len(rows) for _, _, rows in asked])
+        for (s, k, _), part in zip(asked, parts, strict=True):
             answers[s][k] = part
     return answers
 

@@ -9,11 +9,22 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.adapt.interpolate import Layout, interpolate
+from pipeline.clip.device import Forward
+
+
+@dataclass
+class MergedCopy:
+    """A flat buffer `[numel]`, the tower over it, and what a device made of the tower, once it was asked to."""
+
+    flat: Tensor
+    tower: nn.Module
+    forward: Forward | None = None
 
 
 class Bank:
@@ -27,6 +38,8 @@ class Bank:
         dtype: of the merged copies; the two endpoints are kept in float32.
         device: where everything lives.
         budget_bytes: for merged copies; room for two is taken whatever the budget.
+
+    `capacity` is how many copies there may be, `merges` how often one was merged.
     """
 
     def __init__(
@@ -45,25 +58,38 @@ class Bank:
         self._skeleton = _without_parameters(tower)
         self._buffers = {name: buffer.to(device) for name, buffer in tower.named_buffers()}
         self._alphas, self._dtype, self._device = tuple(alphas), dtype, device
-        self._copies: OrderedDict[int, tuple[Tensor, nn.Module]] = OrderedDict()
+        self._copies: OrderedDict[int, MergedCopy] = OrderedDict()
         self.copy_bytes = self._layout.numel * dtype.itemsize
         self.capacity = min(len(alphas), max(2, budget_bytes // self.copy_bytes))
         self.merges = 0
 
     def tower(self, index: int) -> nn.Module:
         """The image tower at `alphas[index]`, ready to run; good until `capacity` other alphas were asked for."""
+        return self.copy(index).tower
+
+    def copy(self, index: int) -> MergedCopy:
+        """The merged copy at `alphas[index]`; as `tower`. Raises torch.OutOfMemoryError; nothing is changed then."""
         if index in self._copies:
             self._copies.move_to_end(index)
-            return self._copies[index][1]
+            return self._copies[index]
         if len(self._copies) < self.capacity:
             flat = torch.empty(self._layout.numel, dtype=self._dtype, device=self._device)
-            copied = flat, self._over(flat)
+            copied = MergedCopy(flat, self._over(flat))
         else:
             _, copied = self._copies.popitem(last=False)
-        interpolate(*self._ends, self._alphas[index], out=copied[0])
+        interpolate(*self._ends, self._alphas[index], out=copied.flat)
         self.merges += 1
         self._copies[index] = copied
-        return copied[1]
+        return copied
+
+    def shrink(self) -> bool:
+        """Drop the half of the copies that were not asked for of late, for good; False if there is nothing to drop."""
+        if len(self._copies) < 2:
+            return False
+        for _ in range(len(self._copies) // 2):
+            self._copies.popitem(last=False)
+        self.capacity = len(self._copies)
+        return True
 
     def _over(self, flat: Tensor) -> nn.Module:
         """A tower whose parameters are views into `flat`."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
+import structlog
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.adapt.interpolate import Layout
 from pipeline.clip.bank import Bank
+from pipeline.clip.cuda import has_bfloat16
+from pipeline.clip.device import Device, chunks
 from pipeline.clip.load import ModelPair
-from pipeline.errors import SettingsError
+from pipeline.errors import DeviceError, SettingsError
+
+_log = structlog.get_logger("model")
 
 GRID = tuple(j / 20 for j in range(21))
 
@@ -30,7 +35,7 @@ class PairClassifier:
         alphas: the grid, ascending from 0 to 1.
         chunk_rows: images a forward, >= 1.
         dtype: the tower's weights and activations; features, heads and logits are float32.
-        device: where the tower runs.
+        device: where the towers run.
         bank_bytes: memory for merged copies.
         head: `text` encodes the prompts at each alpha; `interpolate` takes the line between the two heads, renormalised
             (an interpolated head is shorter in the middle, which would heat the softmax there).
@@ -45,30 +50,32 @@ class PairClassifier:
         alphas: Sequence[float] = GRID,
         chunk_rows: int,
         dtype: torch.dtype,
-        device: torch.device,
+        device: Device,
         bank_bytes: int,
         head: str,
     ) -> None:
         self._pair, self._classes, self._templates = pair, tuple(classes), tuple(templates)
         self._alphas, self.device, self.dtype = tuple(alphas), device, dtype
         self.chunk_rows, self._head_mode = chunk_rows, head
-        self._mean = torch.tensor(pair.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(pair.std, device=device).view(1, 3, 1, 1)
+        self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
         self._shared_head = pair.text_is_shared
         self._heads: dict[int, Tensor] = {}
-        self._encoded: dict[float, Tensor] = {}  # alpha -> [D, C], what the text tower said
+        self._encoded: dict[float, Tensor] = {}  # alpha -> [D, C] on the device, what the text tower said
         self._embeddings_id = ""
-        self.bank = Bank(
-            pair.tower,
-            pair.theta_0,
-            pair.theta_1,
-            alphas=alphas,
-            dtype=dtype,
-            device=device,
-            budget_bytes=bank_bytes,
-        )
-        self.forward_seconds = 0.0
-        self.images = 0
+        self.images = self.rows = 0  # that were passed through the tower; rows count what fills a chunk up, too
+        try:
+            with device.guarded():
+                self.bank = Bank(
+                    pair.tower,
+                    pair.theta_0,
+                    pair.theta_1,
+                    alphas=alphas,
+                    dtype=dtype,
+                    device=device.where,
+                    budget_bytes=bank_bytes,
+                )
+        except torch.OutOfMemoryError as error:
+            raise self._too_large() from error
 
     @property
     def alphas(self) -> tuple[float, ...]:
@@ -90,7 +97,7 @@ class PairClassifier:
     @property
     def fingerprint(self) -> str:
         """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
-        numerics = f"{self.dtype} {self.device.type} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
+        numerics = f"{self.dtype} {self.device.numerics} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
         return _digest(f"{sorted(self.identity.items())} {numerics}{self._embeddings_id}")
 
     @property
@@ -107,59 +114,107 @@ class PairClassifier:
 
     def embeddings(self) -> Tensor:
         """What the text tower says: class embeddings, float32 `[H, D, C]`, unit columns. Minutes for many classes."""
-        return torch.stack([self._encode(alpha) for alpha in self.encoded_alphas])
+        return torch.stack([self._encode(alpha) for alpha in self.encoded_alphas]).cpu()
 
     def use_embeddings(self, embeddings: Tensor, digest: str) -> None:
         """Take these in place of encoding the prompts. `digest` becomes part of the fingerprint: they may come from
         another machine, whose text tower rounds otherwise.
         """
-        self._encoded = dict(zip(self.encoded_alphas, embeddings, strict=True))
+        self._encoded = dict(zip(self.encoded_alphas, embeddings.to(self.device.where), strict=True))
         self._embeddings_id = f" embeddings {digest}"
         self._heads.clear()
 
     def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
-        """See `ports.Classifier`: uint8 `[n, 3, S, S]`, N images in all -> float32 `[N, C]`."""
-        started = time.perf_counter()
-        with torch.inference_mode():
-            tower, head = self.bank.tower(alpha_index), self._head(alpha_index)
-            parts = [self._forward(tower, head, n, chunk) for n, chunk in _chunks(images, self.chunk_rows)]
-            logits = torch.cat(parts).cpu()
-        self.forward_seconds += time.perf_counter() - started
-        self.images += len(logits)
-        return logits.clone()
+        """At one alpha: uint8 `[n, 3, S, S]`, N images in all -> float32 `[N, C]`; errors as of `evaluate`."""
+        return self.evaluate({alpha_index: images})[alpha_index]
+
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        """See `ports.Classifier`. A bank that does not fit into the device's memory is halved, and the log says so.
+
+        Raises:
+            DeviceError: the device failed, or has not even memory for one merged copy and one chunk.
+        """
+        while True:
+            try:
+                with self.device.guarded(), torch.inference_mode():
+                    logits = self._evaluate(asked)
+                break
+            except torch.OutOfMemoryError as error:
+                lacking = str(error).splitlines()[0]
+            if not self.bank.shrink():  # outside of the handler: the error holds on to what its frames had in hand
+                raise self._too_large()
+            self.device.free()
+            _log.warning(
+                "bank_shrunk",
+                copies=self.bank.capacity,
+                error=lacking,
+                remedy="the device has no memory left: merged copies are made anew more often, which costs time and "
+                "changes no result; lower model.bank_mib, or give the worker a device of its own",
+            )
+        parts = torch.split(logits.clone(), [sum(map(len, images)) for images in asked.values()])
+        return dict(zip(asked, parts, strict=True))
+
+    def _evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Tensor:
+        """Logits of all that is asked for, one alpha after the other, `[N, C]` on the processor."""
+        parts = []
+        for index, images in asked.items():
+            head, copy = self._head(index), self.bank.copy(index)
+            for n, views in chunks(images, self.chunk_rows):
+                chunk = self.device.stage(views, self.chunk_rows)
+                if copy.forward is None:
+                    copy.forward = self.device.capture(partial(self._features, copy.tower), chunk)
+                parts.append(_head_logits(copy.forward(chunk), head, n))
+                self.images, self.rows = self.images + n, self.rows + self.chunk_rows
+        return self.device.fetch(parts)
+
+    def _features(self, tower: nn.Module, chunk: Tensor) -> Tensor:
+        """uint8 `[chunk_rows, 3, S, S]` -> float32 `[chunk_rows, D]`."""
+        x = chunk.float().div_(255.0)
+        x = x.sub_(self._mean).div_(self._std).to(self.dtype)
+        output = tower(x)
+        features: Tensor = output[0] if isinstance(output, tuple) else output  # CoCa also returns tokens
+        return features.float()
 
     def warm_up(self) -> None:
         """Run both endpoints, so that the first batch does not pay for allocation and kernel choice.
 
         Raises:
-            SettingsError: on this machine an image's logits depend on its place in the chunk. Some sizes do that to
-                some matrix libraries (measured: MKL, float32, 2 threads, 5 to 7 and 9 to 11 rows).
+            SettingsError: on this machine an image's logits depend on its place in the chunk, which some sizes do to
+                some matrix libraries (measured: MKL, float32, 2 threads, 5 to 7 and 9 to 11 rows); or they are not
+                finite in this number format.
+            DeviceError: as of `evaluate`.
         """
         shape = (self.chunk_rows, 3, self._pair.preprocess.size, self._pair.preprocess.size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        here = f"on this machine ({self.device}, {self.dtype})"
         for index in (0, len(self._alphas) - 1):
-            if not torch.equal(self.logits(index, images), self.logits(index, images.flip(0)).flip(0)):
+            logits = self.logits(index, images)
+            if not bool(torch.isfinite(logits).all()):
                 raise SettingsError(
-                    f"model.chunk_rows is {self.chunk_rows}: on this machine ({self.device.type}, {self.dtype}) an "
-                    "image's logits then depend on its place in the chunk, and a replay would not be exact. "
-                    "Set model.chunk_rows to a multiple of 8, or to 1."
+                    f"model.precision: {here} alpha {self._alphas[index]:g} gives logits that are not finite. "
+                    "Set model.precision to fp32, or to bf16 where the device has it."
                 )
+            for moved in (1, self.chunk_rows // 2):
+                if not torch.equal(logits, self.logits(index, images.roll(moved, 0)).roll(-moved, 0)):
+                    raise SettingsError(
+                        f"model.chunk_rows is {self.chunk_rows}: {here} an image's logits then depend on its place in "
+                        "the chunk, and a replay would not be exact. Set model.chunk_rows to a multiple of 8, or to 1."
+                    )
 
-    def _forward(self, tower: torch.nn.Module, head: Tensor, n: int, chunk: Tensor) -> Tensor:
-        """Logits of the first n rows of a chunk."""
-        x = chunk.to(self.device, non_blocking=True).float().div_(255.0)
-        x = x.sub_(self._mean).div_(self._std).to(self.dtype)  # [chunk_rows, 3, S, S]
-        features = tower(x)
-        features = features[0] if isinstance(features, tuple) else features  # CoCa also returns tokens
-        return _head_logits(features[:n].float(), head)
+    def _too_large(self) -> DeviceError:
+        return DeviceError(
+            f"{self.device} has too little free memory for the two weight sets, one merged copy and a chunk of "
+            f"{self.chunk_rows} images. Free it (nvidia-smi says who has it), lower model.chunk_rows, or take a "
+            "smaller model, another device or model.device=cpu."
+        )
 
     def _head(self, index: int) -> Tensor:
         """`[C, D]` with the logit scale, interpolated in log space, folded in."""
         if index not in self._heads:
             a = self._alphas[index]
             zero, one = self._pair.log_scales
-            scale = torch.tensor((1.0 - a) * zero + a * one).exp()
-            self._heads[index] = (self._class_embeddings(index) * scale).T.contiguous().to(self.device)
+            scale = torch.tensor((1.0 - a) * zero + a * one).exp().item()
+            self._heads[index] = (self._class_embeddings(index) * scale).T.contiguous()
         return self._heads[index]
 
     def _class_embeddings(self, index: int) -> Tensor:
@@ -172,43 +227,34 @@ class PairClassifier:
 
     def _encode(self, alpha: float) -> Tensor:
         if alpha not in self._encoded:
-            self._encoded[alpha] = self._pair.head(alpha, self._classes, self._templates)
+            self._encoded[alpha] = self._pair.head(alpha, self._classes, self._templates, self.device.where)
         return self._encoded[alpha]
 
 
-def _chunks(images: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
-    """The images in chunks of that many rows, each with how many of them are filled; the rest are zeros."""
-    left = sum(len(part) for part in images)
-    chunk, filled = torch.zeros(rows, *images[0].shape[1:], dtype=torch.uint8), 0
-    for part in images:
-        while len(part):
-            n = min(rows - filled, len(part))
-            chunk[filled : filled + n] = part[:n]
-            part, filled, left = part[n:], filled + n, left - n
-            if filled == rows or left == 0:
-                yield filled, chunk
-                chunk, filled = torch.zeros_like(chunk), 0
+def _per_channel(values: Sequence[float], where: torch.device) -> Tensor:
+    return torch.tensor(values, device=where).view(1, 3, 1, 1)
 
 
-def _head_logits(features: Tensor, head: Tensor) -> Tensor:
-    """`[n, D]`, `[C, D]` -> `[n, C]`, float32: cosines times the scale.
+def _head_logits(features: Tensor, head: Tensor, n: int) -> Tensor:
+    """`[rows, D]`, `[C, D]` -> `[n, C]`, float32: cosines times the scale, of the first n rows.
 
-    On a processor row by row: in one product, the place of a row (by the library's blocking) decides how its sums are
-    rounded. So does the alignment of a row's memory; what `normalize` returns is aligned.
+    On a card the product is of all rows: its kernel, and so its rounding, follows from its shape. On a processor row by
+    row: in one product, the place of a row (by the library's blocking) decides how its sums are rounded. So does the
+    alignment of a row's memory; what `normalize` returns is aligned.
     """
     if features.device.type != "cpu":
-        return torch.nn.functional.linear(torch.nn.functional.normalize(features, dim=-1), head)
-    return torch.stack([head.mv(torch.nn.functional.normalize(row, dim=0)) for row in features])
+        return torch.nn.functional.linear(torch.nn.functional.normalize(features, dim=-1), head)[:n]
+    return torch.stack([head.mv(torch.nn.functional.normalize(row, dim=0)) for row in features[:n]])
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it, else float32.
+def choose_dtype(where: torch.device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it; else float16 on a card, float32 on a processor.
 
     Pure bfloat16 is twice as fast on a processor with avx512_bf16 or AMX, and slower than float32 on others. Asked,
     not timed: a busy moment at the start must not change the numbers, or a replay would differ.
     """
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if where.type == "cuda":
+        return torch.bfloat16 if has_bfloat16(torch.cuda.get_device_properties(where)) else torch.float16
     has = torch.cpu.get_capabilities()
     return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
 

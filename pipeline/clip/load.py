@@ -54,16 +54,24 @@ class ModelPair:
         zero, one = (_text_parameters(model) for model in self._models)
         return all(torch.equal(zero[name], one[name]) for name in zero)
 
-    def head(self, alpha: float, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Class embeddings from the text tower at theta(alpha): float32 `[D, C]`, unit columns, without logit scale.
+    def head(
+        self,
+        alpha: float,
+        classes: Sequence[str],
+        templates: Sequence[str],
+        where: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
+    ) -> Tensor:
+        """Class embeddings from the text tower at theta(alpha): float32 `[D, C]` on `where`, which computes them.
 
-        The mean of the unit embeddings of a class's prompts, normalised (as open_clip's zero-shot classifier).
+        The mean of the unit embeddings of a class's prompts, normalised (as open_clip's zero-shot classifier): unit
+        columns, without logit scale.
         """
         zero, one = (_text_parameters(model) for model in self._models)
-        theta = {f"model.{name}": torch.lerp(zero[name], one[name], alpha) for name in zero}
+        theta = {f"model.{name}": torch.lerp(zero[name], one[name], alpha).to(where) for name in zero}
+        theta |= {f"model.{name}": buffer.to(where) for name, buffer in _text_buffers(self._models[0])}
         encoder = _TextEncoder(self._models[0])
         prompts = [template.replace("{}", name) for name in classes for template in templates]
-        tokens = self._tokenizer(prompts)
+        tokens = self._tokenizer(prompts).to(where)
         with torch.inference_mode():
             parts = [
                 torch.func.functional_call(encoder, theta, (part,), strict=False)
@@ -85,9 +93,15 @@ class _TextEncoder(nn.Module):
         return embeddings
 
 
+_NOT_TEXT = ("visual.", "logit_scale", "logit_bias")
+
+
 def _text_parameters(model: nn.Module) -> dict[str, Tensor]:
-    others = ("visual.", "logit_scale", "logit_bias")
-    return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(others)}
+    return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(_NOT_TEXT)}
+
+
+def _text_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, buffer) for name, buffer in model.named_buffers() if not name.startswith(_NOT_TEXT)]
 
 
 def load_pair(architecture: str | None, theta_0: str, theta_1: str) -> ModelPair:

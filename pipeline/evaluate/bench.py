@@ -178,8 +178,12 @@ class Replayed:
         self._vocabulary = vocabulary
         self._last.clear()
 
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        """As `adapt.search.Evaluate`, of rows of the vocabulary's block, int64 `[n]`, in place of images."""
+        return {index: self.logits(index, *rows) for index, rows in asked.items()}
+
     def logits(self, index: int, /, *rows: Tensor) -> Tensor:
-        """`[n, C]` of rows of the vocabulary's block, int64 `[n]`; as `search.run` calls it."""
+        """`[n, C]` at one alpha."""
         asked = rows[0] if len(rows) == 1 else torch.cat(rows)
         z = self._blocks[self._vocabulary][index].index_select(0, asked)
         self._last[index] = (z, asked.numpy())

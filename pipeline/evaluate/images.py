@@ -238,8 +238,8 @@ def _fill(
             for start in range(rows.start, rows.stop, _ROWS):
                 part = slice(start, min(start + _ROWS, rows.stop))
                 if not partials[d].has(j, part):
-                    z = classifier.logits(j, pieces[d][part.start - rows.start : part.stop - rows.start])
-                    partials[d].put(j, part, z.numpy())
+                    images = pieces[d][part.start - rows.start : part.stop - rows.start]
+                    partials[d].put(j, part, classifier.evaluate({j: [images]})[j].numpy())
                 bar.advance(part.stop - part.start)
 
 

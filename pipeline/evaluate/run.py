@@ -99,7 +99,7 @@ class Runner:
             for ids in stream:
                 replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
                 rows = torch.from_numpy(bench.row_of[ids])
-                (outcome,) = search.run([strategy.search(state, len(ids))], [rows], replayed.logits)
+                (outcome,) = search.run([strategy.search(state, len(ids))], [rows], replayed.evaluate)
                 served.add(number, ids, outcome)
                 state = outcome.state
         return Run(task, served.score(), served.path)

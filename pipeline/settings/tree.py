@@ -57,8 +57,10 @@ class ModelSettings(Group):
         default=None, description="text file with one prompt a line, {} for the class; none: a small built-in set"
     )
     card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card`")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="number format of the forwards; auto: bf16 where it is quicker"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="number format of the forwards; auto: bf16 where it is quicker, else fp16 on a GPU, fp32 on a "
+        "processor; tf32, fp16: GPU alone",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",
@@ -66,8 +68,11 @@ class ModelSettings(Group):
         json_schema_extra={"expected": "auto, cpu, cuda or cuda:NUMBER", "metavar": "DEVICE"},
     )
     chunk_rows: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
-        default="auto", description="images of every forward: one fixed shape, padded"
+        default="auto",
+        description="images of every forward: one fixed shape, padded; auto: 8 on a processor, 8 to 64 on a GPU by its "
+        "size and the model's",
     )
+    cuda_graphs: bool = Field(default=True, description="launch a GPU's forward in one piece, captured at first use")
     bank_mib: int = Field(default=4096, ge=0, le=2**20, description="MiB of memory for merged copies of the weights")
     head: Literal["text", "interpolate"] = Field(
         default="text", description="classifier at alpha: encode prompts at alpha, or interpolate the two heads"

@@ -19,6 +19,7 @@ from pipeline.adapt.verdict import judge_own
 from pipeline.clip.heads import heads_path, write_heads
 from pipeline.clip.load import StartingModel, load_starting_model
 from pipeline.console import progress
+from pipeline.errors import SettingsError
 from pipeline.finetune.checkpoint import remove_leftovers, write_bytes
 from pipeline.finetune.folder import Folder
 from pipeline.finetune.images import HeldOut, Images
@@ -146,7 +147,7 @@ def _decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping
         "model.classes": digest("\n".join(data.classes)),
         "model.templates": digest("\n".join(data.templates)),
         "model.device": device.type,
-        "model.precision": str(number_format(settings.model, device)).removeprefix("torch."),
+        "model.precision": str(_training_format(settings, device)).removeprefix("torch."),
         "preprocessing": start.preprocess.id,
         "--labelled": f"{len(data.train_rows)} images {digest(f'{data.train.digest} {data.train_rows}')}",
         "--validation": f"{len(data.held_out_rows)} images {digest(f'{data.held_out.digest} {data.held_out_rows}')}",
@@ -163,8 +164,19 @@ def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
         std=start.std,
         recipe=_recipe(settings.finetune),
         device=device,
-        dtype=number_format(settings.model, device),
+        dtype=_training_format(settings, device),
     )
+
+
+def _training_format(settings: Settings, device: torch.device) -> torch.dtype:
+    """bfloat16 for mixed precision or float32: float16 would need its losses scaled, and tf32 is for serving."""
+    if settings.model.precision in {"fp16", "tf32"}:
+        raise SettingsError(
+            f"model.precision is {settings.model.precision}: a model is fine-tuned in bf16 or fp32. "
+            "Set one of them, or auto."
+        )
+    dtype = number_format(settings.model, device)
+    return torch.float32 if dtype == torch.float16 else dtype
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from pipeline.adapt.search import Strategy
 from pipeline.adapt.strategies import strategy
 from pipeline.adaptation import Adaptation
 from pipeline.clip.classifier import PairClassifier, choose_dtype
+from pipeline.clip.cuda import Cuda, chunk_rows_for
+from pipeline.clip.device import Device, Plain
 from pipeline.clip.heads import heads_path, read_heads
 from pipeline.clip.load import ModelPair, load_pair
 from pipeline.errors import CardError, SettingsError
@@ -29,7 +31,7 @@ TEMPLATES = (
     "a low resolution photo of a {}.",
     "{}",
 )
-_CHUNK_ROWS = {"cpu": 8, "cuda": 64}  # a processor is at its full rate with 8 images, a GPU wants more
+_CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
     assert settings.classes is not None
     classes = read_lines(settings.classes, "model.classes", "class name")
     templates = prompt_templates(settings)
-    device = choose_device(settings.device)
-    dtype = number_format(settings, device)
-    chunk_rows = _CHUNK_ROWS[device.type] if settings.chunk_rows == "auto" else settings.chunk_rows
+    where = choose_device(settings.device)
+    dtype = number_format(settings, where)
+    device = open_device(settings, where)
     pair = load_pair(settings.architecture, settings.theta_0, settings.theta_1)
+    chunk_rows = chunk_rows_of(settings, where, pair, dtype)
     classifier = PairClassifier(
         pair,
         classes=classes,
@@ -137,9 +140,33 @@ def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
     return templates
 
 
-def number_format(settings: ModelSettings, device: torch.device) -> torch.dtype:
-    """The number format of forwards on the device."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": None}[settings.precision] or choose_dtype(device)
+_FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def number_format(settings: ModelSettings, where: torch.device) -> torch.dtype:
+    """The number format of forwards on the device. Raises SettingsError: one that a processor has not."""
+    if where.type == "cpu" and settings.precision in {"tf32", "fp16"}:
+        raise SettingsError(
+            f"model.precision is {settings.precision}, which is for GPUs, and the model runs on {where}. "
+            "Set model.precision to auto, bf16 or fp32, or model.device to cuda."
+        )
+    return choose_dtype(where) if settings.precision == "auto" else _FORMATS[settings.precision]
+
+
+def open_device(settings: ModelSettings, where: torch.device) -> Device:
+    """The device that the settings choose, ready to run. Raises DeviceError: a card that does not answer."""
+    if where.type == "cuda":
+        return Cuda(where, tf32=settings.precision == "tf32", graphs=settings.cuda_graphs)
+    return Plain(where)
+
+
+def chunk_rows_of(settings: ModelSettings, where: torch.device, pair: ModelPair, dtype: torch.dtype) -> int:
+    """Images of a forward: the setting's, or what suits the device and the image tower."""
+    if settings.chunk_rows != "auto":
+        return settings.chunk_rows
+    if where.type == "cuda":
+        return chunk_rows_for(torch.cuda.get_device_properties(where), pair.tower, dtype)
+    return _CHUNK_ROWS
 
 
 def choose_device(name: str) -> torch.device:
@@ -149,9 +176,9 @@ def choose_device(name: str) -> torch.device:
         SettingsError: a CUDA device that is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda:0" if name == "cuda" else name)
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
         raise SettingsError(
             f"model.device is {name}, and torch sees {torch.cuda.device_count()} CUDA devices. "
             "Set model.device to cpu or auto, or mend the driver."

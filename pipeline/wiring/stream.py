@@ -27,7 +27,7 @@ from pipeline.wiring.signals import stop_signals
 from pipeline.wiring.store_check import await_store
 from pipeline.worker import Worker
 
-_ROUND_CHUNKS = 8  # forwards' worth of images gathered before the model runs
+_ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
 _AWAITED = (
     "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker half of it; a worker beyond the number of "
@@ -101,7 +101,7 @@ def make_worker(
             max_rows=settings.decode.max_rows,
             max_pixels=settings.decode.max_pixels,
         ),
-        threads=settings.decode.threads or os.cpu_count() or 1,
+        threads=decode_threads(settings),
         image_bytes=3 * preprocess.size**2,
     )
     return Worker(
@@ -117,7 +117,7 @@ def make_worker(
         limits=Limits(
             inflight_bytes=settings.limits.inflight_mib * 2**20,
             uncommitted_rows=4 * settings.sink.flush_rows,
-            round_images=_ROUND_CHUNKS * model.classifier.chunk_rows,
+            round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
         ),
         forget_after_s=settings.search.forget_after_s,
         skip_gaps=settings.kafka.on_gap == "skip",
@@ -125,6 +125,11 @@ def make_worker(
         ends_streams=ends_streams,
         at=at,
     )
+
+
+def decode_threads(settings: Settings) -> int:
+    """Of the decode pool: the setting's, or one for each core that this process may use."""
+    return settings.decode.threads or len(os.sched_getaffinity(0))
 
 
 def config_fingerprint(settings: Settings, model: Model) -> str:
@@ -143,6 +148,7 @@ def describe(settings: Settings, model: Model) -> dict[str, Any]:
         "device": str(classifier.device),
         "precision": str(classifier.dtype).removeprefix("torch."),
         "chunk_rows": classifier.chunk_rows,
+        "decode_threads": decode_threads(settings),
         "classes": len(model.classes),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,

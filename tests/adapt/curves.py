@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,21 @@ def logits(index: int, /, *images: Tensor) -> Tensor:
     return z
 
 
+class AlphaByAlpha:
+    """A classifier (`ports.Classifier`) out of `logits`, which answers for one alpha."""
+
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        return one_by_one(self.logits)(asked)
+
+
+def one_by_one(logits: Callable[..., Tensor]) -> Callable[[Mapping[int, Sequence[Tensor]]], dict[int, Tensor]]:
+    """`search.Evaluate` out of what answers for one alpha."""
+    return lambda asked: {index: logits(index, *images) for index, images in asked.items()}
+
+
 def drive(
     strategy: Strategy,
     weathers: Sequence[Weather],
@@ -72,7 +87,8 @@ def drive(
     outcomes = []
     for weather in weathers:
         batch = as_images(draw_values(weather, images, rng))
-        (outcome,) = search.run([strategy.search(state, images)], [batch], lambda j, /, *x: answer(j, torch.cat(x)))
+        evaluate = one_by_one(lambda j, *x: answer(j, torch.cat(x)))
+        (outcome,) = search.run([strategy.search(state, images)], [batch], evaluate)
         outcomes.append(outcome)
         state = outcome.state
     return outcomes

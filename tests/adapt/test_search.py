@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from pipeline.adapt.state import StreamState
 from pipeline.adapt.strategies import NAMES, strategy
 from pipeline.adapt.strategies.scratch import ScratchSearch
 from pipeline.adapt.strategies.warm import Exploration
-from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective
+from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective, one_by_one
 
 ALL = np.arange(4)
 
@@ -32,8 +32,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, list[float]]] = []
+        self.steps = 0
 
-    def __call__(self, index: int, /, *parts: Tensor) -> Tensor:
+    def __call__(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        self.steps += 1
+        return one_by_one(self._logits)(asked)
+
+    def _logits(self, index: int, *parts: Tensor) -> Tensor:
         images = torch.cat(parts)
         self.calls.append((index, images.flatten().tolist()))
         return torch.stack([images.flatten() * 10.0, torch.full((len(images),), float(index))], dim=1)
@@ -48,6 +53,7 @@ def test_trials_of_one_alpha_are_one_call_whatever_the_number_of_streams() -> No
     searches = [asking([[Trial(3, ALL), Trial(0, ALL)]]) for _ in range(5)]
     run(searches, [stream(*(4 * s + np.arange(4))) for s in range(5)], ask)
     assert [(index, len(images)) for index, images in ask.calls] == [(0, 20), (3, 20)]
+    assert ask.steps == 1  # so a device is waited for once
 
 
 def test_every_trial_is_answered_with_its_own_rows_in_its_own_order() -> None:
@@ -84,9 +90,10 @@ def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: st
     ]
     states = [made.initial() for _ in batches]
     for _ in range(3):
-        together = run([made.search(s, len(b)) for s, b in zip(states, batches, strict=True)], batches, logits)
+        searches = [made.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
+        together = run(searches, batches, one_by_one(logits))
         for state, batch, shared in zip(states, batches, together, strict=True):
-            (alone,) = run([made.search(state, len(batch))], [batch], logits)
+            (alone,) = run([made.search(state, len(batch))], [batch], one_by_one(logits))
             assert alone.state.to_bytes() == shared.state.to_bytes()
             assert alone.trials == shared.trials
             assert torch.equal(alone.logits, shared.logits)
@@ -96,7 +103,7 @@ def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: st
 def test_forward_equivalents_are_images_passed_over_images_in_the_batch() -> None:
     made = ScratchSearch(GRID, objective, "test", 10, Exploration(budget=3))
     batch = as_images(draw_values(Weather(0.2), 16, np.random.default_rng(0)))
-    (outcome,) = run([made.search(made.initial(), 16)], [batch], logits)
+    (outcome,) = run([made.search(made.initial(), 16)], [batch], one_by_one(logits))
     assert [trial.images for trial in outcome.trials] == [16, 16, 16]
     assert outcome.forward_equivalents == 3.0
 

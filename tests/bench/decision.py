@@ -15,12 +15,13 @@ from pipeline.adapt.strategies import strategy
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adaptation import Adaptation
 from pipeline.records import Frame, ImageBatch, RowId
+from tests.adapt.curves import AlphaByAlpha
 
 CAMERAS, ROWS, CLASSES, ROUNDS = 8, 32, 100, 200
 ALPHAS = tuple(j / 20 for j in range(21))
 
 
-class FreeClassifier:
+class FreeClassifier(AlphaByAlpha):
     """Logits at once, whatever the images."""
 
     alphas = ALPHAS

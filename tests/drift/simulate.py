@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.adapt import search
 from pipeline.adapt.strategies import strategy
 from pipeline.adapt.strategies.warm import Exploration
-from tests.adapt.curves import GRID, as_images, objective
+from tests.adapt.curves import GRID, as_images, objective, one_by_one
 from tests.method.objective_curves import ALPHAS, LEVEL, draw
 
 Series = npt.NDArray[np.float64]
@@ -186,7 +186,7 @@ def served(path: Path, rng: np.random.Generator) -> Series:
     for true, best in zip(optimum, optimum + unrest, strict=True):
         curve = LEVEL + follows * (true - optimum[0]) + depth * (ALPHAS - best) ** 2
         images = as_images(draw(curve, IMAGES, rng))
-        (outcome,) = search.run([warm.search(state, IMAGES)], [images], _logits)
+        (outcome,) = search.run([warm.search(state, IMAGES)], [images], one_by_one(_logits))
         state = outcome.state
         alphas.append(GRID[outcome.index])
     return np.array(alphas[burn_in:])

@@ -20,12 +20,13 @@ from pipeline.errors import SettingsError
 from pipeline.evaluate.corrupt import Corruption, corrupt
 from pipeline.evaluate.images import ImageSet, Made, Sample, make_tables
 from pipeline.evaluate.tables import read_table
+from tests.adapt.curves import AlphaByAlpha
 
 SIZE, CLASSES, ALPHAS = 16, ("car", "bus", "tram"), (0.0, 0.5, 1.0)
 FOG, NOISE = Corruption("fog", 2), Corruption("gaussian_noise", 1)
 
 
-class Linear:
+class Linear(AlphaByAlpha):
     """A classifier that is one matrix at each alpha; counts, and may be stopped after some calls."""
 
     def __init__(self, stop_after: int | None = None) -> None:

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pipeline.clip.classifier import GRID, PairClassifier
+from pipeline.clip.device import Plain
 from pipeline.clip.load import load_pair
 
 with warnings.catch_warnings():
@@ -209,7 +210,7 @@ def write_tables(recipe: Recipe, theta_1: Path, out: Path) -> None:
         templates=TEMPLATES,
         chunk_rows=64,
         dtype=torch.bfloat16,
-        device=torch.device("cpu"),
+        device=Plain(torch.device("cpu")),
         bank_bytes=2**28,
         head="text",
     )

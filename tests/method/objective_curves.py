@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.adapt import search
 from pipeline.adapt.search import Strategy
-from tests.adapt.curves import GRID, as_images, logits
+from tests.adapt.curves import GRID, as_images, logits, one_by_one
 
 Curve = np.ndarray  # [G], nats
 Stream = Callable[[np.random.Generator, int], list[Curve]]  # so many batches
@@ -82,7 +82,7 @@ def passed(strategy: Strategy, stream: Stream, *, batches: int = 120, seeds: Seq
         state = strategy.initial()
         for curve in stream(rng, batches):
             images = as_images(draw(curve, 32, rng))
-            (outcome,) = search.run([strategy.search(state, 32)], [images], logits)
+            (outcome,) = search.run([strategy.search(state, 32)], [images], one_by_one(logits))
             state = outcome.state
             regrets.append(curve[outcome.index] - curve.min())
             spent.append(outcome.forward_equivalents)

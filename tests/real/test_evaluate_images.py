@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.clip.classifier import PairClassifier
+from pipeline.clip.device import Plain
 from pipeline.clip.load import load_pair
 from pipeline.evaluate.corrupt import parse
 from pipeline.evaluate.images import ImageSet, Sample, make_tables
@@ -29,7 +30,7 @@ def test_tables_of_real_photographs_are_plausible_clean_and_corrupted(tmp_path: 
         alphas=(0.0, 0.5, 1.0),
         chunk_rows=8,
         dtype=torch.float32,
-        device=torch.device("cpu"),
+        device=Plain(torch.device("cpu")),
         bank_bytes=2**30,
         head="text",
     )

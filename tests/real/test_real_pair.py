@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.clip.classifier import PairClassifier
+from pipeline.clip.device import Plain
 from pipeline.clip.load import ModelPair, load_pair
 
 DATA = Path(os.environ.get("ADAWISE_REAL_DATA", str(Path(__file__).parents[2] / ".." / "shared" / "data")))
@@ -73,7 +74,7 @@ def classifier(pair: ModelPair, classes: tuple[str, ...], dtype: torch.dtype = t
         templates=TEMPLATES,
         chunk_rows=8,
         dtype=dtype,
-        device=torch.device("cpu"),
+        device=Plain(torch.device("cpu")),
         bank_bytes=2**30,
         head="text",
     )

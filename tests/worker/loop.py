@@ -32,6 +32,7 @@ from pipeline.sink.read import read_predictions, read_segment_footers, segment_k
 from pipeline.sink.store import Store
 from pipeline.sink.verify import verify
 from pipeline.worker import Worker
+from tests.adapt.curves import AlphaByAlpha
 from tests.sink.building import DictStore
 
 TP = TopicPartition("frames", 0)
@@ -86,7 +87,7 @@ def _frame(message: Message, index: int, pixel: int | None) -> Frame:
     )
 
 
-class FakeClassifier:
+class FakeClassifier(AlphaByAlpha):
     """Logits that depend on the pixel and on alpha, a row at a time."""
 
     alphas = ALPHAS

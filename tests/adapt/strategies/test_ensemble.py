@@ -11,7 +11,7 @@ from pipeline.adapt.search import Outcome
 from pipeline.adapt.strategies.ensemble import EnsembleSearch
 from pipeline.adapt.strategies.ensemble_by_entropy import EnsembleByEntropySearch
 from pipeline.adapt.strategies.warm import Exploration
-from tests.adapt.curves import GRID
+from tests.adapt.curves import GRID, one_by_one
 
 GENERATOR = torch.Generator().manual_seed(0)
 ZERO, ONE = (torch.randn(6, 4, generator=GENERATOR) * 3 for _ in range(2))
@@ -23,7 +23,7 @@ def served(strategy: EnsembleSearch, zero: Tensor = ZERO, one: Tensor = ONE) -> 
         return one if index else zero
 
     images = torch.zeros(len(zero), 1)
-    (outcome,) = search.run([strategy.search(strategy.initial(), len(zero))], [images], answer)
+    (outcome,) = search.run([strategy.search(strategy.initial(), len(zero))], [images], one_by_one(answer))
     return outcome
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pipeline.adapt.search import Outcome
 from pipeline.adapt.state import StreamState
 from pipeline.adapt.strategies.per_cluster import PerClusterSearch
 from pipeline.adapt.strategies.warm import Exploration
-from tests.adapt.curves import GRID
+from tests.adapt.curves import GRID, one_by_one
 
 N, CLASSES = 32, 3
 DISPUTED = np.arange(0, N, 4)  # eight of the images
@@ -24,7 +25,7 @@ def objective(logits: Tensor, alpha_index: int) -> Values:
     return logits[:, -1].double().numpy()
 
 
-def answer(optimum: float, *, agreed_at: float = 1.0, disputed: np.ndarray = DISPUTED) -> search.Logits:
+def answer(optimum: float, *, agreed_at: float = 1.0, disputed: np.ndarray = DISPUTED) -> Callable[..., Tensor]:
     """Images in dispute change their class at .5 and have their lowest objective at `optimum`."""
 
     def logits(index: int, /, *images: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def served(
     strategy = PerClusterSearch(GRID, objective, "test", 10, Exploration(budget=budget))
     images = torch.arange(float(n)).reshape(n, 1)
     logits = answer(optimum, **kwargs)  # type: ignore[arg-type]
-    (outcome,) = search.run([strategy.search(state or strategy.initial(), n)], [images], logits)
+    (outcome,) = search.run([strategy.search(state or strategy.initial(), n)], [images], one_by_one(logits))
     return outcome
 
 
@@ -108,7 +109,7 @@ def test_an_end_that_is_not_finite_is_not_served(broken: set[int]) -> None:
 
     strategy = PerClusterSearch(GRID, objective, "test", 10, Exploration())
     images = torch.arange(float(N)).reshape(N, 1)
-    (outcome,) = search.run([strategy.search(strategy.initial(), N)], [images], logits)
+    (outcome,) = search.run([strategy.search(strategy.initial(), N)], [images], one_by_one(logits))
     assert outcome.row_alphas is not None
     assert bool(torch.isfinite(outcome.logits).all()) == (broken != {0, 20})
     assert outcome.state == dataclasses.replace(outcome.state, batches=1)

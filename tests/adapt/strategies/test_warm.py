@@ -13,7 +13,7 @@ from pipeline.adapt.search import Outcome, run
 from pipeline.adapt.state import StreamState
 from pipeline.adapt.strategies.warm import Exploration, WarmSearch
 from pipeline.adapt.surrogate import Surrogate
-from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, drive, logits, objective
+from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, drive, logits, objective, one_by_one
 
 NEVER = 10**9
 
@@ -296,7 +296,7 @@ def test_a_stream_goes_on_from_a_state_that_was_written_and_read_as_if_it_had_no
     strategy, state = warm(), restored
     for expected, weather in zip(whole[5:], [*weathers[5:], Weather(0.9)], strict=True):
         batch = as_images(draw_values(weather, 32, rng))
-        (outcome,) = run([strategy.search(state, 32)], [batch], logits)
+        (outcome,) = run([strategy.search(state, 32)], [batch], one_by_one(logits))
         state = outcome.state
         assert state.to_bytes() == expected.state.to_bytes()
 
