@@ -67,8 +67,12 @@ class Bank:
         """The image tower at `alphas[index]`, ready to run; good until `capacity` other alphas were asked for."""
         return self.copy(index).tower
 
+    @torch.no_grad()
     def copy(self, index: int) -> MergedCopy:
-        """The merged copy at `alphas[index]`; as `tower`. Raises torch.OutOfMemoryError; nothing is changed then."""
+        """The merged copy at `alphas[index]`; as `tower`. Not for inference mode: no one else could merge over it then.
+
+        Raises torch.OutOfMemoryError; nothing is changed then.
+        """
         if index in self._copies:
             self._copies.move_to_end(index)
             return self._copies[index]

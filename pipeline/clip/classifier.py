@@ -58,6 +58,8 @@ class PairClassifier:
         self._alphas, self.device, self.dtype = tuple(alphas), device, dtype
         self.chunk_rows, self._head_mode = chunk_rows, head
         self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
+        zero, one = pair.log_scales
+        self._scales = [_scale((1.0 - a) * zero + a * one) for a in alphas]
         self._shared_head = pair.text_is_shared
         self._heads: dict[int, Tensor] = {}
         self._encoded: dict[float, Tensor] = {}  # alpha -> [D, C] on the device, what the text tower said
@@ -136,7 +138,7 @@ class PairClassifier:
         """
         while True:
             try:
-                with self.device.guarded(), torch.inference_mode():
+                with self.device.guarded():
                     logits = self._evaluate(asked)
                 break
             except torch.OutOfMemoryError as error:
@@ -159,21 +161,16 @@ class PairClassifier:
         parts = []
         for index, images in asked.items():
             head, copy = self._head(index), self.bank.copy(index)
-            for n, views in chunks(images, self.chunk_rows):
-                chunk = self.device.stage(views, self.chunk_rows)
-                if copy.forward is None:
-                    copy.forward = self.device.capture(partial(self._features, copy.tower), chunk)
-                parts.append(_head_logits(copy.forward(chunk), head, n))
-                self.images, self.rows = self.images + n, self.rows + self.chunk_rows
-        return self.device.fetch(parts)
-
-    def _features(self, tower: nn.Module, chunk: Tensor) -> Tensor:
-        """uint8 `[chunk_rows, 3, S, S]` -> float32 `[chunk_rows, D]`."""
-        x = chunk.float().div_(255.0)
-        x = x.sub_(self._mean).div_(self._std).to(self.dtype)
-        output = tower(x)
-        features: Tensor = output[0] if isinstance(output, tuple) else output  # CoCa also returns tokens
-        return features.float()
+            with torch.inference_mode():
+                for n, views in chunks(images, self.chunk_rows):
+                    chunk = self.device.stage(views, self.chunk_rows)
+                    if copy.forward is None:
+                        features = partial(_features, copy.tower, self._mean, self._std, self.dtype)
+                        copy.forward = self.device.capture(features, chunk)
+                    parts.append(_head_logits(copy.forward(chunk), head, n))
+                    self.images, self.rows = self.images + n, self.rows + self.chunk_rows
+        with torch.inference_mode():
+            return self.device.fetch(parts)
 
     def warm_up(self) -> None:
         """Run both endpoints, so that the first batch does not pay for allocation and kernel choice.
@@ -211,10 +208,7 @@ class PairClassifier:
     def _head(self, index: int) -> Tensor:
         """`[C, D]` with the logit scale, interpolated in log space, folded in."""
         if index not in self._heads:
-            a = self._alphas[index]
-            zero, one = self._pair.log_scales
-            scale = torch.tensor((1.0 - a) * zero + a * one).exp().item()
-            self._heads[index] = (self._class_embeddings(index) * scale).T.contiguous()
+            self._heads[index] = (self._class_embeddings(index) * self._scales[index]).T.contiguous()
         return self._heads[index]
 
     def _class_embeddings(self, index: int) -> Tensor:
@@ -231,8 +225,20 @@ class PairClassifier:
         return self._encoded[alpha]
 
 
+def _scale(log_scale: float) -> float:
+    return float(torch.tensor(log_scale).exp())
+
+
 def _per_channel(values: Sequence[float], where: torch.device) -> Tensor:
     return torch.tensor(values, device=where).view(1, 3, 1, 1)
+
+
+def _features(tower: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype, chunk: Tensor) -> Tensor:
+    """uint8 `[rows, 3, S, S]` -> float32 `[rows, D]`."""
+    x = chunk.float().div_(255.0).sub_(mean).div_(std).to(dtype)
+    output = tower(x)
+    features: Tensor = output[0] if isinstance(output, tuple) else output  # CoCa also returns tokens
+    return features.float()
 
 
 def _head_logits(features: Tensor, head: Tensor, n: int) -> Tensor:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class ModelPair:
     _models: tuple[Any, Any]  # open_clip's own classes, untyped
     _tokenizer: Any
 
-    @property
+    @cached_property
     def text_is_shared(self) -> bool:
         """True if both text towers are equal: then one head serves every alpha."""
         zero, one = (_text_parameters(model) for model in self._models)
