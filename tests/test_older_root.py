@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import pytest
 import torch
 
 from pipeline.__main__ import main
+from pipeline.adapt.objective import raw_entropy
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.strategies import strategy
+from pipeline.adapt.strategies.warm import Exploration
 from pipeline.clip.classifier import GRID
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.store import open_store
@@ -97,3 +102,23 @@ def test_a_replay_goes_on_from_the_states_of_an_older_segment(tmp_path: Path, he
 def test_an_older_root_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(FIXTURE / "root")]) == 0
     assert "is whole: 4 segments of 2 partitions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", json.loads((FIXTURE / "older_states.json").read_text()), ids=lambda e: e["commit"])
+def test_states_of_older_formats_are_read(entry: dict[str, str]) -> None:
+    """Those of `warm` were made with settings that are no defaults any more: they are read, and not gone on from."""
+    then, state = json.loads(entry["state"]), StreamState.from_bytes(entry["state"].encode())
+    assert (state.batches, state.alpha_index) == (8, then["alpha_index"])
+    assert (state.belief is None, len(state.observations)) == (then["belief"] is None, len(then["observations"]))
+    level = then["level"]
+    assert list(asdict(state.level).values()) == (level if then["format"] == 1 else list(level.values()))
+    made = strategy(
+        entry["strategy"],
+        alphas=GRID,
+        objective=raw_entropy,
+        context="entropy@0123456789abcdef",
+        alpha=0.5,
+        exploration=Exploration(),
+    )
+    assert (state.key == made.key) == (entry["strategy"] == "botorch")
+    assert StreamState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
