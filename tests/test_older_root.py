@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from pipeline.__main__ import main
 from pipeline.adapt.objective import raw_entropy
 from pipeline.adapt.state import StreamState
 from pipeline.adapt.strategies import strategy
-from pipeline.adapt.strategies.warm import Exploration
+from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from pipeline.adapt.surrogate import Surrogate
 from pipeline.clip.classifier import GRID
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.store import open_store
 from pipeline.source.recording import RecordingSource
+from pipeline.wiring.model import adaptation, load_model
 from pipeline.wiring.replaying import replay
 from tests.fixtures.making import serve, settings
 
@@ -102,6 +104,25 @@ def test_a_replay_goes_on_from_the_states_of_an_older_segment(tmp_path: Path, he
 def test_an_older_root_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(FIXTURE / "root")]) == 0
     assert "is whole: 4 segments of 2 partitions" in capsys.readouterr().out
+
+
+def test_the_states_of_every_strategy_and_setting_keep_their_keys() -> None:
+    model = load_model(settings(FIXTURE).model)
+    for entry in json.loads((FIXTURE / "states.json").read_text()):
+        made = adaptation(settings(FIXTURE, **entry["search"]), model).strategy
+        if entry["fitted"]:
+            assert isinstance(made, WarmSearch)
+            made = replace(made, fitted=Surrogate(GRID, **entry["fitted"]))
+        assert {StreamState.from_bytes(text.encode()).key for text in entry["states"]} == {made.key}
+
+
+def test_a_worker_of_then_can_read_what_is_written_now() -> None:
+    """All that it wrote is written, in the same form; only the key is another."""
+    for entry in json.loads((FIXTURE / "states.json").read_text()):
+        for text in entry["states"]:
+            then, now = json.loads(text), json.loads(StreamState.from_bytes(text.encode()).to_bytes())
+            assert then.pop("key").startswith(json.loads(now.pop("key"))["strategy"])
+            assert then == now
 
 
 @pytest.mark.parametrize("entry", json.loads((FIXTURE / "older_states.json").read_text()), ids=lambda e: e["commit"])

@@ -3,7 +3,7 @@
 States outlive versions. A new field gets a default that means what was before it, and its serialised form a line in
 `_LATER`: a state without it takes that, and an older worker passes over it. The numbers of a `Level` or a `PairedNoise`
 may become more likewise; a list keeps its length. `FORMAT` rises only if an older worker would read something wrong,
-and the formats before it are read for good.
+and the formats before it are read for good. Keys are a matter of `state_key`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.adapt.change import ClassMix, Level
 from pipeline.adapt.noise import PairedNoise
+from pipeline.adapt.state_key import current_key
 from pipeline.adapt.surrogate import Array, Belief
 from pipeline.errors import ChainError
 
@@ -101,7 +102,7 @@ class StreamState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StreamState:
-        """Read a state back.
+        """Read a state back, its key as this version writes it.
 
         Raises:
             ChainError: not a state, or one of a later format.
@@ -116,7 +117,7 @@ class StreamState:
             if parts["format"] == 1:
                 parts["level"] = dict(zip(("mean", "variance", "batches"), parts["level"], strict=True))
             return cls(
-                key=_of(str, parts["key"]),
+                key=current_key(_of(str, parts["key"])),
                 alpha_index=_of(int, parts["alpha_index"]),
                 batches=_of(int, parts["batches"]),
                 quiet_batches=_of(int, parts["quiet_batches"]),
