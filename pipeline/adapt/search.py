@@ -77,7 +77,7 @@ class Strategy(Protocol):
 
     @property
     def key(self) -> str:
-        """Identifies strategy, objective and their parameters: a state made under another key is not continued."""
+        """What a state is tied to, by `state_key`: one that was made under another key is not continued."""
 
     def initial(self) -> StreamState:
         """The state of a stream that was never seen."""

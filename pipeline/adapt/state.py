@@ -1,4 +1,10 @@
-"""The adaptation state of one stream: small, serialisable, versioned; a pure function of what the stream brought."""
+"""The adaptation state of one stream: small, serialisable, versioned; a pure function of what the stream brought.
+
+States outlive versions. A new field gets a default that means what was before it, and its serialised form a line in
+`_LATER`: a state without it takes that, and an older worker passes over it. The numbers of a `Level` or a `PairedNoise`
+may become more likewise; a list keeps its length. `FORMAT` rises only if an older worker would read something wrong,
+and the formats before it are read for good. Keys are a matter of `state_key`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +17,19 @@ import numpy as np
 
 from pipeline.adapt.change import ClassMix, Level
 from pipeline.adapt.noise import PairedNoise
+from pipeline.adapt.state_key import current_key
 from pipeline.adapt.surrogate import Array, Belief
 from pipeline.errors import ChainError
 
 FORMAT = 2
+_LATER: dict[str, Any] = {  # what states did not have from the first, as it was before
+    "pinned_batches": 0,
+    "capped_batches": 0,
+    "hazard": 0.0,
+    "mix": {"shares": "", "likeness": {}},
+    "noise": {},
+    "broken": [],
+}
 _T = TypeVar("_T")
 
 
@@ -87,20 +102,22 @@ class StreamState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StreamState:
-        """Read a state back.
+        """Read a state back, its key as this version writes it.
 
         Raises:
-            ChainError: not a state, or one of another format.
+            ChainError: not a state, or one of a later format.
         """
         try:
-            parts = json.loads(data)
-            if parts["format"] != FORMAT:
+            parts = {**_LATER, **json.loads(data)}
+            if parts["format"] not in (1, FORMAT):
                 raise ChainError(
-                    f"adaptation state: expected format {FORMAT}, got {parts['format']}. "
+                    f"adaptation state: expected format {FORMAT} or lower, got {parts['format']}. "
                     "Run the version that wrote the chain, or start a new sink.root."
                 )
+            if parts["format"] == 1:
+                parts["level"] = dict(zip(("mean", "variance", "batches"), parts["level"], strict=True))
             return cls(
-                key=_of(str, parts["key"]),
+                key=current_key(_of(str, parts["key"])),
                 alpha_index=_of(int, parts["alpha_index"]),
                 batches=_of(int, parts["batches"]),
                 quiet_batches=_of(int, parts["quiet_batches"]),
@@ -151,8 +168,9 @@ def _of(kind: type[_T], value: Any) -> _T:
 
 
 def _read(kind: type[_T], parts: Any) -> _T:
-    """A dataclass of numbers, each of the type of its default."""
-    return kind(**{f.name: _of(type(f.default), parts[f.name]) for f in fields(kind)})  # type: ignore[arg-type]
+    """A dataclass of numbers, each of the type of its default, which is what a missing one is."""
+    known = [f for f in fields(kind) if f.name in _of(dict, parts)]  # type: ignore[arg-type]
+    return kind(**{f.name: _of(type(f.default), parts[f.name]) for f in known})
 
 
 def _pack(belief: Belief) -> dict[str, str]:

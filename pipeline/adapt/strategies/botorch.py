@@ -25,6 +25,7 @@ from pipeline.adapt.botorch_model import kernel
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search
 from pipeline.adapt.state import Observation, StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Surrogate
 
@@ -46,7 +47,7 @@ class BotorchSearch:
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"botorch/{self.context}/{self.start}/{len(self.alphas)}/{self.policy.budget}"
+        return state_key("botorch", self.context, self.start, self.alphas, budget=self.policy.budget)
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

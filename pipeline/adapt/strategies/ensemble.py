@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 
 
@@ -34,7 +35,7 @@ class EnsembleSearch:
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"{self.name}/{self.context}/{len(self.alphas)}"
+        return state_key(self.name, self.context, self.start, self.alphas)
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

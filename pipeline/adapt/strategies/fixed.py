@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 
 
@@ -23,7 +24,7 @@ class FixedSearch:
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"fixed/{self.context}/{self.start}"
+        return state_key("fixed", self.context, self.start, self.alphas)
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 
 
@@ -25,7 +26,7 @@ class GridSearch:
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"grid/{self.context}/{self.start}/{len(self.alphas)}/{self.policy.min_images}"
+        return state_key("grid", self.context, self.start, self.alphas, min_images=self.policy.min_images)
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

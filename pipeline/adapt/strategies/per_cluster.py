@@ -15,6 +15,7 @@ import torch
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Rows, Search
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.scratch import improve, lowest
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Surrogate
@@ -36,8 +37,8 @@ class PerClusterSearch:
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        policy = self.policy
-        return f"per_cluster/{self.context}/{self.start}/{len(self.alphas)}/{policy.budget}/{policy.min_images}"
+        budget, min_images = self.policy.budget, self.policy.min_images
+        return state_key("per_cluster", self.context, self.start, self.alphas, budget=budget, min_images=min_images)
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

@@ -15,6 +15,7 @@ from pipeline.adapt.acquisition import expected_improvement
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Rows, Search, Trial
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Belief, Surrogate
 
@@ -35,7 +36,8 @@ class ScratchSearch:
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return f"scratch/{self.context}/{self.start}/{len(self.alphas)}/{self.policy.budget}/{self.policy.min_images}"
+        budget, min_images = self.policy.budget, self.policy.min_images
+        return state_key("scratch", self.context, self.start, self.alphas, budget=budget, min_images=min_images)
 
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""

@@ -21,6 +21,7 @@ from pipeline.adapt.look import Looks
 from pipeline.adapt.objective import Objective
 from pipeline.adapt.search import BatchTrials, Outcome, Search, Trial
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.adapt.surrogate import Belief, Surrogate
 
 
@@ -78,8 +79,31 @@ class WarmSearch:
     @cached_property
     def key(self) -> str:
         """See `Strategy.key`."""
-        hyper_parameters = replace(self.surrogate, alphas=())
-        return f"warm/{self.context}/{self.start}/{len(self.alphas)}/{self.policy}/{hyper_parameters}"
+        policy, prior = self.policy, self.surrogate
+        return state_key(
+            "warm",
+            self.context,
+            self.start,
+            self.alphas,
+            budget=policy.budget,
+            images=policy.images,
+            every=policy.every,
+            min_images=policy.min_images,
+            price=policy.price,
+            first_budget=policy.first_budget,
+            hazard=policy.hazard,
+            gain_nats=policy.gain_nats,
+            gain_sd=policy.gain_sd,
+            at_once_nats=policy.at_once_nats,
+            audit_every=policy.audit_every,
+            audit_images=policy.audit_images,
+            disagreement=policy.disagreement,
+            capped=policy.capped,
+            lengthscale=prior.lengthscale,
+            signal_sd=prior.signal_sd,
+            offset_sd=prior.offset_sd,
+            persistence=prior.persistence,
+        )
 
     @cached_property
     def surrogate(self) -> Surrogate:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -22,7 +23,8 @@ def test_a_strategy_by_name_starts_at_the_alpha_of_the_grid_nearest_to_the_one_a
         name, alphas=GRID, objective=objective, context="test", alpha=0.52, exploration=Exploration(budget=3)
     )
     assert made.initial().alpha_index == 10
-    assert made.key.startswith(f"{name}/test/")
+    said = json.loads(made.key)
+    assert (said["strategy"], said["context"], said["start"]) == (name, "test", 10)
     assert made.initial().key == made.key
     other = strategy(name, alphas=GRID, objective=objective, context="other", alpha=0.52, exploration=Exploration())
     assert other.key != made.key

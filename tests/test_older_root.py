@@ -1,0 +1,145 @@
+"""What an older version wrote is gone on from: its root, the states of its strategies (`tests/fixtures`)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.__main__ import main
+from pipeline.adapt.objective import raw_entropy
+from pipeline.adapt.state import StreamState
+from pipeline.adapt.strategies import strategy
+from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from pipeline.adapt.surrogate import Surrogate
+from pipeline.clip.classifier import GRID
+from pipeline.sink.read import read_segment_footers
+from pipeline.sink.store import open_store
+from pipeline.source.recording import RecordingSource
+from pipeline.wiring.model import adaptation, load_model
+from pipeline.wiring.replaying import replay
+from tests.fixtures.making import serve, settings
+
+FIXTURE = Path(__file__).parent / "fixtures" / "root_0_1_0"
+FOLLOWING = FIXTURE / "following"
+HEADS = [f"predictions/topic-frames/partition-0000{p}/{first:020d}.parquet" for p, first in enumerate((112, 116))]
+
+
+@pytest.fixture(autouse=True)
+def _own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Loading the pair sets the number of threads, a command the log: both are the process's."""
+    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The root, to be written to."""
+    return Path(shutil.copytree(FIXTURE / "root", tmp_path / "root"))
+
+
+def states() -> dict[str, StreamState]:
+    """Of all streams, where the root ends."""
+    heads = [footer for key, footer in read_segment_footers(open_store(str(FIXTURE / "root"))) if key in HEADS]
+    return {name: StreamState.from_bytes(data) for footer in heads for name, data in footer.states.items()}
+
+
+def new_batches(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """The traces, by stream, of the segments that the fixture does not have."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for key, footer in read_segment_footers(open_store(str(root))):
+        for trace in [] if (FIXTURE / "root" / key).exists() else footer.trace.to_pylist():
+            found.setdefault(trace["stream_id"], []).append(trace)
+    return found
+
+
+def assert_goes_on(batches: dict[str, list[dict[str, Any]]], before: dict[str, StreamState]) -> None:
+    assert batches.keys() == before.keys()
+    for stream, traces in batches.items():
+        state, first = before[stream], traces[0]
+        assert (first["batch_number"], first["previous_alpha"]) == (state.batches, GRID[state.alpha_index])
+        assert [trace["batch_number"] for trace in traces] == list(range(14, 14 + len(traces)))
+        assert not {"start", "settings_changed"} & {trace[why] for trace in traces for why in ("trigger", "reset")}
+
+
+def serve_following(root: Path, **search: Any) -> None:
+    source = RecordingSource(str(FOLLOWING), order="timestamp", seed=0, max_poll_records=512)
+    serve(settings(root, **search), source)
+
+
+def test_a_worker_goes_on_from_the_states_of_an_older_root(root: Path) -> None:
+    before = states()
+    assert {state.alpha_index for state in before.values()} == {0, 10}
+    serve_following(root)
+    assert_goes_on(new_batches(root), before)
+    assert main(["verify", str(root)]) == 0
+
+
+def test_other_settings_than_an_older_root_was_written_with_begin_each_stream_anew(root: Path) -> None:
+    serve_following(root, price=0.04)
+    firsts = [traces[0] for traces in new_batches(root).values()]
+    assert {(trace["batch_number"], trace["reset"]) for trace in firsts} == {(0, "settings_changed")}
+    assert main(["verify", str(root)]) == 0
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_replay_goes_on_from_the_states_of_an_older_segment(tmp_path: Path, head: str) -> None:
+    output, state_of = tmp_path / "again", f"{FIXTURE}/root/{head}"
+    chosen = settings(tmp_path / "unused")
+    assert replay(chosen, recording=str(FOLLOWING), output=str(output), state_of=state_of) == 0
+    batches = new_batches(output)
+    assert len(batches) == 2
+    assert_goes_on(batches, {stream: states()[stream] for stream in batches})
+    assert main(["verify", str(output)]) == 0
+
+
+def test_an_older_root_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(FIXTURE / "root")]) == 0
+    assert "is whole: 4 segments of 2 partitions" in capsys.readouterr().out
+
+
+def test_the_states_of_every_strategy_and_setting_keep_their_keys() -> None:
+    model = load_model(settings(FIXTURE).model)
+    for entry in json.loads((FIXTURE / "states.json").read_text()):
+        made = adaptation(settings(FIXTURE, **entry["search"]), model).strategy
+        if entry["fitted"]:
+            assert isinstance(made, WarmSearch)
+            made = replace(made, fitted=Surrogate(GRID, **entry["fitted"]))
+        assert {StreamState.from_bytes(text.encode()).key for text in entry["states"]} == {made.key}
+
+
+def test_a_worker_of_then_can_read_what_is_written_now() -> None:
+    """All that it wrote is written, in the same form; only the key is another."""
+    for entry in json.loads((FIXTURE / "states.json").read_text()):
+        for text in entry["states"]:
+            then, now = json.loads(text), json.loads(StreamState.from_bytes(text.encode()).to_bytes())
+            assert then.pop("key").startswith(json.loads(now.pop("key"))["strategy"])
+            assert then == now
+
+
+@pytest.mark.parametrize("entry", json.loads((FIXTURE / "older_states.json").read_text()), ids=lambda e: e["commit"])
+def test_states_of_older_formats_are_read(entry: dict[str, str]) -> None:
+    """Those of `warm` were made with settings that are no defaults any more: they are read, and not gone on from."""
+    then, state = json.loads(entry["state"]), StreamState.from_bytes(entry["state"].encode())
+    assert (state.batches, state.alpha_index) == (8, then["alpha_index"])
+    assert (state.belief is None, len(state.observations)) == (then["belief"] is None, len(then["observations"]))
+    level = then["level"]
+    assert list(asdict(state.level).values()) == (level if then["format"] == 1 else list(level.values()))
+    made = strategy(
+        entry["strategy"],
+        alphas=GRID,
+        objective=raw_entropy,
+        context="entropy@0123456789abcdef",
+        alpha=0.5,
+        exploration=Exploration(),
+    )
+    assert (state.key == made.key) == (entry["strategy"] == "botorch")
+    assert StreamState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
