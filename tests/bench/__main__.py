@@ -18,6 +18,7 @@ from tests.bench import (
     drift_read,
     forward,
     fuzz,
+    host,
     kills,
     latency,
     recording,
@@ -31,6 +32,7 @@ from tests.bench import (
 BENCHES = {
     "forward": forward.main,
     "decision": decision.main,
+    "host": host.main,
     "commits": commits.main,
     "recovery": recovery.main,
     "compact": compact.main,
