@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.clip.classifier import GRID
+from pipeline.settings import ModelSettings
+from pipeline.wiring import model
 from tests.bench import card_page, cards
 from tests.bench.cards import ANCHORS, COMPILED, EAGER, HD, HOST_CORES, VGA, Anchor
 
@@ -41,3 +44,9 @@ def test_copies_share_the_card_with_the_masters_of_every_process() -> None:
     assert cards.copies(cards.L4, cards.L14) == cards.GRID_ALPHAS
     assert 0 < cards.copies(cards.L4, cards.L14, processes=2) < cards.GRID_ALPHAS
     assert cards.copies(cards.T4, cards.L14, processes=8) == 0
+
+
+def test_the_derivation_takes_the_workers_grid_chunk_and_bank() -> None:
+    assert len(GRID) == cards.GRID_ALPHAS
+    assert model._CHUNK_ROWS["cuda"] == cards.CHUNK_ROWS
+    assert ModelSettings().bank_mib == cards.DEFAULT_BANK_MIB
