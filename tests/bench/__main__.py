@@ -7,10 +7,12 @@ import platform
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from tests.bench import (
+    card_page,
     changes,
     commits,
     compact,
@@ -18,6 +20,7 @@ from tests.bench import (
     drift_read,
     forward,
     fuzz,
+    host,
     kills,
     latency,
     recording,
@@ -31,6 +34,7 @@ from tests.bench import (
 BENCHES = {
     "forward": forward.main,
     "decision": decision.main,
+    "host": host.main,
     "commits": commits.main,
     "recovery": recovery.main,
     "compact": compact.main,
@@ -67,14 +71,19 @@ def machine() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}, soak, drift_read; none: all but these two"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(BENCHES)}, soak, drift_read, cards; none: all but these three",
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="of soak; default: %(default)g")
+    parser.add_argument("-o", "--output", type=Path, help="of cards: where the page goes; default: printed")
     arguments = parser.parse_args()
     benches: dict[str, Callable[[], object]] = {
         **BENCHES,
         "soak": partial(soak.main, arguments.minutes),
         "drift_read": drift_read.main,
+        "cards": partial(card_page.main, arguments.output),
     }
     names = arguments.names or list(BENCHES)
     if unknown := set(names) - benches.keys():

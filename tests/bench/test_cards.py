@@ -1,0 +1,52 @@
+"""The page about cards is what the code derives, and the derivation keeps to what is published."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.clip.classifier import GRID
+from pipeline.settings import ModelSettings
+from pipeline.wiring import model
+from tests.bench import card_page, cards
+from tests.bench.cards import ANCHORS, COMPILED, EAGER, HD, HOST_CORES, VGA, Anchor
+
+
+def test_the_page_is_what_the_code_writes() -> None:
+    written = card_page.PAGE.read_text(encoding="utf-8")
+    assert written == card_page.page(), "write it again: python -m tests.bench cards -o docs/gpu.md"
+
+
+@pytest.mark.parametrize("anchor", ANCHORS[1:], ids=lambda anchor: f"{anchor.card.name}, {anchor.tower.name}")
+def test_published_forwards_lie_within_a_tenth_of_the_models_range(anchor: Anchor) -> None:
+    """All but the first, which ran without fused attention."""
+    low, high = (1e3 / anchor.card.forward_ms(anchor.tower, way) for way in (EAGER, COMPILED))
+    assert 0.9 * low <= anchor.images_per_s <= 1.1 * high
+
+
+def test_what_the_page_says_in_short_follows_from_its_tables() -> None:
+    def limits(card: cards.Card, tower: cards.Architecture) -> set[str]:
+        return {load.served(VGA, HOST_CORES)[1] for load in cards.loads(card, tower)}
+
+    assert limits(cards.H100, cards.B32) == limits(cards.A100, cards.B32) == {"cores"}
+    assert all(limits(card, cards.L14) == {"card"} for card in cards.CARDS)
+    assert all(limits(card, cards.B16) == {"card"} for card in (cards.L4, cards.T4))
+    assert all(load.processes(VGA) > 1 for load in cards.loads(cards.H100, cards.L14))
+
+
+def test_a_process_serves_less_than_the_card_could_and_less_of_larger_frames() -> None:
+    for card in cards.CARDS:
+        for tower in cards.ARCHITECTURES:
+            for load in cards.loads(card, tower):
+                assert load.process_rate(HD) <= load.process_rate(VGA) < load.card_rate
+
+
+def test_copies_share_the_card_with_the_masters_of_every_process() -> None:
+    assert cards.copies(cards.L4, cards.L14) == cards.GRID_ALPHAS
+    assert 0 < cards.copies(cards.L4, cards.L14, processes=2) < cards.GRID_ALPHAS
+    assert cards.copies(cards.T4, cards.L14, processes=8) == 0
+
+
+def test_the_derivation_takes_the_workers_grid_chunk_and_bank() -> None:
+    assert len(GRID) == cards.GRID_ALPHAS
+    assert model._CHUNK_ROWS["cuda"] == cards.CHUNK_ROWS
+    assert ModelSettings().bank_mib == cards.DEFAULT_BANK_MIB
