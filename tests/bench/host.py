@@ -1,8 +1,9 @@
 """What one worker process carries where the model costs nothing: decoding by size of frame, and its main thread.
 
 The worker's own loop with its default settings, on a source in memory, with a classifier that answers at once. It
-writes segments to a folder. Two things are left out: the broker's client and the forwards. Chunks are filled as for a
-GPU, since that is the host's work. Answers follow smooth curves, so that `warm` behaves as on a settled stream.
+writes segments to a folder. Two things are left out: the broker's client and the forwards. Rounds are gathered and
+chunks filled as for a GPU, since that is the host's work. Answers follow smooth curves, so that `warm` behaves as on a
+settled stream.
 
 Times of decoding and of the main thread are processor time of the thread, which a busy machine disturbs least. Images/s
 are by the clock.
@@ -16,10 +17,12 @@ import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import cycle
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,10 +30,12 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.adapt.objective import NO_CARD
+from pipeline.adapt.search import Strategy
 from pipeline.adapt.strategies import strategy
 from pipeline.adaptation import Adaptation
 from pipeline.backpressure import Limits
-from pipeline.clip.classifier import GRID, _chunks
+from pipeline.clip.classifier import GRID
+from pipeline.clip.device import chunks, fill
 from pipeline.decode import Decoder
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
@@ -42,6 +47,7 @@ from pipeline.sink.chain import SegmentChain
 from pipeline.sink.dead_letters import NoDeadLetters
 from pipeline.sink.store import open_store
 from pipeline.wiring.searching import exploration
+from pipeline.wiring.stream import decode_threads
 from pipeline.worker import Worker
 from tests.bench.worker import Tally
 from tests.fakes import FakeSource
@@ -49,7 +55,7 @@ from tests.fakes import FakeSource
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 PARTITIONS, CLASSES, PICTURES = 4, 100, 24
 FREE, DECODED = (6_144, 64), (1_536, 24)  # images, cameras
-SIDE, CHUNK_ROWS, ROUND_CHUNKS = 224, 64, 8  # as the worker has them for a model of 224 px on a GPU
+SIDE, CHUNK_ROWS, ROUND_CHUNKS = 224, 32, 32  # as the worker has them for a ViT-B-32 on a large GPU
 REPEATS = 3
 
 PREPROCESS = Preprocess(SIDE)
@@ -59,14 +65,21 @@ Resize = Callable[[Image.Image], Tensor]
 def main() -> None:
     """Print the cost of decoding, then the ceilings of one process; about a minute and a half."""
     logging.getLogger().setLevel(logging.ERROR)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
         for width, height in SIZES:
             report_decoding(width, height)
         report_ceilings()
         print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch computes in the calling thread: its others would spin beside it, for operations this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -77,7 +90,7 @@ def main() -> None:
 def report_decoding(width: int, height: int) -> None:
     """One thread, milliseconds an image: today, with the resize on a tensor, and what is left without pixels."""
     values = jpegs(width, height)
-    ways = {"today": decoder(PREPROCESS), "tensor": decoder(resize_tensor), "none": decoder(without_pixels())}
+    ways = {"today": decoder(PREPROCESS), "tensor": decoder(resize_tensor), "none": decoder(without_pixels(PREPROCESS))}
     took: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(3 * len(values)):
         message = Message("frames", 0, turn, b"camera", values[turn % len(values)], timestamp_ms=0)
@@ -122,11 +135,11 @@ def resize_tensor(image: Image.Image) -> Tensor:
     return torch.nn.functional.interpolate(square, size=(SIDE, SIDE), mode="bicubic", antialias=True)[0].contiguous()
 
 
-def without_pixels() -> Resize:
+def without_pixels(preprocess: Preprocess) -> Resize:
     """All that a decode does but libjpeg and the resize, which run beside other threads: what is left holds Python."""
-    rng = np.random.default_rng(1)
-    ready = cycle(Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in range(PICTURES))
-    return lambda image: PREPROCESS(next(ready))
+    rng, shape = np.random.default_rng(1), (preprocess.size, preprocess.size, 3)
+    ready = cycle([Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(PICTURES)])
+    return lambda image: preprocess(next(ready))
 
 
 # -- one process
@@ -144,7 +157,7 @@ class Case:
         return f"batches of {self.batch}, chunks of {self.chunk_rows}, pixels {'decoded' if self.decodes else 'ready'}"
 
 
-CASES = (Case(16, CHUNK_ROWS), Case(32, CHUNK_ROWS), Case(16, 16), Case(16, CHUNK_ROWS, decodes=True))
+CASES = (Case(16, CHUNK_ROWS), Case(32, CHUNK_ROWS), Case(16, 8), Case(16, CHUNK_ROWS, decodes=True))
 
 
 @dataclass(frozen=True)
@@ -185,24 +198,57 @@ def report_ceilings() -> None:
         )
 
 
-def run(values: Sequence[bytes], case: Case) -> Passed:
-    """Pass the images of some cameras through a worker of its own."""
-    images, cameras = DECODED if case.decodes else FREE
-    decode = decoder(PREPROCESS if case.decodes else without_pixels())
-    settings, tally, classifier = Settings(), Tally(images), FreeClassifier(case.chunk_rows)
-    search = strategy(
-        settings.search.strategy,
+class Counting(Protocol):
+    """A classifier that counts the rows of its chunks, and seconds of the main thread's processor time for them."""
+
+    alphas: tuple[float, ...]
+
+    @property
+    def rows(self) -> int:
+        """Of all chunks so far."""
+
+    @property
+    def seconds(self) -> float:
+        """For chunks so far."""
+
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+        """See `ports.Classifier`."""
+
+
+def default_search() -> Strategy:
+    """The worker's, without a card."""
+    settings = Settings().search
+    return strategy(
+        settings.strategy,
         alphas=GRID,
         objective=NO_CARD["tsallis"],
         context="host",
-        alpha=settings.search.alpha,
-        exploration=exploration(settings.search),
+        alpha=settings.alpha,
+        exploration=exploration(settings),
     )
+
+
+def run(
+    values: Sequence[bytes],
+    case: Case,
+    classifier: Counting | None = None,
+    *,
+    preprocess: Preprocess = PREPROCESS,
+    load: tuple[int, int] | None = None,
+) -> Passed:
+    """Pass the images of some cameras through a worker of its own.
+
+    `classifier`: its chunks are the case's; none: one that is free. `load`: images, cameras.
+    """
+    images, cameras = load or (DECODED if case.decodes else FREE)
+    decode = decoder(preprocess if case.decodes else without_pixels(preprocess))
+    settings, tally, classifier = Settings(), Tally(images), classifier or FreeClassifier(case.chunk_rows)
+    rows, seconds = classifier.rows, classifier.seconds
     with tempfile.TemporaryDirectory() as root:
         worker = Worker(
             source=MemorySource(messages(values, images, cameras), partitions=PARTITIONS, finite=True),
-            prefetch=Prefetch(decode, threads=os.cpu_count() or 1, image_bytes=3 * SIDE**2),
-            adaptation=Adaptation(search, classifier, (1.0,) * len(GRID), settings.predict.top_k),
+            prefetch=Prefetch(decode, threads=decode_threads(settings), image_bytes=3 * preprocess.size**2),
+            adaptation=Adaptation(default_search(), classifier, (1.0,) * len(GRID), settings.predict.top_k),
             sink=SegmentChain(
                 store=open_store(root),
                 classes=[f"thing {number}" for number in range(CLASSES)],
@@ -227,15 +273,15 @@ def run(values: Sequence[bytes], case: Case) -> Passed:
         started = [clock() for clock in clocks]
         worker.run()
         wall_s, all_s, main_s = (clock() - start for clock, start in zip(clocks, started, strict=True))
-    assert tally.rows == images
+    assert tally.rows == sum(trace.images for trace in tally.traces) == images  # none was rejected
     batches = images / case.batch
     return Passed(
         rate=images / wall_s,
         all_ms=1e3 * all_s / images,
         main_ms=1e3 * main_s / batches,
-        chunks_ms=1e3 * classifier.chunks_s / batches,
+        chunks_ms=1e3 * (classifier.seconds - seconds) / batches,
         forward_equivalents=sum(trace.forward_equivalents * trace.images for trace in tally.traces) / images,
-        rows=classifier.rows / images,
+        rows=(classifier.rows - rows) / images,
     )
 
 
@@ -275,7 +321,7 @@ class FreeClassifier:
     best = 0.6
 
     def __init__(self, chunk_rows: int) -> None:
-        self.chunk_rows, self.chunks_s, self.rows = chunk_rows, 0.0, 0
+        self.chunk_rows, self.seconds, self.rows = chunk_rows, 0.0, 0
         rng = np.random.default_rng(3)
         alphas = np.array(self.alphas)[:, None]
         sure = 7.0 - 0.6 * (alphas - self.best) ** 2 + 0.5 * rng.normal(size=256)
@@ -283,11 +329,29 @@ class FreeClassifier:
         table = np.zeros((len(alphas), 256, CLASSES), dtype=np.float32)
         table[:, np.arange(256), rng.integers(0, CLASSES, 256)] = sure
         self._logits = torch.from_numpy(table)
+        self._chunk = torch.empty(0)
 
-    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         """See `ports.Classifier`. Fills the chunks that a GPU would be given."""
         started = time.thread_time()
-        self.rows += self.chunk_rows * sum(1 for _ in _chunks(images, self.chunk_rows))
-        self.chunks_s += time.thread_time() - started
-        which = torch.cat([part[:, 1, SIDE // 2, SIDE // 2] for part in images])
+        for images in asked.values():
+            for _, views in chunks(images, self.chunk_rows):
+                fill(self._place_for(images[0]), views)
+                self.rows += self.chunk_rows
+        self.seconds += time.thread_time() - started
+        return self.answers(asked)
+
+    def answers(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        """The logits alone."""
+        return {index: self._look_up(index, images) for index, images in asked.items()}
+
+    def _place_for(self, images: Tensor) -> Tensor:
+        """Where chunks are filled, again and again, as the pinned buffers of a card."""
+        if self._chunk.shape[1:] != images.shape[1:]:
+            self._chunk = torch.empty(self.chunk_rows, *images.shape[1:], dtype=torch.uint8)
+        return self._chunk
+
+    def _look_up(self, alpha_index: int, images: Sequence[Tensor]) -> Tensor:
+        middle = images[0].shape[-1] // 2
+        which = torch.cat([part[:, 1, middle, middle] for part in images])
         return self._logits[alpha_index].index_select(0, which.int())
