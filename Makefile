@@ -9,7 +9,7 @@ LINTED := pipeline tests deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kr
 UV := UV_SYSTEM_CERTS=1 uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos check clean kafka
+.PHONY: help demo test lint bench gpu chaos check clean kafka
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ lint: .venv/.installed  ## style and types
 
 bench: .venv/.installed  ## measure this machine
 	$(BIN)/python -m tests.bench
+
+# A test that fails does not keep the figures away: time on a card is rare.
+gpu: .venv/.installed  ## test and measure the CUDA card of this machine: docs/gpu-CARD.md; fails where there is none
+	@$(BIN)/python -m pytest -q tests/gpu -rs; tests=$$?; $(BIN)/python -m tests.bench gpu -o docs && exit $$tests
 
 chaos: .venv/.installed kafka  ## a quarter of an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3: in a bucket)
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))

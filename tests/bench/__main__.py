@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +13,14 @@ import torch
 from tests.bench import (
     card_page,
     changes,
+    chunks,
     commits,
     compact,
     decision,
     drift_read,
     forward,
     fuzz,
+    gpu,
     host,
     kills,
     latency,
@@ -30,11 +31,13 @@ from tests.bench import (
     states,
     worker,
 )
+from tests.bench.place import processor
 
 BENCHES = {
     "forward": forward.main,
     "decision": decision.main,
     "host": host.main,
+    "chunks": chunks.main,
     "commits": commits.main,
     "recovery": recovery.main,
     "compact": compact.main,
@@ -51,18 +54,7 @@ BENCHES = {
 
 def machine() -> str:
     """What the figures were measured on."""
-    model = platform.processor()
-    flags: set[str] = set()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name.strip() == "model name":
-                    model = value.strip()
-                if name.strip() == "flags":
-                    flags = set(value.split())
-    except OSError:
-        pass
+    model, flags = processor()
     wanted = sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{model}, {torch.get_num_threads()} threads, {' '.join(wanted)}, {card}, torch {torch.__version__}"
@@ -74,25 +66,35 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(BENCHES)}, soak, drift_read, cards; none: all but these three",
+        help=f"of {', '.join(BENCHES)}, soak, drift_read, cards, gpu; none: all but these four",
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="of soak; default: %(default)g")
-    parser.add_argument("-o", "--output", type=Path, help="of cards: where the page goes; default: printed")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="of cards and gpu: where the page goes, for gpu a folder, too; none: printed",
+    )
+    parser.add_argument(
+        "--architectures", nargs="+", default=["ViT-B-32"], help="of gpu: open_clip's names; default: %(default)s"
+    )
     arguments = parser.parse_args()
     benches: dict[str, Callable[[], object]] = {
         **BENCHES,
         "soak": partial(soak.main, arguments.minutes),
         "drift_read": drift_read.main,
         "cards": partial(card_page.main, arguments.output),
+        "gpu": partial(gpu.main, arguments.output, arguments.architectures),
     }
     names = arguments.names or list(BENCHES)
     if unknown := set(names) - benches.keys():
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     print(f"# {machine()}")
+    codes = []
     for name in names:
         print(f"\n## {name}")
-        benches[name]()
-    return 0
+        codes.append(benches[name]())
+    return max((code for code in codes if isinstance(code, int)), default=0)
 
 
 if __name__ == "__main__":

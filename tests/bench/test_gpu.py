@@ -1,0 +1,128 @@
+"""The bench of a card runs on a processor too: every section is there, with figures."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.clip.device import Forward, Plain
+from pipeline.clip.load import ModelPair
+from tests.bench import gpu
+from tests.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
+from tests.bench.host import Case, Passed
+from tests.bench.place import Place, why_no_card
+from tests.models import load, write_pair
+
+LITTLE = Sizes(
+    chunk_rows=(8, 16),
+    cameras=(2, 3),
+    batches=4,
+    rounds_s=0.1,
+    frame=(160, 120),
+    decode_s=0.01,
+    ready=(192, 4),
+    decoded=(96, 4),
+)
+SECTIONS = (
+    "tiny: the bare tower",
+    "tiny: the classifier",
+    "tiny: rows of a chunk",
+    "Decoding",
+    "tiny: the worker, from memory",
+)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> ModelPair:
+    return load(write_pair(tmp_path_factory.mktemp("pair")))
+
+
+@pytest.fixture(scope="module")
+def page(pair: ModelPair) -> Page:
+    return report(Place(torch.device("cpu"), case_s=0.01), {"tiny": lambda: pair}, LITTLE)
+
+
+def test_every_section_is_measured(page: Page) -> None:
+    assert page.failed == []
+    assert [line.removeprefix("## ") for line in page.text if line.startswith("## ")] == list(SECTIONS)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_figure_of_a_section_is_finite_and_positive(page: Page, section: str) -> None:
+    after = "\n".join(page.text).split(f"## {section}\n")[1]
+    rows = [line for line in after.split("\n## ")[0].splitlines() if line.startswith("| ")]
+    cells = [cell.strip() for row in rows[2:] for cell in row.strip("|").split("|")]
+    assert rows
+    assert not {"-", ""} & set(cells)
+    figures = [float(n.replace(",", "")) for cell in cells for n in re.findall(r"\d[\d,]*\.?\d*(?:e-?\d+)?", cell)]
+    assert len(figures) >= len(rows) - 2
+    assert max(figures) > 0
+    assert "nan" not in after
+    assert "inf" not in after
+    assert all(math.isfinite(figure) and figure >= 0 for figure in figures)
+
+
+def test_a_section_that_fails_says_so_and_the_next_one_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Page()
+    page.section("first", lambda: [f"{1 / 0}"])
+    page.section("second", lambda: ["measured"])
+    assert page.failed == ["first"]
+    assert page.text == ["## first", "**Failed**: ZeroDivisionError: division by zero", "## second", "measured"]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_without_a_card_nothing_is_measured_and_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def no_driver() -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system. Please check\nmore")
+
+    monkeypatch.setattr(torch.cuda, "init", no_driver)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    assert gpu.main(tmp_path) == 1
+    said = "torch says: Found no NVIDIA driver on your system. Please check."
+    assert capsys.readouterr().out == f"No card, so nothing was measured: {said}\n"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert why_no_card() == f"this torch ({torch.__version__}) is built without CUDA."
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert why_no_card() == "torch sees 0 CUDA devices."
+
+
+def test_the_page_has_the_cards_name() -> None:
+    assert file_name("NVIDIA H100 80GB HBM3") == "gpu-nvidia-h100-80gb-hbm3.md"
+
+
+def test_the_limit_is_the_stage_that_is_busy_most_of_the_time() -> None:
+    passed = Passed(rate=1000.0, all_ms=0.5, main_ms=4.0, chunks_ms=1.0, forward_equivalents=1.1, rows=1.2)
+    shares = busy(passed, Case(16, 8), rows_per_s=1500.0)
+    assert shares["device"] == pytest.approx(1.2 * 1000 / 1500)
+    assert shares["main thread"] == pytest.approx(0.004 * 1000 / 16)
+    assert limit(shares) == "the limit is the device, busy for 80 % of the time."
+    assert limit({"device": 0.2, "main thread": 0.6}).startswith("no stage is busy for 70 % of the time")
+
+
+def test_a_tower_that_cannot_be_captured_is_told_and_the_others_are_measured(
+    pair: ModelPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Plain.capture
+
+    def capture(self: Plain, forward: Forward, chunk: Tensor) -> Forward:
+        if len(chunk) == 16:
+            raise torch.OutOfMemoryError("out of memory\nmore")
+        return right(self, forward, chunk)
+
+    monkeypatch.setattr(Plain, "capture", capture)
+    bench = Bench(Place(torch.device("cpu"), case_s=0.01), LITTLE, pair, [])
+    text = "\n".join(bench.bare_tower())
+    assert "- fp32, captured, after 1 sizes: out of memory\n" in text
+    assert bench.rates.keys() == {8}
