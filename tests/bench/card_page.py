@@ -9,27 +9,32 @@ from pathlib import Path
 from tests.bench.cards import (
     ANCHORS,
     ARCHITECTURES,
+    B16,
+    B32,
     BANDWIDTH_SHARE,
     CARDS,
     COMPILED,
     DEFAULT_BANK_MIB,
     EAGER,
+    EAGER_LAYER_MS,
+    FEW,
     FORWARD_EQUIVALENTS,
     FRAMES_PER_S,
     FULL_HD,
     GRID_ALPHAS,
+    H100,
     HD,
     HOST_CORES,
     L14,
+    LAYER_MS,
     MAIN_ALONE_MS,
     MAIN_BESIDE_MS,
+    MANY,
     NEARLY,
-    PADDED,
+    PADDING,
     PROCESS_RATE,
     PROCESS_RATES,
     RESERVED_MIB,
-    ROWS,
-    ROWS_OF_16,
     USABLE_SHARE,
     VGA,
     Architecture,
@@ -74,7 +79,17 @@ def by_card(header: Sequence[str], row: Callable[[Card, Architecture], Sequence[
 def published() -> str:
     """The cards."""
     return table(
-        ["card", "format", "dense TFLOP/s", "GB/s", "memory, GB", "W", "share of the peak", "after which forwards"],
+        [
+            "card",
+            "format",
+            "dense TFLOP/s",
+            "GB/s",
+            "memory, GB",
+            "processors",
+            "W",
+            "share of the peak",
+            "after which forwards",
+        ],
         (
             [
                 card.name,
@@ -82,6 +97,7 @@ def published() -> str:
                 f"{card.tflops:g}",
                 f"{card.gb_per_s:g}",
                 f"{card.memory_gib:g}",
+                str(card.multiprocessors),
                 str(card.watts),
                 f"{card.shares[0]:g} - {card.shares[1]:g}",
                 card.why,
@@ -108,15 +124,25 @@ def anchors() -> str:
     )
 
 
+def padding() -> str:
+    """What chunks that are not full cost."""
+    cameras = list(next(iter(PADDING.values())))
+    return table(
+        ["rows of a chunk", "1 camera", *(f"{n} cameras" for n in cameras[1:])],
+        ([str(rows), *(f"{by_cameras[n]:.2f}" for n in cameras)] for rows, by_cameras in PADDING.items()),
+    )
+
+
 def forwards() -> str:
     """The card alone."""
 
     def row(card: Card, tower: Architecture) -> list[str]:
-        rates = [1e3 / card.forward_ms(tower, way) for way in (EAGER, COMPILED)]
-        return [span(rate / spent for rate in rates) for spent in (1.0, *FORWARD_EQUIVALENTS, PADDED)]
+        ends = [loads(card, tower, spent, spent) for spent in FORWARD_EQUIVALENTS]
+        rates = (span(load.card_rate for load in both) for both in ends)
+        return [str(card.chunk_rows(tower)), span(1e3 / load.row_ms for load in ends[0]), *rates]
 
     served = (f"served/s, FE {spent:g}" for spent in FORWARD_EQUIVALENTS)
-    return by_card(["forwards/s", *served, f"served/s, {PADDED:g} (chunks of 64 as they fill)"], row)
+    return by_card(["rows of a chunk", "rows/s", *served], row)
 
 
 def one_process() -> str:
@@ -135,18 +161,19 @@ def one_process() -> str:
 
 def hosts(frames: Frames) -> str:
     """Served with a host of sixteen cores, and what the limit is."""
-    spends = (*FORWARD_EQUIVALENTS, PADDED)
 
     def row(card: Card, tower: Architecture) -> list[str]:
-        ends = [[load.served(frames, HOST_CORES) for load in loads(card, tower, spent, spent)] for spent in spends]
+        ends = [
+            [load.served(frames, HOST_CORES) for load in loads(card, tower, spent, spent)]
+            for spent in FORWARD_EQUIVALENTS
+        ]
         cells = [
             f"{span(rate for rate, _ in both)} ({' - '.join(dict.fromkeys(name for _, name in both))})" for both in ends
         ]
         return [*cells, *(span(rate / each for rate, _ in ends[1]) for each in FRAMES_PER_S)]
 
     served = (f"served/s, FE {spent:g}" for spent in FORWARD_EQUIVALENTS)
-    cameras = (f"cameras at {each}/s" for each in FRAMES_PER_S)
-    return by_card([*served, f"served/s, {PADDED:g}", *cameras], row)
+    return by_card([*served, *(f"cameras at {each}/s" for each in FRAMES_PER_S)], row)
 
 
 def fed() -> str:
@@ -154,20 +181,19 @@ def fed() -> str:
 
     def row(card: Card, tower: Architecture) -> list[str]:
         both = loads(card, tower)
-        rates = [load.card_rate for load in both]
         costs = (VGA.decode_ms, VGA.tensor_ms, HD.decode_ms, HD.tensor_ms)
         return [
             whole_span(load.processes(VGA) for load in both),
-            *(whole_span(math.ceil(rate * ms / 1e3) for rate in rates) for ms in costs),
-            *(span(rate / each for rate in rates) for each in FRAMES_PER_S),
+            *(whole_span(load.cores(ms) for load in both) for ms in costs),
+            *(span(load.card_rate / each for load in both) for each in FRAMES_PER_S),
         ]
 
     return by_card(
         [
             "processes",
-            "decode cores, 640x480",
+            "cores, 640x480",
             "resize on a tensor",
-            "decode cores, 1280x720",
+            "cores, 1280x720",
             "resize on a tensor",
             *(f"cameras at {each}/s" for each in FRAMES_PER_S),
         ],
@@ -208,17 +234,21 @@ def measured() -> str:
 
 def page() -> str:
     """docs/gpu.md."""
-    (few, many), eager = FORWARD_EQUIVALENTS, EAGER
+    few, many = FORWARD_EQUIVALENTS
     rate, rate_of_32, (least, most) = PROCESS_RATE[16], PROCESS_RATE[32], PROCESS_RATES
     alone, alone_of_32 = MAIN_ALONE_MS[16], MAIN_ALONE_MS[32]
     hd, full_hd = HD.decode_ms / VGA.decode_ms, FULL_HD.decode_ms / VGA.decode_ms
     whole_bank = math.ceil(GRID_ALPHAS * L14.weights_mib(2) / 100) * 100
     towers = ", ".join(f"{tower.name} {tower.gflop:g} and {tower.parameters:g} M" for tower in ARCHITECTURES)
+    by_kernel = [H100.chunk_rows(tower) * 1e3 / (EAGER_LAYER_MS * tower.layers) for tower in (B32, B16)]
     return f"""# GPUs: which card carries which cameras
 
 **What a card serves is derived on this page, nowhere measured.** No card was at hand. Forwards are scaled from
-published figures of other programs; the host's share is this program's, measured on two cores. `make gpu` measures on
-your card what is derived here, and writes a file with the card's name: believe that file instead.
+published figures of other programs; the host's share is this program's, measured on two cores.
+
+`make gpu` tests and measures on your card what is derived here. It writes `docs/gpu-CARD.md`, with the card's name in
+place of `CARD`: believe that file instead. Without a card it says why there is none, and fails. For other models:
+`python -m tests.bench gpu -o docs --architectures ViT-B-32 ViT-B-16 ViT-L-14`.
 
 This page is written by `python -m tests.bench cards -o docs/gpu.md`; a test holds it to the code.
 
@@ -233,15 +263,19 @@ This page is written by `python -m tests.bench cards -o docs/gpu.md`; a test hol
 
 ## How to read the tables
 
-A range goes from eager forwards, which the worker runs today, to compiled ones or a CUDA graph. Read the lower end
-first; no more than its first digit is certain. FE is what adapting costs: images passed through the tower over images
-served. A settled stream has about {few:g}, one that often changes {many:g}.
+A range goes from the kernels of torch, which the worker launches as one CUDA graph, to the fused ones of a compiler,
+which it has not got. Read the lower end first; no more than its first digit is certain. FE is what adapting costs:
+images passed through the tower over images served. A settled stream has about {few:g}, one that often changes {many:g}.
 
-FE counts images, but a chunk of `model.chunk_rows` (64 on a card) takes its time full or not, and looks at other
-alphas are small. So the card passes more rows than FE says: {ROWS:g} an image at FE 1.2 (measured with 64 cameras and
-no card), more where few cameras share a round. The tables call that {PADDED:g}. With chunks of 16 it was
-{ROWS_OF_16:g}; whether a card is as quick with those, only a card can tell. Where a table names no FE, its lower end
-has {PADDED:g} and its upper end {few:g}.
+A chunk takes its time full or not. The worker takes the least chunk that fills the card by arithmetic, from 8 to 64
+rows (`model.chunk_rows`), and gathers 32 chunks a round. Rows that pass over images that pass, counted by
+`python -m tests.bench chunks` under full load:
+
+{padding()}
+
+The lower end of a range has {FEW} cameras, the upper end {MANY}. Where a table names no FE, the lower end has {many:g}
+and the upper end {few:g}. The shares of the peak are of large chunks: that small ones reach them is an assumption. A
+card that waits for frames gets small rounds, and passes more rows an image; it has the time.
 
 ## What the card could serve
 
@@ -258,8 +292,8 @@ not raise this:
 
 ## What a host of {HOST_CORES} cores serves
 
-With as many processes as serve most. Each takes a core for its main thread; the others decode. The limit is in
-brackets. Cameras are at FE {many:g}.
+With as many processes as help. Main threads sleep while they wait for the card, so all cores decode beside them. The
+limit is in brackets. Cameras are at FE {many:g}.
 
 JPEGs of 640x480:
 
@@ -271,8 +305,8 @@ JPEGs of 1280x720:
 
 ## What it takes to keep the card busy
 
-Processes for {100 * NEARLY:.0f} % of what the card could serve, cores that decode (and one more for each process),
-and the cameras that it carries then. A resize on a tensor is not in the worker: these columns say what it would save.
+Processes and cores for {100 * NEARLY:.0f} % of what the card could serve, and the cameras that the whole card could
+carry. A resize on a tensor is not in the worker: these columns say what it would save.
 
 {fed()}
 
@@ -295,24 +329,40 @@ libraries.
 - `model.bank_mib`: {whole_bank} keeps all {GRID_ALPHAS} copies of ViT-L/14. With several processes, divide what the
   card has.
 - Batches of 32 in place of 16 do not help the host: {rate_of_32} and {rate} images/s, measured.
-- T4: its rows are for fp16, and the worker has fp32 and bf16 only. A T4 computes bf16 in software, and torch calls
-  that support (read in its source, not tried), so set `model.precision` to fp32. The peak is 8.1 TFLOP/s then, an
-  eighth.
+- `model.precision`: `auto` is bf16 on cards that have it (compute capability 8.0 and above), and fp16 on others. A T4
+  is one of these, and its rows are for fp16. The worker refuses to start where logits are not finite: take `fp32` then,
+  which has an eighth of the peak on a T4 (8.1 TFLOP/s). `tf32` keeps the range of fp32, with 10 bits of mantissa.
+- `model.cuda_graphs`: leave it on. Kernel by kernel, a layer takes the main thread {EAGER_LAYER_MS:g} ms to launch:
+  on an H100 at most {rounded(by_kernel[0])} rows/s of ViT-B/32, and {rounded(by_kernel[1])} of ViT-B/16.
 
 ## What only a card can show
 
-- The share of its peak that our towers reach, eager and compiled, by rows of a chunk.
-- The host's time to launch a layer, and whether several processes on one card add up.
-- What waiting for the card costs the decode threads.
-- The least chunk that is as quick as 64 rows, and with it the true price of a look.
-- That logits do not depend on an image's place in the chunk: the worker refuses to start where they do.
+Tests, in `tests/gpu/`:
+
+- An image's logits are the same bits whoever shares its chunk.
+- They equal the processor's within bounds, in each number format.
+- A replay on the same card is equal.
+- A captured graph sees a merge that was made in place after its capture.
+- Memory that runs out is answered by a smaller bank, and changes no result.
+- A card that is lost ends the worker with exit code 1, and nothing is committed after it.
+- Nothing waits for the card in secret (torch's sync debug mode).
+- Two workers run on two cards.
+
+Rates, by `make gpu`:
+
+- The share of its peak that our towers reach, by rows of a chunk: whether the least chunk that fills the card by
+  arithmetic is as quick as larger ones.
+- What a merge, a capture, an upload and the wait of a step take.
+- How busy card, main thread and decode threads are, and so which of them is the limit.
+
+By hand: whether several processes on one card add up.
 
 ## Where the figures come from
 
 A forward is taken to cost its arithmetic at a share of the card's peak, and after that the traffic of all that is no
-matrix product, at {100 * BANDWIDTH_SHARE:.0f} % of the bandwidth: {eager.bytes_per_value:g} bytes a value and layer
-in eager form, half of it in compiled form. In eager form a layer takes the main thread {eager.launch_ms:g} ms to
-launch, in compiled form {COMPILED.launch_ms:g} (AITemplate's ViT example, one image).
+matrix product, at {100 * BANDWIDTH_SHARE:.0f} % of the bandwidth: {EAGER.bytes_per_value:g} bytes a value and layer
+by torch's kernels, half of it by fused ones. A layer takes {LAYER_MS:g} ms at least, however few the images
+(AITemplate's ViT example: one image, fused, on an A100). That a captured graph comes as low is an assumption.
 
 {published()}
 

@@ -2,18 +2,25 @@
 
 No card was at hand. A forward is taken to cost its arithmetic at a share of the card's peak, and its traffic at a share
 of the bandwidth, one after the other. The shares of both ends of a range come from published forwards, named in
-`ANCHORS`. The host's figures are constants with the command that printed them.
+`ANCHORS`. Rows of a chunk are the worker's own choice. The host's figures are constants with the command that printed
+them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
-GRID_ALPHAS, CHUNK_ROWS = 21, 64  # pipeline/clip/classifier.py, pipeline/wiring/model.py
+import torch
+from torch import nn
+
+from pipeline.clip.cuda import chunk_rows_for
+
+GRID_ALPHAS = 21  # pipeline/clip/classifier.py
 DEFAULT_BANK_MIB = 4096  # model.bank_mib
 FORWARD_EQUIVALENTS = (1.15, 1.25)
-PADDED = 1.5  # rows of chunks over images, at FE 1.15 to 1.25 and chunks of 64; see below
+FEW, MANY = 8, 128  # cameras
 FRAMES_PER_S = (1, 5, 25)
 NEARLY = 0.9  # of what a card could serve: the last tenth would take a process more for little
 HOST_CORES = 16
@@ -29,7 +36,14 @@ PROCESS_RATE = {16: 1534, 32: 1620}  # images of a batch -> images/s of one proc
 PROCESS_RATES = (1457, 2142)  # the least and the most of all repeats, batches of 16
 MAIN_ALONE_MS = {16: 3.15, 32: 6.35}  # images of a batch -> the main thread's milliseconds a batch there
 MAIN_BESIDE_MS = 7.75  # a batch of 16, while other threads decode on the same two cores and rounds are small
-ROWS, ROWS_OF_16 = 1.48, 1.24  # rows of chunks of 64, and of 16, an image: at FE 1.2, 64 cameras
+
+# Counted: python -m tests.bench chunks. Rows of a chunk -> cameras -> rows that pass over images that pass.
+PADDING = {
+    8: {1: 1.00, FEW: 1.00, 32: 1.00, MANY: 1.00},
+    16: {1: 1.11, FEW: 1.03, 32: 1.02, MANY: 1.02},
+    32: {1: 2.22, FEW: 1.27, 32: 1.10, MANY: 1.06},
+    64: {1: 4.44, FEW: 1.62, 32: 1.30, MANY: 1.10},
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ FULL_HD = Frames("1920x1080", 15.6, 10.1, 0.81)
 
 @dataclass(frozen=True)
 class Architecture:
-    """An image tower: open_clip's model_profile.csv has the first two, its configurations the rest."""
+    """An image tower: open_clip's model_profile.csv has the first two figures, its configurations the rest."""
 
     name: str
     gflop: float  # an image
@@ -66,6 +80,13 @@ class Architecture:
         """One copy of the tower."""
         return self.parameters * 1e6 * bytes_per_parameter / 2**20
 
+    def module(self) -> nn.Module:
+        """What `chunk_rows_for` looks at, without memory: tokens, and the bias of the widest layer."""
+        module = nn.Module()
+        for name, shape in (("positional_embedding", (self.tokens, self.width)), ("bias", (4 * self.width,))):
+            module.register_parameter(name, nn.Parameter(torch.empty(shape, device="meta")))
+        return module
+
 
 B32 = Architecture("ViT-B/32", 8.82, 87.85, 50, 768, 12)
 B16 = Architecture("ViT-B/16", 35.13, 86.19, 197, 768, 12)
@@ -74,31 +95,32 @@ L16 = Architecture("ViT-L/16", 123.11, 304.09, 197, 1024, 24)  # for one anchor
 ARCHITECTURES = (B32, B16, L14)
 
 
+LAYER_MS = 0.085  # the least time of a layer, however few the images: AITemplate's ViT, 1.02 ms of 12 layers, A100
+EAGER_LAYER_MS = 0.41  # of torch 1.12 there, kernel by kernel: 4.95 ms of 12 layers, 9.88 of 24
+
+
 @dataclass(frozen=True)
 class Way:
-    """One end of the ranges: bytes of traffic a value, and the main thread's time to launch a layer and for an image.
+    """One end of the ranges: bytes of traffic a value, and the main thread's time for an image.
 
     Traffic is 44 bytes a value where each operation reads and writes what it needs, half of it where they are fused.
-    A launch costs the main thread .41 ms a layer in eager mode (A100, torch 1.12, one image: 4.95 ms of 12 layers, 9.88
-    of 24), and .085 in compiled form (1.02 ms of 12), both read in AITemplate's ViT example.
     """
 
     name: str
     bytes_per_value: float
-    launch_ms: float
     main_ms: float
 
 
-EAGER = Way("eager", 44.0, 0.41, MAIN_BESIDE_MS / 16)
-COMPILED = Way("compiled", 22.0, 0.085, MAIN_ALONE_MS[16] / 16)
+EAGER = Way("torch's kernels", 44.0, MAIN_BESIDE_MS / 16)  # the worker's, captured as a graph
+COMPILED = Way("fused kernels", 22.0, MAIN_ALONE_MS[16] / 16)
 
 
 @dataclass(frozen=True)
 class Card:
     """Published figures of a card, and the shares of its peak that its published forwards come to.
 
-    `tflops` is of dense products in the format that the forwards take, without sparsity. `shares` of that peak: eager,
-    compiled.
+    `tflops` is of dense products in the format that the forwards take, without sparsity. `shares` of that peak: torch's
+    kernels, fused ones.
     """
 
     name: str
@@ -106,12 +128,18 @@ class Card:
     tflops: float
     gb_per_s: float
     memory_gib: float
+    multiprocessors: int
     watts: int
     shares: tuple[float, float]
     why: str
 
+    def chunk_rows(self, tower: Architecture) -> int:
+        """As the worker chooses them."""
+        card = SimpleNamespace(multi_processor_count=self.multiprocessors, total_memory=self.memory_gib * 2**30)
+        return chunk_rows_for(card, tower.module(), torch.float16)
+
     def forward_ms(self, tower: Architecture, way: Way) -> float:
-        """Milliseconds an image in full batches."""
+        """Milliseconds an image in large batches."""
         share = self.shares[(EAGER, COMPILED).index(way)]
         arithmetic_ms = tower.gflop / (share * self.tflops)
         return arithmetic_ms + tower.traffic_mb(way.bytes_per_value) / (BANDWIDTH_SHARE * self.gb_per_s)
@@ -123,6 +151,7 @@ H100 = Card(
     989.0,
     3350.0,
     80.0,
+    132,
     700,
     (0.35, 0.55),
     "none found: shares below those of the A100, because a larger card is harder to fill with products this narrow",
@@ -133,6 +162,7 @@ A100 = Card(
     312.0,
     2039.0,
     80.0,
+    108,
     400,
     (0.45, 0.7),
     "torchvision's ViT-B/16 in eager bf16 and AITemplate's in fp16",
@@ -143,6 +173,7 @@ L4 = Card(
     121.0,
     300.0,
     24.0,
+    58,
     72,
     (0.25, 0.5),
     "one of a larger tower, in eager fp16 with one image; the upper end is a guess between T4 and larger cards",
@@ -153,6 +184,7 @@ T4 = Card(
     65.0,
     320.0,
     16.0,
+    40,
     70,
     (0.12, 0.4),
     "a CLIP ViT-L/14 in eager fp16 with one image, and FasterTransformer's fused ViT in fp16",
@@ -185,54 +217,68 @@ ANCHORS = (
 
 @dataclass(frozen=True)
 class Load:
-    """A card with a tower in one way of running it, at so many forward-equivalents."""
+    """A card with a tower in one way of running it, at so many forward-equivalents and from so many cameras."""
 
     card: Card
     tower: Architecture
     way: Way
     forward_equivalents: float
+    cameras: int
+
+    @property
+    def chunk_rows(self) -> int:
+        """Of a forward."""
+        return self.card.chunk_rows(self.tower)
+
+    @property
+    def row_ms(self) -> float:
+        """Milliseconds of the card for a row of a chunk."""
+        return max(self.card.forward_ms(self.tower, self.way), LAYER_MS * self.tower.layers / self.chunk_rows)
+
+    @property
+    def card_ms(self) -> float:
+        """Milliseconds of the card for an image that is served."""
+        return self.forward_equivalents * PADDING[self.chunk_rows][self.cameras] * self.row_ms
 
     @property
     def card_rate(self) -> float:
         """Images/s served if nothing but the card were a limit."""
-        return 1e3 / (self.forward_equivalents * self.card.forward_ms(self.tower, self.way))
+        return 1e3 / self.card_ms
 
     def process_rate(self, frames: Frames) -> float:
         """Images/s of one worker process with cores to spare for its decoding.
 
-        Its main thread works, launches and waits for the card in turn. Python runs in one thread at a time, so there is
-        a rate that no number of cores raises, and larger frames lower it.
+        Its main thread works and waits for the card in turn. Python runs in one thread at a time, so there is a rate
+        that no number of cores raises, and larger frames lower it.
         """
-        launch_ms = self.way.launch_ms * self.tower.layers / CHUNK_ROWS
-        forward_ms = max(self.card.forward_ms(self.tower, self.way), launch_ms)
-        in_turn_ms = self.way.main_ms + self.forward_equivalents * forward_ms
         python_ms = 1e3 / PROCESS_RATE[16] + frames.python_ms - VGA.python_ms
-        return 1e3 / max(in_turn_ms, python_ms)
+        return 1e3 / max(self.way.main_ms + self.card_ms, python_ms)
 
     def processes(self, frames: Frames) -> int:
         """Worker processes that keep the card busy."""
         return math.ceil(NEARLY * self.card_rate / self.process_rate(frames))
 
+    def cores(self, decode_ms: float) -> int:
+        """That keep the card busy: for decoding, and for main threads, which sleep while they wait."""
+        return math.ceil(NEARLY * self.card_rate * (decode_ms + self.way.main_ms) / 1e3)
+
     def served(self, frames: Frames, cores: int) -> tuple[float, str]:
-        """Images/s on a host of so many cores with the number of processes that serves most, and what the limit is.
-
-        The main thread of each process takes a core: where it does not work, it waits for the card without rest.
-        """
-        return max(self._served_by(processes, frames, cores) for processes in range(1, cores))
-
-    def _served_by(self, processes: int, frames: Frames, cores: int) -> tuple[float, str]:
+        """Images/s on a host of so many cores with as many processes as help, and what the limit is."""
         return min(
             (self.card_rate, "card"),
-            ((cores - processes) * 1e3 / frames.decode_ms, "cores"),
-            (processes * self.process_rate(frames), "card and host in turn"),
+            (cores * 1e3 / (frames.decode_ms + self.way.main_ms), "cores"),
+            (cores * self.process_rate(frames), "card and host in turn"),
         )
 
 
 def loads(
-    card: Card, tower: Architecture, worst: float = PADDED, best: float = min(FORWARD_EQUIVALENTS)
+    card: Card,
+    tower: Architecture,
+    worst: float = max(FORWARD_EQUIVALENTS),
+    best: float = min(FORWARD_EQUIVALENTS),
 ) -> tuple[Load, Load]:
-    """Both ends of a range: eager with chunks as they fill today, compiled with as many rows as images looked at."""
-    return Load(card, tower, EAGER, worst), Load(card, tower, COMPILED, best)
+    """Both ends of a range: torch's kernels and few cameras, fused ones and many."""
+    return Load(card, tower, EAGER, worst, FEW), Load(card, tower, COMPILED, best, MANY)
 
 
 def copies(card: Card, tower: Architecture, processes: int = 1) -> int:
@@ -241,11 +287,11 @@ def copies(card: Card, tower: Architecture, processes: int = 1) -> int:
         USABLE_SHARE * card.memory_gib * 1024 / processes
         - RESERVED_MIB
         - 2 * tower.weights_mib(4)
-        - activations_mib(tower)
+        - activations_mib(tower, card.chunk_rows(tower))
     )
     return max(0, min(GRID_ALPHAS, int(mib / tower.weights_mib(2))))
 
 
-def activations_mib(tower: Architecture) -> float:
+def activations_mib(tower: Architecture, chunk_rows: int) -> float:
     """Of a chunk, in 16 bits."""
-    return ACTIVATION_COPIES * 2 * CHUNK_ROWS * tower.tokens * tower.width / 2**20
+    return ACTIVATION_COPIES * 2 * chunk_rows * tower.tokens * tower.width / 2**20

@@ -43,21 +43,29 @@ class Fill:
     forward_equivalents: float
     rows: float
 
+    @property
+    def padding(self) -> float:
+        """Rows over images that pass."""
+        return self.rows / self.forward_equivalents
+
 
 def main() -> None:
     """Print a line for each number of cameras."""
     with one_thread():
         batches = simulate(max(CAMERAS), BATCHES)
-    print(f"rows of all chunks over images, batches of {IMAGES}, rounds of at most {ROUND_CHUNKS} chunks")
+    print(
+        f"rows over images served, and over images passed; batches of {IMAGES}, rounds of {ROUND_CHUNKS} chunks at most"
+    )
     for cameras in CAMERAS:
         fills = {rows: fill(batches, cameras, rows) for rows in ROWS}
-        cells = ", ".join(f"{filled.rows:.2f} in chunks of {rows}" for rows, filled in fills.items())
+        cells = ", ".join(f"{one.rows:.2f} and {one.padding:.2f} in chunks of {rows}" for rows, one in fills.items())
         print(f"{cameras} cameras: FE {fills[ROWS[0]].forward_equivalents:.2f}; {cells}")
 
 
 def simulate(cameras: int, batches: int) -> Batches:
     """As the worker searches by default, from the streams' first batches on."""
-    classifier, method, rng = FreeClassifier(1), default_search(), np.random.default_rng(4)
+    classifier, method = FreeClassifier(1), default_search()
+    pictures = [np.random.default_rng([4, camera]) for camera in range(cameras)]
     states = [method.initial() for _ in range(cameras)]
     asked: list[list[list[Step]]] = []
     for _ in range(batches):
@@ -69,7 +77,7 @@ def simulate(cameras: int, batches: int) -> Batches:
                 steps.append({index: [len(part) for part in parts] for index, parts in wanted.items()})
                 return classifier.evaluate(wanted)
 
-            images = torch.from_numpy(rng.integers(0, 256, (IMAGES, 3, 1, 1), dtype=np.uint8))
+            images = torch.from_numpy(pictures[camera].integers(0, 256, (IMAGES, 3, 1, 1), dtype=np.uint8))
             (outcome,) = search.run([method.search(states[camera], IMAGES)], [images], evaluate)
             states[camera] = outcome.state
             asked[-1].append(steps)

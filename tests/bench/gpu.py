@@ -61,8 +61,8 @@ class Sizes:
     rounds_s: float = 3.0
     frame: tuple[int, int] = (640, 480)
     decode_s: float = 1.5
-    ready: tuple[int, int] = (12_288, 64)  # images, cameras
-    decoded: tuple[int, int] = (6_144, 24)
+    ready: tuple[int, int] = (24_576, 64)  # images, cameras
+    decoded: tuple[int, int] = (12_288, 32)
 
 
 @dataclass
@@ -263,7 +263,7 @@ class Bench:
         held = f" torch holds {memory:,.0f} MiB of the card." if memory is not None else ""
         yield (
             f"{captured} forwards captured, one for each of {bank.capacity} merged copies at most; "
-            f"merging and capturing all {len(GRID)} took {warm_s:.2f} s.{held}"
+            f"the first image at each of {len(GRID)} alphas, one after the other, took {warm_s:.2f} s in all.{held}"
         )
 
     def _timed(self, subject: PairClassifier, cameras: int) -> tuple[int, int, int, float, int]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from pipeline.clip.classifier import GRID
+from pipeline.clip.cuda import chunk_rows_for
 from pipeline.settings import ModelSettings
-from pipeline.wiring import model
-from tests.bench import card_page, cards
+from pipeline.wiring import stream
+from tests.bench import card_page, cards, chunks, host
 from tests.bench.cards import ANCHORS, COMPILED, EAGER, HD, HOST_CORES, VGA, Anchor
+from tests.gpu.fake_card import without_memory
 
 
 def test_the_page_is_what_the_code_writes() -> None:
@@ -46,7 +51,27 @@ def test_copies_share_the_card_with_the_masters_of_every_process() -> None:
     assert cards.copies(cards.T4, cards.L14, processes=8) == 0
 
 
-def test_the_derivation_takes_the_workers_grid_chunk_and_bank() -> None:
+def test_the_derivation_takes_the_workers_grid_bank_and_rounds() -> None:
     assert len(GRID) == cards.GRID_ALPHAS
-    assert model._CHUNK_ROWS["cuda"] == cards.CHUNK_ROWS
     assert ModelSettings().bank_mib == cards.DEFAULT_BANK_MIB
+    assert stream._ROUND_CHUNKS["cuda"] == host.ROUND_CHUNKS
+
+
+def test_the_derivation_takes_the_workers_chunks() -> None:
+    """What it looks at in place of a tower gives the rows that the tower gives."""
+    for tower in cards.ARCHITECTURES:
+        real = without_memory(tower.name.replace("/", "-")).visual
+        for card in cards.CARDS:
+            asked = SimpleNamespace(
+                multi_processor_count=card.multiprocessors, total_memory=int(card.memory_gib * 2**30)
+            )
+            assert card.chunk_rows(tower) == chunk_rows_for(asked, real, torch.float16)
+    assert cards.H100.chunk_rows(cards.B32) == host.CHUNK_ROWS
+
+
+def test_the_padding_is_what_the_simulation_counts() -> None:
+    with host.one_thread():
+        batches = chunks.simulate(cards.FEW, chunks.BATCHES)
+    for rows, by_cameras in cards.PADDING.items():
+        for cameras in (1, cards.FEW):
+            assert chunks.fill(batches, cameras, rows).padding == pytest.approx(by_cameras[cameras], abs=0.02)
