@@ -87,8 +87,8 @@ class Bank:
         return copied
 
     def shrink(self) -> bool:
-        """Drop the half of the copies that were not asked for of late, for good; False if there is nothing to drop."""
-        if len(self._copies) < 2:
+        """Drop the half of the copies that were not asked for of late, for good; False if one is all there is."""
+        if self.capacity == 1 or not self._copies:
             return False
         for _ in range(len(self._copies) // 2):
             self._copies.popitem(last=False)
