@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.clip.classifier import PairClassifier, bank_bytes_for
-from pipeline.clip.cuda import Cuda, has_bfloat16
+from pipeline.clip.cuda import Cuda
 from pipeline.clip.load import ModelPair
 from tests.gpu.rehearsal import CARD, Rehearsal
 from tests.models import CLASSES, TEMPLATES, PairFolder, load, write_pair
@@ -63,7 +63,7 @@ class Machine:
         both = [torch.float32, torch.bfloat16]
         if self.rehearsal is not None:
             return both
-        return [*(both if has_bfloat16(torch.cuda.get_device_properties(self.where)) else both[:1]), torch.float16]
+        return [*(both if self.device().has_bfloat16 else both[:1]), torch.float16]
 
     def device(self, *, tf32: bool = False, graphs: bool = True) -> Cuda:
         return Cuda(self.where, tf32=tf32, graphs=graphs, cuda=self.rehearsal or torch.cuda)

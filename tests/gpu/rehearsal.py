@@ -63,6 +63,7 @@ class Queue:
 
     def wait_event(self, event: Mark) -> None:
         version = event.recorded
+        assert version, "a wait for what was never recorded is none on a card"
         if not event.deaf:
             self.items.append((lambda: None, lambda: event.done >= version))
 
@@ -92,6 +93,7 @@ class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._random, self._refuses_capture = random.Random(seed), refuses_capture
         self.fault: Exception | None = None
+        self.properties: SimpleNamespace | Exception = PROPERTIES
         self._copies: int | None = None
         self._copy_elements = 0
         self._storages: dict[int, Any] = {}  # of the card, by address, alive so that no address comes again
@@ -112,7 +114,9 @@ class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def get_device_properties(self, device: torch.device) -> SimpleNamespace:
         assert device == CARD
-        return PROPERTIES
+        if isinstance(self.properties, Exception):
+            raise self.properties
+        return self.properties
 
     def Stream(self) -> Queue:  # noqa: N802 - theirs
         self._streams.append(Queue(self))

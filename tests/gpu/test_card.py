@@ -212,9 +212,10 @@ def failing(self, parts):
     return fetch(self, parts)
 cuda.Cuda.fetch = failing
 if rehearsal:
-    model.open_device = lambda *_: cuda.Cuda(CARD, tf32=False, graphs=True, cuda=rehearsal)
+    model.open_device = lambda _: cuda.Cuda(CARD, tf32=False, graphs=True, cuda=rehearsal)
 with rehearsal or contextlib.nullcontext():
-    sys.exit(main(sys.argv[2:]))
+    sys.argv = ["adawise", *sys.argv[2:]]
+    sys.exit(main())
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -9,6 +11,7 @@ import structlog
 import torch
 from torch import Tensor
 
+from pipeline.adapt.interpolate import interpolate as merge
 from pipeline.clip.classifier import PairClassifier, bank_bytes_for
 from pipeline.clip.cuda import Cuda, _Slot
 from pipeline.clip.load import ModelPair
@@ -183,6 +186,68 @@ def test_a_card_without_memory_for_one_copy_is_told_with_a_remedy(pair: ModelPai
     rehearsal.memory(copies=0, elements=bank_bytes_for(pair, torch.float32) // 4)
     with rehearsal, pytest.raises(DeviceError, match=r"too little free memory .* lower model\.chunk_rows"):
         subject.evaluate(ROUNDS[0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors ...",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_memory_that_the_driver_or_a_library_lacks_is_memory_too(pair: ModelPair, words: str) -> None:
+    rehearsal = Rehearsal(0)
+    with rehearsal:
+        subject = on(pair, rehearsal, copies=21)
+        subject.evaluate(ROUNDS[0])
+        rehearsal.fault = RuntimeError(words)
+        with structlog.testing.capture_logs() as logs, pytest.raises(DeviceError, match="too little free memory"):
+            subject.evaluate(ROUNDS[1])
+    assert [line["copies"] for line in logs if line["event"] == "bank_shrunk"][-1] == 1
+
+
+def test_memory_that_runs_out_in_a_merge_costs_that_copy_alone(
+    pair: ModelPair, expected: list[Mapping[int, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsal, merges = Rehearsal(0), list[Tensor]()
+
+    def interpolate(*ends: Tensor, out: Tensor) -> Tensor:
+        merges.append(out)
+        if len(merges) == 3:  # the first that is over another copy
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64.00 MiB.")
+        return merge(*ends, out=out)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipeline.clip.bank.interpolate", interpolate)
+    with rehearsal:
+        subject = on(pair, rehearsal, copies=2)
+        found = subject.evaluate(ROUNDS[0])
+    assert are_equal(found, expected[0])
+    assert subject.bank.capacity == 1
+
+
+def test_a_graph_keeps_what_it_reads(pair: ModelPair) -> None:
+    """It knows addresses alone: another classifier that shares the bank may outlive the one that captured."""
+    rehearsal = Rehearsal(0)
+    with rehearsal:
+        first = on(pair, rehearsal)
+        wanted = first.evaluate(ROUNDS[2])
+        mean = weakref.ref(first._mean)
+        second = PairClassifier(
+            pair,
+            classes=CLASSES,
+            templates=TEMPLATES,
+            chunk_rows=4,
+            dtype=torch.float32,
+            device=first.device,
+            bank_bytes=0,
+            head="text",
+            bank=first.bank,
+        )
+        del first
+        gc.collect()
+        assert mean() is not None
+        assert are_equal(second.evaluate(ROUNDS[2]), wanted)
 
 
 def test_a_lost_card_is_told_with_where_and_what_to_do(pair: ModelPair) -> None:
