@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import AdawiseError, SettingsError
+from pipeline.errors import AdawiseError, DeviceError, SettingsError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -26,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except SettingsError as error:
         return _end(f"{error}", WRONG_USAGE)
+    except DeviceError as error:
+        code = _end(f"{error}", FAILED)
+        if arguments is None:
+            os._exit(code)  # what CUDA frees at the interpreter's end may abort once its card is lost
+        return code
     except AdawiseError as error:
         return _end(f"{error}", FAILED)
     except KeyboardInterrupt:

@@ -71,7 +71,7 @@ class Bank:
     def copy(self, index: int) -> MergedCopy:
         """The merged copy at `alphas[index]`; as `tower`. Not for inference mode: no one else could merge over it then.
 
-        Raises torch.OutOfMemoryError; nothing is changed then.
+        Raises torch.OutOfMemoryError; a copy that was to be merged over is given up then.
         """
         if index in self._copies:
             self._copies.move_to_end(index)
@@ -81,14 +81,18 @@ class Bank:
             copied = MergedCopy(flat, self._over(flat))
         else:
             _, copied = self._copies.popitem(last=False)
-        interpolate(*self._ends, self._alphas[index], out=copied.flat)
+        try:
+            interpolate(*self._ends, self._alphas[index], out=copied.flat)
+        except torch.OutOfMemoryError:
+            self.capacity = max(1, len(self._copies))
+            raise
         self.merges += 1
         self._copies[index] = copied
         return copied
 
     def shrink(self) -> bool:
-        """Drop the half of the copies that were not asked for of late, for good; False if there is nothing to drop."""
-        if len(self._copies) < 2:
+        """Drop the half of the copies that were not asked for of late, for good; False if one is all there is."""
+        if self.capacity == 1 or not self._copies:
             return False
         for _ in range(len(self._copies) // 2):
             self._copies.popitem(last=False)

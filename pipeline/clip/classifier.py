@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pipeline.adapt.interpolate import Layout
 from pipeline.clip.bank import Bank
-from pipeline.clip.cuda import has_bfloat16
 from pipeline.clip.device import Device, chunks
 from pipeline.clip.load import ModelPair
 from pipeline.errors import DeviceError, SettingsError
@@ -39,6 +38,10 @@ class PairClassifier:
         bank_bytes: memory for merged copies.
         head: `text` encodes the prompts at each alpha; `interpolate` takes the line between the two heads, renormalised
             (an interpolated head is shorter in the middle, which would heat the softmax there).
+        bank: of the same pair, to be shared, in place of one of `bank_bytes`.
+
+    Raises:
+        DeviceError: the device failed, or has no memory for the two weight sets.
     """
 
     def __init__(
@@ -53,11 +56,11 @@ class PairClassifier:
         device: Device,
         bank_bytes: int,
         head: str,
+        bank: Bank | None = None,
     ) -> None:
         self._pair, self._classes, self._templates = pair, tuple(classes), tuple(templates)
         self._alphas, self.device, self.dtype = tuple(alphas), device, dtype
         self.chunk_rows, self._head_mode = chunk_rows, head
-        self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
         zero, one = pair.log_scales
         self._scales = [_scale((1.0 - a) * zero + a * one) for a in alphas]
         self._shared_head = pair.text_is_shared
@@ -67,7 +70,8 @@ class PairClassifier:
         self.images = self.rows = 0  # that were passed through the tower; rows count what fills a chunk up, too
         try:
             with device.guarded():
-                self.bank = Bank(
+                self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
+                self.bank = bank or Bank(
                     pair.tower,
                     pair.theta_0,
                     pair.theta_1,
@@ -115,14 +119,18 @@ class PairClassifier:
         return (0.0, 1.0) if self._head_mode == "interpolate" else self._alphas
 
     def embeddings(self) -> Tensor:
-        """What the text tower says: class embeddings, float32 `[H, D, C]`, unit columns. Minutes for many classes."""
-        return torch.stack([self._encode(alpha) for alpha in self.encoded_alphas]).cpu()
+        """What the text tower says: class embeddings, float32 `[H, D, C]`, unit columns. Minutes for many classes.
+
+        Raises DeviceError.
+        """
+        return self._fitting(lambda: torch.stack([self._encode(alpha) for alpha in self.encoded_alphas]).cpu())
 
     def use_embeddings(self, embeddings: Tensor, digest: str) -> None:
         """Take these in place of encoding the prompts. `digest` becomes part of the fingerprint: they may come from
         another machine, whose text tower rounds otherwise.
         """
-        self._encoded = dict(zip(self.encoded_alphas, embeddings.to(self.device.where), strict=True))
+        with self.device.guarded():
+            self._encoded = dict(zip(self.encoded_alphas, embeddings.to(self.device.where), strict=True))
         self._embeddings_id = f" embeddings {digest}"
         self._heads.clear()
 
@@ -136,16 +144,24 @@ class PairClassifier:
         Raises:
             DeviceError: the device failed, or has not even memory for one merged copy and one chunk.
         """
+        logits = self._fitting(lambda: self._evaluate(asked)).clone()
+        parts = torch.split(logits, [sum(map(len, images)) for images in asked.values()])
+        return dict(zip(asked, parts, strict=True))
+
+    def _fitting(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, called again with a smaller bank for as long as the device's memory runs out."""
         while True:
+            copies = self.bank.capacity
             try:
                 with self.device.guarded():
-                    logits = self._evaluate(asked)
-                break
+                    return compute()
             except torch.OutOfMemoryError as error:
                 lacking = str(error).splitlines()[0]
-            if not self.bank.shrink():  # outside of the handler: the error holds on to what its frames had in hand
+            # Outside of the handler: the error holds on to what its frames had in hand.
+            if self.bank.capacity == copies and not self.bank.shrink():
                 raise self._too_large()
-            self.device.free()
+            with self.device.guarded():
+                self.device.free()
             _log.warning(
                 "bank_shrunk",
                 copies=self.bank.capacity,
@@ -153,8 +169,6 @@ class PairClassifier:
                 remedy="the device has no memory left: merged copies are made anew more often, which costs time and "
                 "changes no result; lower model.bank_mib, or give the worker a device of its own",
             )
-        parts = torch.split(logits.clone(), [sum(map(len, images)) for images in asked.values()])
-        return dict(zip(asked, parts, strict=True))
 
     def _evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Tensor:
         """Logits of all that is asked for, one alpha after the other, `[N, C]` on the processor."""
@@ -253,16 +267,15 @@ def _head_logits(features: Tensor, head: Tensor, n: int) -> Tensor:
     return torch.stack([head.mv(torch.nn.functional.normalize(row, dim=0)) for row in features[:n]])
 
 
-def choose_dtype(where: torch.device) -> torch.dtype:
+def choose_dtype(device: Device) -> torch.dtype:
     """bfloat16 where the device has instructions for it; else float16 on a card, float32 on a processor.
 
     Pure bfloat16 is twice as fast on a processor with avx512_bf16 or AMX, and slower than float32 on others. Asked,
     not timed: a busy moment at the start must not change the numbers, or a replay would differ.
     """
-    if where.type == "cuda":
-        return torch.bfloat16 if has_bfloat16(torch.cuda.get_device_properties(where)) else torch.float16
-    has = torch.cpu.get_capabilities()
-    return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
+    if device.has_bfloat16:
+        return torch.bfloat16
+    return torch.float32 if device.where.type == "cpu" else torch.float16
 
 
 def _digest(text: str) -> str:

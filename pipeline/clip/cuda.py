@@ -50,13 +50,23 @@ class Cuda:
 
     def __init__(self, where: torch.device, *, tf32: bool, graphs: bool, cuda: Any = torch.cuda) -> None:
         self.where, self._tf32, self._graphs, self._cuda = where, tf32, graphs, cuda
-        with self.guarded():
+        try:
             cuda.set_device(where)
             card = cuda.get_device_properties(where)
             self._copies = cuda.Stream()
             self._pool = cuda.graph_pool_handle()
             self._fetched = cuda.Event(blocking=True)  # waits asleep: the cores belong to decoding
-        self.numerics = f"{card.name} {card.major}.{card.minor} cuda {torch.version.cuda}{' tf32' if tf32 else ''}"
+        except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
+            raise DeviceError(
+                f"{where} cannot be used: {_first_line(error)}. Look at nvidia-smi; a container needs the card and the "
+                "driver's compute libraries. model.device=cpu does without."
+            ) from error
+        self.numerics = (
+            f"{card.name} {card.major}.{card.minor} cuda {torch.version.cuda} "
+            f"cudnn {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+            f"{' tf32' if tf32 else ''}"
+        )
+        self.has_bfloat16 = bool(card.major >= 8)
         self._slots: list[_Slot] = []
         self._staged = 0  # chunks so far
         self._input: Tensor | None = None  # of every graph
@@ -71,6 +81,8 @@ class Cuda:
         shape = (rows, *images[0].shape[1:])
         if not self._slots or self._slots[0].chunk.shape != shape:
             self._slots = [self._slot(shape) for _ in range(_SLOTS)]
+            for slot in self._slots:  # their memory may be what work that is enqueued still uses
+                slot.consumed.record()
         if self._staged:  # all that reads the chunk before this one is enqueued by now
             self._slots[(self._staged - 1) % _SLOTS].consumed.record()
         slot = self._slots[self._staged % _SLOTS]
@@ -95,9 +107,9 @@ class Cuda:
             return stated
         try:
             return self._captured(stated, chunk)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # some towers ask the card for values on the way
+            if _is_out_of_memory(error):
+                raise
             self._graphs = False
             _log.warning(
                 "graph_refused",
@@ -121,7 +133,7 @@ class Cuda:
         with cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result.copy_(forward(given))
 
-        def replay(chunk: Tensor) -> Tensor:
+        def replay(chunk: Tensor, _kept: Forward = forward) -> Tensor:  # a graph knows addresses, and keeps nothing
             given.copy_(chunk)
             graph.replay()
             return result
@@ -142,9 +154,9 @@ class Cuda:
         """See `Device`."""
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise torch.OutOfMemoryError(_first_line(error)) from error
             if not isinstance(error, torch.AcceleratorError) and not _is_cards(error):
                 raise
             raise DeviceError(
@@ -189,16 +201,14 @@ def chunk_rows_for(card: Any, tower: nn.Module, dtype: torch.dtype) -> int:
     return rows
 
 
-def has_bfloat16(card: Any) -> bool:
-    """True if the card has instructions for bfloat16 (compute capability 8.0); torch counts emulation too, as on T4."""
-    return bool(card.major >= 8)
-
-
 def _state_precision() -> None:
     """Products of float32 are IEEE's, and sums of bfloat16 and float16 products are kept in float32, in this process.
 
-    torch's own choice is TF32 for convolutions (so for the patches of a ViT) and reduced sums.
+    torch's own choice is TF32 for convolutions (so for the patches of a ViT) and reduced sums. Attention in float32
+    takes three TF32 products for one, which differ from IEEE's by about 2^-22.
     """
+    torch.backends.cuda.matmul.allow_tf32 = False  # the old names first: torch's own readers refuse a mixture
+    torch.backends.cudnn.allow_tf32 = False
     _fp32_products("ieee")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
@@ -222,8 +232,14 @@ def _products(*, tf32: bool) -> Iterator[None]:
         _fp32_products("ieee")
 
 
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch's own kind, and what the driver and libraries say; cuDNN finds no engine where no workspace fits."""
+    words = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
 def _is_cards(error: RuntimeError) -> bool:
-    return any(name in str(error) for name in ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "cublas"))
+    return any(name in str(error) for name in ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "cublas", "NVIDIA"))
 
 
 def _first_line(error: Exception) -> str:

@@ -24,6 +24,10 @@ class Device(Protocol):
         """Where tensors live."""
 
     @property
+    def has_bfloat16(self) -> bool:
+        """True if it has instructions for bfloat16; torch's own answer counts emulation, as on T4."""
+
+    @property
     def numerics(self) -> str:
         """What of the device decides the bits of a forward; part of the model fingerprint."""
 
@@ -57,6 +61,8 @@ class Plain:
     def __init__(self, where: torch.device) -> None:
         self.where = where
         self.numerics = where.type
+        has = torch.cpu.get_capabilities()
+        self.has_bfloat16 = bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
     def __str__(self) -> str:
         return str(self.where)

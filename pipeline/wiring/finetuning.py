@@ -16,6 +16,7 @@ import torch
 
 from pipeline.adapt.card import Card, make_card
 from pipeline.adapt.verdict import judge_own
+from pipeline.clip.device import Device
 from pipeline.clip.heads import heads_path, write_heads
 from pipeline.clip.load import StartingModel, load_starting_model
 from pipeline.console import progress
@@ -28,7 +29,7 @@ from pipeline.finetune.recipe import Recipe
 from pipeline.finetune.run import Epoch, Run
 from pipeline.finetune.samples import Samples, read_samples, split
 from pipeline.settings import FinetuneSettings, ModelSettings, Settings
-from pipeline.wiring.model import choose_device, digest, load_model, number_format, prompt_templates, read_lines
+from pipeline.wiring.model import digest, load_model, number_format, open_device, prompt_templates, read_lines
 from pipeline.wiring.signals import stop_signals
 from pipeline.wiring.training_report import record_of, tell
 
@@ -140,13 +141,13 @@ def _recipe(settings: FinetuneSettings) -> Recipe:
 
 def _decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[str, str]:
     """All that decides what is computed, by name; where the files lie does not."""
-    device = choose_device(settings.model.device)
+    device = open_device(settings.model)
     return {
         **_recipe(settings.finetune).as_settings(),
         "model.theta_0": start.hash,
         "model.classes": digest("\n".join(data.classes)),
         "model.templates": digest("\n".join(data.templates)),
-        "model.device": device.type,
+        "model.device": device.where.type,
         "model.precision": str(_training_format(settings, device)).removeprefix("torch."),
         "preprocessing": start.preprocess.id,
         "--labelled": f"{len(data.train_rows)} images {digest(f'{data.train.digest} {data.train_rows}')}",
@@ -155,7 +156,7 @@ def _decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping
 
 
 def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
-    device = choose_device(settings.model.device)
+    device = open_device(settings.model)
     return Learner(
         start.model,
         start.tokenizer([template.replace("{}", name) for name in data.classes for template in data.templates]),
@@ -163,12 +164,12 @@ def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
         mean=start.mean,
         std=start.std,
         recipe=_recipe(settings.finetune),
-        device=device,
+        device=device.where,
         dtype=_training_format(settings, device),
     )
 
 
-def _training_format(settings: Settings, device: torch.device) -> torch.dtype:
+def _training_format(settings: Settings, device: Device) -> torch.dtype:
     """bfloat16 for mixed precision or float32: float16 would need its losses scaled, and tf32 is for serving."""
     if settings.model.precision in {"fp16", "tf32"}:
         raise SettingsError(

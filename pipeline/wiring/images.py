@@ -154,7 +154,7 @@ def _classifier(settings: ModelSettings, model: Model, classes: tuple[str, ...])
     own = model.classifier
     if classes == model.classes:
         return own
-    other = PairClassifier(
+    return PairClassifier(
         model.pair,
         classes=classes,
         templates=prompt_templates(settings),
@@ -163,6 +163,5 @@ def _classifier(settings: ModelSettings, model: Model, classes: tuple[str, ...])
         device=own.device,
         bank_bytes=settings.bank_mib * 2**20,
         head=settings.head,
+        bank=own.bank,
     )
-    other.bank = own.bank
-    return other

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import torch
 
 from pipeline.adapt import verdict
@@ -31,6 +32,7 @@ TEMPLATES = (
     "a low resolution photo of a {}.",
     "{}",
 )
+_log = structlog.get_logger("model")
 _CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
 
 
@@ -61,11 +63,10 @@ def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
     assert settings.classes is not None
     classes = read_lines(settings.classes, "model.classes", "class name")
     templates = prompt_templates(settings)
-    where = choose_device(settings.device)
-    dtype = number_format(settings, where)
-    device = open_device(settings, where)
+    device = open_device(settings)
+    dtype = number_format(settings, device)
     pair = load_pair(settings.architecture, settings.theta_0, settings.theta_1)
-    chunk_rows = chunk_rows_of(settings, where, pair, dtype)
+    chunk_rows = chunk_rows_of(settings, device.where, pair, dtype)
     classifier = PairClassifier(
         pair,
         classes=classes,
@@ -143,18 +144,19 @@ def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def number_format(settings: ModelSettings, where: torch.device) -> torch.dtype:
+def number_format(settings: ModelSettings, device: Device) -> torch.dtype:
     """The number format of forwards on the device. Raises SettingsError: one that a processor has not."""
-    if where.type == "cpu" and settings.precision in {"tf32", "fp16"}:
+    if device.where.type == "cpu" and settings.precision in {"tf32", "fp16"}:
         raise SettingsError(
-            f"model.precision is {settings.precision}, which is for GPUs, and the model runs on {where}. "
+            f"model.precision is {settings.precision}, which is for GPUs, and the model runs on {device}. "
             "Set model.precision to auto, bf16 or fp32, or model.device to cuda."
         )
-    return choose_dtype(where) if settings.precision == "auto" else _FORMATS[settings.precision]
+    return choose_dtype(device) if settings.precision == "auto" else _FORMATS[settings.precision]
 
 
-def open_device(settings: ModelSettings, where: torch.device) -> Device:
-    """The device that the settings choose, ready to run. Raises DeviceError: a card that does not answer."""
+def open_device(settings: ModelSettings) -> Device:
+    """The device that the settings choose, ready to run. Raises SettingsError, and DeviceError: it does not answer."""
+    where = choose_device(settings.device)
     if where.type == "cuda":
         return Cuda(where, tf32=settings.precision == "tf32", graphs=settings.cuda_graphs)
     return Plain(where)
@@ -177,6 +179,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.cuda.device_count():  # the driver's own count, which needs no CUDA
+            _log.warning("card_not_used", remedy="a card is there, and CUDA does not start on it: see nvidia-smi")
     device = torch.device("cuda:0" if name == "cuda" else name)
     if device.type == "cuda" and device.index >= torch.cuda.device_count():
         raise SettingsError(

@@ -1,25 +1,27 @@
-"""How full chunks are: rows that pass through the tower over images served, by rows of a chunk and by cameras.
+"""How full chunks are: rows that pass the image tower over images of the batches, by chunk size and number of cameras.
 
-Cameras with smooth curves over alpha (`host.FreeClassifier`) are searched one by one, and what each batch asks for,
-step by step, is kept. Rounds are then made of the batches as the worker makes them under full load: one batch of each
-camera, and at most so many images as a round gathers. No clock is read, so the figures are the same everywhere.
+Trials at different alphas share no forward, so each alpha of each step fills up a chunk of its own. Cameras show images
+of two simulated conditions each and search by `warm`, each alone. What their batches ask for is then put together as
+the worker does under full load. No model runs, and nothing depends on the machine.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.adapt import search
-from tests.bench.host import ROUND_CHUNKS, FreeClassifier, default_search, one_thread
+from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective
+from tests.bench.host import ROUND_CHUNKS, one_thread
 
-ROWS, CAMERAS, BATCHES, IMAGES = (8, 16, 32, 64), (1, 8, 32, 128), 24, 16
+SIZES, CAMERAS = (8, 16, 32, 64, 128), (1, 8, 32, 128)
+BATCH, BATCHES = 16, 40  # images, batches of each camera
+_WARM_UP = 20  # batches of each camera that are not counted
 
 Step = Mapping[int, Sequence[int]]
 """What is asked for at once: index of alpha -> images of each part."""
@@ -50,47 +52,44 @@ class Fill:
 
 
 def main() -> None:
-    """Print a line for each number of cameras."""
+    """Print rows an image for each number of cameras; rows over images that pass in brackets."""
     with one_thread():
         batches = simulate(max(CAMERAS), BATCHES)
-    print(
-        f"rows over images served, and over images passed; batches of {IMAGES}, rounds of {ROUND_CHUNKS} chunks at most"
-    )
+    print("cameras, FE, rows an image at chunks of " + ", ".join(map(str, SIZES)))
     for cameras in CAMERAS:
-        fills = {rows: fill(batches, cameras, rows) for rows in ROWS}
-        cells = ", ".join(f"{one.rows:.2f} and {one.padding:.2f} in chunks of {rows}" for rows, one in fills.items())
-        print(f"{cameras} cameras: FE {fills[ROWS[0]].forward_equivalents:.2f}; {cells}")
+        fills = [fill(batches, cameras, size) for size in SIZES]
+        print(cameras, f"{fills[0].forward_equivalents:.2f}", *(f"{one.rows:.2f} ({one.padding:.2f})" for one in fills))
 
 
 def simulate(cameras: int, batches: int) -> Batches:
-    """As the worker searches by default, from the streams' first batches on."""
-    classifier, method = FreeClassifier(1), default_search()
-    pictures = [np.random.default_rng([4, camera]) for camera in range(cameras)]
-    states = [method.initial() for _ in range(cameras)]
-    asked: list[list[list[Step]]] = []
-    for _ in range(batches):
-        asked.append([])
-        for camera in range(cameras):
+    """The first cameras are the same, however many follow."""
+    warm = WarmSearch(GRID, objective, "chunks", 10, Exploration())
+    asked: list[list[list[Step]]] = [[] for _ in range(batches)]
+    for camera in range(cameras):
+        rng, state = np.random.default_rng([camera, 4]), warm.initial()
+        weathers = [Weather(float(best)) for best in rng.uniform(0.0, 1.0, 2)]
+        for number in range(-_WARM_UP, batches):
             steps: list[Step] = []
 
-            def evaluate(wanted: Mapping[int, Sequence[Tensor]], steps: list[Step] = steps) -> Mapping[int, Tensor]:
+            def evaluate(wanted: Mapping[int, Sequence[Tensor]], steps: list[Step] = steps) -> dict[int, Tensor]:
                 steps.append({index: [len(part) for part in parts] for index, parts in wanted.items()})
-                return classifier.evaluate(wanted)
+                return {index: logits(index, *parts) for index, parts in wanted.items()}
 
-            images = torch.from_numpy(pictures[camera].integers(0, 256, (IMAGES, 3, 1, 1), dtype=np.uint8))
-            (outcome,) = search.run([method.search(states[camera], IMAGES)], [images], evaluate)
-            states[camera] = outcome.state
-            asked[-1].append(steps)
+            images = as_images(draw_values(weathers[(number + _WARM_UP) // 40 % 2], BATCH, rng))
+            (outcome,) = search.run([warm.search(state, BATCH)], [images], evaluate)
+            state = outcome.state
+            if number >= 0:
+                asked[number].append(steps)
     return asked
 
 
 def rounds(batches: Batches, cameras: int, chunk_rows: int) -> Iterator[Round]:
-    """Of the first `cameras` cameras, with the parts of all its batches together."""
-    at_once = max(1, min(cameras, ROUND_CHUNKS * chunk_rows // IMAGES))
+    """Of the first `cameras` cameras: a batch of each, and at most so many images as the worker gathers."""
+    at_once = max(1, min(cameras, ROUND_CHUNKS * chunk_rows // BATCH))
     for one_of_each in batches:
         for first in range(0, cameras, at_once):
             streams = one_of_each[first : min(first + at_once, cameras)]
-            yield Round(IMAGES * len(streams), [_together(steps) for steps in zip_longest(*streams, fillvalue={})])
+            yield Round(BATCH * len(streams), [_together(steps) for steps in zip_longest(*streams, fillvalue={})])
 
 
 def _together(steps: Sequence[Step]) -> Step:
@@ -108,5 +107,5 @@ def fill(batches: Batches, cameras: int, chunk_rows: int) -> Fill:
         served += one.images
         asked = [sum(sizes) for step in one.steps for sizes in step.values()]
         passed += sum(asked)
-        rows += sum(chunk_rows * math.ceil(images / chunk_rows) for images in asked)
+        rows += sum(-(-images // chunk_rows) * chunk_rows for images in asked)
     return Fill(passed / served, rows / served)

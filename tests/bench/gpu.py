@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -124,12 +124,12 @@ def report(place: Place, pairs: Mapping[str, Callable[[], ModelPair]], sizes: Si
     with host.one_thread():
         batches = chunks.simulate(max(sizes.cameras), sizes.batches)
         for number, (name, make) in enumerate(pairs.items()):
-            bench = Bench(place, sizes, make(), batches)
+            bench = Bench(place, sizes, make, batches)
             page.section(f"{name}: the bare tower", bench.bare_tower)
             page.section(f"{name}: the classifier", bench.classifier)
             page.section(f"{name}: rows of a chunk", bench.best_rows)
             if number == 0:
-                page.section("Decoding", partial(decoding, sizes, bench.pair.preprocess))
+                page.section("Decoding", bench.decoding)
                 page.section(f"{name}: the worker, from memory", bench.worker)
             del bench  # before the next pair takes its memory
     return page
@@ -164,13 +164,25 @@ def random_pair(architecture: str) -> ModelPair:
 class Bench:
     """The sections of one pair on one place; each gives its paragraphs."""
 
-    def __init__(self, place: Place, sizes: Sizes, pair: ModelPair, batches: Batches) -> None:
-        self.place, self.sizes, self.pair, self.batches = place, sizes, pair, batches
-        self.rows = chunk_rows_of(ModelSettings(), place.where, pair, place.dtype("auto"))
+    def __init__(self, place: Place, sizes: Sizes, make: Callable[[], ModelPair], batches: Batches) -> None:
+        self.place, self.sizes, self.batches, self._make = place, sizes, batches, make
         self.rates: Rates = {}  # as the worker runs: `auto`, captured
-        size = pair.preprocess.size
-        shape = max(sizes.chunk_rows), 3, size, size
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+
+    @cached_property
+    def pair(self) -> ModelPair:
+        """Made at first use, so that what cannot be made fails in a section."""
+        return self._make()
+
+    @cached_property
+    def rows(self) -> int:
+        """Of a chunk, as the worker chooses them."""
+        return chunk_rows_of(ModelSettings(), self.place.where, self.pair, self.place.dtype("auto"))
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Noise by seed."""
+        shape = max(self.sizes.chunk_rows), 3, self.pair.preprocess.size, self.pair.preprocess.size
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
     def open(self, precision: str = "auto", *, graphs: bool = True, bank_mib: int = 0) -> PairClassifier:
         """The worker's classifier, with class embeddings by seed in place of encoded prompts."""
@@ -253,7 +265,7 @@ class Bench:
             figures = f"{served / seconds:,.0f}", f"{passed / served:.2f}", f"{rows / served:.2f}", f"{share:.2f}"
             lines.append([str(cameras), *figures, str(merges)])
         yield (
-            f"Rounds of batches of {chunks.IMAGES}, with looks of 8 images and more, in chunks of {self.rows}. "
+            f"Rounds of batches of {chunks.BATCH}, with looks of 8 images and more, in chunks of {self.rows}. "
             "The ratio is of rows/s to the bare tower's:"
         )
         yield table(["cameras", "served/s", "FE", "rows/images", "ratio", "merges"], lines)
@@ -281,7 +293,7 @@ class Bench:
 
     def _asked(self, step: Step) -> dict[int, list[Tensor]]:
         """Images in place of numbers; the parts of an alpha begin at different ones, as far as there are."""
-        starts = range(0, len(self.images) - chunks.IMAGES + 1, 4)
+        starts = range(0, len(self.images) - chunks.BATCH + 1, 4)
         return {
             index: [self.images[starts[k % len(starts)] :][:n] for k, n in enumerate(parts)]
             for index, parts in step.items()
@@ -327,6 +339,25 @@ class Bench:
         yield table(["cameras", *map(str, self.rates)], lines)
         yield "\n".join(words)
 
+    def decoding(self) -> Iterator[str]:
+        """Images/s by threads, up to the cores."""
+        values, decode = host.jpegs(*self.sizes.frame), host.decoder(self.pair.preprocess)
+        cores = decode_threads(Settings())
+        counts = sorted({cores, *(2**k for k in range(cores.bit_length()) if 2**k <= cores)})
+        messages = [Message("frames", 0, n, b"camera", value, timestamp_ms=0) for n, value in enumerate(values)]
+        rates = []
+        for threads in counts:
+            with ThreadPoolExecutor(threads) as pool:
+                decoded, started = 0, time.perf_counter()
+                while time.perf_counter() - started < self.sizes.decode_s:
+                    for one in pool.map(decode, messages * threads):
+                        assert not one.dead
+                    decoded += threads * len(messages)
+                rates.append(decoded / (time.perf_counter() - started))
+        width, height = self.sizes.frame
+        yield f"JPEGs of {width}x{height}, images/s:"
+        yield table(["threads", "images/s"], [[str(n), f"{rate:,.0f}"] for n, rate in zip(counts, rates, strict=True)])
+
     def worker(self) -> Iterator[str]:
         """The worker's loop with the classifier, and which stage is the limit."""
         values = host.jpegs(*self.sizes.frame)
@@ -338,7 +369,7 @@ class Bench:
             ("{}x{}".format(*self.sizes.frame), True, self.sizes.decoded),
             ("pixels ready", False, self.sizes.ready),
         ):
-            case = host.Case(chunks.IMAGES, self.rows, decodes)
+            case = host.Case(chunks.BATCH, self.rows, decodes)
             passed = host.run(values, case, settled, preprocess=self.pair.preprocess, load=load)
             shares = busy(passed, case, self.rate)
             figures = f"{passed.rate:,.0f}", f"{passed.forward_equivalents:.2f}", f"{passed.rows:.2f}"
@@ -408,23 +439,3 @@ def limit(shares: Mapping[str, float]) -> str:
     if share < NEARLY:
         return f"no stage is busy for {100 * NEARLY:.0f} % of the time: they wait for each other, or for Python's lock."
     return f"the limit is the {name}, busy for {100 * share:.0f} % of the time."
-
-
-def decoding(sizes: Sizes, preprocess: Preprocess) -> Iterator[str]:
-    """Images/s by threads, up to the cores."""
-    values, decode = host.jpegs(*sizes.frame), host.decoder(preprocess)
-    cores = decode_threads(Settings())
-    counts = sorted({cores, *(2**k for k in range(cores.bit_length()) if 2**k <= cores)})
-    messages = [Message("frames", 0, n, b"camera", value, timestamp_ms=0) for n, value in enumerate(values)]
-    rates = []
-    for threads in counts:
-        with ThreadPoolExecutor(threads) as pool:
-            decoded, started = 0, time.perf_counter()
-            while time.perf_counter() - started < sizes.decode_s:
-                for one in pool.map(decode, messages * threads):
-                    assert not one.dead
-                decoded += threads * len(messages)
-            rates.append(decoded / (time.perf_counter() - started))
-    width, height = sizes.frame
-    yield f"JPEGs of {width}x{height}, images/s:"
-    yield table(["threads", "images/s"], [[str(n), f"{rate:,.0f}"] for n, rate in zip(counts, rates, strict=True)])

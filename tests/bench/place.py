@@ -14,7 +14,6 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from pipeline.clip.cuda import has_bfloat16
 from pipeline.clip.device import Device
 from pipeline.settings import ModelSettings
 from pipeline.wiring.model import number_format, open_device
@@ -37,17 +36,18 @@ class Place:
 
     def open(self, precision: str, *, graphs: bool = True) -> Device:
         """As the worker does."""
-        return open_device(ModelSettings(precision=precision, cuda_graphs=graphs), self.where)  # type: ignore[arg-type]
+        settings = ModelSettings(device=str(self.where), precision=precision, cuda_graphs=graphs)  # type: ignore[arg-type]
+        return open_device(settings)
 
     def dtype(self, precision: str) -> torch.dtype:
         """The number format of a setting of `model.precision`."""
-        return number_format(ModelSettings(precision=precision), self.where)  # type: ignore[arg-type]
+        return number_format(ModelSettings(precision=precision), self.open("auto"))  # type: ignore[arg-type]
 
     def precisions(self) -> tuple[str, ...]:
         """Number formats that the place has instructions for."""
         if not self.is_card:
             return "fp32", "bf16"
-        return ("bf16", "fp16", "fp32", "tf32") if has_bfloat16(card_of(self.where)) else ("fp16", "fp32")
+        return ("bf16", "fp16", "fp32", "tf32") if self.open("auto").has_bfloat16 else ("fp16", "fp32")
 
     def wait(self) -> None:
         """Until all that was enqueued is over."""

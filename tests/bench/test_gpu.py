@@ -1,4 +1,4 @@
-"""The bench of a card runs on a processor too: every section is there, with figures."""
+"""The bench of a card runs on a processor and on the rehearsal of a card: every section is there, with figures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.clip.device import Forward, Plain
+from pipeline.clip.cuda import Cuda
+from pipeline.clip.device import Device, Forward, Plain
 from pipeline.clip.load import ModelPair
 from tests.bench import gpu
 from tests.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
 from tests.bench.host import Case, Passed
 from tests.bench.place import Place, why_no_card
+from tests.gpu.rehearsal import CARD, Rehearsal
 from tests.models import load, write_pair
 
 LITTLE = Sizes(
@@ -42,9 +44,24 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> ModelPair:
     return load(write_pair(tmp_path_factory.mktemp("pair")))
 
 
-@pytest.fixture(scope="module")
-def page(pair: ModelPair) -> Page:
-    return report(Place(torch.device("cpu"), case_s=0.01), {"tiny": lambda: pair}, LITTLE)
+class Rehearsed(Place):
+    """The card's own code, on queues that the processor plays."""
+
+    rehearsal = Rehearsal(0)
+
+    def open(self, precision: str, *, graphs: bool = True) -> Device:
+        return Cuda(CARD, tf32=precision == "tf32", graphs=graphs, cuda=self.rehearsal)
+
+    def wait(self) -> None:
+        self.rehearsal.run_until(lambda: not any(stream.items for stream in self.rehearsal._streams))
+
+
+@pytest.fixture(scope="module", params=["processor", "rehearsed"])
+def page(pair: ModelPair, request: pytest.FixtureRequest) -> Page:
+    if request.param == "processor":
+        return report(Place(torch.device("cpu"), case_s=0.01), {"tiny": lambda: pair}, LITTLE)
+    with Rehearsed.rehearsal:
+        return report(Rehearsed(CARD, case_s=0.01), {"tiny": lambda: pair}, LITTLE)
 
 
 def test_every_section_is_measured(page: Page) -> None:
@@ -122,7 +139,7 @@ def test_a_tower_that_cannot_be_captured_is_told_and_the_others_are_measured(
         return right(self, forward, chunk)
 
     monkeypatch.setattr(Plain, "capture", capture)
-    bench = Bench(Place(torch.device("cpu"), case_s=0.01), LITTLE, pair, [])
+    bench = Bench(Place(torch.device("cpu"), case_s=0.01), LITTLE, lambda: pair, [])
     text = "\n".join(bench.bare_tower())
     assert "- fp32, captured, after 1 sizes: out of memory\n" in text
     assert bench.rates.keys() == {8}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.clip import classifier as module
 from pipeline.clip.classifier import GRID, PairClassifier, bank_bytes_for, choose_dtype
+from pipeline.clip.device import Plain
 from pipeline.clip.load import ModelPair
 from pipeline.errors import SettingsError
 from tests.models import CLASSES, TEMPLATES, PairFolder, classifier, random_images
@@ -206,4 +207,4 @@ def test_bfloat16_is_chosen_on_a_processor_that_has_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], chosen: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert choose_dtype(torch.device("cpu")) == chosen
+    assert choose_dtype(Plain(torch.device("cpu"))) == chosen

@@ -19,8 +19,8 @@ from tests.gpu.fake_card import CARD, FakeCard, MixedDevices, without_memory
 from tests.models import CLASSES, SIZE, TEMPLATES
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-# ViTs as OpenAI has them, a CoCa (its tower returns tokens too), a timm trunk without class token, a convolutional one.
-ARCHITECTURES = ["ViT-B-32-quickgelu", "ViT-L-14", "coca_ViT-B-32", "vit_medium_patch16_gap_256", "convnext_tiny"]
+# A ViT as OpenAI has it, a CoCa (its tower returns tokens too), a timm trunk without class token, a convolutional one.
+ARCHITECTURES = ["ViT-B-32-quickgelu", "coca_ViT-B-32", "vit_medium_patch16_gap_256", "convnext_tiny"]
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_towers_of_every_kind_run_on_the_card(card: FakeCard, architecture: str)
     pair = card.untrained(architecture)
     with card.running():
         subject = on_card(pair, bank_bytes=2**40)
-        logits = subject.evaluate(a_round(card, pair.preprocess.size))
-    assert logits[0].shape == (25, len(CLASSES))
+        logits = subject.evaluate({7: [card.images(3, pair.preprocess.size)]})
+    assert logits[7].shape == (3, len(CLASSES))
 
 
 def test_a_merge_on_the_card_is_in_place_and_in_pieces(card: FakeCard) -> None:
