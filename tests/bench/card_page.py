@@ -85,7 +85,7 @@ def published() -> str:
             "dense TFLOP/s",
             "GB/s",
             "memory, GB",
-            "processors",
+            "multiprocessors",
             "W",
             "share of the peak",
             "after which forwards",
