@@ -84,13 +84,13 @@ def test_a_graph_sees_what_is_merged_under_it_and_is_the_forward_that_it_was_cap
 ) -> None:
     for dtype in machine.dtypes:
         worn = machine.classifier(pair, dtype=dtype, copies=2)
-        for index in (3, 9, 20, 0, 11, 4, 17, 9, 3, 20, 5):
+        for index in (3, 9, 20, 0, 9, 3):
             fresh = machine.classifier(pair, dtype=dtype, device=machine.device(graphs=False))
             assert torch.equal(logits(worn, machine, index, IMAGES[:5]), logits(fresh, machine, index, IMAGES[:5])), (
                 dtype,
                 index,
             )
-        assert worn.bank.merges >= 9
+        assert worn.bank.merges >= 5
         assert worn.bank.capacity == 2
 
 

@@ -19,7 +19,8 @@ from pipeline.errors import DeviceError
 from tests.gpu.rehearsal import CARD, HiddenWait, Rehearsal
 from tests.models import CLASSES, TEMPLATES, classifier, random_images
 
-SEEDS = range(6)
+SEEDS = range(3)  # of the order of things that may come in any
+MANY = range(12)  # until a mistake is seen
 IMAGES = random_images(40)
 ROUNDS: list[dict[int, list[Tensor]]] = [
     {0: [IMAGES[:5], IMAGES[5:16]], 7: [IMAGES[16:17]], 20: [IMAGES[17:40]]},
@@ -60,8 +61,7 @@ def runs(subject: PairClassifier, rehearsal: Rehearsal) -> Iterator[Mapping[int,
         yield found
 
 
-@pytest.mark.parametrize("graphs", [True, False])
-@pytest.mark.parametrize("copies", [2, 21])
+@pytest.mark.parametrize(("copies", "graphs"), [(2, True), (2, False), (21, True)])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_logits_are_the_processors_own_bit_by_bit_whatever_comes_first(
     pair: ModelPair, expected: list[Mapping[int, Tensor]], seed: int, copies: int, graphs: bool
@@ -142,13 +142,13 @@ class MergesBeside(Cuda):
 def test_a_wait_that_is_missing_is_seen(
     pair: ModelPair, expected: list[Mapping[int, Tensor]], mistake: type[Cuda]
 ) -> None:
-    wrong = 0
-    for seed in SEEDS:
+    def goes_wrong(seed: int) -> bool:
         rehearsal = Rehearsal(seed)
         with rehearsal:
             subject = on(pair, rehearsal, kind=mistake)
-        wrong += sum(not are_equal(f, w) for f, w in zip(runs(subject, rehearsal), expected, strict=True))
-    assert wrong > 0
+        return any(not are_equal(f, w) for f, w in zip(runs(subject, rehearsal), expected, strict=True))
+
+    assert any(goes_wrong(seed) for seed in MANY)
 
 
 def test_a_value_that_is_asked_for_in_the_middle_is_seen(pair: ModelPair) -> None:
@@ -160,7 +160,7 @@ def test_a_value_that_is_asked_for_in_the_middle_is_seen(pair: ModelPair) -> Non
 # -- what goes wrong on a card
 
 
-@pytest.mark.parametrize("memory", [1, 3, 5])
+@pytest.mark.parametrize("memory", [1, 3])
 def test_memory_that_runs_out_makes_the_bank_smaller_and_changes_nothing_else(
     pair: ModelPair, expected: list[Mapping[int, Tensor]], memory: int
 ) -> None:
