@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
+
+# As the command line does (`pipeline.__main__`): threads of two test processes would spin against each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pipeline.source import kafka_repairs
 from tests.brokers import (
