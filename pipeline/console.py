@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+
+if TYPE_CHECKING:  # commands that print no table start without it
+    from rich.console import Console
 
 LINE_EVERY_S = 10.0
+_WIDE = 400  # columns of what is no terminal
 
 
 class Progress(Protocol):
@@ -105,28 +109,40 @@ def progress(
         lines.tell()
 
 
-def _is_terminal(out: TextIO) -> bool:
+def paper(stream: TextIO | None = None) -> Console:
+    """Where tables and text for people go: the output proper, in place of which `stream` may be given.
+
+    What is printed on it is what it says: a camera may be called `hall[/2]` or `:door:`. A file or a pipe has room for
+    every column.
+    """
     from rich.console import Console
 
-    return Console(file=out).is_terminal and not Console(file=out).is_dumb_terminal
+    out = stream if stream is not None else sys.stdout
+    console = Console(file=out, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    return console
+
+
+def _is_terminal(out: TextIO) -> bool:
+    return paper(out).is_terminal and not paper(out).is_dumb_terminal
 
 
 @contextmanager
 def _bar(title: str, total: int | None, unit: str, out: TextIO) -> Iterator[Progress]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
-        TextColumn("{task.fields[rate]} {task.fields[note]}"),
+        TextColumn("{task.fields[rate]} {task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(file=out), transient=False) as rich_progress:
+    with RichProgress(*columns, console=paper(out), transient=False) as rich_progress:
         task = rich_progress.add_task(title, total=total, note="", rate="")
 
         class _Bar:

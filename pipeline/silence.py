@@ -7,16 +7,19 @@ was last heard: whatever comes of it then would have started anew anyway.
 
 The partition's clock cannot be the newest timestamp: a camera whose clock stands in 1970, or runs ten years ahead,
 would make others look silent. So a stream's timestamps only measure how much time passes between its own batches,
-counted from where the partition's clock stood when the stream was first heard; the partition's clock is the furthest of
-these. A step of more than `forget_after_s`, either way, is a pause or a clock that was set, and moves nothing.
+counted from where the partition's clock stood when the stream was first heard; the partition's clock is as far as more
+than half of its streams have come. A step of more than `forget_after_s`, either way, is a pause or a clock that was
+set, and moves nothing. So one producer whose timestamps race takes no state from its neighbours; and where more than
+half of the streams are gone for good, their states stay.
 
 What remains: a stream whose messages arrive more than `forget_after_s` later than its neighbours' of the same time (a
 camera that was cut off for a week and then sends what it kept) may have been dropped although its own timestamps have
-no gap, and a producer whose timestamps race makes its neighbours look silent.
+no gap.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -47,7 +50,9 @@ class PartitionClock:
     def __init__(self, states: Mapping[str, bytes], forget_after_s: float) -> None:
         self._heard = {stream: heard_in(data) or Heard(-1, 0, 0) for stream, data in states.items()}
         self._forget_after_ms = 1000.0 * forget_after_s
-        self._now_ms = max((heard.clock_ms for heard in self._heard.values()), default=0)
+        self._clocks = sorted(heard.clock_ms for heard in self._heard.values())
+        self._now_ms = max((heard.at_ms for heard in self._heard.values()), default=0)
+        self._move()
 
     def silence(self, stream_id: str, first_ms: int) -> Silence | None:
         """Before a stream's batch that begins at `first_ms` (Kafka timestamp, -1 if none); None if it goes on."""
@@ -64,7 +69,10 @@ class PartitionClock:
             step_ms = last_ms - before.last_ms
             if abs(step_ms) <= self._forget_after_ms:
                 clock_ms = before.clock_ms + step_ms
-        self._now_ms = max(self._now_ms, clock_ms)
+        if before is not None:
+            del self._clocks[bisect_left(self._clocks, before.clock_ms)]
+        insort(self._clocks, clock_ms)
+        self._move()
         heard = self._heard[stream_id] = Heard(last_ms, clock_ms, self._now_ms)
         return heard
 
@@ -76,5 +84,10 @@ class PartitionClock:
         limit_ms = self._now_ms - 2.0 * self._forget_after_ms
         forgotten = {name for name, heard in self._heard.items() if heard.last_ms >= 0 and heard.at_ms < limit_ms}
         for stream in forgotten:
-            del self._heard[stream]
+            del self._clocks[bisect_left(self._clocks, self._heard.pop(stream).clock_ms)]
         return forgotten
+
+    def _move(self) -> None:
+        """To where more than half of the streams have come; never back."""
+        if self._clocks:
+            self._now_ms = max(self._now_ms, self._clocks[(len(self._clocks) - 1) // 2])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
+from rich.table import Table
 
-from pipeline.console import Check, Lines, print_json, progress, report_checks
+import pipeline
+from pipeline.console import Check, Lines, paper, print_json, progress, report_checks
 
 
 class Terminal(io.StringIO):
@@ -78,3 +81,22 @@ def test_json_has_no_nan() -> None:
     out = io.StringIO()
     print_json({"a": [1.5, float("nan"), float("inf")], 2: {"b": (True, None)}}, out)
     assert json.loads(out.getvalue()) == {"a": [1.5, None, None], "2": {"b": [True, None]}}
+
+
+@pytest.mark.parametrize("name", ["hall[/2]", "[bold]gate[/bold]", ":door:", "[link=x]y"])
+def test_what_is_printed_for_people_is_what_it_says_and_no_pipe_cuts_it_off(name: str) -> None:
+    table, out = Table("camera", *(f"column {n}" for n in range(20)), box=None), io.StringIO()
+    table.add_row(name, *("12345.678" for _ in range(20)))
+    paper(out).print(table)
+    paper(out).print(f"group of {name}")
+    heads, row, group = out.getvalue().splitlines()
+    assert len(heads.split("column")) == 21
+    assert row.split() == [name, *["12345.678"] * 20]
+    assert group == f"group of {name}"
+
+
+def test_nobody_else_makes_a_console() -> None:
+    """Whose markup would be on, and a camera's name an error in it."""
+    root = Path(pipeline.__file__).parent
+    makers = {str(path.relative_to(root)) for path in root.rglob("*.py") if " Console(" in path.read_text("utf-8")}
+    assert makers == {"console.py"}

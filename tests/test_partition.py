@@ -415,20 +415,25 @@ def test_a_stream_that_was_silent_for_too_long_starts_anew_and_its_trace_says_so
     assert [t.reset for t in traces] == [None, None, None, "silent", None, None]
 
 
+def two_go_on() -> list[DecodedMessage]:
+    """Of two cameras, for three days; together they are most of three."""
+    return [at(2 * n + k - 1, name, 0.5 * n) for n in range(1, 7) for k, name in enumerate("bc")]
+
+
 def test_a_silent_stream_leaves_the_footer_when_its_neighbours_have_gone_on_for_long_enough() -> None:
-    messages = [at(0, "a", 0.0), *(at(n, "b", 0.5 * n) for n in range(1, 7))]
-    for until, streams in ((5, {"a", "b"}), (7, {"b"})):
+    messages = [at(0, "a", 0.0), *two_go_on()]
+    for until, streams in ((9, {"a", "b", "c"}), (13, {"b", "c"})):
         _, head = live(messages[:until], {2, 3})
         assert set(head.states) == streams
 
 
 def test_a_dropped_stream_is_dropped_from_memory_too() -> None:
     subject = work()
-    for message in [at(0, "a", 0.0), *(at(n, "b", 0.5 * n) for n in range(1, 7))]:
+    for message in [at(0, "a", 0.0), *two_go_on()]:
         subject.add(message, 0.0)
         finish(subject)
-    assert set(subject.draft().states) == {"b"}
-    assert set(subject._states) == {"b"}
+    assert set(subject.draft().states) == {"b", "c"}
+    assert set(subject._states) == {"b", "c"}
 
 
 @settings(max_examples=100, deadline=None)

@@ -19,6 +19,12 @@ def heard_states(clock: PartitionClock) -> dict[str, bytes]:
     return {name: StreamState("k", 3, heard=heard).to_bytes() for name, heard in clock._heard.items()}
 
 
+def both(clock: PartitionClock, last_ms: int) -> None:
+    """Two of three streams: a majority."""
+    clock.hear("b", last_ms)
+    clock.hear("c", last_ms)
+
+
 def test_a_stream_goes_on_up_to_the_limit_and_starts_anew_after_it_by_its_own_timestamps() -> None:
     clock = PartitionClock({}, FORGET_S)
     assert clock.silence("a", NOW_MS) is None
@@ -49,14 +55,26 @@ def test_without_timestamps_nothing_is_silent_and_nothing_dropped() -> None:
 def test_a_silent_stream_is_dropped_once_its_neighbours_have_lived_twice_the_limit_without_it() -> None:
     clock = PartitionClock({}, FORGET_S)
     clock.hear("a", NOW_MS)
-    clock.hear("b", NOW_MS)
-    for n in (1, 2):
-        clock.hear("b", NOW_MS + n * FORGET_MS)
+    for n in (0, 1, 2):
+        both(clock, NOW_MS + n * FORGET_MS)
     assert clock.forget() == set()
     clock.hear("b", NOW_MS + 2 * FORGET_MS + 1)
+    assert clock.forget() == set()  # one neighbour alone says nothing
+    clock.hear("c", NOW_MS + 2 * FORGET_MS + 1)
     assert clock.forget() == {"a"}
     assert clock.forget() == set()
     assert clock.silence("a", NOW_MS) is None  # it is a new stream now
+
+
+@pytest.mark.parametrize("cameras", [1, 2, 5])
+def test_a_producer_whose_timestamps_race_drops_no_neighbour_that_was_heard_a_moment_ago(cameras: int) -> None:
+    clock, names = PartitionClock({}, FORGET_S), [f"camera-{n}" for n in range(cameras)]
+    for name in names:
+        clock.hear(name, NOW_MS)
+    for n in range(1, 30):  # from 1970 upwards, each step as large as one that counts
+        clock.hear("racing", n * FORGET_MS)
+    assert clock.forget() == set()
+    assert [clock.silence(name, NOW_MS + 1_000) for name in names] == [None] * cameras
 
 
 def test_a_step_of_more_than_the_limit_is_a_clock_that_was_set_and_drops_nobody() -> None:
@@ -72,25 +90,24 @@ def test_a_step_of_more_than_the_limit_is_a_clock_that_was_set_and_drops_nobody(
 def test_what_was_heard_is_read_back_from_the_states_and_the_clock_goes_on_from_there() -> None:
     clock = PartitionClock({}, FORGET_S)
     clock.hear("a", NOW_MS)
-    clock.hear("b", NOW_MS)
-    clock.hear("b", NOW_MS + FORGET_MS)
+    both(clock, NOW_MS)
+    both(clock, NOW_MS + FORGET_MS)
     again = PartitionClock(heard_states(clock), FORGET_S)
     for each in (clock, again):
-        each.hear("b", NOW_MS + 2 * FORGET_MS)
-        each.hear("b", NOW_MS + 2 * FORGET_MS + 1)
+        both(each, NOW_MS + 2 * FORGET_MS)
+        both(each, NOW_MS + 2 * FORGET_MS + 1)
     assert clock.forget() == again.forget() == {"a"}
 
 
 def test_a_state_of_before_streams_were_forgotten_is_kept_until_it_is_heard_again() -> None:
     clock = PartitionClock({"old": StreamState("k", 3).to_bytes()}, FORGET_S)
-    clock.hear("b", NOW_MS)
-    for n in range(1, 9):
-        clock.hear("b", NOW_MS + n * FORGET_MS)
+    for n in range(9):
+        both(clock, NOW_MS + n * FORGET_MS)
     assert clock.silence("old", NOW_MS) is None
     assert clock.forget() == set()
     clock.hear("old", NOW_MS)
     for n in range(9, 13):
-        clock.hear("b", NOW_MS + n * FORGET_MS)
+        both(clock, NOW_MS + n * FORGET_MS)
     assert clock.forget() == {"old"}
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from rich import box
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.console import paper
 from pipeline.demo.script import CameraScript
 from pipeline.demo.summary import AlphaPath
 
@@ -155,7 +155,7 @@ def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator
         title: of the table.
         stream: where to, in place of the error output.
     """
-    console = Console(file=stream if stream is not None else sys.stderr)
+    console = paper(stream if stream is not None else sys.stderr)
     shown_s = time.monotonic()
     if console.is_terminal and not console.is_dumb_terminal:
         with Live(table(board, title), console=console, auto_refresh=False) as live:

@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.console import paper
 from pipeline.demo.script import CameraScript
 from pipeline.demo.summary import AlphaPath, Outcome, Score
 
@@ -30,7 +31,8 @@ def tell(
     stream: TextIO | None = None,
 ) -> None:
     """Print the summary on the output proper, in place of which `stream` may be given."""
-    console = Console(file=stream if stream is not None else sys.stdout, highlight=False, soft_wrap=True)
+    console = paper(stream)
+    console.soft_wrap = True
     console.print()
     if outcome.problems:
         console.print(f"NOT every image is in the output once: {outcome.images_in} in, {outcome.rows_out} rows out.")

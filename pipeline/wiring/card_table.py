@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.adapt.card import Card
 from pipeline.adapt.objective import NAMES
 from pipeline.adapt.verdict import OWN, advise
+from pipeline.console import paper
 
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
 _SHORT = {"calibrated_entropy": "calibrated"}
@@ -23,7 +24,7 @@ def print_card(card: Card, name: str) -> None:
     parts.append(Text(_advice(card)))
     if card.search is not None:
         parts.append(Text(_search(card)))
-    Console().print(Group(*parts))
+    paper().print(Group(*parts))
 
 
 def _per_alpha(card: Card, name: str) -> Table:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.console import print_json
+from pipeline.console import paper, print_json
 
 FOUND = 3
-_FILE_COLUMNS = 160  # of a table that goes to a file or another program
 
 
 def compare(*, root_a: str, root_b: str, streams: Sequence[str] | None, whole: bool, as_json: bool) -> int:
@@ -19,8 +18,6 @@ def compare(*, root_a: str, root_b: str, streams: Sequence[str] | None, whole: b
         SettingsError: no worker wrote there, or the two have nothing in common.
         ChainError, StoreUnavailable: by the outputs.
     """
-    from rich.console import Console
-
     from pipeline.drift.compare import compare as compare_runs
     from pipeline.drift.compare_show import show
 
@@ -28,6 +25,5 @@ def compare(*, root_a: str, root_b: str, streams: Sequence[str] | None, whole: b
     if as_json:
         print_json(found.as_json())
     else:
-        console = Console()
-        show(found, console if console.is_terminal else Console(width=_FILE_COLUMNS))
+        show(found, paper())
     return FOUND if found.differs or (whole and not found.overlaps_wholly) else 0

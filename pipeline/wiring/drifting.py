@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 
 from pipeline.adapt import verdict
 from pipeline.adapt.card import Card, read_card
-from pipeline.console import print_json, progress
+from pipeline.console import paper, print_json, progress
 from pipeline.drift.limits import Limit
 from pipeline.drift.result import Camera, CameraChange, Example, Report
 from pipeline.errors import SettingsError
@@ -37,7 +36,6 @@ _NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
 _PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
 _PLOTS_NEED = {"matplotlib": "matplotlib"}
 _PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
-_FILE_COLUMNS = 160  # of a table that goes to a file or another program
 _LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras that a line names
 _EXAMPLES = 3  # before a change and after it
@@ -213,8 +211,7 @@ def _tell(report: Report, wanted: Wanted, beyond: Mapping[str, Mapping[str, floa
         return
     from pipeline.drift.show import show
 
-    console = Console()
-    show(report, console if console.is_terminal else Console(width=_FILE_COLUMNS))
+    show(report, paper())
     for limit, cameras in beyond.items():
         named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_NAMED])
         print(f"{limit}: {f'{len(cameras)} cameras are beyond it: {named}' if cameras else 'no camera is beyond it'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,11 +12,10 @@ from pathlib import Path
 
 import structlog
 import torch
-from rich.console import Console
 
 from pipeline.adapt.card import Card, make_card, read_card
 from pipeline.adapt.verdict import AUTO, advise
-from pipeline.console import print_json, progress
+from pipeline.console import paper, print_json, progress
 from pipeline.errors import SettingsError
 from pipeline.evaluate.bench import Bench
 from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
@@ -30,7 +30,6 @@ from pipeline.settings import Settings
 from pipeline.wiring.searching import exploration
 
 _PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
-_FILE_COLUMNS = 160  # of a table that goes to a file or another program
 
 _log = structlog.get_logger("evaluate")
 
@@ -86,8 +85,7 @@ def evaluate(
     if as_json:
         print_json(result.as_json())
     else:
-        console = Console()
-        show(result, console if console.is_terminal else Console(width=_FILE_COLUMNS))
+        show(result, paper())
     return 0
 
 
@@ -125,7 +123,7 @@ def _write_page(folder: Path, result: Result, command: Sequence[str], tables: Se
     missing = [package for module, package in _PAGE_NEEDS.items() if importlib.util.find_spec(module) is None]
     if missing:
         note = f"{folder}: no page.html, it needs {', '.join(missing)} (pip install 'adawise[report]')"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(note, markup=False)
+        print(note, file=sys.stderr)
         return
     from pipeline.evaluate.page.provenance import provenance
     from pipeline.evaluate.page.write import write_page

@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.console import paper
 from pipeline.sink.dead_letter import DeadLetter
 
 _SHOWN_BYTES = 256
 _LINE_BYTES = 16
-_FILE_WIDTH = 400  # characters: what is no terminal need not be folded
 _COLUMNS = ("letter", "time (UTC)", "reason", "from", "stream", "bytes", "replays")
 
 
@@ -54,9 +53,8 @@ def print_table(letters: Sequence[tuple[DeadLetter, bool]], older: int) -> None:
         past = f"{letter.replays}{', sent back' if replayed else ''}"
         cells = (letter.place, when(letter) or "", letter.reason, letter.source, letter.stream or "", size, past)
         table.add_row(*(Text(shown(cell)) for cell in cells))
-    console = Console()
     if letters:
-        console.print(table, width=None if console.is_terminal else _FILE_WIDTH)
+        paper().print(table)
     print(_summary((letter.reason for letter, _ in letters), older))
 
 

@@ -9,12 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from pipeline import __version__
 from pipeline.adapt.card import Card
-from pipeline.console import print_json
+from pipeline.console import paper, print_json
 from pipeline.finetune.folder import Folder
 from pipeline.finetune.run import Run
 from pipeline.finetune.samples import Samples
@@ -92,7 +91,7 @@ def _print_curve(record: Mapping[str, Any]) -> None:
         table.add_row(*cells, style="bold" if row["epoch"] == record["best"]["epoch"] else "")
     images = record["images"]
     table.caption = f"of {images['held_out']} held-out images; trained on {images['train']}. Bold: theta_1."
-    Console().print(table)
+    paper().print(table)
 
 
 def _oddities(record: Mapping[str, Any]) -> list[str]:
