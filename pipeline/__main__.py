@@ -5,16 +5,47 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.errors import AdawiseError, DeviceError, SettingsError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def program() -> NoReturn:
+    """The process: `main`, and an end that no native thread can spoil.
+
+    Arrow's threads free what they have read, sometimes a moment after their reader has its result, and ask for the
+    interpreter's lock to do so. Before Python 3.14 an interpreter that is being torn down ends whoever asks, and C++
+    answers that with SIGABRT, after all was well. So nothing is torn down: the last exit function ends the process.
+    """
+    last = _LastExitFunction()
+    atexit.register(last)  # before all others, so called after them
+    try:
+        last.code = main()
+    except SystemExit as ended:  # the parser does that
+        last.code = int(ended.code or 0)
+        raise
+    sys.exit(last.code)
+
+
+class _LastExitFunction:
+    def __init__(self) -> None:
+        self.code = FAILED  # unless `main` comes to its end: a fault of ours, which the interpreter shows
+
+    def __call__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+                stream.flush()
+        os._exit(self.code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,4 +103,4 @@ def _end(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -500,3 +500,30 @@ def test_a_reader_that_goes_away_is_no_traceback(line: str, unbuffered: str) -> 
     process.stderr.close()
     assert process.wait() in {0, 1}  # argparse prints its help without a look at the outcome
     assert errors == b""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("return 3", 3), ("raise SystemExit(0)", 0), ("raise RuntimeError('a fault of ours')", 1)]
+)
+def test_the_process_ends_after_its_exit_functions_and_before_its_interpreter_is_torn_down(end: str, code: int) -> None:
+    """A native thread that still frees what Python owns would end an interpreter that is being torn down by SIGABRT."""
+    program = f"""
+import atexit, os, threading
+from pipeline import __main__
+
+class Torn:
+    def __del__(self, write=os.write): write(1, b"torn down")
+
+kept_to_the_end = Torn()
+
+def main():
+    atexit.register(print, "the exit function")
+    threading.Thread(target=print, args=["the thread"]).start()
+    {end}
+
+__main__.main = main
+__main__.program()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, sorted(done.stdout.splitlines())) == (code, ["the exit function", "the thread"])
+    assert ("a fault of ours" in done.stderr) == (code == 1)

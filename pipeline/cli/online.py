@@ -26,7 +26,9 @@ def _stream_ids(value: str) -> str:
 class Run(Command):
     """Classify images from Kafka until stopped: read, adapt alpha for each camera, predict, write Parquet, commit.
 
-    Start as many as there are partitions; they share the work. SIGTERM or Ctrl-C writes what is finished and ends.
+    Start as many as there are partitions, with one sink.root; they share the work. SIGTERM or Ctrl-C writes what is
+    finished and ends. A root belongs to one topic and one group: what other settings would have served is told without
+    a second group by `adawise replay`.
     """
 
     name = "run"
@@ -34,7 +36,11 @@ class Run(Command):
     examples = (
         ("check settings, broker, topic, output folder, checkpoints and card, and start nothing", "run --check"),
         ("another topic than the file says", "run --kafka.topic yard --sink.root s3://bucket/yard"),
-        ("zero-shot only, to compare with", "run --search.strategy fixed --search.alpha 0 --kafka.group plain"),
+        (
+            "zero-shot only, beside a live worker",
+            "run --search.strategy fixed --search.alpha 0 --kafka.group plain --sink.root runs/plain "
+            "--no-kafka.dead-letters",
+        ),
     )
 
     check: CliToggleFlag[bool] = Field(default=False, description="check everything, print OK or FAIL, and end")

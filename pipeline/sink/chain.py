@@ -25,6 +25,7 @@ from pipeline.records import TopicPartition
 from pipeline.sink import claims, columns, free_names, invariant, layout, segment, traces
 from pipeline.sink.free_names import Instant, is_fresh, was_deleted
 from pipeline.sink.layout import SegmentName
+from pipeline.sink.owner import Owner, claim_owner
 from pipeline.sink.read import segment_names
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.state_blocks import StateBlocks
@@ -62,6 +63,7 @@ class SegmentChain:
         model_fingerprint: Of checkpoints, classes, preprocessing and precision; a column of both tables.
         config_fingerprint: Of the settings that results depend on; in the footer.
         writer: Which worker this is, for whoever reads the footer.
+        owner: Who the root is to belong to; None to leave that open.
         now: The time, for the footer alone: nothing depends on it.
         instant: See `free_names`.
         at: Called at each of `store.CRASH_POINTS` that is the chain's own.
@@ -75,6 +77,7 @@ class SegmentChain:
         model_fingerprint: str,
         config_fingerprint: str,
         writer: str,
+        owner: Owner | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         instant: Callable[[], Instant] = free_names.instant,
         at: Hook = lambda _: None,
@@ -84,6 +87,7 @@ class SegmentChain:
         self._model_fingerprint = model_fingerprint
         self._config_fingerprint = config_fingerprint
         self._writer = writer
+        self._owner = owner
         self._now = now
         self._instant = instant
         self._at = at
@@ -93,9 +97,11 @@ class SegmentChain:
         self._blocks: dict[TopicPartition, StateBlocks] = {}
 
     def check(self) -> None:
-        """See `ports.Sink`. Raises ChainError too, if the root is of another layout."""
+        """See `ports.Sink`. SettingsError too: the root is another's. Raises ChainError if it is of another layout."""
         self._sink = claims.sink_id(self._store, created_at=self._now().isoformat())
         claims.prove_create_if_absent(self._store)
+        if self._owner is not None:
+            claim_owner(self._store, self._owner)
 
     def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
         """See `ports.Sink`."""

@@ -23,6 +23,7 @@ from pipeline.sink import layout
 from pipeline.sink.store import AlreadyExists, Store
 
 LAYOUT = 1
+Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def sink_id(store: Store, *, created_at: str) -> str:
 
     Raises ChainError if the root is of another layout or its document cannot be read.
     """
-    document = _claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
+    document = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
     if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
         msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
         raise ChainError(msg)
@@ -50,7 +51,7 @@ def sink_id(store: Store, *, created_at: str) -> str:
 def read_sink_id(store: Store) -> str | None:
     """The id of this root, None if it has none. Raises ChainError if its document cannot be read."""
     data = store.get(layout.SINK)
-    return None if data is None else str(_parsed(store, layout.SINK, data).get("sink"))
+    return None if data is None else str(parsed(store, layout.SINK, data).get("sink"))
 
 
 def prove_create_if_absent(store: Store) -> None:
@@ -79,13 +80,13 @@ def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
     Raises ChainError if the claim cannot be read, or is of another topic.
     """
     key = layout.topic_key(name)
-    document = _claim(store, key, {"layout": LAYOUT, **asdict(now)})
+    document = claim(store, key, {"layout": LAYOUT, **asdict(now)})
     try:
         first = TopicIdentity(
             str(document["cluster_id"]), str(document["topic_id"]), partitions=int(document["partitions"])
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable(store, key) from error
+        raise unreadable(store, key) from error
     check_identity(f"{store}: {name}", topic_id=first.topic_id, partitions=first.partitions, identity=now)
     return first
 
@@ -96,14 +97,14 @@ def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
     Raises ChainError if the claim cannot be read.
     """
     key = layout.origin_key(tp)
-    return _origin(store, key, _claim(store, key, {"layout": LAYOUT, **asdict(proposal)}))
+    return _origin(store, key, claim(store, key, {"layout": LAYOUT, **asdict(proposal)}))
 
 
 def read_origin(store: Store, tp: TopicPartition) -> Origin | None:
     """The claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
     key = layout.origin_key(tp)
     data = store.get(key)
-    return None if data is None else _origin(store, key, _parsed(store, key, data))
+    return None if data is None else _origin(store, key, parsed(store, key, data))
 
 
 def check_identity(where: str, *, topic_id: str, partitions: int, identity: TopicIdentity) -> None:
@@ -125,7 +126,7 @@ def check_identity(where: str, *, topic_id: str, partitions: int, identity: Topi
         raise ChainError(msg)
 
 
-def _origin(store: Store, key: str, document: Mapping[str, Any]) -> Origin:
+def _origin(store: Store, key: str, document: Document) -> Origin:
     try:
         return Origin(
             offset=int(document["offset"]),
@@ -134,11 +135,11 @@ def _origin(store: Store, key: str, document: Mapping[str, Any]) -> Origin:
             partitions=int(document["partitions"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable(store, key) from error
+        raise unreadable(store, key) from error
 
 
-def _claim(store: Store, key: str, document: Mapping[str, object]) -> Mapping[str, Any]:
-    """The document at `key`, which is `document` if there was none."""
+def claim(store: Store, key: str, document: Mapping[str, object]) -> Document:
+    """The document at `key`, which is `document` if there was none. Raises ChainError if it cannot be read."""
     found = store.get(key)
     if found is None:
         try:
@@ -150,18 +151,20 @@ def _claim(store: Store, key: str, document: Mapping[str, object]) -> Mapping[st
     if found is None:
         msg = f"{store}: {key} exists but cannot be read back; it is tried again"
         raise StoreUnavailable(msg)
-    return _parsed(store, key, found)
+    return parsed(store, key, found)
 
 
-def _parsed(store: Store, key: str, data: bytes) -> Mapping[str, Any]:
+def parsed(store: Store, key: str, data: bytes) -> Document:
+    """The document that was claimed at `key`. Raises ChainError if it cannot be read."""
     try:
         document = json.loads(data)
     except ValueError as error:
-        raise _unreadable(store, key) from error
+        raise unreadable(store, key) from error
     if not isinstance(document, dict):
-        raise _unreadable(store, key)
+        raise unreadable(store, key)
     return document
 
 
-def _unreadable(store: Store, key: str) -> ChainError:
+def unreadable(store: Store, key: str) -> ChainError:
+    """The error for a claim that is damaged."""
     return ChainError(f"{store}: {key}: expected a claim written by this program, but it is damaged; restore it")

@@ -1,6 +1,8 @@
 """Names of everything under the sink's root. Pure: a key is a function of what it names.
 
     _sink.json                                              what this root is; created once
+    _owner.json                                             whose root it is (`owner`); created once
+    _replay.json                                            of which part a replay is, if it is one's root; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    where the chain of a partition begins
     predictions/topic-<t>/partition-<p>/<segment>.parquet   the chain
@@ -32,6 +34,9 @@ from dataclasses import dataclass
 from pipeline.records import TopicPartition
 
 SINK = "_sink.json"
+OWNER = "_owner.json"
+REPLAY = "_replay.json"
+TOPICS = "_topics"
 PREDICTIONS = "predictions"
 TRACES = "traces"
 COMPACTED = "compacted"
@@ -137,7 +142,7 @@ def parse_compacted_key(key: str) -> tuple[TopicPartition, CompactedName] | None
 
 def topic_key(topic: str) -> str:
     """The key of the claim that says what the topic was when the first of its chains began."""
-    return f"_topics/topic-{topic}.json"
+    return f"{TOPICS}/topic-{topic}.json"
 
 
 def origin_key(tp: TopicPartition) -> str:

@@ -14,8 +14,8 @@ from pipeline.settings import Settings
 
 def check(settings: Settings) -> Iterator[Check]:
     """Broker and topic, store, model pair and card; a part that fails does not hide the next one's fault."""
-    yield _try("broker and topic", lambda: _topic(settings))
-    yield _try("output folder", lambda: _store(settings))
+    yield (topic := _try("broker and topic", lambda: _topic(settings)))
+    yield _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok"))
     if settings.record.enabled:
         yield _try("recording folder", lambda: _recording(settings))
     yield _try("model pair and card", lambda: _model(settings))
@@ -50,14 +50,17 @@ def _recording(settings: Settings) -> str:
     return f"{folder.root} creates only what is absent, and is a recording of {settings.kafka.topic}"
 
 
-def _store(settings: Settings) -> str:
+def _store(settings: Settings, *, asks_broker: bool) -> str:
     from pipeline.sink.claims import prove_create_if_absent, sink_id
+    from pipeline.sink.owner import Owner, check_owner
     from pipeline.sink.store import open_store
 
-    store = open_store(settings.sink.root)
+    store, kafka = open_store(settings.sink.root), settings.kafka
     sink_id(store, created_at=datetime.now(UTC).isoformat())
     prove_create_if_absent(store)
-    return f"{store} creates only what is absent"
+    ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
+    check_owner(store, ours)
+    return f"{store} creates only what is absent, and is nobody else's"
 
 
 def _model(settings: Settings) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 from pipeline.errors import ChainError, SettingsError
 from pipeline.records import TopicPartition
+from pipeline.sink import layout
+from pipeline.sink.owner import read_owner
 from pipeline.sink.read import segment_keys
 from pipeline.sink.store import AlreadyExists, Store
 from pipeline.source.bounded import Range
 
-KEY = "_replay.json"
 _LAYOUT = 1
 _NEW_FOLDER = "take a new folder"
 
@@ -46,7 +47,10 @@ def claimed(store: Store, root: str) -> Claim | None:
         SettingsError: a worker's output is there, and not a replay's.
         ChainError: the claim cannot be read.
     """
-    data = store.get(KEY)
+    theirs = read_owner(store)
+    if theirs is not None and theirs.purpose != "replay":
+        raise SettingsError(f"-o {root} belongs to {theirs}, not to a replay; {_NEW_FOLDER}")
+    data = store.get(layout.REPLAY)
     if data is not None:
         return _parsed(data, root)
     if segment_keys(store):
@@ -62,7 +66,7 @@ def claim(store: Store, root: str, wanted: Claim) -> Claim:
     before = claimed(store, root)
     if before is None:
         try:
-            store.create(KEY, json.dumps(asdict(wanted), indent=1).encode())
+            store.create(layout.REPLAY, json.dumps(asdict(wanted), indent=1).encode())
         except AlreadyExists:
             before = claimed(store, root)
     if before is None:
@@ -88,5 +92,5 @@ def _parsed(data: bytes, root: str) -> Claim:
         found["ranges"] = {number: (int(begin), int(end)) for number, (begin, end) in found["ranges"].items()}
         return Claim(**found)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        msg = f"{root}/{KEY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"
+        msg = f"{root}/{layout.REPLAY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"
         raise ChainError(msg) from error

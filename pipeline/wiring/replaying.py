@@ -19,6 +19,7 @@ from pipeline.records import BatchTrace, Frame, TopicPartition
 from pipeline.settings import Settings
 from pipeline.sink import layout, segment
 from pipeline.sink.dead_letters import NoDeadLetters
+from pipeline.sink.owner import Owner
 from pipeline.sink.read import read_bytes, segment_names
 from pipeline.sink.store import Store, open_store
 from pipeline.source.bounded import BoundedSource, Range
@@ -120,6 +121,7 @@ def _replay(
                 model,
                 source=_source(whole.source, ours, wish.speed),
                 root=output,
+                owner=Owner(whole.identity.cluster_id, whole.topic, "", "replay"),
                 dead_letters=NoDeadLetters(),
                 observer=observer,
                 should_stop=should_stop,

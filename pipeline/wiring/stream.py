@@ -17,6 +17,7 @@ from pipeline.ports import DeadLetters, Source
 from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
 from pipeline.sink.chain import SegmentChain
+from pipeline.sink.owner import Owner
 from pipeline.sink.store import open_store
 from pipeline.tap import Tap
 from pipeline.telemetry import LogObserver, Observer
@@ -75,11 +76,14 @@ def make_worker(
     dead_letters: DeadLetters,
     observer: Observer,
     should_stop: Callable[[], bool],
+    owner: Owner | None = None,
     tap: Tap | None = None,
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
+
+    The root is to belong to `owner`, which is the group of the settings unless another is given.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -89,6 +93,7 @@ def make_worker(
         model_fingerprint=model.classifier.fingerprint,
         config_fingerprint=config_fingerprint(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
+        owner=owner or _group(settings, source),
         at=at,
     )
     if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
@@ -125,6 +130,11 @@ def make_worker(
         ends_streams=ends_streams,
         at=at,
     )
+
+
+def _group(settings: Settings, source: Source) -> Owner:
+    kafka = settings.kafka
+    return Owner(source.identity(kafka.topic).cluster_id, kafka.topic, kafka.group, "run")
 
 
 def decode_threads(settings: Settings) -> int:

@@ -139,7 +139,9 @@ def test_an_output_takes_no_other_replay(recorded: Recorded, tmp_path: Path, cap
 
 def test_a_worker_s_output_takes_no_replay(recorded: Recorded, capsys: Captured) -> None:
     assert replay(recorded, recorded.live, "recording", "--sink.root", "elsewhere") == 2
-    assert capsys.readouterr().err.endswith("holds the output of a worker, not of a replay; take a new folder\n")
+    said = capsys.readouterr().err
+    assert f"belongs to the workers of group {recorded.topic!r} on topic {recorded.topic!r}" in said
+    assert said.endswith(", not to a replay; take a new folder\n")
 
 
 def test_another_strategy_parts_from_the_live_run_and_diff_says_where(

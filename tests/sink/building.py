@@ -15,6 +15,7 @@ from pipeline.errors import Reason, StoreUnavailable
 from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from pipeline.sink.chain import SegmentChain
+from pipeline.sink.owner import Owner
 from pipeline.sink.store import AlreadyExists, Hook, Store
 
 CLASSES = ("car", "bus", "empty street")
@@ -80,9 +81,17 @@ def draft(first: int, until: int, *, number: int = 0, states: dict[str, bytes] |
     return SegmentDraft(TP, until, (), states or {"north": b"state at %d" % until}, accepted, ())
 
 
-def open_chain(store: Store, writer: str = "worker-0", at: Hook = lambda _: None) -> SegmentChain:
+def open_chain(
+    store: Store, writer: str = "worker-0", at: Hook = lambda _: None, owner: Owner | None = None
+) -> SegmentChain:
     return SegmentChain(
-        store=store, classes=CLASSES, model_fingerprint="model", config_fingerprint="config", writer=writer, at=at
+        store=store,
+        classes=CLASSES,
+        model_fingerprint="model",
+        config_fingerprint="config",
+        writer=writer,
+        owner=owner,
+        at=at,
     )
 
 

@@ -1,0 +1,50 @@
+"""No colleague stops it: what a second worker may not do to the root of a live one, on real processes."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.settings import Settings
+from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.models import PairFolder
+from tests.worker.cameras import IMAGES, Output, Topic, settings_for, single
+from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
+from tests.worker.test_stop import command_line
+
+
+def refused(settings: Settings) -> str:
+    """What `adawise run` says that ends with 2."""
+    call = [sys.executable, "-m", "pipeline", "run"]
+    done = subprocess.run(call, capture_output=True, text=True, env=command_line(settings), timeout=DEADLINE_S)
+    assert done.returncode == 2, done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def batches(topic: Topic, count: int) -> None:
+    """Whole batches of one camera."""
+    rng = random.Random(len(topic.sent))
+    topic.produce(single(rng, 0, 1) for _ in range(count * IMAGES))
+
+
+def test_another_group_is_refused_beside_a_live_worker_which_goes_on_undisturbed(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
+) -> None:
+    """The former example of `run --help`: zero-shot only, in another group, on the same root."""
+    yard, group = Topic(broker, topic(1)), fresh_name("yard")
+    batches(yard, 3)
+    settings = settings_for(yard, pair, root, group)
+    plain = settings_for(yard, pair, root, fresh_name("plain"), search={"strategy": "fixed", "alpha": 0.0})
+    output = Output(root)
+    with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as live:
+        wait_until(lambda: output.rows == yard.rows, live)
+        said = refused(plain)
+        batches(yard, 3)
+        wait_until(lambda: output.rows == yard.rows, live)
+        live.stop()
+        assert all(event.won for event in live.seen if event.what == "committed")
+    assert f"sink.root {root} belongs to the workers of group {group!r} on topic {yard.name!r}" in said
+    assert f"`adawise replay --topic {yard.name} -o FOLDER`" in said
+    assert output.faults(yard) == []
