@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.errors import AdawiseError, DeviceError, SettingsError
+from pipeline.errors import AdawiseError, SettingsError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -25,7 +25,8 @@ def program() -> NoReturn:
 
     Arrow's threads free what they have read, sometimes a moment after their reader has its result, and ask for the
     interpreter's lock to do so. Before Python 3.14 an interpreter that is being torn down ends whoever asks, and C++
-    answers that with SIGABRT, after all was well. So nothing is torn down: the last exit function ends the process.
+    answers that with SIGABRT, after all was well. What CUDA frees then may abort, too, once its card is lost. So nothing
+    is torn down: the last exit function ends the process.
     """
     last = _LastExitFunction()
     atexit.register(last)  # before all others, so called after them
@@ -57,11 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except SettingsError as error:
         return _end(f"{error}", WRONG_USAGE)
-    except DeviceError as error:
-        code = _end(f"{error}", FAILED)
-        if arguments is None:
-            os._exit(code)  # what CUDA frees at the interpreter's end may abort once its card is lost
-        return code
     except AdawiseError as error:
         return _end(f"{error}", FAILED)
     except KeyboardInterrupt:

@@ -195,7 +195,7 @@ def test_nothing_waits_within_a_round_but_the_fetch(
 
 _PROGRAM = """
 import contextlib, sys, torch
-from pipeline.__main__ import main
+from pipeline.__main__ import program
 from pipeline.clip import cuda
 from pipeline.wiring import model
 from tests.gpu.rehearsal import CARD, Rehearsal
@@ -215,7 +215,7 @@ if rehearsal:
     model.open_device = lambda _: cuda.Cuda(CARD, tf32=False, graphs=True, cuda=rehearsal)
 with rehearsal or contextlib.nullcontext():
     sys.argv = ["adawise", *sys.argv[2:]]
-    sys.exit(main())
+    program()
 """
 
 
