@@ -25,8 +25,8 @@ def program() -> NoReturn:
 
     Arrow's threads free what they have read, sometimes a moment after their reader has its result, and ask for the
     interpreter's lock to do so. Before Python 3.14 an interpreter that is being torn down ends whoever asks, and C++
-    answers that with SIGABRT, after all was well. What CUDA frees then may abort, too, once its card is lost. So nothing
-    is torn down: the last exit function ends the process.
+    answers that with SIGABRT, after all was well. What CUDA frees may abort, too, once its card is lost. So nothing is
+    torn down: the last exit function ends the process.
     """
     last = _LastExitFunction()
     atexit.register(last)  # before all others, so called after them
