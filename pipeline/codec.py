@@ -22,6 +22,7 @@ from pipeline.errors import InvalidMessage, Reason
 MAX_SEGMENTS = 4_096  # JPEG segments before the first scan
 MAX_CHUNKS = 65_536  # PNG chunks; encoders write image data in pieces of 8 KiB and more
 MAX_WEBP_CHUNKS = 16  # that are looked at before the image
+MAX_SIDE = 65_535  # px; what a JPEG can say, and no camera's picture is longer
 MAX_WEBP_SIDE = 16_383  # px; what the format allows an image; a canvas around it may claim a thousand times more
 MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
 
@@ -44,6 +45,8 @@ _BMP_RUN_LENGTH = (1, 2)
 # A lossless WebP of one colour takes 38 bytes at any size, and of an animation only the first frame is looked at.
 _DENSEST = {"image/png": 8 * 1_032, "image/jpeg": 8 * 64, "image/bmp": 8}
 _DENSEST_LOSSY_WEBP = 8 * 256
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"jp2 ": "JPEG 2000"}
+_TGA_DEPTHS = {1: (8,), 2: (15, 16, 24, 32), 3: (8, 16), 9: (8,), 10: (15, 16, 24, 32), 11: (8, 16)}  # bits, by kind
 
 
 def sniff(data: bytes | memoryview) -> str | None:
@@ -60,7 +63,21 @@ def sniff(data: bytes | memoryview) -> str | None:
     return None
 
 
-def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
+def foreign(data: bytes) -> str | None:
+    """What else an image is that begins as other things do; None if it is none of these.
+
+    All of them may begin with a zero byte, as what a schema registry's serializer wrote does.
+    """
+    if data[4:8] == b"ftyp":  # ISO base media
+        return _BRANDS.get(data[8:12], "a video or another file of ISO boxes")
+    if data.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")):
+        return "JPEG 2000"
+    if _is_icon(data):
+        return "ICO"
+    return "TGA" if _is_tga(data) else None
+
+
+def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header; the pixels are decoded when they are used, by at most `max_pixels`.
 
     Raises:
@@ -69,10 +86,11 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     """
     kind = sniff(data)
     if kind is None:
-        raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, f"expected JPEG, PNG, WebP or BMP, got {bytes(data[:8])!r}")
+        got = foreign(data) or repr(bytes(data[:8]))
+        raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, f"expected JPEG, PNG, WebP or BMP, got {got}")
     try:
         image = _open(kind, data)
-    except (InvalidMessage, MemoryError):
+    except InvalidMessage:
         raise
     except Image.DecompressionBombError as error:
         raise InvalidMessage(Reason.TOO_MANY_PIXELS, str(error)) from error
@@ -85,6 +103,9 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if kind == "image/webp" and max(width, height) > MAX_WEBP_SIDE:  # the canvas of an animation has its own field
         detail = f"image/webp: expected sides of at most {MAX_WEBP_SIDE} pixels, the canvas is {width} x {height}"
         raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
+    if max(width, height) > MAX_SIDE:
+        detail = f"expected sides of at most {MAX_SIDE} pixels, the header says {width} x {height}"
+        raise InvalidMessage(Reason.TOO_MANY_PIXELS, detail)
     if kind == "image/bmp" and image.info.get("compression") in _BMP_RUN_LENGTH:  # decoded in Python, byte by byte
         raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, "expected an uncompressed BMP, got a run-length coded one")
     most = _DENSEST_LOSSY_WEBP if kind == "image/webp" and _is_lossy_webp(data) else _DENSEST.get(kind)
@@ -98,10 +119,32 @@ def undecodable(what: str, error: Exception) -> InvalidMessage:
     """What a codec raised about hostile bytes, as a reason.
 
     Pillow promises no closed set of exceptions for broken data, so callers catch `Exception` around it: the bytes are
-    the only input there, hence the cause. MemoryError is theirs to re-raise: with the pixels bounded it is the
-    machine's trouble, not the message's, and the message must not be rejected for it.
+    the only input there, hence the cause. MemoryError as well: Pillow raises it where sizes overflow, and where memory
+    is truly short, a worker that ended would read the same image again.
     """
-    return InvalidMessage(Reason.UNDECODABLE_IMAGE, f"{what}: {error or type(error).__name__}")
+    if isinstance(error, MemoryError):
+        error = MemoryError("out of memory: give the process more, or lower decode.max_pixels or decode.threads")
+    return InvalidMessage(Reason.UNDECODABLE_IMAGE, f"{what}: {str(error) or type(error).__name__}")
+
+
+def _is_icon(data: bytes) -> bool:
+    """Whether the first entry of an icon's directory points behind it, into the data."""
+    if len(data) < 22 or not data.startswith(b"\0\0\1\0"):
+        return False
+    count, reserved, size, start = struct.unpack_from("<H3xB4xII", data, 4)
+    return bool(count > 0 and reserved == 0 and start >= 6 + 16 * count and start + size <= len(data))
+
+
+def _is_tga(data: bytes) -> bool:
+    """By the footer of the format's second version, or by a header that makes sense: there is no magic."""
+    if data[-18:-2] == b"TRUEVISION-XFILE":
+        return True
+    if len(data) < 18 or data[0] != 0:  # the length of a name, which nobody writes
+        return False
+    has_palette, kind, first, colours, colour_bits, width, height, bits = struct.unpack_from("<BBHHB4xHHB", data, 1)
+    depths = colour_bits in (15, 16, 24, 32) and colours <= 256 if has_palette else colours == colour_bits == 0
+    makes_sense = has_palette == (kind in (1, 9)) and first == 0 and depths and min(width, height) > 0
+    return bool(makes_sense and bits in _TGA_DEPTHS.get(kind, ()))
 
 
 def _open(kind: str, data: bytes) -> ImageFile.ImageFile:

@@ -3,7 +3,7 @@
 Everything that arrives is hostile until shown otherwise, and each kind of harm has a `Reason`. A message that cannot be
 read as a whole gives one rejected frame, `dead`; a bad row of a batch is rejected alone; every message gives at least
 one frame, so that each offset is in the output. Whatever the bytes are, the result is a DecodedMessage, and the work
-for it is capped: bytes, rows, pixels of an image and of a message.
+for it is capped: bytes, rows, pixels of an image and of a message, and what they cost for so many bytes (`cost`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
-from pipeline import codec, wire
+from pipeline import codec, cost, wire
 from pipeline.envelope import Envelope, check_stream_id, check_timestamp
 from pipeline.errors import InvalidMessage, Reason
 from pipeline.records import DecodedMessage, Frame, Message, RowId
@@ -36,6 +36,27 @@ class _Facts:
     captured_at_us: int | None = None
     true_label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Allowance:
+    """What the images of one message may still ask for; an image that turns out to be broken has been paid for."""
+
+    def __init__(self, max_pixels: int, message_bytes: int) -> None:
+        self._max_pixels, self._pixels = max_pixels, PIXEL_ALLOWANCE * max_pixels
+        self._bytes, self._ns = message_bytes, cost.allowed_ns(message_bytes)
+
+    def spend(self, image: ImageFile.ImageFile, data: bytes) -> None:
+        """Pay for an image before it is decoded. Raises InvalidMessage: too_many_pixels, or too_few_bytes."""
+        pixels, ns = image.width * image.height, cost.estimated_ns(image, data)
+        if pixels > self._pixels:
+            detail = f"the message's images have more than {PIXEL_ALLOWANCE} x {self._max_pixels} pixels together"
+            raise InvalidMessage(Reason.TOO_MANY_PIXELS, f"{detail}: send fewer in one message")
+        if ns > self._ns:
+            asked = f"{image.width} x {image.height} pixels of {image.format} {image.mode} ask for {ns / 1e6:.0f} ms"
+            left = f"a message of {self._bytes} bytes has {self._ns / 1e6:.0f} ms left"
+            raise InvalidMessage(Reason.TOO_FEW_BYTES, f"{asked}, {left}: send smaller pictures, or fewer at once")
+        self._pixels -= pixels
+        self._ns -= ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +103,13 @@ class Decoder:
         if len(value) > self.max_message_bytes:
             detail = f"expected at most {self.max_message_bytes} bytes (decode.max_message_bytes), got {len(value)}"
             raise InvalidMessage(Reason.TOO_LARGE, detail)
+        sniffed = codec.sniff(value)
+        if content_type != wire.ARROW_STREAM and sniffed is None and (foreign := codec.foreign(value)) is not None:
+            detail = f"expected JPEG, PNG, WebP, BMP or an Arrow stream, got {foreign}: re-encode it"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, detail)
         if value.startswith(_SCHEMA_REGISTRY_MAGIC) and len(value) >= 5:
             detail = f"the value begins with a zero byte and schema id {int.from_bytes(value[1:5], 'big')}"
             raise InvalidMessage(Reason.SCHEMA_FRAMED, f"{detail}: send the image or Arrow bytes without a serializer")
-        sniffed = codec.sniff(value)
         if content_type == wire.ARROW_STREAM or (content_type is None and value.startswith(wire.ARROW_STREAM_MAGIC)):
             return True
         if content_type is None and value.startswith(wire.ARROW_FILE_MAGIC):
@@ -105,7 +129,7 @@ class Decoder:
         try:
             facts.stream_id = _required(envelope.stated_stream_id() or envelope.fallback_stream_id())
             facts.captured_at_us = envelope.captured_at_us()
-            return _accepted(message, 0, facts, self._image(value, self.max_pixels)[0])
+            return _accepted(message, 0, facts, self._image(value, _Allowance(self.max_pixels, len(value))))
         except InvalidMessage as invalid:
             return _rejected(message, 0, facts, invalid)
 
@@ -116,7 +140,7 @@ class Decoder:
             empty = InvalidMessage(Reason.EMPTY, "the batch has no rows")
             return DecodedMessage(message, (_rejected(message, 0, _Facts(stated), empty),), is_batch=True)
         frames = []
-        allowance = PIXEL_ALLOWANCE * self.max_pixels
+        allowance = _Allowance(self.max_pixels, len(value))
         for index, row in enumerate(rows):
             facts = _Facts(stated, row.frame_id, None, row.label, row.meta)
             try:
@@ -124,25 +148,20 @@ class Decoder:
                 facts.captured_at_us = _captured_at_of(row, envelope)
                 if row.image is None:
                     raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "expected an image, got null")
-                image, pixels = self._image(row.image, allowance)
-                allowance -= pixels
-                frames.append(_accepted(message, index, facts, image))
+                frames.append(_accepted(message, index, facts, self._image(row.image, allowance)))
             except InvalidMessage as invalid:
                 frames.append(_rejected(message, index, facts, invalid))
         return DecodedMessage(message, tuple(frames), is_batch=True)
 
-    def _image(self, data: bytes, allowance: int) -> tuple[Tensor, int]:
-        """(uint8 `[3, S, S]`, pixels that were decoded for it)."""
+    def _image(self, data: bytes, allowance: _Allowance) -> Tensor:
+        """uint8 `[3, S, S]`."""
         if not data:
             raise InvalidMessage(Reason.EMPTY, "the image has no bytes")
         image = codec.open_image(data, max_pixels=self.max_pixels)
-        pixels = image.width * image.height
-        if pixels > allowance:
-            detail = f"the message's images have more than {PIXEL_ALLOWANCE} x {self.max_pixels} pixels together"
-            raise InvalidMessage(Reason.TOO_MANY_PIXELS, f"{detail}: send fewer in one message")
         try:
-            return self.preprocess(image), pixels
-        except MemoryError:
+            allowance.spend(image, data)
+            return self.preprocess(image)
+        except InvalidMessage:
             raise
         except Exception as error:  # see codec.undecodable
             raise codec.undecodable(image.format or "image", error) from error

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_MANY_ROWS = "too_many_rows"
+    TOO_FEW_BYTES = "too_few_bytes"  # for the pixels that they stand for
     UNSUPPORTED_FORMAT = "unsupported_format"
     UNDECODABLE_IMAGE = "undecodable_image"
     BAD_ARROW = "bad_arrow"

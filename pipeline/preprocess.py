@@ -3,8 +3,9 @@
 Same result as open_clip's own evaluation transform before normalisation, in the same order of operations (resize in the
 image's native mode, crop or pad, then RGB), so that grey, palette, CMYK and 16-bit images agree too. The center crop is
 folded into the resize through Pillow's `box`: pixels that are cut away are never computed, which makes a 1 x 4000 image
-as cheap as a square one. The box has float32 coordinates: about .02 % of the pixels differ from open_clip by one level
-(by more only under near-zero alpha, where undoing the premultiplication magnifies it).
+as cheap as a square one. (`squash` needs them all: a line of 65,535 rows takes 59 MB on its way to 224 px.) The box has
+float32 coordinates: about .02 % of the pixels differ from open_clip by one level (by more only under near-zero alpha,
+where undoing the premultiplication magnifies it).
 
 Departures, where open_clip itself gives up: `longest` never rounds a side down to nothing.
 """
@@ -27,6 +28,7 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 _NEAREST_MODES = ("1", "P")  # Pillow resizes these by picking pixels, where a rounded coordinate is another colour
 _EXACT_NEAREST_PIXELS = 16_000_000  # up to here such images are resized whole and then cropped
 _PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}  # transparent pixels must not bleed their colour into their neighbours
+_STRIP_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +90,39 @@ class Preprocess:
         left, top = (round((side - S) / 2) for side in resized)
         if image.size == resized or (image.mode in _NEAREST_MODES and math.prod(resized) <= _EXACT_NEAREST_PIXELS):
             return self._resize(image, resized).crop((left, top, left + S, top + S))
-        mode = image.mode
-        if mode in _PREMULTIPLIED:  # as Image.resize does, but once for both passes
-            image = image.convert(_PREMULTIPLIED[mode])
+        # Cut down to what the filter can reach first: the pass along x runs over every row that is left, and a line of
+        # a million rows would become 224 million pixels. Pillow's own box is float32, too coarse far from 0.
+        x0, x1 = left * width / resized[0], (left + S) * width / resized[0]
+        y0, y1 = top * height / resized[1], (top + S) * height / resized[1]
+        (first_x, last_x), (first_y, last_y) = self._reach(x0, x1, width), self._reach(y0, y1, height)
+        if (first_x, first_y, last_x, last_y) != (0, 0, width, height):
+            image = image.crop((first_x, first_y, last_x, last_y))
         # One pass per axis, in the order that Pillow takes for the whole image: with a box it may choose the other one,
         # and overshoots that are clipped between the passes then differ (10 levels and more).
-        image = self._resize_axis(image, 0, left * width / resized[0], (left + S) * width / resized[0])
-        image = self._resize_axis(image, 1, top * height / resized[1], (top + S) * height / resized[1])
+        mode = image.mode
+        image = self._resize_x(image, x0 - first_x, x1 - first_x)
+        box = (0.0, y0 - first_y, float(S), y1 - first_y)
+        image = image.resize((S, S), _RESAMPLING[self.interpolation], box)
         return image.convert(mode) if mode in _PREMULTIPLIED else image
 
-    def _resize_axis(self, image: Image.Image, axis: int, start: float, stop: float) -> Image.Image:
-        """[start, stop) px of one axis -> `size` px; the other axis keeps its length.
-
-        The image is cut down to what the filter can reach first: Pillow's box is float32, too coarse far from 0.
-        """
+    def _reach(self, start: float, stop: float, side: int) -> tuple[int, int]:
+        """The pixels of a side that [start, stop) px of it are made of."""
         reach = math.ceil(2 * max(1.0, (stop - start) / self.size)) + 1  # px; the support of bicubic at scale 1 is 2
-        first, last = max(0, math.floor(start) - reach), min(image.size[axis], math.ceil(stop) + reach)
-        across = image.size[1 - axis]
-        if axis == 0:
-            image = image if last - first == image.width else image.crop((first, 0, last, across))
-            size, box = (self.size, across), (start - first, 0.0, stop - first, float(across))
-        else:
-            image = image if last - first == image.height else image.crop((0, first, across, last))
-            size, box = (across, self.size), (0.0, start - first, float(across), stop - first)
-        return image.resize(size, _RESAMPLING[self.interpolation], box)
+        return max(0, math.floor(start) - reach), min(side, math.ceil(stop) + reach)
+
+    def _resize_x(self, image: Image.Image, start: float, stop: float) -> Image.Image:
+        """Columns [start, stop) -> `size` px; the rows stay. An image with alpha comes back premultiplied."""
+        how, (width, height) = _RESAMPLING[self.interpolation], image.size
+        if image.mode not in _PREMULTIPLIED:
+            return image.resize((self.size, height), how, (start, 0.0, stop, float(height)))
+        # As Image.resize does, but once for both passes, and some rows at a time: a copy of the whole would double the
+        # memory, and take longer to get from the system than to fill.
+        mode = _PREMULTIPLIED[image.mode]
+        resized = Image.new(mode, (self.size, height))
+        for y in range(0, height, _STRIP_ROWS):
+            strip = image.crop((0, y, width, min(height, y + _STRIP_ROWS))).convert(mode)
+            resized.paste(strip.resize((self.size, strip.height), how, (start, 0.0, stop, float(strip.height))), (0, y))
+        return resized
 
     def _resize_and_pad(self, image: Image.Image) -> Image.Image:
         S = self.size

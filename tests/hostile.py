@@ -174,6 +174,20 @@ def _lying_header(kind: str, size: tuple[int, int]) -> Callable[[random.Random, 
     return make
 
 
+def _side_beyond_the_cap(rng: random.Random, limits: Limits) -> Hostile:
+    sides = rng.sample((65_536 + rng.randrange(999), 1), 2)
+    header = struct.pack(">IIBBBBB", *sides, 16, 6, 0, 0, 0)
+    value = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", bytes(9_000))
+    return Hostile("PNG with a side beyond the cap", Reason.TOO_MANY_PIXELS, value + png_chunk(b"IEND", b""))
+
+
+def _line(rng: random.Random, limits: Limits) -> Hostile:
+    """Few pixels, which the resize would make many."""
+    out = io.BytesIO()
+    Image.new("L", rng.sample((60_000 + rng.randrange(5_000), 1), 2)).save(out, "PNG")
+    return Hostile("line of a few hundred bytes", Reason.TOO_FEW_BYTES, out.getvalue())
+
+
 def _lying_within_the_limit(kind: str) -> Callable[[random.Random, Limits], Hostile]:
     """A header that claims a size that would be allowed, and is far more than the data holds."""
     harm = _lying_header(kind, (600, 600))
@@ -221,6 +235,16 @@ def _text(rng: random.Random, limits: Limits) -> Hostile:
 def _gif_in_a_batch(rng: random.Random, limits: Limits) -> Hostile:
     value = encode_batch([picture(rng, "GIF", "L")])
     return Hostile("GIF in a batch", Reason.UNSUPPORTED_FORMAT, value, dead=False)
+
+
+def _foreign(name: str, codec: str) -> Callable[[random.Random, Limits], Hostile]:
+    """A format that begins with a zero byte, as what a schema registry's serializer writes."""
+
+    def make(rng: random.Random, limits: Limits) -> Hostile:
+        headers = rng.choice(((), (("content-type", b"image/jpeg"),)))
+        return Hostile(name, Reason.UNSUPPORTED_FORMAT, picture(rng, codec), headers=headers)
+
+    return make
 
 
 def _run_length_bmp(rng: random.Random, limits: Limits) -> Hostile:
@@ -404,11 +428,17 @@ KINDS: tuple[Callable[[random.Random, Limits], Hostile], ...] = (
     _lying_header("WEBP", (16_383, 16_383)),
     _lying_within_the_limit("PNG"),
     _lying_within_the_limit("BMP"),
+    _side_beyond_the_cap,
+    _line,
     _png_without_pixels,
     _bomb_in_a_batch,
     _too_many_rows,
     _gif,
     _tiff,
+    _foreign("ICO", "ICO"),
+    _foreign("TGA", "TGA"),
+    _foreign("AVIF", "AVIF"),
+    _foreign("JPEG 2000", "JPEG2000"),
     _json,
     _text,
     _gif_in_a_batch,

@@ -9,10 +9,13 @@ import tracemalloc
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.codec import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, open_image, sniff
+from pipeline.codec import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, MAX_SIDE, foreign, open_image, sniff
 from pipeline.errors import InvalidMessage, Reason
+from tests.fuzz.extremes import png
 from tests.hostile import picture, png_chunk
 
 RNG = random.Random(0)
@@ -128,13 +131,60 @@ def test_structure_without_end_is_undecodable() -> None:
     assert reason_of(png[:33] + png_chunk(b"IDAT", b"") * MAX_CHUNKS + png[33:]) == Reason.UNDECODABLE_IMAGE
 
 
-def test_running_out_of_memory_is_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object) -> None:
-        raise MemoryError
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), struct.error("x"), OverflowError(), RecursionError(), zlib.error(), EOFError(), SyntaxError("x")],
+    ids=repr,
+)
+def test_whatever_a_codec_raises_is_a_reason(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.__init__", exhausted)
-    with pytest.raises(MemoryError):
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.__init__", fail)
+    assert reason_of(picture(RNG, "PNG")) == Reason.UNDECODABLE_IMAGE
+
+
+def test_an_interrupt_within_a_codec_is_none_of_the_images_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.__init__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
         open_image(picture(RNG, "PNG"), max_pixels=10_000)
+
+
+def test_an_image_with_a_side_of_exactly_the_cap_is_read_and_one_pixel_more_is_not() -> None:
+    for sides in ((MAX_SIDE, 1), (1, MAX_SIDE)):
+        assert open_image(png(*sides, depth=8, colours=0), max_pixels=34_000_000).size == sides
+    for sides in ((MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (33_600_000, 1)):
+        hostile = png(*sides, depth=16, colours=6, data=bytes(5_000))
+        with pytest.raises(InvalidMessage, match=r"sides of at most 65535 pixels, the header says \d+ x \d+") as caught:
+            open_image(hostile, max_pixels=34_000_000)
+        assert caught.value.reason == Reason.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("codec", "mode", "name"),
+    [
+        *(("AVIF", "RGB", "AVIF"), ("JPEG2000", "RGB", "JPEG 2000"), ("ICO", "RGB", "ICO")),
+        *(("TGA", mode, "TGA") for mode in ("RGB", "RGBA", "L", "P")),
+    ],
+)
+def test_formats_that_begin_with_a_zero_byte_are_known_by_name(codec: str, mode: str, name: str) -> None:
+    value = picture(RNG, codec, mode)
+    assert foreign(value) == name
+    if name == "TGA":
+        assert foreign(value[:-26]) == name, "as the first version of the format has it, without a footer"
+    with pytest.raises(InvalidMessage, match=f"got {name}"):
+        open_image(value, max_pixels=10_000)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["JPEG", "PNG", "WEBP", "BMP"]), st.binary(max_size=40))
+def test_what_a_serializer_framed_is_no_image_of_another_format(schema: int, codec: str, more: bytes) -> None:
+    """In a registry of fewer than 65,536 schemas; beyond, a TGA's first bytes may be meant."""
+    framed = b"\0" + struct.pack(">I", schema % 65_536)
+    assert foreign(framed + picture(RNG, codec)) is None
+    assert foreign(framed + more) is None
 
 
 @pytest.mark.parametrize("codec", ["PNG", "JPEG", "BMP"])

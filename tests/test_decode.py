@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +19,15 @@ from PIL import Image
 
 from pipeline.decode import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
 from pipeline.errors import Reason
-from pipeline.preprocess import Preprocess
+from pipeline.preprocess import Preprocess, ResizeMode
 from pipeline.records import DecodedMessage, Message, RowId
 from pipeline.wire import ARROW_STREAM, encode_batch
+from tests.fuzz.extremes import FAMILIES, png
 from tests.hostile import KINDS, Headers, Limits, arrow, hostile, picture
 
 LIMITS = Limits()
 DECODE = Decoder(Preprocess(32), LIMITS.max_message_bytes, LIMITS.max_rows, LIMITS.max_pixels)
+FITS: tuple[ResizeMode, ...] = ("shortest", "squash", "longest")
 RNG = random.Random(0)
 JPEG = picture(RNG)
 
@@ -152,6 +156,16 @@ def test_a_tombstone_is_one_rejected_frame_of_its_stream_and_not_dead() -> None:
     assert decode(None, key=b"\xff").frames[0].stream_id is None
 
 
+@pytest.mark.parametrize("codec", ["ICO", "TGA", "AVIF", "JPEG2000"])
+@pytest.mark.parametrize("declared", [None, b"image/jpeg", b"application/octet-stream"])
+def test_a_format_that_is_not_read_is_named_and_not_taken_for_a_serializers_frame(
+    codec: str, declared: bytes | None
+) -> None:
+    (frame,) = decode(picture(RNG, codec), headers=(("content-type", declared),)).frames
+    assert frame.reason == Reason.UNSUPPORTED_FORMAT
+    assert f"got {codec.replace('JPEG2000', 'JPEG 2000')}" in str(frame.detail)
+
+
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: str(make(random.Random(1), LIMITS).kind))
 def test_each_kind_of_harm_has_its_reason(make: Callable[[random.Random, Limits], Any]) -> None:
     for seed in range(5):
@@ -186,12 +200,70 @@ def test_what_a_stranger_wrote_is_escaped_in_the_detail() -> None:
     assert "\\x1b" in str(decoded.frames[0].detail)
 
 
-def test_a_machine_without_memory_is_not_the_images_fault() -> None:
-    def exhausted(image: Image.Image) -> torch.Tensor:
-        raise MemoryError
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), struct.error("x"), OverflowError(), RecursionError(), zlib.error(), EOFError(), SyntaxError("x")],
+    ids=repr,
+)
+def test_whatever_is_raised_while_pixels_are_made_rejects_that_row_alone(error: Exception) -> None:
+    fails = iter([False, True, False])
 
-    with pytest.raises(MemoryError):
-        Decoder(exhausted, 10**6, 8, 10**6)(message(JPEG))
+    def preprocess(image: Image.Image) -> torch.Tensor:
+        if next(fails):
+            raise error
+        return Preprocess(32)(image)
+
+    decoded = Decoder(preprocess, 10**6, 8, 10**6)(message(encode_batch([JPEG] * 3)))
+    check_contract(decoded)
+    assert reasons(decoded) == [None, Reason.UNDECODABLE_IMAGE, None]
+    if isinstance(error, MemoryError):
+        assert "lower decode.max_pixels" in str(decoded.frames[1].detail)
+
+
+def test_an_interrupt_while_pixels_are_made_passes() -> None:
+    def interrupted(image: Image.Image) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Decoder(interrupted, 10**6, 8, 10**6)(message(JPEG))
+
+
+def test_a_png_that_made_pillow_run_out_of_memory_is_rejected() -> None:
+    """33,600,000 x 1 pixels of 16 bits and four bands: the bits of a row overflow 32."""
+    value = png(33_600_000, 1, depth=16, colours=6, data=bytes(5_000))
+    for fit in FITS:
+        (frame,) = Decoder(Preprocess(32, fit), 10**6, 8, 34_000_000)(message(value)).frames
+        assert frame.reason == Reason.TOO_MANY_PIXELS
+
+
+def test_images_that_turn_out_to_be_broken_are_paid_for() -> None:
+    """Or a batch of them would be decoded without end."""
+    decoded_pixels = 0
+
+    def broken(image: Image.Image) -> torch.Tensor:
+        nonlocal decoded_pixels
+        decoded_pixels += image.width * image.height
+        raise OSError("image file is truncated")
+
+    rows = PIXEL_ALLOWANCE + 2
+    decoded = Decoder(broken, 10**6, rows, 40 * 30)(message(encode_batch([JPEG] * rows)))
+    assert reasons(decoded) == [Reason.UNDECODABLE_IMAGE] * PIXEL_ALLOWANCE + [Reason.TOO_MANY_PIXELS] * 2
+    assert decoded_pixels == PIXEL_ALLOWANCE * 40 * 30
+
+
+def test_a_message_may_ask_for_what_its_bytes_allow_and_the_rows_beyond_are_rejected() -> None:
+    """Lossless WebP of one colour: 34 bytes each, whatever the size."""
+    flat = FAMILIES["WebP lossless"](640, 480)
+    decoder = Decoder(Preprocess(32), 10**6, 64, 34_000_000)
+    decoded = decoder(message(encode_batch([flat] * 40)))
+    check_contract(decoded)
+    accepted = [row for row, reason in enumerate(reasons(decoded)) if reason is None]
+    assert accepted == list(range(len(accepted)))
+    assert 5 < len(accepted) < 20
+    assert set(reasons(decoded)) == {None, Reason.TOO_FEW_BYTES}
+    assert "send smaller pictures" in str(decoded.frames[-1].detail)
+    assert reasons(decoder(message(FAMILIES["WebP lossless"](5_800, 5_800)))) == [Reason.TOO_FEW_BYTES]
+    assert reasons(decoder(message(FAMILIES["WebP lossless"](1_920, 1_080)))) == [None]
 
 
 @settings(max_examples=500, deadline=None)

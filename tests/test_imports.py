@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "envelope": ("errors wire", ""),
     "codec": ("errors", "PIL simplejpeg"),
     "preprocess": ("", "torch numpy PIL"),
-    "decode": ("errors records codec envelope wire", "torch PIL"),
+    "cost": ("", "PIL"),
+    "decode": ("errors records codec cost envelope wire", "torch PIL"),
     "gather": ("records", "torch"),
     "prefetch": ("records", ""),
     # the method and the model
@@ -92,8 +93,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 }
 MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
 PURE = {
-    *("errors", "records", "ports", "arrow_stream", "wire", "envelope", "codec", "preprocess", "decode", "gather"),
-    *("adapt", "predict", "partition", "silence"),
+    *("errors", "records", "ports", "arrow_stream", "wire", "envelope", "codec", "cost", "preprocess", "decode"),
+    *("gather", "adapt", "predict", "partition", "silence"),
 }
 IMPURE = {
     "os",

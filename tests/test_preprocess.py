@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from open_clip.transform import image_transform
 from PIL import Image
 from torch import Tensor
 
+from pipeline.codec import MAX_SIDE
 from pipeline.preprocess import Interpolation, Preprocess, ResizeMode
 
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16")
@@ -100,6 +105,68 @@ def test_a_line_of_millions_of_pixels_costs_no_more_than_its_middle() -> None:
     pixels = Preprocess(224)(line)  # resized whole it would have 2e11 pixels
     assert pixels[0, 0, 0] == 0
     assert pixels[0, 0, -1] == 200
+
+
+def passes_over_the_whole(image: Image.Image, size: int, how: Interpolation) -> Tensor:
+    """`shortest` with a first pass over every row and a premultiplied copy of the whole: what the id has stood for."""
+    width, height = image.size
+    resized = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    starts = [round((side - size) / 2) for side in resized]
+    mode, resampling = image.mode, {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[how]
+    image = image.convert({"RGBA": "RGBa", "LA": "La"}.get(mode, mode))
+    for axis in (0, 1):
+        whole, across = image.size[axis], image.size[1 - axis]
+        start = starts[axis] * whole / resized[axis]
+        stop = (starts[axis] + size) * whole / resized[axis]
+        reach = math.ceil(2 * max(1.0, (stop - start) / size)) + 1
+        first, last = max(0, math.floor(start) - reach), min(whole, math.ceil(stop) + reach)
+        if axis == 0:
+            image = image.crop((first, 0, last, across))
+            image = image.resize((size, across), resampling, (start - first, 0.0, stop - first, float(across)))
+        else:
+            image = image.crop((0, first, across, last))
+            image = image.resize((across, size), resampling, (0.0, start - first, float(across), stop - first))
+    return torch.from_numpy(np.array(image.convert(mode).convert("RGB"))).permute(2, 0, 1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([mode for mode in MODES if mode not in ("1", "P")]),
+    st.tuples(st.integers(1, 700), st.integers(1, 700)) | st.tuples(st.integers(1, 5), st.integers(1, 9_000)),
+    st.booleans(),
+    st.sampled_from([32, 64, 224]),
+    st.sampled_from(["bicubic", "bilinear"]),
+)
+def test_rows_that_are_cut_away_first_change_no_bit(
+    mode: str, sides: tuple[int, int], lying: bool, size: int, how: Interpolation
+) -> None:
+    """The id names the arithmetic, and cards and states are tied to it."""
+    image = image_of(mode, *(sides[::-1] if lying else sides))
+    if image.width <= image.height and image.size == (size, int(size * image.height / image.width)):
+        return  # untouched
+    ours = Preprocess(size, "shortest", how)(image.copy())
+    assert int(difference(ours, passes_over_the_whole(image, size, how)).max()) == 0
+
+
+@pytest.mark.parametrize("fit", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("sides", [(1, MAX_SIDE), (MAX_SIDE, 1), (3, MAX_SIDE)])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "P"])
+def test_the_longest_line_takes_no_more_memory_than_its_pixels_and_rows_of_the_models_width(
+    monkeypatch: pytest.MonkeyPatch, fit: ResizeMode, sides: tuple[int, int], mode: str
+) -> None:
+    """`shortest` made 224 pixels of each of its rows, in a picture of which 224 are left."""
+    most = 0
+    resize = Image.Image.resize
+
+    def watched(image: Image.Image, size: tuple[int, int], *arguments: Any, **more: Any) -> Image.Image:
+        nonlocal most
+        most = max(most, size[0] * size[1], size[0] * image.height if fit != "longest" else 0)
+        return resize(image, size, *arguments, **more)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    line = Image.new(mode, sides)
+    assert Preprocess(224, fit)(line).shape == (3, 224, 224)
+    assert most <= {"shortest": 224 * 224, "squash": 224 * MAX_SIDE, "longest": 224 * 3}[fit]
 
 
 def test_longest_keeps_a_line_where_open_clip_gives_up() -> None:

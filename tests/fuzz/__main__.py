@@ -1,4 +1,7 @@
-"""`python -m tests.fuzz`: a million damaged messages through the decoder; exit code 1 if it falls over one."""
+"""`python -m tests.fuzz`: a million damaged messages through the decoder; exit code 1 if it falls over one.
+
+`--costs` beside it: what the costliest sound images cost, which takes two minutes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import time
 
 from pipeline.console import progress
 from tests.fuzz.campaign import Outcome, campaign
+from tests.fuzz.costliest import Cost, costs, table
+from tests.fuzz.extremes import FAMILIES
 
 MESSAGES = 1_000_000
 
@@ -41,6 +46,16 @@ def run(*, seed: int, first: int, messages: int, processes: int) -> Outcome:
     return outcome
 
 
+def show_costs(processes: int) -> None:
+    """The costliest messages with a bar; prints the table."""
+    found: list[Cost] = []
+    with progress("measured", total=len(FAMILIES), unit="families") as bar:
+        for each in costs(processes):
+            found += each
+            bar.advance(1)
+    print(table(found))
+
+
 def main() -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
@@ -48,7 +63,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first one (default 0)")
     parser.add_argument("--seed", type=int, default=1, help="of all of them (default 1)")
     parser.add_argument("--processes", type=int, default=2, help="at once (default 2)")
+    parser.add_argument("--costs", action="store_true", help="first measure the costliest sound images")
     chosen = parser.parse_args()
+    if chosen.costs:
+        show_costs(max(1, chosen.processes))
     outcome = run(seed=chosen.seed, first=chosen.first, messages=chosen.messages, processes=max(1, chosen.processes))
     return 1 if outcome.found else 0
 

@@ -15,6 +15,7 @@ from pipeline.wire import ARROW_STREAM, encode_batch
 from tests.fuzz import parts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.damage import damaged, edge, restructured, spliced
+from tests.fuzz.extremes import extreme
 from tests.hostile import Headers, arrow
 
 MAX_MESSAGE_BYTES, MAX_ROWS = 16_384, 8  # below the defaults, so that messages stay small
@@ -52,6 +53,9 @@ def _value(rng: random.Random, corpus: Corpus) -> bytes | None:
         return rng.choice(corpus.images + corpus.batches) + bytes(MAX_MESSAGE_BYTES if rng.random() < 0.2 else 9)
     if kind < 0.97:
         return b"\0" + struct.pack(">I", edge(rng, 32)) + rng.choice(corpus.images)
+    if kind < 0.975:
+        value = extreme(rng)
+        return value if rng.random() < 0.5 else damaged(value, rng)
     return rng.choice((None, b"", rng.randbytes(rng.randrange(300)), rng.choice(corpus.images + corpus.batches)))
 
 

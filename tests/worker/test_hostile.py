@@ -13,6 +13,7 @@ from kafka import KafkaConsumer
 
 from pipeline.errors import Reason
 from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.fuzz.extremes import FAMILIES, png
 from tests.hostile import Limits, hostile
 from tests.models import PairFolder
 from tests.worker.cameras import Output, Shot, Topic, settings_for, single
@@ -92,3 +93,39 @@ def test_10000_hostile_messages_cost_no_good_one(
         assert said["dlq.reason"] == shot.reason
         assert said["__connect.errors.exception.message"].startswith(f"{shot.reason}: ")
         assert (record.key, record.value) == (shot.key, shot.value)
+
+
+def test_images_that_ended_or_starved_a_worker_are_dead_letters_between_the_good_frames_of_another_camera(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
+) -> None:
+    """By default: a row too long for Pillow, a column that took gigabytes, half a second of decoding in 34 bytes."""
+    harm = (
+        (png(33_600_000, 1, depth=16, colours=6, data=bytes(5_000)), Reason.TOO_MANY_PIXELS),
+        (png(1, 33_600_000, depth=8, colours=0), Reason.TOO_MANY_PIXELS),
+        (FAMILIES["WebP lossless"](5_800, 5_800), Reason.TOO_FEW_BYTES),
+    )
+    rng = random.Random(6)
+
+    def shots() -> Iterator[Shot]:
+        for number in range(48):
+            yield single(rng, 1, 1)
+            value, reason = harm[number % 3]
+            yield Shot(0, b"camera-0", value, None, (), 1, str(reason), dead=True)
+
+    mixed = Topic(broker, topic(1, dead_letters=True))
+    mixed.produce(shots())
+    output = Output(root)
+    with WorkerProcess(Plan(settings_for(mixed, pair, root, fresh_name("poison")), root.with_suffix(".log"))) as worker:
+        wait_until(lambda: output.rows >= mixed.rows, worker)
+        peak = worker.stop().peak_bytes
+    assert output.faults(mixed) == []
+    rows = {(row["partition"], row["offset"]): row for row in output.predictions.to_pylist()}
+    assert {place: row["reason"] for place, row in rows.items()} == {p: shot.reason for p, shot in mixed.sent.items()}
+    assert Counter((row["stream_id"], row["status"]) for row in rows.values()) == {
+        ("camera-1", "accepted"): 48,
+        ("camera-0", "rejected"): 48,
+    }
+    sent = letters(broker, f"{mixed.name}.dlq")
+    assert sorted(place for place, _, _ in sent) == sorted(place for place, shot in mixed.sent.items() if shot.dead)
+    assert {said["dlq.reason"] for _, said, _ in sent} == {"too_many_pixels", "too_few_bytes"}
+    assert peak < 1.5 * 2**30, peak
