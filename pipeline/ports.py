@@ -76,6 +76,9 @@ class Source(Protocol):
     def drained(self, tp: TopicPartition) -> bool:
         """True if everything that the broker has of this partition now was delivered; False if nobody can say."""
 
+    def stands(self, tp: TopicPartition) -> bool:
+        """True while nothing of this partition comes because what is next cannot be read; it is tried now and then."""
+
     def lag(self, tp: TopicPartition) -> int | None:
         """Messages between the next one to be delivered and the end of the log; None if not known yet."""
 

@@ -104,6 +104,10 @@ class BoundedSource:
         """See `Source.drained`."""
         return self._ends_streams and tp in self._reached
 
+    def stands(self, tp: TopicPartition) -> bool:
+        """See `Source.stands`."""
+        return self._source.stands(tp)
+
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`: as offsets, which a topic with holes has more of than messages."""
         position = self._positions.get(tp)

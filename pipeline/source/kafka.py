@@ -207,6 +207,10 @@ class KafkaSource:
         except BrokerUnavailable:
             return False
 
+    def stands(self, tp: TopicPartition) -> bool:
+        """See `Source.stands`."""
+        return self._unreadable.stands(tp)
+
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`, by what the last fetch of the partition knew."""
         if not (self._held(tp) and self._owned.is_sought(tp)):

@@ -233,7 +233,7 @@ class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
             found.append((header, position))
             _expect_few(len(found), self._limits)
             if header[1] < 0:
-                raise errors.CorruptRecordError(f"a message of {header[1]} bytes")
+                raise ValueError(f"a message of {header[1]} bytes")
             position += self.LOG_OVERHEAD + header[1]
         return found
 
@@ -243,10 +243,10 @@ def _guarded(records: Iterator[Any], due: int, last: int, is_damaged: bool) -> I
     before = -1
     try:
         if is_damaged:
-            raise errors.CorruptRecordError("its CRC does not agree with its bytes")
+            raise ValueError("its CRC does not agree with its bytes")
         for record in records:
             if not before < record.offset <= last:
-                raise errors.CorruptRecordError(f"offset {record.offset} after {before}, {last} is the last")
+                raise ValueError(f"offset {record.offset} after {before}, {last} is the last")
             before = record.offset
             if record.offset >= due:
                 yield record

@@ -47,6 +47,10 @@ class Unreadable:
         stand = self._stands.get(tp) if isinstance(tp, TopicPartition) else None
         return stand is not None and not stand.is_tried
 
+    def stands(self, tp: TopicPartition) -> bool:
+        """Whether it will go on only if something changes."""
+        return not self._leaves_out and tp in self._stands
+
     def judge(self, tp: TopicPartition, unread: Unread) -> Missing | None:
         """What stands for it in the stream, said in one line; None if the partition is to stand before it."""
         if unread.is_hostile or (self._leaves_out and self._is_sure(tp, unread)):

@@ -35,5 +35,6 @@ def read_whole(source: Source) -> Iterator[Message]:
             if message.offset < ends[tp] and message.missing is None:
                 yield message
         # the last offsets of a partition may be a transaction's markers, which nobody is given
-        if ends and all(reached[tp] >= end or (not poll.messages and source.drained(tp)) for tp, end in ends.items()):
+        over = {tp for tp in ends if not poll.messages and (source.drained(tp) or source.stands(tp))}
+        if ends and all(reached[tp] >= end or tp in over for tp, end in ends.items()):
             return

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 from kafka import KafkaAdminClient, errors
+from kafka.codec import lz4_encode, snappy_encode
 from kafka.protocol.producer import ProduceRequest
-from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c, encode_varint
 
 from tests.brokers import Broker
@@ -59,8 +59,20 @@ def sealed(payload: bytes, count: int, attributes: int, *, base: int = 0, at_ms:
 
 
 def bomb(codec: str, size_bytes: int) -> bytes:
-    """A batch of one message, which is `size_bytes` zeros."""
-    return batch([(b"camera-0", bytes(size_bytes))], codec)
+    """A batch of one message, which is `size_bytes` zeros; made in little memory by gzip and zstd."""
+    before = b"\0\0\0" + _bytes(b"camera-0") + _varint(size_bytes)
+    head = _varint(len(before) + size_bytes + 1) + before
+    if codec == "snappy":  # in blocks, or the broker unpacks all of it at once and runs out of memory
+        return sealed(snappy_encode(head + bytes(size_bytes + 1), xerial_blocksize=1 << 20), 1, CODECS[codec])
+    if codec == "lz4":  # in blocks of which none depends on another, or the broker refuses it
+        return sealed(lz4_encode(head + bytes(size_bytes + 1)), 1, CODECS[codec])
+    out = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(out, codec) as stream:
+        stream.write(head)
+        for done in range(0, size_bytes, 1 << 20):
+            stream.write(bytes(min(1 << 20, size_bytes - done)))
+        stream.write(b"\0")
+    return sealed(out.getvalue().to_pybytes(), 1, CODECS[codec])
 
 
 def empty_records(codec: str, count: int) -> bytes:
@@ -97,11 +109,6 @@ def _send(admin: Any, topic: str, partition: int, data: bytes) -> int:
     if answer.error_code:
         raise errors.for_code(answer.error_code)(f"{answer.error_message}")
     return int(answer.base_offset)
-
-
-def header_of(data: bytes) -> DefaultRecordBatch:
-    """What the batch says of itself."""
-    return DefaultRecordBatch(data)
 
 
 def _varint(number: int) -> bytes:
