@@ -41,6 +41,16 @@ class Reason(StrEnum):
     BAD_TIMESTAMP = "bad_timestamp"
 
 
+class Lost(StrEnum):
+    """Why offsets have no rows. The values are stable: they are in outputs, in recordings and in headers."""
+
+    DELETED = "deleted"  # by retention, before they were read
+    BATCH_TOO_LARGE = "batch_too_large"
+    BATCH_TOO_MANY_RECORDS = "batch_too_many_records"
+    BATCH_DAMAGED = "batch_damaged"  # its CRC does not agree
+    BATCH_UNREADABLE = "batch_unreadable"  # an unknown codec, or bytes that are not what they are said to be
+
+
 class AdawiseError(Exception):
     """The root of every error that this package raises on purpose."""
 

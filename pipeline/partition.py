@@ -9,10 +9,21 @@ from dataclasses import dataclass, replace
 from pipeline.adapt.state import StreamState
 from pipeline.adaptation import Adapted
 from pipeline.backoff import Backoff
-from pipeline.errors import LogEndsEarly, SourceError
+from pipeline.errors import LogEndsEarly, Lost, SourceError
 from pipeline.gather import BatchPolicy, Gatherer, without_pixels
 from pipeline.ports import Head, SegmentDraft
-from pipeline.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Predictions, TopicPartition
+from pipeline.records import (
+    BatchTrace,
+    DecodedMessage,
+    Frame,
+    Gap,
+    ImageBatch,
+    Message,
+    Missing,
+    Predictions,
+    RowId,
+    TopicPartition,
+)
 from pipeline.silence import PartitionClock, Silence
 
 _States = dict[str, bytes]  # stream -> its state, serialised
@@ -67,18 +78,23 @@ class PartitionWork:
         self._log_start = 0  # what lies before it is lost, or was not looked for
         self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
         self._rejected: list[Frame] = []
-        self._gaps: list[tuple[int, int]] = []
-        self.rows = 0  # not committed
+        self._gaps: list[Gap] = []
+        self.rows = 0  # not committed; what is missing counts as one, so that it is committed too
         self.since_s = 0.0  # when the first row after the sealed draft was done
         self._sealed: SegmentDraft | None = None
         self._sealed_rows = 0
 
     def wants(self, message: Message) -> bool:
         """False for a message whose rows are already in the chain: recovery reads on from the oldest pending offset."""
+        if message.missing is not None and any(message.missing.first <= o <= message.offset for o in self._awaited):
+            return True
         return message.offset >= self.next_offset or message.offset in self._awaited
 
     def add(self, decoded: DecodedMessage, now_s: float) -> None:
         """Take a decoded message; batches that it completed become ready."""
+        if decoded.message.missing is not None:
+            self._miss(decoded.message, decoded.message.missing, now_s)
+            return
         self._awaited.discard(decoded.message.offset)
         self.next_offset = max(self.next_offset, decoded.message.next_offset)
         rejected = [frame for frame in decoded.frames if frame.image is None]
@@ -88,6 +104,14 @@ class PartitionWork:
         self._rejected += rejected
         self.image_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
         self.ready.extend(self._gatherer.add(decoded, now_s))
+
+    def _miss(self, message: Message, missing: Missing, now_s: float) -> None:
+        """What nobody can read becomes a gap, and one dead letter."""
+        self._leave_out(missing.first, message.next_offset, missing.reason)
+        row_id = RowId(*self.tp, missing.first, 0)
+        frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
+        self.letters.append((message, frame))
+        self._count(1, now_s)
 
     def is_due(self, now_s: float) -> bool:
         """True if a batch has waited long enough to be closed by the clock, once everything was read."""
@@ -134,12 +158,16 @@ class PartitionWork:
     def _skip_to(self, log_start: int) -> None:
         """Go on at `log_start`, the first offset that the broker still has; what lies before it becomes a gap."""
         self._log_start = log_start
-        lost = sorted(offset for offset in self._awaited if offset < log_start)
+        self._leave_out(0, log_start, Lost.DELETED)
+
+    def _leave_out(self, first: int, until: int, reason: Lost) -> None:
+        """Of [first, until), what is awaited and what was never read becomes gaps; the rest is in rows."""
+        lost = sorted(offset for offset in self._awaited if first <= offset < until)
         self._awaited -= set(lost)
-        self._gaps += [(offset, offset + 1) for offset in lost]
-        if self.next_offset < log_start:
-            self._gaps.append((self.next_offset, log_start))
-            self.next_offset = log_start
+        self._gaps += [Gap(offset, offset + 1, reason) for offset in lost]
+        if self.next_offset < until:
+            self._gaps.append(Gap(max(first, self.next_offset), until, reason))
+            self.next_offset = until
 
     @property
     def bytes(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from pipeline.records import BatchTrace, Frame, ImageBatch, Message, Predictions, TopicPartition
+from pipeline.records import BatchTrace, Frame, Gap, ImageBatch, Message, Predictions, TopicPartition
 
 if TYPE_CHECKING:  # as in `records`
     from torch import Tensor
@@ -45,6 +45,7 @@ class Source(Protocol):
         """The next messages and events, waiting at most `timeout_s`.
 
         A partition that was revoked goes to nobody else before the next call; one that was lost may be another's.
+        What nobody can read comes as one message that is `missing`, in its place.
         Raises BrokerUnavailable when the broker cannot be reached, SourceError when the topic is gone.
         """
 
@@ -74,6 +75,9 @@ class Source(Protocol):
 
     def drained(self, tp: TopicPartition) -> bool:
         """True if everything that the broker has of this partition now was delivered; False if nobody can say."""
+
+    def stands(self, tp: TopicPartition) -> bool:
+        """True while nothing of this partition comes because what is next cannot be read; it is tried now and then."""
 
     def lag(self, tp: TopicPartition) -> int | None:
         """Messages between the next one to be delivered and the end of the log; None if not known yet."""
@@ -118,7 +122,7 @@ class SegmentDraft:
     states: Mapping[str, bytes]
     accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
     rejected: Sequence[Frame]
-    gaps: Sequence[tuple[int, int]] = ()  # [from, until) that the broker no longer had
+    gaps: Sequence[Gap] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,8 @@ class Prefetch:
     def submit(self, message: Message) -> None:
         """Begin to decode a message; messages of a partition come back in the order in which they were submitted."""
         size = len(message.value or b"") + self._image_bytes
-        self._queues.setdefault(message.topic_partition, deque()).append(
-            (size, self._pool.submit(self._decode, message))
-        )
+        decoded = self._pool.submit(self._decode, message) if message.missing is None else _nothing_of(message)
+        self._queues.setdefault(message.topic_partition, deque()).append((size, decoded))
         self.bytes += size
 
     def take(self, tp: TopicPartition) -> DecodedMessage | None:
@@ -69,3 +68,9 @@ class Prefetch:
     def close(self) -> None:
         """End the threads; what is not begun is not done."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _nothing_of(message: Message) -> Future[DecodedMessage]:
+    done: Future[DecodedMessage] = Future()
+    done.set_result(DecodedMessage(message, ()))
+    return done

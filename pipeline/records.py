@@ -5,14 +5,14 @@ Frozen, without behaviour beyond the off-by-one of `next_offset`. Nothing here k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import Reason
+from pipeline.errors import Lost, Reason
 
 if TYPE_CHECKING:  # loading torch takes seconds, and commands without a model need these values too
     from torch import Tensor
@@ -31,9 +31,39 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}/{self.partition}"
 
 
+class Gap(NamedTuple):
+    """Offsets `[first, until)` that have no rows, and why."""
+
+    first: int
+    until: int
+    reason: Lost = Lost.DELETED
+
+    @classmethod
+    def of(cls, stored: Sequence[Any]) -> Gap:
+        """From JSON; where no reason is stored, it is the one that once was the only one."""
+        first, until, *reason = stored
+        return cls(first, until, *map(Lost, reason))
+
+    def stored(self) -> list[Any]:
+        """For JSON."""
+        return [self.first, self.until] if self.reason == Lost.DELETED else [*self]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why the offsets from `first` to that of the message are not delivered, one by one; `detail` is for people."""
+
+    first: int
+    reason: Lost
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record as the broker delivered it; `timestamp_ms` is the broker's, since the epoch, -1 if it has none."""
+    """One record as the broker delivered it; `timestamp_ms` is the broker's, since the epoch, -1 if it has none.
+
+    With `missing` it is none, but stands for those that nobody can read, of which it has the last offset.
+    """
 
     topic: str
     partition: int
@@ -42,6 +72,7 @@ class Message:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     timestamp_ms: int = -1
+    missing: Missing | None = None
 
     @property
     def next_offset(self) -> int:
@@ -82,7 +113,7 @@ class Frame:
     kafka_timestamp_ms: int
     stream_id: str | None
     image: Tensor | None = None
-    reason: Reason | None = None
+    reason: Reason | Lost | None = None  # the latter for what is missing
     detail: str | None = None
     frame_id: str | None = None
     captured_at_us: int | None = None
@@ -92,7 +123,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedMessage:
-    """What `decode` made of one message: one frame per image, in order of index; at least one.
+    """What `decode` made of one message: one frame per image, in order of index; at least one, unless it is `missing`.
 
     `is_batch`: the producer sent a batch, which is adapted as it was sent; single images are gathered by the worker.
     `dead`: the message as a whole could not be read, and belongs in the dead-letter topic.

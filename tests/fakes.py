@@ -36,6 +36,7 @@ class FakeSource:
         self.known = identity or TopicIdentity("fake-cluster", "fake-topic", partitions)
         self._first = self.known
         self.origins: dict[TopicPartition, int] = {}
+        self.standing: set[TopicPartition] = set()
         self.starts: dict[TopicPartition, int] = {}  # where retention has moved a log's start
         self._topic = topic
         self._logs: dict[TopicPartition, list[Message]] = {TopicPartition(topic, n): [] for n in range(partitions)}
@@ -111,6 +112,9 @@ class FakeSource:
 
     def drained(self, tp: TopicPartition) -> bool:
         return self.lag(tp) == 0
+
+    def stands(self, tp: TopicPartition) -> bool:
+        return tp in self.standing
 
     def lag(self, tp: TopicPartition) -> int | None:
         return max(0, self.bounds(tp)[1] - self._positions[tp]) if self._owned.is_sought(tp) else None

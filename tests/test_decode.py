@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.decode import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
-from pipeline.errors import Reason
+from pipeline.errors import Lost, Reason
 from pipeline.preprocess import Preprocess, ResizeMode
 from pipeline.records import DecodedMessage, Message, RowId
 from pipeline.wire import ARROW_STREAM, encode_batch
@@ -40,7 +40,7 @@ def decode(value: bytes | None, key: bytes | None = b"cam-1", headers: Headers =
     return DECODE(message(value, key, headers))
 
 
-def reasons(decoded: DecodedMessage) -> list[Reason | None]:
+def reasons(decoded: DecodedMessage) -> list[Reason | Lost | None]:
     return [frame.reason for frame in decoded.frames]
 
 

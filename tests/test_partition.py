@@ -16,7 +16,7 @@ from pipeline.errors import ChainError, SourceError
 from pipeline.gather import BatchPolicy, batch_of
 from pipeline.partition import FlushPolicy, PartitionWork
 from pipeline.ports import Head, SegmentDraft
-from pipeline.records import BatchTrace, DecodedMessage, ImageBatch, Message, Predictions, TopicPartition
+from pipeline.records import BatchTrace, DecodedMessage, Gap, ImageBatch, Message, Predictions, TopicPartition
 from tests.frames import TOPIC, a_frame, decoded, single
 
 TP = TopicPartition(TOPIC, 0)
@@ -295,7 +295,7 @@ def test_offsets_that_the_broker_has_deleted_are_an_error_or_become_gaps() -> No
     assert not subject.wants(single(4).message)
     assert subject.wants(single(7).message)
     draft = subject.draft()
-    assert (draft.gaps, draft.pending, draft.next_offset) == ([(4, 5)], (7,), 10)
+    assert (draft.gaps, draft.pending, draft.next_offset) == ([Gap(4, 5)], (7,), 10)
     subject.committed(head_of(draft))
     assert subject.draft().gaps == []
 
@@ -304,7 +304,7 @@ def test_a_gap_that_reaches_beyond_the_head_moves_the_next_offset() -> None:
     subject = work(Head(10, pending=(7,)))
     assert subject.find_in((15, 20), skip_gaps=True) == 15
     draft = subject.draft()
-    assert (draft.gaps, draft.pending, draft.next_offset) == ([(7, 8), (10, 15)], (), 15)
+    assert (draft.gaps, draft.pending, draft.next_offset) == ([Gap(7, 8), Gap(10, 15)], (), 15)
     assert not subject.wants(single(14).message)
 
 

@@ -15,7 +15,7 @@ from pipeline.errors import BrokerUnavailable, FatalError, SourceError, StoreUna
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
 from pipeline.ports import Poll, TopicIdentity
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Gap, Message, TopicPartition
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.verify import verify
 from tests.fakes import FakeSource
@@ -312,7 +312,7 @@ def test_what_retention_deleted_is_recorded_as_gaps_if_so_set() -> None:
     second = Bench(later, first.store, skip_gaps=True).run()
     assert second.rows == rows + 25
     gaps = [gap for _, footer in read_segment_footers(first.store) for gap in footer.gaps]
-    assert gaps == [*((offset, offset + 1) for offset in head.pending), (head.next, 35)]
+    assert gaps == [*(Gap(offset, offset + 1) for offset in head.pending), Gap(head.next, 35)]
     assert verify(first.store, contiguous=True) == []
 
 

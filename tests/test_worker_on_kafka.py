@@ -19,7 +19,7 @@ from pipeline import delivery
 from pipeline.errors import ChainError, SourceError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Gap, Message, TopicPartition
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.store import Store
 from pipeline.sink.verify import verify
@@ -181,7 +181,7 @@ def test_what_retention_took_while_nobody_worked_stops_the_worker_or_is_recorded
         return
     second.run(lambda: served_images(second) == 16)
     gaps = [gap for _, footer in read_segment_footers(first.store) for gap in footer.gaps]
-    assert gaps == [(8, 9), (9, 10), (10, 14)]
+    assert gaps == [Gap(8, 9), Gap(9, 10), Gap(10, 14)]
     assert sorted(second.table["offset"].to_pylist()) == [*range(8), *range(14, 30)]
     assert verify(first.store) == []
 

@@ -40,7 +40,7 @@ def fixed_labels(model: Model, decoder: Decoder, source: Source, images: int) ->
         for tp in poll.assigned:
             source.seek(tp, 0)
             source.resume([tp])
-        waiting += poll.messages
+        waiting += (message for message in poll.messages if message.missing is None)
         if poll.messages:
             heard_s = time.monotonic()
         elif time.monotonic() - heard_s > _SILENT_S:

@@ -108,7 +108,7 @@ def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: Seg
     begin = first.first if origin is None else origin.offset
     open_ = set(newest.pending)
     if first.states_of is not None:  # what the other root had done already is not read again
-        open_ |= {offset for start, until in first.gaps for offset in range(start, until)}
+        open_ |= {offset for gap in first.gaps for offset in range(gap.first, gap.until)}
     return Covered(tp.topic, tp.partition, begin, newest.next, frozenset(open_))
 
 

@@ -120,6 +120,20 @@ class KafkaSettings(Group):
     max_partition_fetch_bytes: ByteSize = Field(
         default=ByteSize(8 * 2**20), ge=1024, le=2**31 - 1, description="bytes fetched at once from a partition"
     )
+    max_batch_bytes: ByteSize = Field(
+        default=ByteSize(64 * 2**20),
+        ge=1024,
+        le=2**31 - 1,
+        description="bytes of the largest compressed batch when it is unpacked; a larger one is left out",
+    )
+    max_batch_records: int = Field(
+        default=100_000, ge=1, le=10_000_000, description="messages of the largest batch; a larger one is left out"
+    )
+    on_unreadable: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="when a batch cannot be unpacked (damaged, unknown codec): let its partition stand, or record the "
+        "gap and go on",
+    )
     dead_letters: bool = Field(default=True, description="send messages that cannot be read to a topic of their own")
     dead_letter_topic: KafkaName | None = Field(
         default=None,

@@ -12,7 +12,7 @@ from pipeline.settings.group import FilePath, Group, Location, Text
 from pipeline.settings.kafka import KafkaSettings
 from pipeline.settings.recording import RecordSettings
 
-BETWEEN_GROUPS = frozenset({"decode", "limits"})
+BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits"})
 """The groups that `Settings.problems` compares."""
 
 CHECKPOINT_EXPECTED = "a file, local-dir:FOLDER or the name of a pretrained tag"
@@ -203,10 +203,15 @@ class Settings(Group):
     log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A memory bound below one message of the largest size: the worker could never take it in."""
+        """A bound below one message of the largest size: the worker could never take it in."""
         needed_mib = -(-2 * self.decode.max_message_bytes // 2**20)
         if self.limits.inflight_mib < needed_mib:
             yield (
                 "limits.inflight_mib",
                 f"it must be at least {needed_mib}, twice decode.max_message_bytes ({self.decode.max_message_bytes})",
+            )
+        if self.kafka.max_batch_bytes < self.decode.max_message_bytes:
+            yield (
+                "kafka.max_batch_bytes",
+                f"it must be at least decode.max_message_bytes ({self.decode.max_message_bytes}), of one message",
             )

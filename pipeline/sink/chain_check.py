@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, Lost
 from pipeline.ports import TopicIdentity
-from pipeline.records import TopicPartition
+from pipeline.records import Gap, TopicPartition
 from pipeline.sink import agreement, claims, compact_check, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
 from pipeline.sink.chain import read_link
@@ -69,7 +69,7 @@ class ChainCheck:
         if covered.deleted:  # of what is left before that, compacted files say the same: that was checked
             self._skipped = self._name = covered.until
             self._previous, self._pending, self._knows_before = covered.previous, covered.pending, False
-            self.report.compacted, self.report.rows = covered.files, covered.rows
+            self.report.compacted, self.report.rows, self.report.gaps = covered.files, covered.rows, [*covered.gaps]
             self.report.next_offset, self.report.pending = covered.next, len(covered.pending)
             if self._log is not None:
                 self.report.faults += self._compacted_disagree(self._log, covered)
@@ -101,6 +101,7 @@ class ChainCheck:
         report.faults += faults
         report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
         report.next_offset, report.pending = footer.next, len(footer.pending)
+        report.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
         self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
         self._knows_before = True
 
@@ -159,7 +160,7 @@ class ChainCheck:
     def _log_disagrees(
         self, log: Log, footer: SegmentFooter, rows: pa.Table, is_newest: bool
     ) -> Iterator[tuple[str, str]]:
-        """Every message that the broker still has, up to the head, must be in rows or pending, and not in a gap."""
+        """Every message that the broker still has, up to the head, must be in rows or pending, or a gap says why."""
         tp = self.report.tp
         if is_newest:
             end = log.bounds(tp)[1]
@@ -169,7 +170,7 @@ class ChainCheck:
                 return
             self.report.lag = end - footer.next
         known = np.union1d(rows["offset"].to_numpy(), np.asarray(footer.pending, np.int64))
-        yield from self._unaccounted(log, footer.first, footer.next, known)
+        yield from self._unaccounted(log, footer.first, footer.next, known, footer.gaps)
 
     def _compacted_disagree(self, log: Log, covered: Covered) -> Iterator[Fault]:
         """Files that stand for deleted segments, against what the broker still has of them."""
@@ -177,15 +178,24 @@ class ChainCheck:
         for file in compact_check.accounted(self._store, tp, covered, since=self._log_start):
             if file.next > until:  # of the head it is said with the remedy
                 return
-            yield from (Fault(file.key, *said) for said in self._unaccounted(log, file.first, file.next, file.offsets))
+            yield from (
+                Fault(file.key, *said)
+                for said in self._unaccounted(log, file.first, file.next, file.offsets, file.gaps)
+            )
 
-    def _unaccounted(self, log: Log, first: int, until: int, known: invariant.Offsets) -> Iterator[tuple[str, str]]:
+    def _unaccounted(
+        self, log: Log, first: int, until: int, known: invariant.Offsets, gaps: Sequence[Gap]
+    ) -> Iterator[tuple[str, str]]:
         first = max(first, self._log_start)
         if first >= until:
             return
         delivered = log.offsets(self.report.tp, first, until)
         self.report.messages = (self.report.messages or 0) + len(delivered)
-        if len(missing := np.setdiff1d(delivered, known)):
+        missing = np.setdiff1d(delivered, known)
+        for gap in gaps:
+            if gap.reason != Lost.DELETED:  # the broker has them, and by other settings they can be read
+                missing = missing[(missing < gap.first) | (missing >= gap.until)]
+        if len(missing):
             told = invariant.some(missing)
             yield (
                 f"expected a row for each message that the broker has, but there is none for the offsets {told}",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ChainError
-from pipeline.records import TopicPartition
+from pipeline.records import Gap, TopicPartition
 from pipeline.sink import claims, compact_plan, invariant, layout, segment
 from pipeline.sink.chain import read_link
 from pipeline.sink.compact_file import Facts, digest_of, read_facts, read_proven, read_rows
@@ -32,7 +32,7 @@ class Covered:
     """Up to where compacted files stand for the chain: what the segment `until` has to agree with.
 
     `previous` is the segment before it, which is never deleted; of `deleted` segments before it the file or its traces
-    are gone. So many `files` with so many `rows` stand for them.
+    are gone. So many `files` with so many `rows` and these `gaps` stand for them.
     """
 
     until: SegmentName
@@ -42,6 +42,7 @@ class Covered:
     deleted: int = 0
     files: int = 0
     rows: int = 0
+    gaps: tuple[Gap, ...] = ()
 
 
 def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = False) -> tuple[Covered, list[Said]]:
@@ -72,7 +73,7 @@ def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = 
             # What comes after it has nothing to agree with.
             return covered, [*said, (key, str(error))]
         deleted = covered.deleted + sum(replaced.name not in there for replaced in facts.segments)
-        total = (covered.files + 1, covered.rows + facts.rows)
+        total = (covered.files + 1, covered.rows + facts.rows, covered.gaps + facts.gaps)
         covered = Covered(name.until, facts.last, facts.next, facts.pending, deleted, *total)
     extra = sorted(set(traced) - set(names))
     said += [
@@ -84,12 +85,13 @@ def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = 
 
 @dataclass(frozen=True, slots=True)
 class Accounted:
-    """A compacted file: what its segments cover, [first, next), and the offsets of its rows and what was pending."""
+    """A compacted file: what its segments cover, [first, next), the offsets of its rows and what was pending, gaps."""
 
     key: str
     first: int
     next: int
     offsets: invariant.Offsets
+    gaps: tuple[Gap, ...]
 
 
 def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int) -> Iterator[Accounted]:
@@ -101,7 +103,7 @@ def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int)
         data = read_bytes(store, key)
         facts, rows = read_facts(data, key), read_rows(data, key, ["offset"])
         known = np.union1d(rows["offset"].to_numpy(), np.asarray(facts.pending, np.int64))
-        yield Accounted(key, facts.first, facts.next, known)
+        yield Accounted(key, facts.first, facts.next, known, facts.gaps)
 
 
 def compacted_partitions(store: Store) -> set[TopicPartition]:

@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ChainError
+from pipeline.records import Gap
 from pipeline.sink import layout, schemas
 from pipeline.sink.compact_digest import digest
+from pipeline.sink.segment import FORMAT, format_of
 
-FORMAT = 1
 ROW_GROUP = 16_384
 """Rows of a row group: what a reader of one stream or hour must read at least (`python -m tests.bench compact`)."""
 
@@ -67,7 +68,7 @@ class Facts:
     next: int
     before: tuple[int, ...]
     pending: tuple[int, ...]
-    gaps: tuple[tuple[int, int], ...]
+    gaps: tuple[Gap, ...]
     segments: tuple[Replaced, ...]
     rows: int
     digest: str
@@ -88,7 +89,8 @@ def encode(dataset: str, tables: Sequence[pa.Table], facts: Facts) -> bytes:
     table = pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
     keys = [(name, "ascending") for name in (*_SORTED_BY, *_THEN_BY[dataset])]
     order = pc.sort_indices(table, sort_keys=keys)
-    text = json.dumps({"format": FORMAT, **asdict(facts)}).encode()
+    stored = {"gaps": [gap.stored() for gap in facts.gaps]}
+    text = json.dumps({"format": format_of(facts.gaps), **asdict(facts), **stored}).encode()
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -121,7 +123,7 @@ def read_facts(data: bytes, key: str) -> Facts:
     if (version := document.pop("format")) > FORMAT:
         raise ChainError(f"{key}: expected format {FORMAT} or older, but it is {version}; upgrade this program")
     document |= {name: tuple(document[name]) for name in ("before", "pending")}
-    document["gaps"] = tuple((start, until) for start, until in document["gaps"])
+    document["gaps"] = tuple(map(Gap.of, document["gaps"]))
     document["segments"] = tuple(Replaced(**entry) for entry in document["segments"])
     return Facts(**document)
 

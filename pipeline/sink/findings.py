@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.ports import TopicIdentity
-from pipeline.records import TopicPartition
+from pipeline.records import Gap, TopicPartition
 from pipeline.sink.invariant import Offsets
 
 RESTORE = "restore the file from a backup"
@@ -29,7 +29,8 @@ class Fault:
 class ChainReport:
     """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head.
 
-    `rows` are those of the segments, and of the `compacted` files that stand for segments which were deleted.
+    `rows` are those of the segments, and of the `compacted` files that stand for segments which were deleted; `gaps`
+    are offsets that have none on purpose.
     """
 
     tp: TopicPartition
@@ -40,6 +41,7 @@ class ChainReport:
     next_offset: int = 0
     messages: int | None = None
     lag: int | None = None
+    gaps: list[Gap] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.ports import Head, SegmentDraft
+from pipeline.records import Gap
 
 Offsets = npt.NDArray[np.int64]
 
@@ -25,7 +26,7 @@ def breaches(
     next_offset: int,
     before: Sequence[int],
     pending: Sequence[int],
-    gaps: Sequence[tuple[int, int]],
+    gaps: Sequence[Gap],
     offsets: Offsets,
     indices: npt.NDArray[np.int32],
     contiguous: bool = False,
@@ -38,8 +39,8 @@ def breaches(
     rows = _distinct(offsets if bool(np.all(offsets[1:] >= offsets[:-1])) else np.sort(offsets))
     due = was if not contiguous else np.union1d(was, np.arange(first, next_offset))
     unaccounted = due[~(_in(due, rows) | _in(due, now))]
-    for start, until in gaps:
-        unaccounted = unaccounted[(unaccounted < start) | (unaccounted >= until)]
+    for gap in gaps:
+        unaccounted = unaccounted[(unaccounted < gap.first) | (unaccounted >= gap.until)]
     found = {
         f"rows of offsets that are neither pending nor in [{first}, {next_offset})": _foreign(
             rows, was, first, next_offset

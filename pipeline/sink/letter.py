@@ -42,13 +42,16 @@ class Letter:
         """False once `without_original` has been called."""
         return all(name != OMITTED for name, _ in self.headers)
 
-    def without_original(self) -> Letter:
+    def without_original(self, why: str | None = None) -> Letter:
         """The letter that only says where the original is.
 
-        For a topic that does not take the whole: one message that is too large must not stop the stream.
+        For what was not read, and for a topic that does not take the whole, which is the reason unless `why` is given:
+        one message that is too large must not stop the stream.
         """
         kept = [(name, value) for name, value in self.headers if name.startswith(OURS)]
-        said = f"{self.size_bytes} bytes, more than this topic takes; the original topic and offset still have them"
+        said = why or (
+            f"{self.size_bytes} bytes, more than this topic takes; the original topic and offset still have them"
+        )
         return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())), future=None)
 
 
@@ -61,7 +64,7 @@ def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str)
     said = {
         "__connect.errors.topic": message.topic,
         "__connect.errors.partition": str(message.partition),
-        "__connect.errors.offset": str(message.offset),
+        "__connect.errors.offset": str(message.offset if message.missing is None else message.missing.first),
         "__connect.errors.connector.name": "adawise",
         "__connect.errors.task.id": worker,
         "__connect.errors.stage": "VALUE_CONVERTER",
@@ -75,7 +78,7 @@ def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str)
     # kafka-python cannot send a header without a value; an empty one is as near as it gets.
     original = [(name, value or b"") for name, value in message.headers if not name.startswith(OURS)]
     past = [(name, value) for name, value in message.headers if name in (REPLAYS, ORIGIN) and value]
-    return Letter(
+    letter = Letter(
         topic=topic or f"{message.topic}{SUFFIX}",
         key=message.key,
         # Nor a record with neither key nor value.
@@ -83,3 +86,4 @@ def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str)
         headers=(*original, *((name, value.encode("utf-8", "replace")) for name, value in said.items()), *past),
         timestamp_ms=message.timestamp_ms if message.timestamp_ms >= 0 else None,
     )
+    return letter if message.missing is None else letter.without_original("not read; the original topic has it")

@@ -2,7 +2,8 @@
 
 The footer's key-values, beside what Parquet needs:
 
-    adawise.segment    JSON, the fields of `SegmentFooter` that are small; pending and gaps as [from, until) ranges
+    adawise.segment    JSON, the fields of `SegmentFooter` that are small; pending and gaps as [from, until) ranges,
+                       of gaps with the reason behind it unless they were deleted
     adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
     adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)): one row per batch
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
@@ -21,11 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, Lost
+from pipeline.records import Gap
 from pipeline.sink import schemas
 from pipeline.sink.state_blocks import StateBlocks
 
-FORMAT = 1
+FORMAT = 2
+"""Written where a gap has a reason; else 1 is, which earlier versions read."""
 
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM = b"adawise.checksum"
@@ -58,7 +61,7 @@ class SegmentFooter:
     config_fingerprint: str
     states_of: str | None = None
     pending: tuple[int, ...] = ()
-    gaps: tuple[tuple[int, int], ...] = ()
+    gaps: tuple[Gap, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
 
@@ -113,7 +116,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
         raise ChainError(msg)
     states = _unpacked(parts[_PARTS[1]])
     return SegmentFooter(
-        **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(tuple, scalars["gaps"]))},
+        **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(Gap.of, scalars["gaps"]))},
         states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
         trace=_unpacked(parts[_PARTS[2]]),
     )
@@ -160,7 +163,13 @@ def _scalars(footer: SegmentFooter) -> bytes:
     # The two big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
     scalars = asdict(replace(footer, states={}, trace=None, pending=()))
     del scalars["states"], scalars["trace"]
-    return json.dumps({"format": FORMAT, **scalars, "pending": _ranges(footer.pending)}).encode()
+    stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
+    return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()
+
+
+def format_of(gaps: Iterable[Gap]) -> int:
+    """The oldest format that can hold these gaps."""
+    return FORMAT if any(gap.reason != Lost.DELETED for gap in gaps) else 1
 
 
 def _checksum(parts: Mapping[bytes, bytes]) -> bytes:

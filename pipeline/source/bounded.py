@@ -6,6 +6,7 @@ By the same contract as the whole, so that the worker cannot tell a bounded topi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from pipeline.errors import SourceError
 from pipeline.ports import Poll, Source, TopicIdentity
@@ -48,7 +49,7 @@ class BoundedSource:
     def poll(self, timeout_s: float) -> Poll:
         """See `Source.poll`."""
         poll = self._source.poll(timeout_s)
-        messages = [message for message in poll.messages if self._takes(message)]
+        messages = [self._within(message) for message in poll.messages if self._takes(message)]
         if not poll.messages:
             # After the last message of a range may come markers of transactions, which nobody is given.
             for tp in self._positions.keys() - self._reached:
@@ -103,6 +104,10 @@ class BoundedSource:
         """See `Source.drained`."""
         return self._ends_streams and tp in self._reached
 
+    def stands(self, tp: TopicPartition) -> bool:
+        """See `Source.stands`."""
+        return self._source.stands(tp)
+
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`: as offsets, which a topic with holes has more of than messages."""
         position = self._positions.get(tp)
@@ -126,7 +131,14 @@ class BoundedSource:
         self._positions[tp] = message.next_offset
         if message.next_offset >= until:
             self._reach(tp)
+        if message.missing is not None:
+            return message.missing.first < until
         return message.offset < until and self._wants(message)
+
+    def _within(self, message: Message) -> Message:
+        """The message; of what is missing, the part before the range's end."""
+        until = self._range(message.topic_partition)[1]
+        return message if message.offset < until else replace(message, offset=until - 1)
 
     def _reach(self, tp: TopicPartition) -> None:
         self._reached.add(tp)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, errors
@@ -18,13 +19,15 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
-from pipeline.errors import BrokerUnavailable, FatalError, SourceError
+from pipeline.errors import BrokerUnavailable, FatalError, Lost, SourceError
 from pipeline.ports import Poll, TopicIdentity
-from pipeline.records import TopicPartition
+from pipeline.records import Message, TopicPartition
+from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
 from pipeline.source.kafka_client import kafka_errors, message_of, open_client
 from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
 from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
+from pipeline.source.kafka_unread import Unreadable
 from pipeline.source.ownership import Ownership
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ class KafkaSource:
         origin: where a partition without a chain begins: "earliest", "latest" or milliseconds since the epoch.
         static_member: `group.instance.id`; the partitions of this member wait for its return for a session timeout.
         max_partition_fetch_bytes: up to twice this per partition is held before it is delivered.
+        batch_limits: a batch beyond them is left out, and delivered as one message that is `missing`.
+        on_unreadable: at a batch that cannot be unpacked, let its partition stand, or leave it out as well.
         security: kafka-python's arguments for TLS and SASL.
 
     Raises:
@@ -66,6 +71,8 @@ class KafkaSource:
         max_poll_interval_ms: int,
         max_poll_records: int,
         max_partition_fetch_bytes: int,
+        batch_limits: BatchLimits,
+        on_unreadable: Literal["stop", "skip"],
         security: Mapping[str, object],
     ) -> None:
         self._servers, self._topic, self._group, self._origin = bootstrap_servers, topic, group, origin
@@ -93,12 +100,15 @@ class KafkaSource:
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
                 metadata_max_age_ms=_METADATA_MS,
             )
+            bound_batches(self._consumer, batch_limits)
         except BaseException:
             self._topics.close()
             raise
         self._checked_at = self._polled_at = time.monotonic()
         self._busy_s, self._max_poll_interval_s = 0.0, max_poll_interval_ms / 1000
         self._hints = OffsetHints(self._consumer)
+        self._unreadable = Unreadable(leaves_out=on_unreadable == "skip", clock=time.monotonic)
+        self._paused: set[TopicPartition] = set()  # by the caller, who knows nothing of those that stand
         self._listener = RebalanceListener(self._consumer, self._owned)
         if group is None:
             partitions = [KafkaPartition(topic, number) for number in range(self._first_identity.partitions)]
@@ -123,10 +133,10 @@ class KafkaSource:
             left_ms = max(0, int((deadline - time.monotonic()) * 1000))
             records, assigned, lost = self._poll_once(min(left_ms, _SLICE_MS))
             messages = [
-                message_of(record)
+                message
                 for partition, found in records.items()
                 if self._owned.is_sought(TopicPartition(*partition))
-                for record in found
+                for message in self._messages(TopicPartition(*partition), found)
             ]
             if messages:
                 self._hints.delivered(messages)
@@ -168,18 +178,21 @@ class KafkaSource:
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`. Raises ValueError if the partition is not owned."""
         self._owned.seek(tp)
+        self._unreadable.forget(tp)
         if self._held(tp):
             self._consumer.seek(KafkaPartition(*tp), offset)
             self._hints.began(tp, offset)
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
         """See `Source.pause`; partitions that are not owned are none of its business."""
+        self._paused.update(tps)
         self._consumer.pause(*(KafkaPartition(*tp) for tp in tps if self._held(tp)))
 
     def resume(self, tps: Sequence[TopicPartition]) -> None:
         """See `Source.resume`. Raises ValueError for a partition that was assigned and not sought yet."""
         self._owned.expect_sought(tps)
-        self._consumer.resume(*(KafkaPartition(*tp) for tp in tps if self._held(tp)))
+        self._paused.difference_update(tps)
+        self._resume(tps)
 
     def drained(self, tp: TopicPartition) -> bool:
         """See `Source.drained`. What the last fetch knew may be old: where that was nothing more, the broker is asked.
@@ -193,6 +206,10 @@ class KafkaSource:
             return self._topics.end(tp) <= int(end)
         except BrokerUnavailable:
             return False
+
+    def stands(self, tp: TopicPartition) -> bool:
+        """See `Source.stands`."""
+        return self._unreadable.stands(tp)
 
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`, by what the last fetch of the partition knew."""
@@ -224,6 +241,7 @@ class KafkaSource:
     def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
         """kafka-python's records, and the events up to now: those assigned, those lost."""
         records: dict[Any, list[Any]] = {}
+        self._resume([tp for tp in self._unreadable.due() if tp not in self._paused])
         now = time.monotonic()
         self._busy_s, self._polled_at = now - self._polled_at, now
         with kafka_errors(self._servers, f"read topic {self._topic!r}"):
@@ -240,10 +258,39 @@ class KafkaSource:
             self._owned.note_all_lost()  # expelled: it hears of it only when it joins again
         expelled = self._owned.is_expelled
         assigned, lost = self._owned.settle()
+        for tp in (*assigned, *lost):
+            self._unreadable.forget(tp)
+            self._paused.discard(tp)
         if expelled and lost:
             why = why_expelled(busy_s=self._busy_s, max_poll_interval_s=self._max_poll_interval_s)
             log.warning("expelled from group %r, joining again, nothing is lost: %s", self._group, why)
         return records, assigned, lost
+
+    def _messages(self, tp: TopicPartition, records: Sequence[Any]) -> Iterator[Message]:
+        """Ours for kafka-python's, up to where the partition is to stand."""
+        for record in records:
+            unread = record.checksum
+            if not isinstance(unread, Unread):
+                self._unreadable.read(tp, record.offset)
+                yield message_of(record)
+                continue
+            partition = KafkaPartition(*tp)
+            if unread.reason == Lost.BATCH_DAMAGED:  # its end may be a guess
+                end = self._consumer.highwater(partition) or 0
+                unread = replace(unread, last=max(unread.first, min(unread.last, end - 1)))
+            missing = self._unreadable.judge(tp, unread)
+            if missing is not None:
+                yield message_of(record._replace(offset=unread.last), missing)
+                if unread.last == record.offset:
+                    continue
+                self._consumer.seek(partition, unread.last + 1)
+                return
+            self._consumer.seek(partition, unread.first)
+            self._consumer.pause(partition)
+            return
+
+    def _resume(self, tps: Iterable[TopicPartition]) -> None:
+        self._consumer.resume(*(KafkaPartition(*tp) for tp in tps if self._held(tp) and tp not in self._unreadable))
 
     def _held(self, tp: TopicPartition) -> bool:
         """Owned, and known to kafka-python, which forgets a partition one poll before we hear of it."""

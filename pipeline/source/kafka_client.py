@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from kafka import errors
 
 from pipeline.errors import AdawiseError, BrokerUnavailable, FatalError, SettingsError, SourceError
-from pipeline.records import Message
+from pipeline.records import Message, Missing
 from pipeline.source import kafka_repairs
 
 Client = TypeVar("Client")
@@ -48,7 +48,7 @@ _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
     (
         errors.UnsupportedCodecError,
         FatalError,
-        "Install the codec that the producer compresses with: pip install 'kafka-python[lz4,snappy,zstd]'.",
+        "Install what this producer compresses with: pip install 'kafka-python[lz4,snappy,zstd]'.",
     ),
     (errors.UnsupportedVersionError, FatalError, "Use a broker of Apache Kafka 2.1 or newer."),
     (errors.UnrecognizedBrokerVersion, FatalError, "Use a broker of Apache Kafka 2.1 or newer."),
@@ -179,8 +179,8 @@ def translated(error: Exception, bootstrap_servers: str, doing: str) -> AdawiseE
     )
 
 
-def message_of(record: Any) -> Message:
-    """Our message for a ConsumerRecord."""
+def message_of(record: Any, missing: Missing | None = None) -> Message:
+    """Our message for a ConsumerRecord, which may stand for others that are `missing`."""
     return Message(
         topic=record.topic,
         partition=record.partition,
@@ -189,4 +189,5 @@ def message_of(record: Any) -> Message:
         value=record.value,
         headers=tuple((name, value) for name, value in record.headers),
         timestamp_ms=-1 if record.timestamp is None else record.timestamp,
+        missing=missing,
     )

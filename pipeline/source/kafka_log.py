@@ -14,6 +14,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from pipeline.errors import BrokerUnavailable
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
+from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
 from pipeline.source.kafka_client import kafka_errors, open_client
 from pipeline.source.kafka_topic import KafkaTopics
 
@@ -27,6 +28,7 @@ class KafkaLog:
     Args:
         bootstrap_servers: "host:port", several separated by commas.
         max_partition_fetch_bytes: held at once, and a message more.
+        batch_limits: batches beyond them are not read; nor are they by a worker.
         security: kafka-python's arguments for TLS and SASL.
 
     Raises:
@@ -35,7 +37,13 @@ class KafkaLog:
     """
 
     def __init__(
-        self, *, bootstrap_servers: str, client_id: str, max_partition_fetch_bytes: int, security: Mapping[str, object]
+        self,
+        *,
+        bootstrap_servers: str,
+        client_id: str,
+        max_partition_fetch_bytes: int,
+        batch_limits: BatchLimits,
+        security: Mapping[str, object],
     ) -> None:
         self._servers = bootstrap_servers
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
@@ -52,6 +60,7 @@ class KafkaLog:
                 isolation_level="read_committed",
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
             )
+            bound_batches(self._consumer, batch_limits)
         except BaseException:
             self._topics.close()
             raise
@@ -75,7 +84,7 @@ class KafkaLog:
             give_up_s = time.monotonic() + _PATIENCE_S
             while position < until:
                 records = self._consumer.poll(timeout_ms=_POLL_MS, max_records=_MESSAGES).get(partition, [])
-                found += [record.offset for record in records]
+                found += [record.offset for record in records if not isinstance(record.checksum, Unread)]
                 # Where a log ends in markers of transactions there is no message: the position goes past them.
                 before, position = position, self._consumer.position(partition, timeout_ms=10_000)
                 if position > before:

@@ -16,6 +16,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from pipeline.errors import BrokerUnavailable, SourceError
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
+from pipeline.source.kafka_batches import NOTHING, bound_batches
 from pipeline.source.kafka_client import REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
 
 _QUICK_MS = 2_000
@@ -114,7 +115,7 @@ class KafkaTopics:
         raise errors.KafkaTimeoutError(f"no fetch of {partition} was answered in {REQUEST_TIMEOUT_MS} ms")
 
     def _open_probe(self) -> Any:
-        return open_client(
+        probe = open_client(
             KafkaConsumer,
             self._servers,
             self._security,
@@ -127,6 +128,8 @@ class KafkaTopics:
             fetch_max_wait_ms=1,
             max_partition_fetch_bytes=1,
         )
+        bound_batches(probe, NOTHING)
+        return probe
 
     def _close_probe(self) -> None:
         if self._probe is not None:

@@ -103,6 +103,10 @@ class PacedSource:
         """See `Source.drained`."""
         return not self._held.get(tp) and self._source.drained(tp)
 
+    def stands(self, tp: TopicPartition) -> bool:
+        """See `Source.stands`."""
+        return self._source.stands(tp)
+
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`."""
         lag = self._source.lag(tp)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pipeline.errors import SourceError
 from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Gap, Message, TopicPartition
 from pipeline.sink.store import Hook
 from pipeline.source.recording_buffer import Buffer, Draft, FilePolicy, merged
 from pipeline.source.recording_folder import RecordingFolder
@@ -37,6 +37,7 @@ class Recorded:
     stored_bytes: int = 0  # of the files
     left_out: int = 0  # messages of other streams
     nameless: int = 0  # of these, whose envelope names no stream
+    missing: int = 0  # offsets that nobody could read
 
 
 class Recorder:
@@ -85,13 +86,19 @@ class Recorder:
         self._check = check
         self._on_race = on_race
         self._buffers: dict[TopicPartition, Buffer] = {}
-        self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = 0
+        self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = self._missing = 0
 
     @property
     def recorded(self) -> Recorded:
         """How far this run has come."""
         return Recorded(
-            self._messages, self._bytes, self._files, self._stored_bytes, self._left_out, self._streams.nameless
+            self._messages,
+            self._bytes,
+            self._files,
+            self._stored_bytes,
+            self._left_out,
+            self._streams.nameless,
+            self._missing,
         )
 
     @property
@@ -108,7 +115,7 @@ class Recorder:
 
         What lies between `offset` and `log_start`, if anything does, is noted as a gap: the broker has it no more.
         """
-        gaps = ((offset, log_start),) if offset < log_start else ()
+        gaps = (Gap(offset, log_start),) if offset < log_start else ()
         self._buffers[tp] = Buffer(offset, max(offset, log_start), gaps)
 
     def forget(self, tps: Iterable[TopicPartition]) -> None:
@@ -122,6 +129,10 @@ class Recorder:
             buffer = self._buffers[message.topic_partition]
             if message.offset < buffer.next:
                 continue  # another recorder has written it
+            if message.missing is not None:
+                self._missing += message.next_offset - max(message.missing.first, buffer.next)
+                buffer.add(message, wanted=False, now_s=now_s)
+                continue
             wanted = self._streams.has(message)
             buffer.add(message, wanted=wanted, now_s=now_s)
             self._messages += wanted

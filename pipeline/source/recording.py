@@ -136,6 +136,10 @@ class RecordingSource:
         """See `Source.drained`."""
         return self.lag(tp) == 0
 
+    def stands(self, tp: TopicPartition) -> bool:  # noqa: ARG002 - the port's
+        """See `Source.stands`: what could not be read is a gap of the recording."""
+        return False
+
     def lag(self, tp: TopicPartition) -> int | None:
         """See `Source.lag`."""
         if not self._owned.is_sought(tp):

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Gap, Message, TopicPartition
 
 
 def wall_ms() -> int:
@@ -33,16 +33,19 @@ class Buffer:
 
     first: int
     next: int
-    gaps: tuple[tuple[int, int], ...] = ()
+    gaps: tuple[Gap, ...] = ()
     messages: list[Message] = field(default_factory=list)
     read: int = 0
     size_bytes: int = 0
     newest_ms: int = -1
     begun_ms: int = -1
-    began_s: float | None = None  # when the first of `messages` came
+    began_s: float | None = None  # when the first of `messages` came, or what is missing
 
     def add(self, message: Message, *, wanted: bool, now_s: float) -> None:
-        """Take the next message, or note that it was read and left out."""
+        """Take the next message, or note that it was read and left out, or that it is missing."""
+        if message.missing is not None:
+            self.gaps += (Gap(max(message.missing.first, self.next), message.next_offset, message.missing.reason),)
+            self.began_s = now_s if self.began_s is None else self.began_s
         self.next = message.next_offset
         self.read += 1
         if wanted:
@@ -70,17 +73,18 @@ class Draft:
 
 def merged(first: Buffer, second: Buffer, offset: int) -> Buffer:
     """Two buffers of which one follows the other, as one that begins at `offset`; what lies before it is dropped."""
+    gaps = (*first.gaps, *second.gaps)
     kept = [message for message in (*first.messages, *second.messages) if message.offset >= offset]
     return Buffer(
         first=offset,
         next=max(offset, second.next),
-        gaps=tuple(gap for gap in (*first.gaps, *second.gaps) if gap[0] >= offset),
+        gaps=tuple(gap._replace(first=max(gap.first, offset)) for gap in gaps if gap.until > offset),
         messages=kept,
         read=len(kept),
         size_bytes=sum(len(message.value or b"") for message in kept),
         newest_ms=max((message.timestamp_ms for message in kept), default=-1),
         begun_ms=min((each.begun_ms for each in (first, second) if each.messages), default=-1) if kept else -1,
         began_s=min((each.began_s for each in (first, second) if each.began_s is not None), default=None)
-        if kept
+        if kept or any(gap.until > offset for gap in gaps)
         else None,
     )

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import merge
 from pathlib import Path
 from typing import Literal
 
@@ -44,20 +45,22 @@ class RecordedFile:
             return self._checked(file)
 
     def messages(self, offset: int, forgotten: Forgotten = "fail") -> Generator[Message, None, int]:
-        """The messages from `offset` on; returns the file's `next`.
+        """The messages from `offset` on, and what is missing among them; returns the file's `next`.
 
         Raises SourceError if it is damaged, or has no images (unless these are to be skipped).
         """
         with self.opened() as file:
             footer = self._checked(file)
+            messages: Iterator[Message] = iter(())
             if footer.images:
-                yield from layout.messages_from(file, offset)
+                messages = layout.messages_from(file, offset)
             elif forgotten == "fail" and file.metadata.num_rows and offset < footer.next:
                 msg = (
                     f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were forgotten "
                     "(--forget-images-after). Begin after them, or go on without them by --skip-forgotten."
                 )
                 raise SourceError(msg)
+            yield from merge(messages, layout.missing_from(footer, offset), key=lambda message: message.offset)
             return footer.next
 
     def first_at(self, timestamp_ms: int) -> int | None:

@@ -19,15 +19,15 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import SourceError
-from pipeline.records import Message, TopicPartition
+from pipeline.errors import Lost, SourceError
+from pipeline.records import Gap, Message, Missing, TopicPartition
 
 FORMAT = 1
 ROW_GROUP_BYTES = 8 << 20  # of values, or one message: what a reader holds of each partition
@@ -77,7 +77,7 @@ class Footer:
 
     `attempt` tells one writer's try from another's. Times are in ms since the epoch, -1 if not known: the newest Kafka
     timestamp, and by the recorder's clock when the first message was read and when the file was closed. `gaps` are
-    ranges that the broker no longer had.
+    ranges that nobody could read.
     """
 
     topic: str
@@ -93,7 +93,7 @@ class Footer:
     newest_ms: int = -1
     begun_ms: int = -1
     closed_ms: int = -1
-    gaps: Sequence[Sequence[int]] = ()
+    gaps: Sequence[Gap] = ()
 
     @property
     def tp(self) -> TopicPartition:
@@ -154,7 +154,8 @@ def encode_file(messages: Sequence[Message], footer: Footer, beside: Beside | No
             for field, column in zip(further, beside.columns(group) if beside else (), strict=True):
                 table = table.append_column(field, column)
             writer.write_table(table)
-        writer.add_key_value_metadata({_FOOTER: json.dumps(asdict(footer)).encode()})
+        text = json.dumps({**asdict(footer), "gaps": [gap.stored() for gap in footer.gaps]})
+        writer.add_key_value_metadata({_FOOTER: text.encode()})
     return out.getvalue()
 
 
@@ -163,6 +164,7 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
     try:
         footer = Footer(**json.loads((file.metadata.metadata or {})[_FOOTER]))
         expect_format(footer.format, where)
+        footer = replace(footer, gaps=tuple(map(Gap.of, footer.gaps)))
     except (KeyError, ValueError, TypeError) as error:
         msg = (
             f"{where}: expected a file of a recording, but its footer is not one: {error}. Remove it, or record again."
@@ -186,6 +188,14 @@ def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
             message = _message(table, row)
             if message.offset >= offset:
                 yield message
+
+
+def missing_from(footer: Footer, offset: int) -> Iterator[Message]:
+    """What nobody could read at `offset` and after it; not what was deleted before it was recorded."""
+    for gap in footer.gaps:
+        if gap.until > offset and gap.reason != Lost.DELETED:
+            missing = Missing(max(gap.first, offset), gap.reason)
+            yield Message(footer.topic, footer.partition, gap.until - 1, None, None, missing=missing)
 
 
 def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:

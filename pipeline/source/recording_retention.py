@@ -117,7 +117,7 @@ class RecordingRetention:
         after_ms = 1000 * (self._retention.forget_images_after_s or 0.0)
         if not footer.images or (begun_ms >= 0 and self._now_ms() - begun_ms < after_ms):
             return
-        messages = list(file.messages(0))
+        messages = [message for message in file.messages(0) if message.missing is None]
         if not messages:  # it only says that nothing was there, or wanted
             self._footers[file.key] = replace(footer, images=False)
             return

@@ -54,7 +54,7 @@ class Bounds:
         past = self.until_ms is not None and now_ms >= self.until_ms
         if not owned or not (self.until_drained or past or self.ended >= owned):
             return False
-        return all(tp in self.ended or source.drained(tp) for tp in owned)
+        return all(tp in self.ended or source.drained(tp) or source.stands(tp) for tp in owned)
 
 
 def record(
@@ -73,12 +73,13 @@ def record(
 
     Raises:
         SourceError: the source no longer has, or never had, the offset at which the recording goes on; or the topic is
-            another one: then nothing more is written.
+            another one: then nothing more is written. Or a partition stands, and all else was read.
         BrokerUnavailable, StoreUnavailable: what was read so far is written, as far as broker and store allow.
     """
     bounds = bounds or Bounds()
     began_s = clock()
     owned: set[TopicPartition] = set()
+    standing: list[TopicPartition] = []
     try:
         while not stop():
             poll = source.poll(_POLL_S)
@@ -89,12 +90,18 @@ def record(
             recorder.flush_due(clock())
             on_progress(recorder.recorded)
             if full or bounds.is_over(source, owned, clock() - began_s, wall_ms()):
+                standing = [] if full else [tp for tp in sorted(owned - bounds.ended) if source.stands(tp)]
                 break
     except RetryableError:
         with suppress(AdawiseError):  # whoever records next reads it again
             recorder.flush()
         raise
     recorder.flush()
+    if standing:
+        raise SourceError(
+            f"{', '.join(map(str, standing))} cannot be read to the end: see the line above. What comes before is "
+            "stored; the same command goes on from there, and kafka.on_unreadable=skip past it."
+        )
     return recorder.recorded
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from pipeline.errors import LogEndsEarly, RetryableError, SourceError
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Gap, Message, TopicPartition
 from pipeline.source.recording_buffer import Buffer, Draft, FilePolicy, merged
 from pipeline.source.recording_folder import Created, RecordingFolder
 from pipeline.source.recording_retention import Tidying
@@ -103,7 +103,7 @@ class RecordingTap:
                 f"{end}: the broker lost data, or this is another cluster. Restore the broker, or take another "
                 "record.root."
             )
-        gaps: tuple[tuple[int, int], ...] = ()
+        gaps: tuple[Gap, ...] = ()
         if known < start:
             if not self._skip_gaps:
                 raise SourceError(
@@ -111,7 +111,7 @@ class RecordingTap:
                     f"what is before {start} (retention). To go on and note the gap, set kafka.on_gap=skip; or take "
                     "another record.root."
                 )
-            gaps = ((known, start),)
+            gaps = (Gap(known, start),)
         self._parts[tp] = _Part(known, Buffer(known, max(known, start), gaps))
         return min(offset, max(known, start))
 
@@ -119,7 +119,7 @@ class RecordingTap:
         """See `Tap`."""
         part = self._parts.get(message.topic_partition)
         if part is not None and message.offset >= part.buffer.next:
-            wanted = self._streams.has(message)
+            wanted = message.missing is None and self._streams.has(message)
             part.buffer.add(message, wanted=wanted, now_s=self._now_s)
             self.done.messages += wanted
             self.done.size_bytes += len(message.value or b"") if wanted else 0

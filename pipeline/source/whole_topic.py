@@ -11,7 +11,8 @@ _POLL_S = 0.5
 
 
 def read_whole(source: Source) -> Iterator[Message]:
-    """Every message that was there when reading began, in offset order within a partition; what comes later is left.
+    """Every message that was there when reading began, in offset order within a partition; what comes later is left,
+    and so is what cannot be read.
 
     Args:
         source: of all partitions (no group); the caller closes it.
@@ -31,8 +32,9 @@ def read_whole(source: Source) -> Iterator[Message]:
         for message in poll.messages:
             tp = message.topic_partition
             reached[tp] = message.next_offset
-            if message.offset < ends[tp]:
+            if message.offset < ends[tp] and message.missing is None:
                 yield message
         # the last offsets of a partition may be a transaction's markers, which nobody is given
-        if ends and all(reached[tp] >= end or (not poll.messages and source.drained(tp)) for tp, end in ends.items()):
+        over = {tp for tp in ends if not poll.messages and (source.drained(tp) or source.stands(tp))}
+        if ends and all(reached[tp] >= end or tp in over for tp, end in ends.items()):
             return

@@ -7,14 +7,15 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from pipeline.console import Check
-from pipeline.errors import AdawiseError
+from pipeline.errors import AdawiseError, SettingsError
 from pipeline.ports import TopicIdentity
 from pipeline.settings import Settings
 
 
 def check(settings: Settings) -> Iterator[Check]:
-    """Broker and topic, store, model pair and card; a part that fails does not hide the next one's fault."""
+    """Broker and topic, codecs, store, model pair and card; a part that fails does not hide the next one's fault."""
     yield (topic := _try("broker and topic", lambda: _topic(settings)))
+    yield _try("codecs of batches", _codecs)
     yield _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok"))
     if settings.record.enabled:
         yield _try("recording folder", lambda: _recording(settings))
@@ -31,6 +32,17 @@ def _try(name: str, attempt: Callable[[], str]) -> Check:
 def _topic(settings: Settings) -> str:
     kafka = settings.kafka
     return f"{kafka.topic} at {kafka.bootstrap_servers} has {_identity(settings).partitions} partitions"
+
+
+def _codecs() -> str:
+    from pipeline.source.kafka_unpack import NAMES, missing_codecs
+
+    if missing := missing_codecs():
+        raise SettingsError(
+            f"expected {', '.join(NAMES.values())}, but this build of pyarrow lacks {', '.join(missing)}: a partition "
+            "with a batch that is compressed so will stand. Install pyarrow of PyPI"
+        )
+    return f"none, {', '.join(NAMES.values())}"
 
 
 def _identity(settings: Settings) -> TopicIdentity:

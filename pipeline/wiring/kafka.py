@@ -10,6 +10,7 @@ from pipeline.ports import DeadLetters
 from pipeline.settings import KafkaSettings
 from pipeline.sink.dead_letters import NoDeadLetters, open_dead_letters
 from pipeline.source.kafka import KafkaSource
+from pipeline.source.kafka_batches import BatchLimits
 
 _DEAD_LETTER_TIMEOUT_S = 10.0
 
@@ -29,8 +30,15 @@ def kafka_source(
         max_poll_interval_ms=settings.max_poll_interval_ms,
         max_poll_records=settings.max_poll_records,
         max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
+        batch_limits=batch_limits(settings),
+        on_unreadable=settings.on_unreadable,
         security=security(settings),
     )
+
+
+def batch_limits(settings: KafkaSettings) -> BatchLimits:
+    """Beyond which a batch is not read."""
+    return BatchLimits(settings.max_batch_bytes, settings.max_batch_records)
 
 
 def _origin(settings: KafkaSettings) -> Literal["earliest", "latest"] | int:

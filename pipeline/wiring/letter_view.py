@@ -77,7 +77,7 @@ def print_letter(letter: DeadLetter, *, replayed: bool) -> None:
         "time": when(letter) or "unknown",
         "stream": letter.stream or "unknown",
         "key": repr(letter.record.key),
-        "value": f"{letter.size_bytes} bytes" if letter.is_whole else "left out: larger than the topic takes",
+        "value": f"{letter.size_bytes} bytes" if letter.is_whole else "left out; the original topic may have it",
         "replays": f"{letter.replays} before it was rejected; {'' if replayed else 'not '}sent back since",
     }
     lines = [f"{name:<8}{shown(text)}" for name, text in facts.items()]

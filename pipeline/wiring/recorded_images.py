@@ -99,7 +99,7 @@ def _messages(path: Path) -> Iterator[Message]:
             source.seek(tp, source.origin(tp))
             source.resume([tp])
             while not source.drained(tp):
-                yield from source.poll(0.0).messages
+                yield from (message for message in source.poll(0.0).messages if message.missing is None)
             source.pause([tp])
     finally:
         source.close()

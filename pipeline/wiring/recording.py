@@ -202,6 +202,8 @@ def _summary(done: Recorded, topic: str, output: str, pace: Pace) -> str:
         text += f"; {done.left_out} messages of other streams were left out"
     if done.nameless:
         text += f", {done.nameless} of them name no stream in key or headers"
+    if done.missing:
+        text += f"; {done.missing} offsets could not be read, which the recording says (the log has the reasons)"
     return text
 
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from pipeline.errors import SettingsError, SourceError
 from pipeline.ports import TopicIdentity
-from pipeline.records import TopicPartition
+from pipeline.records import Gap, TopicPartition
 from pipeline.settings.moments import NoMoment, parse_moment
 from pipeline.sink import claims, layout, schemas, segment
 from pipeline.sink.layout import SegmentName
@@ -157,8 +157,8 @@ def _expect_messages(recorded: Recorded, start: int, end: int, name: str) -> Non
         )
 
 
-def _gaps(first: int, until: int, pending: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def _gaps(first: int, until: int, pending: tuple[int, ...]) -> tuple[Gap, ...]:
     """What of [first, until) is not pending, as ranges."""
     ends = [first - 1, *sorted(pending), until]
     between = ((before + 1, after) for before, after in pairwise(ends))
-    return tuple((begin, end) for begin, end in between if begin < end)
+    return tuple(Gap(begin, end) for begin, end in between if begin < end)

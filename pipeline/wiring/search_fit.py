@@ -171,6 +171,6 @@ def _messages(recording: Path) -> Iterator[Message]:
             for tp in poll.assigned:
                 source.seek(tp, source.origin(tp))
             source.resume(poll.assigned)
-            yield from poll.messages
+            yield from (message for message in poll.messages if message.missing is None)
     finally:
         source.close()

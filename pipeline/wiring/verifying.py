@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.adapt.state import StreamState
 from pipeline.console import Progress, print_json, progress
 from pipeline.errors import SettingsError
+from pipeline.records import Gap
 from pipeline.settings import Settings
 from pipeline.sink.claims import read_sink_id
 from pipeline.sink.findings import ChainReport, Fault
@@ -16,7 +17,7 @@ from pipeline.sink.read import segment_keys
 from pipeline.sink.store import Store, open_store
 from pipeline.sink.verify import strays, walk
 from pipeline.source.kafka_log import KafkaLog
-from pipeline.wiring.kafka import security
+from pipeline.wiring.kafka import batch_limits, security
 
 FOUND = 3
 _SHOWN = 20  # faults; the first ones are where to look
@@ -91,6 +92,7 @@ def _log(settings: Settings, *, wanted: bool) -> Iterator[KafkaLog | None]:
         bootstrap_servers=settings.kafka.bootstrap_servers,
         client_id=settings.kafka.client_id,
         max_partition_fetch_bytes=settings.kafka.max_partition_fetch_bytes,
+        batch_limits=batch_limits(settings.kafka),
         security=security(settings.kafka),
     )
     try:
@@ -111,11 +113,27 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         f"{root} is whole: {found.segments} segments{compacted} of {len(found.chains)} partitions, {found.rows} rows, "
         "every offset once; footers, rows, states and traces agree"
     )
+    gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
+    for tp, gap in gaps[:_SHOWN]:
+        yield f"{tp}: offsets {gap.first} to {gap.until - 1} have no rows, and that is recorded: {gap.reason}"
+    if len(gaps) > _SHOWN:
+        yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
     if broker:
         yield (
             f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
             f"{found.lag} are not written yet"
         )
+
+
+def joined(gaps: Iterable[Gap]) -> list[Gap]:
+    """The gaps in order, those of one reason that follow each other as one."""
+    found: list[Gap] = []
+    for gap in sorted(gaps):
+        if found and (found[-1].until, found[-1].reason) == (gap.first, gap.reason):
+            found[-1] = found[-1]._replace(until=gap.until)
+        else:
+            found.append(gap)
+    return found
 
 
 def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
@@ -128,6 +146,7 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
             "rows": chain.rows,
             "next_offset": chain.next_offset,
             "pending": chain.pending,
+            "gaps": [{"first": g.first, "last": g.until - 1, "reason": g.reason} for g in joined(chain.gaps)],
             **({"messages_compared": chain.messages, "lag": chain.lag} if broker else {}),
         }
         for chain in found.chains

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.errors import Reason
 from pipeline.ports import Head, SegmentDraft
-from pipeline.records import TopicPartition
+from pipeline.records import Gap, TopicPartition
 from pipeline.sink import layout, segment
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.compact import Made, compact
@@ -59,7 +59,7 @@ class Days:
         until = first + draw.choice([0, 3, 6, 9])
         if until == first and not self.head.pending:
             until += 1
-        gaps = [(first, first + 2)] if until > first + 3 and draw.random() < 0.2 else []
+        gaps = [Gap(first, first + 2)] if until > first + 3 and draw.random() < 0.2 else []
         due = [*self.head.pending, *(o for o in range(first, until) if not gaps or o >= first + 2)]
         pending = [offset for offset in due if draw.random() < 0.2]
         done = [offset for offset in due if offset not in pending] or [pending.pop()]

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pipeline.errors import ChainError, Reason, StoreUnavailable
 from pipeline.ports import Head, SegmentDraft
-from pipeline.records import Frame
+from pipeline.records import Frame, Gap
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.read import read_predictions, segment_keys
 from pipeline.sink.segment import SegmentFooter, read_footer, read_rows
@@ -75,7 +75,7 @@ class Owner:
     buffers: dict[str, list[Frame]] = field(default_factory=dict)
     accepted: list[Served] = field(default_factory=list)
     rejected: list[Frame] = field(default_factory=list)
-    gaps: list[tuple[int, int]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
     sealed: SegmentDraft | None = None
     dies_at: str | None = None
 
@@ -95,9 +95,9 @@ class Owner:
         start = self.log.start
         self.head, self.states, self.sealed = head, dict(head.states), None
         self.buffers, self.accepted, self.rejected = {}, [], []
-        self.gaps = [(offset, offset + 1) for offset in sorted(head.pending) if offset < start]
+        self.gaps = [Gap(offset, offset + 1) for offset in sorted(head.pending) if offset < start]
         if head.next_offset < start:
-            self.gaps.append((head.next_offset, start))
+            self.gaps.append(Gap(head.next_offset, start))
         self.position = max(head.low_water, start)
 
     def read(self, messages: int, size: int) -> None:
@@ -191,7 +191,7 @@ class Judge:
         ids = [row["row_id"] for row in rows]
         assert not self.rows & set(ids), "a row twice"
         self.rows |= set(ids)
-        self.gaps |= {offset for start, until in footer.gaps for offset in range(start, until)}
+        self.gaps |= {offset for gap in footer.gaps for offset in range(gap.first, gap.until)}
         due = {*self.pending, *(o for o in range(footer.first, footer.next) if o in self.log.frames)}
         done = {row["offset"] for row in rows}
         assert done | set(footer.pending) == due - self.gaps, "an offset that is nowhere"

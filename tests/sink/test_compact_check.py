@@ -13,7 +13,7 @@ from pipeline.sink.compact_check import Covered, check, foreign_keys
 from pipeline.sink.compact_delete import deletable, delete
 from pipeline.sink.compact_source import Chain
 from pipeline.sink.layout import SegmentName
-from pipeline.sink.read import compacted_names, data_keys, segment_names
+from pipeline.sink.read import compacted_names, data_keys, read_segment_footers, segment_names
 from tests.sink.building import TP, DictStore, damaged_page
 from tests.sink.compacting import Days, compacted
 
@@ -65,8 +65,10 @@ def test_it_says_where_the_chain_goes_on(store: DictStore) -> None:
         pq.read_metadata(pa.BufferReader(store.objects[layout.compacted_key(layout.PREDICTIONS, TP, name)])).num_rows
         for name in files
     )
+    gaps = tuple(gap for _, each in read_segment_footers(store) if each.next <= footer.next for gap in each.gaps)
+    assert gaps
     assert (covered, faults) == (
-        Covered(until, last, footer.next, footer.pending, files=len(files), rows=rows),
+        Covered(until, last, footer.next, footer.pending, files=len(files), rows=rows, gaps=gaps),
         [],
     )
     gone = [key for file in deletable(store, TP, made_before=AGES_LATER) for key in delete(store, file)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.records import Gap
 from pipeline.sink.invariant import breaches
 
 
@@ -11,7 +12,7 @@ def found(
     *,
     before: list[int] | None = None,
     pending: list[int] | None = None,
-    gaps: list[tuple[int, int]] | None = None,
+    gaps: list[Gap] | None = None,
     until: int = 14,
     contiguous: bool = False,
 ) -> list[str]:
@@ -61,7 +62,7 @@ def test_each_breach_is_named_with_its_offsets(
 
 
 def test_a_gap_that_was_recorded_accounts_for_its_offsets_pending_ones_too() -> None:
-    assert found([(13, 0)], before=[7], gaps=[(7, 8), (10, 13)], contiguous=True) == []
+    assert found([(13, 0)], before=[7], gaps=[Gap(7, 8), Gap(10, 13)], contiguous=True) == []
 
 
 def test_without_contiguous_an_offset_that_nothing_mentions_is_a_hole_of_the_log() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ChainError
+from pipeline.records import Gap
 from pipeline.sink import schemas, segment
 from pipeline.sink.columns import prediction_table, trace_table
 from pipeline.sink.segment import SegmentFooter
@@ -35,7 +36,7 @@ FOOTER = SegmentFooter(
     model_fingerprint="model",
     config_fingerprint="config",
     pending=(8, 9, 11),
-    gaps=((10, 11),),
+    gaps=(Gap(10, 11),),
     states={"north": b"\x00\xff state", "south": b""},
     trace=trace_table(trace for _, _, trace in DRAFT.accepted),
 )
@@ -99,10 +100,10 @@ def test_a_parquet_file_of_somebody_else_is_no_segment() -> None:
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "FORMAT", 99)
+    monkeypatch.setattr(segment, "format_of", lambda gaps: 99)
     newer = segment.encode(ROWS, FOOTER)
     monkeypatch.undo()
-    with pytest.raises(ChainError, match="format 1 or older, but it is 99; upgrade"):
+    with pytest.raises(ChainError, match="format 2 or older, but it is 99; upgrade"):
         segment.read_footer(newer, KEY)
 
 

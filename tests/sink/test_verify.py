@@ -13,7 +13,7 @@ import pytest
 from pipeline.adapt.state import StreamState
 from pipeline.errors import Reason
 from pipeline.ports import SegmentDraft, TopicIdentity
-from pipeline.records import TopicPartition
+from pipeline.records import Gap, TopicPartition
 from pipeline.sink import layout
 from pipeline.sink.compact_delete import deletable, delete
 from pipeline.sink.findings import Fault
@@ -305,7 +305,7 @@ def test_verify_names_the_first_fault_with_its_file_and_the_remedy(
 
 def test_an_offset_that_was_lost_and_is_declared_as_a_gap_is_no_fault(store: DictStore) -> None:
     leave_out_a_gap(store)
-    forge(store, key(4), gaps=((3, 4),))
+    forge(store, key(4), gaps=(Gap(3, 4),))
     assert faults_of(store) == []
 
 
@@ -466,7 +466,7 @@ def test_a_message_before_the_head_without_a_row_is_a_fault_also_where_a_gap_is_
     store = DictStore()
     chain = open_chain(store)
     chain.recover(TP, IDENTITY, 0)
-    chain.commit(SegmentDraft(TP, 4, (3,), {}, (), [frame(0, reason=Reason.EMPTY)], gaps=[(1, 2)]))
+    chain.commit(SegmentDraft(TP, 4, (3,), {}, (), [frame(0, reason=Reason.EMPTY)], gaps=[Gap(1, 2)]))
     assert verify(store) == []
     _, _, (fault,) = compared(store, FakeLog(range(6)))
     assert fault.key == key(0)
@@ -494,7 +494,7 @@ def year() -> tuple[DictStore, list[int], list[int]]:
     days = Days(store)
     days.commit(14)
     footers = [footer for _, footer in read_segment_footers(store)]
-    gaps = [offset for footer in footers for first, until in footer.gaps for offset in range(first, until)]
+    gaps = [offset for footer in footers for gap in footer.gaps for offset in range(gap.first, gap.until)]
     known = sorted({*read_predictions(store)["offset"].to_pylist(), *days.head.pending})
     assert compacted(store)
     for each in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):

@@ -14,6 +14,7 @@ from pipeline.errors import SourceError
 from pipeline.ports import Poll
 from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka import KafkaSource
+from pipeline.source.kafka_batches import BatchLimits
 from tests.brokers import Broker
 
 DEADLINE_S = 90.0  # for what a broker does within seconds; generous because the machine may be busy
@@ -43,6 +44,8 @@ def open_source(broker: Broker, topic: str, group: str | None, **changes: Any) -
         "max_poll_interval_ms": 60_000,
         "max_poll_records": 500,
         "max_partition_fetch_bytes": 1 << 20,
+        "batch_limits": BatchLimits(64 << 20, 100_000),
+        "on_unreadable": "stop",
         "security": {},
     }
     return KafkaSource(bootstrap_servers=broker.bootstrap_servers, topic=topic, group=group, **(arguments | changes))

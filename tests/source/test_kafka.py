@@ -120,10 +120,11 @@ def test_a_partition_that_moves_is_lost_here_assigned_there_and_read_there_alone
 MEMBER = """
 import sys
 from pipeline.source.kafka import KafkaSource
+from pipeline.source.kafka_batches import BatchLimits
 source = KafkaSource(
     bootstrap_servers=sys.argv[1], topic=sys.argv[2], group=sys.argv[3], origin="earliest", client_id="member",
     static_member=None, session_timeout_ms=6000, max_poll_interval_ms=60000, max_poll_records=500,
-    max_partition_fetch_bytes=1 << 20, security={},
+    max_partition_fetch_bytes=1 << 20, batch_limits=BatchLimits(1 << 20, 1000), on_unreadable="stop", security={},
 )
 while True:
     for tp in source.poll(0.1).assigned:

@@ -26,6 +26,7 @@ from pipeline.sink.compact_delete import deletable, delete
 from pipeline.sink.compact_plan import Limits
 from pipeline.sink.layout import SegmentName, segment_key
 from pipeline.sink.store import LocalStore
+from pipeline.source.kafka_batches import BatchLimits
 from pipeline.source.kafka_log import KafkaLog
 from tests.brokers import Broker, MakeTopic
 from tests.sink.building import DictStore, open_chain
@@ -57,6 +58,7 @@ def test_a_whole_folder_ends_with_0_and_says_what_was_seen(tmp_path: Path, capsy
             "rows": 12,
             "next_offset": 12,
             "pending": 0,
+            "gaps": [],
         }
     ]
 
@@ -166,7 +168,11 @@ def compacted_by_day(store: LocalStore, log: KafkaLog, topic: str, offsets: list
 @contextmanager
 def log_of(broker: Broker) -> Iterator[KafkaLog]:
     log = KafkaLog(
-        bootstrap_servers=broker.bootstrap_servers, client_id="test", max_partition_fetch_bytes=1 << 20, security={}
+        bootstrap_servers=broker.bootstrap_servers,
+        client_id="test",
+        max_partition_fetch_bytes=1 << 20,
+        batch_limits=BatchLimits(1 << 20, 1_000),
+        security={},
     )
     try:
         yield log

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
@@ -33,6 +34,7 @@ from pipeline.sink import claims
 from pipeline.sink.store import LocalStore
 from pipeline.telemetry import LogObserver
 from pipeline.wiring.stream import run_worker
+from tests.kafka.damage import damage
 
 pa.array(["first"])  # pyarrow imports pandas now, and not in each process that is forked
 
@@ -45,7 +47,8 @@ class Plan:
     """What a worker process is to do.
 
     The `time`-th time that it comes to `point`: "kill" itself, "stop" (until SIGCONT) or "hang" for ever. With
-    `overwrites`, its store replaces segments that exist, as a plain upload would.
+    `overwrites`, its store replaces segments that exist, as a plain upload would. What it fetches of the batch at
+    `damaged`, a partition and an offset, is damaged.
     """
 
     settings: Settings
@@ -54,6 +57,7 @@ class Plan:
     time: int = 1
     then: Literal["kill", "stop", "hang"] = "kill"
     overwrites: bool = False
+    damaged: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ def work(plan: Plan, events: Connection) -> NoReturn:
             events.send(Event("at", point))
             _end_or_wait(plan.then)
 
-    code = run_worker(plan.settings, at=at, observer=Telling(events))
+    with damage(*plan.damaged) if plan.damaged else nullcontext():
+        code = run_worker(plan.settings, at=at, observer=Telling(events))
     events.send(Event("ended", peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     sys.exit(code)
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import SourceError, StoreUnavailable
 from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Gap, Message, TopicPartition
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.store import LocalStore
 from pipeline.source.recorder import Recorder
@@ -236,7 +236,7 @@ def test_what_the_broker_no_longer_has_is_an_error_or_a_gap_in_the_recording(tmp
     Bench(source, store, tap=tap(tmp_path, source, skip_gaps=True)).run().check_against(MESSAGES)
     assert recorded(tmp_path) == [*MESSAGES[:40], *MESSAGES[65:]]
     gaps = [file.footer().gaps for file in files_of(str(tmp_path), LocalStore(tmp_path), TP)]
-    assert [gap for each in gaps for gap in each] == [[40, 65]]
+    assert [gap for each in gaps for gap in each] == [Gap(40, 65)]
 
 
 def test_a_log_that_ends_before_the_recording_does_stops_the_worker(tmp_path: Path) -> None:

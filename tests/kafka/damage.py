@@ -1,0 +1,45 @@
+"""A disk of the broker that turns bits, as a client sees it: a broker itself takes no batch whose CRC is wrong."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from kafka.consumer.fetcher import Fetcher
+
+from tests.kafka.batches import damaged
+
+
+@contextmanager
+def damage(partition: int, offset: int) -> Iterator[None]:
+    """Meanwhile, every fetch brings the batch with this offset damaged."""
+    with pytest.MonkeyPatch.context() as patch:
+        parse = Fetcher._parse_fetched_data
+
+        def parse_damaged(self: Any, fetch: Any) -> Any:
+            data = fetch.partition_data
+            if fetch.topic_partition.partition == partition and data.records:
+                data.records = b"".join(damaged(b) if holds(b, offset) else b for b in batches_of(bytes(data.records)))
+            return parse(self, fetch)
+
+        patch.setattr(Fetcher, "_parse_fetched_data", parse_damaged)
+        yield
+
+
+def batches_of(data: bytes) -> Iterator[bytes]:
+    """The batches of a fetch; the last one may be cut off."""
+    while len(data) >= 12:
+        end = 12 + struct.unpack_from(">i", data, 8)[0]
+        yield data[:end]
+        data = data[end:]
+
+
+def holds(batch: bytes, offset: int) -> bool:
+    """Whether the whole of a batch was fetched, and this offset is in it."""
+    if len(batch) < 61 or len(batch) != 12 + struct.unpack_from(">i", batch, 8)[0]:
+        return False
+    base, delta = struct.unpack_from(">q", batch)[0], struct.unpack_from(">i", batch, 23)[0]
+    return bool(base <= offset <= base + delta)
