@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from pipeline.errors import Reason
-from pipeline.records import DecodedMessage, Frame, ImageBatch, Message, RowId
+from pipeline.errors import Lost, Reason
+from pipeline.records import DecodedMessage, Frame, ImageBatch, Message, Missing, RowId
 
 TOPIC = "frames"
 SIZE = 4  # px
@@ -38,6 +38,12 @@ def decoded(*frames: Frame, is_batch: bool = False) -> DecodedMessage:
     first = frames[0]
     message = Message(TOPIC, 0, first.row_id.offset, None, b"", timestamp_ms=first.kafka_timestamp_ms)
     return DecodedMessage(message, frames, is_batch=is_batch)
+
+
+def lost(first: int, last: int) -> DecodedMessage:
+    """What stands for messages that nobody can read."""
+    missing = Missing(first, Lost.BATCH_TOO_LARGE, "it is large")
+    return DecodedMessage(Message(TOPIC, 0, last, None, None, missing=missing), ())
 
 
 def single(offset: int, stream: str = "cam-0", *, timestamp_ms: int = 0, rejected: bool = False) -> DecodedMessage:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import weakref
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 
 from pipeline.adapt.state import StreamState
 from pipeline.adaptation import Adapted
-from pipeline.errors import ChainError, SourceError
+from pipeline.errors import ChainError, Lost, SourceError
 from pipeline.gather import BatchPolicy, batch_of
 from pipeline.partition import FlushPolicy, PartitionWork
 from pipeline.ports import Head, SegmentDraft
 from pipeline.records import BatchTrace, DecodedMessage, Gap, ImageBatch, Message, Predictions, TopicPartition
-from tests.frames import TOPIC, a_frame, decoded, single
+from tests.frames import TOPIC, a_frame, decoded, lost, single
 
 TP = TopicPartition(TOPIC, 0)
 PIXELS = 48  # bytes of one image here
@@ -104,6 +105,10 @@ class Log:
         messages, offset = [], 0
         for _ in range(data.draw(st.integers(0, 30))):
             offset += data.draw(st.sampled_from([1, 1, 1, 4]))  # transactions and compaction leave holes
+            if data.draw(st.sampled_from([True, *[False] * 7])):
+                first, offset = offset, offset + data.draw(st.integers(0, 3))
+                messages.append(lost(first, offset))
+                continue
             images = data.draw(st.sampled_from([1, 1, 1, 3]))
             frames = [
                 a_frame(
@@ -127,7 +132,7 @@ class Life:
 
     def __init__(self, log: Log) -> None:
         self.log, self.now_s = log, 0.0
-        self.head, self.written = Head(0), list[tuple[int, int]]()
+        self.head, self.written, self.gaps = Head(0), list[tuple[int, int]](), list[int]()
         self.sealed: SegmentDraft | None = None
         self.subject, self.position = work(self.head), 0
 
@@ -156,6 +161,7 @@ class Life:
     def keep(self, draft: SegmentDraft) -> None:
         self.head, self.sealed = head_of(draft), None
         self.written += row_ids(draft)
+        self.gaps += offsets_of(draft.gaps)
 
     def crash(self, kept: bool) -> None:
         """Everything in memory is lost; the store has kept the draft or not."""
@@ -196,13 +202,26 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
     assert life.head.pending == ()
     everything = [(f.row_id.offset, f.row_id.index) for m in life.log.messages for f in m.frames]
     assert sorted(life.written) == sorted(everything)
+    assert sorted(life.gaps) == missing_in(life.log, 0, 10_000)
     assert (life.subject.rows, life.subject.image_bytes) == (0, 0)
+
+
+def offsets_of(gaps: Iterable[Gap]) -> list[int]:
+    return [offset for gap in gaps for offset in range(gap.first, gap.until)]
+
+
+def missing_in(log: Log, first: int, until: int) -> list[int]:
+    """Offsets that nobody can read."""
+    ranges = [(m.message.missing.first, m.message.offset) for m in log.messages if m.message.missing is not None]
+    return [offset for begin, last in ranges for offset in range(begin, last + 1) if first <= offset < until]
 
 
 def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: PartitionWork) -> None:
     rows = row_ids(draft)
     assert len(set(rows)) == len(rows)
-    delivered = {m.message.offset for m in log.messages if head.next_offset <= m.message.offset < draft.next_offset}
+    read = [m.message.offset for m in log.messages if m.message.missing is None]
+    delivered = {offset for offset in read if head.next_offset <= offset < draft.next_offset}
+    assert offsets_of(draft.gaps) == missing_in(log, head.next_offset, draft.next_offset)
     done, pending = {offset for offset, _ in rows}, set(draft.pending)
     assert not done & pending
     assert done | pending == set(head.pending) | delivered
@@ -210,7 +229,7 @@ def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: Partitio
         if message.message.offset in done:
             assert {(f.row_id.offset, f.row_id.index) for f in message.frames} <= set(rows)
     assert draft.next_offset >= head.next_offset
-    assert subject.rows == len(rows)
+    assert subject.rows == len(rows) + len(draft.gaps)
     assert subject.image_bytes == PIXELS * len(pending - awaited(subject))
 
 
@@ -285,6 +304,31 @@ def test_a_draft_is_not_made_while_a_batch_is_ready() -> None:
 
 
 # -- gaps
+
+
+def test_what_nobody_can_read_is_one_gap_with_its_reason_and_one_dead_letter_and_is_committed_alone() -> None:
+    subject = work(Head(10))
+    assert subject.wants(lost(12, 40).message)
+    subject.add(lost(12, 40), 5.0)
+    ((message, frame),) = subject.letters
+    assert (message.offset, frame.row_id.offset, frame.reason) == (40, 12, Lost.BATCH_TOO_LARGE)
+    assert (subject.rows, subject.since_s) == (1, 5.0)
+    draft = subject.draft()
+    assert (draft.gaps, draft.pending, draft.next_offset) == ([Gap(12, 41, Lost.BATCH_TOO_LARGE)], (), 41)
+    subject.committed(head_of(draft))
+    assert subject.rows == 0
+
+
+def test_of_what_nobody_can_read_any_more_only_what_is_not_in_rows_is_a_gap() -> None:
+    subject = work(Head(20, pending=(13, 17)))
+    assert subject.wants(lost(10, 15).message)
+    assert not subject.wants(lost(14, 16).message)
+    subject.add(lost(10, 15), 0.0)
+    assert subject.wants(single(17).message)
+    subject.add(lost(16, 30), 0.0)
+    reason = Lost.BATCH_TOO_LARGE
+    assert subject.draft().gaps == [Gap(13, 14, reason), Gap(17, 18, reason), Gap(20, 31, reason)]
+    assert subject.draft().pending == ()
 
 
 def test_offsets_that_the_broker_has_deleted_are_an_error_or_become_gaps() -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
+from pipeline.errors import Lost
 from pipeline.prefetch import Prefetch
-from pipeline.records import DecodedMessage, Message, TopicPartition
+from pipeline.records import DecodedMessage, Message, Missing, TopicPartition
 from tests.frames import a_frame
 
 IMAGE_BYTES = 1000
@@ -172,3 +174,22 @@ def test_closing_ends_the_threads_and_does_not_begin_what_waits() -> None:
     pool.close()
     assert gate.begun in ([0], [0, 1])  # the thread may have taken the next one before it saw the end
     assert set(threading.enumerate()) <= before
+
+
+def test_what_is_missing_waits_for_its_turn_and_is_not_decoded() -> None:
+    gate = Gate()
+    with prefetch(gate) as pool:
+        pool.submit(message(0))
+        pool.submit(replace(message(9, size=0), missing=Missing(1, Lost.BATCH_TOO_LARGE)))
+        pool.submit(message(10))
+        gate.wait_begun(2)
+        gate.let(10)
+        assert taken(pool) == []
+        gate.let_all()
+        offsets: list[int] = []
+        while len(offsets) < 3:
+            pool.wait(WAIT_S)
+            offsets += taken(pool)
+        assert offsets == [0, 9, 10]
+        assert sorted(gate.begun) == [0, 10]
+        assert pool.bytes == 0

@@ -198,6 +198,8 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("[kafka]\norigin = '2026-11-25T08:00:00'\n", {}, "no time zone"),
         ("[kafka]\nmax_poll_interval_ms = 9000\n", {}, "at least session_timeout_ms (45000)"),
         ("[kafka]\ndead_letter_topic = 'frames'\n", {}, "would be read again"),
+        ("[kafka]\nmax_batch_bytes = '4 MiB'\n", {}, "at least decode.max_message_bytes (8388608)"),
+        ("[kafka]\non_unreadable = 'fail'\n", {}, "expected stop or skip"),
         ("[limits]\ninflight_mib = 16\n[decode]\nmax_message_bytes = '9 MiB'\n", {}, "it must be at least 18"),
     ],
 )

@@ -70,10 +70,11 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     _random_weights(wider)
     flags = ("--model.theta-1", f"local-dir:{wider}", "--sink.root", "file/out", "--kafka.bootstrap-servers", NOBODY)
     code, out, err = ended(folder, "run", "--check", *flags)
-    settings, broker, store, model = out.splitlines()
+    settings, broker, codecs, store, model = out.splitlines()
     assert (code, settings, err) == (1, "OK    settings", "")
     assert broker.startswith(f"FAIL  broker and topic: could not connect to Kafka at {NOBODY}: ")
     assert broker.endswith("or `adawise broker`, or set kafka.bootstrap_servers.")
+    assert codecs == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
     assert store.startswith("FAIL  output folder: file/out/")
     assert store.endswith("set sink.root to one, or give this user the permission")
     assert model.startswith(

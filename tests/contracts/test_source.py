@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SourceError
+from pipeline.errors import Lost, SourceError
 from pipeline.ports import Source, TopicIdentity
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Message, Missing, TopicPartition
 from pipeline.source.bounded import BoundedSource
 from pipeline.source.paced import PacedSource
 from pipeline.source.recorder import FilePolicy, Recorder
@@ -133,6 +133,16 @@ def collect(source: Source, count: int) -> list[Message]:
         assert time.monotonic() < give_up, f"only {len(found)} of {count} messages came"
         found += source.poll(0.1).messages
     return found
+
+
+def test_what_nobody_can_read_is_one_message_in_its_place(kind: Kind) -> None:
+    if kind.name.startswith("kafka"):
+        pytest.skip("what a broker takes can be read: tests/source/test_kafka_codecs.py")
+    before, *_, after = of(some_messages(kind.topic), 0)
+    lost = Message(kind.topic, 0, 5, None, None, missing=Missing(1, Lost.BATCH_TOO_LARGE))
+    source = kind.open([before, lost, after])
+    begin(source)
+    assert collect(source, 3) == [before, lost, after]
 
 
 def of(messages: Sequence[Message], partition: int) -> list[Message]:

@@ -14,19 +14,25 @@ from tests.kafka.batches import damaged
 
 
 @contextmanager
-def damage(partition: int, offset: int) -> Iterator[None]:
-    """Meanwhile, every fetch brings the batch with this offset damaged."""
+def damage(partition: int, offset: int, delta: int | None = None) -> Iterator[None]:
+    """Meanwhile, every fetch brings the batch with this offset damaged; it may claim to reach `delta` offsets far."""
     with pytest.MonkeyPatch.context() as patch:
         parse = Fetcher._parse_fetched_data
 
         def parse_damaged(self: Any, fetch: Any) -> Any:
             data = fetch.partition_data
             if fetch.topic_partition.partition == partition and data.records:
-                data.records = b"".join(damaged(b) if holds(b, offset) else b for b in batches_of(bytes(data.records)))
+                batches = batches_of(bytes(data.records))
+                data.records = b"".join(spoilt(b, delta) if holds(b, offset) else b for b in batches)
             return parse(self, fetch)
 
         patch.setattr(Fetcher, "_parse_fetched_data", parse_damaged)
         yield
+
+
+def spoilt(batch: bytes, delta: int | None) -> bytes:
+    """The batch with a wrong CRC, and another delta of the last offset."""
+    return damaged(batch if delta is None else batch[:23] + struct.pack(">i", delta) + batch[27:])
 
 
 def batches_of(data: bytes) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 
-from pipeline.errors import Reason
+from pipeline.errors import Lost, Reason
 from pipeline.ports import Head, SegmentDraft
 from pipeline.records import Gap, TopicPartition
 from pipeline.sink import layout, segment
@@ -30,8 +30,10 @@ REJECTIONS = (Reason.TOMBSTONE, Reason.UNDECODABLE_IMAGE)
 class Days:
     """A worker whose clock the test sets: each commit is `step` later than the one before it."""
 
-    def __init__(self, store: Store, seed: int = 0, step: timedelta = timedelta(hours=4)) -> None:
-        self.now = FIRST_DAY
+    def __init__(
+        self, store: Store, seed: int = 0, step: timedelta = timedelta(hours=4), lost: Lost = Lost.DELETED
+    ) -> None:
+        self.now, self._lost = FIRST_DAY, lost
         self._step = step
         self._random = random.Random(seed)
         self._batches = dict.fromkeys(STREAMS, 0)
@@ -59,7 +61,7 @@ class Days:
         until = first + draw.choice([0, 3, 6, 9])
         if until == first and not self.head.pending:
             until += 1
-        gaps = [Gap(first, first + 2)] if until > first + 3 and draw.random() < 0.2 else []
+        gaps = [Gap(first, first + 2, self._lost)] if until > first + 3 and draw.random() < 0.2 else []
         due = [*self.head.pending, *(o for o in range(first, until) if not gaps or o >= first + 2)]
         pending = [offset for offset in due if draw.random() < 0.2]
         done = [offset for offset in due if offset not in pending] or [pending.pop()]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from pipeline.errors import Reason
-from pipeline.records import Frame, Message, RowId
+from pipeline.errors import Lost, Reason
+from pipeline.records import Frame, Message, Missing, RowId
 from pipeline.sink.letter import letter_of
 
 FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, detail="expected a stream")
@@ -47,3 +47,14 @@ def test_a_letter_without_the_original_is_small_and_still_says_where_it_is() -> 
     assert stripped.size_bytes < 1000
     assert dict(stripped.headers)["__connect.errors.offset"] == b"17"
     assert str(letter.size_bytes).encode() in dict(stripped.headers)["dlq.omitted"]
+
+
+def test_a_letter_for_what_nobody_can_read_names_the_first_offset_and_has_no_original() -> None:
+    message = Message("frames", 3, 99, None, None, missing=Missing(17, Lost.BATCH_TOO_LARGE))
+    frame = Frame(RowId("frames", 3, 17, 0), -1, None, reason=Lost.BATCH_TOO_LARGE, detail="offsets 17 to 99: it ...")
+    letter = letter_of(message, frame, topic=None, worker="w")
+    assert (letter.key, letter.value, letter.holds_original) == (None, b"", False)
+    headers = dict(letter.headers)
+    assert headers["__connect.errors.offset"] == b"17"
+    assert headers["dlq.reason"] == b"batch_too_large"
+    assert headers["dlq.detail"] == b"offsets 17 to 99: it ..."

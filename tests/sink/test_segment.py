@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, Lost
 from pipeline.records import Gap
 from pipeline.sink import schemas, segment
 from pipeline.sink.columns import prediction_table, trace_table
@@ -53,6 +53,22 @@ def test_a_segment_is_read_back_as_it_was_written() -> None:
     assert footer.trace.schema.equals(schemas.BATCH_TRACE)
     assert repr(footer.trace.to_pylist()) == repr(FOOTER.trace.to_pylist())
     assert segment.read_rows(DATA, KEY).equals(ROWS)
+
+
+def stored(data: bytes) -> dict[str, object]:
+    metadata = pq.read_metadata(pa.BufferReader(data)).metadata
+    return dict(json.loads(metadata[b"adawise.segment"]))
+
+
+def test_a_gap_without_a_reason_is_written_as_earlier_versions_read_it() -> None:
+    assert (stored(DATA)["format"], stored(DATA)["gaps"]) == (1, [[10, 11]])
+
+
+def test_a_gap_keeps_its_reason_and_asks_earlier_versions_to_be_upgraded() -> None:
+    gaps = (Gap(10, 11), Gap(11, 40, Lost.BATCH_TOO_LARGE))
+    data = segment.encode(ROWS, replace(FOOTER, gaps=gaps))
+    assert (stored(data)["format"], stored(data)["gaps"]) == (2, [[10, 11], [11, 40, "batch_too_large"]])
+    assert segment.read_footer(data, KEY).gaps == gaps
 
 
 @given(st.sets(st.integers(0, 2**62) | st.integers(0, 50)))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.adapt.state import StreamState
-from pipeline.errors import Reason
+from pipeline.errors import Lost, Reason
 from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import Gap, TopicPartition
 from pipeline.sink import layout
@@ -473,6 +473,17 @@ def test_a_message_before_the_head_without_a_row_is_a_fault_also_where_a_gap_is_
     assert "a row for each message that the broker has, but there is none for the offsets 1, 2" in fault.what
 
 
+def test_what_a_gap_says_nobody_could_read_is_told_and_no_fault_though_the_broker_has_it() -> None:
+    store, gap = DictStore(), Gap(1, 3, Lost.BATCH_TOO_LARGE)
+    chain = open_chain(store)
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(SegmentDraft(TP, 5, (4,), {}, (), [frame(0, reason=Reason.EMPTY)], gaps=[gap]))
+    (report,) = walk(store, log=FakeLog([0, 1, 2, 4]))
+    assert (report.faults, report.gaps) == ([], [gap])
+    (report,) = walk(store, log=FakeLog(range(5)))
+    assert "there is none for the offsets 3" in report.faults[0].what
+
+
 def test_a_log_that_ends_before_the_head_is_a_fault_of_the_broker(store: DictStore) -> None:
     *_, (fault,) = compared(store, FakeLog(range(11)))
     assert (fault.key, "reach offset 12, but it ends at 11" in fault.what) == (key(9), True)
@@ -490,8 +501,12 @@ def test_another_topic_of_the_same_name_is_one_fault(store: DictStore) -> None:
 @pytest.fixture
 def year() -> tuple[DictStore, list[int], list[int]]:
     """A sink of which most was compacted and deleted, the offsets that it accounts for, and those of its gaps."""
+    return a_year(Lost.DELETED)
+
+
+def a_year(lost: Lost) -> tuple[DictStore, list[int], list[int]]:
     store = DictStore()
-    days = Days(store)
+    days = Days(store, lost=lost)
     days.commit(14)
     footers = [footer for _, footer in read_segment_footers(store)]
     gaps = [offset for footer in footers for gap in footer.gaps for offset in range(gap.first, gap.until)]
@@ -517,6 +532,15 @@ def test_what_was_compacted_and_deleted_is_compared_with_the_topic_too(
     log = FakeLog([offset for offset in known if offset >= start], start=start, end=end)
     (report,) = walk(store, log=log)
     assert (report.messages, report.faults) == (len(log.delivered), [])
+
+
+def test_what_a_compacted_file_says_nobody_could_read_is_told_and_no_fault() -> None:
+    store, known, gaps = a_year(Lost.BATCH_TOO_LARGE)
+    (report,) = walk(store, log=FakeLog(sorted([*known, *gaps])))
+    assert report.faults == []
+    assert report.compacted > 1
+    assert [offset for gap in report.gaps for offset in range(gap.first, gap.until)] == gaps
+    assert {gap.reason for gap in report.gaps} == {Lost.BATCH_TOO_LARGE}
 
 
 def test_a_message_that_only_a_compacted_file_could_have_is_missed_there(

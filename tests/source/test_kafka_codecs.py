@@ -209,6 +209,21 @@ def test_if_so_set_a_damaged_batch_is_left_out(broker: Broker, topic: MakeTopic,
 
 @real
 @pytest.mark.usefixtures("quick")
+def test_damage_that_claims_to_reach_beyond_the_log_costs_nothing_that_comes_later(
+    broker: Broker, topic: MakeTopic
+) -> None:
+    name = two_partitions(broker, topic)
+    with closing(open_source(broker, name, None, on_unreadable="skip")) as source, damage(0, 12, delta=40):
+        take_over(source, poll_until(source, lambda poll: len(poll.assigned) == 2).assigned)
+        poll_until(source, lambda poll: len(poll.messages) == 26)
+        produce(broker, numbered(name, 0, 5, 15))
+        assert values(list(poll_until(source, lambda poll: len(poll.messages) == 5).messages)) == values(
+            numbered(name, 0, 5, 15)
+        )
+
+
+@real
+@pytest.mark.usefixtures("quick")
 def test_a_recording_of_what_stands_has_all_else_and_says_so(broker: Broker, topic: MakeTopic, tmp_path: Path) -> None:
     name = two_partitions(broker, topic)
     with closing(open_source(broker, name, None)) as source, damage(0, 7):

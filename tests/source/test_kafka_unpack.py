@@ -117,6 +117,16 @@ def test_a_codec_that_arrow_was_built_without_is_named(monkeypatch: pytest.Monke
         unpacked(3, b"", 1 << 20)
 
 
+def test_too_little_memory_here_is_no_fault_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc failed")
+
+    data = snappy(DATA)
+    monkeypatch.setattr(pa, "decompress", refuse)
+    with pytest.raises(MemoryError):
+        unpacked(2, data, 1 << 20)
+
+
 def peak_of(name: str, data: bytes, max_bytes: int) -> int:
     """In a process of its own with little room: how many bytes it took at most to find that it is too long."""
     room = 1 << 30

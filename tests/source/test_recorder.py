@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import BrokerUnavailable, SourceError
+from pipeline.errors import BrokerUnavailable, Lost, SourceError
 from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Gap, Message, Missing, TopicPartition
 from pipeline.source import recording_format as layout
 from pipeline.source.recorder import FilePolicy, Recorded, Recorder
 from pipeline.source.recording import RecordingSource
+from pipeline.source.recording_buffer import Buffer, merged
 from pipeline.source.recording_manifest import MANIFEST
 from pipeline.source.recording_run import Bounds, record
 from tests.brokers import Broker, MakeTopic
@@ -312,3 +314,65 @@ def test_a_topic_is_recorded_without_a_group_and_replayed_equal(
         assert [m.value for m in here] == [m.value for m in sent if m.partition == partition]
         assert [m.offset for m in here] == list(range(40))
         assert all(m.timestamp_ms > 0 for m in here)
+
+
+def missing(first: int, last: int) -> Message:
+    return Message("frames", 0, last, None, None, missing=Missing(first, Lost.BATCH_DAMAGED))
+
+
+def test_what_nobody_can_read_is_a_gap_with_its_reason_and_no_message_of_any_stream(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path, streams="yard-*")
+    recorder.begin(TP, 3)
+    recorder.append([missing(2, 9), missing(12, 14)], 0.0)
+    recorder.append([missing(1, 14)], 0.0)
+    recorder.flush()
+    assert recorder.recorded == Recorded(0, 0, 1, recorder.recorded.stored_bytes, missing=10)
+    footer = pq.read_metadata(tmp_path / layout.key_of(TP, 3)).metadata[b"adawise.recording"]
+    assert json.loads(footer)["gaps"] == [[3, 10, "batch_damaged"], [12, 15, "batch_damaged"]]
+    assert replayed(tmp_path) == [missing(3, 9), missing(12, 14)]
+
+
+def test_a_file_that_has_only_what_nobody_can_read_is_written_in_time(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path, policy=replace(NEVER, max_age_s=60.0))
+    recorder.begin(TP, 0)
+    recorder.append([missing(0, 5)], 10.0)
+    recorder.flush_due(69.0)
+    assert files(tmp_path) == []
+    recorder.flush_due(70.0)
+    assert files(tmp_path) == [0]
+
+
+def test_of_what_another_recorder_wrote_the_rest_of_a_gap_is_kept() -> None:
+    first, second = Buffer(0, 0), Buffer(10, 10)
+    first.add(missing(2, 9), wanted=False, now_s=0.0)
+    second.add(missing(10, 12), wanted=False, now_s=5.0)
+    kept = merged(first, second, 7)
+    assert kept.gaps == (Gap(7, 10, Lost.BATCH_DAMAGED), Gap(10, 13, Lost.BATCH_DAMAGED))
+    assert (kept.first, kept.next, kept.began_s) == (7, 13, 0.0)
+    assert merged(first, second, 13).gaps == ()
+
+
+def test_a_replay_that_begins_in_a_gap_is_told_the_rest_of_it(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path)
+    recorder.begin(TP, 0)
+    recorder.append([missing(0, 9), *messages(10, 2)], 0.0)
+    recorder.flush()
+    with closing(RecordingSource(str(tmp_path), order="offset", seed=0, max_poll_records=9)) as source:
+        (tp,) = source.poll(0.0).assigned
+        source.seek(tp, 4)
+        source.resume([tp])
+        assert source.poll(0.0).messages == [missing(4, 9), *messages(10, 2)]
+        assert source.drained(tp)
+
+
+def test_a_recording_ends_where_a_partition_stands_with_all_else_and_an_error(tmp_path: Path) -> None:
+    source = FakeSource(messages(0, 5), partitions=2)
+    source.append(*messages(0, 3, partition=1))
+    source.standing = {TopicPartition("frames", 1)}
+    recorder = recorder_in(tmp_path, identity=source.known)
+    with pytest.raises(SourceError, match=r"frames/1 cannot be read to the end.*kafka.on_unreadable=skip"):
+        record(source, recorder, Bounds(until_drained=True))
+    assert files(tmp_path) == [0]
+    source = FakeSource(messages(0, 5), partitions=2)
+    source.standing = {TopicPartition("frames", 1)}
+    assert record(source, recorder_in(tmp_path / "few", identity=source.known), Bounds(max_messages=2)).messages == 2

@@ -12,9 +12,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import SourceError
+from pipeline.errors import Lost, SourceError
 from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
+from pipeline.records import Message, Missing, TopicPartition
 from pipeline.sink.store import LocalStore
 from pipeline.source import recording_format as layout
 from pipeline.source.recorder import FilePolicy, Recorder
@@ -262,3 +262,11 @@ def test_files_with_images_and_without_are_one_table_in_other_tools(tmp_path: Pa
         from read_parquet('{tmp_path}/topic-*/*/*.parquet', union_by_name = true)"""
     with closing(duckdb.connect()) as connection:
         assert connection.sql(query).fetchall() == [(12, 4, 8, 7 * 10 + 8 * 2)]
+
+
+def test_what_nobody_could_read_stays_a_gap_with_its_reason_when_the_images_go(tmp_path: Path) -> None:
+    lost = Message("frames", 0, 5, None, None, missing=Missing(2, Lost.BATCH_TOO_LARGE))
+    write(tmp_path, [*hourly(2), lost, *hourly(2, first=6)])
+    assert recorded(tmp_path) == [*hourly(2), lost, *hourly(2, first=6)]
+    assert tidy(tmp_path, NOW_MS + DAY_MS, forget_images_after_s=3600.0).forgotten > 0
+    assert recorded(tmp_path, forgotten="skip") == [lost]

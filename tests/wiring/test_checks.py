@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import BrokerUnavailable
 from pipeline.ports import TopicIdentity
 from pipeline.settings import Settings
+from pipeline.source import kafka_unpack
 from pipeline.wiring import checks
 from pipeline.wiring.recording import recording_folder
 
@@ -57,3 +58,13 @@ def test_without_a_broker_each_part_still_has_its_line(tmp_path: Path, monkeypat
     found = told(settings(tmp_path))
     assert found["recording folder"] == ("fail", "nobody answers")
     assert found["output folder"][0] == "ok"
+
+
+def test_the_codecs_of_batches_are_named_and_one_that_is_not_here_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told(settings(tmp_path))["codecs of batches"] == ("ok", "none, gzip, snappy, lz4, zstd")
+    monkeypatch.setattr(kafka_unpack, "missing_codecs", lambda: ["lz4"])
+    status, detail = told(settings(tmp_path))["codecs of batches"]
+    assert status == "fail"
+    assert "this build of pyarrow lacks lz4: a partition with a batch that is compressed so will stand" in detail

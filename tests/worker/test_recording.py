@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import SourceError, StoreUnavailable
+from pipeline.errors import Lost, SourceError, StoreUnavailable
 from pipeline.ports import TopicIdentity
-from pipeline.records import Gap, Message, TopicPartition
+from pipeline.records import Gap, Message, Missing, TopicPartition
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.store import LocalStore
 from pipeline.source.recorder import Recorder
@@ -286,3 +286,18 @@ def test_messages_of_partitions_that_are_not_recorded_are_ignored(tmp_path: Path
     recording.take(Message("frames", 3, 0, None, b"x"))
     recording.forget([TopicPartition("frames", 3)])
     assert recording.share == 0.0
+
+
+def test_what_nobody_can_read_is_a_gap_of_chain_and_recording_and_of_the_replays_chain(tmp_path: Path) -> None:
+    lost = Message("frames", 0, 60, None, None, missing=Missing(45, Lost.BATCH_TOO_LARGE))
+    frames = [*MESSAGES[:45], *MESSAGES[61:]]
+    source = FakeSource([*MESSAGES[:45], lost, *MESSAGES[61:]], finite=True)
+    first = Bench(source, tap=tap(tmp_path, source)).run()
+    first.check_against(frames)
+    assert [message for message in first.letters.sent if message.missing] == [lost]
+    assert recorded(tmp_path) == [*MESSAGES[:45], lost, *MESSAGES[61:]]
+    again = Bench(RecordingSource(str(tmp_path), order="offset", seed=0, max_poll_records=9)).run()
+    again.check_against(frames)
+    for bench in (first, again):
+        gaps = [gap for _, footer in read_segment_footers(bench.store) for gap in footer.gaps]
+        assert gaps == [Gap(45, 61, Lost.BATCH_TOO_LARGE)]
