@@ -178,9 +178,11 @@ class KafkaSource:
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`. Raises ValueError if the partition is not owned."""
         self._owned.seek(tp)
-        self._unreadable.forget(tp)
+        stood = self._unreadable.forget(tp)
         if self._held(tp):
             self._consumer.seek(KafkaPartition(*tp), offset)
+            if stood and tp not in self._paused:
+                self._resume([tp])
             self._hints.began(tp, offset)
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
@@ -274,6 +276,8 @@ class KafkaSource:
                 self._unreadable.read(tp, record.offset)
                 yield message_of(record)
                 continue
+            if not self._held(tp):
+                return  # whoever has it now reads it
             partition = KafkaPartition(*tp)
             if unread.reason == Lost.BATCH_DAMAGED:  # its end may be a guess
                 end = self._consumer.highwater(partition) or 0

@@ -78,9 +78,9 @@ class Unreadable:
             del self._stands[tp]
             log.info("%s: offset %d can be read now, the partition goes on", tp, offset)
 
-    def forget(self, tp: TopicPartition) -> None:
-        """It is read from elsewhere, or no longer ours."""
-        self._stands.pop(tp, None)
+    def forget(self, tp: TopicPartition) -> bool:
+        """It is read from elsewhere, or no longer ours; whether it stood."""
+        return self._stands.pop(tp, None) is not None
 
     def _is_sure(self, tp: TopicPartition, unread: Unread) -> bool:
         """True if that does not change, or was so the last time too."""

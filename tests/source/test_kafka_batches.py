@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatchBuilder
 from kafka.structs import TopicPartition
 
@@ -95,15 +96,23 @@ def test_of_a_batch_that_is_asked_for_from_its_middle_on_only_the_rest_is_told()
     assert told(read(batch(GOOD, "gzip"), offset=2)) == messages(GOOD, 0)[2:]
 
 
-@pytest.mark.parametrize("ahead", [True, False], ids=["in one record", "in many"])
-def test_headers_without_end_are_too_many_records(ahead: bool) -> None:
-    each = 600 if ahead else 60
+def headers_of(each: int, records: int) -> bytes:
+    """A batch whose records have so many empty headers each."""
     body = b"\0\0\0" + batches._varint(-1) + batches._varint(0) + batches._varint(each) + b"\0\0" * each
-    payload = b"".join(_with_offset(body, n) for n in range(1 if ahead else 20))
-    found = read(sealed(payload, 1 if ahead else 20, 0))
-    assert len(found) == (1 if ahead else 9)
-    unread(found[-1].checksum.first, 0 if ahead else 19, Lost.BATCH_TOO_MANY_RECORDS, found)
-    assert "500 headers" in found[-1].checksum.detail
+    return sealed(b"".join(_with_offset(body, number) for number in range(records)), records, 0)
+
+
+def test_a_record_with_headers_without_end_is_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DefaultRecordBatch, "_read_msg", None)
+    found = read(headers_of(600, 1))
+    unread(0, 0, Lost.BATCH_TOO_MANY_RECORDS, found)
+    assert "has more than 500 headers, 10 for each of kafka.max_batch_records" in found[0].checksum.detail
+
+
+def test_records_whose_headers_have_no_end_together_are_read_up_to_the_bound() -> None:
+    found = read(headers_of(40, 20))
+    assert len(found) == 13
+    unread(12, 19, Lost.BATCH_TOO_MANY_RECORDS, found)
 
 
 def _with_offset(body: bytes, offset: int) -> bytes:
@@ -160,8 +169,9 @@ def test_what_can_be_read_of_a_batch_is_and_the_rest_is_one_record(payload: byte
     assert told(found)[2:] == messages(GOOD, 3)
 
 
-def test_a_batch_that_compaction_has_emptied_is_nothing() -> None:
-    assert read(sealed(b"", 0, CODECS["zstd"])) == []
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_batch_that_compaction_has_emptied_is_nothing(codec: str) -> None:
+    assert read(sealed(b"", 0, CODECS[codec])) == []
 
 
 def test_a_client_that_asks_for_positions_unpacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,11 @@ def test_a_damaged_batch_stops_its_partition_alone_until_it_can_be_read(broker: 
             source.pause([tp])
             source.resume([tp])
             assert (source.stands(tp), source.drained(tp), source.lag(tp)) == (True, False, 10)
+            source.seek(tp, 0)
+            assert not source.stands(tp), "it is read from elsewhere"
+            again = poll_until(source, lambda poll: len(poll.messages) == 5).messages
+            assert values(list(again)) == values(numbered(name, 0, 5))
+            poll_until(source, lambda _: source.stands(tp))
             produce(broker, numbered(name, 1, 5, 15))
             assert len(poll_until(source, lambda poll: len(poll.messages) == 5).messages) == 5
         assert values(list(poll_until(source, lambda poll: len(poll.messages) == 10).messages)) == values(

@@ -74,6 +74,11 @@ def test_the_blocks_of_xerials_framing_are_one_and_so_are_two_framings() -> None
 def test_the_bound_is_over_all_blocks_of_xerials_framing() -> None:
     with pytest.raises(TooLong):
         unpacked(2, xerial(DATA, DATA), 2 * len(DATA) - 1)
+    liar = struct.pack(">i", 3) + b"\x14no"  # of 20 bytes, it says
+    with pytest.raises(TooLong):
+        unpacked(2, xerial(DATA) + liar, len(DATA) + 19)
+    with pytest.raises(CannotUnpack):
+        unpacked(2, xerial(DATA) + liar, len(DATA) + 20)
 
 
 @every_codec

@@ -270,3 +270,5 @@ def test_what_nobody_could_read_stays_a_gap_with_its_reason_when_the_images_go(t
     assert recorded(tmp_path) == [*hourly(2), lost, *hourly(2, first=6)]
     assert tidy(tmp_path, NOW_MS + DAY_MS, forget_images_after_s=3600.0).forgotten > 0
     assert recorded(tmp_path, forgotten="skip") == [lost]
+    kept = [pq.read_table(path)["offset"].to_pylist() for path in tmp_path.rglob("*.redacted.parquet")]
+    assert sorted(offset for offsets in kept for offset in offsets) == [0, 1, 6, 7]
