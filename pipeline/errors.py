@@ -108,5 +108,9 @@ class LogEndsEarly(SourceError):
     """The broker's log ends before offsets that were read from it: lost for good, or not told yet after a fall."""
 
 
+class LogRewritten(SourceError):
+    """The broker has other messages where those of the chain's rows were: its partition stands."""
+
+
 class ChainError(FatalError):
     """A segment of the chain is damaged, foreign or unreadable."""

@@ -151,6 +151,11 @@ class PartitionWork:
         return self.low_water
 
     @property
+    def left_out(self) -> tuple[Gap, ...]:
+        """What will have no rows, and is not in a draft yet."""
+        return tuple(self._gaps)
+
+    @property
     def low_water(self) -> int:
         """The first offset that is not durable yet and not lost either: what is committed to the broker."""
         return max(self.head.low_water, self._log_start)

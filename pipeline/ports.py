@@ -61,6 +61,13 @@ class Source(Protocol):
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """(log start, log end): the first offset that can still be read and the one after the last."""
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """Of the messages of [first, until), which lies within the log: offset to milliseconds, -1 for none.
+
+        For any partition, owned or not. A source that cannot change what it has may leave them out.
+        Raises BrokerUnavailable.
+        """
+
     def origin(self, tp: TopicPartition) -> int:
         """The offset at which a partition without a chain begins, by the configured origin."""
 
@@ -94,13 +101,15 @@ class Head:
     """The end of a partition's chain: where to read on, and what was known there.
 
     `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
-    again. `states` maps a stream_id to its serialised adaptation state.
+    again. `states` maps a stream_id to its serialised adaptation state. `newest` are the last messages of its rows,
+    offset to the broker's timestamp in milliseconds: what the broker has to have there.
     """
 
     next_offset: int
     pending: tuple[int, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
     segment: str | None = None  # name of the newest segment, None before the first
+    newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
 
     @property
     def low_water(self) -> int:

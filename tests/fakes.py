@@ -96,6 +96,9 @@ class FakeSource:
         start = self.starts.get(tp, log[0].offset if log else 0)
         return start, max(start, log[-1].next_offset if log else 0)
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        return {m.offset: m.timestamp_ms for m in self._logs[tp] if first <= m.offset < until and m.missing is None}
+
     def origin(self, tp: TopicPartition) -> int:
         return self.origins.get(tp, self.bounds(tp)[0])
 

@@ -13,7 +13,7 @@ recovery or after a lost race) writes its traces first, because that worker may 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -30,6 +30,8 @@ from pipeline.sink.read import segment_names
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.state_blocks import StateBlocks
 from pipeline.sink.store import AlreadyExists, Hook, Store
+
+_COMPARED = 32  # messages of the head that the broker has to have; as many as a fetch brings anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,8 @@ class SegmentChain:
             footer, key, data = successor, following, more
         segment.check_pages(data, key)
         traces.write(self._store, footer, key)
-        self._tips[tp] = _extended(identity, footer, key, since)
+        tip = _extended(identity, footer, key, since)
+        self._tips[tp] = replace(tip, head=replace(tip.head, newest=_newest(data, key)))
         return self._tips[tp]
 
 
@@ -249,6 +252,18 @@ def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
 
 def _name(footer: SegmentFooter) -> SegmentName:
     return SegmentName(footer.first, footer.sequence)
+
+
+def _newest(data: bytes, key: str) -> dict[int, int]:
+    """The last messages of a segment's rows that have a timestamp: offset to milliseconds."""
+    names = ["offset", "kafka_timestamp"]
+    rows = segment.read_rows(data, key, names)
+    if rows.column_names != names:
+        raise ChainError(f"segment {key}: expected the columns {names}, but found {rows.column_names}: it is damaged")
+    rows = rows.drop_null()
+    times = dict(zip(rows["offset"].to_pylist(), rows["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True))
+    last = max(times, default=0)
+    return {offset: times[offset] for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
 
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:

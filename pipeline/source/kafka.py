@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, errors
@@ -25,6 +26,7 @@ from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
 from pipeline.source.kafka_client import kafka_errors, message_of, open_client
 from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
+from pipeline.source.kafka_log import KafkaLog
 from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.kafka_unread import Unreadable
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
 _CLOSE_MS = 5_000
+_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
 _METADATA_MS = 60_000  # partitions that were added are read this much later, at most
 
 
@@ -79,6 +82,16 @@ class KafkaSource:
         self._owned = Ownership()
         self._closed = False
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
+        self._log: KafkaLog | None = None
+        self._open_log = partial(
+            KafkaLog,
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            max_partition_fetch_bytes=min(max_partition_fetch_bytes, _LOOK_BYTES),
+            batch_limits=batch_limits,
+            security=security,
+            patience_s=_LOOK_S,
+        )
         try:
             self._first_identity = self._topics.identity(topic)
             self._consumer: Any = open_client(
@@ -165,6 +178,17 @@ class KafkaSource:
         """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
         return self._topics.bounds(tp)
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`; by a client of its own, so that the group's is where it was."""
+        if self._log is None:
+            self._log = self._open_log()
+        try:
+            offsets, timestamps = self._log.messages(tp, first, until)
+        except BrokerUnavailable:
+            self._close_log()  # as `KafkaTopics` does with its probe
+            raise
+        return dict(zip(offsets.tolist(), timestamps.tolist(), strict=True))
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
         start, end = self._topics.bounds(tp)
@@ -239,6 +263,12 @@ class KafkaSource:
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)
         self._topics.close()
+        self._close_log()
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
         """kafka-python's records, and the events up to now: those assigned, those lost."""

@@ -77,6 +77,10 @@ class PacedSource:
         """See `Source.bounds`."""
         return self._source.bounds(tp)
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`."""
+        return self._source.timestamps(tp, first, until)
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`."""
         return self._source.origin(tp)

@@ -110,6 +110,11 @@ class RecordingSource:
         """See `Source.bounds`; (0, 0) for a partition of which nothing was recorded."""
         return self._partition(tp).bounds
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`: a recording cannot change."""
+        del tp, first, until
+        return {}
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: where the recording begins."""
         return self.bounds(tp)[0]

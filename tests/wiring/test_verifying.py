@@ -123,7 +123,7 @@ def written(root: Path, log: KafkaLog, topic: str, offsets: list[int]) -> LocalS
     chain.recover(tp, log.identity(topic), 0)
     half = len(offsets) // 2
     for part in (offsets[:half], offsets[half:]):
-        frames = [Frame(RowId(topic, 0, offset, 0), 0, "north", reason=Reason.EMPTY, detail="") for offset in part]
+        frames = [Frame(RowId(topic, 0, offset, 0), -1, "north", reason=Reason.EMPTY, detail="") for offset in part]
         chain.commit(SegmentDraft(tp, part[-1] + 1, (), {}, (), frames))
     return store
 
@@ -155,7 +155,7 @@ def compacted_by_day(store: LocalStore, log: KafkaLog, topic: str, offsets: list
     chain.check()
     chain.recover(tp, log.identity(topic), 0)
     for offset in offsets:
-        row = Frame(RowId(topic, 0, offset, 0), 0, "north", reason=Reason.EMPTY, detail="")
+        row = Frame(RowId(topic, 0, offset, 0), -1, "north", reason=Reason.EMPTY, detail="")
         chain.commit(SegmentDraft(tp, offset + 1, (), {}, (), [row]))
         times.append(times[-1] + timedelta(hours=12))
     limits = Limits(max_rows=2, max_bytes=1 << 30, before=times[-2].date())
@@ -252,7 +252,7 @@ def a_topic_with_holes(broker: Broker, topic: MakeTopic) -> tuple[str, list[int]
     while left != [3, 4, 6, 7]:
         assert time.monotonic() < give_up_s, f"the broker does not compact: {left} are left after a minute"
         with log_of(broker) as log:
-            left = log.offsets(TopicPartition(name, 0), 0, 8).tolist()
+            left = log.messages(TopicPartition(name, 0), 0, 8)[0].tolist()
     return name, left
 
 
