@@ -110,6 +110,8 @@ class Head:
     states: Mapping[str, bytes] = field(default_factory=dict)
     segment: str | None = None  # name of the newest segment, None before the first
     newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
+    holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
+    is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
 
     @property
     def low_water(self) -> int:

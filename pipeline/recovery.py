@@ -23,6 +23,14 @@ _ADDED = (
     "it is read from its start, since all in it is new; producers send some streams to other partitions from now on: "
     "these begin there with new adaptation states, and what they left in the old partition may be served after it"
 )
+_HOLE = (
+    "rows were lost or moved; the worker goes on at the end of the chain, which harms nothing. `adawise verify ROOT` "
+    "says all that is missing: restore it from a backup, or bridge it with `adawise repair ROOT`"
+)
+_UNCOUNTED = (
+    "its newest segment is of an earlier version, which did not count those before it: that one of these is missing "
+    "only `adawise verify` can see. Counting begins now"
+)
 _LOST = (
     "the broker deleted them (retention) before they were read, and kafka.on_gap=skip goes on without: nothing will "
     "ever be served for them. A longer retention.ms of the topic, or more workers, would have kept them"
@@ -116,6 +124,10 @@ class Recovery:
         head = self._sink.recover(tp, identity, log[0] if is_added else self._source.origin(tp))
         if is_added and head.segment is None:
             _log.warning("partition_added", topic=tp.topic, partition=tp.partition, had=had, note=_ADDED)
+        for hole in head.holes:
+            _log.error("chain_has_a_hole", topic=tp.topic, partition=tp.partition, hole=hole, note=_HOLE)
+        if not head.is_counted:
+            _log.info("chain_not_counted", topic=tp.topic, partition=tp.partition, note=_UNCOUNTED)
         work = self._begin(tp, head)
         offset = work.find_in(log, skip_gaps=self._skip_gaps)
         self._compare(tp, head, log)

@@ -22,9 +22,10 @@ import pyarrow as pa
 from pipeline.errors import ChainError, StoreUnavailable
 from pipeline.ports import Commit, Head, SegmentDraft, TopicIdentity
 from pipeline.records import TopicPartition
-from pipeline.sink import claims, columns, free_names, invariant, layout, segment, traces
+from pipeline.sink import claims, columns, free_names, holes, invariant, layout, segment, traces
 from pipeline.sink.free_names import Instant, is_fresh, was_deleted
 from pipeline.sink.layout import SegmentName
+from pipeline.sink.lineage import Lineage
 from pipeline.sink.owner import Owner, claim_owner
 from pipeline.sink.read import segment_names
 from pipeline.sink.segment import SegmentFooter
@@ -41,6 +42,7 @@ class _Tip:
     identity: TopicIdentity
     head: Head
     successor: SegmentName
+    lineage: Lineage  # of what is before it
     since: Instant  # then there was no segment of that name, nor had there ever been one
 
 
@@ -118,13 +120,19 @@ class SegmentChain:
         self._store.sweep(layout.folder(layout.TRACES, tp))
         since = self._instant()
         if names := segment_names(self._store, tp):
-            return self._adopt(tp, identity, names[-1], since).head
+            tip = self._adopt(tp, identity, names[-1], since, passed=names)
+            counted = tip.lineage.count > 1
+            found = holes.holes(self._store, tp, names, tip.lineage) if counted else ()
+            head = replace(tip.head, holes=found, is_counted=counted or len(names) == 1)
+            self._tips[tp] = replace(tip, head=head)
+            return head
         proposal = claims.Origin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
         claim = claims.origin(self._store, tp, proposal)
         claims.check_identity(
             f"{self._store}: {tp}", topic_id=claim.topic_id, partitions=claim.partitions, identity=identity
         )
-        tip = _Tip(identity, Head(claim.offset), SegmentName(claim.offset), since)
+        first = SegmentName(claim.offset)
+        tip = _Tip(identity, Head(claim.offset), first, Lineage(first), since)
         # Another worker may have begun the chain since the folder was listed.
         begun = self._store.get(layout.segment_key(tp, tip.successor)) is not None
         self._tips[tp] = self._adopt(tp, identity, tip.successor, since) if begun else tip
@@ -189,6 +197,7 @@ class SegmentChain:
             gaps=tuple(draft.gaps),
             states=dict(draft.states),
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
+            lineage=tip.lineage,
         )
         data = segment.encode(rows, footer, self._blocks[draft.tp])
         return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
@@ -205,10 +214,18 @@ class SegmentChain:
             return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
         return True
 
-    def _adopt(self, tp: TopicPartition, identity: TopicIdentity, name: SegmentName, since: Instant) -> _Tip:
+    def _adopt(
+        self,
+        tp: TopicPartition,
+        identity: TopicIdentity,
+        name: SegmentName,
+        since: Instant,
+        *,
+        passed: list[SegmentName] | None = None,
+    ) -> _Tip:
         """Walk from the existing segment `name` to the head of the chain, and go on from there.
 
-        At the instant `since`, what comes after `name` was not there yet.
+        At the instant `since`, what comes after `name` was not there yet; what is found is appended to `passed`.
 
         The head is read to its last page: nothing may be built on one that the disk has spoilt.
         """
@@ -227,6 +244,8 @@ class SegmentChain:
                     f"{successor.previous}: a segment was removed or replaced; restore the folder"
                 )
             footer, key, data = successor, following, more
+            if passed is not None:
+                passed.append(_name(footer))
         segment.check_pages(data, key)
         traces.write(self._store, footer, key)
         tip = _extended(identity, footer, key, since)
@@ -268,4 +287,4 @@ def _newest(data: bytes, key: str) -> dict[int, int]:
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
     head = Head(next_offset=footer.next, pending=footer.pending, states=footer.states, segment=key)
-    return _Tip(identity, head, _name(footer).successor(footer.next), since)
+    return _Tip(identity, head, _name(footer).successor(footer.next), holes.after(footer), since)

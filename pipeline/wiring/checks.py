@@ -7,9 +7,11 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from pipeline.console import Check
-from pipeline.errors import AdawiseError, SettingsError
+from pipeline.errors import AdawiseError, ChainError, SettingsError
 from pipeline.ports import TopicIdentity
 from pipeline.settings import Settings
+
+_SHOWN = 3  # holes
 
 
 def check(settings: Settings) -> Iterator[Check]:
@@ -17,6 +19,7 @@ def check(settings: Settings) -> Iterator[Check]:
     yield (topic := _try("broker and topic", lambda: _topic(settings)))
     yield _try("codecs of batches", _codecs)
     yield _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok"))
+    yield _try("chains", lambda: _chains(settings))
     if settings.record.enabled:
         yield _try("recording folder", lambda: _recording(settings))
     yield _try("model pair and card", lambda: _model(settings))
@@ -73,6 +76,21 @@ def _store(settings: Settings, *, asks_broker: bool) -> str:
     ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
     check_owner(store, ours)
     return f"{store} creates only what is absent, and is nobody else's"
+
+
+def _chains(settings: Settings) -> str:
+    from pipeline.sink.holes import of_root
+    from pipeline.sink.store import open_store
+
+    store = open_store(settings.sink.root)
+    if found := [f"{tp}: {hole}" for tp, hole in of_root(store)]:
+        told = "; ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        raise ChainError(
+            f"expected every segment that the newest ones count, but {told}. A worker goes on at the ends all the "
+            f"same. `adawise verify {settings.sink.root}` says all that is missing: restore it, or bridge it with "
+            f"`adawise repair {settings.sink.root}`"
+        )
+    return "nothing is missing of what the newest segments count"
 
 
 def _model(settings: Settings) -> str:
