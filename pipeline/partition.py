@@ -139,7 +139,8 @@ class PartitionWork:
         if self.head.next_offset > end:
             raise LogEndsEarly(
                 f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
-                "the broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
+                "the broker lost data, or this is another cluster. Restore the broker, or take "
+                "another sink.root (with --sink.begin-anew for one start)."
             )
         if low_water < start:
             if not skip_gaps:

@@ -89,8 +89,11 @@ class Source(Protocol):
     def lag(self, tp: TopicPartition) -> int | None:
         """Messages between the next one to be delivered and the end of the log; None if not known yet."""
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises."""
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
+        """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises.
+
+        `note` is kept beside them, where a broker can: the id of the root that has what comes before.
+        """
 
     def close(self) -> None:
         """Leave the group and free everything. May be called twice."""
@@ -148,6 +151,10 @@ class Commit:
 
 class Sink(Protocol):
     """A chain of segments for each partition. A segment is created whole, once, or not at all."""
+
+    @property
+    def root_id(self) -> str:
+        """Which output it is; "" before it was checked."""
 
     def check(self) -> None:
         """Prove that the store creates only what is absent. Raises SettingsError (with the remedy) if not."""

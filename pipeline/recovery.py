@@ -134,7 +134,9 @@ class Recovery:
         if work.left_out:
             self._warn_of_loss(tp, head, work.left_out, log)
         self._source.seek(tp, self._tap.begin(tp, offset, log))
-        self._source.commit({tp: offset})  # a partition with nothing new has no segment that would show its lag
+        self._source.commit(
+            {tp: offset}, self._sink.root_id
+        )  # a partition with nothing new has no segment that would show its lag
         self._observer.partition_recovered(tp, head)
         return work
 
@@ -154,7 +156,7 @@ class Recovery:
                 f"to offset {head.next_offset - 1} may be of messages that are gone, and what is there instead was "
                 "never served. This partition stands, the others go on. Restore the broker's log, and it goes on too; "
                 "or stop all workers and begin a new output: see `adawise verify ROOT --broker` for what differs, then "
-                "set another sink.root, and kafka.origin to where it is to begin."
+                "set another sink.root, kafka.origin to where it is to begin, and for one start --sink.begin-anew."
             )
 
     def _warn_of_loss(self, tp: TopicPartition, head: Head, gaps: Sequence[Gap], log: tuple[int, int]) -> None:

@@ -12,7 +12,7 @@ recovery or after a lost race) writes its traces first, because that worker may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -26,11 +26,13 @@ from pipeline.sink import claims, columns, free_names, holes, invariant, layout,
 from pipeline.sink.free_names import Instant, is_fresh, was_deleted
 from pipeline.sink.layout import SegmentName
 from pipeline.sink.lineage import Lineage
-from pipeline.sink.owner import Owner, claim_owner
+from pipeline.sink.owner import Owner, check_commits, claim_owner
 from pipeline.sink.read import segment_names
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.state_blocks import StateBlocks
 from pipeline.sink.store import AlreadyExists, Hook, Store
+
+Commits = Mapping[TopicPartition, tuple[int, str]]
 
 _COMPARED = 32  # messages of the head that the broker has to have; as many as a fetch brings anyway
 
@@ -68,6 +70,8 @@ class SegmentChain:
         config_fingerprint: Of the settings that results depend on; in the footer.
         writer: Which worker this is, for whoever reads the footer.
         owner: Who the root is to belong to; None to leave that open.
+        commits: What the owner has committed at the broker, with the id of the root that it was for.
+        begin_anew: Whatever was committed, this is the root from now on.
         now: The time, for the footer alone: nothing depends on it.
         instant: See `free_names`.
         at: Called at each of `store.CRASH_POINTS` that is the chain's own.
@@ -82,6 +86,8 @@ class SegmentChain:
         config_fingerprint: str,
         writer: str,
         owner: Owner | None = None,
+        commits: Callable[[], Commits] = dict,
+        begin_anew: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         instant: Callable[[], Instant] = free_names.instant,
         at: Hook = lambda _: None,
@@ -91,7 +97,7 @@ class SegmentChain:
         self._model_fingerprint = model_fingerprint
         self._config_fingerprint = config_fingerprint
         self._writer = writer
-        self._owner = owner
+        self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
         self._now = now
         self._instant = instant
         self._at = at
@@ -101,11 +107,25 @@ class SegmentChain:
         self._blocks: dict[TopicPartition, StateBlocks] = {}
 
     def check(self) -> None:
-        """See `ports.Sink`. SettingsError too: the root is another's. Raises ChainError if it is of another layout."""
+        """See `ports.Sink`. SettingsError too: the root is another's, or the owner's is another root.
+
+        Raises ChainError if the root is of another layout, or damaged.
+        """
+        commits = self._commits()  # before the root is looked at: another worker may be making it
+        self._check_commits(commits, claims.known_sink_id(self._store))
         self._sink = claims.sink_id(self._store, created_at=self._now().isoformat())
         claims.prove_create_if_absent(self._store)
         if self._owner is not None:
             claim_owner(self._store, self._owner)
+
+    def _check_commits(self, commits: Commits, root_id: str | None) -> None:
+        if self._owner is not None and not self._begin_anew:
+            check_commits(self._store, self._owner, root_id, commits)
+
+    @property
+    def root_id(self) -> str:
+        """See `ports.Sink`."""
+        return self._sink
 
     def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
         """See `ports.Sink`."""
@@ -114,6 +134,7 @@ class SegmentChain:
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
         """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
         self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
+        self._check_commits({at: said for at, said in self._commits().items() if at == tp}, self._sink)
         self._attempts.pop(tp, None)
         self._blocks[tp] = StateBlocks()
         self._store.sweep(layout.folder(layout.PREDICTIONS, tp))

@@ -119,7 +119,7 @@ class BoundedSource:
             return None
         return 0 if tp in self._reached else max(0, self._range(tp)[1] - position)
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Tells nobody: whoever reads a part has no say in what others have done."""
 
     def close(self) -> None:

@@ -246,11 +246,15 @@ class KafkaSource:
             end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, int(end) - int(position))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`; without a group there is nobody to tell."""
         ours = {tp: at for tp, at in offsets.items() if self._held(tp)}
         if self._group is not None and ours:
-            self._hints.commit(ours)
+            self._hints.commit(ours, note)
+
+    def committed(self) -> Mapping[TopicPartition, tuple[int, str]]:
+        """What the group has committed of the topic, whoever did, with its note. Raises BrokerUnavailable."""
+        return {} if self._group is None else self._topics.committed(self._group, self._topic)
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -116,9 +116,9 @@ class PacedSource:
         lag = self._source.lag(tp)
         return None if lag is None else lag + len(self._held.get(tp, ()))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`."""
-        self._source.commit(offsets)
+        self._source.commit(offsets, note)
 
     def close(self) -> None:
         """See `Source.close`."""

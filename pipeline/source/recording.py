@@ -152,7 +152,7 @@ class RecordingSource:
         partition = self._partition(tp)
         return max(0, partition.bounds[1] - partition.position)
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Nobody to tell."""
 
     def close(self) -> None:

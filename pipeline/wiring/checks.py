@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pipeline.console import Check
 from pipeline.errors import AdawiseError, ChainError, SettingsError
 from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.source.kafka_topic import KafkaTopics
 
 _SHOWN = 3  # holes
 
@@ -49,13 +54,24 @@ def _codecs() -> str:
 
 
 def _identity(settings: Settings) -> TopicIdentity:
+    with _topics(settings) as topics:
+        return topics.identity(settings.kafka.topic)
+
+
+def _commits(settings: Settings) -> dict[TopicPartition, tuple[int, str]]:
+    with _topics(settings) as topics:
+        return topics.committed(settings.kafka.group, settings.kafka.topic)
+
+
+@contextmanager
+def _topics(settings: Settings) -> Iterator[KafkaTopics]:
     from pipeline.source.kafka_topic import KafkaTopics
     from pipeline.wiring.kafka import security
 
     kafka = settings.kafka
     topics = KafkaTopics(bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka))
     with closing(topics):
-        return topics.identity(kafka.topic)
+        yield topics
 
 
 def _recording(settings: Settings) -> str:
@@ -66,14 +82,16 @@ def _recording(settings: Settings) -> str:
 
 
 def _store(settings: Settings, *, asks_broker: bool) -> str:
-    from pipeline.sink.claims import prove_create_if_absent, sink_id
-    from pipeline.sink.owner import Owner, check_owner
+    from pipeline.sink.claims import known_sink_id, prove_create_if_absent, sink_id
+    from pipeline.sink.owner import Owner, check_commits, check_owner
     from pipeline.sink.store import open_store
 
     store, kafka = open_store(settings.sink.root), settings.kafka
+    ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
+    if asks_broker and not settings.sink.begin_anew:
+        check_commits(store, ours, known_sink_id(store), _commits(settings))
     sink_id(store, created_at=datetime.now(UTC).isoformat())
     prove_create_if_absent(store)
-    ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
     check_owner(store, ours)
     return f"{store} creates only what is absent, and is nobody else's"
 
