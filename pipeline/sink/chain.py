@@ -256,7 +256,7 @@ class SegmentChain:
             raise ChainError(f"{self._store}: {key}: expected the segment that was there a moment ago; restore it")
         footer = read_link(data, key, identity)
         while (
-            more := self._store.get(following := layout.segment_key(tp, _name(footer).successor(footer.next)))
+            more := self._store.get(following := layout.segment_key(tp, footer.name.successor(footer.next)))
         ) is not None:
             successor = read_link(more, following, identity)
             if successor.previous != key:
@@ -266,7 +266,7 @@ class SegmentChain:
                 )
             footer, key, data = successor, following, more
             if passed is not None:
-                passed.append(_name(footer))
+                passed.append(footer.name)
         segment.check_pages(data, key)
         traces.write(self._store, footer, key)
         tip = _extended(identity, footer, key, since)
@@ -281,17 +281,11 @@ def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
     """
     footer = segment.read_footer(data, key)
     tp = TopicPartition(footer.topic, footer.partition)
-    if layout.segment_key(tp, _name(footer)) != key:
-        msg = (
-            f"segment {key}: expected its footer to name it, but that says {tp}, {_name(footer)}; give it its name back"
-        )
+    if layout.segment_key(tp, footer.name) != key:
+        msg = f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back"
         raise ChainError(msg)
     claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
     return footer
-
-
-def _name(footer: SegmentFooter) -> SegmentName:
-    return SegmentName(footer.first, footer.sequence)
 
 
 def _newest(data: bytes, key: str) -> dict[int, int]:
@@ -308,4 +302,4 @@ def _newest(data: bytes, key: str) -> dict[int, int]:
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
     head = Head(next_offset=footer.next, pending=footer.pending, states=footer.states, segment=key)
-    return _Tip(identity, head, _name(footer).successor(footer.next), holes.after(footer), since)
+    return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from pipeline.errors import ChainError, Lost
 from pipeline.ports import TopicIdentity
 from pipeline.records import Gap, TopicPartition, told
-from pipeline.sink import agreement, claims, compact_check, invariant, layout, schemas, segment, traces
+from pipeline.sink import agreement, claims, compact_check, holes, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
 from pipeline.sink.chain import read_link
 from pipeline.sink.compact_check import Covered
 from pipeline.sink.compact_source import Chain
-from pipeline.sink.findings import KEEP, RESTORE, Broken, ChainReport, Fault, Log
+from pipeline.sink.findings import DERIVE, KEEP, RESTORE, RESTORE_OR_REPAIR, Broken, ChainReport, Fault, Log
 from pipeline.sink.layout import SegmentName
 from pipeline.sink.read import read_bytes
 from pipeline.sink.segment import SegmentFooter
@@ -57,7 +57,7 @@ class ChainCheck:
         try:
             if claims.read_sink_id(self._store) is None or claims.read_origin(self._store, tp) is None:
                 lost = layout.SINK if claims.read_sink_id(self._store) is None else key
-                raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE))
+                raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE_OR_REPAIR))
             chain = Chain.of(self._store, tp)
             covered, said = compact_check.check(self._store, tp, chain, contiguous=self._contiguous)
         except ChainError as error:
@@ -81,7 +81,7 @@ class ChainCheck:
         try:
             data = read_bytes(self._store, key)
             footer = read_link(data, key, self._identity)
-            name = SegmentName(footer.first, footer.sequence)
+            name = footer.name
             if self._skipped is not None and name < self._skipped:
                 return
             self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(footer, name)]
@@ -105,12 +105,12 @@ class ChainCheck:
         report.next_offset, report.pending = footer.next, len(footer.pending)
         report.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
         self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
-        self._knows_before = True
+        self._knows_before = not holes.is_bridge(footer)  # of those that were lost nobody knows the states
 
     def _link_disagrees(self, footer: SegmentFooter, name: SegmentName) -> Iterator[tuple[str, str]]:
         expected = layout.segment_key(self.report.tp, self._name)
         if name > self._name:
-            yield f"expected the chain to go on with {expected}: there is a gap", "restore that file from a backup"
+            yield f"expected the chain to go on with {expected}: there is a gap", RESTORE_OR_REPAIR
         elif name < self._name:
             yield f"expected the chain to go on with {expected}: there is an overlap", "move the foreign file away"
         elif footer.previous != self._previous:
@@ -140,7 +140,7 @@ class ChainCheck:
         data = self._store.get(where) if where in self._traces else None
         if data is None:
             if not may_be_missing:
-                yield Fault(where, "expected the traces of a segment that has a successor, but there are none", RESTORE)
+                yield Fault(where, "expected the traces of a segment that has a successor, but there are none", DERIVE)
         elif not _holds(data, traces.derive(footer, key)):
             yield Fault(key, f"expected {where} to hold this segment's traces, but it does not", RESTORE)
 

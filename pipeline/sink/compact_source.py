@@ -69,18 +69,13 @@ class Gathered:
             pending=last.pending,
             gaps=tuple(gap for footer in self.footers for gap in footer.gaps),
             segments=tuple(
-                Replaced(name_of(footer).stem, footer.attempt, rows.num_rows)
+                Replaced(footer.name.stem, footer.attempt, rows.num_rows)
                 for footer, rows in zip(self.footers, self.rows, strict=True)
             ),
             rows=table.num_rows,
             digest=digest_of(dataset, table),
             created_at=created_at,
         )
-
-
-def name_of(footer: SegmentFooter) -> SegmentName:
-    """The name of the segment with this footer."""
-    return SegmentName(footer.first, footer.sequence)
 
 
 def gather(

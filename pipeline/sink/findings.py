@@ -11,6 +11,12 @@ from pipeline.records import Gap, TopicPartition
 from pipeline.sink.invariant import Offsets
 
 RESTORE = "restore the file from a backup"
+RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do instead"
+DERIVE = "`adawise repair` of this root writes them again, from the segment"
+STALE = (
+    "if no chain has a gap there, its rows were computed again under other names, and `adawise repair` of this root "
+    "moves it away; else restore the segment from a backup"
+)
 KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
 
 

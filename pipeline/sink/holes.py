@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from pipeline.errors import ChainError, Lost
+from pipeline.errors import ChainError
 from pipeline.records import TopicPartition
 from pipeline.sink import claims, layout, segment
 from pipeline.sink.layout import SegmentName
@@ -15,10 +15,13 @@ from pipeline.sink.read import compacted_names, read_bytes, segment_keys
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import Store
 
+BRIDGE = "adawise repair"
+"""The writer of a segment that stands for lost ones."""
+
 
 def after(footer: SegmentFooter) -> Lineage:
     """Up to and with the segment of this footer; it alone, if it does not know what came before it."""
-    name = SegmentName(footer.first, footer.sequence)
+    name = footer.name
     return (footer.lineage or Lineage(name)).extended(name)
 
 
@@ -94,4 +97,4 @@ def of_root(store: Store) -> Iterator[tuple[TopicPartition, str]]:
 
 def is_bridge(footer: SegmentFooter) -> bool:
     """True if `adawise repair` wrote it in the place of segments that were lost."""
-    return any(gap.reason == Lost.SEGMENT_LOST for gap in footer.gaps)
+    return footer.writer == BRIDGE

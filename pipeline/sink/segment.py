@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ChainError, Lost
 from pipeline.records import Gap
 from pipeline.sink import schemas
+from pipeline.sink.layout import SegmentName
 from pipeline.sink.lineage import Lineage
 from pipeline.sink.state_blocks import StateBlocks
 
@@ -67,6 +68,11 @@ class SegmentFooter:
     states: Mapping[str, bytes] = field(default_factory=dict)
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
     lineage: Lineage | None = None
+
+    @property
+    def name(self) -> SegmentName:
+        """Its place in the chain."""
+        return SegmentName(self.first, self.sequence)
 
 
 def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:

@@ -70,11 +70,14 @@ def test_a_harmed_folder_ends_with_3_and_names_the_file_and_the_remedy(
     (tmp_path / key(4)).unlink()
     assert main(["verify", str(tmp_path)]) == 3
     first = capsys.readouterr().out.splitlines()[1]
-    assert first.strip().startswith(f"{key(9)}: expected the chain to go on with {key(4)}: there is a gap; restore")
+    assert first.strip().startswith(f"{key(9)}: expected the chain to go on with {key(4)}: there is a gap; restore it")
     assert main(["verify", str(tmp_path), "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert (found["whole"], found["faults"][0]["file"]) == (False, key(9))
-    assert found["faults"][0]["remedy"] == "restore that file from a backup"
+    assert (
+        found["faults"][0]["remedy"]
+        == "restore it from a backup, or see what `adawise repair` of this root would do instead"
+    )
 
 
 def test_a_folder_that_no_worker_wrote_is_an_error_and_not_a_fault(
