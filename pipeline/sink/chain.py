@@ -27,14 +27,12 @@ from pipeline.sink.free_names import Instant, is_fresh, was_deleted
 from pipeline.sink.layout import SegmentName
 from pipeline.sink.lineage import Lineage
 from pipeline.sink.owner import Owner, check_commits, claim_owner
-from pipeline.sink.read import segment_names
+from pipeline.sink.read import read_bytes, read_link, segment_names
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.state_blocks import StateBlocks
 from pipeline.sink.store import AlreadyExists, Hook, Store
 
 Commits = Mapping[TopicPartition, tuple[int, str]]
-
-_COMPARED = 32  # messages of the head that the broker has to have; as many as a fetch brings anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,34 +268,11 @@ class SegmentChain:
         segment.check_pages(data, key)
         traces.write(self._store, footer, key)
         tip = _extended(identity, footer, key, since)
-        self._tips[tp] = replace(tip, head=replace(tip.head, newest=_newest(data, key)))
+        newest = segment.newest(data, key)
+        if footer.previous is not None and max(newest, default=-1) < footer.first:  # only what was pending before it
+            newest |= segment.newest(read_bytes(self._store, footer.previous), footer.previous)
+        self._tips[tp] = replace(tip, head=replace(tip.head, newest=newest))
         return self._tips[tp]
-
-
-def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
-    """The footer of a segment that was found at `key`, if it belongs there.
-
-    Raises ChainError if it is damaged, if it was written under another name, or from another topic.
-    """
-    footer = segment.read_footer(data, key)
-    tp = TopicPartition(footer.topic, footer.partition)
-    if layout.segment_key(tp, footer.name) != key:
-        msg = f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back"
-        raise ChainError(msg)
-    claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
-    return footer
-
-
-def _newest(data: bytes, key: str) -> dict[int, int]:
-    """The last messages of a segment's rows that have a timestamp: offset to milliseconds."""
-    names = ["offset", "kafka_timestamp"]
-    rows = segment.read_rows(data, key, names)
-    if rows.column_names != names:
-        raise ChainError(f"segment {key}: expected the columns {names}, but found {rows.column_names}: it is damaged")
-    rows = rows.drop_null()
-    times = dict(zip(rows["offset"].to_pylist(), rows["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True))
-    last = max(times, default=0)
-    return {offset: times[offset] for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
 
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:

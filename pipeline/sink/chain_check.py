@@ -14,12 +14,11 @@ from pipeline.ports import TopicIdentity
 from pipeline.records import Gap, TopicPartition, told
 from pipeline.sink import agreement, claims, compact_check, holes, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
-from pipeline.sink.chain import read_link
 from pipeline.sink.compact_check import Covered
 from pipeline.sink.compact_source import Chain
 from pipeline.sink.findings import DERIVE, KEEP, RESTORE, RESTORE_OR_REPAIR, Broken, ChainReport, Fault, Log
 from pipeline.sink.layout import SegmentName
-from pipeline.sink.read import read_bytes
+from pipeline.sink.read import read_bytes, read_link
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import Store
 

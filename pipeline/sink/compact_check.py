@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 from pipeline.errors import ChainError
 from pipeline.records import Gap, TopicPartition
 from pipeline.sink import claims, compact_plan, invariant, layout, segment
-from pipeline.sink.chain import read_link
 from pipeline.sink.compact_file import Facts, digest_of, read_facts, read_proven, read_rows
 from pipeline.sink.compact_source import Chain
 from pipeline.sink.layout import CompactedName, SegmentName
-from pipeline.sink.read import compacted_names, is_covered, read_bytes, segment_names
+from pipeline.sink.read import compacted_names, is_covered, read_bytes, read_link, segment_names
 from pipeline.sink.store import Store
 
 Said = tuple[str, str]

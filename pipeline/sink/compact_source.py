@@ -11,10 +11,9 @@ from pipeline.errors import ChainError
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.sink import agreement, claims, invariant, layout, schemas, segment, traces
-from pipeline.sink.chain import read_link
 from pipeline.sink.compact_file import Facts, Replaced, digest_of
 from pipeline.sink.layout import CompactedName, SegmentName
-from pipeline.sink.read import read_bytes
+from pipeline.sink.read import read_bytes, read_link
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import Store
 

@@ -33,6 +33,8 @@ from pipeline.sink.state_blocks import StateBlocks
 FORMAT = 2
 """Written where a gap has a reason; else 1 is, which earlier versions read."""
 
+_COMPARED = 32  # messages of a head that the broker has to have; a fetch brings as many at once
+
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM, _LINEAGE = b"adawise.checksum", b"adawise.lineage"
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last where a name in the file's schema is damaged
@@ -165,6 +167,21 @@ def check_pages(data: bytes, key: str) -> None:
                     raise _damaged(key, f"{said} rows in column {name}, but it has {found}")
     except _UNREADABLE as error:
         raise _damaged(key, f"pages that agree with their checksums, but {error}") from error
+
+
+def newest(data: bytes, key: str) -> dict[int, int]:
+    """The last messages in the rows of the segment file `data`, found at `key`: offset to timestamp, milliseconds.
+
+    Raises ChainError if it is damaged.
+    """
+    names = ["offset", "kafka_timestamp"]
+    rows = read_rows(data, key, names)
+    if rows.column_names != names:
+        raise _damaged(key, f"the columns {names}, but found {rows.column_names}")
+    rows = rows.drop_null()
+    times = dict(zip(rows["offset"].to_pylist(), rows["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True))
+    last = max(times, default=0)
+    return {offset: times[offset] for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
 
 
 def _damaged(key: str, what: str) -> ChainError:

@@ -26,7 +26,7 @@ from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
 from pipeline.source.kafka_client import kafka_errors, message_of, open_client
 from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
-from pipeline.source.kafka_log import KafkaLog
+from pipeline.source.kafka_log import KafkaLog, Peek
 from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.kafka_unread import Unreadable
@@ -82,8 +82,7 @@ class KafkaSource:
         self._owned = Ownership()
         self._closed = False
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
-        self._log: KafkaLog | None = None
-        self._open_log = partial(
+        opens = partial(
             KafkaLog,
             bootstrap_servers=bootstrap_servers,
             client_id=client_id,
@@ -92,6 +91,7 @@ class KafkaSource:
             security=security,
             patience_s=_LOOK_S,
         )
+        self._peek = Peek(opens)
         try:
             self._first_identity = self._topics.identity(topic)
             self._consumer: Any = open_client(
@@ -180,14 +180,7 @@ class KafkaSource:
 
     def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
         """See `Source.timestamps`; by a client of its own, so that the group's is where it was."""
-        if self._log is None:
-            self._log = self._open_log()
-        try:
-            offsets, timestamps = self._log.messages(tp, first, until)
-        except BrokerUnavailable:
-            self._close_log()  # as `KafkaTopics` does with its probe
-            raise
-        return dict(zip(offsets.tolist(), timestamps.tolist(), strict=True))
+        return self._peek.timestamps(tp, first, until)
 
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
@@ -267,12 +260,7 @@ class KafkaSource:
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)
         self._topics.close()
-        self._close_log()
-
-    def _close_log(self) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._peek.close()
 
     def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
         """kafka-python's records, and the events up to now: those assigned, those lost."""
