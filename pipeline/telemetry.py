@@ -17,7 +17,9 @@ _IN_FULL = 3  # rejections of a stream and reason that are told one by one
 _EVERY_S = 60.0  # those after them: one line in that time
 _SWEEP_S = 1.0
 _FORGOTTEN_S = 3_600.0  # without a rejection; the next one is told in full again
-_MOST = 100  # streams and reasons told apart; of those beyond, reasons alone, or names without end would be as long a log
+_MOST = (
+    100  # streams and reasons told apart; of those beyond, reasons alone, or names without end would be as long a log
+)
 _COUNTED = "since the line before; the last of them is named here, the rows of the output name all"
 
 

@@ -54,7 +54,9 @@ def test_what_was_counted_is_told_at_a_later_segment_and_at_the_end() -> None:
     with capture_logs() as lines:
         told.reject(5)
         told.now = 61.0
-        told.observer.segment_committed(TopicPartition("frames", 0), Commit(head, won=True, rows=5, size_bytes=100), None)
+        told.observer.segment_committed(
+            TopicPartition("frames", 0), Commit(head, won=True, rows=5, size_bytes=100), None
+        )
         assert counts(lines) == (3, 2)
         told.reject(4)
         told.observer.stopped()
