@@ -206,7 +206,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_a_value_that_no_card_has_is_refused_by_its_name(tmp_path: Path, field: str, value: object) -> None:
     path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), field: value}))
