@@ -23,7 +23,7 @@ from pipeline.errors import BrokerUnavailable, FatalError, Lost, SourceError
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
-from pipeline.source.kafka_client import kafka_errors, message_of, open_client
+from pipeline.source.kafka_client import EMBEDDED, kafka_errors, message_of, open_client
 from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
 from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
 _CLOSE_MS = 5_000
+# The embedded broker answers a JoinGroup after half of the session timeout, whoever else there is (measured), and takes
+# a member that left meanwhile back in with that answer.
+_EMBEDDED_SESSION_MS = 6_000
 _METADATA_MS = 60_000  # partitions that were added are read this much later, at most
 
 
@@ -81,6 +84,9 @@ class KafkaSource:
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
         try:
             self._first_identity = self._topics.identity(topic)
+            self._is_embedded = self._first_identity.cluster_id == EMBEDDED
+            if self._is_embedded:
+                session_timeout_ms = min(session_timeout_ms, _EMBEDDED_SESSION_MS)
             self._consumer: Any = open_client(
                 KafkaConsumer,
                 bootstrap_servers,
@@ -235,6 +241,8 @@ class KafkaSource:
         self._closed = True
         self._owned.clear()
         try:
+            if self._is_embedded and self._group is not None and self._consumer._coordinator._join_task is not None:
+                self._consumer._coordinator.ensure_active_group(timeout_ms=_EMBEDDED_SESSION_MS)
             self._consumer.close(timeout_ms=_CLOSE_MS)
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)

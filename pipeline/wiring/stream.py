@@ -31,8 +31,8 @@ from pipeline.worker import Worker
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
 _AWAITED = (
-    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker half of it; a worker beyond the number of "
-    "partitions waits in reserve"
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
+    "of partitions waits in reserve"
 )
 
 Hook = Callable[[str], None]
