@@ -42,7 +42,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
-        source = kafka_source(settings.kafka)
+        source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
             model = load_model(settings.model)
             log.info("model_loaded", **describe(settings, model))
