@@ -92,6 +92,22 @@ class Decoder:
         frame = self._single(message, message.value, envelope)
         return DecodedMessage(message, (frame,), dead=frame.reason is not None)
 
+    def streams(self, message: Message) -> frozenset[str]:
+        """All streams of which the message may have images that are accepted; told without decoding any."""
+        envelope, found = Envelope(message.key, message.headers), set[str]()
+        with contextlib.suppress(InvalidMessage):
+            stated = envelope.stated_stream_id()
+            if stated is not None:
+                return frozenset([stated])
+            named: set[bytes | None] = {None}
+            if message.value is not None and self._is_batch(envelope.content_type(), message.value):
+                named = wire.stream_ids(message.value, max_rows=self.max_rows)
+            for raw in named:
+                with contextlib.suppress(InvalidMessage):
+                    stream = envelope.fallback_stream_id() if raw is None else check_stream_id(raw)
+                    found |= {stream} if stream is not None else set()
+        return frozenset(found)
+
     def _is_batch(self, content_type: str | None, value: bytes) -> bool:
         """Whether the value is an Arrow stream; the header decides, the first bytes where there is none.
 

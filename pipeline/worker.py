@@ -136,13 +136,16 @@ class Worker:
         self._recovery.add(poll.assigned)
         for begun in self._recovery.advance(self._clock()):
             self._owned[begun.tp] = begun
-            if not self._pressure.paused:
-                self._source.resume([begun.tp])
+            self._pressure.begin(begun.tp)
         for message in poll.messages:
             self._tap.take(message)
             work = self._owned.get(message.topic_partition)
-            if work is not None and work.wants(message):
-                self._prefetch.submit(message)
+            if work is None or not work.wants(message):
+                continue
+            if message.missing is not None:
+                work.miss(message, message.missing, self._clock())
+            else:
+                work.read(message, self._prefetch.submit(message, known=work.head.states))
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
@@ -176,10 +179,11 @@ class Worker:
 
     def _gather(self) -> None:
         """Take decoded messages, one partition after the other, until there is a round's worth of complete batches."""
-        if not self._prefetch.is_empty:
-            self._prefetch.wait(_IDLE_S / 2.0)
-        took = True
-        while took and sum(len(b) for work in self._owned.values() for b in work.ready) < self._round_images:
+        self._prefetch.wait(_IDLE_S / 2.0)
+        took, works = True, self._owned.values()
+        while took and sum(len(b) for work in works for b in work.ready) < self._round_images:
+            if self._pressure.is_full(works):
+                break
             took = False
             for tp, work in self._owned.items():
                 decoded = self._prefetch.take(tp)
@@ -189,7 +193,7 @@ class Worker:
         now = self._clock()
         for tp, work in self._owned.items():
             if work.is_due(now):  # only then is it worth a question to the broker
-                work.seen(now, drained=not self._prefetch.waits(tp) and self._source.drained(tp))
+                work.seen(now, drained=self._source.drained(tp))
 
     def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
         work.add(decoded, self._clock())

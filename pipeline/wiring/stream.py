@@ -98,20 +98,15 @@ def make_worker(
     )
     if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
-    preprocess = model.pair.preprocess
-    prefetch = Prefetch(
-        Decoder(
-            preprocess,
-            max_message_bytes=settings.decode.max_message_bytes,
-            max_rows=settings.decode.max_rows,
-            max_pixels=settings.decode.max_pixels,
-        ),
-        threads=decode_threads(settings),
-        image_bytes=3 * preprocess.size**2,
+    decoder = Decoder(
+        model.pair.preprocess,
+        max_message_bytes=settings.decode.max_message_bytes,
+        max_rows=settings.decode.max_rows,
+        max_pixels=settings.decode.max_pixels,
     )
     return Worker(
         source=source,
-        prefetch=prefetch,
+        prefetch=Prefetch(decoder, decoder.streams, threads=decode_threads(settings)),
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
