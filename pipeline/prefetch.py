@@ -1,158 +1,18 @@
-"""Decoding ahead of the model, by threads that serve whoever has used them least, so that no stream starves another.
+"""Decoding ahead of the model, by threads: first the partition that has used the least, and in it a lane (`lanes`).
 
 Pillow releases the interpreter lock, so threads are enough, and the forward of one round overlaps with the decode of
 the next.
-
-Messages wait in lanes, one for each stream of a partition. A free thread goes to the partition, and there to the lane,
-that has used the least time so far (start-time fair queueing). Who had nothing to do meanwhile is put where the others
-are: he is served next, but saves nothing up. Time is charged as it was spent, a guess before and the rest after: that
-asks for no look into a message, and is right where estimates are not. Deficit round robin would let a stream that comes
-back wait for a turn of each of the others. Streams that have no committed batch share one lane: a name costs nothing.
-
-The order in which messages are decoded changes no result: those of one stream come back in the order of the log.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
 
+from pipeline.lanes import Job, Lanes
 from pipeline.records import DecodedMessage, Message, TopicPartition
-
-BOOKKEEPING_BYTES = 4_096  # that a message takes beside its value, generously
-_GUESS_S = 0.005  # what the first message of a lane is taken for; a camera's picture is about that
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """Messages that are decoded in their order; `used_s` is virtual: time used, and what it slept through."""
-
-    stream: str | None
-    used_s: float
-    waiting: deque[_Job] = field(default_factory=deque)
-    running: int = 0
-    guess_s: float = _GUESS_S
-    queued: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    message: Message
-    streams: frozenset[str]  # of these it must come back in its place
-    lane: _Lane
-    partition: _Partition
-    charged_s: float = -1.0  # below 0: not begun
-    decoded: DecodedMessage | BaseException | None = None
-    image_bytes: int = 0
-
-    @property
-    def message_bytes(self) -> int:
-        return len(self.message.value or b"") + BOOKKEEPING_BYTES
-
-
-class _Partition:
-    """Lanes of one partition, and the order in which each stream's messages are to come back."""
-
-    def __init__(self) -> None:
-        self.used_s = self._now_s = 0.0
-        self.waiting = self.waiting_bytes = self.held_bytes = self.jobs = self._running = 0
-        self.ready: deque[_Job] = deque()
-        self._order: dict[str, deque[_Job]] = {}
-        self._lanes: dict[str | None, _Lane] = {}
-        self._heap: list[tuple[float, int, _Lane]] = []  # of what may be waiting; where more was used since, it is late
-        self._numbers = itertools.count()
-
-    def add(self, message: Message, streams: frozenset[str], *, shares_lane: bool) -> None:
-        stream = None if shares_lane or len(streams) != 1 else next(iter(streams))
-        lane = self._lanes.get(stream)
-        if lane is None:
-            lane = self._lanes[stream] = _Lane(stream, self._now_s)
-        job = _Job(message, streams, lane, self)
-        for name in streams:
-            before = self._order.setdefault(name, deque())
-            if stream is not None and before and before[-1].lane is not lane:  # it has become known
-                for earlier in before:
-                    if earlier.charged_s < 0.0 and earlier.lane is not lane:
-                        earlier.lane = lane
-                        lane.waiting.append(earlier)
-            before.append(job)
-        lane.waiting.append(job)
-        self.jobs += 1
-        self.waiting += 1
-        self.waiting_bytes += job.message_bytes
-        self._queue(lane)
-
-    def begin(self) -> _Job:
-        """The next one, of the lane that has used the least; there is one."""
-        while True:
-            key, _, lane = heapq.heappop(self._heap)
-            lane.queued = False
-            while lane.waiting and lane.waiting[0].lane is not lane:
-                lane.waiting.popleft()
-            if lane.used_s > key:
-                self._queue(lane)
-            elif lane.waiting:
-                break
-            elif not lane.running:  # as good as new
-                del self._lanes[lane.stream]
-        self._now_s = max(self._now_s, lane.used_s)
-        job = lane.waiting.popleft()
-        lane.running += 1
-        self._running += 1
-        self.waiting -= 1
-        self._charge(job, lane.guess_s)
-        job.charged_s = lane.guess_s
-        self._queue(lane)
-        return job
-
-    def end(self, job: _Job, decoded: DecodedMessage | BaseException, took_s: float) -> None:
-        job.decoded, job.lane.guess_s = decoded, took_s
-        job.lane.running -= 1
-        self._charge(job, took_s - job.charged_s)
-        self._queue(job.lane)
-        if isinstance(decoded, DecodedMessage):
-            job.image_bytes = sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
-        self.waiting_bytes -= job.message_bytes
-        self.held_bytes += job.image_bytes
-        if self._is_next(job):
-            self.ready.append(job)
-        self._running -= 1
-        if not self.waiting and not self._running:  # idle: nobody is ahead of anybody
-            self._lanes.clear()
-            self._heap.clear()
-
-    def take(self) -> _Job | None:
-        if not self.ready:
-            return None
-        job = self.ready.popleft()
-        self.jobs -= 1
-        self.held_bytes -= job.image_bytes
-        for name in job.streams:
-            following = self._order[name]
-            following.popleft()
-            if not following:
-                del self._order[name]
-            elif following[0].decoded is not None and self._is_next(following[0]):
-                self.ready.append(following[0])
-        return job
-
-    def _is_next(self, job: _Job) -> bool:
-        return all(self._order[name][0] is job for name in job.streams)
-
-    def _charge(self, job: _Job, seconds: float) -> None:
-        job.lane.used_s += seconds
-        self.used_s += seconds
-
-    def _queue(self, lane: _Lane) -> None:
-        if not lane.queued:
-            lane.queued = True
-            heapq.heappush(self._heap, (lane.used_s, next(self._numbers), lane))
 
 
 class Prefetch:
@@ -161,7 +21,7 @@ class Prefetch:
     Args:
         decode: message -> frames; called from the threads, must not raise.
         streams: of which streams a message may have images, told without decoding it.
-        threads: >= 1; they begin with the first message.
+        threads: >= 1; and one more for those that are quick, which need not wait for the end of one that is not.
         clock: seconds of this thread.
     """
 
@@ -174,10 +34,13 @@ class Prefetch:
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._decode, self._streams, self._clock, self._room_bytes = decode, streams, clock, sys.maxsize
-        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._partitions: dict[TopicPartition, Lanes] = {}
         self._changed = threading.Condition()
         self._running, self._now_s, self._closed = 0, 0.0, False
-        self._threads = [threading.Thread(target=self._work, name=f"decode_{n}", daemon=True) for n in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(n == threads,), name=f"decode_{n}", daemon=True)
+            for n in range(threads + 1 if threads else 0)
+        ]
 
     def submit(self, message: Message, known: Container[str]) -> frozenset[str]:
         """Begin to decode a message, after those that came before it of the same streams, which are returned.
@@ -186,7 +49,7 @@ class Prefetch:
         """
         streams = self._streams(message)
         with self._changed:
-            partition = self._partitions.setdefault(message.topic_partition, _Partition())
+            partition = self._partitions.setdefault(message.topic_partition, Lanes())
             if not partition.waiting:
                 partition.used_s = max(partition.used_s, self._now_s)
             partition.add(message, streams, shares_lane=not all(name in known for name in streams))
@@ -255,28 +118,29 @@ class Prefetch:
             if thread.ident is not None:
                 thread.join()
 
-    def _work(self) -> None:
+    def _work(self, quick: bool) -> None:
         while True:
             with self._changed:
-                while (job := self._next()) is None and not self._closed:
+                while (job := self._next(quick=quick)) is None and not self._closed:
                     self._changed.wait()
             if job is None:
                 return
             self._do(job)
 
-    def _next(self) -> _Job | None:
+    def _next(self, *, quick: bool = False) -> Job | None:
         """Begin one, if there is room, or if what is held waits for one that is not decoded. With the lock."""
         partitions = self._partitions.values()
-        waiting = [partition for partition in partitions if partition.waiting]
         is_full = sum(partition.held_bytes for partition in partitions) >= self._room_bytes
-        if self._closed or not waiting or (is_full and (self._running or any(p.ready for p in partitions))):
+        if self._closed or (is_full and (self._running or any(p.ready for p in partitions))):
             return None
-        partition = min(waiting, key=lambda partition: partition.used_s)
-        self._now_s = max(self._now_s, partition.used_s)
-        self._running += 1
-        return partition.begin()
+        for partition in sorted(partitions, key=lambda partition: partition.used_s):
+            if partition.waiting and (lane := partition.first(quick=quick)) is not None:
+                self._now_s = max(self._now_s, partition.used_s)
+                self._running += 1
+                return partition.begin(lane)
+        return None
 
-    def _do(self, job: _Job) -> None:
+    def _do(self, job: Job) -> None:
         began_s = self._clock()
         decoded: DecodedMessage | BaseException
         try:

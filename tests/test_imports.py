@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "cost": ("", "PIL"),
     "decode": ("errors records codec cost envelope wire", "torch PIL"),
     "gather": ("records", "torch"),
-    "prefetch": ("records", ""),
+    "lanes": ("records", ""),
+    "prefetch": ("records lanes", ""),
     # the method and the model
     "adapt": ("errors records", "torch numpy"),
     "adapt/botorch_model": ("", "torch botorch gpytorch"),
@@ -94,7 +95,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "arrow_stream", "wire", "envelope", "codec", "cost", "preprocess", "decode"),
-    *("gather", "adapt", "predict", "partition", "silence"),
+    *("gather", "lanes", "adapt", "predict", "partition", "silence"),
 }
 IMPURE = {
     "os",

@@ -13,9 +13,9 @@ import pytest
 from pipeline.backpressure import Limits
 from pipeline.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
 from pipeline.gather import BatchPolicy
+from pipeline.lanes import BOOKKEEPING_BYTES
 from pipeline.partition import FlushPolicy
 from pipeline.ports import Poll, TopicIdentity
-from pipeline.prefetch import BOOKKEEPING_BYTES
 from pipeline.records import Gap, Message, TopicPartition
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.verify import verify
@@ -628,9 +628,9 @@ class Stuck(Inline):
 
     stuck = True
 
-    def _next(self) -> Any:
+    def _next(self, *, quick: bool = False) -> Any:
         held = self._partitions.pop(TP, None) if self.stuck else None
-        job = super()._next()
+        job = super()._next(quick=quick)
         if held is not None:
             self._partitions[TP] = held
         return job
