@@ -48,6 +48,7 @@ class Job:
     streams: frozenset[str]  # of these it must come back in its place
     lane: Lane
     partition: Lanes
+    apart: bool = False
     charged_s: float = -1.0
     decoded: DecodedMessage | BaseException | None = None
     image_bytes: int = 0
@@ -80,13 +81,13 @@ class Lanes:
         )  # quick and slow lanes; what is out of date is seen when it is first
         self._numbers = itertools.count()
 
-    def add(self, message: Message, streams: frozenset[str], *, shares_lane: bool) -> None:
+    def add(self, message: Message, streams: frozenset[str], *, shares_lane: bool, apart: bool = False) -> None:
         """A message that comes after those before it of these streams."""
         stream = None if shares_lane or len(streams) != 1 else next(iter(streams))
         lane = self._lanes.get(stream)
         if lane is None:
             lane = self._lanes[stream] = Lane(stream, self._now_s)
-        job = Job(message, streams, lane, self)
+        job = Job(message, streams, lane, self, apart)
         for name in streams:
             before = self._order.setdefault(name, deque())
             if stream is not None and before and before[-1].lane is not lane:  # it has become known

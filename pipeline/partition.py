@@ -63,6 +63,7 @@ class PartitionWork:
         forget_after_s: float,
     ) -> None:
         self.tp = tp
+        self.apart_until = 0  # messages below are decoded in a process of their own
         self._gatherer = Gatherer(policy)
         self._initial = initial
         self._states: dict[str, StreamState] = {}

@@ -20,6 +20,7 @@ class Prefetch:
 
     Args:
         decode: message -> frames; called from the threads, must not raise.
+        apart: the same, for messages that may end the process; `end_apart` ends those that are under way.
         streams: of which streams a message may have images, told without decoding it.
         threads: >= 1; and one more for those that are quick, which need not wait for the end of one that is not.
         clock: seconds of this thread.
@@ -31,9 +32,12 @@ class Prefetch:
         streams: Callable[[Message], frozenset[str]],
         *,
         threads: int,
+        apart: Callable[[Message], DecodedMessage] | None = None,
+        end_apart: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._decode, self._streams, self._clock, self._room_bytes = decode, streams, clock, sys.maxsize
+        self._decode, self._apart, self._end_apart = decode, apart or decode, end_apart
+        self._streams, self._clock, self._room_bytes = streams, clock, sys.maxsize
         self._partitions: dict[TopicPartition, Lanes] = {}
         self._changed = threading.Condition()
         self._running, self._now_s, self._closed = 0, 0.0, False
@@ -42,17 +46,17 @@ class Prefetch:
             for n in range(threads + 1 if threads else 0)
         ]
 
-    def submit(self, message: Message, known: Container[str]) -> frozenset[str]:
+    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> frozenset[str]:
         """Begin to decode a message, after those that came before it of the same streams, which are returned.
 
-        `known`: streams of its partition that have a lane of their own.
+        `known`: streams of its partition that have a lane of their own. `apart`: in a process of its own.
         """
         streams = self._streams(message)
         with self._changed:
             partition = self._partitions.setdefault(message.topic_partition, Lanes())
             if not partition.waiting:
                 partition.used_s = max(partition.used_s, self._now_s)
-            partition.add(message, streams, shares_lane=not all(name in known for name in streams))
+            partition.add(message, streams, shares_lane=not all(name in known for name in streams), apart=apart)
             self._changed.notify_all()
         for thread in self._threads:
             if thread.ident is None:
@@ -114,6 +118,7 @@ class Prefetch:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._end_apart()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
@@ -144,7 +149,7 @@ class Prefetch:
         began_s = self._clock()
         decoded: DecodedMessage | BaseException
         try:
-            decoded = self._decode(job.message)
+            decoded = (self._apart if job.apart else self._decode)(job.message)
         except BaseException as error:  # noqa: BLE001 -- a fault of ours: `take` raises it
             decoded = error
         took_s = self._clock() - began_s

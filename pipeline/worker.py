@@ -14,7 +14,7 @@ from pipeline.adaptation import Adaptation
 from pipeline.backoff import Backoff
 from pipeline.backpressure import Backpressure, Limits
 from pipeline.delivery import Delivery
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import AdawiseError, FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
 from pipeline.ports import DeadLetters, Head, Sink, Source
@@ -22,6 +22,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import DecodedMessage, TopicPartition
 from pipeline.recovery import Recovery
 from pipeline.rounds import next_round
+from pipeline.starts import NoStarts, Starts
 from pipeline.tap import NoTap, Tap
 from pipeline.telemetry import Observer
 
@@ -39,6 +40,7 @@ class Worker:
         adaptation: the method, with the model pair.
         sink: the chain of segments.
         dead_letters: for messages that cannot be read.
+        starts: remembers who was killed.
         tap: takes every message, and has it for good before its rows are written.
         observer: told what happens.
         batches: when single images become a batch.
@@ -61,6 +63,7 @@ class Worker:
         adaptation: Adaptation,
         sink: Sink,
         dead_letters: DeadLetters,
+        starts: Starts | None = None,
         tap: Tap | None = None,
         observer: Observer,
         batches: BatchPolicy,
@@ -79,9 +82,12 @@ class Worker:
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._tap = tap = tap or NoTap()
+        self._starts = starts = starts or NoStarts()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
-            return PartitionWork(tp, head, batches, adaptation.strategy.initial, forget_after_s=forget_after_s)
+            work = PartitionWork(tp, head, batches, adaptation.strategy.initial, forget_after_s=forget_after_s)
+            work.apart_until = starts.begin(tp, head.low_water)
+            return work
 
         self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
         self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)
@@ -94,6 +100,7 @@ class Worker:
             FatalError: nothing more was committed after it.
         """
         with ExitStack() as stack:
+            stack.push(self._leave)
             stack.callback(self._source.close)
             stack.callback(self._delivery.close)
             stack.callback(self._prefetch.close)
@@ -105,6 +112,11 @@ class Worker:
                 if stopped or (self._is_at_end and not self._ready):
                     self._finish()
                     ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
+
+    def _leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """What ends the worker without a word for it (a fault of ours) may be a message, as if it had been killed."""
+        if kind is None or issubclass(kind, AdawiseError | KeyboardInterrupt):
+            self._starts.close()
 
     def _step(self) -> None:
         """One turn: take in what has come, then either let the model run or see to the segments and to what is next."""
@@ -145,7 +157,9 @@ class Worker:
             if message.missing is not None:
                 work.miss(message, message.missing, self._clock())
             else:
-                work.read(message, self._prefetch.submit(message, known=work.head.states))
+                self._starts.reads(work.tp, message.offset)
+                apart = message.offset < work.apart_until
+                work.read(message, self._prefetch.submit(message, known=work.head.states, apart=apart))
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
@@ -170,6 +184,7 @@ class Worker:
         self._owned.pop(tp, None)
         self._recovery.drop(tp)
         self._prefetch.drop(tp)
+        self._starts.end(tp)
 
     # -- through: frames, batches, alphas, predictions
 

@@ -157,8 +157,8 @@ class Journal:
 class Inline(Prefetch):
     """Decodes what it is given at once, so that turns of the loop can be counted."""
 
-    def submit(self, message: Message, known: Container[str]) -> frozenset[str]:
-        streams = super().submit(message, known)
+    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> frozenset[str]:
+        streams = super().submit(message, known, apart=apart)
         self._do_all()
         return streams
 
