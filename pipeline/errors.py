@@ -39,6 +39,7 @@ class Reason(StrEnum):
     STREAM_ID_MISMATCH = "stream_id_mismatch"
     BAD_STREAM_ID = "bad_stream_id"
     BAD_TIMESTAMP = "bad_timestamp"
+    KILLS_DECODER = "kills_decoder"  # whatever it is: it ended processes that did nothing but decode it
 
 
 class Lost(StrEnum):
