@@ -117,11 +117,12 @@ class PartitionWork:
         self.ready.extend(self._gatherer.add(decoded, now_s))
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> None:
-        """What nobody can read, and is wanted, becomes a gap, and one dead letter."""
+        """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter."""
         self._leave_out(missing.first, message.next_offset, missing.reason)
         row_id = RowId(*self.tp, missing.first, 0)
         frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
-        self.letters.append((message, frame))
+        if missing.reason != Lost.COMPACTED:
+            self.letters.append((message, frame))
         self._count(1, now_s)
 
     def is_due(self, now_s: float) -> bool:
@@ -153,7 +154,8 @@ class PartitionWork:
         if self.head.next_offset > end:
             raise LogEndsEarly(
                 f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
-                "the broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
+                "the broker lost data, or this is another cluster. Restore the broker, or take "
+                "another sink.root (with --sink.begin-anew for one start)."
             )
         if low_water < start:
             if not skip_gaps:
@@ -163,6 +165,11 @@ class PartitionWork:
                 )
             self._skip_to(start)
         return self.low_water
+
+    @property
+    def left_out(self) -> tuple[Gap, ...]:
+        """What will have no rows, and is not in a draft yet."""
+        return tuple(self._gaps)
 
     @property
     def low_water(self) -> int:

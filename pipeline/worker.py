@@ -101,9 +101,8 @@ class Worker:
         """
         with ExitStack() as stack:
             stack.push(self._leave)
-            stack.callback(self._source.close)
-            stack.callback(self._delivery.close)
-            stack.callback(self._prefetch.close)
+            for end in (self._observer.stopped, self._source.close, self._delivery.close, self._prefetch.close):
+                stack.callback(end)
             ended = False
             while not ended:
                 stopped = self._should_stop()
@@ -156,6 +155,7 @@ class Worker:
                 continue
             if message.missing is not None:
                 work.miss(message, message.missing, self._clock())
+                self._delivery.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
                 apart = message.offset < work.apart_until

@@ -19,7 +19,7 @@ from pipeline.partition import FlushPolicy
 from pipeline.ports import DeadLetters, Source
 from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
-from pipeline.sink.chain import SegmentChain
+from pipeline.sink.chain import Commits, SegmentChain
 from pipeline.sink.owner import Owner
 from pipeline.sink.starts import Starts
 from pipeline.sink.store import open_store
@@ -35,8 +35,8 @@ from pipeline.worker import Worker
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
 _AWAITED = (
-    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker half of it; a worker beyond the number of "
-    "partitions waits in reserve"
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
+    "of partitions waits in reserve"
 )
 
 Hook = Callable[[str], None]
@@ -46,7 +46,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
-        source = kafka_source(settings.kafka)
+        source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
             model = load_model(settings.model)
             log.info("model_loaded", **describe(settings, model))
@@ -58,6 +58,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
                 dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
                 observer=observer or LogObserver(),
                 should_stop=should_stop,
+                commits=source.committed,
                 tap=recording_tap(settings, source, at=at),
                 at=at,
             )
@@ -81,13 +82,15 @@ def make_worker(
     observer: Observer,
     should_stop: Callable[[], bool],
     owner: Owner | None = None,
+    commits: Callable[[], Commits] = dict,
     tap: Tap | None = None,
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
-    The root is to belong to `owner`, which is the group of the settings unless another is given.
+    The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
+    that has committed at the broker, with the id of the root that it was for.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -99,6 +102,8 @@ def make_worker(
         config_fingerprint=config_fingerprint(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
         owner=owner or _group(settings, source),
+        commits=commits,
+        begin_anew=settings.sink.begin_anew,
         at=at,
     )
     if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
