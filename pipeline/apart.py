@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import resource
 import select
 import signal
@@ -33,7 +34,8 @@ from pipeline.records import DecodedMessage, Frame, Message
 
 _log = structlog.get_logger("worker")
 
-_CHILDREN = 2  # that a message has to kill
+_KILLS = 2  # of children, by one message
+_CHILDREN = 2  # at once: each has some 100 MB of libraries, and memory may be what is short
 _TOLD_EVERY_S = 60.0
 _PIXEL_BYTES = 32  # that decoding and resizing take at most, twice what was measured
 _BASE_BYTES = 256 * 2**20
@@ -47,47 +49,55 @@ class _Killed(Exception):
 
 
 class Apart:
-    """Decodes as `decoder` does, each thread by a child of its own, which is started when it is needed.
+    """Decodes as `decoder` does, in a few children that its threads share; they are started when they are needed.
 
     Args:
-        decoder: with pixels for tensors, since the child has no torch.
+        decoder: what the children do.
+        pixels: as its `preprocess`, but without torch, which they do not load.
         image_bytes: of what a picture becomes.
     """
 
     def __init__(self, decoder: Decoder, pixels: Callable[[Image.Image], Pixels], image_bytes: int) -> None:
-        self._decoder: Any = replace(decoder, preprocess=pixels)  # type: ignore[arg-type]
-        self._more_bytes = (
+        more_bytes = (
             _BASE_BYTES
             + _PIXEL_BYTES * decoder.max_pixels
             + 16 * decoder.max_message_bytes
             + 4 * image_bytes * decoder.max_rows
         )
-        self._own = threading.local()
+        self._decoder = replace(decoder, preprocess=pixels), more_bytes  # type: ignore[arg-type]
+        self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        for _ in range(_CHILDREN):
+            self._free.put(None)
         self._children: set[_Child] = set()
         self._closed = False
 
     def __call__(self, message: Message) -> DecodedMessage:
         """As `Decoder`. Raises FatalError if no child can be started."""
-        for _ in range(_CHILDREN):
-            child = getattr(self._own, "child", None)
-            if child is None:
-                child = self._own.child = _Child(pickle.dumps((self._decoder, self._more_bytes)))
-                self._children.add(child)
-            try:
-                if self._closed:
-                    raise _Killed("closed")
-                frames, is_batch, dead = child.ask(message)
-            except _Killed as killed:
-                why = str(killed)
-                self._children.discard(child)
-                self._own.child = None
-                if self._closed:
-                    break
-                _log.warning("decoder_killed", message=str(message), how=why)
-            else:
-                return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
-        detail = f"decoding it ended {_CHILDREN} processes of its own, the last one {why}: re-encode it"
+        child, why = self._free.get(), ""
+        try:
+            for _ in range(_KILLS):
+                try:
+                    child = child or self._started()
+                    frames, is_batch, dead = child.ask(message)
+                except _Killed as killed:
+                    self._children.discard(child)
+                    child, why = None, str(killed)
+                    if self._closed:
+                        break
+                    _log.warning("decoder_killed", message=str(message), how=why)
+                else:
+                    return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
+        finally:
+            self._free.put(child)
+        detail = f"decoding it ended {_KILLS} processes of its own, the last one {why}: re-encode it"
         return whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail))
+
+    def _started(self) -> _Child:
+        if self._closed:
+            raise _Killed("in the end")
+        child = _Child(pickle.dumps(self._decoder))
+        self._children.add(child)
+        return child
 
     def close(self) -> None:
         """End the children; whoever waits for one gets something that is not to be used."""
@@ -126,9 +136,9 @@ class _Child:
         """From any thread; whoever asks it has no answer."""
         self._process.kill()
         with self._asking:
-            self._free()
+            self._gone()
 
-    def _free(self) -> int:
+    def _gone(self) -> int:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with suppress(BrokenPipeError):
@@ -155,7 +165,7 @@ class _Child:
             )
         with suppress(EOFError, pickle.UnpicklingError, ValueError):
             return pickle.load(self._process.stdout)
-        code = self._free()
+        code = self._gone()
         raise _Killed(f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}")
 
 

@@ -69,11 +69,10 @@ class Backpressure:
         self._make_room(owned.values())
 
     def is_full(self, works: Iterable[PartitionWork]) -> bool:
-        """True if no more images are to be taken."""
-        return self._image_room(works) <= 0
-
-    def _image_room(self, works: Iterable[PartitionWork]) -> int:
-        return int((1.0 - _MESSAGES) * self.limits.inflight_bytes) - sum(work.image_bytes for work in works)
+        """True if no more images are to be taken; where there is room, it is for those that are decoded next."""
+        room = int((1.0 - _MESSAGES) * self.limits.inflight_bytes) - sum(work.image_bytes for work in works)
+        self.prefetch.make_room(room)
+        return room <= 0
 
     def _make_room(self, works: Collection[PartitionWork]) -> None:
         """Close batches early if they take all room for images: nothing more would ever come to complete them.
@@ -89,4 +88,3 @@ class Backpressure:
                 batches=fullest.close_oldest(fullest.image_bytes // 2 + 1),
                 remedy="the open batches of all streams do not fit: raise limits.inflight_mib, or lower batch.images",
             )
-        self.prefetch.make_room(self._image_room(works))

@@ -73,7 +73,7 @@ class PartitionWork:
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
-        self.next_offset = head.next_offset
+        self.next_offset = self._began_at = head.next_offset
         self.image_bytes = 0
         self._quiet_polls, self._quiet_since_s = 0, 0.0
         self.head = head
@@ -117,9 +117,7 @@ class PartitionWork:
         self.ready.extend(self._gatherer.add(decoded, now_s))
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> None:
-        """What nobody can read, and is wanted, becomes a gap, and one dead letter; of what was compacted away, nothing
-        is left.
-        """
+        """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter."""
         self._leave_out(missing.first, message.next_offset, missing.reason)
         row_id = RowId(*self.tp, missing.first, 0)
         frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
@@ -273,7 +271,7 @@ class PartitionWork:
         """The head's states, the newer ones in their place, without those of streams that are forgotten."""
         states = {**self.head.states, **{name: self._states[name].to_bytes() for name in self._changed}}
         self._changed.clear()
-        if self._awaited:  # nobody knows of which streams these are
+        if self._awaited and self.next_offset == self._began_at:  # nobody knows of which streams those are
             return states
         for stream_id in self._clock.forget({*self._gatherer.streams, *self._undecoded_of}):
             states.pop(stream_id, None)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Container
 from pipeline.lanes import Job, Lanes
 from pipeline.records import DecodedMessage, Message, TopicPartition
 
+_MOST_S = 10.0  # that is charged for one message; what stood still was not busy
+
 
 class Prefetch:
     """Messages under decode.
@@ -80,12 +82,6 @@ class Prefetch:
         with self._changed:
             return not any(partition.jobs for partition in self._partitions.values())
 
-    @property
-    def bytes(self) -> int:
-        """Of messages that are not decoded, and of images that wait to be taken."""
-        with self._changed:
-            return sum(partition.waiting_bytes + partition.held_bytes for partition in self._partitions.values())
-
     def waiting_bytes(self, tp: TopicPartition) -> int:
         """Of the partition's messages that are not decoded."""
         with self._changed:
@@ -94,8 +90,9 @@ class Prefetch:
     def make_room(self, size_bytes: int) -> None:
         """Let the images that wait to be taken have so many bytes; above, nothing more is decoded."""
         with self._changed:
-            self._room_bytes = size_bytes
-            self._changed.notify_all()
+            grew, self._room_bytes = size_bytes > self._room_bytes, size_bytes
+            if grew:
+                self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
         """Return when a message can be taken, or after `timeout_s`; at once if none is under way."""
@@ -146,13 +143,14 @@ class Prefetch:
         return None
 
     def _do(self, job: Job) -> None:
-        began_s = self._clock()
+        clock = time.monotonic if job.apart else self._clock  # another process does it
+        began_s = clock()
         decoded: DecodedMessage | BaseException
         try:
             decoded = (self._apart if job.apart else self._decode)(job.message)
         except BaseException as error:  # noqa: BLE001 -- a fault of ours: `take` raises it
             decoded = error
-        took_s = self._clock() - began_s
+        took_s = min(clock() - began_s, _MOST_S)
         with self._changed:
             self._running -= 1
             job.partition.end(job, decoded, took_s)

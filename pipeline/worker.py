@@ -155,6 +155,7 @@ class Worker:
                 continue
             if message.missing is not None:
                 work.miss(message, message.missing, self._clock())
+                self._delivery.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
                 apart = message.offset < work.apart_until

@@ -100,14 +100,55 @@ def test_a_child_that_was_killed_by_somebody_else_costs_its_message_nothing(apar
     assert other is not child
 
 
-def test_each_thread_has_a_child_and_closing_ends_them(apart: Apart) -> None:
-    good = message(picture(RNG))
-    threads = [threading.Thread(target=apart, args=(good,)) for _ in range(2)]
+def test_threads_share_two_children_and_closing_ends_them(apart: Apart) -> None:
+    good, decoded = message(picture(RNG)), list[DecodedMessage]()
+    threads = [threading.Thread(target=lambda: decoded.append(apart(good))) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(decoded) == 5
     children = list(apart._children)
-    assert len(children) == 2
+    assert 1 <= len(children) <= 2
     apart.close()
-    assert [child._process.wait(30.0) for child in children] == [-signal.SIGKILL] * 2
+    assert {child._process.wait(30.0) for child in children} == {-signal.SIGKILL}
+    assert apart(good).dead  # of use to nobody, but at once
+
+
+def test_closing_ends_a_child_that_hangs(apart: Apart) -> None:
+    good = message(picture(RNG))
+    apart(good)
+    [child] = apart._children
+    os.kill(child._process.pid, signal.SIGSTOP)
+    thread = threading.Thread(target=apart, args=(good,))
+    thread.start()
+    apart.close()
+    thread.join()
+
+
+def test_a_child_that_hangs_is_told_of_and_waited_for(apart: Apart, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, decoded = message(picture(RNG)), list[DecodedMessage]()
+    apart(good)
+    [child] = apart._children
+    told = threading.Event()
+    monkeypatch.setattr("pipeline.apart._TOLD_EVERY_S", 0.05)
+    monkeypatch.setattr("pipeline.apart._log", Told(told))
+    os.kill(child._process.pid, signal.SIGSTOP)
+    thread = threading.Thread(target=lambda: decoded.append(apart(good)))
+    thread.start()
+    assert told.wait(30.0)
+    os.kill(child._process.pid, signal.SIGCONT)
+    thread.join()
+    assert same(decoded[0], DECODE(good))
+
+
+class Told:
+    """A log that is waited for."""
+
+    def __init__(self, told: threading.Event) -> None:
+        self._told = told
+
+    def warning(self, event: str, **facts: object) -> None:
+        assert event == "decoder_hangs"
+        assert facts["waiting"] == "to decode frames/2/5"
+        self._told.set()

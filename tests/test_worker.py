@@ -21,7 +21,7 @@ from pipeline.sink.read import read_segment_footers
 from pipeline.sink.verify import verify
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
-from tests.worker.loop import TP, Bench, Inline, bad, batch, decode, image, images, prefetch
+from tests.worker.loop import TP, Bench, Inline, bad, batch, decode, held_bytes, image, images, prefetch
 
 CAMERAS = ("north", "south", "east")
 MIXED = [
@@ -582,7 +582,7 @@ def test_reading_pauses_while_too_much_is_in_hand_and_goes_on_after() -> None:
     worker = bench._worker
 
     def turn() -> bool:
-        bounds.append(worker._prefetch.bytes)
+        bounds.append(held_bytes(worker._prefetch))
         return False
 
     bench.run(turn)

@@ -174,6 +174,11 @@ class Inline(Prefetch):
             self._do(job)
 
 
+def held_bytes(pool: Prefetch) -> int:
+    """Of what is not decoded, and of what waits to be taken."""
+    return sum(lanes.waiting_bytes + lanes.held_bytes for lanes in pool._partitions.values())
+
+
 def prefetch(*, threads: int = 0) -> Prefetch:
     """The decode pool; without threads, what is submitted is decoded when it is."""
     kind = Prefetch if threads else Inline
