@@ -63,8 +63,10 @@ class Backpressure:
         self._paused &= owned.keys()
         pause = {tp for tp, size in waiting.items() if self._all or (total > room and size > fair)} - self._paused
         resume = {tp for tp in self._paused if not self._all and (total < room / 2 or waiting[tp] < fair / 2)}
-        self.source.pause(list(pause))
-        self.source.resume(list(resume))
+        if pause:
+            self.source.pause(list(pause))
+        if resume:
+            self.source.resume(list(resume))
         self._paused = (self._paused | pause) - resume
         self._make_room(owned.values())
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.lanes import BOOKKEEPING_BYTES, Lane, Lanes
 from pipeline.prefetch import Prefetch
@@ -335,3 +337,31 @@ def test_a_lane_that_nobody_uses_any_more_is_forgotten() -> None:
         decode(pool)
         taken(pool)
     assert len(pool._partitions[tp()]._lanes) < 5
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_whatever_comes_everything_is_decoded_once_and_comes_back_in_the_order_of_its_streams(
+    data: st.DataObject,
+) -> None:
+    """Messages of one or several streams, in lanes of their own or not, with hardly any room, taken now and then."""
+    costs, pool = by_hand()
+    pool.make_room(data.draw(st.sampled_from([0, IMAGE_BYTES, 5 * IMAGE_BYTES])))
+    sent, came = list[Message](), list[int]()
+    for offset in range(100, 100 + data.draw(st.integers(0, 40))):
+        key = "+".join(data.draw(st.sets(st.sampled_from("abcd"), min_size=1, max_size=3)))
+        each = message(offset * data.draw(st.integers(1, 3)) * 1_000 + offset, key=key)
+        pool.put(each, known=data.draw(st.sets(st.sampled_from("abcd"))))
+        sent.append(each)
+        decode(pool, data.draw(st.integers(0, 2)))
+        if data.draw(st.booleans()):
+            came += taken(pool)
+    for _ in range(len(sent) + 1):
+        decode(pool, 1)
+        came += taken(pool)
+    assert pool.is_empty
+    assert held(pool) == 0
+    assert sorted(costs.order) == sorted(came) == sorted(each.offset for each in sent)
+    for stream in "abcd":
+        of_stream = [each.offset for each in sent if stream in streams(each)]
+        assert [offset for offset in came if offset in of_stream] == of_stream
