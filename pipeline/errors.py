@@ -45,6 +45,7 @@ class Lost(StrEnum):
     """Why offsets have no rows. The values are stable: they are in outputs, in recordings and in headers."""
 
     DELETED = "deleted"  # by retention, before they were read
+    COMPACTED = "compacted"  # by the broker's compaction, before they were read
     BATCH_TOO_LARGE = "batch_too_large"
     BATCH_TOO_MANY_RECORDS = "batch_too_many_records"
     BATCH_DAMAGED = "batch_damaged"  # its CRC does not agree

@@ -106,11 +106,12 @@ class PartitionWork:
         self.ready.extend(self._gatherer.add(decoded, now_s))
 
     def _miss(self, message: Message, missing: Missing, now_s: float) -> None:
-        """What nobody can read becomes a gap, and one dead letter."""
+        """What nobody can read becomes a gap, and one dead letter; of what was compacted away, nothing is left."""
         self._leave_out(missing.first, message.next_offset, missing.reason)
         row_id = RowId(*self.tp, missing.first, 0)
         frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
-        self.letters.append((message, frame))
+        if missing.reason != Lost.COMPACTED:
+            self.letters.append((message, frame))
         self._count(1, now_s)
 
     def is_due(self, now_s: float) -> bool:

@@ -319,6 +319,13 @@ def test_what_nobody_can_read_is_one_gap_with_its_reason_and_one_dead_letter_and
     assert subject.rows == 0
 
 
+def test_what_was_compacted_away_is_a_gap_and_no_letter() -> None:
+    subject = work(Head(10))
+    subject.add(lost(12, 40, Lost.COMPACTED), 5.0)
+    assert not subject.letters
+    assert subject.draft().gaps == [Gap(12, 41, Lost.COMPACTED)]
+
+
 def test_of_what_nobody_can_read_any_more_only_what_is_not_in_rows_is_a_gap() -> None:
     subject = work(Head(20, pending=(13, 17)))
     assert subject.wants(lost(10, 15).message)

@@ -31,8 +31,8 @@ from pipeline.worker import Worker
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
 _AWAITED = (
-    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker half of it; a worker beyond the number of "
-    "partitions waits in reserve"
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
+    "of partitions waits in reserve"
 )
 
 Hook = Callable[[str], None]
@@ -42,7 +42,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
-        source = kafka_source(settings.kafka)
+        source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
             model = load_model(settings.model)
             log.info("model_loaded", **describe(settings, model))
