@@ -16,7 +16,11 @@ _DEAD_LETTER_TIMEOUT_S = 10.0
 
 
 def kafka_source(
-    settings: KafkaSettings, *, group: bool = True, origin: Literal["earliest", "latest"] | int | None = None
+    settings: KafkaSettings,
+    *,
+    group: bool = True,
+    origin: Literal["earliest", "latest"] | int | None = None,
+    on_compacted: Literal["fail", "skip"] = "skip",
 ) -> KafkaSource:
     """The topic of the settings; without `group`, all of its partitions and no commits."""
     return KafkaSource(
@@ -31,6 +35,7 @@ def kafka_source(
         max_poll_records=settings.max_poll_records,
         max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         batch_limits=batch_limits(settings),
+        on_compacted=on_compacted,
         on_unreadable=settings.on_unreadable,
         security=security(settings),
     )
