@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -14,6 +14,11 @@ from pipeline.records import TopicPartition
 from pipeline.tap import Tap
 
 _log = structlog.get_logger("worker")
+
+_FULL = (
+    "more streams than limits.streams: those heard least begin anew when they come back; raise it, spread streams over "
+    "more partitions, or look who sends under new names"
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,16 @@ class Backpressure:
     prefetch: Prefetch
     tap: Tap
     paused: bool = False
+    _evicted: dict[TopicPartition, int] = field(default_factory=dict)  # as was told last
 
     def apply(self, owned: Mapping[TopicPartition, PartitionWork]) -> None:
         """Pause or resume by what is in hand now; to be called once a step."""
+        for tp, work in owned.items():
+            if work.evicted > 2 * self._evicted.get(tp, 0):  # a flood is told in a few lines
+                self._evicted[tp] = work.evicted
+                _log.warning(
+                    "streams_evicted", topic=tp.topic, partition=tp.partition, evicted=work.evicted, note=_FULL
+                )
         in_hand = self.prefetch.bytes + sum(work.bytes for work in owned.values())
         rows = sum(work.rows for work in owned.values())
         share = max(in_hand / self.limits.inflight_bytes, rows / self.limits.uncommitted_rows, self.tap.share)

@@ -25,6 +25,7 @@ from pipeline.records import (
     TopicPartition,
 )
 from pipeline.silence import PartitionClock, Silence
+from pipeline.stream_table import CROWDED, StreamTable
 
 _States = dict[str, bytes]  # stream -> its state, serialised
 
@@ -59,6 +60,7 @@ class PartitionWork:
         initial: Callable[[], StreamState],
         *,
         forget_after_s: float,
+        max_streams: int,
     ) -> None:
         self.tp = tp
         self._gatherer = Gatherer(policy)
@@ -66,6 +68,7 @@ class PartitionWork:
         self._states: dict[str, StreamState] = {}
         self._changed: set[str] = set()  # streams whose states are not in the head or the sealed draft
         self._clock = PartitionClock(head.states, forget_after_s)
+        self._table = StreamTable(max_streams, head.stream_table, head.states)
         self.ready: deque[ImageBatch] = deque()
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
@@ -95,6 +98,10 @@ class PartitionWork:
         if decoded.message.missing is not None:
             self._miss(decoded.message, decoded.message.missing, now_s)
             return
+        if decoded.message.offset >= self.next_offset:
+            for stream_id in dict.fromkeys(frame.stream_id for frame in decoded.frames if frame.image is not None):
+                assert stream_id is not None  # an accepted frame has one
+                self._table.hear(stream_id, decoded.message.offset)
         self._awaited.discard(decoded.message.offset)
         self.next_offset = max(self.next_offset, decoded.message.next_offset)
         rejected = [frame for frame in decoded.frames if frame.image is None]
@@ -187,9 +194,13 @@ class PartitionWork:
     def state(self, batch: ImageBatch) -> StreamState:
         """The adaptation state that the batch's stream goes on from.
 
-        A new one if the stream is new, was silent for too long, or the settings that it depends on have changed.
+        A new one if the stream is new, was silent for too long, may have left its place to another, or if the settings
+        that it depends on have changed.
         """
         stream_id = batch.stream_id
+        if self._table.begins_anew(batch):
+            self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
+            return self._states[stream_id]
         silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
         if silence is not None:
             self._states[stream_id] = self._initial()
@@ -213,8 +224,14 @@ class PartitionWork:
         heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
         self._states[batch.stream_id] = replace(adapted.state, heard=heard)
         self._changed.add(batch.stream_id)
+        self._table.served(batch)
         self.image_bytes -= batch.images.nbytes
         return trace
+
+    @property
+    def evicted(self) -> int:
+        """Streams that had to leave their place since this worker has the partition."""
+        return self._table.evicted
 
     @property
     def is_sealed(self) -> bool:
@@ -230,11 +247,13 @@ class PartitionWork:
         if self._sealed is None:
             assert not self.ready
             self._sealed_rows = self.rows
+            pending = {frame.row_id.offset for frame in self._gatherer.frames} | self._awaited
             self._sealed = SegmentDraft(
                 tp=self.tp,
                 next_offset=self.next_offset,
-                pending=tuple(sorted({frame.row_id.offset for frame in self._gatherer.frames} | self._awaited)),
+                pending=tuple(sorted(pending)),
                 states=self._kept_states(),
+                stream_table=self._table.stored(pending),
                 accepted=self._accepted,
                 rejected=self._rejected,
                 gaps=self._gaps,
@@ -243,12 +262,22 @@ class PartitionWork:
         return self._sealed
 
     def _kept_states(self) -> _States:
-        """The head's states, the newer ones in their place, without those of streams that are forgotten."""
-        states = {**self.head.states, **{name: self._states[name].to_bytes() for name in self._changed}}
-        self._changed.clear()
-        for stream_id in self._clock.forget():
-            states.pop(stream_id, None)
+        """The head's states, the newer ones in their place, without those of streams that are forgotten or left.
+
+        One that has left keeps its state until its last images are served, whose names are not known while any is
+        awaited.
+        """
+        gone = self._clock.forget()
+        waiting = {frame.stream_id for frame in self._gatherer.frames}
+        left = set(self.head.states.keys() | self._changed if not self._awaited else ())
+        left = {name for name in left if name not in self._table} - waiting
+        self._clock.drop(left)
+        for stream_id in gone | left:
             self._states.pop(stream_id, None)
+            self._changed.discard(stream_id)
+        states = {name: data for name, data in self.head.states.items() if name not in gone | left}
+        states.update({name: self._states[name].to_bytes() for name in self._changed})
+        self._changed.clear()
         return states
 
     def committed(self, head: Head) -> None:

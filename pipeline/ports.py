@@ -94,13 +94,15 @@ class Head:
     """The end of a partition's chain: where to read on, and what was known there.
 
     `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
-    again. `states` maps a stream_id to its serialised adaptation state.
+    again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
+    (`pipeline.stream_table`); it is empty if whoever wrote the segment had none.
     """
 
     next_offset: int
     pending: tuple[int, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
     segment: str | None = None  # name of the newest segment, None before the first
+    stream_table: bytes = b""
 
     @property
     def low_water(self) -> int:
@@ -123,6 +125,7 @@ class SegmentDraft:
     accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
     rejected: Sequence[Frame]
     gaps: Sequence[Gap] = ()
+    stream_table: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

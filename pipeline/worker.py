@@ -45,6 +45,7 @@ class Worker:
         flush: when a segment is written.
         limits: of memory.
         forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
+        max_streams: of a partition, that keep a state (`pipeline.stream_table`).
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
@@ -67,6 +68,7 @@ class Worker:
         flush: FlushPolicy,
         limits: Limits,
         forget_after_s: float,
+        max_streams: int,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
         ends_streams: bool = True,
@@ -81,7 +83,8 @@ class Worker:
         self._tap = tap = tap or NoTap()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
-            return PartitionWork(tp, head, batches, adaptation.strategy.initial, forget_after_s=forget_after_s)
+            initial = adaptation.strategy.initial
+            return PartitionWork(tp, head, batches, initial, forget_after_s=forget_after_s, max_streams=max_streams)
 
         self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
         self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)

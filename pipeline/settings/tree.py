@@ -165,10 +165,16 @@ class SinkSettings(Group):
 
 
 class LimitsSettings(Group):
-    """Bounds on memory."""
+    """Bounds on memory, and on what each segment has to hold."""
 
     inflight_mib: int = Field(
         default=512, ge=16, le=2**20, description="MiB of raw and decoded images held at once; polling pauses above"
+    )
+    streams: int = Field(
+        default=10_000,
+        ge=8,
+        le=1_000_000,
+        description="streams of a partition that keep what they learned; beyond them the ones heard least begin anew",
     )
 
 
@@ -197,7 +203,7 @@ class Settings(Group):
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
     sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
     record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
-    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory")
+    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
     log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")

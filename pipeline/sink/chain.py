@@ -186,6 +186,7 @@ class SegmentChain:
             pending=tuple(sorted(draft.pending)),
             gaps=tuple(draft.gaps),
             states=dict(draft.states),
+            stream_table=draft.stream_table,
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
         )
         data = segment.encode(rows, footer, self._blocks[draft.tp])
@@ -252,5 +253,5 @@ def _name(footer: SegmentFooter) -> SegmentName:
 
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
-    head = Head(next_offset=footer.next, pending=footer.pending, states=footer.states, segment=key)
+    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table)
     return _Tip(identity, head, _name(footer).successor(footer.next), since)

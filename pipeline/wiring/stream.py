@@ -125,6 +125,7 @@ def make_worker(
             round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
         ),
         forget_after_s=settings.search.forget_after_s,
+        max_streams=settings.limits.streams,
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
         ends_streams=ends_streams,
@@ -146,7 +147,9 @@ def config_fingerprint(settings: Settings, model: Model) -> str:
     """Hash of what results depend on beside the model: search, batches, decoding, the card."""
     search = settings.search.model_copy(update={"objective": objective_name(settings, model)})
     named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
-    parts = named.model_dump_json(include={"search", "batch", "decode", "predict"})
+    parts = named.model_dump_json(
+        include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+    )
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 

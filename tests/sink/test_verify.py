@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -360,7 +361,7 @@ def test_an_offset_that_nothing_mentions_is_a_fault_only_if_the_log_has_no_holes
 
 
 def test_a_stream_may_start_anew_for_a_reason() -> None:
-    for reset in ("settings_changed", "silent"):
+    for reset in ("settings_changed", "silent", "crowded"):
         store = DictStore()
         history = History(store)
         history.write(2, ("north", [0, 1]))
@@ -385,6 +386,27 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
     history.write(4, ("north", [2, 3]), at_ms=130_100, drop=["south"])
     (fault,) = faults_of(store)
     assert "state of 'south', which was not silent for long" in fault.what
+
+
+@pytest.mark.parametrize(
+    ("limit", "heard", "said"),
+    [
+        (2, ("north", "west"), []),
+        (3, ("north", "west"), ["the state of 'south', which was not silent for long, but there is none"]),
+        (2, ("north", "south"), ["'west' has none", "the state of 'south', which was not"]),
+    ],
+)
+def test_a_state_may_leave_only_with_its_place_and_only_when_all_are_taken(
+    limit: int, heard: Sequence[str], said: Sequence[str]
+) -> None:
+    store = DictStore()
+    history = History(store)
+    history.write(2, ("north", [0]), ("south", [1]))
+    table = json.dumps({"limit": limit, "heard": {name: [1, 0] for name in heard}, "entered": []}).encode()
+    history.write(4, ("north", [2]), ("west", [3]), drop=["south"], table=table)
+    told = sorted(fault.what for fault in faults_of(store))
+    assert len(told) == len(said)
+    assert all(part in what for part, what in zip(said, told, strict=True))
 
 
 # -- a compacted sink

@@ -216,6 +216,7 @@ class Bench:
             "flush": FlushPolicy(max_rows=16, max_age_s=5.0),
             "limits": Limits(inflight_bytes=1 << 20, uncommitted_rows=1_000, round_images=8),
             "forget_after_s": 604_800.0,
+            "max_streams": 100,
             "skip_gaps": False,
             "should_stop": self._should_stop,
             "at": self._hook,
