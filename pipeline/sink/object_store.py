@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import stamina
@@ -187,6 +187,17 @@ class ObjectStore:
                 obstore.delete(self._store, key)
 
         self._ask(key, gone)
+
+    def modified(self, key: str) -> datetime | None:
+        """See `Store.modified`."""
+
+        def written() -> datetime | None:
+            try:
+                return obstore.get(self._store, key).meta["last_modified"]  # HEAD would have no errors to tell
+            except FileNotFoundError:
+                return None
+
+        return self._ask(key, written)
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`: an object is whole or absent, so nothing is ever left behind."""
