@@ -1,8 +1,9 @@
-"""More names than a partition has places, on real processes: a replay finds who leaves and who begins anew."""
+"""More names than a partition has places, and two times that are none, on real processes: a replay finds the same."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.adapt.state import StreamState
@@ -17,6 +18,7 @@ from tests.replay.street import FIRST_MS, HALVES_APART_MS, Shot, send
 
 CROWDED = ("--limits.streams", "8")
 CAMERAS, STRANGERS = 6, 40
+NO_TIME_MS = 2**62
 
 
 def shots(half: int, seed: int) -> list[Shot]:
@@ -28,14 +30,16 @@ def shots(half: int, seed: int) -> list[Shot]:
     rng.shuffle(names)
     names = 3 * cameras + names
     start_ms = FIRST_MS + half * HALVES_APART_MS
-    return [Shot(start_ms + 20 * n, 0, name.encode(), picture(rng)) for n, name in enumerate(names)]
+    sent = [Shot(start_ms + 20 * n, 0, name.encode(), picture(rng)) for n, name in enumerate(names)]
+    sent[-1] = replace(sent[-1], at_ms=NO_TIME_MS)
+    return sent
 
 
 def test_a_flood_of_names_costs_no_camera_its_state_and_is_the_same_in_a_replay_after_a_kill(
     broker: Broker, tmp_path: Path
 ) -> None:
     topic = fresh_name("crowd")
-    create_topic(broker, topic, 1, {"retention.ms": "-1"})
+    create_topic(broker, topic, 1, {"retention.ms": "-1", "message.timestamp.after.max.ms": str(2**63 - 1)})
     create_topic(broker, f"{topic}.dlq")
     runs.write_settings(tmp_path, broker.bootstrap_servers, topic, write_pair(tmp_path / "pair"))
     for half in range(2):
@@ -56,6 +60,8 @@ def test_a_flood_of_names_costs_no_camera_its_state_and_is_the_same_in_a_replay_
     for camera in range(CAMERAS):
         numbers = [trace["batch_number"] for trace in traces if trace["stream_id"] == f"camera-{camera}"]
         assert numbers == list(range(len(numbers)))
+    assert runs.predictions(tmp_path / "live")["kafka_timestamp"].null_count == 2
+    assert runs.adawise(tmp_path, "drift", "live") == 0
     store = open_store(str(tmp_path / "live"))
     assert max(len(footer.states) for _, footer in read_segment_footers(store)) <= 8
     assert verify(store, read_state=StreamState.from_bytes) == []
