@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import is_of_another_pair
 from pipeline.adaptation import Adapted
 from pipeline.backoff import Backoff
 from pipeline.errors import LogEndsEarly, Lost, SourceError
@@ -61,8 +62,9 @@ class PartitionWork:
         *,
         forget_after_s: float,
         max_streams: int,
+        keeps_states: bool = False,
     ) -> None:
-        self.tp = tp
+        self.tp, self._keeps_states = tp, keeps_states
         self._gatherer = Gatherer(policy)
         self._initial = initial
         self._states: dict[str, StreamState] = {}
@@ -210,6 +212,8 @@ class PartitionWork:
             initial = self._initial()
             data = self.head.states.get(stream_id)
             state = StreamState.from_bytes(data) if data is not None else initial
+            if self._keeps_states and is_of_another_pair(state.key, initial.key):
+                state = replace(state, key=initial.key)
             if state.key != initial.key:
                 state, self._resets[stream_id] = initial, "settings_changed"
             self._states[stream_id] = state

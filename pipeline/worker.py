@@ -46,6 +46,7 @@ class Worker:
         limits: of memory.
         forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
         max_streams: of a partition, that keep a state (`pipeline.stream_table`).
+        keeps_states: streams go on from states that were made with another pair or card.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
@@ -69,6 +70,7 @@ class Worker:
         limits: Limits,
         forget_after_s: float,
         max_streams: int,
+        keeps_states: bool = False,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
         ends_streams: bool = True,
@@ -84,7 +86,15 @@ class Worker:
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
             initial = adaptation.strategy.initial
-            return PartitionWork(tp, head, batches, initial, forget_after_s=forget_after_s, max_streams=max_streams)
+            return PartitionWork(
+                tp,
+                head,
+                batches,
+                initial,
+                forget_after_s=forget_after_s,
+                max_streams=max_streams,
+                keeps_states=keeps_states,
+            )
 
         self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
         self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)

@@ -57,6 +57,11 @@ class ModelSettings(Group):
         default=None, description="text file with one prompt a line, {} for the class; none: a small built-in set"
     )
     card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card`")
+    on_change: Literal["refuse", "reset", "keep"] = Field(
+        default="refuse",
+        description="what a worker does on a root that another pair or class list has written: refuse; reset: each "
+        "stream begins anew; keep: each goes on from what it learned with the other one (also after another card)",
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         default="auto",
         description="number format of the forwards; auto: bf16 where it is quicker, else fp16 on a GPU, fp32 on a "

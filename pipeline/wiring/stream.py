@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.owner import Owner
+from pipeline.sink.served_by import OnChange, claim_pair
 from pipeline.sink.store import open_store
 from pipeline.tap import Tap
 from pipeline.telemetry import LogObserver, Observer
@@ -87,8 +88,9 @@ def make_worker(
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
+    store = open_store(root, at=at)
     chain = SegmentChain(
-        store=open_store(root, at=at),
+        store=store,
         classes=model.classes,
         model_fingerprint=model.classifier.fingerprint,
         config_fingerprint=config_fingerprint(settings, model),
@@ -96,7 +98,13 @@ def make_worker(
         owner=owner or _group(settings, source),
         at=at,
     )
-    if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
+
+    def check() -> None:
+        chain.check()
+        if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
+            tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
+
+    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
     preprocess = model.pair.preprocess
     prefetch = Prefetch(
@@ -126,11 +134,26 @@ def make_worker(
         ),
         forget_after_s=settings.search.forget_after_s,
         max_streams=settings.limits.streams,
+        keeps_states=settings.model.on_change == "keep",
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
         ends_streams=ends_streams,
         at=at,
     )
+
+
+def identity_of(model: Model) -> dict[str, str]:
+    """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
+    return {**model.classifier.identity, "card": model.card.digest if model.card else ""}
+
+
+def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
+    """One loud line for each part of the identity that is another one than what the root was written with."""
+    for name, (was, now) in changes.items():
+        note = "streams go on from what they learned with the other one (model.on_change is keep)"
+        if on_change != "keep":
+            note = "every stream begins anew; rows from now on are this one's"
+        structlog.get_logger("worker").warning("model_changed", part=name, was=was, now=now, note=note)
 
 
 def _group(settings: Settings, source: Source) -> Owner:
