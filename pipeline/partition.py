@@ -148,7 +148,8 @@ class PartitionWork:
         if self.head.next_offset > end:
             raise LogEndsEarly(
                 f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
-                "the broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
+                "the broker lost data, or this is another cluster. Restore the broker, or take "
+                "another sink.root (with --sink.begin-anew for one start)."
             )
         if low_water < start:
             if not skip_gaps:
@@ -158,6 +159,11 @@ class PartitionWork:
                 )
             self._skip_to(start)
         return self.low_water
+
+    @property
+    def left_out(self) -> tuple[Gap, ...]:
+        """What will have no rows, and is not in a draft yet."""
+        return tuple(self._gaps)
 
     @property
     def low_water(self) -> int:

@@ -24,7 +24,7 @@ from pipeline.cli.parser import parse, parser_source
 from pipeline.console import Check
 from pipeline.errors import BrokerUnavailable, ChainError, SettingsError
 from pipeline.settings import Settings, read
-from pipeline.settings.describe import GROUPS, SETTINGS, flag_name
+from pipeline.settings.describe import GROUPS, SETTINGS, environment_name, flag_name, is_secret
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "pyarrow", "kafka", "open_clip", "botorch", "numpy", "structlog", "rich", "PIL"}
@@ -85,20 +85,24 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     return calls
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_imports_nothing_heavy(command: str) -> None:
-    program = (
-        "import sys\n"
-        "from pipeline.__main__ import main\n"
-        "try:\n    code = main(sys.argv[1:])\n"
-        "except SystemExit as end:\n    code = end.code\n"
-        f"print(sorted({HEAVY!r} & set(sys.modules)), code)\n"
-    )
-    arguments = [sys.executable, "-c", program, *command.split(), "--help"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)
-    *help_text, last = done.stdout.splitlines()
-    assert last == "[] 0"
-    assert help_text[0].startswith(f"usage: adawise {command or 'COMMAND'}")
+def test_help_imports_nothing_heavy() -> None:
+    program = f"""
+import contextlib, io, sys
+from pipeline.__main__ import main
+for command in {["", *COMMANDS]!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try:
+            code = main([*command.split(), "--help"])
+        except SystemExit as end:
+            code = end.code
+    heavy = sorted({HEAVY!r} & set(sys.modules))
+    expected = f"usage: adawise {{command or 'COMMAND'}}"
+    assert not heavy and code == 0 and text.getvalue().startswith(expected), (command, heavy, code, text.getvalue())
+    print(command)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert not done.stderr
+    assert done.stdout.splitlines() == ["", *COMMANDS]
 
 
 def test_without_arguments_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -360,6 +364,20 @@ def test_what_may_be_a_password_is_not_repeated(arguments: list[str], capsys: py
     error = capsys.readouterr().err
     assert "sasl" in error
     assert "hunter2" not in error
+
+
+@pytest.mark.parametrize("name", [name for name, field in SETTINGS.items() if is_secret(field)])
+@pytest.mark.parametrize("line", ["run {} hunter2", "config show {}=hunter2", "dlq list {} none", "record {}"])
+def test_a_password_by_flag_is_refused_for_the_environment_or_the_file(
+    line: str, name: str, calls: list[Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.format(flag_name(name)).split()) == 2
+    told = capsys.readouterr()
+    assert flag_name(name) in told.err
+    assert environment_name(name) in told.err
+    assert f"{name.rpartition('.')[2]} under [kafka.security] in adawise.toml" in told.err
+    assert "hunter2" not in told.err + told.out
+    assert not calls
 
 
 def test_config_show_has_every_value_with_its_origin_and_no_secret(

@@ -167,6 +167,11 @@ class SinkSettings(Group):
     )
     flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows that make a segment")
     flush_age_s: float = Field(default=10.0, gt=0, le=86_400, description="seconds that make a segment of fewer rows")
+    begin_anew: bool = Field(
+        default=False,
+        description="for one start: write to this root although the group has written to another, or to one that is "
+        "gone; what the topic has is served from kafka.origin on",
+    )
 
 
 class LimitsSettings(Group):

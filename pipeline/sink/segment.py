@@ -7,7 +7,8 @@ The footer's key-values, beside what Parquet needs:
     adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
     adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)): one row per batch
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
-    adawise.streams    SHA-256 and JSON of `pipeline.stream_table`; earlier versions wrote none, and pass over it
+    adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
+    adawise.streams    SHA-256 and JSON of `pipeline.stream_table`; likewise
 
 A value longer than `SPLIT` goes on under `KEY.1`, `KEY.2` and so on: Arrow refuses to read one beyond 100 MB.
 """
@@ -28,14 +29,17 @@ import pyarrow.parquet as pq
 from pipeline.errors import ChainError, Lost
 from pipeline.records import Gap
 from pipeline.sink import schemas
+from pipeline.sink.layout import SegmentName
+from pipeline.sink.lineage import Lineage
 from pipeline.sink.state_blocks import StateBlocks
 
 FORMAT = 2
 """Written where a gap has a reason; else 1 is, which earlier versions read."""
 
+_COMPARED = 32  # messages of a head that the broker has to have; a fetch brings as many at once
+
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
-_CHECKSUM = b"adawise.checksum"
-_STREAMS = b"adawise.streams"
+_CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
 _DIGEST = 64  # hex digits before the JSON
 SPLIT = 64 * 2**20
 _LONGEST = 2**31 - 1  # bytes of a value; earlier versions did not split them
@@ -48,7 +52,7 @@ class SegmentFooter:
 
     `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
     columns of `schemas.BATCH_TRACE`. `states_of` names the segment of another root whose states these are: a chain that
-    goes on from there begins with a segment that has nothing else.
+    goes on from there begins with a segment that has nothing else. `lineage` is of the segments before this one.
     """
 
     sink: str
@@ -72,6 +76,12 @@ class SegmentFooter:
     states: Mapping[str, bytes] = field(default_factory=dict)
     stream_table: bytes = b""
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
+    lineage: Lineage | None = None
+
+    @property
+    def name(self) -> SegmentName:
+        """Its place in the chain."""
+        return SegmentName(self.first, self.sequence)
 
 
 def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:
@@ -82,6 +92,8 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
     states = (blocks or StateBlocks()).encode(footer.states)
     parts = dict(zip(_PARTS, (_scalars(footer), states, _packed(footer.trace)), strict=True))
     values = {**parts, _CHECKSUM: _checksum(parts)}
+    if footer.lineage is not None:
+        values[_LINEAGE] = footer.lineage.stored()
     if footer.stream_table:
         values[_STREAMS] = _guarded(footer.stream_table)
     return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
@@ -108,7 +120,7 @@ def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[byte
         writer.add_key_value_metadata(dict(_split(key_values)))
     data = sink.getvalue()
     try:
-        _opened(data)
+        opened(data)
     except _UNREADABLE as error:
         size = sum(map(len, key_values.values()))
         said = f"a file with {size} bytes in its footer could not be read again ({str(error).strip()})"
@@ -131,7 +143,8 @@ def _joined(found: Mapping[bytes, bytes], key: bytes) -> bytes:
     return value
 
 
-def _opened(data: bytes, *, check_pages: bool = False) -> pq.ParquetFile:
+def opened(data: bytes, *, check_pages: bool = False) -> pq.ParquetFile:
+    """A Parquet file with a footer of any size. Raises what Arrow does."""
     return pq.ParquetFile(
         pa.BufferReader(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
     )
@@ -143,7 +156,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
     Raises ChainError if the file is damaged, is no segment, or is of a newer format.
     """
     try:
-        found = _opened(data).metadata.metadata or {}
+        found = opened(data).metadata.metadata or {}
     except _UNREADABLE as error:
         raise _damaged(key, f"a readable Parquet file, but {error}") from error
     parts = {name: _joined(found, name) for name in _PARTS}
@@ -159,11 +172,16 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
     if stream_table and stream_table != _guarded(stream_table[_DIGEST:]):
         raise _damaged(key, "a table of streams that agrees with its checksum, but it differs")
     states = _unpacked(parts[_PARTS[1]])
+    try:
+        lineage = Lineage.of(found[_LINEAGE]) if _LINEAGE in found else None
+    except ValueError as error:
+        raise _damaged(key, f"a count of the segments before it, but {error}") from error
     return SegmentFooter(
         **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(Gap.of, scalars["gaps"]))},
         states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
         stream_table=stream_table[_DIGEST:],
         trace=_unpacked(parts[_PARTS[2]]),
+        lineage=lineage,
     )
 
 
@@ -174,7 +192,7 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
     """
     try:
         # Not `read_table`: it would take the key's folders for columns.
-        file = _opened(data, check_pages=True)
+        file = opened(data, check_pages=True)
         return file.read(columns=None if columns is None else list(columns))
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
@@ -186,7 +204,7 @@ def check_pages(data: bytes, key: str) -> None:
     Raises ChainError if a page differs from its checksum, or a column has not as many rows as the footer says.
     """
     try:
-        file = _opened(data, check_pages=True)
+        file = opened(data, check_pages=True)
         for group in range(file.num_row_groups):
             said = file.metadata.row_group(group).num_rows
             for name in file.schema_arrow.names:
@@ -195,6 +213,21 @@ def check_pages(data: bytes, key: str) -> None:
                     raise _damaged(key, f"{said} rows in column {name}, but it has {found}")
     except _UNREADABLE as error:
         raise _damaged(key, f"pages that agree with their checksums, but {error}") from error
+
+
+def newest(data: bytes, key: str) -> dict[int, int]:
+    """The last messages in the rows of the segment file `data`, found at `key`: offset to timestamp, milliseconds.
+
+    Raises ChainError if it is damaged.
+    """
+    names = ["offset", "kafka_timestamp"]
+    rows = read_rows(data, key, names)
+    if rows.column_names != names:
+        raise _damaged(key, f"the columns {names}, but found {rows.column_names}")
+    rows = rows.drop_null()
+    times = dict(zip(rows["offset"].to_pylist(), rows["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True))
+    last = max(times, default=0)
+    return {offset: times[offset] for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
 
 
 def _damaged(key: str, what: str) -> ChainError:
@@ -206,8 +239,9 @@ def _damaged(key: str, what: str) -> ChainError:
 
 def _scalars(footer: SegmentFooter) -> bytes:
     # The big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
-    scalars = asdict(replace(footer, states={}, trace=None, pending=()))
-    del scalars["states"], scalars["trace"], scalars["stream_table"]
+    scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None))
+    for name in ("states", "trace", "lineage", "stream_table"):
+        del scalars[name]
     stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
     return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()
 

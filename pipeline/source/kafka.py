@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, errors
@@ -25,6 +26,7 @@ from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
 from pipeline.source.kafka_client import kafka_errors, message_of, open_client
 from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
+from pipeline.source.kafka_log import KafkaLog, Peek
 from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.kafka_unread import Unreadable
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
 _CLOSE_MS = 5_000
+_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
 _METADATA_MS = 60_000  # partitions that were added are read this much later, at most
 
 
@@ -79,6 +82,16 @@ class KafkaSource:
         self._owned = Ownership()
         self._closed = False
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
+        opens = partial(
+            KafkaLog,
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            max_partition_fetch_bytes=min(max_partition_fetch_bytes, _LOOK_BYTES),
+            batch_limits=batch_limits,
+            security=security,
+            patience_s=_LOOK_S,
+        )
+        self._peek = Peek(opens)
         try:
             self._first_identity = self._topics.identity(topic)
             self._consumer: Any = open_client(
@@ -165,6 +178,10 @@ class KafkaSource:
         """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
         return self._topics.bounds(tp)
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`; by a client of its own, so that the group's is where it was."""
+        return self._peek.timestamps(tp, first, until)
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
         start, end = self._topics.bounds(tp)
@@ -222,11 +239,15 @@ class KafkaSource:
             end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, int(end) - int(position))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`; without a group there is nobody to tell."""
         ours = {tp: at for tp, at in offsets.items() if self._held(tp)}
         if self._group is not None and ours:
-            self._hints.commit(ours)
+            self._hints.commit(ours, note)
+
+    def committed(self) -> Mapping[TopicPartition, tuple[int, str]]:
+        """What the group has committed of the topic, whoever did, with its note. Raises BrokerUnavailable."""
+        return {} if self._group is None else self._topics.committed(self._group, self._topic)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -239,6 +260,7 @@ class KafkaSource:
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)
         self._topics.close()
+        self._peek.close()
 
     def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
         """kafka-python's records, and the events up to now: those assigned, those lost."""

@@ -16,7 +16,7 @@ from pipeline.partition import FlushPolicy
 from pipeline.ports import DeadLetters, Source
 from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
-from pipeline.sink.chain import SegmentChain
+from pipeline.sink.chain import Commits, SegmentChain
 from pipeline.sink.owner import Owner
 from pipeline.sink.served_by import OnChange, claim_pair
 from pipeline.sink.store import open_store
@@ -55,6 +55,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
                 dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
                 observer=observer or LogObserver(),
                 should_stop=should_stop,
+                commits=source.committed,
                 tap=recording_tap(settings, source, at=at),
                 at=at,
             )
@@ -78,13 +79,15 @@ def make_worker(
     observer: Observer,
     should_stop: Callable[[], bool],
     owner: Owner | None = None,
+    commits: Callable[[], Commits] = dict,
     tap: Tap | None = None,
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
-    The root is to belong to `owner`, which is the group of the settings unless another is given.
+    The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
+    that has committed at the broker, with the id of the root that it was for.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -96,6 +99,8 @@ def make_worker(
         config_fingerprint=config_fingerprint(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
         owner=owner or _group(settings, source),
+        commits=commits,
+        begin_anew=settings.sink.begin_anew,
         at=at,
     )
 

@@ -29,6 +29,7 @@ def settings(folder: Path, topic: str = "yard", *, enabled: bool = True) -> Sett
 @pytest.fixture(autouse=True)
 def broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_identity", lambda settings: IDENTITY)
+    monkeypatch.setattr(checks, "_commits", lambda settings: {})
     monkeypatch.setattr(checks, "_model", lambda settings: "no matter")
 
 

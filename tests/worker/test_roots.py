@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.settings import Settings
+from pipeline.sink.claims import read_sink_id, sink_id
+from pipeline.sink.store import open_store
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
@@ -73,3 +77,52 @@ def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_str
     assert [trace["batch_number"] for trace in output.traces] == [0, 0, 1, 1, 2, 3, 4]
     assert [trace["batch_number"] for trace in output.traces if trace["reset"] == "settings_changed"] == [0]
     assert output.faults(yard) == []
+
+
+@pytest.mark.needs("commit_metadata")
+def test_a_second_root_of_the_group_is_refused_beside_a_live_worker_which_keeps_its_partitions(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
+) -> None:
+    yard, group = Topic(broker, topic(2)), fresh_name("yard")
+    batches(yard, 3)
+    settings = settings_for(yard, pair, root, group)
+    other = settings_for(yard, pair, root.with_name("other"), group)
+    output = Output(root)
+    with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as live:
+        wait_until(lambda: output.rows == yard.rows, live)
+        said = refused(other)
+        claimed(other.sink.root)  # a root that has an id of its own is refused likewise
+        named = refused(other)
+        batches(yard, 3)
+        wait_until(lambda: output.rows == yard.rows, live)
+        live.stop()
+        assert not [event for event in live.seen if event.what == "lost"]
+    ours, theirs = read_sink_id(output.store), read_sink_id(open_store(other.sink.root))
+    assert f"group {group!r} writes to the output with the id {ours}" in said
+    assert f"sink.root {other.sink.root} is empty" in said
+    assert f"sink.root {other.sink.root} has the id {theirs}" in named
+    assert "--kafka.group" in named
+
+
+def claimed(root: str) -> None:
+    sink_id(open_store(root), created_at="2026-11-26T10:00:00+00:00")
+
+
+def test_an_empty_root_of_a_group_that_has_committed_is_refused_until_the_operator_says_so(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
+) -> None:
+    """The disk was not mounted, or somebody emptied the folder."""
+    yard, group = Topic(broker, topic(1)), fresh_name("yard")
+    batches(yard, 3)
+    settings = settings_for(yard, pair, root, group)
+    run_to_the_end(yard, pair, root, group)
+    root.rename(root.with_name("elsewhere"))
+    root.mkdir()
+    said = refused(settings)
+    assert f"sink.root {root} is empty" in said
+    assert "--sink.begin-anew" in said
+    assert list(root.iterdir()) == []
+    output = run_to_the_end(yard, pair, root, group, sink={"begin_anew": True})
+    assert output.faults(yard) == []
+    batches(yard, 1)
+    assert run_to_the_end(yard, pair, root, group).faults(yard) == []
