@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -62,7 +62,8 @@ class Adaptation:
                 "forward": 1e3 * forward_s * forwards / passed,
                 "search": 1e3 * search_s * len(batch) / images,
             }
-            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds), outcome.state))
+            served = replace(outcome.state, served_index=outcome.index)
+            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds), served))
         return adapted
 
     def _predict(self, outcome: Outcome) -> Predictions:
@@ -79,6 +80,7 @@ class Adaptation:
     ) -> BatchTrace:
         first, last = batch.frames[0], batch.frames[-1]
         alphas = self.classifier.alphas
+        served_before = before.alpha_index if before.served_index is None else before.served_index
         return BatchTrace(
             topic=first.row_id.topic,
             partition=first.row_id.partition,
@@ -90,7 +92,7 @@ class Adaptation:
             kafka_timestamp_ms=last.kafka_timestamp_ms,
             images=len(batch),
             alpha=alphas[outcome.index],
-            previous_alpha=alphas[before.alpha_index] if before.batches else None,
+            previous_alpha=alphas[served_before] if before.batches else None,
             trials=outcome.trials,
             objective=outcome.objective,
             posterior_mean=outcome.posterior_mean,

@@ -208,6 +208,8 @@ class Worker:
         for frame in decoded.frames:
             if frame.image is None:
                 self._observer.frame_rejected(frame)
+            if frame.note is not None:
+                self._observer.frame_noted(frame)
         self._delivery.send_letters(work, self._clock())
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:

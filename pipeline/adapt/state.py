@@ -29,6 +29,7 @@ _LATER: dict[str, Any] = {  # what states did not have from the first, as it was
     "mix": {"shares": "", "likeness": {}},
     "noise": {},
     "broken": [],
+    "served_index": None,
 }
 _T = TypeVar("_T")
 
@@ -77,6 +78,7 @@ class StreamState:
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
     heard: Heard | None = None  # no search reads it
+    served_index: int | None = None  # of the alpha of the last batch, for its trace; None in states of before
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives it back bit by bit."""
@@ -98,6 +100,8 @@ class StreamState:
         }
         if self.heard is not None:
             parts["heard"] = [self.heard.last_ms, self.heard.clock_ms, self.heard.at_ms]
+        if self.served_index is not None:
+            parts["served_index"] = self.served_index
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -134,6 +138,7 @@ class StreamState:
                     for batch, index, value, noise in parts["observations"]
                 ),
                 heard=_heard(parts),
+                served_index=None if parts["served_index"] is None else _of(int, parts["served_index"]),
             )
         except _UNREADABLE as error:
             raise _damaged(error) from error
@@ -161,6 +166,7 @@ def largest_bytes(key: str, points: int, observations: int = 0) -> int:
         belief=Belief(np.full(points, number), np.full((points, points), number)),
         observations=(Observation(whole, points, number, number),) * observations,
         heard=Heard(whole, whole, whole),
+        served_index=points,
     )
     return len(state.to_bytes())
 

@@ -51,6 +51,10 @@ class State(Protocol):
         """Of the alpha that the next batch goes on from."""
 
     @property
+    def served_index(self) -> int | None:
+        """Of the alpha that served the last batch; None if the state does not say."""
+
+    @property
     def batches(self) -> int:
         """That led to it."""
 
@@ -167,9 +171,10 @@ class StateAccounts:
         if (alpha is None) != (number == 0):
             yield f"expected batch {number} of {stream!r} to name the alpha before it unless it is the first"
         elif alpha is not None and before is not None and number == before.batches:
-            known = self._alphas.setdefault((before.key, before.alpha_index), alpha)
+            index = before.alpha_index if before.served_index is None else before.served_index
+            known = self._alphas.setdefault((before.key, index), alpha)
             if known != alpha:
-                yield f"expected batch {number} of {stream!r} to go on from alpha {known:g} of its state, not {alpha:g}"
+                yield f"expected batch {number} of {stream!r} to follow one at alpha {known:g}, not {alpha:g}"
 
 
 def _traces(table: pa.Table) -> list[dict[str, Any]]:

@@ -323,7 +323,7 @@ def test_an_alpha_that_is_not_that_of_the_state_before_is_a_fault() -> None:
     trace = footer_of(made, key(9)).trace
     forge(made, key(9), trace=changed(trace, "previous_alpha", 0, 0.9))
     (fault,) = faults_of(made)
-    assert (fault.key, "from alpha 0.35 of its state, not 0.9" in fault.what) == (key(9), True)
+    assert (fault.key, "to follow one at alpha 0.35, not 0.9" in fault.what) == (key(9), True)
 
 
 def test_after_a_broken_segment_the_chain_has_one_fault_and_other_chains_are_still_walked(store: DictStore) -> None:

@@ -133,6 +133,7 @@ class Journal:
     recovered: list[tuple[TopicPartition, Head]] = field(default_factory=list)
     lost: list[TopicPartition] = field(default_factory=list)
     rejected: list[Frame] = field(default_factory=list)
+    noted: list[Frame] = field(default_factory=list)
     served: list[BatchTrace] = field(default_factory=list)
     commits: list[tuple[TopicPartition, Commit]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
@@ -146,6 +147,9 @@ class Journal:
 
     def frame_rejected(self, frame: Frame) -> None:
         self.rejected.append(frame)
+
+    def frame_noted(self, frame: Frame) -> None:
+        self.noted.append(frame)
 
     def batch_served(self, trace: BatchTrace) -> None:
         self.served.append(trace)
