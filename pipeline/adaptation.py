@@ -52,6 +52,7 @@ class Adaptation:
         searches = [self.strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
         outcomes = search.run(searches, [batch.images for batch in batches], evaluate)
         results = [self._predict(outcome) for outcome in outcomes]
+        now_us = time.time_ns() // 1_000
         search_s = time.perf_counter() - started - forward_s
         images = sum(len(batch) for batch in batches)
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
@@ -63,7 +64,7 @@ class Adaptation:
                 "search": 1e3 * search_s * len(batch) / images,
             }
             served = replace(outcome.state, served_index=outcome.index)
-            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds), served))
+            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds, now_us), served))
         return adapted
 
     def _predict(self, outcome: Outcome) -> Predictions:
@@ -76,7 +77,7 @@ class Adaptation:
         )
 
     def _trace(
-        self, batch: ImageBatch, before: StreamState, outcome: Outcome, milliseconds: dict[str, float]
+        self, batch: ImageBatch, before: StreamState, outcome: Outcome, milliseconds: dict[str, float], now_us: int
     ) -> BatchTrace:
         first, last = batch.frames[0], batch.frames[-1]
         alphas = self.classifier.alphas
@@ -102,4 +103,5 @@ class Adaptation:
             reset=outcome.reset,
             forward_equivalents=outcome.forward_equivalents,
             milliseconds=milliseconds,
+            predicted_at_us=now_us,
         )

@@ -208,3 +208,4 @@ class BatchTrace:
     forward_equivalents: float
     audit_regret: float = float("nan")  # what an audit found another alpha to be lower by; nan without an audit
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"
+    predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone

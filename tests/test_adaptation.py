@@ -51,7 +51,7 @@ def comparable(adapted: Adapted) -> tuple[object, ...]:
     arrays = (p.top_index, p.top_probability, p.entropy, p.endpoint_index, p.endpoint_confidence)
     return (
         adapted.state.to_bytes(),
-        repr(dataclasses.replace(adapted.trace, milliseconds={})),
+        repr(dataclasses.replace(adapted.trace, milliseconds={}, predicted_at_us=None)),
         *(array.tobytes() for array in arrays),
     )
 

@@ -193,7 +193,7 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
     try:
         # Not `read_table`: it would take the key's folders for columns.
         file = opened(data, check_pages=True)
-        return file.read(columns=None if columns is None else list(columns))
+        return schemas.with_later(file.read()) if columns is None else file.read(columns=list(columns))
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 

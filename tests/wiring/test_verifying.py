@@ -196,6 +196,7 @@ def test_aborted_messages_and_markers_are_no_faults_and_what_lies_beyond_the_hea
     code, out = verified(broker, store, capsys)
     assert code == 0
     assert "each of the 8 messages that the broker still has" in out
+    assert "; 2 are not written yet" in out  # the markers behind them are no messages
     assert len(delivered) == 10
     del name
 

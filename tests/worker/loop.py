@@ -29,6 +29,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys
+from pipeline.sink.schemas import PREDICTED_AT
 from pipeline.sink.store import Store
 from pipeline.sink.verify import verify
 from pipeline.worker import Worker
@@ -249,8 +250,9 @@ class Bench:
 
     @property
     def table(self) -> pa.Table:
-        """The predictions, in the order of row ids."""
-        return read_predictions(self.store).sort_by([(name, "ascending") for name in ("partition", "offset", "index")])
+        """The predictions, in the order of row ids, without their times."""
+        keys = [(name, "ascending") for name in ("partition", "offset", "index")]
+        return read_predictions(self.store).drop_columns([PREDICTED_AT]).sort_by(keys)
 
     @property
     def traces(self) -> list[dict[str, Any]]:
