@@ -39,12 +39,14 @@ class Reason(StrEnum):
     STREAM_ID_MISMATCH = "stream_id_mismatch"
     BAD_STREAM_ID = "bad_stream_id"
     BAD_TIMESTAMP = "bad_timestamp"
+    KILLS_DECODER = "kills_decoder"  # whatever it is: it ended processes that did nothing but decode it
 
 
 class Lost(StrEnum):
     """Why offsets have no rows. The values are stable: they are in outputs, in recordings and in headers."""
 
     DELETED = "deleted"  # by retention, before they were read
+    COMPACTED = "compacted"  # by the broker's compaction, before they were read
     BATCH_TOO_LARGE = "batch_too_large"
     BATCH_TOO_MANY_RECORDS = "batch_too_many_records"
     BATCH_DAMAGED = "batch_damaged"  # its CRC does not agree

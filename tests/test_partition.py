@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -28,10 +28,24 @@ POLICY = BatchPolicy(images=3, max_age_s=1.0)
 FORGET_S = 1_000.0
 
 
-def work(
-    head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY, max_streams: int = 100
-) -> PartitionWork:
-    return PartitionWork(
+class Work(PartitionWork):
+    """Reads and takes at once, unless it is asked to read first."""
+
+    def add(self, decoded: DecodedMessage, now_s: float) -> None:
+        if decoded.message.missing is not None:
+            self.miss(decoded.message, decoded.message.missing, now_s)
+            return
+        if decoded.message.offset not in self._undecoded:
+            self.read(decoded.message, streams_of(decoded))
+        super().add(decoded, now_s)
+
+
+def streams_of(decoded: DecodedMessage) -> frozenset[str]:
+    return frozenset(frame.stream_id or "" for frame in decoded.frames)
+
+
+def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY, max_streams: int = 100) -> Work:
+    return Work(
         TP, head or Head(0), policy, lambda: StreamState(key, 10), forget_after_s=FORGET_S, max_streams=max_streams
     )
 
@@ -140,14 +154,31 @@ class Life:
         self.head, self.written, self.gaps = Head(0), list[tuple[int, int]](), list[int]()
         self.sealed: SegmentDraft | None = None
         self.subject, self.position = work(self.head, max_streams=max_streams), 0
+        self.undecoded: list[DecodedMessage] = []
 
     def read(self, count: int) -> None:
         following = self.log.since(self.position)[:count]
         for message in following:
             self.position = message.message.next_offset
             if self.subject.wants(message.message):
-                self.subject.add(message, self.now_s)
+                if message.message.missing is not None:
+                    self.subject.add(message, self.now_s)
+                else:
+                    self.subject.read(message.message, streams_of(message))
+                    self.undecoded.append(message)
         self.subject.seen(self.now_s, drained=not self.log.since(self.position))
+
+    def decode(self, draw: Callable[[int], int]) -> None:
+        """One comes back, whichever it is, but those of a stream in their order."""
+        first, before = list[DecodedMessage](), set[str]()
+        for message in self.undecoded:
+            if not before & streams_of(message):
+                first.append(message)
+            before |= streams_of(message)
+        if first:
+            message = first[draw(len(first))]
+            self.undecoded.remove(message)
+            self.subject.add(message, self.now_s)
 
     def seal(self) -> None:
         """Make a draft, of which it is not known for a while whether the store has kept it."""
@@ -174,7 +205,7 @@ class Life:
         if self.sealed is not None and kept:
             self.keep(self.sealed)
         self.sealed = None
-        self.subject = work(self.head, max_streams=self.max_streams)
+        self.subject, self.undecoded = work(self.head, max_streams=self.max_streams), []
         self.position = self.subject.find_in((0, 10_000), skip_gaps=False)
 
 
@@ -183,13 +214,17 @@ class Life:
 def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_head_each_once(
     data: st.DataObject,
 ) -> None:
-    """Random traffic, drafts of unknown fate, crashes, silence; at the end every row is in the chain once."""
+    """Random traffic, decoded in any order, drafts of unknown fate, crashes, silence; in the end each row once."""
     life = Life(Log.drawn(data))
     for _ in range(data.draw(st.integers(0, 60))):
         life.now_s += 1.0
-        match data.draw(st.sampled_from(["read", "read", "adapt", "silence", "seal", "land", "crash"])):
+        match data.draw(
+            st.sampled_from(["read", "read", "decode", "decode", "adapt", "silence", "seal", "land", "crash"])
+        ):
             case "read":
                 life.read(data.draw(st.integers(1, 4)))
+            case "decode":
+                life.decode(lambda count: data.draw(st.integers(0, count - 1)))
             case "adapt":
                 finish(life.subject, life.now_s)
             case "silence":
@@ -202,6 +237,8 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
                 life.crash(data.draw(st.booleans()))
     life.land()
     life.read(1000)
+    while life.undecoded:
+        life.decode(lambda count: data.draw(st.integers(0, count - 1)))
     life.subject.close_all()
     life.seal()
     life.land()
@@ -215,13 +252,15 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st.DataObject) -> None:
-    """Whatever was committed when, and however often a worker fell: the batches and their resets are the same."""
+    """Whatever was decoded and committed when, and however often a worker fell: batches and resets are the same."""
     log = Log.drawn(data, streams="aaabbcdefghijkl", most=60)
     disturbed, undisturbed = Life(log, max_streams=8), Life(log, max_streams=8)
-    for _ in range(data.draw(st.integers(0, 60))):
-        match data.draw(st.sampled_from(["read", "read", "adapt", "seal", "land", "crash"])):
+    for _ in range(data.draw(st.integers(0, 80))):
+        match data.draw(st.sampled_from(["read", "read", "decode", "decode", "adapt", "seal", "land", "crash"])):
             case "read":
                 disturbed.read(data.draw(st.integers(1, 4)))
+            case "decode":
+                disturbed.decode(lambda count: data.draw(st.integers(0, count - 1)))
             case "adapt":
                 finish(disturbed.subject)
             case "seal":
@@ -233,16 +272,18 @@ def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st
     for life in (disturbed, undisturbed):
         life.land()
         life.read(1000)
+        while life.undecoded:
+            life.decode(lambda _: 0)
         life.subject.close_all()
         life.seal()
         life.land()
-    assert told(disturbed) == told(undisturbed)
+    assert traces_told(disturbed) == traces_told(undisturbed)
     assert disturbed.head.stream_table == undisturbed.head.stream_table
     assert disturbed.head.states.keys() == undisturbed.head.states.keys()
     assert len(disturbed.head.states) <= 8
 
 
-def told(life: Life) -> list[tuple[str, int, int, str | None]]:
+def traces_told(life: Life) -> list[tuple[str, int, int, str | None]]:
     return sorted((t.stream_id, t.first_offset, t.batch_number, t.reset) for t in life.traces)
 
 
@@ -270,12 +311,7 @@ def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: Partitio
             assert {(f.row_id.offset, f.row_id.index) for f in message.frames} <= set(rows)
     assert draft.next_offset >= head.next_offset
     assert subject.rows == len(rows) + len(draft.gaps)
-    assert subject.image_bytes == PIXELS * len(pending - awaited(subject))
-
-
-def awaited(subject: PartitionWork) -> set[int]:
-    """Offsets that were pending at the head and have not been delivered again."""
-    return {o for o in subject.draft().pending if subject.wants(Message(TOPIC, 0, o, None, None))}
+    assert subject.image_bytes == PIXELS * len(pending - subject._awaited - subject._undecoded.keys())
 
 
 def test_recovery_reads_on_from_the_oldest_pending_offset_and_takes_only_what_is_not_in_the_chain() -> None:
@@ -343,6 +379,35 @@ def test_a_draft_is_not_made_while_a_batch_is_ready() -> None:
         subject.draft()
 
 
+def test_what_is_read_and_not_decoded_is_pending_whatever_came_back_meanwhile() -> None:
+    subject = work()
+    for offset, stream in enumerate(["slow", "a", "a", "a"]):
+        subject.read(single(offset, stream).message, frozenset([stream]))
+    assert not subject.wants(single(0).message)
+    for offset in (1, 2, 3):
+        subject.add(single(offset, "a"), 0.0)
+    finish(subject)
+    draft = subject.draft()
+    assert (draft.pending, draft.next_offset) == ((0,), 4)
+    assert row_ids(draft) == [(1, 0), (2, 0), (3, 0)]
+    after = work(head_of(draft))
+    assert after.find_in((0, 4), skip_gaps=False) == 0
+    assert [offset for offset in range(5) if after.wants(single(offset).message)] == [0, 4]
+
+
+def test_what_of_other_streams_is_not_decoded_keeps_no_silent_stream_open() -> None:
+    subject = work()
+    for offset, stream in enumerate(["slow", "a", "b", "b"]):
+        subject.read(single(offset, stream).message, frozenset([stream]))
+    subject.add(single(1, "a"), 0.0)
+    subject.add(single(2, "b"), 0.0)
+    assert subject.is_due(100.0)
+    subject.seen(100.0, drained=True)
+    subject.seen(100.1, drained=True)
+    assert [batch.stream_id for batch in subject.ready] == ["a"]
+    assert not subject.is_due(100.0)  # a question to the broker would be in vain
+
+
 # -- gaps
 
 
@@ -357,6 +422,13 @@ def test_what_nobody_can_read_is_one_gap_with_its_reason_and_one_dead_letter_and
     assert (draft.gaps, draft.pending, draft.next_offset) == ([Gap(12, 41, Lost.BATCH_TOO_LARGE)], (), 41)
     subject.committed(head_of(draft))
     assert subject.rows == 0
+
+
+def test_what_was_compacted_away_is_a_gap_and_no_letter() -> None:
+    subject = work(Head(10))
+    subject.add(lost(12, 40, Lost.COMPACTED), 5.0)
+    assert not subject.letters
+    assert subject.draft().gaps == [Gap(12, 41, Lost.COMPACTED)]
 
 
 def test_of_what_nobody_can_read_any_more_only_what_is_not_in_rows_is_a_gap() -> None:
@@ -425,9 +497,9 @@ def test_a_dead_message_is_a_rejected_row_and_a_letter_and_its_bytes_count_until
     subject.add(single(4, rejected=True), 0.0)
     subject.add(single(5), 0.0)
     assert [(m.offset, f.row_id.offset) for m, f in subject.letters] == [(3, 3)]
-    assert subject.bytes == 12 + PIXELS
+    assert subject.letter_bytes == 12
     subject.letters.clear()
-    assert subject.bytes == PIXELS
+    assert subject.letter_bytes == 0
     assert row_ids(subject.draft()) == [(3, 0), (4, 0)]
 
 
@@ -509,6 +581,30 @@ def test_a_silent_stream_leaves_the_footer_when_its_neighbours_have_gone_on_for_
     for until, streams in ((9, {"a", "b", "c"}), (13, {"b", "c"})):
         _, head = live(messages[:until], {2, 3})
         assert set(head.states) == streams
+
+
+@pytest.mark.parametrize("where", ["under decode", "in an open batch", "not read again"])
+def test_a_stream_of_which_something_is_in_hand_is_not_forgotten_however_far_its_neighbours_have_come(
+    where: str,
+) -> None:
+    """Or whether it starts anew would depend on what is decoded first."""
+    subject, (first, *others) = work(), [at(0, "a", 0.0), *two_go_on()]
+    subject.add(first, 0.0)
+    finish(subject)
+    second = single(1_000, "a", timestamp_ms=round(0.1 * DAY_MS))
+    for message in others if where != "not read again" else []:
+        subject.read(message.message, streams_of(message))
+    subject.read(second.message, frozenset("a"))
+    if where == "in an open batch":
+        subject.add(second, 0.0)
+    if where == "not read again":
+        subject = work(head_of(subject.draft()))
+        assert subject.draft().pending == (1_000,)
+        subject = work(subject.head)
+    for message in others:
+        subject.add(message, 0.0)
+        finish(subject)
+    assert set(subject.draft().states) == {"a", "b", "c"}
 
 
 def test_a_dropped_stream_is_dropped_from_memory_too() -> None:

@@ -41,7 +41,7 @@ def test_a_partition_whose_log_was_rewritten_stands_until_it_is_restored_and_the
     assert len(stood) == 3  # at first, and a minute later, and again
     assert (stood[0]["log_level"], stood[0]["partition"]) == ("error", 0)
     assert re.search(
-        r"of 14 that were compared the broker has 14 others: at offset \d+ one of 1970-01-01T00:00:00\.\d\d7",
+        r"of \d+ that were compared the broker has \d+ others: at offset \d+ one of 1970-01-01T00:00:00\.\d\d7",
         stood[0]["error"],
     )
     assert f"rows up to offset {until - 1} may be of messages that are gone" in stood[0]["error"]

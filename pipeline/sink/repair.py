@@ -14,8 +14,7 @@ What was computed is gone: `Step.again` says how it is computed once more, into 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -86,8 +85,8 @@ def _sink(store: Store, sinks: set[str], made: Plan) -> Iterator[Step]:
     yield _claim(store, layout.SINK, document, f"with the id {min(sinks)}, which every segment names")
 
 
-def _claim(store: Store, key: str, document: object, said: str) -> Step:
-    return Step(f"create {key} again, {said}", lambda: store.create(key, json.dumps(document).encode()))
+def _claim(store: Store, key: str, document: Mapping[str, object], said: str) -> Step:
+    return Step(f"create {key} again, {said}", partial(claims.claim, store, key, document))
 
 
 class _Chain:
@@ -106,9 +105,12 @@ class _Chain:
     def follow(self) -> None:
         """Add the steps for what is missing between them and beside them."""
         before: SegmentFooter | None = None
+        begun = False
         for key in self._keys:
             try:
                 footer = segment.read_footer(read_bytes(self._store, key), key)
+                if _key(footer) != key:
+                    raise ChainError(f"{key}: its footer names {_key(footer)}; give it its name back, or move it away")
             except ChainError as error:
                 self._made.beyond.append(str(error))
                 return
@@ -116,7 +118,9 @@ class _Chain:
             if self._until is not None and footer.name < self._until:
                 before = footer  # the last of these is the one that is kept
                 continue
-            self._begin(footer, key, is_first=before is None)
+            if not begun and not self._begun(before, footer, key):
+                return
+            begun = True
             if not self._joined(before, footer, key):
                 return
             if key != self._keys[-1] and layout.traces_key(key) not in self._traced:
@@ -124,30 +128,33 @@ class _Chain:
                 self._made.steps.append(Step(what, partial(traces.write, self._store, footer, key)))
             before = footer
 
-    def _begin(self, footer: SegmentFooter, key: str, *, is_first: bool) -> None:
-        """Note the origin; if its claim is gone, read it off the first segment."""
-        if self.origin is not None:
-            return
+    def _begun(self, before: SegmentFooter | None, first: SegmentFooter, key: str) -> bool:
+        """True if it is known with which name the chain begins, or goes on after compacted files.
+
+        The claim of the origin, if it is gone, is read off the first segment.
+        """
+        where = layout.origin_key(self._tp)
         self.origin = claims.read_origin(self._store, self._tp)
-        if self.origin is None and is_first and footer.previous is None:
-            self.origin = claims.Origin(footer.first, footer.cluster_id, footer.topic_id, footer.partitions)
-            where, document = layout.origin_key(self._tp), {"layout": claims.LAYOUT, **asdict(self.origin)}
-            said = f"at offset {footer.first}, where the first segment begins"
-            self._made.steps.append(_claim(self._store, where, document, said))
+        if self._until is not None:
+            kept = before is not None and before.name.successor(before.next) == self._until
+            if not kept:
+                self._made.beyond.append(f"{self._tp}: the last segment before {self._until.stem} is gone: restore it")
+            return kept
+        if self.origin is None and first.previous is None:
+            self.origin = claims.Origin(first.first, first.cluster_id, first.topic_id, first.partitions)
+            said = f"at offset {first.first}, where the first segment begins"
+            self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(self.origin)}, said))
         elif self.origin is None:
-            self._made.beyond.append(
-                f"{layout.origin_key(self._tp)} is gone, and so is the segment that {key} follows: restore one of them"
-            )
-            self.origin = claims.Origin(footer.first, footer.cluster_id, footer.topic_id, footer.partitions)
+            self._made.beyond.append(f"{where} is gone, and so is the segment that {key} follows: restore one of them")
+        return self.origin is not None
 
     def _joined(self, before: SegmentFooter | None, footer: SegmentFooter, key: str) -> bool:
         """True if the segment follows, or does once the bridge is there that is added to the steps."""
-        origin = SegmentName(self.origin.offset) if self.origin is not None else footer.name
-        due = before.name.successor(before.next) if before is not None else origin
-        name = footer.name
-        if name == due:
+        origin = footer.name if self.origin is None else SegmentName(self.origin.offset)
+        due = origin if before is None else before.name.successor(before.next)
+        if footer.name == due:
             return True
-        if name < due:
+        if footer.name < due:
             self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
             return False
         try:

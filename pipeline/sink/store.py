@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pipeline.errors import StoreUnavailable
 from pipeline.sink import layout
@@ -64,6 +64,9 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes | None:
         """All bytes of `key`; None if it does not exist."""
+
+    def open(self, key: str) -> BinaryIO | None:
+        """The bytes of `key`, to be read in parts; None if it does not exist. The caller closes it."""
 
     def list(self, prefix: str) -> list[str]:
         """All keys under the folder `prefix` ("" is the root), at any depth, sorted."""
@@ -146,6 +149,16 @@ class LocalStore:
         if key == layout.SINK and self._document is None:
             self._document = data
         return data
+
+    def open(self, key: str) -> BinaryIO | None:
+        """See `Store.open`."""
+        path = self._path(key)
+        with translated(path):
+            try:
+                return path.open("rb")
+            except FileNotFoundError:
+                self._check_root()
+                return None
 
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`."""

@@ -30,7 +30,7 @@ _IDLE_S = 0.01
 class RecordingSource:
     """A recorded topic, by `pipeline.ports.Source`; all its partitions are assigned by the first poll.
 
-    In memory are one row group of each partition that is being read (one file, where the root is a URL) and one poll.
+    In memory are one row group of each partition that is being read and one poll.
 
     Args:
         root: the folder of the recording, or the URL of one.

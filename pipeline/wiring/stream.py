@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
+from pipeline.apart import Apart
 from pipeline.backpressure import Limits
 from pipeline.decode import Decoder
 from pipeline.gather import BatchPolicy
@@ -19,6 +22,7 @@ from pipeline.settings import Settings
 from pipeline.sink.chain import Commits, SegmentChain
 from pipeline.sink.owner import Owner
 from pipeline.sink.served_by import OnChange, claim_pair
+from pipeline.sink.starts import Starts
 from pipeline.sink.store import open_store
 from pipeline.tap import Tap
 from pipeline.telemetry import LogObserver, Observer
@@ -32,8 +36,8 @@ from pipeline.worker import Worker
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
 _AWAITED = (
-    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker half of it; a worker beyond the number of "
-    "partitions waits in reserve"
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
+    "of partitions waits in reserve"
 )
 
 Hook = Callable[[str], None]
@@ -43,7 +47,9 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
-        source = kafka_source(settings.kafka)
+        for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
+            open_store(root)  # what is wrong with a URL is told before the model takes its seconds
+        source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
             model = load_model(settings.model)
             log.info("model_loaded", **describe(settings, model))
@@ -112,22 +118,26 @@ def make_worker(
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
     preprocess = model.pair.preprocess
-    prefetch = Prefetch(
-        Decoder(
-            preprocess,
-            max_message_bytes=settings.decode.max_message_bytes,
-            max_rows=settings.decode.max_rows,
-            max_pixels=settings.decode.max_pixels,
-        ),
-        threads=decode_threads(settings),
-        image_bytes=3 * preprocess.size**2,
+    decoder = Decoder(
+        preprocess,
+        max_message_bytes=settings.decode.max_message_bytes,
+        max_rows=settings.decode.max_rows,
+        max_pixels=settings.decode.max_pixels,
     )
+    apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
     return Worker(
         source=source,
-        prefetch=prefetch,
+        prefetch=Prefetch(
+            decoder,
+            decoder.streams,
+            threads=decode_threads(settings),
+            apart=apart,
+            end_apart=apart.close,
+        ),
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
+        starts=Starts(store, uuid4().hex, time.monotonic),
         tap=tap,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),

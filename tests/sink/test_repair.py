@@ -117,9 +117,16 @@ def test_a_hole_after_what_was_compacted_is_bridged_and_one_among_compacted_file
         store.delete(layout.segment_key(TP, name))
     repaired(store)
     assert verify(store) == []
+    whole = dict(store.objects)
     store.delete(layout.compacted_key(layout.PREDICTIONS, TP, covers[1]))
     (said,) = plan(store).beyond
     assert "a compacted file is gone between others" in said
+    store.objects = whole
+    kept = [name for name in segment_names(store, TP) if name < covers[-1].until][-1]
+    store.delete(layout.segment_key(TP, kept))
+    found = plan(store)
+    assert [step.what.split()[0] for step in found.steps] == ["move"]  # its traces
+    assert found.beyond == [f"{TP}: the last segment before {covers[-1].until.stem} is gone: restore it"]
 
 
 def test_a_removed_root_document_and_other_claims_are_read_off_the_segments() -> None:
@@ -157,7 +164,12 @@ def overlapping(store: DictStore) -> None:
     store.objects[key(5)] = store.objects[key(4)]
 
 
-@pytest.mark.parametrize("harm", [damaged, overlapping])
+def renamed(store: DictStore) -> None:
+    store.objects[key(5)] = store.objects.pop(key(4))
+    store.objects[layout.traces_key(key(5))] = store.objects.pop(layout.traces_key(key(4)))
+
+
+@pytest.mark.parametrize("harm", [damaged, overlapping, renamed])
 def test_what_cannot_be_mended_is_said_and_nothing_is_done_about_it(harm: Callable[[DictStore], None]) -> None:
     store = an_honest_sink()
     harm(store)

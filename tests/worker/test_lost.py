@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 from kafka import KafkaAdminClient
 from kafka.structs import TopicPartition as KafkaPartition
 
 from pipeline.__main__ import main
+from pipeline.settings import Settings
+from pipeline.sink.read import read_bytes, read_predictions, segment_keys
+from pipeline.sink.segment import read_rows
+from pipeline.sink.store import LocalStore
 from tests.brokers import ApacheKafka, Broker, MakeTopic, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder
-from tests.worker.cameras import IMAGES, Output, Topic, settings_for, single
-from tests.worker.process import Plan, WorkerProcess, wait_until
+from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
+from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
+from tests.worker.test_stop import command_line
 
 FIRST_MS = int(time.time() * 1000) - 3_600_000
 
@@ -121,3 +130,59 @@ def test_a_log_that_was_rewritten_lets_its_partition_stand_and_verify_finds_ever
         assert main(["verify", str(root), *beside]) == 3
         faults = json.loads(capsys.readouterr().out)["faults"]
         assert sum(int(fault["fault"].split("others at ")[1].split()[0]) for fault in faults) == len(lost)
+
+
+def called(settings: Settings, *arguments: str) -> tuple[int, str]:
+    """The exit code and the output of `adawise` with these settings."""
+    call = [sys.executable, "-m", "pipeline", *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, env=command_line(settings), timeout=DEADLINE_S)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_hole_is_told_by_check_and_by_the_worker_bridged_beside_it_and_computed_again_as_it_was(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, tmp_path: Path
+) -> None:
+    yard, group, output, log = Topic(broker, topic(1)), fresh_name("yard"), Output(root), root.with_suffix(".log")
+    changes: dict[str, dict[str, Any]] = {"sink": {"flush_rows": IMAGES}, "batch": {"max_age_s": 60.0}}
+    settings = settings_for(yard, pair, root, group, **changes)
+    for _ in range(5):
+        produce(yard, IMAGES)
+        run_to_the_end(yard, pair, root, group, **changes)
+    keys = [key for _, key in segment_keys(output.store)]
+    lost = read_rows(read_bytes(output.store, keys[2]), keys[2])
+    assert lost.num_rows >= IMAGES
+    output.store.delete(keys[2])
+
+    code, said = called(settings, "run", "--check")
+    assert code == 1
+    assert f"FAIL  chains: expected every segment that the newest ones count, but {yard.name}/0: between" in said
+    with WorkerProcess(Plan(settings, log)) as live:
+        while not events(log, "chain_has_a_hole"):
+            live.listen(0.1)
+        assert called(settings, "repair", str(root))[0] == 3
+        code, said = called(settings, "repair", str(root), "--yes")
+        assert (code, f"done: create {keys[2]} without rows, so that {keys[3]} follows again" in said) == (0, True)
+        produce(yard, IMAGES)
+        wait_until(lambda: output.rows == yard.rows - lost.num_rows, live)
+        live.stop()
+    code, said = called(settings, "verify", str(root))
+    assert (code, f"every offset once but for {lost.num_rows} that were never served" in said) == (0, True)
+    before = len(events(log, "chain_has_a_hole"))
+    run_to_the_end_of(output, yard.rows - lost.num_rows + IMAGES, yard, settings, log)
+    assert len(events(log, "chain_has_a_hole")) == before
+    assert "OK    chains" in called(settings, "run", "--check")[1]
+
+    again = tmp_path / "again"
+    code, said = called(settings, "replay", "--topic", yard.name, "--state-of", f"{root}/{keys[1]}", "-o", str(again))
+    assert code == 0, said
+    rows = read_predictions(LocalStore(again))
+    wanted = rows.filter(pc.is_in(rows["offset"], lost["offset"]))
+    for name in ("row_id", "label", "alpha", "batch_number"):
+        assert wanted[name].to_pylist() == lost[name].to_pylist()
+
+
+def run_to_the_end_of(output: Output, rows: int, yard: Topic, settings: Settings, log: Path) -> None:
+    produce(yard, IMAGES)
+    with WorkerProcess(Plan(settings, log)) as worker:
+        wait_until(lambda: output.rows == rows, worker)
+        worker.stop()

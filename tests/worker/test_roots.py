@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kafka import KafkaConsumer
+from kafka.structs import OffsetAndMetadata
+from kafka.structs import TopicPartition as KafkaPartition
 
 from pipeline.settings import Settings
 from pipeline.sink.claims import read_sink_id, sink_id
 from pipeline.sink.store import open_store
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
+from tests.sink.clouds import new_bucket, open_s3, s3_server
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
 from tests.worker.test_stop import command_line
@@ -126,3 +131,21 @@ def test_an_empty_root_of_a_group_that_has_committed_is_refused_until_the_operat
     assert output.faults(yard) == []
     batches(yard, 1)
     assert run_to_the_end(yard, pair, root, group).faults(yard) == []
+
+
+def test_an_emptied_bucket_is_refused_likewise_and_nothing_is_written_to_it(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard, group = Topic(broker, topic(1)), fresh_name("yard")
+    url = f"s3://{new_bucket()}/yard"
+    store = open_s3(monkeypatch, s3_server(), url)
+    batches(yard, 1)
+    member = KafkaConsumer(
+        bootstrap_servers=broker.bootstrap_servers.split(","), group_id=group, enable_auto_commit=False
+    )
+    with closing(member):
+        member.assign([KafkaPartition(yard.name, 0)])
+        member.commit({KafkaPartition(yard.name, 0): OffsetAndMetadata(5, "", -1)})
+    said = refused(settings_for(yard, pair, url, group))
+    assert f"sink.root {url} is empty, but group {group!r} has committed offset 5 of {yard.name}/0" in said
+    assert store.list("") == []
