@@ -117,7 +117,8 @@ class Frame:
     """One image of a message. Exactly one of `image` and `reason` is set.
 
     `image` is uint8 `[3, S, S]`, resized and cropped, not yet normalised. `captured_at_us` is in microseconds since the
-    epoch, `kafka_timestamp_ms` in milliseconds. `stream_id` is None only for a rejected frame whose stream is unknown.
+    epoch, `kafka_timestamp_ms` in milliseconds. `note` is what its producer got wrong
+    without harm to the image. `stream_id` is None only for a rejected frame whose stream is unknown.
     """
 
     row_id: RowId
@@ -130,6 +131,7 @@ class Frame:
     captured_at_us: int | None = None
     true_label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,3 +208,4 @@ class BatchTrace:
     forward_equivalents: float
     audit_regret: float = float("nan")  # what an audit found another alpha to be lower by; nan without an audit
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"
+    predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone
