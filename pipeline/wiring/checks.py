@@ -20,8 +20,15 @@ _SHOWN = 3  # holes
 
 
 def check(settings: Settings) -> Iterator[Check]:
-    """Broker and topic, codecs, store, model pair and card; a part that fails does not hide the next one's fault."""
+    """Broker, topic, group, dead letters, codecs, stores, model pair and card, each as a worker will use it.
+
+    A part that fails does not hide the next one's fault. Nothing is left behind.
+    """
     yield (topic := _try("broker and topic", lambda: _topic(settings)))
+    if topic.status == "ok":
+        yield _try("consumer group", lambda: _group(settings))
+        if settings.kafka.dead_letters:
+            yield _try("dead letters", lambda: _letters(settings))
     yield _try("codecs of batches", _codecs)
     yield _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok"))
     yield _try("chains", lambda: _chains(settings))
@@ -39,7 +46,25 @@ def _try(name: str, attempt: Callable[[], str]) -> Check:
 
 def _topic(settings: Settings) -> str:
     kafka = settings.kafka
-    return f"{kafka.topic} at {kafka.bootstrap_servers} has {_identity(settings).partitions} partitions"
+    partitions = _identity(settings).partitions
+    if kafka.on_compacted == "fail":
+        with _topics(settings) as topics:
+            topics.expect_not_compacted(kafka.topic)
+    return f"{kafka.topic} at {kafka.bootstrap_servers} has {partitions} partitions"
+
+
+def _group(settings: Settings) -> str:
+    from pipeline.wiring.kafka import check_joining
+
+    check_joining(settings.kafka)
+    return f"{settings.kafka.group} can be joined"
+
+
+def _letters(settings: Settings) -> str:
+    from pipeline.wiring.kafka import check_letters
+
+    exists = check_letters(settings.kafka, settings.decode.max_message_bytes)
+    return f"{settings.kafka.dead_letters_to} {'can be written' if exists else 'can be created, at the first letter'}"
 
 
 def _codecs() -> str:
@@ -75,23 +100,34 @@ def _topics(settings: Settings) -> Iterator[KafkaTopics]:
 
 
 def _recording(settings: Settings) -> str:
+    from pipeline.sink.store import open_store
+    from pipeline.source.recording_manifest import MANIFEST
     from pipeline.wiring.recording import recording_folder
+    from pipeline.wiring.store_check import prove_store
 
-    folder = recording_folder(settings, _identity(settings))
+    root, identity = settings.record.root, _identity(settings)
+    if open_store(root).get(MANIFEST) is None:
+        prove_store(root)
+        return f"{root} creates only what is absent, and can hold a recording of {settings.kafka.topic}"
+    folder = recording_folder(settings, identity)
     return f"{folder.root} creates only what is absent, and is a recording of {settings.kafka.topic}"
 
 
 def _store(settings: Settings, *, asks_broker: bool) -> str:
-    from pipeline.sink.claims import known_sink_id, prove_create_if_absent, sink_id
+    from pipeline.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
     from pipeline.sink.owner import Owner, check_commits, check_owner
     from pipeline.sink.store import open_store
+    from pipeline.wiring.store_check import prove_store
 
     store, kafka = open_store(settings.sink.root), settings.kafka
     ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
     if asks_broker and not settings.sink.begin_anew:
         check_commits(store, ours, known_sink_id(store), _commits(settings))
-    sink_id(store, created_at=datetime.now(UTC).isoformat())
-    prove_create_if_absent(store)
+    if read_sink_id(store) is None:
+        prove_store(settings.sink.root)
+    else:
+        sink_id(store, created_at=datetime.now(UTC).isoformat())
+        prove_create_if_absent(store)
     check_owner(store, ours)
     return f"{store} creates only what is absent, and is nobody else's"
 
@@ -112,14 +148,18 @@ def _chains(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
+    from pipeline.sink.served_by import check_pair
+    from pipeline.sink.store import open_store
     from pipeline.wiring.model import adaptation, load_model
-    from pipeline.wiring.stream import describe
+    from pipeline.wiring.stream import describe, identity_of
 
     model = load_model(settings.model)
     adaptation(settings, model)
+    changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
     facts = describe(settings, model)
+    changed = f", not as {settings.sink.root} was written with: {', '.join(changes)}" if changes else ""
     card = f"card {facts['card']}" if model.card else "no card, temperature 1"
     return (
         f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "
-        f"objective {facts['objective']}"
+        f"objective {facts['objective']}{changed}"
     )

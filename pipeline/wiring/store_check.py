@@ -6,24 +6,28 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
 
 from pipeline.backoff import Backoff
-from pipeline.errors import RetryableError
-from pipeline.ports import Sink
+from pipeline.errors import RetryableError, SettingsError
+from pipeline.sink.claims import OVERWRITES
+from pipeline.sink.store import AlreadyExists, open_store
 from pipeline.telemetry import Observer
 
 _LOOK_S = 0.05  # how soon a signal is noticed
 
 
 def await_store(
-    sink: Sink,
+    check: Callable[[], None],
     observer: Observer,
     should_stop: Callable[[], bool],
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Check the sink again and again until its store answers; True then, False if told to stop before.
+    """Check what lies in a store again and again until it answers; True then, False if told to stop before.
 
     `observer` is told of each try that failed. `clock` and `sleep` are of the waits between tries, in seconds.
 
@@ -36,7 +40,7 @@ def await_store(
         if not backoff.due(clock()):
             sleep(_LOOK_S)
             continue
-        tried = _in_a_thread(sink.check)
+        tried = _in_a_thread(check)
         while not tried.done():
             if should_stop():
                 return False
@@ -48,6 +52,28 @@ def await_store(
         else:
             return True
     return False
+
+
+def prove_store(root: str) -> None:
+    """Create a key twice, which the store must refuse, and delete it: nothing is left, also no folder that was made.
+
+    Raises SettingsError if the store does not refuse, or may not be written; StoreUnavailable.
+    """
+    folders = [] if "://" in root else [Path(root), *Path(root).parents]
+    made = [folder for folder in folders if not folder.exists()]
+    store, key = open_store(root), f"_check-{uuid4().hex}"
+    try:
+        store.create(key, b"by adawise run --check\n")
+        try:
+            store.create(key, b"again\n")
+        except AlreadyExists:
+            return
+        raise SettingsError(OVERWRITES.format(store))
+    finally:
+        store.delete(key)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _in_a_thread(call: Callable[[], None]) -> Future[None]:
