@@ -94,9 +94,8 @@ class Worker:
             FatalError: nothing more was committed after it.
         """
         with ExitStack() as stack:
-            stack.callback(self._source.close)
-            stack.callback(self._delivery.close)
-            stack.callback(self._prefetch.close)
+            for end in (self._observer.stopped, self._source.close, self._delivery.close, self._prefetch.close):
+                stack.callback(end)
             ended = False
             while not ended:
                 stopped = self._should_stop()

@@ -24,7 +24,7 @@ from pipeline.cli.parser import parse, parser_source
 from pipeline.console import Check
 from pipeline.errors import BrokerUnavailable, ChainError, SettingsError
 from pipeline.settings import Settings, read
-from pipeline.settings.describe import GROUPS, SETTINGS, flag_name
+from pipeline.settings.describe import GROUPS, SETTINGS, environment_name, flag_name, is_secret
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "pyarrow", "kafka", "open_clip", "botorch", "numpy", "structlog", "rich", "PIL"}
@@ -360,6 +360,20 @@ def test_what_may_be_a_password_is_not_repeated(arguments: list[str], capsys: py
     error = capsys.readouterr().err
     assert "sasl" in error
     assert "hunter2" not in error
+
+
+@pytest.mark.parametrize("name", [name for name, field in SETTINGS.items() if is_secret(field)])
+@pytest.mark.parametrize("line", ["run {} hunter2", "config show {}=hunter2", "dlq list {} none", "record {}"])
+def test_a_password_by_flag_is_refused_for_the_environment_or_the_file(
+    line: str, name: str, calls: list[Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.format(flag_name(name)).split()) == 2
+    told = capsys.readouterr()
+    assert flag_name(name) in told.err
+    assert environment_name(name) in told.err
+    assert f"{name.rpartition('.')[2]} under [kafka.security] in adawise.toml" in told.err
+    assert "hunter2" not in told.err + told.out
+    assert not calls
 
 
 def test_config_show_has_every_value_with_its_origin_and_no_secret(

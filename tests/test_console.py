@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,8 +97,52 @@ def test_what_is_printed_for_people_is_what_it_says_and_no_pipe_cuts_it_off(name
     assert group == f"group of {name}"
 
 
-def test_nobody_else_makes_a_console() -> None:
+def around_paper(tree: ast.AST) -> Iterator[str]:
+    """Ways to print by rich that are not `paper`: another console, or what makes one, or reads markup, by itself."""
+    names: dict[str, str] = {}  # of rich, under which they are known here
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "rich":
+            names |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.Import) and any(alias.name.partition(".")[0] == "rich" for alias in node.names):
+            yield f"{node.lineno}: import rich"  # whatever it has could be called by it
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {keyword.arg: keyword.value for keyword in node.keywords}
+        called = names.get(node.func.id, "") if isinstance(node.func, ast.Name) else ""
+        if called in {"Console", "print", "print_json", "inspect", "pprint", "get_console", "render", "RichHandler"}:
+            yield f"{node.lineno}: {called}"
+        if called in {"Live", "Progress", "Status", "track", "Prompt", "Confirm"} and "console" not in given:
+            yield f"{node.lineno}: {called} on a console of its own"
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "from_markup":
+            yield f"{node.lineno}: from_markup"
+        for name in {"markup", "emoji"} & given.keys():
+            if ast.unparse(given[name]) != "False":
+                yield f"{node.lineno}: {name}"
+
+
+def test_nobody_prints_by_rich_but_on_paper() -> None:
     """Whose markup would be on, and a camera's name an error in it."""
     root = Path(pipeline.__file__).parent
-    makers = {str(path.relative_to(root)) for path in root.rglob("*.py") if " Console(" in path.read_text("utf-8")}
-    assert makers == {"console.py"}
+    found = {
+        str(path.relative_to(root)): found
+        for path in root.rglob("*.py")
+        if (found := [*around_paper(ast.parse(path.read_text("utf-8")))])
+    }
+    assert found.keys() == {"console.py"}
+    assert [way.partition(": ")[2] for way in found["console.py"]] == ["Console"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from rich.console import Console as C\nC()",
+        "from rich import print\nprint(1)",
+        "import rich.console",
+        "from rich.live import Live\nLive(table)",
+        "console.print(name, markup=True)",
+        "from rich.text import Text\nText.from_markup(name)",
+    ],
+)
+def test_each_way_around_it_is_found(source: str) -> None:
+    assert list(around_paper(ast.parse(source)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +274,7 @@ def test_auto_and_entropy_do_without_a_card(tmp_path: Path, objective: str) -> N
 
 
 def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("cat\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
     (tmp_path / "f").mkdir()
     flags = {
         "model.theta_0": "nowhere/zero.pt",
@@ -291,6 +293,79 @@ def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:
     }
     making_a_card = read_in(tmp_path, flags=flags, uses=frozenset({"model"}))
     assert "model.card" not in {mistake.name for mistake in making_a_card.mistakes}
+
+
+def open_clip_folder(path: Path, **changes: object) -> str:
+    """A `local-dir:` folder with a small config; `changes` by dotted name, with `__` for the dot."""
+    path.mkdir()
+    config: dict[str, Any] = {
+        "embed_dim": 512,
+        "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+        "text_cfg": {"context_length": 77, "layers": 12},
+    }
+    for name, value in changes.items():
+        *groups, key = name.split("__")
+        reduce(lambda inner, group: inner[group], groups, config)[key] = value
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    return f"local-dir:{path.name}"
+
+
+def model_mistakes(folder: Path, **model: str) -> dict[str, str]:
+    flags = {f"model.{name}": value for name, value in model.items()}
+    mistakes = read_in(folder, flags=flags, uses=frozenset({"finetune"})).mistakes
+    return {mistake.name: mistake.problem for mistake in mistakes}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"vision_cfg__timm_model_name": "hf-hub:org/tower"}, "vision_cfg.timm_model_name"),
+        ({"vision_cfg__timm_model_name": " HF_HUB:org/tower"}, "vision_cfg.timm_model_name"),
+        ({"text_cfg__hf_tokenizer_name": "hf-hub:org/words"}, "text_cfg.hf_tokenizer_name"),
+        ({"text_cfg__hf_model_name": "roberta-base"}, "text_cfg.hf_model_name"),
+        ({"text_cfg__tokenizer_kwargs": {"deep": ["hf-hub:org/words"]}}, "text_cfg.tokenizer_kwargs.deep.0"),
+    ],
+)
+def test_a_folder_whose_config_names_a_model_hub_is_refused(
+    change: dict[str, object], key: str, tmp_path: Path
+) -> None:
+    name = open_clip_folder(tmp_path / "theta_0", **change)
+    found = model_mistakes(tmp_path, theta_0=name)
+    assert f"{key} is " in found["model.theta_0"]
+    assert "on a model hub; take a folder that has it all" in found["model.theta_0"]
+    assert "model.architecture" in model_mistakes(tmp_path, theta_0="tag", architecture=name)
+
+
+def test_an_architecture_that_a_folder_contradicts_is_a_mistake(tmp_path: Path) -> None:
+    name = open_clip_folder(tmp_path / "theta_0")
+    other = open_clip_folder(tmp_path / "other", vision_cfg__layers=3, text_cfg__hf_tokenizer_name="org/words")
+    for architecture in ("ViT-L-14", other):
+        found = model_mistakes(tmp_path, theta_0=name, architecture=architecture)
+        assert found.keys() == {"model.architecture"}
+        assert "local-dir:theta_0 of model.theta_0, which has its own; leave it out" in found["model.architecture"]
+    assert "its vision_cfg.layers is 3, and 12 in" in found["model.architecture"]
+    assert "its embed_dim is 512" not in found["model.architecture"]
+    for architecture in ("ViT-B-32", "ViT-B/32", name):
+        assert not model_mistakes(tmp_path, theta_0=name, architecture=architecture)
+    assert not model_mistakes(tmp_path, theta_0=other), "the default is not what somebody said"
+    assert model_mistakes(tmp_path, theta_0=other, architecture="ViT-B-32").keys() == {"model.architecture"}
+
+
+@pytest.mark.parametrize("text", [b"an empty street\n", b"\r\n\n street \n"])
+def test_a_file_of_one_class_is_a_mistake(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(text)
+    found = model_mistakes(tmp_path, theta_0="tag", classes="classes.txt")
+    assert "has one class, '" in found["model.classes"]
+    assert "street', which every image would be" in found["model.classes"]
+    (tmp_path / "classes.txt").write_bytes(b"\xff\n")
+    assert not model_mistakes(tmp_path, theta_0="tag", classes="classes.txt"), "reading it says more"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"model_cfg": 3}', "[" * 100_000, "\x00", '{"text_cfg": null}'])
+def test_a_config_that_cannot_be_read_is_left_to_the_loader(text: str, tmp_path: Path) -> None:
+    name = open_clip_folder(tmp_path / "theta_0")
+    (tmp_path / "theta_0" / "open_clip_config.json").write_text(text)
+    assert not model_mistakes(tmp_path, theta_0=name, architecture="ViT-L-14")
 
 
 def test_values_come_out_in_their_types(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline.errors import CardError
 
 FORMAT = 4
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
+_MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
 
 
@@ -155,7 +157,7 @@ def read_card(path: Path) -> Card:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
-            raise CardError(f"{path}: expected a card of format {FORMAT}, got {data['format']}. {remedy}")
+            raise CardError(f"{path}: expected a card of format {FORMAT}, got {reprlib.repr(data['format'])}. {remedy}")
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
@@ -165,34 +167,41 @@ def read_card(path: Path) -> Card:
     except OSError as error:
         raise CardError(f"{path}: the card cannot be read ({error.strerror}). {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CardError(f"{path}: not a card ({error!r}). {remedy}") from error
+        raise CardError(f"{path}: not a card ({repr(error)[:_MOST_LETTERS]}). {remedy}") from error
     return card
 
 
 def _check_values(card: Card) -> None:
-    """Raise ValueError or TypeError for what `make_card` would not have written."""
-    if not isinstance(card.identity, dict):
-        raise TypeError(f"identity: expected names and hashes, got {card.identity!r}")
-    if set(card.levels) != set(objectives.NAMES):
-        raise ValueError(f"levels: expected those of {', '.join(objectives.NAMES)}, got {', '.join(card.levels)}")
+    """Raise ValueError (or TypeError, where the type is wrong) for what `make_card` would not have written."""
+    _expect("levels", f"those of {', '.join(objectives.NAMES)}", {*card.levels}, {*card.levels} == {*objectives.NAMES})
     for name, column in (*((name, getattr(card, name)) for name in _PER_ALPHA), *card.levels.items()):
-        if not column or len(column) != len(card.alphas) or not all(math.isfinite(value) for value in column):
-            raise ValueError(f"{name}: expected {len(card.alphas)} finite numbers, one per alpha, got {column}")
-    if card.heads is not None and not isinstance(card.heads, str):
-        raise TypeError(f"heads: expected a hash or null, got {card.heads!r}")
-    if min(card.temperature) <= 0.0:
-        raise ValueError(f"temperature: expected numbers above 0, got {min(card.temperature)}")
+        holds = isinstance(column, tuple) and len(column) == len(card.alphas) > 0 and _are_numbers(*column)
+        _expect(name, f"{len(card.alphas)} finite numbers, one per alpha", column, holds)
+    _expect("temperature", "numbers above 0", card.temperature, min(card.temperature) > 0.0)
+    _expect("images", "a number", card.images, _are_numbers(card.images))
+    for name, text in {"created_at": card.created_at, "heads": card.heads or "", **card.identity}.items():
+        _expect(name, "text", text, isinstance(text, str))
     for judged in card.judged:
-        lower = (judged.accuracy, judged.zero_shot, judged.fine_tuned)
-        if (
-            judged.objective not in objectives.NAMES
-            or not 0.0 <= min(lower) <= max(lower) <= judged.best_accuracy <= 1.0
-        ):
-            raise ValueError(f"judged: expected an objective and accuracies from 0 to 1, got {judged}")
-    if card.search is not None:
-        sds = (card.search.lengthscale, card.search.signal_sd, card.search.offset_sd)
-        if not all(0.0 < value < math.inf for value in sds) or not 0.0 < card.search.persistence < 1.0:
-            raise ValueError(f"search: expected numbers above 0 and a persistence below 1, got {card.search}")
+        accuracies = (judged.zero_shot, judged.fine_tuned, judged.accuracy, judged.best_accuracy)
+        holds = isinstance(judged.condition, str) and _are_numbers(judged.images, judged.alpha, *accuracies)
+        holds = holds and judged.objective in objectives.NAMES and min(accuracies) >= 0.0
+        holds = holds and max(accuracies) == judged.best_accuracy <= 1.0
+        _expect("judged", "an objective and accuracies from 0 to 1", judged, holds)
+    if (found := card.search) is not None:
+        numbers = (found.lengthscale, found.signal_sd, found.offset_sd, found.persistence)
+        holds = isinstance(found.objective, str) and _are_numbers(found.batches, *numbers) and min(numbers) > 0.0
+        _expect("search", "numbers above 0, persistence below 1", found, holds and found.persistence < 1.0)
+
+
+def _are_numbers(*values: object) -> bool:
+    """Finite ones. A whole number may be beyond every float, in which all of them are reckoned."""
+    kinds = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return kinds and all(abs(value) <= sys.float_info.max for value in values)  # type: ignore[arg-type]
+
+
+def _expect(name: str, expected: str, value: object, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
 
 
 def _frozen(value: Any) -> Any:

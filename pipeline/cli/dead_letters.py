@@ -59,7 +59,9 @@ class _Letters(Command):
 class DlqList(_Letters):
     """List the messages that could not be read: when, why, where from, whose, how large, whether sent back.
 
-    They lie in the dead-letter topic (kafka.dead_letter_topic, else the topic's name and .dlq).
+    They lie in the dead-letter topic (kafka.dead_letter_topic, else the topic's name and .dlq). Single bad images of an
+    Arrow batch are not among them, but rows of the output with offset, index and reason: sent back, their message
+    would bring its good images twice.
     """
 
     name = "dlq list"
@@ -102,8 +104,9 @@ class DlqShow(Command):
 class DlqReplay(_Letters):
     """Send messages that could not be read back to their topic, as they came, after the cause was mended.
 
-    Each is sent once: what was sent back before is left out, also if a replay was cut off (needs a broker with
-    transactions). It comes back with the headers dlq.replays and dlq.origin. Old rows of the output stay as they are.
+    Each is sent once, however many letters it has: what was sent back before is left out, also if a replay was cut off
+    (needs a broker with transactions). It comes back with the headers dlq.replays and dlq.origin. Old rows of the
+    output stay as they are.
     """
 
     name = "dlq replay"
@@ -121,6 +124,9 @@ class DlqReplay(_Letters):
         default=False, validation_alias=AliasChoices("all"), description="all letters; in place of what chooses some"
     )
     again: CliToggleFlag[bool] = Field(default=False, description="those too that were sent back before")
+    max_replays: int = Field(
+        default=3, ge=1, le=999_999, description="leave out what was sent back that often and rejected again"
+    )
     dry_run: CliToggleFlag[bool] = Field(default=False, description="say how many, and send nothing")
 
     @classmethod
@@ -137,4 +143,11 @@ class DlqReplay(_Letters):
         from pipeline.wiring import replay_letters
 
         place = None if self.letter is None else _place(self.letter)
-        return replay_letters(self.settings, **self.filters(), place=place, again=self.again, dry_run=self.dry_run)
+        return replay_letters(
+            self.settings,
+            **self.filters(),
+            place=place,
+            again=self.again,
+            max_replays=self.max_replays,
+            dry_run=self.dry_run,
+        )

@@ -20,12 +20,23 @@ from pydantic_settings import CliSettingsSource
 
 from pipeline.cli import PROGRAM
 from pipeline.cli.command import Command
-from pipeline.settings.describe import GROUPS, SETTINGS, expected, flag_name, metavar, shown
+from pipeline.settings.describe import (
+    GROUPS,
+    SETTINGS,
+    environment_name,
+    expected,
+    flag_name,
+    is_secret,
+    metavar,
+    shown,
+)
 from pipeline.settings.mistakes import Mistake, nearest
 from pipeline.settings.reading import as_given, reason_of
-from pipeline.settings.sources import Given, Origin
+from pipeline.settings.sources import Given, Origin, ways_to_set
 
 _PREFIX = "settings."
+_PASSWORD = "kafka.security.sasl_password"
+_SEEN = "every user of the machine sees it there (ps), and the shell remembers it"
 _PLAIN = {"a path", "text that is not empty", "text, kept secret", "true or false"}  # the help need not say these
 
 
@@ -136,6 +147,8 @@ def _usage(command: type[Command]) -> str:
 
 
 def _help(field: FieldInfo) -> str:
+    if is_secret(field):
+        return f"{field.description} [environment or file only]"
     words = (
         [] if expected(field) in _PLAIN else [expected(field).removeprefix("a whole number ").removeprefix("a number ")]
     )
@@ -151,7 +164,8 @@ def _epilog(command: type[Command]) -> str:
         '  --log.level debug  =  ADAWISE_LOG__LEVEL=debug  =  level = "debug" under [log]'
     )
     secret = (
-        "\nPasswords belong in the environment or the file: flags can be seen by every user of the machine."
+        f"\nPasswords come from the environment ({environment_name(_PASSWORD)}, ...) or the file;\nas flags they are "
+        "refused: every user of the machine could see them."
         if "kafka" in command.groups
         else ""
     )
@@ -167,10 +181,10 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
         mistake = Mistake(f"{PROGRAM} {command.name}", "flags", f"{error}; see `{PROGRAM} {command.name} --help`")
         return Parsed(source, {}, (), [mistake], complete=False)
     given = vars(namespace)
+    settings = {dest.removeprefix(_PREFIX): value for dest, value in given.items() if dest.startswith(_PREFIX)}
+    secrets = [name for name in settings if is_secret(SETTINGS[name])]
     flags = [
-        Given(dest.removeprefix(_PREFIX), value, Origin("flag", flag_name(dest.removeprefix(_PREFIX))))
-        for dest, value in given.items()
-        if dest.startswith(_PREFIX)
+        Given(name, value, Origin("flag", flag_name(name))) for name, value in settings.items() if name not in secrets
     ]
     options = {dest: value for dest, value in given.items() if not dest.startswith(_PREFIX)}
     unknown = [argument.split("=")[0] for argument in extra if argument.startswith("-")]
@@ -179,6 +193,7 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
         mistakes = [_unknown_flag(command, flag) for flag in unknown]
     else:
         mistakes = [Mistake(repr(argument), "argument", f"not expected; {_usage(command)}") for argument in extra]
+    mistakes += [Mistake(flag_name(name), "flag", f"{_SEEN}; set {ways_to_set(name)} instead") for name in secrets]
     mistakes += _option_mistakes(command, options, arguments_missing=not unknown)
     return Parsed(source, options, flags, mistakes)
 

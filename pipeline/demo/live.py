@@ -145,6 +145,9 @@ class Board:
         """See `Observer`."""
         self.notes.append(f"again in {wait_s:.0f} s: {error}")
 
+    def stopped(self) -> None:
+        """See `Observer`."""
+
 
 @contextmanager
 def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:

@@ -37,7 +37,7 @@ def tell(
     if outcome.problems:
         console.print(f"NOT every image is in the output once: {outcome.images_in} in, {outcome.rows_out} rows out.")
         for problem in outcome.problems:
-            console.print(f"  {problem}", markup=False)
+            console.print(f"  {problem}")
     else:
         console.print(
             f"images in = rows out = {outcome.rows_out}, each exactly once (chains, rows and traces verified)"
@@ -52,8 +52,8 @@ def tell(
     console.print("\nalpha of each camera over time (▁ 0 zero-shot, █ 1 fine-tuned)")
     indent = max(len(camera.camera_id) for camera in cameras)
     for camera, path in zip(cameras, paths, strict=True):
-        console.print(f"  {camera.camera_id:<{indent}}  {sparkline(path, _WIDTH)}", markup=False)
-        console.print(f"  {'':<{indent}}  {passages(camera, _WIDTH)}", markup=False, style="dim")
+        console.print(f"  {camera.camera_id:<{indent}}  {sparkline(path, _WIDTH)}")
+        console.print(f"  {'':<{indent}}  {passages(camera, _WIDTH)}", style="dim")
     _print_how_to_go_on(console, root, picture)
 
 
@@ -115,7 +115,7 @@ def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> N
     ]
     console.print()
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def passages(camera: CameraScript, width: int) -> str:

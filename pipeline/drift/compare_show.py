@@ -26,7 +26,7 @@ _WORDS = {
 def show(found: Difference, console: Console) -> None:
     """Print it."""
     for line in sentences(found):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
     if not found.differs:
         return
     console.print(_totals(found))

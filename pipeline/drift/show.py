@@ -21,7 +21,6 @@ def show(report: Report, console: Console) -> None:
     console.print(
         f"{report.root}: {len(report.cameras)} cameras, {report.batches} batches, {report.images} images, "
         f"{moment(report.since_us)} to {moment(report.until_us)}",
-        highlight=False,
         soft_wrap=True,
     )
     console.print(_cameras(report))
@@ -30,11 +29,11 @@ def show(report: Report, console: Console) -> None:
         console.print(_changes(changes))
     for group in report.groups:
         names = ", ".join(group.stream_ids[:8]) + (", ..." if len(group.stream_ids) > 8 else "")
-        console.print(f"{group.sentence} ({names})", highlight=False, markup=False)
+        console.print(f"{group.sentence} ({names})")
     if report.helped is not None:
         _helped(report.helped, console)
     for note in report.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}")
 
 
 def moment(us: int) -> str:
@@ -96,11 +95,9 @@ def _helped(helped: Helped, console: Console) -> None:
             )
         console.print(table)
     for estimate in helped.estimates:
-        console.print(
-            f"estimate without labels: {estimate.name} {estimate.value:.3f} ({estimate.how})", highlight=False
-        )
+        console.print(f"estimate without labels: {estimate.name} {estimate.value:.3f} ({estimate.how})")
     for note in helped.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}")
 
 
 def resolution(report: Report) -> str:

@@ -140,6 +140,12 @@ class KafkaSettings(Group):
         description=f"that topic; none: the topic's name and {DEAD_LETTER_SUFFIX}",
         json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
     )
+    dead_letter_days: int = Field(
+        default=30, ge=1, le=36_500, description="days that it keeps letters, if it is created here"
+    )
+    dead_letter_bytes: ByteSize = Field(
+        default=ByteSize(10 * 2**30), ge=2**20, le=2**60, description="bytes that it keeps at most, if created here"
+    )
     on_gap: Literal["fail", "skip"] = Field(
         default="fail", description="when the broker deleted messages that were not read yet: stop, or record and go on"
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.records import Message
-from pipeline.sink.letter import OMITTED, ORIGIN, OURS, REPLAYS
+from pipeline.sink.letter import OMITTED, ORIGIN, OURS, REPLAYS, TIMESTAMP
 
 REPLAYED = "dlq.replayed"  # partition/offset of the letter that was sent back
 
@@ -58,6 +58,12 @@ class DeadLetter:
         return self._number(f"{_WHERE}offset")
 
     @property
+    def timestamp_ms(self) -> int:
+        """The original's; -1 if it has none. Letters of earlier versions have it as their own."""
+        stated = self._number(TIMESTAMP)
+        return self.record.timestamp_ms if TIMESTAMP not in self.said else -1 if stated is None else stated
+
+    @property
     def source(self) -> str:
         """Topic, partition and offset that it came from."""
         return "/".join(_UNKNOWN if part is None else str(part) for part in (self.topic, self.partition, self.offset))
@@ -66,6 +72,14 @@ class DeadLetter:
     def replays(self) -> int:
         """How often it had been sent back before it was rejected."""
         return self._number(REPLAYS) or 0
+
+    @property
+    def message(self) -> tuple[int | None, int | None, int]:
+        """Which message it is of: after a crash or a take-over, one has several letters, all with the same bytes.
+
+        Its bytes are part of it, as offsets begin anew where a topic was made again under the old name.
+        """
+        return self.partition, self.offset, hash((self.record.key, self.record.value))
 
     @property
     def is_whole(self) -> bool:

@@ -1,8 +1,10 @@
 """Dead letters: messages that could not be read at all, kept as they came, with the reason in headers.
 
 Delivery is at least once: a segment may only be committed after `flush`, and a crash in between sends the same message
-again, recognisable by topic, partition and offset. kafka-python 3's producer has no bound on its memory (600 MB went
-into it within half a second, measured), so bytes in flight are bounded here.
+again, recognisable by topic, partition and offset. Rejected rows of an Arrow batch get no letter: it would hold the
+whole message, which sent back would bring the batch's good rows twice. They are rows of the output, with offset, index
+and reason. kafka-python 3's producer has no bound on its memory (600 MB went into it within half a second, measured),
+so bytes in flight are bounded here.
 """
 
 from __future__ import annotations
@@ -150,7 +152,6 @@ class KafkaDeadLetters:
             "key": letter.key,
             "value": letter.value,
             "headers": list(letter.headers),
-            "timestamp_ms": letter.timestamp_ms,
         }
         try:
             return replace(letter, future=self._producer.send(letter.topic, **record))
@@ -169,6 +170,8 @@ def open_dead_letters(
     client_id: str,
     security: Mapping[str, object],
     topic: str | None,
+    retention_s: int,
+    retention_bytes: int,
     worker: str,
     max_message_bytes: int,
     max_inflight_bytes: int,
@@ -176,9 +179,16 @@ def open_dead_letters(
 ) -> KafkaDeadLetters:
     """Dead letters on the broker; the topic is created if it is absent. Connects at the first letter.
 
-    `max_message_bytes` is the largest message that can arrive: the topic is made to take it.
+    `max_message_bytes` is the largest message that can arrive: the topic is made to take it, and to forget letters by
+    age and size, for a flood would fill the broker.
     """
     room = max_message_bytes + _HEADERS_ROOM_BYTES
+    configs = {
+        "max.message.bytes": str(room),
+        "cleanup.policy": "delete",  # whatever the cluster's default: letters have no key of their own
+        "retention.ms": str(retention_s * 1000),
+        "retention.bytes": str(retention_bytes),
+    }
     connect = partial(
         open_client,
         KafkaProducer,
@@ -197,7 +207,7 @@ def open_dead_letters(
     )
     return KafkaDeadLetters(
         connect=connect,
-        prepare=partial(_create_topic, bootstrap_servers, client_id, security, room),
+        prepare=partial(_create_topic, bootstrap_servers, client_id, security, configs),
         where=bootstrap_servers,
         topic=topic,
         worker=worker,
@@ -207,10 +217,10 @@ def open_dead_letters(
 
 
 def _create_topic(
-    bootstrap_servers: str, client_id: str, security: Mapping[str, object], max_message_bytes: int, topic: str
+    bootstrap_servers: str, client_id: str, security: Mapping[str, object], configs: Mapping[str, str], topic: str
 ) -> None:
     """Create the dead-letter topic unless it exists: one partition, replicas as the broker's default says."""
-    options = {"num_partitions": 1, "replication_factor": -1, "configs": {"max.message.bytes": str(max_message_bytes)}}
+    options = {"num_partitions": 1, "replication_factor": -1, "configs": configs}
     admin = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=client_id)
     try:
         with kafka_errors(bootstrap_servers, f"create the dead-letter topic {topic!r}"):

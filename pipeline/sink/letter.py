@@ -2,11 +2,12 @@
 
 The header names `__connect.errors.*` are Kafka Connect's (KIP-298), so that tools which know its dead letters know
 ours; `dlq.*` are our own. Those of an earlier rejection are replaced, or a replayed message would grow each time; how
-often it was replayed and where it was first is kept.
+often it was replayed and where it was first is kept, if it can be what a replay wrote: any producer can write headers.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,18 +17,21 @@ SUFFIX = ".dlq"
 OMITTED = "dlq.omitted"
 REPLAYS = "dlq.replays"  # how often it was sent back
 ORIGIN = "dlq.origin"  # topic/partition/offset at which it was first
+TIMESTAMP = "dlq.timestamp"  # the original's, in milliseconds; empty if it has none
 OURS = ("__connect.errors.", "dlq.")
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record for the dead-letter topic, and the producer's future of the last try to send it (None: to be sent)."""
+    """A record for the dead-letter topic, and the producer's future of the last try to send it (None: to be sent).
+
+    Its timestamp is the moment of sending, or the topic's retention would go by the camera's clock; a header has that.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
-    timestamp_ms: int | None
     future: Any = None
 
     @property
@@ -55,6 +59,23 @@ class Letter:
         return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())), future=None)
 
 
+def _past(message: Message) -> list[tuple[str, bytes]]:
+    """What a replay wrote into the message's headers; nothing if any of it cannot be that, as who forges it is new."""
+    past = [(name, value or b"") for name, value in message.headers if name in (REPLAYS, ORIGIN)]
+    said = dict(past)
+    topic, _, place = said.get(ORIGIN, b"").decode("utf-8", "replace").partition("/")
+    here = message.partition, message.offset
+    is_ours = (
+        len(past) == len(said) == 2
+        and re.fullmatch(rb"[1-9]\d{0,5}", said[REPLAYS])
+        and topic == message.topic
+        and re.fullmatch(r"\d{1,10}/\d{1,19}", place, re.ASCII)
+        and (first := tuple(map(int, place.split("/")))) != here
+        and (first[0] != here[0] or first < here)
+    )
+    return past if is_ours else []
+
+
 def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str) -> Letter:
     """The letter for a message that could not be read, for the reason in `frame`.
 
@@ -74,16 +95,19 @@ def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str)
         "dlq.reason": reason,
         "dlq.detail": detail,
         "dlq.worker": worker,
+        TIMESTAMP: str(message.timestamp_ms) if message.timestamp_ms >= 0 else "",
     }
     # kafka-python cannot send a header without a value; an empty one is as near as it gets.
     original = [(name, value or b"") for name, value in message.headers if not name.startswith(OURS)]
-    past = [(name, value) for name, value in message.headers if name in (REPLAYS, ORIGIN) and value]
     letter = Letter(
         topic=topic or f"{message.topic}{SUFFIX}",
         key=message.key,
         # Nor a record with neither key nor value.
         value=b"" if message.key is None and message.value is None else message.value,
-        headers=(*original, *((name, value.encode("utf-8", "replace")) for name, value in said.items()), *past),
-        timestamp_ms=message.timestamp_ms if message.timestamp_ms >= 0 else None,
+        headers=(
+            *original,
+            *((name, value.encode("utf-8", "replace")) for name, value in said.items()),
+            *_past(message),
+        ),
     )
     return letter if message.missing is None else letter.without_original("not read; the original topic has it")

@@ -16,7 +16,7 @@ from pipeline.envelope import check_stream_id
 from pipeline.errors import InvalidMessage, SettingsError
 from pipeline.source.files import FileShots, by_subfolder, list_file, list_folder, shuffled
 from pipeline.source.shot import Shot
-from pipeline.source.video import VideoShots, is_live, is_video
+from pipeline.source.video import VideoShots, is_live, is_video, masked
 
 ROOM_BYTES = 64 * 1024  # of key, headers and Arrow's own bytes around the images of a message
 
@@ -123,7 +123,7 @@ def open_shots(
     if is_live(source) or (is_video(source) and not path.is_dir()):
         return VideoShots(source, fps=fps, loop=loop)
     if not path.exists():
-        raise SettingsError(f"there is no {source}; name a folder of images, a list of them, or a video")
+        raise SettingsError(f"there is no {masked(source)}; name a folder of images, a list of them, or a video")
     files = list_folder(path) if path.is_dir() else list_file(path)
     if folders_are_streams:
         files = by_subfolder(files)

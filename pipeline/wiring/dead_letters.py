@@ -19,8 +19,10 @@ from pipeline.wiring.kafka import kafka_source, security
 from pipeline.wiring.letter_view import as_json, print_letter, print_table, shown
 
 _TIMEOUT_S = 30.0
+_SENT = "sent"
 
 Place = tuple[int, int]  # partition and offset in the dead-letter topic
+_Key = tuple[int | None, int | None, int]  # `DeadLetter.message`
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,22 @@ class _Choice:
         return (
             self.reason in (None, letter.reason)
             and self.stream in (None, letter.stream)
-            and (self.since_ms is None or letter.record.timestamp_ms >= self.since_ms)
+            and (self.since_ms is None or letter.timestamp_ms >= self.since_ms)
             and self.place in (None, _place(letter))
         )
+
+
+class _Past:
+    """Which messages were sent back: known once the topic was read as a whole."""
+
+    def __init__(self) -> None:
+        self.receipts: set[Place] = set()
+        self.messages: dict[Place, _Key] = {}
+
+    @property
+    def sent(self) -> set[_Key]:
+        """They are named by one of their letters, and may have others."""
+        return {self.messages[place] for place in self.receipts if place in self.messages}
 
 
 def list_letters(
@@ -48,14 +63,14 @@ def list_letters(
     """Print the newest `limit` letters that fit; their values are not kept in memory."""
     choice = _Choice(reason, since_ms, stream)
     newest: deque[DeadLetter] = deque(maxlen=limit)
-    replayed: set[Place] = set()
-    fitting = 0
+    past, fitting = _Past(), 0
     with _letters(settings.kafka) as source:
-        for letter in _read(source, replayed):
+        for letter in _read(source, past):
             if choice.fits(letter):
                 newest.append(letter.without_value())
                 fitting += 1
-    found = [(letter, _place(letter) in replayed) for letter in newest]
+    sent = past.sent
+    found = [(letter, past.messages[_place(letter)] in sent) for letter in newest]
     if json:
         print_json([as_json(letter, replayed=sent) for letter, sent in found])
     else:
@@ -65,10 +80,10 @@ def list_letters(
 
 def show_letter(settings: Settings, *, place: Place, save: Path | None) -> int:
     """Print one letter, and write the original bytes to a file. Returns 1 if there is no such letter."""
-    replayed: set[Place] = set()
+    past = _Past()
     found: DeadLetter | None = None
     with _letters(settings.kafka) as source:
-        for letter in _read(source, replayed):
+        for letter in _read(source, past):
             if _place(letter) == place:
                 found = letter
     if found is None:
@@ -76,7 +91,7 @@ def show_letter(settings: Settings, *, place: Place, save: Path | None) -> int:
             f"there is no letter {place[0]}/{place[1]} in topic {settings.kafka.dead_letters_to!r} at "
             f"{settings.kafka.bootstrap_servers}; `adawise dlq list` names those that there are"
         )
-    print_letter(found, replayed=place in replayed)
+    print_letter(found, replayed=past.messages[place] in past.sent)
     if save is not None:
         if not found.is_whole:
             raise SettingsError(f"{save} was not written: the letter is without its original; read {found.source}")
@@ -94,22 +109,23 @@ def replay_letters(
     stream: str | None,
     place: Place | None,
     again: bool,
+    max_replays: int,
     dry_run: bool,
 ) -> int:
-    """Send the letters that fit back to the topic, each once, and say how many.
+    """Send the messages whose letters fit back to the topic, each once, and say how many.
 
-    Those that were sent back before are left out unless `again`; so are those of other topics, and those without their
-    original.
+    Those that were sent back before are left out unless `again`; so are those that came back as letters `max_replays`
+    times, those of other topics, and those without their original.
     """
     kafka, replay = settings.kafka, None
-    choice, replayed = _Choice(reason, since_ms, stream, place), set[Place]()
+    choice, past = _Choice(reason, since_ms, stream, place), _Past()
     try:
         with _letters(kafka) as source:
             if not dry_run:  # first, as no other replay can commit from then on: the receipts that are read are all
                 replay = _open(settings, source.identity(kafka.topic).partitions)
-            for _ in _read(source, replayed):
+            for _ in _read(source, past):
                 pass
-        counted = _send(kafka, choice, set() if again else replayed, replay)
+        counted = _send(kafka, choice, set() if again else past.sent, max_replays, replay)
     finally:
         if replay is not None:
             replay.close()
@@ -118,49 +134,58 @@ def replay_letters(
 
 
 def _send(
-    kafka: KafkaSettings, choice: _Choice, replayed: set[Place], replay: LetterReplay | None
+    kafka: KafkaSettings, choice: _Choice, sent: set[_Key], max_replays: int, replay: LetterReplay | None
 ) -> Counter[tuple[str, str]]:
     """(what was done or why not, reason of the letter) -> letters."""
     counted: Counter[tuple[str, str]] = Counter()
-    with _letters(kafka) as source, progress("replayed", unit="letters") as bar:
-        for letter in _read(source, set()):
+    now: set[_Key] = set()
+    with _letters(kafka) as source, progress("replayed", unit="messages") as bar:
+        for letter in _read(source, _Past()):
             if not choice.fits(letter):
                 continue
-            why_not = _why_not(letter, kafka.topic, replayed)
-            counted[why_not or "sent", letter.reason] += 1
-            if why_not is None and replay is not None:
-                replay.send(letter)
-                bar.advance()
+            why_not = _why_not(letter, kafka.topic, sent, now, max_replays)
+            counted[why_not or _SENT, letter.reason] += 1
+            if why_not is None:
+                now.add(letter.message)
+                if replay is not None:
+                    replay.send(letter)
+                    bar.advance()
         if replay is not None:
             replay.commit()
     return counted
 
 
-def _why_not(letter: DeadLetter, topic: str, replayed: set[Place]) -> str | None:
+def _why_not(letter: DeadLetter, topic: str, sent: set[_Key], now: set[_Key], max_replays: int) -> str | None:
     if letter.topic != topic:  # anybody may write into the dead-letter topic, and name any topic as the origin
         return f"not from {topic}"
     if not letter.is_whole:
         return "without their original"
-    return "sent back before (--again)" if _place(letter) in replayed else None
+    if letter.message in now:
+        return "another letter of a message that is sent"
+    if letter.message in sent:
+        return "sent back before (--again)"
+    return f"sent back {max_replays} times or more (--max-replays)" if letter.replays >= max_replays else None
 
 
 def _report(counted: Counter[tuple[str, str]], kafka: KafkaSettings, dry_run: bool) -> None:
-    sent = Counter({reason: count for (what, reason), count in counted.items() if what == "sent"})
+    sent = Counter({reason: count for (what, reason), count in counted.items() if what == _SENT})
     by_reason = ", ".join(f"{count} {shown(reason)}" for reason, count in sent.most_common())
     done = "would be sent" if dry_run else "sent"
-    print(f"{sent.total()} letters {done} back to {kafka.topic}" + (f": {by_reason}" if by_reason else ""))
-    for what in sorted({what for what, _ in counted} - {"sent"}):
-        print(f"{sum(n for (why, _), n in counted.items() if why == what)} left out: {what}")
+    print(f"{sent.total()} messages {done} back to {kafka.topic}" + (f": {by_reason}" if by_reason else ""))
+    for what in sorted({what for what, _ in counted} - {_SENT}):
+        print(f"{sum(n for (why, _), n in counted.items() if why == what)} letters left out: {what}")
 
 
-def _read(source: KafkaSource, replayed: set[Place]) -> Iterator[DeadLetter]:
-    """Every letter; `replayed` is filled with those that receipts name."""
+def _read(source: KafkaSource, past: _Past) -> Iterator[DeadLetter]:
+    """Every letter; `past` is filled."""
     for record in read_whole(source):
         receipt = receipt_for(record)
         if receipt is None:
-            yield read_letter(record)
+            letter = read_letter(record)
+            past.messages[_place(letter)] = letter.message
+            yield letter
         else:
-            replayed.add(receipt)
+            past.receipts.add(receipt)
 
 
 def _place(letter: DeadLetter) -> Place:

@@ -56,6 +56,8 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
         client_id=settings.client_id,
         security=security(settings),
         topic=settings.dead_letters_to,
+        retention_s=settings.dead_letter_days * 86_400,
+        retention_bytes=settings.dead_letter_bytes,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         max_message_bytes=max_message_bytes,
         max_inflight_bytes=4 * max_message_bytes,

@@ -21,10 +21,10 @@ _COLUMNS = ("letter", "time (UTC)", "reason", "from", "stream", "bytes", "replay
 def when(letter: DeadLetter) -> str | None:
     """The original's time, to the second; None if the broker has none or it is beyond the calendar."""
     try:
-        moment = datetime.fromtimestamp(letter.record.timestamp_ms / 1000, UTC)
+        moment = datetime.fromtimestamp(letter.timestamp_ms / 1000, UTC)
     except (ValueError, OverflowError):
         return None
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if letter.record.timestamp_ms >= 0 else None
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if letter.timestamp_ms >= 0 else None
 
 
 def as_json(letter: DeadLetter, *, replayed: bool) -> dict[str, object]:

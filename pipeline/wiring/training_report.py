@@ -18,6 +18,7 @@ from pipeline.finetune.folder import Folder
 from pipeline.finetune.run import Run
 from pipeline.finetune.samples import Samples
 from pipeline.settings import ModelSettings, Settings
+from pipeline.settings.requirements import LOCAL_FOLDER
 
 _SKIPPED_KEPT = 100
 
@@ -68,7 +69,7 @@ def tell(record: Mapping[str, Any], model: ModelSettings, folder: Folder, *, as_
 def settings_lines(model: ModelSettings, folder: Folder) -> list[str]:
     """The lines of adawise.toml that use theta_1 and its card."""
     values = {
-        "architecture": model.architecture,
+        "architecture": model.theta_0 if (model.theta_0 or "").startswith(LOCAL_FOLDER) else model.architecture,
         "theta_0": model.theta_0,
         "theta_1": f"local-dir:{folder.theta_1}",
         "classes": str(folder.classes),

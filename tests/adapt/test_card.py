@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.adapt.card import Card, FittedSearch, Judged, make_card, read_card
 from pipeline.adapt.objective import NAMES, atc, entropy, relative, tsallis
+from pipeline.adapt.verdict import chosen
 from pipeline.errors import CardError
 from tests.adapt.test_calibration import sample
 
@@ -24,6 +28,9 @@ def a_card(**changes: Any) -> Card:
         lambda j: logits * (1.0 + j), labels, alphas=ALPHAS, identity=IDENTITY, created_at="2025-01-01T00:00:00Z"
     )
     return dataclasses.replace(card, **changes)
+
+
+GOOD = a_card()
 
 
 def write(folder: Path, content: str) -> Path:
@@ -188,12 +195,64 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("levels", [0.1]),
         ("levels", dict.fromkeys(NAMES, (0.1, 0.2))),
         ("search", {}),
+        ("accuracy", [10**400, 0.5, 0.5]),
+        ("accuracy", [True, 0.5, 0.5]),
+        ("images", 10**400),
+        ("images", "many"),
+        ("created_at", 3),
+        ("identity", {"theta_0": 3}),
+        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, float("nan"), 0.6))]),
+        ("search", dataclasses.asdict(FittedSearch("entropy", 9, 10**400, 0.1, 0.2, 0.9))),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
         ("search", dataclasses.asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_a_value_that_no_card_has_is_refused_by_its_name(tmp_path: Path, field: str, value: object) -> None:
     path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), field: value}))
     with pytest.raises(CardError, match=r"card\.json: not a card"):
         read_card(path)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+JUNK: st.SearchStrategy[Any] = st.one_of(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=6,
+    ),
+    st.sampled_from([10**400, -(10**400), 10**308, 5e-324, nested(900), "x" * 100_000, [1.0] * 100_000]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), junk=JUNK)
+def test_whatever_stands_somewhere_in_a_card_it_is_refused_or_of_use(data: st.DataObject, junk: Any) -> None:
+    judged = Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6)
+    search = FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 0.9)
+    card = json.loads(GOOD.to_json()) | {"judged": [dataclasses.asdict(judged)], "search": dataclasses.asdict(search)}
+    place, key = card, data.draw(st.sampled_from(sorted(card)))
+    while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    place[key] = junk
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), json.dumps(card))
+        found, refused = None, ""
+        try:
+            found = read_card(path)
+        except CardError as error:
+            refused = str(error)
+    assert len(refused) < 1_000
+    if found is not None:
+        assert len(found.digest) == 16
+        assert found.best_alpha in found.alphas
+        assert found.has_barrier in {True, False}
+        assert chosen("auto", found) in NAMES
+        found.surrogate("entropy")

@@ -63,6 +63,8 @@ class Tally:
 
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None: ...
 
+    def stopped(self) -> None: ...
+
     def done(self) -> bool:
         return sum(trace.images for trace in self.traces) >= self.images
 

@@ -145,12 +145,18 @@ def database(seed: int = 0) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def write(root: Path, seed: int = 0) -> Path:
-    """The day as a root, one segment for each camera; it has rows and names, and no footers of a chain."""
+def write(root: Path, seed: int = 0, called: Mapping[str, str] | None = None) -> Path:
+    """The day as a root, one segment for each camera; it has rows and names, and no footers of a chain.
+
+    A camera may be `called` otherwise.
+    """
     claims.sink_id(LocalStore(root), created_at="2026-06-01T00:00:00+00:00")
     for dataset, rows in (("traces", traces(seed)), ("predictions", predictions(seed))):
-        for place in range(len(PLACES)):
+        for place, camera in enumerate(PLACES):
             folder = root / dataset / "topic-frames" / f"partition-{place:05d}"
             folder.mkdir(parents=True)
-            pq.write_table(rows.filter(pa.compute.equal(rows["partition"], place)), folder / f"{0:020d}.parquet")
+            of_it = rows.filter(pa.compute.equal(rows["partition"], place))
+            names = pa.array([(called or {}).get(camera, camera)] * len(of_it))
+            named = of_it.set_column(of_it.schema.get_field_index("stream_id"), of_it.schema.field("stream_id"), names)
+            pq.write_table(named, folder / f"{0:020d}.parquet")
     return root

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ ORIGINAL = Message("frames", 3, 17, b"north", b"\x00garbage", (("content-type", 
 def in_the_topic(message: Message, frame: Frame = FRAME, offset: int = 5) -> DeadLetter:
     """The letter for a message, as it is read back."""
     sent = letter_of(message, frame, topic=None, worker="w")
-    return read_letter(Message(sent.topic, 0, offset, sent.key, sent.value, sent.headers, sent.timestamp_ms or -1))
+    return read_letter(Message(sent.topic, 0, offset, sent.key, sent.value, sent.headers, 1_800_000_000_000))
 
 
 def test_a_letter_is_read_back_as_it_was_written() -> None:
@@ -25,8 +27,21 @@ def test_a_letter_is_read_back_as_it_was_written() -> None:
     assert (letter.place, letter.source, letter.reason) == ("0/5", "frames/3/17", "bad_arrow")
     assert (letter.detail, letter.stream, letter.size_bytes) == ("expected a stream", "north", 8)
     assert (letter.headers, letter.replays, letter.is_whole) == (ORIGINAL.headers, 0, True)
+    assert letter.timestamp_ms == ORIGINAL.timestamp_ms
     assert letter.without_value().size_bytes == 8
     assert letter.without_value().record.value is None
+
+
+def test_the_time_is_the_originals_in_a_header_or_the_letters_own_where_an_earlier_version_wrote_it() -> None:
+    assert in_the_topic(replace(ORIGINAL, timestamp_ms=-1)).timestamp_ms == -1
+    assert read_letter(Message("frames.dlq", 0, 5, b"k", b"x", (), 1_700_000_000_456)).timestamp_ms == 1_700_000_000_456
+
+
+def test_two_letters_are_of_one_message_if_place_and_bytes_are_the_same() -> None:
+    one, other = in_the_topic(ORIGINAL), in_the_topic(ORIGINAL, offset=9)
+    assert one.place != other.place
+    assert one.message == other.message
+    assert one.message != in_the_topic(replace(ORIGINAL, value=b"of the topic's successor")).message
 
 
 def test_what_is_sent_back_has_the_original_headers_and_says_how_often_and_from_where() -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import psutil
 import pytest
-from kafka import KafkaConsumer, errors
+from kafka import KafkaAdminClient, KafkaConsumer, errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition as KafkaPartition
 
 from pipeline.broker import EmbeddedBroker
@@ -170,11 +172,17 @@ def test_dead_letters_switched_off_do_nothing() -> None:
 
 
 def on(broker: Broker, **overrides: Any) -> KafkaDeadLetters:
+    return at(broker.bootstrap_servers, **overrides)
+
+
+def at(bootstrap_servers: str, **overrides: Any) -> KafkaDeadLetters:
     arguments: dict[str, Any] = {
-        "bootstrap_servers": broker.bootstrap_servers,
+        "bootstrap_servers": bootstrap_servers,
         "client_id": "test",
         "security": {},
         "topic": None,
+        "retention_s": 86_400,
+        "retention_bytes": 2**30,
         "worker": "worker-0",
         "max_message_bytes": 1_000_000,
         "max_inflight_bytes": 1_000_000,
@@ -212,18 +220,21 @@ def opened() -> Any:
 Keep = Callable[[KafkaDeadLetters], KafkaDeadLetters]
 
 
-def test_letters_arrive_on_a_real_broker_with_the_original_bytes_and_timestamp(
+def test_letters_arrive_on_a_real_broker_with_the_original_bytes_and_a_time_of_their_own(
     broker: Broker, topic: MakeTopic, opened: Keep
 ) -> None:
     name = topic(dead_letters=True)
     dead = opened(on(broker))
     frame = Frame(RowId(name, 0, 5, 0), 1_700_000_000_123, None, reason=Reason.BAD_ARROW, detail="expected a stream")
     original = Message(name, 0, 5, b"north", bytes(range(256)), (("content-type", b"x/y"),), 1_700_000_000_123)
+    before_ms = time.time_ns() // 1_000_000
     dead.send(original, frame)
     dead.flush()
     (record,) = read(broker, f"{name}.dlq", 1)
-    assert (record.key, record.value, record.timestamp) == (original.key, original.value, original.timestamp_ms)
+    assert (record.key, record.value) == (original.key, original.value)
+    assert record.timestamp >= before_ms, "or the topic's retention would delete the letter of an old frame at once"
     headers = dict(record.headers)
+    assert headers["dlq.timestamp"] == b"1700000000123"
     assert headers["content-type"] == b"x/y"
     assert headers["dlq.reason"] == b"bad_arrow"
     assert headers["__connect.errors.offset"] == b"5"
@@ -235,6 +246,20 @@ def test_the_dead_letter_topic_is_created_if_it_is_absent(broker: Broker, topic:
         dead.send(Message(name, 0, 5, None, b"x"), message(5)[1])
         dead.flush()
     assert [record.value for record in read(broker, f"{name}.dlq", 2)] == [b"x", b"x"]
+
+
+@pytest.mark.needs("describe_configs")
+def test_the_topic_that_is_created_forgets_by_age_and_size(broker: Broker, topic: MakeTopic, opened: Keep) -> None:
+    name = topic()
+    dead = opened(on(broker, retention_s=3_600, retention_bytes=2**21))
+    dead.send(Message(name, 0, 5, None, b"x"), message(5)[1])
+    dead.flush()
+    resource = ConfigResource(ConfigResourceType.TOPIC, f"{name}.dlq")
+    with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin:
+        (found,) = admin.describe_configs([resource], config_filter="all").values()
+    values = {key: config["value"] for key, config in found[f"{name}.dlq"].items()}
+    assert (values["retention.ms"], values["retention.bytes"]) == ("3600000", str(2**21))
+    assert values["cleanup.policy"] == "delete"
 
 
 def test_a_message_above_the_producers_limit_becomes_a_note_on_a_real_broker(
@@ -250,16 +275,7 @@ def test_a_message_above_the_producers_limit_becomes_a_note_on_a_real_broker(
 
 
 def test_a_broker_that_cannot_be_reached_is_retryable() -> None:
-    dead = open_dead_letters(
-        bootstrap_servers=f"127.0.0.1:{free_ports(1)}",
-        client_id="test",
-        security={},
-        topic=None,
-        worker="worker-0",
-        max_message_bytes=1_000,
-        max_inflight_bytes=1_000,
-        timeout_s=1.0,
-    )
+    dead = at(f"127.0.0.1:{free_ports(1)}", max_message_bytes=1_000, max_inflight_bytes=1_000, timeout_s=1.0)
     with pytest.raises(BrokerUnavailable, match="could not connect"):
         dead.send(*message(0))
 
@@ -270,16 +286,7 @@ def test_a_frozen_broker_holds_no_more_than_the_bound_in_memory() -> None:
     bound, letter_bytes = 8 * 2**20, 2**20
     me = psutil.Process()
     with EmbeddedBroker() as broker:
-        dead = open_dead_letters(
-            bootstrap_servers=broker.bootstrap_servers,
-            client_id="test",
-            security={},
-            topic=None,
-            worker="worker-0",
-            max_message_bytes=letter_bytes,
-            max_inflight_bytes=bound,
-            timeout_s=1.0,
-        )
+        dead = at(broker.bootstrap_servers, max_message_bytes=letter_bytes, max_inflight_bytes=bound, timeout_s=1.0)
         dead.send(*message(0, bytes(1_000)))
         dead.flush()
         assert broker.pid is not None

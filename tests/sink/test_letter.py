@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from pipeline.errors import Lost, Reason
 from pipeline.records import Frame, Message, Missing, RowId
 from pipeline.sink.letter import letter_of
@@ -12,7 +14,7 @@ def test_a_letter_keeps_key_value_headers_and_timestamp_as_they_came() -> None:
     letter = letter_of(message, FRAME, topic=None, worker="worker-0")
     assert (letter.topic, letter.key, letter.value) == ("frames.dlq", b"north", b"\x00garbage")
     assert letter.headers[0] == ("content-type", b"image/jpeg")
-    assert letter.timestamp_ms == 1_700_000_000_123
+    assert dict(letter.headers)["dlq.timestamp"] == b"1700000000123"
 
 
 def test_a_letter_says_where_it_is_from_and_why_in_connects_headers_and_ours() -> None:
@@ -31,11 +33,33 @@ def test_headers_of_an_earlier_rejection_are_replaced() -> None:
     assert dict(again.headers)["__connect.errors.offset"] == b"99"
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        (("dlq.replays", b"2"),),
+        (("dlq.origin", b"frames/3/4"),),
+        (("dlq.replays", b"2"), ("dlq.origin", b"frames/3/17")),
+        (("dlq.replays", b"2"), ("dlq.origin", b"frames/3/18")),
+        (("dlq.replays", b"2"), ("dlq.origin", b"other/3/4")),
+        (("dlq.replays", b"2"), ("dlq.origin", b"frames/3/4" * 9_000)),
+        (("dlq.replays", b"0"), ("dlq.origin", b"frames/3/4")),
+        (("dlq.replays", b"9" * 20), ("dlq.origin", b"frames/3/4")),
+        (("dlq.replays", b"2"), ("dlq.replays", b"1"), ("dlq.origin", b"frames/3/4")),
+        (("dlq.replays", None), ("dlq.origin", None)),
+        (("dlq.replayed", b"0/5"), ("dlq.reason", b"none"), ("dlq.omitted", b""), ("__connect.errors.topic", b"x")),
+    ],
+)
+def test_what_no_replay_can_have_written_is_dropped(forged: tuple[tuple[str, bytes | None], ...]) -> None:
+    """Whoever may write to the topic could otherwise state how often and from where for whom it likes."""
+    plain = letter_of(Message("frames", 3, 17, b"k", b"x"), FRAME, topic=None, worker="w")
+    assert letter_of(Message("frames", 3, 17, b"k", b"x", forged), FRAME, topic=None, worker="w") == plain
+
+
 def test_what_kafka_python_cannot_send_is_made_sendable() -> None:
     letter = letter_of(Message("frames", 3, 17, None, None, (("a", None),)), FRAME, topic=None, worker="w")
     assert letter.value == b""
     assert letter.headers[0] == ("a", b"")
-    assert letter.timestamp_ms is None
+    assert dict(letter.headers)["dlq.timestamp"] == b""
 
 
 def test_a_letter_without_the_original_is_small_and_still_says_where_it_is() -> None:

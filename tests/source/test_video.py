@@ -5,19 +5,25 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-from collections.abc import Generator
-from contextlib import closing
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import cast
+from urllib.parse import unquote
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import SettingsError
+from pipeline.source.produce import open_shots
 from pipeline.source.shot import Shot
-from pipeline.source.video import VideoShots, is_live, is_video
+from pipeline.source.video import _NETWORK, VideoShots, _address, is_live, is_video, masked
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")
 
@@ -29,6 +35,34 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pattern = ["-f", "lavfi", "-i", "testsrc=size=96x64:rate=10:duration=2"]
     subprocess.run(["ffmpeg", "-v", "error", *pattern, "-c:v", "mpeg4", "-q:v", "2", str(path)], check=True)
     return path
+
+
+@contextmanager
+def asked(pages: Mapping[str, bytes] | None = None) -> Iterator[tuple[int, list[str]]]:
+    """A web server: its port, and the paths that were asked for."""
+    requests: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            body = (pages or {}).get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            with suppress(OSError):  # ffmpeg hangs up when it has seen enough
+                self.wfile.write(body or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port, requests
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def children() -> set[int]:
@@ -87,6 +121,94 @@ def test_a_password_in_a_url_is_not_shown() -> None:
     assert "rtsp://viewer:***@127.0.0.1:1/street" in str(caught.value)
 
 
+SECRET = st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1, max_size=12).map(
+    "Geheim{}heimlich".format
+)
+
+
+@given(SECRET, st.sampled_from([*_NETWORK, "RTSP", "mms"]), st.sampled_from(["", "viewer"]))
+def test_no_password_and_no_query_is_shown_whatever_signs_it_has(secret: str, scheme: str, user: str) -> None:
+    for url in (
+        f"{scheme}://{user}:{secret}@camera:554/live/street",
+        f"{scheme}://{secret.replace(':', '')}@camera/street",  # a token in place of a name
+        f"{scheme}://camera/street?token={secret}&user=me@home",
+        f"{scheme}://{user}:{secret}@camera/street?token={secret}#{secret}",
+    ):
+        address = _address(url)
+        said = f"[tcp] Failed to resolve {url.partition('://')[2].partition('/')[0]}: {url}, {unquote(url)}"
+        for text in (masked(url), address.name, address.hide(said)):
+            assert "Geheim" not in text
+            assert "heimlich" not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "name"),
+    [
+        ("rtsp://viewer:pa/ss@wo:rd@camera:554/live/street", "rtsp://viewer:***@camera:554/live/street", "street"),
+        ("rtsp://t0ken@camera/street", "rtsp://***@camera/street", "street"),
+        ("https://camera/street.m3u8?token=abc", "https://camera/street.m3u8?***", "street.m3u8"),
+        ("rtsp://viewer:pa?ss@camera/street", "rtsp://***", ""),
+        ("rtsp://camera:554", "rtsp://camera:554", ""),
+        ("rtsp://[fe80::1/street", "rtsp://[fe80::1/street", "street"),
+        ("videos/yard@noon#2?.mkv", "videos/yard@noon#2?.mkv", "yard@noon#2?.mkv"),
+        ("/dev/video0", "/dev/video0", "video0"),
+    ],
+)
+def test_what_is_shown_of_a_source(source: str, shown: str, name: str) -> None:
+    assert (masked(source), _address(source).name) == (shown, name)
+
+
+def test_what_is_no_video_and_no_file_is_named_without_its_password() -> None:
+    with pytest.raises(SettingsError, match=r"there is no mms://viewer:\*\*\*@camera/street;"):
+        open_shots("mms://viewer:hunter2@camera/street", max_message_bytes=10**6)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["playlist.ts", "playlist.mp4", "list.mkv", "concat.mp4"])
+def test_a_file_that_names_others_is_refused_and_nothing_is_fetched(video: Path, tmp_path: Path, name: str) -> None:
+    shutil.copy(video, tmp_path / "street.mkv")
+    with asked() as (port, requests):
+        hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+        evil = {
+            "playlist.ts": hls.format("street.mkv"),
+            "playlist.mp4": hls.format(f"http://127.0.0.1:{port}/street.ts"),
+            "list.mkv": "ffconcat version 1.0\nfile street.mkv\n",
+            "concat.mp4": f"ffconcat version 1.0\nfile http://127.0.0.1:{port}/street.mkv\n",
+        }
+        (tmp_path / name).write_text(evil[name])
+        with pytest.raises(SettingsError, match=rf"{name} beyond frame -1.*not on whitelist"):
+            list(VideoShots(str(tmp_path / name)))
+        assert requests == []
+
+
+@needs_ffmpeg
+def test_a_protocol_in_a_files_name_is_part_of_the_name(video: Path, tmp_path: Path) -> None:
+    name = f"concat:{video}|{video}"
+    with pytest.raises(SettingsError, match="No such file"):
+        list(VideoShots(name + ".mkv"))
+    assert len(list(VideoShots(f"file:{video}"))) == 20
+
+
+@needs_ffmpeg
+def test_a_video_and_a_playlist_on_a_web_server_are_read_but_no_file_that_the_playlist_names(
+    video: Path, tmp_path: Path
+) -> None:
+    transport = tmp_path / "street.ts"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", video, "-c:v", "mpeg2video", "-r", "25", transport], check=True)
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+    pages = {
+        "/street.mkv": video.read_bytes(),
+        "/street.ts": transport.read_bytes(),
+        "/good.m3u8": hls.format("street.ts").encode(),
+        "/evil.m3u8": hls.format(transport).encode().replace(b"/", b"file:/", 1),
+    }
+    with asked(pages) as (port, _):
+        assert len(list(VideoShots(f"http://127.0.0.1:{port}/street.mkv"))) == 20
+        assert len(list(VideoShots(f"http://127.0.0.1:{port}/good.m3u8"))) >= 20
+        with pytest.raises(SettingsError, match=r"evil\.m3u8"):
+            list(VideoShots(f"http://127.0.0.1:{port}/evil.m3u8"))
+
+
 def test_without_ffmpeg_the_remedy_is_to_install_it() -> None:
     with pytest.raises(SettingsError, match=r"no-ffmpeg.*apt-get install ffmpeg"):
         list(VideoShots("street.mp4", ffmpeg="no-ffmpeg"))
@@ -95,6 +217,8 @@ def test_without_ffmpeg_the_remedy_is_to_install_it() -> None:
 @pytest.mark.parametrize(
     ("source", "live", "video"),
     [
+        ("RTSP://camera/1", True, True),
+        ("http://[camera/1", True, True),
         ("rtsp://camera/1", True, True),
         ("/dev/video0", True, True),
         ("https://example.org/street.m3u8", True, True),

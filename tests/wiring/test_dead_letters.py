@@ -22,6 +22,7 @@ from pipeline.wiring.kafka import kafka_source
 from tests.brokers import Broker, MakeTopic
 from tests.replay.runs import adawise
 
+Headers = tuple[tuple[str, bytes | None], ...]
 Captured = pytest.CaptureFixture[str]
 
 JPEG = b"\xff\xd8\xff broken \x1b[31m"
@@ -47,19 +48,26 @@ class Dlq:
         (folder / "adawise.toml").write_text(
             f'[kafka]\nbootstrap_servers = "{broker.bootstrap_servers}"\ntopic = "{topic}"\n'
         )
+        self.reject(*BAD)
+
+    def reject(self, *bad: tuple[int, int, bytes, bytes, Reason, int], headers: Headers = ()) -> None:
+        """Send the letters of a worker."""
         letters = open_dead_letters(
-            bootstrap_servers=broker.bootstrap_servers,
+            bootstrap_servers=self.broker.bootstrap_servers,
             client_id="test",
             security={},
             topic=None,
+            retention_s=86_400,
+            retention_bytes=2**30,
             worker="w",
             max_message_bytes=1_000,
             max_inflight_bytes=100_000,
             timeout_s=60.0,
         )
-        for partition, offset, key, value, reason, at_ms in BAD:
-            frame = Frame(RowId(topic, partition, offset, 0), at_ms, None, reason=reason, detail="expected better")
-            letters.send(Message(topic, partition, offset, key, value, (("content-type", b"x/y"),), at_ms), frame)
+        for partition, offset, key, value, reason, at_ms in bad:
+            frame = Frame(RowId(self.topic, partition, offset, 0), at_ms, None, reason=reason, detail="expected better")
+            kept = (("content-type", b"x/y"), *headers)
+            letters.send(Message(self.topic, partition, offset, key, value, kept, at_ms), frame)
         letters.close()
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
@@ -145,11 +153,11 @@ def test_a_letter_is_shown_and_saved_byte_by_byte(dlq: Dlq) -> None:
 
 def test_a_replay_sends_the_originals_back_once(dlq: Dlq) -> None:
     code, out, _ = dlq.run("replay", "--all", "--dry-run")
-    assert (code, out.splitlines()[0][:28]) == (0, "3 letters would be sent back")
+    assert (code, out.splitlines()[0][:29]) == (0, "3 messages would be sent back")
     assert dlq.held(dlq.topic) == []
 
     code, out, _ = dlq.run("replay", "--reason", "schema_framed")
-    assert (code, out) == (0, f"1 letters sent back to {dlq.topic}: 1 schema_framed\n")
+    assert (code, out) == (0, f"1 messages sent back to {dlq.topic}: 1 schema_framed\n")
     (back,) = dlq.held(dlq.topic)
     assert (back.partition, back.key, back.value) == (1, b"south", b"\0\0\0\0\x07avro")
     assert back.headers == (
@@ -160,12 +168,42 @@ def test_a_replay_sends_the_originals_back_once(dlq: Dlq) -> None:
     assert [each["replayed"] for each in dlq.listed()] == [False, True, False]
 
     code, out, _ = dlq.run("replay", "--all")
-    assert out.splitlines()[1:] == ["1 left out: sent back before (--again)"]
+    assert out.splitlines()[1:] == ["1 letters left out: sent back before (--again)"]
     assert sorted(message.key or b"" for message in dlq.held(dlq.topic)) == [b"north", b"so\x1bth", b"south"]
     dlq.run("replay", "--all")
     assert len(dlq.held(dlq.topic)) == 3, "never twice by accident"
     dlq.run("replay", "--stream", "north", "--again")
     assert len(dlq.held(dlq.topic)) == 4
+
+
+def test_a_message_with_several_letters_is_sent_once(dlq: Dlq) -> None:
+    """A worker that took a partition over reads again, and rejects again, what had no segment yet."""
+    dlq.reject(*BAD)
+    code, out, _ = dlq.run("replay", "--all")
+    assert (code, out.splitlines()[0].partition(":")[0]) == (0, f"3 messages sent back to {dlq.topic}")
+    assert out.splitlines()[1:] == ["3 letters left out: another letter of a message that is sent"]
+    assert len(dlq.held(dlq.topic)) == 3
+    assert {each["replayed"] for each in dlq.listed()} == {True}, "by whichever of its letters"
+    code, out, _ = dlq.run("replay", "--all")
+    assert out == f"0 messages sent back to {dlq.topic}\n6 letters left out: sent back before (--again)\n"
+    code, out, _ = dlq.run("replay", "--all", "--again")
+    assert len(dlq.held(dlq.topic)) == 6, "once again, and still once each"
+
+
+def test_what_comes_back_again_and_again_is_left_out(dlq: Dlq) -> None:
+    def came_back(times: bytes) -> Headers:
+        return (("dlq.replays", times), ("dlq.origin", f"{dlq.topic}/0/4".encode()))
+
+    dlq.reject((0, 7, b"west", JPEG, Reason.UNDECODABLE_IMAGE, 1_700_000_000_000), headers=came_back(b"2"))
+    dlq.reject((0, 8, b"west", JPEG, Reason.UNDECODABLE_IMAGE, 1_700_000_000_000), headers=came_back(b"3"))
+    dlq.reject((0, 9, b"west", JPEG, Reason.UNDECODABLE_IMAGE, 1_700_000_000_000), headers=(("dlq.replays", b"9"),))
+    assert [each["replays"] for each in dlq.listed("--stream", "west")] == [2, 3, 0], "the last one was forged"
+    code, out, _ = dlq.run("replay", "--stream", "west")
+    assert code == 0
+    assert out.splitlines()[1:] == ["1 letters left out: sent back 3 times or more (--max-replays)"]
+    assert [dict(back.headers)["dlq.replays"] for back in dlq.held(dlq.topic)] == [b"3", b"1"]
+    code, out, _ = dlq.run("replay", "--stream", "west", "--max-replays", "4")
+    assert out.splitlines()[0] == f"1 messages sent back to {dlq.topic}: 1 undecodable_image"
 
 
 @pytest.mark.needs("aborted_transactions")
@@ -198,7 +236,7 @@ def test_letters_that_name_another_topic_are_not_sent_there(dlq: Dlq, topic: Mak
         f'dead_letter_topic = "{dlq.topic}.dlq"\n'
     )
     code, out, _ = dlq.run("replay", "--all")
-    assert (code, out) == (0, f"0 letters sent back to {other}\n3 left out: not from {other}\n")
+    assert (code, out) == (0, f"0 messages sent back to {other}\n3 letters left out: not from {other}\n")
     assert dlq.held(dlq.topic) == []
 
 

@@ -27,6 +27,20 @@ def test_the_terminal_shows_cameras_changes_and_what_else_changed(
     assert "2 cameras move together" in out
 
 
+def test_a_camera_is_called_what_it_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich would read a name as its markup, in which `[/2]` is an error and `[bold]` and `:door:` are no text."""
+    names = {"yard": "hall[/2]", "ramp": "[bold]gate[/bold]", "dock": ":door:"}
+    root = yard.write(tmp_path / "output[/1]", called=names)
+    assert main(["drift", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert f"{root}: 5 cameras" in out
+    for name in names.values():
+        assert out.count(f"\n  {name} ") + out.count(f"\n {name} ") >= 1, name
+    assert "2 cameras move together" in out
+    assert "(hall[/2], [bold]gate[/bold])" in out or "([bold]gate[/bold], hall[/2])" in out
+    assert max(map(len, out.splitlines())) > 80, "a pipe has room for every column"
+
+
 def test_json_has_everything_and_a_limit_ends_with_its_own_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drift", str(root), "--json", "--fail-if", "drift>0.5,rejects>0.5"]) == 3
     found = json.loads(capsys.readouterr().out)

@@ -136,6 +136,7 @@ class Journal:
     served: list[BatchTrace] = field(default_factory=list)
     commits: list[tuple[TopicPartition, Commit]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
+    ends: int = 0
 
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         self.recovered.append((tp, head))
@@ -154,6 +155,9 @@ class Journal:
 
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         self.waits_s.append(wait_s)
+
+    def stopped(self) -> None:
+        self.ends += 1
 
 
 class Inline(Executor):

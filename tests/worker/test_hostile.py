@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -76,12 +77,17 @@ def test_10000_hostile_messages_cost_no_good_one(
         peak = worker.stop().peak_bytes
     assert output.faults(mixed) == []
 
+    shown = output.predictions["reason"].to_pylist()
     reasons = {(row["partition"], row["offset"]): row["reason"] for row in output.predictions.to_pylist()}
     assert reasons == {place: shot.reason for place, shot in mixed.sent.items()}
     assert set(reasons.values()) == {*map(str, Reason), None}
     status = Counter(output.predictions["status"].to_pylist())
     assert status["accepted"] == GOOD
     assert peak < 1.5 * 2**30, f"{before} bytes at first, {peak} at most"
+    told = [json.loads(line) for line in root.with_suffix(".log").read_text().splitlines() if "_rejected" in line]
+    in_full = sum(line["event"] == "frame_rejected" for line in told)
+    assert in_full + sum(line.get("more", 0) for line in told) == sum(reason is not None for reason in shown)
+    assert len(told) < 1_000, f"{len(told)} lines of log"
     print(f"resident: {before / 2**20:.0f} MiB at first, {peak / 2**20:.0f} MiB at most")
 
     dead = {place: shot for place, shot in mixed.sent.items() if shot.dead}
