@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageFile
-from torch import Tensor
 
 from pipeline import codec, cost, wire
 from pipeline.envelope import Envelope, check_stream_id, check_timestamp
 from pipeline.errors import InvalidMessage, Reason
 from pipeline.records import DecodedMessage, Frame, Message, RowId
+
+if TYPE_CHECKING:  # as in `preprocess`
+    from torch import Tensor
 
 IMAGE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp")
 PIXEL_ALLOWANCE = 12  # the images of a message have at most this many times `max_pixels` together
@@ -88,9 +91,25 @@ class Decoder:
             if self._is_batch(envelope.content_type(), message.value):
                 return self._batch(message, message.value, envelope)
         except InvalidMessage as invalid:
-            return _dead(message, envelope, invalid)
+            return whole_rejected(message, invalid)
         frame = self._single(message, message.value, envelope)
         return DecodedMessage(message, (frame,), dead=frame.reason is not None)
+
+    def streams(self, message: Message) -> frozenset[str]:
+        """All streams of which the message may have images that are accepted; told without decoding any."""
+        envelope, found = Envelope(message.key, message.headers), set[str]()
+        with contextlib.suppress(InvalidMessage):
+            stated = envelope.stated_stream_id()
+            if stated is not None:
+                return frozenset([stated])
+            named: set[bytes | None] = {None}
+            if message.value is not None and self._is_batch(envelope.content_type(), message.value):
+                named = wire.stream_ids(message.value, max_rows=self.max_rows)
+            for raw in named:
+                with contextlib.suppress(InvalidMessage):
+                    stream = envelope.fallback_stream_id() if raw is None else check_stream_id(raw)
+                    found |= {stream} if stream is not None else set()
+        return frozenset(found)
 
     def _is_batch(self, content_type: str | None, value: bytes) -> bool:
         """Whether the value is an Arrow stream; the header decides, the first bytes where there is none.
@@ -167,6 +186,15 @@ class Decoder:
             raise codec.undecodable(image.format or "image", error) from error
 
 
+def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:
+    """What becomes of a message that cannot be read as a whole."""
+    envelope = Envelope(message.key, message.headers)
+    facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
+    with contextlib.suppress(InvalidMessage):
+        facts.stream_id = envelope.stated_stream_id()
+    return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)
+
+
 def _required(stream_id: str | None) -> str:
     if stream_id is None:
         detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
@@ -219,11 +247,3 @@ def _frame(
         true_label=facts.true_label,
         meta=facts.meta,
     )
-
-
-def _dead(message: Message, envelope: Envelope, invalid: InvalidMessage) -> DecodedMessage:
-    """The message as a whole could not be read."""
-    facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
-    with contextlib.suppress(InvalidMessage):
-        facts.stream_id = envelope.stated_stream_id()
-    return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)

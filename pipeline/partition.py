@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -49,6 +49,8 @@ class PartitionWork:
     At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
     that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by
     dropping this object.
+
+    What was read comes back decoded in any order, but for that of each stream; until then it is pending.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class PartitionWork:
         forget_after_s: float,
     ) -> None:
         self.tp = tp
+        self.apart_until = 0  # messages below are decoded in a process of their own
         self._gatherer = Gatherer(policy)
         self._initial = initial
         self._states: dict[str, StreamState] = {}
@@ -70,11 +73,13 @@ class PartitionWork:
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
-        self.next_offset = head.next_offset
+        self.next_offset = self._began_at = head.next_offset
         self.image_bytes = 0
         self._quiet_polls, self._quiet_since_s = 0, 0.0
         self.head = head
         self._awaited = set(head.pending)  # offsets to be read again
+        self._undecoded: dict[int, frozenset[str]] = {}  # offsets that were read, and of which streams they may be
+        self._undecoded_of: Counter[str] = Counter()  # the same, by stream
         self._log_start = 0  # what lies before it is lost, or was not looked for
         self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
         self._rejected: list[Frame] = []
@@ -90,13 +95,19 @@ class PartitionWork:
             return True
         return message.offset >= self.next_offset or message.offset in self._awaited
 
+    def read(self, message: Message, streams: frozenset[str]) -> None:
+        """A message that is wanted is under decode, of which these streams may have images."""
+        self._awaited.discard(message.offset)
+        self.next_offset = max(self.next_offset, message.next_offset)
+        self._undecoded[message.offset] = streams
+        self._undecoded_of.update(streams)
+
     def add(self, decoded: DecodedMessage, now_s: float) -> None:
-        """Take a decoded message; batches that it completed become ready."""
-        if decoded.message.missing is not None:
-            self._miss(decoded.message, decoded.message.missing, now_s)
-            return
-        self._awaited.discard(decoded.message.offset)
-        self.next_offset = max(self.next_offset, decoded.message.next_offset)
+        """Take a message that was read and is decoded; batches that it completed become ready."""
+        for stream in self._undecoded.pop(decoded.message.offset):
+            self._undecoded_of[stream] -= 1
+            if not self._undecoded_of[stream]:
+                del self._undecoded_of[stream]
         rejected = [frame for frame in decoded.frames if frame.image is None]
         if decoded.dead:
             self.letters.append((decoded.message, decoded.frames[0]))
@@ -105,17 +116,21 @@ class PartitionWork:
         self.image_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
         self.ready.extend(self._gatherer.add(decoded, now_s))
 
-    def _miss(self, message: Message, missing: Missing, now_s: float) -> None:
-        """What nobody can read becomes a gap, and one dead letter."""
+    def miss(self, message: Message, missing: Missing, now_s: float) -> None:
+        """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter."""
         self._leave_out(missing.first, message.next_offset, missing.reason)
         row_id = RowId(*self.tp, missing.first, 0)
         frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
-        self.letters.append((message, frame))
+        if missing.reason != Lost.COMPACTED:
+            self.letters.append((message, frame))
         self._count(1, now_s)
 
     def is_due(self, now_s: float) -> bool:
-        """True if a batch has waited long enough to be closed by the clock, once everything was read."""
-        return self._gatherer.is_due(now_s)
+        """True if a batch has waited long enough to be closed by the clock, once everything was read.
+
+        What is read of its stream and not decoded keeps it open; what is read of others does not.
+        """
+        return self._gatherer.is_due(now_s, self._undecoded_of)
 
     def seen(self, now_s: float, *, drained: bool) -> None:
         """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
@@ -127,7 +142,7 @@ class PartitionWork:
         elif not self._quiet_polls or now_s - self._quiet_since_s >= _POLL_APART_S:
             self._quiet_polls, self._quiet_since_s = self._quiet_polls + 1, now_s
         if self._quiet_polls >= _QUIET_POLLS:
-            self.ready.extend(self._gatherer.close_due(now_s))
+            self.ready.extend(self._gatherer.close_due(now_s, self._undecoded_of))
 
     def find_in(self, log: tuple[int, int], *, skip_gaps: bool) -> int:
         """The offset to read on from in a broker's log of [start, end); with `skip_gaps` it need not have them all.
@@ -139,7 +154,8 @@ class PartitionWork:
         if self.head.next_offset > end:
             raise LogEndsEarly(
                 f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
-                "the broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
+                "the broker lost data, or this is another cluster. Restore the broker, or take "
+                "another sink.root (with --sink.begin-anew for one start)."
             )
         if low_water < start:
             if not skip_gaps:
@@ -149,6 +165,11 @@ class PartitionWork:
                 )
             self._skip_to(start)
         return self.low_water
+
+    @property
+    def left_out(self) -> tuple[Gap, ...]:
+        """What will have no rows, and is not in a draft yet."""
+        return tuple(self._gaps)
 
     @property
     def low_water(self) -> int:
@@ -170,9 +191,9 @@ class PartitionWork:
             self.next_offset = until
 
     @property
-    def bytes(self) -> int:
-        """Of images that wait for the model, and of letters that wait for the broker."""
-        return self.image_bytes + sum(len(message.value or b"") for message, _ in self.letters)
+    def letter_bytes(self) -> int:
+        """Of letters that wait for the broker."""
+        return sum(len(message.value or b"") for message, _ in self.letters)
 
     def close_all(self) -> None:
         """Make ready all that is open."""
@@ -233,7 +254,7 @@ class PartitionWork:
             self._sealed = SegmentDraft(
                 tp=self.tp,
                 next_offset=self.next_offset,
-                pending=tuple(sorted({frame.row_id.offset for frame in self._gatherer.frames} | self._awaited)),
+                pending=tuple(sorted(self._pending())),
                 states=self._kept_states(),
                 accepted=self._accepted,
                 rejected=self._rejected,
@@ -242,11 +263,17 @@ class PartitionWork:
             self._accepted, self._rejected, self._gaps = [], [], []
         return self._sealed
 
+    def _pending(self) -> set[int]:
+        """Read, but not in rows; or in the head's pending, and not read again yet."""
+        return {frame.row_id.offset for frame in self._gatherer.frames} | self._awaited | self._undecoded.keys()
+
     def _kept_states(self) -> _States:
         """The head's states, the newer ones in their place, without those of streams that are forgotten."""
         states = {**self.head.states, **{name: self._states[name].to_bytes() for name in self._changed}}
         self._changed.clear()
-        for stream_id in self._clock.forget():
+        if self._awaited and self.next_offset == self._began_at:  # nobody knows of which streams those are
+            return states
+        for stream_id in self._clock.forget({*self._gatherer.streams, *self._undecoded_of}):
             states.pop(stream_id, None)
             self._states.pop(stream_id, None)
         return states

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,16 @@ class Gap(NamedTuple):
     def stored(self) -> list[Any]:
         """For JSON."""
         return [self.first, self.until] if self.reason == Lost.DELETED else [*self]
+
+
+def told(timestamp_ms: int) -> str:
+    """A broker's timestamp in milliseconds, for people."""
+    if timestamp_ms < 0:
+        return "an unknown time"
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{timestamp_ms} ms"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,9 @@ def decoded(*frames: Frame, is_batch: bool = False) -> DecodedMessage:
     return DecodedMessage(message, frames, is_batch=is_batch)
 
 
-def lost(first: int, last: int) -> DecodedMessage:
+def lost(first: int, last: int, reason: Lost = Lost.BATCH_TOO_LARGE) -> DecodedMessage:
     """What stands for messages that nobody can read."""
-    missing = Missing(first, Lost.BATCH_TOO_LARGE, "it is large")
+    missing = Missing(first, reason, "it is large")
     return DecodedMessage(Message(TOPIC, 0, last, None, None, missing=missing), ())
 
 

@@ -20,12 +20,15 @@ from pipeline.settings.recording import (
     StreamPatterns,
 )
 
-_NOT_WITH_PRUNE_ONLY = ("from", "from_time", "until", "max_messages", "max_seconds", "max_bytes", "streams")
+_ENDS = ("until", "max_messages", "max_seconds", "max_bytes")
+_NOT_WITH_PRUNE_ONLY = ("from", "from_time", *_ENDS, "streams", "follow")
 
 
 class Record(Command):
     """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined.
 
+    It ends when it has what the topic holds now; with --follow it goes on, and waits for a broker or store that is
+    away.
     A message is of the stream that its key names, else its header `stream-id`, else CloudEvents. The worker can record
     too, while it runs: see `record.enabled`.
     """
@@ -36,7 +39,7 @@ class Record(Command):
         ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
         ("all that the topic still has", "record --output recordings/yard"),
         ("some cameras, an hour of the past", "record -o r --streams 'gate-*' --from-time 2h --until 1h"),
-        ("the last week, images for a day", "record -o r --from latest --keep 7d --forget-images-after 24h"),
+        ("a recorder: the last week, images for a day", "record -o r --follow --keep 7d --forget-images-after 24h"),
         ("keep to that when nobody records any more", "record -o r --prune-only"),
     )
 
@@ -46,7 +49,9 @@ class Record(Command):
         json_schema_extra={"metavar": "FOLDER"},
     )
     origin: Literal["earliest", "latest"] = Field(
-        default="earliest", validation_alias=AliasChoices("from"), description="where to begin"
+        default="earliest",
+        validation_alias=AliasChoices("from"),
+        description="where to begin; latest: what comes from now on, until stopped if nothing else says when to end",
     )
     from_time: Moment | None = Field(
         default=None,
@@ -68,6 +73,7 @@ class Record(Command):
     forget_images_after: Duration | None = Field(
         default=None, description=FORGET_IMAGES_AFTER, json_schema_extra=DURATION_SCHEMA
     )
+    follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as messages come")
     prune_only: CliToggleFlag[bool] = Field(
         default=False, description="record nothing: remove what is too old by --keep and --forget-images-after, and end"
     )
@@ -77,6 +83,9 @@ class Record(Command):
         """Two beginnings, and options without effect."""
         if "from" in options and "from_time" in options:
             yield "from_time", "it says where to begin and --from does too; leave one of them out"
+        for name in _ENDS if "follow" in options and "prune_only" not in options else ():
+            if name in options:
+                yield name, "it says when to end, and --follow to go on; leave one of them out"
         for name in _NOT_WITH_PRUNE_ONLY if "prune_only" in options else ():
             if name in options:
                 yield name, "it has no use with --prune-only; leave one of them out"
@@ -98,6 +107,7 @@ class Record(Command):
             max_seconds=self.max_seconds,
             max_bytes=self.max_bytes,
             streams=self.streams,
+            follow=self.follow,
             keep_s=self.keep,
             forget_images_after_s=self.forget_images_after,
         )

@@ -149,6 +149,11 @@ class KafkaSettings(Group):
     on_gap: Literal["fail", "skip"] = Field(
         default="fail", description="when the broker deleted messages that were not read yet: stop, or record and go on"
     )
+    on_compacted: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="when the topic has cleanup.policy=compact, by which the broker removes frames of a camera before "
+        "they are read: refuse it, or read what is left and record the gaps",
+    )
     security: SecuritySettings = Field(default=SecuritySettings(), description="encryption and login")
 
     @property

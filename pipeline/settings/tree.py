@@ -138,7 +138,8 @@ class DecodeSettings(Group):
     """How messages become images, and what is refused."""
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        default=None, description="images decoded at the same time; none: one for each core"
+        default=None,
+        description="images decoded at the same time, and one more if it is quick; none: one for each core",
     )
     max_message_bytes: ByteSize = Field(
         default=ByteSize(8 * 2**20), ge=1024, le=2**30, description="bytes of the largest message that is read"
@@ -162,6 +163,11 @@ class SinkSettings(Group):
     )
     flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows that make a segment")
     flush_age_s: float = Field(default=10.0, gt=0, le=86_400, description="seconds that make a segment of fewer rows")
+    begin_anew: bool = Field(
+        default=False,
+        description="for one start: write to this root although the group has written to another, or to one that is "
+        "gone; what the topic has is served from kafka.origin on",
+    )
 
 
 class LimitsSettings(Group):

@@ -17,14 +17,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from kafka import KafkaAdminClient, KafkaProducer, errors
+from kafka import KafkaProducer, errors
 
-from pipeline.errors import AdawiseError, BrokerUnavailable, SettingsError
+from pipeline.errors import AdawiseError, BrokerUnavailable, FatalError
 from pipeline.records import Frame, Message
+from pipeline.sink.dead_letter_topic import HEADERS_ROOM_BYTES, create_topic, topic_configs
 from pipeline.sink.letter import Letter, letter_of
-from pipeline.source.kafka_client import kafka_errors, open_client, translated
+from pipeline.source.kafka_client import open_client, translated
 
-_HEADERS_ROOM_BYTES = 64 * 1024
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
@@ -146,7 +146,10 @@ class KafkaDeadLetters:
         if self._producer is None:
             self._producer = self._connect()
         if letter.topic not in self._prepared:
-            self._prepare(letter.topic)
+            try:
+                self._prepare(letter.topic)
+            except FatalError as error:
+                raise self._waits(error) from error
             self._prepared.add(letter.topic)
         record = {
             "key": letter.key,
@@ -161,7 +164,18 @@ class KafkaDeadLetters:
             raise self._translated(error, letter.topic) from error
 
     def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
-        return translated(error, self._where, f"send a dead letter to topic {topic!r}")
+        ours = translated(error, self._where, f"send a dead letter to topic {topic!r}")
+        if not isinstance(ours, FatalError):
+            return ours
+        self._prepared.discard(topic)  # or each try would take as long as a producer is patient
+        return self._waits(ours)
+
+    def _waits(self, error: FatalError) -> BrokerUnavailable:
+        """What is forbidden may be allowed while the worker runs, and no bad picture may end it."""
+        return BrokerUnavailable(
+            f"{error} Until then partitions with messages that cannot be read wait, uncommitted, and others go on; "
+            "kafka.dead_letters = false does without."
+        )
 
 
 def open_dead_letters(
@@ -182,13 +196,8 @@ def open_dead_letters(
     `max_message_bytes` is the largest message that can arrive: the topic is made to take it, and to forget letters by
     age and size, for a flood would fill the broker.
     """
-    room = max_message_bytes + _HEADERS_ROOM_BYTES
-    configs = {
-        "max.message.bytes": str(room),
-        "cleanup.policy": "delete",  # whatever the cluster's default: letters have no key of their own
-        "retention.ms": str(retention_s * 1000),
-        "retention.bytes": str(retention_bytes),
-    }
+    room = max_message_bytes + HEADERS_ROOM_BYTES
+    configs = topic_configs(max_message_bytes, retention_s, retention_bytes)
     connect = partial(
         open_client,
         KafkaProducer,
@@ -207,32 +216,10 @@ def open_dead_letters(
     )
     return KafkaDeadLetters(
         connect=connect,
-        prepare=partial(_create_topic, bootstrap_servers, client_id, security, configs),
+        prepare=partial(create_topic, bootstrap_servers, client_id, security, configs),
         where=bootstrap_servers,
         topic=topic,
         worker=worker,
         max_inflight_bytes=max_inflight_bytes,
         timeout_s=timeout_s,
     )
-
-
-def _create_topic(
-    bootstrap_servers: str, client_id: str, security: Mapping[str, object], configs: Mapping[str, str], topic: str
-) -> None:
-    """Create the dead-letter topic unless it exists: one partition, replicas as the broker's default says."""
-    options = {"num_partitions": 1, "replication_factor": -1, "configs": configs}
-    admin = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=client_id)
-    try:
-        with kafka_errors(bootstrap_servers, f"create the dead-letter topic {topic!r}"):
-            if topic in admin.list_topics():
-                return
-            admin.create_topics({topic: options}, wait_for_metadata=True)
-    except BrokerUnavailable as error:
-        if isinstance(error.__cause__, errors.TopicAlreadyExistsError):
-            return  # another worker was quicker
-        raise
-    except AdawiseError as error:
-        msg = f"{error} Or create the topic yourself, or set kafka.dead_letters = false."
-        raise SettingsError(msg) from error
-    finally:
-        admin.close()

@@ -8,18 +8,19 @@ last for minutes, while the worker's main thread waits.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import stamina
 import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from pipeline.errors import SettingsError, StoreUnavailable
+from pipeline.sink.answers import brief, code_of, is_absent, translated
 from pipeline.sink.store import AlreadyExists
 
 try:
@@ -27,7 +28,7 @@ try:
     import obstore.store
     from obstore import exceptions
 except ImportError as error:
-    msg = "sink.root is a URL, which needs the package obstore; install it with: pip install 'adawise[s3]'"
+    msg = "a URL as s3://bucket/prefix needs the package obstore; install it with: pip install 'adawise[s3]'"
     raise SettingsError(msg) from error
 
 if TYPE_CHECKING:
@@ -56,16 +57,7 @@ _CLIENT_OPTIONS = (
     *("pool_idle_timeout", "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url"),
     *("randomize_addresses", "read_timeout", "root_certificate", "timeout", "user_agent"),
 )
-_DENIED = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
-_MISCONFIGURED = (
-    exceptions.InvalidPathError,
-    exceptions.NotSupportedError,
-    exceptions.UnknownConfigurationKeyError,
-    FileNotFoundError,
-    NotImplementedError,  # conditional writes are turned off by the environment
-)
-_NEVER = re.compile(r"status code: (?:405|501)\b|redirect without LOCATION")
-"""Answers that waiting does not change: not implemented (If-None-Match), not allowed, a bucket of another region."""
+_BLOCK_BYTES = 1 << 18  # read at once, or as much as is asked for
 
 
 def open_url(url: str) -> ObjectStore:
@@ -79,7 +71,7 @@ def open_url(url: str) -> ObjectStore:
         options = _client_options(_PROVIDERS[url.partition("://")[0]], os.environ)
         store = obstore.store.from_url(url, retry_config={"max_retries": 0}, client_options=options)
     except (exceptions.BaseError, KeyError, ValueError, TypeError) as error:
-        why = "its scheme is none of these" if isinstance(error, KeyError) else _brief(error)
+        why = "its scheme is none of these" if isinstance(error, KeyError) else brief(error)
         msg = f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}"
         raise SettingsError(msg) from error
     return ObjectStore(store, url=url)
@@ -149,7 +141,9 @@ class ObjectStore:
         def create() -> None:
             try:
                 obstore.put(self._store, key, data, mode="create", use_multipart=False)
-            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):  # some stores of Azure say the latter
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:  # Azure says either
+                if code_of(error) == "ConditionalRequestConflict":  # of S3: two create it now, and neither may have
+                    raise
                 raise AlreadyExists(key) from None
 
         self._ask(key, create)
@@ -162,13 +156,26 @@ class ObjectStore:
     def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
 
-        def bytes_of() -> bytes | None:
-            try:
-                return bytes(obstore.get(self._store, key).bytes())
-            except FileNotFoundError:
-                return None
+        return self._ask(key, lambda: _unless_absent(lambda: bytes(obstore.get(self._store, key).bytes())))
 
-        return self._ask(key, bytes_of)
+    def open(self, key: str) -> BinaryIO | None:
+        """See `Store.open`: what is read is asked for in blocks."""
+
+        def begin() -> tuple[int, bytes]:
+            found = obstore.get(self._store, key, options={"range": (0, _BLOCK_BYTES)})
+            return int(found.meta["size"]), bytes(found.bytes())
+
+        begun = self._ask(key, lambda: _unless_absent(begin))
+        return None if begun is None else io.BufferedReader(_Object(self, key, *begun), _BLOCK_BYTES)
+
+    def range_of(self, key: str, first: int, until: int) -> bytes:
+        """The bytes [first, until) of `key`. Raises FileNotFoundError if it was removed."""
+        data = self._ask(
+            key, lambda: _unless_absent(lambda: bytes(obstore.get_range(self._store, key, start=first, end=until)))
+        )
+        if data is None:
+            raise FileNotFoundError(f"{self._url}: {key}")
+        return data
 
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`."""
@@ -182,11 +189,7 @@ class ObjectStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
 
-        def gone() -> None:
-            with suppress(FileNotFoundError):
-                obstore.delete(self._store, key)
-
-        self._ask(key, gone)
+        self._ask(key, lambda: _unless_absent(lambda: obstore.delete(self._store, key)))
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`: an object is whole or absent, so nothing is ever left behind."""
@@ -201,27 +204,42 @@ class ObjectStore:
         where = f"{self._url}: {key}"
         try:
             return request()
-        except _DENIED as error:
-            msg = f"{where}: expected the right to read, write and list here; check keys and policy: {_brief(error)}"
-            raise SettingsError(msg) from error
-        except _MISCONFIGURED as error:
-            raise _misconfigured(where, error) from error
-        except (exceptions.BaseError, OSError) as error:
-            if _NEVER.search(str(error)):
-                raise _misconfigured(where, error) from error
-            msg = (
-                f"{where}: expected an answer from the store; it is tried again (the network, the endpoint and a link "
-                f"too slow for the client's time-out are the usual causes): {_brief(error)}"
-            )
-            raise StoreUnavailable(msg) from error
+        except (exceptions.BaseError, OSError, NotImplementedError) as error:
+            raise translated(error, where) from error
 
 
-def _misconfigured(where: str, error: Exception) -> SettingsError:
-    return SettingsError(
-        f"{where}: expected an existing bucket with conditional writes; check sink.root and the region: {_brief(error)}"
-    )
+def _unless_absent(request: Callable[[], T]) -> T | None:
+    try:
+        return request()
+    except FileNotFoundError as error:
+        if is_absent(error):
+            return None
+        raise
 
 
-def _brief(error: Exception) -> str:
-    """What went wrong in one line, without the dump of the request that obstore appends."""
-    return " ".join(str(error).partition("\n\nDebug source")[0].split())
+class _Object(io.RawIOBase):
+    """An object as a file: `begin` are its first bytes, the others are asked for as they are read."""
+
+    def __init__(self, store: ObjectStore, key: str, size: int, begin: bytes) -> None:
+        self._ask, self._key, self._size, self._begin = store.range_of, key, size, begin
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        until = min(self._at + len(buffer), self._size)
+        if until <= self._at:
+            return 0
+        within = until <= len(self._begin)
+        data = self._begin[self._at : until] if within else self._ask(self._key, self._at, until)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

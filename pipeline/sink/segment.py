@@ -7,6 +7,7 @@ The footer's key-values, beside what Parquet needs:
     adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
     adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)): one row per batch
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
+    adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ import pyarrow.parquet as pq
 from pipeline.errors import ChainError, Lost
 from pipeline.records import Gap
 from pipeline.sink import schemas
+from pipeline.sink.layout import SegmentName
+from pipeline.sink.lineage import Lineage
 from pipeline.sink.state_blocks import StateBlocks
 
 FORMAT = 2
 """Written where a gap has a reason; else 1 is, which earlier versions read."""
 
+_COMPARED = 32  # messages of a head that the broker has to have; a fetch brings as many at once
+
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
-_CHECKSUM = b"adawise.checksum"
+_CHECKSUM, _LINEAGE = b"adawise.checksum", b"adawise.lineage"
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last where a name in the file's schema is damaged
 
 
@@ -41,7 +46,7 @@ class SegmentFooter:
 
     `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
     columns of `schemas.BATCH_TRACE`. `states_of` names the segment of another root whose states these are: a chain that
-    goes on from there begins with a segment that has nothing else.
+    goes on from there begins with a segment that has nothing else. `lineage` is of the segments before this one.
     """
 
     sink: str
@@ -64,6 +69,12 @@ class SegmentFooter:
     gaps: tuple[Gap, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
+    lineage: Lineage | None = None
+
+    @property
+    def name(self) -> SegmentName:
+        """Its place in the chain."""
+        return SegmentName(self.first, self.sequence)
 
 
 def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:
@@ -73,7 +84,8 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
     """
     states = (blocks or StateBlocks()).encode(footer.states)
     parts = dict(zip(_PARTS, (_scalars(footer), states, _packed(footer.trace)), strict=True))
-    return parquet(rows, schemas.PREDICTIONS_DICTIONARY, {**parts, _CHECKSUM: _checksum(parts)})
+    said = {} if footer.lineage is None else {_LINEAGE: footer.lineage.stored()}
+    return parquet(rows, schemas.PREDICTIONS_DICTIONARY, {**parts, _CHECKSUM: _checksum(parts), **said})
 
 
 def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[bytes, bytes]) -> bytes:
@@ -115,10 +127,15 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
         msg = f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program"
         raise ChainError(msg)
     states = _unpacked(parts[_PARTS[1]])
+    try:
+        lineage = Lineage.of(found[_LINEAGE]) if _LINEAGE in found else None
+    except ValueError as error:
+        raise _damaged(key, f"a count of the segments before it, but {error}") from error
     return SegmentFooter(
         **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(Gap.of, scalars["gaps"]))},
         states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
         trace=_unpacked(parts[_PARTS[2]]),
+        lineage=lineage,
     )
 
 
@@ -152,6 +169,21 @@ def check_pages(data: bytes, key: str) -> None:
         raise _damaged(key, f"pages that agree with their checksums, but {error}") from error
 
 
+def newest(data: bytes, key: str) -> dict[int, int]:
+    """The last messages in the rows of the segment file `data`, found at `key`: offset to timestamp, milliseconds.
+
+    Raises ChainError if it is damaged.
+    """
+    names = ["offset", "kafka_timestamp"]
+    rows = read_rows(data, key, names)
+    if rows.column_names != names:
+        raise _damaged(key, f"the columns {names}, but found {rows.column_names}")
+    rows = rows.drop_null()
+    times = dict(zip(rows["offset"].to_pylist(), rows["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True))
+    last = max(times, default=0)
+    return {offset: times[offset] for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
+
+
 def _damaged(key: str, what: str) -> ChainError:
     return ChainError(
         f"segment {key}: expected {what}; restore the file from a backup, or, if it is the newest of its partition, "
@@ -161,8 +193,8 @@ def _damaged(key: str, what: str) -> ChainError:
 
 def _scalars(footer: SegmentFooter) -> bytes:
     # The two big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
-    scalars = asdict(replace(footer, states={}, trace=None, pending=()))
-    del scalars["states"], scalars["trace"]
+    scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None))
+    del scalars["states"], scalars["trace"], scalars["lineage"]
     stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
     return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pipeline.errors import StoreUnavailable
 from pipeline.sink import layout
@@ -63,6 +63,9 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes | None:
         """All bytes of `key`; None if it does not exist."""
+
+    def open(self, key: str) -> BinaryIO | None:
+        """The bytes of `key`, to be read in parts; None if it does not exist. The caller closes it."""
 
     def list(self, prefix: str) -> list[str]:
         """All keys under the folder `prefix` ("" is the root), at any depth, sorted."""
@@ -142,6 +145,16 @@ class LocalStore:
         if key == layout.SINK and self._document is None:
             self._document = data
         return data
+
+    def open(self, key: str) -> BinaryIO | None:
+        """See `Store.open`."""
+        path = self._path(key)
+        with translated(path):
+            try:
+                return path.open("rb")
+            except FileNotFoundError:
+                self._check_root()
+                return None
 
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, errors
@@ -23,10 +25,12 @@ from pipeline.errors import BrokerUnavailable, FatalError, Lost, SourceError
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
-from pipeline.source.kafka_client import kafka_errors, message_of, open_client
+from pipeline.source.kafka_client import EMBEDDED, kafka_errors, message_of, open_client
 from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
+from pipeline.source.kafka_log import KafkaLog, Peek
 from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
+from pipeline.source.kafka_transactions import HeldBack
 from pipeline.source.kafka_unread import Unreadable
 from pipeline.source.ownership import Ownership
 
@@ -35,6 +39,10 @@ log = logging.getLogger(__name__)
 _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
 _CLOSE_MS = 5_000
+_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
+# The embedded broker answers a JoinGroup after half of the session timeout, whoever else there is (measured), and takes
+# a member that left meanwhile back in with that answer.
+_EMBEDDED_SESSION_MS = 6_000
 _METADATA_MS = 60_000  # partitions that were added are read this much later, at most
 
 
@@ -49,6 +57,7 @@ class KafkaSource:
         static_member: `group.instance.id`; the partitions of this member wait for its return for a session timeout.
         max_partition_fetch_bytes: up to twice this per partition is held before it is delivered.
         batch_limits: a batch beyond them is left out, and delivered as one message that is `missing`.
+        on_compacted: refuse a topic that is compacted, or deliver what is removed as `missing`.
         on_unreadable: at a batch that cannot be unpacked, let its partition stand, or leave it out as well.
         security: kafka-python's arguments for TLS and SASL.
 
@@ -72,6 +81,7 @@ class KafkaSource:
         max_poll_records: int,
         max_partition_fetch_bytes: int,
         batch_limits: BatchLimits,
+        on_compacted: Literal["fail", "skip"] = "skip",
         on_unreadable: Literal["stop", "skip"],
         security: Mapping[str, object],
     ) -> None:
@@ -79,8 +89,23 @@ class KafkaSource:
         self._owned = Ownership()
         self._closed = False
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
+        opens = partial(
+            KafkaLog,
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            max_partition_fetch_bytes=min(max_partition_fetch_bytes, _LOOK_BYTES),
+            batch_limits=batch_limits,
+            security=security,
+            patience_s=_LOOK_S,
+        )
+        self._peek = Peek(opens)
         try:
             self._first_identity = self._topics.identity(topic)
+            if on_compacted == "fail":
+                self._topics.expect_not_compacted(topic)
+            self._is_embedded = self._first_identity.cluster_id == EMBEDDED
+            if self._is_embedded:
+                session_timeout_ms = min(session_timeout_ms, _EMBEDDED_SESSION_MS)
             self._consumer: Any = open_client(
                 KafkaConsumer,
                 bootstrap_servers,
@@ -100,13 +125,14 @@ class KafkaSource:
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
                 metadata_max_age_ms=_METADATA_MS,
             )
-            bound_batches(self._consumer, batch_limits)
+            bound_batches(self._consumer, batch_limits, tells_holes=bool(self._topics.is_compacted(topic)))
         except BaseException:
             self._topics.close()
             raise
         self._checked_at = self._polled_at = time.monotonic()
         self._busy_s, self._max_poll_interval_s = 0.0, max_poll_interval_ms / 1000
         self._hints = OffsetHints(self._consumer)
+        self._held_back, self._looked_at = HeldBack(), 0.0
         self._unreadable = Unreadable(leaves_out=on_unreadable == "skip", clock=time.monotonic)
         self._paused: set[TopicPartition] = set()  # by the caller, who knows nothing of those that stand
         self._listener = RebalanceListener(self._consumer, self._owned)
@@ -138,6 +164,7 @@ class KafkaSource:
                 if self._owned.is_sought(TopicPartition(*partition))
                 for message in self._messages(TopicPartition(*partition), found)
             ]
+            self._look_for_transactions()
             if messages:
                 self._hints.delivered(messages)
                 self._checked_at = time.monotonic()
@@ -164,6 +191,10 @@ class KafkaSource:
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
         return self._topics.bounds(tp)
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`; by a client of its own, so that the group's is where it was."""
+        return self._peek.timestamps(tp, first, until)
 
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
@@ -222,11 +253,15 @@ class KafkaSource:
             end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, int(end) - int(position))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`; without a group there is nobody to tell."""
         ours = {tp: at for tp, at in offsets.items() if self._held(tp)}
         if self._group is not None and ours:
-            self._hints.commit(ours)
+            self._hints.commit(ours, note)
+
+    def committed(self) -> Mapping[TopicPartition, tuple[int, str]]:
+        """What the group has committed of the topic, whoever did, with its note. Raises BrokerUnavailable."""
+        return {} if self._group is None else self._topics.committed(self._group, self._topic)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -235,10 +270,26 @@ class KafkaSource:
         self._closed = True
         self._owned.clear()
         try:
+            if self._is_embedded and self._group is not None and self._consumer._coordinator._join_task is not None:
+                self._consumer._coordinator.ensure_active_group(timeout_ms=_EMBEDDED_SESSION_MS)
             self._consumer.close(timeout_ms=_CLOSE_MS)
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)
         self._topics.close()
+        self._peek.close()
+
+    def _look_for_transactions(self) -> None:
+        """Say of partitions that stand before the end of the log what holds them back."""
+        now_s = time.monotonic()
+        if now_s - self._looked_at < 1.0:
+            return
+        self._looked_at = now_s
+        tps = [TopicPartition(*partition) for partition in self._consumer.assignment()]
+        lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
+        ends = {tp: int(self._consumer.highwater(KafkaPartition(*tp))) for tp, lag in lags.items() if lag}
+        for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
+            with suppress(BrokerUnavailable):
+                self._held_back.tell(tp, self._topics.open_transaction(tp, ends[tp]), now_s)
 
     def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
         """kafka-python's records, and the events up to now: those assigned, those lost."""

@@ -4,6 +4,9 @@ kafka-python checks, unpacks and parses a batch in the middle of a poll. Whateve
 the next poll spins for ever on what is left of the fetch (measured). Here such a batch, or the rest of it, comes out as
 one record whose `checksum`, which is None for all others of its format, is an `Unread`. No producer can write that.
 
+Of a compacted topic, the offsets between two records that are in no batch, or missing in theirs, come out so too. What
+was aborted and the markers of transactions have their batches, which are skipped: they are missing nowhere.
+
 As `kafka_repairs`, this is true of kafka-python 3.0: look at it when the pin moves.
 """
 
@@ -64,16 +67,28 @@ class _Beyond(Exception):
         self.reason = reason
 
 
-def bound_batches(consumer: Any, limits: BatchLimits) -> None:
-    """Let this KafkaConsumer read so; its records may then have an `Unread` for a checksum."""
-    consumer._fetcher.PartitionRecords = partial(_PartitionRecords, limits=limits)
+def bound_batches(consumer: Any, limits: BatchLimits, *, tells_holes: bool = False) -> None:
+    """Let this KafkaConsumer read so; its records may then have an `Unread` for a checksum.
+
+    `tells_holes`: also for what compaction has removed. Elsewhere there is no such thing.
+    """
+    consumer._fetcher.PartitionRecords = partial(_PartitionRecords, limits=limits, tells_holes=tells_holes)
 
 
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     """What one fetch brought of a partition."""
 
-    def __init__(self, fetch_offset: int, tp: Any, records: MemoryRecords, *, limits: BatchLimits, **more: Any) -> None:
-        super().__init__(fetch_offset, tp, _Records(records, fetch_offset, limits), **more)
+    def __init__(
+        self,
+        fetch_offset: int,
+        tp: Any,
+        records: MemoryRecords,
+        *,
+        limits: BatchLimits,
+        tells_holes: bool = False,
+        **more: Any,
+    ) -> None:
+        super().__init__(fetch_offset, tp, _Records(records, fetch_offset, limits, tells_holes=tells_holes), **more)
 
     def _unpack_records(self, tp: Any, *arguments: Any) -> Iterator[Any]:
         try:
@@ -89,20 +104,25 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 class _Records(MemoryRecords):  # type: ignore[misc]
     """The batches of a fetch, of which each begins where the one before it ended, or later."""
 
-    __slots__ = ("_due", "_limits")
+    __slots__ = ("_due", "_limits", "_tells_holes")
 
-    def __init__(self, records: MemoryRecords, fetch_offset: int, limits: BatchLimits) -> None:
+    def __init__(self, records: MemoryRecords, fetch_offset: int, limits: BatchLimits, *, tells_holes: bool) -> None:
         super().__init__(records._buffer)
-        self._due, self._limits = fetch_offset, limits
+        self._due, self._limits, self._tells_holes = fetch_offset, limits, tells_holes
 
     def next_batch(self) -> Any:
         data = self._next_slice
         if data is None:
             return None
+        if self._tells_holes and data[self.MAGIC_OFFSET] >= 2 and (at := _offset_of(data)) > self._due:
+            hole = _Hole(data, self._due, at, self._limits)
+            self._due = at
+            return hole
         self._cache_next()
         kind = _LegacyBatch if data[self.MAGIC_OFFSET] < 2 else _Batch
         following = self._due if self._next_slice is None else _offset_of(self._next_slice)
         batch = kind(data, self._due, following, self._limits)
+        batch.tells_holes = self._tells_holes
         self._due = batch.until
         return batch
 
@@ -123,6 +143,8 @@ class _Mark(DefaultRecord):  # type: ignore[misc]
 
 class _Batch(DefaultRecordBatch):  # type: ignore[misc]
     """A batch of today's format. If its CRC is wrong, nothing that it covers is believed."""
+
+    tells_holes = False
 
     def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
         super().__init__(data)
@@ -150,7 +172,7 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
         return self._last
 
     def __iter__(self) -> Iterator[Any]:
-        return _guarded(self._records(), self._due, self._last, self._is_damaged)
+        return _guarded(self._records(), self._due, self._last, self._is_damaged, tells_holes=self.tells_holes)
 
     def _records(self) -> Iterator[Any]:
         """Raises _Beyond, and _FAILURES."""
@@ -194,8 +216,28 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
             raise _Beyond(Lost.BATCH_TOO_MANY_RECORDS, detail)
 
 
+class _Hole(_Batch):
+    """What is missing before the batch of `data`, as one that holds nothing else."""
+
+    def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
+        super().__init__(data, due, following, limits)
+        self._last = following - 1
+
+    def has_producer_id(self) -> bool:
+        return False
+
+    @property
+    def is_control_batch(self) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[Any]:
+        yield _removed(self._due, self._last)
+
+
 class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
     """A message of the formats before Kafka .11, or several that are compressed in one."""
+
+    tells_holes = False
 
     def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
         super().__init__(data, data[MemoryRecords.MAGIC_OFFSET])
@@ -238,9 +280,11 @@ class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
         return found
 
 
-def _guarded(records: Iterator[Any], due: int, last: int, is_damaged: bool) -> Iterator[Any]:
+def _guarded(
+    records: Iterator[Any], due: int, last: int, is_damaged: bool, *, tells_holes: bool = False
+) -> Iterator[Any]:
     """The records from `due` on as far as they can be read, and a mark for the others up to `last`."""
-    before = -1
+    before, expected = -1, due
     try:
         if is_damaged:
             raise ValueError("its CRC does not agree with its bytes")
@@ -249,7 +293,12 @@ def _guarded(records: Iterator[Any], due: int, last: int, is_damaged: bool) -> I
                 raise ValueError(f"offset {record.offset} after {before}, {last} is the last")
             before = record.offset
             if record.offset >= due:
+                if tells_holes and record.offset > expected:
+                    yield _removed(expected, record.offset - 1)
+                expected = record.offset + 1
                 yield record
+        if tells_holes and expected <= last:
+            yield _removed(expected, last)
     except _Beyond as beyond:
         reason, detail = beyond.reason, str(beyond)
     except _FAILURES as error:
@@ -259,6 +308,10 @@ def _guarded(records: Iterator[Any], due: int, last: int, is_damaged: bool) -> I
         return
     if (first := max(before + 1, due)) <= last:
         yield _Mark(Unread(first, last, reason, detail))
+
+
+def _removed(first: int, last: int) -> _Mark:
+    return _Mark(Unread(first, last, Lost.COMPACTED, "was compacted"))
 
 
 def _end_of(due: int, following: int, said: int, is_damaged: bool, limits: BatchLimits) -> int:

@@ -19,6 +19,9 @@ Client = TypeVar("Client")
 BOOTSTRAP_TIMEOUT_MS = 10_000
 REQUEST_TIMEOUT_MS = 10_000
 
+EMBEDDED = "tansu_cluster"
+"""The id of the embedded broker's cluster."""
+
 _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
     (
         errors.TopicAuthorizationFailedError,

@@ -10,6 +10,10 @@ the error, and that of a connection that still has bytes to send when the client
 Rebalances: a member whose JoinGroup and SyncGroup are answered while nobody polls forgets the answer and joins again,
 which makes every other member join again too. A worker is busy with forwards between two polls, so most answers come
 then, and a group of busy members goes from rebalance to rebalance. Repaired, the next poll takes the answer that came.
+
+Leaving: a broker answers the requests of a connection one after the other, and a JoinGroup only when the group is
+complete. A member that is told to stop meanwhile sends its LeaveGroup behind that, waits in vain and is gone without a
+word; the group then waits for it. Repaired, a member that is joining leaves by another connection to the same broker.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ _read_record = DefaultRecordBatch._read_msg
 _connect_socket = KafkaNetSocket.sock_connect
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
 _complete_join = ConsumerCoordinator._on_join_complete_async
+_leave = ConsumerCoordinator.maybe_leave_group_async
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
@@ -48,6 +53,7 @@ def install() -> None:
     KafkaNetSocket.sock_connect = _connect_or_close_socket
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
     ConsumerCoordinator._on_join_complete_async = _complete_join_once
+    ConsumerCoordinator.maybe_leave_group_async = _leave_past_a_join
 
 
 def _read_record_with_any_header_name(batch: Any) -> Any:
@@ -95,3 +101,10 @@ async def _join_and_sync_once(self: Any) -> Any:
 async def _complete_join_once(self: Any, *arguments: Any, **options: Any) -> Any:
     self._answered = (None, None)  # taken
     return await _complete_join(self, *arguments, **options)
+
+
+async def _leave_past_a_join(self: Any, *arguments: Any, **options: Any) -> Any:
+    own = str(self.coordinator_id)
+    if self._join_task is not None and not self._join_task.is_done and own.startswith("coordinator-"):
+        self.coordinator_id = int(own.removeprefix("coordinator-"))  # the broker without a connection of its own
+    return await _leave(self, *arguments, **options)

@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition as KafkaPartition
 
-from pipeline.errors import BrokerUnavailable, SourceError
+from pipeline.errors import AdawiseError, BrokerUnavailable, SettingsError, SourceError
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.source.kafka_batches import NOTHING, bound_batches
 from pipeline.source.kafka_client import REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
+from pipeline.source.kafka_transactions import OpenTransaction, open_transaction
 
 _QUICK_MS = 2_000
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
@@ -62,6 +64,25 @@ class KafkaTopics:
             partitions=len(found[0]["partitions"]),
         )
 
+    def is_compacted(self, topic: str) -> bool | None:
+        """Whether `cleanup.policy` says so; None where the broker does not tell (no right DESCRIBE_CONFIGS)."""
+        asked = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["cleanup.policy"])
+        try:
+            told = self._ask("ask", lambda: self._admin.describe_configs([asked], config_filter="All"))
+            return "compact" in str(told["topic"][topic]["cleanup.policy"]["value"])
+        except (AdawiseError, KeyError):
+            return None
+
+    def expect_not_compacted(self, topic: str) -> None:
+        """Raise SettingsError if the topic is compacted; one whose policy is not told is taken as it is."""
+        if self.is_compacted(topic):
+            raise SettingsError(
+                f"topic {topic!r} at {self._servers}: expected a topic that keeps every message until its retention is "
+                "over, but it has cleanup.policy=compact: of each camera the broker removes all but the newest frames, "
+                "read or not. Set cleanup.policy=delete on the topic; or, to read what is left and record the gaps, "
+                "kafka.on_compacted=skip."
+            )
+
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """(log start, log end). Raises SourceError for a partition that the topic does not have."""
         self._expect(tp)
@@ -79,6 +100,11 @@ class KafkaTopics:
         listed = self._ask_probe(f"ask for the end of {tp}", lambda: self._probe.end_offsets([partition], _QUICK_MS))
         return int(listed[partition])
 
+    def open_transaction(self, tp: TopicPartition, end: int) -> OpenTransaction | None:
+        """What holds back a part of the log before `end`; None if nothing does. Raises BrokerUnavailable."""
+        with kafka_errors(self._servers, f"ask for open transactions in {tp}"):
+            return open_transaction(self._admin, tp, end)
+
     def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
         """The first offset that is not older than `timestamp_ms`; None if every message is."""
         self._expect(tp)
@@ -88,6 +114,15 @@ class KafkaTopics:
             lambda: self._probe.offsets_for_times({partition: timestamp_ms}, REQUEST_TIMEOUT_MS),
         )[partition]
         return None if found is None else int(found.offset)
+
+    def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
+        """The offsets that a group has committed, with their notes. Raises BrokerUnavailable."""
+        found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._admin.list_group_offsets([group]))
+        return {
+            TopicPartition(topic, partition.partition): (int(said.offset), str(said.metadata or ""))
+            for partition, said in found.get(group, {}).items()
+            if partition.topic == topic and said.offset >= 0
+        }
 
     def close(self) -> None:
         """Free both clients."""

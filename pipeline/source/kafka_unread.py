@@ -41,6 +41,7 @@ class Unreadable:
     def __init__(self, *, leaves_out: bool, clock: Callable[[], float]) -> None:
         self._leaves_out, self._clock = leaves_out, clock
         self._stands: dict[TopicPartition, _Stand] = {}
+        self._compacted: dict[TopicPartition, int] = {}  # offsets
 
     def __contains__(self, tp: object) -> bool:
         """Whether the partition is not to be read now."""
@@ -53,6 +54,9 @@ class Unreadable:
 
     def judge(self, tp: TopicPartition, unread: Unread) -> Missing | None:
         """What stands for it in the stream, said in one line; None if the partition is to stand before it."""
+        if unread.reason == Lost.COMPACTED:
+            self._tell_compacted(tp, unread)
+            return Missing(unread.first, unread.reason)
         if unread.is_hostile or (self._leaves_out and self._is_sure(tp, unread)):
             self._stands.pop(tp, None)
             log.warning("%s: %s", tp, _left_out(unread))
@@ -62,6 +66,17 @@ class Unreadable:
         if not self._leaves_out:
             log.error("%s: %s", tp, _stands(unread))
         return None
+
+    def _tell_compacted(self, tp: TopicPartition, unread: Unread) -> None:
+        """Now, and whenever there are twice as many."""
+        before = self._compacted.get(tp, 0)
+        now = self._compacted[tp] = before + unread.last - unread.first + 1
+        if now.bit_length() > before.bit_length():
+            log.warning(
+                "%s: offsets %d to %d were compacted away before they were read (cleanup.policy=compact): %d in all so "
+                "far, which become gaps of the output. To lose none, set cleanup.policy=delete on the topic",
+                *(tp, unread.first, unread.last, now),
+            )
 
     def due(self) -> list[TopicPartition]:
         """Those that are to be tried again now."""

@@ -30,7 +30,7 @@ _IDLE_S = 0.01
 class RecordingSource:
     """A recorded topic, by `pipeline.ports.Source`; all its partitions are assigned by the first poll.
 
-    In memory are one row group of each partition that is being read (one file, where the root is a URL) and one poll.
+    In memory are one row group of each partition that is being read and one poll.
 
     Args:
         root: the folder of the recording, or the URL of one.
@@ -110,6 +110,11 @@ class RecordingSource:
         """See `Source.bounds`; (0, 0) for a partition of which nothing was recorded."""
         return self._partition(tp).bounds
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`: a recording cannot change."""
+        del tp, first, until
+        return {}
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: where the recording begins."""
         return self.bounds(tp)[0]
@@ -147,7 +152,7 @@ class RecordingSource:
         partition = self._partition(tp)
         return max(0, partition.bounds[1] - partition.position)
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Nobody to tell."""
 
     def close(self) -> None:

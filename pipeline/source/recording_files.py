@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import merge
-from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -82,22 +81,17 @@ class RecordedFile:
     @contextmanager
     def opened(self) -> Iterator[pq.ParquetFile]:
         """The Parquet file. Raises SourceError if it is none, Vanished if there is none any more."""
-        try:
-            local = Path(str(self).removeprefix("file://"))
-            data = local if "://" not in str(local) else pa.BufferReader(self._bytes())
-            with pq.ParquetFile(data, memory_map=True, page_checksum_verification=True) as file:
-                yield file
-        except FileNotFoundError as error:
-            raise self._vanished() from error
-        except (pa.ArrowException, OSError) as error:
-            msg = f"{self}: expected a Parquet file, but: {error}. Remove it and what follows it, and record again."
-            raise SourceError(msg) from error
-
-    def _bytes(self) -> bytes:
-        data = self._store.get(self.key)
+        data = self._store.open(self.key)
         if data is None:
             raise self._vanished()
-        return data
+        with data:
+            try:
+                with pq.ParquetFile(data, page_checksum_verification=True) as file:
+                    yield file
+            except FileNotFoundError as error:
+                raise self._vanished() from error
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(f"{self}: expected a Parquet file, but: {error}. {layout.DAMAGED}") from error
 
     def _vanished(self) -> Vanished:
         return Vanished(f"{self}: the file was removed while the recording was read (--keep). Start again.")

@@ -53,6 +53,12 @@ WITHOUT_IMAGES = (
     .append(pa.field("value_sha256", pa.binary()))
 )
 
+DAMAGED = (
+    "Remove nothing: start again, since a disk or a store may have failed only this once. If it stays so, restore this "
+    "file from a copy, or record into a new folder; the files before it are whole and can be replayed (--until)."
+)
+"""What is to be done about a file that cannot be read."""
+
 _FOOTER = b"adawise.recording"
 _NAME = re.compile(
     r"topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<first>[0-9]{20})"
@@ -166,13 +172,11 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
         expect_format(footer.format, where)
         footer = replace(footer, gaps=tuple(map(Gap.of, footer.gaps)))
     except (KeyError, ValueError, TypeError) as error:
-        msg = (
-            f"{where}: expected a file of a recording, but its footer is not one: {error}. Remove it, or record again."
-        )
+        msg = f"{where}: expected a file of a recording, but its footer is not one: {error}. {DAMAGED}"
         raise SourceError(msg) from error
     schema = SCHEMA if footer.images else WITHOUT_IMAGES
     if not pa.schema(list(file.schema_arrow)[: len(schema)]).equals(schema):  # what lies beside is not ours
-        msg = f"{where}: expected the columns\n{schema}\nbut found\n{file.schema_arrow}\nRemove it, or record again."
+        msg = f"{where}: expected the columns\n{schema}\nbut found\n{file.schema_arrow}\n{DAMAGED}"
         raise SourceError(msg)
     return footer
 

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pipeline.console import Check
-from pipeline.errors import AdawiseError, SettingsError
+from pipeline.errors import AdawiseError, ChainError, SettingsError
 from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.source.kafka_topic import KafkaTopics
+
+_SHOWN = 3  # holes
 
 
 def check(settings: Settings) -> Iterator[Check]:
-    """Broker and topic, codecs, store, model pair and card; a part that fails does not hide the next one's fault."""
+    """Broker, topic, group, dead letters, codecs, stores, model pair and card, each as a worker will use it.
+
+    A part that fails does not hide the next one's fault. Nothing is left behind.
+    """
     yield (topic := _try("broker and topic", lambda: _topic(settings)))
+    if topic.status == "ok":
+        yield _try("consumer group", lambda: _group(settings))
+        if settings.kafka.dead_letters:
+            yield _try("dead letters", lambda: _letters(settings))
     yield _try("codecs of batches", _codecs)
     yield _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok"))
+    yield _try("chains", lambda: _chains(settings))
     if settings.record.enabled:
         yield _try("recording folder", lambda: _recording(settings))
     yield _try("model pair and card", lambda: _model(settings))
@@ -31,7 +46,25 @@ def _try(name: str, attempt: Callable[[], str]) -> Check:
 
 def _topic(settings: Settings) -> str:
     kafka = settings.kafka
-    return f"{kafka.topic} at {kafka.bootstrap_servers} has {_identity(settings).partitions} partitions"
+    partitions = _identity(settings).partitions
+    if kafka.on_compacted == "fail":
+        with _topics(settings) as topics:
+            topics.expect_not_compacted(kafka.topic)
+    return f"{kafka.topic} at {kafka.bootstrap_servers} has {partitions} partitions"
+
+
+def _group(settings: Settings) -> str:
+    from pipeline.wiring.kafka import check_joining
+
+    check_joining(settings.kafka)
+    return f"{settings.kafka.group} can be joined"
+
+
+def _letters(settings: Settings) -> str:
+    from pipeline.wiring.kafka import check_letters
+
+    exists = check_letters(settings.kafka, settings.decode.max_message_bytes)
+    return f"{settings.kafka.dead_letters_to} {'can be written' if exists else 'can be created, at the first letter'}"
 
 
 def _codecs() -> str:
@@ -46,33 +79,72 @@ def _codecs() -> str:
 
 
 def _identity(settings: Settings) -> TopicIdentity:
+    with _topics(settings) as topics:
+        return topics.identity(settings.kafka.topic)
+
+
+def _commits(settings: Settings) -> dict[TopicPartition, tuple[int, str]]:
+    with _topics(settings) as topics:
+        return topics.committed(settings.kafka.group, settings.kafka.topic)
+
+
+@contextmanager
+def _topics(settings: Settings) -> Iterator[KafkaTopics]:
     from pipeline.source.kafka_topic import KafkaTopics
     from pipeline.wiring.kafka import security
 
     kafka = settings.kafka
     topics = KafkaTopics(bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka))
     with closing(topics):
-        return topics.identity(kafka.topic)
+        yield topics
 
 
 def _recording(settings: Settings) -> str:
+    from pipeline.sink.store import open_store
+    from pipeline.source.recording_manifest import MANIFEST
     from pipeline.wiring.recording import recording_folder
+    from pipeline.wiring.store_check import prove_store
 
-    folder = recording_folder(settings, _identity(settings))
+    root, identity = settings.record.root, _identity(settings)
+    if open_store(root).get(MANIFEST) is None:
+        prove_store(root)
+        return f"{root} creates only what is absent, and can hold a recording of {settings.kafka.topic}"
+    folder = recording_folder(settings, identity)
     return f"{folder.root} creates only what is absent, and is a recording of {settings.kafka.topic}"
 
 
 def _store(settings: Settings, *, asks_broker: bool) -> str:
-    from pipeline.sink.claims import prove_create_if_absent, sink_id
-    from pipeline.sink.owner import Owner, check_owner
+    from pipeline.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
+    from pipeline.sink.owner import Owner, check_commits, check_owner
     from pipeline.sink.store import open_store
+    from pipeline.wiring.store_check import prove_store
 
     store, kafka = open_store(settings.sink.root), settings.kafka
-    sink_id(store, created_at=datetime.now(UTC).isoformat())
-    prove_create_if_absent(store)
     ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
+    if asks_broker and not settings.sink.begin_anew:
+        check_commits(store, ours, known_sink_id(store), _commits(settings))
+    if read_sink_id(store) is None:
+        prove_store(settings.sink.root)
+    else:
+        sink_id(store, created_at=datetime.now(UTC).isoformat())
+        prove_create_if_absent(store)
     check_owner(store, ours)
     return f"{store} creates only what is absent, and is nobody else's"
+
+
+def _chains(settings: Settings) -> str:
+    from pipeline.sink.holes import of_root
+    from pipeline.sink.store import open_store
+
+    store = open_store(settings.sink.root)
+    if found := [f"{tp}: {hole}" for tp, hole in of_root(store)]:
+        told = "; ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        raise ChainError(
+            f"expected every segment that the newest ones count, but {told}. A worker goes on at the ends all the "
+            f"same. `adawise verify {settings.sink.root}` says all that is missing: restore it, or bridge it with "
+            f"`adawise repair {settings.sink.root}`"
+        )
+    return "nothing is missing of what the newest segments count"
 
 
 def _model(settings: Settings) -> str:

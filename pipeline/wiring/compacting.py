@@ -12,7 +12,7 @@ from pipeline.errors import SettingsError
 from pipeline.records import TopicPartition
 from pipeline.settings import Settings
 from pipeline.sink import compact_views
-from pipeline.sink.claims import read_sink_id
+from pipeline.sink.claims import known_sink_id
 from pipeline.sink.compact import Made, plans
 from pipeline.sink.compact import compact as compact_partition
 from pipeline.sink.compact_delete import deletable, delete
@@ -95,7 +95,7 @@ def files(settings: Settings, *, root: str, table: str, as_json: bool) -> int:
 
 def _opened(root: str) -> Store:
     store = open_store(root)
-    if read_sink_id(store) is None:
+    if known_sink_id(store) is None:
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
     return store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from pipeline.console import paper, print_json, progress
 from pipeline.drift.limits import Limit
 from pipeline.drift.result import Camera, CameraChange, Example, Report
 from pipeline.errors import SettingsError
+from pipeline.records import told
 from pipeline.settings import Settings
 from pipeline.wiring.example_frames import LOOKS, ExampleFrames
 from pipeline.wiring.model import read_lines
@@ -126,7 +127,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(settings, asked, card, tables),
             queries=written_out(found.bin_us, found.fine_us),
-            notes=_notes(cameras, found.rows, examples),
+            notes=(*_notes(cameras, found.rows, examples), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
@@ -197,6 +198,27 @@ def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples) -> tuple[s
     if examples.missing:
         notes.append(f"{examples.missing} frames beside changes are not in the recording, or have no image any more")
     return tuple(notes)
+
+
+def _never_served(asked: Asked, tables: Tables) -> Iterator[str]:
+    from pipeline.drift.never_served import never_served
+    from pipeline.drift.read import read_predictions
+
+    rows = read_predictions(asked.root, columns=("topic", "partition", "offset", "kafka_timestamp"))
+    since_us, until_us = (None if at is None else round(at.timestamp() * 1e6) for at in (asked.since, asked.until))
+    found = list(never_served(tables.connection, rows, since_us, until_us))
+    for each in found[:_NAMED]:
+        gap = each.gap
+        when = " and ".join(
+            "an unknown time" if at is None else told(at // 1000) for at in (each.after_us, each.before_us)
+        )
+        yield (
+            f"{gap.until - gap.first} messages of {each.tp} (offsets {gap.first} to {gap.until - 1}) were never "
+            f"served, between {when}: {gap.reason}"
+        )
+    if len(found) > _NAMED:
+        rest = sum(each.gap.until - each.gap.first for each in found[_NAMED:])
+        yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {asked.root}` lists them"
 
 
 def _need(packages: Mapping[str, str]) -> None:

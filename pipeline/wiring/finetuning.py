@@ -30,10 +30,8 @@ from pipeline.finetune.run import Epoch, Run
 from pipeline.finetune.samples import Samples, read_samples, split
 from pipeline.settings import FinetuneSettings, ModelSettings, Settings
 from pipeline.wiring.model import digest, load_model, number_format, open_device, prompt_templates, read_lines
-from pipeline.wiring.signals import stop_signals
+from pipeline.wiring.signals import INTERRUPTED, stop_signals
 from pipeline.wiring.training_report import record_of, tell
-
-_INTERRUPTED = 130
 
 _log = structlog.get_logger("finetune")
 
@@ -82,7 +80,7 @@ def finetune(
             folder.begin(start.config, data.classes, data.templates)
             run.start()
         if not _train(run, folder):
-            return _INTERRUPTED
+            return INTERRUPTED
         card = _card(settings, folder, judges, data)
         record = record_of(settings, run, card, data.held_out, data.held_out_rows, {**images.skipped, **judges.skipped})
     write_bytes(folder.record, json.dumps(record, indent=1).encode())

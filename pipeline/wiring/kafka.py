@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.ports import DeadLetters
 from pipeline.settings import KafkaSettings
+from pipeline.sink.dead_letter_topic import check_dead_letters
 from pipeline.sink.dead_letters import NoDeadLetters, open_dead_letters
 from pipeline.source.kafka import KafkaSource
 from pipeline.source.kafka_batches import BatchLimits
+from pipeline.source.kafka_group import check_group
 
 _DEAD_LETTER_TIMEOUT_S = 10.0
 
 
 def kafka_source(
-    settings: KafkaSettings, *, group: bool = True, origin: Literal["earliest", "latest"] | int | None = None
+    settings: KafkaSettings,
+    *,
+    group: bool = True,
+    origin: Literal["earliest", "latest"] | int | None = None,
+    on_compacted: Literal["fail", "skip"] = "skip",
 ) -> KafkaSource:
     """The topic of the settings; without `group`, all of its partitions and no commits."""
     return KafkaSource(
@@ -31,6 +37,7 @@ def kafka_source(
         max_poll_records=settings.max_poll_records,
         max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         batch_limits=batch_limits(settings),
+        on_compacted=on_compacted,
         on_unreadable=settings.on_unreadable,
         security=security(settings),
     )
@@ -52,16 +59,39 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
     if not settings.dead_letters:
         return NoDeadLetters()
     return open_dead_letters(
-        bootstrap_servers=settings.bootstrap_servers,
-        client_id=settings.client_id,
-        security=security(settings),
-        topic=settings.dead_letters_to,
-        retention_s=settings.dead_letter_days * 86_400,
-        retention_bytes=settings.dead_letter_bytes,
+        **_letter_topic(settings, max_message_bytes),
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        max_message_bytes=max_message_bytes,
         max_inflight_bytes=4 * max_message_bytes,
         timeout_s=_DEAD_LETTER_TIMEOUT_S,
+    )
+
+
+def check_letters(settings: KafkaSettings, max_message_bytes: int) -> bool:
+    """See `check_dead_letters`."""
+    return check_dead_letters(**_letter_topic(settings, max_message_bytes))
+
+
+def _letter_topic(settings: KafkaSettings, max_message_bytes: int) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": settings.client_id,
+        "security": security(settings),
+        "topic": settings.dead_letters_to,
+        "retention_s": settings.dead_letter_days * 86_400,
+        "retention_bytes": settings.dead_letter_bytes,
+        "max_message_bytes": max_message_bytes,
+    }
+
+
+def check_joining(settings: KafkaSettings) -> None:
+    """See `check_group`."""
+    check_group(
+        bootstrap_servers=settings.bootstrap_servers,
+        topic=settings.topic,
+        group=settings.group,
+        client_id=settings.client_id,
+        session_timeout_ms=settings.session_timeout_ms,
+        security=security(settings),
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.source.recorder import FilePolicy, Recorded, Recorder
 from pipeline.source.recording_run import Bounds
 from pipeline.source.recording_run import record as record_all
 from pipeline.wiring.kafka import kafka_source
-from pipeline.wiring.signals import stop_signals
+from pipeline.wiring.signals import INTERRUPTED, stop_signals
 
 SUFFIX = ".labels"
 """Of the topic's name and of the group's, where nothing else is said."""
@@ -24,7 +24,7 @@ _TOLD = 5  # problems
 
 
 def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: bool, as_json: bool) -> int:
-    """Store the labels of a topic under `root`, until none is left or until it is stopped.
+    """Store the labels of a topic under `root`, until none is left, or until it is stopped: 130 if not to `follow`.
 
     Members of one group share the partitions. Whatever dies, each message is stored once: its file is created only if
     absent, under a name that says where the next one goes on.
@@ -59,10 +59,11 @@ def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: 
                 stop=should_stop,
                 skip_gaps=kafka.on_gap == "skip",
             )
+            stopped = should_stop()
     finally:
         source.close()
     _tell(done, columns, topic, folder, as_json=as_json)
-    return 0
+    return INTERRUPTED if stopped and not follow else 0
 
 
 def _recorder(source: KafkaSource, folder: str, topic: str, columns: LabelColumns) -> Recorder:

@@ -11,7 +11,7 @@ from pipeline.source.produce import Gathering, open_shots
 from pipeline.source.produce import produce as send_all
 from pipeline.source.sending import ensure_topic, open_sender
 from pipeline.wiring.kafka import security
-from pipeline.wiring.signals import stop_signals
+from pipeline.wiring.signals import INTERRUPTED, stop_signals
 
 _SEED = 0
 _INFLIGHT_MESSAGES = 8  # of the largest size: what is on its way to the broker at once
@@ -33,7 +33,9 @@ def produce(
     partitions: int,
     limit: int | None,
 ) -> int:
-    """Send images from a folder, a list or a video; a summary at the end. Ctrl-C ends it in order."""
+    """Send images from a folder, a list or a video; a summary at the end. Ctrl-C ends it in order: with 130,
+    unless it would have gone on for ever.
+    """
     kafka, largest = settings.kafka, int(settings.decode.max_message_bytes)
     shots = open_shots(source, max_message_bytes=largest, loop=loop, shuffle_seed=_SEED if shuffle else None)
     secure = security(kafka)
@@ -88,4 +90,4 @@ def produce(
         print(f"skipped {name}: {why}", file=sys.stderr)
     if len(shots.skipped) > _SKIPPED_SHOWN:
         print(f"and {len(shots.skipped) - _SKIPPED_SHOWN} more files skipped", file=sys.stderr)
-    return 0
+    return INTERRUPTED if stop.is_set() and not loop else 0

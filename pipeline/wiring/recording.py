@@ -10,8 +10,9 @@ from typing import Literal
 
 import structlog
 
+from pipeline.backoff import Backoff
 from pipeline.console import progress
-from pipeline.errors import SourceError
+from pipeline.errors import RetryableError, SourceError
 from pipeline.ports import Source, TopicIdentity
 from pipeline.settings import Settings
 from pipeline.sink.store import open_store
@@ -25,10 +26,11 @@ from pipeline.source.recording_run import Bounds
 from pipeline.source.recording_run import record as record_all
 from pipeline.source.recording_tap import RecordingTap
 from pipeline.wiring.kafka import kafka_source
-from pipeline.wiring.signals import stop_signals
+from pipeline.wiring.signals import INTERRUPTED, stop_signals
 
 _FILES = FilePolicy(max_messages=10_000, max_bytes=64 * 2**20, max_age_s=60.0)
 _BUFFERED_BYTES = 256 * 2**20
+_LOOK_S = 0.05  # how soon a signal is noticed
 
 
 def record(
@@ -41,15 +43,57 @@ def record(
     max_seconds: float | None,
     max_bytes: int | None,
     streams: str | None,
+    follow: bool,
     keep_s: float | None,
     forget_images_after_s: float | None,
 ) -> int:
     """Store the topic's raw messages; goes on where an earlier run into the same folder ended.
 
-    Without limits it ends when it has all that the topic holds, unless it begins with the latest.
+    Without limits it ends when it has all that the topic holds. To `follow`, or from the latest, it goes on until it is
+    stopped, and waits for a broker or a store that does not answer. 130 if it was stopped before its end.
     """
+    limited = any(limit is not None for limit in (until_ms, max_messages, max_seconds, max_bytes))
+    follow = follow or (origin == "latest" and not limited)
+    bounds = Bounds(
+        max_messages=max_messages,
+        max_bytes=max_bytes,
+        max_seconds=max_seconds,
+        until_ms=until_ms,
+        until_drained=not (limited or follow),
+    )
+    retention = Retention(keep_s, forget_images_after_s)
+    backoff, log = Backoff(), structlog.get_logger("recording")
+    with stop_signals() as should_stop:
+        while True:
+            try:
+                _record(settings, output, origin, bounds, streams, retention, should_stop)
+                break
+            except RetryableError as error:
+                if not follow:
+                    raise
+                log.warning("recording_retried", error=str(error), wait_s=backoff.failed(time.monotonic()))
+            while not (should_stop() or backoff.due(time.monotonic())):
+                time.sleep(_LOOK_S)
+            if should_stop():
+                break
+        stopped = should_stop()
+    if stopped and not follow:
+        print("stopped before the end; the same command goes on from here")
+        return INTERRUPTED
+    return 0
+
+
+def _record(
+    settings: Settings,
+    output: str,
+    origin: Literal["earliest", "latest"] | int,
+    bounds: Bounds,
+    streams: str | None,
+    retention: Retention,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Until the bounds or `should_stop` say so; then print what came of it."""
     kafka = settings.kafka
-    limits = (until_ms, max_messages, max_seconds, max_bytes)
     source = kafka_source(kafka, group=False, origin=origin)
     try:
         recorder = Recorder(
@@ -59,12 +103,12 @@ def record(
             policy=_FILES,
             max_buffered_bytes=_BUFFERED_BYTES,
             streams=streams,
-            retention=Retention(keep_s, forget_images_after_s),
+            retention=retention,
             check=source.check,
         )
         tidying = _tidying(recorder.folder)
         pace = Pace(output)
-        with progress("recorded", total=max_messages, unit="messages") as bar, stop_signals() as should_stop:
+        with progress("recorded", total=bounds.max_messages, unit="messages") as bar:
             told = 0
 
             def tell(recorded: Recorded) -> None:
@@ -75,25 +119,12 @@ def record(
                 tidying.turn(recorder.partitions, time.monotonic())
 
             try:
-                done = record_all(
-                    source,
-                    recorder,
-                    Bounds(
-                        max_messages=max_messages,
-                        max_bytes=max_bytes,
-                        max_seconds=max_seconds,
-                        until_ms=until_ms,
-                        until_drained=not any(limits) and origin != "latest",
-                    ),
-                    on_progress=tell,
-                    stop=should_stop,
-                )
+                done = record_all(source, recorder, bounds, on_progress=tell, stop=should_stop)
             finally:
                 tidying.close()
     finally:
         source.close()
     print(_summary(done, kafka.topic, output, pace))
-    return 0
 
 
 def prune_recording(root: str, *, keep_s: float | None, forget_images_after_s: float | None) -> int:

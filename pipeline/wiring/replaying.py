@@ -31,7 +31,7 @@ from pipeline.telemetry import LogObserver
 from pipeline.wiring.replay_claim import Claim, claim, claimed
 from pipeline.wiring.replay_part import Whole, opened_recording, opened_topic
 from pipeline.wiring.replay_state import Recorded, begin_chains, recorded_states
-from pipeline.wiring.signals import stop_signals
+from pipeline.wiring.signals import INTERRUPTED, stop_signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def replay(
     order: Order = "timestamp",
     seed: int = 0,
 ) -> int:
-    """The worker on a recording, writing to `output`; 0 even if it was stopped: the same command goes on where it was.
+    """The worker on a recording, writing to `output`; 130 if it was stopped: the same command goes on where it was.
 
     Args:
         settings: of the worker; `kafka` only without a recording.
@@ -132,7 +132,7 @@ def _replay(
             if not stopped:
                 observer.ended()
     print("\n".join(_summary(observer, ours, whole, output, stopped=stopped)))
-    return 0
+    return INTERRUPTED if stopped else 0
 
 
 def _claim(

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+INTERRUPTED = 130
+"""The exit code of a command that was told to stop before it was done."""
+
 
 @contextmanager
 def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:

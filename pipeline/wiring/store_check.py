@@ -6,10 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
 
 from pipeline.backoff import Backoff
-from pipeline.errors import RetryableError
+from pipeline.errors import RetryableError, SettingsError
 from pipeline.ports import Sink
+from pipeline.sink.claims import OVERWRITES
+from pipeline.sink.store import AlreadyExists, open_store
 from pipeline.telemetry import Observer
 
 _LOOK_S = 0.05  # how soon a signal is noticed
@@ -48,6 +53,28 @@ def await_store(
         else:
             return True
     return False
+
+
+def prove_store(root: str) -> None:
+    """Create a key twice, which the store must refuse, and delete it: nothing is left, also no folder that was made.
+
+    Raises SettingsError if the store does not refuse, or may not be written; StoreUnavailable.
+    """
+    folders = [] if "://" in root else [Path(root), *Path(root).parents]
+    made = [folder for folder in folders if not folder.exists()]
+    store, key = open_store(root), f"_check-{uuid4().hex}"
+    try:
+        store.create(key, b"by adawise run --check\n")
+        try:
+            store.create(key, b"again\n")
+        except AlreadyExists:
+            return
+        raise SettingsError(OVERWRITES.format(store))
+    finally:
+        store.delete(key)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _in_a_thread(call: Callable[[], None]) -> Future[None]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
+from pipeline.apart import Apart
 from pipeline.backpressure import Limits
 from pipeline.decode import Decoder
 from pipeline.gather import BatchPolicy
@@ -16,8 +19,9 @@ from pipeline.partition import FlushPolicy
 from pipeline.ports import DeadLetters, Source
 from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
-from pipeline.sink.chain import SegmentChain
+from pipeline.sink.chain import Commits, SegmentChain
 from pipeline.sink.owner import Owner
+from pipeline.sink.starts import Starts
 from pipeline.sink.store import open_store
 from pipeline.tap import Tap
 from pipeline.telemetry import LogObserver, Observer
@@ -31,8 +35,8 @@ from pipeline.worker import Worker
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
 _AWAITED = (
-    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker half of it; a worker beyond the number of "
-    "partitions waits in reserve"
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
+    "of partitions waits in reserve"
 )
 
 Hook = Callable[[str], None]
@@ -42,7 +46,9 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
-        source = kafka_source(settings.kafka)
+        for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
+            open_store(root)  # what is wrong with a URL is told before the model takes its seconds
+        source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
             model = load_model(settings.model)
             log.info("model_loaded", **describe(settings, model))
@@ -54,6 +60,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
                 dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
                 observer=observer or LogObserver(),
                 should_stop=should_stop,
+                commits=source.committed,
                 tap=recording_tap(settings, source, at=at),
                 at=at,
             )
@@ -77,44 +84,53 @@ def make_worker(
     observer: Observer,
     should_stop: Callable[[], bool],
     owner: Owner | None = None,
+    commits: Callable[[], Commits] = dict,
     tap: Tap | None = None,
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
-    The root is to belong to `owner`, which is the group of the settings unless another is given.
+    The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
+    that has committed at the broker, with the id of the root that it was for.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
+    store = open_store(root, at=at)
     chain = SegmentChain(
-        store=open_store(root, at=at),
+        store=store,
         classes=model.classes,
         model_fingerprint=model.classifier.fingerprint,
         config_fingerprint=config_fingerprint(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
         owner=owner or _group(settings, source),
+        commits=commits,
+        begin_anew=settings.sink.begin_anew,
         at=at,
     )
     if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
     preprocess = model.pair.preprocess
-    prefetch = Prefetch(
-        Decoder(
-            preprocess,
-            max_message_bytes=settings.decode.max_message_bytes,
-            max_rows=settings.decode.max_rows,
-            max_pixels=settings.decode.max_pixels,
-        ),
-        threads=decode_threads(settings),
-        image_bytes=3 * preprocess.size**2,
+    decoder = Decoder(
+        preprocess,
+        max_message_bytes=settings.decode.max_message_bytes,
+        max_rows=settings.decode.max_rows,
+        max_pixels=settings.decode.max_pixels,
     )
+    apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
     return Worker(
         source=source,
-        prefetch=prefetch,
+        prefetch=Prefetch(
+            decoder,
+            decoder.streams,
+            threads=decode_threads(settings),
+            apart=apart,
+            end_apart=apart.close,
+        ),
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
+        starts=Starts(store, uuid4().hex, time.monotonic),
         tap=tap,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.adapt.state import StreamState
 from pipeline.console import Progress, print_json, progress
 from pipeline.errors import SettingsError
-from pipeline.records import Gap
+from pipeline.records import TopicPartition
 from pipeline.settings import Settings
-from pipeline.sink.claims import read_sink_id
-from pipeline.sink.findings import ChainReport, Fault
+from pipeline.sink.claims import read_origin, read_sink_id
+from pipeline.sink.findings import ChainReport, Fault, joined
+from pipeline.sink.owner import read_owner
 from pipeline.sink.read import segment_keys
 from pipeline.sink.store import Store, open_store
 from pipeline.sink.verify import strays, walk
@@ -21,6 +23,15 @@ from pipeline.wiring.kafka import batch_limits, security
 
 FOUND = 3
 _SHOWN = 20  # faults; the first ones are where to look
+_LOOK = 1_000  # offsets at a time, for one that is a message
+
+
+class _Unread(NamedTuple):
+    """Offsets [first, until) of the broker that no worker ever began to read."""
+
+    tp: TopicPartition
+    first: int
+    until: int
 
 
 @dataclass(slots=True)
@@ -29,6 +40,7 @@ class _Found:
 
     chains: list[ChainReport] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    unread: list[_Unread] = field(default_factory=list)
 
     @property
     def segments(self) -> int:
@@ -43,6 +55,10 @@ class _Found:
         return sum(chain.rows for chain in self.chains)
 
     @property
+    def lost(self) -> int:
+        return sum(gap.until - gap.first for chain in self.chains for gap in chain.gaps)
+
+    @property
     def compared(self) -> int:
         return sum(chain.messages or 0 for chain in self.chains)
 
@@ -52,7 +68,9 @@ class _Found:
 
 
 def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int:
-    """Walk every chain under `root`, with `broker` beside its topic; print what was found. 0 if all is whole, else 3.
+    """Walk every chain under `root`, with `broker` beside its topic; print what was found.
+
+    Returns 0 if all is whole, else 3: also where the topic has partitions with messages that nobody ever read.
 
     Raises:
         SettingsError: no worker ever wrote there.
@@ -65,11 +83,27 @@ def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
     with _log(settings, wanted=broker) as log, progress("verified", len(keys), unit="segments") as shown:
         found = _walk(store, log, shown)
+        if log is not None and settings.kafka.origin == "earliest" and settings.kafka.origin_ms is None:
+            found.unread += _unread(store, log, {chain.tp for chain in found.chains})
     if as_json:
         print_json(_as_json(root, found, broker))
     else:
         print("\n".join(_as_text(root, found, broker)))
-    return FOUND if found.faults else 0
+    return FOUND if found.faults or found.unread else 0
+
+
+def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator[_Unread]:
+    """Partitions of the root's topic of which nothing was ever begun, if there is a message in them."""
+    owner = read_owner(store)
+    for topic in sorted({tp.topic for tp in known} | ({owner.topic} if owner is not None else set())):
+        tps = {TopicPartition(topic, number) for number in range(log.identity(topic).partitions)}
+        for tp in sorted(tps - known):
+            first, until = log.bounds(tp)
+            looks = range(first, until, _LOOK)
+            if read_origin(store, tp) is None and any(
+                len(log.messages(tp, look, min(look + _LOOK, until))[0]) for look in looks
+            ):
+                yield _Unread(tp, first, until)
 
 
 def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
@@ -108,14 +142,23 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         if len(found.faults) > _SHOWN:
             yield f"  and {len(found.faults) - _SHOWN} more (--json has all of them)"
         return
+    if found.unread:
+        yield f"{root} is not complete: nothing was ever read of {len(found.unread)} partitions that hold messages"
+        yield from (f"  {tp}: offsets {first} to {until - 1} wait" for tp, first, until in found.unread[:_SHOWN])
+        yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
+    what = "what is there" if found.unread else root
     compacted = f" and {found.compacted} compacted files" if found.compacted else ""
-    yield (
-        f"{root} is whole: {found.segments} segments{compacted} of {len(found.chains)} partitions, {found.rows} rows, "
-        "every offset once; footers, rows, states and traces agree"
-    )
     gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
+    once = "every offset once" if not gaps else f"every offset once but for {found.lost} that were never served"
+    yield (
+        f"{what} is whole: {found.segments} segments{compacted} of {len(found.chains)} partitions, {found.rows} rows, "
+        f"{once}; footers, rows, states and traces agree"
+    )
     for tp, gap in gaps[:_SHOWN]:
-        yield f"{tp}: offsets {gap.first} to {gap.until - 1} have no rows, and that is recorded: {gap.reason}"
+        yield (
+            f"{tp}: offsets {gap.first} to {gap.until - 1} have no rows, and that is recorded: {gap.reason} "
+            f"({gap.until - gap.first} offsets)"
+        )
     if len(gaps) > _SHOWN:
         yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
     if broker:
@@ -123,17 +166,6 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
             f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
             f"{found.lag} are not written yet"
         )
-
-
-def joined(gaps: Iterable[Gap]) -> list[Gap]:
-    """The gaps in order, those of one reason that follow each other as one."""
-    found: list[Gap] = []
-    for gap in sorted(gaps):
-        if found and (found[-1].until, found[-1].reason) == (gap.first, gap.reason):
-            found[-1] = found[-1]._replace(until=gap.until)
-        else:
-            found.append(gap)
-    return found
 
 
 def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
@@ -146,10 +178,22 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
             "rows": chain.rows,
             "next_offset": chain.next_offset,
             "pending": chain.pending,
-            "gaps": [{"first": g.first, "last": g.until - 1, "reason": g.reason} for g in joined(chain.gaps)],
+            "gaps": [
+                {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first, "reason": gap.reason}
+                for gap in joined(chain.gaps)
+            ],
             **({"messages_compared": chain.messages, "lag": chain.lag} if broker else {}),
         }
         for chain in found.chains
     ]
     faults = [{"file": fault.key, "fault": fault.what, "remedy": fault.remedy} for fault in found.faults]
-    return {"root": root, "whole": not faults, "segments": found.segments, "chains": chains, "faults": faults}
+    unread = [{"topic": tp.topic, "partition": tp.partition, "first": a, "last": b - 1} for tp, a, b in found.unread]
+    return {
+        "root": root,
+        "whole": not faults,
+        "segments": found.segments,
+        "never_served": found.lost,
+        "chains": chains,
+        "faults": faults,
+        **({"unread": unread} if broker else {}),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -51,6 +52,19 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_was_created_can_be_read_back(store: Store) -> None:
     store.create(KEY, b"\x00segment")
     assert store.get(KEY) == b"\x00segment"
+
+
+def test_an_object_is_read_in_parts_from_wherever_it_is_asked_for(store: Store) -> None:
+    data = random.Random(1).randbytes(700_000)
+    store.create(KEY, data)
+    opened = store.open(KEY)
+    assert opened is not None
+    with opened:
+        assert opened.seek(0, os.SEEK_END) == len(data)
+        for first, length in ((699_992, 8), (0, 10), (200_000, 400_000), (5, 1), (600_000, 200_000)):
+            opened.seek(first)
+            assert opened.read(length) == data[first : first + length]
+    assert store.open(f"{KEY}.absent") is None
 
 
 def test_the_second_create_is_refused_and_changes_nothing(store: Store) -> None:

@@ -72,9 +72,12 @@ def batch(
     )
 
 
-def sealed(payload: bytes, count: int, attributes: int, *, base: int = 0, at_ms: int = AT_MS) -> bytes:
-    """Header and payload of a batch of `count` records."""
-    checked = struct.pack(">hiqqqhii", attributes, max(count - 1, 0), at_ms, at_ms, -1, -1, -1, count) + payload
+def sealed(
+    payload: bytes, count: int, attributes: int, *, base: int = 0, at_ms: int = AT_MS, covers: int | None = None
+) -> bytes:
+    """Header and payload of a batch of `count` records, that had `covers` before it was compacted."""
+    last = max((count if covers is None else covers) - 1, 0)
+    checked = struct.pack(">hiqqqhii", attributes, last, at_ms, at_ms, -1, -1, -1, count) + payload
     head = struct.pack(">iBI", 0, 2, calc_crc32c(checked))
     return struct.pack(">qi", base, len(head) + len(checked)) + head + checked
 

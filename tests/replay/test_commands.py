@@ -117,7 +117,7 @@ def test_a_damaged_recording_is_named_with_the_remedy(
     assert "Traceback" not in said
     message = next(line for line in said.splitlines() if line.startswith("adawise: "))
     assert str(recording) in message
-    assert said.rstrip().endswith(("record again.", "`adawise record`."))
+    assert said.rstrip().endswith(("replayed (--until).", "or record again.", "`adawise record`."))
 
 
 def test_a_whole_output_is_called_whole(recorded: Recorded, capsys: Captured) -> None:

@@ -70,6 +70,10 @@ class _Request(BaseHTTPRequestHandler):
             self._list(query)
         elif (data := self.server.objects.get(self._key)) is None:
             self._answer(404)
+        elif asked := self.headers.get("range"):
+            first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+            part = data[first : last + 1]
+            self._answer(206, part, content_range=f"bytes {first}-{first + len(part) - 1}/{len(data)}")
         else:
             self._answer(200, data)
 
@@ -122,8 +126,12 @@ class _Request(BaseHTTPRequestHandler):
             body = f"<ListBucketResult>{entries}{token}</ListBucketResult>"
         self._answer(200, body.encode())
 
-    def _answer(self, status: int, body: bytes = b"", kind: str = "application/xml") -> None:
+    def _answer(
+        self, status: int, body: bytes = b"", kind: str = "application/xml", *, content_range: str | None = None
+    ) -> None:
         self.send_response_only(status)
+        if content_range is not None:
+            self.send_header("content-range", content_range)
         facts = {"etag": '"1"', "last-modified": _WHEN, "content-length": str(len(body)), "content-type": kind}
         for name, value in facts.items():
             self.send_header(name, value)

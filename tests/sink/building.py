@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -115,6 +117,10 @@ class DictStore:
 
     def get(self, key: str) -> bytes | None:
         return self.objects.get(key)
+
+    def open(self, key: str) -> BinaryIO | None:
+        data = self.get(key)
+        return None if data is None else io.BytesIO(data)
 
     def list(self, prefix: str) -> list[str]:
         folder = prefix.removesuffix("/") + "/" if prefix else ""

@@ -424,6 +424,10 @@ def test_a_compacted_sink_of_which_every_segment_was_lost_is_not_whole() -> None
 # -- the topic
 
 
+Longs = npt.NDArray[np.int64]
+FIRST_MS = 1_700_000_000_000
+
+
 class FakeLog:
     """A topic in memory: the offsets of one partition that are delivered."""
 
@@ -432,6 +436,7 @@ class FakeLog:
         self.start, self.end = start, max(offsets) + 1 if end is None else end
         self.topic = IDENTITY
         self.asked: list[tuple[int, int]] = []
+        self.rewritten: dict[int, int] = {}  # offset -> another timestamp than `building.frame` gives
 
     def identity(self, topic: str) -> TopicIdentity:
         return self.topic
@@ -439,11 +444,12 @@ class FakeLog:
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         return self.start, self.end
 
-    def offsets(self, tp: TopicPartition, first: int, until: int) -> npt.NDArray[np.int64]:
+    def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Longs, Longs]:
         assert self.start <= first < until <= self.end
         assert not self.asked or self.asked[-1][1] <= first  # as the port demands
         self.asked.append((first, until))
-        return self.delivered[(self.delivered >= first) & (self.delivered < until)]
+        found = self.delivered[(self.delivered >= first) & (self.delivered < until)]
+        return found, np.asarray([self.rewritten.get(o, FIRST_MS + o) for o in found.tolist()], np.int64)
 
 
 def compared(store: Store, log: FakeLog) -> tuple[int | None, int | None, list[Fault]]:
@@ -488,6 +494,48 @@ def test_a_log_that_ends_before_the_head_is_a_fault_of_the_broker(store: DictSto
     *_, (fault,) = compared(store, FakeLog(range(11)))
     assert (fault.key, "reach offset 12, but it ends at 11" in fault.what) == (key(9), True)
     assert "restore the broker" in fault.remedy
+
+
+def test_a_log_that_ends_before_many_segments_is_one_fault_and_what_it_has_is_compared(store: DictStore) -> None:
+    log = FakeLog(range(3))
+    log.rewritten = {2: 5}
+    messages, _, (first, second) = compared(store, log)
+    assert (messages, first.key, second.key) == (3, key(0), key(0))
+    assert "reach offset 4, but it ends at 3" in first.what
+    assert "the broker has others at 1 of these offsets: at 2 one of 1970-01-01T00:00:00.005+00:00" in second.what
+
+
+def test_a_log_that_was_rewritten_is_a_fault_of_every_segment_whose_messages_are_gone(store: DictStore) -> None:
+    log = FakeLog(range(20))
+    log.rewritten = {offset: FIRST_MS + 100 + offset for offset in range(7, 20)}
+    *_, faults = compared(store, log)
+    assert [fault.key for fault in faults] == [key(4), key(9)]
+    assert "others at 2 of these offsets: at 7 one of" in faults[0].what
+    assert "its log was rewritten" in faults[0].remedy
+
+
+def test_a_message_that_was_pending_is_compared_when_its_row_is_there() -> None:
+    store = DictStore()
+    chain = open_chain(store)
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(SegmentDraft(TP, 4, (1, 3), {}, (), [frame(0, reason=Reason.EMPTY), frame(2, reason=Reason.EMPTY)]))
+    chain.commit(SegmentDraft(TP, 5, (3,), {}, (), [frame(1, reason=Reason.EMPTY), frame(4, reason=Reason.EMPTY)]))
+    chain.commit(SegmentDraft(TP, 5, (), {}, (), [frame(3, reason=Reason.EMPTY)]))
+    log = FakeLog(range(5))
+    assert compared(store, log) == (5, 0, [])
+    log.asked, log.rewritten = [], {1: 7, 3: 7}
+    *_, faults = compared(store, log)
+    assert [fault.key for fault in faults] == [key(4), key(5)]
+
+
+def test_what_was_compacted_is_compared_by_its_timestamps_too(year: tuple[DictStore, list[int], list[int]]) -> None:
+    store, known, gaps = year
+    log = FakeLog(known, end=max([*known, *gaps]) + 1)
+    log.rewritten = {known[0]: 7}
+    (report,) = walk(store, log=log)
+    (fault,) = report.faults
+    assert fault.key.startswith(layout.COMPACTED)
+    assert f"at {known[0]} one of 1970" in fault.what
 
 
 def test_another_topic_of_the_same_name_is_one_fault(store: DictStore) -> None:

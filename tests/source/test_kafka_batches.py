@@ -231,3 +231,36 @@ def test_a_set_of_old_messages_that_never_ends_does() -> None:
     body[17] = 1  # the attributes: gzip
     body[12:16] = struct.pack(">I", zlib.crc32(body[16:]))
     unread(0, 0, Lost.BATCH_UNREADABLE, read(bytes(body)))
+
+
+def holes(data: bytes, offset: int = 0) -> list[Any]:
+    """What a fetch of a compacted topic brings: offsets, and (first, last) of what is missing."""
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace())
+    bound_batches(consumer, LIMITS, tells_holes=True)
+    part = consumer._fetcher.PartitionRecords(offset, TP, MemoryRecords(data))
+    found = [(r.checksum, r.offset) for r in part.take(1_000)]
+    assert all(unread is None or unread.reason == Lost.COMPACTED for unread, _ in found)
+    return [at if unread is None else (unread.first, unread.last) for unread, at in found]
+
+
+def test_what_compaction_removed_between_batches_and_in_them_is_told() -> None:
+    three, five = batch(GOOD), batch(GOOD, base=5)
+    assert holes(three + five) == [0, 1, 2, (3, 4), 5, 6, 7]
+    assert holes(three + five, offset=4) == [(4, 4), 5, 6, 7]
+    assert holes(five) == [(0, 4), 5, 6, 7]
+    emptied = sealed(b"", 0, 0, base=3, covers=4)
+    assert holes(three + emptied + batch(GOOD, base=7)) == [0, 1, 2, (3, 6), 7, 8, 9]
+
+
+def test_of_a_batch_that_lost_some_of_its_records_these_are_told() -> None:
+    left = record(1, b"cam", b"one") + record(3, b"cam", b"two")
+    assert holes(sealed(left, 2, 0, base=10, covers=6), offset=10) == [(10, 10), 11, (12, 12), 13, (14, 15)]
+
+
+def test_markers_of_transactions_are_missing_nowhere_but_what_was_removed_before_them_is() -> None:
+
+    def marker(base: int) -> bytes:
+        return batch([(b"\0\0\0\1", b"\0\0\0\0\0\0")], attributes=0x30, base=base)
+
+    assert holes(batch(GOOD) + marker(3) + batch(GOOD, base=4)) == [0, 1, 2, 4, 5, 6]
+    assert holes(batch(GOOD) + marker(6) + batch(GOOD, base=7)) == [0, 1, 2, (3, 5), 7, 8, 9]

@@ -7,13 +7,14 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka import KafkaAdminClient
 from kafka.errors import CorruptRecordError
 from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from pipeline.source import kafka_repairs
 from tests.brokers import Broker, MakeTopic, fresh_name
-from tests.source.kafka_bench import DEADLINE_S, BytesName, open_source
+from tests.source.kafka_bench import DEADLINE_S, BytesName, open_source, poll_until
 
 Record = tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]
 
@@ -97,5 +98,41 @@ def test_an_answer_to_a_join_that_came_between_two_polls_is_taken(broker: Broker
 def test_without_the_repair_it_is_forgotten(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_repairs, "_join_and_sync_once", kafka_repairs._join_and_sync)
     assert answered_between_polls(broker, topic()) > 1
+    monkeypatch.undo()
+    kafka_repairs.install()
+
+
+def leave_while_joining(broker: Broker, topic: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Errors of a member that is closed while the group waits for another one, which does not poll."""
+    group = fresh_name("group")
+    with closing(open_source(broker, topic, group)) as first:
+        poll_until(first, lambda poll: bool(poll.assigned))
+        second = open_source(broker, topic, group)
+        coordinator = second._consumer._coordinator
+        give_up = time.monotonic() + DEADLINE_S
+        while not coordinator._generation.has_member_id() or coordinator._join_task is None:
+            assert time.monotonic() < give_up
+            second.poll(0.0)
+        second.close()
+        with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin:
+            members = admin.describe_groups([group])[group]["members"]
+        return [record.getMessage() for record in caplog.records] + ["left behind"] * (len(members) - 1)
+
+
+@pytest.mark.needs("first_generation")
+def test_a_member_that_is_joining_leaves_without_waiting_for_the_others(
+    broker: Broker, topic: MakeTopic, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        assert leave_while_joining(broker, topic(2), caplog) == []
+
+
+@pytest.mark.needs("first_generation")
+def test_without_the_repair_it_is_left_behind(
+    broker: Broker, topic: MakeTopic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_repairs, "_leave_past_a_join", kafka_repairs._leave)
+    with caplog.at_level("WARNING"):
+        assert "left behind" in leave_while_joining(broker, topic(2), caplog)
     monkeypatch.undo()
     kafka_repairs.install()

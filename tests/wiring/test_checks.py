@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.errors import BrokerUnavailable
 from pipeline.ports import TopicIdentity
 from pipeline.settings import Settings
+from pipeline.sink import claims
+from pipeline.sink.store import LocalStore, open_store
 from pipeline.source import kafka_unpack
 from pipeline.wiring import checks
 from pipeline.wiring.recording import recording_folder
+from tests.sink.clouds import new_bucket, open_s3, s3_server
 
 IDENTITY = TopicIdentity("cluster", "an-id", 2)
 
@@ -29,7 +34,11 @@ def settings(folder: Path, topic: str = "yard", *, enabled: bool = True) -> Sett
 @pytest.fixture(autouse=True)
 def broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_identity", lambda settings: IDENTITY)
-    monkeypatch.setattr(checks, "_model", lambda settings: "no matter")
+    monkeypatch.setattr(checks, "_commits", lambda settings: {})
+    for name in ("_group", "_letters", "_model"):
+        monkeypatch.setattr(checks, name, lambda settings: "no matter")
+    topics = SimpleNamespace(expect_not_compacted=lambda name: None)
+    monkeypatch.setattr(checks, "_topics", lambda settings: nullcontext(topics))
 
 
 def told(wanted: Settings) -> dict[str, tuple[str, str]]:
@@ -38,8 +47,40 @@ def told(wanted: Settings) -> dict[str, tuple[str, str]]:
 
 def test_the_folder_of_the_recording_is_looked_at_if_the_worker_records(tmp_path: Path) -> None:
     status, detail = told(settings(tmp_path))["recording folder"]
+    assert (status, detail) == (
+        "ok",
+        f"{tmp_path}/recording creates only what is absent, and can hold a recording of yard",
+    )
+    recording_folder(settings(tmp_path), IDENTITY)
+    status, detail = told(settings(tmp_path))["recording folder"]
     assert (status, detail) == ("ok", f"{tmp_path}/recording creates only what is absent, and is a recording of yard")
     assert "recording folder" not in told(settings(tmp_path, enabled=False))
+
+
+@pytest.mark.parametrize("name", ["folder", "s3"])
+def test_nothing_is_left_behind_where_nothing_was(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = f"s3://{new_bucket()}/some/prefix" if name == "s3" else f"{tmp_path}/not/there"
+    store = open_s3(monkeypatch, s3_server(), root) if name == "s3" else None
+    places = {"sink": {"root": root}, "record": {"root": f"{root}/recording"}}
+    wanted = Settings.model_validate({"kafka": {"topic": "yard"}, **places})
+    found = told(wanted.model_copy(update={"record": wanted.record.model_copy(update={"enabled": True})}))
+    assert {found[part][0] for part in ("output folder", "recording folder")} == {"ok"}
+    assert (store.list("") if store else list(tmp_path.iterdir())) == []
+
+
+def test_an_output_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    claims.sink_id(open_store(str(tmp_path / "out")), created_at="then")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert told(settings(tmp_path, enabled=False))["output folder"][0] == "ok"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_store_that_overwrites_fails_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalStore, "create", LocalStore.put)
+    status, detail = told(settings(tmp_path, enabled=False))["output folder"]
+    assert status == "fail"
+    assert "refuses to create a key that exists" in detail
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_recording_of_another_topic_is_told_before_the_worker_starts(tmp_path: Path) -> None:

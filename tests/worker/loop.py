@@ -6,8 +6,7 @@ pure function of it and alpha. The clock moves by `STEP_S` a turn of the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +37,6 @@ from tests.sink.building import DictStore
 TP = TopicPartition("frames", 0)
 CLASSES = ("car", "bus", "empty street")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-IMAGE_BYTES = 3 * 2 * 2
 STEP_S = 0.05
 STEPS = 20_000  # of the loop: a run that has not come to its end by then never will
 BAD = b"bad"
@@ -160,22 +158,31 @@ class Journal:
         self.ends += 1
 
 
-class Inline(Executor):
-    """Does what it is given at once, so that turns of the loop can be counted."""
+class Inline(Prefetch):
+    """Decodes what it is given at once, so that turns of the loop can be counted."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
+    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> frozenset[str]:
+        streams = super().submit(message, known, apart=apart)
+        self._do_all()
+        return streams
+
+    def wait(self, timeout_s: float) -> None:
+        self._do_all()
+
+    def _do_all(self) -> None:
+        while (job := self._next()) is not None:
+            self._do(job)
+
+
+def held_bytes(pool: Prefetch) -> int:
+    """Of what is not decoded, and of what waits to be taken."""
+    return sum(lanes.waiting_bytes + lanes.held_bytes for lanes in pool._partitions.values())
 
 
 def prefetch(*, threads: int = 0) -> Prefetch:
     """The decode pool; without threads, what is submitted is decoded when it is."""
-    made = Prefetch(decode, threads=max(1, threads), image_bytes=IMAGE_BYTES)
-    if not threads:
-        made._pool.shutdown()
-        made._pool = Inline()  # type: ignore[assignment]
-    return made
+    kind = Prefetch if threads else Inline
+    return kind(decode, lambda message: frozenset([(message.key or b"").decode()]), threads=threads)
 
 
 class Bench:

@@ -26,7 +26,7 @@ class AtOnce(Executor):
         return future
 
 
-def recorded(root: Path, *, forgotten: Forgotten = "fail") -> list[Message]:
+def recorded(root: Path | str, *, forgotten: Forgotten = "fail") -> list[Message]:
     """Every message of a recording, in the order of partition and offset; it is read to its last page."""
     source = RecordingSource(str(root), order="offset", seed=0, max_poll_records=1000, forgotten=forgotten)
     with closing(source):

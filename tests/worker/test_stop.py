@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.settings import Settings
 from pipeline.sink.read import read_segment_footers
-from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
+from tests.source.kafka_bench import open_source, poll_until
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
 from tests.worker.process import ENVIRONMENT, Plan, WorkerProcess
 
 CAMERAS, LEFT_OVER = 3, 3
+_TELLING_JOINS = "logging.getLogger('kafka.coordinator').setLevel('INFO')"
 
 
 @pytest.fixture
@@ -81,6 +86,51 @@ def test_sigterm_writes_what_is_complete_ends_with_0_and_leaves_the_rest_to_the_
     run_to_the_end(filled, pair, root, group)
     peace = run_to_the_end(filled, pair, root.with_name("peace"), fresh_name("peace"))
     assert output.faults(filled, peace) == []
+
+
+def test_ctrl_c_while_partitions_are_awaited_leaves_no_member_behind_and_verify_says_that_nothing_was_read(
+    embedded_broker: Broker,
+    pair: PairFolder,
+    root: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On the embedded broker, which lets every group wait; with the session timeout that a user has."""
+    name = fresh_name("awaited")
+    create_topic(embedded_broker, name, 2)
+    filled, rng = Topic(embedded_broker, name), random.Random(3)
+    filled.produce(single(rng, camera, 2) for camera in (0, 1, 0))
+    settings = settings_for(filled, pair, root, name, kafka={"session_timeout_ms": 45_000})
+    call = [
+        sys.executable,
+        "-c",
+        f"import logging; {_TELLING_JOINS}; from pipeline.__main__ import main; main(['run'])",
+    ]
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=command_line(settings)) as process:
+        try:
+            told = events(process)
+            joins = (event for event in told if event["event"].startswith("(Re-)joining"))
+            assert next(joins)  # to get a member's id
+            assert next(joins)  # and then the partitions
+            process.send_signal(signal.SIGINT)
+            rest = list(told)
+            assert process.wait() == 0
+        finally:
+            process.kill()
+    assert rest[-1]["event"] == "worker_stopped"
+    assert {event["level"] for event in rest} == {"info"}
+    servers = ["--kafka.bootstrap-servers", embedded_broker.bootstrap_servers]
+    assert main(["verify", str(root), "--broker", *servers]) == 3
+    said = capsys.readouterr().out
+    assert "is not complete: nothing was ever read of 2 partitions" in said
+    assert f"{name}/0: offsets 0 to 1 wait" in said
+    with (
+        caplog.at_level(logging.INFO, "kafka.coordinator"),
+        closing(open_source(embedded_broker, name, name)) as source,
+    ):
+        poll_until(source, lambda poll: len(poll.assigned) == 2)
+    rejoins = [record for record in caplog.records if record.getMessage().startswith("(Re-)joining")]
+    assert len(rejoins) == 2  # there is nobody whom the group waits for
 
 
 def test_a_second_signal_ends_a_worker_that_hangs_and_nothing_is_lost(

@@ -22,10 +22,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.utils.warnings import NumericalWarning
 
 from pipeline.adapt.botorch_model import kernel
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Search
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from pipeline.adapt.state import Observation, StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Surrogate
 
@@ -35,23 +33,15 @@ _MIN_LOG_GAIN = -9.0  # ln nats: about the least improvement that `warm` pays fo
 
 
 @dataclass(frozen=True)
-class BotorchSearch:
+class BotorchSearch(OnGrid):
     """Fit, acquire, evaluate until the budget is spent; serve the evaluated alpha with the lowest posterior mean."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return state_key("botorch", self.context, self.start, self.alphas, budget=self.policy.budget)
-
-    def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return self.key_of("botorch", budget=self.policy.budget)
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""
