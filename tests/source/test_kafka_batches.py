@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatchBuilder
 
 from pipeline.errors import Lost
-from pipeline.source.kafka_batches import NOTHING, BatchLimits, Unread
+from pipeline.source.kafka_batches import NOTHING, BatchLimits, Unread, bound_batches
 from tests.kafka import batches
 from tests.kafka.batches import CODECS, TP, Record, batch, bomb, damaged, empty_records, record, sealed
 
