@@ -15,6 +15,10 @@ from pipeline.tap import Tap
 
 _log = structlog.get_logger("worker")
 
+_FULL = (
+    "more streams than limits.streams: those heard least begin anew when they come back; raise it, spread streams over "
+    "more partitions, or look who sends under new names"
+)
 _MESSAGES = 0.25  # of the bytes: what is not decoded and waits in a fair order; the rest is for images
 
 
@@ -46,6 +50,7 @@ class Backpressure:
     tap: Tap
     _paused: set[TopicPartition] = field(default_factory=set)
     _all: bool = False
+    _evicted: dict[TopicPartition, int] = field(default_factory=dict)  # as was told last
 
     def begin(self, tp: TopicPartition) -> None:
         """It is read from now on, as soon as there is room; the source has paused it."""
@@ -53,6 +58,12 @@ class Backpressure:
 
     def apply(self, owned: Mapping[TopicPartition, PartitionWork]) -> None:
         """Pause or resume by what is in hand now; to be called once a step."""
+        for tp, work in owned.items():
+            if work.evicted > 2 * self._evicted.get(tp, 0):  # a flood is told in a few lines
+                self._evicted[tp] = work.evicted
+                _log.warning(
+                    "streams_evicted", topic=tp.topic, partition=tp.partition, evicted=work.evicted, note=_FULL
+                )
         waiting = {tp: self.prefetch.waiting_bytes(tp) + work.letter_bytes for tp, work in owned.items()}
         most, total = _MESSAGES * self.limits.inflight_bytes, sum(waiting.values())
         fair = most / (2 * max(1, len(owned)))

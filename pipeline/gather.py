@@ -29,7 +29,12 @@ class BatchPolicy:
     max_age_s: float
 
     def separates(self, first: Frame, following: Frame) -> bool:
-        """True if `following` was produced too late for the batch that `first` began (Kafka timestamps)."""
+        """True if `following` was produced too late for the batch that `first` began (Kafka timestamps).
+
+        One that has no timestamp shares no batch with one that has.
+        """
+        if (following.kafka_timestamp_ms < 0) != (first.kafka_timestamp_ms < 0):
+            return True
         return following.kafka_timestamp_ms - first.kafka_timestamp_ms > 1000.0 * self.max_age_s
 
     def due(self, age_s: float) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import is_of_another_pair
 from pipeline.adaptation import Adapted
 from pipeline.backoff import Backoff
 from pipeline.errors import LogEndsEarly, Lost, SourceError
@@ -25,6 +26,7 @@ from pipeline.records import (
     TopicPartition,
 )
 from pipeline.silence import PartitionClock, Silence
+from pipeline.stream_table import CROWDED, StreamTable
 
 _States = dict[str, bytes]  # stream -> its state, serialised
 
@@ -61,14 +63,17 @@ class PartitionWork:
         initial: Callable[[], StreamState],
         *,
         forget_after_s: float,
+        max_streams: int,
+        keeps_states: bool = False,
     ) -> None:
-        self.tp = tp
+        self.tp, self._keeps_states = tp, keeps_states
         self.apart_until = 0  # messages below are decoded in a process of their own
         self._gatherer = Gatherer(policy)
         self._initial = initial
         self._states: dict[str, StreamState] = {}
         self._changed: set[str] = set()  # streams whose states are not in the head or the sealed draft
         self._clock = PartitionClock(head.states, forget_after_s)
+        self._table = StreamTable(max_streams, head.stream_table, head.states)
         self.ready: deque[ImageBatch] = deque()
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
@@ -96,7 +101,10 @@ class PartitionWork:
         return message.offset >= self.next_offset or message.offset in self._awaited
 
     def read(self, message: Message, streams: frozenset[str]) -> None:
-        """A message that is wanted is under decode, of which these streams may have images."""
+        """A message that is wanted is under decode, of which these streams may have images; in the order of offsets."""
+        if message.offset >= self.next_offset:
+            for stream_id in sorted(streams):
+                self._table.hear(stream_id, message.offset)
         self._awaited.discard(message.offset)
         self.next_offset = max(self.next_offset, message.next_offset)
         self._undecoded[message.offset] = streams
@@ -208,9 +216,13 @@ class PartitionWork:
     def state(self, batch: ImageBatch) -> StreamState:
         """The adaptation state that the batch's stream goes on from.
 
-        A new one if the stream is new, was silent for too long, or the settings that it depends on have changed.
+        A new one if the stream is new, was silent for too long, may have left its place to another, or if the settings
+        that it depends on have changed.
         """
         stream_id = batch.stream_id
+        if self._table.begins_anew(batch):
+            self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
+            return self._states[stream_id]
         silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
         if silence is not None:
             self._states[stream_id] = self._initial()
@@ -220,6 +232,8 @@ class PartitionWork:
             initial = self._initial()
             data = self.head.states.get(stream_id)
             state = StreamState.from_bytes(data) if data is not None else initial
+            if self._keeps_states and is_of_another_pair(state.key, initial.key):
+                state = replace(state, key=initial.key)
             if state.key != initial.key:
                 state, self._resets[stream_id] = initial, "settings_changed"
             self._states[stream_id] = state
@@ -234,8 +248,14 @@ class PartitionWork:
         heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
         self._states[batch.stream_id] = replace(adapted.state, heard=heard)
         self._changed.add(batch.stream_id)
+        self._table.served(batch)
         self.image_bytes -= batch.images.nbytes
         return trace
+
+    @property
+    def evicted(self) -> int:
+        """Streams that had to leave their place since this worker has the partition."""
+        return self._table.evicted
 
     @property
     def is_sealed(self) -> bool:
@@ -256,6 +276,7 @@ class PartitionWork:
                 next_offset=self.next_offset,
                 pending=tuple(sorted(self._pending())),
                 states=self._kept_states(),
+                stream_table=self._table.stored(self._waiting()),
                 accepted=self._accepted,
                 rejected=self._rejected,
                 gaps=self._gaps,
@@ -267,15 +288,29 @@ class PartitionWork:
         """Read, but not in rows; or in the head's pending, and not read again yet."""
         return {frame.row_id.offset for frame in self._gatherer.frames} | self._awaited | self._undecoded.keys()
 
+    def _waiting(self) -> set[str] | None:
+        """Streams of which images were read and are not served; None while nobody knows of which what is awaited is."""
+        if self._awaited and self.next_offset == self._began_at:
+            return None
+        return {*self._gatherer.streams, *self._undecoded_of}
+
     def _kept_states(self) -> _States:
-        """The head's states, the newer ones in their place, without those of streams that are forgotten."""
-        states = {**self.head.states, **{name: self._states[name].to_bytes() for name in self._changed}}
-        self._changed.clear()
-        if self._awaited and self.next_offset == self._began_at:  # nobody knows of which streams those are
-            return states
-        for stream_id in self._clock.forget({*self._gatherer.streams, *self._undecoded_of}):
-            states.pop(stream_id, None)
+        """The head's states, the newer ones in their place, without those of streams that are forgotten or left.
+
+        One that has left keeps its state until its last images are served.
+        """
+        waiting, gone = self._waiting(), set[str]()
+        if waiting is not None:
+            gone = self._clock.forget(waiting)
+            left = {name for name in self.head.states.keys() | self._changed if name not in self._table} - waiting
+            self._clock.drop(left)
+            gone |= left
+        for stream_id in gone:
             self._states.pop(stream_id, None)
+            self._changed.discard(stream_id)
+        states = {name: data for name, data in self.head.states.items() if name not in gone}
+        states.update({name: self._states[name].to_bytes() for name in self._changed})
+        self._changed.clear()
         return states
 
     def committed(self, head: Head) -> None:

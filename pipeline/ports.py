@@ -104,14 +104,16 @@ class Head:
     """The end of a partition's chain: where to read on, and what was known there.
 
     `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
-    again. `states` maps a stream_id to its serialised adaptation state. `newest` are the last messages of its rows,
-    offset to the broker's timestamp in milliseconds: what the broker has to have there.
+    again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
+    (`pipeline.stream_table`); it is empty if whoever wrote the segment had none. `newest` are the last messages of its
+    rows, offset to the broker's timestamp in milliseconds: what the broker has to have there.
     """
 
     next_offset: int
     pending: tuple[int, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
     segment: str | None = None  # name of the newest segment, None before the first
+    stream_table: bytes = b""
     newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
     holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
     is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
@@ -137,6 +139,7 @@ class SegmentDraft:
     accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
     rejected: Sequence[Frame]
     gaps: Sequence[Gap] = ()
+    stream_table: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # loading torch takes seconds, and commands without a model n
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
+_LATEST_MS = 1000 * int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -48,6 +50,11 @@ class Gap(NamedTuple):
     def stored(self) -> list[Any]:
         """For JSON."""
         return [self.first, self.until] if self.reason == Lost.DELETED else [*self]
+
+
+def stated_ms(timestamp_ms: int | None) -> int:
+    """A broker's timestamp, or -1 (not stated) for one beyond 1970-2199: producers set it, and may write any number."""
+    return -1 if timestamp_ms is None or not 0 <= timestamp_ms < _LATEST_MS else timestamp_ms
 
 
 def told(timestamp_ms: int) -> str:
@@ -117,7 +124,8 @@ class Frame:
     """One image of a message. Exactly one of `image` and `reason` is set.
 
     `image` is uint8 `[3, S, S]`, resized and cropped, not yet normalised. `captured_at_us` is in microseconds since the
-    epoch, `kafka_timestamp_ms` in milliseconds. `stream_id` is None only for a rejected frame whose stream is unknown.
+    epoch, `kafka_timestamp_ms` in milliseconds. `note` is what its producer got wrong
+    without harm to the image. `stream_id` is None only for a rejected frame whose stream is unknown.
     """
 
     row_id: RowId
@@ -130,6 +138,7 @@ class Frame:
     captured_at_us: int | None = None
     true_label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,3 +215,4 @@ class BatchTrace:
     forward_equivalents: float
     audit_regret: float = float("nan")  # what an audit found another alpha to be lower by; nan without an audit
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"
+    predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone

@@ -20,7 +20,7 @@ no gap.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from enum import StrEnum
 
 from pipeline.adapt.state import Heard, heard_in
@@ -89,9 +89,13 @@ class PartitionClock:
             for name, heard in self._heard.items()
             if heard.last_ms >= 0 and heard.at_ms < limit_ms and name not in in_hand
         }
-        for stream in forgotten:
-            del self._clocks[bisect_left(self._clocks, self._heard.pop(stream).clock_ms)]
+        self.drop(forgotten)
         return forgotten
+
+    def drop(self, streams: Iterable[str]) -> None:
+        """Take these for never heard."""
+        for heard in (self._heard.pop(stream) for stream in streams if stream in self._heard):
+            del self._clocks[bisect_left(self._clocks, heard.clock_ms)]
 
     def _move(self) -> None:
         """To where more than half of the streams have come; never back."""

@@ -47,6 +47,8 @@ class Worker:
         flush: when a segment is written.
         limits: of memory.
         forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
+        max_streams: of a partition, that keep a state (`pipeline.stream_table`).
+        keeps_states: streams go on from states that were made with another pair or card.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
@@ -70,6 +72,8 @@ class Worker:
         flush: FlushPolicy,
         limits: Limits,
         forget_after_s: float,
+        max_streams: int,
+        keeps_states: bool = False,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
         ends_streams: bool = True,
@@ -85,7 +89,15 @@ class Worker:
         self._starts = starts = starts or NoStarts()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
-            work = PartitionWork(tp, head, batches, adaptation.strategy.initial, forget_after_s=forget_after_s)
+            work = PartitionWork(
+                tp,
+                head,
+                batches,
+                adaptation.strategy.initial,
+                forget_after_s=forget_after_s,
+                max_streams=max_streams,
+                keeps_states=keeps_states,
+            )
             work.apart_until = starts.begin(tp, head.low_water)
             return work
 
@@ -215,6 +227,8 @@ class Worker:
         for frame in decoded.frames:
             if frame.image is None:
                 self._observer.frame_rejected(frame)
+            if frame.note is not None:
+                self._observer.frame_noted(frame)
         self._delivery.send_letters(work, self._clock())
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:

@@ -62,7 +62,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # the loop
     "backoff": ("", ""),
     "silence": ("adapt", ""),
-    "partition": ("errors records ports adapt adaptation backoff gather silence", ""),
+    "stream_table": ("records adapt", ""),
+    "partition": ("errors records ports adapt adaptation backoff gather silence stream_table", ""),
     "tap": ("records", ""),
     "starts": ("records", ""),
     "backpressure": ("records ports partition prefetch tap", "structlog"),
@@ -99,7 +100,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "arrow_stream", "wire", "envelope", "codec", "cost", "preprocess", "decode"),
-    *("gather", "lanes", "adapt", "predict", "partition", "silence"),
+    *("gather", "lanes", "adapt", "predict", "partition", "silence", "stream_table"),
 }
 IMPURE = {
     "os",

@@ -44,8 +44,10 @@ def streams_of(decoded: DecodedMessage) -> frozenset[str]:
     return frozenset(frame.stream_id or "" for frame in decoded.frames)
 
 
-def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY) -> Work:
-    return Work(TP, head or Head(0), policy, lambda: StreamState(key, 10), forget_after_s=FORGET_S)
+def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY, max_streams: int = 100) -> Work:
+    return Work(
+        TP, head or Head(0), policy, lambda: StreamState(key, 10), forget_after_s=FORGET_S, max_streams=max_streams
+    )
 
 
 def state_of(subject: PartitionWork, stream: str) -> StreamState:
@@ -104,7 +106,7 @@ def row_ids(draft: SegmentDraft) -> list[tuple[int, int]]:
 
 def head_of(draft: SegmentDraft) -> Head:
     """The head that a sink makes of a draft."""
-    return Head(draft.next_offset, draft.pending, dict(draft.states), f"{draft.next_offset}")
+    return Head(draft.next_offset, draft.pending, dict(draft.states), f"{draft.next_offset}", draft.stream_table)
 
 
 # -- the invariant
@@ -117,9 +119,9 @@ class Log:
     messages: list[DecodedMessage]
 
     @classmethod
-    def drawn(cls, data: st.DataObject) -> Log:
+    def drawn(cls, data: st.DataObject, streams: str = "abc", most: int = 30) -> Log:
         messages, offset = [], 0
-        for _ in range(data.draw(st.integers(0, 30))):
+        for _ in range(data.draw(st.integers(0, most))):
             offset += data.draw(st.sampled_from([1, 1, 1, 4]))  # transactions and compaction leave holes
             if data.draw(st.sampled_from([True, *[False] * 7])):
                 first, offset = offset, offset + data.draw(st.integers(0, 3))
@@ -129,7 +131,7 @@ class Log:
             frames = [
                 a_frame(
                     offset,
-                    data.draw(st.sampled_from("abc")),
+                    data.draw(st.sampled_from(streams)),
                     index=i,
                     timestamp_ms=offset * 400,
                     rejected=data.draw(st.sampled_from([False, False, False, True])),
@@ -146,11 +148,12 @@ class Log:
 class Life:
     """A worker on one partition, and the chain that it writes."""
 
-    def __init__(self, log: Log) -> None:
-        self.log, self.now_s = log, 0.0
+    def __init__(self, log: Log, max_streams: int = 100) -> None:
+        self.log, self.now_s, self.max_streams = log, 0.0, max_streams
+        self.traces: list[BatchTrace] = []
         self.head, self.written, self.gaps = Head(0), list[tuple[int, int]](), list[int]()
         self.sealed: SegmentDraft | None = None
-        self.subject, self.position = work(self.head), 0
+        self.subject, self.position = work(self.head, max_streams=max_streams), 0
         self.undecoded: list[DecodedMessage] = []
 
     def read(self, count: int) -> None:
@@ -195,13 +198,14 @@ class Life:
         self.head, self.sealed = head_of(draft), None
         self.written += row_ids(draft)
         self.gaps += offsets_of(draft.gaps)
+        self.traces += [trace for _, _, trace in draft.accepted]
 
     def crash(self, kept: bool) -> None:
         """Everything in memory is lost; the store has kept the draft or not."""
         if self.sealed is not None and kept:
             self.keep(self.sealed)
         self.sealed = None
-        self.subject, self.undecoded = work(self.head), []
+        self.subject, self.undecoded = work(self.head, max_streams=self.max_streams), []
         self.position = self.subject.find_in((0, 10_000), skip_gaps=False)
 
 
@@ -243,6 +247,44 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
     assert sorted(life.written) == sorted(everything)
     assert sorted(life.gaps) == missing_in(life.log, 0, 10_000)
     assert (life.subject.rows, life.subject.image_bytes) == (0, 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st.DataObject) -> None:
+    """Whatever was decoded and committed when, and however often a worker fell: batches and resets are the same."""
+    log = Log.drawn(data, streams="aaabbcdefghijkl", most=60)
+    disturbed, undisturbed = Life(log, max_streams=8), Life(log, max_streams=8)
+    for _ in range(data.draw(st.integers(0, 80))):
+        match data.draw(st.sampled_from(["read", "read", "decode", "decode", "adapt", "seal", "land", "crash"])):
+            case "read":
+                disturbed.read(data.draw(st.integers(1, 4)))
+            case "decode":
+                disturbed.decode(lambda count: data.draw(st.integers(0, count - 1)))
+            case "adapt":
+                finish(disturbed.subject)
+            case "seal":
+                disturbed.seal()
+            case "land":
+                disturbed.land()
+            case "crash":
+                disturbed.crash(data.draw(st.booleans()))
+    for life in (disturbed, undisturbed):
+        life.land()
+        life.read(1000)
+        while life.undecoded:
+            life.decode(lambda _: 0)
+        life.subject.close_all()
+        life.seal()
+        life.land()
+    assert traces_told(disturbed) == traces_told(undisturbed)
+    assert disturbed.head.stream_table == undisturbed.head.stream_table
+    assert disturbed.head.states.keys() == undisturbed.head.states.keys()
+    assert len(disturbed.head.states) <= 8
+
+
+def traces_told(life: Life) -> list[tuple[str, int, int, str | None]]:
+    return sorted((t.stream_id, t.first_offset, t.batch_number, t.reset) for t in life.traces)
 
 
 def offsets_of(gaps: Iterable[Gap]) -> list[int]:
@@ -550,6 +592,8 @@ def test_a_stream_of_which_something_is_in_hand_is_not_forgotten_however_far_its
     subject.add(first, 0.0)
     finish(subject)
     second = single(1_000, "a", timestamp_ms=round(0.1 * DAY_MS))
+    for message in others if where != "not read again" else []:
+        subject.read(message.message, streams_of(message))
     subject.read(second.message, frozenset("a"))
     if where == "in an open batch":
         subject.add(second, 0.0)

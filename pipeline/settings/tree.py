@@ -57,6 +57,11 @@ class ModelSettings(Group):
         default=None, description="text file with one prompt a line, {} for the class; none: a small built-in set"
     )
     card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card`")
+    on_change: Literal["refuse", "reset", "keep"] = Field(
+        default="refuse",
+        description="what a worker does on a root that another pair or class list has written: refuse; reset: each "
+        "stream begins anew; keep: each goes on from what it learned with the other one (also after another card)",
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         default="auto",
         description="number format of the forwards; auto: bf16 where it is quicker, else fp16 on a GPU, fp32 on a "
@@ -171,10 +176,16 @@ class SinkSettings(Group):
 
 
 class LimitsSettings(Group):
-    """Bounds on memory."""
+    """Bounds on memory, and on what each segment has to hold."""
 
     inflight_mib: int = Field(
         default=512, ge=16, le=2**20, description="MiB of raw and decoded images held at once; polling pauses above"
+    )
+    streams: int = Field(
+        default=10_000,
+        ge=8,
+        le=1_000_000,
+        description="streams of a partition that keep what they learned; beyond them the ones heard least begin anew",
     )
 
 
@@ -203,7 +214,7 @@ class Settings(Group):
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
     sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
     record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
-    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory")
+    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
     log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")

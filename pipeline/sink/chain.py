@@ -215,6 +215,7 @@ class SegmentChain:
             pending=tuple(sorted(draft.pending)),
             gaps=tuple(draft.gaps),
             states=dict(draft.states),
+            stream_table=draft.stream_table,
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
             lineage=tip.lineage,
         )
@@ -276,5 +277,5 @@ class SegmentChain:
 
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
-    head = Head(next_offset=footer.next, pending=footer.pending, states=footer.states, segment=key)
+    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table)
     return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)

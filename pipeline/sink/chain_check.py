@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ChainError, Lost
 from pipeline.ports import TopicIdentity
-from pipeline.records import Gap, TopicPartition, told
+from pipeline.records import Gap, TopicPartition, stated_ms, told
 from pipeline.sink import agreement, claims, compact_check, holes, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
 from pipeline.sink.compact_check import Covered
@@ -97,7 +97,9 @@ class ChainCheck:
         faults = [Fault(key, what, KEEP) for what in said]
         faults += self._traces_disagree(key, footer, may_be_missing=is_newest)
         if self._log is not None:
-            faults += [Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows)]
+            faults += [
+                Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest=is_newest)
+            ]
         report = self.report
         report.faults += faults
         report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
@@ -158,7 +160,9 @@ class ChainCheck:
             raise Broken(Fault(key, str(error))) from error
         (self._log_start, self._log_end), self.report.messages = log.bounds(tp), 0
 
-    def _log_disagrees(self, log: Log, footer: SegmentFooter, rows: pa.Table) -> Iterator[tuple[str, str]]:
+    def _log_disagrees(
+        self, log: Log, footer: SegmentFooter, rows: pa.Table, *, is_newest: bool
+    ) -> Iterator[tuple[str, str]]:
         """Every message that the broker still has, up to the head, must be in rows or pending, or a gap says why."""
         if footer.next > self._log_end:  # which a worker may have followed since it was asked for
             self._log_end = log.bounds(self.report.tp)[1]
@@ -169,8 +173,11 @@ class ChainCheck:
                 "the broker lost data, or this is another cluster: restore the broker (one that has just come back may "
                 "need half a minute to know its log)",
             )
-        self.report.lag = max(0, self._log_end - footer.next)
         yield from self._unaccounted(log, footer.first, footer.next, rows, footer.pending, footer.gaps)
+        if is_newest:  # offsets would count markers of transactions, which nobody will ever serve
+            first = max(footer.next, self._log_start)
+            unread = log.messages(self.report.tp, first, self._log_end)[0] if first < self._log_end else ()
+            self.report.lag = len(unread)
 
     def _compacted_disagree(self, log: Log, covered: Covered) -> Iterator[Fault]:
         """Files that stand for deleted segments, against what the broker still has of them."""
@@ -207,7 +214,8 @@ class ChainCheck:
         """Rows of messages that the log does not have any more, though it has others of these offsets."""
         dated = rows.select(["offset", "kafka_timestamp"]).drop_null()
         known = zip(dated["offset"].to_pylist(), dated["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True)
-        others = {offset: at for offset, at in known if has.get(offset, at) != at}
+        stated = ((offset, stated_ms(at)) for offset, at in known)  # earlier versions kept any number
+        others = {offset: at for offset, at in stated if has.get(offset, at) != at}
         if others:
             first = min(others)
             yield (

@@ -2,6 +2,7 @@
 
     _sink.json                                              what this root is; created once
     _owner.json                                             whose root it is (`owner`); created once
+    _models/<number>.json                                   which pair serves from then on; each created once
     _replay.json                                            of which part a replay is, if it is one's root; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    where the chain of a partition begins
@@ -38,6 +39,7 @@ SINK = "_sink.json"
 OWNER = "_owner.json"
 REPLAY = "_replay.json"
 TOPICS = "_topics"
+MODELS = "_models"
 PREDICTIONS = "predictions"
 TRACES = "traces"
 COMPACTED = "compacted"
@@ -144,6 +146,11 @@ def parse_compacted_key(key: str) -> tuple[TopicPartition, CompactedName] | None
 def topic_key(topic: str) -> str:
     """The key of the claim that says what the topic was when the first of its chains began."""
     return f"{TOPICS}/topic-{topic}.json"
+
+
+def model_key(number: int) -> str:
+    """The key of the claim that says which pair serves, the newest of which counts."""
+    return f"{MODELS}/{number:06d}.json"
 
 
 def origin_key(tp: TopicPartition) -> str:

@@ -149,7 +149,8 @@ class PacedSource:
             if self._zero is None or far:
                 if not self._knows_what_comes(heads):
                     break
-                self._zero = self._clock(), min(head.timestamp_ms for head in heads.values())
+                stated = [head.timestamp_ms for head in heads.values() if head.timestamp_ms >= 0]
+                self._zero = (self._clock(), min(stated)) if stated else None
             tp = min(heads, key=lambda tp: (self._wait_s(heads[tp]), tp))
             if self._wait_s(heads[tp]) > 0.0:
                 break

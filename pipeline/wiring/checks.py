@@ -148,14 +148,18 @@ def _chains(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
+    from pipeline.sink.served_by import check_pair
+    from pipeline.sink.store import open_store
     from pipeline.wiring.model import adaptation, load_model
-    from pipeline.wiring.stream import describe
+    from pipeline.wiring.stream import describe, identity_of
 
     model = load_model(settings.model)
     adaptation(settings, model)
+    changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
     facts = describe(settings, model)
+    changed = f", not as {settings.sink.root} was written with: {', '.join(changes)}" if changes else ""
     card = f"card {facts['card']}" if model.card else "no card, temperature 1"
     return (
         f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "
-        f"objective {facts['objective']}"
+        f"objective {facts['objective']}{changed}"
     )

@@ -96,6 +96,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
     from pipeline.drift.analyse import Evidence, analyse
     from pipeline.drift.collect import ALL, collect
     from pipeline.drift.queries import written_out
+    from pipeline.drift.read_duckdb import translated
     from pipeline.drift.tables import Tables
     from pipeline.drift.together import groups
 
@@ -104,7 +105,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
     normal = "" if card is None else f"{settings.model.card}: mean {objective} on {card.images} labelled images"
     frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
     opened = Tables(asked.root, streams=asked.streams, since=asked.since, until=asked.until, levels=levels)
-    with closing(opened) as tables:
+    with closing(opened) as tables, translated(asked.root, *asked.against):
         with progress("read", total=None, unit="questions") as bar:
             found = collect(tables.connection, done=bar.advance)
         examples = _Examples(tables, frames)
@@ -127,7 +128,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(settings, asked, card, tables),
             queries=written_out(found.bin_us, found.fine_us),
-            notes=(*_notes(cameras, found.rows, examples), *_never_served(asked, tables)),
+            notes=(*_notes(cameras, found.rows, examples, tables.untimed()), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
@@ -183,7 +184,7 @@ class _Examples:
         }
 
 
-def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples) -> tuple[str, ...]:
+def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: int) -> tuple[str, ...]:
     from pipeline.drift.changes import ALPHA
 
     notes = []
@@ -192,6 +193,11 @@ def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples) -> tuple[s
         notes.append(
             f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little can be "
             f"told of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
+        )
+    if untimed:
+        notes.append(
+            f"{untimed} batches are left out: nothing says when they were, neither captured-at nor a Kafka timestamp "
+            "of 1970 to 2199"
         )
     if not rows:
         notes.append("there are no predictions of this time under the root: classes and agreement are not known")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
 from pipeline.sink.chain import Commits, SegmentChain
 from pipeline.sink.owner import Owner
+from pipeline.sink.served_by import OnChange, claim_pair
 from pipeline.sink.starts import Starts
 from pipeline.sink.store import open_store
 from pipeline.tap import Tap
@@ -108,7 +109,13 @@ def make_worker(
         begin_anew=settings.sink.begin_anew,
         at=at,
     )
-    if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
+
+    def check() -> None:
+        chain.check()
+        if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
+            tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
+
+    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
     preprocess = model.pair.preprocess
     decoder = Decoder(
@@ -141,11 +148,27 @@ def make_worker(
             round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
         ),
         forget_after_s=settings.search.forget_after_s,
+        max_streams=settings.limits.streams,
+        keeps_states=settings.model.on_change == "keep",
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
         ends_streams=ends_streams,
         at=at,
     )
+
+
+def identity_of(model: Model) -> dict[str, str]:
+    """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
+    return {**model.classifier.identity, "card": model.card.digest if model.card else ""}
+
+
+def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
+    """One loud line for each part of the identity that is another one than what the root was written with."""
+    for name, (was, now) in changes.items():
+        note = "streams go on from what they learned with the other one (model.on_change is keep)"
+        if on_change != "keep":
+            note = "every stream begins anew; rows from now on are this one's"
+        structlog.get_logger("worker").warning("model_changed", part=name, was=was, now=now, note=note)
 
 
 def _group(settings: Settings, source: Source) -> Owner:
@@ -162,7 +185,9 @@ def config_fingerprint(settings: Settings, model: Model) -> str:
     """Hash of what results depend on beside the model: search, batches, decoding, the card."""
     search = settings.search.model_copy(update={"objective": objective_name(settings, model)})
     named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
-    parts = named.model_dump_json(include={"search", "batch", "decode", "predict"})
+    parts = named.model_dump_json(
+        include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+    )
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 

@@ -266,6 +266,7 @@ def run(
                 round_images=ROUND_CHUNKS * case.chunk_rows,
             ),
             forget_after_s=settings.search.forget_after_s,
+            max_streams=settings.limits.streams,
             skip_gaps=False,
             should_stop=lambda: False,
         )

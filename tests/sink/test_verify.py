@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import Gap, TopicPartition
 from pipeline.sink import layout
 from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.findings import Fault
+from pipeline.sink.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
 from pipeline.sink.read import compacted_names, read_predictions, read_segment_footers
 from pipeline.sink.segment import read_rows
 from pipeline.sink.store import Store
@@ -248,7 +249,7 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
 @pytest.mark.parametrize(
     ("harm", "where", "what", "remedy"),
     [
-        (remove, key(9), f"go on with {key(4)}: there is a gap", "restore that file from a backup"),
+        (remove, key(9), f"go on with {key(4)}: there is a gap", RESTORE_OR_REPAIR),
         (rename, key(5), "give it its name back", ""),
         (copy, key(12), "give it its name back", ""),
         (swap, key(4), "give it its name back", ""),
@@ -259,17 +260,17 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
         (empty, key(4), "readable Parquet file", ""),
         (damage_a_page, key(4), "readable rows", ""),
         (damage_the_footer, key(4), "agrees with its checksum", ""),
-        (lose_the_origin, layout.origin_key(TP), "expected this claim", RESTORE),
-        (lose_the_sink, layout.SINK, "expected this claim", RESTORE),
+        (lose_the_origin, layout.origin_key(TP), "expected this claim", RESTORE_OR_REPAIR),
+        (lose_the_sink, layout.SINK, "expected this claim", RESTORE_OR_REPAIR),
         (damage_the_origin, layout.origin_key(TP), "damaged; restore it", ""),
         (begin_elsewhere, key(0), "an overlap", ""),
         (come_from_another_sink, key(0), "it was written to", RESTORE),
         (add_a_file, "predictions/notes.parquet", "only segments", "move it away"),
-        (lose_traces, TRACES_4, "there are none", RESTORE),
+        (lose_traces, TRACES_4, "there are none", DERIVE),
         (mix_up_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
         (truncate_traces, key(9), f"expected {TRACES_9} to hold this segment's traces", RESTORE),
         (edit_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
-        (lose_the_newest_segment, TRACES_9, "expected a segment of this name", "restore the segment"),
+        (lose_the_newest_segment, TRACES_9, "expected a segment of this name", STALE),
         (
             write_after_another,
             key(9),
@@ -322,7 +323,7 @@ def test_an_alpha_that_is_not_that_of_the_state_before_is_a_fault() -> None:
     trace = footer_of(made, key(9)).trace
     forge(made, key(9), trace=changed(trace, "previous_alpha", 0, 0.9))
     (fault,) = faults_of(made)
-    assert (fault.key, "from alpha 0.35 of its state, not 0.9" in fault.what) == (key(9), True)
+    assert (fault.key, "to follow one at alpha 0.35, not 0.9" in fault.what) == (key(9), True)
 
 
 def test_after_a_broken_segment_the_chain_has_one_fault_and_other_chains_are_still_walked(store: DictStore) -> None:
@@ -360,7 +361,7 @@ def test_an_offset_that_nothing_mentions_is_a_fault_only_if_the_log_has_no_holes
 
 
 def test_a_stream_may_start_anew_for_a_reason() -> None:
-    for reset in ("settings_changed", "silent"):
+    for reset in ("settings_changed", "silent", "crowded"):
         store = DictStore()
         history = History(store)
         history.write(2, ("north", [0, 1]))
@@ -385,6 +386,27 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
     history.write(4, ("north", [2, 3]), at_ms=130_100, drop=["south"])
     (fault,) = faults_of(store)
     assert "state of 'south', which was not silent for long" in fault.what
+
+
+@pytest.mark.parametrize(
+    ("limit", "heard", "said"),
+    [
+        (2, ("north", "west"), []),
+        (3, ("north", "west"), ["the state of 'south', which was not silent for long, but there is none"]),
+        (2, ("north", "south"), ["'west' has none", "the state of 'south', which was not"]),
+    ],
+)
+def test_a_state_may_leave_only_with_its_place_and_only_when_all_are_taken(
+    limit: int, heard: Sequence[str], said: Sequence[str]
+) -> None:
+    store = DictStore()
+    history = History(store)
+    history.write(2, ("north", [0]), ("south", [1]))
+    table = json.dumps({"limit": limit, "heard": {name: [1, 0] for name in heard}, "entered": []}).encode()
+    history.write(4, ("north", [2]), ("west", [3]), drop=["south"], table=table)
+    told = sorted(fault.what for fault in faults_of(store))
+    assert len(told) == len(said)
+    assert all(part in what for part, what in zip(said, told, strict=True))
 
 
 # -- a compacted sink
@@ -461,7 +483,7 @@ def test_messages_beyond_the_head_are_lag_and_what_the_broker_deleted_is_not_ask
     assert compared(store, FakeLog(range(12))) == (12, 0, [])
     assert compared(store, FakeLog(range(20))) == (12, 8, [])
     assert compared(store, FakeLog(range(6, 20), start=6)) == (6, 8, [])
-    assert compared(store, FakeLog(range(30, 40), start=30)) == (0, 28, [])
+    assert compared(store, FakeLog(range(30, 40), start=30)) == (0, 10, [])
 
 
 def test_offsets_that_the_broker_does_not_deliver_are_no_fault(store: DictStore) -> None:

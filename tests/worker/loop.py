@@ -28,6 +28,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys
+from pipeline.sink.schemas import PREDICTED_AT
 from pipeline.sink.store import Store
 from pipeline.sink.verify import verify
 from pipeline.worker import Worker
@@ -131,6 +132,7 @@ class Journal:
     recovered: list[tuple[TopicPartition, Head]] = field(default_factory=list)
     lost: list[TopicPartition] = field(default_factory=list)
     rejected: list[Frame] = field(default_factory=list)
+    noted: list[Frame] = field(default_factory=list)
     served: list[BatchTrace] = field(default_factory=list)
     commits: list[tuple[TopicPartition, Commit]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
@@ -144,6 +146,9 @@ class Journal:
 
     def frame_rejected(self, frame: Frame) -> None:
         self.rejected.append(frame)
+
+    def frame_noted(self, frame: Frame) -> None:
+        self.noted.append(frame)
 
     def batch_served(self, trace: BatchTrace) -> None:
         self.served.append(trace)
@@ -227,6 +232,7 @@ class Bench:
             "flush": FlushPolicy(max_rows=16, max_age_s=5.0),
             "limits": Limits(inflight_bytes=1 << 20, uncommitted_rows=1_000, round_images=8),
             "forget_after_s": 604_800.0,
+            "max_streams": 100,
             "skip_gaps": False,
             "should_stop": self._should_stop,
             "at": self._hook,
@@ -251,8 +257,9 @@ class Bench:
 
     @property
     def table(self) -> pa.Table:
-        """The predictions, in the order of row ids."""
-        return read_predictions(self.store).sort_by([(name, "ascending") for name in ("partition", "offset", "index")])
+        """The predictions, in the order of row ids, without their times."""
+        keys = [(name, "ascending") for name in ("partition", "offset", "index")]
+        return read_predictions(self.store).drop_columns([PREDICTED_AT]).sort_by(keys)
 
     @property
     def traces(self) -> list[dict[str, Any]]:

@@ -59,6 +59,31 @@ def test_another_group_is_refused_beside_a_live_worker_which_goes_on_undisturbed
     assert output.faults(yard) == []
 
 
+def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_streams(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
+) -> None:
+    yard, group, other = Topic(broker, topic(1)), fresh_name("yard"), root.with_name("other.txt")
+    other.write_text("lorry\ncar\n", encoding="utf-8")
+    batches(yard, 3)
+    run_to_the_end(yard, pair, root, group)
+    changed = settings_for(yard, pair, root, group, model={"classes": other})
+    assert f"sink.root {root} was written with another pair" in (said := refused(changed))
+    assert "model.classes was " in said
+    assert "--model.on-change: reset (each begins anew) or keep" in said
+    check = [sys.executable, "-m", "pipeline", "run", "--check"]
+    checked = subprocess.run(check, capture_output=True, text=True, env=command_line(changed), timeout=DEADLINE_S)
+    assert (checked.returncode, "was written with another pair" in " ".join(checked.stdout.split())) == (1, True)
+
+    for times, (classes, on_change) in enumerate(((other, "keep"), (pair.classes, "reset")), 1):
+        batches(yard, 2)
+        output = run_to_the_end(yard, pair, root, group, model={"classes": classes, "on_change": on_change})
+        told = [line for line in root.with_suffix(".log").read_text().splitlines() if "model_changed" in line]
+        assert len(told) == times
+    assert [trace["batch_number"] for trace in output.traces] == [0, 0, 1, 1, 2, 3, 4]
+    assert [trace["batch_number"] for trace in output.traces if trace["reset"] == "settings_changed"] == [0]
+    assert output.faults(yard) == []
+
+
 @pytest.mark.needs("commit_metadata")
 def test_a_second_root_of_the_group_is_refused_beside_a_live_worker_which_keeps_its_partitions(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path

@@ -27,7 +27,7 @@ from pipeline.adapt.state import Observation, StreamState
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Surrogate
 
-_MEMORY_BATCHES = 6
+MEMORY_BATCHES = 6
 _NOISE_FLOOR = 1e-4  # nats^2
 _MIN_LOG_GAIN = -9.0  # ln nats: about the least improvement that `warm` pays for
 
@@ -62,7 +62,7 @@ class BotorchSearch(OnGrid):
                 break
             yield from trials.evaluate([following])
             observations = self._observations(trials, batch)
-        kept = tuple(o for o in state.observations if o.batch > batch - _MEMORY_BATCHES)
+        kept = tuple(o for o in state.observations if o.batch > batch - MEMORY_BATCHES)
         return Outcome(
             state=replace(state, alpha_index=served, batches=batch + 1, observations=(*kept, *observations)),
             index=served,
