@@ -4,7 +4,8 @@
     log.info("segment_committed", topic=..., partition=..., rows=...)
 
 Libraries that log through `logging` (kafka, torch) come out in the same form from WARNING up, as do Python's own
-warnings. A key that names a secret is hidden; pydantic's `SecretStr` hides itself.
+warnings. Lines for people have none of kafka-python's, unless they are for debugging: what concerns a user, the program
+says itself, with the remedy. A key that names a secret is hidden; pydantic's `SecretStr` hides itself.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def configure(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(for_people, out)],
         )
     )
+    if for_people and threshold > logging.DEBUG:
+        handler.addFilter(lambda record: record.name.partition(".")[0] != "kafka")
     _take_over_logging(handler, threshold)
 
 

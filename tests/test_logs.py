@@ -160,3 +160,12 @@ def test_a_traceback_does_not_show_local_variables(form: Any) -> None:
         structlog.get_logger().exception("commit_failed")
     assert "7 letters" in out.getvalue()
     assert "hunter2" not in out.getvalue()
+
+
+def test_lines_for_people_have_none_of_kafka_pythons_unless_for_debugging() -> None:
+    for level, form, told in (("info", "console", 1), ("debug", "console", 2), ("info", "json", 2)):
+        out = io.StringIO()
+        configure(level, form, out)  # type: ignore[arg-type]
+        logging.getLogger("kafka.net.connection").error("socket disconnected")
+        logging.getLogger("kafkaesque").error("not of that library")
+        assert len(out.getvalue().splitlines()) == told

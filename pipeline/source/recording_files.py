@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import merge
+from io import BufferedReader, FileIO
 from typing import Literal
 
 import pyarrow as pa
@@ -86,7 +87,10 @@ class RecordedFile:
             raise self._vanished()
         with data:
             try:
-                with pq.ParquetFile(data, page_checksum_verification=True) as file:
+                # Of a file on a disk, what is read is mapped, and not held by Python too.
+                mapped = isinstance(data, BufferedReader) and isinstance(data.raw, FileIO)
+                source = pa.memory_map(data.name) if mapped else data
+                with pq.ParquetFile(source, memory_map=True, page_checksum_verification=True) as file:
                     yield file
             except FileNotFoundError as error:
                 raise self._vanished() from error

@@ -17,7 +17,7 @@ from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import Gap, TopicPartition
 from pipeline.sink import layout
 from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.findings import Fault
+from pipeline.sink.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
 from pipeline.sink.read import compacted_names, read_predictions, read_segment_footers
 from pipeline.sink.segment import read_rows
 from pipeline.sink.store import Store
@@ -249,7 +249,7 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
 @pytest.mark.parametrize(
     ("harm", "where", "what", "remedy"),
     [
-        (remove, key(9), f"go on with {key(4)}: there is a gap", "restore that file from a backup"),
+        (remove, key(9), f"go on with {key(4)}: there is a gap", RESTORE_OR_REPAIR),
         (rename, key(5), "give it its name back", ""),
         (copy, key(12), "give it its name back", ""),
         (swap, key(4), "give it its name back", ""),
@@ -260,17 +260,17 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
         (empty, key(4), "readable Parquet file", ""),
         (damage_a_page, key(4), "readable rows", ""),
         (damage_the_footer, key(4), "agrees with its checksum", ""),
-        (lose_the_origin, layout.origin_key(TP), "expected this claim", RESTORE),
-        (lose_the_sink, layout.SINK, "expected this claim", RESTORE),
+        (lose_the_origin, layout.origin_key(TP), "expected this claim", RESTORE_OR_REPAIR),
+        (lose_the_sink, layout.SINK, "expected this claim", RESTORE_OR_REPAIR),
         (damage_the_origin, layout.origin_key(TP), "damaged; restore it", ""),
         (begin_elsewhere, key(0), "an overlap", ""),
         (come_from_another_sink, key(0), "it was written to", RESTORE),
         (add_a_file, "predictions/notes.parquet", "only segments", "move it away"),
-        (lose_traces, TRACES_4, "there are none", RESTORE),
+        (lose_traces, TRACES_4, "there are none", DERIVE),
         (mix_up_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
         (truncate_traces, key(9), f"expected {TRACES_9} to hold this segment's traces", RESTORE),
         (edit_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
-        (lose_the_newest_segment, TRACES_9, "expected a segment of this name", "restore the segment"),
+        (lose_the_newest_segment, TRACES_9, "expected a segment of this name", STALE),
         (
             write_after_another,
             key(9),

@@ -151,7 +151,8 @@ def test_if_so_set_damage_becomes_a_gap_and_its_partition_goes_on(
         del spoilt.sent[0, offset]
     assert output.faults(spoilt) == []
     text, told = verified(root, spoilt, capsys)
-    assert told == [{"first": gap.first, "last": gap.until - 1, "reason": "batch_damaged"}]
+    offsets = {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first}
+    assert told == [offsets | {"reason": "batch_damaged"}]
     assert "batch_damaged" in text
     ((place, said, _),) = letters(broker, f"{spoilt.name}.dlq")
     assert (place, said["dlq.reason"]) == ((0, gap.first), "batch_damaged")
