@@ -33,8 +33,7 @@ def shots(half: int, seed: int) -> list[Shot]:
     sent = [Shot(start_ms + 20 * n, 0, name.encode(), picture(rng)) for n, name in enumerate(names)]
     sent[-1] = replace(sent[-1], at_ms=NO_TIME_MS)
     mistaken = (("meta_site", b"north"), ("captured-at", b"noon"))  # neither costs the picture
-    sent = [replace(shot, headers=mistaken) if shot.key == b"camera-0" else shot for shot in sent]
-    return sent
+    return [replace(shot, headers=mistaken) if shot.key == b"camera-0" else shot for shot in sent]
 
 
 def test_a_flood_of_names_costs_no_camera_its_state_and_is_the_same_in_a_replay_after_a_kill(
