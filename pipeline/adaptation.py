@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -52,6 +52,7 @@ class Adaptation:
         searches = [self.strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
         outcomes = search.run(searches, [batch.images for batch in batches], evaluate)
         results = [self._predict(outcome) for outcome in outcomes]
+        now_us = time.time_ns() // 1_000
         search_s = time.perf_counter() - started - forward_s
         images = sum(len(batch) for batch in batches)
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
@@ -62,7 +63,8 @@ class Adaptation:
                 "forward": 1e3 * forward_s * forwards / passed,
                 "search": 1e3 * search_s * len(batch) / images,
             }
-            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds), outcome.state))
+            served = replace(outcome.state, served_index=outcome.index)
+            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds, now_us), served))
         return adapted
 
     def _predict(self, outcome: Outcome) -> Predictions:
@@ -75,10 +77,11 @@ class Adaptation:
         )
 
     def _trace(
-        self, batch: ImageBatch, before: StreamState, outcome: Outcome, milliseconds: dict[str, float]
+        self, batch: ImageBatch, before: StreamState, outcome: Outcome, milliseconds: dict[str, float], now_us: int
     ) -> BatchTrace:
         first, last = batch.frames[0], batch.frames[-1]
         alphas = self.classifier.alphas
+        served_before = before.alpha_index if before.served_index is None else before.served_index
         return BatchTrace(
             topic=first.row_id.topic,
             partition=first.row_id.partition,
@@ -90,7 +93,7 @@ class Adaptation:
             kafka_timestamp_ms=last.kafka_timestamp_ms,
             images=len(batch),
             alpha=alphas[outcome.index],
-            previous_alpha=alphas[before.alpha_index] if before.batches else None,
+            previous_alpha=alphas[served_before] if before.batches else None,
             trials=outcome.trials,
             objective=outcome.objective,
             posterior_mean=outcome.posterior_mean,
@@ -100,4 +103,5 @@ class Adaptation:
             reset=outcome.reset,
             forward_equivalents=outcome.forward_equivalents,
             milliseconds=milliseconds,
+            predicted_at_us=now_us,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -14,6 +14,12 @@ from pipeline.records import TopicPartition
 from pipeline.tap import Tap
 
 _log = structlog.get_logger("worker")
+
+_FULL = (
+    "more streams than limits.streams: those heard least begin anew when they come back; raise it, spread streams over "
+    "more partitions, or look who sends under new names"
+)
+_MESSAGES = 0.25  # of the bytes: what is not decoded and waits in a fair order; the rest is for images
 
 
 @dataclass(frozen=True)
@@ -30,37 +36,68 @@ class Limits:
 
 @dataclass
 class Backpressure:
-    """Holds the source back by the limits. `paused`: nothing is delivered for now, of any partition."""
+    """Holds the source back by the limits.
+
+    A partition is paused for its own messages that are not decoded. Those that have more than half of an equal share
+    are, once less than that is left for each of the others: so one alone may have it all, and no backlog takes the
+    room of another. All are paused for what is nobody's own: rows that the store does not take, and the recording.
+    Images pause nobody: where there is no room for them, nothing is decoded, and messages wait.
+    """
 
     limits: Limits
     source: Source
     prefetch: Prefetch
     tap: Tap
-    paused: bool = False
+    _paused: set[TopicPartition] = field(default_factory=set)
+    _all: bool = False
+    _evicted: dict[TopicPartition, int] = field(default_factory=dict)  # as was told last
+
+    def begin(self, tp: TopicPartition) -> None:
+        """It is read from now on, as soon as there is room; the source has paused it."""
+        self._paused.add(tp)
 
     def apply(self, owned: Mapping[TopicPartition, PartitionWork]) -> None:
         """Pause or resume by what is in hand now; to be called once a step."""
-        in_hand = self.prefetch.bytes + sum(work.bytes for work in owned.values())
+        for tp, work in owned.items():
+            if work.evicted > 2 * self._evicted.get(tp, 0):  # a flood is told in a few lines
+                self._evicted[tp] = work.evicted
+                _log.warning(
+                    "streams_evicted", topic=tp.topic, partition=tp.partition, evicted=work.evicted, note=_FULL
+                )
+        waiting = {tp: self.prefetch.waiting_bytes(tp) + work.letter_bytes for tp, work in owned.items()}
+        most, total = _MESSAGES * self.limits.inflight_bytes, sum(waiting.values())
+        fair = most / (2 * max(1, len(owned)))
+        room = most - (len(owned) - 1) * fair
         rows = sum(work.rows for work in owned.values())
-        share = max(in_hand / self.limits.inflight_bytes, rows / self.limits.uncommitted_rows, self.tap.share)
-        if not self.paused and share > 1.0:
-            self.source.pause(list(owned))
-            self.paused = True
-        elif self.paused and share < 0.5:
-            self.source.resume(list(owned))
-            self.paused = False
-        elif self.paused and self.prefetch.is_empty and not any(work.ready for work in owned.values()):
-            self._make_room(owned)
+        share = max(rows / self.limits.uncommitted_rows, self.tap.share)
+        self._all = share >= 0.5 if self._all else share > 1.0
+        self._paused &= owned.keys()
+        pause = {tp for tp, size in waiting.items() if self._all or (total > room and size > fair)} - self._paused
+        resume = {tp for tp in self._paused if not self._all and (total < room / 2 or waiting[tp] < fair / 2)}
+        if pause:
+            self.source.pause(list(pause))
+        if resume:
+            self.source.resume(list(resume))
+        self._paused = (self._paused | pause) - resume
+        self._make_room(owned.values())
 
-    def _make_room(self, owned: Mapping[TopicPartition, PartitionWork]) -> None:
-        """Close batches early if they are what keeps us paused: nothing more would ever come to complete them."""
-        open_bytes = sum(work.image_bytes for work in owned.values())
-        if open_bytes < self.limits.inflight_bytes // 2:
-            return  # it is rows or letters that wait, for the store or the broker
-        closed = sum(work.close_oldest(work.image_bytes // 2 + 1) for work in owned.values())
-        _log.warning(
-            "batches_closed_early",
-            batches=closed,
-            open_bytes=open_bytes,
-            remedy="the open batches of all streams do not fit: raise limits.inflight_mib, or lower batch.images",
-        )
+    def is_full(self, works: Iterable[PartitionWork]) -> bool:
+        """True if no more images are to be taken; where there is room, it is for those that are decoded next."""
+        room = int((1.0 - _MESSAGES) * self.limits.inflight_bytes) - sum(work.image_bytes for work in works)
+        self.prefetch.make_room(room)
+        return room <= 0
+
+    def _make_room(self, works: Collection[PartitionWork]) -> None:
+        """Close batches early if they take all room for images: nothing more would ever come to complete them.
+
+        Of the partition that has the most, so that none has to suffer for the names of another.
+        """
+        if self.is_full(works) and not any(work.ready for work in works):
+            fullest = max(works, key=lambda work: work.image_bytes)
+            _log.warning(
+                "batches_closed_early",
+                partition=fullest.tp.partition,
+                open_bytes=fullest.image_bytes,
+                batches=fullest.close_oldest(fullest.image_bytes // 2 + 1),
+                remedy="the open batches of all streams do not fit: raise limits.inflight_mib, or lower batch.images",
+            )

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageFile
-from torch import Tensor
 
 from pipeline import codec, cost, wire
 from pipeline.envelope import Envelope, check_stream_id, check_timestamp
 from pipeline.errors import InvalidMessage, Reason
 from pipeline.records import DecodedMessage, Frame, Message, RowId
+
+if TYPE_CHECKING:  # as in `preprocess`
+    from torch import Tensor
 
 IMAGE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp")
 PIXEL_ALLOWANCE = 12  # the images of a message have at most this many times `max_pixels` together
@@ -36,6 +40,7 @@ class _Facts:
     captured_at_us: int | None = None
     true_label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None  # a mistake of the producer's that costs no picture
 
 
 class _Allowance:
@@ -79,18 +84,31 @@ class Decoder:
         """One frame per image, in order. Raises nothing that a message could cause."""
         envelope = Envelope(message.key, message.headers)
         if message.value is None:
-            facts = _Facts()
-            with contextlib.suppress(InvalidMessage):
-                facts.stream_id = envelope.stated_stream_id()
             tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
-            return DecodedMessage(message, (_rejected(message, 0, facts, tombstone),))
+            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), tombstone),))
         try:
             if self._is_batch(envelope.content_type(), message.value):
                 return self._batch(message, message.value, envelope)
         except InvalidMessage as invalid:
-            return _dead(message, envelope, invalid)
+            return whole_rejected(message, invalid)
         frame = self._single(message, message.value, envelope)
         return DecodedMessage(message, (frame,), dead=frame.reason is not None)
+
+    def streams(self, message: Message) -> frozenset[str]:
+        """All streams of which the message may have images that are accepted; told without decoding any."""
+        envelope, found = Envelope(message.key, message.headers), set[str]()
+        with contextlib.suppress(InvalidMessage):
+            stated = envelope.stated_stream_id()
+            if stated is not None:
+                return frozenset([stated])
+            named: set[bytes | None] = {None}
+            if message.value is not None and self._is_batch(envelope.content_type(), message.value):
+                named = wire.stream_ids(message.value, max_rows=self.max_rows)
+            for raw in named:
+                with contextlib.suppress(InvalidMessage):
+                    stream = envelope.fallback_stream_id() if raw is None else check_stream_id(raw)
+                    found |= {stream} if stream is not None else set()
+        return frozenset(found)
 
     def _is_batch(self, content_type: str | None, value: bytes) -> bool:
         """Whether the value is an Arrow stream; the header decides, the first bytes where there is none.
@@ -125,10 +143,9 @@ class Decoder:
         return False
 
     def _single(self, message: Message, value: bytes, envelope: Envelope) -> Frame:
-        facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
+        facts = _facts_of(envelope)
         try:
             facts.stream_id = _required(envelope.stated_stream_id() or envelope.fallback_stream_id())
-            facts.captured_at_us = envelope.captured_at_us()
             return _accepted(message, 0, facts, self._image(value, _Allowance(self.max_pixels, len(value))))
         except InvalidMessage as invalid:
             return _rejected(message, 0, facts, invalid)
@@ -138,14 +155,13 @@ class Decoder:
         rows = wire.read_batch(value, max_rows=self.max_rows)
         if not rows:
             empty = InvalidMessage(Reason.EMPTY, "the batch has no rows")
-            return DecodedMessage(message, (_rejected(message, 0, _Facts(stated), empty),), is_batch=True)
+            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), empty),), is_batch=True)
         frames = []
-        allowance = _Allowance(self.max_pixels, len(value))
+        allowance, headers = _Allowance(self.max_pixels, len(value)), _facts_of(envelope)
         for index, row in enumerate(rows):
-            facts = _Facts(stated, row.frame_id, None, row.label, row.meta)
+            facts = _facts_of_row(row, headers)
             try:
                 facts.stream_id = _stream_of(row, stated) or _required(envelope.fallback_stream_id())
-                facts.captured_at_us = _captured_at_of(row, envelope)
                 if row.image is None:
                     raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "expected an image, got null")
                 frames.append(_accepted(message, index, facts, self._image(row.image, allowance)))
@@ -167,6 +183,15 @@ class Decoder:
             raise codec.undecodable(image.format or "image", error) from error
 
 
+def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:
+    """What becomes of a message that cannot be read as a whole."""
+    envelope = Envelope(message.key, message.headers)
+    facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
+    with contextlib.suppress(InvalidMessage):
+        facts.stream_id = envelope.stated_stream_id()
+    return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)
+
+
 def _required(stream_id: str | None) -> str:
     if stream_id is None:
         detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
@@ -184,8 +209,38 @@ def _stream_of(row: wire.ImageRow, stated: str | None) -> str | None:
     return own
 
 
-def _captured_at_of(row: wire.ImageRow, envelope: Envelope) -> int | None:
-    return envelope.captured_at_us() if row.captured_at_us is None else check_timestamp(row.captured_at_us)
+def _facts_of(envelope: Envelope) -> _Facts:
+    """What key and headers say of an image that is alone in its message, or of rows that do not say it themselves."""
+    captured_at_us, note = _time(envelope.captured_at_us)
+    return _Facts(
+        envelope.known_stream_id(),
+        envelope.frame_id(),
+        captured_at_us,
+        envelope.label(),
+        envelope.meta(),
+        envelope.misspelt() or note,
+    )
+
+
+def _facts_of_row(row: wire.ImageRow, headers: _Facts) -> _Facts:
+    facts = replace(headers, frame_id=row.frame_id, true_label=row.label or headers.true_label)
+    if row.captured_at_us is not None:
+        facts.captured_at_us, note = _time(partial(check_timestamp, row.captured_at_us))
+        facts.note = headers.note or note
+    if headers.meta:
+        others = [item for item in headers.meta.items() if item[0] not in row.meta]
+        facts.meta = {**row.meta, **dict(others[: wire.MAX_META - len(row.meta)])}
+    else:
+        facts.meta = row.meta
+    return facts
+
+
+def _time(read: Callable[[], int | None]) -> tuple[int | None, str | None]:
+    """A time, or what is wrong with it: it costs the time and not the picture."""
+    try:
+        return read(), None
+    except InvalidMessage as invalid:
+        return None, f"captured-at: it is taken for not stated: {invalid.detail}"
 
 
 def _accepted(message: Message, index: int, facts: _Facts, image: Tensor) -> Frame:
@@ -193,9 +248,13 @@ def _accepted(message: Message, index: int, facts: _Facts, image: Tensor) -> Fra
 
 
 def _rejected(message: Message, index: int, facts: _Facts, invalid: InvalidMessage) -> Frame:
-    text = invalid.detail[: 2 * MAX_DETAIL]
-    detail = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)  # it goes into logs
-    return _frame(message, index, facts, reason=invalid.reason, detail=detail[:MAX_DETAIL])
+    return _frame(message, index, facts, reason=invalid.reason, detail=_shown(invalid.detail))
+
+
+def _shown(text: str) -> str:
+    """It goes into logs."""
+    short = text[: 2 * MAX_DETAIL]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)[:MAX_DETAIL]
 
 
 def _frame(
@@ -218,12 +277,5 @@ def _frame(
         captured_at_us=facts.captured_at_us,
         true_label=facts.true_label,
         meta=facts.meta,
+        note=None if facts.note is None else _shown(facts.note),
     )
-
-
-def _dead(message: Message, envelope: Envelope, invalid: InvalidMessage) -> DecodedMessage:
-    """The message as a whole could not be read."""
-    facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
-    with contextlib.suppress(InvalidMessage):
-        facts.stream_id = envelope.stated_stream_id()
-    return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)

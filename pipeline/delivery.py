@@ -73,7 +73,7 @@ class Delivery:
         self._at("worker.segment_committed")
         if commit.won:
             work.committed(commit.head)
-        self._source.commit({work.tp: commit.head.low_water})
+        self._source.commit({work.tp: commit.head.low_water}, self._sink.root_id)
         self._at("worker.offset_committed")
         self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
         return commit
@@ -92,7 +92,7 @@ class Delivery:
             self._hinted_s = now_s
         if now_s - self._hinted_s >= _HINT_EVERY_S:
             self._hinted_s = now_s
-            self._source.commit({work.tp: work.low_water for work in works})
+            self._source.commit({work.tp: work.low_water for work in works}, self._sink.root_id)
 
     def close(self) -> None:
         """Free the dead letters and the tap."""

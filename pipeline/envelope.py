@@ -3,13 +3,14 @@
 The key is the stream id. Of headers the last one of a name counts, and names are case-insensitive: `content-type`,
 `stream-id`, `captured-at` (RFC 3339), `frame-id`, `label`, `meta-*`; of CloudEvents in binary mode
 `ce_datacontenttype`, `ce_subject` or the last segment of `ce_source` (the stream), `ce_time`, `ce_id`. A header that
-cannot be read matters only where it is needed.
+cannot be read matters only where it is needed; a time that is none costs the time.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import InvalidMessage, Reason
@@ -21,6 +22,7 @@ _RFC_3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}):(\d{2})(?:\.(\d{1,20}))?(?:[Zz]|([+-]\d{2}:\d{2}))", re.ASCII
 )
 _META = "meta-"
+_SPELT = {name.replace("-", "_"): name for name in ("content-type", "stream-id", "captured-at", "frame-id")}
 
 
 class Envelope:
@@ -52,6 +54,24 @@ class Envelope:
         """The stream by CloudEvents attributes, for whoever states none. Raises InvalidMessage: bad_stream_id."""
         raw = self._headers.get("ce_subject") or (self._headers.get("ce_source") or b"").rstrip(b"/").split(b"/")[-1]
         return check_stream_id(raw) if raw else None
+
+    def known_stream_id(self) -> str | None:
+        """For a row that is rejected: the first of key, header and attributes that can be a stream id."""
+        for raw in (self._key, self._headers.get("stream-id")):
+            with suppress(InvalidMessage):
+                if raw:
+                    return check_stream_id(raw)
+        with suppress(InvalidMessage):
+            return self.fallback_stream_id()
+        return None
+
+    def misspelt(self) -> str | None:
+        """What to tell the producer of a header that is not read because of an underscore in its name."""
+        for name in self._headers:
+            meant = _SPELT.get(name) or (name.replace("meta_", _META, 1) if name.startswith("meta_") else None)
+            if meant is not None:
+                return f"header {name[:MAX_META_NAME]!r}: it is not read, call it {meant[:MAX_META_NAME]!r}"
+        return None
 
     def captured_at_us(self) -> int | None:
         """Microseconds since the epoch. Raises InvalidMessage: bad_timestamp."""
@@ -111,6 +131,11 @@ def parse_timestamp(raw: bytes) -> int:
     except (ValueError, OverflowError) as error:
         raise InvalidMessage(Reason.BAD_TIMESTAMP, f"expected a date that exists, got {_show(raw)}") from error
     return check_timestamp(whole_s * 1_000_000 + int((fraction or "")[:6].ljust(6, "0")))
+
+
+def stated_ms(timestamp_ms: int | None) -> int:
+    """A broker's timestamp, or -1 (not stated) for one beyond 1970-2199: producers set it, and may write any number."""
+    return -1 if timestamp_ms is None or not 0 <= 1000 * timestamp_ms < _LATEST_US else timestamp_ms
 
 
 def check_timestamp(captured_at_us: int) -> int:

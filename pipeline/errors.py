@@ -39,6 +39,7 @@ class Reason(StrEnum):
     STREAM_ID_MISMATCH = "stream_id_mismatch"
     BAD_STREAM_ID = "bad_stream_id"
     BAD_TIMESTAMP = "bad_timestamp"
+    KILLS_DECODER = "kills_decoder"  # whatever it is: it ended processes that did nothing but decode it
 
 
 class Lost(StrEnum):
@@ -49,6 +50,7 @@ class Lost(StrEnum):
     BATCH_TOO_LARGE = "batch_too_large"
     BATCH_TOO_MANY_RECORDS = "batch_too_many_records"
     BATCH_DAMAGED = "batch_damaged"  # its CRC does not agree
+    SEGMENT_LOST = "segment_lost"  # they had rows, which were lost with their segments (`adawise repair`)
     BATCH_UNREADABLE = "batch_unreadable"  # an unknown codec, or bytes that are not what they are said to be
 
 
@@ -107,6 +109,10 @@ class SourceError(FatalError):
 
 class LogEndsEarly(SourceError):
     """The broker's log ends before offsets that were read from it: lost for good, or not told yet after a fall."""
+
+
+class LogRewritten(SourceError):
+    """The broker has other messages where those of the chain's rows were: its partition stands."""
 
 
 class ChainError(FatalError):

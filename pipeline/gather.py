@@ -11,7 +11,7 @@ camera that was cut off and sends its backlog with the old timestamps is cut her
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -29,7 +29,12 @@ class BatchPolicy:
     max_age_s: float
 
     def separates(self, first: Frame, following: Frame) -> bool:
-        """True if `following` was produced too late for the batch that `first` began (Kafka timestamps)."""
+        """True if `following` was produced too late for the batch that `first` began (Kafka timestamps).
+
+        One that has no timestamp shares no batch with one that has.
+        """
+        if (following.kafka_timestamp_ms < 0) != (first.kafka_timestamp_ms < 0):
+            return True
         return following.kafka_timestamp_ms - first.kafka_timestamp_ms > 1000.0 * self.max_age_s
 
     def due(self, age_s: float) -> bool:
@@ -74,14 +79,26 @@ class Gatherer:
                 complete.append(self._close(stream))
         return complete
 
-    def is_due(self, now_s: float) -> bool:
-        """True if `close_due` would close something."""
-        return any(self.policy.due(now_s - batch.since_s) for batch in self._open.values())
+    @property
+    def streams(self) -> Iterable[str]:
+        """Those that have an open batch."""
+        return self._open
 
-    def close_due(self, now_s: float) -> list[ImageBatch]:
-        """Close the batches that waited long enough; to be asked when there is nothing left to read."""
-        due = [stream for stream, batch in self._open.items() if self.policy.due(now_s - batch.since_s)]
-        return [self._close(stream) for stream in due]
+    def is_due(self, now_s: float, awaited: Container[str] = ()) -> bool:
+        """True if `close_due` would close something."""
+        return any(True for _ in self._due(now_s, awaited))
+
+    def close_due(self, now_s: float, awaited: Container[str] = ()) -> list[ImageBatch]:
+        """Close the batches that waited long enough; to be asked when there is nothing left to read.
+
+        Not those of streams that are `awaited`: what was read of them is not decoded yet.
+        """
+        return [self._close(stream) for stream in list(self._due(now_s, awaited))]
+
+    def _due(self, now_s: float, awaited: Container[str]) -> Iterator[str]:
+        for stream, batch in self._open.items():
+            if self.policy.due(now_s - batch.since_s) and stream not in awaited:
+                yield stream
 
     def close_all(self) -> list[ImageBatch]:
         """Close every batch: nothing will ever come again."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import is_of_another_pair
 from pipeline.adaptation import Adapted
 from pipeline.backoff import Backoff
 from pipeline.errors import LogEndsEarly, Lost, SourceError
@@ -25,6 +26,7 @@ from pipeline.records import (
     TopicPartition,
 )
 from pipeline.silence import PartitionClock, Silence
+from pipeline.stream_table import CROWDED, StreamTable
 
 _States = dict[str, bytes]  # stream -> its state, serialised
 
@@ -49,6 +51,8 @@ class PartitionWork:
     At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
     that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by
     dropping this object.
+
+    What was read comes back decoded in any order, but for that of each stream; until then it is pending.
     """
 
     def __init__(
@@ -59,22 +63,28 @@ class PartitionWork:
         initial: Callable[[], StreamState],
         *,
         forget_after_s: float,
+        max_streams: int,
+        keeps_states: bool = False,
     ) -> None:
-        self.tp = tp
+        self.tp, self._keeps_states = tp, keeps_states
+        self.apart_until = 0  # messages below are decoded in a process of their own
         self._gatherer = Gatherer(policy)
         self._initial = initial
         self._states: dict[str, StreamState] = {}
         self._changed: set[str] = set()  # streams whose states are not in the head or the sealed draft
         self._clock = PartitionClock(head.states, forget_after_s)
+        self._table = StreamTable(max_streams, head.stream_table, head.states)
         self.ready: deque[ImageBatch] = deque()
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
-        self.next_offset = head.next_offset
+        self.next_offset = self._began_at = head.next_offset
         self.image_bytes = 0
         self._quiet_polls, self._quiet_since_s = 0, 0.0
         self.head = head
         self._awaited = set(head.pending)  # offsets to be read again
+        self._undecoded: dict[int, frozenset[str]] = {}  # offsets that were read, and of which streams they may be
+        self._undecoded_of: Counter[str] = Counter()  # the same, by stream
         self._log_start = 0  # what lies before it is lost, or was not looked for
         self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
         self._rejected: list[Frame] = []
@@ -90,13 +100,22 @@ class PartitionWork:
             return True
         return message.offset >= self.next_offset or message.offset in self._awaited
 
+    def read(self, message: Message, streams: frozenset[str]) -> None:
+        """A message that is wanted is under decode, of which these streams may have images; in the order of offsets."""
+        if message.offset >= self.next_offset:
+            for stream_id in sorted(streams):
+                self._table.hear(stream_id, message.offset)
+        self._awaited.discard(message.offset)
+        self.next_offset = max(self.next_offset, message.next_offset)
+        self._undecoded[message.offset] = streams
+        self._undecoded_of.update(streams)
+
     def add(self, decoded: DecodedMessage, now_s: float) -> None:
-        """Take a decoded message; batches that it completed become ready."""
-        if decoded.message.missing is not None:
-            self._miss(decoded.message, decoded.message.missing, now_s)
-            return
-        self._awaited.discard(decoded.message.offset)
-        self.next_offset = max(self.next_offset, decoded.message.next_offset)
+        """Take a message that was read and is decoded; batches that it completed become ready."""
+        for stream in self._undecoded.pop(decoded.message.offset):
+            self._undecoded_of[stream] -= 1
+            if not self._undecoded_of[stream]:
+                del self._undecoded_of[stream]
         rejected = [frame for frame in decoded.frames if frame.image is None]
         if decoded.dead:
             self.letters.append((decoded.message, decoded.frames[0]))
@@ -105,8 +124,8 @@ class PartitionWork:
         self.image_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
         self.ready.extend(self._gatherer.add(decoded, now_s))
 
-    def _miss(self, message: Message, missing: Missing, now_s: float) -> None:
-        """What nobody can read becomes a gap, and one dead letter; of what was compacted away, nothing is left."""
+    def miss(self, message: Message, missing: Missing, now_s: float) -> None:
+        """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter."""
         self._leave_out(missing.first, message.next_offset, missing.reason)
         row_id = RowId(*self.tp, missing.first, 0)
         frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
@@ -115,8 +134,11 @@ class PartitionWork:
         self._count(1, now_s)
 
     def is_due(self, now_s: float) -> bool:
-        """True if a batch has waited long enough to be closed by the clock, once everything was read."""
-        return self._gatherer.is_due(now_s)
+        """True if a batch has waited long enough to be closed by the clock, once everything was read.
+
+        What is read of its stream and not decoded keeps it open; what is read of others does not.
+        """
+        return self._gatherer.is_due(now_s, self._undecoded_of)
 
     def seen(self, now_s: float, *, drained: bool) -> None:
         """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
@@ -128,7 +150,7 @@ class PartitionWork:
         elif not self._quiet_polls or now_s - self._quiet_since_s >= _POLL_APART_S:
             self._quiet_polls, self._quiet_since_s = self._quiet_polls + 1, now_s
         if self._quiet_polls >= _QUIET_POLLS:
-            self.ready.extend(self._gatherer.close_due(now_s))
+            self.ready.extend(self._gatherer.close_due(now_s, self._undecoded_of))
 
     def find_in(self, log: tuple[int, int], *, skip_gaps: bool) -> int:
         """The offset to read on from in a broker's log of [start, end); with `skip_gaps` it need not have them all.
@@ -140,7 +162,8 @@ class PartitionWork:
         if self.head.next_offset > end:
             raise LogEndsEarly(
                 f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
-                "the broker lost data, or this is another cluster. Restore the broker, or take another sink.root."
+                "the broker lost data, or this is another cluster. Restore the broker, or take "
+                "another sink.root (with --sink.begin-anew for one start)."
             )
         if low_water < start:
             if not skip_gaps:
@@ -150,6 +173,11 @@ class PartitionWork:
                 )
             self._skip_to(start)
         return self.low_water
+
+    @property
+    def left_out(self) -> tuple[Gap, ...]:
+        """What will have no rows, and is not in a draft yet."""
+        return tuple(self._gaps)
 
     @property
     def low_water(self) -> int:
@@ -171,9 +199,9 @@ class PartitionWork:
             self.next_offset = until
 
     @property
-    def bytes(self) -> int:
-        """Of images that wait for the model, and of letters that wait for the broker."""
-        return self.image_bytes + sum(len(message.value or b"") for message, _ in self.letters)
+    def letter_bytes(self) -> int:
+        """Of letters that wait for the broker."""
+        return sum(len(message.value or b"") for message, _ in self.letters)
 
     def close_all(self) -> None:
         """Make ready all that is open."""
@@ -188,9 +216,13 @@ class PartitionWork:
     def state(self, batch: ImageBatch) -> StreamState:
         """The adaptation state that the batch's stream goes on from.
 
-        A new one if the stream is new, was silent for too long, or the settings that it depends on have changed.
+        A new one if the stream is new, was silent for too long, may have left its place to another, or if the settings
+        that it depends on have changed.
         """
         stream_id = batch.stream_id
+        if self._table.begins_anew(batch):
+            self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
+            return self._states[stream_id]
         silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
         if silence is not None:
             self._states[stream_id] = self._initial()
@@ -200,6 +232,8 @@ class PartitionWork:
             initial = self._initial()
             data = self.head.states.get(stream_id)
             state = StreamState.from_bytes(data) if data is not None else initial
+            if self._keeps_states and is_of_another_pair(state.key, initial.key):
+                state = replace(state, key=initial.key)
             if state.key != initial.key:
                 state, self._resets[stream_id] = initial, "settings_changed"
             self._states[stream_id] = state
@@ -214,8 +248,14 @@ class PartitionWork:
         heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
         self._states[batch.stream_id] = replace(adapted.state, heard=heard)
         self._changed.add(batch.stream_id)
+        self._table.served(batch)
         self.image_bytes -= batch.images.nbytes
         return trace
+
+    @property
+    def evicted(self) -> int:
+        """Streams that had to leave their place since this worker has the partition."""
+        return self._table.evicted
 
     @property
     def is_sealed(self) -> bool:
@@ -234,8 +274,9 @@ class PartitionWork:
             self._sealed = SegmentDraft(
                 tp=self.tp,
                 next_offset=self.next_offset,
-                pending=tuple(sorted({frame.row_id.offset for frame in self._gatherer.frames} | self._awaited)),
+                pending=tuple(sorted(self._pending())),
                 states=self._kept_states(),
+                stream_table=self._table.stored(self._waiting()),
                 accepted=self._accepted,
                 rejected=self._rejected,
                 gaps=self._gaps,
@@ -243,13 +284,33 @@ class PartitionWork:
             self._accepted, self._rejected, self._gaps = [], [], []
         return self._sealed
 
+    def _pending(self) -> set[int]:
+        """Read, but not in rows; or in the head's pending, and not read again yet."""
+        return {frame.row_id.offset for frame in self._gatherer.frames} | self._awaited | self._undecoded.keys()
+
+    def _waiting(self) -> set[str] | None:
+        """Streams of which images were read and are not served; None while nobody knows of which what is awaited is."""
+        if self._awaited and self.next_offset == self._began_at:
+            return None
+        return {*self._gatherer.streams, *self._undecoded_of}
+
     def _kept_states(self) -> _States:
-        """The head's states, the newer ones in their place, without those of streams that are forgotten."""
-        states = {**self.head.states, **{name: self._states[name].to_bytes() for name in self._changed}}
-        self._changed.clear()
-        for stream_id in self._clock.forget():
-            states.pop(stream_id, None)
+        """The head's states, the newer ones in their place, without those of streams that are forgotten or left.
+
+        One that has left keeps its state until its last images are served.
+        """
+        waiting, gone = self._waiting(), set[str]()
+        if waiting is not None:
+            gone = self._clock.forget(waiting)
+            left = {name for name in self.head.states.keys() | self._changed if name not in self._table} - waiting
+            self._clock.drop(left)
+            gone |= left
+        for stream_id in gone:
             self._states.pop(stream_id, None)
+            self._changed.discard(stream_id)
+        states = {name: data for name, data in self.head.states.items() if name not in gone}
+        states.update({name: self._states[name].to_bytes() for name in self._changed})
+        self._changed.clear()
         return states
 
     def committed(self, head: Head) -> None:

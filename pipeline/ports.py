@@ -61,6 +61,13 @@ class Source(Protocol):
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """(log start, log end): the first offset that can still be read and the one after the last."""
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """Of the messages of [first, until), which lies within the log: offset to milliseconds, -1 for none.
+
+        For any partition, owned or not. A source that cannot change what it has may leave them out.
+        Raises BrokerUnavailable.
+        """
+
     def origin(self, tp: TopicPartition) -> int:
         """The offset at which a partition without a chain begins, by the configured origin."""
 
@@ -82,8 +89,11 @@ class Source(Protocol):
     def lag(self, tp: TopicPartition) -> int | None:
         """Messages between the next one to be delivered and the end of the log; None if not known yet."""
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises."""
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
+        """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises.
+
+        `note` is kept beside them, where a broker can: the id of the root that has what comes before.
+        """
 
     def close(self) -> None:
         """Leave the group and free everything. May be called twice."""
@@ -94,13 +104,19 @@ class Head:
     """The end of a partition's chain: where to read on, and what was known there.
 
     `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
-    again. `states` maps a stream_id to its serialised adaptation state.
+    again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
+    (`pipeline.stream_table`); it is empty if whoever wrote the segment had none. `newest` are the last messages of its
+    rows, offset to the broker's timestamp in milliseconds: what the broker has to have there.
     """
 
     next_offset: int
     pending: tuple[int, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
     segment: str | None = None  # name of the newest segment, None before the first
+    stream_table: bytes = b""
+    newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
+    holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
+    is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
 
     @property
     def low_water(self) -> int:
@@ -123,6 +139,7 @@ class SegmentDraft:
     accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
     rejected: Sequence[Frame]
     gaps: Sequence[Gap] = ()
+    stream_table: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,10 @@ class Commit:
 
 class Sink(Protocol):
     """A chain of segments for each partition. A segment is created whole, once, or not at all."""
+
+    @property
+    def root_id(self) -> str:
+        """Which output it is; "" before it was checked."""
 
     def check(self) -> None:
         """Prove that the store creates only what is absent. Raises SettingsError (with the remedy) if not."""

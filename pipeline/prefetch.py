@@ -1,4 +1,4 @@
-"""Decoding ahead of the model: a pool of threads, results in offset order, bytes in flight counted.
+"""Decoding ahead of the model, by threads: first the partition that has used the least, and in it a lane (`lanes`).
 
 Pillow releases the interpreter lock, so threads are enough, and the forward of one round overlaps with the decode of
 the next.
@@ -6,71 +6,152 @@ the next.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import sys
+import threading
+import time
+from collections.abc import Callable, Container
 
+from pipeline.lanes import Job, Lanes
 from pipeline.records import DecodedMessage, Message, TopicPartition
+
+_MOST_S = 10.0  # that is charged for one message; what stood still was not busy
 
 
 class Prefetch:
-    """Messages under decode, per partition, in order.
+    """Messages under decode.
 
     Args:
-        decode: message -> frames; called from the pool's threads, must not raise.
-        threads: of the pool, >= 1.
-        image_bytes: of one decoded image, for the accounting.
+        decode: message -> frames; called from the threads, must not raise.
+        apart: the same, for messages that may end the process; `end_apart` ends those that are under way.
+        streams: of which streams a message may have images, told without decoding it.
+        threads: >= 1; and one more for those that are quick, which need not wait for the end of one that is not.
+        clock: seconds of this thread.
     """
 
-    def __init__(self, decode: Callable[[Message], DecodedMessage], *, threads: int, image_bytes: int) -> None:
-        self._decode, self._image_bytes = decode, image_bytes
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._queues: dict[TopicPartition, deque[tuple[int, Future[DecodedMessage]]]] = {}
-        self.bytes = 0
+    def __init__(
+        self,
+        decode: Callable[[Message], DecodedMessage],
+        streams: Callable[[Message], frozenset[str]],
+        *,
+        threads: int,
+        apart: Callable[[Message], DecodedMessage] | None = None,
+        end_apart: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._decode, self._apart, self._end_apart = decode, apart or decode, end_apart
+        self._streams, self._clock, self._room_bytes = streams, clock, sys.maxsize
+        self._partitions: dict[TopicPartition, Lanes] = {}
+        self._changed = threading.Condition()
+        self._running, self._now_s, self._closed = 0, 0.0, False
+        self._threads = [
+            threading.Thread(target=self._work, args=(n == threads,), name=f"decode_{n}", daemon=True)
+            for n in range(threads + 1 if threads else 0)
+        ]
 
-    def submit(self, message: Message) -> None:
-        """Begin to decode a message; messages of a partition come back in the order in which they were submitted."""
-        size = len(message.value or b"") + self._image_bytes
-        decoded = self._pool.submit(self._decode, message) if message.missing is None else _nothing_of(message)
-        self._queues.setdefault(message.topic_partition, deque()).append((size, decoded))
-        self.bytes += size
+    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> frozenset[str]:
+        """Begin to decode a message, after those that came before it of the same streams, which are returned.
+
+        `known`: streams of its partition that have a lane of their own. `apart`: in a process of its own.
+        """
+        streams = self._streams(message)
+        with self._changed:
+            partition = self._partitions.setdefault(message.topic_partition, Lanes())
+            if not partition.waiting:
+                partition.used_s = max(partition.used_s, self._now_s)
+            partition.add(message, streams, shares_lane=not all(name in known for name in streams), apart=apart)
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.ident is None:
+                thread.start()
+        return streams
 
     def take(self, tp: TopicPartition) -> DecodedMessage | None:
-        """The next message of the partition if it is decoded, else None."""
-        queue = self._queues.get(tp)
-        if not queue or not queue[0][1].done():
-            return None
-        size, future = queue.popleft()
-        self.bytes -= size
-        return future.result()
-
-    def waits(self, tp: TopicPartition) -> bool:
-        """True while messages of this partition are in the queue."""
-        return bool(self._queues.get(tp))
+        """A message of the partition that is decoded, as those before it of its streams were taken; None if none is."""
+        with self._changed:
+            partition = self._partitions.get(tp)
+            job = partition.take() if partition is not None else None
+            self._changed.notify_all()
+        decoded = job.decoded if job is not None else None
+        if isinstance(decoded, BaseException):
+            raise decoded
+        return decoded
 
     @property
     def is_empty(self) -> bool:
         """True if nothing is under way."""
-        return not any(self._queues.values())
+        with self._changed:
+            return not any(partition.jobs for partition in self._partitions.values())
+
+    def waiting_bytes(self, tp: TopicPartition) -> int:
+        """Of the partition's messages that are not decoded."""
+        with self._changed:
+            return self._partitions[tp].waiting_bytes if tp in self._partitions else 0
+
+    def make_room(self, size_bytes: int) -> None:
+        """Let the images that wait to be taken have so many bytes; above, nothing more is decoded."""
+        with self._changed:
+            grew, self._room_bytes = size_bytes > self._room_bytes, size_bytes
+            if grew:
+                self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
-        """Return when some partition's next message is decoded, or after `timeout_s`."""
-        heads = [queue[0][1] for queue in self._queues.values() if queue]
-        if heads:
-            wait(heads, timeout_s, FIRST_COMPLETED)
+        """Return when a message can be taken, or after `timeout_s`; at once if none is under way."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    any(p.ready for p in self._partitions.values())
+                    or not any(p.jobs for p in self._partitions.values())
+                ),
+                timeout_s,
+            )
 
     def drop(self, tp: TopicPartition) -> None:
         """Forget all messages of a partition that is no longer ours."""
-        for size, future in self._queues.pop(tp, deque()):
-            future.cancel()
-            self.bytes -= size
+        with self._changed:
+            self._partitions.pop(tp, None)
 
     def close(self) -> None:
         """End the threads; what is not begun is not done."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._end_apart()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
 
+    def _work(self, quick: bool) -> None:
+        while True:
+            with self._changed:
+                while (job := self._next(quick=quick)) is None and not self._closed:
+                    self._changed.wait()
+            if job is None:
+                return
+            self._do(job)
 
-def _nothing_of(message: Message) -> Future[DecodedMessage]:
-    done: Future[DecodedMessage] = Future()
-    done.set_result(DecodedMessage(message, ()))
-    return done
+    def _next(self, *, quick: bool = False) -> Job | None:
+        """Begin one, if there is room, or if what is held waits for one that is not decoded. With the lock."""
+        partitions = self._partitions.values()
+        is_full = sum(partition.held_bytes for partition in partitions) >= self._room_bytes
+        if self._closed or (is_full and (self._running or any(p.ready for p in partitions))):
+            return None
+        for partition in sorted(partitions, key=lambda partition: partition.used_s):
+            if partition.waiting and (lane := partition.first(quick=quick)) is not None:
+                self._now_s = max(self._now_s, partition.used_s)
+                self._running += 1
+                return partition.begin(lane)
+        return None
+
+    def _do(self, job: Job) -> None:
+        clock = time.monotonic if job.apart else self._clock  # another process does it
+        began_s = clock()
+        decoded: DecodedMessage | BaseException
+        try:
+            decoded = (self._apart if job.apart else self._decode)(job.message)
+        except BaseException as error:  # noqa: BLE001 -- a fault of ours: `take` raises it
+            decoded = error
+        took_s = min(clock() - began_s, _MOST_S)
+        with self._changed:
+            self._running -= 1
+            job.partition.end(job, decoded, took_s)
+            self._changed.notify_all()

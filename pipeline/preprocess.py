@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from PIL import Image, ImageOps
-from torch import Tensor
+
+if TYPE_CHECKING:  # loading torch takes seconds, and a process that only decodes has no use for it
+    from torch import Tensor
 
 ResizeMode = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -63,7 +65,13 @@ class Preprocess:
         return f"pillow-{self.interpolation}-{self.resize_mode}{fill}-{self.size}/1"
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Any 8- or 16-bit Pillow image -> uint8 `[3, size, size]`.
+        """Any 8- or 16-bit Pillow image -> uint8 `[3, size, size]`. Raises what `pixels` does."""
+        import torch
+
+        return torch.from_numpy(self.pixels(image))
+
+    def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """The same without torch.
 
         Raises whatever Pillow raises when the image's data turns out to be broken: Pillow decodes on first use.
         """
@@ -76,7 +84,7 @@ class Preprocess:
             case "squash":
                 image = self._resize(image, (self.size, self.size))
         pixels = np.array(image.convert("RGB"))  # [S, S, 3]
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _resize(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Both sides to `size`; untouched if that is what they are (resizing RGBA to its own size would not be)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,16 @@ class Gap(NamedTuple):
     def stored(self) -> list[Any]:
         """For JSON."""
         return [self.first, self.until] if self.reason == Lost.DELETED else [*self]
+
+
+def told(timestamp_ms: int) -> str:
+    """A broker's timestamp in milliseconds, for people."""
+    if timestamp_ms < 0:
+        return "an unknown time"
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{timestamp_ms} ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,8 @@ class Frame:
     """One image of a message. Exactly one of `image` and `reason` is set.
 
     `image` is uint8 `[3, S, S]`, resized and cropped, not yet normalised. `captured_at_us` is in microseconds since the
-    epoch, `kafka_timestamp_ms` in milliseconds. `stream_id` is None only for a rejected frame whose stream is unknown.
+    epoch, `kafka_timestamp_ms` in milliseconds. `note` is what its producer got wrong
+    without harm to the image. `stream_id` is None only for a rejected frame whose stream is unknown.
     """
 
     row_id: RowId
@@ -119,6 +131,7 @@ class Frame:
     captured_at_us: int | None = None
     true_label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,3 +208,4 @@ class BatchTrace:
     forward_equivalents: float
     audit_regret: float = float("nan")  # what an audit found another alpha to be lower by; nan without an audit
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"
+    predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone

@@ -20,7 +20,7 @@ no gap.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from enum import StrEnum
 
 from pipeline.adapt.state import Heard, heard_in
@@ -76,16 +76,26 @@ class PartitionClock:
         heard = self._heard[stream_id] = Heard(last_ms, clock_ms, self._now_ms)
         return heard
 
-    def forget(self) -> set[str]:
+    def forget(self, in_hand: Container[str] = ()) -> set[str]:
         """The streams whose states may be dropped; they are as good as never heard from now on.
 
-        Never one whose messages have no timestamps: nothing will tell that it was silent when it comes back.
+        Never one whose messages have no timestamps: nothing will tell that it was silent when it comes back. Nor one
+        that is `in_hand`, with images that were read and are not heard yet: its neighbours, which moved the clock, may
+        have come after them in the log, and what is forgotten would depend on the order of decoding.
         """
         limit_ms = self._now_ms - 2.0 * self._forget_after_ms
-        forgotten = {name for name, heard in self._heard.items() if heard.last_ms >= 0 and heard.at_ms < limit_ms}
-        for stream in forgotten:
-            del self._clocks[bisect_left(self._clocks, self._heard.pop(stream).clock_ms)]
+        forgotten = {
+            name
+            for name, heard in self._heard.items()
+            if heard.last_ms >= 0 and heard.at_ms < limit_ms and name not in in_hand
+        }
+        self.drop(forgotten)
         return forgotten
+
+    def drop(self, streams: Iterable[str]) -> None:
+        """Take these for never heard."""
+        for heard in (self._heard.pop(stream) for stream in streams if stream in self._heard):
+            del self._clocks[bisect_left(self._clocks, heard.clock_ms)]
 
     def _move(self) -> None:
         """To where more than half of the streams have come; never back."""

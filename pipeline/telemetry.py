@@ -35,6 +35,9 @@ class Observer(Protocol):
     def frame_rejected(self, frame: Frame) -> None:
         """An image or a whole message was rejected or skipped."""
 
+    def frame_noted(self, frame: Frame) -> None:
+        """An image, accepted or not, has a mistake that its producer should hear of (`frame.note`)."""
+
     def batch_served(self, trace: BatchTrace) -> None:
         """A batch was adapted and predicted; not committed yet."""
 
@@ -104,6 +107,7 @@ class LogObserver:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = structlog.get_logger("worker")
         self._rejections = Rejections(clock)
+        self._noted: set[tuple[str | None, str]] = set()
 
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         """See `Observer`."""
@@ -126,6 +130,22 @@ class LogObserver:
         if self._rejections.add(frame):
             self._rejected("frame_rejected", frame, stream_id=frame.stream_id)
         self._tell_counted()
+
+    def frame_noted(self, frame: Frame) -> None:
+        """See `Observer`; each stream and header once, of so many as are told apart."""
+        key = frame.stream_id, (frame.note or "").partition(":")[0]
+        if key not in self._noted and len(self._noted) < _MOST:
+            self._noted.add(key)
+            row = frame.row_id
+            self._log.warning(
+                "producer_mistaken",
+                topic=row.topic,
+                partition=row.partition,
+                offset=row.offset,
+                stream_id=frame.stream_id,
+                mistake=frame.note,
+                note="told once a stream",
+            )
 
     def _rejected(self, event: str, frame: Frame, **facts: object) -> None:
         row = frame.row_id

@@ -100,6 +100,22 @@ def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
         raise _bad(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
 
 
+def stream_ids(value: bytes, *, max_rows: int) -> set[bytes | None]:
+    """The streams that the rows of a batch message name, as `ImageRow` has them; no image is looked at.
+
+    Raises:
+        InvalidMessage: bad_arrow, or too_many_rows; then `read_batch` does, too.
+    """
+    try:
+        column = checked_schema(value).get_field_index("stream_id")
+        if column < 0:
+            return {None}
+        batches = checked_batches(value, [column], max_rows=max_rows, limit="decode.max_rows")
+        return {first_bytes(cell, MAX_STREAM_ID_BYTES + 1) for batch in batches for cell in batch.column(0)}
+    except ARROW_ERRORS as error:
+        raise _bad(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
+
+
 def _bad(detail: str) -> InvalidMessage:
     return InvalidMessage(Reason.BAD_ARROW, detail)
 

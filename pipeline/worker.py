@@ -14,7 +14,7 @@ from pipeline.adaptation import Adaptation
 from pipeline.backoff import Backoff
 from pipeline.backpressure import Backpressure, Limits
 from pipeline.delivery import Delivery
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import AdawiseError, FatalError, RetryableError
 from pipeline.gather import BatchPolicy
 from pipeline.partition import FlushPolicy, PartitionWork
 from pipeline.ports import DeadLetters, Head, Sink, Source
@@ -22,6 +22,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import DecodedMessage, TopicPartition
 from pipeline.recovery import Recovery
 from pipeline.rounds import next_round
+from pipeline.starts import NoStarts, Starts
 from pipeline.tap import NoTap, Tap
 from pipeline.telemetry import Observer
 
@@ -39,12 +40,15 @@ class Worker:
         adaptation: the method, with the model pair.
         sink: the chain of segments.
         dead_letters: for messages that cannot be read.
+        starts: remembers who was killed.
         tap: takes every message, and has it for good before its rows are written.
         observer: told what happens.
         batches: when single images become a batch.
         flush: when a segment is written.
         limits: of memory.
         forget_after_s: silence after which a stream starts anew (`pipeline.silence`).
+        max_streams: of a partition, that keep a state (`pipeline.stream_table`).
+        keeps_states: streams go on from states that were made with another pair or card.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
@@ -61,12 +65,15 @@ class Worker:
         adaptation: Adaptation,
         sink: Sink,
         dead_letters: DeadLetters,
+        starts: Starts | None = None,
         tap: Tap | None = None,
         observer: Observer,
         batches: BatchPolicy,
         flush: FlushPolicy,
         limits: Limits,
         forget_after_s: float,
+        max_streams: int,
+        keeps_states: bool = False,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
         ends_streams: bool = True,
@@ -79,9 +86,20 @@ class Worker:
         self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._tap = tap = tap or NoTap()
+        self._starts = starts = starts or NoStarts()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
-            return PartitionWork(tp, head, batches, adaptation.strategy.initial, forget_after_s=forget_after_s)
+            work = PartitionWork(
+                tp,
+                head,
+                batches,
+                adaptation.strategy.initial,
+                forget_after_s=forget_after_s,
+                max_streams=max_streams,
+                keeps_states=keeps_states,
+            )
+            work.apart_until = starts.begin(tp, head.low_water)
+            return work
 
         self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
         self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)
@@ -94,6 +112,7 @@ class Worker:
             FatalError: nothing more was committed after it.
         """
         with ExitStack() as stack:
+            stack.push(self._leave)
             for end in (self._observer.stopped, self._source.close, self._delivery.close, self._prefetch.close):
                 stack.callback(end)
             ended = False
@@ -104,6 +123,11 @@ class Worker:
                 if stopped or (self._is_at_end and not self._ready):
                     self._finish()
                     ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
+
+    def _leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """What ends the worker without a word for it (a fault of ours) may be a message, as if it had been killed."""
+        if kind is None or issubclass(kind, AdawiseError | KeyboardInterrupt):
+            self._starts.close()
 
     def _step(self) -> None:
         """One turn: take in what has come, then either let the model run or see to the segments and to what is next."""
@@ -135,13 +159,19 @@ class Worker:
         self._recovery.add(poll.assigned)
         for begun in self._recovery.advance(self._clock()):
             self._owned[begun.tp] = begun
-            if not self._pressure.paused:
-                self._source.resume([begun.tp])
+            self._pressure.begin(begun.tp)
         for message in poll.messages:
             self._tap.take(message)
             work = self._owned.get(message.topic_partition)
-            if work is not None and work.wants(message):
-                self._prefetch.submit(message)
+            if work is None or not work.wants(message):
+                continue
+            if message.missing is not None:
+                work.miss(message, message.missing, self._clock())
+                self._delivery.send_letters(work, self._clock())
+            else:
+                self._starts.reads(work.tp, message.offset)
+                apart = message.offset < work.apart_until
+                work.read(message, self._prefetch.submit(message, known=work.head.states, apart=apart))
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
@@ -166,6 +196,7 @@ class Worker:
         self._owned.pop(tp, None)
         self._recovery.drop(tp)
         self._prefetch.drop(tp)
+        self._starts.end(tp)
 
     # -- through: frames, batches, alphas, predictions
 
@@ -175,10 +206,11 @@ class Worker:
 
     def _gather(self) -> None:
         """Take decoded messages, one partition after the other, until there is a round's worth of complete batches."""
-        if not self._prefetch.is_empty:
-            self._prefetch.wait(_IDLE_S / 2.0)
-        took = True
-        while took and sum(len(b) for work in self._owned.values() for b in work.ready) < self._round_images:
+        self._prefetch.wait(_IDLE_S / 2.0)
+        took, works = True, self._owned.values()
+        while took and sum(len(b) for work in works for b in work.ready) < self._round_images:
+            if self._pressure.is_full(works):
+                break
             took = False
             for tp, work in self._owned.items():
                 decoded = self._prefetch.take(tp)
@@ -188,13 +220,15 @@ class Worker:
         now = self._clock()
         for tp, work in self._owned.items():
             if work.is_due(now):  # only then is it worth a question to the broker
-                work.seen(now, drained=not self._prefetch.waits(tp) and self._source.drained(tp))
+                work.seen(now, drained=self._source.drained(tp))
 
     def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
         work.add(decoded, self._clock())
         for frame in decoded.frames:
             if frame.image is None:
                 self._observer.frame_rejected(frame)
+            if frame.note is not None:
+                self._observer.frame_noted(frame)
         self._delivery.send_letters(work, self._clock())
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:

@@ -1,4 +1,4 @@
-"""What every test can ask for: a broker (started when the first test asks for it) and topics on it."""
+"""What every test can ask for: a tiny pair, a broker (started when the first test asks for it) and topics on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from kafka import KafkaAdminClient
@@ -26,6 +26,10 @@ from tests.brokers import (
     fresh_name,
     running,
 )
+
+if TYPE_CHECKING:
+    from pipeline.clip.load import ModelPair
+    from tests.models import PairFolder
 
 _STARTED = pytest.StashKey[list[str]]()
 
@@ -53,6 +57,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     lines = config.stash[_STARTED]
     for line in lines or ["none, no test asked for one"]:
         terminalreporter.write_line(f"broker: {line}")
+
+
+@pytest.fixture(scope="session")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
+    """A tiny random pair on disk. Not to be changed by a test."""
+    from tests.models import write_pair  # what it loads takes seconds
+
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def pair(pair_folder: PairFolder) -> ModelPair:
+    """The same through the program's own loader."""
+    from tests.models import load
+
+    return load(pair_folder)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ class FakeSource:
         identity: TopicIdentity | None = None,
     ) -> None:
         self.committed: dict[TopicPartition, int] = {}
+        self.note = ""  # beside the last of them
         self.closed = False
         self.polls = 0
         self.known = identity or TopicIdentity("fake-cluster", "fake-topic", partitions)
@@ -96,6 +97,9 @@ class FakeSource:
         start = self.starts.get(tp, log[0].offset if log else 0)
         return start, max(start, log[-1].next_offset if log else 0)
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        return {m.offset: m.timestamp_ms for m in self._logs[tp] if first <= m.offset < until and m.missing is None}
+
     def origin(self, tp: TopicPartition) -> int:
         return self.origins.get(tp, self.bounds(tp)[0])
 
@@ -119,7 +123,8 @@ class FakeSource:
     def lag(self, tp: TopicPartition) -> int | None:
         return max(0, self.bounds(tp)[1] - self._positions[tp]) if self._owned.is_sought(tp) else None
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
+        self.note = note
         self.committed.update({tp: offset for tp, offset in offsets.items() if tp in self._owned})
 
     def close(self) -> None:

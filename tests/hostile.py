@@ -404,17 +404,6 @@ def _type_beyond_utf8(rng: random.Random, limits: Limits) -> Hostile:
     return Hostile("content type beyond UTF-8", Reason.UNSUPPORTED_FORMAT, b"\x01\x02\x03", headers=headers)
 
 
-def _bad_time(rng: random.Random, limits: Limits) -> Hostile:
-    texts = (b"yesterday", b"2026-05-01T12:00:00", b"2026-13-01T00:00:00Z", b"1969-12-31T23:59:59Z", b"\xff", b"0")
-    headers = ((rng.choice(("captured-at", "ce_time")), rng.choice(texts)),)
-    return Hostile("bad time", Reason.BAD_TIMESTAMP, picture(rng), headers=headers)
-
-
-def _bad_time_in_a_batch(rng: random.Random, limits: Limits) -> Hostile:
-    value = encode_batch([picture(rng)], captured_at_us=[rng.choice((-1, 2**62, 7_258_118_400_000_000))])
-    return Hostile("bad time in a batch", Reason.BAD_TIMESTAMP, value, dead=False)
-
-
 KINDS: tuple[Callable[[random.Random, Limits], Hostile], ...] = (
     _tombstone,
     _no_bytes,
@@ -476,6 +465,4 @@ KINDS: tuple[Callable[[random.Random, Limits], Hostile], ...] = (
     _bad_column,
     _header_beyond_utf8,
     _type_beyond_utf8,
-    _bad_time,
-    _bad_time_in_a_batch,
 )

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.adapt.interpolate import Layout
 from pipeline.clip.classifier import GRID, PairClassifier
 from pipeline.clip.device import Plain
 from pipeline.clip.load import ModelPair, load_pair
@@ -110,7 +111,6 @@ def classifier(
     templates: Sequence[str] = TEMPLATES,
 ) -> PairClassifier:
     """A classifier over the pair on the processor, whose bank has room for `copies` merged copies."""
-    elements = sum(-(-p.numel() // 32) * 32 for p in pair.theta_0.values())  # as the bank lays them out
     return PairClassifier(
         pair,
         classes=classes,
@@ -119,9 +119,14 @@ def classifier(
         chunk_rows=chunk_rows,
         dtype=dtype,
         device=Plain(torch.device("cpu")),
-        bank_bytes=copies * elements * dtype.itemsize,
+        bank_bytes=copies * bank_bytes(pair, dtype),
         head=head,
     )
+
+
+def bank_bytes(pair: ModelPair, dtype: torch.dtype) -> int:
+    """Of one merged copy of the image tower."""
+    return Layout.of(pair.theta_0).numel * dtype.itemsize
 
 
 def random_images(n: int, *, seed: int = 0) -> Tensor:

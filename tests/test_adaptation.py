@@ -51,7 +51,7 @@ def comparable(adapted: Adapted) -> tuple[object, ...]:
     arrays = (p.top_index, p.top_probability, p.entropy, p.endpoint_index, p.endpoint_confidence)
     return (
         adapted.state.to_bytes(),
-        repr(dataclasses.replace(adapted.trace, milliseconds={})),
+        repr(dataclasses.replace(adapted.trace, milliseconds={}, predicted_at_us=None)),
         *(array.tobytes() for array in arrays),
     )
 
@@ -70,6 +70,18 @@ def test_a_trace_says_where_the_batch_lies_and_how_its_alpha_came_about() -> Non
     assert second.trace.batch_number == 1
     assert second.trace.previous_alpha == GRID[first.state.alpha_index]
     assert len(second.predictions.entropy) == 16
+
+
+def test_the_previous_alpha_is_the_one_that_served_the_batch_before_wherever_this_one_starts() -> None:
+    (first,) = adapt([a_batch("cam-1", 0)], [WARM.initial()])
+    assert first.state.served_index is not None
+    assert GRID[first.state.served_index] == first.trace.alpha
+    moved = dataclasses.replace(first.state, alpha_index=20 - first.state.served_index)
+    kept = StreamState.from_bytes(moved.to_bytes())
+    of_before = dataclasses.replace(kept, served_index=None)  # as an earlier version wrote it
+    for state, index in ((kept, first.state.served_index), (of_before, kept.alpha_index)):
+        (second,) = adapt([a_batch("cam-1", 16, seed=1)], [state])
+        assert second.trace.previous_alpha == GRID[index]
 
 
 def test_a_batch_fares_the_same_alone_and_among_others() -> None:

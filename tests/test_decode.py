@@ -21,7 +21,7 @@ from pipeline.decode import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
 from pipeline.errors import Lost, Reason
 from pipeline.preprocess import Preprocess, ResizeMode
 from pipeline.records import DecodedMessage, Message, RowId
-from pipeline.wire import ARROW_STREAM, encode_batch
+from pipeline.wire import ARROW_STREAM, MAX_META, encode_batch
 from tests.fuzz.extremes import FAMILIES, png
 from tests.hostile import KINDS, Headers, Limits, arrow, hostile, picture
 
@@ -47,6 +47,7 @@ def reasons(decoded: DecodedMessage) -> list[Reason | Lost | None]:
 def check_contract(decoded: DecodedMessage) -> None:
     """What `DecodedMessage` and `Frame` promise, whatever the message was."""
     sent = decoded.message
+    assert {frame.stream_id for frame in decoded.frames if frame.image is not None} <= DECODE.streams(sent)
     assert [frame.row_id.index for frame in decoded.frames] == list(range(len(decoded.frames)))
     assert decoded.frames
     for frame in decoded.frames:
@@ -125,13 +126,15 @@ def test_each_bad_row_is_rejected_alone_with_what_is_known_of_it() -> None:
         Reason.UNDECODABLE_IMAGE,
         Reason.STREAM_ID_MISMATCH,
         Reason.UNDECODABLE_IMAGE,
-        Reason.BAD_TIMESTAMP,
+        None,
         Reason.EMPTY,
         Reason.BAD_STREAM_ID,
     ]
     assert not decoded.dead
     assert [frame.frame_id for frame in decoded.frames] == [str(i) for i in range(7)]
     assert {frame.stream_id for frame in decoded.frames} == {"cam-1"}, "the key's stream, also of rows that deny it"
+    assert decoded.frames[4].captured_at_us is None
+    assert "expected a time from 1970 to 2199, got -1 us" in str(decoded.frames[4].note)
 
 
 def test_a_batch_without_a_key_may_hold_several_streams() -> None:
@@ -141,12 +144,86 @@ def test_a_batch_without_a_key_may_hold_several_streams() -> None:
     assert reasons(decode(value, key=None)) == [None, None, Reason.MISSING_STREAM_ID]
 
 
-def test_rows_without_a_time_have_the_headers_and_only_they_need_it_to_be_good() -> None:
+def test_whose_images_a_message_may_have_is_told_without_decoding_any() -> None:
+    named = arrow({"image": [b"no image"] * 3, "stream_id": pa.array(["yard", "gate", None])})
+    by_event: Headers = (("ce_source", b"plant/3/roof"),)
+    told = {
+        "keyed": DECODE.streams(message(b"no image", b"yard")),
+        "by event": DECODE.streams(message(JPEG, None, by_event)),
+        "keyed batch": DECODE.streams(message(named, b"hall")),
+        "rows": DECODE.streams(message(named, None)),
+        "rows and event": DECODE.streams(message(named, None, by_event)),
+        "nobody's": DECODE.streams(message(b"no image", None)),
+        "bad key": DECODE.streams(message(JPEG, b"\xff")),
+        "no Arrow": DECODE.streams(message(named[:100], None)),
+        "tombstone": DECODE.streams(message(None, b"yard")),
+    }
+    assert {what: sorted(streams) for what, streams in told.items()} == {
+        "keyed": ["yard"],
+        "by event": ["roof"],
+        "keyed batch": ["hall"],
+        "rows": ["gate", "yard"],
+        "rows and event": ["gate", "roof", "yard"],
+        "nobody's": [],
+        "bad key": [],
+        "no Arrow": [],
+        "tombstone": ["yard"],
+    }
+
+
+def test_rows_without_a_time_have_the_headers() -> None:
     times = pa.array([7, None], pa.timestamp("us", "UTC"))
     value = arrow({"image": pa.array([JPEG] * 2, pa.binary()), "captured_at": times})
     good = decode(value, headers=(("captured-at", b"1970-01-01T00:00:01Z"),))
     assert [frame.captured_at_us for frame in good.frames] == [7, 1_000_000]
-    assert reasons(decode(value, headers=(("captured-at", b"noon"),))) == [None, Reason.BAD_TIMESTAMP]
+    bad = decode(value, headers=(("captured-at", b"noon"),))
+    assert reasons(bad) == [None, None]
+    assert [frame.captured_at_us for frame in bad.frames] == [7, None]
+
+
+@pytest.mark.parametrize("name", ["captured-at", "ce_time"])
+@pytest.mark.parametrize("text", [b"yesterday", b"2026-13-01T00:00:00Z", b"1969-12-31T23:59:59Z", b"\xff\n", b"0"])
+def test_a_time_that_is_none_costs_the_time_and_not_the_picture(name: str, text: bytes) -> None:
+    decoded = decode(JPEG, headers=((name, text),))
+    check_contract(decoded)
+    (frame,) = decoded.frames
+    assert (frame.reason, frame.captured_at_us) == (None, None)
+    assert str(frame.note).startswith("captured-at: it is taken for not stated: ")
+    assert str(frame.note).isprintable()
+
+
+def test_label_and_meta_headers_are_for_rows_without_their_own() -> None:
+    columns = {"image": pa.array([JPEG] * 3, pa.binary()), "label": pa.array(["car", None, "bus"])}
+    columns["meta_site"] = pa.array(["north", None, "south"])
+    headers = (("label", b"lorry"), ("meta-site", b"gate"), ("meta-lane", b"2"), ("frame-id", b"f-1"))
+    frames = decode(arrow(columns), headers=headers).frames
+    assert [frame.true_label for frame in frames] == ["car", "lorry", "bus"]
+    assert [dict(frame.meta) for frame in frames] == [
+        {"site": site, "lane": "2"} for site in ("north", "gate", "south")
+    ]
+    assert {frame.frame_id for frame in frames} == {None}, "one id is not of three images"
+    many = {"image": pa.array([JPEG], pa.binary())} | {f"meta_{n}": pa.array([n]) for n in range(MAX_META - 1)}
+    (frame,) = decode(arrow(many), headers=headers).frames
+    assert len(frame.meta) == MAX_META
+
+
+def test_a_header_with_an_underscore_is_told_whatever_becomes_of_the_message() -> None:
+    for header, meant in (("stream_id", "stream-id"), ("Captured_At", "captured-at"), ("meta_site", "meta-site")):
+        (frame,) = decode(JPEG, headers=((header, b"x"),)).frames
+        assert (frame.reason, frame.note) == (None, f"header {header.lower()!r}: it is not read, call it {meant!r}")
+    (frame,) = decode(JPEG, key=None, headers=(("stream_id", b"cam-1"),)).frames
+    assert (frame.reason, str(frame.note)[:18]) == (Reason.MISSING_STREAM_ID, "header 'stream_id'")
+    assert decode(JPEG, headers=(("ce_time", b"1970-01-01T00:00:01Z"), ("ce_id", b"7"))).frames[0].note is None
+
+
+@pytest.mark.parametrize("value", [JPEG, b"nothing", arrow({"image": pa.array([JPEG], pa.binary())}), b""])
+def test_a_rejected_row_keeps_the_stream_of_its_key_and_what_else_is_known(value: bytes) -> None:
+    headers = (("stream-id", b"cam-2"), ("frame-id", b"f-1"), ("label", b"car"))
+    (frame,) = decode(value, headers=headers).frames
+    assert frame.reason is not None
+    assert (frame.stream_id, frame.frame_id, frame.true_label) == ("cam-1", "f-1", "car")
+    (frame,) = decode(value, key=b"\xff", headers=(("ce_subject", b"cam-3"),)).frames
+    assert frame.stream_id == "cam-3"
 
 
 def test_a_tombstone_is_one_rejected_frame_of_its_stream_and_not_dead() -> None:
@@ -154,6 +231,7 @@ def test_a_tombstone_is_one_rejected_frame_of_its_stream_and_not_dead() -> None:
     check_contract(decoded)
     assert (reasons(decoded), decoded.dead, decoded.frames[0].stream_id) == ([Reason.TOMBSTONE], False, "cam-1")
     assert decode(None, key=b"\xff").frames[0].stream_id is None
+    assert decode(None, headers=(("frame-id", b"f-9"),)).frames[0].frame_id == "f-9"
 
 
 @pytest.mark.parametrize("codec", ["ICO", "TGA", "AVIF", "JPEG2000"])
@@ -177,7 +255,8 @@ def test_each_kind_of_harm_has_its_reason(make: Callable[[random.Random, Limits]
 
 def test_the_generator_of_harm_knows_every_reason() -> None:
     counted = Counter(harm.reason for harm in hostile(0, len(KINDS), LIMITS))
-    assert set(counted) == set(Reason)
+    never = {Reason.KILLS_DECODER, Reason.BAD_TIMESTAMP}  # a bad time costs a label, and an image its time alone
+    assert set(counted) == set(Reason) - never
     assert [h.value for h in hostile(7, 60)] == [h.value for h in hostile(7, 60)]
 
 

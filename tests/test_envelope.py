@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.envelope import Envelope, check_stream_id, check_timestamp, parse_timestamp
+from pipeline.envelope import Envelope, check_stream_id, check_timestamp, parse_timestamp, stated_ms
 from pipeline.errors import InvalidMessage, Reason
 
 DAY_US = 86_400_000_000
@@ -107,6 +107,15 @@ def test_meta_is_capped_in_number_and_length() -> None:
 )
 def test_rfc_3339_becomes_microseconds(text: str, microseconds: int) -> None:
     assert parse_timestamp(text.encode()) == microseconds
+
+
+@pytest.mark.parametrize(
+    ("told", "believed"),
+    [(None, -1), (-1, -1), (-(2**63), -1), (2**63 - 1, -1), (7_258_118_400_000, -1)]
+    + [(at, at) for at in (0, 1_700_000_000_000, 7_258_118_399_999)],
+)
+def test_a_broker_s_timestamp_is_believed_from_1970_to_2199(told: int | None, believed: int) -> None:
+    assert stated_ms(told) == believed
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,15 @@ def test_an_image_of_another_stream_ends_nothing() -> None:
     assert per_stream(gathered(messages)) == {"a": [[(0, 0), (2, 0)]], "b": [[(1, 0)]]}
 
 
-def test_clocks_that_run_backwards_and_messages_without_a_timestamp_end_nothing() -> None:
-    messages = [single(0, timestamp_ms=5000), single(1, timestamp_ms=0), single(2, timestamp_ms=-1)]
+def test_clocks_that_run_backwards_end_nothing() -> None:
+    messages = [single(0, timestamp_ms=5000), single(1, timestamp_ms=0), single(2, timestamp_ms=10)]
     assert rows(gathered(messages)) == [[(0, 0), (1, 0), (2, 0)]]
+
+
+def test_images_without_a_timestamp_share_no_batch_with_those_that_have_one() -> None:
+    times = [5000, -1, -1, 5001, 5002, -1]
+    messages = [single(offset, timestamp_ms=at) for offset, at in enumerate(times)]
+    assert rows(gathered(messages)) == [[(0, 0)], [(1, 0), (2, 0)], [(3, 0), (4, 0)], [(5, 0)]]
 
 
 def test_what_waited_longer_than_its_age_and_the_grace_is_closed_by_the_clock() -> None:

@@ -32,8 +32,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "preprocess": ("", "torch numpy PIL"),
     "cost": ("", "PIL"),
     "decode": ("errors records codec cost envelope wire", "torch PIL"),
+    "apart": ("errors records decode", "numpy torch PIL structlog"),
     "gather": ("records", "torch"),
-    "prefetch": ("records", ""),
+    "lanes": ("records", ""),
+    "prefetch": ("records lanes", ""),
     # the method and the model
     "adapt": ("errors records", "torch numpy"),
     "adapt/botorch_model": ("", "torch botorch gpytorch"),
@@ -50,6 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "source/label": ("errors records arrow_stream envelope", "pyarrow"),
     "source/record": ("errors records ports envelope wire sink/store", "kafka pyarrow"),  # recordings lie in a store
     "sink": ("errors records ports", "numpy pyarrow obstore"),
+    "sink/starts": ("errors records", "structlog"),
     "sink/object_store": ("errors records ports", "pyarrow obstore stamina structlog"),
     "sink/dead_letter_topic": ("errors source/kafka_client", "kafka"),
     "sink/dead_letters": ("errors records ports source/kafka_client", "kafka"),
@@ -59,15 +62,17 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # the loop
     "backoff": ("", ""),
     "silence": ("adapt", ""),
-    "partition": ("errors records ports adapt adaptation backoff gather silence", ""),
+    "stream_table": ("records adapt", ""),
+    "partition": ("errors records ports adapt adaptation backoff gather silence stream_table", ""),
     "tap": ("records", ""),
+    "starts": ("records", ""),
     "backpressure": ("records ports partition prefetch tap", "structlog"),
     "rounds": ("records partition", ""),
     "delivery": ("errors records ports partition tap telemetry", ""),
     "recovery": ("errors records ports backoff partition tap telemetry", "structlog"),
     "worker": (
         "errors records ports adaptation backoff backpressure delivery gather partition prefetch recovery rounds "
-        "tap telemetry",
+        "starts tap telemetry",
         "structlog",
     ),
     # offline
@@ -95,7 +100,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 MAY_SEE_SETTINGS = {"settings", "wiring", "cli", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "arrow_stream", "wire", "envelope", "codec", "cost", "preprocess", "decode"),
-    *("gather", "adapt", "predict", "partition", "silence"),
+    *("gather", "lanes", "adapt", "predict", "partition", "silence", "stream_table"),
 }
 IMPURE = {
     "os",

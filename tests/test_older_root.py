@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from pipeline.adapt.strategies import strategy
 from pipeline.adapt.strategies.warm import Exploration, WarmSearch
 from pipeline.adapt.surrogate import Surrogate
 from pipeline.clip.classifier import GRID
+from pipeline.drift import read_predictions
 from pipeline.sink.read import read_segment_footers
 from pipeline.sink.store import open_store
 from pipeline.source.recording import RecordingSource
@@ -88,6 +90,24 @@ def test_other_settings_than_an_older_root_was_written_with_begin_each_stream_an
     firsts = [traces[0] for traces in new_batches(root).values()]
     assert {(trace["batch_number"], trace["reset"]) for trace in firsts} == {(0, "settings_changed")}
     assert main(["verify", str(root)]) == 0
+
+
+def test_rows_of_an_older_root_have_no_time_of_prediction_and_are_read_compacted_and_verified_beside_new_ones(
+    root: Path,
+) -> None:
+    serve_following(root)
+    for made in ([], ["--before", "2100-01-01"]):
+        if made:
+            assert main(["compact", str(root), *made]) == 0
+        rows = read_predictions(root, columns=["topic", "predicted_at", "status"]).table()
+        known = rows["predicted_at"].is_valid().to_pylist()
+        assert 0 < sum(known) < len(known)
+        assert main(["verify", str(root)]) == 0
+        assert main(["diff", str(root), str(root)]) == 0
+    with duckdb.connect() as connection:
+        connection.execute((root / "views.sql").read_text())
+        counted = connection.execute("SELECT count(*), count(predicted_at) FROM predictions").fetchone()
+    assert counted == (len(known), sum(known))
 
 
 @pytest.mark.parametrize("head", HEADS)

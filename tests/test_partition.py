@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -28,8 +28,26 @@ POLICY = BatchPolicy(images=3, max_age_s=1.0)
 FORGET_S = 1_000.0
 
 
-def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY) -> PartitionWork:
-    return PartitionWork(TP, head or Head(0), policy, lambda: StreamState(key, 10), forget_after_s=FORGET_S)
+class Work(PartitionWork):
+    """Reads and takes at once, unless it is asked to read first."""
+
+    def add(self, decoded: DecodedMessage, now_s: float) -> None:
+        if decoded.message.missing is not None:
+            self.miss(decoded.message, decoded.message.missing, now_s)
+            return
+        if decoded.message.offset not in self._undecoded:
+            self.read(decoded.message, streams_of(decoded))
+        super().add(decoded, now_s)
+
+
+def streams_of(decoded: DecodedMessage) -> frozenset[str]:
+    return frozenset(frame.stream_id or "" for frame in decoded.frames)
+
+
+def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY, max_streams: int = 100) -> Work:
+    return Work(
+        TP, head or Head(0), policy, lambda: StreamState(key, 10), forget_after_s=FORGET_S, max_streams=max_streams
+    )
 
 
 def state_of(subject: PartitionWork, stream: str) -> StreamState:
@@ -88,7 +106,7 @@ def row_ids(draft: SegmentDraft) -> list[tuple[int, int]]:
 
 def head_of(draft: SegmentDraft) -> Head:
     """The head that a sink makes of a draft."""
-    return Head(draft.next_offset, draft.pending, dict(draft.states), f"{draft.next_offset}")
+    return Head(draft.next_offset, draft.pending, dict(draft.states), f"{draft.next_offset}", draft.stream_table)
 
 
 # -- the invariant
@@ -101,9 +119,9 @@ class Log:
     messages: list[DecodedMessage]
 
     @classmethod
-    def drawn(cls, data: st.DataObject) -> Log:
+    def drawn(cls, data: st.DataObject, streams: str = "abc", most: int = 30) -> Log:
         messages, offset = [], 0
-        for _ in range(data.draw(st.integers(0, 30))):
+        for _ in range(data.draw(st.integers(0, most))):
             offset += data.draw(st.sampled_from([1, 1, 1, 4]))  # transactions and compaction leave holes
             if data.draw(st.sampled_from([True, *[False] * 7])):
                 first, offset = offset, offset + data.draw(st.integers(0, 3))
@@ -113,7 +131,7 @@ class Log:
             frames = [
                 a_frame(
                     offset,
-                    data.draw(st.sampled_from("abc")),
+                    data.draw(st.sampled_from(streams)),
                     index=i,
                     timestamp_ms=offset * 400,
                     rejected=data.draw(st.sampled_from([False, False, False, True])),
@@ -130,19 +148,37 @@ class Log:
 class Life:
     """A worker on one partition, and the chain that it writes."""
 
-    def __init__(self, log: Log) -> None:
-        self.log, self.now_s = log, 0.0
+    def __init__(self, log: Log, max_streams: int = 100) -> None:
+        self.log, self.now_s, self.max_streams = log, 0.0, max_streams
+        self.traces: list[BatchTrace] = []
         self.head, self.written, self.gaps = Head(0), list[tuple[int, int]](), list[int]()
         self.sealed: SegmentDraft | None = None
-        self.subject, self.position = work(self.head), 0
+        self.subject, self.position = work(self.head, max_streams=max_streams), 0
+        self.undecoded: list[DecodedMessage] = []
 
     def read(self, count: int) -> None:
         following = self.log.since(self.position)[:count]
         for message in following:
             self.position = message.message.next_offset
             if self.subject.wants(message.message):
-                self.subject.add(message, self.now_s)
+                if message.message.missing is not None:
+                    self.subject.add(message, self.now_s)
+                else:
+                    self.subject.read(message.message, streams_of(message))
+                    self.undecoded.append(message)
         self.subject.seen(self.now_s, drained=not self.log.since(self.position))
+
+    def decode(self, draw: Callable[[int], int]) -> None:
+        """One comes back, whichever it is, but those of a stream in their order."""
+        first, before = list[DecodedMessage](), set[str]()
+        for message in self.undecoded:
+            if not before & streams_of(message):
+                first.append(message)
+            before |= streams_of(message)
+        if first:
+            message = first[draw(len(first))]
+            self.undecoded.remove(message)
+            self.subject.add(message, self.now_s)
 
     def seal(self) -> None:
         """Make a draft, of which it is not known for a while whether the store has kept it."""
@@ -162,13 +198,14 @@ class Life:
         self.head, self.sealed = head_of(draft), None
         self.written += row_ids(draft)
         self.gaps += offsets_of(draft.gaps)
+        self.traces += [trace for _, _, trace in draft.accepted]
 
     def crash(self, kept: bool) -> None:
         """Everything in memory is lost; the store has kept the draft or not."""
         if self.sealed is not None and kept:
             self.keep(self.sealed)
         self.sealed = None
-        self.subject = work(self.head)
+        self.subject, self.undecoded = work(self.head, max_streams=self.max_streams), []
         self.position = self.subject.find_in((0, 10_000), skip_gaps=False)
 
 
@@ -177,13 +214,17 @@ class Life:
 def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_head_each_once(
     data: st.DataObject,
 ) -> None:
-    """Random traffic, drafts of unknown fate, crashes, silence; at the end every row is in the chain once."""
+    """Random traffic, decoded in any order, drafts of unknown fate, crashes, silence; in the end each row once."""
     life = Life(Log.drawn(data))
     for _ in range(data.draw(st.integers(0, 60))):
         life.now_s += 1.0
-        match data.draw(st.sampled_from(["read", "read", "adapt", "silence", "seal", "land", "crash"])):
+        match data.draw(
+            st.sampled_from(["read", "read", "decode", "decode", "adapt", "silence", "seal", "land", "crash"])
+        ):
             case "read":
                 life.read(data.draw(st.integers(1, 4)))
+            case "decode":
+                life.decode(lambda count: data.draw(st.integers(0, count - 1)))
             case "adapt":
                 finish(life.subject, life.now_s)
             case "silence":
@@ -196,6 +237,8 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
                 life.crash(data.draw(st.booleans()))
     life.land()
     life.read(1000)
+    while life.undecoded:
+        life.decode(lambda count: data.draw(st.integers(0, count - 1)))
     life.subject.close_all()
     life.seal()
     life.land()
@@ -204,6 +247,44 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
     assert sorted(life.written) == sorted(everything)
     assert sorted(life.gaps) == missing_in(life.log, 0, 10_000)
     assert (life.subject.rows, life.subject.image_bytes) == (0, 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st.DataObject) -> None:
+    """Whatever was decoded and committed when, and however often a worker fell: batches and resets are the same."""
+    log = Log.drawn(data, streams="aaabbcdefghijkl", most=60)
+    disturbed, undisturbed = Life(log, max_streams=8), Life(log, max_streams=8)
+    for _ in range(data.draw(st.integers(0, 80))):
+        match data.draw(st.sampled_from(["read", "read", "decode", "decode", "adapt", "seal", "land", "crash"])):
+            case "read":
+                disturbed.read(data.draw(st.integers(1, 4)))
+            case "decode":
+                disturbed.decode(lambda count: data.draw(st.integers(0, count - 1)))
+            case "adapt":
+                finish(disturbed.subject)
+            case "seal":
+                disturbed.seal()
+            case "land":
+                disturbed.land()
+            case "crash":
+                disturbed.crash(data.draw(st.booleans()))
+    for life in (disturbed, undisturbed):
+        life.land()
+        life.read(1000)
+        while life.undecoded:
+            life.decode(lambda _: 0)
+        life.subject.close_all()
+        life.seal()
+        life.land()
+    assert traces_told(disturbed) == traces_told(undisturbed)
+    assert disturbed.head.stream_table == undisturbed.head.stream_table
+    assert disturbed.head.states.keys() == undisturbed.head.states.keys()
+    assert len(disturbed.head.states) <= 8
+
+
+def traces_told(life: Life) -> list[tuple[str, int, int, str | None]]:
+    return sorted((t.stream_id, t.first_offset, t.batch_number, t.reset) for t in life.traces)
 
 
 def offsets_of(gaps: Iterable[Gap]) -> list[int]:
@@ -230,12 +311,7 @@ def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: Partitio
             assert {(f.row_id.offset, f.row_id.index) for f in message.frames} <= set(rows)
     assert draft.next_offset >= head.next_offset
     assert subject.rows == len(rows) + len(draft.gaps)
-    assert subject.image_bytes == PIXELS * len(pending - awaited(subject))
-
-
-def awaited(subject: PartitionWork) -> set[int]:
-    """Offsets that were pending at the head and have not been delivered again."""
-    return {o for o in subject.draft().pending if subject.wants(Message(TOPIC, 0, o, None, None))}
+    assert subject.image_bytes == PIXELS * len(pending - subject._awaited - subject._undecoded.keys())
 
 
 def test_recovery_reads_on_from_the_oldest_pending_offset_and_takes_only_what_is_not_in_the_chain() -> None:
@@ -301,6 +377,35 @@ def test_a_draft_is_not_made_while_a_batch_is_ready() -> None:
         subject.add(single(offset), 0.0)
     with pytest.raises(AssertionError):
         subject.draft()
+
+
+def test_what_is_read_and_not_decoded_is_pending_whatever_came_back_meanwhile() -> None:
+    subject = work()
+    for offset, stream in enumerate(["slow", "a", "a", "a"]):
+        subject.read(single(offset, stream).message, frozenset([stream]))
+    assert not subject.wants(single(0).message)
+    for offset in (1, 2, 3):
+        subject.add(single(offset, "a"), 0.0)
+    finish(subject)
+    draft = subject.draft()
+    assert (draft.pending, draft.next_offset) == ((0,), 4)
+    assert row_ids(draft) == [(1, 0), (2, 0), (3, 0)]
+    after = work(head_of(draft))
+    assert after.find_in((0, 4), skip_gaps=False) == 0
+    assert [offset for offset in range(5) if after.wants(single(offset).message)] == [0, 4]
+
+
+def test_what_of_other_streams_is_not_decoded_keeps_no_silent_stream_open() -> None:
+    subject = work()
+    for offset, stream in enumerate(["slow", "a", "b", "b"]):
+        subject.read(single(offset, stream).message, frozenset([stream]))
+    subject.add(single(1, "a"), 0.0)
+    subject.add(single(2, "b"), 0.0)
+    assert subject.is_due(100.0)
+    subject.seen(100.0, drained=True)
+    subject.seen(100.1, drained=True)
+    assert [batch.stream_id for batch in subject.ready] == ["a"]
+    assert not subject.is_due(100.0)  # a question to the broker would be in vain
 
 
 # -- gaps
@@ -392,9 +497,9 @@ def test_a_dead_message_is_a_rejected_row_and_a_letter_and_its_bytes_count_until
     subject.add(single(4, rejected=True), 0.0)
     subject.add(single(5), 0.0)
     assert [(m.offset, f.row_id.offset) for m, f in subject.letters] == [(3, 3)]
-    assert subject.bytes == 12 + PIXELS
+    assert subject.letter_bytes == 12
     subject.letters.clear()
-    assert subject.bytes == PIXELS
+    assert subject.letter_bytes == 0
     assert row_ids(subject.draft()) == [(3, 0), (4, 0)]
 
 
@@ -476,6 +581,30 @@ def test_a_silent_stream_leaves_the_footer_when_its_neighbours_have_gone_on_for_
     for until, streams in ((9, {"a", "b", "c"}), (13, {"b", "c"})):
         _, head = live(messages[:until], {2, 3})
         assert set(head.states) == streams
+
+
+@pytest.mark.parametrize("where", ["under decode", "in an open batch", "not read again"])
+def test_a_stream_of_which_something_is_in_hand_is_not_forgotten_however_far_its_neighbours_have_come(
+    where: str,
+) -> None:
+    """Or whether it starts anew would depend on what is decoded first."""
+    subject, (first, *others) = work(), [at(0, "a", 0.0), *two_go_on()]
+    subject.add(first, 0.0)
+    finish(subject)
+    second = single(1_000, "a", timestamp_ms=round(0.1 * DAY_MS))
+    for message in others if where != "not read again" else []:
+        subject.read(message.message, streams_of(message))
+    subject.read(second.message, frozenset("a"))
+    if where == "in an open batch":
+        subject.add(second, 0.0)
+    if where == "not read again":
+        subject = work(head_of(subject.draft()))
+        assert subject.draft().pending == (1_000,)
+        subject = work(subject.head)
+    for message in others:
+        subject.add(message, 0.0)
+        finish(subject)
+    assert set(subject.draft().states) == {"a", "b", "c"}
 
 
 def test_a_dropped_stream_is_dropped_from_memory_too() -> None:

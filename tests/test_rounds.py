@@ -17,6 +17,7 @@ def work(partition: int, *streams: str) -> PartitionWork:
         BatchPolicy(images=1, max_age_s=1.0),
         lambda: StreamState("key", 3),
         forget_after_s=1e9,
+        max_streams=100,
     )
     made.ready.extend(ImageBatch(stream, (), torch.empty(0)) for stream in streams)
     return made

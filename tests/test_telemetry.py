@@ -86,3 +86,14 @@ def test_after_an_hour_without_one_the_next_is_told_in_full_again() -> None:
         told.reject(1, stream="south")
         told.reject(1)
     assert counts(lines) == (3 + 2 + 1, 7)
+
+
+def test_a_producer_s_mistake_is_told_once_a_stream_and_of_so_many_streams_as_are_told_apart() -> None:
+    told = Told()
+    with capture_logs() as lines:
+        for number in range(500):
+            for stream in ("north", f"name-{number}"):
+                note = "header 'stream_id': it is not read"
+                told.observer.frame_noted(Frame(RowId("frames", 0, number, 0), 0, stream, note=note))
+    assert [line["stream_id"] for line in lines].count("north") == 1
+    assert len(lines) == 100

@@ -13,6 +13,7 @@ import pytest
 from pipeline.backpressure import Limits
 from pipeline.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
 from pipeline.gather import BatchPolicy
+from pipeline.lanes import BOOKKEEPING_BYTES
 from pipeline.partition import FlushPolicy
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import Gap, Message, TopicPartition
@@ -20,7 +21,7 @@ from pipeline.sink.read import read_segment_footers
 from pipeline.sink.verify import verify
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
-from tests.worker.loop import TP, Bench, bad, batch, image, images, prefetch
+from tests.worker.loop import TP, Bench, Inline, bad, batch, decode, held_bytes, image, images, prefetch
 
 CAMERAS = ("north", "south", "east")
 MIXED = [
@@ -577,16 +578,16 @@ def test_reading_pauses_while_too_much_is_in_hand_and_goes_on_after() -> None:
             super().pause(tps)
 
     source = Watched(messages, finite=True, max_poll_records=10)
-    bench = Bench(source, limits=Limits(inflight_bytes=2_000, uncommitted_rows=1_000, round_images=4))
+    bench = Bench(source, limits=Limits(inflight_bytes=480, uncommitted_rows=1_000, round_images=4))
     worker = bench._worker
 
     def turn() -> bool:
-        bounds.append(worker._prefetch.bytes)
+        bounds.append(held_bytes(worker._prefetch))
         return False
 
     bench.run(turn)
     assert source.pauses > 3
-    assert max(bounds) <= 2_000 + 10 * (100 + 12)  # the poll that went over it
+    assert max(bounds) <= 360 + 12 + 10 * (100 + BOOKKEEPING_BYTES)  # room for 30 images, and the poll that went over
     bench.check_against(messages, undisturbed(messages))
 
 
@@ -622,21 +623,71 @@ def test_more_cameras_than_memory_has_room_for_are_served_in_smaller_batches() -
     assert bench.now_s < 40.0
 
 
-def test_a_paused_worker_leaves_a_new_partition_paused_and_reads_it_in_its_turn() -> None:
+class Stuck(Inline):
+    """Decodes nothing of one partition, until it is told to."""
+
+    stuck = True
+
+    def _next(self, *, quick: bool = False) -> Any:
+        held = self._partitions.pop(TP, None) if self.stuck else None
+        job = super()._next(quick=quick)
+        if held is not None:
+            self._partitions[TP] = held
+        return job
+
+
+def test_a_partition_whose_messages_wait_to_be_decoded_is_paused_alone_and_others_have_their_room() -> None:
     tps = [TopicPartition("frames", n) for n in range(2)]
     messages = [m for tp in tps for m in images(100, f"north-{tp.partition}", partition=tp.partition)]
     source = FakeSource(messages, partitions=2, max_poll_records=16)
     source.lose(tps[1])
-    bench = Bench(source, limits=Limits(inflight_bytes=100, uncommitted_rows=1_000, round_images=4))
+    decoding = Stuck(decode, lambda message: frozenset([(message.key or b"").decode()]), threads=0)
+    bench = Bench(source, prefetch=decoding, limits=Limits(16 * 16 * BOOKKEEPING_BYTES, 1_000, round_images=4))
 
     def turn() -> bool:
-        if bench.steps == 3:
+        if bench.steps == 40:
+            assert tps[0] in source._paused
+            assert 48 <= source._positions[tps[0]] < 100
             source.assign(tps[1])
-        if bench.steps == 4:
-            assert [tp for tp, _ in bench.seen.recovered] == tps
-            assert bench._worker._pressure.paused
-            assert tps[1] in source._paused
+        if bench.rows == 100 and decoding.stuck:
+            assert source._paused == {tps[0]}
+            assert {tp for tp, _ in bench.seen.commits} == {tps[1]}
+            decoding.stuck = False
         return bench.rows == 200
 
     bench.run(turn)
     bench.check_against(messages, undisturbed_of(messages, partitions=2))
+
+
+def test_a_stream_that_cannot_be_decoded_for_a_while_holds_no_other_back_and_is_pending() -> None:
+    messages = [*images(40, "slow", "north"), *images(40, "north", first=40)]
+
+    class SlowStream(Inline):
+        """What of a stream comes at first is not decoded until everything else is served."""
+
+        stuck = True
+
+        def _do(self, job: Any) -> None:
+            if self.stuck and job.message.key == b"slow":
+                self.held = [*getattr(self, "held", ()), job]
+            else:
+                super()._do(job)
+
+        def free(self) -> None:
+            self.stuck = False
+            for job in self.held:
+                self._do(job)
+
+    decoding = SlowStream(decode, lambda message: frozenset([(message.key or b"").decode()]), threads=0)
+    bench = Bench(FakeSource(messages), prefetch=decoding, flush=FlushPolicy(4, 5.0))
+
+    def turn() -> bool:
+        if bench.rows == 60 and decoding.stuck:
+            footer = [footer for _, footer in read_segment_footers(bench.store)][-1]
+            assert footer.pending == tuple(range(0, 40, 2))
+            assert footer.next == 80
+            decoding.free()
+        return bench.rows == 80
+
+    bench.run(turn)
+    bench.check_against(messages, undisturbed(messages))

@@ -26,7 +26,7 @@ _LONGEST = 20  # batches that the mean remembers
 _LEAST = 1e-4  # nats^2: no stream's level is steadier
 _TELLS = 0.5  # probability that a jump shows in a level at all
 _MOST = 100.0  # of twice the log of a likelihood ratio
-_CELLS = 64  # of the mix of classes; class c counts in cell c mod 64
+CELLS = 64  # of the mix of classes; class c counts in cell c mod 64
 _SIMILARITY_SD = 0.3  # by how much a new condition's mix is less like the old one
 _SIMILARITY_VARIANCE = 0.01  # of one batch's likeness, until it is known
 
@@ -114,7 +114,7 @@ class ClassMix:
 
 def class_shares(predicted: npt.NDArray[np.int64]) -> Array:
     """Shares of the predicted class indices `[n]` in the cells of a mix, `[64]`, sum 1."""
-    shares: Array = np.bincount(predicted % _CELLS, minlength=_CELLS) / len(predicted)
+    shares: Array = np.bincount(predicted % CELLS, minlength=CELLS) / len(predicted)
     return shares
 
 

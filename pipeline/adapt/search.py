@@ -6,6 +6,7 @@ alpha, so that one merged copy of the weights serves every camera that wants it.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from pipeline.adapt.objective import Objective, Values, reliable
 from pipeline.adapt.state import StreamState
+from pipeline.adapt.state_key import state_key
 from pipeline.records import TrialRecord
 
 Rows = npt.NDArray[np.int64]
@@ -84,6 +86,29 @@ class Strategy(Protocol):
 
     def search(self, state: StreamState, images: int) -> Search:
         """Choose the alpha of a batch of that many images. A pure function of (state, logits sent)."""
+
+
+@dataclass(frozen=True)
+class OnGrid(ABC):
+    """What strategies share: the grid, what is minimised, the `context` of `state_key`, where a stream starts."""
+
+    alphas: tuple[float, ...]
+    objective: Objective
+    context: str
+    start: int
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """See `Strategy.key`."""
+
+    def key_of(self, strategy: str, **settings: float) -> str:
+        """The key of the strategy of that name with these `settings` of `state_key`."""
+        return state_key(strategy, self.context, self.start, self.alphas, **settings)
+
+    def initial(self) -> StreamState:
+        """See `Strategy.initial`."""
+        return StreamState(self.key, self.start)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline.adapt.change import ClassMix, Level
+from pipeline.adapt.change import CELLS, ClassMix, Level
 from pipeline.adapt.noise import PairedNoise
 from pipeline.adapt.state_key import current_key
 from pipeline.adapt.surrogate import Array, Belief
@@ -29,6 +29,7 @@ _LATER: dict[str, Any] = {  # what states did not have from the first, as it was
     "mix": {"shares": "", "likeness": {}},
     "noise": {},
     "broken": [],
+    "served_index": None,
 }
 _T = TypeVar("_T")
 
@@ -77,6 +78,7 @@ class StreamState:
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
     heard: Heard | None = None  # no search reads it
+    served_index: int | None = None  # of the alpha of the last batch, for its trace; None in states of before
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives it back bit by bit."""
@@ -98,6 +100,8 @@ class StreamState:
         }
         if self.heard is not None:
             parts["heard"] = [self.heard.last_ms, self.heard.clock_ms, self.heard.at_ms]
+        if self.served_index is not None:
+            parts["served_index"] = self.served_index
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -134,15 +138,51 @@ class StreamState:
                     for batch, index, value, noise in parts["observations"]
                 ),
                 heard=_heard(parts),
+                served_index=None if parts["served_index"] is None else _of(int, parts["served_index"]),
             )
         except _UNREADABLE as error:
             raise _damaged(error) from error
+
+
+def largest_bytes(key: str, points: int, observations: int = 0) -> int:
+    """Of the serialised state of a stream that has all that one can have: more than it takes in a footer, compressed.
+
+    `points` of the grid; `observations` that the strategy keeps.
+    """
+    number, whole = -1.2345678901234567e-100, 10**15  # as long as they come
+    level = Level(number, number, whole)
+    state = StreamState(
+        key,
+        alpha_index=points,
+        batches=whole,
+        quiet_batches=whole,
+        pinned_batches=whole,
+        capped_batches=whole,
+        hazard=number,
+        level=level,
+        mix=ClassMix((number,) * CELLS, level),
+        noise=PairedNoise(number, number),
+        broken=tuple(range(points)),
+        belief=Belief(np.full(points, number), np.full((points, points), number)),
+        observations=(Observation(whole, points, number, number),) * observations,
+        heard=Heard(whole, whole, whole),
+        served_index=points,
+    )
+    return len(state.to_bytes())
 
 
 def heard_in(data: bytes) -> Heard | None:
     """When the stream was last heard, by its serialised state; None if that does not say. Raises ChainError."""
     try:
         return _heard(json.loads(data))
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+
+
+def batches_in(data: bytes) -> int:
+    """How many batches led to a serialised state. Raises ChainError."""
+    try:
+        return _of(int, json.loads(data)["batches"])
     except _UNREADABLE as error:
         raise _damaged(error) from error
 

@@ -58,6 +58,16 @@ def state_key(strategy: str, context: str, start: int, alphas: Sequence[float], 
     return _written(strategy, context, start, len(alphas) if is_even else list(alphas), settings)
 
 
+def is_of_another_pair(key: str, ours: str) -> bool:
+    """True if two keys differ in the pair and its card alone: strategy, objective, grid and settings are the same."""
+    try:
+        theirs, mine = json.loads(key), json.loads(ours)
+        contexts = [str(parts.pop("context")).rpartition("@") for parts in (theirs, mine)]
+    except (ValueError, AttributeError, KeyError):
+        return False
+    return theirs == mine and contexts[0][0] == contexts[1][0] and contexts[0][2] != contexts[1][2]
+
+
 @lru_cache(maxsize=256)  # the states of a partition share a few
 def current_key(key: str) -> str:
     """The key as this version writes it. One that no version wrote stays as it is: it is no strategy's."""

@@ -33,6 +33,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "drift": ("drifting:Drift", "say when and how far alpha moved, and whether adapting helped"),
     "labels": ("labelling:Labels", "store labels that come later by Kafka"),
     "verify": ("offline:Verify", "prove that an output folder is whole"),
+    "repair": ("offline:Repair", "mend an output folder of which files were lost"),
     "compact": ("compacting:Compact", "make few large files of the many small ones of past days"),
     "files": ("compacting:Files", "list the files that hold each row once"),
     "dlq list": ("dead_letters:DlqList", "list messages that could not be read"),

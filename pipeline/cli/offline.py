@@ -1,4 +1,4 @@
-"""The commands around the stream: verify, broker, demo, config show.
+"""The commands around the stream: verify, repair, broker, demo, config show.
 
 Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
 """
@@ -50,6 +50,32 @@ class Verify(Command):
         from pipeline.wiring import verify
 
         return verify(self.settings, root=self.root, broker=self.broker, as_json=self.as_json)
+
+
+class Repair(Command):
+    """Mend an output folder of which files were lost, moved or removed: say what would be done, or, with --yes, do it.
+
+    Where segments are gone from the middle of a chain, a segment without rows takes their place, which says which
+    offsets are lost, so that the chain holds again; the command that computes them once more is printed. A `_sink.json`
+    or an origin that was removed is written again from the segments; traces that belong to no segment are moved to
+    `_set_aside`, and missing ones derived. Nothing is overwritten, and workers may run beside it. Ends with code 3 if
+    something is left to do.
+    """
+
+    name = "repair"
+    examples = (
+        ("what would be done", "repair runs/output"),
+        ("do it", "repair s3://bucket/yard --yes"),
+    )
+
+    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    yes: CliToggleFlag[bool] = Field(default=False, description="do it")
+
+    def call(self) -> int:
+        """Repair."""
+        from pipeline.wiring import repair
+
+        return repair(self.settings, root=self.root, does=self.yes)
 
 
 class Broker(Command):

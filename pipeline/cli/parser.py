@@ -192,7 +192,8 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
         options = {dest: value for dest, value in options.items() if not _is_positional(own_fields(command)[dest])}
         mistakes = [_unknown_flag(command, flag) for flag in unknown]
     else:
-        mistakes = [Mistake(repr(argument), "argument", f"not expected; {_usage(command)}") for argument in extra]
+        names = [argument.partition("://") for argument in extra]  # what follows in a URL may be a password
+        mistakes = [Mistake(repr(a + b), "argument", f"not expected; {_usage(command)}") for a, b, _ in names]
     mistakes += [Mistake(flag_name(name), "flag", f"{_SEEN}; set {ways_to_set(name)} instead") for name in secrets]
     mistakes += _option_mistakes(command, options, arguments_missing=not unknown)
     return Parsed(source, options, flags, mistakes)

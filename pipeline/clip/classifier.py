@@ -10,7 +10,6 @@ import structlog
 import torch
 from torch import Tensor, nn
 
-from pipeline.adapt.interpolate import Layout
 from pipeline.clip.bank import Bank
 from pipeline.clip.device import Device, chunks
 from pipeline.clip.load import ModelPair
@@ -280,8 +279,3 @@ def choose_dtype(device: Device) -> torch.dtype:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def bank_bytes_for(pair: ModelPair, dtype: torch.dtype) -> int:
-    """Bytes of one merged copy of the pair's image tower."""
-    return Layout.of(pair.theta_0).numel * dtype.itemsize

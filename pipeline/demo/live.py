@@ -125,6 +125,10 @@ class Board:
         self.notes.append(f"{frame.row_id} was rejected: {frame.reason}")
         self._on_served(1)
 
+    def frame_noted(self, frame: Frame) -> None:
+        """See `Observer`; none of the demo's frames should be."""
+        self.notes.append(f"{frame.row_id}: {frame.note}")
+
     def batch_served(self, trace: BatchTrace) -> None:
         """See `Observer`."""
         seen = self.seen[trace.partition]

@@ -20,7 +20,6 @@ IMAGES = 3200
 """Of all cameras together, if nothing else is asked for."""
 
 _BEGIN = datetime(2026, 6, 1, 18, 0, tzinfo=UTC)  # on the cameras' clocks: equal runs send equal messages
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +145,3 @@ def order(cameras: tuple[CameraScript, ...]) -> Iterator[tuple[int, int]]:
 def captured_at(number: int) -> datetime:
     """When frame `number` was taken, by the camera's clock."""
     return _BEGIN + timedelta(seconds=number / FPS)
-
-
-def number_at(captured_at_us: int) -> int:
-    """The number of the frame that was taken then (microseconds since the epoch)."""
-    return round((captured_at_us - (_BEGIN - _EPOCH) // timedelta(microseconds=1)) * FPS / 1e6)

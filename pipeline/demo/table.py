@@ -6,7 +6,7 @@ entropy` needs a temperature per alpha: it is fitted on the validation frames of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -130,13 +130,13 @@ def measure_and_describe(theta_0: CLIP, theta_1: CLIP, head: Tensor, size: int) 
     )
 
 
-def rendered(first_seed: int, count: int, size: int) -> dict[str, Frames]:
-    """`count` frames of each condition at full severity, from the `CAMERAS` cameras that start at a seed."""
+def rendered(first_seed: int, count: int, size: int, conditions: Iterable[str] = PRESETS) -> dict[str, Frames]:
+    """`count` frames of each of these conditions at full severity, from the `CAMERAS` cameras that start at a seed."""
 
     def always(weather: Weather) -> SplitWeather:
         return lambda _: weather
 
-    return {name: render(count, CAMERAS, first_seed, always(weather), size) for name, weather in PRESETS.items()}
+    return {name: render(count, CAMERAS, first_seed, always(PRESETS[name]), size) for name in conditions}
 
 
 def _table(rows: list[list[str]]) -> str:

@@ -51,11 +51,6 @@ ALPHA = Sensitivity()
 """For alphas; chosen on the development half of `python -m tests.bench changes`."""
 
 
-def measured_anew(smallest: float) -> Sensitivity:
-    """For a series whose values each batch measures anew (objective level, confidence, share of rejects)."""
-    return Sensitivity(smallest=smallest, spread=smallest, memory=1.0)
-
-
 @dataclass(frozen=True)
 class Change:
     """A change of the level of a series.

@@ -24,6 +24,7 @@ from pipeline.drift.compare_result import (
     StreamDifference,
     Totals,
 )
+from pipeline.drift.read_duckdb import translated
 from pipeline.errors import SettingsError
 from pipeline.records import RowId, TopicPartition
 from pipeline.sink import claims, segment
@@ -56,7 +57,7 @@ def compare(
         ChainError: a segment is damaged.
         StoreUnavailable: a store does not answer.
     """
-    with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder:
+    with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder, translated(str(root_a), str(root_b)):
         connection = query.connect(folder, memory_bytes)
         try:
             runs = []

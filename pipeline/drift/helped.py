@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,11 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def is_known(self) -> bool:
+        """False of one batch alone: the ends are nan."""
+        return not math.isnan(self.low)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ _GIVEN = """
 CREATE OR REPLACE TEMP TABLE given AS
 SELECT row_number() OVER (ORDER BY timestamp_ms, topic, partition, "offset", place) AS number,
        label, row_id, stream_id, captured_at, problem,
-       coalesce(labelled_at, make_timestamptz(timestamp_ms * 1000)) AS labelled_at
+       coalesce(labelled_at, CASE WHEN timestamp_ms BETWEEN 0 AND 7258118399999 -- of 2199, the last that is believed
+                                  THEN make_timestamptz(timestamp_ms * 1000) END) AS labelled_at
 FROM (
     SELECT topic, partition, "offset", timestamp_ms, generate_subscripts(labels, 1) AS place,
            unnest(labels, recursive := true)

@@ -11,12 +11,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from pipeline.drift.read_query import CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID, TIME, Query
+from pipeline.drift.read_query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
 from pipeline.errors import ChainError
 
 Found = TypeVar("Found", pa.Table, pa.RecordBatch)
 
-_CAPTURED, _BROKERS = pc.field(CAPTURED_AT), pc.field(KAFKA_TIMESTAMP).cast(pa.timestamp("us", tz="UTC"))
+_CAPTURED, _STATED = pc.field(CAPTURED_AT), pc.field(KAFKA_TIMESTAMP)
+_EARLIEST, _LATEST = (pa.scalar(limit, pa.timestamp("ms", tz="UTC")) for limit in (EARLIEST, LATEST))
+_BELIEVED = (_STATED >= _EARLIEST) & (_STATED < _LATEST)
+_BROKERS = pc.if_else(_BELIEVED, _STATED, pa.scalar(None, _LATEST.type)).cast(pa.timestamp("us", tz="UTC"))
 _COMPUTED = pc.coalesce(_CAPTURED, _BROKERS)
 _FILES = 64
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and files that wait in memory

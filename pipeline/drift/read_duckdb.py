@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from pipeline.drift.read_query import CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID, TIME, Query
-from pipeline.errors import SettingsError
+from pipeline.drift.read_query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
+from pipeline.errors import ChainError, SettingsError
 
 try:
     import duckdb
-    from duckdb import CoalesceOperator, ColumnExpression, ConstantExpression, Expression
+    from duckdb import CaseExpression, CoalesceOperator, ColumnExpression, ConstantExpression, Expression
 except ImportError as error:
     msg = "relations need the package duckdb; install it with: pip install 'adawise[report]' (Arrow needs no extra)"
     raise SettingsError(msg) from error
@@ -29,6 +30,20 @@ def relation(
     for condition in _conditions(query):
         found = found.filter(condition)
     return found.select(*(_TIME.alias(TIME) if name == TIME else ColumnExpression(name) for name in query.schema.names))
+
+
+@contextmanager
+def translated(*roots: str) -> Iterator[None]:
+    """What DuckDB cannot hold -> ChainError, with the remedy."""
+    try:
+        yield
+    except duckdb.ConversionException as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ChainError(
+            f"{' or '.join(roots)}: expected times that DuckDB can hold, but: {first}. An earlier version wrote down "
+            "the Kafka timestamp that a producer had set, whatever it was: `adawise replay` of that time (a recording, "
+            "or --topic) with this version takes it for not stated, and its output can be read"
+        ) from error
 
 
 def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
@@ -74,4 +89,5 @@ def _conditions(query: Query) -> list[Expression]:
 
 
 _CAPTURED, _BROKERS = ColumnExpression(CAPTURED_AT), ColumnExpression(KAFKA_TIMESTAMP)
-_TIME = CoalesceOperator(_CAPTURED, _BROKERS)
+_BELIEVED = (ConstantExpression(EARLIEST) <= _BROKERS) & (ConstantExpression(LATEST) > _BROKERS)
+_TIME = CoalesceOperator(_CAPTURED, CaseExpression(_BELIEVED, _BROKERS))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
 TIME = "time"
 CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID = "captured_at", "kafka_timestamp", "stream_id"
-# Of every dataset that is read: `time` is captured_at, or else kafka_timestamp.
+# Of every dataset that is read: `time` is captured_at, or else kafka_timestamp, if that is in [EARLIEST, LATEST):
+# producers set it, and earlier versions wrote down any number.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 _DESCRIPTION = "when the camera took it, else the broker's timestamp; null if neither is known"
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.drift.bins import spoken
-from pipeline.drift.helped import Helped
+from pipeline.drift.helped import Helped, Interval
 from pipeline.drift.result import Camera, CameraChange, Report
 
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
@@ -77,19 +77,23 @@ def _changes(changes: list[tuple[Camera, CameraChange]]) -> Table:
     return table
 
 
+def _between(interval: Interval, form: str) -> str:
+    return f"{interval.low:{form}} to {interval.high:{form}}" if interval.is_known else "one batch"
+
+
 def _helped(helped: Helped, console: Console) -> None:
     if helped.arms:
         title = f"did it help? {helped.labelled} labelled images of {helped.accepted} ({helped.labels_from})"
         table = _table(title, "what is served", ("images", "accuracy", "95 %", "ECE", "served less this", "95 %"))
         for arm in helped.arms:
             gain = arm.gain
-            differs = ("", "") if gain is None else (f"{gain.value:+.3f}", f"{gain.low:+.3f} to {gain.high:+.3f}")
+            differs = ("", "") if gain is None else (f"{gain.value:+.3f}", _between(gain, "+.3f"))
             accuracy = arm.accuracy
             table.add_row(
                 arm.name,
                 str(arm.images),
                 f"{accuracy.value:.3f}",
-                f"{accuracy.low:.3f} to {accuracy.high:.3f}",
+                _between(accuracy, ".3f"),
                 f"{arm.ece:.3f}",
                 *differs,
             )

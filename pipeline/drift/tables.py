@@ -57,10 +57,16 @@ class Tables:
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         for name, read in (("traces", read_traces), ("predictions", read_predictions)):
-            read(root, wanted, since, until).relation(self.connection).create_view(name)
+            rows = read(root, wanted, since, until).relation(self.connection)
+            rows.filter("time IS NOT NULL").create_view(name)
+            rows.filter("time IS NULL").create_view(f"untimed_{name}")
         self.connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
         if levels:
             self.connection.executemany("INSERT INTO levels VALUES (?, ?)", [list(item) for item in levels.items()])
+
+    def untimed(self) -> int:
+        """Batches that are left out, because nobody knows when they were."""
+        return int((self.connection.execute("SELECT count(*) FROM untimed_traces").fetchone() or (0,))[0])
 
     def mix(self, stream_id: str, at_us: int, since_us: int, until_us: int) -> _Mix:
         """Rows by class before and after a moment; see `causes.Mixes`."""

@@ -6,6 +6,7 @@ Found before anything heavy is loaded, so that all of it is told at once.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -69,7 +70,7 @@ def _of_configs(model: ModelSettings, roles: tuple[str, ...], folder: Path) -> I
         config = dict(_flat(_config(name, folder)))
         for key, value in config.items():
             if (isinstance(value, str) and re.match(r"\s*hf[-_]hub:", value, re.IGNORECASE)) or (
-                key == "text_cfg.hf_model_name" and not Path(str(value)).is_dir()
+                key == "text_cfg.hf_model_name" and not os.path.isdir(str(value))
             ):
                 yield (
                     f"model.{role}",

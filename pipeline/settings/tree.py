@@ -57,6 +57,11 @@ class ModelSettings(Group):
         default=None, description="text file with one prompt a line, {} for the class; none: a small built-in set"
     )
     card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card`")
+    on_change: Literal["refuse", "reset", "keep"] = Field(
+        default="refuse",
+        description="what a worker does on a root that another pair or class list has written: refuse; reset: each "
+        "stream begins anew; keep: each goes on from what it learned with the other one (also after another card)",
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         default="auto",
         description="number format of the forwards; auto: bf16 where it is quicker, else fp16 on a GPU, fp32 on a "
@@ -138,7 +143,8 @@ class DecodeSettings(Group):
     """How messages become images, and what is refused."""
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        default=None, description="images decoded at the same time; none: one for each core"
+        default=None,
+        description="images decoded at the same time, and one more if it is quick; none: one for each core",
     )
     max_message_bytes: ByteSize = Field(
         default=ByteSize(8 * 2**20), ge=1024, le=2**30, description="bytes of the largest message that is read"
@@ -162,13 +168,24 @@ class SinkSettings(Group):
     )
     flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows that make a segment")
     flush_age_s: float = Field(default=10.0, gt=0, le=86_400, description="seconds that make a segment of fewer rows")
+    begin_anew: bool = Field(
+        default=False,
+        description="for one start: write to this root although the group has written to another, or to one that is "
+        "gone; what the topic has is served from kafka.origin on",
+    )
 
 
 class LimitsSettings(Group):
-    """Bounds on memory."""
+    """Bounds on memory, and on what each segment has to hold."""
 
     inflight_mib: int = Field(
         default=512, ge=16, le=2**20, description="MiB of raw and decoded images held at once; polling pauses above"
+    )
+    streams: int = Field(
+        default=10_000,
+        ge=8,
+        le=1_000_000,
+        description="streams of a partition that keep what they learned; beyond them the ones heard least begin anew",
     )
 
 
@@ -197,7 +214,7 @@ class Settings(Group):
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
     sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
     record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
-    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory")
+    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
     log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")

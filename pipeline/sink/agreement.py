@@ -6,6 +6,7 @@ Rows and traces are two views of the same batches, and the states in a footer ar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from pipeline.sink.segment import SegmentFooter
 LEAST_SILENCE_MS = 60_000
 """The shortest silence, in milliseconds, after which a stream can be set to start anew (search.forget_after_s)."""
 
-_ANEW = {"settings_changed", "silent"}  # resets after which batches are counted from 0 again
+_ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches are counted from 0 again
 _Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
 
 
@@ -48,6 +49,10 @@ class State(Protocol):
     @property
     def alpha_index(self) -> int:
         """Of the alpha that the next batch goes on from."""
+
+    @property
+    def served_index(self) -> int | None:
+        """Of the alpha that served the last batch; None if the state does not say."""
 
     @property
     def batches(self) -> int:
@@ -129,11 +134,12 @@ class StateAccounts:
         }
         self._bytes, self._states = footer.states, states
         if knows_before:
-            yield from self._states_disagree(before, states, _traces(footer.trace))
+            yield from self._states_disagree(before, states, footer)
 
     def _states_disagree(
-        self, before: Mapping[str, State], states: Mapping[str, State], traces: list[dict[str, Any]]
+        self, before: Mapping[str, State], states: Mapping[str, State], footer: SegmentFooter
     ) -> Iterator[str]:
+        traces, table = _traces(footer.trace), json.loads(footer.stream_table or "{}")
         batches = {name: state.batches for name, state in before.items()}
         traced: set[str] = set()
         for trace in traces:
@@ -147,7 +153,14 @@ class StateAccounts:
                 yield f"expected the state of {stream!r} after {batches.get(stream, 0)} batches, not {state.batches}"
             elif stream not in traced and state is not before.get(stream):
                 yield f"expected the state of {stream!r}, which had no batch here, to be as it was, but it is another"
-        yield from _lost(before, states, batches.keys() - states.keys(), traced)
+        gone = batches.keys() - states.keys()
+        if table:
+            heard = table["heard"].keys()
+            if not footer.pending and (strange := states.keys() - heard):
+                yield f"expected states of streams that have a place, but {sorted(strange)[0]!r} has none"
+            if len(heard) >= table["limit"]:
+                gone &= heard
+        yield from _lost(before, states, gone, traced)
 
     def _trace_disagrees(self, trace: Mapping[str, Any], expected: int, before: State | None) -> Iterator[str]:
         """By the batch before it in the stream (`expected`) and, if that was in an earlier segment, its state."""
@@ -158,9 +171,10 @@ class StateAccounts:
         if (alpha is None) != (number == 0):
             yield f"expected batch {number} of {stream!r} to name the alpha before it unless it is the first"
         elif alpha is not None and before is not None and number == before.batches:
-            known = self._alphas.setdefault((before.key, before.alpha_index), alpha)
+            index = before.alpha_index if before.served_index is None else before.served_index
+            known = self._alphas.setdefault((before.key, index), alpha)
             if known != alpha:
-                yield f"expected batch {number} of {stream!r} to go on from alpha {known:g} of its state, not {alpha:g}"
+                yield f"expected batch {number} of {stream!r} to follow one at alpha {known:g}, not {alpha:g}"
 
 
 def _traces(table: pa.Table) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ recovery or after a lost race) writes its traces first, because that worker may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -22,14 +22,17 @@ import pyarrow as pa
 from pipeline.errors import ChainError, StoreUnavailable
 from pipeline.ports import Commit, Head, SegmentDraft, TopicIdentity
 from pipeline.records import TopicPartition
-from pipeline.sink import claims, columns, free_names, invariant, layout, segment, traces
+from pipeline.sink import claims, columns, free_names, holes, invariant, layout, segment, traces
 from pipeline.sink.free_names import Instant, is_fresh, was_deleted
 from pipeline.sink.layout import SegmentName
-from pipeline.sink.owner import Owner, claim_owner
-from pipeline.sink.read import segment_names
+from pipeline.sink.lineage import Lineage
+from pipeline.sink.owner import Owner, check_commits, claim_owner
+from pipeline.sink.read import read_bytes, read_link, segment_names
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.state_blocks import StateBlocks
 from pipeline.sink.store import AlreadyExists, Hook, Store
+
+Commits = Mapping[TopicPartition, tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class _Tip:
     identity: TopicIdentity
     head: Head
     successor: SegmentName
+    lineage: Lineage  # of what is before it
     since: Instant  # then there was no segment of that name, nor had there ever been one
 
 
@@ -64,6 +68,8 @@ class SegmentChain:
         config_fingerprint: Of the settings that results depend on; in the footer.
         writer: Which worker this is, for whoever reads the footer.
         owner: Who the root is to belong to; None to leave that open.
+        commits: What the owner has committed at the broker, with the id of the root that it was for.
+        begin_anew: Whatever was committed, this is the root from now on.
         now: The time, for the footer alone: nothing depends on it.
         instant: See `free_names`.
         at: Called at each of `store.CRASH_POINTS` that is the chain's own.
@@ -78,6 +84,8 @@ class SegmentChain:
         config_fingerprint: str,
         writer: str,
         owner: Owner | None = None,
+        commits: Callable[[], Commits] = dict,
+        begin_anew: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         instant: Callable[[], Instant] = free_names.instant,
         at: Hook = lambda _: None,
@@ -87,7 +95,7 @@ class SegmentChain:
         self._model_fingerprint = model_fingerprint
         self._config_fingerprint = config_fingerprint
         self._writer = writer
-        self._owner = owner
+        self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
         self._now = now
         self._instant = instant
         self._at = at
@@ -97,11 +105,25 @@ class SegmentChain:
         self._blocks: dict[TopicPartition, StateBlocks] = {}
 
     def check(self) -> None:
-        """See `ports.Sink`. SettingsError too: the root is another's. Raises ChainError if it is of another layout."""
+        """See `ports.Sink`. SettingsError too: the root is another's, or the owner's is another root.
+
+        Raises ChainError if the root is of another layout, or damaged.
+        """
+        commits = self._commits()  # before the root is looked at: another worker may be making it
+        self._check_commits(commits, claims.known_sink_id(self._store))
         self._sink = claims.sink_id(self._store, created_at=self._now().isoformat())
         claims.prove_create_if_absent(self._store)
         if self._owner is not None:
             claim_owner(self._store, self._owner)
+
+    def _check_commits(self, commits: Commits, root_id: str | None) -> None:
+        if self._owner is not None and not self._begin_anew:
+            check_commits(self._store, self._owner, root_id, commits)
+
+    @property
+    def root_id(self) -> str:
+        """See `ports.Sink`."""
+        return self._sink
 
     def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
         """See `ports.Sink`."""
@@ -110,19 +132,26 @@ class SegmentChain:
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
         """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
         self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
+        self._check_commits({at: said for at, said in self._commits().items() if at == tp}, self._sink)
         self._attempts.pop(tp, None)
         self._blocks[tp] = StateBlocks()
         self._store.sweep(layout.folder(layout.PREDICTIONS, tp))
         self._store.sweep(layout.folder(layout.TRACES, tp))
         since = self._instant()
         if names := segment_names(self._store, tp):
-            return self._adopt(tp, identity, names[-1], since).head
+            tip = self._adopt(tp, identity, names[-1], since, passed=names)
+            counted = tip.lineage.count > 1
+            found = holes.holes(self._store, tp, names, tip.lineage) if counted else ()
+            head = replace(tip.head, holes=found, is_counted=counted or len(names) == 1)
+            self._tips[tp] = replace(tip, head=head)
+            return head
         proposal = claims.Origin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
         claim = claims.origin(self._store, tp, proposal)
         claims.check_identity(
             f"{self._store}: {tp}", topic_id=claim.topic_id, partitions=claim.partitions, identity=identity
         )
-        tip = _Tip(identity, Head(claim.offset), SegmentName(claim.offset), since)
+        first = SegmentName(claim.offset)
+        tip = _Tip(identity, Head(claim.offset), first, Lineage(first), since)
         # Another worker may have begun the chain since the folder was listed.
         begun = self._store.get(layout.segment_key(tp, tip.successor)) is not None
         self._tips[tp] = self._adopt(tp, identity, tip.successor, since) if begun else tip
@@ -186,7 +215,9 @@ class SegmentChain:
             pending=tuple(sorted(draft.pending)),
             gaps=tuple(draft.gaps),
             states=dict(draft.states),
+            stream_table=draft.stream_table,
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
+            lineage=tip.lineage,
         )
         data = segment.encode(rows, footer, self._blocks[draft.tp])
         return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
@@ -203,10 +234,18 @@ class SegmentChain:
             return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
         return True
 
-    def _adopt(self, tp: TopicPartition, identity: TopicIdentity, name: SegmentName, since: Instant) -> _Tip:
+    def _adopt(
+        self,
+        tp: TopicPartition,
+        identity: TopicIdentity,
+        name: SegmentName,
+        since: Instant,
+        *,
+        passed: list[SegmentName] | None = None,
+    ) -> _Tip:
         """Walk from the existing segment `name` to the head of the chain, and go on from there.
 
-        At the instant `since`, what comes after `name` was not there yet.
+        At the instant `since`, what comes after `name` was not there yet; what is found is appended to `passed`.
 
         The head is read to its last page: nothing may be built on one that the disk has spoilt.
         """
@@ -216,7 +255,7 @@ class SegmentChain:
             raise ChainError(f"{self._store}: {key}: expected the segment that was there a moment ago; restore it")
         footer = read_link(data, key, identity)
         while (
-            more := self._store.get(following := layout.segment_key(tp, _name(footer).successor(footer.next)))
+            more := self._store.get(following := layout.segment_key(tp, footer.name.successor(footer.next)))
         ) is not None:
             successor = read_link(more, following, identity)
             if successor.previous != key:
@@ -225,32 +264,18 @@ class SegmentChain:
                     f"{successor.previous}: a segment was removed or replaced; restore the folder"
                 )
             footer, key, data = successor, following, more
+            if passed is not None:
+                passed.append(footer.name)
         segment.check_pages(data, key)
         traces.write(self._store, footer, key)
-        self._tips[tp] = _extended(identity, footer, key, since)
+        tip = _extended(identity, footer, key, since)
+        newest = segment.newest(data, key)
+        if footer.previous is not None and max(newest, default=-1) < footer.first:  # only what was pending before it
+            newest |= segment.newest(read_bytes(self._store, footer.previous), footer.previous)
+        self._tips[tp] = replace(tip, head=replace(tip.head, newest=newest))
         return self._tips[tp]
 
 
-def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
-    """The footer of a segment that was found at `key`, if it belongs there.
-
-    Raises ChainError if it is damaged, if it was written under another name, or from another topic.
-    """
-    footer = segment.read_footer(data, key)
-    tp = TopicPartition(footer.topic, footer.partition)
-    if layout.segment_key(tp, _name(footer)) != key:
-        msg = (
-            f"segment {key}: expected its footer to name it, but that says {tp}, {_name(footer)}; give it its name back"
-        )
-        raise ChainError(msg)
-    claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
-    return footer
-
-
-def _name(footer: SegmentFooter) -> SegmentName:
-    return SegmentName(footer.first, footer.sequence)
-
-
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
-    head = Head(next_offset=footer.next, pending=footer.pending, states=footer.states, segment=key)
-    return _Tip(identity, head, _name(footer).successor(footer.next), since)
+    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table)
+    return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,15 +11,14 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ChainError, Lost
 from pipeline.ports import TopicIdentity
-from pipeline.records import Gap, TopicPartition
-from pipeline.sink import agreement, claims, compact_check, invariant, layout, schemas, segment, traces
+from pipeline.records import Gap, TopicPartition, told
+from pipeline.sink import agreement, claims, compact_check, holes, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
-from pipeline.sink.chain import read_link
 from pipeline.sink.compact_check import Covered
 from pipeline.sink.compact_source import Chain
-from pipeline.sink.findings import KEEP, RESTORE, Broken, ChainReport, Fault, Log
+from pipeline.sink.findings import DERIVE, KEEP, RESTORE, RESTORE_OR_REPAIR, Broken, ChainReport, Fault, Log
 from pipeline.sink.layout import SegmentName
-from pipeline.sink.read import read_bytes
+from pipeline.sink.read import read_bytes, read_link
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import Store
 
@@ -41,7 +40,9 @@ class ChainCheck:
         self._traces = set(store.list(layout.folder(layout.TRACES, tp)))
         self._identity = TopicIdentity("", "", 0)
         self._sink = ""
-        self._log_start = 0
+        self._log_start = self._log_end = 0
+        self._ends_early = False
+        self._unserved: dict[int, int] = {}  # messages of the log that are pending: offset to timestamp
         # What the next segment has to agree with.
         self._name = SegmentName(0)
         self._previous: str | None = None
@@ -55,7 +56,7 @@ class ChainCheck:
         try:
             if claims.read_sink_id(self._store) is None or claims.read_origin(self._store, tp) is None:
                 lost = layout.SINK if claims.read_sink_id(self._store) is None else key
-                raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE))
+                raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE_OR_REPAIR))
             chain = Chain.of(self._store, tp)
             covered, said = compact_check.check(self._store, tp, chain, contiguous=self._contiguous)
         except ChainError as error:
@@ -79,7 +80,7 @@ class ChainCheck:
         try:
             data = read_bytes(self._store, key)
             footer = read_link(data, key, self._identity)
-            name = SegmentName(footer.first, footer.sequence)
+            name = footer.name
             if self._skipped is not None and name < self._skipped:
                 return
             self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(footer, name)]
@@ -96,19 +97,21 @@ class ChainCheck:
         faults = [Fault(key, what, KEEP) for what in said]
         faults += self._traces_disagree(key, footer, may_be_missing=is_newest)
         if self._log is not None:
-            faults += [Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest)]
+            faults += [
+                Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest=is_newest)
+            ]
         report = self.report
         report.faults += faults
         report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
         report.next_offset, report.pending = footer.next, len(footer.pending)
         report.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
         self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
-        self._knows_before = True
+        self._knows_before = not holes.is_bridge(footer)  # of those that were lost nobody knows the states
 
     def _link_disagrees(self, footer: SegmentFooter, name: SegmentName) -> Iterator[tuple[str, str]]:
         expected = layout.segment_key(self.report.tp, self._name)
         if name > self._name:
-            yield f"expected the chain to go on with {expected}: there is a gap", "restore that file from a backup"
+            yield f"expected the chain to go on with {expected}: there is a gap", RESTORE_OR_REPAIR
         elif name < self._name:
             yield f"expected the chain to go on with {expected}: there is an overlap", "move the foreign file away"
         elif footer.previous != self._previous:
@@ -138,7 +141,7 @@ class ChainCheck:
         data = self._store.get(where) if where in self._traces else None
         if data is None:
             if not may_be_missing:
-                yield Fault(where, "expected the traces of a segment that has a successor, but there are none", RESTORE)
+                yield Fault(where, "expected the traces of a segment that has a successor, but there are none", DERIVE)
         elif not _holds(data, traces.derive(footer, key)):
             yield Fault(key, f"expected {where} to hold this segment's traces, but it does not", RESTORE)
 
@@ -155,43 +158,45 @@ class ChainCheck:
             )
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
-        self._log_start, self.report.messages = log.bounds(tp)[0], 0
+        (self._log_start, self._log_end), self.report.messages = log.bounds(tp), 0
 
     def _log_disagrees(
-        self, log: Log, footer: SegmentFooter, rows: pa.Table, is_newest: bool
+        self, log: Log, footer: SegmentFooter, rows: pa.Table, *, is_newest: bool
     ) -> Iterator[tuple[str, str]]:
         """Every message that the broker still has, up to the head, must be in rows or pending, or a gap says why."""
-        tp = self.report.tp
-        if is_newest:
-            end = log.bounds(tp)[1]
-            if footer.next > end:
-                remedy = "the broker lost data, or this is another cluster: restore the broker"
-                yield f"expected the broker's log to reach offset {footer.next}, but it ends at {end}", remedy
-                return
-            self.report.lag = end - footer.next
-        known = np.union1d(rows["offset"].to_numpy(), np.asarray(footer.pending, np.int64))
-        yield from self._unaccounted(log, footer.first, footer.next, known, footer.gaps)
+        if footer.next > self._log_end:  # which a worker may have followed since it was asked for
+            self._log_end = log.bounds(self.report.tp)[1]
+        if footer.next > self._log_end and not self._ends_early:
+            self._ends_early = True
+            yield (
+                f"expected the broker's log to reach offset {footer.next}, but it ends at {self._log_end}",
+                "the broker lost data, or this is another cluster: restore the broker (one that has just come back may "
+                "need half a minute to know its log)",
+            )
+        yield from self._unaccounted(log, footer.first, footer.next, rows, footer.pending, footer.gaps)
+        if is_newest:  # offsets would count markers of transactions, which nobody will ever serve
+            first = max(footer.next, self._log_start)
+            unread = log.messages(self.report.tp, first, self._log_end)[0] if first < self._log_end else ()
+            self.report.lag = len(unread)
 
     def _compacted_disagree(self, log: Log, covered: Covered) -> Iterator[Fault]:
         """Files that stand for deleted segments, against what the broker still has of them."""
-        tp, until = self.report.tp, log.bounds(self.report.tp)[1]
-        for file in compact_check.accounted(self._store, tp, covered, since=self._log_start):
-            if file.next > until:  # of the head it is said with the remedy
-                return
+        for file in compact_check.accounted(self._store, self.report.tp, covered, since=self._log_start):
+            # Where the log ends before, that is said of the first segment that is still there.
             yield from (
                 Fault(file.key, *said)
-                for said in self._unaccounted(log, file.first, file.next, file.offsets, file.gaps)
+                for said in self._unaccounted(log, file.first, file.next, file.rows, file.pending, file.gaps)
             )
 
     def _unaccounted(
-        self, log: Log, first: int, until: int, known: invariant.Offsets, gaps: Sequence[Gap]
+        self, log: Log, first: int, until: int, rows: pa.Table, pending: Sequence[int], gaps: Sequence[Gap]
     ) -> Iterator[tuple[str, str]]:
-        first = max(first, self._log_start)
-        if first >= until:
-            return
-        delivered = log.offsets(self.report.tp, first, until)
+        first, until = max(first, self._log_start), min(until, self._log_end)
+        delivered, timestamps = np.empty(0, np.int64), np.empty(0, np.int64)
+        if first < until:
+            delivered, timestamps = log.messages(self.report.tp, first, until)
         self.report.messages = (self.report.messages or 0) + len(delivered)
-        missing = np.setdiff1d(delivered, known)
+        missing = np.setdiff1d(delivered, np.union1d(rows["offset"].to_numpy(), np.asarray(pending, np.int64)))
         for gap in gaps:
             if gap.reason != Lost.DELETED:  # the broker has them, and by other settings they can be read
                 missing = missing[(missing < gap.first) | (missing >= gap.until)]
@@ -200,6 +205,23 @@ class ChainCheck:
             yield (
                 f"expected a row for each message that the broker has, but there is none for the offsets {told}",
                 KEEP,
+            )
+        has = self._unserved | dict(zip(delivered.tolist(), timestamps.tolist(), strict=True))
+        self._unserved = {offset: has[offset] for offset in pending if offset in has}
+        yield from self._others(rows, has)
+
+    def _others(self, rows: pa.Table, has: Mapping[int, int]) -> Iterator[tuple[str, str]]:
+        """Rows of messages that the log does not have any more, though it has others of these offsets."""
+        dated = rows.select(["offset", "kafka_timestamp"]).drop_null()
+        known = zip(dated["offset"].to_pylist(), dated["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True)
+        others = {offset: at for offset, at in known if has.get(offset, at) != at}
+        if others:
+            first = min(others)
+            yield (
+                f"expected the messages that the rows are of, but the broker has others at {len(others)} of these "
+                f"offsets: at {first} one of {told(has[first])}, the row is of {told(others[first])}",
+                "its log was rewritten (an unclean leader election, a restored disk), and what is there now was never "
+                "served: restore the broker's log, or begin a new output (sink.root) where they part (kafka.origin)",
             )
 
 

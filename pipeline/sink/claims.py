@@ -44,13 +44,28 @@ class Origin:
 def sink_id(store: Store, *, created_at: str) -> str:
     """The id of this root, made now if it has none.
 
-    Raises ChainError if the root is of another layout or its document cannot be read.
+    Raises ChainError if the root is of another layout, or its document cannot be read or was lost.
     """
+    known_sink_id(store)
     document = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
     if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
         msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
         raise ChainError(msg)
     return str(document["sink"])
+
+
+def known_sink_id(store: Store) -> str | None:
+    """The id of this root, None if it is a new one. Raises ChainError if there was one, and it was lost."""
+    if (known := read_sink_id(store)) is not None:
+        return known
+    kept = next((key for dataset in (layout.PREDICTIONS, layout.COMPACTED) for key in store.list(dataset)), None)
+    # Whoever makes a new root may be a moment ahead, with a segment already.
+    if kept is not None and (known := read_sink_id(store)) is None:
+        raise ChainError(
+            f"{store}: expected {layout.SINK} beside {kept}: it was removed, and a new one would not be the one that "
+            f"the segments name. Restore it from a backup, or from the segments with `adawise repair {store}`"
+        )
+    return known
 
 
 def read_sink_id(store: Store) -> str | None:

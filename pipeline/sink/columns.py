@@ -44,6 +44,7 @@ def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fing
         "reason": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.reason for f in draft.rejected])]),
         "detail": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.detail for f in draft.rejected])]),
         "model_fingerprint": pa.repeat(model_fingerprint, len(frames)),
+        schemas.PREDICTED_AT: _predicted_at(draft.accepted, len(frames)),
     }
     table = pa.Table.from_arrays([columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS)
     steps = np.diff(offset)
@@ -100,6 +101,11 @@ def _served(accepted: Sequence[Served], classes: pa.StringArray, rows: int) -> d
     for name, values in (("top_labels", classes.take(pa.array(top_index))), ("top_probabilities", top_probability)):
         columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(values), _type(name), mask=unserved)
     return columns
+
+
+def _predicted_at(accepted: Sequence[Served], rows: int) -> pa.Array:
+    known = [trace.predicted_at_us for batch, _, trace in accepted for _ in batch.frames]
+    return pa.array(known + [None] * (rows - len(known)), _type(schemas.PREDICTED_AT))
 
 
 def _joined(

@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 from pipeline.errors import ChainError
 from pipeline.records import Gap, TopicPartition
 from pipeline.sink import claims, compact_plan, invariant, layout, segment
-from pipeline.sink.chain import read_link
 from pipeline.sink.compact_file import Facts, digest_of, read_facts, read_proven, read_rows
 from pipeline.sink.compact_source import Chain
 from pipeline.sink.layout import CompactedName, SegmentName
-from pipeline.sink.read import compacted_names, is_covered, read_bytes, segment_names
+from pipeline.sink.read import compacted_names, is_covered, read_bytes, read_link, segment_names
 from pipeline.sink.store import Store
 
 Said = tuple[str, str]
@@ -85,25 +84,25 @@ def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = 
 
 @dataclass(frozen=True, slots=True)
 class Accounted:
-    """A compacted file: what its segments cover, [first, next), the offsets of its rows and what was pending, gaps."""
+    """A compacted file: what its segments cover, [first, next), its rows (offset, kafka_timestamp), pending, gaps."""
 
     key: str
     first: int
     next: int
-    offsets: invariant.Offsets
+    rows: pa.Table
+    pending: tuple[int, ...]
     gaps: tuple[Gap, ...]
 
 
 def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int) -> Iterator[Accounted]:
-    """The files that were checked and reach beyond the offset `since`, in order; in memory are the offsets of one."""
+    """The files that were checked and reach beyond the offset `since`, in order; in memory are the rows of one."""
     for name in compacted_names(store, layout.PREDICTIONS, tp):
         if name.until > covered.until or name.until.first <= since:
             continue
         key = layout.compacted_key(layout.PREDICTIONS, tp, name)
         data = read_bytes(store, key)
-        facts, rows = read_facts(data, key), read_rows(data, key, ["offset"])
-        known = np.union1d(rows["offset"].to_numpy(), np.asarray(facts.pending, np.int64))
-        yield Accounted(key, facts.first, facts.next, known, facts.gaps)
+        facts, rows = read_facts(data, key), read_rows(data, key, ["offset", "kafka_timestamp"])
+        yield Accounted(key, facts.first, facts.next, rows, facts.pending, facts.gaps)
 
 
 def compacted_partitions(store: Store) -> set[TopicPartition]:

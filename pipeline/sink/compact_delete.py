@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import uuid4
 
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, StoreUnavailable
 from pipeline.records import TopicPartition
 from pipeline.sink import layout
 from pipeline.sink.compact_file import read_proven
@@ -34,8 +35,21 @@ class Deletable:
     keys: tuple[str, ...]
 
 
+def now_of(store: Store) -> datetime:
+    """What the clock of the store shows: ours may be hours ahead, and readers and workers would not be waited for."""
+    key = f"_clock-{uuid4().hex}"
+    store.put(key, b"")
+    try:
+        now = store.modified(key)
+    finally:
+        store.delete(key)
+    if now is None:
+        raise StoreUnavailable(f"{store}: {key} was written, but cannot be found; it is tried again")
+    return now
+
+
 def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Iterator[Deletable]:
-    """What `delete` may remove: segments of files that were made, with their traces, before that moment.
+    """What `delete` may remove: segments of files that were made, with their traces, before that moment of the store's.
 
     Each of these files is read and proven first. Raises ChainError if one is damaged, or its last segment is gone.
     """
@@ -46,11 +60,11 @@ def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Ite
         if len(inside) < 2 or name not in traced:
             continue
         key = layout.compacted_key(layout.PREDICTIONS, tp, name)
-        facts, _ = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
         traces_key = layout.compacted_key(layout.TRACES, tp, name)
-        traces_facts, _ = read_proven(layout.TRACES, read_bytes(store, traces_key), traces_key)
-        if max(map(datetime.fromisoformat, (facts.created_at, traces_facts.created_at))) >= made_before:
+        if any((made := store.modified(each)) is None or made >= made_before for each in (key, traces_key)):
             continue
+        facts, _ = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
+        read_proven(layout.TRACES, read_bytes(store, traces_key), traces_key)
         if facts.last not in inside:
             msg = f"{store}: {facts.last}: expected the last segment of {key}, which is never deleted; restore it"
             raise ChainError(msg)

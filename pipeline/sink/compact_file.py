@@ -76,7 +76,9 @@ class Facts:
 
 
 def digest_of(dataset: str, table: pa.Table) -> str:
-    """The checksum of rows of this dataset, in any order."""
+    """The checksum of rows of this dataset, in any order; what came later counts where it is known."""
+    if schemas.PREDICTED_AT in table.column_names and table[schemas.PREDICTED_AT].null_count == table.num_rows:
+        table = table.drop_columns([schemas.PREDICTED_AT])
     return digest(table, _IDENTITY[dataset])
 
 
@@ -135,7 +137,7 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        return file.read(columns=None if columns is None else list(columns))
+        return schemas.with_later(file.read()) if columns is None else file.read(columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 

@@ -12,9 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.errors import ChainError, StoreUnavailable
 from pipeline.records import TopicPartition
 from pipeline.sink import layout, segment
@@ -75,7 +72,7 @@ def _facts(store: Store, key: str) -> tuple[str, int, int]:
     if data is None:
         raise ChainError(f"{store}: {key}: expected the segment that was listed, but it is gone; restore it")
     created_at = datetime.fromisoformat(segment.read_footer(data, key).created_at)
-    metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
+    metadata = segment.opened(data).metadata
     nbytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     return created_at.astimezone(UTC).date().isoformat(), metadata.num_rows, nbytes
 

@@ -11,10 +11,9 @@ from pipeline.errors import ChainError
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.sink import agreement, claims, invariant, layout, schemas, segment, traces
-from pipeline.sink.chain import read_link
 from pipeline.sink.compact_file import Facts, Replaced, digest_of
 from pipeline.sink.layout import CompactedName, SegmentName
-from pipeline.sink.read import read_bytes
+from pipeline.sink.read import read_bytes, read_link
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import Store
 
@@ -69,18 +68,13 @@ class Gathered:
             pending=last.pending,
             gaps=tuple(gap for footer in self.footers for gap in footer.gaps),
             segments=tuple(
-                Replaced(name_of(footer).stem, footer.attempt, rows.num_rows)
+                Replaced(footer.name.stem, footer.attempt, rows.num_rows)
                 for footer, rows in zip(self.footers, self.rows, strict=True)
             ),
             rows=table.num_rows,
             digest=digest_of(dataset, table),
             created_at=created_at,
         )
-
-
-def name_of(footer: SegmentFooter) -> SegmentName:
-    """The name of the segment with this footer."""
-    return SegmentName(footer.first, footer.sequence)
 
 
 def gather(

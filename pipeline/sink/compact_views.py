@@ -42,7 +42,8 @@ set variable {dataset}_files = (
         )
     )
 );
-create or replace temp view {dataset} as select * from read_parquet(getvariable('{dataset}_files'));
+create or replace temp view {dataset} as
+select * from read_parquet(getvariable('{dataset}_files'), union_by_name = true);
 """
 
 

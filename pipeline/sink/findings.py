@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,6 +11,12 @@ from pipeline.records import Gap, TopicPartition
 from pipeline.sink.invariant import Offsets
 
 RESTORE = "restore the file from a backup"
+RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do instead"
+DERIVE = "`adawise repair` of this root writes them again, from the segment"
+STALE = (
+    "if no chain has a gap there, its rows were computed again under other names, and `adawise repair` of this root "
+    "moves it away; else restore the segment from a backup"
+)
 KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
 
 
@@ -45,6 +52,17 @@ class ChainReport:
     faults: list[Fault] = field(default_factory=list)
 
 
+def joined(gaps: Iterable[Gap]) -> list[Gap]:
+    """The gaps in order, those of one reason that follow each other as one."""
+    found: list[Gap] = []
+    for gap in sorted(gaps):
+        if found and (found[-1].until, found[-1].reason) == (gap.first, gap.reason):
+            found[-1] = found[-1]._replace(until=gap.until)
+        else:
+            found.append(gap)
+    return found
+
+
 class Broken(Exception):
     """A chain cannot be followed any further. It never leaves the sink."""
 
@@ -62,7 +80,8 @@ class Log(Protocol):
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """(log start, log end). Raises SourceError if there is no such partition, BrokerUnavailable."""
 
-    def offsets(self, tp: TopicPartition, first: int, until: int) -> Offsets:
-        """Of the messages in [first, until), ascending; each call for a partition begins where the last one ended or
-        later. Raises BrokerUnavailable.
+    def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Offsets, Offsets]:
+        """Of those in [first, until): offsets, ascending, and timestamps in milliseconds, -1 for none.
+
+        Quick where each call for a partition begins where the last one ended. Raises BrokerUnavailable.
         """

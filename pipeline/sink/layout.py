@@ -2,9 +2,11 @@
 
     _sink.json                                              what this root is; created once
     _owner.json                                             whose root it is (`owner`); created once
+    _models/<number>.json                                   which pair serves from then on; each created once
     _replay.json                                            of which part a replay is, if it is one's root; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    where the chain of a partition begins
+    _starts/topic-<t>/partition-<p>/<start>.json            a worker that has the partition, or was killed (`starts`)
     predictions/topic-<t>/partition-<p>/<segment>.parquet   the chain
     traces/topic-<t>/partition-<p>/<segment>.parquet        derived from it
     compacted/plans/topic-<t>/partition-<p>/<first>.json    which segments the file that begins there is made of
@@ -37,6 +39,7 @@ SINK = "_sink.json"
 OWNER = "_owner.json"
 REPLAY = "_replay.json"
 TOPICS = "_topics"
+MODELS = "_models"
 PREDICTIONS = "predictions"
 TRACES = "traces"
 COMPACTED = "compacted"
@@ -145,9 +148,24 @@ def topic_key(topic: str) -> str:
     return f"{TOPICS}/topic-{topic}.json"
 
 
+def model_key(number: int) -> str:
+    """The key of the claim that says which pair serves, the newest of which counts."""
+    return f"{MODELS}/{number:06d}.json"
+
+
 def origin_key(tp: TopicPartition) -> str:
     """The key of the claim that says where the partition's chain begins."""
     return f"{folder('_origin', tp).removesuffix('/')}.json"
+
+
+def starts_folder(tp: TopicPartition) -> str:
+    """The folder of the marks of workers that have, or had, the partition."""
+    return folder("_starts", tp)
+
+
+def start_key(tp: TopicPartition, start: str) -> str:
+    """The key of the mark of one of them."""
+    return f"{starts_folder(tp)}{start}.json"
 
 
 def parse_key(key: str) -> tuple[TopicPartition, SegmentName] | None:

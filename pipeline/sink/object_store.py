@@ -12,7 +12,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import stamina
@@ -190,6 +190,11 @@ class ObjectStore:
         """See `Store.delete`."""
 
         self._ask(key, lambda: _unless_absent(lambda: obstore.delete(self._store, key)))
+
+    def modified(self, key: str) -> datetime | None:
+        """See `Store.modified`."""
+        # HEAD would have no errors to tell.
+        return self._ask(key, lambda: _unless_absent(lambda: obstore.get(self._store, key).meta["last_modified"]))
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`: an object is whole or absent, so nothing is ever left behind."""

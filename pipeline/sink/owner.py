@@ -4,16 +4,22 @@ Workers of one group share the partitions, and a lost race for a segment is how 
 would own the same partitions at the same time: the two would take each other's output over, segment by segment, and
 each chain would still be whole. So a root has one owner, and any other is refused before it writes a row.
 
+The other way round, a group writes to one root: the id of the root stands beside each offset that the group commits.
+A second worker with another root would take partitions away, and each output would lack what is in the other; and a
+root that is empty although the group has committed was unmounted or emptied.
+
 Roots of version 0.1.0 have no such claim. Whoever starts first on one becomes its owner, if the topic is one that it
 was written from, and if its purpose was the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 from pipeline.errors import SettingsError
+from pipeline.records import TopicPartition
 from pipeline.sink import claims, layout
 from pipeline.sink.store import Store
 
@@ -55,6 +61,36 @@ def check_owner(store: Store, ours: Owner) -> None:
     theirs = read_owner(store) or _of_0_1_0(store, ours)
     if theirs is not None:
         _expect(store, ours, theirs)
+
+
+def check_commits(
+    store: Store, ours: Owner, root_id: str | None, commits: Mapping[TopicPartition, tuple[int, str]]
+) -> None:
+    """Raise SettingsError if the group's offsets, with their notes, say that its output is another one.
+
+    `root_id` is None for a root that nobody has written to. Offsets without a note are of version 0.1.0.
+    """
+    theirs = {note: tp for tp, (_, note) in sorted(commits.items()) if note not in ("", root_id)}
+    anew = (
+        "If that output is given up, and no worker writes to it, start once with --sink.begin-anew: from then on the "
+        "group's is this one"
+    )
+    if theirs:
+        note, tp = next(iter(theirs.items()))
+        raise SettingsError(
+            f"group {ours.group!r} writes to the output with the id {note} ({tp} is committed for it), but sink.root "
+            f"{store} {'is empty' if root_id is None else f'has the id {root_id}'}: workers of one group share the "
+            f"partitions, and each output would lack what is in the other. Set --sink.root to that output (its id is "
+            f"in its {layout.SINK}), mount it if it was there; or, for an output beside it, set --kafka.group to a "
+            f"group of its own. {anew}"
+        )
+    if root_id is None and commits:
+        tp, (offset, _) = max(commits.items(), key=lambda item: item[1][0])
+        raise SettingsError(
+            f"sink.root {store} is empty, but group {ours.group!r} has committed offset {offset} of {tp}: it had an "
+            f"output. Is the disk mounted, is it the right folder or bucket, was it emptied? Bring it back, or all "
+            f"that the topic has is served again. {anew}, and begins where kafka.origin says"
+        )
 
 
 def read_owner(store: Store) -> Owner | None:

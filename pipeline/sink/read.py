@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from pipeline.errors import ChainError
+from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
-from pipeline.sink import layout, schemas, segment
+from pipeline.sink import claims, layout, schemas, segment
 from pipeline.sink.layout import CompactedName, SegmentName
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import Store, open_store
@@ -79,6 +80,20 @@ def read_predictions(store: Store, columns: list[str] | None = None) -> pa.Table
     """
     tables = [segment.read_rows(read_bytes(store, key), key, columns) for key in data_keys(store)]
     return pa.concat_tables(tables or [schemas.PREDICTIONS.empty_table().select(columns or schemas.PREDICTIONS.names)])
+
+
+def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
+    """The footer of a segment that was found at `key`, if it belongs there.
+
+    Raises ChainError if it is damaged, if it was written under another name, or from another topic.
+    """
+    footer = segment.read_footer(data, key)
+    tp = TopicPartition(footer.topic, footer.partition)
+    if layout.segment_key(tp, footer.name) != key:
+        msg = f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back"
+        raise ChainError(msg)
+    claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
+    return footer
 
 
 def read_bytes(store: Store, key: str) -> bytes:

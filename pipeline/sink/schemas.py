@@ -33,6 +33,8 @@ TRIAL = pa.struct(
     ]
 )
 
+PREDICTED_AT = "predicted_at"
+
 PREDICTIONS = pa.schema(
     [
         _field(
@@ -65,6 +67,12 @@ PREDICTIONS = pa.schema(
         _field("true_label", pa.string(), "the producer's label of the image; null if it gave none", nullable=True),
         _field("meta", _map(pa.string()), "the producer's meta_* columns, without the prefix"),
         _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
+        _field(
+            "predicted_at",
+            _MICROSECONDS,
+            "when it was predicted, by the worker's clock; null if not accepted, and from earlier versions",
+            nullable=True,
+        ),
     ]
 )
 # What repeats within a segment; row ids and the numbers of a softmax do not.
@@ -86,6 +94,14 @@ PREDICTIONS_DICTIONARY = [
     "meta.key_value.value",
     "model_fingerprint",
 ]
+
+
+def with_later(rows: pa.Table) -> pa.Table:
+    """Rows of any version with the columns of `PREDICTIONS`: those that came later are null."""
+    if rows.schema.equals(PREDICTIONS.remove(PREDICTIONS.get_field_index(PREDICTED_AT))):
+        return rows.append_column(PREDICTIONS.field(PREDICTED_AT), pa.nulls(rows.num_rows, _MICROSECONDS))
+    return rows
+
 
 # The trace as the segment's footer keeps it: the batch's own columns.
 BATCH_TRACE = pa.schema(

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -72,6 +73,9 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove `key` if it exists. Only for what readers no longer look for, and never the head of a chain."""
+
+    def modified(self, key: str) -> datetime | None:
+        """When `key` was last written, by the clock of the store; None if it does not exist."""
 
     def sweep(self, prefix: str) -> None:
         """Remove what dead writers left behind in the folder `prefix`."""
@@ -175,6 +179,16 @@ class LocalStore:
         path = self._path(key)
         with self._there(path):
             path.unlink(missing_ok=True)
+
+    def modified(self, key: str) -> datetime | None:
+        """See `Store.modified`."""
+        path = self._path(key)
+        with translated(path):
+            try:
+                return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            except FileNotFoundError:
+                self._check_root()
+                return None
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`: temporary files older than `STALE_S`; a living writer whose file goes tries again."""

@@ -14,7 +14,7 @@ from pipeline.sink import layout
 from pipeline.sink.agreement import ReadState
 from pipeline.sink.chain_check import ChainCheck
 from pipeline.sink.compact_check import compacted_partitions, foreign_keys
-from pipeline.sink.findings import Broken, ChainReport, Fault, Log
+from pipeline.sink.findings import STALE, Broken, ChainReport, Fault, Log
 from pipeline.sink.read import segment_keys
 from pipeline.sink.store import Store
 
@@ -27,6 +27,7 @@ def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | No
 
 def strays(store: Store) -> list[Fault]:
     """Files among the segments, the traces and the compacted files that no chain accounts for."""
+    traces = store.list(layout.TRACES)  # before the segments: a worker writes them after these
     segments = store.list(layout.PREDICTIONS)
     known = {layout.traces_key(key) for key in segments}
     return [
@@ -37,8 +38,8 @@ def strays(store: Store) -> list[Fault]:
         ),
         *(Fault(*said) for said in foreign_keys(store)),
         *(
-            Fault(key, "expected a segment of this name, but there is none", "restore the segment from a backup")
-            for key in store.list(layout.TRACES)
+            Fault(key, "expected a segment of this name, but there is none", STALE)
+            for key in traces
             if key not in known
         ),
     ]

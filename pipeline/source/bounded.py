@@ -75,6 +75,10 @@ class BoundedSource:
         """See `Source.bounds`: the log's start, because what was pending is there, and the range's end."""
         return self._source.bounds(tp)[0], self._range(tp)[1]
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`."""
+        return self._source.timestamps(tp, first, until)
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: where the range begins."""
         return self._range(tp)[0]
@@ -115,7 +119,7 @@ class BoundedSource:
             return None
         return 0 if tp in self._reached else max(0, self._range(tp)[1] - position)
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Tells nobody: whoever reads a part has no say in what others have done."""
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, errors
@@ -26,6 +27,7 @@ from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
 from pipeline.source.kafka_client import EMBEDDED, kafka_errors, message_of, open_client
 from pipeline.source.kafka_listener import RebalanceListener, join_after_settling, why_expelled
+from pipeline.source.kafka_log import KafkaLog, Peek
 from pipeline.source.kafka_offsets import OffsetHints
 from pipeline.source.kafka_topic import KafkaTopics
 from pipeline.source.kafka_transactions import HeldBack
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
 _CLOSE_MS = 5_000
+_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
 # The embedded broker answers a JoinGroup after half of the session timeout, whoever else there is (measured), and takes
 # a member that left meanwhile back in with that answer.
 _EMBEDDED_SESSION_MS = 6_000
@@ -86,6 +89,16 @@ class KafkaSource:
         self._owned = Ownership()
         self._closed = False
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
+        opens = partial(
+            KafkaLog,
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            max_partition_fetch_bytes=min(max_partition_fetch_bytes, _LOOK_BYTES),
+            batch_limits=batch_limits,
+            security=security,
+            patience_s=_LOOK_S,
+        )
+        self._peek = Peek(opens)
         try:
             self._first_identity = self._topics.identity(topic)
             if on_compacted == "fail":
@@ -179,6 +192,10 @@ class KafkaSource:
         """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
         return self._topics.bounds(tp)
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`; by a client of its own, so that the group's is where it was."""
+        return self._peek.timestamps(tp, first, until)
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
         start, end = self._topics.bounds(tp)
@@ -236,11 +253,15 @@ class KafkaSource:
             end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, int(end) - int(position))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`; without a group there is nobody to tell."""
         ours = {tp: at for tp, at in offsets.items() if self._held(tp)}
         if self._group is not None and ours:
-            self._hints.commit(ours)
+            self._hints.commit(ours, note)
+
+    def committed(self) -> Mapping[TopicPartition, tuple[int, str]]:
+        """What the group has committed of the topic, whoever did, with its note. Raises BrokerUnavailable."""
+        return {} if self._group is None else self._topics.committed(self._group, self._topic)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -256,6 +277,7 @@ class KafkaSource:
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)
         self._topics.close()
+        self._peek.close()
 
     def _look_for_transactions(self) -> None:
         """Say of partitions that stand before the end of the log what holds them back."""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from kafka import errors
 
+from pipeline.envelope import stated_ms
 from pipeline.errors import AdawiseError, BrokerUnavailable, FatalError, SettingsError, SourceError
 from pipeline.records import Message, Missing
 from pipeline.source import kafka_repairs
@@ -191,6 +192,6 @@ def message_of(record: Any, missing: Missing | None = None) -> Message:
         key=record.key,
         value=record.value,
         headers=tuple((name, value) for name, value in record.headers),
-        timestamp_ms=-1 if record.timestamp is None else record.timestamp,
+        timestamp_ms=stated_ms(record.timestamp),
         missing=missing,
     )

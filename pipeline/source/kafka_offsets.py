@@ -1,8 +1,11 @@
-"""What lag tools see: the group's committed offsets. Nothing of ours reads them.
+"""What lag tools see: the group's committed offsets. Of ours, only a start reads them.
 
 A log can end in offsets that hold no message: markers of transactions, what was aborted, what compaction removed. Once
 the chain has every message that was delivered, what is committed is how far the client has read, and not the offset
 after the last message; else tools would show a lag that never goes away.
+
+Beside each stands the id of the root that has what comes before it: two workers of one group with different roots would
+take partitions from each other, and each output would lack what the other has (`sink.owner`).
 """
 
 from __future__ import annotations
@@ -40,9 +43,11 @@ class OffsetHints:
         for message in messages:
             self._delivered[message.topic_partition] = message.next_offset
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Tell the broker, without waiting, what is done of partitions that the consumer has. Never raises."""
-        hints = {KafkaPartition(*tp): OffsetAndMetadata(self._past(tp, at), "", -1) for tp, at in offsets.items()}
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
+        """Tell the broker, without waiting, what is done of partitions that the consumer has, with a note for whoever
+        begins on these partitions next. Never raises.
+        """
+        hints = {KafkaPartition(*tp): OffsetAndMetadata(self._past(tp, at), note, -1) for tp, at in offsets.items()}
         try:
             self._consumer.commit_async(hints, callback=_log_commit)
         except errors.KafkaError as error:

@@ -115,6 +115,15 @@ class KafkaTopics:
         )[partition]
         return None if found is None else int(found.offset)
 
+    def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
+        """The offsets that a group has committed, with their notes. Raises BrokerUnavailable."""
+        found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._admin.list_group_offsets([group]))
+        return {
+            TopicPartition(topic, partition.partition): (int(said.offset), str(said.metadata or ""))
+            for partition, said in found.get(group, {}).items()
+            if partition.topic == topic and said.offset >= 0
+        }
+
     def close(self) -> None:
         """Free both clients."""
         self._admin.close()

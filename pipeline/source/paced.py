@@ -77,6 +77,10 @@ class PacedSource:
         """See `Source.bounds`."""
         return self._source.bounds(tp)
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`."""
+        return self._source.timestamps(tp, first, until)
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`."""
         return self._source.origin(tp)
@@ -112,9 +116,9 @@ class PacedSource:
         lag = self._source.lag(tp)
         return None if lag is None else lag + len(self._held.get(tp, ()))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`."""
-        self._source.commit(offsets)
+        self._source.commit(offsets, note)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -145,7 +149,8 @@ class PacedSource:
             if self._zero is None or far:
                 if not self._knows_what_comes(heads):
                     break
-                self._zero = self._clock(), min(head.timestamp_ms for head in heads.values())
+                stated = [head.timestamp_ms for head in heads.values() if head.timestamp_ms >= 0]
+                self._zero = (self._clock(), min(stated)) if stated else None
             tp = min(heads, key=lambda tp: (self._wait_s(heads[tp]), tp))
             if self._wait_s(heads[tp]) > 0.0:
                 break

@@ -110,6 +110,11 @@ class RecordingSource:
         """See `Source.bounds`; (0, 0) for a partition of which nothing was recorded."""
         return self._partition(tp).bounds
 
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`: a recording cannot change."""
+        del tp, first, until
+        return {}
+
     def origin(self, tp: TopicPartition) -> int:
         """See `Source.origin`: where the recording begins."""
         return self.bounds(tp)[0]
@@ -147,7 +152,7 @@ class RecordingSource:
         partition = self._partition(tp)
         return max(0, partition.bounds[1] - partition.position)
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Nobody to tell."""
 
     def close(self) -> None:

@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.envelope import stated_ms
 from pipeline.errors import Lost, SourceError
 from pipeline.records import Gap, Message, Missing, TopicPartition
 
@@ -209,9 +209,9 @@ def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
         if statistics is not None and statistics.max < timestamp_ms:
             continue
         table = file.read_row_group(group, columns=["offset", "timestamp_ms"])
-        found = table["offset"].filter(pc.greater_equal(table["timestamp_ms"], timestamp_ms))
-        if len(found):
-            return int(found[0].as_py())
+        for offset, found_ms in zip(*(table[name].to_pylist() for name in ("offset", "timestamp_ms")), strict=True):
+            if stated_ms(found_ms) >= timestamp_ms:
+                return int(offset)
     return None
 
 
@@ -259,4 +259,5 @@ def _table_without_images(messages: Sequence[Message]) -> pa.Table:
 def _message(table: pa.Table, row: int) -> Message:
     cells = {name: table[name][row].as_py() for name in SCHEMA.names}
     headers = tuple((header["key"], header["value"]) for header in cells.pop("headers"))
-    return Message(**cells, headers=headers)
+    timestamp_ms = stated_ms(cells.pop("timestamp_ms"))  # earlier versions stored any number
+    return Message(**cells, headers=headers, timestamp_ms=timestamp_ms)

@@ -31,8 +31,10 @@ _NETWORK = {  # scheme -> the protocols that it needs; never a file
     **{"rtsp": _RTSP, "rtsps": f"{_RTSP},tls", "rtmp": "rtmp,tcp", "http": _HTTP, "https": _HTTP},
     **{"udp": "udp", "tcp": "tcp", "srt": "srt"},
 }
-_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,mjpeg,mpjpeg,flv,live_flv,gif,h264,hevc"  # no playlists
-_HLS = "hls,aac,ac3,mp3,webvtt"
+_CONTAINERS = (  # no playlists
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,mjpeg,mpjpeg,jpeg_pipe,flv,live_flv,gif,h264,hevc,ogg,asf,ivf"
+)
+_PLAYLISTS = "hls,dash,aac,ac3,mp3,webvtt"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 _LENGTH = re.compile(rb"content-length:\s*(\d{1,10})\s*", re.IGNORECASE)
 _COMPLAINTS_BYTES = 64 * 1024
@@ -105,7 +107,10 @@ class VideoShots:
         elif scheme in ("rtsp", "rtsps"):
             options += ["-rtsp_transport", "tcp"]  # over UDP a full pipe loses packets, and frames come out torn
         else:
-            options += ["-format_whitelist", f"{_CONTAINERS},{_HLS}" if scheme in ("http", "https") else _CONTAINERS]
+            options += [
+                "-format_whitelist",
+                f"{_CONTAINERS},{_PLAYLISTS}" if scheme in ("http", "https") else _CONTAINERS,
+            ]
         if not is_live(source) and scheme != "file":
             source = f"file:{source}"  # or `concat:a|b.mp4` would be what it says
         keep = ["-vf", f"fps={self.fps}"] if self.fps is not None else ["-vsync", "passthrough"]  # never doubled

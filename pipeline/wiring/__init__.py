@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.wiring.labelled import build_card, extend_card, show_card
     from pipeline.wiring.producing import produce
     from pipeline.wiring.recording import prune_recording, record
+    from pipeline.wiring.repairing import repair
     from pipeline.wiring.replaying import replay
     from pipeline.wiring.stream import run_worker
     from pipeline.wiring.verifying import verify
@@ -34,6 +35,7 @@ __all__ = [
     "produce",
     "prune_recording",
     "record",
+    "repair",
     "replay",
     "replay_letters",
     "run_worker",
@@ -55,6 +57,7 @@ _MODULES = {
     "produce": "producing",
     "prune_recording": "recording",
     "record": "recording",
+    "repair": "repairing",
     "replay": "replaying",
     "list_letters": "dead_letters",
     "replay_letters": "dead_letters",

@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline.console import Check
-from pipeline.errors import AdawiseError, SettingsError
+from pipeline.errors import AdawiseError, ChainError, SettingsError
 from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from pipeline.source.kafka_topic import KafkaTopics
+
+_SHOWN = 3  # holes
 
 
 def check(settings: Settings) -> Iterator[Check]:
@@ -28,6 +31,7 @@ def check(settings: Settings) -> Iterator[Check]:
             yield _try("dead letters", lambda: _letters(settings))
     yield _try("codecs of batches", _codecs)
     yield _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok"))
+    yield _try("chains", lambda: _chains(settings))
     if settings.record.enabled:
         yield _try("recording folder", lambda: _recording(settings))
     yield _try("model pair and card", lambda: _model(settings))
@@ -79,6 +83,11 @@ def _identity(settings: Settings) -> TopicIdentity:
         return topics.identity(settings.kafka.topic)
 
 
+def _commits(settings: Settings) -> dict[TopicPartition, tuple[int, str]]:
+    with _topics(settings) as topics:
+        return topics.committed(settings.kafka.group, settings.kafka.topic)
+
+
 @contextmanager
 def _topics(settings: Settings) -> Iterator[KafkaTopics]:
     from pipeline.source.kafka_topic import KafkaTopics
@@ -105,31 +114,52 @@ def _recording(settings: Settings) -> str:
 
 
 def _store(settings: Settings, *, asks_broker: bool) -> str:
-    from pipeline.sink.claims import prove_create_if_absent, read_sink_id, sink_id
-    from pipeline.sink.owner import Owner, check_owner
+    from pipeline.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
+    from pipeline.sink.owner import Owner, check_commits, check_owner
     from pipeline.sink.store import open_store
     from pipeline.wiring.store_check import prove_store
 
     store, kafka = open_store(settings.sink.root), settings.kafka
+    ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
+    if asks_broker and not settings.sink.begin_anew:
+        check_commits(store, ours, known_sink_id(store), _commits(settings))
     if read_sink_id(store) is None:
         prove_store(settings.sink.root)
     else:
         sink_id(store, created_at=datetime.now(UTC).isoformat())
         prove_create_if_absent(store)
-    ours = Owner(_identity(settings).cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
     check_owner(store, ours)
     return f"{store} creates only what is absent, and is nobody else's"
 
 
+def _chains(settings: Settings) -> str:
+    from pipeline.sink.holes import of_root
+    from pipeline.sink.store import open_store
+
+    store = open_store(settings.sink.root)
+    if found := [f"{tp}: {hole}" for tp, hole in of_root(store)]:
+        told = "; ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        raise ChainError(
+            f"expected every segment that the newest ones count, but {told}. A worker goes on at the ends all the "
+            f"same. `adawise verify {settings.sink.root}` says all that is missing: restore it, or bridge it with "
+            f"`adawise repair {settings.sink.root}`"
+        )
+    return "nothing is missing of what the newest segments count"
+
+
 def _model(settings: Settings) -> str:
+    from pipeline.sink.served_by import check_pair
+    from pipeline.sink.store import open_store
     from pipeline.wiring.model import adaptation, load_model
-    from pipeline.wiring.stream import describe
+    from pipeline.wiring.stream import describe, identity_of
 
     model = load_model(settings.model)
     adaptation(settings, model)
+    changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
     facts = describe(settings, model)
+    changed = f", not as {settings.sink.root} was written with: {', '.join(changes)}" if changes else ""
     card = f"card {facts['card']}" if model.card else "no card, temperature 1"
     return (
         f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "
-        f"objective {facts['objective']}"
+        f"objective {facts['objective']}{changed}"
     )

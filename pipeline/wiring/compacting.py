@@ -12,10 +12,10 @@ from pipeline.errors import SettingsError
 from pipeline.records import TopicPartition
 from pipeline.settings import Settings
 from pipeline.sink import compact_views
-from pipeline.sink.claims import read_sink_id
+from pipeline.sink.claims import known_sink_id
 from pipeline.sink.compact import Made, plans
 from pipeline.sink.compact import compact as compact_partition
-from pipeline.sink.compact_delete import deletable, delete
+from pipeline.sink.compact_delete import deletable, delete, now_of
 from pipeline.sink.compact_plan import Limits
 from pipeline.sink.read import data_files, data_keys, segment_keys
 from pipeline.sink.store import Store, open_store
@@ -69,9 +69,10 @@ def compact(
                 bar.advance(made.rows)
                 bar.note(f"{len(done.files)} files, {tp}")
     if delete_after_h is not None:
+        made_before = (now if dry_run else now_of(store)) - timedelta(hours=delete_after_h)
         with progress("deleted", unit="segments") as bar:
             for tp in tps:
-                done.deleted += _delete(store, tp, now - timedelta(hours=delete_after_h), bar, dry_run)
+                done.deleted += _delete(store, tp, made_before, bar, dry_run)
     if not dry_run:
         compact_views.write(store, _absolute(root))
     _tell(root, done, dry_run, as_json, files=len(data_keys(store)))
@@ -95,7 +96,7 @@ def files(settings: Settings, *, root: str, table: str, as_json: bool) -> int:
 
 def _opened(root: str) -> Store:
     store = open_store(root)
-    if read_sink_id(store) is None:
+    if known_sink_id(store) is None:
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
     return store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from pipeline.console import paper, print_json, progress
 from pipeline.drift.limits import Limit
 from pipeline.drift.result import Camera, CameraChange, Example, Report
 from pipeline.errors import SettingsError
+from pipeline.records import told
 from pipeline.settings import Settings
 from pipeline.wiring.example_frames import LOOKS, ExampleFrames
 from pipeline.wiring.model import read_lines
@@ -95,6 +96,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
     from pipeline.drift.analyse import Evidence, analyse
     from pipeline.drift.collect import ALL, collect
     from pipeline.drift.queries import written_out
+    from pipeline.drift.read_duckdb import translated
     from pipeline.drift.tables import Tables
     from pipeline.drift.together import groups
 
@@ -103,7 +105,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
     normal = "" if card is None else f"{settings.model.card}: mean {objective} on {card.images} labelled images"
     frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
     opened = Tables(asked.root, streams=asked.streams, since=asked.since, until=asked.until, levels=levels)
-    with closing(opened) as tables:
+    with closing(opened) as tables, translated(asked.root, *asked.against):
         with progress("read", total=None, unit="questions") as bar:
             found = collect(tables.connection, done=bar.advance)
         examples = _Examples(tables, frames)
@@ -126,7 +128,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(settings, asked, card, tables),
             queries=written_out(found.bin_us, found.fine_us),
-            notes=_notes(cameras, found.rows, examples),
+            notes=(*_notes(cameras, found.rows, examples, tables.untimed()), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
@@ -182,7 +184,7 @@ class _Examples:
         }
 
 
-def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples) -> tuple[str, ...]:
+def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: int) -> tuple[str, ...]:
     from pipeline.drift.changes import ALPHA
 
     notes = []
@@ -192,11 +194,37 @@ def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples) -> tuple[s
             f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little can be "
             f"told of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
         )
+    if untimed:
+        notes.append(
+            f"{untimed} batches are left out: nothing says when they were, neither captured-at nor a Kafka timestamp "
+            "of 1970 to 2199"
+        )
     if not rows:
         notes.append("there are no predictions of this time under the root: classes and agreement are not known")
     if examples.missing:
         notes.append(f"{examples.missing} frames beside changes are not in the recording, or have no image any more")
     return tuple(notes)
+
+
+def _never_served(asked: Asked, tables: Tables) -> Iterator[str]:
+    from pipeline.drift.never_served import never_served
+    from pipeline.drift.read import read_predictions
+
+    rows = read_predictions(asked.root, columns=("topic", "partition", "offset", "kafka_timestamp"))
+    since_us, until_us = (None if at is None else round(at.timestamp() * 1e6) for at in (asked.since, asked.until))
+    found = list(never_served(tables.connection, rows, since_us, until_us))
+    for each in found[:_NAMED]:
+        gap = each.gap
+        when = " and ".join(
+            "an unknown time" if at is None else told(at // 1000) for at in (each.after_us, each.before_us)
+        )
+        yield (
+            f"{gap.until - gap.first} messages of {each.tp} (offsets {gap.first} to {gap.until - 1}) were never "
+            f"served, between {when}: {gap.reason}"
+        )
+    if len(found) > _NAMED:
+        rest = sum(each.gap.until - each.gap.first for each in found[_NAMED:])
+        yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {asked.root}` lists them"
 
 
 def _need(packages: Mapping[str, str]) -> None:

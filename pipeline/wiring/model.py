@@ -13,6 +13,7 @@ from pipeline.adapt import verdict
 from pipeline.adapt.card import Card, read_card
 from pipeline.adapt.objective import NO_CARD
 from pipeline.adapt.search import Strategy
+from pipeline.adapt.state import largest_bytes
 from pipeline.adapt.strategies import strategy
 from pipeline.adaptation import Adaptation
 from pipeline.clip.classifier import PairClassifier, choose_dtype
@@ -22,6 +23,7 @@ from pipeline.clip.heads import heads_path, read_heads
 from pipeline.clip.load import ModelPair, load_pair
 from pipeline.errors import CardError, SettingsError
 from pipeline.settings import ModelSettings, Settings
+from pipeline.wire import MAX_STREAM_ID_BYTES
 from pipeline.wiring.searching import exploration
 
 TEMPLATES = (
@@ -33,6 +35,7 @@ TEMPLATES = (
     "{}",
 )
 _log = structlog.get_logger("model")
+_STATES_BYTES = 64_000_000  # of a partition
 _CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
 
 
@@ -98,12 +101,30 @@ def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> Non
 
 def adaptation(settings: Settings, model: Model) -> Adaptation:
     """The method of the settings over the pair."""
+    chosen = _strategy(settings, model)
+    _expect_room(settings, chosen.key, len(model.classifier.alphas))
     return Adaptation(
-        strategy=_strategy(settings, model),
+        strategy=chosen,
         classifier=model.classifier,
         temperatures=model.temperatures,
         top_k=settings.predict.top_k,
     )
+
+
+def _expect_room(settings: Settings, key: str, points: int) -> None:
+    """The states of all streams that may have one lie in each segment's footer."""
+    observations = 0
+    if settings.search.strategy == "botorch":
+        from pipeline.adapt.strategies.botorch import MEMORY_BATCHES
+
+        points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps these in place of a belief
+    size, streams = largest_bytes(key, points, observations) + MAX_STREAM_ID_BYTES, settings.limits.streams
+    if streams * size > _STATES_BYTES:
+        raise SettingsError(
+            f"limits.streams is {streams}, and the state of a stream takes up to {size} bytes in each segment: "
+            f"{streams * size / 1e6:.0f} MB, of {_STATES_BYTES / 1e6:.0f} at most. Set limits.streams to "
+            f"{_STATES_BYTES // size} or less, and spread more streams over more partitions."
+        )
 
 
 def _strategy(settings: Settings, model: Model) -> Strategy:

@@ -19,6 +19,7 @@ from pipeline.records import Gap, TopicPartition
 from pipeline.settings.moments import NoMoment, parse_moment
 from pipeline.sink import claims, layout, schemas, segment
 from pipeline.sink.layout import SegmentName
+from pipeline.sink.lineage import Lineage
 from pipeline.sink.read import read_bytes, segment_names
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import AlreadyExists, Store, open_store
@@ -91,6 +92,7 @@ def begin_chains(
             gaps=_gaps(low_water, footer.next, footer.pending),
             trace=schemas.BATCH_TRACE.empty_table(),
             states_of=name,
+            lineage=Lineage(SegmentName(low_water)),
         )
         data = segment.encode(schemas.PREDICTIONS.empty_table(), seeded)
         try:

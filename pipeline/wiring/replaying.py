@@ -226,6 +226,9 @@ class _ReplayObserver(LogObserver):
         del frame
         self.rejected += 1
 
+    def frame_noted(self, frame: Frame) -> None:
+        """See `Observer`; each was told when it was live."""
+
     def batch_served(self, trace: BatchTrace) -> None:
         """See `Observer`."""
         super().batch_served(trace)

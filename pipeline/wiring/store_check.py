@@ -12,7 +12,6 @@ from uuid import uuid4
 
 from pipeline.backoff import Backoff
 from pipeline.errors import RetryableError, SettingsError
-from pipeline.ports import Sink
 from pipeline.sink.claims import OVERWRITES
 from pipeline.sink.store import AlreadyExists, open_store
 from pipeline.telemetry import Observer
@@ -21,14 +20,14 @@ _LOOK_S = 0.05  # how soon a signal is noticed
 
 
 def await_store(
-    sink: Sink,
+    check: Callable[[], None],
     observer: Observer,
     should_stop: Callable[[], bool],
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Check the sink again and again until its store answers; True then, False if told to stop before.
+    """Check what lies in a store again and again until it answers; True then, False if told to stop before.
 
     `observer` is told of each try that failed. `clock` and `sleep` are of the waits between tries, in seconds.
 
@@ -41,7 +40,7 @@ def await_store(
         if not backoff.due(clock()):
             sleep(_LOOK_S)
             continue
-        tried = _in_a_thread(sink.check)
+        tried = _in_a_thread(check)
         while not tried.done():
             if should_stop():
                 return False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
+from pipeline.apart import Apart
 from pipeline.backpressure import Limits
 from pipeline.decode import Decoder
 from pipeline.gather import BatchPolicy
@@ -16,8 +19,10 @@ from pipeline.partition import FlushPolicy
 from pipeline.ports import DeadLetters, Source
 from pipeline.prefetch import Prefetch
 from pipeline.settings import Settings
-from pipeline.sink.chain import SegmentChain
+from pipeline.sink.chain import Commits, SegmentChain
 from pipeline.sink.owner import Owner
+from pipeline.sink.served_by import OnChange, claim_pair
+from pipeline.sink.starts import Starts
 from pipeline.sink.store import open_store
 from pipeline.tap import Tap
 from pipeline.telemetry import LogObserver, Observer
@@ -56,6 +61,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
                 dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
                 observer=observer or LogObserver(),
                 should_stop=should_stop,
+                commits=source.committed,
                 tap=recording_tap(settings, source, at=at),
                 at=at,
             )
@@ -79,44 +85,59 @@ def make_worker(
     observer: Observer,
     should_stop: Callable[[], bool],
     owner: Owner | None = None,
+    commits: Callable[[], Commits] = dict,
     tap: Tap | None = None,
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
-    The root is to belong to `owner`, which is the group of the settings unless another is given.
+    The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
+    that has committed at the broker, with the id of the root that it was for.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
+    store = open_store(root, at=at)
     chain = SegmentChain(
-        store=open_store(root, at=at),
+        store=store,
         classes=model.classes,
         model_fingerprint=model.classifier.fingerprint,
         config_fingerprint=config_fingerprint(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
         owner=owner or _group(settings, source),
+        commits=commits,
+        begin_anew=settings.sink.begin_anew,
         at=at,
     )
-    if await_store(chain, observer, should_stop):  # before the first poll, which joins the group
+
+    def check() -> None:
+        chain.check()
+        if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
+            tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
+
+    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
     preprocess = model.pair.preprocess
-    prefetch = Prefetch(
-        Decoder(
-            preprocess,
-            max_message_bytes=settings.decode.max_message_bytes,
-            max_rows=settings.decode.max_rows,
-            max_pixels=settings.decode.max_pixels,
-        ),
-        threads=decode_threads(settings),
-        image_bytes=3 * preprocess.size**2,
+    decoder = Decoder(
+        preprocess,
+        max_message_bytes=settings.decode.max_message_bytes,
+        max_rows=settings.decode.max_rows,
+        max_pixels=settings.decode.max_pixels,
     )
+    apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
     return Worker(
         source=source,
-        prefetch=prefetch,
+        prefetch=Prefetch(
+            decoder,
+            decoder.streams,
+            threads=decode_threads(settings),
+            apart=apart,
+            end_apart=apart.close,
+        ),
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
+        starts=Starts(store, uuid4().hex, time.monotonic),
         tap=tap,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),
@@ -127,11 +148,27 @@ def make_worker(
             round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
         ),
         forget_after_s=settings.search.forget_after_s,
+        max_streams=settings.limits.streams,
+        keeps_states=settings.model.on_change == "keep",
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
         ends_streams=ends_streams,
         at=at,
     )
+
+
+def identity_of(model: Model) -> dict[str, str]:
+    """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
+    return {**model.classifier.identity, "card": model.card.digest if model.card else ""}
+
+
+def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
+    """One loud line for each part of the identity that is another one than what the root was written with."""
+    for name, (was, now) in changes.items():
+        note = "streams go on from what they learned with the other one (model.on_change is keep)"
+        if on_change != "keep":
+            note = "every stream begins anew; rows from now on are this one's"
+        structlog.get_logger("worker").warning("model_changed", part=name, was=was, now=now, note=note)
 
 
 def _group(settings: Settings, source: Source) -> Owner:
@@ -148,7 +185,9 @@ def config_fingerprint(settings: Settings, model: Model) -> str:
     """Hash of what results depend on beside the model: search, batches, decoding, the card."""
     search = settings.search.model_copy(update={"objective": objective_name(settings, model)})
     named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
-    parts = named.model_dump_json(include={"search", "batch", "decode", "predict"})
+    parts = named.model_dump_json(
+        include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+    )
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 

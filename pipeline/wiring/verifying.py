@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from pipeline.adapt.state import StreamState
 from pipeline.console import Progress, print_json, progress
 from pipeline.errors import SettingsError
-from pipeline.records import Gap, TopicPartition
+from pipeline.records import TopicPartition
 from pipeline.settings import Settings
 from pipeline.sink.claims import read_origin, read_sink_id
-from pipeline.sink.findings import ChainReport, Fault
+from pipeline.sink.findings import ChainReport, Fault, joined
 from pipeline.sink.owner import read_owner
 from pipeline.sink.read import segment_keys
 from pipeline.sink.store import Store, open_store
@@ -53,6 +53,10 @@ class _Found:
     @property
     def rows(self) -> int:
         return sum(chain.rows for chain in self.chains)
+
+    @property
+    def lost(self) -> int:
+        return sum(gap.until - gap.first for chain in self.chains for gap in chain.gaps)
 
     @property
     def compared(self) -> int:
@@ -97,7 +101,7 @@ def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator
     for tp in sorted(tps - known):
         first, until = log.bounds(tp)
         looks = range(first, until, _LOOK)
-        if read_origin(store, tp) is None and any(len(log.offsets(tp, at, min(at + _LOOK, until))) for at in looks):
+        if read_origin(store, tp) is None and any(len(log.messages(tp, at, min(at + _LOOK, until))[0]) for at in looks):
             yield _Unread(tp, first, until)
 
 
@@ -143,13 +147,17 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
     what = "what is there" if found.unread else root
     compacted = f" and {found.compacted} compacted files" if found.compacted else ""
+    gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
+    once = "every offset once" if not gaps else f"every offset once but for {found.lost} that were never served"
     yield (
         f"{what} is whole: {found.segments} segments{compacted} of {len(found.chains)} partitions, {found.rows} rows, "
-        "every offset once; footers, rows, states and traces agree"
+        f"{once}; footers, rows, states and traces agree"
     )
-    gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
     for tp, gap in gaps[:_SHOWN]:
-        yield f"{tp}: offsets {gap.first} to {gap.until - 1} have no rows, and that is recorded: {gap.reason}"
+        yield (
+            f"{tp}: offsets {gap.first} to {gap.until - 1} have no rows, and that is recorded: {gap.reason} "
+            f"({gap.until - gap.first} offsets)"
+        )
     if len(gaps) > _SHOWN:
         yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
     if broker:
@@ -157,17 +165,6 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
             f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
             f"{found.lag} are not written yet"
         )
-
-
-def joined(gaps: Iterable[Gap]) -> list[Gap]:
-    """The gaps in order, those of one reason that follow each other as one."""
-    found: list[Gap] = []
-    for gap in sorted(gaps):
-        if found and (found[-1].until, found[-1].reason) == (gap.first, gap.reason):
-            found[-1] = found[-1]._replace(until=gap.until)
-        else:
-            found.append(gap)
-    return found
 
 
 def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
@@ -180,7 +177,10 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
             "rows": chain.rows,
             "next_offset": chain.next_offset,
             "pending": chain.pending,
-            "gaps": [{"first": g.first, "last": g.until - 1, "reason": g.reason} for g in joined(chain.gaps)],
+            "gaps": [
+                {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first, "reason": gap.reason}
+                for gap in joined(chain.gaps)
+            ],
             **({"messages_compared": chain.messages, "lag": chain.lag} if broker else {}),
         }
         for chain in found.chains
@@ -191,6 +191,7 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
         "root": root,
         "whole": not faults,
         "segments": found.segments,
+        "never_served": found.lost,
         "chains": chains,
         "faults": faults,
         **({"complete": not unread, "unread": unread} if broker else {}),

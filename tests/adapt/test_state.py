@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.adapt.change import ClassMix, Level
 from pipeline.adapt.noise import PairedNoise
-from pipeline.adapt.state import Observation, StreamState
+from pipeline.adapt.state import Heard, Observation, StreamState, largest_bytes
 from pipeline.adapt.surrogate import Belief
 from pipeline.errors import ChainError
 
@@ -157,3 +157,18 @@ def test_a_state_of_format_1_is_read() -> None:
     for level in ([0.5, 0.25], [0.5, 0.25, 4, 4], "abc", 7):
         with pytest.raises(ChainError, match="not readable"):
             StreamState.from_bytes(json.dumps({**first, "level": level}).encode())
+
+
+def test_no_state_takes_more_than_the_largest() -> None:
+    level, belief = Level(-math.pi, math.pi, 20), Belief(np.full(21, -math.pi), np.full((21, 21), -math.pi))
+    state = StreamState(
+        "key",
+        20,
+        2**40,
+        level=level,
+        mix=ClassMix((math.pi,) * 64, level),
+        belief=belief,
+        observations=(Observation(2**40, 20, -math.pi, math.pi),) * 10,
+        heard=Heard(2**41, 2**41, 2**41),
+    )
+    assert largest_bytes("key", 21) < len(state.to_bytes()) < largest_bytes("key", 21, 10)

@@ -24,6 +24,8 @@ from tests.bench import (
     host,
     kills,
     latency,
+    names,
+    neighbours,
     recording,
     recovery,
     restart,
@@ -45,8 +47,10 @@ BENCHES = {
     "kills": kills.main,
     "fuzz": fuzz.main,
     "latency": latency.main,
+    "neighbours": neighbours.main,
     "restart": restart.main,
     "states": states.main,
+    "names": names.main,
     "recording": recording.main,
     "changes": changes.main,
 }
@@ -86,12 +90,12 @@ def main() -> int:
         "cards": partial(card_page.main, arguments.output),
         "gpu": partial(gpu.main, arguments.output, arguments.architectures),
     }
-    names = arguments.names or list(BENCHES)
-    if unknown := set(names) - benches.keys():
+    chosen = arguments.names or list(BENCHES)
+    if unknown := set(chosen) - benches.keys():
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     print(f"# {machine()}")
     codes = []
-    for name in names:
+    for name in chosen:
         print(f"\n## {name}")
         codes.append(benches[name]())
     return max((code for code in codes if isinstance(code, int)), default=0)

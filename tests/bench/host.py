@@ -247,7 +247,7 @@ def run(
     with tempfile.TemporaryDirectory() as root:
         worker = Worker(
             source=MemorySource(messages(values, images, cameras), partitions=PARTITIONS, finite=True),
-            prefetch=Prefetch(decode, threads=decode_threads(settings), image_bytes=3 * preprocess.size**2),
+            prefetch=Prefetch(decode, decode.streams, threads=decode_threads(settings)),
             adaptation=Adaptation(default_search(), classifier, (1.0,) * len(GRID), settings.predict.top_k),
             sink=SegmentChain(
                 store=open_store(root),
@@ -266,6 +266,7 @@ def run(
                 round_images=ROUND_CHUNKS * case.chunk_rows,
             ),
             forget_after_s=settings.search.forget_after_s,
+            max_streams=settings.limits.streams,
             skip_gaps=False,
             should_stop=lambda: False,
         )

@@ -62,7 +62,7 @@ def measured(folder: Path, streams: int) -> tuple[int, int, float, float, float]
     started = time.perf_counter()
     head = open_chain(store).recover(TP, identity, 0)
     initial = StreamState("", 10)
-    PartitionWork(TP, head, BatchPolicy(16, 2.0), lambda: initial, forget_after_s=604_800.0)
+    PartitionWork(TP, head, BatchPolicy(16, 2.0), lambda: initial, forget_after_s=604_800.0, max_streams=streams)
     recovered = time.perf_counter() - started
     assert head.segment is not None
     footer = pq.read_metadata(folder / head.segment).metadata

@@ -18,7 +18,6 @@ from tests.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
 from tests.bench.host import Case, Passed
 from tests.bench.place import Place, why_no_card
 from tests.gpu.rehearsal import CARD, Rehearsal
-from tests.models import load, write_pair
 
 LITTLE = Sizes(
     chunk_rows=(8, 16),
@@ -37,11 +36,6 @@ SECTIONS = (
     "Decoding",
     "tiny: the worker, from memory",
 )
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> ModelPair:
-    return load(write_pair(tmp_path_factory.mktemp("pair")))
 
 
 class Rehearsed(Place):

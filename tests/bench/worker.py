@@ -54,6 +54,8 @@ class Tally:
 
     def frame_rejected(self, frame: Frame) -> None: ...
 
+    def frame_noted(self, frame: Frame) -> None: ...
+
     def batch_served(self, trace: BatchTrace) -> None:
         self.traces.append(trace)
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from pipeline.clip import classifier as module
-from pipeline.clip.classifier import GRID, PairClassifier, bank_bytes_for, choose_dtype
+from pipeline.clip.classifier import GRID, PairClassifier, choose_dtype
 from pipeline.clip.device import Plain
 from pipeline.clip.load import ModelPair
 from pipeline.errors import SettingsError
-from tests.models import CLASSES, TEMPLATES, PairFolder, classifier, random_images
+from tests.models import CLASSES, TEMPLATES, PairFolder, bank_bytes, classifier, random_images
 
 DTYPES = [torch.float32, torch.bfloat16]
 IMAGES = random_images(23)
@@ -191,8 +191,8 @@ def test_images_and_the_rows_of_their_chunks_are_counted(pair: ModelPair) -> Non
 
 
 def test_the_bytes_of_a_copy_follow_the_dtype(pair: ModelPair) -> None:
-    assert bank_bytes_for(pair, torch.float32) == 2 * bank_bytes_for(pair, torch.bfloat16)
-    assert bank_bytes_for(pair, torch.float32) == classifier(pair).bank.copy_bytes
+    assert classifier(pair, dtype=torch.float32).bank.copy_bytes == bank_bytes(pair, torch.float32)
+    assert classifier(pair, dtype=torch.bfloat16).bank.copy_bytes == bank_bytes(pair, torch.float32) / 2
 
 
 @pytest.mark.parametrize(

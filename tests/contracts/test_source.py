@@ -211,6 +211,20 @@ def test_bounds_and_origin_are_those_of_the_log(kind: Kind) -> None:
         assert source.origin(tp) == 0
 
 
+def test_timestamps_are_those_of_the_messages_of_a_range_whatever_is_delivered_meanwhile(kind: Kind) -> None:
+    messages = some_messages(kind.topic)
+    source = kind.open(messages)
+    begin(source)
+    tp = TopicPartition(kind.topic, 0)
+    expected = {} if kind.name.startswith("recording") else {m.offset: m.timestamp_ms for m in of(messages, 0)}
+    assert source.timestamps(tp, 0, 7) == expected
+    assert len(collect(source, 12)) == 12
+    for first, until in ((2, 3), (5, 7), (1, 4)):
+        found = {offset: at for offset, at in expected.items() if first <= offset < until}
+        assert source.timestamps(tp, first, until) == found
+    assert not source.poll(0.2).messages
+
+
 def test_identity_counts_the_partitions_and_knows_no_other_topic(kind: Kind) -> None:
     source = kind.open([])
     identity = source.identity(kind.topic)

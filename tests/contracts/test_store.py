@@ -7,11 +7,13 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import stamina
 
+from pipeline.sink.compact_delete import now_of
 from pipeline.sink.object_store import ATTEMPTS
 from pipeline.sink.store import AlreadyExists, LocalStore, Store, open_store
 from pipeline.sink.verify import verify
@@ -52,6 +54,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_was_created_can_be_read_back(store: Store) -> None:
     store.create(KEY, b"\x00segment")
     assert store.get(KEY) == b"\x00segment"
+
+
+def test_the_store_says_by_its_own_clock_when_a_key_was_written(store: Store) -> None:
+    assert store.modified(KEY) is None
+    store.create(KEY, b"segment")
+    written = store.modified(KEY)
+    assert written is not None
+    assert timedelta(0) <= now_of(store) - written < timedelta(minutes=5)
+    assert store.list("") == [KEY]
 
 
 def test_an_object_is_read_in_parts_from_wherever_it_is_asked_for(store: Store) -> None:

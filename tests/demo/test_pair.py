@@ -10,6 +10,7 @@ import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file
 
+from pipeline.demo.dataset import Frames
 from pipeline.demo.model import MODEL_CFG, PAIR, SIZE, TEMPLATES, load, text_head
 from pipeline.demo.scene import CLASSES
 from pipeline.demo.table import ALPHAS, Split, choices, markdown, measure, rendered, served
@@ -25,10 +26,14 @@ def pair() -> tuple[CLIP, CLIP]:
 
 
 @functools.cache
+def frames() -> dict[str, Frames]:
+    return rendered(HELD_OUT_SEED, 160, SIZE, MEASURED)
+
+
+@functools.cache
 def measured() -> Split:
     theta_0, theta_1 = pair()
-    frames = rendered(HELD_OUT_SEED, 160, SIZE)
-    return measure(theta_0, theta_1, text_head(theta_0), {name: frames[name] for name in MEASURED})
+    return measure(theta_0, theta_1, text_head(theta_0), frames())
 
 
 def test_both_files_together_take_at_most_12_mib() -> None:
@@ -108,7 +113,7 @@ def test_the_ways_to_choose_alpha_are_compared_in_one_table() -> None:
 @pytest.mark.parametrize("alpha_index", [0, len(ALPHAS) - 1])
 def test_the_ends_of_the_path_are_the_two_models(alpha_index: int) -> None:
     model = pair()[0 if alpha_index == 0 else 1]
-    images = rendered(HELD_OUT_SEED, 160, SIZE)["clear"].centred()[:64]
+    images = frames()["clear"].centred()[:64]
     with torch.inference_mode():
         features = model.encode_image(images, normalize=True)
         expected = model.logit_scale.exp() * features @ text_head(pair()[0]).T

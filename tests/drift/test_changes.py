@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.drift.changes import ALPHA, Change, find_changes, measured_anew
+from pipeline.drift.changes import ALPHA, Change, Sensitivity, find_changes
 from tests.drift.series import DAY_US, MINUTE_US, holding, times
 from tests.drift.simulate import Path, served
 
@@ -53,7 +53,7 @@ def test_a_moment_elsewhere_is_no_change(rng: np.random.Generator) -> None:
 def test_what_is_smaller_than_what_matters_is_left_out(rng: np.random.Generator) -> None:
     level = np.repeat([0.40, 0.48], 5_000) + holding(rng, 10_000, sd=0.03)
     assert find_changes(times(10_000, 1.0), level, sensitivity=ALPHA) == ()
-    fine = find_changes(times(10_000, 1.0), level, sensitivity=measured_anew(0.05))
+    fine = find_changes(times(10_000, 1.0), level, sensitivity=Sensitivity(0.05, 0.05, memory=1.0))
     assert one(fine).size == pytest.approx(0.08, abs=0.02)
 
 
@@ -94,7 +94,9 @@ def test_values_that_are_not_finite_are_left_out_and_indices_count_them(rng: np.
     level = np.repeat([1.0, 2.0], 200) + rng.normal(0.0, 0.1, 400)
     level[:150] = np.nan
     level[300] = np.inf
-    assert one(find_changes(times(400), level, sensitivity=measured_anew(0.3))).index == pytest.approx(200, abs=2)
+    assert one(find_changes(times(400), level, sensitivity=Sensitivity(0.3, 0.3, memory=1.0))).index == pytest.approx(
+        200, abs=2
+    )
     assert find_changes(times(3), np.full(3, np.nan)) == ()
 
 

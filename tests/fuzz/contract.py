@@ -22,11 +22,16 @@ class EachMode:
         return self._decoders[message.offset % len(self._decoders)](message)
 
 
+_STREAMS = Decoder(Preprocess(SIZE), MAX_MESSAGE_BYTES, MAX_ROWS, MAX_PIXELS).streams
+
+
 def breach(decoded: DecodedMessage, sent: Message) -> str | None:
     """What of `DecodedMessage`'s contract a result breaks, None if nothing."""
     frames = decoded.frames
     if decoded.message is not sent or not frames or (decoded.dead and len(frames) != 1):
         return f"{len(frames)} frames, dead {decoded.dead}"
+    if astray := {frame.stream_id for frame in frames if frame.image is not None} - _STREAMS(sent):
+        return f"images of {astray}, which was not told before"
     for index, frame in enumerate(frames):
         place = frame.row_id
         if (place.topic, place.partition, place.offset, place.index) != (*sent.topic_partition, sent.offset, index):

@@ -32,7 +32,8 @@ def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else()
     for block in examine(EachMode(), 20_260_501, range(4_000)):
         assert block.found == []
         rows += block.rows
-    assert set(rows) == {"accepted", *map(str, Reason)}
+    never = {Reason.KILLS_DECODER, Reason.BAD_TIMESTAMP}  # a bad time costs no image
+    assert set(rows) == {"accepted", *map(str, set(Reason) - never)}
     assert min(rows["accepted"], rows["undecodable_image"], rows["bad_arrow"]) > 500, "damage of one depth only"
 
 

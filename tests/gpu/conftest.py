@@ -9,21 +9,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pipeline.clip.classifier import PairClassifier, bank_bytes_for
+from pipeline.clip.classifier import PairClassifier
 from pipeline.clip.cuda import Cuda
 from pipeline.clip.load import ModelPair
 from tests.gpu.rehearsal import CARD, Rehearsal
-from tests.models import CLASSES, TEMPLATES, PairFolder, load, write_pair
-
-
-@pytest.fixture(scope="session")
-def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
-    return write_pair(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="session")
-def pair(pair_folder: PairFolder) -> ModelPair:
-    return load(pair_folder)
+from tests.models import CLASSES, TEMPLATES, bank_bytes
 
 
 def why_no_card() -> str | None:
@@ -85,7 +75,7 @@ class Machine:
                 chunk_rows=chunk_rows,
                 dtype=dtype,
                 device=device or self.device(),
-                bank_bytes=copies * bank_bytes_for(pair, dtype),
+                bank_bytes=copies * bank_bytes(pair, dtype),
                 head="text",
             )
 

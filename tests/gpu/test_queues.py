@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from pipeline.adapt.interpolate import interpolate as merge
-from pipeline.clip.classifier import PairClassifier, bank_bytes_for
+from pipeline.clip.classifier import PairClassifier
 from pipeline.clip.cuda import Cuda, _Slot
 from pipeline.clip.load import ModelPair
 from pipeline.errors import DeviceError
 from tests.gpu.rehearsal import CARD, HiddenWait, Rehearsal
-from tests.models import CLASSES, TEMPLATES, classifier, random_images
+from tests.models import CLASSES, TEMPLATES, bank_bytes, classifier, random_images
 
 SEEDS = range(3)  # of the order of things that may come in any
 MANY = range(12)  # until a mistake is seen
@@ -39,7 +39,7 @@ def on(
         chunk_rows=4,
         dtype=torch.float32,
         device=kind(CARD, tf32=False, graphs=graphs, cuda=rehearsal),
-        bank_bytes=copies * bank_bytes_for(pair, torch.float32),
+        bank_bytes=copies * bank_bytes(pair, torch.float32),
         head="text",
     )
 
@@ -164,7 +164,7 @@ def test_a_value_that_is_asked_for_in_the_middle_is_seen(pair: ModelPair) -> Non
 def test_memory_that_runs_out_makes_the_bank_smaller_and_changes_nothing_else(
     pair: ModelPair, expected: list[Mapping[int, Tensor]], memory: int
 ) -> None:
-    elements = bank_bytes_for(pair, torch.float32) // 4
+    elements = bank_bytes(pair, torch.float32) // 4
     rehearsal = Rehearsal(memory)
     with rehearsal:
         subject = on(pair, rehearsal, copies=21)
@@ -183,7 +183,7 @@ def test_a_card_without_memory_for_one_copy_is_told_with_a_remedy(pair: ModelPai
     rehearsal = Rehearsal(0)
     with rehearsal:
         subject = on(pair, rehearsal)
-    rehearsal.memory(copies=0, elements=bank_bytes_for(pair, torch.float32) // 4)
+    rehearsal.memory(copies=0, elements=bank_bytes(pair, torch.float32) // 4)
     with rehearsal, pytest.raises(DeviceError, match=r"too little free memory .* lower model\.chunk_rows"):
         subject.evaluate(ROUNDS[0])
 

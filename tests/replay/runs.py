@@ -19,6 +19,7 @@ import pyarrow.dataset as ds
 
 from pipeline.__main__ import main
 from pipeline.sink.read import read_predictions
+from pipeline.sink.schemas import PREDICTED_AT
 from pipeline.sink.store import open_store
 from tests.models import PairFolder
 from tests.replay.street import BATCH_IMAGES, LIMITS, MAX_AGE_S
@@ -141,7 +142,7 @@ def recorded_messages(recording: Path) -> int:
 
 def predictions(root: Path) -> pa.Table:
     """All rows by row id."""
-    return read_predictions(open_store(str(root))).sort_by("row_id")
+    return read_predictions(open_store(str(root))).drop_columns([PREDICTED_AT]).sort_by("row_id")
 
 
 def traces(root: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 import numpy as np
@@ -102,18 +103,20 @@ class DictStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.now = datetime(2026, 12, 1, tzinfo=UTC)
+        self._written: dict[str, datetime] = {}
         self.refuse: list[str] = []
 
     def create(self, key: str, data: bytes) -> None:
         self._fail("before")
         if key in self.objects:
             raise AlreadyExists(key)
-        self.objects[key] = data
+        self.objects[key], self._written[key] = data, self.now
         self._fail("after")
 
     def put(self, key: str, data: bytes) -> None:
         self._fail("before put")
-        self.objects[key] = data
+        self.objects[key], self._written[key] = data, self.now
 
     def get(self, key: str) -> bytes | None:
         return self.objects.get(key)
@@ -128,6 +131,9 @@ class DictStore:
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
+
+    def modified(self, key: str) -> datetime | None:
+        return self._written.get(key, self.now) if key in self.objects else None
 
     def sweep(self, prefix: str) -> None:
         pass

@@ -49,6 +49,7 @@ class History:
         reset: str | None = None,
         at_ms: int = 0,
         drop: Sequence[str] = (),
+        table: bytes = b"",
     ) -> None:
         """A segment up to `until` of these batches (stream, offsets); the last one's trace has the reset."""
         accepted = []
@@ -61,7 +62,7 @@ class History:
         for stream in drop:
             del self.states[stream]
         bad = [frame(offset, stream="north", reason=Reason.EMPTY) for offset in rejected]
-        draft = SegmentDraft(TP, until, tuple(pending), dict(self.states), accepted, bad)
+        draft = SegmentDraft(TP, until, tuple(pending), dict(self.states), accepted, bad, stream_table=table)
         self.head = self.chain.commit(draft).head
 
 

@@ -371,3 +371,13 @@ def test_the_chain_stops_at_each_of_its_crash_points_in_order() -> None:
 
 def test_every_error_of_the_chain_stops_the_worker() -> None:
     assert issubclass(ChainError, FatalError)
+
+
+def test_the_newest_messages_are_those_of_the_segment_before_where_the_head_has_only_what_was_pending() -> None:
+    store = DictStore()
+    chain = open_chain(store)
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(SegmentDraft(TP, 9, (4,), {}, [served([frame(o) for o in (0, 1, 2, 3, 5, 6, 7, 8)])], ()))
+    chain.commit(SegmentDraft(TP, 9, (), {}, [served([frame(4)], number=1)], ()))
+    newest = open_chain(store).recover(TP, IDENTITY, 0).newest
+    assert newest == {offset: 1_700_000_000_000 + offset for offset in range(9)}

@@ -44,7 +44,9 @@ def test_an_accepted_row_says_everything_that_is_known_of_the_image() -> None:
         true_label="bus",
         meta={"site": "a", "lane": "2"},
     )
-    (row,) = table([served([known], number=4)]).to_pylist()
+    batch, predictions, trace = served([known], number=4)
+    trace = replace(trace, predicted_at_us=1_700_000_000_999_000)
+    (row,) = table([(batch, predictions, trace)]).to_pylist()
     assert row == {
         "row_id": "frames/3/17/0",
         "topic": "frames",
@@ -71,6 +73,7 @@ def test_an_accepted_row_says_everything_that_is_known_of_the_image() -> None:
         "batch_number": 4,
         "true_label": "bus",
         "meta": [("site", "a"), ("lane", "2")],
+        "predicted_at": datetime(2023, 11, 14, 22, 13, 20, 999_000, UTC),
         "model_fingerprint": "model",
     }
 

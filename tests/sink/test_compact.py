@@ -250,7 +250,7 @@ def work_and_die(root, fatal, time):
             os.kill(os.getpid(), signal.SIGKILL)
     store = LocalStore(root, at=at)
     compacted(store, at=at)
-    for covered in deletable(store, TP, made_before=datetime(2027, 1, 1, tzinfo=UTC)):
+    for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
         list(delete(store, covered, at=at))
 
 for death in sys.argv[2:]:

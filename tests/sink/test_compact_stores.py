@@ -57,7 +57,7 @@ def test_a_bucket_is_compacted_as_a_folder_is(store: Store) -> None:
     assert content(store) == before
     gone = [
         key
-        for covered in deletable(store, TP, made_before=datetime(2027, 1, 1, tzinfo=UTC))
+        for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC))
         for key in delete(store, covered)
     ]
     assert len(gone) == 6

@@ -86,7 +86,7 @@ def compacted_root(request: pytest.FixtureRequest, days: DictStore, tmp_path: Pa
     store = LocalStore(root)
     compact_views.write(store, str(root))
     if request.param == "deleted":
-        for covered in deletable(store, TP, made_before=datetime(2027, 1, 1, tzinfo=UTC)):
+        for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
             list(delete(store, covered))
     return root
 

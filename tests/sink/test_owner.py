@@ -8,8 +8,12 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import ChainError, SettingsError
-from pipeline.sink.owner import Owner, check_owner, claim_owner, read_owner
-from tests.sink.building import IDENTITY, TP, DictStore, open_chain
+from pipeline.ports import TopicIdentity
+from pipeline.records import TopicPartition
+from pipeline.sink import layout
+from pipeline.sink.chain import SegmentChain
+from pipeline.sink.owner import Owner, check_commits, check_owner, claim_owner, read_owner
+from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
 
 LIVE = Owner("cluster", TP.topic, "yard", "run")
 REPLAY = Owner("cluster", TP.topic, "", "replay")
@@ -87,3 +91,80 @@ def test_a_chain_claims_its_root_with_the_check_before_the_first_poll() -> None:
     assert read_owner(store) == LIVE
     with pytest.raises(SettingsError, match="group 'yard'"):
         open_chain(store, owner=replace(LIVE, group="plain")).check()
+
+
+NOTHING: dict[TopicPartition, tuple[int, str]] = {}
+
+
+def committed(note: str, partition: int = 0, offset: int = 7) -> dict[TopicPartition, tuple[int, str]]:
+    return {TopicPartition(LIVE.topic, partition): (offset, note)}
+
+
+def test_a_groups_offsets_go_with_their_root_with_one_that_says_nothing_and_with_none() -> None:
+    store = DictStore()
+    for commits in (NOTHING, committed(""), committed("ours"), committed("ours") | committed("", 1)):
+        check_commits(store, LIVE, "ours", commits)
+    check_commits(store, LIVE, None, NOTHING)
+
+
+def test_another_root_is_refused_with_both_ids_and_the_remedy() -> None:
+    with pytest.raises(SettingsError) as refused:
+        check_commits(DictStore(), LIVE, "ours", committed("ours") | committed("theirs", 1))
+    said = str(refused.value)
+    assert f"group {LIVE.group!r} writes to the output with the id theirs ({LIVE.topic}/1 is committed for it)" in said
+    assert "has the id ours" in said
+    assert "set --kafka.group to a group of its own" in said
+    assert "--sink.begin-anew" in said
+
+
+@pytest.mark.parametrize("note", ["", "theirs"])
+def test_an_empty_root_of_a_group_that_has_committed_is_refused(note: str) -> None:
+    with pytest.raises(SettingsError, match=r"is empty.*--sink\.begin-anew"):
+        check_commits(DictStore(), LIVE, None, committed(note))
+
+
+def test_a_chain_looks_at_the_offsets_before_it_writes_and_at_each_recovery_unless_it_begins_anew() -> None:
+    store, said = DictStore(), committed("theirs")
+
+    def chain(*, begin_anew: bool = False) -> SegmentChain:
+        return SegmentChain(
+            store=store,
+            classes=CLASSES,
+            model_fingerprint="model",
+            config_fingerprint="config",
+            writer="worker-0",
+            owner=LIVE,
+            commits=lambda: said,
+            begin_anew=begin_anew,
+        )
+
+    with pytest.raises(SettingsError, match="theirs"):
+        chain().check()
+    assert store.objects == {}
+    anew = chain(begin_anew=True)
+    anew.check()
+    identity = TopicIdentity(LIVE.cluster_id, "topic-id", 4)
+    for partition in (0, 1):
+        anew.recover(TopicPartition(LIVE.topic, partition), identity, 0)
+
+    said = committed(anew.root_id)
+    other = chain()
+    other.check()
+    said = committed("theirs") | committed(anew.root_id, 1)  # in the meantime
+    other.recover(TopicPartition(LIVE.topic, 1), identity, 0)
+    with pytest.raises(SettingsError, match="theirs"):
+        other.recover(TopicPartition(LIVE.topic, 0), identity, 0)
+
+
+def test_a_root_whose_document_was_removed_is_not_given_a_new_id() -> None:
+    store = DictStore()
+    chain = open_chain(store)
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(draft(0, 3))
+    del store.objects[layout.SINK]
+    before = dict(store.objects)
+    for attempt in (open_chain(store).check, lambda: open_chain(store).recover(TP, IDENTITY, 0)):
+        with pytest.raises(ChainError, match=r"expected _sink\.json beside predictions/.*adawise repair"):
+            attempt()
+    assert store.objects == before

@@ -59,7 +59,7 @@ class Overtaken(DictStore):
         self.at -= 1
         if self.at == 0:
             compacted(self)
-            for covered in deletable(self, TP, made_before=datetime(2027, 1, 1, tzinfo=UTC)):
+            for covered in deletable(self, TP, made_before=datetime.max.replace(tzinfo=UTC)):
                 [*delete(self, covered)]
         return listed
 

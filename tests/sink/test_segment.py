@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict, fields, replace
 
 import pyarrow as pa
@@ -38,6 +39,7 @@ FOOTER = SegmentFooter(
     pending=(8, 9, 11),
     gaps=(Gap(10, 11),),
     states={"north": b"\x00\xff state", "south": b""},
+    stream_table=b'{"limit":8,"heard":{"north":[3,7]},"entered":[]}',
     trace=trace_table(trace for _, _, trace in DRAFT.accepted),
 )
 DATA = segment.encode(ROWS, FOOTER)
@@ -81,8 +83,40 @@ def test_pending_offsets_survive_as_ranges(pending: set[int]) -> None:
 def test_the_small_fields_can_be_read_without_this_program() -> None:
     values = pq.ParquetFile(pa.BufferReader(DATA)).metadata.metadata
     document = json.loads(values[b"adawise.segment"])
-    assert set(document) == {"format", *(f.name for f in fields(SegmentFooter))} - {"states", "trace"}
+    elsewhere = {"states", "trace", "lineage", "stream_table"}
+    assert set(document) == {"format", *(f.name for f in fields(SegmentFooter))} - elsewhere
     assert document["pending"] == [[8, 10], [11, 12]]
+
+
+def test_a_value_of_any_size_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "SPLIT", 100)
+    data = segment.encode(ROWS, FOOTER)
+    values = pq.ParquetFile(pa.BufferReader(data)).metadata.metadata
+    assert max(len(value) for key, value in values.items() if key.startswith(b"adawise.")) == 100
+    assert b"adawise.states.1" in values
+    assert scalars(segment.read_footer(data, KEY)) == scalars(FOOTER)
+
+
+def test_a_footer_of_more_than_100_mb_is_read_back_and_one_that_was_written_in_one_piece_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states = {"north": random.Random(1).randbytes(80_000_000)}
+    for split in (segment.SPLIT, 2**31):
+        monkeypatch.setattr(segment, "SPLIT", split)
+        data = segment.encode(ROWS, replace(FOOTER, states=states))
+        assert segment.read_footer(data, KEY).states == states
+
+
+def test_what_could_not_be_read_back_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "_LONGEST", 1_000)
+    with pytest.raises(ChainError, match=r"bytes in its footer could not be read again .*: lower limits\.streams"):
+        segment.encode(ROWS, replace(FOOTER, states={"north": bytes(range(256)) * 20}))
+
+
+def test_a_flipped_bit_in_the_table_of_streams_is_found() -> None:
+    at = DATA.index(FOOTER.stream_table) + 20
+    with pytest.raises(ChainError, match="table of streams"):
+        segment.read_footer(DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :], KEY)
 
 
 def test_a_truncated_file_is_damaged_and_says_what_to_do() -> None:

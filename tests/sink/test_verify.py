@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.ports import SegmentDraft, TopicIdentity
 from pipeline.records import Gap, TopicPartition
 from pipeline.sink import layout
 from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.findings import Fault
+from pipeline.sink.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
 from pipeline.sink.read import compacted_names, read_predictions, read_segment_footers
 from pipeline.sink.segment import read_rows
 from pipeline.sink.store import Store
@@ -248,7 +249,7 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
 @pytest.mark.parametrize(
     ("harm", "where", "what", "remedy"),
     [
-        (remove, key(9), f"go on with {key(4)}: there is a gap", "restore that file from a backup"),
+        (remove, key(9), f"go on with {key(4)}: there is a gap", RESTORE_OR_REPAIR),
         (rename, key(5), "give it its name back", ""),
         (copy, key(12), "give it its name back", ""),
         (swap, key(4), "give it its name back", ""),
@@ -259,17 +260,17 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
         (empty, key(4), "readable Parquet file", ""),
         (damage_a_page, key(4), "readable rows", ""),
         (damage_the_footer, key(4), "agrees with its checksum", ""),
-        (lose_the_origin, layout.origin_key(TP), "expected this claim", RESTORE),
-        (lose_the_sink, layout.SINK, "expected this claim", RESTORE),
+        (lose_the_origin, layout.origin_key(TP), "expected this claim", RESTORE_OR_REPAIR),
+        (lose_the_sink, layout.SINK, "expected this claim", RESTORE_OR_REPAIR),
         (damage_the_origin, layout.origin_key(TP), "damaged; restore it", ""),
         (begin_elsewhere, key(0), "an overlap", ""),
         (come_from_another_sink, key(0), "it was written to", RESTORE),
         (add_a_file, "predictions/notes.parquet", "only segments", "move it away"),
-        (lose_traces, TRACES_4, "there are none", RESTORE),
+        (lose_traces, TRACES_4, "there are none", DERIVE),
         (mix_up_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
         (truncate_traces, key(9), f"expected {TRACES_9} to hold this segment's traces", RESTORE),
         (edit_traces, key(4), f"expected {TRACES_4} to hold this segment's traces", RESTORE),
-        (lose_the_newest_segment, TRACES_9, "expected a segment of this name", "restore the segment"),
+        (lose_the_newest_segment, TRACES_9, "expected a segment of this name", STALE),
         (
             write_after_another,
             key(9),
@@ -322,7 +323,7 @@ def test_an_alpha_that_is_not_that_of_the_state_before_is_a_fault() -> None:
     trace = footer_of(made, key(9)).trace
     forge(made, key(9), trace=changed(trace, "previous_alpha", 0, 0.9))
     (fault,) = faults_of(made)
-    assert (fault.key, "from alpha 0.35 of its state, not 0.9" in fault.what) == (key(9), True)
+    assert (fault.key, "to follow one at alpha 0.35, not 0.9" in fault.what) == (key(9), True)
 
 
 def test_after_a_broken_segment_the_chain_has_one_fault_and_other_chains_are_still_walked(store: DictStore) -> None:
@@ -360,7 +361,7 @@ def test_an_offset_that_nothing_mentions_is_a_fault_only_if_the_log_has_no_holes
 
 
 def test_a_stream_may_start_anew_for_a_reason() -> None:
-    for reset in ("settings_changed", "silent"):
+    for reset in ("settings_changed", "silent", "crowded"):
         store = DictStore()
         history = History(store)
         history.write(2, ("north", [0, 1]))
@@ -385,6 +386,27 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
     history.write(4, ("north", [2, 3]), at_ms=130_100, drop=["south"])
     (fault,) = faults_of(store)
     assert "state of 'south', which was not silent for long" in fault.what
+
+
+@pytest.mark.parametrize(
+    ("limit", "heard", "said"),
+    [
+        (2, ("north", "west"), []),
+        (3, ("north", "west"), ["the state of 'south', which was not silent for long, but there is none"]),
+        (2, ("north", "south"), ["'west' has none", "the state of 'south', which was not"]),
+    ],
+)
+def test_a_state_may_leave_only_with_its_place_and_only_when_all_are_taken(
+    limit: int, heard: Sequence[str], said: Sequence[str]
+) -> None:
+    store = DictStore()
+    history = History(store)
+    history.write(2, ("north", [0]), ("south", [1]))
+    table = json.dumps({"limit": limit, "heard": {name: [1, 0] for name in heard}, "entered": []}).encode()
+    history.write(4, ("north", [2]), ("west", [3]), drop=["south"], table=table)
+    told = sorted(fault.what for fault in faults_of(store))
+    assert len(told) == len(said)
+    assert all(part in what for part, what in zip(said, told, strict=True))
 
 
 # -- a compacted sink
@@ -424,6 +446,10 @@ def test_a_compacted_sink_of_which_every_segment_was_lost_is_not_whole() -> None
 # -- the topic
 
 
+Longs = npt.NDArray[np.int64]
+FIRST_MS = 1_700_000_000_000
+
+
 class FakeLog:
     """A topic in memory: the offsets of one partition that are delivered."""
 
@@ -432,6 +458,7 @@ class FakeLog:
         self.start, self.end = start, max(offsets) + 1 if end is None else end
         self.topic = IDENTITY
         self.asked: list[tuple[int, int]] = []
+        self.rewritten: dict[int, int] = {}  # offset -> another timestamp than `building.frame` gives
 
     def identity(self, topic: str) -> TopicIdentity:
         return self.topic
@@ -439,11 +466,12 @@ class FakeLog:
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         return self.start, self.end
 
-    def offsets(self, tp: TopicPartition, first: int, until: int) -> npt.NDArray[np.int64]:
+    def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Longs, Longs]:
         assert self.start <= first < until <= self.end
         assert not self.asked or self.asked[-1][1] <= first  # as the port demands
         self.asked.append((first, until))
-        return self.delivered[(self.delivered >= first) & (self.delivered < until)]
+        found = self.delivered[(self.delivered >= first) & (self.delivered < until)]
+        return found, np.asarray([self.rewritten.get(o, FIRST_MS + o) for o in found.tolist()], np.int64)
 
 
 def compared(store: Store, log: FakeLog) -> tuple[int | None, int | None, list[Fault]]:
@@ -455,7 +483,7 @@ def test_messages_beyond_the_head_are_lag_and_what_the_broker_deleted_is_not_ask
     assert compared(store, FakeLog(range(12))) == (12, 0, [])
     assert compared(store, FakeLog(range(20))) == (12, 8, [])
     assert compared(store, FakeLog(range(6, 20), start=6)) == (6, 8, [])
-    assert compared(store, FakeLog(range(30, 40), start=30)) == (0, 28, [])
+    assert compared(store, FakeLog(range(30, 40), start=30)) == (0, 10, [])
 
 
 def test_offsets_that_the_broker_does_not_deliver_are_no_fault(store: DictStore) -> None:
@@ -488,6 +516,48 @@ def test_a_log_that_ends_before_the_head_is_a_fault_of_the_broker(store: DictSto
     *_, (fault,) = compared(store, FakeLog(range(11)))
     assert (fault.key, "reach offset 12, but it ends at 11" in fault.what) == (key(9), True)
     assert "restore the broker" in fault.remedy
+
+
+def test_a_log_that_ends_before_many_segments_is_one_fault_and_what_it_has_is_compared(store: DictStore) -> None:
+    log = FakeLog(range(3))
+    log.rewritten = {2: 5}
+    messages, _, (first, second) = compared(store, log)
+    assert (messages, first.key, second.key) == (3, key(0), key(0))
+    assert "reach offset 4, but it ends at 3" in first.what
+    assert "the broker has others at 1 of these offsets: at 2 one of 1970-01-01T00:00:00.005+00:00" in second.what
+
+
+def test_a_log_that_was_rewritten_is_a_fault_of_every_segment_whose_messages_are_gone(store: DictStore) -> None:
+    log = FakeLog(range(20))
+    log.rewritten = {offset: FIRST_MS + 100 + offset for offset in range(7, 20)}
+    *_, faults = compared(store, log)
+    assert [fault.key for fault in faults] == [key(4), key(9)]
+    assert "others at 2 of these offsets: at 7 one of" in faults[0].what
+    assert "its log was rewritten" in faults[0].remedy
+
+
+def test_a_message_that_was_pending_is_compared_when_its_row_is_there() -> None:
+    store = DictStore()
+    chain = open_chain(store)
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(SegmentDraft(TP, 4, (1, 3), {}, (), [frame(0, reason=Reason.EMPTY), frame(2, reason=Reason.EMPTY)]))
+    chain.commit(SegmentDraft(TP, 5, (3,), {}, (), [frame(1, reason=Reason.EMPTY), frame(4, reason=Reason.EMPTY)]))
+    chain.commit(SegmentDraft(TP, 5, (), {}, (), [frame(3, reason=Reason.EMPTY)]))
+    log = FakeLog(range(5))
+    assert compared(store, log) == (5, 0, [])
+    log.asked, log.rewritten = [], {1: 7, 3: 7}
+    *_, faults = compared(store, log)
+    assert [fault.key for fault in faults] == [key(4), key(5)]
+
+
+def test_what_was_compacted_is_compared_by_its_timestamps_too(year: tuple[DictStore, list[int], list[int]]) -> None:
+    store, known, gaps = year
+    log = FakeLog(known, end=max([*known, *gaps]) + 1)
+    log.rewritten = {known[0]: 7}
+    (report,) = walk(store, log=log)
+    (fault,) = report.faults
+    assert fault.key.startswith(layout.COMPACTED)
+    assert f"at {known[0]} one of 1970" in fault.what
 
 
 def test_another_topic_of_the_same_name_is_one_fault(store: DictStore) -> None:

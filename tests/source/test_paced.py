@@ -79,6 +79,14 @@ def test_a_night_without_messages_is_skipped_and_a_camera_of_another_year_holds_
     assert found[-1][0] == pytest.approx(20.0, abs=0.3)
 
 
+def test_what_has_no_time_is_due_with_what_comes_before_it() -> None:
+    clock = Clock()
+    no_time = -0.001
+    times = [(0, 0, no_time), (0, 1, 1e9), (0, 2, no_time), (1, 0, no_time), (1, 1, 1e9 + 10.0), (1, 2, no_time)]
+    source = PacedSource(bounded([message(*each) for each in times]), speed=1e6, clock=clock, sleep=clock.sleep)
+    assert max(came_s for came_s, _, _ in delivered(source, clock)) < 1.0
+
+
 def test_what_is_held_of_a_partition_is_forgotten_by_a_seek_and_kept_by_a_pause() -> None:
     clock = Clock()
     source = PacedSource(

@@ -208,3 +208,12 @@ def test_the_files_read_as_one_table_in_other_tools(tmp_path: Path) -> None:
     with closing(duckdb.connect()) as connection:
         rows = connection.sql(f"select \"partition\", count(*) from '{pattern}' group by 1 order by 1").fetchall()
     assert rows == [(0, 4), (1, 4)]
+
+
+def test_a_time_that_is_none_is_not_believed_whoever_stored_it(tmp_path: Path) -> None:
+    """Earlier versions stored any number that a producer had set."""
+    times = [1_000, 2**62, 2_000, -5, 3_000]
+    write(tmp_path, [message(0, offset, at) for offset, at in enumerate(times)], file_messages=2)
+    assert [m.timestamp_ms for m in read_all(opened(tmp_path))] == [1_000, -1, 2_000, -1, 3_000]
+    with closing(opened(tmp_path)) as source:
+        assert [source.offset_at(TopicPartition("frames", 0), at) for at in (0, 1_001, 2_001, 3_001)] == [0, 2, 4, None]

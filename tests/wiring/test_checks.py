@@ -34,6 +34,7 @@ def settings(folder: Path, topic: str = "yard", *, enabled: bool = True) -> Sett
 @pytest.fixture(autouse=True)
 def broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_identity", lambda settings: IDENTITY)
+    monkeypatch.setattr(checks, "_commits", lambda settings: {})
     for name in ("_group", "_letters", "_model"):
         monkeypatch.setattr(checks, name, lambda settings: "no matter")
     topics = SimpleNamespace(expect_not_compacted=lambda name: None)

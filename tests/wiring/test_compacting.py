@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from pipeline.__main__ import main
 from pipeline.sink import layout
-from pipeline.sink.compact import compact as make_files
 from pipeline.sink.read import data_keys, read_predictions, segment_names
 from pipeline.sink.store import LocalStore
+from pipeline.wiring import compacting
 from tests.sink.building import TP, DictStore
-from tests.sink.compacting import LIMITS, Days
+from tests.sink.compacting import Days
 
 Captured = pytest.CaptureFixture[str]
 
@@ -95,11 +97,24 @@ def test_segments_are_deleted_only_when_their_time_has_come(root: Path, capsys: 
     assert read_predictions(LocalStore(root)).sort_by("row_id").equals(rows)
 
 
+def test_a_compactor_whose_clock_is_hours_ahead_deletes_nothing_before_its_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(hours=5)
+
+    monkeypatch.setattr(compacting, "datetime", Ahead)
+    assert compact("--delete-after", "1") == 0
+    assert len(segment_names(LocalStore(root), TP)) == 18
+    assert not list(root.glob("_clock*"))
+
+
 def _made_long_ago(root: Path) -> None:
-    """Compact again with a clock of last year."""
-    for dataset in (layout.PREDICTIONS, layout.TRACES):
-        shutil.rmtree(root / "compacted" / dataset)
-    list(make_files(LocalStore(root), TP, LIMITS, now=lambda: datetime(2025, 1, 1, tzinfo=UTC)))
+    """By the clock of the folder; what the compactor's own clock showed then does not matter."""
+    for path in (root / "compacted").rglob("*.parquet"):
+        os.utime(path, (1e9, 1e9))
 
 
 def test_the_list_of_files_is_what_readers_need(root: Path, capsys: Captured) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.__main__ import main
@@ -85,6 +88,28 @@ def test_a_folder_that_no_worker_wrote_is_refused(tmp_path: Path, capsys: pytest
 def test_a_time_that_ends_before_it_begins_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drift", str(root), "--since", "1d", "--until", "2d"]) != 0
     assert "expected since before until" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ms", "code"), [(32_503_680_000_000, 0), (2**62, 1)])
+def test_a_timestamp_that_is_no_time_is_not_believed_and_one_that_cannot_be_read_is_told_with_the_remedy(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ms: int, code: int
+) -> None:
+    """As earlier versions wrote them."""
+    copy = Path(shutil.copytree(root, tmp_path / "copy"))
+    path = min((copy / "traces").rglob("*.parquet"))
+    rows = pq.ParquetFile(path).read()
+    times = {name: rows[name].to_pylist() for name in ("captured_at", "kafka_timestamp")}
+    times["captured_at"][7] = None
+    times["kafka_timestamp"] = pa.array([*range(7), ms, *range(8, rows.num_rows)], rows["kafka_timestamp"].type)
+    for name, values in times.items():
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+    pq.write_table(rows, path)
+    assert main(["drift", str(copy)]) == code
+    out, err = capsys.readouterr()
+    assert ("2026-06-01 00:00 to 2026-06-01 23:58" in out) == (code == 0)
+    assert ("`adawise replay` of that time" in err) == (code == 1)
+    assert "Traceback" not in err
 
 
 def test_a_wrong_limit_is_told_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:

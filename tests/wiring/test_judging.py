@@ -61,6 +61,25 @@ def test_labels_and_replays_are_compared_and_the_best_alpha_named(folder: Path, 
     assert found["labelled"] == arms["served"]["images"] == arms["zero-shot"]["images"]
 
 
+def test_of_one_batch_no_interval_is_told(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    first, second, *_ = (folder / "labels.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "one.csv").write_text(first + second)
+    asked = [
+        "--labels",
+        str(tmp_path / "one.csv"),
+        "--against",
+        str(folder / "zero"),
+        "-o",
+        str(tmp_path / "page.html"),
+    ]
+    assert main(["drift", str(folder / "yard"), *asked]) == 0
+    out = capsys.readouterr().out
+    assert "one batch" in out
+    for shown in (out, (tmp_path / "page.html").read_text()):
+        assert "nan to nan" not in shown
+        assert "– to –" not in shown
+
+
 def test_the_terminal_shows_what_helped_and_the_limits_go_by_it(folder: Path, capsys: Captured) -> None:
     limits = ["--fail-if", "gain<-0.5,accuracy<0.5"]
     code = main(["drift", str(folder / "yard"), "--labels", str(folder / "labels.csv"), *limits])

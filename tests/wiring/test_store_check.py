@@ -43,7 +43,7 @@ class Down(DictStore):
 
 def awaited(chain: SegmentChain, should_stop: Callable[[], bool] = lambda: False) -> tuple[bool, Journal, Time]:
     journal, time = Journal(), Time()
-    return await_store(chain, journal, should_stop, clock=lambda: time.now_s, sleep=time.sleep), journal, time
+    return await_store(chain.check, journal, should_stop, clock=lambda: time.now_s, sleep=time.sleep), journal, time
 
 
 def test_a_store_that_answers_is_asked_once_and_not_waited_for() -> None:
@@ -70,7 +70,11 @@ def test_a_signal_ends_the_wait_between_two_tries() -> None:
     time = Time()
     journal = Journal()
     stopped = await_store(
-        open_chain(Down(tries=1_000)), journal, lambda: time.now_s > 4.0, clock=lambda: time.now_s, sleep=time.sleep
+        open_chain(Down(tries=1_000)).check,
+        journal,
+        lambda: time.now_s > 4.0,
+        clock=lambda: time.now_s,
+        sleep=time.sleep,
     )
     assert stopped is False
     assert journal.waits_s == [1.0, 2.0, 4.0]  # the last of which was not waited out

@@ -6,8 +6,7 @@ pure function of it and alpha. The clock moves by `STEP_S` a turn of the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +28,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
 from pipeline.sink.chain import SegmentChain
 from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys
+from pipeline.sink.schemas import PREDICTED_AT
 from pipeline.sink.store import Store
 from pipeline.sink.verify import verify
 from pipeline.worker import Worker
@@ -38,7 +38,6 @@ from tests.sink.building import DictStore
 TP = TopicPartition("frames", 0)
 CLASSES = ("car", "bus", "empty street")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-IMAGE_BYTES = 3 * 2 * 2
 STEP_S = 0.05
 STEPS = 20_000  # of the loop: a run that has not come to its end by then never will
 BAD = b"bad"
@@ -133,6 +132,7 @@ class Journal:
     recovered: list[tuple[TopicPartition, Head]] = field(default_factory=list)
     lost: list[TopicPartition] = field(default_factory=list)
     rejected: list[Frame] = field(default_factory=list)
+    noted: list[Frame] = field(default_factory=list)
     served: list[BatchTrace] = field(default_factory=list)
     commits: list[tuple[TopicPartition, Commit]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
@@ -147,6 +147,9 @@ class Journal:
     def frame_rejected(self, frame: Frame) -> None:
         self.rejected.append(frame)
 
+    def frame_noted(self, frame: Frame) -> None:
+        self.noted.append(frame)
+
     def batch_served(self, trace: BatchTrace) -> None:
         self.served.append(trace)
 
@@ -160,22 +163,31 @@ class Journal:
         self.ends += 1
 
 
-class Inline(Executor):
-    """Does what it is given at once, so that turns of the loop can be counted."""
+class Inline(Prefetch):
+    """Decodes what it is given at once, so that turns of the loop can be counted."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
+    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> frozenset[str]:
+        streams = super().submit(message, known, apart=apart)
+        self._do_all()
+        return streams
+
+    def wait(self, timeout_s: float) -> None:
+        self._do_all()
+
+    def _do_all(self) -> None:
+        while (job := self._next()) is not None:
+            self._do(job)
+
+
+def held_bytes(pool: Prefetch) -> int:
+    """Of what is not decoded, and of what waits to be taken."""
+    return sum(lanes.waiting_bytes + lanes.held_bytes for lanes in pool._partitions.values())
 
 
 def prefetch(*, threads: int = 0) -> Prefetch:
     """The decode pool; without threads, what is submitted is decoded when it is."""
-    made = Prefetch(decode, threads=max(1, threads), image_bytes=IMAGE_BYTES)
-    if not threads:
-        made._pool.shutdown()
-        made._pool = Inline()  # type: ignore[assignment]
-    return made
+    kind = Prefetch if threads else Inline
+    return kind(decode, lambda message: frozenset([(message.key or b"").decode()]), threads=threads)
 
 
 class Bench:
@@ -220,6 +232,7 @@ class Bench:
             "flush": FlushPolicy(max_rows=16, max_age_s=5.0),
             "limits": Limits(inflight_bytes=1 << 20, uncommitted_rows=1_000, round_images=8),
             "forget_after_s": 604_800.0,
+            "max_streams": 100,
             "skip_gaps": False,
             "should_stop": self._should_stop,
             "at": self._hook,
@@ -244,8 +257,9 @@ class Bench:
 
     @property
     def table(self) -> pa.Table:
-        """The predictions, in the order of row ids."""
-        return read_predictions(self.store).sort_by([(name, "ascending") for name in ("partition", "offset", "index")])
+        """The predictions, in the order of row ids, without their times."""
+        keys = [(name, "ascending") for name in ("partition", "offset", "index")]
+        return read_predictions(self.store).drop_columns([PREDICTED_AT]).sort_by(keys)
 
     @property
     def traces(self) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from pipeline.sink.store import LocalStore
 from pipeline.telemetry import LogObserver
 from pipeline.wiring.stream import run_worker
 from tests.kafka.damage import damage
+from tests.worker import poison
 
 pa.array(["first"])  # pyarrow imports pandas now, and not in each process that is forked
 
@@ -48,7 +49,7 @@ class Plan:
 
     The `time`-th time that it comes to `point`: "kill" itself, "stop" (until SIGCONT) or "hang" for ever. With
     `overwrites`, its store replaces segments that exist, as a plain upload would. What it fetches of the batch at
-    `damaged`, a partition and an offset, is damaged.
+    `damaged`, a partition and an offset, is damaged. With `poisoned`, its codec crashes on the messages of `poison`.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class Plan:
     then: Literal["kill", "stop", "hang"] = "kill"
     overwrites: bool = False
     damaged: tuple[int, int] | None = None
+    poisoned: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def work(plan: Plan, events: Connection) -> NoReturn:
     if plan.overwrites:
         LocalStore.create = LocalStore.put  # type: ignore[method-assign]
         claims.prove_create_if_absent = lambda store: None
+    if plan.poisoned:
+        poison.arm()
     reached: Counter[str] = Counter()
 
     def at(point: str) -> None:

@@ -83,7 +83,10 @@ def test_bombs_between_good_frames_cost_none_of_them_and_little_memory(
     assert peak < 1 << 30, f"{peak / 2**20:.0f} MiB"
 
     text, told = verified(root, mixed, capsys)
-    assert told == [{"first": g.first, "last": g.until - 1, "reason": g.reason} for _, g in expected]
+    assert told == [
+        {"first": g.first, "last": g.until - 1, "offsets": g.until - g.first, "reason": g.reason} for _, g in expected
+    ]
+    assert f"every offset once but for {sum(g.until - g.first for _, g in expected)} that were never served" in text
     flood = expected[-1][1]
     assert f"offsets {flood.first} to {flood.until - 1} have no rows, and that is recorded: {flood.reason}" in text
     lines = [line for line in map(json.loads, log.read_text().splitlines()) if "are left out" in line["event"]]
@@ -148,7 +151,8 @@ def test_if_so_set_damage_becomes_a_gap_and_its_partition_goes_on(
         del spoilt.sent[0, offset]
     assert output.faults(spoilt) == []
     text, told = verified(root, spoilt, capsys)
-    assert told == [{"first": gap.first, "last": gap.until - 1, "reason": "batch_damaged"}]
+    offsets = {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first}
+    assert told == [offsets | {"reason": "batch_damaged"}]
     assert "batch_damaged" in text
     ((place, said, _),) = letters(broker, f"{spoilt.name}.dlq")
     assert (place, said["dlq.reason"]) == ((0, gap.first), "batch_damaged")

@@ -23,7 +23,7 @@ from tests.fakes import FakeSource
 from tests.sink.building import DictStore, open_chain
 from tests.sink.clouds import new_bucket, open_s3, s3_server
 from tests.sink.faults import Fault, FaultyProxy, Request
-from tests.worker.loop import TP, Bench, Journal, images
+from tests.worker.loop import TP, Bench, Journal, held_bytes, images
 
 ROWS, LIMIT, POLL, OUTAGE_S = 160, 40, 8, 40.0
 LIMITS = Limits(inflight_bytes=2_000, uncommitted_rows=LIMIT, round_images=8)
@@ -78,7 +78,7 @@ class Outage:
             self._begin()
         if self._began_s is not None and not self.is_over:
             self.held.append(self.source.delivered - committed)
-            self.waiting_bytes.append(self.bench._worker._prefetch.bytes)
+            self.waiting_bytes.append(held_bytes(self.bench._worker._prefetch))
             if self.bench.now_s > self._began_s + OUTAGE_S:
                 self.is_over = True
                 self.waits_s = self.journal.waits_s[self._before :]

@@ -22,36 +22,26 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.utils.warnings import NumericalWarning
 
 from pipeline.adapt.botorch_model import kernel
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Search
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from pipeline.adapt.state import Observation, StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Surrogate
 
-_MEMORY_BATCHES = 6
+MEMORY_BATCHES = 6
 _NOISE_FLOOR = 1e-4  # nats^2
 _MIN_LOG_GAIN = -9.0  # ln nats: about the least improvement that `warm` pays for
 
 
 @dataclass(frozen=True)
-class BotorchSearch:
+class BotorchSearch(OnGrid):
     """Fit, acquire, evaluate until the budget is spent; serve the evaluated alpha with the lowest posterior mean."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return state_key("botorch", self.context, self.start, self.alphas, budget=self.policy.budget)
-
-    def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return self.key_of("botorch", budget=self.policy.budget)
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""
@@ -72,7 +62,7 @@ class BotorchSearch:
                 break
             yield from trials.evaluate([following])
             observations = self._observations(trials, batch)
-        kept = tuple(o for o in state.observations if o.batch > batch - _MEMORY_BATCHES)
+        kept = tuple(o for o in state.observations if o.batch > batch - MEMORY_BATCHES)
         return Outcome(
             state=replace(state, alpha_index=served, batches=batch + 1, observations=(*kept, *observations)),
             index=served,

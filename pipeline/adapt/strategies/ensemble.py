@@ -12,21 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Search
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 
 
 @dataclass(frozen=True)
-class EnsembleSearch:
+class EnsembleSearch(OnGrid):
     """Serve the mean of softmax(z_0 / T_0) and softmax(z_1 / T_1); `temperatures` per alpha, all 1 without a card."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration
     temperatures: tuple[float, ...] | None = None
 
@@ -35,11 +29,7 @@ class EnsembleSearch:
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return state_key(self.name, self.context, self.start, self.alphas)
-
-    def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return self.key_of(self.name)
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`; the outcome's index is alpha 0's, and says nothing."""

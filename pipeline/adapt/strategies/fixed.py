@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Search
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 
 
 @dataclass(frozen=True)
-class FixedSearch:
+class FixedSearch(OnGrid):
     """Serve every batch at `alphas[start]`; the objective is only reported."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration | None = None  # nothing is explored
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return state_key("fixed", self.context, self.start, self.alphas)
-
-    def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return self.key_of("fixed")
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""

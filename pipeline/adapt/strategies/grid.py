@@ -6,31 +6,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Search
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 
 
 @dataclass(frozen=True)
-class GridSearch:
+class GridSearch(OnGrid):
     """Serve each batch at the alpha whose objective is lowest on it; ties go to the lower alpha."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration
 
     @property
     def key(self) -> str:
         """See `Strategy.key`."""
-        return state_key("grid", self.context, self.start, self.alphas, min_images=self.policy.min_images)
-
-    def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return self.key_of("grid", min_images=self.policy.min_images)
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""

@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Rows, Search
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Rows, Search
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.scratch import improve, lowest
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Surrogate
@@ -24,13 +22,9 @@ _MIN_PART = 2  # images: of one alone no variance is known
 
 
 @dataclass(frozen=True)
-class PerClusterSearch:
+class PerClusterSearch(OnGrid):
     """Both endpoints on every image, then the search on those in dispute."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration
     fitted: Surrogate | None = None
 
@@ -38,11 +32,7 @@ class PerClusterSearch:
     def key(self) -> str:
         """See `Strategy.key`."""
         budget, min_images = self.policy.budget, self.policy.min_images
-        return state_key("per_cluster", self.context, self.start, self.alphas, budget=budget, min_images=min_images)
-
-    def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return self.key_of("per_cluster", budget=budget, min_images=min_images)
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`; the outcome's index is that of the images in dispute."""

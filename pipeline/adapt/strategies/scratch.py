@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pipeline.adapt.acquisition import expected_improvement
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Rows, Search, Trial
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Rows, Search, Trial
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.strategies.warm import Exploration
 from pipeline.adapt.surrogate import Belief, Surrogate
 
@@ -23,13 +21,9 @@ _MIN_GAIN = 1e-3  # nats: less expected improvement than this is not worth a for
 
 
 @dataclass(frozen=True)
-class ScratchSearch:
+class ScratchSearch(OnGrid):
     """Serve the evaluated alpha with the lowest posterior mean, each batch anew from `start`."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration
     fitted: Surrogate | None = None
 
@@ -37,11 +31,7 @@ class ScratchSearch:
     def key(self) -> str:
         """See `Strategy.key`."""
         budget, min_images = self.policy.budget, self.policy.min_images
-        return state_key("scratch", self.context, self.start, self.alphas, budget=budget, min_images=min_images)
-
-    def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
-        return StreamState(self.key, self.start)
+        return self.key_of("scratch", budget=budget, min_images=min_images)
 
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""

@@ -18,10 +18,8 @@ from torch import Tensor
 
 from pipeline.adapt.change import Hypotheses, class_shares
 from pipeline.adapt.look import Looks
-from pipeline.adapt.objective import Objective
-from pipeline.adapt.search import BatchTrials, Outcome, Search, Trial
+from pipeline.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
 from pipeline.adapt.state import StreamState
-from pipeline.adapt.state_key import state_key
 from pipeline.adapt.surrogate import Belief, Surrogate
 
 
@@ -66,13 +64,9 @@ _PINNED_BATCHES = 3  # in a row, before the models are compared
 
 
 @dataclass(frozen=True)
-class WarmSearch:
+class WarmSearch(OnGrid):
     """The Kalman surrogate on the grid, and looks at a price; see the module."""
 
-    alphas: tuple[float, ...]
-    objective: Objective
-    context: str
-    start: int
     policy: Exploration
     fitted: Surrogate | None = None
 
@@ -80,11 +74,8 @@ class WarmSearch:
     def key(self) -> str:
         """See `Strategy.key`."""
         policy, prior = self.policy, self.surrogate
-        return state_key(
+        return self.key_of(
             "warm",
-            self.context,
-            self.start,
-            self.alphas,
             budget=policy.budget,
             images=policy.images,
             every=policy.every,

@@ -203,6 +203,8 @@ def _camera_cell(arm: Arm | None) -> Cell:
 def _gain(gain: Interval | None) -> Cell:
     if gain is None:
         return Cell("")
+    if not gain.is_known:
+        return Cell(points(gain.value), note="one batch")
     mark = "better" if gain.low > 0 else "worse" if gain.high < 0 else "same"
     return Cell(points(gain.value), mark, f"{points(gain.low)} to {points(gain.high)}")
 
@@ -221,4 +223,4 @@ def _number(value: float) -> float | None:
 
 
 def _between(interval: Interval) -> str:
-    return f"{three(interval.low)} to {three(interval.high)}"
+    return f"{three(interval.low)} to {three(interval.high)}" if interval.is_known else "one batch"

@@ -125,7 +125,7 @@ def _compared(rivals: Sequence[Arm]) -> str:
         assert arm.gain is not None
         gain = arm.gain
         word = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not shown to differ from"
-        between = f"{LEVEL} {points(gain.low)} to {points(gain.high)}"
+        between = f"{LEVEL} {points(gain.low)} to {points(gain.high)}" if gain.is_known else "of one batch"
         groups[word].append(f"{_the(arm.name)} ({points(gain.value)} points, {between})")
     return "; ".join(f"{word} {listed(names)}" for word, names in groups.items() if names)
 

@@ -1,0 +1,267 @@
+"""Mending a root whose files were lost or moved: first the steps, as sentences, then, if the operator wants them, done.
+
+Nothing is overwritten, and nothing deleted that was not copied to `_set_aside/` before. A worker may run meanwhile: the
+end of a chain, which it extends, is never touched.
+
+- A claim that was removed (`_sink.json`, an origin) is read off the segments, which all say it.
+- Lost segments are bridged: those of them whose names are known, the first (it follows from the segment before) and the
+  last (the segment after names it), are created without rows. So links hold again, and no worker that stood still can
+  create the first of these names. Offsets that the segment after does not have become a gap, and the gap says why.
+- Traces that no segment stands for are set aside, and those that are missing derived again.
+
+What was computed is gone: `Step.again` says how it is computed once more, into another folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby, pairwise
+from uuid import uuid4
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.errors import ChainError, Lost
+from pipeline.records import Gap, TopicPartition
+from pipeline.sink import claims, holes, layout, schemas, segment, traces
+from pipeline.sink.layout import SegmentName
+from pipeline.sink.lineage import Lineage
+from pipeline.sink.read import compacted_names, read_bytes, segment_keys
+from pipeline.sink.segment import SegmentFooter
+from pipeline.sink.store import AlreadyExists, Store
+
+SET_ASIDE = "_set_aside"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do: what, in a sentence, and how to compute again what was lost ("" if nothing was)."""
+
+    what: str
+    do: Callable[[], object]
+    again: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    """The steps in their order, and what no step can mend, with what to do instead."""
+
+    steps: list[Step] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
+
+
+def plan(store: Store) -> Plan:
+    """What is to be done under a root; nothing is changed. Every footer is read once. Raises StoreUnavailable."""
+    made = Plan()
+    traced = store.list(layout.TRACES)  # before the segments: those of a worker come after them
+    chains = {tp: [key for _, key in found] for tp, found in groupby(segment_keys(store), key=lambda each: each[0])}
+    sinks: set[str] = set()
+    for tp, keys in chains.items():
+        chain = _Chain(store, tp, keys, {*traced}, made)
+        chain.follow()
+        sinks |= chain.sinks
+    known = {layout.traces_key(key) for keys in chains.values() for key in keys}
+    stale = [key for key in traced if key not in known]
+    made.steps[:0] = [  # before a bridge takes the name of a segment whose traces are still there
+        *_sink(store, sinks, made),
+        *(
+            Step(f"move {key}, whose segment is not there, to {SET_ASIDE}/{key}", partial(_set_aside, store, key))
+            for key in stale
+        ),
+    ]
+    return made
+
+
+def _sink(store: Store, sinks: set[str], made: Plan) -> Iterator[Step]:
+    if not sinks or claims.read_sink_id(store) is not None:
+        return
+    if len(sinks) > 1:
+        made.beyond.append(f"{layout.SINK} is gone, and the segments name {len(sinks)} roots: restore it from a backup")
+        return
+    document = {"layout": claims.LAYOUT, "sink": min(sinks), "created_at": datetime.now(UTC).isoformat()}
+    yield _claim(store, layout.SINK, document, f"with the id {min(sinks)}, which every segment names")
+
+
+def _claim(store: Store, key: str, document: Mapping[str, object], said: str) -> Step:
+    return Step(f"create {key} again, {said}", partial(claims.claim, store, key, document))
+
+
+class _Chain:
+    """One partition's segments that no compacted file stands for, and the last before them, in order."""
+
+    def __init__(self, store: Store, tp: TopicPartition, keys: Sequence[str], traced: set[str], made: Plan) -> None:
+        self._store, self._tp, self._made, self._traced = store, tp, made, traced
+        covers = compacted_names(store, layout.PREDICTIONS, tp)
+        if any(one.until != other.first for one, other in pairwise(covers)):
+            made.beyond.append(f"{tp}: a compacted file is gone between others: restore it, see `adawise verify`")
+        self._until = covers[-1].until if covers else None
+        self._keys = keys
+        self.sinks: set[str] = set()
+        self.origin: claims.Origin | None = None
+
+    def follow(self) -> None:
+        """Add the steps for what is missing between them and beside them."""
+        before: SegmentFooter | None = None
+        begun = False
+        for key in self._keys:
+            try:
+                footer = segment.read_footer(read_bytes(self._store, key), key)
+                if _key(footer) != key:
+                    raise ChainError(f"{key}: its footer names {_key(footer)}; give it its name back, or move it away")
+            except ChainError as error:
+                self._made.beyond.append(str(error))
+                return
+            self.sinks.add(footer.sink)
+            if self._until is not None and footer.name < self._until:
+                before = footer  # the last of these is the one that is kept
+                continue
+            if not begun and not self._begun(before, footer, key):
+                return
+            begun = True
+            if not self._joined(before, footer, key):
+                return
+            if key != self._keys[-1] and layout.traces_key(key) not in self._traced:
+                what = f"write the traces of {key} again, which are gone"
+                self._made.steps.append(Step(what, partial(traces.write, self._store, footer, key)))
+            before = footer
+
+    def _begun(self, before: SegmentFooter | None, first: SegmentFooter, key: str) -> bool:
+        """True if it is known with which name the chain begins, or goes on after compacted files.
+
+        The claim of the origin, if it is gone, is read off the first segment.
+        """
+        where = layout.origin_key(self._tp)
+        self.origin = claims.read_origin(self._store, self._tp)
+        if self._until is not None:
+            kept = before is not None and before.name.successor(before.next) == self._until
+            if not kept:
+                self._made.beyond.append(f"{self._tp}: the last segment before {self._until.stem} is gone: restore it")
+            return kept
+        if self.origin is None and first.previous is None:
+            self.origin = claims.Origin(first.first, first.cluster_id, first.topic_id, first.partitions)
+            said = f"at offset {first.first}, where the first segment begins"
+            self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(self.origin)}, said))
+        elif self.origin is None:
+            self._made.beyond.append(f"{where} is gone, and so is the segment that {key} follows: restore one of them")
+        return self.origin is not None
+
+    def _joined(self, before: SegmentFooter | None, footer: SegmentFooter, key: str) -> bool:
+        """True if the segment follows, or does once the bridge is there that is added to the steps."""
+        origin = footer.name if self.origin is None else SegmentName(self.origin.offset)
+        due = origin if before is None else before.name.successor(before.next)
+        if footer.name == due:
+            return True
+        if footer.name < due:
+            self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
+            return False
+        try:
+            bridge = _bridge(self._store, before, footer, key, due)
+        except ChainError as error:
+            self._made.beyond.append(str(error))
+            return False
+        last = bridge[-1]
+        lost = [gap for each in bridge for gap in each.gaps]
+        said = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")
+        what = (
+            f"create {' and '.join(_key(each) for each in bridge)} without rows, so that {key} follows again: of "
+            f"{sum(gap.until - gap.first for gap in lost)} offsets ({said or 'none'}) the rows are lost"
+        )
+        self._made.steps.append(Step(what, lambda: self._create(bridge), again=self._again(before, last)))
+        return True
+
+    def _create(self, bridge: Sequence[SegmentFooter]) -> None:
+        for footer in bridge:
+            data = segment.encode(schemas.PREDICTIONS.empty_table(), footer)
+            try:
+                self._store.create(_key(footer), data)
+            except AlreadyExists:
+                raise ChainError(f"{self._store}: {_key(footer)} has come back; begin `adawise repair` again") from None
+            traces.write(self._store, footer, _key(footer))
+
+    def _again(self, before: SegmentFooter | None, last: SegmentFooter) -> str:
+        since = "" if before is None else f" --state-of {self._store}/{_key(before)}"
+        return (
+            f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} up "
+            f"to offset {last.next - 1} again, as it was, as long as the broker has it (or a recording, named "
+            f"instead of --topic)"
+        )
+
+
+def _bridge(
+    store: Store, before: SegmentFooter | None, after: SegmentFooter, key: str, due: SegmentName
+) -> list[SegmentFooter]:
+    """Footers for the names between `before` and `after`, the first of which is `due`. Raises ChainError."""
+    previous = layout.parse_key(after.previous or "")
+    names = _names(due, previous[1]) if previous is not None and previous[1] >= due else []
+    if not names or names[-1].successor(after.first) != after.name:
+        raise ChainError(
+            f"{key}: expected a segment that follows {due.stem} or later, but it was written after "
+            f"{after.previous}: it is foreign; move it away"
+        )
+    known = _accounted(store, after, key)
+    pending = before.pending if before is not None else ()
+    if foreign := [o for o in known if o not in {*pending} and o < due.first]:
+        raise ChainError(f"{key}: it has the offsets {foreign[:5]}, which were neither pending nor lost: it is foreign")
+    lineage = holes.after(before) if before is not None else Lineage(due)
+    made: list[SegmentFooter] = []
+    for name, until in zip(names, [*(each.first for each in names[1:]), after.first], strict=True):
+        open_ = np.union1d(np.asarray(pending, np.int64), np.arange(name.first, until, dtype=np.int64))
+        kept = np.intersect1d(open_, np.asarray(known, np.int64))
+        pending = tuple(kept.tolist())
+        made.append(
+            replace(
+                after,
+                first=name.first,
+                sequence=name.sequence,
+                next=until,
+                previous=_key(made[-1]) if made else (None if before is None else _key(before)),
+                attempt=uuid4().hex,
+                writer=holes.BRIDGE,
+                states_of=None,
+                pending=pending,
+                gaps=tuple(_runs(np.setdiff1d(open_, kept))),
+                states={} if before is None else before.states,
+                trace=schemas.BATCH_TRACE.empty_table(),
+                lineage=lineage,
+            )
+        )
+        lineage = lineage.extended(name)
+    return made
+
+
+def _names(first: SegmentName, last: SegmentName) -> list[SegmentName]:
+    """A way from one name to the other by links, in as few segments as can be."""
+    start = first.sequence if first.first == last.first else 0
+    way = [SegmentName(last.first, sequence) for sequence in range(start, last.sequence + 1)]
+    return way if first.first == last.first else [first, *way]
+
+
+def _accounted(store: Store, footer: SegmentFooter, key: str) -> list[int]:
+    """Offsets before the segment that it has all the same: they were pending."""
+    offsets = segment.read_rows(read_bytes(store, key), key, ["offset"])["offset"]
+    return sorted(o for o in {*pc.unique(offsets).to_pylist(), *footer.pending} if o < footer.first)
+
+
+def _runs(offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Gap]:
+    for run in np.split(offsets, np.flatnonzero(np.diff(offsets) != 1) + 1):
+        if len(run):
+            yield Gap(int(run[0]), int(run[-1]) + 1, Lost.SEGMENT_LOST)
+
+
+def _key(footer: SegmentFooter) -> str:
+    return layout.segment_key(TopicPartition(footer.topic, footer.partition), footer.name)
+
+
+def _set_aside(store: Store, key: str) -> None:
+    data = store.get(key)
+    if data is None:
+        return
+    try:
+        store.create(f"{SET_ASIDE}/{key}", data)
+    except AlreadyExists:  # now, or another one of that name before: both are kept
+        if store.get(f"{SET_ASIDE}/{key}") != data:
+            store.create(f"{SET_ASIDE}/{uuid4().hex}/{key}", data)
+    store.delete(key)

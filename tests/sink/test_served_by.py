@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import ChainError, SettingsError
+from pipeline.sink import layout
+from pipeline.sink.served_by import check_pair, claim_pair
+from tests.sink.building import DictStore
+
+OURS = {"theta_0": "a" * 16, "theta_1": "b" * 16, "classes": "c" * 16, "preprocess": "1", "card": ""}
+
+
+def test_who_comes_first_is_the_pair_and_comes_again_without_a_word() -> None:
+    store = DictStore()
+    for _ in range(3):
+        assert claim_pair(store, OURS, "refuse") == {}
+    assert store.list(layout.MODELS) == ["_models/000000.json"]
+
+
+@pytest.mark.parametrize("part", ["theta_0", "theta_1", "classes"])
+def test_another_pair_or_class_list_is_refused_and_what_was_and_is_told_with_the_remedies(part: str) -> None:
+    store = DictStore()
+    claim_pair(store, OURS, "refuse")
+    with pytest.raises(SettingsError, match=rf"model\.{part} was {OURS[part]} and is other") as refused:
+        claim_pair(store, OURS | {part: "other"}, "refuse")
+    for remedy in ("--sink.root to a folder of its own", "--model.on-change: reset (each begins anew) or keep"):
+        assert remedy in str(refused.value)
+    assert claim_pair(store, OURS, "refuse") == {}
+
+
+@pytest.mark.parametrize("on_change", ["reset", "keep"])
+def test_with_leave_another_pair_is_the_root_s_from_then_on_and_told_once(on_change: str) -> None:
+    store, other = DictStore(), OURS | {"theta_1": "other"}
+    claim_pair(store, OURS, "refuse")
+    assert check_pair(store, other, on_change) == {"theta_1": ("b" * 16, "other")}  # type: ignore[arg-type]
+    assert claim_pair(store, other, on_change) == {"theta_1": ("b" * 16, "other")}  # type: ignore[arg-type]
+    assert claim_pair(store, other, "refuse") == {}
+    with pytest.raises(SettingsError, match="theta_1 was other and is bbbb"):
+        claim_pair(store, OURS, "refuse")
+
+
+def test_a_card_and_what_an_upgrade_may_change_are_told_and_never_refused() -> None:
+    store = DictStore()
+    claim_pair(store, OURS, "refuse")
+    upgraded = OURS | {"preprocess": "2", "card": "d" * 16, "something": "new"}
+    assert claim_pair(store, upgraded, "refuse") == {"preprocess": ("1", "2"), "card": ("none", "d" * 16)}
+    assert claim_pair(store, upgraded, "refuse") == {}
+
+
+def test_of_two_that_change_it_at_once_both_end_as_they_were_told_to() -> None:
+    class Slower(DictStore):
+        def create(self, key: str, data: bytes) -> None:
+            if key.endswith("000001.json") and key not in self.objects:
+                claim_pair(other, OURS | {"theta_1": "quicker"}, "reset")
+            super().create(key, data)
+
+    store, other = Slower(), DictStore()
+    other.objects = store.objects
+    claim_pair(store, OURS, "refuse")
+    assert claim_pair(store, OURS | {"theta_1": "slower"}, "reset") == {"theta_1": ("quicker", "slower")}
+    assert len(store.list(layout.MODELS)) == 3
+
+
+def test_a_claim_that_cannot_be_read_is_damage() -> None:
+    store = DictStore()
+    store.objects["_models/000000.json"] = b'{"identity": 3}'
+    with pytest.raises(ChainError, match="it is damaged; restore it"):
+        check_pair(store, OURS, "reset")

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pipeline.apart import Apart
+from pipeline.decode import Decoder
+from pipeline.errors import Reason
+from pipeline.preprocess import Preprocess
+from pipeline.records import DecodedMessage, Message
+from tests.hostile import Limits, hostile, picture
+from tests.worker import poison
+
+LIMITS = Limits()
+PREPROCESS = Preprocess(32)
+DECODE = Decoder(PREPROCESS, LIMITS.max_message_bytes, LIMITS.max_rows, LIMITS.max_pixels)
+RNG = random.Random(0)
+
+
+@pytest.fixture
+def apart() -> Iterator[Apart]:
+    made = Apart(DECODE, PREPROCESS.pixels, 3 * 32 * 32)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the child alone."""
+    folder = poison.__path__[0]
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([folder, os.path.dirname(os.path.dirname(os.path.dirname(folder)))])
+    )
+
+
+def message(value: bytes | None, offset: int = 5) -> Message:
+    return Message("frames", 2, offset, b"cam-1", value, (("frame-id", b"7"),), 1_700_000_000_123)
+
+
+def same(one: DecodedMessage, other: DecodedMessage) -> bool:
+    assert one.message is other.message
+    assert (one.is_batch, one.dead, len(one.frames)) == (other.is_batch, other.dead, len(other.frames))
+    for mine, theirs in zip(one.frames, other.frames, strict=True):
+        for name in ("row_id", "kafka_timestamp_ms", "stream_id", "reason", "detail", "frame_id", "true_label", "meta"):
+            assert getattr(mine, name) == getattr(theirs, name)
+        if mine.image is not None and theirs.image is not None:
+            assert torch.equal(mine.image, theirs.image)
+            assert mine.image.is_contiguous()
+        else:
+            assert mine.image is theirs.image is None
+    return True
+
+
+def test_a_child_decodes_as_the_worker_does_whatever_it_is(apart: Apart) -> None:
+    values = [picture(RNG), None, b"", b"no image", *(bad.value for bad in hostile(3, 150, LIMITS))]
+    for offset, value in enumerate(values):
+        sent = message(value, offset)
+        assert same(apart(sent), DECODE(sent))
+    assert len(apart._children) == 1
+
+
+def test_the_child_loads_no_torch() -> None:
+    code = "import sys, pipeline.apart; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_what_kills_two_children_is_rejected_and_the_next_message_is_decoded_by_a_third(apart: Apart) -> None:
+    killing = message(picture(RNG) + poison.SEGFAULT)
+    decoded = apart(killing)
+    [frame] = decoded.frames
+    assert (decoded.dead, frame.reason, frame.stream_id, frame.frame_id) == (True, Reason.KILLS_DECODER, "cam-1", "7")
+    assert "the last one by SIGSEGV" in (frame.detail or "")
+    good = message(picture(RNG))
+    assert same(apart(good), DECODE(good))
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_what_takes_more_memory_than_anything_may_is_rejected(apart: Apart) -> None:
+    [frame] = apart(message(picture(RNG) + poison.MEMORY)).frames
+    assert frame.reason == Reason.KILLS_DECODER
+    assert "the last one with exit code 1" in (frame.detail or "")
+
+
+def test_a_child_that_was_killed_by_somebody_else_costs_its_message_nothing(apart: Apart) -> None:
+    good = message(picture(RNG))
+    assert same(apart(good), DECODE(good))
+    [child] = apart._children
+    os.kill(child._process.pid, signal.SIGKILL)
+    assert same(apart(good), DECODE(good))
+    [other] = apart._children
+    assert other is not child
+
+
+def test_threads_share_two_children_and_closing_ends_them(apart: Apart) -> None:
+    good, decoded = message(picture(RNG)), list[DecodedMessage]()
+    threads = [threading.Thread(target=lambda: decoded.append(apart(good))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(decoded) == 5
+    children = list(apart._children)
+    assert 1 <= len(children) <= 2
+    apart.close()
+    assert {child._process.wait(30.0) for child in children} == {-signal.SIGKILL}
+    assert apart(good).dead  # of use to nobody, but at once
+
+
+def test_closing_ends_a_child_that_hangs(apart: Apart) -> None:
+    good = message(picture(RNG))
+    apart(good)
+    [child] = apart._children
+    os.kill(child._process.pid, signal.SIGSTOP)
+    thread = threading.Thread(target=apart, args=(good,))
+    thread.start()
+    apart.close()
+    thread.join()
+
+
+def test_a_child_that_hangs_is_told_of_and_waited_for(apart: Apart, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, decoded = message(picture(RNG)), list[DecodedMessage]()
+    apart(good)
+    [child] = apart._children
+    told = threading.Event()
+    monkeypatch.setattr("pipeline.apart._TOLD_EVERY_S", 0.05)
+    monkeypatch.setattr("pipeline.apart._log", Told(told))
+    os.kill(child._process.pid, signal.SIGSTOP)
+    thread = threading.Thread(target=lambda: decoded.append(apart(good)))
+    thread.start()
+    assert told.wait(30.0)
+    os.kill(child._process.pid, signal.SIGCONT)
+    thread.join()
+    assert same(decoded[0], DECODE(good))
+
+
+class Told:
+    """A log that is waited for."""
+
+    def __init__(self, told: threading.Event) -> None:
+        self._told = told
+
+    def warning(self, event: str, **facts: object) -> None:
+        assert event == "decoder_hangs"
+        assert facts["waiting"] == "to decode frames/2/5"
+        self._told.set()

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+
+from pipeline.adapt.state import StreamState
+from pipeline.errors import ChainError
+from pipeline.records import ImageBatch
+from pipeline.stream_table import StreamTable
+from tests.frames import a_frame
+
+LIMIT = 64  # of which 56 are safe
+
+
+def table(limit: int = LIMIT, stored: bytes = b"") -> StreamTable:
+    return StreamTable(limit, stored, {})
+
+
+def a_batch(offset: int, stream: str) -> ImageBatch:
+    return ImageBatch(stream, (a_frame(offset, stream),), torch.empty(0))
+
+
+def streams(subject: StreamTable) -> set[str]:
+    return set(json.loads(subject.stored(()))["heard"])
+
+
+def test_as_many_streams_as_there_are_places_stay_and_none_begins_anew() -> None:
+    subject = table()
+    for offset in range(LIMIT):
+        subject.hear(f"cam-{offset}", offset)
+        assert not subject.begins_anew(a_batch(offset, f"cam-{offset}"))
+    assert streams(subject) == {f"cam-{n}" for n in range(LIMIT)}
+    assert subject.evicted == 0
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_flood_of_names_takes_no_place_of_a_camera_that_was_heard_more_often(times: int) -> None:
+    subject, offset = table(), 0
+    cameras = [f"cam-{n}" for n in range(56)]
+    for _ in range(times + 1):
+        for camera in cameras:
+            subject.hear(camera, offset := offset + 1)
+    for name in range(5_000):
+        for _ in range(times):
+            subject.hear(f"flood-{name}", offset := offset + 1)
+    assert set(cameras) <= streams(subject)
+    assert len(streams(subject)) == LIMIT
+
+
+def test_of_those_heard_least_the_one_that_was_heard_longest_ago_leaves() -> None:
+    subject = table(limit=8)  # one place is contested
+    for offset, stream in enumerate([*"aabbccddeeffgg", "new", "newer"]):
+        subject.hear(stream, offset)
+    assert streams(subject) == {*"abcdefg", "newer"}
+    subject.hear("newest", 16)
+    assert streams(subject) == {*"abcdefg", "newest"}
+
+
+def test_new_cameras_come_in_among_strangers_and_in_the_end_to_safe_places() -> None:
+    subject, draw, offset = table(), random.Random(1), 0
+    for name in range(56):  # strangers were first, and were heard ten times each
+        for _ in range(10):
+            subject.hear(f"stranger-{name}", offset := offset + 1)
+    for _ in range(400):  # four cameras, and a new name for each image of theirs
+        camera = draw.choice(["cam-0", "cam-1", "cam-2", "cam-3"])
+        subject.hear(camera, offset := offset + 1)
+        subject.hear(f"flood-{offset}", offset := offset + 1)
+    subject.served(a_batch(offset, "flood"))
+    for name in range(100):
+        subject.hear(f"more-{name}", offset := offset + 1)
+    assert {"cam-0", "cam-1", "cam-2", "cam-3"} <= streams(subject)
+
+
+def test_who_comes_when_all_places_are_taken_begins_anew_once() -> None:
+    subject = table(limit=8)
+    for offset, stream in enumerate("abcdefgh"):
+        subject.hear(stream, offset)
+    subject.hear("new", 8)
+    subject.hear("new", 9)
+    assert subject.begins_anew(a_batch(8, "new"))
+    assert not subject.begins_anew(a_batch(8, "another"))  # of the same message
+    subject.served(a_batch(8, "new"))
+    assert not subject.begins_anew(a_batch(9, "new"))
+    assert subject.evicted == 1
+
+
+def test_what_is_stored_goes_on_as_it_was() -> None:
+    draw, one, other = random.Random(3), table(limit=8), table(limit=8)
+    pending: list[tuple[int, str]] = []
+    for offset in range(2_000):
+        stream = f"s{min(draw.randrange(30), draw.randrange(30))}"
+        one.hear(stream, offset)
+        other.hear(stream, offset)
+        pending = [*pending[-5:], (offset, stream)]
+        other = table(limit=8, stored=other.stored([stream for _, stream in pending]))
+        assert [one.begins_anew(a_batch(*place)) for place in pending] == [
+            other.begins_anew(a_batch(*place)) for place in pending
+        ]
+    assert streams(one) == streams(other)
+
+
+def test_who_has_left_and_has_nothing_to_be_served_is_not_remembered() -> None:
+    subject = table(limit=8)
+    for offset in range(100):
+        subject.hear(str(offset), offset)
+    assert json.loads(subject.stored(["50"]))["entered"].keys() == {"50", *streams(subject)} - {
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+    }
+
+
+def test_a_stream_whose_first_messages_are_rejected_begins_anew_with_the_first_that_is_not() -> None:
+    subject = table(limit=8)
+    for offset, stream in enumerate("abcdefgh"):
+        subject.hear(stream, offset)
+    for offset in (8, 9, 10):
+        subject.hear("new", offset)
+    subject = table(limit=8, stored=subject.stored(()))
+    assert not subject.begins_anew(a_batch(7, "new"))  # of before it left, and served late
+    assert subject.begins_anew(a_batch(10, "new"))
+
+
+def test_without_a_table_batches_say_how_often_a_stream_was_heard_and_too_many_leave() -> None:
+    states = {f"cam-{n}": StreamState("key", 3, batches=n).to_bytes() for n in range(20)}
+    subject = StreamTable(8, b"", states)
+    assert streams(subject) >= {f"cam-{n}" for n in range(13, 20)}
+    assert len(streams(subject)) == 8
+
+
+def test_a_state_that_is_none_is_damage() -> None:
+    with pytest.raises(ChainError, match="not readable"):
+        StreamTable(8, b"", {"north": b"nothing"})

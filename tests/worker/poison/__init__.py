@@ -1,0 +1,41 @@
+"""A codec that a message can make to crash, in a worker and, by `sitecustomize` here, in what that starts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+SEGFAULT, MEMORY = b"follows a null pointer", b"takes all memory"
+_FOLDER = Path(__file__).parent
+_BLOCK_BYTES = 256 * 2**20
+
+
+def arm() -> None:
+    """In this process, and by the environment in those that it will start."""
+    from pipeline import codec
+
+    open_image = codec.open_image
+
+    def crashing(data: bytes, *, max_pixels: int) -> object:
+        if SEGFAULT in data:
+            ctypes.string_at(0)
+        if MEMORY in data:
+            _take_all()
+        return open_image(data, max_pixels=max_pixels)
+
+    codec.open_image = crashing  # type: ignore[assignment]
+    paths = [str(_FOLDER), str(_FOLDER.parents[2]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+
+
+def _take_all() -> None:
+    """What a system would answer by its OOM killer; where there is a limit, up to that."""
+    import resource
+
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        os.kill(os.getpid(), signal.SIGKILL)
+    taken = []
+    while True:
+        taken.append(bytearray(_BLOCK_BYTES))

@@ -1,0 +1,7 @@
+"""Imported by every interpreter that has this folder in its path."""
+
+from __future__ import annotations
+
+from tests.worker.poison import arm
+
+arm()
