@@ -133,11 +133,6 @@ def parse_timestamp(raw: bytes) -> int:
     return check_timestamp(whole_s * 1_000_000 + int((fraction or "")[:6].ljust(6, "0")))
 
 
-def stated_ms(timestamp_ms: int | None) -> int:
-    """A broker's timestamp, or -1 (not stated) for one beyond 1970-2199: producers set it, and may write any number."""
-    return -1 if timestamp_ms is None or not 0 <= 1000 * timestamp_ms < _LATEST_US else timestamp_ms
-
-
 def check_timestamp(captured_at_us: int) -> int:
     """The same number if it lies in 1970-2199. Raises InvalidMessage: bad_timestamp."""
     if not 0 <= captured_at_us < _LATEST_US:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # loading torch takes seconds, and commands without a model n
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
+_LATEST_MS = 1000 * int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -48,6 +50,11 @@ class Gap(NamedTuple):
     def stored(self) -> list[Any]:
         """For JSON."""
         return [self.first, self.until] if self.reason == Lost.DELETED else [*self]
+
+
+def stated_ms(timestamp_ms: int | None) -> int:
+    """A broker's timestamp, or -1 (not stated) for one beyond 1970-2199: producers set it, and may write any number."""
+    return -1 if timestamp_ms is None or not 0 <= timestamp_ms < _LATEST_MS else timestamp_ms
 
 
 def told(timestamp_ms: int) -> str:

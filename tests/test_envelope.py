@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.envelope import Envelope, check_stream_id, check_timestamp, parse_timestamp, stated_ms
+from pipeline.envelope import Envelope, check_stream_id, check_timestamp, parse_timestamp
 from pipeline.errors import InvalidMessage, Reason
+from pipeline.records import stated_ms
 
 DAY_US = 86_400_000_000
 

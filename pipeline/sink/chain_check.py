@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ChainError, Lost
 from pipeline.ports import TopicIdentity
-from pipeline.records import Gap, TopicPartition, told
+from pipeline.records import Gap, TopicPartition, stated_ms, told
 from pipeline.sink import agreement, claims, compact_check, holes, invariant, layout, schemas, segment, traces
 from pipeline.sink.agreement import ReadState, StateAccounts
 from pipeline.sink.compact_check import Covered
@@ -214,7 +214,8 @@ class ChainCheck:
         """Rows of messages that the log does not have any more, though it has others of these offsets."""
         dated = rows.select(["offset", "kafka_timestamp"]).drop_null()
         known = zip(dated["offset"].to_pylist(), dated["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True)
-        others = {offset: at for offset, at in known if has.get(offset, at) != at}
+        stated = ((offset, stated_ms(at)) for offset, at in known)  # earlier versions kept any number
+        others = {offset: at for offset, at in stated if has.get(offset, at) != at}
         if others:
             first = min(others)
             yield (

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ChainError, Lost
-from pipeline.records import Gap
+from pipeline.records import Gap, stated_ms
 from pipeline.sink import schemas
 from pipeline.sink.layout import SegmentName
 from pipeline.sink.lineage import Lineage
@@ -227,7 +227,7 @@ def newest(data: bytes, key: str) -> dict[int, int]:
     rows = rows.drop_null()
     times = dict(zip(rows["offset"].to_pylist(), rows["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True))
     last = max(times, default=0)
-    return {offset: times[offset] for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
+    return {offset: stated_ms(times[offset]) for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
 
 
 def _damaged(key: str, what: str) -> ChainError:

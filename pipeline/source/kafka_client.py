@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 from kafka import errors
 
-from pipeline.envelope import stated_ms
 from pipeline.errors import AdawiseError, BrokerUnavailable, FatalError, SettingsError, SourceError
-from pipeline.records import Message, Missing
+from pipeline.records import Message, Missing, stated_ms
 from pipeline.source import kafka_repairs
 
 Client = TypeVar("Client")

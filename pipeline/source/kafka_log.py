@@ -13,7 +13,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from pipeline.errors import BrokerUnavailable
 from pipeline.ports import TopicIdentity
-from pipeline.records import TopicPartition
+from pipeline.records import TopicPartition, stated_ms
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
 from pipeline.source.kafka_client import kafka_errors, open_client
 from pipeline.source.kafka_topic import KafkaTopics
@@ -114,7 +114,7 @@ class KafkaLog:
             while position < until:
                 records = self._consumer.poll(timeout_ms=_POLL_MS, max_records=_MESSAGES).get(partition, [])
                 found += [
-                    (record.offset, -1 if record.timestamp is None else record.timestamp)
+                    (record.offset, stated_ms(record.timestamp))
                     for record in records
                     if not isinstance(record.checksum, Unread)
                 ]

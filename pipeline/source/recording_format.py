@@ -25,9 +25,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.envelope import stated_ms
 from pipeline.errors import Lost, SourceError
-from pipeline.records import Gap, Message, Missing, TopicPartition
+from pipeline.records import Gap, Message, Missing, TopicPartition, stated_ms
 
 FORMAT = 1
 ROW_GROUP_BYTES = 8 << 20  # of values, or one message: what a reader holds of each partition
