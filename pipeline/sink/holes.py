@@ -75,7 +75,8 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
         if before is None or not is_bridge(before):
             first = "the beginning" if before is None else left[at - 1].stem
             missing = base.count - counted[at].count
-            kind = f"{missing} segments are missing" if missing > 0 else "segments lie that are not of the chain"
+            gone = "1 segment is" if missing == 1 else f"{missing} segments are"
+            kind = f"{gone} missing" if missing > 0 else "segments lie that are not of the chain"
             yield f"between {first} and {left[at].stem} {kind}"
         left = left[at:]
         if base == counted[at]:

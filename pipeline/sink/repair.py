@@ -15,20 +15,17 @@ What was computed is gone: `Step.again` says how it is computed once more, into 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby, pairwise
 from uuid import uuid4
 
-import numpy as np
-import pyarrow.compute as pc
-
-from pipeline.errors import ChainError, Lost
-from pipeline.records import Gap, TopicPartition
-from pipeline.sink import claims, holes, layout, schemas, segment, traces
+from pipeline.errors import ChainError
+from pipeline.records import TopicPartition
+from pipeline.sink import claims, layout, schemas, segment, traces
+from pipeline.sink.bridge import bridge, key_of
 from pipeline.sink.layout import SegmentName
-from pipeline.sink.lineage import Lineage
 from pipeline.sink.read import compacted_names, read_bytes, segment_keys
 from pipeline.sink.segment import SegmentFooter
 from pipeline.sink.store import AlreadyExists, Store
@@ -109,8 +106,10 @@ class _Chain:
         for key in self._keys:
             try:
                 footer = segment.read_footer(read_bytes(self._store, key), key)
-                if _key(footer) != key:
-                    raise ChainError(f"{key}: its footer names {_key(footer)}; give it its name back, or move it away")
+                if key_of(footer) != key:
+                    raise ChainError(
+                        f"{key}: its footer names {key_of(footer)}; give it its name back, or move it away"
+                    )
             except ChainError as error:
                 self._made.beyond.append(str(error))
                 return
@@ -158,101 +157,38 @@ class _Chain:
             self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
             return False
         try:
-            bridge = _bridge(self._store, before, footer, key, due)
+            bridged = bridge(self._store, before, footer, key, due)
         except ChainError as error:
             self._made.beyond.append(str(error))
             return False
-        last = bridge[-1]
-        lost = [gap for each in bridge for gap in each.gaps]
+        last = bridged[-1]
+        lost = [gap for each in bridged for gap in each.gaps]
         said = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")
         what = (
-            f"create {' and '.join(_key(each) for each in bridge)} without rows, so that {key} follows again: of "
+            f"create {' and '.join(key_of(each) for each in bridged)} without rows, so that {key} follows again: of "
             f"{sum(gap.until - gap.first for gap in lost)} offsets ({said or 'none'}) the rows are lost"
         )
-        self._made.steps.append(Step(what, lambda: self._create(bridge), again=self._again(before, last)))
+        self._made.steps.append(Step(what, lambda: self._create(bridged), again=self._again(before, last)))
         return True
 
-    def _create(self, bridge: Sequence[SegmentFooter]) -> None:
-        for footer in bridge:
+    def _create(self, footers: Sequence[SegmentFooter]) -> None:
+        for footer in footers:
             data = segment.encode(schemas.PREDICTIONS.empty_table(), footer)
             try:
-                self._store.create(_key(footer), data)
+                self._store.create(key_of(footer), data)
             except AlreadyExists:
-                raise ChainError(f"{self._store}: {_key(footer)} has come back; begin `adawise repair` again") from None
-            traces.write(self._store, footer, _key(footer))
+                raise ChainError(
+                    f"{self._store}: {key_of(footer)} has come back; begin `adawise repair` again"
+                ) from None
+            traces.write(self._store, footer, key_of(footer))
 
     def _again(self, before: SegmentFooter | None, last: SegmentFooter) -> str:
-        since = "" if before is None else f" --state-of {self._store}/{_key(before)}"
+        since = "" if before is None else f" --state-of {self._store}/{key_of(before)}"
         return (
             f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} up "
             f"to offset {last.next - 1} again, as it was, as long as the broker has it (or a recording, named "
             f"instead of --topic)"
         )
-
-
-def _bridge(
-    store: Store, before: SegmentFooter | None, after: SegmentFooter, key: str, due: SegmentName
-) -> list[SegmentFooter]:
-    """Footers for the names between `before` and `after`, the first of which is `due`. Raises ChainError."""
-    previous = layout.parse_key(after.previous or "")
-    names = _names(due, previous[1]) if previous is not None and previous[1] >= due else []
-    if not names or names[-1].successor(after.first) != after.name:
-        raise ChainError(
-            f"{key}: expected a segment that follows {due.stem} or later, but it was written after "
-            f"{after.previous}: it is foreign; move it away"
-        )
-    known = _accounted(store, after, key)
-    pending = before.pending if before is not None else ()
-    if foreign := [o for o in known if o not in {*pending} and o < due.first]:
-        raise ChainError(f"{key}: it has the offsets {foreign[:5]}, which were neither pending nor lost: it is foreign")
-    lineage = holes.after(before) if before is not None else Lineage(due)
-    made: list[SegmentFooter] = []
-    for name, until in zip(names, [*(each.first for each in names[1:]), after.first], strict=True):
-        open_ = np.union1d(np.asarray(pending, np.int64), np.arange(name.first, until, dtype=np.int64))
-        kept = np.intersect1d(open_, np.asarray(known, np.int64))
-        pending = tuple(kept.tolist())
-        made.append(
-            replace(
-                after,
-                first=name.first,
-                sequence=name.sequence,
-                next=until,
-                previous=_key(made[-1]) if made else (None if before is None else _key(before)),
-                attempt=uuid4().hex,
-                writer=holes.BRIDGE,
-                states_of=None,
-                pending=pending,
-                gaps=tuple(_runs(np.setdiff1d(open_, kept))),
-                states={} if before is None else before.states,
-                trace=schemas.BATCH_TRACE.empty_table(),
-                lineage=lineage,
-            )
-        )
-        lineage = lineage.extended(name)
-    return made
-
-
-def _names(first: SegmentName, last: SegmentName) -> list[SegmentName]:
-    """A way from one name to the other by links, in as few segments as can be."""
-    start = first.sequence if first.first == last.first else 0
-    way = [SegmentName(last.first, sequence) for sequence in range(start, last.sequence + 1)]
-    return way if first.first == last.first else [first, *way]
-
-
-def _accounted(store: Store, footer: SegmentFooter, key: str) -> list[int]:
-    """Offsets before the segment that it has all the same: they were pending."""
-    offsets = segment.read_rows(read_bytes(store, key), key, ["offset"])["offset"]
-    return sorted(o for o in {*pc.unique(offsets).to_pylist(), *footer.pending} if o < footer.first)
-
-
-def _runs(offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[Gap]:
-    for run in np.split(offsets, np.flatnonzero(np.diff(offsets) != 1) + 1):
-        if len(run):
-            yield Gap(int(run[0]), int(run[-1]) + 1, Lost.SEGMENT_LOST)
-
-
-def _key(footer: SegmentFooter) -> str:
-    return layout.segment_key(TopicPartition(footer.topic, footer.partition), footer.name)
 
 
 def _set_aside(store: Store, key: str) -> None:

@@ -68,7 +68,8 @@ def test_a_hole_is_told_with_the_segments_around_it(at: int, count: int) -> None
     counting = Counting()
     counting.objects = store.objects
     before = "the beginning" if at == 0 else names[at - 1].stem
-    assert recovered(store) == (f"between {before} and {names[at + count].stem} {count} segments are missing",)
+    gone = "1 segment is" if count == 1 else f"{count} segments are"
+    assert recovered(store) == (f"between {before} and {names[at + count].stem} {gone} missing",)
     open_chain(counting).recover(TP, IDENTITY, 0)
     assert len(read) < 12, "found by halving, and not by opening all"
 
@@ -97,7 +98,7 @@ def test_compaction_and_deletion_leave_no_hole_and_one_after_or_within_them_is_t
     harmed = DictStore()
     harmed.objects = dict(store.objects)
     harmed.delete(layout.segment_key(TP, after[3]))
-    assert recovered(harmed) == (f"between {after[2].stem} and {after[4].stem} 1 segments are missing",)
+    assert recovered(harmed) == (f"between {after[2].stem} and {after[4].stem} 1 segment is missing",)
 
     harmed.objects = dict(store.objects)
     harmed.delete(layout.compacted_key(layout.PREDICTIONS, TP, covers[1]))
@@ -131,7 +132,7 @@ def test_counting_begins_with_the_head_of_an_earlier_version() -> None:
     assert recovered(store) == ()
     store.objects = whole
     store.delete(keys(store)[13])
-    assert recovered(store) == (f"between {names[12].stem} and {names[14].stem} 1 segments are missing",)
+    assert recovered(store) == (f"between {names[12].stem} and {names[14].stem} 1 segment is missing",)
 
 
 def test_a_worker_says_it_loudly_and_goes_on() -> None:
@@ -143,6 +144,6 @@ def test_a_worker_says_it_loudly_and_goes_on() -> None:
         bench = Bench(FakeSource(images(160, "north", "south"), finite=True), store).run()
     (line,) = [line for line in lines if line["event"] == "chain_has_a_hole"]
     assert line["log_level"] == "error"
-    assert "1 segments are missing" in line["hole"]
+    assert "1 segment is missing" in line["hole"]
     assert "`adawise repair ROOT`" in line["note"]
     assert bench.table["offset"].to_pylist()[-1] == 159

@@ -100,7 +100,7 @@ def test_the_names_that_are_known_are_no_longer_free_and_a_second_hole_later_is_
     victim = segment_names(store, TP)[-3]
     store.delete(layout.segment_key(TP, victim))
     ((_, hole),) = of_root(store)
-    assert hole.endswith("1 segments are missing")
+    assert hole.endswith("1 segment is missing")
 
 
 def test_a_hole_after_what_was_compacted_is_bridged_and_one_among_compacted_files_is_beyond() -> None:
