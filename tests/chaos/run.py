@@ -144,6 +144,7 @@ def _settings(play: Play, topic: Topic, pair: PairFolder, stored: Place) -> Sett
             "max_batch_bytes": MAX_BATCH_BYTES,
         },
         decode=asdict(LIMITS),
+        limits={"streams": 12},  # of a partition: strangers make room for strangers
         batch={"max_age_s": MAX_AGE_S},
     )
 
