@@ -185,10 +185,7 @@ class Decoder:
 
 def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:
     """What becomes of a message that cannot be read as a whole."""
-    envelope = Envelope(message.key, message.headers)
-    facts = _Facts(frame_id=envelope.frame_id(), true_label=envelope.label(), meta=envelope.meta())
-    with contextlib.suppress(InvalidMessage):
-        facts.stream_id = envelope.stated_stream_id()
+    facts = _facts_of(Envelope(message.key, message.headers))
     return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)
 
 

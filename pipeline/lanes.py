@@ -104,8 +104,11 @@ class Lanes:
 
     def first(self, *, quick: bool) -> Lane | None:
         """The lane (a `quick` one) that has used the least of those in which something waits, if any does."""
-        found = [lane for heap in self._heaps[: 1 if quick else 2] if (lane := self._first_of(heap)) is not None]
-        return min(found, key=lambda lane: lane.used_s, default=None)
+        heaps = self._heaps[: 1 if quick else 2]
+        while True:
+            found = [lane for heap in heaps if (lane := self._first_of(heap)) is not None]
+            if all(self._heaps[lane.is_slow][0][2] is lane for lane in found):  # none was moved before another
+                return min(found, key=lambda lane: lane.used_s, default=None)
 
     def begin(self, lane: Lane) -> Job:
         """The next one of a lane that is first."""

@@ -66,7 +66,8 @@ class Tables:
 
     def untimed(self) -> int:
         """Batches that are left out, because nobody knows when they were."""
-        return int((self.connection.execute("SELECT count(*) FROM untimed_traces").fetchone() or (0,))[0])
+        ((count,),) = self.connection.execute("SELECT count(*) FROM untimed_traces").fetchall()
+        return int(count)
 
     def mix(self, stream_id: str, at_us: int, since_us: int, until_us: int) -> _Mix:
         """Rows by class before and after a moment; see `causes.Mixes`."""

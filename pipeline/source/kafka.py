@@ -21,7 +21,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
-from pipeline.errors import BrokerUnavailable, FatalError, Lost, SourceError
+from pipeline.errors import AdawiseError, BrokerUnavailable, FatalError, Lost, SourceError
 from pipeline.ports import Poll, TopicIdentity
 from pipeline.records import Message, TopicPartition
 from pipeline.source.kafka_batches import BatchLimits, Unread, bound_batches
@@ -269,9 +269,10 @@ class KafkaSource:
             return
         self._closed = True
         self._owned.clear()
-        try:
-            if self._is_embedded and self._group is not None and self._consumer._coordinator._join_task is not None:
+        if self._is_embedded and self._group is not None and self._consumer._coordinator._join_task is not None:
+            with suppress(errors.KafkaError):
                 self._consumer._coordinator.ensure_active_group(timeout_ms=_EMBEDDED_SESSION_MS)
+        try:
             self._consumer.close(timeout_ms=_CLOSE_MS)
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)
@@ -288,8 +289,10 @@ class KafkaSource:
         lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
         ends = {tp: int(self._consumer.highwater(KafkaPartition(*tp))) for tp, lag in lags.items() if lag}
         for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
-            with suppress(BrokerUnavailable):
-                self._held_back.tell(tp, self._topics.open_transaction(tp, ends[tp]), now_s)
+            found = None
+            with suppress(AdawiseError):  # nobody answers, or this user is not told
+                found = self._topics.open_transaction(tp, ends[tp])
+            self._held_back.tell(tp, found, time.monotonic())
 
     def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
         """kafka-python's records, and the events up to now: those assigned, those lost."""

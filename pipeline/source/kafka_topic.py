@@ -18,7 +18,7 @@ from pipeline.errors import AdawiseError, BrokerUnavailable, SettingsError, Sour
 from pipeline.ports import TopicIdentity
 from pipeline.records import TopicPartition
 from pipeline.source.kafka_batches import NOTHING, bound_batches
-from pipeline.source.kafka_client import REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
+from pipeline.source.kafka_client import EMBEDDED, REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
 from pipeline.source.kafka_transactions import OpenTransaction, open_transaction
 
 _QUICK_MS = 2_000
@@ -66,6 +66,8 @@ class KafkaTopics:
 
     def is_compacted(self, topic: str) -> bool | None:
         """Whether `cleanup.policy` says so; None where the broker does not tell (no right DESCRIBE_CONFIGS)."""
+        if self._cluster_id == EMBEDDED:  # which compacts nothing, and hangs up on the question
+            return None
         asked = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["cleanup.policy"])
         try:
             told = self._ask("ask", lambda: self._admin.describe_configs([asked], config_filter="All"))

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 10.0  # a position that did not move for so long is looked into
 REPEAT_S = 300.0
+_YEAR_10000_MS = 253_402_300_800_000
 
 
 class OpenTransaction(NamedTuple):
@@ -32,8 +33,8 @@ class OpenTransaction(NamedTuple):
     who: str = ""
 
     def __str__(self) -> str:
-        began = datetime.fromtimestamp(max(self.since_ms, 0) / 1000, UTC)
-        since = f" since {began:%Y-%m-%dT%H:%M:%SZ}" if self.since_ms >= 0 else ""
+        told = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have stamped it
+        since = f" since {datetime.fromtimestamp(self.since_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if told else ""
         who = f", of {self.who}" if self.who else ""
         return f"an open transaction holds back what was written from offset {self.offset} on{since}{who}"
 
@@ -87,11 +88,13 @@ class HeldBack:
         ]
 
     def tell(self, tp: TopicPartition, found: OpenTransaction | None, now_s: float) -> None:
-        """Say it, now and every `REPEAT_S`."""
+        """Say it, now and every `REPEAT_S`; if nothing was found, or nobody answered, look again in `LOOK_S`."""
+        if found is None:
+            self._positions[tp].since_s = now_s
+            return
         self._positions[tp].told_s = now_s
-        if found is not None:
-            log.warning(
-                "%s: %s: no message after that is served until it is committed or aborted. End its producer, or end it "
-                "with `kafka-transactions.sh abort --topic %s --partition %d --start-offset %d`",
-                *(tp, found, tp.topic, tp.partition, found.offset),
-            )
+        log.warning(
+            "%s: %s: no message after that is served until it is committed or aborted. End its producer, or end it "
+            "with `kafka-transactions.sh abort --topic %s --partition %d --start-offset %d`",
+            *(tp, found, tp.topic, tp.partition, found.offset),
+        )

@@ -95,15 +95,14 @@ def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int
 def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator[_Unread]:
     """Partitions of the root's topic of which nothing was ever begun, if there is a message in them."""
     owner = read_owner(store)
-    for topic in sorted({tp.topic for tp in known} | ({owner.topic} if owner is not None else set())):
-        tps = {TopicPartition(topic, number) for number in range(log.identity(topic).partitions)}
-        for tp in sorted(tps - known):
-            first, until = log.bounds(tp)
-            looks = range(first, until, _LOOK)
-            if read_origin(store, tp) is None and any(
-                len(log.messages(tp, look, min(look + _LOOK, until))[0]) for look in looks
-            ):
-                yield _Unread(tp, first, until)
+    if owner is None or owner.purpose != "run":  # a replay may be of a part
+        return
+    tps = {TopicPartition(owner.topic, number) for number in range(log.identity(owner.topic).partitions)}
+    for tp in sorted(tps - known):
+        first, until = log.bounds(tp)
+        looks = range(first, until, _LOOK)
+        if read_origin(store, tp) is None and any(len(log.messages(tp, at, min(at + _LOOK, until))[0]) for at in looks):
+            yield _Unread(tp, first, until)
 
 
 def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
@@ -195,5 +194,5 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
         "never_served": found.lost,
         "chains": chains,
         "faults": faults,
-        **({"unread": unread} if broker else {}),
+        **({"complete": not unread, "unread": unread} if broker else {}),
     }

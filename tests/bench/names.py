@@ -57,7 +57,9 @@ def flood(folder: Path, limit: int) -> None:
     for offset, stream in enumerate(_streams()):
         row = RowId(*TP, offset, 0)
         frame = Frame(row, 1_700_000_000_000 + offset, stream, torch.zeros(3, 2, 2, dtype=torch.uint8))
-        work.add(DecodedMessage(Message(*TP, offset, None, b""), (frame,)), 0.0)
+        message = Message(*TP, offset, None, b"")
+        work.read(message, frozenset([stream]))
+        work.add(DecodedMessage(message, (frame,)), 0.0)
         batch = work.ready.popleft()
         before = work.state(batch)
         state = replace(samples[offset % len(samples)], batches=before.batches + 1)

@@ -32,7 +32,8 @@ def shots(half: int, seed: int) -> list[Shot]:
     start_ms = FIRST_MS + half * HALVES_APART_MS
     sent = [Shot(start_ms + 20 * n, 0, name.encode(), picture(rng)) for n, name in enumerate(names)]
     sent[-1] = replace(sent[-1], at_ms=NO_TIME_MS)
-    return sent
+    mistaken = (("meta_site", b"north"), ("captured-at", b"noon"))  # neither costs the picture
+    return [replace(shot, headers=mistaken) if shot.key == b"camera-0" else shot for shot in sent]
 
 
 def test_a_flood_of_names_costs_no_camera_its_state_and_is_the_same_in_a_replay_after_a_kill(
@@ -50,6 +51,7 @@ def test_a_flood_of_names_costs_no_camera_its_state_and_is_the_same_in_a_replay_
             if half:
                 assert runs.end(worker)[0] == 0  # the first is killed
         assert any(event["event"] == "streams_evicted" for event in log)
+        assert [event["stream_id"] for event in log if event["event"] == "producer_mistaken"] == ["camera-0"]
     assert runs.adawise(tmp_path, "record", "-o", "recording") == 0
     assert runs.adawise(tmp_path, "replay", "recording", "-o", "again", *CROWDED) == 0
     runs.assert_same(tmp_path / "again", tmp_path / "live")

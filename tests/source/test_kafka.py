@@ -416,3 +416,14 @@ def test_a_static_member_finds_its_partitions_waiting_when_it_comes_back(broker:
         with closing(open_source(broker, name, group, static_member="restarted", session_timeout_ms=30_000)) as again:
             assert set(poll_until(again, lambda poll: bool(poll.assigned)).assigned) == mine
             assert not other.poll(0.05).lost
+
+
+def test_the_embedded_broker_is_asked_nothing_that_it_hangs_up_on(
+    embedded_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = fresh_name("embedded")
+    create_topic(embedded_broker, name)
+    produce(embedded_broker, numbered(name, 0, 1))
+    with caplog.at_level("WARNING"), closing(open_source(embedded_broker, name, None, on_compacted="fail")) as source:
+        assert len(consume(source, 1)) == 1
+    assert [record.getMessage() for record in caplog.records if "disconnected" in record.getMessage()] == []

@@ -8,8 +8,9 @@ import pytest
 from kafka import KafkaProducer
 
 from pipeline.errors import Lost, SettingsError
-from pipeline.records import Message
+from pipeline.records import Message, TopicPartition
 from pipeline.source import kafka_transactions
+from pipeline.source.kafka_transactions import LOOK_S, REPEAT_S, HeldBack, OpenTransaction
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.source.kafka_bench import consume, numbered, open_source, poll_until, produce
 from tests.wiring.test_verifying import a_topic_with_holes
@@ -67,3 +68,31 @@ def test_an_open_transaction_that_holds_back_messages_is_named(
     assert line.startswith(f"{name}/0: an open transaction holds back what was written from offset 2 on since 20")
     assert f"of transactional.id '{who}': no message after that is served" in line
     assert f"--topic {name} --partition 0 --start-offset 2" in line
+
+
+TP = TopicPartition("frames", 0)
+
+
+def test_a_position_that_stands_is_looked_into_and_told_sparingly(caplog: pytest.LogCaptureFixture) -> None:
+    held = HeldBack()
+    found = OpenTransaction(7, -1, "producer 1")
+    assert held.standing({TP: 7}, 0.0) == []
+    assert held.standing({TP: 7}, LOOK_S) == [TP]
+    held.tell(TP, None, LOOK_S)  # nobody answered, or nothing holds it back: it is only slow
+    assert held.standing({TP: 7}, 2 * LOOK_S - 1.0) == []
+    assert held.standing({TP: 7}, 2 * LOOK_S) == [TP]
+    held.tell(TP, found, 2 * LOOK_S)
+    assert held.standing({TP: 7}, 2 * LOOK_S + REPEAT_S - 1.0) == []
+    assert held.standing({TP: 7}, 2 * LOOK_S + REPEAT_S) == [TP]
+    assert held.standing({TP: 8}, 2 * LOOK_S + REPEAT_S) == []  # it moves
+    assert held.standing({}, 9_999.0) == []
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "told"), [(-1, ""), (9_200_000_000_000_000, ""), (0, " since 1970-01-01T00:00:00Z")]
+)
+def test_a_time_that_a_producer_made_up_is_left_out(since_ms: int, told: str) -> None:
+    assert (
+        str(OpenTransaction(3, since_ms)) == f"an open transaction holds back what was written from offset 3 on{told}"
+    )
