@@ -68,7 +68,14 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     config = (wider / "open_clip_config.json").read_text().replace('"width": 64', '"width": 80')
     (wider / "open_clip_config.json").write_text(config)
     _random_weights(wider)
-    flags = ("--model.theta-1", f"local-dir:{wider}", "--sink.root", "file/out", "--kafka.bootstrap-servers", NOBODY)
+    flags = (
+        "--model.theta-1",
+        str(wider / "open_clip_model.safetensors"),
+        "--sink.root",
+        "file/out",
+        "--kafka.bootstrap-servers",
+        NOBODY,
+    )
     code, out, err = ended(folder, "run", "--check", *flags)
     settings, broker, codecs, store, model = out.splitlines()
     assert (code, settings, err) == (1, "OK    settings", "")
@@ -78,9 +85,10 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     assert store.startswith("FAIL  output folder: file/out/")
     assert store.endswith("set sink.root to one, or give this user the permission")
     assert model.startswith(
-        "FAIL  model pair and card: 'visual.class_embedding' is [64] in theta_0 and [80] in theta_1."
+        f"FAIL  model pair and card: model.theta_1: {wider}/open_clip_model.safetensors does not load"
     )
-    assert model.endswith("fine-tune theta_1 from theta_0.")
+    assert "visual.class_embedding: copying a param with shape torch.Size([80])" in model
+    assert model.endswith("Check the path and that model.architecture is the one that it was trained with.")
     assert list(folder.glob("runs*")) == []
 
 

@@ -30,8 +30,9 @@ def check(settings: Settings) -> Iterator[Check]:
         if settings.kafka.dead_letters:
             yield _try("dead letters", lambda: _letters(settings))
     yield _try("codecs of batches", _codecs)
-    yield _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok"))
-    yield _try("chains", lambda: _chains(settings))
+    yield (folder := _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok")))
+    if folder.status == "ok":
+        yield _try("chains", lambda: _chains(settings))
     if settings.record.enabled:
         yield _try("recording folder", lambda: _recording(settings))
     yield _try("model pair and card", lambda: _model(settings))
