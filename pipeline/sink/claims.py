@@ -46,8 +46,11 @@ def sink_id(store: Store, *, created_at: str) -> str:
 
     Raises ChainError if the root is of another layout, or its document cannot be read or was lost.
     """
-    known_sink_id(store)
-    document = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
+    if (found := store.get(layout.SINK)) is not None:
+        document = parsed(store, layout.SINK, found)
+    else:
+        known_sink_id(store)
+        document = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
     if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
         msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
         raise ChainError(msg)

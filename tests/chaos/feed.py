@@ -1,4 +1,4 @@
-"""The cameras: a stream of messages without end, what the broker acknowledged of them, and what the topic then holds.
+"""The cameras, and strangers among them: messages without end, what was acknowledged, and what the topic then holds.
 
 Batches are cut by count and by the time that is written in the messages, never by the clock: a fault may last longer
 than a camera is silent, and a replay must find the same batches. So the time jumps now and then, and the stream ends
@@ -11,21 +11,26 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from kafka import KafkaProducer
 
+from pipeline.errors import Lost
 from pipeline.wire import ARROW_STREAM, encode_batch
 from tests.brokers import Broker
-from tests.hostile import picture
+from tests.hostile import Limits, hostile, picture
 from tests.worker.cameras import IMAGES, Shot, everything
 
 MAX_AGE_S = 3_000.0  # of a batch: longer than any run, so that no clock closes one
 _JUMP_MS, _SILENCE_MS = 4_000_000, 8 * 86_400_000  # the second: longer than `search.forget_after_s`
 _PICTURES = 400  # different ones; what is in a picture decides about alpha, its offset about everything else
 _IN_FLIGHT = 2_000  # messages: kafka-python's producer would take any number
+LIMITS = Limits()  # of the decoder, which strangers break
+MAX_BATCH_BYTES = 2**20  # of a batch of the broker, unpacked
+_TIMES_MS = (0, 1, 7 * 10**12, 10**16, 2**62)  # that a stranger's clock shows
 _NUMBER = "number"  # the header that says which shot a message is
 _PATIENCE_S = 180.0  # for acknowledgements while brokers come and go
 
@@ -38,6 +43,8 @@ class Film:
         self._cameras, self._partitions = cameras, partitions
         self._now_ms = int(time.time() * 1000) - 5 * 365 * 86_400_000  # years ago; the topic keeps everything
         self._pictures = [picture(self._rng) for _ in range(_PICTURES)]
+        self._hostile = hostile(seed, 10**9, LIMITS)
+        self._strangers = 0
 
     def take(self) -> Iterator[Shot]:
         """Some images of each camera; now and then a batch with a bad row, a message that nobody can read, nothing."""
@@ -48,6 +55,8 @@ class Film:
             yield self._single(camera)
             if rng.random() < 0.02:
                 yield self._other(rng.randrange(self._cameras))
+            if rng.random() < 0.03:
+                yield self._stranger()
         self._now_ms += _SILENCE_MS if rng.random() < 0.03 else _JUMP_MS
 
     def last_take(self) -> Iterator[Shot]:
@@ -72,6 +81,20 @@ class Film:
                 return Shot(partition, key, b"\xff\xd8\xff broken", self._now_ms, (), 1, "undecodable_image", True)
             case _:
                 return Shot(partition, key, None, self._now_ms, (), 1, "tombstone")
+
+    def _stranger(self) -> Shot:
+        """What must be rejected, a name never heard before whose clock is anywhere, or what unpacks too far."""
+        rng, partition = self._rng, self._rng.randrange(self._partitions)
+        kind = rng.random()
+        if kind < 0.5:
+            harm = next(self._hostile)
+            return Shot(partition, harm.key, harm.value, self._now_ms, harm.headers, 1, harm.reason, harm.dead, True)
+        if kind < 0.97:
+            self._strangers += 1
+            name, at_ms = b"stranger-%d" % self._strangers, rng.choice((self._now_ms, *_TIMES_MS))
+            return Shot(partition, name, encode_batch([rng.choice(self._pictures)]), at_ms, packed=True)
+        value = bytes(2 * MAX_BATCH_BYTES)  # more than a producer puts into one batch with others
+        return Shot(partition, b"stranger", value, self._now_ms, (), 0, Lost.BATCH_TOO_LARGE, True, True)
 
     def _place(self, camera: int) -> tuple[int, bytes]:
         return camera % self._partitions, b"camera-%d" % camera
@@ -129,26 +152,34 @@ class Feed:
 
     def _send_all(self) -> None:
         try:
-            producer = KafkaProducer(
-                bootstrap_servers=self._broker.bootstrap_servers.split(","),
-                acks="all",
-                enable_idempotence=False,  # kafka-python 3.0.12 sometimes never closes with it (tests/kafka)
-                retries=1_000,
-                request_timeout_ms=10_000,
-                delivery_timeout_ms=int(1000 * _PATIENCE_S),
-                linger_ms=5,
-            )
-            while not self._enough.is_set():
-                for shot in self._film.take():
-                    self._send(producer, shot, paced=not self._enough.is_set())
-            producer.flush(timeout=_PATIENCE_S)
-            for shot in self._film.last_take():
-                self._send(producer, shot, paced=False)
-            producer.flush(timeout=_PATIENCE_S)
-            producer.close(timeout=_PATIENCE_S)
+            with self._producer(None) as plain, self._producer("zstd") as packing:
+                while not self._enough.is_set():
+                    for shot in self._film.take():
+                        self._send(packing if shot.packed else plain, shot, paced=not self._enough.is_set())
+                packing.flush(timeout=_PATIENCE_S)
+                plain.flush(timeout=_PATIENCE_S)
+                for shot in self._film.last_take():
+                    self._send(plain, shot, paced=False)
+                plain.flush(timeout=_PATIENCE_S)
         except BaseException:
             self._broken.set()
             raise
+
+    @contextmanager
+    def _producer(self, compression: str | None) -> Iterator[Any]:
+        producer = KafkaProducer(
+            bootstrap_servers=self._broker.bootstrap_servers.split(","),
+            acks="all",
+            enable_idempotence=False,  # kafka-python 3.0.12 sometimes never closes with it (tests/kafka)
+            retries=1_000,
+            request_timeout_ms=10_000,
+            delivery_timeout_ms=int(1000 * _PATIENCE_S),
+            linger_ms=5,
+            compression_type=compression,
+            max_request_size=4 * MAX_BATCH_BYTES,
+        )
+        yield producer
+        producer.close(timeout=_PATIENCE_S)
 
     def _send(self, producer: Any, shot: Shot, *, paced: bool) -> None:
         while paced and len(self.shots) >= self._allowed and not self._enough.wait(0.02):

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipeline.settings import Settings
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.chaos.actor import Role
 from tests.chaos.crew import SEATS, Crew
-from tests.chaos.feed import MAX_AGE_S, Feed, Film
+from tests.chaos.feed import LIMITS, MAX_AGE_S, MAX_BATCH_BYTES, Feed, Film
 from tests.chaos.judge import Places, Verdict, compare_with_replay, count_letters, judge, verify
 from tests.chaos.place import Place, StoreName, place
 from tests.chaos.schedule import Fault, Kind
@@ -33,7 +33,7 @@ _TELL_S = 60.0
 _LOOK_S = 1.0  # how often the output is counted, at most
 _SELDOM_ENOUGH = 10  # times as long as counting takes: a bucket lists all its keys for it
 _SELDOM = {"flush_rows": 2_000, "flush_age_s": 30.0}  # segments of the replay: where they are cut must not matter
-KEPT = {"retention.ms": "-1"}  # the film's time is not ours
+KEPT = {"retention.ms": "-1", "message.timestamp.after.max.ms": str(2**63 - 1)}  # the film's time is not ours
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,13 @@ def _settings(play: Play, topic: Topic, pair: PairFolder, stored: Place) -> Sett
         pair,
         stored.root,
         fresh_name("crew"),
-        kafka={"session_timeout_ms": play.session_timeout_ms, "max_poll_records": 500},
+        kafka={
+            "session_timeout_ms": play.session_timeout_ms,
+            "max_poll_records": 500,
+            "max_batch_bytes": MAX_BATCH_BYTES,
+        },
+        decode=asdict(LIMITS),
+        limits={"streams": 12},  # of a partition: strangers make room for strangers
         batch={"max_age_s": MAX_AGE_S},
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
+from pipeline.errors import Lost
 from pipeline.gather import BatchPolicy, Gatherer
 from pipeline.records import DecodedMessage, Frame, ImageBatch, Message, RowId
 from tests.chaos.feed import MAX_AGE_S, Film
@@ -21,7 +22,7 @@ def gathered(film: Iterable[Shot]) -> tuple[list[ImageBatch], Gatherer]:
     """The batches of all single images, and what is left open."""
     gatherer, batches = Gatherer(BatchPolicy(IMAGES, MAX_AGE_S)), []
     for offset, shot in enumerate(film):
-        if shot.reason is None:
+        if shot.reason is None and not shot.packed:
             assert shot.key is not None
             assert shot.timestamp_ms is not None
             row_id = RowId("film", shot.partition, offset, 0)
@@ -43,6 +44,15 @@ def test_a_film_is_a_function_of_its_seed() -> None:
 
 
 def test_every_camera_stays_in_its_partition_and_some_messages_hold_no_image() -> None:
-    film = shots(20)
+    film = [shot for shot in shots(20) if not shot.packed]
     assert {(int(str(shot.key)[-2]), shot.partition) for shot in film} == {(c, c % PARTITIONS) for c in range(CAMERAS)}
     assert {shot.reason for shot in film} == {None, "undecodable_image", "unsupported_format", "tombstone"}
+
+
+def test_strangers_are_among_them_with_new_names_at_any_time_harm_of_many_kinds_and_what_unpacks_too_far() -> None:
+    strangers = [shot for shot in shots(40) if shot.packed]
+    names = [shot.key for shot in strangers if shot.reason is None]
+    assert len(names) == len(set(names)) > 20
+    assert {0, 2**62} < {shot.timestamp_ms for shot in strangers}
+    assert len({shot.reason for shot in strangers}) > 8
+    assert {shot.rows for shot in strangers if shot.reason is Lost.BATCH_TOO_LARGE} == {0}

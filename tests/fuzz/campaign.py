@@ -23,7 +23,7 @@ import psutil
 from pipeline.records import DecodedMessage, Message
 from tests.fuzz.contract import EachMode, breach
 from tests.fuzz.corpus import corpus
-from tests.fuzz.messages import message
+from tests.fuzz.messages import sent
 
 HANG_S = 1.0
 _BLOCK = 500  # messages between two reports
@@ -71,12 +71,6 @@ class Block:
     slowest: int = -1
     rss_bytes: int = 0
 
-    def add(self, number: int, decoded: DecodedMessage, took_s: float) -> None:
-        """Count the rows of a message and its time."""
-        self.rows.update(str(frame.reason or "accepted") for frame in decoded.frames)
-        if took_s > self.slowest_s:
-            self.slowest_s, self.slowest = took_s, number
-
 
 @dataclass(frozen=True)
 class Patience:
@@ -106,21 +100,26 @@ def examine(
     for start in range(0, len(numbers), _BLOCK):
         block = Block(numbers[start : start + _BLOCK])
         for number in (each for each in block.numbers if each not in skip):
-            sent = message(seed, number, values)
             if current is not None:
                 current.value = number
             began_s = time.process_time()
             try:
-                decoded = decode(sent)
+                for each in sent(seed, number, values):
+                    if each.missing is not None:
+                        block.rows[each.missing.reason] += 1
+                        continue
+                    decoded = decode(each)
+                    block.rows.update(str(frame.reason or "accepted") for frame in decoded.frames)
+                    if (broken := breach(decoded, each)) is not None:
+                        block.found.append(Found(number, broken))
             except Exception as error:  # noqa: BLE001  whatever it is, it is a finding
                 block.found.append(Found(number, f"raised {error!r}"[:300]))
                 continue
             took_s = time.process_time() - began_s
-            block.add(number, decoded, took_s)
+            if took_s > block.slowest_s:
+                block.slowest_s, block.slowest = took_s, number
             if took_s > hang_s:
                 block.found.append(Found(number, f"took {took_s:.2f} s of the processor"))
-            if (broken := breach(decoded, sent)) is not None:
-                block.found.append(Found(number, broken))
         block.rss_bytes = me.memory_info().rss
         yield block
 

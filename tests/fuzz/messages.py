@@ -1,4 +1,4 @@
-"""Message number `n` of a seed: a value of the corpus with damage, in an envelope that may be damaged too.
+"""Number `n` of a seed: a value of the corpus with damage, in an envelope that may be damaged too; or a fetch of many.
 
 A function of (seed, n): whatever is found can be made again alone.
 """
@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Iterator
+from functools import partial
 
 import pyarrow as pa
 
 from pipeline.records import Message
 from pipeline.wire import ARROW_STREAM, encode_batch
-from tests.fuzz import parts
+from tests.fuzz import fetches, parts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.damage import damaged, edge, restructured, spliced
 from tests.fuzz.extremes import extreme
 from tests.hostile import Headers, arrow
 
 MAX_MESSAGE_BYTES, MAX_ROWS = 16_384, 8  # below the defaults, so that messages stay small
+_A_FETCH_IN = 20  # numbers
 
 _NAMES = (
     *("content-type", "Content-Type", "stream-id", "captured-at", "frame-id", "label", "meta-gain", "meta-"),
@@ -32,12 +35,28 @@ _VALUES: tuple[bytes | None, ...] = (
 _KEYS: tuple[bytes | None, ...] = (b"cam-1",) * 90 + (None, None, b"", b"\xff", b"cam\n1", b"c" * 250)
 
 
+def sent(seed: int, number: int, corpus: Corpus) -> Iterator[Message]:
+    """What a decoder gets of that number: one message, or as many as are in what the broker sent.
+
+    Offsets begin at the number. Raises AssertionError if what was fetched does not come to an end.
+    """
+    if number % _A_FETCH_IN == _A_FETCH_IN - 1:
+        rng = random.Random(f"{seed}/{number}")
+        return fetches.messages(fetches.fetched(rng, number, partial(_parts, corpus=corpus)), number)
+    return iter((message(seed, number, corpus),))
+
+
 def message(seed: int, number: int, corpus: Corpus) -> Message:
     """The message; its offset is its number."""
     rng = random.Random(f"{seed}/{number}")
+    key, value, headers = _parts(rng, corpus)
+    return Message("fuzz", 0, number, key, value, headers, rng.choice((-1, 1_700_000_000_000)))
+
+
+def _parts(rng: random.Random, corpus: Corpus) -> tuple[bytes | None, bytes | None, Headers]:
     value = _value(rng, corpus)
     headers = _headers(rng) if rng.random() < 0.15 else ()
-    return Message("fuzz", 0, number, rng.choice(_KEYS), value, headers, rng.choice((-1, 1_700_000_000_000)))
+    return rng.choice(_KEYS), value, headers
 
 
 def _value(rng: random.Random, corpus: Corpus) -> bytes | None:

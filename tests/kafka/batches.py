@@ -5,24 +5,45 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 from kafka import KafkaAdminClient, errors
 from kafka.codec import lz4_encode, snappy_encode
 from kafka.protocol.producer import ProduceRequest
+from kafka.record import MemoryRecords
 from kafka.record.util import calc_crc32c, encode_varint
+from kafka.structs import TopicPartition
 
+from pipeline.source.kafka_batches import BatchLimits, bound_batches
 from tests.brokers import Broker
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+TP = TopicPartition("frames", 0)
+Headers = tuple[tuple[str, bytes | None], ...]
 Record = tuple[bytes | None, bytes | None]  # key, value
 AT_MS = 1_700_000_000_000
 
 
-def record(offset: int, key: bytes | None, value: bytes | None) -> bytes:
-    """One record without headers."""
-    body = b"\0\0" + _varint(offset) + _bytes(key) + _bytes(value) + b"\0"
+def read(data: bytes, offset: int, limits: BatchLimits, at_once: int = 1_000) -> tuple[list[Any], int]:
+    """What a fetch from `offset` on brings, as our source has kafka-python read it to its end; and the offset after."""
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace())
+    bound_batches(consumer, limits)
+    part = consumer._fetcher.PartitionRecords(offset, TP, MemoryRecords(data))
+    found: list[Any] = []
+    while part:
+        records = part.take(at_once)
+        found += records
+        assert records or not part, "it would be asked for ever"
+    assert all(record.offset >= offset for record in found)
+    return found, part.next_fetch_offset
+
+
+def record(offset: int, key: bytes | None, value: bytes | None, headers: Headers = (), later_ms: int = 0) -> bytes:
+    """One record, `later_ms` after its batch."""
+    named = b"".join(_bytes(name.encode()) + _bytes(content) for name, content in headers)
+    body = b"\0" + _varint(later_ms) + _varint(offset) + _bytes(key) + _bytes(value) + _varint(len(headers)) + named
     return _varint(len(body)) + body
 
 

@@ -15,14 +15,12 @@ from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatchBuilder
-from kafka.structs import TopicPartition
 
 from pipeline.errors import Lost
 from pipeline.source.kafka_batches import NOTHING, BatchLimits, Unread, bound_batches
 from tests.kafka import batches
-from tests.kafka.batches import CODECS, Record, batch, bomb, damaged, empty_records, record, sealed
+from tests.kafka.batches import CODECS, TP, Record, batch, bomb, damaged, empty_records, record, sealed
 
-TP = TopicPartition("frames", 0)
 LIMITS = BatchLimits(max_bytes=100_000, max_records=50)
 GOOD: list[Record] = [(b"cam", b"one"), (None, b"two"), (b"cam", None)]
 
@@ -30,17 +28,9 @@ every_codec = pytest.mark.parametrize("codec", [name for name in CODECS if name 
 
 
 def read(data: bytes, offset: int = 0, limits: BatchLimits = LIMITS, at_once: int = 1_000) -> list[Any]:
-    """What a fetch from `offset` on brings; it must come to its end."""
-    consumer = SimpleNamespace(_fetcher=SimpleNamespace())
-    bound_batches(consumer, limits)
-    part = consumer._fetcher.PartitionRecords(offset, TP, MemoryRecords(data))
-    found: list[Any] = []
-    while part:
-        records = part.take(at_once)
-        found += records
-        assert records or not part, "it would be asked for ever"
-    assert all(record.offset >= offset for record in found)
-    assert part.next_fetch_offset == (max(found[-1].offset + 1, offset) if found else part.next_fetch_offset)
+    """What a fetch from `offset` on brings; what follows it is fetched next."""
+    found, following = batches.read(data, offset, limits, at_once)
+    assert not found or following == max(found[-1].offset + 1, offset)
     return found
 
 

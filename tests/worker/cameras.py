@@ -35,7 +35,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 class Shot:
     """A message before it has an offset; `rows` it must leave in the output, and the reason of its rejected ones.
 
-    `dead`: nothing of it can be read, so that it must be among the dead letters.
+    `dead`: nothing of it can be read, so that it must be among the dead letters. `packed`: sent compressed.
     """
 
     partition: int
@@ -46,6 +46,7 @@ class Shot:
     rows: int = 1
     reason: str | None = None
     dead: bool = False
+    packed: bool = False
 
 
 def single(rng: random.Random, camera: int, partitions: int, at_ms: int | None = None) -> Shot:

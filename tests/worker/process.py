@@ -164,7 +164,8 @@ class WorkerProcess:
     def stop(self) -> Event:
         """SIGTERM; its last event. Fails unless it ends with 0."""
         self.send(signal.SIGTERM)
-        assert self.exit_code() == 0, self.diary
+        code = self.exit_code()
+        assert code == 0, f"ended with {code}\n{self.diary}"
         return self.seen[-1]
 
     def exit_code(self) -> int:

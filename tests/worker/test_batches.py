@@ -73,9 +73,10 @@ def test_bombs_between_good_frames_cost_none_of_them_and_little_memory(
 
     settings = settings_for(mixed, pair, root, fresh_name("bombs"), batch=NEVER_BY_CLOCK, record=recording(root))
     output, log = Output(root), root.with_suffix(".log")
-    with WorkerProcess(Plan(settings, log, point="worker.segment_committed", time=2)) as worker:
+    with WorkerProcess(Plan(settings, log, point="worker.segment_committed")) as worker:
         assert worker.exit_code() == -9
     with WorkerProcess(Plan(settings, log)) as worker:
+        worker.wait_for("recovered")
         wait_until(lambda: output.rows >= mixed.rows and len(gaps(root)) == len(expected), worker)
         peak = worker.stop().peak_bytes
     assert output.faults(mixed) == []
