@@ -198,10 +198,11 @@ def serve() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + more_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    answer("ready")
-    while (message := received()) is not None:
-        decoded = decoder(message)
-        answer((decoded.frames, decoded.is_batch, decoded.dead))
+    with suppress(BrokenPipeError):  # nobody waits for an answer any more
+        answer("ready")
+        while (message := received()) is not None:
+            decoded = decoder(message)
+            answer((decoded.frames, decoded.is_batch, decoded.dead))
 
 
 def _end_with_parent() -> None:

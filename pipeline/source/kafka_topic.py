@@ -119,6 +119,8 @@ class KafkaTopics:
 
     def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
         """The offsets that a group has committed, with their notes. Raises BrokerUnavailable."""
+        # The client never forgets which broker coordinates a group, and would ask it for ever once that has fallen.
+        self._admin._manager.cluster._coordinators.clear()
         found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._admin.list_group_offsets([group]))
         return {
             TopicPartition(topic, partition.partition): (int(said.offset), str(said.metadata or ""))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
+from kafka.protocol.metadata.find_coordinator import CoordinatorType
 
 from pipeline.broker import EmbeddedBroker
 from pipeline.errors import BrokerUnavailable, SettingsError, SourceError
@@ -193,6 +194,20 @@ def test_offsets_are_committed_for_the_lag_tools_even_by_the_last_act(broker: Br
         source.commit({tp: 3, TopicPartition(name, 7): 5, TopicPartition("another", 0): 5})
     assert committed(broker, group, tp) == 3
     assert committed(broker, group, other) is None
+
+
+def test_the_groups_offsets_are_found_although_another_broker_coordinates_it_by_now(
+    broker: Broker, topic: MakeTopic
+) -> None:
+    name, group = topic(1), fresh_name("group")
+    tp = TopicPartition(name, 0)
+    produce(broker, numbered(name, 0, 3))
+    with closing(open_source(broker, name, group)) as source:
+        consume(source, 3)
+        source.commit({tp: 3})
+    with closing(open_source(broker, name, group)) as source:
+        source._topics._admin._manager.cluster._coordinators[CoordinatorType.GROUP, group] = 77
+        assert source.committed()[tp][0] == 3
 
 
 def test_committed_offsets_do_not_decide_where_reading_begins(broker: Broker, topic: MakeTopic) -> None:
