@@ -5,20 +5,18 @@ import gc
 import weakref
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.adapt.state import StreamState
-from pipeline.adaptation import Adapted
 from pipeline.errors import ChainError, Lost, SourceError
 from pipeline.gather import BatchPolicy, batch_of
 from pipeline.partition import FlushPolicy, PartitionWork
 from pipeline.ports import Head, SegmentDraft
-from pipeline.records import BatchTrace, DecodedMessage, Gap, ImageBatch, Message, Predictions, TopicPartition
-from tests.frames import TOPIC, a_frame, decoded, lost, single
+from pipeline.records import BatchTrace, DecodedMessage, Gap, Message, TopicPartition
+from tests.frames import TOPIC, a_frame, adapted, decoded, lost, single
 
 TP = TopicPartition(TOPIC, 0)
 PIXELS = 48  # bytes of one image here
@@ -53,41 +51,6 @@ def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLI
 def state_of(subject: PartitionWork, stream: str) -> StreamState:
     """What the next batch of a stream goes on from."""
     return subject.state(batch_of([a_frame(0, stream)]))
-
-
-def adapted(batch: ImageBatch, state: StreamState) -> Adapted:
-    """Results that say nothing but whose they are."""
-    n = len(batch)
-    nothing = np.zeros(n, np.float32)
-    predictions = Predictions(
-        np.zeros((n, 1), np.int32),
-        np.zeros((n, 1), np.float32),
-        nothing,
-        np.zeros((2, n), np.int32),
-        np.zeros((2, n), np.float32),
-    )
-    offsets = [frame.row_id.offset for frame in batch.frames]
-    trace = BatchTrace(
-        topic=TOPIC,
-        partition=0,
-        first_offset=min(offsets),
-        last_offset=max(offsets),
-        stream_id=batch.stream_id,
-        batch_number=state.batches,
-        captured_at_us=None,
-        kafka_timestamp_ms=0,
-        images=n,
-        alpha=0.5,
-        previous_alpha=None,
-        trials=(),
-        objective=0.0,
-        posterior_mean=0.0,
-        posterior_sd=0.0,
-        trigger="none",
-        reset=None,
-        forward_equivalents=1.0,
-    )
-    return Adapted(predictions, trace, dataclasses.replace(state, batches=state.batches + 1))
 
 
 def finish(subject: PartitionWork, now_s: float = 0.0) -> list[BatchTrace]:

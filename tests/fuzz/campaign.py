@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -23,6 +25,7 @@ import psutil
 from pipeline.records import DecodedMessage, Message
 from tests.fuzz.contract import EachMode, breach
 from tests.fuzz.corpus import corpus
+from tests.fuzz.ledger import Ledger
 from tests.fuzz.messages import sent
 
 HANG_S = 1.0
@@ -94,8 +97,12 @@ def examine(
     hang_s: float = HANG_S,
     skip: frozenset[int] = frozenset(),
     current: Any = None,
+    ledger: Ledger | None = None,
 ) -> Iterator[Block]:
-    """Decode each number but those in `skip`, and tell after every block. `current.value` is the number in hand."""
+    """Decode each number but those in `skip`, and tell after every block. `current.value` is the number in hand.
+
+    What is decoded goes on into the `ledger`, which is read back at the end of every block.
+    """
     values, me = corpus(), psutil.Process()
     for start in range(0, len(numbers), _BLOCK):
         block = Block(numbers[start : start + _BLOCK])
@@ -110,8 +117,9 @@ def examine(
                         continue
                     decoded = decode(each)
                     block.rows.update(str(frame.reason or "accepted") for frame in decoded.frames)
-                    if (broken := breach(decoded, each)) is not None:
-                        block.found.append(Found(number, broken))
+                    for broken in (breach(decoded, each), ledger.take(decoded) if ledger is not None else None):
+                        if broken is not None:
+                            block.found.append(Found(number, broken))
             except Exception as error:  # noqa: BLE001  whatever it is, it is a finding
                 block.found.append(Found(number, f"raised {error!r}"[:300]))
                 continue
@@ -120,6 +128,9 @@ def examine(
                 block.slowest_s, block.slowest = took_s, number
             if took_s > hang_s:
                 block.found.append(Found(number, f"took {took_s:.2f} s of the processor"))
+        if ledger is not None and block.numbers:
+            faults = [ledger.commit(), *(ledger.faults() if start + _BLOCK >= len(numbers) else ())]
+            block.found += [Found(block.numbers[-1], fault) for fault in faults if fault is not None]
         block.rss_bytes = me.memory_info().rss
         yield block
 
@@ -128,8 +139,10 @@ def _live(pipe: Connection, decode: Decode, seed: int, numbers: range, **options
     """The life of one process. A warning is an error: it would go to the worker's log for every such message."""
     faulthandler.enable()
     warnings.simplefilter("error")
-    for block in examine(decode, seed, numbers, **options):
-        pipe.send(block)
+    with TemporaryDirectory(prefix="adawise-fuzz-") as folder:
+        ledger = Ledger(Path(folder), decode.streams) if isinstance(decode, EachMode) else None
+        for block in examine(decode, seed, numbers, ledger=ledger, **options):
+            pipe.send(block)
     pipe.close()
 
 

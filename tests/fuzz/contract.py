@@ -21,6 +21,10 @@ class EachMode:
     def __call__(self, message: Message) -> DecodedMessage:
         return self._decoders[message.offset % len(self._decoders)](message)
 
+    def streams(self, message: Message) -> frozenset[str]:
+        """Told before it is decoded, which is the same in every mode."""
+        return self._decoders[0].streams(message)
+
 
 _STREAMS = Decoder(Preprocess(SIZE), MAX_MESSAGE_BYTES, MAX_ROWS, MAX_PIXELS).streams
 

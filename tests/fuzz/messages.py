@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from pipeline.records import Message
+from pipeline.records import Message, stated_ms
 from pipeline.wire import ARROW_STREAM, encode_batch
 from tests.fuzz import fetches, parts
 from tests.fuzz.corpus import Corpus
@@ -20,6 +20,7 @@ from tests.fuzz.damage import damaged, edge, restructured, spliced
 from tests.fuzz.extremes import extreme
 from tests.hostile import Headers, arrow
 
+TOPIC = "fuzz"
 MAX_MESSAGE_BYTES, MAX_ROWS = 16_384, 8  # below the defaults, so that messages stay small
 _A_FETCH_IN = 20  # numbers
 
@@ -32,7 +33,8 @@ _VALUES: tuple[bytes | None, ...] = (
     *(b"application/octet-stream", b"2026-05-01T12:00:00.25Z", b"2199-12-31T23:59:60+23:59", b"0001-01-01T00:00:00Z"),
     *(b"9999-12-31T23:59:59-23:59", b"cam-1", b"\xff\xfe", b"/site/cam-1/", b"x" * 2_000, None),
 )
-_KEYS: tuple[bytes | None, ...] = (b"cam-1",) * 90 + (None, None, b"", b"\xff", b"cam\n1", b"c" * 250)
+_CAMERA, _NOW_MS = b"cam-1", 1_700_000_000_000
+_KEYS: tuple[bytes | None, ...] = (_CAMERA,) * 90 + (None, None, b"", b"\xff", b"cam\n1", b"c" * 250)
 
 
 def sent(seed: int, number: int, corpus: Corpus) -> Iterator[Message]:
@@ -50,7 +52,10 @@ def message(seed: int, number: int, corpus: Corpus) -> Message:
     """The message; its offset is its number."""
     rng = random.Random(f"{seed}/{number}")
     key, value, headers = _parts(rng, corpus)
-    return Message("fuzz", 0, number, key, value, headers, rng.choice((-1, 1_700_000_000_000)))
+    if key == _CAMERA and rng.random() < 0.3:
+        key = b"stranger-%d" % (number if rng.random() < 0.9 else rng.randrange(number + 1))
+    at_ms = edge(rng, 63) if rng.random() < 0.2 else _NOW_MS + number
+    return Message(TOPIC, 0, number, key, value, headers, stated_ms(rng.choice((at_ms, at_ms, at_ms, None))))
 
 
 def _parts(rng: random.Random, corpus: Corpus) -> tuple[bytes | None, bytes | None, Headers]:

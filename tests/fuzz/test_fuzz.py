@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.fuzz import parts
 from tests.fuzz.campaign import Patience, campaign, examine
 from tests.fuzz.contract import EachMode
 from tests.fuzz.corpus import corpus
+from tests.fuzz.ledger import Ledger
 from tests.fuzz.messages import message, sent
 from tests.worker.process import start_server
 
@@ -27,9 +29,10 @@ def _fork_server() -> None:
     start_server()
 
 
-def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else() -> None:
+def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else(tmp_path: Path) -> None:
     rows: Counter[str] = Counter()
-    for block in examine(EachMode(), 20_260_501, range(4_000)):
+    decode = EachMode()
+    for block in examine(decode, 20_260_501, range(4_000), ledger=Ledger(tmp_path, decode.streams)):
         assert block.found == []
         rows += block.rows
     never = {Reason.KILLS_DECODER, Reason.BAD_TIMESTAMP}  # a bad time costs no image
