@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from PIL import Image
 
 from pipeline.decode import Decoder, whole_rejected
 from pipeline.errors import FatalError, InvalidMessage, Reason
-from pipeline.records import DecodedMessage, Frame, Message
+from pipeline.records import DecodedMessage, Frame, Message, TopicPartition
 
 _log = structlog.get_logger("worker")
 
@@ -44,12 +44,18 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Pixels = npt.NDArray[np.uint8]
 
 
+_Question = Literal["decode", "streams"]
+_Free: TypeAlias = "queue.LifoQueue[_Child | None]"
+
+
 class _Killed(Exception):
     """The child is gone."""
 
 
 class Apart:
     """Decodes as `decoder` does, in a few children that its threads share; they are started when they are needed.
+
+    So does what tells a message's streams before it is decoded: of an Arrow batch without a key that takes Arrow.
 
     Args:
         decoder: what the children do.
@@ -65,32 +71,48 @@ class Apart:
             + 4 * image_bytes * decoder.max_rows
         )
         self._decoder = replace(decoder, preprocess=pixels), more_bytes  # type: ignore[arg-type]
-        self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
-        for _ in range(_CHILDREN):
-            self._free.put(None)
+        self._decoding: _Free = queue.LifoQueue()
+        self._telling: _Free = queue.LifoQueue()  # not behind those that decode: the worker's loop waits for it
+        for free in (*_CHILDREN * [self._decoding], self._telling):
+            free.put(None)
+        self._killers: dict[tuple[TopicPartition, int], str] = {}  # messages that `streams` was not told of, and how
         self._children: set[_Child] = set()
         self._closed = False
 
     def __call__(self, message: Message) -> DecodedMessage:
         """As `Decoder`. Raises FatalError if no child can be started."""
-        child, why = self._free.get(), ""
+        why = self._killers.pop((message.topic_partition, message.offset), "")
+        answer, why = (None, why) if why else self._asked("decode", message, self._decoding)
+        if answer is not None:
+            frames, is_batch, dead = answer
+            return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
+        detail = f"decoding it ended {_KILLS} processes of its own, the last one {why}: re-encode it"
+        return whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail))
+
+    def streams(self, message: Message) -> frozenset[str]:
+        """As `Decoder.streams`; none of what kills two children, and will be rejected. Raises FatalError."""
+        answer, why = self._asked("streams", message, self._telling)
+        if answer is None:
+            self._killers[message.topic_partition, message.offset] = why
+        return frozenset(answer or ())
+
+    def _asked(self, what: _Question, message: Message, free: _Free) -> tuple[Any, str]:
+        """A child's answer; or None, and how the last one ended."""
+        child, why = free.get(), "in the end"
         try:
             for _ in range(_KILLS):
                 try:
                     child = child or self._started()
-                    frames, is_batch, dead = child.ask(message)
+                    return child.ask(what, message), ""
                 except _Killed as killed:
                     self._children.discard(child)
                     child, why = None, str(killed)
                     if self._closed:
                         break
                     _log.warning("decoder_killed", message=str(message), how=why)
-                else:
-                    return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
         finally:
-            self._free.put(child)
-        detail = f"decoding it ended {_KILLS} processes of its own, the last one {why}: re-encode it"
-        return whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail))
+            free.put(child)
+        return None, why
 
     def _started(self) -> _Child:
         if self._closed:
@@ -127,10 +149,10 @@ class _Child:
                 f"a process to decode messages in could not be started, it ended {killed}; what it wrote is above"
             ) from killed
 
-    def ask(self, message: Message) -> Any:
+    def ask(self, what: _Question, message: Message) -> Any:
         with self._asking:
-            self._send(pickle.dumps(message))
-            return self._answer(f"to decode {message}")
+            self._send(pickle.dumps((what, message)))
+            return self._answer(f"to {what} {message}" if what == "decode" else f"for the streams of {message}")
 
     def end(self) -> None:
         """From any thread; whoever asks it has no answer."""
@@ -200,9 +222,13 @@ def serve() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with suppress(BrokenPipeError):  # nobody waits for an answer any more
         answer("ready")
-        while (message := received()) is not None:
-            decoded = decoder(message)
-            answer((decoded.frames, decoded.is_batch, decoded.dead))
+        while (asked := received()) is not None:
+            what, message = asked
+            if what == "streams":
+                answer(decoder.streams(message))
+            else:
+                decoded = decoder(message)
+                answer((decoded.frames, decoded.is_batch, decoded.dead))
 
 
 def _end_with_parent() -> None:

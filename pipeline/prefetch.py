@@ -22,8 +22,8 @@ class Prefetch:
 
     Args:
         decode: message -> frames; called from the threads, must not raise.
-        apart: the same, for messages that may end the process; `end_apart` ends those that are under way.
         streams: of which streams a message may have images, told without decoding it.
+        apart, apart_streams: the same, for messages that may end the process; `end_apart` ends those under way.
         threads: >= 1; and one more for those that are quick, which need not wait for the end of one that is not.
         clock: seconds of this thread.
     """
@@ -35,11 +35,13 @@ class Prefetch:
         *,
         threads: int,
         apart: Callable[[Message], DecodedMessage] | None = None,
+        apart_streams: Callable[[Message], frozenset[str]] | None = None,
         end_apart: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._decode, self._apart, self._end_apart = decode, apart or decode, end_apart
-        self._streams, self._clock, self._room_bytes = streams, clock, sys.maxsize
+        self._streams, self._apart_streams = streams, apart_streams or streams
+        self._clock, self._room_bytes = clock, sys.maxsize
         self._partitions: dict[TopicPartition, Lanes] = {}
         self._changed = threading.Condition()
         self._running, self._now_s, self._closed = 0, 0.0, False
@@ -53,7 +55,7 @@ class Prefetch:
 
         `known`: streams of its partition that have a lane of their own. `apart`: in a process of its own.
         """
-        streams = self._streams(message)
+        streams = (self._apart_streams if apart else self._streams)(message)
         with self._changed:
             partition = self._partitions.setdefault(message.topic_partition, Lanes())
             if not partition.waiting:

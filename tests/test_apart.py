@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pipeline.decode import Decoder
 from pipeline.errors import Reason
 from pipeline.preprocess import Preprocess
 from pipeline.records import DecodedMessage, Message
+from pipeline.wire import encode_batch
 from tests.hostile import Limits, hostile, picture
 from tests.worker import poison
 
@@ -80,6 +82,19 @@ def test_what_kills_two_children_is_rejected_and_the_next_message_is_decoded_by_
     assert (decoded.dead, frame.reason, frame.stream_id, frame.frame_id) == (True, Reason.KILLS_DECODER, "cam-1", "7")
     assert "the last one by SIGSEGV" in (frame.detail or "")
     good = message(picture(RNG))
+    assert same(apart(good), DECODE(good))
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_what_kills_whoever_asks_for_its_streams_has_none_and_is_rejected_without_another_death(apart: Apart) -> None:
+    killing = replace(message(encode_batch([picture(RNG) + poison.SEGFAULT], stream_id="cam-2")), key=None)
+    assert apart.streams(killing) == frozenset()
+    assert len(apart._children) == 0
+    decoded = apart(killing)
+    assert (decoded.dead, decoded.frames[0].reason) == (True, Reason.KILLS_DECODER)
+    assert "the last one by SIGSEGV" in (decoded.frames[0].detail or "")
+    good = replace(message(encode_batch([picture(RNG)], stream_id="cam-2")), key=None)
+    assert apart.streams(good) == {"cam-2"}
     assert same(apart(good), DECODE(good))
 
 

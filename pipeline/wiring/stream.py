@@ -132,6 +132,7 @@ def make_worker(
             decoder.streams,
             threads=decode_threads(settings),
             apart=apart,
+            apart_streams=apart.streams,
             end_apart=apart.close,
         ),
         adaptation=adaptation(settings, model),

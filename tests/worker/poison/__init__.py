@@ -14,9 +14,9 @@ _BLOCK_BYTES = 256 * 2**20
 
 def arm() -> None:
     """In this process, and by the environment in those that it will start."""
-    from pipeline import codec
+    from pipeline import codec, wire
 
-    open_image = codec.open_image
+    open_image, stream_ids = codec.open_image, wire.stream_ids
 
     def crashing(data: bytes, *, max_pixels: int) -> object:
         if SEGFAULT in data:
@@ -25,7 +25,13 @@ def arm() -> None:
             _take_all()
         return open_image(data, max_pixels=max_pixels)
 
+    def crashing_for_names(value: bytes, *, max_rows: int) -> set[bytes | None]:
+        if SEGFAULT in value:
+            ctypes.string_at(0)
+        return stream_ids(value, max_rows=max_rows)
+
     codec.open_image = crashing  # type: ignore[assignment]
+    wire.stream_ids = crashing_for_names
     paths = [str(_FOLDER), str(_FOLDER.parents[2]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
