@@ -13,6 +13,7 @@ from pipeline.records import TopicPartition
 from pipeline.sink import layout
 from pipeline.sink.starts import DEATHS
 from pipeline.sink.store import LocalStore
+from pipeline.wire import encode_batch
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.hostile import picture
 from tests.models import PairFolder
@@ -23,15 +24,22 @@ from tests.worker.test_hostile import letters
 
 
 @pytest.mark.parametrize(
-    ("marker", "code"),
-    [(poison.SEGFAULT, -signal.SIGSEGV), (poison.MEMORY, -signal.SIGKILL)],
-    ids=["segfault", "memory"],
+    ("marker", "code", "as_batch"),
+    [
+        (poison.SEGFAULT, -signal.SIGSEGV, False),
+        (poison.MEMORY, -signal.SIGKILL, False),
+        (poison.SEGFAULT, -signal.SIGSEGV, True),  # without a key, so that it takes Arrow to know whose it is
+    ],
+    ids=["segfault", "memory", "batch"],
 )
 def test_a_message_that_kills_workers_is_a_rejected_row_and_a_dead_letter_after_three_of_them(
-    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, marker: bytes, code: int
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, marker: bytes, code: int, as_batch: bool
 ) -> None:
     rng, reason = random.Random(9), str(Reason.KILLS_DECODER)
-    killing = Shot(0, b"camera-9", picture(rng) + marker, None, (), 1, reason, dead=True)
+    value, stream = picture(rng) + marker, "camera-9"
+    killing = Shot(0, stream.encode(), value, None, (), 1, reason, dead=True)
+    if as_batch:
+        killing = Shot(0, None, encode_batch([value], stream_id=stream), None, (), 1, reason, dead=True)
     mixed = Topic(broker, topic(2, dead_letters=True))
     mixed.produce([single(rng, n % 4, 2) for n in range(40)])
     mixed.produce([killing])
@@ -46,7 +54,7 @@ def test_a_message_that_kills_workers_is_a_rejected_row_and_a_dead_letter_after_
         worker.stop()
     assert output.faults(mixed) == []
     rejected = [row for row in output.predictions.to_pylist() if row["status"] == "rejected"]
-    assert [(row["stream_id"], row["reason"]) for row in rejected] == [("camera-9", reason)]
+    assert [(row["stream_id"], row["reason"]) for row in rejected] == [(None if as_batch else stream, reason)]
     [(place, said, record)] = letters(broker, f"{mixed.name}.dlq")
     assert (mixed.sent[place], said["dlq.reason"], record.value) == (killing, reason, killing.value)
     assert log.read_text().count("decoding_apart") >= 1
