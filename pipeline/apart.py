@@ -152,7 +152,10 @@ class _Child:
     def ask(self, what: _Question, message: Message) -> Any:
         with self._asking:
             self._send(pickle.dumps((what, message)))
-            return self._answer(f"to {what} {message}" if what == "decode" else f"for the streams of {message}")
+            answer = self._answer(f"to {what} {message}" if what == "decode" else f"for the streams of {message}")
+        if isinstance(answer, RuntimeError):
+            raise FatalError(f"a process that decodes messages failed at {message}: {answer}; start the worker again")
+        return answer
 
     def end(self) -> None:
         """From any thread; whoever asks it has no answer."""
@@ -223,12 +226,20 @@ def serve() -> None:
     with suppress(BrokenPipeError):  # nobody waits for an answer any more
         answer("ready")
         while (asked := received()) is not None:
-            what, message = asked
-            if what == "streams":
-                answer(decoder.streams(message))
-            else:
-                decoded = decoder(message)
-                answer((decoded.frames, decoded.is_batch, decoded.dead))
+            try:
+                answered = _answered(decoder, *asked)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  a fault of ours, and of no message
+                answered = RuntimeError(repr(error))
+            answer(answered)
+
+
+def _answered(decoder: Decoder, what: _Question, message: Message) -> object:
+    if what == "streams":
+        return decoder.streams(message)
+    decoded = decoder(message)
+    return decoded.frames, decoded.is_batch, decoded.dead
 
 
 def _end_with_parent() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.apart import Apart
 from pipeline.decode import Decoder
-from pipeline.errors import Reason
+from pipeline.errors import FatalError, Reason
 from pipeline.preprocess import Preprocess
 from pipeline.records import DecodedMessage, Message
 from pipeline.wire import encode_batch
@@ -96,6 +96,14 @@ def test_what_kills_whoever_asks_for_its_streams_has_none_and_is_rejected_withou
     good = replace(message(encode_batch([picture(RNG)], stream_id="cam-2")), key=None)
     assert apart.streams(good) == {"cam-2"}
     assert same(apart(good), DECODE(good))
+
+
+def test_a_fault_of_ours_in_a_child_is_no_messages_fault(apart: Apart) -> None:
+    apart(message(picture(RNG)))
+    [child] = apart._children
+    with pytest.raises(FatalError, match=r"failed at None: .*start the worker again"):
+        child.ask("decode", None)  # type: ignore[arg-type]
+    assert same(apart(good := message(picture(RNG))), DECODE(good))
 
 
 @pytest.mark.usefixtures("poisoned")

@@ -100,8 +100,7 @@ class Broker(Command):
 def _ready(servers: str) -> str:
     return (
         f"broker ready at {servers}; Ctrl-C ends it, and its topics with it\n"
-        "it lets a worker wait for half of kafka.session_timeout_ms before the first image: run with\n"
-        f"  {PROGRAM} run --kafka.bootstrap-servers {servers} --kafka.session-timeout-ms 6000"
+        f"a worker has its partitions after a few seconds: {PROGRAM} run --kafka.bootstrap-servers {servers}"
     )
 
 
