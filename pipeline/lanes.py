@@ -51,7 +51,7 @@ class Job:
     apart: bool = False
     charged_s: float = -1.0
     decoded: DecodedMessage | BaseException | None = None
-    image_bytes: int = 0
+    held_bytes: int = 0  # of the message and its images, until it is taken
 
     @property
     def message_bytes(self) -> int:
@@ -114,8 +114,17 @@ class Lanes:
         """The next one of a lane that is first."""
         heapq.heappop(self._heaps[lane.is_slow])
         lane.queued = False
+        return self._begin(lane.waiting.popleft())
+
+    def begin_awaited(self) -> Job | None:
+        """The first in the log of those that what is held waits for, if none is under way; None if none is awaited."""
+        heads = (jobs[0] for jobs in self._order.values() if len(jobs) > 1)
+        awaited = min((job for job in heads if job.charged_s < 0.0), key=lambda job: job.message.offset, default=None)
+        return self._begin(awaited) if awaited is not None else None
+
+    def _begin(self, job: Job) -> Job:
+        lane = job.lane
         self._now_s = max(self._now_s, lane.used_s)
-        job = lane.waiting.popleft()
         lane.running += 1
         self._running += 1
         self.waiting -= 1
@@ -131,9 +140,10 @@ class Lanes:
         self._charge(job, took_s - job.charged_s)
         self._queue(job.lane)
         if isinstance(decoded, DecodedMessage):
-            job.image_bytes = sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
+            job.held_bytes = len(job.message.value or b"")
+            job.held_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
         self.waiting_bytes -= job.message_bytes
-        self.held_bytes += job.image_bytes
+        self.held_bytes += job.held_bytes
         if self._is_next(job):
             self.ready.append(job)
         self._running -= 1
@@ -146,7 +156,7 @@ class Lanes:
             return None
         job = self.ready.popleft()
         self.jobs -= 1
-        self.held_bytes -= job.image_bytes
+        self.held_bytes -= job.held_bytes
         for name in job.streams:
             following = self._order[name]
             following.popleft()

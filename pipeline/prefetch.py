@@ -132,12 +132,17 @@ class Prefetch:
             self._do(job)
 
     def _next(self, *, quick: bool = False) -> Job | None:
-        """Begin one, if there is room, or if what is held waits for one that is not decoded. With the lock."""
+        """Begin one, if there is room; or, one at a time, what those that are held wait for. With the lock."""
         partitions = self._partitions.values()
         is_full = sum(partition.held_bytes for partition in partitions) >= self._room_bytes
         if self._closed or (is_full and (self._running or any(p.ready for p in partitions))):
             return None
         for partition in sorted(partitions, key=lambda partition: partition.used_s):
+            if is_full and any(p.held_bytes for p in partitions):
+                if partition.held_bytes and (job := partition.begin_awaited()) is not None:
+                    self._running += 1
+                    return job
+                continue
             if partition.waiting and (lane := partition.first(quick=quick)) is not None:
                 self._now_s = max(self._now_s, partition.used_s)
                 self._running += 1

@@ -331,6 +331,28 @@ def test_nothing_is_decoded_while_there_is_no_room_but_what_others_wait_for() ->
     assert taken(pool) == [102]
 
 
+def test_a_message_of_two_streams_that_waits_for_one_of_them_holds_back_no_more_than_there_is_room_for() -> None:
+    now_s = 0.0
+
+    def costly(sent: Message) -> DecodedMessage:
+        nonlocal now_s
+        now_s += 50.0 if sent.key == b"k" else 0.001
+        return DecodedMessage(sent, (a_frame(sent.offset),))
+
+    pool = Pool(costly, threads=0, clock=lambda: now_s)
+    pool.make_room(10 * IMAGE_BYTES)
+    pool.put(*(message(n, key="k") for n in range(4)), message(4, key="k+y"), known="k")
+    pool.put(*(message(n, key="y") for n in range(5, 99)), known="k")
+    most, order = 0, list[int]()
+    while not pool.is_empty:
+        decode(pool, 1)
+        most = max(most, sum(lanes.held_bytes for lanes in pool._partitions.values()))
+        order += taken(pool)
+    assert sorted(order) == list(range(99))
+    assert [offset for offset in order if offset > 3] == list(range(4, 99))
+    assert most <= 11 * (IMAGE_BYTES + 10)
+
+
 def test_a_lane_that_nobody_uses_any_more_is_forgotten() -> None:
     _, pool = by_hand()
     for n in range(200):
