@@ -120,8 +120,8 @@ class StateAccounts:
         self._states: dict[str, State] = {}
         self._alphas: dict[tuple[str, int], float] = {}  # (key of a state, alpha index) -> alpha, as traces have it
 
-    def disagree(self, footer: SegmentFooter, *, knows_before: bool = True) -> Iterator[str]:
-        """What is wrong with the states of the next segment; they are what the one after it is compared with.
+    def disagree(self, footer: SegmentFooter, rows: pa.Table, *, knows_before: bool = True) -> Iterator[str]:
+        """What is wrong with the states of the next segment, of these rows; the one after it is compared with them.
 
         Without `knows_before` a segment is missing before it, and there is nothing to compare its states with.
 
@@ -134,10 +134,10 @@ class StateAccounts:
         }
         self._bytes, self._states = footer.states, states
         if knows_before:
-            yield from self._states_disagree(before, states, footer)
+            yield from self._states_disagree(before, states, footer, rows)
 
     def _states_disagree(
-        self, before: Mapping[str, State], states: Mapping[str, State], footer: SegmentFooter
+        self, before: Mapping[str, State], states: Mapping[str, State], footer: SegmentFooter, rows: pa.Table
     ) -> Iterator[str]:
         traces, table = _traces(footer.trace), json.loads(footer.stream_table or "{}")
         batches = {name: state.batches for name, state in before.items()}
@@ -145,7 +145,7 @@ class StateAccounts:
         for trace in traces:
             stream = trace["stream_id"]
             known = None if stream in traced else before.get(stream)
-            yield from self._trace_disagrees(trace, batches.get(stream, 0), known)
+            yield from self._trace_disagrees(trace, batches.get(stream, 0), known, rows)
             batches[stream] = trace["batch_number"] + 1
             traced.add(stream)
         for stream, state in states.items():
@@ -162,10 +162,12 @@ class StateAccounts:
                 gone &= heard
         yield from _lost(before, states, gone, traced)
 
-    def _trace_disagrees(self, trace: Mapping[str, Any], expected: int, before: State | None) -> Iterator[str]:
+    def _trace_disagrees(
+        self, trace: Mapping[str, Any], expected: int, before: State | None, rows: pa.Table
+    ) -> Iterator[str]:
         """By the batch before it in the stream (`expected`) and, if that was in an earlier segment, its state."""
         stream, number, alpha = trace["stream_id"], trace["batch_number"], trace["previous_alpha"]
-        anew = number == 0 and (not expected or trace["reset"] in _ANEW or _was_silent(trace, before))
+        anew = number == 0 and (not expected or trace["reset"] in _ANEW or _was_silent(trace, before, rows))
         if not anew and number != expected:
             yield f"expected batch {expected} of {stream!r} next, but it is batch {number}"
         if (alpha is None) != (number == 0):
@@ -178,16 +180,19 @@ class StateAccounts:
 
 
 def _traces(table: pa.Table) -> list[dict[str, Any]]:
-    columns = table.select(["stream_id", "batch_number", "previous_alpha", "reset"])
-    rows: list[dict[str, Any]] = columns.append_column("at_ms", table["kafka_timestamp"].cast(pa.int64())).to_pylist()
+    names = ["stream_id", "batch_number", "previous_alpha", "reset", "first_offset", "last_offset"]
+    rows: list[dict[str, Any]] = table.select(names).to_pylist()
     return rows
 
 
-def _was_silent(trace: Mapping[str, Any], before: State | None) -> bool:
+def _was_silent(trace: Mapping[str, Any], before: State | None, rows: pa.Table) -> bool:
     """True if the stream may have been forgotten before this batch; within a segment nobody can tell."""
     if before is None or before.heard is None:
         return before is None
-    return trace["at_ms"] is not None and trace["at_ms"] - before.heard.last_ms > 2 * LEAST_SILENCE_MS
+    of_batch = (pc.field("stream_id") == trace["stream_id"]) & (pc.field("offset") >= trace["first_offset"])
+    images = rows.filter(of_batch & (pc.field("offset") <= trace["last_offset"])).sort_by("offset")
+    first_ms = images["kafka_timestamp"].cast(pa.int64())[0].as_py() if len(images) else None
+    return first_ms is not None and first_ms - before.heard.last_ms > 2 * LEAST_SILENCE_MS
 
 
 def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str], traced: set[str]) -> Iterator[str]:

@@ -91,7 +91,7 @@ class ChainCheck:
             said = list(self._contents_disagree(rows, footer)) if name == self._name else []
             if self._states is not None:
                 knows = self._knows_before and name == self._name and footer.states_of is None
-                said += self._states.disagree(footer, knows_before=knows)
+                said += self._states.disagree(footer, rows, knows_before=knows)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         faults = [Fault(key, what, KEEP) for what in said]

@@ -52,11 +52,9 @@ def message(seed: int, number: int, corpus: Corpus) -> Message:
     """The message; its offset is its number."""
     rng = random.Random(f"{seed}/{number}")
     key, value, headers = _parts(rng, corpus)
-    at_ms = _NOW_MS + number
     if key == _CAMERA and rng.random() < 0.3:
         key = b"stranger-%d" % (number if rng.random() < 0.9 else rng.randrange(number + 1))
-        if key == b"stranger-%d" % number and rng.random() < 0.5:  # one whose clock leaps is accused by `verify`
-            at_ms = edge(rng, 63)
+    at_ms = edge(rng, 63) if rng.random() < 0.2 else _NOW_MS + number
     return Message(TOPIC, 0, number, key, value, headers, stated_ms(at_ms if rng.random() < 0.9 else None))
 
 
