@@ -64,6 +64,8 @@ def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = 
             said += _of_plan(store, tp, name)
             if name in traced:
                 said += _of_traces(store, tp, name, rows)
+            elif any(replaced.name not in there for replaced in facts.segments):
+                said.append((key, "expected its traces beside it, without which no segment is deleted; restore them"))
             elif name != names[-1]:  # of the newest they come next, or whoever made it died in between
                 said.append((key, "expected its traces beside it; run `adawise compact` to make them"))
             inside = [found for found in segments if is_covered(found, [name])]

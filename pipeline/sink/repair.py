@@ -92,8 +92,16 @@ class _Chain:
     def __init__(self, store: Store, tp: TopicPartition, keys: Sequence[str], traced: set[str], made: Plan) -> None:
         self._store, self._tp, self._made, self._traced = store, tp, made, traced
         covers = compacted_names(store, layout.PREDICTIONS, tp)
-        if any(one.until != other.first for one, other in pairwise(covers)):
+        # Traces are made after the predictions that they are of.
+        self._orphans = [name for name in compacted_names(store, layout.TRACES, tp) if name not in covers]
+        begins = claims.read_origin(store, tp) if covers else None
+        for name in self._orphans:
+            key = layout.compacted_key(layout.PREDICTIONS, tp, name)
+            made.beyond.append(f"{key} is gone, of which the traces are there: restore it from a backup")
+        if not self._orphans and any(one.until != other.first for one, other in pairwise(covers)):
             made.beyond.append(f"{tp}: a compacted file is gone between others: restore it, see `adawise verify`")
+        elif not self._orphans and begins is not None and covers[0].first != SegmentName(begins.offset):
+            made.beyond.append(f"{tp}: what was compacted before {covers[0]} is gone: restore it from a backup")
         self._until = covers[-1].until if covers else None
         self._keys = keys
         self.sinks: set[str] = set()
@@ -156,6 +164,8 @@ class _Chain:
         if footer.name < due:
             self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
             return False
+        if self._orphans:
+            return False  # what is missing is in a file that was told of, and a bridge would be in its way
         try:
             bridged = bridge(self._store, before, footer, key, due)
         except ChainError as error:

@@ -120,6 +120,9 @@ def test_a_hole_after_what_was_compacted_is_bridged_and_one_among_compacted_file
     whole = dict(store.objects)
     store.delete(layout.compacted_key(layout.PREDICTIONS, TP, covers[1]))
     (said,) = plan(store).beyond
+    assert f"{covers[1]} is gone, of which the traces are there: restore it" in said
+    store.delete(layout.compacted_key(layout.TRACES, TP, covers[1]))
+    (said,) = plan(store).beyond
     assert "a compacted file is gone between others" in said
     store.objects = whole
     kept = [name for name in segment_names(store, TP) if name < covers[-1].until][-1]
@@ -193,3 +196,33 @@ def test_a_segment_that_comes_back_meanwhile_is_not_overwritten() -> None:
     with pytest.raises(ChainError, match="has come back"):
         step.do()
     assert store.objects[key(4)] == data
+
+
+def a_compacted_root() -> DictStore:
+    """Two files whose segments were deleted, and segments after them."""
+    store = DictStore()
+    days = Days(store, 3)
+    days.commit(24)
+    compacted(store)
+    for each in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
+        list(delete(store, each))
+    days.commit(8)
+    assert verify(store) == []
+    return store
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["first", "newest"])
+def test_a_compacted_file_that_is_gone_at_an_end_is_asked_for_and_nothing_is_put_in_its_place(which: int) -> None:
+    store = a_compacted_root()
+    name = compacted_names(store, layout.PREDICTIONS, TP)[which]
+    store.delete(layout.compacted_key(layout.PREDICTIONS, TP, name))
+    assert verify(store)
+    found = plan(store)
+    assert found.steps == []
+    assert any(str(name) in said and "restore it from a backup" in said for said in found.beyond)
+
+
+def test_the_newest_traces_are_missed_once_their_segments_are_deleted() -> None:
+    store = a_compacted_root()
+    store.delete(layout.compacted_key(layout.TRACES, TP, compacted_names(store, layout.TRACES, TP)[-1]))
+    assert ["without which no segment is deleted" in str(fault) for fault in verify(store)] == [True]
