@@ -145,6 +145,10 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         yield f"{root} is not complete: nothing was ever read of {len(found.unread)} partitions that hold messages"
         yield from (f"  {tp}: offsets {first} to {until - 1} wait" for tp, first, until in found.unread[:_SHOWN])
         yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
+    if not found.segments and not found.compacted:
+        if not found.unread:
+            yield f"nothing was written to {root} yet" + (f"; {found.lag} messages wait" if broker else "")
+        return
     what = "what is there" if found.unread else root
     compacted = f" and {found.compacted} compacted files" if found.compacted else ""
     gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
@@ -164,6 +168,7 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         yield (
             f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
             f"{found.lag} are not written yet"
+            + (", besides those of partitions that were not read" if found.unread else "")
         )
 
 

@@ -124,6 +124,8 @@ def test_ctrl_c_while_partitions_are_awaited_leaves_no_member_behind_and_verify_
     said = capsys.readouterr().out
     assert "is not complete: nothing was ever read of 2 partitions" in said
     assert f"{name}/0: offsets 0 to 1 wait" in said
+    assert "is whole" not in said
+    assert "accounted for" not in said
     with (
         caplog.at_level(logging.INFO, "kafka.coordinator"),
         closing(open_source(embedded_broker, name, name)) as source,
