@@ -64,7 +64,7 @@ def test_a_whole_folder_ends_with_0_and_says_what_was_seen(tmp_path: Path, capsy
 
 
 def test_an_output_that_was_only_begun_is_not_called_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    open_chain(LocalStore(tmp_path))
+    open_chain(LocalStore(tmp_path)).check()
     assert main(["verify", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"nothing was written to {tmp_path} yet\n"
 
