@@ -120,5 +120,5 @@ def _until(data: bytes) -> int:
     """The end of a mark; 0 for one that cannot be read: it is a hint."""
     try:
         return int(json.loads(data)["until"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0

@@ -114,7 +114,9 @@ def test_where_nothing_may_be_deleted_an_ordered_end_is_not_taken_for_a_death() 
 
 def test_a_mark_that_cannot_be_read_says_nothing() -> None:
     store = DictStore()
-    for n, data in enumerate([b"", b"[]", b"{}", b'{"until": null}', b'{"until": "x"}']):
+    for n, data in enumerate(
+        [b"", b"[]", b"{}", b'{"until": null}', b'{"until": "x"}', b'{"until": 1e999}', b"[" * 9_999]
+    ):
         store.objects[f"_starts/topic-frames/partition-00000/w{n}.json"] = data
     assert start(store, "w").begin(TP, 0) == 0
 
