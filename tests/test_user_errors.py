@@ -80,7 +80,7 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     settings, broker, codecs, store, model = out.splitlines()
     assert (code, settings, err) == (1, "OK    settings", "")
     assert broker.startswith(f"FAIL  broker and topic: could not connect to Kafka at {NOBODY}: ")
-    assert broker.endswith("or `adawise broker`, or set kafka.bootstrap_servers.")
+    assert broker.endswith(f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers.")
     assert codecs == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
     assert store.startswith("FAIL  output folder: file/out/")
     assert store.endswith("set sink.root to one, or give this user the permission")
@@ -109,7 +109,7 @@ def test_a_worker_without_a_broker_ends_with_1_and_one_line(folder: Path) -> Non
     assert (code, out) == (1, "")
     (line,) = err.splitlines()
     assert line.startswith(f"adawise: could not connect to Kafka at {NOBODY}: ")
-    assert line.endswith("or `adawise broker`, or set kafka.bootstrap_servers.")
+    assert line.endswith(f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers.")
 
 
 @pytest.mark.parametrize("command", ["run", "record -o recording", "run --check"])

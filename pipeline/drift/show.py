@@ -67,7 +67,7 @@ def _numbers(camera: Camera) -> list[str]:
 def _changes(changes: list[tuple[Camera, CameraChange]]) -> Table:
     table = Table(title="changes, the largest first", title_justify="left", box=SIMPLE_HEAD)
     for header in ("camera", "when (UTC)", "alpha", "what else changed"):
-        table.add_column(header)
+        table.add_column(header, overflow="fold")
     for camera, change in sorted(changes, key=lambda item: -abs(item[1].size))[:_CHANGES]:
         when = moment(change.time_us) + (f" to {moment(change.latest_us)}" if change.kind == "ramp" else "")
         why = "; ".join(cause.sentence for cause in change.causes) or "nothing that was looked at"
@@ -113,5 +113,5 @@ def _table(title: str, name: str, headers: tuple[str, ...]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column(name, overflow="fold")
     for header in headers:
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", overflow="fold")
     return table

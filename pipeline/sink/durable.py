@@ -71,5 +71,5 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno in _LASTING:
             raise SettingsError(f"{what}; set sink.root to one, or give this user the permission") from error
         raise StoreUnavailable(
-            f"{what}; it is tried again (free space, the mount and the disk are the usual causes)"
+            f"{what}; a worker tries again (free space, the mount and the disk are the usual causes)"
         ) from error

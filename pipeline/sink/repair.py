@@ -195,9 +195,9 @@ class _Chain:
     def _again(self, before: SegmentFooter | None, last: SegmentFooter) -> str:
         since = "" if before is None else f" --state-of {self._store}/{key_of(before)}"
         return (
-            f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} up "
-            f"to offset {last.next - 1} again, as it was, as long as the broker has it (or a recording, named "
-            f"instead of --topic)"
+            f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} "
+            f"again, as it was, from there to its end (what is lost ends at offset {last.next - 1}), as long as the "
+            f"broker has it (or a recording, named instead of --topic)"
         )
 
 

@@ -32,8 +32,8 @@ def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, t
         told = ", ".join(f"model.{name} was {changes[name][0]} and is {changes[name][1]}" for name in refused)
         raise SettingsError(
             f"sink.root {store} was written with another pair: by hashes of what they hold, {told}. Give the pair that "
-            "wrote it, set --sink.root to a folder of its own, or say what streams are to do with what they learned by "
-            "--model.on-change: reset (each begins anew) or keep (each goes on from where it is)."
+            "wrote it, give this one a --sink.root and a --kafka.group of its own, or say what streams are to do with "
+            "what they learned by --model.on-change: reset (each begins anew) or keep (each goes on from where it is)."
         )
     return changes
 

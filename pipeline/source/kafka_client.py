@@ -178,8 +178,13 @@ def translated(error: Exception, bootstrap_servers: str, doing: str) -> AdawiseE
             return ours(f"{where}. {remedy}")
     return BrokerUnavailable(
         f"{where}. Is the broker running and reachable from here? Start one with `deploy/kafka/kafka start` or "
-        "`adawise broker`, or set kafka.bootstrap_servers."
+        f"`adawise broker --port {_port(bootstrap_servers)}`, or set kafka.bootstrap_servers."
     )
+
+
+def _port(bootstrap_servers: str) -> str:
+    port = bootstrap_servers.partition(",")[0].rpartition(":")[2]
+    return port if port.isdecimal() else "9092"
 
 
 def message_of(record: Any, missing: Missing | None = None) -> Message:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.console import paper
@@ -47,7 +47,9 @@ def as_json(letter: DeadLetter, *, replayed: bool) -> dict[str, object]:
 
 def print_table(letters: Sequence[tuple[DeadLetter, bool]], older: int) -> None:
     """One line for each (letter, whether it was replayed), and how many there are by reason."""
-    table = Table(*_COLUMNS, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(
+        *(Column(name, overflow="fold") for name in _COLUMNS), box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     for letter, replayed in letters:
         size = str(letter.size_bytes) if letter.is_whole else "left out"
         past = f"{letter.replays}{', sent back' if replayed else ''}"

@@ -6,7 +6,7 @@ from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 from pipeline.sink.claims import read_sink_id
 from pipeline.sink.read import segment_keys
-from pipeline.sink.repair import plan
+from pipeline.sink.repair import Plan, plan
 from pipeline.sink.store import open_store
 
 FOUND = 3
@@ -36,7 +36,11 @@ def repair(settings: Settings, *, root: str, does: bool) -> int:
     if not (found.steps or found.beyond):
         print(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` proves the rest")
     elif found.steps and not does:
-        print(f"{root}: {len(found.steps)} steps, nothing was changed; take them with: adawise repair {root} --yes")
+        print(f"{root}: {_steps(found)}, nothing was changed; to take them: adawise repair {root} --yes")
     elif found.steps:
-        print(f"{root}: {len(found.steps)} steps were taken; `adawise verify {root}` proves what there is now")
+        print(f"{root}: {_steps(found)} taken; `adawise verify {root}` proves what there is now")
     return FOUND if found.beyond or (found.steps and not does) else 0
+
+
+def _steps(found: Plan) -> str:
+    return "1 step" if len(found.steps) == 1 else f"{len(found.steps)} steps"

@@ -55,7 +55,7 @@ def test_it_shows_first_and_does_with_yes(root: str, capsys: Captured) -> None:
         f"would: create {key(4)} without rows, so that {key(9)} follows again: of 6 offsets (3 to 8) the rows are lost"
     )
     assert f"adawise replay --topic frames --state-of {root}/{key(0)} -o FOLDER" in out[bridged + 1]
-    assert out[-1] == f"{root}: 4 steps, nothing was changed; take them with: adawise repair {root} --yes"
+    assert out[-1] == f"{root}: 4 steps, nothing was changed; to take them: adawise repair {root} --yes"
 
     assert main(["repair", root, "--yes"]) == 0
     done = capsys.readouterr().out.splitlines()

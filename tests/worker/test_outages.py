@@ -212,7 +212,7 @@ def test_a_full_disk_is_named_leaves_no_part_of_a_file_and_is_gone_on_with_once_
         found: list[Path] = []
         outage = Outage(LocalStore(disk / "output"), begin=fill, end=make_room).run()
         outage.check()
-        assert all("No space left on device; it is tried again (free space" in error for error in outage.errors)
+        assert all("No space left on device; a worker tries again (free space" in error for error in outage.errors)
         segments = [path for path in found if path.parts[-3:-1] == ("topic-frames", "partition-00000")]
         assert len(segments) == 3 * 2  # three segments with their traces, whole
         assert not [path for path in found if path.name.startswith(".tmp")]
