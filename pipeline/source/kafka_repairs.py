@@ -10,6 +10,9 @@ the error, and that of a connection that still has bytes to send when the client
 Rebalances: a member whose JoinGroup and SyncGroup are answered while nobody polls forgets the answer and joins again,
 which makes every other member join again too. A worker is busy with forwards between two polls, so most answers come
 then, and a group of busy members goes from rebalance to rebalance. Repaired, the next poll takes the answer that came.
+And a leader that joins because its topic got partitions forgets, once it has dealt them out, that it joined: if the
+answer comes while nobody polls, it never takes it, sends no heartbeat and has nothing more to read, for ever. Repaired,
+a member needs to join until it has taken the answer.
 
 Leaving: a broker answers the requests of a connection one after the other, and a JoinGroup only when the group is
 complete. A member that is told to stop meanwhile sends its LeaveGroup behind that, waits in vain and is gone without a
@@ -31,6 +34,7 @@ _read_record = DefaultRecordBatch._read_msg
 _connect_socket = KafkaNetSocket.sock_connect
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
 _complete_join = ConsumerCoordinator._on_join_complete_async
+_needs_to_join = ConsumerCoordinator.need_rejoin
 _leave = ConsumerCoordinator.maybe_leave_group_async
 
 
@@ -53,6 +57,7 @@ def install() -> None:
     KafkaNetSocket.sock_connect = _connect_or_close_socket
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
     ConsumerCoordinator._on_join_complete_async = _complete_join_once
+    ConsumerCoordinator.need_rejoin = _needs_to_join_until_joined
     ConsumerCoordinator.maybe_leave_group_async = _leave_past_a_join
 
 
@@ -101,6 +106,10 @@ async def _join_and_sync_once(self: Any) -> Any:
 async def _complete_join_once(self: Any, *arguments: Any, **options: Any) -> Any:
     self._answered = (None, None)  # taken
     return await _complete_join(self, *arguments, **options)
+
+
+def _needs_to_join_until_joined(self: Any) -> bool:
+    return bool(_needs_to_join(self)) or (self.rejoining and bool(self._subscription.partitions_auto_assigned()))
 
 
 async def _leave_past_a_join(self: Any, *arguments: Any, **options: Any) -> Any:

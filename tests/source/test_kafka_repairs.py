@@ -102,6 +102,42 @@ def test_without_the_repair_it_is_forgotten(broker: Broker, topic: MakeTopic, mo
     kafka_repairs.install()
 
 
+def assigned_of_partitions_that_were_added(broker: Broker, topic: str) -> bool:
+    """Whether a leader gets the partitions that were added, though the answer to its join came while nobody polled."""
+    with (
+        closing(open_source(broker, topic, fresh_name("group"))) as source,
+        closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin,
+    ):
+        poll_until(source, lambda poll: bool(poll.assigned))
+        coordinator = source._consumer._coordinator
+        admin.create_partitions({topic: 2})
+        give_up = time.monotonic() + DEADLINE_S
+        while coordinator._metadata_snapshot == coordinator._assignment_snapshot:
+            source._consumer._client.cluster.request_update()
+            assert time.monotonic() < give_up
+        assert not coordinator.rejoin_needed
+        source.poll(0.0)
+        while (joining := coordinator._join_task) is not None and not joining.is_done:
+            assert time.monotonic() < give_up
+        assigned = [tp for _ in range(20) for tp in source.poll(0.1).assigned]
+        return [tp.partition for tp in assigned] == [1]
+
+
+@pytest.mark.needs("create_partitions")
+def test_a_leader_takes_the_partitions_that_were_added_though_the_answer_came_between_two_polls(
+    broker: Broker, topic: MakeTopic
+) -> None:
+    assert assigned_of_partitions_that_were_added(broker, topic(1))
+
+
+@pytest.mark.needs("create_partitions")
+def test_without_the_repair_it_never_does(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_repairs, "_needs_to_join_until_joined", kafka_repairs._needs_to_join)
+    assert not assigned_of_partitions_that_were_added(broker, topic(1))
+    monkeypatch.undo()
+    kafka_repairs.install()
+
+
 def left_behind_by_one_that_was_joining(broker: Broker, topic: str) -> bool:
     """Whether a member that is closed while the group waits for another one, which does not poll, is still in it."""
     group = fresh_name("group")
