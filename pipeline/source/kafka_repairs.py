@@ -14,6 +14,10 @@ And a leader that joins because its topic got partitions forgets, once it has de
 answer comes while nobody polls, it never takes it, sends no heartbeat and has nothing more to read, for ever. Repaired,
 a member needs to join until it has taken the answer.
 
+Expulsion: a member that hears of it while it joins (it was frozen meanwhile) does not let go of what it had, joins as a
+new member, and says nothing of partitions that it gets again. Whoever saw that it was expelled would wait for them for
+ever. Repaired, it begins to join anew: what it had is lost, and what it gets is new.
+
 Leaving: a broker answers the requests of a connection one after the other, and a JoinGroup only when the group is
 complete. A member that is told to stop meanwhile sends its LeaveGroup behind that, waits in vain and is gone without a
 word; the group then waits for it. Repaired, a member that is joining leaves by another connection to the same broker.
@@ -35,6 +39,7 @@ _connect_socket = KafkaNetSocket.sock_connect
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
 _complete_join = ConsumerCoordinator._on_join_complete_async
 _needs_to_join = ConsumerCoordinator.need_rejoin
+_reset = ConsumerCoordinator.reset_generation
 _leave = ConsumerCoordinator.maybe_leave_group_async
 
 
@@ -58,6 +63,7 @@ def install() -> None:
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
     ConsumerCoordinator._on_join_complete_async = _complete_join_once
     ConsumerCoordinator.need_rejoin = _needs_to_join_until_joined
+    ConsumerCoordinator.reset_generation = _reset_and_begin_to_join_anew
     ConsumerCoordinator.maybe_leave_group_async = _leave_past_a_join
 
 
@@ -110,6 +116,11 @@ async def _complete_join_once(self: Any, *arguments: Any, **options: Any) -> Any
 
 def _needs_to_join_until_joined(self: Any) -> bool:
     return bool(_needs_to_join(self)) or (self.rejoining and bool(self._subscription.partitions_auto_assigned()))
+
+
+def _reset_and_begin_to_join_anew(self: Any, *arguments: Any, **options: Any) -> None:
+    _reset(self, *arguments, **options)
+    self.rejoining = False
 
 
 async def _leave_past_a_join(self: Any, *arguments: Any, **options: Any) -> Any:

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient
+from kafka.coordinator.base import Generation
 from kafka.errors import CorruptRecordError
 from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
+from pipeline.ports import Poll
 from pipeline.source import kafka_repairs
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.source.kafka_bench import DEADLINE_S, BytesName, open_source, poll_until
@@ -136,6 +138,24 @@ def test_without_the_repair_it_never_does(broker: Broker, topic: MakeTopic, monk
     assert not assigned_of_partitions_that_were_added(broker, topic(1))
     monkeypatch.undo()
     kafka_repairs.install()
+
+
+def test_a_member_that_was_expelled_from_a_rebalance_gets_its_partition_again(broker: Broker, topic: MakeTopic) -> None:
+    """Without the repair it mostly never does; now and then it does not even see that it lost it."""
+    with closing(open_source(broker, topic(1), fresh_name("group"))) as source:
+        poll_until(source, lambda poll: bool(poll.assigned))
+        coordinator = source._consumer._coordinator
+        coordinator.request_rejoin()
+        known = coordinator._generation
+        coordinator._generation = Generation(known.generation_id, "somebody-else", known.protocol)
+        polls: list[Poll] = []
+        give_up = time.monotonic() + DEADLINE_S
+        while not any(poll.assigned for poll in polls):
+            polls.append(source.poll(0.0))
+            while (joining := coordinator._join_task) is not None and not joining.is_done:
+                assert time.monotonic() < give_up
+            assert time.monotonic() < give_up
+        assert any(poll.lost for poll in polls)
 
 
 def left_behind_by_one_that_was_joining(broker: Broker, topic: str) -> bool:
