@@ -22,7 +22,7 @@ from typing import Protocol
 
 from kafka import KafkaAdminClient
 
-from pipeline.broker import EmbeddedBroker
+from adawise.kafka.embedded import EmbeddedBroker
 from tests.kafka.cluster import KAFKA, ApacheKafka, Unavailable, free_ports
 
 __all__ = ["KAFKA", "ApacheKafka", "Unavailable", "free_ports"]  # for those who have them from here

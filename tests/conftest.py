@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kafka import KafkaAdminClient
 
-# As the command line does (`pipeline.__main__`): threads of two test processes would spin against each other.
+# As the command line does (`adawise.__main__`): threads of two test processes would spin against each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from pipeline.source import kafka_repairs
+from adawise.kafka import repairs
 from tests.brokers import (
     FORCE,
     ApacheKafka,
@@ -28,7 +28,7 @@ from tests.brokers import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.clip.load import ModelPair
+    from adawise.clip.load import ModelPair
     from tests.models import PairFolder
 
 _STARTED = pytest.StashKey[list[str]]()
@@ -96,7 +96,7 @@ def embedded_broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def three_brokers(pytestconfig: pytest.Config) -> Iterator[ApacheKafka]:
     """An Apache Kafka of three brokers, by Maven's jars, whatever `broker` is; any one of them may be killed."""
-    kafka_repairs.install()  # or each connection that a killed broker refuses would leave a socket open, and a warning
+    repairs.install()  # or each connection that a killed broker refuses would leave a socket open, and a warning
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         try:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.errors import AdawiseError, SourceError
-from pipeline.ports import Poll, TopicIdentity
-from pipeline.records import Message, TopicPartition
-from pipeline.source.ownership import Ownership
+from adawise.errors import AdawiseError, SourceError
+from adawise.kafka.ownership import Ownership
+from adawise.ports import Poll, TopicIdentity
+from adawise.records import Message, TopicPartition
 
 
 class FakeSource:
-    """A topic in memory, by `pipeline.ports.Source`, that a test can extend and rebalance at will.
+    """A topic in memory, by `adawise.ports.Source`, that a test can extend and rebalance at will.
 
     Each poll delivers up to `max_poll_records` messages, round robin over the partitions. All partitions are assigned
     by the first poll. Calls of `lose`, `assign` and `fail` show at the next poll.

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pipeline.adapt.state import StreamState
-from pipeline.adaptation import Adapted
-from pipeline.errors import Lost, Reason
-from pipeline.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Missing, Predictions, RowId
+from adawise.adapt.state import StreamState
+from adawise.errors import Lost, Reason
+from adawise.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Missing, Predictions, RowId
+from adawise.worker.adaptation import Adapted
 
 TOPIC = "frames"
 SIZE = 4  # px

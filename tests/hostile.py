@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.errors import Reason
-from pipeline.wire import ARROW_STREAM, encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.errors import Reason
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

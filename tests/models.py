@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.adapt.interpolate import Layout
-from pipeline.clip.classifier import GRID, PairClassifier
-from pipeline.clip.device import Plain
-from pipeline.clip.load import ModelPair, load_pair
+from adawise.adapt.interpolate import Layout
+from adawise.clip.classifier import GRID, PairClassifier
+from adawise.clip.device import Plain
+from adawise.clip.load import ModelPair, load_pair
 
 SIZE = 32  # px
 CLASSES = ("car", "bus", "bicycle", "person", "empty street")

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.adapt.search import Strategy
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies.fixed import FixedSearch
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
-from pipeline.adaptation import Adaptation, Adapted
-from pipeline.gather import batch_of
-from pipeline.records import ImageBatch
+from adawise.adapt.search import Strategy
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.fixed import FixedSearch
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
+from adawise.records import ImageBatch
+from adawise.worker.adaptation import Adaptation, Adapted
+from adawise.worker.batching import batch_of
 from tests.adapt.curves import GRID, AlphaByAlpha, Weather, as_images, draw_values, logits, objective
 from tests.frames import a_frame
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.apart import Apart
-from pipeline.decode import Decoder
-from pipeline.errors import FatalError, Reason
-from pipeline.preprocess import Preprocess
-from pipeline.records import DecodedMessage, Message
-from pipeline.wire import encode_batch
+from adawise.decode.arrow_batch import encode_batch
+from adawise.decode.child import Apart
+from adawise.decode.message import Decoder
+from adawise.decode.preprocess import Preprocess
+from adawise.errors import FatalError, Reason
+from adawise.records import DecodedMessage, Message
 from tests.hostile import Limits, hostile, picture
 from tests.worker import poison
 
@@ -70,7 +70,7 @@ def test_a_child_decodes_as_the_worker_does_whatever_it_is(apart: Apart) -> None
 
 
 def test_the_child_loads_no_torch() -> None:
-    code = "import sys, pipeline.apart; sys.exit('torch' in sys.modules)"
+    code = "import sys, adawise.decode.child; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -154,8 +154,8 @@ def test_a_child_that_hangs_is_told_of_and_waited_for(apart: Apart, monkeypatch:
     apart(good)
     [child] = apart._children
     told = threading.Event()
-    monkeypatch.setattr("pipeline.apart._TOLD_EVERY_S", 0.05)
-    monkeypatch.setattr("pipeline.apart._log", Told(told))
+    monkeypatch.setattr("adawise.decode.child._TOLD_EVERY_S", 0.05)
+    monkeypatch.setattr("adawise.decode.child._log", Told(told))
     os.kill(child._process.pid, signal.SIGSTOP)
     thread = threading.Thread(target=lambda: decoded.append(apart(good)))
     thread.start()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker import EmbeddedBroker, answers
-from pipeline.errors import BrokerUnavailable, SettingsError
+from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.kafka.embedded import EmbeddedBroker, answers
 
 
 def executable(path: Path, text: str) -> str:
@@ -87,7 +87,7 @@ def test_something_that_is_no_broker_does_not_answer() -> None:
         assert not answers("127.0.0.1", other.getsockname()[1], timeout_s=0.2)
 
 
-SERVE = "from pipeline.broker import serve; serve({port}, lambda b: print(b.pid, b.port, flush=True))"
+SERVE = "from adawise.kafka.embedded import serve; serve({port}, lambda b: print(b.pid, b.port, flush=True))"
 
 
 def serving(port: int = 0) -> subprocess.Popen[str]:

@@ -17,14 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import __version__, broker
-from pipeline.__main__ import main
-from pipeline.cli import COMMANDS, command_of
-from pipeline.cli.parser import parse, parser_source
-from pipeline.console import Check
-from pipeline.errors import BrokerUnavailable, ChainError, SettingsError
-from pipeline.settings import Settings, read
-from pipeline.settings.describe import GROUPS, SETTINGS, environment_name, flag_name, is_secret
+from adawise import __version__
+from adawise.__main__ import main
+from adawise.commands import COMMANDS, command_of
+from adawise.commands.parser import parse, parser_source
+from adawise.console import Check
+from adawise.errors import BrokerUnavailable, ChainError, SettingsError
+from adawise.kafka import embedded
+from adawise.settings import Settings, read
+from adawise.settings.describe import GROUPS, SETTINGS, environment_name, flag_name, is_secret
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "pyarrow", "kafka", "open_clip", "botorch", "numpy", "structlog", "rich", "PIL"}
@@ -50,7 +51,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for variable in [name for name in os.environ if name.upper().startswith("ADAWISE_")]:
         monkeypatch.delenv(variable)
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
 
 
@@ -66,30 +67,29 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
         return function
 
-    wiring, demo = ModuleType("pipeline.wiring"), ModuleType("pipeline.demo.main")
-    for name in (
-        "run_worker",
-        "replay",
-        "record",
-        "prune_recording",
-        "produce",
-        "build_card",
-        "extend_card",
-        "show_card",
-        "verify",
-        "finetune",
-    ):
-        setattr(wiring, name, recorder(name))
+    for module, names in {
+        "run": ["run_worker"],
+        "replay": ["replay"],
+        "record": ["record", "prune_recording"],
+        "produce": ["produce"],
+        "card": ["build_card", "extend_card", "show_card"],
+        "verify": ["verify"],
+        "finetune": ["finetune"],
+    }.items():
+        fake = ModuleType(f"adawise.commands.{module}.run")
+        for name in names:
+            setattr(fake, name, recorder(name))
+        monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    demo = ModuleType("adawise.demo.main")
     demo.run = recorder("demo")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipeline.wiring", wiring)
-    monkeypatch.setitem(sys.modules, "pipeline.demo.main", demo)
+    monkeypatch.setitem(sys.modules, "adawise.demo.main", demo)
     return calls
 
 
 def test_help_imports_nothing_heavy() -> None:
     program = f"""
 import contextlib, io, sys
-from pipeline.__main__ import main
+from adawise.__main__ import main
 for command in {["", *COMMANDS]!r}:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         try:
@@ -273,13 +273,13 @@ def test_a_command_gets_settings_of_all_sources(
 
 
 def test_the_exit_code_of_the_call_is_the_program_s(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["pipeline.wiring"], "verify", lambda settings, **options: 3)
+    monkeypatch.setattr(sys.modules["adawise.commands.verify.run"], "verify", lambda settings, **options: 3)
     assert main(["verify", "out"]) == 3
 
 
 def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
     ports: list[int] = []
-    monkeypatch.setattr(broker, "serve", lambda port, on_ready: ports.append(port))
+    monkeypatch.setattr(embedded, "serve", lambda port, on_ready: ports.append(port))
     assert main(["broker", "--port", "19092"]) == 0
     assert ports == [19092]
 
@@ -289,7 +289,7 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
     status: Any, code: int, calls: list[Call], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checks = [Check("broker", "ok", "127.0.0.1:9092"), Check("topic", status, "frames")]
-    monkeypatch.setattr(sys.modules["pipeline.wiring"], "check", lambda settings: checks, raising=False)
+    monkeypatch.setattr("adawise.commands.run.checks.check", lambda settings: checks)
     assert main(["run", "--check", *PAIR]) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["OK    settings", "OK    broker: 127.0.0.1:9092", f"{status.upper():<6}topic: frames"]
@@ -441,7 +441,7 @@ def test_an_error_becomes_a_message_and_an_exit_code(
     def fail(settings: Settings, **options: Any) -> int:
         raise error
 
-    monkeypatch.setattr(sys.modules["pipeline.wiring"], "verify", fail)
+    monkeypatch.setattr(sys.modules["adawise.commands.verify.run"], "verify", fail)
     assert main(["verify", "out"]) == code
     output = capsys.readouterr()
     assert output.err.startswith(told)
@@ -471,7 +471,7 @@ def test_another_broken_pipe_is_not_hidden(calls: list[Call], monkeypatch: pytes
     def fail(settings: Settings, **options: Any) -> int:
         raise BrokenPipeError("a socket")
 
-    monkeypatch.setattr(sys.modules["pipeline.wiring"], "verify", fail)
+    monkeypatch.setattr(sys.modules["adawise.commands.verify.run"], "verify", fail)
     with pytest.raises(BrokenPipeError, match="a socket"):
         main(["verify", "out"])
 
@@ -480,7 +480,7 @@ def test_a_fault_of_ours_is_seen_in_full(calls: list[Call], monkeypatch: pytest.
     def fail(settings: Settings, **options: Any) -> int:
         raise OSError("not about a file")
 
-    monkeypatch.setattr(sys.modules["pipeline.wiring"], "verify", fail)
+    monkeypatch.setattr(sys.modules["adawise.commands.verify.run"], "verify", fail)
     with pytest.raises(OSError, match="not about a file"):
         main(["verify", "out"])
 
@@ -510,7 +510,7 @@ def test_any_arguments_give_values_or_mistakes(name: str, words: list[str]) -> N
 @pytest.mark.parametrize("line", ["--version", "run --help", "config show"])
 def test_a_reader_that_goes_away_is_no_traceback(line: str, unbuffered: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *line.split()],
+        [sys.executable, "-m", "adawise", *line.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,

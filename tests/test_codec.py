@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.codec import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, MAX_SIDE, foreign, open_image, sniff
-from pipeline.errors import InvalidMessage, Reason
+from adawise.decode.codec import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, MAX_SIDE, foreign, open_image, sniff
+from adawise.errors import InvalidMessage, Reason
 from tests.fuzz.extremes import png
 from tests.hostile import picture, png_chunk
 

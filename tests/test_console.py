@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-import pipeline
-from pipeline.console import Check, Lines, paper, print_json, progress, report_checks
+import adawise
+from adawise.console import Check, Lines, paper, print_json, progress, report_checks
 
 
 class Terminal(io.StringIO):
@@ -123,7 +123,7 @@ def around_paper(tree: ast.AST) -> Iterator[str]:
 
 def test_nobody_prints_by_rich_but_on_paper() -> None:
     """Whose markup would be on, and a camera's name an error in it."""
-    root = Path(pipeline.__file__).parent
+    root = Path(adawise.__file__).parent
     found = {
         str(path.relative_to(root)): found
         for path in root.rglob("*.py")

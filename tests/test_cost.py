@@ -8,9 +8,9 @@ import random
 import pytest
 from PIL import Image, ImageFilter
 
-from pipeline.codec import open_image
-from pipeline.cost import FREE_NS, allowed_ns, estimated_ns
-from pipeline.errors import InvalidMessage
+from adawise.decode.codec import open_image
+from adawise.decode.cost import FREE_NS, allowed_ns, estimated_ns
+from adawise.errors import InvalidMessage
 from tests.fuzz.extremes import FAMILIES, jpeg_of_scans, png
 
 SIZES = {"VGA": (640, 480), "HD": (1_280, 720), "Full HD": (1_920, 1_080), "5 MP": (2_592, 1_944), "4K": (3_840, 2_160)}

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.decode import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
-from pipeline.errors import Lost, Reason
-from pipeline.preprocess import Preprocess, ResizeMode
-from pipeline.records import DecodedMessage, Message, RowId
-from pipeline.wire import ARROW_STREAM, MAX_META, encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, MAX_META, encode_batch
+from adawise.decode.message import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
+from adawise.decode.preprocess import Preprocess, ResizeMode
+from adawise.errors import Lost, Reason
+from adawise.records import DecodedMessage, Message, RowId
 from tests.fuzz.extremes import FAMILIES, png
 from tests.hostile import KINDS, Headers, Limits, arrow, hostile, picture
 

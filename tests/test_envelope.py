@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.envelope import Envelope, check_stream_id, check_timestamp, parse_timestamp
-from pipeline.errors import InvalidMessage, Reason
-from pipeline.records import stated_ms
+from adawise.decode.headers import Envelope, check_stream_id, check_timestamp, parse_timestamp
+from adawise.errors import InvalidMessage, Reason
+from adawise.records import stated_ms
 
 DAY_US = 86_400_000_000
 

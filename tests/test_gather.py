@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.gather import BatchPolicy, Gatherer, batch_of, without_pixels
-from pipeline.records import DecodedMessage, ImageBatch
+from adawise.records import DecodedMessage, ImageBatch
+from adawise.worker.batching import BatchPolicy, Gatherer, batch_of, without_pixels
 from tests.frames import a_frame, decoded, rows, single
 
 POLICY = BatchPolicy(images=4, max_age_s=1.0)

@@ -14,7 +14,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from pipeline.logs import configure
+from adawise.logs import configure
 
 
 @pytest.fixture(autouse=True)

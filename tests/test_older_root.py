@@ -13,19 +13,19 @@ import duckdb
 import pytest
 import torch
 
-from pipeline.__main__ import main
-from pipeline.adapt.objective import raw_entropy
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies import strategy
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
-from pipeline.adapt.surrogate import Surrogate
-from pipeline.clip.classifier import GRID
-from pipeline.drift import read_predictions
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.store import open_store
-from pipeline.source.recording import RecordingSource
-from pipeline.wiring.model import adaptation, load_model
-from pipeline.wiring.replaying import replay
+from adawise.__main__ import main
+from adawise.adapt.objective import raw_entropy
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies import strategy
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
+from adawise.adapt.surrogate import Surrogate
+from adawise.build.model import adaptation, load_model
+from adawise.clip.classifier import GRID
+from adawise.commands.replay.run import replay
+from adawise.drift import read_predictions
+from adawise.recording.source import RecordingSource
+from adawise.sink.read.files import read_segment_footers
+from adawise.store.store import open_store
 from tests.fixtures.making import serve, settings
 
 FIXTURE = Path(__file__).parent / "fixtures" / "root_0_1_0"
@@ -36,7 +36,7 @@ HEADS = [f"predictions/topic-frames/partition-0000{p}/{first:020d}.parquet" for 
 @pytest.fixture(autouse=True)
 def _own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Loading the pair sets the number of threads, a command the log: both are the process's."""
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

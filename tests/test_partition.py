@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.adapt.state import StreamState
-from pipeline.errors import ChainError, Lost, SourceError
-from pipeline.gather import BatchPolicy, batch_of
-from pipeline.partition import FlushPolicy, PartitionWork
-from pipeline.ports import Head, SegmentDraft
-from pipeline.records import BatchTrace, DecodedMessage, Gap, Message, TopicPartition
+from adawise.adapt.state import StreamState
+from adawise.errors import ChainError, Lost, SourceError
+from adawise.ports import Head, SegmentDraft
+from adawise.records import BatchTrace, DecodedMessage, Gap, Message, TopicPartition
+from adawise.worker.batching import BatchPolicy, batch_of
+from adawise.worker.partition import FlushPolicy, PartitionWork
 from tests.frames import TOPIC, a_frame, adapted, decoded, lost, single
 
 TP = TopicPartition(TOPIC, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.predict import predict
+from adawise.adapt.predict import predict
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 5.0]])
 ONES = (1.0, 1.0, 1.0)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.lanes import BOOKKEEPING_BYTES, Lane, Lanes
-from pipeline.prefetch import Prefetch
-from pipeline.records import DecodedMessage, Message, TopicPartition
+from adawise.records import DecodedMessage, Message, TopicPartition
+from adawise.worker.decode_pool import Prefetch
+from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Lane, Lanes
 from tests.frames import a_frame
 
 IMAGE_BYTES = 48

@@ -15,8 +15,8 @@ from open_clip.transform import image_transform
 from PIL import Image
 from torch import Tensor
 
-from pipeline.codec import MAX_SIDE
-from pipeline.preprocess import Interpolation, Preprocess, ResizeMode
+from adawise.decode.codec import MAX_SIDE
+from adawise.decode.preprocess import Interpolation, Preprocess, ResizeMode
 
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16")
 SIZES = ((640, 480), (333, 517), (31, 47), (224, 300), (300, 224), (3, 120), (97, 1), (1, 1))

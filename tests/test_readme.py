@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import read
-from pipeline.sink.store import LocalStore
+from adawise.settings import read
+from adawise.store.store import LocalStore
 from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
 
 
 def test_the_columns_of_the_tables_are_those_of_the_files() -> None:
-    from pipeline.sink.schemas import PREDICTIONS, TRACES
+    from adawise.sink.schemas import PREDICTIONS, TRACES
 
     shown = set(re.findall(r"`([a-z_]+)`", README[README.index("| predictions |") : README.index("DuckDB:")]))
     assert set(PREDICTIONS.names) <= shown
@@ -64,7 +64,7 @@ def test_the_columns_of_the_tables_are_those_of_the_files() -> None:
 def test_every_command_of_the_readme_exists() -> None:
     named = set(re.findall(r"adawise ([a-z]+)", README))
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "--help"], capture_output=True, text=True, env={**os.environ}, timeout=60
+        [sys.executable, "-m", "adawise", "--help"], capture_output=True, text=True, env={**os.environ}, timeout=60
     )
     for command in named:
         assert re.search(rf"^\s+{command}\b", done.stdout, re.MULTILINE), command

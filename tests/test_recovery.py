@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from structlog.testing import capture_logs
 
-from pipeline.ports import Head
-from pipeline.records import Message, TopicPartition
+from adawise.ports import Head
+from adawise.records import Message, TopicPartition
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.worker.loop import TP, Bench, images

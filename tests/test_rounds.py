@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.adapt.state import StreamState
-from pipeline.gather import BatchPolicy
-from pipeline.partition import PartitionWork
-from pipeline.ports import Head
-from pipeline.records import ImageBatch, TopicPartition
-from pipeline.rounds import next_round
+from adawise.adapt.state import StreamState
+from adawise.ports import Head
+from adawise.records import ImageBatch, TopicPartition
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.partition import PartitionWork
+from adawise.worker.rounds import next_round
 
 
 def work(partition: int, *streams: str) -> PartitionWork:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.errors import SettingsError
-from pipeline.settings import KafkaSettings, Reading, Settings, read
-from pipeline.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, members
-from pipeline.settings.sources import Given, Origin
+from adawise.errors import SettingsError
+from adawise.settings import KafkaSettings, Reading, Settings, read
+from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, members
+from adawise.settings.sources import Given, Origin
 
 PAIR = frozenset({"model", "search"})
 

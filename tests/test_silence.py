@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.adapt.state import Heard, StreamState
-from pipeline.errors import ChainError
-from pipeline.silence import PartitionClock, Silence
+from adawise.adapt.state import Heard, StreamState
+from adawise.errors import ChainError
+from adawise.worker.expiry import PartitionClock, Silence
 
 FORGET_S, FORGET_MS = 100.0, 100_000
 NOW_MS = 1_700_000_000_000

@@ -6,10 +6,10 @@ import random
 import pytest
 import torch
 
-from pipeline.adapt.state import StreamState
-from pipeline.errors import ChainError
-from pipeline.records import ImageBatch
-from pipeline.stream_table import StreamTable
+from adawise.adapt.state import StreamState
+from adawise.errors import ChainError
+from adawise.records import ImageBatch
+from adawise.worker.stream_table import StreamTable
 from tests.frames import a_frame
 
 LIMIT = 64  # of which 56 are safe

@@ -6,10 +6,10 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from pipeline.errors import Reason
-from pipeline.ports import Commit, Head
-from pipeline.records import Frame, RowId, TopicPartition
-from pipeline.telemetry import LogObserver
+from adawise.errors import Reason
+from adawise.ports import Commit, Head
+from adawise.records import Frame, RowId, TopicPartition
+from adawise.worker.observer import LogObserver
 
 
 class Told:

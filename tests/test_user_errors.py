@@ -25,7 +25,7 @@ NOBODY = "127.0.0.1:1"
 
 @pytest.fixture(autouse=True)
 def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     yield
     logging.captureWarnings(capture=False)
 
@@ -183,7 +183,7 @@ def _card_of_another(folder: Path, pair: PairFolder) -> str:
     """A real card, but of theta_1 with another hash."""
     from datetime import UTC, datetime
 
-    from pipeline.adapt.card import make_card
+    from adawise.adapt.card import make_card
     from tests.models import classifier, load
 
     subject = classifier(load(pair))

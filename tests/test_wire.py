@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import arrow_stream, wire
-from pipeline.arrow_metadata import MAX_METADATA_BYTES
-from pipeline.errors import InvalidMessage, Reason
-from pipeline.wire import encode_batch, read_batch
+from adawise.decode import arrow_batch, arrow_stream
+from adawise.decode.arrow_batch import encode_batch, read_batch
+from adawise.decode.arrow_metadata import MAX_METADATA_BYTES
+from adawise.errors import InvalidMessage, Reason
 from tests.hostile import arrow, unfolding_schema
 
 IMAGE = pa.array([b"one", b"two"], pa.binary())
@@ -37,8 +37,8 @@ def test_a_batch_is_read_as_it_was_written() -> None:
         meta={"gain": ["1.5", None]},
     )
     first, second = read_batch(value, max_rows=2)
-    assert first == wire.ImageRow(b"one", b"cam-7", "a", 1_700_000_000_000_001, None, {"gain": "1.5"})
-    assert second == wire.ImageRow(b"two", b"cam-7", None, None, "car", {})
+    assert first == arrow_batch.ImageRow(b"one", b"cam-7", "a", 1_700_000_000_000_001, None, {"gain": "1.5"})
+    assert second == arrow_batch.ImageRow(b"two", b"cam-7", None, None, "car", {})
     assert pa.ipc.open_stream(value).schema.metadata == {b"schema": b"image-batch/1"}
 
 
@@ -100,7 +100,7 @@ def test_numbers_and_booleans_pass_through_as_text_and_other_columns_are_ignored
         "meta_gain": pa.array([1.5, None]),
         "meta_night": pa.array([True, False]),
         "meta_boxes": pa.array([[1], [2]]),
-        "meta_" + "n" * wire.MAX_META_NAME: pa.array(["long", "name"]),
+        "meta_" + "n" * arrow_batch.MAX_META_NAME: pa.array(["long", "name"]),
         "other": pa.array(["x", "y"]),
     }
     first, second = read_batch(arrow(columns), max_rows=2)
@@ -119,12 +119,12 @@ def test_rows_of_several_record_batches_come_in_order() -> None:
 
 
 def test_overlong_texts_are_dropped_and_an_overlong_stream_stays_too_long() -> None:
-    long = "x" * (wire.MAX_TEXT_BYTES + 1)
+    long = "x" * (arrow_batch.MAX_TEXT_BYTES + 1)
     value = encode_batch([b"i"], stream_id=long, frame_ids=[long], labels=[long], meta={"m": [long]})
     (row,) = read_batch(value, max_rows=1)
     assert (row.frame_id, row.label, row.meta) == (None, None, {})
     assert row.stream_id is not None
-    assert len(row.stream_id) == wire.MAX_STREAM_ID_BYTES + 1
+    assert len(row.stream_id) == arrow_batch.MAX_STREAM_ID_BYTES + 1
     assert read_batch(encode_batch([b"i"], labels=[long[1:]]), max_rows=1)[0].label == long[1:]
 
 
@@ -166,7 +166,7 @@ def test_images_that_all_show_the_same_bytes_are_refused() -> None:
         ({"image": IMAGE, "stream_id": pa.array([1, 2])}, "stream_id"),
         ({"image": IMAGE, "frame_id": pa.array([1.0, 2.0])}, "frame_id"),
         ({"image": IMAGE, "label": pa.array([1, 2])}, "label"),
-        ({"image": IMAGE, **{f"c{i}": IMAGE for i in range(wire.MAX_COLUMNS)}}, "257"),
+        ({"image": IMAGE, **{f"c{i}": IMAGE for i in range(arrow_batch.MAX_COLUMNS)}}, "257"),
     ],
 )
 def test_a_schema_outside_the_contract_is_named(columns: dict[str, pa.Array], names: str) -> None:
@@ -215,7 +215,7 @@ def test_a_schema_whose_descriptions_unfold_is_refused() -> None:
     described = pa.schema([pa.field("image", pa.binary()), *fields])
     assert read_batch(described.serialize().to_pybytes(), max_rows=1) == []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pipeline.arrow_metadata.MAX_TEXT_BYTES", 200 * 900)
+        patched.setattr("adawise.decode.arrow_metadata.MAX_TEXT_BYTES", 200 * 900)
         assert "names and descriptions" in refused(described.serialize().to_pybytes())[1]
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.backpressure import Limits
-from pipeline.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
-from pipeline.gather import BatchPolicy
-from pipeline.lanes import BOOKKEEPING_BYTES
-from pipeline.partition import FlushPolicy
-from pipeline.ports import Poll, TopicIdentity
-from pipeline.records import Gap, Message, TopicPartition
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.verify import verify
+from adawise.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
+from adawise.ports import Poll, TopicIdentity
+from adawise.records import Gap, Message, TopicPartition
+from adawise.sink.read.files import read_segment_footers
+from adawise.sink.verify.root import verify
+from adawise.worker.backpressure import Limits
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.fair_queue import BOOKKEEPING_BYTES
+from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.worker.loop import TP, Bench, Inline, bad, batch, decode, held_bytes, image, images, prefetch

@@ -15,16 +15,16 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.structs import MemberState
 from structlog.testing import capture_logs
 
-from pipeline import delivery
-from pipeline.errors import ChainError, SourceError
-from pipeline.gather import BatchPolicy
-from pipeline.partition import FlushPolicy
-from pipeline.records import Gap, Message, TopicPartition
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.store import Store
-from pipeline.sink.verify import verify
-from pipeline.source import kafka as kafka_module
-from pipeline.source.kafka import KafkaSource
+from adawise.errors import ChainError, SourceError
+from adawise.kafka import source as kafka_module
+from adawise.kafka.source import KafkaSource
+from adawise.records import Gap, Message, TopicPartition
+from adawise.sink.read.files import read_segment_footers
+from adawise.sink.verify.root import verify
+from adawise.store.store import Store
+from adawise.worker import commit
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.partition import FlushPolicy
 from tests.brokers import CAPABILITIES, ApacheKafka, Broker, MakeTopic, Unavailable, create_topic, fresh_name
 from tests.source.kafka_bench import DEADLINE_S, open_source, produce, recreate
 from tests.worker.loop import Bench
@@ -77,7 +77,7 @@ def test_a_worker_that_is_slower_than_its_group_allows_says_so_comes_back_and_co
     bench.at = take_too_long
     with caplog.at_level(logging.WARNING, "pipeline"):
         bench.run(lambda: len(bench.seen.recovered) == 3 and served_images(bench) == 24)
-    said = [record.getMessage() for record in caplog.records if record.name == "pipeline.source.kafka"]
+    said = [record.getMessage() for record in caplog.records if record.name == "adawise.kafka.source"]
     assert len(said) == len(bench.seen.lost) == 2
     assert all("kafka.max_poll_interval_ms allows 1.5 s: raise it, or make a round shorter" in line for line in said)
     assert served_images(bench) == 24
@@ -89,7 +89,7 @@ def test_lag_tools_see_no_lag_where_nothing_is_left_to_do(
     broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an empty partition, and of one that ends in an aborted transaction and the mark of it."""
-    monkeypatch.setattr(delivery, "_HINT_EVERY_S", 0.2)
+    monkeypatch.setattr(commit, "_HINT_EVERY_S", 0.2)
     name, group = topic(3), fresh_name("idle")
     tps = [TopicPartition(name, n) for n in range(3)]
     produce(broker, [m for n in (0, 1) for m in shots(name, 4, "north", partition=n)])

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.adapt import search
-from pipeline.adapt.objective import Values
-from pipeline.adapt.search import Outcome, Strategy
-from pipeline.adapt.state import StreamState
+from adawise.adapt import search
+from adawise.adapt.objective import Values
+from adawise.adapt.search import Outcome, Strategy
+from adawise.adapt.state import StreamState
 
 GRID = tuple(j / 20 for j in range(21))
 CLASSES = 1000  # .4 ln C is 2.8 nats: all curves here are reliable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.adapt.surrogate import Array, Belief, Surrogate
+from adawise.adapt.surrogate import Array, Belief, Surrogate
 
 
 @dataclass(frozen=True)

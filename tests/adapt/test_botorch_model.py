@@ -9,9 +9,9 @@ from botorch.models import SingleTaskGP
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from torch import Tensor
 
-from pipeline.adapt.acquisition import expected_improvement
-from pipeline.adapt.botorch_model import SurrogateModel, kernel
-from pipeline.adapt.surrogate import Belief, Surrogate
+from adawise.adapt.acquisition import expected_improvement
+from adawise.adapt.botorch_model import SurrogateModel, kernel
+from adawise.adapt.surrogate import Belief, Surrogate
 from tests.adapt.dense import Trial, curve_covariance
 
 GRID = tuple(j / 10 for j in range(11))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.calibration import calibration_error, fit_temperature
+from adawise.adapt.calibration import calibration_error, fit_temperature
 
 
 def sample(n: int, temperature: float, *, classes: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:

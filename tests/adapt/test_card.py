@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.adapt.card import Card, FittedSearch, Judged, make_card, read_card
-from pipeline.adapt.objective import NAMES, atc, entropy, relative, tsallis
-from pipeline.adapt.verdict import chosen
-from pipeline.errors import CardError
+from adawise.adapt.advice import chosen
+from adawise.adapt.card import Card, FittedSearch, Judged, make_card, read_card
+from adawise.adapt.objective import NAMES, atc, entropy, relative, tsallis
+from adawise.errors import CardError
 from tests.adapt.test_calibration import sample
 
 ALPHAS = (0.0, 0.5, 1.0)

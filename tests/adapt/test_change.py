@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.adapt.change import ClassMix, Hypotheses, Level, class_shares
-from pipeline.adapt.surrogate import Surrogate
+from adawise.adapt.change import ClassMix, Hypotheses, Level, class_shares
+from adawise.adapt.surrogate import Surrogate
 
 GRID = tuple(j / 20 for j in range(21))
 SURROGATE = Surrogate(GRID)

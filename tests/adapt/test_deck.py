@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.adapt.deck import Deck
+from adawise.adapt.stratified import Deck
 
 
 @given(st.integers(1, 70), st.integers(1, 40))

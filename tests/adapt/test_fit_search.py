@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.adapt.fit_search import LEAST_BATCHES, Curve, fit_search, log_likelihood, windows
-from pipeline.adapt.surrogate import Surrogate
+from adawise.adapt.fit_search import LEAST_BATCHES, Curve, fit_search, log_likelihood, windows
+from adawise.adapt.surrogate import Surrogate
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TRUTH = Surrogate(ALPHAS, lengthscale=0.4, signal_sd=0.17, offset_sd=0.1, persistence=0.85)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.adapt.interpolate import Layout, check_pair, interpolate
-from pipeline.errors import CheckpointError
+from adawise.adapt.interpolate import Layout, check_pair, interpolate
+from adawise.errors import CheckpointError
 
 ALPHAS = [j / 20 for j in range(21)]
 DTYPES = [torch.float32, torch.bfloat16]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipeline.adapt.noise import PairedNoise
+from adawise.adapt.noise import PairedNoise
 
 
 def test_a_stream_learns_how_much_its_images_differ() -> None:

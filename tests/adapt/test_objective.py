@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.adapt.objective import (
+from adawise.adapt.objective import (
     NO_CARD,
     Objective,
     atc,

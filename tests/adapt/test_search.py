@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.search import NOISE_FLOOR, BatchTrials, Outcome, Search, Trial, run
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies import NAMES, strategy
-from pipeline.adapt.strategies.scratch import ScratchSearch
-from pipeline.adapt.strategies.warm import Exploration
+from adawise.adapt.search import NOISE_FLOOR, BatchTrials, Outcome, Search, Trial, run
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies import NAMES, strategy
+from adawise.adapt.strategies.scratch import ScratchSearch
+from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective, one_by_one
 
 ALL = np.arange(4)

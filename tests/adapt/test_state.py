@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.adapt.change import ClassMix, Level
-from pipeline.adapt.noise import PairedNoise
-from pipeline.adapt.state import Heard, Observation, StreamState, largest_bytes
-from pipeline.adapt.surrogate import Belief
-from pipeline.errors import ChainError
+from adawise.adapt.change import ClassMix, Level
+from adawise.adapt.noise import PairedNoise
+from adawise.adapt.state import Heard, Observation, StreamState, largest_bytes
+from adawise.adapt.surrogate import Belief
+from adawise.errors import ChainError
 
 number = st.floats(allow_nan=True, allow_infinity=True)
 count = st.integers(0, 2**53)

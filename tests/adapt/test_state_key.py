@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.adapt.state_key import AT_INTRODUCTION, current_key, state_key
-from pipeline.adapt.strategies import NAMES, strategy
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
-from pipeline.adapt.surrogate import Surrogate
+from adawise.adapt.state_key import AT_INTRODUCTION, current_key, state_key
+from adawise.adapt.strategies import NAMES, strategy
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
+from adawise.adapt.surrogate import Surrogate
 from tests.adapt.curves import GRID, objective
 
 CONTEXT = "tsallis@d0f0e0a21b9e0876"
@@ -77,7 +77,7 @@ def vars_of(warm: WarmSearch) -> dict[str, Any]:
 def test_a_new_setting_leaves_the_keys_of_before_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyError, match="of_tomorrow"):
         state_key("fixed", CONTEXT, 10, GRID, of_tomorrow=3)
-    monkeypatch.setattr("pipeline.adapt.state_key.AT_INTRODUCTION", {**AT_INTRODUCTION, "of_tomorrow": 3})
+    monkeypatch.setattr("adawise.adapt.state_key.AT_INTRODUCTION", {**AT_INTRODUCTION, "of_tomorrow": 3})
     assert state_key("fixed", CONTEXT, 10, GRID, of_tomorrow=3) == PLAIN.format("fixed")
     assert '"of_tomorrow":4.0' in state_key("fixed", CONTEXT, 10, GRID, of_tomorrow=4)
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.adapt.surrogate import Belief, Surrogate, log_density, mixed
+from adawise.adapt.surrogate import Belief, Surrogate, log_density, mixed
 from tests.adapt import dense
 
 GRID = tuple(j / 10 for j in range(11))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.card import Card, Judged, make_card
-from pipeline.adapt.objective import DEFAULT, NAMES
-from pipeline.adapt.verdict import AUTO, OWN, advise, chosen, judge, judge_own
+from adawise.adapt.advice import AUTO, OWN, advise, chosen, judge, judge_own
+from adawise.adapt.card import Card, Judged, make_card
+from adawise.adapt.objective import DEFAULT, NAMES
 
 ALPHAS = (0.0, 0.5, 1.0)
 N, CLASSES = 600, 5

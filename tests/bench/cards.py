@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from pipeline.clip.cuda import chunk_rows_for
+from adawise.clip.cuda import chunk_rows_for
 
-GRID_ALPHAS = 21  # pipeline/clip/classifier.py
+GRID_ALPHAS = 21  # pipeline/adawise/clip/classifier.py
 DEFAULT_BANK_MIB = 4096  # model.bank_mib
 FORWARD_EQUIVALENTS = (1.15, 1.25)
 FEW, MANY = 8, 128  # cameras

@@ -18,7 +18,7 @@ import numpy as np
 import ruptures
 import torch
 
-from pipeline.drift.changes import find_changes
+from adawise.drift.changes.find import find_changes
 from tests.drift.simulate import Trace, TrueChange, simulate
 
 DEVELOPMENT, TEST = range(500), range(500, 1000)  # seeds

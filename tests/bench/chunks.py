@@ -14,8 +14,8 @@ from itertools import zip_longest
 import numpy as np
 from torch import Tensor
 
-from pipeline.adapt import search
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
+from adawise.adapt import search
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective
 from tests.bench.host import ROUND_CHUNKS, one_thread
 

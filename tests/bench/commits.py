@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.ports import SegmentDraft, TopicIdentity
-from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
-from pipeline.sink import columns, schemas
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.store import LocalStore, Store
+from adawise.ports import SegmentDraft, TopicIdentity
+from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
+from adawise.sink import columns, schemas
+from adawise.sink.chain import SegmentChain
+from adawise.store.store import LocalStore, Store
 
 BATCH, CLASSES, STREAMS = 32, 10, 20
 FLUSH_ROWS, LARGE_BYTES = 4096, 64 * 2**20

@@ -20,14 +20,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from pipeline.ports import SegmentDraft, TopicIdentity
-from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
-from pipeline.sink import layout
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.compact import compact
-from pipeline.sink.compact_plan import Limits
-from pipeline.sink.read import data_files
-from pipeline.sink.store import LocalStore
+from adawise.ports import SegmentDraft, TopicIdentity
+from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
+from adawise.sink import layout
+from adawise.sink.chain import SegmentChain
+from adawise.sink.compaction.choice import Limits
+from adawise.sink.compaction.compact import compact
+from adawise.sink.read.files import data_files
+from adawise.store.store import LocalStore
 
 _PARTITIONS, _SEGMENTS, _ROWS, _BATCH, _CAMERAS, _CLASSES, _STATE_BYTES = 8, 250, 200, 10, 50, 10, 4400
 _BEGIN = datetime(2026, 11, 20, tzinfo=UTC)

@@ -10,11 +10,11 @@ from statistics import mean, median
 import torch
 from torch import Tensor
 
-from pipeline.adapt.objective import raw_entropy
-from pipeline.adapt.strategies import strategy
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.adaptation import Adaptation
-from pipeline.records import Frame, ImageBatch, RowId
+from adawise.adapt.objective import raw_entropy
+from adawise.adapt.strategies import strategy
+from adawise.adapt.strategies.warm import Exploration
+from adawise.records import Frame, ImageBatch, RowId
+from adawise.worker.adaptation import Adaptation
 from tests.adapt.curves import AlphaByAlpha
 
 CAMERAS, ROWS, CLASSES, ROUNDS = 8, 32, 100, 200

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from pipeline.drift import Rows, read_traces
+from adawise.drift import Rows, read_traces
 from tests.drift.year import make
 from tests.drift.year_rows import Year
 from tests.drift.year_script import BEGIN

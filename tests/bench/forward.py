@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from pipeline.clip.attention import pack_attention
+from adawise.clip.attention import pack_attention
 
 _ROWS, _REPEATS = 8, 7
 

@@ -26,15 +26,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pipeline.clip.attention import pack_attention
-from pipeline.clip.classifier import GRID, PairClassifier, _features
-from pipeline.clip.device import Forward
-from pipeline.clip.load import ModelPair
-from pipeline.preprocess import Preprocess
-from pipeline.records import Message
-from pipeline.settings import ModelSettings, Settings
-from pipeline.wiring.model import chunk_rows_of
-from pipeline.wiring.stream import decode_threads
+from adawise.build.model import chunk_rows_of
+from adawise.build.worker import decode_threads
+from adawise.clip.attention import pack_attention
+from adawise.clip.classifier import GRID, PairClassifier, _features
+from adawise.clip.device import Forward
+from adawise.clip.load import ModelPair
+from adawise.decode.preprocess import Preprocess
+from adawise.records import Message
+from adawise.settings import ModelSettings, Settings
 from tests.bench import chunks, host
 from tests.bench.card_page import table
 from tests.bench.chunks import Batches, Step

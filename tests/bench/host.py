@@ -29,26 +29,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.adapt.objective import NO_CARD
-from pipeline.adapt.search import Strategy
-from pipeline.adapt.strategies import strategy
-from pipeline.adaptation import Adaptation
-from pipeline.backpressure import Limits
-from pipeline.clip.classifier import GRID
-from pipeline.clip.device import chunks, fill
-from pipeline.decode import Decoder
-from pipeline.gather import BatchPolicy
-from pipeline.partition import FlushPolicy
-from pipeline.prefetch import Prefetch
-from pipeline.preprocess import Preprocess
-from pipeline.records import Message
-from pipeline.settings import Settings
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.dead_letters import NoDeadLetters
-from pipeline.sink.store import open_store
-from pipeline.wiring.searching import exploration
-from pipeline.wiring.stream import decode_threads
-from pipeline.worker import Worker
+from adawise.adapt.objective import NO_CARD
+from adawise.adapt.search import Strategy
+from adawise.adapt.strategies import strategy
+from adawise.build.search import exploration
+from adawise.build.worker import decode_threads
+from adawise.clip.classifier import GRID
+from adawise.clip.device import chunks, fill
+from adawise.dead_letters.sink import NoDeadLetters
+from adawise.decode.message import Decoder
+from adawise.decode.preprocess import Preprocess
+from adawise.records import Message
+from adawise.settings import Settings
+from adawise.sink.chain import SegmentChain
+from adawise.store.store import open_store
+from adawise.worker.adaptation import Adaptation
+from adawise.worker.backpressure import Limits
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.decode_pool import Prefetch
+from adawise.worker.loop import Worker
+from adawise.worker.partition import FlushPolicy
 from tests.bench.worker import Tally
 from tests.fakes import FakeSource
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.broker import EmbeddedBroker
-from pipeline.sink.read import read_predictions, segment_keys
-from pipeline.sink.store import Store, open_store
-from pipeline.sink.verify import verify
+from adawise.kafka.embedded import EmbeddedBroker
+from adawise.sink.read.files import read_predictions, segment_keys
+from adawise.sink.verify.root import verify
+from adawise.store.store import Store, open_store
 from tests.bench.worker import IMAGES, create_topic, produce, write_pair
 
 KILLS, SEED, DEADLINE_S = 10, 0, 1800.0
@@ -54,7 +54,7 @@ def run_and_kill(folder: Path) -> int:
     store = open_store(str(folder / "live"))
     while time.monotonic() < deadline:
         rows = count(store)
-        process = subprocess.Popen([sys.executable, "-m", "pipeline", "run"], cwd=folder, env=os.environ)
+        process = subprocess.Popen([sys.executable, "-m", "adawise", "run"], cwd=folder, env=os.environ)
         lives_s = rng.uniform(0.0, 4.0)
         dies_at = float("inf")
         while count(store) < IMAGES and time.monotonic() < min(dies_at, deadline):
@@ -82,4 +82,4 @@ def comparable(table: pa.Table) -> pa.Table:
 
 def adawise(folder: Path, *arguments: str) -> None:
     """Run a command to its end."""
-    subprocess.run([sys.executable, "-m", "pipeline", *arguments], cwd=folder, check=True, env=os.environ)
+    subprocess.run([sys.executable, "-m", "adawise", *arguments], cwd=folder, check=True, env=os.environ)

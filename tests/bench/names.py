@@ -16,14 +16,14 @@ from statistics import median
 import numpy as np
 import torch
 
-from pipeline.adapt.state import StreamState
-from pipeline.adaptation import Adapted
-from pipeline.gather import BatchPolicy
-from pipeline.partition import PartitionWork
-from pipeline.ports import Head, TopicIdentity
-from pipeline.records import DecodedMessage, Frame, Message, Predictions, RowId
-from pipeline.settings import Settings
-from pipeline.sink.store import LocalStore
+from adawise.adapt.state import StreamState
+from adawise.ports import Head, TopicIdentity
+from adawise.records import DecodedMessage, Frame, Message, Predictions, RowId
+from adawise.settings import Settings
+from adawise.store.store import LocalStore
+from adawise.worker.adaptation import Adapted
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.partition import PartitionWork
 from tests.bench.commits import FLUSH_ROWS, TP, batch_at, open_chain
 from tests.bench.states import a_state
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import cost
+from adawise.decode import cost
 from tests.bench.latency import Seconds, segments
 from tests.bench.stage import stage
 from tests.fuzz.extremes import FAMILIES

@@ -14,9 +14,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from pipeline.clip.device import Device
-from pipeline.settings import ModelSettings
-from pipeline.wiring.model import number_format, open_device
+from adawise.build.model import number_format, open_device
+from adawise.clip.device import Device
+from adawise.settings import ModelSettings
 
 _CASE_BLOCKS = (3, 15)  # the least and the most of a figure's repeats
 _BLOCK_S = 0.02

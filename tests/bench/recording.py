@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from pipeline.broker import EmbeddedBroker
-from pipeline.settings import KafkaSettings, ModelSettings, SearchSettings, Settings, SinkSettings
-from pipeline.settings.recording import RecordSettings
-from pipeline.sink.dead_letters import NoDeadLetters
-from pipeline.wiring.kafka import kafka_source
-from pipeline.wiring.model import Model, load_model
-from pipeline.wiring.recording import recording_tap
-from pipeline.wiring.stream import make_worker
+from adawise.build.kafka import kafka_source
+from adawise.build.model import Model, load_model
+from adawise.build.recording import recording_tap
+from adawise.build.worker import make_worker
+from adawise.dead_letters.sink import NoDeadLetters
+from adawise.kafka.embedded import EmbeddedBroker
+from adawise.settings import KafkaSettings, ModelSettings, SearchSettings, Settings, SinkSettings
+from adawise.settings.recording import RecordSettings
 from tests.bench.worker import IMAGES, Tally, create_topic, produce, write_pair
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))

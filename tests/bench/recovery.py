@@ -16,9 +16,9 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.sink import layout
-from pipeline.sink.layout import SegmentName
-from pipeline.sink.store import LocalStore, Store, open_store
+from adawise.sink import layout
+from adawise.sink.layout import SegmentName
+from adawise.store.store import LocalStore, Store, open_store
 from tests.bench.commits import FLUSH_ROWS, IDENTITY, TP, draft_from, open_chain
 from tests.sink.clouds import new_bucket, s3_environment, s3_server
 

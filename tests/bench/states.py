@@ -11,14 +11,14 @@ from statistics import median
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.adapt.objective import raw_entropy
-from pipeline.adapt.state import Heard, StreamState
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
-from pipeline.gather import BatchPolicy
-from pipeline.partition import PartitionWork
-from pipeline.ports import TopicIdentity
-from pipeline.sink.state_blocks import StateBlocks
-from pipeline.sink.store import LocalStore
+from adawise.adapt.objective import raw_entropy
+from adawise.adapt.state import Heard, StreamState
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
+from adawise.ports import TopicIdentity
+from adawise.sink.state_blocks import StateBlocks
+from adawise.store.store import LocalStore
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.partition import PartitionWork
 from tests.bench.commits import TP, draft_from, open_chain
 
 STREAMS, COMMITS, CHANGED = (1, 100, 10_000), 10, 16

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.clip.classifier import GRID
-from pipeline.clip.cuda import chunk_rows_for
-from pipeline.settings import ModelSettings
-from pipeline.wiring import stream
+from adawise.build import worker
+from adawise.clip.classifier import GRID
+from adawise.clip.cuda import chunk_rows_for
+from adawise.settings import ModelSettings
 from tests.bench import card_page, cards, chunks, host
 from tests.bench.cards import ANCHORS, COMPILED, EAGER, HD, HOST_CORES, VGA, Anchor
 from tests.gpu.fake_card import without_memory
@@ -54,7 +54,7 @@ def test_copies_share_the_card_with_the_masters_of_every_process() -> None:
 def test_the_derivation_takes_the_workers_grid_bank_and_rounds() -> None:
     assert len(GRID) == cards.GRID_ALPHAS
     assert ModelSettings().bank_mib == cards.DEFAULT_BANK_MIB
-    assert stream._ROUND_CHUNKS["cuda"] == host.ROUND_CHUNKS
+    assert worker._ROUND_CHUNKS["cuda"] == host.ROUND_CHUNKS
 
 
 def test_the_derivation_takes_the_workers_chunks() -> None:

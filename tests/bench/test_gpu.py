@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.clip.cuda import Cuda
-from pipeline.clip.device import Device, Forward, Plain
-from pipeline.clip.load import ModelPair
+from adawise.clip.cuda import Cuda
+from adawise.clip.device import Device, Forward, Plain
+from adawise.clip.load import ModelPair
 from tests.bench import gpu
 from tests.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
 from tests.bench.host import Case, Passed

@@ -24,18 +24,18 @@ from kafka.admin import NewTopic
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline.broker import EmbeddedBroker
-from pipeline.clip.classifier import PairClassifier
-from pipeline.errors import AdawiseError
-from pipeline.ports import Commit, Head
-from pipeline.records import BatchTrace, Frame, TopicPartition
-from pipeline.settings import KafkaSettings, ModelSettings, Settings, SinkSettings
-from pipeline.sink.dead_letters import NoDeadLetters
-from pipeline.sink.store import open_store
-from pipeline.sink.verify import verify
-from pipeline.wiring.kafka import kafka_source
-from pipeline.wiring.model import load_model
-from pipeline.wiring.stream import make_worker
+from adawise.build.kafka import kafka_source
+from adawise.build.model import load_model
+from adawise.build.worker import make_worker
+from adawise.clip.classifier import PairClassifier
+from adawise.dead_letters.sink import NoDeadLetters
+from adawise.errors import AdawiseError
+from adawise.kafka.embedded import EmbeddedBroker
+from adawise.ports import Commit, Head
+from adawise.records import BatchTrace, Frame, TopicPartition
+from adawise.settings import KafkaSettings, ModelSettings, Settings, SinkSettings
+from adawise.sink.verify.root import verify
+from adawise.store.store import open_store
 
 IMAGES, CAMERAS, PARTITIONS, CLASSES = int(os.environ.get("BENCH_IMAGES", "2000")), 8, 4, 10
 

@@ -17,21 +17,22 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, wraps
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import psutil
 
-from pipeline import wiring
-from pipeline.__main__ import main
-from pipeline.cli import command_of
-from pipeline.errors import StoreUnavailable
-from pipeline.records import TopicPartition
-from pipeline.settings import Settings
-from pipeline.sink import claims
-from pipeline.sink.object_store import ObjectStore
-from pipeline.sink.store import LocalStore
+from adawise.__main__ import main
+from adawise.commands import command_of
+from adawise.commands.run import run
+from adawise.errors import StoreUnavailable
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+from adawise.sink import claims
+from adawise.store.object_store import ObjectStore
+from adawise.store.store import LocalStore
 from tests.worker.process import Event, Telling
 
 REFUSED, ANSWER_LOST = "refused", "answer lost"
@@ -40,8 +41,7 @@ REFUSED, ANSWER_LOST = "refused", "answer lost"
 # Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
 for _name in ("run", "record", "replay", "verify"):
     command_of(_name)
-for _name in ("run_worker", "record", "replay", "verify"):
-    getattr(wiring, _name)
+    import_module(f"adawise.commands.{_name}.run")
 
 GRACE_S = 120.0  # for a process to end after a signal
 _END = 6_000  # characters of a log, within which its last lines are
@@ -94,7 +94,7 @@ def play(role: Role, link: Connection) -> NoReturn:
             link.send(Event("at", point))
             os.kill(os.getpid(), signal.SIGKILL if order.then == "die" else signal.SIGSTOP)
 
-    wiring.run_worker = partial(wiring.run_worker, at=at, observer=Telling(link))
+    run.run_worker = partial(run.run_worker, at=at, observer=Telling(link))
     sys.exit(main(["run"]))
 
 

@@ -10,7 +10,7 @@ from multiprocessing import connection
 from types import TracebackType
 from typing import Self
 
-from pipeline.records import TopicPartition
+from adawise.records import TopicPartition
 from tests.chaos.actor import Actor, Role
 from tests.worker.process import Event
 

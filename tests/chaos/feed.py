@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from kafka import KafkaProducer
 
-from pipeline.errors import Lost
-from pipeline.wire import ARROW_STREAM, encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.errors import Lost
 from tests.brokers import Broker
 from tests.hostile import Limits, hostile, picture
 from tests.worker.cameras import IMAGES, Shot, everything

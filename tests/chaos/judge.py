@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ChainError
+from adawise.errors import ChainError
 from tests.brokers import Broker
 from tests.chaos.actor import Role, command
 from tests.worker.cameras import Shot, everything

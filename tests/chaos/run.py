@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pipeline.settings import Settings
+from adawise.settings import Settings
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.chaos.actor import Role
 from tests.chaos.crew import SEATS, Crew

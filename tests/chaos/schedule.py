@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import cycle, islice
 
-from pipeline.sink.store import CRASH_POINTS
+from adawise.store.store import CRASH_POINTS
 
 POINTS = ("worker.rows_complete", *CRASH_POINTS, "worker.segment_committed", "worker.offset_committed")
 """Every named point between complete rows and the committed offset, where the store is a folder."""

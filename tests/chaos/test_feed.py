@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import torch
 
-from pipeline.errors import Lost
-from pipeline.gather import BatchPolicy, Gatherer
-from pipeline.records import DecodedMessage, Frame, ImageBatch, Message, RowId
+from adawise.errors import Lost
+from adawise.records import DecodedMessage, Frame, ImageBatch, Message, RowId
+from adawise.worker.batching import BatchPolicy, Gatherer
 from tests.chaos.feed import MAX_AGE_S, Film
 from tests.worker.cameras import IMAGES, Shot
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.clip.attention import PackedAttention, pack_attention
+from adawise.clip.attention import PackedAttention, pack_attention
 from tests.models import CONFIG, SIZE
 
 

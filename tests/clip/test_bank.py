@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.clip.bank import Bank
-from pipeline.clip.classifier import GRID
-from pipeline.clip.load import ModelPair
+from adawise.clip.bank import Bank
+from adawise.clip.classifier import GRID
+from adawise.clip.load import ModelPair
 from tests.models import SIZE
 
 DTYPES = [torch.float32, torch.bfloat16]

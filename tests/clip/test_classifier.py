@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.clip import classifier as module
-from pipeline.clip.classifier import GRID, PairClassifier, choose_dtype
-from pipeline.clip.device import Plain
-from pipeline.clip.load import ModelPair
-from pipeline.errors import SettingsError
+from adawise.clip import classifier as module
+from adawise.clip.classifier import GRID, PairClassifier, choose_dtype
+from adawise.clip.device import Plain
+from adawise.clip.load import ModelPair
+from adawise.errors import SettingsError
 from tests.models import CLASSES, TEMPLATES, PairFolder, bank_bytes, classifier, random_images
 
 DTYPES = [torch.float32, torch.bfloat16]

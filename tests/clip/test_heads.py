@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.clip.heads import heads_path, read_heads, write_heads
-from pipeline.clip.load import ModelPair
-from pipeline.errors import CardError
+from adawise.clip.heads import heads_path, read_heads, write_heads
+from adawise.clip.load import ModelPair
+from adawise.errors import CardError
 from tests.models import CLASSES, classifier, random_images
 
 EMBEDDINGS = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(0))

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.clip.load import ModelPair, hash_weights, load_pair
-from pipeline.errors import CheckpointError
+from adawise.clip.load import ModelPair, hash_weights, load_pair
+from adawise.errors import CheckpointError
 from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, write_checkpoint
 
 COCA = {

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Lost, SourceError
-from pipeline.ports import Source, TopicIdentity
-from pipeline.records import Message, Missing, TopicPartition
-from pipeline.source.bounded import BoundedSource
-from pipeline.source.paced import PacedSource
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.source.recording import RecordingSource
+from adawise.errors import Lost, SourceError
+from adawise.ports import Source, TopicIdentity
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.recording.source import RecordingSource
+from adawise.records import Message, Missing, TopicPartition
+from adawise.replay.bounded import BoundedSource
+from adawise.replay.paced import PacedSource
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.fakes import FakeSource
 from tests.source.kafka_bench import DEADLINE_S, open_source, produce

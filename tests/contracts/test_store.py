@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import stamina
 
-from pipeline.sink.compact_delete import now_of
-from pipeline.sink.object_store import ATTEMPTS
-from pipeline.sink.store import AlreadyExists, LocalStore, Store, open_store
-from pipeline.sink.verify import verify
+from adawise.sink.compaction.delete import now_of
+from adawise.sink.verify.root import verify
+from adawise.store.object_store import ATTEMPTS
+from adawise.store.store import AlreadyExists, LocalStore, Store, open_store
 from tests.sink.buckets import buckets
 from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, open_chain
 from tests.sink.clouds import new_bucket, open_cloud, open_s3, s3_server

@@ -11,9 +11,9 @@ import psutil
 import pytest
 from kafka import KafkaConsumer
 
-from pipeline.broker import answers
-from pipeline.demo import brokers
-from pipeline.errors import BrokerUnavailable, SettingsError
+from adawise.demo import brokers
+from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.kafka.embedded import answers
 
 
 def test_the_embedded_broker_takes_a_topic_with_its_partitions_and_is_gone_afterwards() -> None:

@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.demo.live import BAR, Board, bar, line, table, watching
-from pipeline.demo.script import scripts
-from pipeline.ports import Commit, Head
-from pipeline.records import BatchTrace, Frame, RowId, TopicPartition, TrialRecord
+from adawise.demo.live import BAR, Board, bar, line, table, watching
+from adawise.demo.script import scripts
+from adawise.ports import Commit, Head
+from adawise.records import BatchTrace, Frame, RowId, TopicPartition, TrialRecord
 
 CAMERAS = scripts(64)
 

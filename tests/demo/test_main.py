@@ -17,20 +17,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.broker import answers
-from pipeline.sink.read import read_predictions
-from pipeline.sink.store import open_store
-from pipeline.sink.verify import verify
+from adawise.__main__ import main
+from adawise.kafka.embedded import answers
+from adawise.sink.read.files import read_predictions
+from adawise.sink.verify.root import verify
+from adawise.store.store import open_store
 
 IMAGES = 128  # two batches of each camera
-DEMO = [sys.executable, "-m", "pipeline", "demo"]
+DEMO = [sys.executable, "-m", "adawise", "demo"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.fixture(autouse=True)
 def _logging_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # it is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # it is the process's
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.demo.plot import TINTS, draw, picture
-from pipeline.demo.script import scripts
-from pipeline.demo.summary import AlphaPath
-from pipeline.demo.weather import PRESETS
+from adawise.demo.plot import TINTS, draw, picture
+from adawise.demo.script import scripts
+from adawise.demo.summary import AlphaPath
+from adawise.demo.weather import PRESETS
 
 CAMERAS = scripts(400)
 PATHS = [AlphaPath([15, 31, 47, 99], [0.5, 0.5, 1.0, 0.0], ["start", None, "clock", "level"]) for _ in CAMERAS]

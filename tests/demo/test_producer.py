@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.demo.producer import Cameras, send
-from pipeline.demo.script import scripts
-from pipeline.envelope import Envelope
-from pipeline.errors import BrokerUnavailable
+from adawise.decode.headers import Envelope
+from adawise.demo.producer import Cameras, send
+from adawise.demo.script import scripts
+from adawise.errors import BrokerUnavailable
 
 
 class Sent:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.demo.report import duckdb_line, passages, sparkline, tell
-from pipeline.demo.script import scripts
-from pipeline.demo.summary import AlphaPath, Outcome, Score
+from adawise.demo.report import duckdb_line, passages, sparkline, tell
+from adawise.demo.script import scripts
+from adawise.demo.summary import AlphaPath, Outcome, Score
 
 
 def path(numbers: list[int], alphas: list[float]) -> AlphaPath:

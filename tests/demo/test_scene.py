@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from pipeline.demo.scene import CLASSES, HEIGHT, RUN, WIDTH, Camera
-from pipeline.demo.weather import PRESETS
+from adawise.demo.scene import CLASSES, HEIGHT, RUN, WIDTH, Camera
+from adawise.demo.weather import PRESETS
 
 CLEAR = PRESETS["clear"]
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.demo import script
-from pipeline.demo.weather import PRESETS
+from adawise.demo import script
+from adawise.demo.weather import PRESETS
 
 
 def test_a_script_is_the_same_every_time_it_is_made() -> None:
@@ -72,7 +72,7 @@ def test_the_shorter_of_seconds_and_images_decides_the_length(
 
 
 def test_no_camera_was_seen_in_training_or_when_the_objective_was_chosen() -> None:
-    from pipeline.demo import table, train
+    from adawise.demo import table, train
 
     used = {seed for stage in (train.ZERO_SHOT, train.FINE_TUNED) for seed in _seeds(stage.first_seed, stage.cameras)}
     used |= {seed for first in (table.VALIDATION_SEED, table.TEST_SEED) for seed in _seeds(first, table.CAMERAS)}

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.demo.script import scripts
-from pipeline.demo.summary import Score, missing, scores
+from adawise.demo.script import scripts
+from adawise.demo.summary import Score, missing, scores
 
 CAMERAS = scripts(8)
 

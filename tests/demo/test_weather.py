@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.demo.scene import Camera
-from pipeline.demo.weather import PRESETS, Weather, blend
+from adawise.demo.scene import Camera
+from adawise.demo.weather import PRESETS, Weather, blend
 
 Measure = Callable[[npt.NDArray[np.float64]], float]
 CAMERAS = [Camera("a", seed) for seed in range(200, 206)]

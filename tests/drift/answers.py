@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.sink import claims, schemas
-from pipeline.sink.store import LocalStore
+from adawise.sink import claims, schemas
+from adawise.store.store import LocalStore
 
 BEGIN_US = 1_780_272_000_000_000
 EVERY_US = 1_000_000
@@ -84,7 +84,7 @@ def named(indices: _Array, where: _Array | None = None) -> list[Any]:
 
 
 def connected(predictions: pa.Table) -> duckdb.DuckDBPyConnection:
-    """With the table `predictions` as `pipeline.drift.tables` has it."""
+    """With the table `predictions` as `adawise.drift.tables` has it."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.register("made", predictions)

@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pipeline.demo.main import PAIR
-from pipeline.ports import TopicIdentity
-from pipeline.records import Message, RowId, TopicPartition
-from pipeline.source.recorder import FilePolicy, Recorder
+from adawise.demo.main import PAIR
+from adawise.ports import TopicIdentity
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.records import Message, RowId, TopicPartition
 from tests.drift.day_script import CAMERAS, CameraDay, Day
 
 TOPIC = "day"
@@ -103,7 +103,7 @@ level = "warning"
 
 def adawise(folder: Path, *arguments: str) -> str:
     """A command in the folder; what it prints. Raises CalledProcessError if it fails."""
-    command = [sys.executable, "-m", "pipeline", *arguments]
+    command = [sys.executable, "-m", "adawise", *arguments]
     return subprocess.run(
         [*command, "--config", str(folder / "adawise.toml")], check=True, stdout=subprocess.PIPE, text=True
     ).stdout

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.drift.read import read_predictions, read_traces
-from pipeline.records import RowId
+from adawise.records import RowId
+from adawise.sink.read.rows import read_predictions, read_traces
 from tests.drift.day import FIXED
 from tests.drift.day_script import Event
 

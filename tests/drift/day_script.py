@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.demo.scene import Camera
-from pipeline.demo.weather import PRESETS, Weather, blend
+from adawise.demo.scene import Camera
+from adawise.demo.weather import PRESETS, Weather, blend
 
 BEGIN_US = 1_780_272_000_000_000  # 2026-06-01, a midnight
 HOUR_US = 3_600_000_000

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.adapt import search
-from pipeline.adapt.strategies import strategy
-from pipeline.adapt.strategies.warm import Exploration
+from adawise.adapt import search
+from adawise.adapt.strategies import strategy
+from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, as_images, objective, one_by_one
 from tests.method.objective_curves import ALPHAS, LEVEL, draw
 

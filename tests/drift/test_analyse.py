@@ -9,15 +9,15 @@ import duckdb
 import numpy as np
 import pytest
 
-from pipeline.drift import queries
-from pipeline.drift.analyse import Evidence, analyse
-from pipeline.drift.bins import bin_width_us, spoken
-from pipeline.drift.causes import causes, others, picture
-from pipeline.drift.collect import ALL, Collected, collect
-from pipeline.drift.result import Camera, CameraChange
-from pipeline.drift.silences import silences
-from pipeline.drift.together import at_once, groups
-from pipeline.errors import SettingsError
+from adawise.drift import queries
+from adawise.drift.analyse import Evidence, analyse
+from adawise.drift.bins import bin_width_us, spoken
+from adawise.drift.causes import causes, others, picture
+from adawise.drift.collect import ALL, Collected, collect
+from adawise.drift.result import Camera, CameraChange
+from adawise.drift.silences import silences
+from adawise.drift.together import at_once, groups
+from adawise.errors import SettingsError
 from tests.drift import yard
 from tests.drift.yard import BATCHES, EVENING_US, HOUR_US, IMAGES, NEW, NOON_US, OLD, SILENT_US
 

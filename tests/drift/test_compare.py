@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.drift.compare import compare
-from pipeline.drift.compare_result import Difference
-from pipeline.drift.compare_show import sentences, show
-from pipeline.errors import Reason, SettingsError
-from pipeline.ports import SegmentDraft
-from pipeline.records import Frame
-from pipeline.sink.store import LocalStore
+from adawise.compare.compare import compare
+from adawise.compare.result import Difference
+from adawise.compare.show import sentences, show
+from adawise.errors import Reason, SettingsError
+from adawise.ports import SegmentDraft
+from adawise.records import Frame
+from adawise.store.store import LocalStore
 from tests.sink.building import IDENTITY, TP, Served, frame, open_chain, served
 
 STREAMS = ("north", "south")

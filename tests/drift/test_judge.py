@@ -11,10 +11,10 @@ import duckdb
 import numpy as np
 import pytest
 
-from pipeline.drift.helped import Arm, Helped
-from pipeline.drift.judge import Run, judge
-from pipeline.drift.labels import label
-from pipeline.drift.read import read_predictions
+from adawise.drift.judge.helped import Arm, Helped
+from adawise.drift.judge.judge import Run, judge
+from adawise.labels.join import label
+from adawise.sink.read.rows import read_predictions
 from tests.drift.answers import CLASSES, World, connected, named, write
 
 COLUMNS = ("topic", "partition", "offset", "index", "label", "confidence", "alpha")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.drift.judge_bootstrap import Kinds, intervals, joined
+from adawise.drift.judge.bootstrap import Kinds, intervals, joined
 
 Counts = npt.NDArray[np.int64]
 SERVED, OWN = 0.8, 0.7  # mean accuracies of a batch

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.adapt.calibration import fit_threshold
-from pipeline.adapt.card import Card, make_card
-from pipeline.adapt.objective import entropy
-from pipeline.drift.judge_estimates import estimates
+from adawise.adapt.calibration import fit_threshold
+from adawise.adapt.card import Card, make_card
+from adawise.adapt.objective import entropy
+from adawise.drift.judge.estimates import estimates
 from tests.drift.answers import World, connected, named
 
 WORLD = World(batches=250)

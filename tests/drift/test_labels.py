@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.drift.labels import Labels, label
-from pipeline.errors import SettingsError
+from adawise.errors import SettingsError
+from adawise.labels.join import Labels, label
 from tests.drift.answers import BEGIN_US, World, connected, labels_csv
 
 BEGIN = datetime.fromtimestamp(BEGIN_US / 1e6, UTC)

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.drift.labels import label
-from pipeline.errors import ChainError
-from pipeline.records import Message
-from pipeline.source.label_columns import LabelColumns
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.source.recording_run import Bounds, record
+from adawise.errors import ChainError
+from adawise.labels.columns import LabelColumns
+from adawise.labels.join import label
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.recording.run import Bounds, record
+from adawise.records import Message
 from tests.drift.answers import World, connected
 from tests.fakes import FakeSource
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.drift.helped import Arm, Helped, Interval
-from pipeline.drift.limits import NUMBERS, parse_limit
-from pipeline.drift.result import Camera, Level, Report, Series
+from adawise.drift.judge.helped import Arm, Helped, Interval
+from adawise.drift.limits import NUMBERS, parse_limit
+from adawise.drift.result import Camera, Level, Report, Series
 
 _NO: Any = np.empty(0)
 _SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.drift import read_predictions, read_traces
-from pipeline.sink.store import LocalStore
+from adawise.drift import read_predictions, read_traces
+from adawise.store.store import LocalStore
 from tests.sink.compacting import Days, compacted
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "drift.ipynb"

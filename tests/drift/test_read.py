@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-import pipeline.drift
-from pipeline.drift import Rows, read_predictions, read_traces
-from pipeline.errors import ChainError, SettingsError
-from pipeline.sink import layout, schemas
-from pipeline.sink.layout import SegmentName
-from pipeline.sink.store import LocalStore, open_store
+import adawise.drift
+from adawise.drift import Rows, read_predictions, read_traces
+from adawise.errors import ChainError, SettingsError
+from adawise.sink import layout, schemas
+from adawise.sink.layout import SegmentName
+from adawise.store.store import LocalStore, open_store
 from tests.sink.building import TP, DictStore, open_chain
 from tests.sink.clouds import new_bucket, open_s3, s3_server
 from tests.sink.compacting import STREAMS, Days, compacted, found
@@ -314,8 +314,8 @@ def test_without_duckdb_arrow_reads_and_a_relation_is_an_error_that_says_what_to
     days: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
-    monkeypatch.delitem(sys.modules, "pipeline.drift.read_duckdb", raising=False)
-    monkeypatch.delattr(pipeline.drift, "read_duckdb", raising=False)
+    monkeypatch.delitem(sys.modules, "adawise.sink.read.duckdb_rows", raising=False)
+    monkeypatch.delattr(adawise.drift, "read_duckdb", raising=False)
     rows = read_traces(days)
     assert rows.table().num_rows == len(rows)
     with pytest.raises(SettingsError, match=r"adawise\[report\]"):

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from pipeline.drift import read_predictions, read_traces
-from pipeline.sink import layout, schemas
-from pipeline.sink.compact_file import read_facts
-from pipeline.sink.read import data_files
+from adawise.drift import read_predictions, read_traces
+from adawise.sink import layout, schemas
+from adawise.sink.compaction.merged import read_facts
+from adawise.sink.read.files import data_files
 from tests.drift import year
 from tests.drift.year_rows import IMAGES, Year
 from tests.drift.year_script import BEGIN

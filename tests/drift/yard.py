@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.sink import claims, schemas
-from pipeline.sink.store import LocalStore
+from adawise.sink import claims, schemas
+from adawise.store.store import LocalStore
 
 BEGIN_US = 1_780_272_000_000_000  # 2026-06-01, a midnight
 HOUR_US = 3_600_000_000

@@ -22,13 +22,14 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
-from pipeline.ports import TopicIdentity
-from pipeline.records import TopicPartition
-from pipeline.sink import claims, compact_views, layout, schemas, segment, traces
-from pipeline.sink.compact_file import Facts, Replaced, encode
-from pipeline.sink.layout import CompactedName, SegmentName
-from pipeline.sink.segment import SegmentFooter
-from pipeline.sink.store import LocalStore
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+from adawise.sink import claims, layout, schemas, segment, traces
+from adawise.sink.compaction import sql_views
+from adawise.sink.compaction.merged import Facts, Replaced, encode
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import LocalStore
 from tests.drift import year_script
 from tests.drift.year_rows import FINGERPRINT, IMAGES, Day, Year
 from tests.drift.year_script import Camera
@@ -50,7 +51,7 @@ def make(root: Path, year: Year, *, processes: int = 1) -> list[Camera]:
         else:
             with get_context("spawn").Pool(processes) as pool:
                 pool.map(each, range(year.partitions), chunksize=1)
-        compact_views.write(store, str(root))
+        sql_views.write(store, str(root))
     return cameras
 
 

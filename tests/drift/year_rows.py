@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.records import TopicPartition
-from pipeline.sink import layout, schemas
-from pipeline.sink.compact_file import Replaced
-from pipeline.sink.layout import SegmentName
+from adawise.records import TopicPartition
+from adawise.sink import layout, schemas
+from adawise.sink.compaction.merged import Replaced
+from adawise.sink.layout import SegmentName
 from tests.drift.year_script import BEGIN, GRID, AlphaPath, Camera
 
 IMAGES = 16

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.adapt.card import Card
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.evaluate.bench import Bench
-from pipeline.evaluate.candidates import parse
-from pipeline.evaluate.run import Plan, Run, Task, run
-from pipeline.evaluate.streams import Smooth
-from pipeline.evaluate.tables import LogitTable, write_table
+from adawise.adapt.card import Card
+from adawise.adapt.strategies.warm import Exploration
+from adawise.evaluate.bench import Bench
+from adawise.evaluate.candidates import parse
+from adawise.evaluate.run import Plan, Run, Task, run
+from adawise.evaluate.streams import Smooth
+from adawise.evaluate.tables import LogitTable, write_table
 
 GRID = tuple(j / 20 for j in range(21))
 

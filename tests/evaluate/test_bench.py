@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.objective import Objective, Values, calibrated_entropy, raw_entropy
-from pipeline.evaluate.bench import Bench, Replayed, quality
+from adawise.adapt.objective import Objective, Values, calibrated_entropy, raw_entropy
+from adawise.evaluate.bench import Bench, Replayed, quality
 from tests.evaluate.building import a_bench, a_table
 
 TABLES = (a_table("a", 0.2), a_table("b", 0.9, classes=7), a_table("c", 0.5, images=50))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.bench import Floats
-from pipeline.evaluate.bootstrap import RESAMPLES, interval, resampled_accuracies
+from adawise.evaluate.bench import Floats
+from adawise.evaluate.bootstrap import RESAMPLES, interval, resampled_accuracies
 from tests.evaluate.building import a_bench, a_table
 
 N = 60

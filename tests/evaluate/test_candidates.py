@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.adapt.objective import raw_entropy, tsallis
-from pipeline.adapt.strategies import NAMES
-from pipeline.adapt.strategies.grid import GridSearch
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.errors import SettingsError
-from pipeline.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
+from adawise.adapt.objective import raw_entropy, tsallis
+from adawise.adapt.strategies import NAMES
+from adawise.adapt.strategies.grid import GridSearch
+from adawise.adapt.strategies.warm import Exploration
+from adawise.errors import SettingsError
+from adawise.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
 from tests.evaluate.building import GRID, a_card
 
 DEFAULT = Exploration()

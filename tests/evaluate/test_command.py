@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.__main__ import main
-from pipeline.adapt.card import make_card
+from adawise.__main__ import main
+from adawise.adapt.card import make_card
 from tests.evaluate.building import GRID, a_table, write_tables
 
 Captured = pytest.CaptureFixture[str]
@@ -24,7 +24,7 @@ QUICK = ("--seeds", "1", "--processes", "1", "--streams", "short", "--orders", "
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     for name in [name for name in os.environ if name.startswith("ADAWISE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

@@ -12,8 +12,8 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import resize
 
-from pipeline.errors import SettingsError
-from pipeline.evaluate.corrupt import KINDS, SEVERITIES, Corruption, Pixels, corrupt, parse
+from adawise.errors import SettingsError
+from adawise.evaluate.corrupt import KINDS, SEVERITIES, Corruption, Pixels, corrupt, parse
 
 SIZE = 64
 IMAGES = 12
@@ -97,7 +97,7 @@ def test_corruptions_are_named_with_and_without_severity() -> None:
 
 
 def test_without_scikit_image_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.evaluate.corrupt.find_spec", lambda _: None)
+    monkeypatch.setattr("adawise.evaluate.corrupt.find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"adawise\[report\]"):
         parse("fog:2")
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import SettingsError
-from pipeline.evaluate.corrupt import Corruption, corrupt
-from pipeline.evaluate.images import ImageSet, Made, Sample, make_tables
-from pipeline.evaluate.tables import read_table
+from adawise.errors import SettingsError
+from adawise.evaluate.corrupt import Corruption, corrupt
+from adawise.evaluate.images import ImageSet, Made, Sample, make_tables
+from adawise.evaluate.tables import read_table
 from tests.adapt.curves import AlphaByAlpha
 
 SIZE, CLASSES, ALPHAS = 16, ("car", "bus", "tram"), (0.0, 0.5, 1.0)

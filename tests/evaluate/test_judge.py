@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from pipeline.errors import SettingsError
-from pipeline.evaluate.bench import Bench
-from pipeline.evaluate.files import PATH_SCHEMA, plain, write_result
-from pipeline.evaluate.judge import judge
-from pipeline.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
-from pipeline.evaluate.result import Result, Row
-from pipeline.evaluate.show import show
-from pipeline.evaluate.streams import Smooth
+from adawise.errors import SettingsError
+from adawise.evaluate.bench import Bench
+from adawise.evaluate.files import PATH_SCHEMA, plain, write_result
+from adawise.evaluate.judge import judge
+from adawise.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
+from adawise.evaluate.result import Result, Row
+from adawise.evaluate.show import show
+from adawise.evaluate.streams import Smooth
 from tests.evaluate.building import a_bench, a_plan, a_table, run_here
 
 TABLES = (a_table("known_a", 0.7), a_table("known_b", 0.8), a_table("new_a", 0.1), a_table("style_a", 0.4, classes=7))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.evaluate.lag import best_path, lag_batches, path_error
-from pipeline.evaluate.streams import share_of_second
+from adawise.evaluate.lag import best_path, lag_batches, path_error
+from adawise.evaluate.streams import share_of_second
 from tests.evaluate.building import a_bench, a_table
 
 BEST = 0.75 * (1.0 - share_of_second())

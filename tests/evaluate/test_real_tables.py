@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluate.tables import read_tables
+from adawise.evaluate.tables import read_tables
 from tests.evaluate.building import GRID, a_bench, a_plan, run_here
 
 FOLDER = Path(os.environ.get("ADAWISE_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "logits"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.adapt.objective import raw_entropy
-from pipeline.evaluate import references as ref
-from pipeline.evaluate.references import Visits
-from pipeline.evaluate.score import domain_accuracy, mean
-from pipeline.evaluate.streams import make_streams
+from adawise.adapt.objective import raw_entropy
+from adawise.evaluate import references as ref
+from adawise.evaluate.references import Visits
+from adawise.evaluate.score import domain_accuracy, mean
+from adawise.evaluate.streams import make_streams
 from tests.evaluate.building import a_bench, a_plan, a_table, run_here
 
 BENCH = a_bench(a_table("a", 0.1), a_table("b", 0.9), a_table("c", 0.5, classes=7))

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.adapt.objective import raw_entropy
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.adaptation import Adaptation
-from pipeline.clip.classifier import PairClassifier
-from pipeline.errors import FatalError
-from pipeline.evaluate import run as run_module
-from pipeline.evaluate.bench import Bench
-from pipeline.evaluate.candidates import parse
-from pipeline.evaluate.run import Plan, Run, _hand_over, _start, run
-from pipeline.evaluate.score import domain_accuracy
-from pipeline.evaluate.streams import Stream
-from pipeline.evaluate.tables import LogitTable
-from pipeline.gather import batch_of
-from pipeline.records import ImageBatch
+from adawise.adapt.objective import raw_entropy
+from adawise.adapt.strategies.warm import Exploration
+from adawise.clip.classifier import PairClassifier
+from adawise.errors import FatalError
+from adawise.evaluate import run as run_module
+from adawise.evaluate.bench import Bench
+from adawise.evaluate.candidates import parse
+from adawise.evaluate.run import Plan, Run, _hand_over, _start, run
+from adawise.evaluate.score import domain_accuracy
+from adawise.evaluate.streams import Stream
+from adawise.evaluate.tables import LogitTable
+from adawise.records import ImageBatch
+from adawise.worker.adaptation import Adaptation
+from adawise.worker.batching import batch_of
 from tests import models
 from tests.evaluate.building import a_bench, a_plan, a_table, die, run_here
 from tests.frames import a_frame
@@ -146,7 +146,7 @@ def test_a_process_of_the_pool_maps_the_logits_and_keeps_no_copy(
 ) -> None:
     bench = a_bench(a_table("a", 0.2), a_table("b", 0.8, classes=7), a_table("c", 0.5))
     _hand_over(tmp_path, bench, a_plan("fixed"), None)
-    monkeypatch.setattr("pipeline.evaluate.run._runner", None)
+    monkeypatch.setattr("adawise.evaluate.run._runner", None)
     monkeypatch.setattr("torch.set_num_threads", lambda count: None)
     _start(str(tmp_path))
     theirs = run_module._runner
@@ -182,6 +182,6 @@ def test_candidates_of_a_plan_share_its_streams(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_process_that_is_killed_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.evaluate.run._run", die)
+    monkeypatch.setattr("adawise.evaluate.run._run", die)
     with pytest.raises(FatalError, match=r"one of 2 processes .* was ended from outside.*Run again with --processes 1"):
         run(a_bench(a_table("a")), a_plan("fixed", seeds=2), None, processes=2, done=lambda count: None)

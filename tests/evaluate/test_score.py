@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.evaluate.bench import Quality
-from pipeline.evaluate.score import (
+from adawise.evaluate.bench import Quality
+from adawise.evaluate.score import (
     Score,
     calibration_error,
     domain_accuracy,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluate.streams import KINDS, ORDERS, Domain, Stream, make_streams, share_of_second
+from adawise.evaluate.streams import KINDS, ORDERS, Domain, Stream, make_streams, share_of_second
 
 SETTINGS = settings(max_examples=25, deadline=None)
 SMOOTH = ((0,), (1,))

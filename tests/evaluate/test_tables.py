@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import SettingsError
-from pipeline.evaluate.tables import LogitTable, read_table, read_tables, write_table
+from adawise.errors import SettingsError
+from adawise.evaluate.tables import LogitTable, read_table, read_tables, write_table
 from tests.evaluate.building import a_table, write_tables
 
 Arrays = dict[str, Any]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.clip.load import load_starting_model
-from pipeline.finetune.images import HeldOut, Images
-from pipeline.finetune.learner import Learner
-from pipeline.finetune.recipe import Recipe
-from pipeline.finetune.run import Run
-from pipeline.finetune.samples import read_samples, split
+from adawise.clip.load import load_starting_model
+from adawise.finetune.images import HeldOut, Images
+from adawise.finetune.learner import Learner
+from adawise.finetune.recipe import Recipe
+from adawise.finetune.run import Run
+from adawise.labelled.samples import read_samples, split
 from tests.finetune.shapes import CLASSES, write_shapes
 from tests.models import TEMPLATES, PairFolder, write_pair
 

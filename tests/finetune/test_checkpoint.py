@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.errors import TrainingError
-from pipeline.finetune.checkpoint import (
+from adawise.errors import TrainingError
+from adawise.finetune.checkpoint import (
     check_settings,
     read_checkpoint,
     remove_leftovers,
@@ -109,7 +109,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path: 
     path = tmp_path / "c.pt"
     write_bytes(path, b"old")
     program = (
-        "import os, sys; from pathlib import Path; import pipeline.finetune.checkpoint as c\n"
+        "import os, sys; from pathlib import Path; import adawise.finetune.checkpoint as c\n"
         "c.os.fsync = lambda f: os.kill(os.getpid(), 9)\n"
         f"c.write_bytes(Path({str(path)!r}), b'new' * 1000)"
     )

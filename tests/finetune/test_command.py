@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
-from pipeline.adapt.card import read_card
-from pipeline.wiring.model import load_model
+from adawise.adapt.card import read_card
+from adawise.build.model import load_model
 from tests.finetune.shapes import CLASSES, png, write_shapes
 from tests.models import PairFolder
 from tests.replay.runs import adawise, process
@@ -29,7 +29,7 @@ QUICK = ("--finetune.epochs", "2", "--finetune.batch-images", "8", "--finetune.l
 
 @pytest.fixture(autouse=True)
 def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     with capture_logs():
         yield
     logging.captureWarnings(capture=False)
@@ -242,7 +242,7 @@ def test_a_theta_0_that_is_not_finite_is_refused(folder: Path, pair_folder: Pair
 
 
 def test_the_pair_is_loaded_as_a_worker_does(folder: Path) -> None:
-    from pipeline.settings import ModelSettings
+    from adawise.settings import ModelSettings
 
     assert finetune(folder) == 0
     out = folder / "out"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SettingsError, TrainingError
-from pipeline.finetune.folder import Folder
+from adawise.errors import SettingsError, TrainingError
+from adawise.finetune.folder import Folder
 
 SETTINGS = {"finetune.seed": "0"}
 

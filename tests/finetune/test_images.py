@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.errors import SettingsError
-from pipeline.finetune import images as module
-from pipeline.finetune.images import HeldOut, Images, RandomCrop
-from pipeline.preprocess import Preprocess
+from adawise.decode.preprocess import Preprocess
+from adawise.errors import SettingsError
+from adawise.finetune import images as module
+from adawise.finetune.images import HeldOut, Images, RandomCrop
 from tests.finetune.shapes import png, write_parquet
 
 MakeImages = Callable[[Path], Images]

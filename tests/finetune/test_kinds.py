@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.clip.load import load_pair, load_starting_model
+from adawise.clip.load import load_pair, load_starting_model
 from tests.models import CONFIG, PairFolder, write_checkpoint
 from tests.replay.runs import adawise
 
@@ -46,7 +46,7 @@ def quick_gelu(config: dict[str, Any]) -> Any:
 def test_a_model_of_another_kind_makes_a_pair_too(
     build: Callable[[dict[str, Any]], Any], tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     config = copy.deepcopy(CONFIG)
     torch.manual_seed(0)
     name = write_checkpoint(tmp_path / "theta_0", build(config), config)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import TrainingError
-from pipeline.finetune.images import Images, Pixels
-from pipeline.finetune.learner import Learner
+from adawise.errors import TrainingError
+from adawise.finetune.images import Images, Pixels
+from adawise.finetune.learner import Learner
 from tests.finetune.shapes import CLASSES
 from tests.models import TEMPLATES, PairFolder, classifier, load
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.finetune.losses import cross_entropy, flyp
+from adawise.finetune.losses import cross_entropy, flyp
 
 SCALE = torch.tensor(3.0)
 

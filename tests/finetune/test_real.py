@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 def test_a_few_small_updates_start_from_what_theta_0_is_known_to_do_and_spoil_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     for name, source, every in (("train", "train_base", 30), ("held", "validation_base", 15)):
         table = pq.read_table(DATA / "images" / f"{source}.parquet")
         pq.write_table(table.take(list(range(0, len(table), every))), tmp_path / f"{name}.parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.finetune.recipe import Recipe
+from adawise.finetune.recipe import Recipe
 
 
 def test_an_epoch_shows_each_image_at_most_once_in_full_updates() -> None:

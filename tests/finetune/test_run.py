@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.errors import TrainingError
-from pipeline.finetune.run import Epoch, Progress, Run
+from adawise.errors import TrainingError
+from adawise.finetune.run import Epoch, Progress, Run
 from tests.finetune.conftest import MakeRun
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import SettingsError
-from pipeline.finetune.samples import Samples, read_samples, split
+from adawise.errors import SettingsError
+from adawise.labelled.samples import Samples, read_samples, split
 from tests.finetune.shapes import CLASSES, png, write_parquet
 
 

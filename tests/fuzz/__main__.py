@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 import time
 
-from pipeline.console import progress
+from adawise.console import progress
 from tests.fuzz.campaign import Outcome, campaign
 from tests.fuzz.costliest import Cost, costs, table
 from tests.fuzz.extremes import FAMILIES

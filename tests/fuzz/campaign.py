@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.records import DecodedMessage, Message
+from adawise.records import DecodedMessage, Message
 from tests.fuzz.contract import EachMode, breach
 from tests.fuzz.corpus import corpus
 from tests.fuzz.ledger import Ledger

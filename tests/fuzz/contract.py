@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.decode import MAX_DETAIL, Decoder
-from pipeline.preprocess import Preprocess, ResizeMode
-from pipeline.records import DecodedMessage, Message
+from adawise.decode.message import MAX_DETAIL, Decoder
+from adawise.decode.preprocess import Preprocess, ResizeMode
+from adawise.records import DecodedMessage, Message
 from tests.fuzz.messages import MAX_MESSAGE_BYTES, MAX_ROWS
 
 SIZE = 64  # px

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.wire import encode_batch
+from adawise.decode.arrow_batch import encode_batch
 from tests.fuzz import parts
 from tests.fuzz.parts import Format
 from tests.hostile import arrow, picture, png_chunk

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from pipeline import cost
-from pipeline.codec import open_image
-from pipeline.decode import Decoder
-from pipeline.preprocess import Preprocess, ResizeMode
-from pipeline.records import Message
-from pipeline.wire import encode_batch
+from adawise.decode import cost
+from adawise.decode.arrow_batch import encode_batch
+from adawise.decode.codec import open_image
+from adawise.decode.message import Decoder
+from adawise.decode.preprocess import Preprocess, ResizeMode
+from adawise.records import Message
 from tests.fuzz.contract import MAX_PIXELS
 from tests.fuzz.extremes import FAMILIES
 

@@ -9,9 +9,9 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 
-from pipeline.records import Message, Missing
-from pipeline.source.kafka_batches import BatchLimits, Unread
-from pipeline.source.kafka_client import message_of
+from adawise.kafka.batches import BatchLimits, Unread
+from adawise.kafka.client import message_of
+from adawise.records import Message, Missing
 from tests.fuzz.damage import damaged, edge
 from tests.hostile import Headers
 from tests.kafka.batches import CODECS, bomb, compressed, empty_records, read, record, sealed

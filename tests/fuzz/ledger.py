@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.adapt.state import StreamState
-from pipeline.gather import BatchPolicy
-from pipeline.partition import PartitionWork
-from pipeline.ports import TopicIdentity
-from pipeline.records import DecodedMessage, Message, TopicPartition
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.store import LocalStore
-from pipeline.sink.verify import verify
+from adawise.adapt.state import StreamState
+from adawise.ports import TopicIdentity
+from adawise.records import DecodedMessage, Message, TopicPartition
+from adawise.sink.chain import SegmentChain
+from adawise.sink.verify.root import verify
+from adawise.store.store import LocalStore
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.partition import PartitionWork
 from tests.frames import adapted
 from tests.fuzz.messages import TOPIC
 

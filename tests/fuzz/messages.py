@@ -12,8 +12,8 @@ from functools import partial
 
 import pyarrow as pa
 
-from pipeline.records import Message, stated_ms
-from pipeline.wire import ARROW_STREAM, encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.records import Message, stated_ms
 from tests.fuzz import fetches, parts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.damage import damaged, edge, restructured, spliced

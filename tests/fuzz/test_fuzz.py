@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Lost, Reason
-from pipeline.records import DecodedMessage, Frame, Message, RowId
+from adawise.errors import Lost, Reason
+from adawise.records import DecodedMessage, Frame, Message, RowId
 from tests.fuzz import parts
 from tests.fuzz.campaign import Patience, campaign, examine
 from tests.fuzz.contract import EachMode

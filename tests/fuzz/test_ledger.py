@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.records import DecodedMessage, Frame, Message, RowId
+from adawise.records import DecodedMessage, Frame, Message, RowId
 from tests.fuzz.ledger import Ledger
 from tests.fuzz.messages import TOPIC
 

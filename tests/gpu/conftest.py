@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pipeline.clip.classifier import PairClassifier
-from pipeline.clip.cuda import Cuda
-from pipeline.clip.load import ModelPair
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.cuda import Cuda
+from adawise.clip.load import ModelPair
 from tests.gpu.rehearsal import CARD, Rehearsal
 from tests.models import CLASSES, TEMPLATES, bank_bytes
 

@@ -19,9 +19,9 @@ from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.clip.attention import pack_attention
-from pipeline.clip.load import ModelPair
-from pipeline.preprocess import Preprocess
+from adawise.clip.attention import pack_attention
+from adawise.clip.load import ModelPair
+from adawise.decode.preprocess import Preprocess
 
 CARD = torch.device("cuda:0")
 _TRANSFERS = {"aten::_to_copy", "aten::copy_"}

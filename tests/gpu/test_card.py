@@ -13,15 +13,15 @@ import structlog
 import torch
 from torch import Tensor
 
-from pipeline.adapt.objective import NO_CARD
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies import strategy
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.adaptation import Adaptation, Adapted
-from pipeline.clip.classifier import GRID, PairClassifier
-from pipeline.clip.cuda import Cuda
-from pipeline.clip.load import ModelPair, load_pair
-from pipeline.records import ImageBatch
+from adawise.adapt.objective import NO_CARD
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies import strategy
+from adawise.adapt.strategies.warm import Exploration
+from adawise.clip.classifier import GRID, PairClassifier
+from adawise.clip.cuda import Cuda
+from adawise.clip.load import ModelPair, load_pair
+from adawise.records import ImageBatch
+from adawise.worker.adaptation import Adaptation, Adapted
 from tests.frames import a_frame
 from tests.gpu.conftest import Machine
 from tests.models import PairFolder, classifier, random_images
@@ -32,7 +32,7 @@ ENDS_AND_BETWEEN = (0, 7, 20)
 # of inputs to 8 (bf16) or 11 bits (fp16, tf32) passes three layers; sums in float32 differ by their order alone.
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.01}
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "pipeline/demo/pair"
+DEMO = ROOT / "pipeline/adawise/demo/pair"
 FOLLOWING = ROOT / "tests/fixtures/root_0_1_0/following"  # a recording of four cameras
 
 
@@ -195,9 +195,9 @@ def test_nothing_waits_within_a_round_but_the_fetch(
 
 _PROGRAM = """
 import contextlib, sys, torch
-from pipeline.__main__ import program
-from pipeline.clip import cuda
-from pipeline.wiring import model
+from adawise.__main__ import program
+from adawise.clip import cuda
+from adawise.wiring import model
 from tests.gpu.rehearsal import CARD, Rehearsal
 rehearsal = Rehearsal(0) if sys.argv[1] == "rehearsed" else None
 rounds, fetch = 0, cuda.Cuda.fetch
@@ -249,7 +249,7 @@ def test_two_workers_run_on_two_cards(pair_folder: PairFolder, card: torch.devic
         pytest.skip(f"one card here ({torch.cuda.get_device_name(card)}), two are needed")
     program = (
         "import sys, torch\n"
-        "from pipeline.clip.load import load_pair\n"
+        "from adawise.clip.load import load_pair\n"
         "from tests.gpu.conftest import Machine\n"
         "from tests.models import random_images\n"
         "pair = load_pair(None, *sys.argv[2:])\n"

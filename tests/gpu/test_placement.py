@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.interpolate import Layout, interpolate
-from pipeline.clip import classifier as module
-from pipeline.clip.classifier import PairClassifier
-from pipeline.clip.cuda import chunk_rows_for
-from pipeline.clip.device import Plain
-from pipeline.clip.load import ModelPair
+from adawise.adapt.interpolate import Layout, interpolate
+from adawise.clip import classifier as module
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.cuda import chunk_rows_for
+from adawise.clip.device import Plain
+from adawise.clip.load import ModelPair
 from tests.gpu.fake_card import CARD, FakeCard, MixedDevices, without_memory
 from tests.models import CLASSES, SIZE, TEMPLATES
 

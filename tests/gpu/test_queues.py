@@ -11,11 +11,11 @@ import structlog
 import torch
 from torch import Tensor
 
-from pipeline.adapt.interpolate import interpolate as merge
-from pipeline.clip.classifier import PairClassifier
-from pipeline.clip.cuda import Cuda, _Slot
-from pipeline.clip.load import ModelPair
-from pipeline.errors import DeviceError
+from adawise.adapt.interpolate import interpolate as merge
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.cuda import Cuda, _Slot
+from adawise.clip.load import ModelPair
+from adawise.errors import DeviceError
 from tests.gpu.rehearsal import CARD, HiddenWait, Rehearsal
 from tests.models import CLASSES, TEMPLATES, bank_bytes, classifier, random_images
 
@@ -218,7 +218,7 @@ def test_memory_that_runs_out_in_a_merge_costs_that_copy_alone(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64.00 MiB.")
         return merge(*ends, out=out)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("pipeline.clip.bank.interpolate", interpolate)
+    monkeypatch.setattr("adawise.clip.bank.interpolate", interpolate)
     with rehearsal:
         subject = on(pair, rehearsal, copies=2)
         found = subject.evaluate(ROUNDS[0])

@@ -16,7 +16,7 @@ from kafka.record import MemoryRecords
 from kafka.record.util import calc_crc32c, encode_varint
 from kafka.structs import TopicPartition
 
-from pipeline.source.kafka_batches import BatchLimits, bound_batches
+from adawise.kafka.batches import BatchLimits, bound_batches
 from tests.brokers import Broker
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}

@@ -28,17 +28,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.adapt.card import Card, make_card
-from pipeline.adapt.objective import DEFAULT, entropy
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.demo import table as demo
-from pipeline.demo.model import PAIR, SIZE, load, text_head
-from pipeline.demo.scene import CLASSES
-from pipeline.evaluate.bench import Bench
-from pipeline.evaluate.candidates import parse
-from pipeline.evaluate.run import Plan, run
-from pipeline.evaluate.score import domain_accuracy, mean, total
-from pipeline.evaluate.tables import LogitTable, read_table, read_tables
+from adawise.adapt.card import Card, make_card
+from adawise.adapt.objective import DEFAULT, entropy
+from adawise.adapt.strategies.warm import Exploration
+from adawise.demo import table as demo
+from adawise.demo.model import PAIR, SIZE, load, text_head
+from adawise.demo.scene import CLASSES
+from adawise.evaluate.bench import Bench
+from adawise.evaluate.candidates import parse
+from adawise.evaluate.run import Plan, run
+from adawise.evaluate.score import domain_accuracy, mean, total
+from adawise.evaluate.tables import LogitTable, read_table, read_tables
 from tests.method.development import DATA
 
 # the default, the references, and one step away from the default in each direction that was looked at

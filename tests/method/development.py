@@ -36,9 +36,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pipeline.clip.classifier import GRID, PairClassifier
-from pipeline.clip.device import Plain
-from pipeline.clip.load import load_pair
+from adawise.clip.classifier import GRID, PairClassifier
+from adawise.clip.device import Plain
+from adawise.clip.load import load_pair
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # timm and torchvision announce their deprecations on import

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.adapt import search
-from pipeline.adapt.search import Strategy
+from adawise.adapt import search
+from adawise.adapt.search import Strategy
 from tests.adapt.curves import GRID, as_images, logits, one_by_one
 
 Curve = np.ndarray  # [G], nats

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import torch
 
-from pipeline.adapt.card import Card, make_card
-from pipeline.adapt.objective import DEFAULT
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.adapt.verdict import AUTO, chosen, judge, judge_own
-from pipeline.console import Progress, print_json, progress
-from pipeline.demo import table as demo
-from pipeline.evaluate import references as ref
-from pipeline.evaluate.bench import Bench
-from pipeline.evaluate.candidates import parse
-from pipeline.evaluate.judge import judge as result_of
-from pipeline.evaluate.result import Row
-from pipeline.evaluate.run import Plan, run
-from pipeline.evaluate.tables import LogitTable, read_table, read_tables
+from adawise.adapt.advice import AUTO, chosen, judge, judge_own
+from adawise.adapt.card import Card, make_card
+from adawise.adapt.objective import DEFAULT
+from adawise.adapt.strategies.warm import Exploration
+from adawise.console import Progress, print_json, progress
+from adawise.demo import table as demo
+from adawise.evaluate import references as ref
+from adawise.evaluate.bench import Bench
+from adawise.evaluate.candidates import parse
+from adawise.evaluate.judge import judge as result_of
+from adawise.evaluate.result import Row
+from adawise.evaluate.run import Plan, run
+from adawise.evaluate.tables import LogitTable, read_table, read_tables
 from tests.method.choose import demo_tables
 from tests.method.development import DATA
 

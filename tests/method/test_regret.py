@@ -11,10 +11,10 @@ import dataclasses
 
 import pytest
 
-from pipeline.adapt.search import Search, Strategy
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies import strategy
-from pipeline.adapt.strategies.warm import Exploration
+from adawise.adapt.search import Search, Strategy
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies import strategy
+from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, objective
 from tests.method.objective_curves import Passed, Stream, bimodal, drifting, iid, jumping, passed, static
 
@@ -94,7 +94,7 @@ def test_expecting_jumps_is_what_makes_warm_follow_them(
     warm: dict[Stream, Passed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the second hypothesis: a belief that only drifts takes several times as long to leave where it was."""
-    monkeypatch.setattr("pipeline.adapt.strategies.warm._HAZARDS", (0.0, 0.0))
+    monkeypatch.setattr("adawise.adapt.strategies.warm._HAZARDS", (0.0, 0.0))
     assert passed(made("warm", hazard=0.0), jumping).regret > 1.4 * warm[jumping].regret
 
 

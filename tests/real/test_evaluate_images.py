@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.clip.classifier import PairClassifier
-from pipeline.clip.device import Plain
-from pipeline.clip.load import load_pair
-from pipeline.evaluate.corrupt import parse
-from pipeline.evaluate.images import ImageSet, Sample, make_tables
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.device import Plain
+from adawise.clip.load import load_pair
+from adawise.evaluate.corrupt import parse
+from adawise.evaluate.images import ImageSet, Sample, make_tables
 from tests.real.test_real_pair import DATA, IMAGES, TEMPLATES, checkpoint, photographs
 
 pytestmark = pytest.mark.skipif(

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.clip.classifier import PairClassifier
-from pipeline.clip.device import Plain
-from pipeline.clip.load import ModelPair, load_pair
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.device import Plain
+from adawise.clip.load import ModelPair, load_pair
 
 DATA = Path(os.environ.get("ADAWISE_REAL_DATA", str(Path(__file__).parents[2] / ".." / "shared" / "data")))
 pytestmark = pytest.mark.skipif(

@@ -17,15 +17,15 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipeline.__main__ import main
-from pipeline.sink.read import read_predictions
-from pipeline.sink.schemas import PREDICTED_AT
-from pipeline.sink.store import open_store
+from adawise.__main__ import main
+from adawise.sink.read.files import read_predictions
+from adawise.sink.schemas import PREDICTED_AT
+from adawise.store.store import open_store
 from tests.models import PairFolder
 from tests.replay.street import BATCH_IMAGES, LIMITS, MAX_AGE_S
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = (sys.executable, "-m", "pipeline")
+PROGRAM = (sys.executable, "-m", "adawise")
 DIFFERS = ["milliseconds", "segment"]  # between two runs: how long it took, and where segments were cut
 
 

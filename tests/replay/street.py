@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kafka import KafkaProducer
 
-from pipeline.wire import ARROW_STREAM, encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from tests.hostile import Headers, Limits, hostile, picture
 
 PARTITIONS = 3

@@ -6,10 +6,10 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.adapt.state import StreamState
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.store import open_store
-from pipeline.sink.verify import verify
+from adawise.adapt.state import StreamState
+from adawise.sink.read.files import read_segment_footers
+from adawise.sink.verify.root import verify
+from adawise.store.store import open_store
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.hostile import picture
 from tests.models import write_pair

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.replaying import REPLAY_GROUPS
-from pipeline.partition import PartitionWork
-from pipeline.settings import read
-from pipeline.wiring.replaying import replay
+from adawise.commands.replay.options import REPLAY_GROUPS
+from adawise.commands.replay.run import replay
+from adawise.settings import read
+from adawise.worker.partition import PartitionWork
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
 from tests.replay.street import BATCH_IMAGES, CAMERAS
 

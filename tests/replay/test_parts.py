@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.drift.compare import compare
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.store import open_store
+from adawise.compare.compare import compare
+from adawise.sink.read.files import read_segment_footers
+from adawise.store.store import open_store
 from tests.replay.runs import Recorded, adawise, assert_same, events, predictions, process, traces
 from tests.replay.street import FIRST_MS, HALVES_APART_MS
 

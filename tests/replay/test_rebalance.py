@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.drift.compare import compare
-from pipeline.settings import read
-from pipeline.settings.tree import Settings
+from adawise.compare.compare import compare
+from adawise.settings import read
+from adawise.settings.tree import Settings
 from tests.brokers import Broker, MakeTopic
 from tests.models import write_pair
 from tests.replay import runs

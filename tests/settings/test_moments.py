@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.settings.moments import Moment, milliseconds, parse_moment, parse_timestamp
+from adawise.settings.moments import Moment, milliseconds, parse_moment, parse_timestamp
 
 EIGHT = datetime(2026, 11, 25, 8, tzinfo=UTC)
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.errors import Reason, StoreUnavailable
-from pipeline.ports import SegmentDraft, TopicIdentity
-from pipeline.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.owner import Owner
-from pipeline.sink.store import AlreadyExists, Hook, Store
+from adawise.errors import Reason, StoreUnavailable
+from adawise.ports import SegmentDraft, TopicIdentity
+from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
+from adawise.sink.chain import SegmentChain
+from adawise.sink.owner import Owner
+from adawise.store.store import AlreadyExists, Hook, Store
 
 CLASSES = ("car", "bus", "empty street")
 TP = TopicPartition("frames", 3)

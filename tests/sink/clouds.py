@@ -13,7 +13,7 @@ from functools import cache
 
 import pytest
 
-from pipeline.sink.store import Store, open_store
+from adawise.store.store import Store, open_store
 from tests.brokers import free_ports
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}

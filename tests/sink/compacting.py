@@ -8,17 +8,17 @@ from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 
-from pipeline.errors import Lost, Reason
-from pipeline.ports import Head, SegmentDraft
-from pipeline.records import Gap, TopicPartition
-from pipeline.sink import layout, segment
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.compact import Made, compact
-from pipeline.sink.compact_file import digest_of
-from pipeline.sink.compact_plan import Limits
-from pipeline.sink.layout import SegmentName
-from pipeline.sink.read import data_keys, read_bytes
-from pipeline.sink.store import Hook, Store
+from adawise.errors import Lost, Reason
+from adawise.ports import Head, SegmentDraft
+from adawise.records import Gap, TopicPartition
+from adawise.sink import layout, segment
+from adawise.sink.chain import SegmentChain
+from adawise.sink.compaction.choice import Limits
+from adawise.sink.compaction.compact import Made, compact
+from adawise.sink.compaction.merged import digest_of
+from adawise.sink.layout import SegmentName
+from adawise.sink.read.files import data_keys, read_bytes
+from adawise.store.store import Hook, Store
 from tests.sink.building import CLASSES, IDENTITY, TP, Served, frame, served
 
 FIRST_DAY = datetime(2026, 11, 20, 22, tzinfo=UTC)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.adapt.state import Heard, StreamState
-from pipeline.errors import Reason
-from pipeline.ports import SegmentDraft
-from pipeline.sink import layout, segment, traces
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.layout import SegmentName
-from pipeline.sink.store import Store
+from adawise.adapt.state import Heard, StreamState
+from adawise.errors import Reason
+from adawise.ports import SegmentDraft
+from adawise.sink import layout, segment, traces
+from adawise.sink.chain import SegmentChain
+from adawise.sink.layout import SegmentName
+from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, frame, open_chain, served
 
 ALPHA, ALPHA_INDEX = 0.35, 7

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import stamina
 
-from pipeline.errors import SettingsError, StoreUnavailable
-from pipeline.sink.object_store import ATTEMPTS
-from pipeline.sink.store import AlreadyExists, Store
+from adawise.errors import SettingsError, StoreUnavailable
+from adawise.store.object_store import ATTEMPTS
+from adawise.store.store import AlreadyExists, Store
 from tests.sink.clouds import open_s3
 
 OPERATIONS: dict[str, Callable[[Store], object]] = {

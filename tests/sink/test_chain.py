@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import ChainError, FatalError, SettingsError, StoreUnavailable
-from pipeline.ports import Head, SegmentDraft, TopicIdentity
-from pipeline.records import TopicPartition
-from pipeline.sink import layout, segment
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.layout import SegmentName
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.verify import verify
+from adawise.errors import ChainError, FatalError, SettingsError, StoreUnavailable
+from adawise.ports import Head, SegmentDraft, TopicIdentity
+from adawise.records import TopicPartition
+from adawise.sink import layout, segment
+from adawise.sink.chain import SegmentChain
+from adawise.sink.layout import SegmentName
+from adawise.sink.read.files import read_segment_footers
+from adawise.sink.verify.root import verify
 from tests.sink.building import (
     IDENTITY,
     TP,

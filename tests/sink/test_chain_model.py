@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from pipeline.errors import ChainError, Reason, StoreUnavailable
-from pipeline.ports import Head, SegmentDraft
-from pipeline.records import Frame, Gap
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.read import read_predictions, segment_keys
-from pipeline.sink.segment import SegmentFooter, read_footer, read_rows
-from pipeline.sink.verify import verify
+from adawise.errors import ChainError, Reason, StoreUnavailable
+from adawise.ports import Head, SegmentDraft
+from adawise.records import Frame, Gap
+from adawise.sink.chain import SegmentChain
+from adawise.sink.read.files import read_predictions, segment_keys
+from adawise.sink.segment import SegmentFooter, read_footer, read_rows
+from adawise.sink.verify.root import verify
 from tests.sink.building import (
     IDENTITY,
     TP,

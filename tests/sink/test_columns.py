@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import Reason
-from pipeline.ports import SegmentDraft
-from pipeline.records import Frame, RowId
-from pipeline.sink import schemas
-from pipeline.sink.columns import prediction_table, trace_table
+from adawise.errors import Reason
+from adawise.ports import SegmentDraft
+from adawise.records import Frame, RowId
+from adawise.sink import schemas
+from adawise.sink.columns import prediction_table, trace_table
 from tests.sink.building import CLASSES, TP, Served, frame, served
 
 NAMES = pa.array(CLASSES)

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ChainError
-from pipeline.sink import layout, segment
-from pipeline.sink.compact import CRASH_POINTS, plans
-from pipeline.sink.compact_delete import CRASH_POINTS as DELETE_POINTS
-from pipeline.sink.read import compacted_names, data_keys, segment_names
-from pipeline.sink.store import LocalStore, Store
-from pipeline.sink.verify import verify
+from adawise.errors import ChainError
+from adawise.sink import layout, segment
+from adawise.sink.compaction.compact import CRASH_POINTS, plans
+from adawise.sink.compaction.delete import CRASH_POINTS as DELETE_POINTS
+from adawise.sink.read.files import compacted_names, data_keys, segment_names
+from adawise.sink.verify.root import verify
+from adawise.store.store import LocalStore, Store
 from tests.sink.building import IDENTITY, TP, DictStore, open_chain
 from tests.sink.compacting import LIMITS, Days, compacted, content, found
 
@@ -66,7 +66,7 @@ def test_days_that_are_not_over_are_left(store: DictStore) -> None:
 def test_rows_are_sorted_by_stream_and_time_in_row_groups_that_say_so(
     store: DictStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.sink.compact_file.ROW_GROUP", 8)
+    monkeypatch.setattr("adawise.sink.compaction.merged.ROW_GROUP", 8)
     Days(store).commit(16)
     compacted(store)
     (key, *_) = data_keys(store)
@@ -236,8 +236,8 @@ import os, signal, sys
 import pandas
 from datetime import UTC, datetime
 from pathlib import Path
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.store import LocalStore
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.store.store import LocalStore
 from tests.sink.building import TP
 from tests.sink.compacting import compacted
 

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.sink import compact_file, layout, segment
-from pipeline.sink.compact_check import Covered, check, foreign_keys
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.compact_source import Chain
-from pipeline.sink.layout import SegmentName
-from pipeline.sink.read import compacted_names, data_keys, read_segment_footers, segment_names
+from adawise.sink import layout, segment
+from adawise.sink.compaction import merged
+from adawise.sink.compaction.check import Covered, check, foreign_keys
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.compaction.segments import Chain
+from adawise.sink.layout import SegmentName
+from adawise.sink.read.files import compacted_names, data_keys, read_segment_footers, segment_names
 from tests.sink.building import TP, DictStore, damaged_page
 from tests.sink.compacting import Days, compacted
 
@@ -135,10 +136,10 @@ def change_a_row(store: DictStore) -> None:
 def change_a_row_and_its_checksum(store: DictStore) -> None:
     """What only the segments that are still there can tell."""
     key = key_of(store, 1)
-    facts, rows = compact_file.read_proven(layout.PREDICTIONS, store.objects[key], key)
+    facts, rows = merged.read_proven(layout.PREDICTIONS, store.objects[key], key)
     rows = _changed(rows)
-    facts = replace(facts, digest=compact_file.digest_of(layout.PREDICTIONS, rows))
-    store.objects[key] = compact_file.encode(layout.PREDICTIONS, [rows], facts)
+    facts = replace(facts, digest=merged.digest_of(layout.PREDICTIONS, rows))
+    store.objects[key] = merged.encode(layout.PREDICTIONS, [rows], facts)
 
 
 def _changed(rows: pa.Table) -> pa.Table:
@@ -148,7 +149,7 @@ def _changed(rows: pa.Table) -> pa.Table:
 
 def _rewrite(store: DictStore, change: Callable[[pa.Table], pa.Table]) -> None:
     key = key_of(store, 1)
-    rows = compact_file.read_rows(store.objects[key], key)
+    rows = merged.read_rows(store.objects[key], key)
     kept = pq.ParquetFile(pa.BufferReader(store.objects[key])).metadata.metadata
     facts = {name: value for name, value in kept.items() if name.startswith(b"adawise.")}
     store.objects[key] = segment.parquet(change(rows), [], facts)

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.errors import ChainError
-from pipeline.sink import layout, segment
-from pipeline.sink.compact_check import check
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.compact_source import Chain
-from pipeline.sink.read import compacted_names, data_keys, segment_names
-from pipeline.sink.store import Store
+from adawise.errors import ChainError
+from adawise.sink import layout, segment
+from adawise.sink.compaction.check import check
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.compaction.segments import Chain
+from adawise.sink.read.files import compacted_names, data_keys, segment_names
+from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.compacting import Days, compacted, content
 

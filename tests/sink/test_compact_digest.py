@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.sink import schemas
-from pipeline.sink.compact_digest import digest
+from adawise.sink import schemas
+from adawise.sink.compaction.digest import digest
 
 SCHEMA = pa.schema(
     [

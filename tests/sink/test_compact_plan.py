@@ -6,11 +6,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from pipeline.errors import ChainError
-from pipeline.sink import layout
-from pipeline.sink.compact_plan import Plan, choose, claim, read
-from pipeline.sink.layout import CompactedName, SegmentName
-from pipeline.sink.read import segment_names
+from adawise.errors import ChainError
+from adawise.sink import layout
+from adawise.sink.compaction.choice import Plan, choose, claim, read
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.read.files import segment_names
 from tests.sink.building import TP, DictStore
 from tests.sink.compacting import LIMITS, Days
 

@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import stamina
 
-from pipeline.sink import compact_views, layout
-from pipeline.sink.compact_check import check, foreign_keys
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.compact_source import Chain
-from pipeline.sink.object_store import ATTEMPTS
-from pipeline.sink.read import compacted_names, data_files
-from pipeline.sink.store import Store, open_store
+from adawise.sink import layout
+from adawise.sink.compaction import sql_views
+from adawise.sink.compaction.check import check, foreign_keys
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.compaction.segments import Chain
+from adawise.sink.read.files import compacted_names, data_files
+from adawise.store.object_store import ATTEMPTS
+from adawise.store.store import Store, open_store
 from tests.sink.building import TP
 from tests.sink.clouds import new_bucket, open_s3, s3_server
 from tests.sink.compacting import Days, compacted, content
@@ -75,7 +76,7 @@ def test_readers_get_urls_of_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_s3(monkeypatch, s3_server(), root)
     Days(store, step=timedelta(hours=12)).commit(3)
     compacted(store)
-    compact_views.write(store, root)
+    sql_views.write(store, root)
     assert all(file.startswith(f"{root}/compacted/") for file in data_files(root)[:-1])
     assert data_files(root)[-1].startswith(f"{root}/predictions/")
     views = store.get(layout.VIEWS)

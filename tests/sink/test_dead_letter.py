@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Reason
-from pipeline.records import Frame, Message, RowId
-from pipeline.sink.dead_letter import DeadLetter, read_letter, receipt_for
-from pipeline.sink.letter import letter_of
+from adawise.dead_letters.letter import letter_of
+from adawise.dead_letters.reading import DeadLetter, read_letter, receipt_for
+from adawise.errors import Reason
+from adawise.records import Frame, Message, RowId
 
 FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, detail="expected a stream")
 ORIGINAL = Message("frames", 3, 17, b"north", b"\x00garbage", (("content-type", b"x/y"),), 1_700_000_000_123)

@@ -12,10 +12,10 @@ from kafka import KafkaAdminClient, KafkaConsumer, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition as KafkaPartition
 
-from pipeline.broker import EmbeddedBroker
-from pipeline.errors import BrokerUnavailable, Reason
-from pipeline.records import Frame, Message, RowId
-from pipeline.sink.dead_letters import KafkaDeadLetters, NoDeadLetters, open_dead_letters
+from adawise.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, open_dead_letters
+from adawise.errors import BrokerUnavailable, Reason
+from adawise.kafka.embedded import EmbeddedBroker
+from adawise.records import Frame, Message, RowId
 from tests.brokers import Broker, MakeTopic, free_ports
 
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.ports import Head, SegmentDraft
-from pipeline.sink import chain as chain_module
-from pipeline.sink import free_names, layout
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.free_names import FRESH_S, Instant, is_fresh
-from pipeline.sink.verify import verify
+from adawise.ports import Head, SegmentDraft
+from adawise.sink import chain as chain_module
+from adawise.sink import layout, name_reuse
+from adawise.sink.chain import SegmentChain
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.name_reuse import FRESH_S, Instant, is_fresh
+from adawise.sink.verify.root import verify
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft
 from tests.sink.compacting import Days, compacted, content
 
@@ -192,6 +192,6 @@ def test_a_moment_is_fresh_if_no_clock_says_otherwise(now: Instant, fresh: bool)
 
 
 def test_the_clocks_go_on_and_the_bound_is_far_below_the_hour_after_which_compact_deletes() -> None:
-    first = free_names.instant()
-    assert is_fresh(first, free_names.instant())
+    first = name_reuse.instant()
+    assert is_fresh(first, name_reuse.instant())
     assert FRESH_S <= 1_800.0

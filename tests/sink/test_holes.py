@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.ports import Head
-from pipeline.sink import layout
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.holes import of_root
-from pipeline.sink.read import compacted_names, segment_keys, segment_names
+from adawise.ports import Head
+from adawise.sink import layout
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.holes import of_root
+from adawise.sink.read.files import compacted_names, segment_keys, segment_names
 from tests.fakes import FakeSource
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.compacting import Days, compacted

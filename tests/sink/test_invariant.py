@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.records import Gap
-from pipeline.sink.invariant import breaches
+from adawise.records import Gap
+from adawise.sink.invariant import breaches
 
 
 def found(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import TopicPartition
-from pipeline.sink import layout
-from pipeline.sink.layout import CompactedName, SegmentName
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.layout import CompactedName, SegmentName
 
 OFFSETS = st.integers(0, 2**63 - 1)
 NAMES = st.builds(SegmentName, OFFSETS, st.integers(0, 999_999))

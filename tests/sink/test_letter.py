@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import Lost, Reason
-from pipeline.records import Frame, Message, Missing, RowId
-from pipeline.sink.letter import letter_of
+from adawise.dead_letters.letter import letter_of
+from adawise.errors import Lost, Reason
+from adawise.records import Frame, Message, Missing, RowId
 
 FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, detail="expected a stream")
 

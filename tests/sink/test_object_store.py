@@ -14,14 +14,14 @@ import pytest
 import stamina
 from structlog.testing import capture_logs
 
-from pipeline.errors import SettingsError, StoreUnavailable
-from pipeline.ports import Head, SegmentDraft
-from pipeline.sink import object_store
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.object_store import ATTEMPTS, open_url
-from pipeline.sink.read import read_predictions, read_segment_footers
-from pipeline.sink.store import AlreadyExists, Store, open_store
-from pipeline.sink.verify import verify
+from adawise.errors import SettingsError, StoreUnavailable
+from adawise.ports import Head, SegmentDraft
+from adawise.sink.chain import SegmentChain
+from adawise.sink.read.files import read_predictions, read_segment_footers
+from adawise.sink.verify.root import verify
+from adawise.store import object_store
+from adawise.store.object_store import ATTEMPTS, open_url
+from adawise.store.store import AlreadyExists, Store, open_store
 from tests.brokers import free_ports
 from tests.sink.buckets import buckets
 from tests.sink.building import IDENTITY, TP, draft, next_state, open_chain

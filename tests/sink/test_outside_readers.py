@@ -9,11 +9,12 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.records import TopicPartition
-from pipeline.sink import compact_views, layout
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.read import data_files, data_keys
-from pipeline.sink.store import LocalStore, open_store
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.compaction import sql_views
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.read.files import data_files, data_keys
+from adawise.store.store import LocalStore, open_store
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.compacting import Days, compacted, found
 
@@ -84,7 +85,7 @@ def compacted_root(request: pytest.FixtureRequest, days: DictStore, tmp_path: Pa
         (root / key).parent.mkdir(parents=True, exist_ok=True)
         (root / key).write_bytes(data)
     store = LocalStore(root)
-    compact_views.write(store, str(root))
+    sql_views.write(store, str(root))
     if request.param == "deleted":
         for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
             list(delete(store, covered))

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import ChainError, SettingsError
-from pipeline.ports import TopicIdentity
-from pipeline.records import TopicPartition
-from pipeline.sink import layout
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.owner import Owner, check_commits, check_owner, claim_owner, read_owner
+from adawise.errors import ChainError, SettingsError
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.chain import SegmentChain
+from adawise.sink.owner import Owner, check_commits, check_owner, claim_owner, read_owner
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
 
 LIVE = Owner("cluster", TP.topic, "yard", "run")

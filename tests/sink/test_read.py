@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.errors import ChainError
-from pipeline.sink import layout, schemas
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.compact_file import digest_of
-from pipeline.sink.layout import CompactedName, SegmentName
-from pipeline.sink.read import data_keys, is_covered, read_predictions, read_segment_footers
+from adawise.errors import ChainError
+from adawise.sink import layout, schemas
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.compaction.merged import digest_of
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.read.files import data_keys, is_covered, read_predictions, read_segment_footers
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.compacting import Days, compacted, content, found
 

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.adapt.state import StreamState
-from pipeline.errors import ChainError
-from pipeline.sink import layout
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.holes import of_root
-from pipeline.sink.read import compacted_names, read_predictions, segment_keys, segment_names
-from pipeline.sink.repair import Plan, plan
-from pipeline.sink.store import Store
-from pipeline.sink.verify import verify
+from adawise.adapt.state import StreamState
+from adawise.errors import ChainError
+from adawise.sink import layout
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.holes import of_root
+from adawise.sink.read.files import compacted_names, read_predictions, segment_keys, segment_names
+from adawise.sink.repair.plan import Plan, plan
+from adawise.sink.verify.root import verify
+from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, open_chain
 from tests.sink.compacting import Days, compacted
 from tests.sink.forging import an_honest_sink, footer_of, key

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ChainError, Lost
-from pipeline.records import Gap
-from pipeline.sink import schemas, segment
-from pipeline.sink.columns import prediction_table, trace_table
-from pipeline.sink.segment import SegmentFooter
+from adawise.errors import ChainError, Lost
+from adawise.records import Gap
+from adawise.sink import schemas, segment
+from adawise.sink.columns import prediction_table, trace_table
+from adawise.sink.segment import SegmentFooter
 from tests.sink.building import CLASSES, damaged_page, draft
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"

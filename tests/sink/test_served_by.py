@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import ChainError, SettingsError
-from pipeline.sink import layout
-from pipeline.sink.served_by import check_pair, claim_pair
+from adawise.errors import ChainError, SettingsError
+from adawise.sink import layout
+from adawise.sink.served_by import check_pair, claim_pair
 from tests.sink.building import DictStore
 
 OURS = {"theta_0": "a" * 16, "theta_1": "b" * 16, "classes": "c" * 16, "preprocess": "1", "card": ""}

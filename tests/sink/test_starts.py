@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import SettingsError, StoreUnavailable
-from pipeline.records import TopicPartition
-from pipeline.sink.starts import DEATHS, Starts
+from adawise.errors import SettingsError, StoreUnavailable
+from adawise.records import TopicPartition
+from adawise.sink.starts import DEATHS, Starts
 from tests.sink.building import DictStore
 
 TP = TopicPartition("frames", 0)

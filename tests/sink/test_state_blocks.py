@@ -6,8 +6,8 @@ import random
 import pyarrow as pa
 import pytest
 
-from pipeline.sink import schemas, state_blocks
-from pipeline.sink.state_blocks import BLOCK, StateBlocks
+from adawise.sink import schemas, state_blocks
+from adawise.sink.state_blocks import BLOCK, StateBlocks
 
 
 def decoded(part: bytes) -> dict[str, bytes]:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SettingsError, StoreUnavailable
-from pipeline.sink import layout, store
-from pipeline.sink.read import read_predictions
-from pipeline.sink.store import CRASH_POINTS, AlreadyExists, LocalStore
-from pipeline.sink.verify import verify
+from adawise.errors import SettingsError, StoreUnavailable
+from adawise.sink import layout
+from adawise.sink.read.files import read_predictions
+from adawise.sink.verify.root import verify
+from adawise.store import store
+from adawise.store.store import CRASH_POINTS, AlreadyExists, LocalStore
 from tests.sink.building import IDENTITY, TP, draft, open_chain
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
@@ -28,7 +29,7 @@ import importlib.util, os, signal, sys
 if importlib.util.find_spec("pandas"):
     import pandas
 from pathlib import Path
-from pipeline.sink.store import CRASH_POINTS, LocalStore
+from adawise.store.store import CRASH_POINTS, LocalStore
 from tests.sink.building import IDENTITY, TP, draft, open_chain
 
 def commit_and_die(root, fatal):

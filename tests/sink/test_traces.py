@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.sink import layout, schemas, segment, traces
+from adawise.sink import layout, schemas, segment, traces
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"

@@ -11,17 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipeline.adapt.state import StreamState
-from pipeline.errors import Lost, Reason
-from pipeline.ports import SegmentDraft, TopicIdentity
-from pipeline.records import Gap, TopicPartition
-from pipeline.sink import layout
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
-from pipeline.sink.read import compacted_names, read_predictions, read_segment_footers
-from pipeline.sink.segment import read_rows
-from pipeline.sink.store import Store
-from pipeline.sink.verify import verify, walk
+from adawise.adapt.state import StreamState
+from adawise.errors import Lost, Reason
+from adawise.ports import SegmentDraft, TopicIdentity
+from adawise.records import Gap, TopicPartition
+from adawise.sink import layout
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.read.files import compacted_names, read_predictions, read_segment_footers
+from adawise.sink.segment import read_rows
+from adawise.sink.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
+from adawise.sink.verify.root import verify, walk
+from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, frame, open_chain
 from tests.sink.compacting import Days, compacted
 from tests.sink.forging import History, an_honest_sink, changed, footer_of, forge, key, state

@@ -10,11 +10,11 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import TopicAlreadyExistsError
 
-from pipeline.errors import SourceError
-from pipeline.ports import Poll
-from pipeline.records import Message, TopicPartition
-from pipeline.source.kafka import KafkaSource
-from pipeline.source.kafka_batches import BatchLimits
+from adawise.errors import SourceError
+from adawise.kafka.batches import BatchLimits
+from adawise.kafka.source import KafkaSource
+from adawise.ports import Poll
+from adawise.records import Message, TopicPartition
 from tests.brokers import Broker
 
 DEADLINE_S = 90.0  # for what a broker does within seconds; generous because the machine may be busy

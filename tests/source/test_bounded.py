@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from pipeline.errors import Lost
-from pipeline.records import Message, Missing, TopicPartition
-from pipeline.source.bounded import BoundedSource
+from adawise.errors import Lost
+from adawise.records import Message, Missing, TopicPartition
+from adawise.replay.bounded import BoundedSource
 from tests.fakes import FakeSource
 
 TP = TopicPartition("frames", 0)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SettingsError
-from pipeline.source.files import FileShots, by_subfolder, list_file, list_folder, shuffled
+from adawise.errors import SettingsError
+from adawise.produce.files import FileShots, by_subfolder, list_file, list_folder, shuffled
 from tests.hostile import picture
 
 RNG = random.Random(0)

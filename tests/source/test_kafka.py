@@ -16,10 +16,10 @@ from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.protocol.metadata.find_coordinator import CoordinatorType
 
-from pipeline.broker import EmbeddedBroker
-from pipeline.errors import BrokerUnavailable, SettingsError, SourceError
-from pipeline.records import Message, TopicPartition
-from pipeline.source import kafka as kafka_module
+from adawise.errors import BrokerUnavailable, SettingsError, SourceError
+from adawise.kafka import source as kafka_module
+from adawise.kafka.embedded import EmbeddedBroker
+from adawise.records import Message, TopicPartition
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.source.kafka_bench import (
     DEADLINE_S,
@@ -56,7 +56,7 @@ def test_a_missing_topic_is_named_with_the_remedy_and_not_created(broker: Broker
 
 
 def test_a_broker_that_is_not_there_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.source.kafka_client.BOOTSTRAP_TIMEOUT_MS", 300)
+    monkeypatch.setattr("adawise.kafka.client.BOOTSTRAP_TIMEOUT_MS", 300)
     nowhere = Broker("127.0.0.1:1", "none", "nowhere", frozenset())
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1.*Is the broker running.*adawise broker"):
         open_source(nowhere, "frames", "group")
@@ -73,7 +73,7 @@ def test_a_broker_that_is_not_there_is_named_with_the_remedy(monkeypatch: pytest
 def test_settings_that_cannot_work_are_settings_errors(
     broker: Broker, topic: MakeTopic, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.source.kafka_client.BOOTSTRAP_TIMEOUT_MS", 2_000)
+    monkeypatch.setattr("adawise.kafka.client.BOOTSTRAP_TIMEOUT_MS", 2_000)
     name = topic()
 
     def join() -> None:
@@ -120,8 +120,8 @@ def test_a_partition_that_moves_is_lost_here_assigned_there_and_read_there_alone
 
 MEMBER = """
 import sys
-from pipeline.source.kafka import KafkaSource
-from pipeline.source.kafka_batches import BatchLimits
+from adawise.kafka.source import KafkaSource
+from adawise.kafka.batches import BatchLimits
 source = KafkaSource(
     bootstrap_servers=sys.argv[1], topic=sys.argv[2], group=sys.argv[3], origin="earliest", client_id="member",
     static_member=None, session_timeout_ms=6000, max_poll_interval_ms=60000, max_poll_records=500,
@@ -375,7 +375,7 @@ def stop_whole(pid: int) -> None:
 
 
 def test_nothing_is_drained_while_the_broker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.source.kafka_topic._QUICK_MS", 300)
+    monkeypatch.setattr("adawise.kafka.topic._QUICK_MS", 300)
     with EmbeddedBroker() as embedded:
         broker = Broker(embedded.bootstrap_servers, "Tansu", "embedded", frozenset())
         tp = TopicPartition("frames", 0)
@@ -406,8 +406,8 @@ def test_a_broker_that_goes_away_is_an_error_that_can_be_tried_again(monkeypatch
 def test_an_error_in_the_rebalance_listener_reaches_the_caller(
     broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.errors import FatalError
-    from pipeline.source.ownership import Ownership
+    from adawise.errors import FatalError
+    from adawise.kafka.ownership import Ownership
 
     def broken(self: Ownership, tps: object) -> None:
         raise ZeroDivisionError("a bug of ours")

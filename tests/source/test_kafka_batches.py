@@ -16,8 +16,8 @@ from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatchBuilder
 
-from pipeline.errors import Lost
-from pipeline.source.kafka_batches import NOTHING, BatchLimits, Unread, bound_batches
+from adawise.errors import Lost
+from adawise.kafka.batches import NOTHING, BatchLimits, Unread, bound_batches
 from tests.kafka import batches
 from tests.kafka.batches import CODECS, TP, Record, batch, bomb, damaged, empty_records, record, sealed
 
@@ -165,7 +165,7 @@ def test_a_batch_that_compaction_has_emptied_is_nothing(codec: str) -> None:
 
 
 def test_a_client_that_asks_for_positions_unpacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.source.kafka_batches.unpacked", None)
+    monkeypatch.setattr("adawise.kafka.batches.unpacked", None)
     assert len(read(batch(GOOD, "gzip"), limits=NOTHING)) == 1
 
 

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaProducer
 
-from pipeline.errors import Lost, SourceError
-from pipeline.ports import Poll
-from pipeline.records import Gap, Message, Missing, TopicPartition
-from pipeline.source import kafka_unread
-from pipeline.source.kafka import KafkaSource
-from pipeline.source.kafka_batches import BatchLimits
-from pipeline.source.kafka_log import KafkaLog
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.source.recording import RecordingSource
-from pipeline.source.recording_run import Bounds, record
-from pipeline.source.whole_topic import read_whole
+from adawise.errors import Lost, SourceError
+from adawise.kafka import unreadable
+from adawise.kafka.batches import BatchLimits
+from adawise.kafka.log import KafkaLog
+from adawise.kafka.read_all import read_whole
+from adawise.kafka.source import KafkaSource
+from adawise.ports import Poll
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.recording.run import Bounds, record
+from adawise.recording.source import RecordingSource
+from adawise.records import Gap, Message, Missing, TopicPartition
 from tests.brokers import KAFKA, Broker, MakeTopic
 from tests.kafka.batches import batch, bomb, empty_records, send
 from tests.kafka.damage import damage
@@ -152,8 +152,8 @@ def test_what_is_asked_for_a_chain_beside_its_topic_leaves_bombs_out(broker: Bro
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands is tried again at once."""
-    monkeypatch.setattr(kafka_unread, "AGAIN_S", 0.2)
-    monkeypatch.setattr(kafka_unread, "SURE_S", 0.2)
+    monkeypatch.setattr(unreadable, "AGAIN_S", 0.2)
+    monkeypatch.setattr(unreadable, "SURE_S", 0.2)
 
 
 def two_partitions(broker: Broker, topic: MakeTopic) -> str:

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from pipeline.records import TopicPartition
-from pipeline.source.kafka_listener import join_after_settling, why_expelled
-from pipeline.source.ownership import Ownership
+from adawise.kafka.listener import join_after_settling, why_expelled
+from adawise.kafka.ownership import Ownership
+from adawise.records import TopicPartition
 
 TP = TopicPartition("frames", 0)
 

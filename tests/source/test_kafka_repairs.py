@@ -13,8 +13,8 @@ from kafka.errors import CorruptRecordError
 from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from pipeline.ports import Poll
-from pipeline.source import kafka_repairs
+from adawise.kafka import repairs
+from adawise.ports import Poll
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.source.kafka_bench import DEADLINE_S, BytesName, open_source, poll_until
 
@@ -50,19 +50,19 @@ def as_read(headers: list[tuple[bytes, bytes | None]]) -> list[tuple[str, bytes 
 
 @given(records, st.sampled_from([DefaultRecordBatch.CODEC_NONE, DefaultRecordBatch.CODEC_GZIP]))
 def test_any_header_name_is_read_and_changes_nothing_else(content: list[Record], compression: int) -> None:
-    kafka_repairs.install()
+    repairs.install()
     found = [(record.key, record.value, record.headers) for record in batch_of(content, compression)]
     assert found == [(key, value, as_read(headers)) for key, value, headers in content]
 
 
 def test_without_the_repair_one_such_name_breaks_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DefaultRecordBatch, "_read_msg", kafka_repairs._read_record)
+    monkeypatch.setattr(DefaultRecordBatch, "_read_msg", repairs._read_record)
     with pytest.raises(CorruptRecordError):
         list(batch_of([(None, b"x", [(TRICKY, b"")])], DefaultRecordBatch.CODEC_NONE))
 
 
 def test_the_socket_of_a_refused_connection_is_closed_at_once() -> None:
-    kafka_repairs.install()
+    repairs.install()
 
     class Refused(KafkaNetSocket):  # type: ignore[misc]
         SCHEMES = ()
@@ -98,10 +98,10 @@ def test_an_answer_to_a_join_that_came_between_two_polls_is_taken(broker: Broker
 
 @pytest.mark.needs("first_generation")
 def test_without_the_repair_it_is_forgotten(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_repairs, "_join_and_sync_once", kafka_repairs._join_and_sync)
+    monkeypatch.setattr(repairs, "_join_and_sync_once", repairs._join_and_sync)
     assert answered_between_polls(broker, topic()) > 1
     monkeypatch.undo()
-    kafka_repairs.install()
+    repairs.install()
 
 
 def assigned_of_partitions_that_were_added(broker: Broker, topic: str) -> bool:
@@ -134,10 +134,10 @@ def test_a_leader_takes_the_partitions_that_were_added_though_the_answer_came_be
 
 @pytest.mark.needs("create_partitions")
 def test_without_the_repair_it_never_does(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_repairs, "_needs_to_join_until_joined", kafka_repairs._needs_to_join)
+    monkeypatch.setattr(repairs, "_needs_to_join_until_joined", repairs._needs_to_join)
     assert not assigned_of_partitions_that_were_added(broker, topic(1))
     monkeypatch.undo()
-    kafka_repairs.install()
+    repairs.install()
 
 
 def test_a_member_that_was_expelled_from_a_rebalance_gets_its_partition_again(broker: Broker, topic: MakeTopic) -> None:
@@ -188,7 +188,7 @@ def test_a_member_that_is_joining_leaves_without_waiting_for_the_others(broker: 
 def test_without_the_repair_it_is_left_behind(
     broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_repairs, "_leave_past_a_join", kafka_repairs._leave)
+    monkeypatch.setattr(repairs, "_leave_past_a_join", repairs._leave)
     assert left_behind_by_one_that_was_joining(broker, topic(2))
     monkeypatch.undo()
-    kafka_repairs.install()
+    repairs.install()

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from kafka import errors
 
-from pipeline.errors import BrokerUnavailable
-from pipeline.records import TopicPartition
-from pipeline.source.kafka_topic import KafkaTopics
+from adawise.errors import BrokerUnavailable
+from adawise.kafka.topic import KafkaTopics
+from adawise.records import TopicPartition
 from tests.brokers import Broker, MakeTopic
 
 

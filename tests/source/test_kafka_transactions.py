@@ -7,10 +7,10 @@ from contextlib import closing
 import pytest
 from kafka import KafkaProducer
 
-from pipeline.errors import Lost, SettingsError
-from pipeline.records import Message, TopicPartition
-from pipeline.source import kafka_transactions
-from pipeline.source.kafka_transactions import LOOK_S, REPEAT_S, HeldBack, OpenTransaction
+from adawise.errors import Lost, SettingsError
+from adawise.kafka import transactions
+from adawise.kafka.transactions import LOOK_S, REPEAT_S, HeldBack, OpenTransaction
+from adawise.records import Message, TopicPartition
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.source.kafka_bench import consume, numbered, open_source, poll_until, produce
 from tests.wiring.test_verifying import a_topic_with_holes
@@ -51,7 +51,7 @@ def test_markers_and_what_was_aborted_are_no_holes_of_a_compacted_topic(broker: 
 def test_an_open_transaction_that_holds_back_messages_is_named(
     broker: Broker, topic: MakeTopic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_transactions, "LOOK_S", 0.0)
+    monkeypatch.setattr(transactions, "LOOK_S", 0.0)
     name, who = topic(2), fresh_name("tx")
     produce(broker, numbered(name, 0, 2))
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id=who)) as sender:

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from pipeline.errors import Lost
-from pipeline.records import Missing, TopicPartition
-from pipeline.source.kafka_batches import Unread
-from pipeline.source.kafka_unread import AGAIN_S, SURE_S, Unreadable
+from adawise.errors import Lost
+from adawise.kafka.batches import Unread
+from adawise.kafka.unreadable import AGAIN_S, SURE_S, Unreadable
+from adawise.records import Missing, TopicPartition
 
 TP, OTHER = TopicPartition("frames", 0), TopicPartition("frames", 1)
 BOMB = Unread(3, 9, Lost.BATCH_TOO_LARGE, "unpacks to more than kafka.max_batch_bytes allows")

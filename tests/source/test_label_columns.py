@@ -11,11 +11,11 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
-from pipeline.source.label_columns import LabelColumns
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.source.recording_run import Bounds, record
+from adawise.labels.columns import LabelColumns
+from adawise.ports import TopicIdentity
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.recording.run import Bounds, record
+from adawise.records import Message, TopicPartition
 from tests.fakes import FakeSource
 
 TP = TopicPartition("truth", 0)

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.records import Message
-from pipeline.source.label_message import MAX_LABELS, Label, read_labels
+from adawise.labels.message import MAX_LABELS, Label, read_labels
+from adawise.records import Message
 
 ROW = "frames/0/17/0"
 NOON = "2026-05-01T12:00:00.25Z"

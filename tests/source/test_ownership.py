@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from pipeline.records import TopicPartition
-from pipeline.source.ownership import Ownership
+from adawise.kafka.ownership import Ownership
+from adawise.records import TopicPartition
 
 A, B = TopicPartition("frames", 0), TopicPartition("frames", 1)
 

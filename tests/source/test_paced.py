@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.ports import Source
-from pipeline.records import Message, TopicPartition
-from pipeline.source.bounded import BoundedSource
-from pipeline.source.paced import PacedSource
+from adawise.ports import Source
+from adawise.records import Message, TopicPartition
+from adawise.replay.bounded import BoundedSource
+from adawise.replay.paced import PacedSource
 from tests.fakes import FakeSource
 
 P0, P1 = TopicPartition("frames", 0), TopicPartition("frames", 1)

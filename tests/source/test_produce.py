@@ -9,11 +9,11 @@ from threading import Event
 
 import pytest
 
-from pipeline.errors import SettingsError
-from pipeline.source.files import FileShots
-from pipeline.source.produce import ROOM_BYTES, Gathering, Parcel, Produced, open_shots, produce
-from pipeline.source.shot import Shot
-from pipeline.source.video import VideoShots
+from adawise.errors import SettingsError
+from adawise.produce.files import FileShots
+from adawise.produce.produce import ROOM_BYTES, Gathering, Parcel, Produced, open_shots, produce
+from adawise.produce.shot import Shot
+from adawise.produce.video import VideoShots
 
 
 class Sent:

@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import BrokerUnavailable, Lost, SourceError
-from pipeline.ports import TopicIdentity
-from pipeline.records import Gap, Message, Missing, TopicPartition
-from pipeline.source import recording_format as layout
-from pipeline.source.recorder import FilePolicy, Recorded, Recorder
-from pipeline.source.recording import RecordingSource
-from pipeline.source.recording_buffer import Buffer, merged
-from pipeline.source.recording_manifest import MANIFEST
-from pipeline.source.recording_run import Bounds, record
+from adawise.errors import BrokerUnavailable, Lost, SourceError
+from adawise.ports import TopicIdentity
+from adawise.recording import format as layout
+from adawise.recording.buffer import Buffer, merged
+from adawise.recording.manifest import MANIFEST
+from adawise.recording.recorder import FilePolicy, Recorded, Recorder
+from adawise.recording.run import Bounds, record
+from adawise.recording.source import RecordingSource
+from adawise.records import Gap, Message, Missing, TopicPartition
 from tests.brokers import Broker, MakeTopic
 from tests.fakes import FakeSource
 from tests.source.kafka_bench import numbered, open_source, produce

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import SourceError
-from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
-from pipeline.source import recording_format as layout
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.source.recording import Order, RecordingSource
-from pipeline.source.recording_manifest import MANIFEST
+from adawise.errors import SourceError
+from adawise.ports import TopicIdentity
+from adawise.recording import format as layout
+from adawise.recording.manifest import MANIFEST
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.recording.source import Order, RecordingSource
+from adawise.records import Message, TopicPartition
 
 IDENTITY = TopicIdentity("cluster", "topic-id", 2)
 

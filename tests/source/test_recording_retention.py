@@ -12,18 +12,18 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import Lost, SourceError
-from pipeline.ports import TopicIdentity
-from pipeline.records import Message, Missing, TopicPartition
-from pipeline.sink.store import LocalStore
-from pipeline.source import recording_format as layout
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.source.recording import RecordingSource
-from pipeline.source.recording_buffer import Buffer, Draft
-from pipeline.source.recording_files import listing_of, partitions_of
-from pipeline.source.recording_manifest import Retention
-from pipeline.source.recording_retention import EVERY_S, RecordingRetention, Tidied, Tidying
-from pipeline.wiring.recording import prune_recording
+from adawise.commands.record.run import prune_recording
+from adawise.errors import Lost, SourceError
+from adawise.ports import TopicIdentity
+from adawise.recording import format as layout
+from adawise.recording.buffer import Buffer, Draft
+from adawise.recording.files import listing_of, partitions_of
+from adawise.recording.manifest import Retention
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.recording.retention import EVERY_S, RecordingRetention, Tidied, Tidying
+from adawise.recording.source import RecordingSource
+from adawise.records import Message, Missing, TopicPartition
+from adawise.store.store import LocalStore
 from tests.worker.recordings import AtOnce, recorded
 
 TP = TopicPartition("frames", 0)

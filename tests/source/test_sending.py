@@ -12,13 +12,13 @@ import pytest
 from kafka import KafkaConsumer, errors
 from kafka import TopicPartition as KafkaPartition
 
-from pipeline.decode import Decoder
-from pipeline.errors import BrokerUnavailable, SettingsError, SourceError
-from pipeline.preprocess import Preprocess
-from pipeline.records import DecodedMessage, Message
-from pipeline.source.produce import Gathering, Parcel, open_shots, produce
-from pipeline.source.sending import KafkaSender, ensure_topic, message_of, open_sender
-from pipeline.source.shot import Shot
+from adawise.decode.message import Decoder
+from adawise.decode.preprocess import Preprocess
+from adawise.errors import BrokerUnavailable, SettingsError, SourceError
+from adawise.produce.produce import Gathering, Parcel, open_shots, produce
+from adawise.produce.sender import KafkaSender, ensure_topic, message_of, open_sender
+from adawise.produce.shot import Shot
+from adawise.records import DecodedMessage, Message
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.hostile import picture
 

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import SettingsError
-from pipeline.source.produce import open_shots
-from pipeline.source.shot import Shot
-from pipeline.source.video import _NETWORK, VideoShots, _address, is_live, is_video, masked
+from adawise.errors import SettingsError
+from adawise.produce.produce import open_shots
+from adawise.produce.shot import Shot
+from adawise.produce.video import _NETWORK, VideoShots, _address, is_live, is_video, masked
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")
 

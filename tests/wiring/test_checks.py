@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.errors import BrokerUnavailable
-from pipeline.ports import TopicIdentity
-from pipeline.settings import Settings
-from pipeline.sink import claims
-from pipeline.sink.store import LocalStore, open_store
-from pipeline.source import kafka_unpack
-from pipeline.wiring import checks
-from pipeline.wiring.recording import recording_folder
+from adawise.build.recording import recording_folder
+from adawise.commands.run import checks
+from adawise.errors import BrokerUnavailable
+from adawise.kafka import unpack
+from adawise.ports import TopicIdentity
+from adawise.settings import Settings
+from adawise.sink import claims
+from adawise.store.store import LocalStore, open_store
 from tests.sink.clouds import new_bucket, open_s3, s3_server
 
 IDENTITY = TopicIdentity("cluster", "an-id", 2)
@@ -105,7 +105,7 @@ def test_the_codecs_of_batches_are_named_and_one_that_is_not_here_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert told(settings(tmp_path))["codecs of batches"] == ("ok", "none, gzip, snappy, lz4, zstd")
-    monkeypatch.setattr(kafka_unpack, "missing_codecs", lambda: ["lz4"])
+    monkeypatch.setattr(unpack, "missing_codecs", lambda: ["lz4"])
     status, detail = told(settings(tmp_path))["codecs of batches"]
     assert status == "fail"
     assert "this build of pyarrow lacks lz4: a partition with a batch that is compressed so will stand" in detail

@@ -11,11 +11,11 @@ from typing import Self
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.sink import layout
-from pipeline.sink.read import data_keys, read_predictions, segment_names
-from pipeline.sink.store import LocalStore
-from pipeline.wiring import compacting
+from adawise.__main__ import main
+from adawise.commands.compact import run
+from adawise.sink import layout
+from adawise.sink.read.files import data_keys, read_predictions, segment_names
+from adawise.store.store import LocalStore
 from tests.sink.building import TP, DictStore
 from tests.sink.compacting import Days
 
@@ -24,7 +24,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _logging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     monkeypatch.chdir(tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_a_compactor_whose_clock_is_hours_ahead_deletes_nothing_before_its_time(
         def now(cls, tz: tzinfo | None = None) -> Self:
             return super().now(tz) + timedelta(hours=5)
 
-    monkeypatch.setattr(compacting, "datetime", Ahead)
+    monkeypatch.setattr(run, "datetime", Ahead)
     assert compact("--delete-after", "1") == 0
     assert len(segment_names(LocalStore(root), TP)) == 18
     assert not list(root.glob("_clock*"))

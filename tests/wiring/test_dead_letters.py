@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import FatalError, Reason
-from pipeline.records import Frame, Message, RowId
-from pipeline.settings import KafkaSettings
-from pipeline.sink.dead_letter import read_letter
-from pipeline.sink.dead_letters import open_dead_letters
-from pipeline.sink.replay_letters import LetterReplay, open_replay
-from pipeline.source.whole_topic import read_whole
-from pipeline.wiring.kafka import kafka_source
+from adawise.build.kafka import kafka_source
+from adawise.dead_letters.reading import read_letter
+from adawise.dead_letters.resend import LetterReplay, open_replay
+from adawise.dead_letters.sink import open_dead_letters
+from adawise.errors import FatalError, Reason
+from adawise.kafka.read_all import read_whole
+from adawise.records import Frame, Message, RowId
+from adawise.settings import KafkaSettings
 from tests.brokers import Broker, MakeTopic
 from tests.replay.runs import adawise
 
@@ -35,7 +35,7 @@ BAD = (  # partition, offset, key, value, reason, milliseconds
 
 @pytest.fixture(autouse=True)
 def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     yield
     logging.captureWarnings(capture=False)
 

@@ -9,13 +9,13 @@ import pytest
 import structlog
 import torch
 
-from pipeline.clip.cuda import Cuda
-from pipeline.clip.device import Device, Plain
-from pipeline.errors import DeviceError, SettingsError
-from pipeline.settings import ModelSettings, Settings
-from pipeline.wiring import model as module
-from pipeline.wiring.finetuning import _training_format
-from pipeline.wiring.model import choose_device, number_format, open_device
+from adawise.build import model as module
+from adawise.build.model import choose_device, number_format, open_device
+from adawise.clip.cuda import Cuda
+from adawise.clip.device import Device, Plain
+from adawise.commands.finetune.run import _training_format
+from adawise.errors import DeviceError, SettingsError
+from adawise.settings import ModelSettings, Settings
 from tests.gpu.rehearsal import CARD as REHEARSED
 from tests.gpu.rehearsal import Rehearsal
 

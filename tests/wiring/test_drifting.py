@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.__main__ import main
+from adawise.__main__ import main
 from tests.drift import yard
 
 

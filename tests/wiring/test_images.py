@@ -17,17 +17,17 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.__main__ import main
-from pipeline.errors import SettingsError
-from pipeline.evaluate.tables import LogitTable
-from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
-from pipeline.settings import Settings, read
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.wire import ARROW_STREAM, encode_batch
-from pipeline.wiring.evaluating import Images
-from pipeline.wiring.images import domain_names, tables_of_images
-from pipeline.wiring.model import load_model
+from adawise.__main__ import main
+from adawise.build.model import load_model
+from adawise.commands.evaluate.images import domain_names, tables_of_images
+from adawise.commands.evaluate.run import Images
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.errors import SettingsError
+from adawise.evaluate.tables import LogitTable
+from adawise.ports import TopicIdentity
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.records import Message, TopicPartition
+from adawise.settings import Settings, read
 from tests.models import CLASSES, random_images, write_pair
 
 PER_CLASS = 3
@@ -243,6 +243,6 @@ def test_what_cannot_be_done_is_told_before_the_models_are_loaded(
     def loaded(*_: object) -> None:
         raise AssertionError("the models were loaded")
 
-    monkeypatch.setattr("pipeline.wiring.images.load_model", loaded)
+    monkeypatch.setattr("adawise.commands.evaluate.images.load_model", loaded)
     assert evaluate(home, monkeypatch, *arguments, *RUN) == 2
     assert told in capsys.readouterr().err

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.errors import StoreUnavailable
-from pipeline.records import Message
-from pipeline.sink import claims
-from pipeline.sink.store import open_store
-from pipeline.source.produce import produce as send_all
-from pipeline.source.recorder import Recorded
-from pipeline.wiring import labelling, producing, recording
+from adawise.__main__ import main
+from adawise.commands.labels import run as labelling
+from adawise.commands.produce import run as producing
+from adawise.commands.record import run as recording
+from adawise.errors import StoreUnavailable
+from adawise.produce.produce import produce as send_all
+from adawise.recording.recorder import Recorded
+from adawise.records import Message
+from adawise.sink import claims
+from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic
 from tests.hostile import picture
 from tests.source.kafka_bench import numbered, produce

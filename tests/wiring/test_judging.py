@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.__main__ import main
+from adawise.__main__ import main
 from tests.drift import answers, yard
 
 Captured = pytest.CaptureFixture[str]

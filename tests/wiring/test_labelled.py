@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.__main__ import main
-from pipeline.adapt.card import read_card
-from pipeline.adapt.objective import NAMES
-from pipeline.adapt.verdict import OWN, advise
-from pipeline.clip.heads import heads_path
-from pipeline.clip.load import ModelPair
-from pipeline.errors import CardError
-from pipeline.settings import ModelSettings, Settings, read
-from pipeline.wiring.model import adaptation, load_model
-from pipeline.wiring.stream import config_fingerprint, describe
+from adawise.__main__ import main
+from adawise.adapt.advice import OWN, advise
+from adawise.adapt.card import read_card
+from adawise.adapt.objective import NAMES
+from adawise.build.model import adaptation, load_model
+from adawise.build.worker import config_fingerprint, describe
+from adawise.clip.heads import heads_path
+from adawise.clip.load import ModelPair
+from adawise.errors import CardError
+from adawise.settings import ModelSettings, Settings, read
 from tests.models import CLASSES, PairFolder, random_images, write_pair
 
 Captured = pytest.CaptureFixture[str]

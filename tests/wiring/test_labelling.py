@@ -13,8 +13,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.records import Message
+from adawise.__main__ import main
+from adawise.records import Message
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.drift import yard
 from tests.replay.runs import process

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.settings import Settings
-from pipeline.settings.recording import RecordSettings
-from pipeline.source.recorder import Recorded
-from pipeline.wiring.recording import Pace, recording_tap
+from adawise.build.recording import recording_tap
+from adawise.commands.record.run import Pace
+from adawise.recording.recorder import Recorded
+from adawise.settings import Settings
+from adawise.settings.recording import RecordSettings
 from tests.fakes import FakeSource
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.sink import layout
-from pipeline.sink.store import Store, open_store
+from adawise.__main__ import main
+from adawise.sink import layout
+from adawise.store.store import Store, open_store
 from tests.sink.building import DictStore
 from tests.sink.clouds import new_bucket, open_s3, s3_server
 from tests.sink.forging import an_honest_sink, key
@@ -19,7 +19,7 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(params=["folder", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Three segments; where they are."""
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     url = str(tmp_path / "yard")
     if request.param == "s3":
         url = f"s3://{new_bucket()}/yard"

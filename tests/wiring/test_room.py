@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import SettingsError
-from pipeline.settings import Settings
-from pipeline.wiring import model
+from adawise.build import model
+from adawise.errors import SettingsError
+from adawise.settings import Settings
 
 
 def settings(streams: int | None = None, **search: object) -> Settings:

@@ -7,17 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.__main__ import main
-from pipeline.adapt.card import read_card
-from pipeline.adapt.surrogate import Surrogate
-from pipeline.adapt.verdict import advise
-from pipeline.clip.classifier import PairClassifier
-from pipeline.ports import TopicIdentity
-from pipeline.records import Message, TopicPartition
-from pipeline.settings import Settings, read
-from pipeline.source.recorder import FilePolicy, Recorder
-from pipeline.wiring.model import load_model
-from pipeline.wiring.search_fit import recorded_batches
+from adawise.__main__ import main
+from adawise.adapt.advice import advise
+from adawise.adapt.card import read_card
+from adawise.adapt.surrogate import Surrogate
+from adawise.build.model import load_model
+from adawise.clip.classifier import PairClassifier
+from adawise.commands.card.search_fit import recorded_batches
+from adawise.ports import TopicIdentity
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.records import Message, TopicPartition
+from adawise.settings import Settings, read
 from tests.models import CLASSES, random_images, write_pair
 
 Captured = pytest.CaptureFixture[str]
@@ -129,7 +129,7 @@ def test_only_the_batches_that_are_fitted_are_classified(folder: Path, monkeypat
 def test_the_worker_takes_the_fitted_surrogate_for_the_objective_that_it_was_fitted_to(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.wiring.model import adaptation
+    from adawise.build.model import adaptation
 
     fit = ("--fit-search", "yard", "--fit-objective", "calibrated_entropy", "--fit-batches", "28")
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "w.json", *fit)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import RetryableError, SettingsError, StoreUnavailable
-from pipeline.settings import Settings
-from pipeline.sink.chain import SegmentChain
-from pipeline.wiring import stream
-from pipeline.wiring.store_check import await_store
+from adawise.build.store import await_store
+from adawise.commands.run import run
+from adawise.errors import RetryableError, SettingsError, StoreUnavailable
+from adawise.settings import Settings
+from adawise.sink.chain import SegmentChain
 from tests.sink.building import DictStore, OverwritingStore, open_chain
 from tests.worker.loop import Journal
 
@@ -100,16 +100,16 @@ def test_a_url_without_what_it_needs_is_told_before_the_model_loads(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    monkeypatch.delitem(sys.modules, "pipeline.sink.object_store", raising=False)
-    monkeypatch.delattr("pipeline.sink.object_store", raising=False)
+    monkeypatch.delitem(sys.modules, "adawise.store.object_store", raising=False)
+    monkeypatch.delattr("adawise.store.object_store", raising=False)
     roots: dict[str, dict[str, Any]] = {
         "sink": {"root": str(tmp_path)},
         "record": {"enabled": True, "root": str(tmp_path)},
     }
     roots[where]["root"] = "s3://bucket/prefix"
     for name in ("load_model", "kafka_source"):
-        monkeypatch.setattr(stream, name, None)
+        monkeypatch.setattr(run, name, None)
     with pytest.raises(
         SettingsError, match=r"s3://bucket/prefix needs the package obstore.*pip install 'adawise\[s3\]'"
     ):
-        stream.run_worker(Settings.model_validate(roots))
+        run.run_worker(Settings.model_validate(roots))

@@ -15,19 +15,19 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from pipeline.__main__ import main
-from pipeline.adapt.state import StreamState
-from pipeline.errors import Reason
-from pipeline.ports import SegmentDraft
-from pipeline.records import Frame, RowId, TopicPartition
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.compact import compact
-from pipeline.sink.compact_delete import deletable, delete
-from pipeline.sink.compact_plan import Limits
-from pipeline.sink.layout import SegmentName, segment_key
-from pipeline.sink.store import LocalStore
-from pipeline.source.kafka_batches import BatchLimits
-from pipeline.source.kafka_log import KafkaLog
+from adawise.__main__ import main
+from adawise.adapt.state import StreamState
+from adawise.errors import Reason
+from adawise.kafka.batches import BatchLimits
+from adawise.kafka.log import KafkaLog
+from adawise.ports import SegmentDraft
+from adawise.records import Frame, RowId, TopicPartition
+from adawise.sink.chain import SegmentChain
+from adawise.sink.compaction.choice import Limits
+from adawise.sink.compaction.compact import compact
+from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.layout import SegmentName, segment_key
+from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic
 from tests.sink.building import DictStore, open_chain
 from tests.sink.forging import an_honest_sink, forge, key

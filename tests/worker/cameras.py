@@ -15,9 +15,9 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
-from pipeline.records import RowId
-from pipeline.settings import Settings
-from pipeline.wire import ARROW_STREAM, encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.records import RowId
+from adawise.settings import Settings
 from tests.brokers import Broker
 from tests.hostile import picture
 from tests.models import PairFolder

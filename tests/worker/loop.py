@@ -15,23 +15,23 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline.adapt.objective import raw_entropy
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
-from pipeline.adaptation import Adaptation
-from pipeline.backpressure import Limits
-from pipeline.errors import AdawiseError, Reason
-from pipeline.gather import BatchPolicy
-from pipeline.partition import FlushPolicy
-from pipeline.ports import Commit, Head, Source
-from pipeline.prefetch import Prefetch
-from pipeline.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
-from pipeline.sink.chain import SegmentChain
-from pipeline.sink.read import read_predictions, read_segment_footers, segment_keys
-from pipeline.sink.schemas import PREDICTED_AT
-from pipeline.sink.store import Store
-from pipeline.sink.verify import verify
-from pipeline.worker import Worker
+from adawise.adapt.objective import raw_entropy
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
+from adawise.errors import AdawiseError, Reason
+from adawise.ports import Commit, Head, Source
+from adawise.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
+from adawise.sink.chain import SegmentChain
+from adawise.sink.read.files import read_predictions, read_segment_footers, segment_keys
+from adawise.sink.schemas import PREDICTED_AT
+from adawise.sink.verify.root import verify
+from adawise.store.store import Store
+from adawise.worker.adaptation import Adaptation
+from adawise.worker.backpressure import Limits
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.decode_pool import Prefetch
+from adawise.worker.loop import Worker
+from adawise.worker.partition import FlushPolicy
 from tests.adapt.curves import AlphaByAlpha
 from tests.sink.building import DictStore
 
@@ -65,7 +65,7 @@ def bad(offset: int, partition: int = 0) -> Message:
 
 
 def decode(message: Message) -> DecodedMessage:
-    """What `pipeline.decode` does, for these messages."""
+    """What `adawise.decode.message` does, for these messages."""
     value = message.value or b""
     if value == BAD:
         return DecodedMessage(message, (_frame(message, 0, None),), dead=True)

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.adapt.state import StreamState
-from pipeline.sink.layout import TRACES
-from pipeline.sink.read import read_predictions, segment_keys
-from pipeline.sink.schemas import PREDICTED_AT
-from pipeline.sink.store import LocalStore, Store
-from pipeline.sink.verify import verify
+from adawise.adapt.state import StreamState
+from adawise.sink.layout import TRACES
+from adawise.sink.read.files import read_predictions, segment_keys
+from adawise.sink.schemas import PREDICTED_AT
+from adawise.sink.verify.root import verify
+from adawise.store.store import LocalStore, Store
 
 
 class Sent(Protocol):

@@ -26,14 +26,14 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from pipeline import logs
-from pipeline.ports import Commit, Head
-from pipeline.records import BatchTrace, TopicPartition
-from pipeline.settings import Settings
-from pipeline.sink import claims
-from pipeline.sink.store import LocalStore
-from pipeline.telemetry import LogObserver
-from pipeline.wiring.stream import run_worker
+from adawise import logs
+from adawise.commands.run.run import run_worker
+from adawise.ports import Commit, Head
+from adawise.records import BatchTrace, TopicPartition
+from adawise.settings import Settings
+from adawise.sink import claims
+from adawise.store.store import LocalStore
+from adawise.worker.observer import LogObserver
 from tests.kafka.damage import damage
 from tests.worker import poison
 

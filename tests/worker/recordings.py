@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import AdawiseError
-from pipeline.records import Message
-from pipeline.source.recording import RecordingSource
-from pipeline.source.recording_files import Forgotten
+from adawise.errors import AdawiseError
+from adawise.recording.files import Forgotten
+from adawise.recording.source import RecordingSource
+from adawise.records import Message
 
 
 class AtOnce(Executor):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.errors import Lost
-from pipeline.records import Gap
-from pipeline.sink.read import read_segment_footers
+from adawise.__main__ import main
+from adawise.errors import Lost
+from adawise.records import Gap
+from adawise.sink.read.files import read_segment_footers
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.batches import bomb, empty_records, send
 from tests.models import PairFolder

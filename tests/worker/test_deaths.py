@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Reason
-from pipeline.records import TopicPartition
-from pipeline.sink import layout
-from pipeline.sink.starts import DEATHS
-from pipeline.sink.store import LocalStore
-from pipeline.wire import encode_batch
+from adawise.decode.arrow_batch import encode_batch
+from adawise.errors import Reason
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.starts import DEATHS
+from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.hostile import picture
 from tests.models import PairFolder

@@ -12,7 +12,7 @@ from typing import Any
 
 from kafka import KafkaConsumer
 
-from pipeline.errors import Reason
+from adawise.errors import Reason
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.fuzz.extremes import FAMILIES, png
 from tests.hostile import Limits, hostile

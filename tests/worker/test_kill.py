@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sink.store import CRASH_POINTS
+from adawise.store.store import CRASH_POINTS
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import IMAGES, Live, Output, Topic, recorded, run_to_the_end, settings_for

@@ -13,13 +13,13 @@ import pytest
 import stamina
 from kafka import KafkaAdminClient
 
-from pipeline.errors import AdawiseError
-from pipeline.ports import Commit, Head
-from pipeline.records import TopicPartition
-from pipeline.settings import Settings
-from pipeline.sink.read import read_predictions
-from pipeline.sink.verify import verify
-from pipeline.wiring.stream import run_worker
+from adawise.commands.run.run import run_worker
+from adawise.errors import AdawiseError
+from adawise.ports import Commit, Head
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+from adawise.sink.read.files import read_predictions
+from adawise.sink.verify.root import verify
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.sink.clouds import new_bucket, open_s3, s3_environment, s3_server

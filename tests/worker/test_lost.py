@@ -17,12 +17,12 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.structs import TopicPartition as KafkaPartition
 
-from pipeline.__main__ import main
-from pipeline.settings import Settings
-from pipeline.sink.holes import of_root
-from pipeline.sink.read import read_bytes, read_predictions, segment_keys
-from pipeline.sink.segment import read_rows
-from pipeline.sink.store import LocalStore
+from adawise.__main__ import main
+from adawise.settings import Settings
+from adawise.sink.holes import of_root
+from adawise.sink.read.files import read_bytes, read_predictions, segment_keys
+from adawise.sink.segment import read_rows
+from adawise.store.store import LocalStore
 from tests.brokers import ApacheKafka, Broker, MakeTopic, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import IMAGES, Output, Topic, settings_for, single
@@ -135,7 +135,7 @@ def test_a_log_that_was_rewritten_lets_its_partition_stand_and_verify_finds_ever
 
 def called(settings: Settings, *arguments: str) -> tuple[int, str]:
     """The exit code and the output of `adawise` with these settings."""
-    call = [sys.executable, "-m", "pipeline", *arguments]
+    call = [sys.executable, "-m", "adawise", *arguments]
     done = subprocess.run(call, capture_output=True, text=True, env=command_line(settings), timeout=DEADLINE_S)
     return done.returncode, done.stdout + done.stderr
 

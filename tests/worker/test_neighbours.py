@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cost
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.store import LocalStore
+from adawise.decode import cost
+from adawise.sink.read.files import read_segment_footers
+from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.fuzz.extremes import FAMILIES
 from tests.models import PairFolder

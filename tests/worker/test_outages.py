@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import stamina
 
-from pipeline.backpressure import Limits
-from pipeline.errors import AdawiseError, SettingsError, StoreUnavailable
-from pipeline.records import Message
-from pipeline.sink import layout
-from pipeline.sink.store import LocalStore, Store
+from adawise.errors import AdawiseError, SettingsError, StoreUnavailable
+from adawise.records import Message
+from adawise.sink import layout
+from adawise.store.store import LocalStore, Store
+from adawise.worker.backpressure import Limits
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore, open_chain
 from tests.sink.clouds import new_bucket, open_s3, s3_server

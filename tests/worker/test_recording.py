@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import Lost, SourceError, StoreUnavailable
-from pipeline.ports import TopicIdentity
-from pipeline.records import Gap, Message, Missing, TopicPartition
-from pipeline.sink.read import read_segment_footers
-from pipeline.sink.store import LocalStore
-from pipeline.source.recorder import Recorder
-from pipeline.source.recording import RecordingSource
-from pipeline.source.recording_buffer import FilePolicy
-from pipeline.source.recording_files import files_of
-from pipeline.source.recording_folder import RecordingFolder
-from pipeline.source.recording_manifest import Retention
-from pipeline.source.recording_tap import RecordingTap
+from adawise.errors import Lost, SourceError, StoreUnavailable
+from adawise.ports import TopicIdentity
+from adawise.recording.buffer import FilePolicy
+from adawise.recording.files import files_of
+from adawise.recording.folder import RecordingFolder
+from adawise.recording.manifest import Retention
+from adawise.recording.recorder import Recorder
+from adawise.recording.source import RecordingSource
+from adawise.recording.write_ahead import RecordingTap
+from adawise.records import Gap, Message, Missing, TopicPartition
+from adawise.sink.read.files import read_segment_footers
+from adawise.store.store import LocalStore
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.worker.loop import TP, Bench, bad, images

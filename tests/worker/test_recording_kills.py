@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.records import Message
-from pipeline.sink.dead_letters import NoDeadLetters
-from pipeline.source.recording import RecordingSource
-from pipeline.telemetry import LogObserver
-from pipeline.wiring.model import load_model
-from pipeline.wiring.stream import make_worker
+from adawise.build.model import load_model
+from adawise.build.worker import make_worker
+from adawise.dead_letters.sink import NoDeadLetters
+from adawise.recording.source import RecordingSource
+from adawise.records import Message
+from adawise.worker.observer import LogObserver
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.worker import cameras

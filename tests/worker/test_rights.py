@@ -16,12 +16,12 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
-from pipeline.__main__ import main
-from pipeline.errors import AdawiseError
-from pipeline.ports import Commit
-from pipeline.records import TopicPartition
-from pipeline.wiring import checks
-from pipeline.wiring.stream import run_worker
+from adawise.__main__ import main
+from adawise.commands.run import checks
+from adawise.commands.run.run import run_worker
+from adawise.errors import AdawiseError
+from adawise.ports import Commit
+from adawise.records import TopicPartition
 from tests.brokers import ApacheKafka, Broker, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import Shot, Topic, settings_for, single

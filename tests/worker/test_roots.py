@@ -13,9 +13,9 @@ from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
-from pipeline.settings import Settings
-from pipeline.sink.claims import read_sink_id, sink_id
-from pipeline.sink.store import open_store
+from adawise.settings import Settings
+from adawise.sink.claims import read_sink_id, sink_id
+from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.sink.clouds import new_bucket, open_s3, s3_server
@@ -26,7 +26,7 @@ from tests.worker.test_stop import command_line
 
 def refused(settings: Settings) -> str:
     """What `adawise run` says that ends with 2."""
-    call = [sys.executable, "-m", "pipeline", "run"]
+    call = [sys.executable, "-m", "adawise", "run"]
     done = subprocess.run(call, capture_output=True, text=True, env=command_line(settings), timeout=DEADLINE_S)
     assert done.returncode == 2, done.stderr
     return done.stderr.splitlines()[-1]
@@ -70,7 +70,7 @@ def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_str
     assert f"sink.root {root} was written with another pair" in (said := refused(changed))
     assert "model.classes was " in said
     assert "--model.on-change: reset (each begins anew) or keep" in said
-    check = [sys.executable, "-m", "pipeline", "run", "--check"]
+    check = [sys.executable, "-m", "adawise", "run", "--check"]
     checked = subprocess.run(check, capture_output=True, text=True, env=command_line(changed), timeout=DEADLINE_S)
     assert (checked.returncode, "was written with another pair" in " ".join(checked.stdout.split())) == (1, True)
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.settings import Settings
-from pipeline.sink.read import read_segment_footers
+from adawise.__main__ import main
+from adawise.settings import Settings
+from adawise.sink.read.files import read_segment_footers
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.source.kafka_bench import open_source, poll_until
@@ -64,7 +64,7 @@ def test_sigterm_writes_what_is_complete_ends_with_0_and_leaves_the_rest_to_the_
     filled: Topic, pair: PairFolder, root: Path
 ) -> None:
     group, output = fresh_name("stopped"), Output(root)
-    call = [sys.executable, "-m", "pipeline", "run"]
+    call = [sys.executable, "-m", "adawise", "run"]
     environment = command_line(slow(filled, pair, root, group))
     with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -104,7 +104,7 @@ def test_ctrl_c_while_partitions_are_awaited_leaves_no_member_behind_and_verify_
     call = [
         sys.executable,
         "-c",
-        f"import logging; {_TELLING_JOINS}; from pipeline.__main__ import main; main(['run'])",
+        f"import logging; {_TELLING_JOINS}; from adawise.__main__ import main; main(['run'])",
     ]
     with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=command_line(settings)) as process:
         try:

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.ports import Commit
-from pipeline.records import Message, TopicPartition
-from pipeline.sink import claims, object_store
-from pipeline.sink.read import read_predictions
-from pipeline.sink.store import open_store
-from pipeline.source import recording_format as layout
-from pipeline.wiring.stream import run_worker
+from adawise.__main__ import main
+from adawise.commands.run.run import run_worker
+from adawise.ports import Commit
+from adawise.recording import format as layout
+from adawise.records import Message, TopicPartition
+from adawise.sink import claims
+from adawise.sink.read.files import read_predictions
+from adawise.store import object_store
+from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.sink.clouds import new_bucket, s3_environment, s3_server

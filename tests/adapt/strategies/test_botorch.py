@@ -9,9 +9,9 @@ import torch
 from botorch.exceptions.errors import ModelFittingError
 from torch import Tensor
 
-from pipeline.adapt.state import Observation
-from pipeline.adapt.strategies.botorch import BotorchSearch
-from pipeline.adapt.strategies.warm import Exploration
+from adawise.adapt.state import Observation
+from adawise.adapt.strategies.botorch import BotorchSearch
+from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, drive, logits, objective
 
 
@@ -109,7 +109,7 @@ def test_where_no_fit_succeeds_the_hyper_parameters_of_warm_serve(monkeypatch: p
     def fails(mll: object) -> None:
         raise ModelFittingError("All attempts to fit the model have failed.")
 
-    monkeypatch.setattr("pipeline.adapt.strategies.botorch.fit_gpytorch_mll", fails)
+    monkeypatch.setattr("adawise.adapt.strategies.botorch.fit_gpytorch_mll", fails)
     outcomes = drive(botorch(), [Weather(0.2)] * 4)
     assert abs(alphas(outcomes)[-1] - 0.2) <= 0.2
     assert max(len(outcome.trials) for outcome in outcomes) > 2

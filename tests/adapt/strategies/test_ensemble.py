@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt import search
-from pipeline.adapt.objective import raw_entropy
-from pipeline.adapt.search import Outcome
-from pipeline.adapt.strategies.ensemble import EnsembleSearch
-from pipeline.adapt.strategies.ensemble_by_entropy import EnsembleByEntropySearch
-from pipeline.adapt.strategies.warm import Exploration
+from adawise.adapt import search
+from adawise.adapt.objective import raw_entropy
+from adawise.adapt.search import Outcome
+from adawise.adapt.strategies.ensemble import EnsembleSearch
+from adawise.adapt.strategies.ensemble_by_entropy import EnsembleByEntropySearch
+from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, one_by_one
 
 GENERATOR = torch.Generator().manual_seed(0)

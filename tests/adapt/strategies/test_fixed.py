@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.adapt.strategies.fixed import FixedSearch
+from adawise.adapt.strategies.fixed import FixedSearch
 from tests.adapt.curves import GRID, Weather, alphas, drive, objective
 
 SEARCH = FixedSearch(GRID, objective, "test", 14)

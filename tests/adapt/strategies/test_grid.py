@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.strategies.grid import GridSearch
-from pipeline.adapt.strategies.warm import Exploration
+from adawise.adapt.strategies.grid import GridSearch
+from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, drive, logits, objective
 
 SEARCH = GridSearch(GRID, objective, "test", 10, Exploration(min_images=8))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt import search
-from pipeline.adapt.objective import Values
-from pipeline.adapt.search import Outcome
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies.per_cluster import PerClusterSearch
-from pipeline.adapt.strategies.warm import Exploration
+from adawise.adapt import search
+from adawise.adapt.objective import Values
+from adawise.adapt.search import Outcome
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.per_cluster import PerClusterSearch
+from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, one_by_one
 
 N, CLASSES = 32, 3

@@ -7,11 +7,11 @@ from typing import get_args
 
 import pytest
 
-from pipeline.adapt import strategies
-from pipeline.adapt.strategies import NAMES, strategy
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.adapt.surrogate import Surrogate
-from pipeline.settings.tree import SearchSettings
+from adawise.adapt import strategies
+from adawise.adapt.strategies import NAMES, strategy
+from adawise.adapt.strategies.warm import Exploration
+from adawise.adapt.surrogate import Surrogate
+from adawise.settings.tree import SearchSettings
 from tests.adapt.curves import GRID, objective
 
 OFFLINE = {"ensemble", "ensemble_by_entropy", "per_cluster"}  # no single alpha of a batch: for `evaluate` alone

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.strategies.scratch import ScratchSearch
-from pipeline.adapt.strategies.warm import Exploration
-from pipeline.adapt.surrogate import Surrogate
+from adawise.adapt.strategies.scratch import ScratchSearch
+from adawise.adapt.strategies.warm import Exploration
+from adawise.adapt.surrogate import Surrogate
 from tests.adapt.curves import GRID, Weather, alphas, drive, logits, objective
 
 

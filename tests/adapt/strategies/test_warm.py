@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapt.search import Outcome, run
-from pipeline.adapt.state import StreamState
-from pipeline.adapt.strategies.warm import Exploration, WarmSearch
-from pipeline.adapt.surrogate import Surrogate
+from adawise.adapt.search import Outcome, run
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
+from adawise.adapt.surrogate import Surrogate
 from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, drive, logits, objective, one_by_one
 
 NEVER = 10**9

@@ -11,20 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.drift.helped import Arm, Confusion, Estimate, Helped, Interval
-from pipeline.drift.queries import written_out
-from pipeline.drift.result import (
-    Camera,
-    CameraChange,
-    Cause,
-    Example,
-    Floats,
-    Group,
-    Level,
-    Model,
-    Report,
-    Series,
-)
+from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interval
+from adawise.drift.queries import written_out
+from adawise.drift.result import Camera, CameraChange, Cause, Example, Floats, Group, Level, Model, Report, Series
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>${alert(3)}{{7*7}}"
 HOUR_US = 3_600_000_000

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from pipeline.drift.page.write import write_page
-from pipeline.drift.result import Report
+from adawise.drift.page.write import write_page
+from adawise.drift.result import Report
 from tests.drift.page.building import CLASSES, HOSTILE, a_camera, a_help, a_yard
 from tests.page.browsing import a_browser
 

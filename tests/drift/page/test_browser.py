@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from pipeline.drift.page.write import write_page
-from pipeline.drift.result import Report
+from adawise.drift.page.write import write_page
+from adawise.drift.result import Report
 from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, without_rows
 from tests.page.browsing import Seen, opened
 

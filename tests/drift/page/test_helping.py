@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.drift.helped import Confusion, Estimate, Helped
-from pipeline.drift.page.confusion import heats
-from pipeline.drift.page.helping import section
+from adawise.drift.judge.helped import Confusion, Estimate, Helped
+from adawise.drift.page.confusion import heats
+from adawise.drift.page.helping import section
 from tests.drift.page.building import a_help
 
 CAMERAS = ["a", "b", "c"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.drift.page.packed import longest_gap, packed
+from adawise.drift.page.packed import longest_gap, packed
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_series, without_rows
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.drift.page.plots import write_plots
-from pipeline.errors import SettingsError
+from adawise.drift.page.plots import write_plots
+from adawise.errors import SettingsError
 from tests.drift.page.building import HOSTILE, a_camera, a_help, a_report, without_rows
 
 

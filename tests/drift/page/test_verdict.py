@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.drift.helped import Estimate, Helped
-from pipeline.drift.page.verdict import verdict
-from pipeline.drift.result import Cause
+from adawise.drift.judge.helped import Estimate, Helped
+from adawise.drift.page.verdict import verdict
+from adawise.drift.result import Cause
 from tests.drift.page.building import a_camera, a_help, a_report, a_yard
 
 LEVEL = Cause("objective", "the objective went from 0.92 to 1.21")

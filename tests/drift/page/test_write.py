@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.drift.page.write import page, write_page
-from pipeline.drift.result import Report
-from pipeline.errors import SettingsError
-from pipeline.page.render import drawing_library
+from adawise.drift.page.write import page, write_page
+from adawise.drift.result import Report
+from adawise.errors import SettingsError
+from adawise.page.render import drawing_library
 from tests.drift.page.building import HOSTILE, a_yard
 
 MEGABYTE = 2**20

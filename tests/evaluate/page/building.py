@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.evaluate.page.views import View
-from pipeline.evaluate.references import (
-    BEST_FIXED,
-    DOMAIN_ORACLE,
-    FINE_TUNED,
-    MIDDLE,
-    SPLIT_HALF_ORACLE,
-    ZERO_SHOT,
-)
-from pipeline.evaluate.result import Difference, GroupRow, Row
+from adawise.evaluate.page.views import View
+from adawise.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
+from adawise.evaluate.result import Difference, GroupRow, Row
 
 ACCURACIES = {
     ZERO_SHOT: 0.60,

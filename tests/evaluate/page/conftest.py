@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from pipeline.evaluate.judge import judge
-from pipeline.evaluate.page.provenance import Provenance, provenance
-from pipeline.evaluate.page.write import write_page
-from pipeline.evaluate.result import Result
+from adawise.evaluate.judge import judge
+from adawise.evaluate.page.provenance import Provenance, provenance
+from adawise.evaluate.page.write import write_page
+from adawise.evaluate.result import Result
 from tests.evaluate.building import a_bench, a_plan, a_table, run_here
 from tests.page.browsing import a_browser
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from pipeline.evaluate.result import Result
+from adawise.evaluate.result import Result
 from tests.evaluate.page.conftest import HOSTILE
 from tests.page.browsing import Seen, opened
 

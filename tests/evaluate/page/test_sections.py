@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.evaluate.page import by_domain, calibration, comparison, cost, paths
-from pipeline.evaluate.page.front import beaten_by, front
-from pipeline.evaluate.page.notation import spoken
-from pipeline.evaluate.page.provenance import digest, provenance
-from pipeline.evaluate.page.views import headline, views
-from pipeline.evaluate.result import PathRow, Result
-from pipeline.page.notation import counted, listed, points, three, two
+from adawise.evaluate.page import by_domain, calibration, comparison, cost, paths
+from adawise.evaluate.page.front import beaten_by, front
+from adawise.evaluate.page.notation import spoken
+from adawise.evaluate.page.provenance import digest, provenance
+from adawise.evaluate.page.views import headline, views
+from adawise.evaluate.result import PathRow, Result
+from adawise.page.notation import counted, listed, points, three, two
 from tests.evaluate.building import a_table
 from tests.evaluate.page.building import a_row, a_view
 

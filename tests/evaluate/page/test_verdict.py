@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.evaluate.page.verdict import verdict
-from pipeline.evaluate.references import BEST_FIXED
-from pipeline.evaluate.result import GroupRow
+from adawise.evaluate.page.verdict import verdict
+from adawise.evaluate.references import BEST_FIXED
+from adawise.evaluate.result import GroupRow
 from tests.evaluate.page.building import a_view
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.errors import SettingsError
-from pipeline.evaluate.files import RESULT
-from pipeline.evaluate.page.provenance import Provenance
-from pipeline.evaluate.page.write import PAGE, page, write_page
-from pipeline.evaluate.result import Result
-from pipeline.page import render, theme
-from pipeline.page.render import drawing_library
+from adawise.__main__ import main
+from adawise.errors import SettingsError
+from adawise.evaluate.files import RESULT
+from adawise.evaluate.page.provenance import Provenance
+from adawise.evaluate.page.write import PAGE, page, write_page
+from adawise.evaluate.result import Result
+from adawise.page import render, theme
+from adawise.page.render import drawing_library
 from tests.evaluate.building import a_table, write_tables
 from tests.evaluate.page.conftest import HOSTILE
 

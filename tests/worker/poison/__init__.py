@@ -14,9 +14,9 @@ _BLOCK_BYTES = 256 * 2**20
 
 def arm() -> None:
     """In this process, and by the environment in those that it will start."""
-    from pipeline import codec, wire
+    from adawise.decode import arrow_batch, codec
 
-    open_image, stream_ids = codec.open_image, wire.stream_ids
+    open_image, stream_ids = codec.open_image, arrow_batch.stream_ids
 
     def crashing(data: bytes, *, max_pixels: int) -> object:
         if SEGFAULT in data:
@@ -31,7 +31,7 @@ def arm() -> None:
         return stream_ids(value, max_rows=max_rows)
 
     codec.open_image = crashing  # type: ignore[assignment]
-    wire.stream_ids = crashing_for_names
+    arrow_batch.stream_ids = crashing_for_names
     paths = [str(_FOLDER), str(_FOLDER.parents[2]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 

@@ -1,0 +1,45 @@
+"""From a labelled sample: the temperature of an alpha, the threshold of `atc`, how well confidence fits accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adawise.adapt.objective import Values
+
+_BINS = 15  # of the calibration error
+
+
+def fit_threshold(values: Values, accuracy: float) -> float:
+    """The entropy below or at which lie as many of `values` `[N]` as images are right (ties aside)."""
+    ordered = np.sort(values)
+    right = round(accuracy * len(ordered))
+    if right == 0:
+        return float(ordered[0]) - 1.0
+    return float(ordered[right - 1 : right + 1].mean())
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T in [.05, 20] that minimises the NLL of softmax(logits / T) (Guo et al., arXiv 1706.04599).
+
+    The NLL is convex in 1/T, so a golden-section search over ln T finds its one minimum.
+    """
+
+    def nll(log_T: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_T), labels))
+
+    low, high, ratio = np.log(0.05), np.log(20.0), (np.sqrt(5.0) - 1.0) / 2.0
+    while high - low > 1e-4:
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if nll(a) < nll(b) else (a, high)
+    return float(np.exp((low + high) / 2.0))
+
+
+def calibration_error(p: Tensor, labels: Tensor) -> float:
+    """Expected calibration error of probabilities `[N, C]` over 15 equal bins of confidence, in [0, 1]."""
+    confidence, guess = p.max(dim=-1)
+    correct = (guess == labels).double()
+    bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
+    gaps = torch.zeros(_BINS, dtype=torch.float64).index_add_(0, bins, correct - confidence.double())
+    return float(gaps.abs().sum() / len(labels))

@@ -1,0 +1,250 @@
+"""The card: what a labelled in-distribution sample says about a model pair, once, offline.
+
+Per alpha of the grid: the temperature that fits the labels (NLL), the reference entropy, the threshold of `atc`,
+accuracy, NLL and ECE; which objective would have served these images best; and, where a recorded stream was fitted, the
+search's hyper-parameters. It carries the identity of the pair it was made with, and is refused for any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adawise.adapt import objective as objectives
+from adawise.adapt.calibration import calibration_error, fit_temperature, fit_threshold
+from adawise.adapt.objective import Objective, entropy
+from adawise.adapt.surrogate import Surrogate
+from adawise.errors import CardError
+
+FORMAT = 4
+_PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
+_MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
+_BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an objective would have chosen for all images of one labelled condition, and what that would have served.
+
+    `accuracy` at its `alpha`, `best_accuracy` at the best alpha in hindsight, `zero_shot` at alpha 0 and `fine_tuned`
+    at 1, in [0, 1].
+    """
+
+    condition: str
+    images: int
+    objective: str
+    alpha: float
+    accuracy: float
+    best_accuracy: float
+    zero_shot: float
+    fine_tuned: float
+
+
+@dataclass(frozen=True)
+class FittedSearch:
+    """Hyper-parameters of `surrogate.Surrogate`, fitted to the curves of `objective` on `batches` recorded batches."""
+
+    objective: str
+    batches: int
+    lengthscale: float
+    signal_sd: float
+    offset_sd: float
+    persistence: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """Lists are per alpha of the grid. `identity` names what the card belongs to: hashes of checkpoints and classes.
+
+    `temperature` > 0; `reference_entropy`, `threshold` (of `atc`) and `nll` in nats, at that temperature; `ece` in
+    [0, 1], before and after it. `levels` is the sample's mean of each objective by name and alpha, which the drift
+    report draws as what is normal. `judged` is empty and `search` None where nothing was given to judge or fit
+    by; `heads` is the hash of the file of text heads beside the card, if there is one.
+    """
+
+    identity: Mapping[str, str]
+    alphas: tuple[float, ...]
+    temperature: tuple[float, ...]
+    reference_entropy: tuple[float, ...]
+    threshold: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    nll: tuple[float, ...]
+    ece_raw: tuple[float, ...]
+    ece: tuple[float, ...]
+    levels: Mapping[str, tuple[float, ...]]
+    images: int
+    created_at: str
+    judged: tuple[Judged, ...] = ()
+    search: FittedSearch | None = None
+    heads: str | None = None
+    format: int = FORMAT
+
+    @property
+    def best_alpha(self) -> float:
+        """The alpha with the highest accuracy on the sample; the lowest of equals."""
+        return self.alphas[int(np.argmax(self.accuracy))]
+
+    @property
+    def has_barrier(self) -> bool:
+        """True if somewhere on the path accuracy falls a point below the worse endpoint: then do not interpolate."""
+        return min(self.accuracy) < min(self.accuracy[0], self.accuracy[-1]) - _BARRIER
+
+    def objective(self, name: str) -> Objective:
+        """The objective of that name, with what this card knows."""
+        if name in objectives.NO_CARD:
+            return objectives.NO_CARD[name]
+        match name:
+            case "calibrated_entropy":
+                return objectives.calibrated_entropy(self.temperature)
+            case "relative":
+                return objectives.relative(self.temperature, self.reference_entropy)
+            case "atc":
+                return objectives.atc(self.temperature, self.threshold)
+        raise ValueError(f"expected one of {', '.join(objectives.NAMES)}, got {name!r}")
+
+    def surrogate(self, objective: str) -> Surrogate | None:
+        """The surrogate with the hyper-parameters fitted for this objective; None if there are none."""
+        found = self.search
+        if found is None or found.objective != objective:
+            return None
+        return Surrogate(self.alphas, found.lengthscale, found.signal_sd, found.offset_sd, found.persistence)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the card's content, 16 hex digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The card as a file holds it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def check(self, identity: Mapping[str, str], alphas: tuple[float, ...]) -> None:
+        """Refuse the card for another pair.
+
+        Raises:
+            CardError: with the first part of the identity that differs.
+        """
+        for part in identity:
+            if self.identity.get(part) != identity[part]:
+                raise CardError(
+                    f"the card belongs to another pair: its {part} is {self.identity.get(part)!r}, this pair's is "
+                    f"{identity[part]!r}. Make a card for this pair: adawise card --labelled FOLDER -o FILE"
+                )
+        if self.alphas != alphas:
+            raise CardError(
+                f"the card is for the alphas {list(self.alphas)}, expected {list(alphas)}. "
+                "Make it anew: adawise card --labelled FOLDER -o FILE"
+            )
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        CardError: no such file, not a card, another format, or values out of range.
+    """
+    remedy = "Make one: adawise card --labelled FOLDER -o FILE"
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise CardError(f"{path}: expected a card of format {FORMAT}, got {reprlib.repr(data['format'])}. {remedy}")
+        values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
+        values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
+        values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
+        values["search"] = FittedSearch(**data["search"]) if data["search"] is not None else None
+        card = Card(**values)
+        _check_values(card)
+    except OSError as error:
+        raise CardError(f"{path}: the card cannot be read ({error.strerror}). {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CardError(f"{path}: not a card ({repr(error)[:_MOST_LETTERS]}). {remedy}") from error
+    return card
+
+
+def _check_values(card: Card) -> None:
+    """Raise ValueError (or TypeError, where the type is wrong) for what `make_card` would not have written."""
+    _expect("levels", f"those of {', '.join(objectives.NAMES)}", {*card.levels}, {*card.levels} == {*objectives.NAMES})
+    for name, column in (*((name, getattr(card, name)) for name in _PER_ALPHA), *card.levels.items()):
+        holds = isinstance(column, tuple) and len(column) == len(card.alphas) > 0 and _are_numbers(*column)
+        _expect(name, f"{len(card.alphas)} finite numbers, one per alpha", column, holds)
+    _expect("temperature", "numbers above 0", card.temperature, min(card.temperature) > 0.0)
+    _expect("images", "a number", card.images, _are_numbers(card.images))
+    for name, text in {"created_at": card.created_at, "heads": card.heads or "", **card.identity}.items():
+        _expect(name, "text", text, isinstance(text, str))
+    for judged in card.judged:
+        accuracies = (judged.zero_shot, judged.fine_tuned, judged.accuracy, judged.best_accuracy)
+        holds = isinstance(judged.condition, str) and _are_numbers(judged.images, judged.alpha, *accuracies)
+        holds = holds and judged.objective in objectives.NAMES and min(accuracies) >= 0.0
+        holds = holds and max(accuracies) == judged.best_accuracy <= 1.0
+        _expect("judged", "an objective and accuracies from 0 to 1", judged, holds)
+    if (found := card.search) is not None:
+        numbers = (found.lengthscale, found.signal_sd, found.offset_sd, found.persistence)
+        holds = isinstance(found.objective, str) and _are_numbers(found.batches, *numbers) and min(numbers) > 0.0
+        _expect("search", "numbers above 0, persistence below 1", found, holds and found.persistence < 1.0)
+
+
+def _are_numbers(*values: object) -> bool:
+    """Finite ones. A whole number may be beyond every float, in which all of them are reckoned."""
+    kinds = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return kinds and all(abs(value) <= sys.float_info.max for value in values)  # type: ignore[arg-type]
+
+
+def _expect(name: str, expected: str, value: object, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def make_card(
+    logits: Callable[[int], Tensor],
+    labels: Tensor,
+    *,
+    alphas: tuple[float, ...],
+    identity: Mapping[str, str],
+    created_at: str,
+) -> Card:
+    """Fit a card: `logits(j)` gives `[N, C]` at `alphas[j]` for the N images whose class indices are `labels` `[N]`."""
+    rows = []
+    for j in range(len(alphas)):
+        z = logits(j).double()
+        T = fit_temperature(z, labels)
+        p = (z / T).softmax(dim=-1)
+        values = entropy(z, T)
+        accuracy = float((z.argmax(dim=-1) == labels).double().mean())
+        rows.append(
+            {
+                "temperature": T,
+                "reference_entropy": float(values.mean()),
+                "threshold": fit_threshold(values, accuracy),
+                "accuracy": accuracy,
+                "nll": float(torch.nn.functional.cross_entropy(z / T, labels)),
+                "ece_raw": calibration_error(z.softmax(dim=-1), labels),
+                "ece": calibration_error(p, labels),
+            }
+        )
+    columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
+    card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
+    return replace(card, levels=_levels(card, logits))
+
+
+def _levels(card: Card, logits: Callable[[int], Tensor]) -> dict[str, tuple[float, ...]]:
+    """The sample's mean of each objective at each alpha."""
+    means: dict[str, list[float]] = {name: [] for name in objectives.NAMES}
+    for j in range(len(card.alphas)):
+        z = logits(j)
+        for name, values in means.items():
+            values.append(float(card.objective(name)(z, j).mean()))
+    return {name: tuple(values) for name, values in means.items()}

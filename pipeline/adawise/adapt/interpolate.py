@@ -1,0 +1,161 @@
+"""theta(alpha) = (1 - alpha) * theta_0 + alpha * theta_1, one flat buffer per weight set (WiSE-FT, arXiv 2109.01903).
+
+A weight set is flattened once; a module's parameters are views into the buffer that the merge writes. So a merge is
+one pass over contiguous memory, nothing is re-allocated, and what was compiled or captured over the views stays valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from adawise.errors import CheckpointError
+
+_ALIGN_BYTES = 64  # a cache line; compilers copy inputs that are aligned to less than 16
+_PIECE = 1 << 18  # elements merged at a time: both inputs and the result stay in a processor's cache
+_DEVICE_PIECE = 1 << 24  # on a card: what is between takes 64 MiB, whatever the model
+
+_NORMS_WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each named tensor lies in a flat buffer of `numel` elements; starts are aligned."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    starts: tuple[int, ...]
+    numel: int
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """The layout of these tensors in their order, aligned for 2-byte and wider elements."""
+        step = _ALIGN_BYTES // 2
+        starts, end = [], 0
+        for tensor in tensors.values():
+            starts.append(end)
+            end += -(-tensor.numel() // step) * step
+        return cls(tuple(tensors), tuple(t.shape for t in tensors.values()), tuple(starts), end)
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """The named tensors as views into `flat` `[numel]`."""
+        return {
+            name: flat[start : start + shape.numel()].view(shape)
+            for name, shape, start in zip(self.names, self.shapes, self.starts, strict=True)
+        }
+
+    def flatten(self, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Tensor:
+        """A float32 copy `[numel]` of the tensors on `device`; the gaps are zero."""
+        flat = torch.zeros(self.numel, dtype=torch.float32, device=device)
+        for name, view in self.views(flat).items():
+            view.copy_(tensors[name])
+        return flat
+
+
+def interpolate(theta_0: Tensor, theta_1: Tensor, alpha: float, *, out: Tensor) -> Tensor:
+    """Write (1 - alpha) * theta_0 + alpha * theta_1 into `out`; all `[numel]`, `out` of any float dtype.
+
+    Computed in float32 and rounded once. At alpha 0 and 1 the result is the endpoint in `out`'s dtype, bit for bit.
+
+    Raises:
+        ValueError: alpha outside [0, 1].
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    if alpha in (0.0, 1.0):
+        return out.copy_(theta_0 if alpha == 0.0 else theta_1)
+    if out.dtype == theta_0.dtype:
+        return torch.lerp(theta_0, theta_1, alpha, out=out)
+    piece = _PIECE if theta_0.device.type == "cpu" else _DEVICE_PIECE
+    for start in range(0, theta_0.numel(), piece):
+        part = slice(start, start + piece)
+        out[part].copy_(torch.lerp(theta_0[part], theta_1[part], alpha))
+    return out
+
+
+def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
+    """Refuse two modules between which a straight line of weights means nothing.
+
+    Raises:
+        CheckpointError: different keys, shapes or buffers, shared storage, weights that are equal or not finite,
+            activations that differ, or BatchNorm statistics. The message names the key and the remedy.
+    """
+    _check_keys(dict(theta_0.state_dict()), dict(theta_1.state_dict()))
+    _check_buffers(theta_0, theta_1)
+    _check_activations(theta_0, theta_1)
+    check_finite(theta_0, "theta_0")
+    check_finite(theta_1, "theta_1")
+    shared = {t.untyped_storage().data_ptr() for t in theta_0.parameters()}
+    for name, parameter in theta_1.named_parameters():
+        if parameter.untyped_storage().data_ptr() in shared:
+            raise CheckpointError(
+                f"theta_0 and theta_1 share the memory of '{name}': alpha 0 would be the fine-tuned model. "
+                "Load each checkpoint into a module of its own."
+            )
+    if all(torch.equal(p, q) for p, q in zip(theta_0.parameters(), theta_1.parameters(), strict=True)):
+        raise CheckpointError(
+            "theta_0 and theta_1 hold the same weights, so every alpha is the same model. "
+            "Give the zero-shot checkpoint as model.theta_0 and the fine-tuned one as model.theta_1."
+        )
+
+
+def check_finite(theta: nn.Module, role: str) -> None:
+    """Refuse a module with a parameter that is not finite, by the name of its `role`. Raises CheckpointError."""
+    for name, parameter in theta.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(
+                f"'{name}' in {role} holds values that are not finite: its training diverged, or the file is damaged. "
+                "Give an earlier checkpoint."
+            )
+
+
+def _check_keys(theta_0: dict[str, Tensor], theta_1: dict[str, Tensor]) -> None:
+    only_0, only_1 = sorted(theta_0.keys() - theta_1.keys()), sorted(theta_1.keys() - theta_0.keys())
+    if only_0 or only_1:
+        where, key = ("theta_0", only_0[0]) if only_0 else ("theta_1", only_1[0])
+        raise CheckpointError(
+            f"the checkpoints differ in {len(only_0) + len(only_1)} keys; '{key}' is in {where} only. "
+            "Both must be of one architecture: fine-tune theta_1 from theta_0."
+        )
+    for key, tensor in theta_0.items():
+        if tensor.shape != theta_1[key].shape:
+            raise CheckpointError(
+                f"'{key}' is {list(tensor.shape)} in theta_0 and {list(theta_1[key].shape)} in theta_1. "
+                "Both must be of one architecture and one image size: fine-tune theta_1 from theta_0."
+            )
+
+
+def check_statistics(theta: nn.Module) -> None:
+    """Refuse a module whose running statistics cannot be interpolated. Raises CheckpointError."""
+    for name, module in theta.named_modules():
+        if isinstance(module, _NORMS_WITH_STATISTICS):
+            raise CheckpointError(
+                f"'{name}' is a BatchNorm, whose running statistics cannot be interpolated. "
+                "Take an architecture without BatchNorm, such as a ViT."
+            )
+
+
+def _check_buffers(theta_0: nn.Module, theta_1: nn.Module) -> None:
+    check_statistics(theta_0)
+    buffers = dict(theta_1.named_buffers())
+    for name, buffer in theta_0.named_buffers():
+        if not torch.equal(buffer, buffers[name]):
+            raise CheckpointError(
+                f"the buffer '{name}' differs between theta_0 and theta_1, and buffers are not interpolated. "
+                "Fine-tune theta_1 from theta_0 without changing it."
+            )
+
+
+def _check_activations(theta_0: nn.Module, theta_1: nn.Module) -> None:
+    types = {name: type(module).__name__ for name, module in theta_1.named_modules()}
+    for name, module in theta_0.named_modules():
+        kind = type(module).__name__
+        if types.get(name) != kind:
+            raise CheckpointError(
+                f"'{name}' is {kind} in theta_0 and {types.get(name)} in theta_1. OpenAI's weights need QuickGELU, "
+                "which open_clip turns on by tag but not by path: set model.architecture to the '-quickgelu' name."
+            )

@@ -1,0 +1,56 @@
+"""Logits -> predictions: what is served at the chosen alpha, and what the endpoints said where they were asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adawise.records import FloatArray, IntArray, Predictions
+
+
+def predict(
+    logits: Tensor,
+    evaluated: dict[int, tuple[np.ndarray, Tensor]],
+    *,
+    index: int,
+    temperatures: tuple[float, ...],
+    top_k: int,
+) -> Predictions:
+    """Predictions for a batch of N images, calibrated by the card's temperature where there is one.
+
+    Args:
+        logits: `[N, C]` at the served alpha.
+        evaluated: alpha index -> (rows `[m]`, logits `[m, C]`), as a search's outcome has it.
+        index: of the served alpha in the grid.
+        temperatures: per alpha of the grid; all 1 without a card.
+        top_k: classes kept a row; at most C are.
+    """
+    p = (logits / temperatures[index]).softmax(dim=-1)  # [N, C]
+    top = p.topk(min(top_k, p.shape[1]), dim=-1)
+    N = len(logits)
+    endpoint_index = np.full((2, N), -1, dtype=np.int32)
+    endpoint_confidence = np.full((2, N), np.nan, dtype=np.float32)
+    for end, grid_index in enumerate((0, len(temperatures) - 1)):
+        if grid_index in evaluated:
+            rows, z = evaluated[grid_index]
+            best = (z / temperatures[grid_index]).softmax(dim=-1).max(dim=-1)
+            endpoint_index[end, rows] = _ints(best.indices)
+            endpoint_confidence[end, rows] = _floats(best.values)
+    return Predictions(
+        top_index=_ints(top.indices),
+        top_probability=_floats(top.values),
+        entropy=_floats(torch.special.entr(p).sum(dim=-1)),
+        endpoint_index=endpoint_index,
+        endpoint_confidence=endpoint_confidence,
+    )
+
+
+def _ints(tensor: Tensor) -> IntArray:
+    array: IntArray = tensor.to(torch.int32).numpy()
+    return array
+
+
+def _floats(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.float().numpy()
+    return array

@@ -1,0 +1,139 @@
+"""Looks at other alphas within a batch: a few of its images are passed again, as long as that promises its price."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from adawise.adapt.acquisition import knowledge_gradient
+from adawise.adapt.change import Hypotheses
+from adawise.adapt.noise import PairedNoise
+from adawise.adapt.search import BatchTrials, Trial
+from adawise.adapt.stratified import Deck
+from adawise.adapt.surrogate import Surrogate
+
+Looking = Generator[list[Trial], list[Tensor], None]
+
+_PARTS = 4  # looks are at these parts of the grid
+_SIZES = (1, 2, 4, 8)  # of a look, in smallest looks
+_AUDIT_STEP = 2  # of the grid
+
+
+@dataclass
+class Looks:
+    """What is looked at in one batch, and what is believed after it.
+
+    Every image was evaluated at `current`, and differences to it on the same images are learned from. `price`: nats a
+    forward over the whole batch must promise. `smallest`: images of the smallest look. `left`: images that may still be
+    passed. `broken`: alphas that gave a value that is not finite.
+    """
+
+    surrogate: Surrogate
+    trials: BatchTrials
+    current: int
+    hypotheses: Hypotheses
+    noise: PairedNoise
+    price: float
+    smallest: int
+    left: int
+    broken: set[int] = field(default_factory=set)
+
+    @cached_property
+    def deck(self) -> Deck:
+        """The batch's images, in the order in which looks take them; most batches need none."""
+        return Deck(self.trials.values[self.current])
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The grid."""
+        return self.surrogate.alphas
+
+    def while_worth(self, *, one_at_least: bool) -> Looking:
+        """Look where it promises most beyond its price, until nothing does; the first look may be free of the price."""
+        while look := self._best(forced=one_at_least and len(self.trials.evaluated) == 1):
+            index, count = look
+            rows = self.deck.deal(count, unseen=self._unseen(index))
+            yield from self.trials.evaluate([index], rows)
+            self.left -= len(rows)
+            self._learn(index, rows, 1.0)
+
+    def sweep(self, count: int) -> Generator[list[Trial], list[Tensor], tuple[float, float]]:
+        """Half the grid on `count` images: how much lower than at `current` the lowest objective is, and its sd, nats.
+
+        The images are the same at all alphas, so that their differences share one error; each is taken for as noisy as
+        if it were one of so many.
+        """
+        rows = self.deck.deal(count, unseen=np.ones(self.trials.images, dtype=np.bool_))
+        swept = [j for j in range(0, len(self.alphas), _AUDIT_STEP) if j != self.current]
+        yield from self.trials.evaluate(swept, rows)
+        self.left -= len(swept) * len(rows)
+        base, noise = self.trials.values[self.current][rows], self.noise
+        regret = sd = 0.0
+        for index in swept:
+            differences = self.trials.values[index][rows] - base
+            self._learn(index, rows, float(len(swept)))
+            if index not in self.broken and -float(differences.mean()) > regret:
+                regret = -float(differences.mean())
+                sd = noise.measured(self.alphas[index] - self.alphas[self.current], differences) ** 0.5
+        return regret, sd
+
+    def disagreement(self, count: int) -> Generator[list[Trial], list[Tensor], float]:
+        """On what share of `count` images alpha 0 predicts another class than the current alpha."""
+        rows = self.deck.deal(count, unseen=self._unseen(0))
+        yield from self.trials.evaluate([0], rows)
+        self.left -= len(rows)
+        self._learn(0, rows, 1.0)
+        (_, whole), (seen, z) = self.trials.evaluated[self.current], self.trials.evaluated[0]
+        ours, theirs = whole[torch.from_numpy(rows)], z[torch.from_numpy(np.searchsorted(seen, rows))]
+        return float((ours.argmax(dim=-1) != theirs.argmax(dim=-1)).double().mean())
+
+    def rest(self, index: int) -> Looking:
+        """Evaluate an alpha on the images that have not seen it."""
+        rows = np.flatnonzero(self._unseen(index))
+        if len(rows):
+            yield from self.trials.evaluate([index], rows)
+        if not np.isfinite(self.trials.values[index]).all():
+            self.broken.add(index)
+
+    def seen_whole(self, index: int) -> bool:
+        """True if every image of the batch was evaluated at that alpha."""
+        return not self._unseen(index).any()
+
+    def _unseen(self, index: int) -> npt.NDArray[np.bool_]:
+        unseen = np.ones(self.trials.images, dtype=np.bool_)
+        if index in self.trials.evaluated:
+            unseen[self.trials.evaluated[index][0]] = False
+        return unseen
+
+    def _learn(self, index: int, rows: npt.NDArray[np.int64], share: float) -> None:
+        differences = self.trials.values[index][rows] - self.trials.values[self.current][rows]
+        if not np.isfinite(differences).all():
+            self.broken.add(index)
+            return
+        distance = self.alphas[index] - self.alphas[self.current]
+        variance = share * self.noise.measured(distance, differences)
+        mean = float(differences.mean())
+        self.hypotheses = self.hypotheses.observed(self.surrogate, index, self.current, mean, variance)
+        self.noise = self.noise.learned(distance, differences)
+
+    def _best(self, *, forced: bool) -> tuple[int, int] | None:
+        """(alpha index, images) of the look that promises most beyond its price; None if none does, unless `forced`."""
+        images, last = self.trials.images, len(self.alphas) - 1
+        sizes = np.array([size for size in (self.smallest * s for s in _SIZES) if size <= min(self.left, images)])
+        parts = {last * part // _PARTS for part in range(_PARTS + 1)} - self.broken - {self.current}
+        seen = {j: len(rows) for j, (rows, _) in self.trials.evaluated.items()}
+        indices = np.array([j for j in sorted(parts) if seen.get(j, 0) < images], dtype=np.int64)
+        if not len(sizes) or not len(indices):
+            return None
+        distances = np.asarray(self.alphas)[indices] - self.alphas[self.current]
+        variances = self.noise.variance(distances[:, None], sizes)  # [J, S]
+        gain = knowledge_gradient(self.hypotheses.belief, self.current, indices, variances)
+        worth = gain - self.price * sizes / images
+        j, s = np.unravel_index(int(worth.argmax()), worth.shape)
+        return (int(indices[j]), int(sizes[s])) if forced or worth[j, s] > 0.0 else None

@@ -1,0 +1,228 @@
+"""A search chooses the alpha of one batch. It is a generator and never calls the model: it yields trials, is sent their
+logits, and returns the outcome. `run` advances the searches of many streams in lock-step and groups their trials by
+alpha, so that one merged copy of the weights serves every camera that wants it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from adawise.adapt.objective import Objective, Values, reliable
+from adawise.adapt.state import StreamState
+from adawise.adapt.state_key import state_key
+from adawise.records import TrialRecord
+
+Rows = npt.NDArray[np.int64]
+
+NOISE_FLOOR = 1e-4  # nats^2: no mean of a few images is known better
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Evaluate `alphas[index]` on these rows `[m]` of the batch."""
+
+    index: int
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search decided for a batch of n images.
+
+    `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
+    trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none),
+    `regret` what an audit found that another alpha would be lower by (nan without an audit).
+
+    A strategy whose batch has no single alpha says in `row_alphas` `[n]` each image's own, nan where it has none
+    because several alphas' outputs were mixed; then `index` is the one alpha that says most (the strategy tells which),
+    and `logits` of a mixture are calibrated log-probabilities.
+    """
+
+    state: StreamState
+    index: int
+    logits: Tensor
+    evaluated: dict[int, tuple[Rows, Tensor]]
+    trials: tuple[TrialRecord, ...]
+    objective: float
+    trigger: str = "none"
+    reset: str | None = None
+    posterior_mean: float = float("nan")
+    posterior_sd: float = float("nan")
+    regret: float = float("nan")
+    row_alphas: Values | None = None
+
+    @property
+    def forward_equivalents(self) -> float:
+        """Images passed through the image tower over images in the batch; plain CLIP is 1."""
+        return sum(t.images for t in self.trials) / len(self.logits)
+
+
+Evaluate = Callable[[Mapping[int, Sequence[Tensor]]], Mapping[int, Tensor]]
+"""The model, as a search's driver sees it: alpha index -> images `[n, 3, S, S]`, one or more, N in all; to logits
+`[N, C]` at that alpha, in their order."""
+
+
+Search = Generator[list[Trial], list[Tensor], Outcome]
+
+
+class Strategy(Protocol):
+    """How alpha is chosen. Adding one is one file in `adapt/strategies/` and its name there."""
+
+    @property
+    def key(self) -> str:
+        """What a state is tied to, by `state_key`: one that was made under another key is not continued."""
+
+    def initial(self) -> StreamState:
+        """The state of a stream that was never seen."""
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """Choose the alpha of a batch of that many images. A pure function of (state, logits sent)."""
+
+
+@dataclass(frozen=True)
+class OnGrid(ABC):
+    """What strategies share: the grid, what is minimised, the `context` of `state_key`, where a stream starts."""
+
+    alphas: tuple[float, ...]
+    objective: Objective
+    context: str
+    start: int
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """See `Strategy.key`."""
+
+    def key_of(self, strategy: str, **settings: float) -> str:
+        """The key of the strategy of that name with these `settings` of `state_key`."""
+        return state_key(strategy, self.context, self.start, self.alphas, **settings)
+
+    def initial(self) -> StreamState:
+        """See `Strategy.initial`."""
+        return StreamState(self.key, self.start)
+
+
+@dataclass
+class BatchTrials:
+    """The trials of one batch as they come in: which alpha saw which rows, with what logits and values."""
+
+    images: int
+    objective: Objective
+    evaluated: dict[int, tuple[Rows, Tensor]] = field(default_factory=dict)
+    values: dict[int, Values] = field(default_factory=dict)  # alpha index -> [n], nan where it was not evaluated
+
+    def evaluate(self, indices: Sequence[int], rows: Rows | None = None) -> Generator[list[Trial], list[Tensor], None]:
+        """Ask for these alphas on `rows` (default: all) together, and keep what comes back beside what came before."""
+        rows = np.arange(self.images) if rows is None else rows
+        logits = yield [Trial(index, rows) for index in indices]
+        for index, z in zip(indices, logits, strict=True):
+            values = self.values.setdefault(index, np.full(self.images, np.nan))
+            values[rows] = self.objective(z, index)
+            self.evaluated[index] = (rows, z) if index not in self.evaluated else self._joined(index, rows, z)
+
+    def _joined(self, index: int, rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
+        """An alpha's earlier rows and new ones, in the order of the batch."""
+        seen, z = self.evaluated[index]
+        rows = np.concatenate([seen, rows])
+        order = np.argsort(rows)
+        return rows[order], torch.cat([z, logits])[torch.from_numpy(order)]
+
+    def objectives(self, minimum: int) -> dict[int, tuple[float, Values]]:
+        """Alpha index -> (mean, values `[m]`) over the reliable ones of the rows that every alpha so far has seen.
+
+        An alpha with a value that is not finite has no objective (nan, none), and takes no row from the others.
+        """
+        objectives = {index: (float("nan"), np.empty(0)) for index in self.values}
+        finite = {i: v for i, v in self.values.items() if np.isfinite(v[self.evaluated[i][0]]).all()}
+        if not finite:
+            return objectives
+        shared = ~np.isnan(np.stack(list(finite.values()))).any(axis=0)
+        values = {index: v[shared] for index, v in finite.items()}
+        classes = next(iter(self.evaluated.values()))[1].shape[-1]
+        mask = reliable(list(values.values()), classes, minimum)
+        objectives.update({index: (float(v[mask].mean()), v[mask]) for index, v in values.items()})
+        return objectives
+
+    def differences(self, base: int, minimum: int) -> list[tuple[int, float, float]]:
+        """(alpha index, objective less that of `base`, noise variance of that difference), those with an objective.
+
+        On the images that `objectives` compares. Empty if `base` has no objective. Nats, nats^2.
+        """
+        objectives = self.objectives(minimum)
+        base_mean, base_values = objectives[base]
+        if not math.isfinite(base_mean):
+            return []
+        return [
+            (index, mean - base_mean, max(NOISE_FLOOR, float((values - base_values).var()) / len(values)))
+            for index, (mean, values) in objectives.items()
+            if math.isfinite(mean)
+        ]
+
+    def restricted(self, rows: Rows) -> BatchTrials:
+        """The trials so far as if only these rows of the batch had been evaluated; every trial must have seen them."""
+        part = BatchTrials(self.images, self.objective)
+        for index, (seen, z) in self.evaluated.items():
+            part.evaluated[index] = (rows, z[torch.from_numpy(np.searchsorted(seen, rows))])
+            part.values[index] = np.full(self.images, np.nan)
+            part.values[index][rows] = self.values[index][rows]
+        return part
+
+    def records(self, alphas: Sequence[float]) -> tuple[TrialRecord, ...]:
+        """The trials for the trace, in the order in which they were made; the objective over the rows each one saw."""
+        return tuple(
+            TrialRecord(alphas[index], len(rows), float(self.values[index][rows].mean()))
+            for index, (rows, _) in self.evaluated.items()
+        )
+
+
+def run(
+    searches: Sequence[Search],
+    images: Sequence[Tensor],
+    evaluate: Evaluate,
+) -> list[Outcome]:
+    """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
+
+    `evaluate` is called once a step, for all that the searches want then: rows of all streams that want one alpha
+    together.
+    """
+    outcomes: dict[int, Outcome] = {}
+    wanted = {s: next(search) for s, search in enumerate(searches)}
+    while wanted:
+        answers = _answers(wanted, images, evaluate)
+        following = {}
+        for s in wanted:
+            try:
+                following[s] = searches[s].send(answers[s])
+            except StopIteration as stop:
+                outcomes[s] = stop.value
+        wanted = following
+    return [outcomes[s] for s in range(len(searches))]
+
+
+def _answers(wanted: dict[int, list[Trial]], images: Sequence[Tensor], evaluate: Evaluate) -> dict[int, list[Tensor]]:
+    by_alpha: dict[int, list[tuple[int, int, Rows]]] = {}
+    for s, trials in wanted.items():
+        for k, trial in enumerate(trials):
+            by_alpha.setdefault(trial.index, []).append((s, k, trial.rows))
+    logits = evaluate({j: [_select(images[s], rows) for s, _, rows in by_alpha[j]] for j in sorted(by_alpha)})
+    answers: dict[int, list[Tensor]] = {s: [torch.empty(0)] * len(trials) for s, trials in wanted.items()}
+    for index, asked in by_alpha.items():
+        parts = torch.split(logits[index], [len(rows) for _, _, rows in asked])
+        for (s, k, _), part in zip(asked, parts, strict=True):
+            answers[s][k] = part
+    return answers
+
+
+def _select(images: Tensor, rows: Rows) -> Tensor:
+    """`images[rows]`: a whole batch as it is; else `index_select`, which copies rows where indexing copies pixels."""
+    whole = len(rows) == len(images) and bool((rows == np.arange(len(rows))).all())
+    return images if whole else images.index_select(0, torch.from_numpy(rows))

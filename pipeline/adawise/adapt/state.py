@@ -1,0 +1,234 @@
+"""The adaptation state of one stream: small, serialisable, versioned; a pure function of what the stream brought.
+
+States outlive versions. A new field gets a default that means what was before it, and its serialised form a line in
+`_LATER`: a state without it takes that, and an older worker passes over it. The numbers of a `Level` or a `PairedNoise`
+may become more likewise; a list keeps its length. `FORMAT` rises only if an older worker would read something wrong,
+and the formats before it are read for good. Keys are a matter of `state_key`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+import numpy as np
+
+from adawise.adapt.change import CELLS, ClassMix, Level
+from adawise.adapt.noise import PairedNoise
+from adawise.adapt.state_key import current_key
+from adawise.adapt.surrogate import Array, Belief
+from adawise.errors import ChainError
+
+FORMAT = 2
+_LATER: dict[str, Any] = {  # what states did not have from the first, as it was before
+    "pinned_batches": 0,
+    "capped_batches": 0,
+    "hazard": 0.0,
+    "mix": {"shares": "", "likeness": {}},
+    "noise": {},
+    "broken": [],
+    "served_index": None,
+}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One past trial, for strategies that keep data: batch number, alpha index, objective and its noise variance."""
+
+    batch: int
+    index: int
+    value: float
+    noise_variance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """When a stream was last heard, in milliseconds; `adawise.worker.expiry` says what it is for.
+
+    `last_ms`: Kafka timestamp of the last image of its last batch, -1 if that has none. `clock_ms`: the same on the
+    partition's clock. `at_ms`: what the partition's clock showed then.
+    """
+
+    last_ms: int
+    clock_ms: int
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """All that a search knows of a stream.
+
+    `key` ties the state to the model pair and the search settings that it was made under.
+    """
+
+    key: str
+    alpha_index: int
+    batches: int = 0
+    quiet_batches: int = 0  # since alternatives were last tried
+    pinned_batches: int = 0  # served in a row at the fine-tuned end of the grid
+    capped_batches: int = 0  # still to go without that end, because the models disagreed too much there
+    hazard: float = 0.0  # how probable a jump of the condition is, learned by the stream
+    level: Level = field(default_factory=Level)
+    mix: ClassMix = field(default_factory=ClassMix)
+    noise: PairedNoise = field(default_factory=PairedNoise)
+    broken: tuple[int, ...] = ()  # alphas that gave what is not finite, under this condition
+    belief: Belief | None = None
+    observations: tuple[Observation, ...] = ()
+    heard: Heard | None = None  # no search reads it
+    served_index: int | None = None  # of the alpha of the last batch, for its trace; None in states of before
+
+    def to_bytes(self) -> bytes:
+        """Serialise; `from_bytes` gives it back bit by bit."""
+        parts: dict[str, Any] = {
+            "format": FORMAT,
+            "key": self.key,
+            "alpha_index": self.alpha_index,
+            "batches": self.batches,
+            "quiet_batches": self.quiet_batches,
+            "pinned_batches": self.pinned_batches,
+            "capped_batches": self.capped_batches,
+            "hazard": self.hazard,
+            "level": asdict(self.level),
+            "mix": {"shares": _encode(np.array(self.mix.shares)), "likeness": asdict(self.mix.likeness)},
+            "noise": asdict(self.noise),
+            "broken": list(self.broken),
+            "belief": None if self.belief is None else _pack(self.belief),
+            "observations": [[o.batch, o.index, o.value, o.noise_variance] for o in self.observations],
+        }
+        if self.heard is not None:
+            parts["heard"] = [self.heard.last_ms, self.heard.clock_ms, self.heard.at_ms]
+        if self.served_index is not None:
+            parts["served_index"] = self.served_index
+        return json.dumps(parts, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StreamState:
+        """Read a state back, its key as this version writes it.
+
+        Raises:
+            ChainError: not a state, or one of a later format.
+        """
+        try:
+            parts = {**_LATER, **json.loads(data)}
+            if parts["format"] not in (1, FORMAT):
+                raise ChainError(
+                    f"adaptation state: expected format {FORMAT} or lower, got {parts['format']}. "
+                    "Run the version that wrote the chain, or start a new sink.root."
+                )
+            if parts["format"] == 1:
+                parts["level"] = dict(zip(("mean", "variance", "batches"), parts["level"], strict=True))
+            return cls(
+                key=current_key(_of(str, parts["key"])),
+                alpha_index=_of(int, parts["alpha_index"]),
+                batches=_of(int, parts["batches"]),
+                quiet_batches=_of(int, parts["quiet_batches"]),
+                pinned_batches=_of(int, parts["pinned_batches"]),
+                capped_batches=_of(int, parts["capped_batches"]),
+                hazard=_of(float, parts["hazard"]),
+                level=_read(Level, parts["level"]),
+                mix=ClassMix(tuple(_decode(parts["mix"]["shares"]).tolist()), _read(Level, parts["mix"]["likeness"])),
+                noise=_read(PairedNoise, parts["noise"]),
+                broken=tuple(_of(int, index) for index in parts["broken"]),
+                belief=None if parts["belief"] is None else _unpack(parts["belief"]),
+                observations=tuple(
+                    Observation(_of(int, batch), _of(int, index), _of(float, value), _of(float, noise))
+                    for batch, index, value, noise in parts["observations"]
+                ),
+                heard=_heard(parts),
+                served_index=None if parts["served_index"] is None else _of(int, parts["served_index"]),
+            )
+        except _UNREADABLE as error:
+            raise _damaged(error) from error
+
+
+def largest_bytes(key: str, points: int, observations: int = 0) -> int:
+    """Of the serialised state of a stream that has all that one can have: more than it takes in a footer, compressed.
+
+    `points` of the grid; `observations` that the strategy keeps.
+    """
+    number, whole = -1.2345678901234567e-100, 10**15  # as long as they come
+    level = Level(number, number, whole)
+    state = StreamState(
+        key,
+        alpha_index=points,
+        batches=whole,
+        quiet_batches=whole,
+        pinned_batches=whole,
+        capped_batches=whole,
+        hazard=number,
+        level=level,
+        mix=ClassMix((number,) * CELLS, level),
+        noise=PairedNoise(number, number),
+        broken=tuple(range(points)),
+        belief=Belief(np.full(points, number), np.full((points, points), number)),
+        observations=(Observation(whole, points, number, number),) * observations,
+        heard=Heard(whole, whole, whole),
+        served_index=points,
+    )
+    return len(state.to_bytes())
+
+
+def heard_in(data: bytes) -> Heard | None:
+    """When the stream was last heard, by its serialised state; None if that does not say. Raises ChainError."""
+    try:
+        return _heard(json.loads(data))
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+
+
+def batches_in(data: bytes) -> int:
+    """How many batches led to a serialised state. Raises ChainError."""
+    try:
+        return _of(int, json.loads(data)["batches"])
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
+
+
+_UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
+
+
+def _damaged(error: Exception) -> ChainError:
+    return ChainError(f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy.")
+
+
+def _heard(parts: Any) -> Heard | None:
+    if "heard" not in parts:
+        return None
+    last_ms, clock_ms, at_ms = parts["heard"]
+    return Heard(_of(int, last_ms), _of(int, clock_ms), _of(int, at_ms))
+
+
+def _of(kind: type[_T], value: Any) -> _T:
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _read(kind: type[_T], parts: Any) -> _T:
+    """A dataclass of numbers, each of the type of its default, which is what a missing one is."""
+    known = [f for f in fields(kind) if f.name in _of(dict, parts)]  # type: ignore[arg-type]
+    return kind(**{f.name: _of(type(f.default), parts[f.name]) for f in known})
+
+
+def _pack(belief: Belief) -> dict[str, str]:
+    upper = belief.covariance[np.triu_indices(len(belief.mean))]
+    return {"mean": _encode(belief.mean), "covariance": _encode(upper)}
+
+
+def _unpack(parts: dict[str, str]) -> Belief:
+    mean = _decode(parts["mean"])
+    P = np.zeros((len(mean), len(mean)))
+    upper = np.triu_indices(len(mean))
+    P[upper] = P.T[upper] = _decode(parts["covariance"])
+    return Belief(mean, P)
+
+
+def _encode(array: Array) -> str:
+    return base64.b64encode(array.astype("<f8").tobytes()).decode()
+
+
+def _decode(text: str) -> Array:
+    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)

@@ -1,0 +1,35 @@
+"""`fixed`: one alpha for ever. What WiSE-FT does, and the floor of the cost: one forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import Exploration
+
+
+@dataclass(frozen=True)
+class FixedSearch(OnGrid):
+    """Serve every batch at `alphas[start]`; the objective is only reported."""
+
+    policy: Exploration | None = None  # nothing is explored
+
+    @property
+    def key(self) -> str:
+        """See `Strategy.key`."""
+        return self.key_of("fixed")
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """See `Strategy.search`."""
+        trials = BatchTrials(images, self.objective)
+        yield from trials.evaluate([self.start])
+        records = trials.records(self.alphas)
+        return Outcome(
+            state=replace(state, batches=state.batches + 1),
+            index=self.start,
+            logits=trials.evaluated[self.start][1],
+            evaluated=trials.evaluated,
+            trials=records,
+            objective=records[0].objective,
+        )

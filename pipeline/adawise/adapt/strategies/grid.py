@@ -1,0 +1,41 @@
+"""`grid`: every alpha of the grid on every image of every batch. Dear, and blind to nothing: the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import Exploration
+
+
+@dataclass(frozen=True)
+class GridSearch(OnGrid):
+    """Serve each batch at the alpha whose objective is lowest on it; ties go to the lower alpha."""
+
+    policy: Exploration
+
+    @property
+    def key(self) -> str:
+        """See `Strategy.key`."""
+        return self.key_of("grid", min_images=self.policy.min_images)
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """See `Strategy.search`."""
+        trials = BatchTrials(images, self.objective)
+        too_few = images < self.policy.min_images
+        yield from trials.evaluate([state.alpha_index] if too_few else range(len(self.alphas)))
+        means = {index: mean for index, (mean, _) in trials.objectives(self.policy.min_images).items()}
+        finite = {index: mean for index, mean in means.items() if np.isfinite(mean)}
+        best = min(finite, key=lambda index: (finite[index], index), default=state.alpha_index)
+        return Outcome(
+            state=replace(state, alpha_index=best, batches=state.batches + 1),
+            index=best,
+            logits=trials.evaluated[best][1],
+            evaluated=trials.evaluated,
+            trials=trials.records(self.alphas),
+            objective=means[best],
+            trigger="too_few_images" if too_few else "every_batch" if finite else "not_finite",
+        )

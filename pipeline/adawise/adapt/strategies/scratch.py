@@ -1,0 +1,95 @@
+"""`scratch`: the search of `warm` without a warm start. Nothing of the batches before is used: what warmth is worth.
+
+Every batch pays the whole budget on all its images: the first alpha, the endpoints, then what expected improvement
+picks under the surrogate's prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from adawise.adapt.acquisition import expected_improvement
+from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Rows, Search, Trial
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import Exploration
+from adawise.adapt.surrogate import Belief, Surrogate
+
+_MIN_GAIN = 1e-3  # nats: less expected improvement than this is not worth a forward
+
+
+@dataclass(frozen=True)
+class ScratchSearch(OnGrid):
+    """Serve the evaluated alpha with the lowest posterior mean, each batch anew from `start`."""
+
+    policy: Exploration
+    fitted: Surrogate | None = None
+
+    @property
+    def key(self) -> str:
+        """See `Strategy.key`."""
+        budget, min_images = self.policy.budget, self.policy.min_images
+        return self.key_of("scratch", budget=budget, min_images=min_images)
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """See `Strategy.search`."""
+        surrogate = self.fitted or Surrogate(self.alphas)
+        trials, minimum = BatchTrials(images, self.objective), self.policy.min_images
+        yield from trials.evaluate([self.start])
+        too_few = images < minimum
+        observable = not too_few and bool(trials.differences(self.start, minimum))
+        served, belief = self.start, surrogate.prior()
+        if observable:
+            ends = [j for j in (0, len(self.alphas) - 1) if j != self.start][: self.policy.budget - 1]
+            if ends:
+                yield from trials.evaluate(ends)
+            belief = yield from improve(
+                surrogate, belief, trials, base=self.start, budget=self.policy.budget, minimum=minimum
+            )
+            served = lowest(belief, trials, self.start, minimum)
+        mean, sd = belief.curve()
+        return Outcome(
+            state=replace(state, alpha_index=served, batches=state.batches + 1),
+            index=served,
+            logits=trials.evaluated[served][1],
+            evaluated=trials.evaluated,
+            trials=trials.records(self.alphas),
+            objective=trials.objectives(minimum)[served][0],
+            trigger="too_few_images" if too_few else "every_batch" if observable else "not_finite",
+            posterior_mean=float(mean[served]),
+            posterior_sd=float(sd[served]),
+        )
+
+
+def improve(
+    surrogate: Surrogate,
+    prior: Belief,
+    trials: BatchTrials,
+    *,
+    base: int,
+    budget: int,
+    minimum: int,
+    rows: Rows | None = None,
+) -> Generator[list[Trial], list[Tensor], Belief]:
+    """Try what expected improvement picks until the budget is spent or nothing promises; the belief after all trials.
+
+    Trials are judged by their differences to `base` on the same images.
+    """
+    while True:
+        belief = prior
+        for index, value, noise in trials.differences(base, minimum):
+            belief = surrogate.observe(belief, index, value, noise)
+        if len(trials.evaluated) >= budget:
+            return belief
+        gain = expected_improvement(belief, min(trials.evaluated, key=lambda j: (belief.mean[j], j)))
+        gain[list(trials.evaluated)] = 0.0
+        if gain.max() < _MIN_GAIN:
+            return belief
+        yield from trials.evaluate([int(gain.argmax())], rows)
+
+
+def lowest(belief: Belief, trials: BatchTrials, base: int, minimum: int) -> int:
+    """The evaluated alpha with the lowest posterior mean; the lower of equals."""
+    return min((j for j, _, _ in trials.differences(base, minimum)), key=lambda j: (belief.mean[j], j))

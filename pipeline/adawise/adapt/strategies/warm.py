@@ -1,0 +1,262 @@
+"""`warm`, the default: the previous batch's posterior is this batch's prior, the previous alpha is the first trial.
+
+Every batch is served with one forward at the current alpha. What else is spent buys knowledge: a few of its images are
+passed at another alpha, as long as the knowledge gradient of such a look exceeds its price. So a settled stream looks
+rarely, an uncertain one more, and a jump of the served level makes it uncertain (`adapt/change.py`): a false alarm
+costs a few images, not a sweep. Only differences on the same images are learned from; the level belongs to the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from adawise.adapt.change import Hypotheses, class_shares
+from adawise.adapt.probe import Looks
+from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
+from adawise.adapt.state import StreamState
+from adawise.adapt.surrogate import Belief, Surrogate
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """When and how widely alternatives are tried.
+
+    `budget`: forwards of a batch at most, the served one included (other strategies: evaluations of a batch). `images`:
+    of the smallest look at another alpha (8 fill a processor's chunk: half as many would cost as much). `every`:
+    batches until a stream is looked at although nothing promises.
+    `min_images`: a smaller batch is served and teaches nothing. `price`: nats a batch that a further forward must
+    promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability at first that the
+    condition jumps between two batches; the stream learns its own. `gain_nats`, `gain_sd`: the current alpha is left
+    only for a gain above both (the second in standard deviations of the difference). `at_once_nats`: for more than this
+    in the batch itself, one forward more. `audit_every`: batches between sweeps over half the grid on `audit_images`
+    images. `disagreement`: an alpha pinned at the fine-tuned end is given up for `capped` batches if the zero-shot
+    model contradicts it on more than this share of images.
+    """
+
+    budget: int = 5
+    images: int = 8
+    every: int = 8
+    min_images: int = 8
+    price: float = 0.03
+    first_budget: float = 1.5
+    hazard: float = 0.02
+    gain_nats: float = 0.005
+    gain_sd: float = 0.5
+    at_once_nats: float = 0.03
+    audit_every: int = 200
+    audit_images: int = 16
+    disagreement: float = 0.5
+    capped: int = 100
+
+
+_JUMPED = 0.5  # probability from which the trace says so
+_REGRET_SD = 2.0  # an audit's regret of more standard deviations than this drops the belief
+_HAZARDS = (0.005, 0.2)  # the least and the most that is learned
+_HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
+_PINNED_FROM = 0.9  # alpha
+_PINNED_BATCHES = 3  # in a row, before the models are compared
+
+
+@dataclass(frozen=True)
+class WarmSearch(OnGrid):
+    """The Kalman surrogate on the grid, and looks at a price; see the module."""
+
+    policy: Exploration
+    fitted: Surrogate | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """See `Strategy.key`."""
+        policy, prior = self.policy, self.surrogate
+        return self.key_of(
+            "warm",
+            budget=policy.budget,
+            images=policy.images,
+            every=policy.every,
+            min_images=policy.min_images,
+            price=policy.price,
+            first_budget=policy.first_budget,
+            hazard=policy.hazard,
+            gain_nats=policy.gain_nats,
+            gain_sd=policy.gain_sd,
+            at_once_nats=policy.at_once_nats,
+            audit_every=policy.audit_every,
+            audit_images=policy.audit_images,
+            disagreement=policy.disagreement,
+            capped=policy.capped,
+            lengthscale=prior.lengthscale,
+            signal_sd=prior.signal_sd,
+            offset_sd=prior.offset_sd,
+            persistence=prior.persistence,
+        )
+
+    @cached_property
+    def surrogate(self) -> Surrogate:
+        """The prior over objective curves."""
+        return self.fitted or Surrogate(self.alphas)
+
+    @cached_property
+    def _prior(self) -> Belief:
+        return self.surrogate.prior()
+
+    def initial(self) -> StreamState:
+        """See `Strategy.initial`."""
+        return StreamState(self.key, self.start, hazard=self.policy.hazard)
+
+    def search(self, state: StreamState, images: int) -> Search:
+        """See `Strategy.search`."""
+        trials = BatchTrials(images, self.objective)
+        current = state.alpha_index
+        yield from trials.evaluate([current])
+        values = trials.values[current]
+        level = float(values.mean())
+        if not math.isfinite(level):
+            return (yield from self._retreat(state, trials))
+        if images < self.policy.min_images:
+            return self._outcome(replace(state, batches=state.batches + 1), trials, current, "too_few_images")
+
+        independent = float(values.var()) / images
+        shares = class_shares(trials.evaluated[current][1].argmax(dim=-1).numpy())
+        evidence = state.level.evidence(level, independent) + state.mix.evidence(shares)
+        hypotheses = self._expected(state).weighed(evidence)
+        trigger = self._trigger(state, hypotheses)
+        looks = self._looks(state, trials, hypotheses, trigger)
+        regret, reset = yield from self._look(looks, trigger)
+        jumped = looks.hypotheses.jump > _JUMPED
+        capped = self.policy.capped if reset == "disagreement" else 0 if jumped else max(0, state.capped_batches - 1)
+        following, gain = yield from self._choose(looks, self.start if capped else len(self.alphas) - 1)
+        served = following if looks.seen_whole(following) else current
+        shift = float(trials.values[served].mean()) - level if served == following else -gain
+        before = replace(state, level=state.level.restarted(), mix=state.mix.restarted()) if jumped else state
+        state = replace(
+            state,
+            alpha_index=following,
+            batches=state.batches + 1,
+            quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
+            pinned_batches=state.pinned_batches + 1 if self.alphas[following] >= _PINNED_FROM else 0,
+            capped_batches=capped,
+            hazard=self._hazard(state.hazard, looks.hypotheses.jump),
+            level=before.level.observed(level, independent).shifted(shift),
+            mix=before.mix.observed(shares),
+            noise=looks.noise,
+            broken=() if jumped else tuple(sorted(looks.broken)),
+            belief=looks.hypotheses.belief,
+        )
+        trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
+        return self._outcome(state, trials, served, trigger, reset or ("jump" if jumped else None), regret)
+
+    def _retreat(self, state: StreamState, trials: BatchTrials) -> Search:
+        """The current alpha gave what is not finite: go back to the first one, or stay if that is no better."""
+        state = replace(state, batches=state.batches + 1)
+        current = state.alpha_index
+        if current != self.start:
+            yield from trials.evaluate([self.start])
+            if np.isfinite(trials.values[self.start]).all():
+                state = replace(state, alpha_index=self.start, broken=tuple(sorted({*state.broken, current})))
+                return self._outcome(state, trials, self.start, "not_finite", "not_finite")
+        return self._outcome(state, trials, current, "not_finite")
+
+    def _expected(self, state: StreamState) -> Hypotheses:
+        """What is believed before the batch."""
+        prior = self._prior
+        if state.belief is None:
+            return Hypotheses(prior, prior, 0.0)
+        return Hypotheses(self.surrogate.advance(state.belief), prior, state.hazard)
+
+    def _hazard(self, before: float, jump: float) -> float:
+        """The hazard after a batch in which a jump had that probability."""
+        least, most = _HAZARDS
+        rising, falling = _HAZARD_BATCHES
+        return min(max(before + (jump - before) / (rising if jump > before else falling), least), most)
+
+    def _trigger(self, state: StreamState, hypotheses: Hypotheses) -> str:
+        if state.belief is None:
+            return "start"
+        if hypotheses.jump > _JUMPED:
+            return "level"
+        if self._is_pinned(state):
+            return "pinned"
+        if (state.batches + 1) % self.policy.audit_every == 0:
+            return "audit"
+        return "clock" if state.quiet_batches + 1 >= self.policy.every else "none"
+
+    def _is_pinned(self, state: StreamState) -> bool:
+        """True if the models are to be compared now: at first, then ever more rarely while nothing is found."""
+        waited, odd = divmod(state.pinned_batches - _PINNED_BATCHES, self.policy.every)
+        times = waited + 1
+        return times > 0 and not odd and times & (times - 1) == 0 and self.alphas[state.alpha_index] >= _PINNED_FROM
+
+    def _looks(self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, trigger: str) -> Looks:
+        forwards = self.policy.first_budget if trigger == "start" else self.policy.budget
+        return Looks(
+            self.surrogate,
+            trials,
+            state.alpha_index,
+            hypotheses,
+            state.noise,
+            price=self.policy.price,
+            smallest=self.policy.images,
+            left=int((forwards - 1.0) * trials.images),
+            broken=set(state.broken),
+        )
+
+    def _look(self, looks: Looks, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
+        """Look while it pays; the audit's regret (nan without one), and why the belief was reset."""
+        regret, reset, images = float("nan"), None, min(self.policy.audit_images, looks.trials.images)
+        if trigger == "pinned" and (yield from looks.disagreement(images)) > self.policy.disagreement:
+            reset = "disagreement"
+        if trigger == "audit":
+            regret, sd = yield from looks.sweep(images)
+            if regret > max(self.policy.gain_nats, _REGRET_SD * sd):
+                looks.hypotheses, reset = replace(looks.hypotheses, jump=1.0), "regret"
+        yield from looks.while_worth(one_at_least=trigger == "clock")
+        return regret, reset
+
+    def _choose(self, looks: Looks, highest: int) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
+        """The alpha to go on with, up to `highest`, and its expected gain; evaluated whole if that is large."""
+        while True:
+            following, gain = self._better(looks, highest)
+            if gain > self.policy.at_once_nats or looks.current > highest:
+                yield from looks.rest(following)
+            if following not in looks.broken:
+                return following, gain
+
+    def _better(self, looks: Looks, highest: int) -> tuple[int, float]:
+        """The alpha with the lowest posterior mean and its gain, or the current one and 0: hysteresis."""
+        belief, current = looks.hypotheses.belief, looks.current
+        whole = [j for j in range(highest + 1) if j not in looks.broken]
+        best = min(whole, key=lambda j: (belief.mean[j], j), default=current)
+        gain, sd = belief.difference(best, current)
+        if current > highest or gain > max(self.policy.gain_nats, self.policy.gain_sd * sd):
+            return best, gain
+        return current, 0.0
+
+    def _outcome(
+        self,
+        state: StreamState,
+        trials: BatchTrials,
+        served: int,
+        trigger: str,
+        reset: str | None = None,
+        regret: float = float("nan"),
+    ) -> Outcome:
+        mean, sd = (state.belief or self._prior).curve()
+        return Outcome(
+            state=state,
+            index=served,
+            logits=trials.evaluated[served][1],
+            evaluated=trials.evaluated,
+            trials=trials.records(self.alphas),
+            objective=float(trials.values[served].mean()),
+            trigger=trigger,
+            reset=reset,
+            regret=regret,
+            posterior_mean=float(mean[served]),
+            posterior_sd=float(sd[served]),
+        )

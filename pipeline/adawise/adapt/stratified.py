@@ -1,0 +1,40 @@
+"""Which images of a batch an alternative alpha is tried on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from adawise.adapt.objective import Values
+from adawise.adapt.search import Rows
+
+
+class Deck:
+    """The images of a batch in an order of which every stretch is a sample from easy to hard ones.
+
+    Sorted by their value at the served alpha and dealt by the bits of their rank in reverse (van der Corput), so that a
+    few images stand for the batch better than a random few. No image is dealt twice before all were dealt once.
+    """
+
+    def __init__(self, values: Values) -> None:
+        self._order = np.argsort(values, kind="stable")[_spread(len(values))]
+        self._dealt = 0
+
+    def deal(self, count: int, *, unseen: npt.NDArray[np.bool_]) -> Rows:
+        """The next `count` images that are `unseen` `[n]` at the alpha to be tried, ascending; fewer if there are."""
+        order = np.roll(self._order, -self._dealt)
+        rows = order[unseen[order]][:count]
+        self._dealt = (self._dealt + len(rows)) % len(self._order)
+        return np.sort(rows)
+
+
+@lru_cache(maxsize=64)
+def _spread(count: int) -> Rows:
+    """0 .. count - 1 in the order of their reversed bits."""
+    bits = max(1, (count - 1).bit_length())
+    numbers = np.arange(1 << bits)
+    reversed_bits = sum(((numbers >> b) & 1) << (bits - 1 - b) for b in range(bits))
+    order = np.asarray(reversed_bits, dtype=np.int64)
+    return order[order < count]

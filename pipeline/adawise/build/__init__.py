@@ -1,0 +1,1 @@
+"""Settings -> model, source, sink, worker: the composition root."""

@@ -1,0 +1,21 @@
+"""Settings -> the decoder: what a message may ask for is set once, for the worker and for all who read its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PIL import Image
+from torch import Tensor
+
+from adawise.decode.message import Decoder
+from adawise.settings import DecodeSettings
+
+
+def open_decoder(settings: DecodeSettings, preprocess: Callable[[Image.Image], Tensor]) -> Decoder:
+    """Messages to images by `preprocess`, within the bounds of the settings."""
+    return Decoder(
+        preprocess,
+        max_message_bytes=settings.max_message_bytes,
+        max_rows=settings.max_rows,
+        max_pixels=settings.max_pixels,
+    )

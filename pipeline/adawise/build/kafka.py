@@ -1,0 +1,111 @@
+"""Settings -> Kafka's end of things: the source, the dead letters, how to log in. Loads no model and no torch."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, Literal
+
+from adawise.dead_letters.sink import NoDeadLetters, open_dead_letters
+from adawise.dead_letters.topic import check_dead_letters
+from adawise.kafka.batches import BatchLimits
+from adawise.kafka.group import check_group
+from adawise.kafka.source import KafkaSource
+from adawise.ports import DeadLetters
+from adawise.settings import KafkaSettings
+
+_DEAD_LETTER_TIMEOUT_S = 10.0
+
+
+def kafka_source(
+    settings: KafkaSettings,
+    *,
+    group: bool = True,
+    origin: Literal["earliest", "latest"] | int | None = None,
+    on_compacted: Literal["fail", "skip"] = "skip",
+) -> KafkaSource:
+    """The topic of the settings; without `group`, all of its partitions and no commits."""
+    return KafkaSource(
+        bootstrap_servers=settings.bootstrap_servers,
+        topic=settings.topic,
+        group=settings.group if group else None,
+        origin=_origin(settings) if origin is None else origin,
+        client_id=settings.client_id,
+        static_member=settings.static_member if group else None,
+        session_timeout_ms=settings.session_timeout_ms,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
+        max_poll_records=settings.max_poll_records,
+        max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
+        batch_limits=batch_limits(settings),
+        on_compacted=on_compacted,
+        on_unreadable=settings.on_unreadable,
+        security=security(settings),
+    )
+
+
+def batch_limits(settings: KafkaSettings) -> BatchLimits:
+    """Beyond which a batch is not read."""
+    return BatchLimits(settings.max_batch_bytes, settings.max_batch_records)
+
+
+def _origin(settings: KafkaSettings) -> Literal["earliest", "latest"] | int:
+    if settings.origin_ms is not None:
+        return settings.origin_ms
+    return "latest" if settings.origin == "latest" else "earliest"
+
+
+def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters:
+    """The dead-letter topic of the settings, or none."""
+    if not settings.dead_letters:
+        return NoDeadLetters()
+    return open_dead_letters(
+        **_letter_topic(settings, max_message_bytes),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        max_inflight_bytes=4 * max_message_bytes,
+        timeout_s=_DEAD_LETTER_TIMEOUT_S,
+    )
+
+
+def check_letters(settings: KafkaSettings, max_message_bytes: int) -> bool:
+    """See `check_dead_letters`."""
+    return check_dead_letters(**_letter_topic(settings, max_message_bytes))
+
+
+def _letter_topic(settings: KafkaSettings, max_message_bytes: int) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": settings.client_id,
+        "security": security(settings),
+        "topic": settings.dead_letters_to,
+        "retention_s": settings.dead_letter_days * 86_400,
+        "retention_bytes": settings.dead_letter_bytes,
+        "max_message_bytes": max_message_bytes,
+    }
+
+
+def check_joining(settings: KafkaSettings) -> None:
+    """See `check_group`."""
+    check_group(
+        bootstrap_servers=settings.bootstrap_servers,
+        topic=settings.topic,
+        group=settings.group,
+        client_id=settings.client_id,
+        session_timeout_ms=settings.session_timeout_ms,
+        security=security(settings),
+    )
+
+
+def security(settings: KafkaSettings) -> dict[str, object]:
+    """kafka-python's arguments for TLS and SASL."""
+    chosen = settings.security
+    arguments = {
+        "security_protocol": chosen.protocol,
+        "ssl_cafile": chosen.ssl_ca and str(chosen.ssl_ca),
+        "ssl_certfile": chosen.ssl_certificate and str(chosen.ssl_certificate),
+        "ssl_keyfile": chosen.ssl_key and str(chosen.ssl_key),
+        "ssl_password": chosen.ssl_key_password and chosen.ssl_key_password.get_secret_value(),
+        "sasl_mechanism": chosen.sasl_mechanism,
+        "sasl_plain_username": chosen.sasl_username,
+        "sasl_plain_password": chosen.sasl_password and chosen.sasl_password.get_secret_value(),
+    }
+    return {name: value for name, value in arguments.items() if value is not None}

@@ -1,0 +1,233 @@
+"""Settings -> the model pair, its card, and the method over them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import torch
+
+from adawise.adapt import advice
+from adawise.adapt.card import Card, read_card
+from adawise.adapt.objective import NO_CARD
+from adawise.adapt.search import Strategy
+from adawise.adapt.state import largest_bytes
+from adawise.adapt.strategies import strategy
+from adawise.build.search import exploration
+from adawise.clip.classifier import PairClassifier, choose_dtype
+from adawise.clip.cuda import Cuda, chunk_rows_for
+from adawise.clip.device import Device, Plain
+from adawise.clip.heads import heads_path, read_heads
+from adawise.clip.load import ModelPair, load_pair
+from adawise.decode.arrow_batch import MAX_STREAM_ID_BYTES
+from adawise.errors import CardError, SettingsError
+from adawise.settings import ModelSettings, Settings
+from adawise.worker.adaptation import Adaptation
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a blurry photo of a {}.",
+    "a dark photo of a {}.",
+    "a bright photo of a {}.",
+    "a low resolution photo of a {}.",
+    "{}",
+)
+_log = structlog.get_logger("model")
+_STATES_BYTES = 64_000_000  # of a partition
+_CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
+
+
+@dataclass(frozen=True)
+class Model:
+    """The pair, ready to classify. `card` is None if none is set."""
+
+    pair: ModelPair
+    classifier: PairClassifier
+    classes: tuple[str, ...]
+    card: Card | None
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Per alpha, for what is served: the card's, or 1."""
+        return self.card.temperature if self.card else (1.0,) * len(self.classifier.alphas)
+
+
+def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
+    """Load the pair and its card, and choose device, number format and forward shape.
+
+    Raises CheckpointError, CardError and SettingsError; see there.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    assert settings.theta_0 is not None  # the command line has seen to these
+    assert settings.theta_1 is not None
+    assert settings.classes is not None
+    classes = read_lines(settings.classes, "model.classes", "class name")
+    templates = prompt_templates(settings)
+    device = open_device(settings)
+    dtype = number_format(settings, device)
+    pair = load_pair(settings.architecture, settings.theta_0, settings.theta_1)
+    chunk_rows = chunk_rows_of(settings, device.where, pair, dtype)
+    classifier = PairClassifier(
+        pair,
+        classes=classes,
+        templates=templates,
+        chunk_rows=chunk_rows,
+        dtype=dtype,
+        device=device,
+        bank_bytes=settings.bank_mib * 2**20,
+        head=settings.head,
+    )
+    card = read_card(settings.card) if with_card and settings.card is not None else None
+    if card is not None:
+        try:
+            card.check(classifier.identity, classifier.alphas)
+        except CardError as error:
+            raise CardError(f"model.card {settings.card}: {error}") from error
+        _use_heads(classifier, card, settings.card)
+    return Model(pair, classifier, classes, card)
+
+
+def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:
+    """Take the text heads that lie beside the card, if they do."""
+    if card.heads is not None and path is not None:
+        shape = len(classifier.encoded_alphas), classifier.class_count
+        embeddings = read_heads(heads_path(path), card.heads, shape)
+        if embeddings is not None:
+            classifier.use_embeddings(embeddings, card.heads)
+
+
+def adaptation(settings: Settings, model: Model) -> Adaptation:
+    """The method of the settings over the pair."""
+    chosen = _strategy(settings, model)
+    _expect_room(settings, chosen.key, len(model.classifier.alphas))
+    return Adaptation(
+        strategy=chosen,
+        classifier=model.classifier,
+        temperatures=model.temperatures,
+        top_k=settings.predict.top_k,
+    )
+
+
+def _expect_room(settings: Settings, key: str, points: int) -> None:
+    """The states of all streams that may have one lie in each segment's footer."""
+    observations = 0
+    if settings.search.strategy == "botorch":
+        from adawise.adapt.strategies.botorch import MEMORY_BATCHES
+
+        points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps these in place of a belief
+    size, streams = largest_bytes(key, points, observations) + MAX_STREAM_ID_BYTES, settings.limits.streams
+    if streams * size > _STATES_BYTES:
+        raise SettingsError(
+            f"limits.streams is {streams}, and the state of a stream takes up to {size} bytes in each segment: "
+            f"{streams * size / 1e6:.0f} MB, of {_STATES_BYTES / 1e6:.0f} at most. Set limits.streams to "
+            f"{_STATES_BYTES // size} or less, and spread more streams over more partitions."
+        )
+
+
+def _strategy(settings: Settings, model: Model) -> Strategy:
+    chosen = settings.search
+    name = objective_name(settings, model)
+    if model.card is None and name not in NO_CARD:
+        raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
+    objective = model.card.objective(name) if model.card else NO_CARD[name]
+    belongs_to = f"{sorted(model.classifier.identity.items())} {model.card.digest if model.card else ''}"
+    return strategy(
+        chosen.strategy,
+        alphas=model.classifier.alphas,
+        objective=objective,
+        context=f"{name}@{digest(belongs_to)}",
+        alpha=chosen.alpha,
+        exploration=exploration(chosen),
+        temperatures=model.card.temperature if model.card else None,
+        fitted=model.card.surrogate(name) if model.card else None,
+    )
+
+
+def objective_name(settings: Settings, model: Model) -> str:
+    """The objective of the settings, `auto` replaced by what it stands for with this pair's card."""
+    return advice.chosen(settings.search.objective, model.card)
+
+
+def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
+    """The prompts, with `{}` for the class name. Raises SettingsError: a prompt without it, or see `read_lines`."""
+    if settings.templates is None:
+        return TEMPLATES
+    templates = read_lines(settings.templates, "model.templates", "prompt")
+    for line in templates:
+        if "{}" not in line:
+            raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
+    return templates
+
+
+_FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def number_format(settings: ModelSettings, device: Device) -> torch.dtype:
+    """The number format of forwards on the device. Raises SettingsError: one that a processor has not."""
+    if device.where.type == "cpu" and settings.precision in {"tf32", "fp16"}:
+        raise SettingsError(
+            f"model.precision is {settings.precision}, which is for GPUs, and the model runs on {device}. "
+            "Set model.precision to auto, bf16 or fp32, or model.device to cuda."
+        )
+    return choose_dtype(device) if settings.precision == "auto" else _FORMATS[settings.precision]
+
+
+def open_device(settings: ModelSettings) -> Device:
+    """The device that the settings choose, ready to run. Raises SettingsError, and DeviceError: it does not answer."""
+    where = choose_device(settings.device)
+    if where.type == "cuda":
+        return Cuda(where, tf32=settings.precision == "tf32", graphs=settings.cuda_graphs)
+    return Plain(where)
+
+
+def chunk_rows_of(settings: ModelSettings, where: torch.device, pair: ModelPair, dtype: torch.dtype) -> int:
+    """Images of a forward: the setting's, or what suits the device and the image tower."""
+    if settings.chunk_rows != "auto":
+        return settings.chunk_rows
+    if where.type == "cuda":
+        return chunk_rows_for(torch.cuda.get_device_properties(where), pair.tower, dtype)
+    return _CHUNK_ROWS
+
+
+def choose_device(name: str) -> torch.device:
+    """The device by its setting; `auto` is CUDA where there is any.
+
+    Raises:
+        SettingsError: a CUDA device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.cuda.device_count():  # the driver's own count, which needs no CUDA
+            _log.warning("card_not_used", remedy="a card is there, and CUDA does not start on it: see nvidia-smi")
+    device = torch.device("cuda:0" if name == "cuda" else name)
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
+        raise SettingsError(
+            f"model.device is {name}, and torch sees {torch.cuda.device_count()} CUDA devices. "
+            "Set model.device to cpu or auto, or mend the driver."
+        )
+    return device
+
+
+def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
+    """The lines of a text file, without empty ones.
+
+    Raises:
+        SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
+    """
+    try:
+        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error
+    twice = sorted({line for line in lines if lines.count(line) > 1})
+    if not lines or twice:
+        found = f"{twice[0]!r} twice" if twice else "none"
+        raise SettingsError(f"{setting}: {path}: expected one {what} a line, each once; found {found}. Correct it.")
+    return lines
+
+
+def digest(text: str) -> str:
+    """16 hex digits of sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,67 @@
+"""Settings -> what records: the worker's tap, and how both it and `record` cut files and tidy up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from adawise.ports import Source, TopicIdentity
+from adawise.recording.buffer import FilePolicy
+from adawise.recording.folder import RecordingFolder
+from adawise.recording.manifest import Retention
+from adawise.recording.retention import RecordingRetention, Tidied, Tidying
+from adawise.recording.write_ahead import RecordingTap
+from adawise.settings import Settings
+
+FILES = FilePolicy(max_messages=10_000, max_bytes=64 * 2**20, max_age_s=60.0)
+
+
+def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], None]) -> RecordingTap | None:
+    """What records beside the worker, if that is wanted."""
+    wanted = settings.record
+    if not wanted.enabled:
+        return None
+    folder = recording_folder(settings, source.identity(settings.kafka.topic), at=at)
+    return RecordingTap(
+        folder,
+        check=source.check,
+        policy=FILES,
+        max_buffered_bytes=wanted.inflight_mib * 2**20,
+        streams=wanted.streams,
+        skip_gaps=settings.kafka.on_gap == "skip",
+        tidying=tidying_of(folder),
+    )
+
+
+def recording_folder(
+    settings: Settings, identity: TopicIdentity, *, at: Callable[[str], None] = lambda _: None
+) -> RecordingFolder:
+    """Where the worker records; claimed for this topic. Raises SourceError if it is of another, SettingsError."""
+    wanted = settings.record
+    return RecordingFolder(
+        wanted.root,
+        topic=settings.kafka.topic,
+        identity=identity,
+        streams=wanted.streams,
+        retention=Retention(wanted.keep, wanted.forget_images_after),
+        at=at,
+    )
+
+
+def tidying_of(folder: RecordingFolder) -> Tidying:
+    """What removes old files of a recording, and says so."""
+    log = structlog.get_logger("recording")
+    return Tidying(
+        RecordingRetention(folder.root, folder.store, folder.retention, at=folder.at),
+        tell=lambda done: log.info("recording_tidied", root=folder.root, done=told(done)),
+        failed=lambda text: log.warning("recording_not_tidied", root=folder.root, error=text),
+    )
+
+
+def told(done: Tidied) -> str:
+    """What was tidied, for people."""
+    return (
+        f"{done.removed} files removed, {done.forgotten} without images now, "
+        f"{done.leftovers} leftovers of an earlier pass removed"
+    )

@@ -1,0 +1,163 @@
+"""Settings -> the worker, on a topic or any other source."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from adawise.build.decoder import open_decoder
+from adawise.build.model import Model, adaptation, digest, objective_name
+from adawise.build.store import await_store
+from adawise.decode.child import Apart
+from adawise.ports import DeadLetters, Source
+from adawise.settings import Settings
+from adawise.sink.chain import Commits, SegmentChain
+from adawise.sink.owner import Owner
+from adawise.sink.served_by import OnChange, claim_pair
+from adawise.sink.starts import Starts
+from adawise.store.store import open_store
+from adawise.worker.backpressure import Limits
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.decode_pool import Prefetch
+from adawise.worker.loop import Worker
+from adawise.worker.observer import Observer
+from adawise.worker.partition import FlushPolicy
+from adawise.worker.write_ahead import Tap
+
+_ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
+
+Hook = Callable[[str], None]
+
+
+def make_worker(
+    settings: Settings,
+    model: Model,
+    *,
+    source: Source,
+    root: str,
+    dead_letters: DeadLetters,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    owner: Owner | None = None,
+    commits: Callable[[], Commits] = dict,
+    tap: Tap | None = None,
+    ends_streams: bool = True,
+    at: Hook = lambda _: None,
+) -> Worker:
+    """The worker over any source, writing to `root`; the store is checked and the model warmed up.
+
+    The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
+    that has committed at the broker, with the id of the root that it was for.
+
+    A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
+    """
+    store = open_store(root, at=at)
+    chain = SegmentChain(
+        store=store,
+        classes=model.classes,
+        model_fingerprint=model.classifier.fingerprint,
+        config_fingerprint=config_fingerprint(settings, model),
+        writer=f"{socket.gethostname()}:{os.getpid()}",
+        owner=owner or _group(settings, source),
+        commits=commits,
+        begin_anew=settings.sink.begin_anew,
+        at=at,
+    )
+
+    def check() -> None:
+        chain.check()
+        if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
+            tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
+
+    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
+        model.classifier.warm_up()
+    preprocess = model.pair.preprocess
+    decoder = open_decoder(settings.decode, preprocess)
+    apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
+    return Worker(
+        source=source,
+        prefetch=Prefetch(
+            decoder,
+            decoder.streams,
+            threads=decode_threads(settings),
+            apart=apart,
+            apart_streams=apart.streams,
+            end_apart=apart.close,
+        ),
+        adaptation=adaptation(settings, model),
+        sink=chain,
+        dead_letters=dead_letters,
+        starts=Starts(store, uuid4().hex, time.monotonic),
+        tap=tap,
+        observer=observer,
+        batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),
+        flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
+        limits=Limits(
+            inflight_bytes=settings.limits.inflight_mib * 2**20,
+            uncommitted_rows=4 * settings.sink.flush_rows,
+            round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
+        ),
+        forget_after_s=settings.search.forget_after_s,
+        max_streams=settings.limits.streams,
+        keeps_states=settings.model.on_change == "keep",
+        skip_gaps=settings.kafka.on_gap == "skip",
+        should_stop=should_stop,
+        ends_streams=ends_streams,
+        at=at,
+    )
+
+
+def identity_of(model: Model) -> dict[str, str]:
+    """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
+    return {**model.classifier.identity, "card": model.card.digest if model.card else ""}
+
+
+def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
+    """One loud line for each part of the identity that is another one than what the root was written with."""
+    for name, (was, now) in changes.items():
+        note = "streams go on from what they learned with the other one (model.on_change is keep)"
+        if on_change != "keep":
+            note = "every stream begins anew; rows from now on are this one's"
+        structlog.get_logger("worker").warning("model_changed", part=name, was=was, now=now, note=note)
+
+
+def _group(settings: Settings, source: Source) -> Owner:
+    kafka = settings.kafka
+    return Owner(source.identity(kafka.topic).cluster_id, kafka.topic, kafka.group, "run")
+
+
+def decode_threads(settings: Settings) -> int:
+    """Of the decode pool: the setting's, or one for each core that this process may use."""
+    return settings.decode.threads or len(os.sched_getaffinity(0))
+
+
+def config_fingerprint(settings: Settings, model: Model) -> str:
+    """Hash of what results depend on beside the model: search, batches, decoding, the card."""
+    search = settings.search.model_copy(update={"objective": objective_name(settings, model)})
+    named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
+    parts = named.model_dump_json(
+        include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+    )
+    return digest(f"{parts} {model.card.digest if model.card else ''}")
+
+
+def describe(settings: Settings, model: Model) -> dict[str, Any]:
+    """What was loaded and will be minimised, for the log."""
+    classifier = model.classifier
+    return {
+        "fingerprint": classifier.fingerprint,
+        "device": str(classifier.device),
+        "precision": str(classifier.dtype).removeprefix("torch."),
+        "chunk_rows": classifier.chunk_rows,
+        "decode_threads": decode_threads(settings),
+        "classes": len(model.classes),
+        "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
+        "card": model.card.digest if model.card else None,
+        "objective": objective_name(settings, model),
+    }

@@ -1,0 +1,281 @@
+"""The pair as a classifier: logits of images at any alpha of the grid, every forward in one fixed shape."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import structlog
+import torch
+from torch import Tensor, nn
+
+from adawise.clip.bank import Bank
+from adawise.clip.device import Device, chunks
+from adawise.clip.load import ModelPair
+from adawise.errors import DeviceError, SettingsError
+
+_log = structlog.get_logger("model")
+
+GRID = tuple(j / 20 for j in range(21))
+
+
+class PairClassifier:
+    """Implements `ports.Classifier` over a model pair.
+
+    Every forward has the shape `[chunk_rows, 3, S, S]`, padded: an image's logits are the same bits whoever shares its
+    chunk, which is what makes a replay exact although cameras interleave differently.
+
+    Args:
+        pair: the checked pair.
+        classes: C class names, in the order of the logits.
+        templates: prompts with `{}` for the class name.
+        alphas: the grid, ascending from 0 to 1.
+        chunk_rows: images a forward, >= 1.
+        dtype: the tower's weights and activations; features, heads and logits are float32.
+        device: where the towers run.
+        bank_bytes: memory for merged copies.
+        head: `text` encodes the prompts at each alpha; `interpolate` takes the line between the two heads, renormalised
+            (an interpolated head is shorter in the middle, which would heat the softmax there).
+        bank: of the same pair, to be shared, in place of one of `bank_bytes`.
+
+    Raises:
+        DeviceError: the device failed, or has no memory for the two weight sets.
+    """
+
+    def __init__(
+        self,
+        pair: ModelPair,
+        *,
+        classes: Sequence[str],
+        templates: Sequence[str],
+        alphas: Sequence[float] = GRID,
+        chunk_rows: int,
+        dtype: torch.dtype,
+        device: Device,
+        bank_bytes: int,
+        head: str,
+        bank: Bank | None = None,
+    ) -> None:
+        self._pair, self._classes, self._templates = pair, tuple(classes), tuple(templates)
+        self._alphas, self.device, self.dtype = tuple(alphas), device, dtype
+        self.chunk_rows, self._head_mode = chunk_rows, head
+        zero, one = pair.log_scales
+        self._scales = [_scale((1.0 - a) * zero + a * one) for a in alphas]
+        self._shared_head = pair.text_is_shared
+        self._heads: dict[int, Tensor] = {}
+        self._encoded: dict[float, Tensor] = {}  # alpha -> [D, C] on the device, what the text tower said
+        self._embeddings_id = ""
+        self.images = self.rows = 0  # that were passed through the tower; rows count what fills a chunk up, too
+        try:
+            with device.guarded():
+                self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
+                self.bank = bank or Bank(
+                    pair.tower,
+                    pair.theta_0,
+                    pair.theta_1,
+                    alphas=alphas,
+                    dtype=dtype,
+                    device=device.where,
+                    budget_bytes=bank_bytes,
+                )
+        except torch.OutOfMemoryError as error:
+            raise self._too_large() from error
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """See `ports.Classifier`."""
+        return self._alphas
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a card belongs to: weights, classes, prompts, preprocessing and head; not dtype, device or chunk."""
+        return {
+            "theta_0": self._pair.hashes[0],
+            "theta_1": self._pair.hashes[1],
+            "classes": _digest("\n".join(self._classes)),
+            "templates": _digest("\n".join(self._templates)),
+            "preprocess": self._pair.preprocess.id,
+            "head": "shared" if self._shared_head else self._head_mode,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
+        numerics = f"{self.dtype} {self.device.numerics} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
+        return _digest(f"{sorted(self.identity.items())} {numerics}{self._embeddings_id}")
+
+    @property
+    def class_count(self) -> int:
+        """C."""
+        return len(self._classes)
+
+    @property
+    def encoded_alphas(self) -> tuple[float, ...]:
+        """The H alphas at which the text tower encodes the prompts: one if the towers share it, both ends, or all."""
+        if self._shared_head:
+            return (0.0,)
+        return (0.0, 1.0) if self._head_mode == "interpolate" else self._alphas
+
+    def embeddings(self) -> Tensor:
+        """What the text tower says: class embeddings, float32 `[H, D, C]`, unit columns. Minutes for many classes.
+
+        Raises DeviceError.
+        """
+        return self._fitting(lambda: torch.stack([self._encode(alpha) for alpha in self.encoded_alphas]).cpu())
+
+    def use_embeddings(self, embeddings: Tensor, digest: str) -> None:
+        """Take these in place of encoding the prompts. `digest` becomes part of the fingerprint: they may come from
+        another machine, whose text tower rounds otherwise.
+        """
+        with self.device.guarded():
+            self._encoded = dict(zip(self.encoded_alphas, embeddings.to(self.device.where), strict=True))
+        self._embeddings_id = f" embeddings {digest}"
+        self._heads.clear()
+
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        """At one alpha: uint8 `[n, 3, S, S]`, N images in all -> float32 `[N, C]`; errors as of `evaluate`."""
+        return self.evaluate({alpha_index: images})[alpha_index]
+
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        """See `ports.Classifier`. A bank that does not fit into the device's memory is halved, and the log says so.
+
+        Raises:
+            DeviceError: the device failed, or has not even memory for one merged copy and one chunk.
+        """
+        logits = self._fitting(lambda: self._evaluate(asked)).clone()
+        parts = torch.split(logits, [sum(map(len, images)) for images in asked.values()])
+        return dict(zip(asked, parts, strict=True))
+
+    def _fitting(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, called again with a smaller bank for as long as the device's memory runs out."""
+        while True:
+            copies = self.bank.capacity
+            try:
+                with self.device.guarded():
+                    return compute()
+            except torch.OutOfMemoryError as error:
+                lacking = str(error).splitlines()[0]
+            # Outside of the handler: the error holds on to what its frames had in hand.
+            if self.bank.capacity == copies and not self.bank.shrink():
+                raise self._too_large()
+            with self.device.guarded():
+                self.device.free()
+            _log.warning(
+                "bank_shrunk",
+                copies=self.bank.capacity,
+                error=lacking,
+                remedy="the device has no memory left: merged copies are made anew more often, which costs time and "
+                "changes no result; lower model.bank_mib, or give the worker a device of its own",
+            )
+
+    def _evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Tensor:
+        """Logits of all that is asked for, one alpha after the other, `[N, C]` on the processor."""
+        parts = []
+        for index, images in asked.items():
+            head, copy = self._head(index), self.bank.copy(index)
+            with torch.inference_mode():
+                for n, views in chunks(images, self.chunk_rows):
+                    chunk = self.device.stage(views, self.chunk_rows)
+                    if copy.forward is None:
+                        features = partial(_features, copy.tower, self._mean, self._std, self.dtype)
+                        copy.forward = self.device.capture(features, chunk)
+                    parts.append(_head_logits(copy.forward(chunk), head, n))
+                    self.images, self.rows = self.images + n, self.rows + self.chunk_rows
+        with torch.inference_mode():
+            return self.device.fetch(parts)
+
+    def warm_up(self) -> None:
+        """Run both endpoints, so that the first batch does not pay for allocation and kernel choice.
+
+        Raises:
+            SettingsError: on this machine an image's logits depend on its place in the chunk, which some sizes do to
+                some matrix libraries (measured: MKL, float32, 2 threads, 5 to 7 and 9 to 11 rows); or they are not
+                finite in this number format.
+            DeviceError: as of `evaluate`.
+        """
+        shape = (self.chunk_rows, 3, self._pair.preprocess.size, self._pair.preprocess.size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        here = f"on this machine ({self.device}, {self.dtype})"
+        for index in (0, len(self._alphas) - 1):
+            logits = self.logits(index, images)
+            if not bool(torch.isfinite(logits).all()):
+                raise SettingsError(
+                    f"model.precision: {here} alpha {self._alphas[index]:g} gives logits that are not finite. "
+                    "Set model.precision to fp32, or to bf16 where the device has it."
+                )
+            for moved in (1, self.chunk_rows // 2):
+                if not torch.equal(logits, self.logits(index, images.roll(moved, 0)).roll(-moved, 0)):
+                    raise SettingsError(
+                        f"model.chunk_rows is {self.chunk_rows}: {here} an image's logits then depend on its place in "
+                        "the chunk, and a replay would not be exact. Set model.chunk_rows to a multiple of 8, or to 1."
+                    )
+
+    def _too_large(self) -> DeviceError:
+        return DeviceError(
+            f"{self.device} has too little free memory for the two weight sets, one merged copy and a chunk of "
+            f"{self.chunk_rows} images. Free it (nvidia-smi says who has it), lower model.chunk_rows, or take a "
+            "smaller model, another device or model.device=cpu."
+        )
+
+    def _head(self, index: int) -> Tensor:
+        """`[C, D]` with the logit scale, interpolated in log space, folded in."""
+        if index not in self._heads:
+            self._heads[index] = (self._class_embeddings(index) * self._scales[index]).T.contiguous()
+        return self._heads[index]
+
+    def _class_embeddings(self, index: int) -> Tensor:
+        if self._shared_head:
+            return self._encode(0.0)
+        if self._head_mode == "text":
+            return self._encode(self._alphas[index])
+        line = torch.lerp(self._encode(0.0), self._encode(1.0), self._alphas[index])
+        return torch.nn.functional.normalize(line, dim=0)
+
+    def _encode(self, alpha: float) -> Tensor:
+        if alpha not in self._encoded:
+            self._encoded[alpha] = self._pair.head(alpha, self._classes, self._templates, self.device.where)
+        return self._encoded[alpha]
+
+
+def _scale(log_scale: float) -> float:
+    return float(torch.tensor(log_scale).exp())
+
+
+def _per_channel(values: Sequence[float], where: torch.device) -> Tensor:
+    return torch.tensor(values, device=where).view(1, 3, 1, 1)
+
+
+def _features(tower: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype, chunk: Tensor) -> Tensor:
+    """uint8 `[rows, 3, S, S]` -> float32 `[rows, D]`."""
+    x = chunk.float().div_(255.0).sub_(mean).div_(std).to(dtype)
+    output = tower(x)
+    features: Tensor = output[0] if isinstance(output, tuple) else output  # CoCa also returns tokens
+    return features.float()
+
+
+def _head_logits(features: Tensor, head: Tensor, n: int) -> Tensor:
+    """`[rows, D]`, `[C, D]` -> `[n, C]`, float32: cosines times the scale, of the first n rows.
+
+    On a card the product is of all rows: its kernel, and so its rounding, follows from its shape. On a processor row by
+    row: in one product, the place of a row (by the library's blocking) decides how its sums are rounded. So does the
+    alignment of a row's memory; what `normalize` returns is aligned.
+    """
+    if features.device.type != "cpu":
+        return torch.nn.functional.linear(torch.nn.functional.normalize(features, dim=-1), head)[:n]
+    return torch.stack([head.mv(torch.nn.functional.normalize(row, dim=0)) for row in features[:n]])
+
+
+def choose_dtype(device: Device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it; else float16 on a card, float32 on a processor.
+
+    Pure bfloat16 is twice as fast on a processor with avx512_bf16 or AMX, and slower than float32 on others. Asked,
+    not timed: a busy moment at the start must not change the numbers, or a replay would differ.
+    """
+    if device.has_bfloat16:
+        return torch.bfloat16
+    return torch.float32 if device.where.type == "cpu" else torch.float16
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

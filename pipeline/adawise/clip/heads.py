@@ -1,0 +1,63 @@
+"""The head cache: what the text tower says of the classes at each alpha, beside the card, so that no start encodes it.
+
+A safetensors file, bound to its card by the file's hash, which the card keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from adawise.errors import CardError
+
+_NAME = "class_embeddings"
+
+
+def heads_path(card: Path) -> Path:
+    """Where the cache of a card lies: `pair.card.json` -> `pair.card.heads.safetensors`."""
+    return card.with_suffix(".heads.safetensors")
+
+
+def write_heads(path: Path, embeddings: Tensor) -> str:
+    """Write class embeddings `[H, D, C]`; the file's hash, as the card keeps it."""
+    content = save({_NAME: embeddings.contiguous()})
+    path.write_bytes(content)
+    return _hash(content)
+
+
+def read_heads(path: Path, expected_hash: str, shape: tuple[int, int]) -> Tensor | None:
+    """The class embeddings float32 `[H, D, C]` with `shape` (H, C); None if there is no such file.
+
+    Raises:
+        CardError: not the file that the card was made with, or not readable.
+    """
+    remedy = (
+        "Delete it (each start then encodes the prompts), or make the card anew: adawise card --labelled FOLDER -o FILE"
+    )
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CardError(f"{path}: the card's heads cannot be read ({error.strerror}). {remedy}") from error
+    if _hash(content) != expected_hash:
+        raise CardError(f"{path}: expected heads with hash {expected_hash}, got {_hash(content)}. {remedy}")
+    try:
+        embeddings = load(content)[_NAME]
+    except (SafetensorError, KeyError) as error:
+        raise CardError(f"{path}: not a card's heads ({error!r}). {remedy}") from error
+    if embeddings.ndim != 3 or (embeddings.shape[0], embeddings.shape[2]) != shape or embeddings.dtype != torch.float32:
+        raise CardError(
+            f"{path}: expected float32 heads for {shape[0]} alphas and {shape[1]} classes, got {embeddings.dtype} "
+            f"{list(embeddings.shape)}. {remedy}"
+        )
+    return embeddings
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

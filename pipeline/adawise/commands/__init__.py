@@ -1,0 +1,188 @@
+"""The command line: choose the command, collect every mistake, call.
+
+Nothing is imported before it is needed: `--help` must answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adawise import __version__
+
+if TYPE_CHECKING:
+    from adawise.commands.command import Command
+    from adawise.commands.parser import Parsed
+    from adawise.settings.mistakes import Mistake
+    from adawise.settings.reading import Reading
+
+PROGRAM = "adawise"
+
+COMMANDS = {  # name: (module and class, line in the list of commands)
+    "demo": ("demo:Demo", "see it work on simulated cameras"),
+    "run": ("run.options:Run", "classify images from Kafka until stopped"),
+    "produce": ("produce.options:Produce", "send images from a folder, a list or a video"),
+    "record": ("record.options:Record", "store raw messages of a topic"),
+    "replay": ("replay.options:Replay", "run the worker on a recording"),
+    "diff": ("diff.options:Diff", "prove two runs equal, or show where they part"),
+    "finetune": ("finetune.options:Finetune", "make the fine-tuned model from labelled images"),
+    "card": ("card.options:Card", "calibrate a pair of models, or show a card"),
+    "evaluate": ("evaluate.options:Evaluate", "compare strategies on labelled images"),
+    "drift": ("drift.options:Drift", "say when and how far alpha moved, and whether adapting helped"),
+    "labels": ("labels.options:Labels", "store labels that come later by Kafka"),
+    "verify": ("verify.options:Verify", "prove that an output folder is whole"),
+    "repair": ("repair.options:Repair", "mend an output folder of which files were lost"),
+    "compact": ("compact.options:Compact", "make few large files of the many small ones of past days"),
+    "files": ("compact.options:Files", "list the files that hold each row once"),
+    "dlq list": ("dlq.options:DlqList", "list messages that could not be read"),
+    "dlq show": ("dlq.options:DlqShow", "show one of them"),
+    "dlq replay": ("dlq.options:DlqReplay", "send them back to their topic"),
+    "broker": ("broker:Broker", "start an embedded broker for trying out"),
+    "config show": ("config.options:ConfigShow", "show every setting and where it comes from"),
+}
+
+
+def run_command(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What follows the name of the program.
+        environ: The environment.
+        folder: The current folder.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong settings, 3 something was found.
+
+    Raises:
+        SettingsError: With every mistake in flags, environment and file.
+        SystemExit: After the help of a command was printed.
+    """
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        if len(arguments) < 2:
+            print(_help())
+            return 0
+        arguments = [*arguments[1:], "--help"]
+    if arguments[0] in {"-V", "--version"}:
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    if len(family := _family(arguments[0])) > 1 and arguments[1:2] in (["-h"], ["--help"]):
+        print(_family_help(arguments[0], family))
+        return 0
+    return _execute(arguments, environ, folder)
+
+
+def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> int:
+    from adawise.commands.parser import parse
+    from adawise.settings.mistakes import error_of
+    from adawise.settings.reading import read
+
+    name, rest = _choose(arguments)
+    command = command_of(name)
+    parsed = parse(command, rest)
+    reading = read(
+        parsed.flags,
+        environ=environ,
+        folder=folder,
+        config=parsed.config,
+        uses=command.uses(parsed.options) if parsed.complete else frozenset(),
+    )
+    mistakes = [*parsed.mistakes, *reading.mistakes]
+    if name == "config show":
+        return _show(reading, mistakes, as_json="json" in parsed.options)
+    if mistakes:
+        raise error_of(mistakes)
+    return _call(command, parsed, reading)
+
+
+def _call(command: type[Command], parsed: Parsed, reading: Reading) -> int:
+    from pydantic_settings import CliApp
+
+    from adawise.logs import configure
+
+    settings = reading.settings
+    configure(settings.log.level, settings.log.format)
+    called = CliApp.run(command, cli_args={}, cli_settings_source=parsed.source, settings=settings, **parsed.options)
+    return called.exit_code
+
+
+def command_of(name: str) -> type[Command]:
+    """The class of a command in `COMMANDS`."""
+    module, _, kind = COMMANDS[name][0].partition(":")
+    command: type[Command] = getattr(import_module(f"adawise.commands.{module}"), kind)
+    return command
+
+
+def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command and what follows it; `--config FILE` may stand before it."""
+    before: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0].startswith("--config"):
+        count = 1 if "=" in rest[0] else 2
+        before, rest = before + rest[:count], rest[count:]
+    if rest[:1] == ["config"] and rest[1:2] in (["-h"], ["--help"]):
+        rest = ["config", "show", "--help"]
+    for words in (2, 1):
+        name = " ".join(rest[:words])
+        if name in COMMANDS:
+            return name, before + rest[words:]
+    from adawise.settings.mistakes import Mistake, error_of, nearest
+
+    word = rest[0] if rest else ""
+    family = _family(word)
+    second = rest[1] if family and len(rest) > 1 and not rest[1].startswith("-") else ""
+    called = f"{word} {second}".rstrip()
+    guess = nearest(called, family or COMMANDS, cutoff=0.6) if second or not family else None
+    match = family[0] if len(family) == 1 else guess
+    hint = f"did you mean `{PROGRAM} {match}`?" if match else f"there are {', '.join(family or COMMANDS)}"
+    shown = "no command" if not word or word.startswith("-") else repr(called)
+    raise error_of([Mistake(shown, "command line", f"expected a command; {hint}")])
+
+
+def _family(word: str) -> list[str]:
+    """The commands of two words that begin with this one."""
+    return [name for name in COMMANDS if name.startswith(f"{word} ")]
+
+
+def _family_help(word: str, names: Sequence[str]) -> str:
+    lines = [f"usage: {PROGRAM} {word} COMMAND [options]", "", "commands:", *_listed(names), ""]
+    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND --help   options, with units, ranges and examples"])
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    width = max(map(len, names)) + 2
+    return [f"  {name:<{width}}{COMMANDS[name][1]}" for name in names]
+
+
+def _help() -> str:
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} COMMAND [options]",
+            "",
+            "Classify camera feeds with two CLIP models, mixed anew for each camera as light and weather change:",
+            "images from Kafka, predictions and mixing coefficients to Parquet, exactly once.",
+            "",
+            "commands:",
+            *_listed(list(COMMANDS)),
+            "",
+            f"  {PROGRAM} COMMAND --help   options, with units, ranges and examples",
+            f"  {PROGRAM} --version",
+            "",
+            "Settings: flags over environment (ADAWISE_*) over adawise.toml (or --config FILE) over defaults.",
+            "Exit codes: 0 done, 1 failed, 2 wrong settings or usage, 3 something was found, 130 interrupted.",
+        ]
+    )
+
+
+def _show(reading: Reading, mistakes: Sequence[Mistake], as_json: bool) -> int:
+    from adawise.commands.config.run import as_json_text, as_table
+    from adawise.settings.mistakes import error_of
+
+    if as_json:
+        print(as_json_text(reading, mistakes))
+        return 2 if mistakes else 0
+    if mistakes:
+        raise error_of(mistakes)
+    print(as_table(reading))
+    return 0

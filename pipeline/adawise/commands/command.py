@@ -1,0 +1,113 @@
+"""What a command is: the settings, and options of its own that only flags can give.
+
+A command is a pydantic-settings model that CliApp turns into a parser and calls. The settings are one field of it; of
+their groups, only those in `groups` have flags and are in the help of the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import AliasChoices, Field, PrivateAttr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from adawise.settings.tree import Settings
+
+ALL_GROUPS = tuple(Settings.model_fields)
+WORKER_GROUPS = tuple(name for name in ALL_GROUPS if name != "finetune")
+
+
+class Command(BaseSettings):
+    """The base of every command; its docstring heads its help."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+
+    name: ClassVar[str]  # the words that call it
+    groups: ClassVar[tuple[str, ...]] = ("log",)
+    shorthands: ClassVar[Mapping[str, str]] = {}  # another name of a setting's flag: the setting
+    examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (what it does, command line after `adawise`)
+
+    config: str | None = Field(
+        default=None,
+        description="file with settings; none: adawise.toml in the current folder, if there is one",
+        json_schema_extra={"metavar": "FILE", "expected": "a TOML file"},
+    )
+    settings: Settings = Settings()
+
+    _exit_code: int = PrivateAttr(default=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *weaker: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: `settings.read` has read file, environment and flags, with origins and mistakes."""
+        del settings_cls, weaker, named
+        return (init_settings,)
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """The groups whose needs must be met, for these options as flags gave them."""
+        del options
+        return frozenset(cls.groups)
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Pairs of (option, what is wrong and the remedy) for options that are right alone but not together."""
+        del options
+        yield from ()
+
+    @property
+    def exit_code(self) -> int:
+        """What the command returned."""
+        return self._exit_code
+
+    def written_out(self) -> list[str]:
+        """The arguments that would do the same, those of settings from the environment and the file among them."""
+        words = self.name.split()
+        for name, field in type(self).model_fields.items():
+            if name in self.model_fields_set and name not in {"config", "settings"}:
+                alias, value = field.validation_alias, getattr(self, name)
+                flag = str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
+                words += [str(value)] if _is_positional(field) else _flag(flag, value)
+        for group in self.groups:
+            chosen = getattr(self.settings, group).model_dump(mode="json", exclude_defaults=True)
+            for name, value in chosen.items():
+                words += _flag(f"{group}.{name}", value)
+        return words
+
+    def call(self) -> int:
+        """Do the work and return the exit code: 0 done, 1 failed, 3 something was found."""
+        raise NotImplementedError
+
+    def cli_cmd(self) -> None:
+        """Where CliApp starts the command."""
+        self._exit_code = self.call()
+
+
+def _is_positional(field: FieldInfo) -> bool:
+    return any(getattr(mark, "__name__", type(mark).__name__) == "_CliPositionalArg" for mark in field.metadata)
+
+
+def _flag(name: str, value: object) -> list[str]:
+    """One option as words of a command line; the same again for each of several values."""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag] if value else [f"--no-{flag[2:]}"]
+    if isinstance(value, (list, tuple)):
+        return [word for each in value for word in _flag(name, each)]
+    return [flag, str(value)]

@@ -1,0 +1,92 @@
+"""The commands around the many small files of a long run: compact, files."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import Location
+
+
+class Compact(Command):
+    """Make large files, sorted by camera and time, of the small segments of past days, so that queries stay fast.
+
+    They are made under `compacted/`, beside the segments, while workers write on. A file becomes visible to readers
+    that go by `adawise files` or by views.sql (DuckDB), which is written into the folder, in the same moment in which
+    its segments become invisible: each row is there once, always. A pattern as predictions/**/*.parquet finds the
+    segments alone, and every row until they are deleted. Interrupted, it goes on where it was.
+    """
+
+    name = "compact"
+    examples = (
+        ("what would be done", "compact runs/yard --dry-run"),
+        ("every night", "compact s3://bucket/yard --delete-after 168"),
+    )
+
+    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    before: date | None = Field(
+        default=None,
+        description="only segments committed before this day (UTC); none: before today",
+        json_schema_extra={"metavar": "DAY", "expected": "a day as 2026-11-25"},
+    )
+    max_rows: int = Field(
+        default=262_144,
+        ge=1,
+        le=16_777_216,
+        description="rows of a file; memory is some 1.5 KB for each",
+    )
+    delete_after: float | None = Field(
+        default=None,
+        ge=1,
+        le=87_600,
+        description="delete segments this many hours after their file was made, except the last of each; longer than "
+        "a query takes or a worker may stand still; none: keep all",
+        json_schema_extra={"metavar": "HOURS"},
+    )
+    dry_run: CliToggleFlag[bool] = Field(default=False, description="say what would be done, and change nothing")
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print what was done as JSON"
+    )
+
+    def call(self) -> int:
+        """Compact."""
+        from adawise.commands.compact.run import compact
+
+        return compact(
+            self.settings,
+            root=self.root,
+            before=self.before,
+            max_rows=self.max_rows,
+            delete_after_h=self.delete_after,
+            dry_run=self.dry_run,
+            as_json=self.as_json,
+        )
+
+
+class Files(Command):
+    """List the files that together hold each row once, one a line, for Polars, Spark and the like.
+
+    Compacted files, and the segments that none of them stands for. It changes nothing.
+    """
+
+    name = "files"
+    examples = (
+        ("of predictions", "files runs/yard"),
+        ("of traces, for another program", "files s3://bucket/yard --table traces --json"),
+    )
+
+    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    table: Literal["predictions", "traces"] = Field(default="predictions", description="one row an image, or a batch")
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print a JSON list"
+    )
+
+    def call(self) -> int:
+        """List."""
+        from adawise.commands.compact.run import files
+
+        return files(self.settings, root=self.root, table=self.table, as_json=self.as_json)

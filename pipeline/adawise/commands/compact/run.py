@@ -1,0 +1,145 @@
+"""Settings -> compaction of what workers wrote, and the list of the files that readers need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from adawise.console import Progress, print_json, progress
+from adawise.errors import SettingsError
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+from adawise.sink.claims import known_sink_id
+from adawise.sink.compaction import sql_views
+from adawise.sink.compaction.choice import Limits
+from adawise.sink.compaction.compact import Made, plans
+from adawise.sink.compaction.compact import compact as compact_partition
+from adawise.sink.compaction.delete import deletable, delete, now_of
+from adawise.sink.read.files import data_files, data_keys, segment_keys
+from adawise.store.store import Store, open_store
+
+_BYTES_A_ROW = 1024  # before compression; a file of longer rows (much metadata) has fewer of them
+_MIB = 2**20
+
+
+@dataclass(slots=True)
+class _Done:
+    """What was done, or would be, in all partitions together."""
+
+    files: list[dict[str, object]] = field(default_factory=list)
+    segments: int = 0
+    rows: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    deleted: int = 0
+
+    def add(self, tp: TopicPartition, name: object, segments: int, rows: int) -> None:
+        self.files.append({"partition": str(tp), "file": str(name), "segments": segments, "rows": rows})
+        self.segments += segments
+        self.rows += rows
+
+
+def compact(
+    settings: Settings,
+    *,
+    root: str,
+    before: date | None,
+    max_rows: int,
+    delete_after_h: float | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Compact every partition under `root`, then delete what was compacted long enough ago; print a summary.
+
+    Raises:
+        SettingsError: no worker ever wrote there.
+        ChainError: a file is damaged or missing; partitions before it are done.
+        StoreUnavailable: by the store.
+    """
+    del settings
+    store, done, now = _opened(root), _Done(), datetime.now(UTC)
+    tps = sorted({tp for tp, _ in segment_keys(store)})
+    limits = Limits(max_rows=max_rows, max_bytes=max_rows * _BYTES_A_ROW, before=before or now.date())
+    with progress("compacted", unit="rows") as bar:
+        for tp in tps:
+            for made in _partition(store, tp, limits, dry_run):
+                _note(done, made)
+                bar.advance(made.rows)
+                bar.note(f"{len(done.files)} files, {tp}")
+    if delete_after_h is not None:
+        made_before = (now if dry_run else now_of(store)) - timedelta(hours=delete_after_h)
+        with progress("deleted", unit="segments") as bar:
+            for tp in tps:
+                done.deleted += _delete(store, tp, made_before, bar, dry_run)
+    if not dry_run:
+        sql_views.write(store, _absolute(root))
+    _tell(root, done, dry_run, as_json, files=len(data_keys(store)))
+    return 0
+
+
+def files(settings: Settings, *, root: str, table: str, as_json: bool) -> int:
+    """Print the files under `root` that together hold each row of a table once.
+
+    Raises SettingsError if no worker ever wrote there, and StoreUnavailable.
+    """
+    del settings
+    _opened(root)
+    names = data_files(root, table)
+    if as_json:
+        print_json(names)
+    else:
+        print("\n".join(names))
+    return 0
+
+
+def _opened(root: str) -> Store:
+    store = open_store(root)
+    if known_sink_id(store) is None:
+        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+    return store
+
+
+def _partition(store: Store, tp: TopicPartition, limits: Limits, dry_run: bool) -> Iterator[Made]:
+    if not dry_run:
+        return compact_partition(store, tp, limits)
+    return (Made(tp, plan.name, plan.segments, plan.rows, 0, 0) for plan in plans(store, tp, limits))
+
+
+def _note(done: _Done, made: Made) -> None:
+    done.add(made.tp, made.name, made.segments, made.rows)
+    done.bytes_before += made.bytes_before
+    done.bytes_after += made.bytes_after
+
+
+def _delete(store: Store, tp: TopicPartition, made_before: datetime, bar: Progress, dry_run: bool) -> int:
+    deleted = 0
+    for covered in deletable(store, tp, made_before=made_before):
+        for _ in covered.keys if dry_run else delete(store, covered):
+            bar.advance()
+            deleted += 1
+    return deleted
+
+
+def _absolute(root: str) -> str:
+    if "://" in root and not root.startswith("file://"):
+        return root
+    return str(Path(root.removeprefix("file://")).resolve())
+
+
+def _tell(root: str, done: _Done, dry_run: bool, as_json: bool, files: int) -> None:
+    if as_json:
+        totals = {name: getattr(done, name) for name in ("segments", "rows", "bytes_before", "bytes_after", "deleted")}
+        print_json({"root": root, "dry_run": dry_run, "made": done.files, **totals, "files_to_read": files})
+        return
+    for made in done.files if dry_run else []:
+        print(f"{made['partition']}: {made['segments']} segments, {made['rows']} rows -> {made['file']}")
+    would = "would make" if dry_run else "made"
+    mib_before, mib_after = done.bytes_before / _MIB, done.bytes_after / _MIB
+    size = f" ({mib_before:.1f} MiB of segments -> {mib_after:.1f} MiB with traces)" if done.bytes_after else ""
+    print(f"{root}: {would} {len(done.files)} files of {done.segments} segments, {done.rows} rows{size}")
+    if done.deleted:
+        print(f"{'would delete' if dry_run else 'deleted'} {done.deleted} segments that have been compacted")
+    if not dry_run:
+        print(f"readers need {files} files of predictions: `adawise files {root}`, or views.sql there for DuckDB")

@@ -1,0 +1,1 @@
+"""The command `config show`: every setting, and where it comes from."""

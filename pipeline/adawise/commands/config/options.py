@@ -1,0 +1,35 @@
+"""`adawise config show`: its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+
+from adawise.commands.command import ALL_GROUPS, Command
+
+
+class ConfigShow(Command):
+    """Show every setting with its value and where that comes from: flag, environment, file or default.
+
+    Secrets are hidden. Ends with code 2 and the list of mistakes if something is wrong.
+    """
+
+    name = "config show"
+    groups = ALL_GROUPS
+    examples = (
+        ("what would hold for `run --kafka.topic yard`", "config show --kafka.topic yard"),
+        ("for another program", "config show --json"),
+    )
+
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print JSON, mistakes included"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Nothing is started: what is not set is shown as such."""
+        del options
+        return frozenset()

@@ -1,0 +1,58 @@
+"""`adawise config show`: every setting with its value and where that comes from; secrets hidden."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adawise.settings.describe import SECRET, SETTINGS, is_secret, shown
+from adawise.settings.mistakes import Mistake
+from adawise.settings.reading import Reading
+
+
+def value_of(reading: Reading, name: str) -> Any:
+    """The value of a setting by dotted name."""
+    value: Any = reading.settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def as_table(reading: Reading) -> str:
+    """One block a group, one line a setting: name, value, origin."""
+    rows = [
+        (name, shown(field, value_of(reading, name)), str(reading.origins[name])) for name, field in SETTINGS.items()
+    ]
+    name_width = max(len(name.rpartition(".")[2]) for name, _, _ in rows)
+    value_width = min(44, max(len(value) for _, value, _ in rows))
+    lines: list[str] = []
+    table = ""
+    for name, value, origin in rows:
+        group, _, key = name.rpartition(".")
+        if group != table:
+            lines += ["", f"[{group}]"] if lines else [f"[{group}]"]
+            table = group
+        lines.append(f"{key:<{name_width}}  {value:<{value_width}}  {origin}")
+    return "\n".join(lines)
+
+
+def as_json_text(reading: Reading, mistakes: Sequence[Mistake]) -> str:
+    """An object with `settings` (name, value, source, place) and `mistakes`."""
+    settings = [
+        {
+            "name": name,
+            "value": _plain(value_of(reading, name), is_secret(field)),
+            "source": reading.origins[name].source,
+            "place": reading.origins[name].place,
+        }
+        for name, field in SETTINGS.items()
+    ]
+    return json.dumps({"settings": settings, "mistakes": [mistake.as_json() for mistake in mistakes]}, indent=2)
+
+
+def _plain(value: Any, secret: bool) -> Any:
+    if secret and value is not None:
+        return SECRET
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,42 @@
+"""`adawise demo`: its options; `adawise.demo` is what it does."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import FilePath
+
+
+class Demo(Command):
+    """See it work: simulated cameras in changing weather, a small pair of models, a table that moves, a summary."""
+
+    name = "demo"
+    examples = (
+        ("a minute", "demo"),
+        ("on Apache Kafka, and keep what is written", "demo --broker kafka --output runs/demo --keep"),
+    )
+
+    broker: Literal["embedded", "kafka"] = Field(
+        default="embedded", description="broker to start: the embedded one or Apache Kafka"
+    )
+    seconds: float | None = Field(
+        default=None, gt=0, le=86_400, description="seconds of camera time; none: the script's"
+    )
+    images: int | None = Field(default=None, ge=1, description="images after which to end, all cameras together")
+    output: FilePath | None = Field(
+        default=None,
+        validation_alias=AliasChoices("output", "o"),
+        description="folder for what is written; none: a new one under runs/",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    keep: CliToggleFlag[bool] = Field(default=False, description="keep the broker running at the end, until Ctrl-C")
+
+    def call(self) -> int:
+        """Run the demo."""
+        from adawise.demo.main import run
+
+        return run(broker=self.broker, seconds=self.seconds, images=self.images, output=self.output, keep=self.keep)

@@ -1,0 +1,1 @@
+"""The command `diff`: prove two runs equal, or show where they part."""

@@ -1,0 +1,62 @@
+"""The command that compares two runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import Location
+
+
+def _names(value: str) -> str:
+    """Names separated by commas, as they are. Raises ValueError for an empty one, or one that is there twice."""
+    given = [name.strip() for name in value.split(",")]
+    if not all(given) or len(set(given)) != len(given):
+        raise ValueError("a name is empty or there twice")
+    return value
+
+
+class Diff(Command):
+    """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they part.
+
+    Rows are compared by their identity, batches by the message that they begin with, in all that both runs have read.
+    For each stream: the first batch that differs and what differs there first, how far the alphas are apart, which
+    predictions changed, how far classes agree, and how often each run is right, where messages have labels. Ends with
+    code 0 if the runs are equal, 3 if not. It changes nothing.
+    """
+
+    name = "diff"
+    examples = (
+        ("is the replay what the live run was?", "diff runs/yard runs/again"),
+        ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
+        ("of two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
+    )
+
+    root_a: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of a run")
+    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other")
+    streams: Annotated[str, AfterValidator(_names)] | None = Field(
+        default=None,
+        description="only these streams; none: all",
+        json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
+    )
+    whole: CliToggleFlag[bool] = Field(
+        default=False, description="rows that one run alone has are a difference even where the other did not read"
+    )
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print what was found as JSON"
+    )
+
+    def call(self) -> int:
+        """Compare."""
+        from adawise.commands.diff.run import compare
+
+        return compare(
+            root_a=self.root_a,
+            root_b=self.root_b,
+            streams=None if self.streams is None else [name.strip() for name in self.streams.split(",")],
+            whole=self.whole,
+            as_json=self.as_json,
+        )

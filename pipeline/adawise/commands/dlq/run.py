@@ -1,0 +1,221 @@
+"""Settings -> a look into the dead-letter topic, and letters sent back from it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adawise.build.kafka import kafka_source, security
+from adawise.commands.dlq.show import as_json, print_letter, print_table, shown
+from adawise.console import print_json, progress
+from adawise.dead_letters.reading import DeadLetter, read_letter, receipt_for
+from adawise.dead_letters.resend import LetterReplay, open_replay
+from adawise.errors import SettingsError, SourceError
+from adawise.kafka.read_all import read_whole
+from adawise.kafka.source import KafkaSource
+from adawise.settings import KafkaSettings, Settings
+
+_TIMEOUT_S = 30.0
+_SENT = "sent"
+
+Place = tuple[int, int]  # partition and offset in the dead-letter topic
+_Key = tuple[int | None, int | None, int]  # `DeadLetter.message`
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which letters; None: whatever it is."""
+
+    reason: str | None
+    since_ms: int | None
+    stream: str | None
+    place: Place | None = None
+
+    def fits(self, letter: DeadLetter) -> bool:
+        """Whether the letter is one of them."""
+        return (
+            self.reason in (None, letter.reason)
+            and self.stream in (None, letter.stream)
+            and (self.since_ms is None or letter.timestamp_ms >= self.since_ms)
+            and self.place in (None, _place(letter))
+        )
+
+
+class _Past:
+    """Which messages were sent back: known once the topic was read as a whole."""
+
+    def __init__(self) -> None:
+        self.receipts: set[Place] = set()
+        self.messages: dict[Place, _Key] = {}
+
+    @property
+    def sent(self) -> set[_Key]:
+        """They are named by one of their letters, and may have others."""
+        return {self.messages[place] for place in self.receipts if place in self.messages}
+
+
+def list_letters(
+    settings: Settings, *, reason: str | None, since_ms: int | None, stream: str | None, limit: int, json: bool
+) -> int:
+    """Print the newest `limit` letters that fit; their values are not kept in memory."""
+    choice = _Choice(reason, since_ms, stream)
+    newest: deque[DeadLetter] = deque(maxlen=limit)
+    past, fitting = _Past(), 0
+    with _letters(settings.kafka) as source:
+        for letter in _read(source, past):
+            if choice.fits(letter):
+                newest.append(letter.without_value())
+                fitting += 1
+    sent = past.sent
+    found = [(letter, past.messages[_place(letter)] in sent) for letter in newest]
+    if json:
+        print_json([as_json(letter, replayed=sent) for letter, sent in found])
+    else:
+        print_table(found, older=fitting - len(found))
+    return 0
+
+
+def show_letter(settings: Settings, *, place: Place, save: Path | None) -> int:
+    """Print one letter, and write the original bytes to a file. Returns 1 if there is no such letter."""
+    past = _Past()
+    found: DeadLetter | None = None
+    with _letters(settings.kafka) as source:
+        for letter in _read(source, past):
+            if _place(letter) == place:
+                found = letter
+    if found is None:
+        raise SettingsError(
+            f"there is no letter {place[0]}/{place[1]} in topic {settings.kafka.dead_letters_to!r} at "
+            f"{settings.kafka.bootstrap_servers}; `adawise dlq list` names those that there are"
+        )
+    print_letter(found, replayed=past.messages[place] in past.sent)
+    if save is not None:
+        if not found.is_whole:
+            raise SettingsError(f"{save} was not written: the letter is without its original; read {found.source}")
+        with save.open("xb") as file:
+            file.write(found.record.value or b"")
+        print(f"{found.size_bytes} bytes written to {save}")
+    return 0
+
+
+def replay_letters(
+    settings: Settings,
+    *,
+    reason: str | None,
+    since_ms: int | None,
+    stream: str | None,
+    place: Place | None,
+    again: bool,
+    max_replays: int,
+    dry_run: bool,
+) -> int:
+    """Send the messages whose letters fit back to the topic, each once, and say how many.
+
+    Those that were sent back before are left out unless `again`; so are those that came back as letters `max_replays`
+    times, those of other topics, and those without their original.
+    """
+    kafka, replay = settings.kafka, None
+    choice, past = _Choice(reason, since_ms, stream, place), _Past()
+    try:
+        with _letters(kafka) as source:
+            if not dry_run:  # first, as no other replay can commit from then on: the receipts that are read are all
+                replay = _open(settings, source.identity(kafka.topic).partitions)
+            for _ in _read(source, past):
+                pass
+        counted = _send(kafka, choice, set() if again else past.sent, max_replays, replay)
+    finally:
+        if replay is not None:
+            replay.close()
+    _report(counted, kafka, dry_run)
+    return 0
+
+
+def _send(
+    kafka: KafkaSettings, choice: _Choice, sent: set[_Key], max_replays: int, replay: LetterReplay | None
+) -> Counter[tuple[str, str]]:
+    """(what was done or why not, reason of the letter) -> letters."""
+    counted: Counter[tuple[str, str]] = Counter()
+    now: set[_Key] = set()
+    with _letters(kafka) as source, progress("replayed", unit="messages") as bar:
+        for letter in _read(source, _Past()):
+            if not choice.fits(letter):
+                continue
+            why_not = _why_not(letter, kafka.topic, sent, now, max_replays)
+            counted[why_not or _SENT, letter.reason] += 1
+            if why_not is None:
+                now.add(letter.message)
+                if replay is not None:
+                    replay.send(letter)
+                    bar.advance()
+        if replay is not None:
+            replay.commit()
+    return counted
+
+
+def _why_not(letter: DeadLetter, topic: str, sent: set[_Key], now: set[_Key], max_replays: int) -> str | None:
+    if letter.topic != topic:  # anybody may write into the dead-letter topic, and name any topic as the origin
+        return f"not from {topic}"
+    if not letter.is_whole:
+        return "without their original"
+    if letter.message in now:
+        return "another letter of a message that is sent"
+    if letter.message in sent:
+        return "sent back before (--again)"
+    return f"sent back {max_replays} times or more (--max-replays)" if letter.replays >= max_replays else None
+
+
+def _report(counted: Counter[tuple[str, str]], kafka: KafkaSettings, dry_run: bool) -> None:
+    sent = Counter({reason: count for (what, reason), count in counted.items() if what == _SENT})
+    by_reason = ", ".join(f"{count} {shown(reason)}" for reason, count in sent.most_common())
+    done = "would be sent" if dry_run else "sent"
+    print(f"{sent.total()} messages {done} back to {kafka.topic}" + (f": {by_reason}" if by_reason else ""))
+    for what in sorted({what for what, _ in counted} - {_SENT}):
+        print(f"{sum(n for (why, _), n in counted.items() if why == what)} letters left out: {what}")
+
+
+def _read(source: KafkaSource, past: _Past) -> Iterator[DeadLetter]:
+    """Every letter; `past` is filled."""
+    for record in read_whole(source):
+        receipt = receipt_for(record)
+        if receipt is None:
+            letter = read_letter(record)
+            past.messages[_place(letter)] = letter.message
+            yield letter
+        else:
+            past.receipts.add(receipt)
+
+
+def _place(letter: DeadLetter) -> Place:
+    return letter.record.partition, letter.record.offset
+
+
+@contextmanager
+def _letters(kafka: KafkaSettings) -> Iterator[KafkaSource]:
+    """The dead-letter topic, from its beginning."""
+    name = kafka.dead_letters_to
+    try:
+        source = kafka_source(kafka.model_copy(update={"topic": name}), group=False, origin="earliest")
+    except SourceError as error:
+        msg = (
+            f"there is no dead-letter topic {name!r} at {kafka.bootstrap_servers}: no message of {kafka.topic!r} was "
+            "ever rejected as a whole, or kafka.topic or kafka.dead_letter_topic should name another one"
+        )
+        raise SourceError(msg) from error
+    with closing(source):
+        yield source
+
+
+def _open(settings: Settings, partitions: int) -> LetterReplay:
+    kafka = settings.kafka
+    return open_replay(
+        bootstrap_servers=kafka.bootstrap_servers,
+        client_id=kafka.client_id,
+        security=security(kafka),
+        letters=kafka.dead_letters_to,
+        partitions=partitions,
+        max_message_bytes=settings.decode.max_message_bytes,
+        timeout_s=_TIMEOUT_S,
+    )

@@ -1,0 +1,247 @@
+"""Settings -> the analysis of drift: of what a worker wrote, with what else is known of the images."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adawise.adapt import advice
+from adawise.adapt.card import Card, read_card
+from adawise.build.model import read_lines
+from adawise.commands.drift.example_frames import LOOKS, ExampleFrames
+from adawise.console import paper, print_json, progress
+from adawise.drift.limits import Limit
+from adawise.drift.result import Camera, CameraChange, Example, Report
+from adawise.errors import SettingsError
+from adawise.records import told
+from adawise.settings import Settings
+
+if TYPE_CHECKING:  # with DuckDB, which an extra brings
+    from adawise.drift.causes import Looks
+    from adawise.drift.judge.helped import Helped
+    from adawise.drift.tables import Tables
+
+FOUND = 3
+
+_NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
+_PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
+_PLOTS_NEED = {"matplotlib": "matplotlib"}
+_PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
+_LEVELS = 4  # that a camera must have had time for
+_NAMED = 10  # cameras that a line names
+_EXAMPLES = 3  # before a change and after it
+_LOOKED_AT = 16  # likewise, to compare the pictures
+_EXPLAINED = 40  # changes that get examples, by camera in the order of the report
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is analysed: the rows of a root, and what else is known of their images."""
+
+    root: str
+    streams: tuple[str, ...] | None
+    since: datetime | None
+    until: datetime | None
+    smallest: float
+    recording: Path | None
+    labels: str | None
+    label_within_s: float
+    against: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written beside the summary."""
+
+    page: Path | None
+    plots: Path | None
+    as_json: bool
+
+
+def drift(settings: Settings, asked: Asked, wanted: Wanted, *, limits: Sequence[Limit], command: Sequence[str]) -> int:
+    """Analyse, write the page and the figures, print a summary or JSON; 3 if a camera is beyond a limit, else 0.
+
+    Raises:
+        SettingsError: no worker wrote there, nothing lies in that time, or a package is missing.
+        CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the root.
+    """
+    drawn = wanted.page is not None or wanted.plots is not None
+    _need(_NEEDS | (_PAGE_NEEDS if drawn else {}) | (_PLOTS_NEED if wanted.plots is not None else {}))
+    card = None if settings.model.card is None else read_card(settings.model.card)
+    report = _report(settings, asked, card, shlex.join(["adawise", *command]))
+    if wanted.page is not None:
+        from adawise.drift.page.write import write_page
+
+        write_page(wanted.page, report)
+    if wanted.plots is not None:
+        from adawise.drift.page.plots import write_plots
+
+        write_plots(wanted.plots, report)
+    beyond = {str(limit): dict(limit.exceeded(report)) for limit in limits}
+    _tell(report, wanted, beyond)
+    return FOUND if any(beyond.values()) else 0
+
+
+def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -> Report:
+    from adawise.drift.analyse import Evidence, analyse
+    from adawise.drift.collect import ALL, collect
+    from adawise.drift.queries import written_out
+    from adawise.drift.tables import Tables
+    from adawise.drift.together import groups
+    from adawise.sink.read.duckdb_rows import translated
+
+    objective = "" if card is None else advice.chosen(settings.search.objective, card)
+    levels = {} if card is None else dict(zip(card.alphas, card.levels[objective], strict=True))
+    normal = "" if card is None else f"{settings.model.card}: mean {objective} on {card.images} labelled images"
+    frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
+    opened = Tables(asked.root, streams=asked.streams, since=asked.since, until=asked.until, levels=levels)
+    with closing(opened) as tables, translated(asked.root, *asked.against):
+        with progress("read", total=None, unit="questions") as bar:
+            found = collect(tables.connection, done=bar.advance)
+        examples = _Examples(tables, frames)
+        with progress("analysed", total=len(found.facts), unit="cameras") as bar:
+            cameras = analyse(found, Evidence(tables.mix, examples), smallest=asked.smallest, done=bar.advance)
+        return Report(
+            root=asked.root,
+            command=command,
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            since_us=found.since_us,
+            until_us=found.until_us,
+            bin_us=found.bin_us,
+            smallest=asked.smallest,
+            cameras=cameras,
+            overall=found.overall,
+            groups=groups(found.series, {c.stream_id: c.changes for c in cameras}, (found.since_us, found.until_us)),
+            models=found.models.get(ALL, ()),
+            objective=objective,
+            reference=normal,
+            recording="" if asked.recording is None else str(asked.recording),
+            helped=_helped(settings, asked, card, tables),
+            queries=written_out(found.bin_us, found.fine_us),
+            notes=(*_notes(cameras, found.rows, examples, tables.untimed()), *_never_served(asked, tables)),
+            versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        )
+
+
+def _helped(settings: Settings, asked: Asked, card: Card | None, tables: Tables) -> Helped:
+    from adawise.drift.judge.judge import Run, judge
+    from adawise.labels.join import label
+    from adawise.sink.read.rows import read_predictions
+
+    columns = ("topic", "partition", "offset", "index", "label", "confidence", "alpha")
+    runs = [
+        Run(root, read_predictions(root, asked.streams, asked.since, asked.until, columns).relation)
+        for root in asked.against
+    ]
+    classes = settings.model.classes
+    labels = label(
+        tables.connection,
+        asked.root,
+        file=asked.labels,
+        within_us=round(asked.label_within_s * 1e6),
+        classes=None if classes is None else read_lines(classes, "model.classes", "class name"),
+    )
+    with progress("judged", total=None, unit="") as bar:
+        found = judge(tables.connection, labels, runs, card)
+        bar.advance()
+    return found
+
+
+class _Examples:
+    """Frames on both sides of a change: of the rows nearest to it that the recording has."""
+
+    def __init__(self, tables: Tables, frames: ExampleFrames | None) -> None:
+        self._tables, self._frames = tables, frames
+        self._explained = self.missing = 0
+
+    def __call__(
+        self, stream_id: str, change: CameraChange, since_us: int, until_us: int
+    ) -> tuple[tuple[Example, ...], Looks]:
+        if self._frames is None or self._explained == _EXPLAINED:
+            return (), {}
+        self._explained += 1
+        near = self._tables.nearest(stream_id, change, since_us, until_us, count=_LOOKED_AT)
+        before, after = ([each for each in near if each.side == side] for side in ("before", "after"))
+        shown = [*before[-_EXAMPLES:], *after[:_EXAMPLES]]
+        pictures = self._frames.pictures([each.row for each in shown])
+        self.missing += len(shown) - len(pictures)
+        examples = tuple(each.example(pictures[each.row]) for each in shown if each.row in pictures)
+        looks = self._frames.looks([each.row for each in near])
+        sides = [[looks[each.row] for each in side if each.row in looks] for side in (before, after)]
+        return examples, {
+            name: (np.array([look[name] for look in sides[0]]), np.array([look[name] for look in sides[1]]))
+            for name in LOOKS
+        }
+
+
+def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: int) -> tuple[str, ...]:
+    from adawise.drift.changes.find import ALPHA
+
+    notes = []
+    short = [camera.stream_id for camera in cameras if camera.batches < _LEVELS * ALPHA.settle]
+    if short:
+        notes.append(
+            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little can be "
+            f"told of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
+        )
+    if untimed:
+        notes.append(
+            f"{untimed} batches are left out: nothing says when they were, neither captured-at nor a Kafka timestamp "
+            "of 1970 to 2199"
+        )
+    if not rows:
+        notes.append("there are no predictions of this time under the root: classes and agreement are not known")
+    if examples.missing:
+        notes.append(f"{examples.missing} frames beside changes are not in the recording, or have no image any more")
+    return tuple(notes)
+
+
+def _never_served(asked: Asked, tables: Tables) -> Iterator[str]:
+    from adawise.drift.never_served import never_served
+    from adawise.sink.read.rows import read_predictions
+
+    rows = read_predictions(asked.root, columns=("topic", "partition", "offset", "kafka_timestamp"))
+    since_us, until_us = (None if at is None else round(at.timestamp() * 1e6) for at in (asked.since, asked.until))
+    found = list(never_served(tables.connection, rows, since_us, until_us))
+    for each in found[:_NAMED]:
+        gap = each.gap
+        when = " and ".join(
+            "an unknown time" if at is None else told(at // 1000) for at in (each.after_us, each.before_us)
+        )
+        yield (
+            f"{gap.until - gap.first} messages of {each.tp} (offsets {gap.first} to {gap.until - 1}) were never "
+            f"served, between {when}: {gap.reason}"
+        )
+    if len(found) > _NAMED:
+        rest = sum(each.gap.until - each.gap.first for each in found[_NAMED:])
+        yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {asked.root}` lists them"
+
+
+def _need(packages: Mapping[str, str]) -> None:
+    missing = [package for module, package in packages.items() if find_spec(module) is None]
+    if missing:
+        raise SettingsError(f"drift needs {', '.join(missing)}; install them with: pip install 'adawise[report]'")
+
+
+def _tell(report: Report, wanted: Wanted, beyond: Mapping[str, Mapping[str, float]]) -> None:
+    if wanted.as_json:
+        print_json({**report.as_json(), "beyond": beyond, "page": None if wanted.page is None else str(wanted.page)})
+        return
+    from adawise.drift.show import show
+
+    show(report, paper())
+    for limit, cameras in beyond.items():
+        named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_NAMED])
+        print(f"{limit}: {f'{len(cameras)} cameras are beyond it: {named}' if cameras else 'no camera is beyond it'}")
+    if wanted.page is not None:
+        print(f"page: {wanted.page} ({wanted.page.stat().st_size / 2**20:.1f} MiB)")

@@ -1,0 +1,1 @@
+"""The command `evaluate`: strategies side by side on labelled images."""

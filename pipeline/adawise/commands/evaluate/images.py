@@ -1,0 +1,169 @@
+"""Settings and labelled images -> tables of logits for `evaluate`: what a place holds, and who classifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from adawise.build.decoder import open_decoder
+from adawise.build.model import Model, load_model, prompt_templates
+from adawise.clip.classifier import PairClassifier
+from adawise.commands.evaluate.run import Images
+from adawise.decode.codec import open_image, undecodable
+from adawise.errors import InvalidMessage, SettingsError
+from adawise.evaluate.corrupt import parse
+from adawise.evaluate.images import ImageSet, Sample, domain_name, make_tables
+from adawise.evaluate.tables import LogitTable
+from adawise.labelled.recording import RecordedImages, recorded_images
+from adawise.labelled.samples import Samples, declared_classes, read_samples
+from adawise.recording.manifest import MANIFEST
+from adawise.settings import ModelSettings, Settings
+
+_SEED = 0  # of corruptions, and of what is taken with --limit
+_SHOWN = 5  # images that were left out, by name
+
+_log = structlog.get_logger("evaluate")
+
+
+def domain_names(wanted: Images) -> tuple[str, ...]:
+    """The domains that `tables_of_images` makes, without looking into the places.
+
+    Raises:
+        SettingsError: a place that is not there, two of one name, or a corruption that there is not.
+    """
+    for place in wanted.places:
+        if not place.exists():
+            raise SettingsError(f"--images {place}: there is no such file or folder. Correct its name.")
+    groups = [set_name(place) for place in wanted.places]
+    for group in groups:
+        if groups.count(group) > 1:
+            raise SettingsError(f"--images: two places are called {group!r}, and so would be their domains: rename one")
+    kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
+    return tuple(domain_name(group, kind) for group in groups for kind in (None, *kinds))
+
+
+def tables_of_images(settings: Settings, wanted: Images) -> tuple[LogitTable, ...]:
+    """The tables of each place's images, clean and under each corruption.
+
+    Raises:
+        SettingsError, SourceError: see `domain_names`, or a place without labelled images.
+    """
+    kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
+    model = load_model(settings.model)
+    tables: list[LogitTable] = []
+    for place in wanted.places:
+        images = image_set(settings, model, place, set_name(place), wanted.limit)
+        classifier = _classifier(settings.model, model, images.classes)
+        made = make_tables(
+            images, kinds, classifier, fingerprint=classifier.fingerprint, cache=wanted.cache, seed=_SEED
+        )
+        left_out = made[0].left_out
+        if left_out:
+            shown = dict(left_out[:_SHOWN])
+            _log.warning("images_left_out", images=str(place), left_out=len(left_out), of_them=shown)
+        tables += [one.table for one in made]
+    return tuple(tables)
+
+
+def set_name(place: Path) -> str:
+    """The group of the domains of a place: `test_base.parquet` -> `test-base`; an underscore would end the group."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", place.resolve().name.removesuffix(".parquet").removesuffix(".arrow"))
+
+
+def image_set(settings: Settings, model: Model, place: Path, name: str, limit: int | None) -> ImageSet:
+    """The labelled images of a recording, of a folder with a subfolder for each class, or of a Parquet or Arrow file.
+
+    Raises:
+        SettingsError, SourceError: there are none.
+    """
+    if (place / MANIFEST).is_file():
+        return _of_recording(recorded_images(place, partial(open_decoder, settings.decode)), model, name, limit)
+    declared = declared_classes(place)
+    samples = read_samples(place, "--images", declared or model.classes)
+    classes = model.classes if declared is None or set(samples.labels) <= set(model.classes) else declared
+    return _of_samples(samples, classes, settings.decode.max_pixels, model, name, limit)
+
+
+def _of_samples(
+    samples: Samples, classes: tuple[str, ...], max_pixels: int, model: Model, name: str, limit: int | None
+) -> ImageSet:
+    chosen = _chosen(len(samples), limit)
+    index = {label: i for i, label in enumerate(classes)}
+    digest = hashlib.sha256()
+    for i in chosen:
+        try:
+            data = samples.read(i)
+        except OSError:  # told when it is read again, to be decoded
+            data = b""
+        digest.update(samples.labels[i].encode() + b"\0" + len(data).to_bytes(8, "big") + data)
+
+    def decoded() -> Iterator[Sample]:
+        for i in chosen:
+            where = f"{samples.where}: {samples.names[i]}"
+            try:
+                yield _decoded(samples.read(i), max_pixels, model, where, index[samples.labels[i]])
+            except (OSError, InvalidMessage) as error:
+                yield Sample(where, None, trouble=str(error))
+
+    return ImageSet(name, classes, digest.hexdigest(), len(chosen), decoded)
+
+
+def _decoded(data: bytes, max_pixels: int, model: Model, where: str, label: int) -> Sample:
+    image = open_image(data, max_pixels=max_pixels)
+    try:
+        return Sample(where, model.pair.preprocess(image), label)
+    except MemoryError:
+        raise
+    except Exception as error:  # see codec.undecodable
+        raise undecodable(image.format or "image", error) from error
+
+
+def _of_recording(recorded: RecordedImages, model: Model, name: str, limit: int | None) -> ImageSet:
+    chosen = _chosen(len(recorded.entries), limit)
+    index = {label: i for i, label in enumerate(model.classes)}
+    if recorded.unlabelled:
+        _log.info("images_without_label", images=str(recorded.path), count=recorded.unlabelled)
+
+    def decoded() -> Iterator[Sample]:
+        for frame in recorded.frames(chosen, model.pair.preprocess):
+            where = f"{recorded.path}: {frame.row_id}"
+            label = str(frame.true_label)
+            if frame.image is None:
+                yield Sample(where, None, trouble=f"{frame.reason}: {frame.detail}")
+            elif label not in index:
+                yield Sample(where, None, trouble=f"its label {label!r} is not among the class names of model.classes")
+            else:
+                yield Sample(where, frame.image, index[label])
+
+    return ImageSet(name, model.classes, f"{recorded.digest} {limit}", len(chosen), decoded)
+
+
+def _chosen(count: int, limit: int | None) -> list[int]:
+    """All, or `limit` of them at random, in their order."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return sorted(random.Random(_SEED).sample(range(count), limit))
+
+
+def _classifier(settings: ModelSettings, model: Model, classes: tuple[str, ...]) -> PairClassifier:
+    """The model's, or one of its towers for other class names, with the same merged copies."""
+    own = model.classifier
+    if classes == model.classes:
+        return own
+    return PairClassifier(
+        model.pair,
+        classes=classes,
+        templates=prompt_templates(settings),
+        chunk_rows=own.chunk_rows,
+        dtype=own.dtype,
+        device=own.device,
+        bank_bytes=settings.bank_mib * 2**20,
+        head=settings.head,
+        bank=own.bank,
+    )

@@ -1,0 +1,210 @@
+"""Settings -> strategies side by side on tables of logits, or on images, of which such tables are made first."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import torch
+
+from adawise.adapt.advice import AUTO, advise
+from adawise.adapt.card import Card, make_card, read_card
+from adawise.build.search import exploration
+from adawise.console import paper, print_json, progress
+from adawise.errors import SettingsError
+from adawise.evaluate.bench import Bench
+from adawise.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
+from adawise.evaluate.files import write_result
+from adawise.evaluate.judge import judge
+from adawise.evaluate.result import Result
+from adawise.evaluate.run import Plan, run
+from adawise.evaluate.show import show
+from adawise.evaluate.streams import KINDS, ORDERS, Smooth
+from adawise.evaluate.tables import LogitTable, read_tables
+from adawise.settings import Settings
+
+_PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
+
+_log = structlog.get_logger("evaluate")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What to make tables of: at most `limit` images of each place, clean and under `corruptions`; kept in `cache`."""
+
+    places: tuple[Path, ...]
+    corruptions: str | None
+    cache: Path
+    limit: int | None
+
+
+def evaluate(
+    settings: Settings,
+    *,
+    source: Path | Images,
+    domains: Sequence[str] | None,
+    groups: str | None,
+    calibrate: str | None,
+    strategies: str | None,
+    streams: Sequence[str],
+    orders: Sequence[str],
+    smooth: str | None,
+    seeds: int,
+    processes: int | None,
+    output: Path | None,
+    command: Sequence[str],
+    as_json: bool,
+) -> int:
+    """Run strategies on a folder of tables or on images; print a table or JSON, and write it to `output`."""
+    kinds = _known([*streams, *(("smooth",) if smooth is not None else ())], KINDS, "--streams", "kind of stream")
+    orders = _known(orders, ORDERS, "--orders", "order")
+    candidates = _candidates(settings, strategies)
+    if calibrate is None and settings.model.card is None:
+        for candidate in resolved(candidates, None):
+            objective_named(candidate.objective, None)  # or told here that it needs a card, before tables are made
+    tables, fitted_on = _tables(settings, source, domains, calibrate)
+    card, calibration = _card(settings, tables, fitted_on)
+    if card is not None and any(candidate.objective == AUTO for candidate in candidates):
+        advice = advise(card)
+        _log.info("objective_chosen", objective=advice.objective, reason=advice.reason)
+    candidates = resolved(candidates, card)
+    temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
+    bench = Bench(tables, temperatures, {} if groups is None else group_names(groups, tables))
+    pair = None if smooth is None else smooth_groups(bench, smooth)
+    plan = Plan(candidates, kinds, orders, seeds, pair)
+    result = _run(bench, plan, card, calibration, processes or os.cpu_count() or 1)
+    if output is not None:
+        write_result(output, result)
+        _write_page(output, result, command, tables)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        show(result, paper())
+    return 0
+
+
+def _tables(
+    settings: Settings, source: Path | Images, domains: Sequence[str] | None, calibrate: str | None
+) -> tuple[tuple[LogitTable, ...], LogitTable | None]:
+    """The tables to judge, and the one that temperatures are fitted on."""
+    if isinstance(source, Path):
+        tables = read_tables(source, domains)
+        return tables, None if calibrate is None else read_tables(source, [calibrate])[0]
+    from adawise.commands.evaluate.images import domain_names, tables_of_images  # with open_clip, which takes seconds
+
+    names = domain_names(source)
+    for name in (*(domains or ()), *(() if calibrate is None else (calibrate,))):
+        if name not in names:
+            raise SettingsError(f"there is no domain {name!r}; the images make {', '.join(names)}. Correct its name.")
+    made = {table.name: table for table in tables_of_images(settings, source)}
+    others = [name for name in made if name != calibrate] or list(made)
+    return tuple(made[name] for name in domains or others), None if calibrate is None else made[calibrate]
+
+
+def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processes: int) -> Result:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the batches are too small for more, and the processes are many already
+    try:
+        with progress("evaluated", total=len(plan.tasks), unit="runs") as bar:
+            runs = run(bench, plan, card, processes=processes, done=bar.advance)
+        return judge(bench, plan, card, runs, calibration=calibration)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write_page(folder: Path, result: Result, command: Sequence[str], tables: Sequence[LogitTable]) -> None:
+    """The page beside the result; one line in its place if it cannot be made here."""
+    missing = [package for module, package in _PAGE_NEEDS.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        note = f"{folder}: no page.html, it needs {', '.join(missing)} (pip install 'adawise[report]')"
+        print(note, file=sys.stderr)
+        return
+    from adawise.evaluate.page.provenance import provenance
+    from adawise.evaluate.page.write import write_page
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_page(folder, result, provenance(command, tables, created_at=now))
+
+
+def _candidates(settings: Settings, strategies: str | None) -> tuple[Candidate, ...]:
+    search = settings.search
+    if strategies is None:
+        return every_strategy(objective=search.objective, alpha=search.alpha, exploration=exploration(search))
+    return parse(strategies, objective=search.objective, alpha=search.alpha, exploration=exploration(search))
+
+
+def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -> tuple[str, ...]:
+    """The names, each once."""
+    for name in names:
+        if name not in known:
+            raise SettingsError(f"{option}: there is no {what} {name!r}; expected {', '.join(known)}. Correct it.")
+    return tuple(dict.fromkeys(names))
+
+
+def _card(settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTable | None) -> tuple[Card | None, str]:
+    """The card, made of the table `fitted_on` or read, if any, and where it is from."""
+    if fitted_on is not None:
+        table = fitted_on
+        card = make_card(
+            lambda j: torch.from_numpy(table.logits[j]).float(),
+            torch.from_numpy(table.labels),
+            alphas=table.alphas,
+            identity={"table": table.name},
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        source = f"fitted on {table.name}"
+    elif settings.model.card is not None:
+        card, source = read_card(settings.model.card), f"of {settings.model.card}"
+    else:
+        return None, "all 1: no card, no --calibrate"
+    if card.alphas != tables[0].alphas:
+        raise SettingsError(
+            f"the card ({source}) is for the alphas {list(card.alphas)}, the tables are for {list(tables[0].alphas)}. "
+            "Make it anew for these."
+        )
+    return card, source
+
+
+def group_names(text: str, tables: Sequence[LogitTable]) -> dict[str, str]:
+    """`known=id+base,new=new` -> the name of each kind of domain (the part of a domain's name before "_").
+
+    Raises:
+        SettingsError: not of that form, or a kind that no table is of.
+    """
+    kinds = {table.group for table in tables}
+    names: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, members = part.partition("=")
+        if not name or not equals:
+            raise SettingsError(f"--groups {text}: expected NAME=KIND+KIND,..., got {part!r}. Correct it.")
+        for kind in members.split("+"):
+            if kind not in kinds or kind in names:
+                found = "is there twice" if kind in names else f"is not among {', '.join(sorted(kinds))}"
+                raise SettingsError(f"--groups {text}: {kind!r} {found}. Correct it.")
+            names[kind] = name
+    return names
+
+
+def smooth_groups(bench: Bench, text: str) -> Smooth:
+    """`A+B:C` -> the indices of the domains of both groups.
+
+    Raises:
+        SettingsError: no two groups, a domain that is not there, or domains of different classes.
+    """
+    expected = "expected two groups of domains, such as id_test:new_clean or a+b:c"
+    names = [table.name for table in bench.tables]
+    groups = [part.split("+") for part in text.split(":")]
+    missing = [name for group in groups for name in group if name not in names]
+    if len(groups) != 2 or missing:
+        found = f"there is no {missing[0]!r} among {', '.join(names)}" if missing else f"got {len(groups)}"
+        raise SettingsError(f"--smooth {text}: {expected}; {found}. Correct it, or name it in --domains.")
+    first, second = (tuple(names.index(name) for name in group) for group in groups)
+    if len({bench.vocabularies[d] for d in (*first, *second)}) > 1:
+        raise SettingsError(f"--smooth {text}: the domains have different classes, so no batch can mix them. Choose.")
+    return first, second

@@ -1,0 +1,1 @@
+"""The command `finetune`: the fine-tuned model from labelled images."""

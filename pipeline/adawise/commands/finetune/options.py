@@ -1,0 +1,85 @@
+"""The command that makes theta_1: finetune.
+
+Options and one call. Whatever is heavy is imported by the call, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import FilePath
+
+
+class Finetune(Command):
+    """Make the fine-tuned model theta_1 from theta_0 and labelled images, and the card of the pair.
+
+    Images lie in a folder with a subfolder for each class, or in a Parquet or Arrow file with the columns image and
+    label. Without model.classes, the labels are the class names. Ctrl-C or SIGTERM ends it; --resume goes on.
+    """
+
+    name = "finetune"
+    groups = ("model", "finetune", "decode", "log")
+    examples = (
+        (
+            "the whole product from a zero-shot model and a folder",
+            "finetune --labelled images/ -o runs/yard --model.theta-0 laion2b_s34b_b79k",
+        ),
+        ("after Ctrl-C, a crash or a power cut", "finetune --labelled images/ -o runs/yard --resume"),
+        (
+            "image tower alone, judged on other images",
+            "finetune --labelled train.parquet --validation held.parquet -o runs/ce --finetune.loss cross_entropy",
+        ),
+    )
+
+    labelled: FilePath = Field(
+        description="folder with a subfolder for each class, or Parquet or Arrow file",
+        json_schema_extra={"metavar": "PATH"},
+    )
+    output: FilePath = Field(
+        validation_alias=AliasChoices("output", "o"),
+        description="folder for theta_1, card and record of the run",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    validation: FilePath | None = Field(
+        default=None,
+        description="images that judge each epoch, as --labelled; none: a share of each class is held out",
+        json_schema_extra={"metavar": "PATH"},
+    )
+    resume: CliToggleFlag[bool] = Field(default=False, description="go on with the run in --output")
+    overwrite: CliToggleFlag[bool] = Field(
+        default=False, description="start anew in --output, in place of what is there"
+    )
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print the record of the run as JSON"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Of the pair, only theta_0 must be there."""
+        del options
+        return frozenset(cls.groups) - {"model"}
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Both ways to treat what is there."""
+        if "resume" in options and "overwrite" in options:
+            yield "resume", "it has no use with --overwrite; leave one of them out"
+
+    def call(self) -> int:
+        """Fine-tune."""
+        from adawise.commands.finetune.run import finetune
+
+        return finetune(
+            self.settings,
+            labelled=self.labelled,
+            validation=self.validation,
+            output=self.output,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            as_json=self.as_json,
+        )

@@ -1,0 +1,256 @@
+"""Settings -> theta_1 and its card from theta_0 and labelled images."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import torch
+
+from adawise.adapt.advice import judge_own
+from adawise.adapt.card import Card, make_card
+from adawise.build.model import digest, load_model, number_format, open_device, prompt_templates, read_lines
+from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.clip.device import Device
+from adawise.clip.heads import heads_path, write_heads
+from adawise.clip.load import StartingModel, load_starting_model
+from adawise.commands.finetune.report import record_of, tell
+from adawise.console import progress
+from adawise.errors import SettingsError
+from adawise.finetune.checkpoint import remove_leftovers, write_bytes
+from adawise.finetune.folder import Folder
+from adawise.finetune.images import HeldOut, Images
+from adawise.finetune.learner import Learner
+from adawise.finetune.recipe import Recipe
+from adawise.finetune.run import Epoch, Run
+from adawise.labelled.samples import Samples, read_samples, split
+from adawise.settings import FinetuneSettings, ModelSettings, Settings
+
+_log = structlog.get_logger("finetune")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What is trained on and what is held out, by image numbers; class names and prompts."""
+
+    train: Samples
+    train_rows: list[int]
+    held_out: Samples
+    held_out_rows: list[int]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+def finetune(
+    settings: Settings,
+    *,
+    labelled: Path,
+    validation: Path | None,
+    output: Path,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Train, or go on training; then make the card and print the record. 130 if it was stopped before its end."""
+    folder = Folder(output)
+    folder.check(resume=resume, overwrite=overwrite)
+    if settings.model.threads is not None:
+        torch.set_num_threads(settings.model.threads)
+    data = _read(settings, labelled, validation)
+    assert settings.model.theta_0 is not None  # the command line has seen to it
+    start = load_starting_model(settings.model.architecture, settings.model.theta_0)
+    record = folder.finished(_decided_by(settings, data, start)) if resume else None
+    if record is not None:
+        tell(record, settings.model, folder, as_json=as_json)
+        return 0
+    with _decoders(settings, data, start) as (images, judges):
+        run = _run(settings, data, start, folder, images, judges)
+        if resume:
+            remove_leftovers(folder.path)
+            remove_leftovers(folder.theta_1)
+            run.resume()
+        else:
+            folder.begin(start.config, data.classes, data.templates)
+            run.start()
+        if not _train(run, folder):
+            return INTERRUPTED
+        card = _card(settings, folder, judges, data)
+        record = record_of(settings, run, card, data.held_out, data.held_out_rows, {**images.skipped, **judges.skipped})
+    write_bytes(folder.record, json.dumps(record, indent=1).encode())
+    folder.checkpoint.unlink(missing_ok=True)
+    tell(record, settings.model, folder, as_json=as_json)
+    return 0
+
+
+def _run(settings: Settings, data: Data, start: StartingModel, folder: Folder, images: Images, judges: Images) -> Run:
+    return Run(
+        learner=_learner(settings, data, start),
+        images=images,
+        train_rows=data.train_rows,
+        prompts=len(data.templates),
+        held_out=HeldOut(judges, data.held_out_rows, settings.finetune.batch_images),
+        checkpoint=folder.checkpoint,
+        weights=folder.weights,
+        settings=_decided_by(settings, data, start),
+        checkpoint_every_s=settings.finetune.checkpoint_every_s,
+    )
+
+
+def _read(settings: Settings, labelled: Path, validation: Path | None) -> Data:
+    named = settings.model.classes
+    known = read_lines(named, "model.classes", "class name") if named is not None else None
+    train = read_samples(labelled, "--labelled", known)
+    classes = known or train.classes
+    if validation is not None:
+        held_out = read_samples(validation, "--validation", classes)
+        rows = list(range(len(train))), list(range(len(held_out)))
+    else:
+        held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
+    without = sorted(set(classes) - set(train.labels))
+    if without:
+        _log.warning("classes_without_images", count=len(without), first=without[:5])
+    return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model))
+
+
+def _recipe(settings: FinetuneSettings) -> Recipe:
+    return Recipe(
+        loss=settings.loss,
+        epochs=settings.epochs,
+        batch_images=settings.batch_images,
+        accumulate=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup=settings.warmup,
+        label_smoothing=settings.label_smoothing,
+        clip_norm=settings.clip_norm,
+        patience=settings.patience,
+        crop_min=settings.crop_min,
+        flip=settings.flip,
+        seed=settings.seed,
+    )
+
+
+def _decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[str, str]:
+    """All that decides what is computed, by name; where the files lie does not."""
+    device = open_device(settings.model)
+    return {
+        **_recipe(settings.finetune).as_settings(),
+        "model.theta_0": start.hash,
+        "model.classes": digest("\n".join(data.classes)),
+        "model.templates": digest("\n".join(data.templates)),
+        "model.device": device.where.type,
+        "model.precision": str(_training_format(settings, device)).removeprefix("torch."),
+        "preprocessing": start.preprocess.id,
+        "--labelled": f"{len(data.train_rows)} images {digest(f'{data.train.digest} {data.train_rows}')}",
+        "--validation": f"{len(data.held_out_rows)} images {digest(f'{data.held_out.digest} {data.held_out_rows}')}",
+    }
+
+
+def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
+    device = open_device(settings.model)
+    return Learner(
+        start.model,
+        start.tokenizer([template.replace("{}", name) for name in data.classes for template in data.templates]),
+        classes=len(data.classes),
+        mean=start.mean,
+        std=start.std,
+        recipe=_recipe(settings.finetune),
+        device=device.where,
+        dtype=_training_format(settings, device),
+    )
+
+
+def _training_format(settings: Settings, device: Device) -> torch.dtype:
+    """bfloat16 for mixed precision or float32: float16 would need its losses scaled, and tf32 is for serving."""
+    if settings.model.precision in {"fp16", "tf32"}:
+        raise SettingsError(
+            f"model.precision is {settings.model.precision}: a model is fine-tuned in bf16 or fp32. "
+            "Set one of them, or auto."
+        )
+    dtype = number_format(settings.model, device)
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+@contextmanager
+def _decoders(settings: Settings, data: Data, start: StartingModel) -> Iterator[tuple[Images, Images]]:
+    """What decodes the images to train on, and those that judge: one, if they lie in one place."""
+    index = {name: number for number, name in enumerate(data.classes)}
+
+    def decoder(samples: Samples) -> Images:
+        return Images(
+            samples,
+            index,
+            preprocess=start.preprocess,
+            max_pixels=settings.decode.max_pixels,
+            threads=settings.decode.threads or os.cpu_count() or 1,
+        )
+
+    with closing(decoder(data.train)) as images, closing(decoder(data.held_out)) as judges:
+        yield images, judges
+
+
+def _train(run: Run, folder: Folder) -> bool:
+    """Train to the end (True) or until stopped; what happens is told as it does."""
+    recipe, done = run.recipe, run.progress
+    per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate
+    zero = done.curve[0]
+    _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero.accuracy)
+
+    left = (recipe.epochs - done.epoch + 1) * per_epoch - done.images
+    with progress("trained", total=max(0, left)) as bar, stop_signals() as stopping:
+
+        def on_update(images: int, loss: float) -> None:
+            bar.note(f"epoch {done.epoch} of {recipe.epochs}, loss {loss:.3f}")
+            bar.advance(images)
+
+        def on_epoch(row: Epoch) -> None:
+            _log.info("epoch_finished", **row.as_row())
+            if row.has_barrier:
+                _log.warning("barrier_on_path", accuracy=row.accuracy, accuracy_half=row.accuracy_half)
+
+        finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
+    if not finished:
+        where = f"epoch {done.epoch} after {done.update} updates"
+        print(f"stopped in {where}; the same command with --resume goes on, from {folder.path}", file=sys.stderr)
+    return finished
+
+
+def _card(settings: Settings, folder: Folder, judges: Images, data: Data) -> Card:
+    """Load the pair as a worker would, and make its card from held-out images."""
+    limit, batch = settings.finetune.card_images, settings.finetune.batch_images
+    model = load_model(pair_settings(settings.model, folder), with_card=False)
+    mixed = _recipe(settings.finetune).random().permutation(data.held_out_rows).tolist()[:limit]
+    alphas = model.classifier.alphas
+    parts: list[list[torch.Tensor]] = [[] for _ in alphas]
+    labels = []
+    with progress("calibrated", total=len(mixed) * len(alphas)) as bar:
+        for pixels, targets in HeldOut(judges, mixed, batch):
+            labels.append(targets)
+            for j, part in enumerate(parts):
+                part.append(model.classifier.logits(j, pixels))
+                bar.advance(len(targets))
+    logits = [torch.cat(part) for part in parts]
+    card = make_card(
+        logits.__getitem__,
+        torch.cat(labels),
+        alphas=alphas,
+        identity=model.classifier.identity,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    heads = write_heads(heads_path(folder.card), model.classifier.embeddings())
+    card = replace(card, judged=judge_own(logits.__getitem__, torch.cat(labels), card), heads=heads)
+    write_bytes(folder.card, card.to_json().encode())
+    return card
+
+
+def pair_settings(settings: ModelSettings, folder: Folder) -> ModelSettings:
+    """The settings of a worker that uses what was made."""
+    made = {"theta_1": f"local-dir:{folder.theta_1}", "classes": folder.classes, "templates": folder.templates}
+    return settings.model_copy(update=made)

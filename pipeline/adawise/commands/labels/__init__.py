@@ -1,0 +1,1 @@
+"""The command `labels`: labels that come later by Kafka."""

@@ -1,0 +1,106 @@
+"""Settings -> labels that come by Kafka, stored under the output whose images they are of."""
+
+from __future__ import annotations
+
+from adawise.build.kafka import kafka_source
+from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.console import print_json, progress
+from adawise.errors import SettingsError, SourceError
+from adawise.kafka.source import KafkaSource
+from adawise.labels.columns import LabelColumns
+from adawise.recording.recorder import FilePolicy, Recorded, Recorder
+from adawise.recording.run import Bounds
+from adawise.recording.run import record as record_all
+from adawise.settings import Settings
+from adawise.sink.claims import read_sink_id
+from adawise.store.store import open_store
+
+SUFFIX = ".labels"
+"""Of the topic's name and of the group's, where nothing else is said."""
+
+_FILES = FilePolicy(max_messages=10_000, max_bytes=2 * 2**20, max_age_s=60.0)  # 0.3 million labels at most
+_BUFFERED_BYTES = 64 * 2**20
+_TOLD = 5  # problems
+
+
+def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: bool, as_json: bool) -> int:
+    """Store the labels of a topic under `root`, until none is left, or until it is stopped: 130 if not to `follow`.
+
+    Members of one group share the partitions. Whatever dies, each message is stored once: its file is created only if
+    absent, under a name that says where the next one goes on.
+
+    Raises:
+        SettingsError: no worker wrote to `root`.
+        SourceError: there is no such topic, or the labels there are of another one.
+        BrokerUnavailable, StoreUnavailable.
+    """
+    if read_sink_id(open_store(root)) is None:
+        msg = f"{root}: expected the output of a worker, beside which labels go, but there is none"
+        raise SettingsError(f"{msg}; name the folder or URL that sink.root or -o named")
+    kafka = settings.kafka
+    topic = topic or f"{kafka.topic}{SUFFIX}"
+    source = kafka_source(kafka.model_copy(update={"topic": topic, "group": f"{kafka.group}{SUFFIX}"}))
+    columns, folder = LabelColumns(), f"{root.rstrip('/')}/labels"
+    try:
+        recorder = _recorder(source, folder, topic, columns)
+        with progress("stored", total=None, unit="messages") as bar, stop_signals() as should_stop:
+            told = 0
+
+            def tell(recorded: Recorded) -> None:
+                nonlocal told
+                bar.advance(recorded.messages - told)
+                told = recorded.messages
+
+            done = record_all(
+                source,
+                recorder,
+                Bounds(until_drained=not follow),
+                on_progress=tell,
+                stop=should_stop,
+                skip_gaps=kafka.on_gap == "skip",
+            )
+            stopped = should_stop()
+    finally:
+        source.close()
+    _tell(done, columns, topic, folder, as_json=as_json)
+    return INTERRUPTED if stopped and not follow else 0
+
+
+def _recorder(source: KafkaSource, folder: str, topic: str, columns: LabelColumns) -> Recorder:
+    try:
+        return Recorder(
+            folder,
+            topic=topic,
+            identity=source.identity(topic),
+            policy=_FILES,
+            max_buffered_bytes=_BUFFERED_BYTES,
+            beside=columns,
+            on_race="adopt",
+            check=source.check,
+        )
+    except SourceError as error:
+        raise SourceError(
+            f"{error} Labels of one topic at a time lie in {folder}: to take those of another, move what is there into "
+            f"a folder below it, as {folder}/before, where reports still find it."
+        ) from error
+
+
+def _tell(done: Recorded, columns: LabelColumns, topic: str, folder: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "topic": topic,
+                "folder": folder,
+                "messages": done.messages,
+                "files": done.files,
+                "labels": columns.labels,
+                "unread": columns.unread,
+                "problems": columns.problems,
+            }
+        )
+        return
+    print(f"{columns.labels} labels of {done.messages} messages of topic {topic} added to {folder}")
+    if columns.unread:
+        print(f"{columns.unread} could not be read; they are kept with the reason, in the column labels:")
+        for problem, count in sorted(columns.problems.items(), key=lambda item: -item[1])[:_TOLD]:
+            print(f"  {count} times: {problem}")

@@ -1,0 +1,1 @@
+"""The command `produce`: images of a folder, a list or a video into the topic."""

@@ -1,0 +1,77 @@
+"""`adawise produce`: its options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import Location
+
+
+def _stream_ids(value: str) -> str:
+    names = value.split(",")
+    if not all(name.strip() for name in names) or len(set(names)) != len(names):
+        raise ValueError("a name is empty or there twice")
+    return value
+
+
+class Produce(Command):
+    """Send images to the topic: a folder (the names of its subfolders are kept as labels), a list, or a video.
+
+    Each stream is a camera of its own; images are dealt out to the streams in turn.
+    """
+
+    name = "produce"
+    groups = ("kafka", "log")
+    examples = (
+        ("a folder as four cameras, 20 images a second", "produce images/ --streams 4 --rate 20"),
+        ("a camera through ffmpeg", "produce rtsp://camera.local/stream --stream-ids yard"),
+        ("a folder as batches of 16, in a new topic", "produce images/ --batch 16 --create-topic --partitions 4"),
+    )
+
+    source: CliPositionalArg[Location] = Field(description="folder, text file with one path a line, or video")
+    streams: int | None = Field(default=None, ge=1, le=100_000, description="number of streams (cameras); none: one")
+    stream_ids: Annotated[str, AfterValidator(_stream_ids)] | None = Field(
+        default=None,
+        description="names of the streams, in place of --streams",
+        json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
+    )
+    rate: float | None = Field(
+        default=None, gt=0, description="images a second, all streams together; none: as fast as possible"
+    )
+    loop: CliToggleFlag[bool] = Field(default=False, description="begin again at the end, until stopped")
+    batch: int = Field(default=1, ge=1, le=4096, description="images of a message; 1: single images")
+    shuffle: CliToggleFlag[bool] = Field(default=False, description="mix the images (by a fixed seed)")
+    create_topic: CliToggleFlag[bool] = Field(default=False, description="create the topic if there is none")
+    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of a topic that is created")
+    limit: int | None = Field(default=None, ge=1, description="images after which to end")
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Two answers to one question, and an option without effect."""
+        if "streams" in options and "stream_ids" in options:
+            yield "stream_ids", "it names the streams and --streams counts them; leave one of them out"
+        if "partitions" in options and "create_topic" not in options:
+            yield "partitions", "it has a use only with --create-topic; add that, or leave this out"
+
+    def call(self) -> int:
+        """Produce."""
+        from adawise.commands.produce.run import produce
+
+        return produce(
+            self.settings,
+            source=self.source,
+            streams=self.streams,
+            stream_ids=tuple(name.strip() for name in self.stream_ids.split(",")) if self.stream_ids else None,
+            rate=self.rate,
+            loop=self.loop,
+            batch=self.batch,
+            shuffle=self.shuffle,
+            create_topic=self.create_topic,
+            partitions=self.partitions,
+            limit=self.limit,
+        )

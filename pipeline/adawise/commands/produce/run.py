@@ -1,0 +1,93 @@
+"""Settings -> images into the topic."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from adawise.build.kafka import security
+from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.console import progress
+from adawise.produce.produce import Gathering, open_shots
+from adawise.produce.produce import produce as send_all
+from adawise.produce.sender import ensure_topic, open_sender
+from adawise.settings import Settings
+
+_SEED = 0
+_INFLIGHT_MESSAGES = 8  # of the largest size: what is on its way to the broker at once
+_TIMEOUT_S = 30.0
+_SKIPPED_SHOWN = 5
+
+
+def produce(
+    settings: Settings,
+    *,
+    source: str,
+    streams: int | None,
+    stream_ids: tuple[str, ...] | None,
+    rate: float | None,
+    loop: bool,
+    batch: int,
+    shuffle: bool,
+    create_topic: bool,
+    partitions: int,
+    limit: int | None,
+) -> int:
+    """Send images from a folder, a list or a video; a summary at the end. Ctrl-C ends it in order: with 130,
+    unless it would have gone on for ever.
+    """
+    kafka, largest = settings.kafka, int(settings.decode.max_message_bytes)
+    shots = open_shots(source, max_message_bytes=largest, loop=loop, shuffle_seed=_SEED if shuffle else None)
+    secure = security(kafka)
+    ensure_topic(
+        bootstrap_servers=kafka.bootstrap_servers,
+        security=secure,
+        client_id=kafka.client_id,
+        topic=kafka.topic,
+        create=create_topic,
+        partitions=partitions,
+        max_message_bytes=largest,
+    )
+    names = stream_ids or tuple(f"camera-{number}" for number in range(streams or 1))
+    stop = threading.Event()
+    with progress("produced", total=limit) as bar, stop_signals(on_stop=stop.set):
+        sent = 0
+
+        def tell(images: int, _size_bytes: int) -> None:
+            nonlocal sent
+            bar.advance(images - sent)
+            sent = images
+
+        sender = open_sender(
+            bootstrap_servers=kafka.bootstrap_servers,
+            security=secure,
+            client_id=kafka.client_id,
+            topic=kafka.topic,
+            max_message_bytes=largest,
+            max_inflight_bytes=_INFLIGHT_MESSAGES * largest,
+            timeout_s=_TIMEOUT_S,
+            on_progress=tell,
+        )
+        try:
+            produced = send_all(
+                shots,
+                sender,
+                streams=names,
+                gathering=Gathering(
+                    batch=batch, max_message_bytes=largest, max_held_bytes=_INFLIGHT_MESSAGES * largest
+                ),
+                rate=rate,
+                limit=limit,
+                stop=stop,
+            )
+        finally:
+            sender.close()
+    print(
+        f"{produced.images} images ({produced.image_bytes / 2**20:.1f} MiB) in {produced.messages} messages to "
+        f"{kafka.topic}, {len(produced.by_stream)} streams, {produced.seconds:.1f} s"
+    )
+    for name, why in list(shots.skipped.items())[:_SKIPPED_SHOWN]:
+        print(f"skipped {name}: {why}", file=sys.stderr)
+    if len(shots.skipped) > _SKIPPED_SHOWN:
+        print(f"and {len(shots.skipped) - _SKIPPED_SHOWN} more files skipped", file=sys.stderr)
+    return INTERRUPTED if stop.is_set() and not loop else 0

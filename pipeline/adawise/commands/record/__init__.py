@@ -1,0 +1,1 @@
+"""The command `record`: raw messages of a topic, kept as they came."""

@@ -1,0 +1,202 @@
+"""Settings -> a recording of the topic, made by a command of its own."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from adawise.build.kafka import kafka_source
+from adawise.build.recording import FILES, tidying_of, told
+from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.console import progress
+from adawise.errors import RetryableError, SourceError
+from adawise.recording.files import partitions_of
+from adawise.recording.manifest import MANIFEST, Retention, decode_manifest
+from adawise.recording.recorder import Recorded, Recorder
+from adawise.recording.retention import RecordingRetention
+from adawise.recording.run import Bounds
+from adawise.recording.run import record as record_all
+from adawise.settings import Settings
+from adawise.store.store import open_store
+from adawise.worker.backoff import Backoff
+
+_BUFFERED_BYTES = 256 * 2**20
+_LOOK_S = 0.05  # how soon a signal is noticed
+
+
+def record(
+    settings: Settings,
+    *,
+    output: str,
+    origin: Literal["earliest", "latest"] | int,
+    until_ms: int | None,
+    max_messages: int | None,
+    max_seconds: float | None,
+    max_bytes: int | None,
+    streams: str | None,
+    follow: bool,
+    keep_s: float | None,
+    forget_images_after_s: float | None,
+) -> int:
+    """Store the topic's raw messages; goes on where an earlier run into the same folder ended.
+
+    Without limits it ends when it has all that the topic holds. To `follow`, or from the latest, it goes on until it is
+    stopped, and waits for a broker or a store that does not answer. 130 if it was stopped before its end.
+    """
+    limited = any(limit is not None for limit in (until_ms, max_messages, max_seconds, max_bytes))
+    follow = follow or (origin == "latest" and not limited)
+    bounds = Bounds(
+        max_messages=max_messages,
+        max_bytes=max_bytes,
+        max_seconds=max_seconds,
+        until_ms=until_ms,
+        until_drained=not (limited or follow),
+    )
+    retention = Retention(keep_s, forget_images_after_s)
+    backoff, log = Backoff(), structlog.get_logger("recording")
+    with stop_signals() as should_stop:
+        while True:
+            try:
+                _record(settings, output, origin, bounds, streams, retention, should_stop)
+                break
+            except RetryableError as error:
+                if not follow:
+                    raise
+                log.warning("recording_retried", error=str(error), wait_s=backoff.failed(time.monotonic()))
+            while not (should_stop() or backoff.due(time.monotonic())):
+                time.sleep(_LOOK_S)
+            if should_stop():
+                break
+        stopped = should_stop()
+    if stopped and not follow:
+        print("stopped before the end; the same command goes on from here")
+        return INTERRUPTED
+    return 0
+
+
+def _record(
+    settings: Settings,
+    output: str,
+    origin: Literal["earliest", "latest"] | int,
+    bounds: Bounds,
+    streams: str | None,
+    retention: Retention,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Until the bounds or `should_stop` say so; then print what came of it."""
+    kafka = settings.kafka
+    source = kafka_source(kafka, group=False, origin=origin)
+    try:
+        recorder = Recorder(
+            output,
+            topic=kafka.topic,
+            identity=source.identity(kafka.topic),
+            policy=FILES,
+            max_buffered_bytes=_BUFFERED_BYTES,
+            streams=streams,
+            retention=retention,
+            check=source.check,
+        )
+        tidying = tidying_of(recorder.folder)
+        pace = Pace(output)
+        with progress("recorded", total=bounds.max_messages, unit="messages") as bar:
+            told = 0
+
+            def tell(recorded: Recorded) -> None:
+                nonlocal told
+                bar.advance(recorded.messages - told)
+                bar.note(pace.of(recorded))
+                told = recorded.messages
+                tidying.turn(recorder.partitions, time.monotonic())
+
+            try:
+                done = record_all(source, recorder, bounds, on_progress=tell, stop=should_stop)
+            finally:
+                tidying.close()
+    finally:
+        source.close()
+    print(_summary(done, kafka.topic, output, pace))
+
+
+def prune_recording(root: str, *, keep_s: float | None, forget_images_after_s: float | None) -> int:
+    """Remove from a recording what is too old by what it promises, or by shorter times.
+
+    Raises SourceError if there is no recording.
+    """
+    store = open_store(root)
+    where = f"{root}/{MANIFEST}"
+    data = store.get(MANIFEST)
+    if data is None:
+        raise SourceError(f"expected a recording in {root}, but it holds no {MANIFEST}. Correct --output.")
+    promise = decode_manifest(data, where).promise
+    retention = Retention(keep_s, forget_images_after_s).within(promise, where)
+    if retention == Retention():
+        print(f"{root} keeps everything: it was begun without --keep and --forget-images-after; give one of them")
+        return 0
+    done = RecordingRetention(root, store, retention).tidy(partitions_of(store))
+    print(f"{root}: {told(done)}")
+    for text in done.errors:
+        print(text)
+    return 1 if done.errors else 0
+
+
+class Pace:
+    """How quickly a recording grows, and how long the disk has room for that.
+
+    Args:
+        root: where it goes.
+        free_bytes: what is free there; None if nobody knows.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        free_bytes: Callable[[str], int | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root, self._free_bytes, self._clock = root, free_bytes or _free_bytes, clock
+        self._began_s = clock()
+
+    def of(self, recorded: Recorded) -> str:
+        """`1.2 GiB, 4.50 GB/h, disk full in 7 h`: the rate is of the messages, the rest of what is stored of them."""
+        elapsed_s = max(self._clock() - self._began_s, 1e-3)
+        size = f"{recorded.size_bytes / 2**20:.1f} MiB"
+        rate = f"{recorded.size_bytes / elapsed_s * 3600 / 1e9:.3g} GB/h"
+        free = self._free_bytes(self._root)
+        if free is None or not recorded.stored_bytes:
+            return f"{size}, {rate}"
+        return f"{size}, {rate}, disk full in {_for_people(free / recorded.stored_bytes * elapsed_s)}"
+
+
+def _free_bytes(root: str) -> int | None:
+    if "://" in root:
+        return None
+    folder = Path(root)
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _for_people(seconds: float) -> str:
+    for unit, length in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _summary(done: Recorded, topic: str, output: str, pace: Pace) -> str:
+    text = f"{done.messages} messages ({pace.of(done)}) of topic {topic} added to {output}, in {done.files} files"
+    if done.left_out:
+        text += f"; {done.left_out} messages of other streams were left out"
+    if done.nameless:
+        text += f", {done.nameless} of them name no stream in key or headers"
+    if done.missing:
+        text += f"; {done.missing} offsets could not be read, which the recording says (the log has the reasons)"
+    return text

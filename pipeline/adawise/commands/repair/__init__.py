@@ -1,0 +1,1 @@
+"""The command `repair`: an output folder of which files were lost."""

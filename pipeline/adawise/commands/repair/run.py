@@ -1,0 +1,46 @@
+"""A root whose files were lost -> what would mend it, and, if that is wanted, mended."""
+
+from __future__ import annotations
+
+from adawise.errors import SettingsError
+from adawise.settings import Settings
+from adawise.sink.claims import read_sink_id
+from adawise.sink.read.files import segment_keys
+from adawise.sink.repair.plan import Plan, plan
+from adawise.store.store import open_store
+
+FOUND = 3
+
+
+def repair(settings: Settings, *, root: str, does: bool) -> int:
+    """Print the steps that mend `root`, and take them if it `does`. 0 if nothing is left to do, else 3.
+
+    Raises:
+        SettingsError: no worker ever wrote there.
+        ChainError: what was missing has come back meanwhile.
+        StoreUnavailable: by the store.
+    """
+    del settings
+    store = open_store(root)
+    if read_sink_id(store) is None and not segment_keys(store):
+        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+    found = plan(store)
+    for step in found.steps:
+        if does:
+            step.do()
+        print(f"{'done' if does else 'would'}: {step.what}")
+        if step.again:
+            print(f"       {step.again}")
+    for said in found.beyond:
+        print(f"beyond repair: {said}")
+    if not (found.steps or found.beyond):
+        print(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` proves the rest")
+    elif found.steps and not does:
+        print(f"{root}: {_steps(found)}, nothing was changed; to take them: adawise repair {root} --yes")
+    elif found.steps:
+        print(f"{root}: {_steps(found)} taken; `adawise verify {root}` proves what there is now")
+    return FOUND if found.beyond or (found.steps and not does) else 0
+
+
+def _steps(found: Plan) -> str:
+    return "1 step" if len(found.steps) == 1 else f"{len(found.steps)} steps"

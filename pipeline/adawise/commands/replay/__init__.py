@@ -1,0 +1,1 @@
+"""The command `replay`: the worker on a recording, or on what a topic holds."""

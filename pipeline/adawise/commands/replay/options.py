@@ -1,0 +1,130 @@
+"""The command that replays: the worker on a recording, or on what a topic holds.
+
+Options and one call. Whatever is heavy is imported by the call, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
+from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
+
+REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
+
+
+class Replay(Command):
+    """Run the worker on a recording, or on what a topic holds: the same bytes through the same or another strategy.
+
+    With the same settings the same alphas and predictions come out, bit by bit, however the cameras interleave and
+    however many workers wrote the original; `adawise diff` proves it. What the worker that is live does is not touched:
+    no group, no commits, no dead letters, another folder. Interrupted, the same command goes on where it was.
+    """
+
+    name = "replay"
+    groups = ("kafka", *REPLAY_GROUPS)
+    shorthands: ClassVar[Mapping[str, str]] = {
+        "search": "search.strategy",
+        "objective": "search.objective",
+        "card": "model.card",
+    }
+    examples = (
+        ("again as it was", "replay recordings/yard -o runs/again"),
+        ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search fixed"),
+        (
+            "this morning from the broker, by another objective",
+            "replay --topic yard --from-time 6h -o runs/try --objective entropy",
+        ),
+        (
+            "from the states that every camera had at eight",
+            "replay recordings/yard -o runs/eight --state-of runs/yard@2026-11-25T08:00:00Z",
+        ),
+        ("at the pace of the cameras", "replay recordings/yard -o runs/again --speed 1"),
+    )
+
+    recording: CliPositionalArg[Location | None] = Field(
+        default=None, description="folder or URL that `adawise record` wrote; none: --topic"
+    )
+    output: Location = Field(
+        validation_alias=AliasChoices("output", "o"),
+        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root; a replay that "
+        "was stopped goes on in its own",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    topic: KafkaName | None = Field(
+        default=None,
+        description="topic to replay straight from the broker, up to what it holds when the replay begins",
+        json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
+    )
+    from_time: Moment | None = Field(
+        default=None,
+        description="messages from this time on, by the broker's timestamps; none: all",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    until: Moment | None = Field(
+        default=None,
+        description="messages before this time; a batch that goes on behind it is left out; none: all",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    streams: StreamPatterns | None = Field(
+        default=None, description="replay only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
+    )
+    state_of: Location | None = Field(
+        default=None,
+        description="go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a "
+        "worker's folder at a time, ROOT@TIME; the replay continues exactly as that run did",
+        json_schema_extra={"metavar": "SEGMENT"},
+    )
+    speed: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="pace by the recorded timestamps: 1 as it was, 10 ten times as fast; pauses over an hour are "
+        "skipped; none: as fast as the model allows",
+    )
+
+    skip_forgotten: CliToggleFlag[bool] = Field(
+        default=False, description="leave out recorded messages whose images were forgotten (--forget-images-after)"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """A recording needs no broker."""
+        return frozenset(cls.groups if "topic" in options else REPLAY_GROUPS)
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Nothing to read, or two beginnings."""
+        if "recording" not in options and "topic" not in options:
+            yield "recording", "expected a recording; name its folder, or a topic with --topic"
+        if "recording" in options and "topic" in options:
+            yield "topic", "a recording is replayed, or a topic; leave one of them out"
+        if "skip_forgotten" in options and "topic" in options:
+            yield "skip_forgotten", "only a recording forgets images; leave it out"
+        if "from_time" in options and "state_of" in options:
+            yield "from_time", "--state-of says where to begin; leave one of them out"
+
+    def call(self) -> int:
+        """Replay."""
+        from adawise.commands.replay.run import replay
+
+        settings = self.settings
+        if self.topic is not None:
+            settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"topic": self.topic})})
+        return replay(
+            settings,
+            recording=self.recording,
+            output=self.output,
+            since=self.from_time,
+            until=self.until,
+            streams=None if self.streams is None else [name.strip() for name in self.streams.split(",")],
+            state_of=self.state_of,
+            speed=self.speed,
+            forgotten="skip" if self.skip_forgotten else "fail",
+        )

@@ -1,0 +1,86 @@
+"""Settings -> what a replay reads: a recording or a topic, and of each partition from which offset to which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from adawise.build.kafka import kafka_source, security
+from adawise.kafka.topic import KafkaTopics
+from adawise.ports import Source, TopicIdentity
+from adawise.recording.files import Forgotten
+from adawise.recording.source import Order, RecordingSource
+from adawise.records import TopicPartition
+from adawise.replay.bounded import Range
+from adawise.settings import Settings
+from adawise.settings.moments import milliseconds
+
+_POLL_RECORDS = 512
+
+
+class Log(Protocol):
+    """Offsets of a topic, live or recorded, by time."""
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(start, end)."""
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """The first offset that is not older; None if every message is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All of a recording, or of a topic as it is now. `bounds` are where each partition starts and ends."""
+
+    name: str
+    source: Source
+    topic: str
+    identity: TopicIdentity
+    bounds: Mapping[TopicPartition, tuple[int, int]]
+    part: Mapping[TopicPartition, Range]  # what lies between the moments that were asked for
+    ends_streams: bool  # nothing that is there lies behind the part
+
+
+@contextmanager
+def opened_recording(
+    root: str, since: datetime | None, until: datetime | None, *, order: Order, seed: int, forgotten: Forgotten
+) -> Iterator[Whole]:
+    """A recording. Raises SourceError if there is none, or it is damaged."""
+    opened = RecordingSource(root, order=order, seed=seed, max_poll_records=_POLL_RECORDS, forgotten=forgotten)
+    with closing(opened) as source:
+        yield _whole(root, source, source.topic, source, since, until)
+
+
+@contextmanager
+def opened_topic(settings: Settings, since: datetime | None, until: datetime | None) -> Iterator[Whole]:
+    """The topic of the settings, without a group and without a trace on the broker.
+
+    Raises BrokerUnavailable, SourceError (no such topic), SettingsError.
+    """
+    kafka = settings.kafka
+    with closing(kafka_source(kafka, group=False)) as source:
+        topics = KafkaTopics(
+            bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka)
+        )
+        with closing(topics):
+            whole = _whole(f"topic {kafka.topic}", source, kafka.topic, topics, since, until)
+        yield whole
+
+
+def _whole(name: str, source: Source, topic: str, log: Log, since: datetime | None, until: datetime | None) -> Whole:
+    identity = source.identity(topic)
+    bounds = {tp: log.bounds(tp) for number in range(identity.partitions) if (tp := TopicPartition(topic, number))}
+    part: dict[TopicPartition, Range] = {}
+    for tp, (start, end) in bounds.items():
+        begin = start if since is None else _offset_at(log, tp, since, end)
+        part[tp] = begin, max(begin, end if until is None else _offset_at(log, tp, until, end))
+    ends_streams = all(part[tp][1] == end for tp, (_, end) in bounds.items())
+    return Whole(name, source, topic, identity, bounds, part, ends_streams)
+
+
+def _offset_at(log: Log, tp: TopicPartition, moment: datetime, end: int) -> int:
+    found = log.offset_at(tp, milliseconds(moment))
+    return end if found is None else found

@@ -1,0 +1,248 @@
+"""Settings -> the worker on a recording, or on what a topic holds."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.commands.replay.part import Whole, opened_recording, opened_topic
+from adawise.commands.replay.state import Recorded, begin_chains, recorded_states
+from adawise.console import Progress, progress
+from adawise.dead_letters.sink import NoDeadLetters
+from adawise.errors import SettingsError
+from adawise.ports import Source
+from adawise.recording.files import Forgotten
+from adawise.recording.source import Order
+from adawise.recording.streams import Streams
+from adawise.records import BatchTrace, Frame, TopicPartition
+from adawise.replay.bounded import BoundedSource, Range
+from adawise.replay.claim import Claim, claim, claimed
+from adawise.replay.paced import PacedSource
+from adawise.settings import Settings
+from adawise.sink import layout, segment
+from adawise.sink.owner import Owner
+from adawise.sink.read.files import read_bytes, segment_names
+from adawise.store.store import Store, open_store
+from adawise.worker.observer import LogObserver
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What of it is replayed beside its bounds in time, how fast, and from which states."""
+
+    streams: Sequence[str] | None
+    state_of: str | None
+    speed: float | None
+
+
+def replay(
+    settings: Settings,
+    *,
+    recording: str | Path | None,
+    output: str,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    streams: Sequence[str] | None = None,
+    state_of: str | None = None,
+    speed: float | None = None,
+    forgotten: Forgotten = "fail",
+    order: Order = "timestamp",
+    seed: int = 0,
+) -> int:
+    """The worker on a recording, writing to `output`; 130 if it was stopped: the same command goes on where it was.
+
+    Args:
+        settings: of the worker; `kafka` only without a recording.
+        recording: its folder or URL; None for the topic, up to what it holds now.
+        output: a new folder or URL, or that of the same replay.
+        since: messages from then on, by the broker's timestamps.
+        until: messages before; batches that are open there are left open.
+        streams: only these, by patterns as `yard-*`; None for all.
+        state_of: a segment, or ROOT@TIME, whose states are gone on from.
+        speed: 1 as the timestamps say; None as fast as the model allows.
+        forgotten: whether recorded messages without their images are an error, or are left out.
+        order: how the recorded partitions interleave.
+        seed: of that order.
+
+    Raises:
+        SettingsError: `output` is of something else, or what was asked for cannot be.
+        SourceError, BrokerUnavailable: by what is read.
+        ChainError, StoreUnavailable: by the output.
+    """
+    if Path(output).resolve() == Path(settings.sink.root).resolve():
+        raise SettingsError(
+            f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
+        )
+    store = open_store(output)
+    claimed(store, output)  # what is wrong there is told at once, before torch takes its seconds
+    opened: AbstractContextManager[Whole] = (
+        opened_topic(settings, since, until)
+        if recording is None
+        else opened_recording(str(recording), since, until, order=order, seed=seed, forgotten=forgotten)
+    )
+    with opened as whole:
+        states = recorded_states(state_of, whole) if state_of else {}
+        return _replay(settings, whole, _Wish(streams, state_of, speed), states, output, store)
+
+
+def _replay(
+    settings: Settings,
+    whole: Whole,
+    wish: _Wish,
+    states: Mapping[TopicPartition, Recorded],
+    output: str,
+    store: Store,
+) -> int:
+    from adawise.build.model import load_model
+    from adawise.build.worker import config_fingerprint, describe, make_worker
+
+    log = structlog.get_logger("worker")
+    with stop_signals() as should_stop:
+        model = load_model(settings.model)
+        log.info("model_loaded", **describe(settings, model))
+        fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
+        ours = claim(store, output, _claim(whole, wish, states, *fingerprints))
+        _tell_differences(ours, whole, states, fingerprints)
+        begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
+        left = {tp: (max(begin, _head(store, tp, begin)), until) for tp, (begin, until) in ours.part.items()}
+        total = sum(until - begin for begin, until in left.values())
+        with progress("replayed", total, "messages") as bar:
+            observer = _ReplayObserver(bar, left)
+            worker = make_worker(
+                settings,
+                model,
+                source=_source(whole.source, ours, wish.speed),
+                root=output,
+                owner=Owner(whole.identity.cluster_id, whole.topic, "", "replay"),
+                dead_letters=NoDeadLetters(),
+                observer=observer,
+                should_stop=should_stop,
+                ends_streams=ours.ends_streams,
+            )
+            worker.run()
+            stopped = should_stop()
+            if not stopped:
+                observer.ended()
+    print("\n".join(_summary(observer, ours, whole, output, stopped=stopped)))
+    return INTERRUPTED if stopped else 0
+
+
+def _claim(
+    whole: Whole,
+    wish: _Wish,
+    states: Mapping[TopicPartition, Recorded],
+    model_fingerprint: str,
+    config_fingerprint: str,
+) -> Claim:
+    ranges = dict(whole.part)
+    if states:
+        alone = wish.state_of is not None and wish.state_of.endswith(".parquet")
+        begun = {tp: (recorded.low_water, max(recorded.footer.next, ranges[tp][1])) for tp, recorded in states.items()}
+        ranges = begun if alone else {**ranges, **begun}
+    return Claim(
+        topic=whole.topic,
+        cluster_id=whole.identity.cluster_id,
+        topic_id=whole.identity.topic_id,
+        ranges={str(tp.partition): between for tp, between in ranges.items()},
+        ends_streams=whole.ends_streams,
+        states_of={str(tp.partition): recorded.name for tp, recorded in states.items()},
+        streams=None if wish.streams is None else sorted(wish.streams),
+        model_fingerprint=model_fingerprint,
+        config_fingerprint=config_fingerprint,
+    )
+
+
+def _tell_differences(
+    ours: Claim, whole: Whole, states: Mapping[TopicPartition, Recorded], fingerprints: tuple[str, str]
+) -> None:
+    log = structlog.get_logger("worker")
+    if not states and ours.part != whole.part:
+        log.warning(
+            "replay_continued", note="the part that its first run began is replayed; a new folder takes another"
+        )
+    written_by = {(r.footer.model_fingerprint, r.footer.config_fingerprint) for r in states.values()}
+    if written_by - {fingerprints}:
+        note = "the states were written with other models or settings; streams that they do not fit begin anew"
+        log.warning("states_of_other_settings", note=note)
+
+
+def _head(store: Store, tp: TopicPartition, begin: int) -> int:
+    """Where the chain of an output goes on."""
+    names = segment_names(store, tp)
+    if not names:
+        return begin
+    key = layout.segment_key(tp, names[-1])
+    return segment.read_footer(read_bytes(store, key), key).next
+
+
+def _source(source: Source, ours: Claim, speed: float | None) -> Source:
+    wanted = Streams(None if ours.streams is None else ",".join(ours.streams))
+    bounded = BoundedSource(source, ours.part, ends_streams=ours.ends_streams, wants=wanted.has)
+    return bounded if speed is None else PacedSource(bounded, speed=speed)
+
+
+def _summary(observer: _ReplayObserver, ours: Claim, whole: Whole, output: str, *, stopped: bool) -> list[str]:
+    said = []
+    if observer.images or observer.rejected:
+        each = observer.passed / max(observer.images, 1)
+        said.append(
+            f"{observer.images} images served, {observer.rejected} rejected, {each:.2f} forwards per image: {output}"
+        )
+    elif not stopped:
+        said.append(
+            f"nothing was left to do: {output} has all of {whole.name}; for another strategy, take a new folder"
+        )
+    if stopped:
+        said.append("stopped before the end; the same command goes on from here")
+    elif not ours.ends_streams:
+        said.append("what is open at --until waits for the rest of its batches, which lies behind it, and is no row")
+    return said
+
+
+class _ReplayObserver(LogObserver):
+    """Counts for the bar and the summary, beside the log."""
+
+    def __init__(self, bar: Progress, left: Mapping[TopicPartition, Range]) -> None:
+        super().__init__()
+        self._bar = bar
+        self._left = left
+        self._at = {tp: begin for tp, (begin, _) in left.items()}
+        self.images = self.rejected = 0
+        self.passed = 0.0
+
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """A recording's partitions are never lost."""
+
+    def frame_rejected(self, frame: Frame) -> None:
+        """See `Observer`; each was logged when it was live."""
+        del frame
+        self.rejected += 1
+
+    def frame_noted(self, frame: Frame) -> None:
+        """See `Observer`; each was told when it was live."""
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        """See `Observer`."""
+        super().batch_served(trace)
+        self.images += trace.images
+        self.passed += trace.forward_equivalents * trace.images
+        self._advance(TopicPartition(trace.topic, trace.partition), trace.last_offset + 1)
+        self._bar.note(f"FE {self.passed / self.images:.2f}")
+
+    def ended(self) -> None:
+        """All was done: what had no image, too."""
+        for tp, (_, until) in self._left.items():
+            self._advance(tp, until)
+
+    def _advance(self, tp: TopicPartition, offset: int) -> None:
+        if offset > self._at[tp]:
+            self._bar.advance(offset - self._at[tp])
+            self._at[tp] = offset

@@ -1,0 +1,1 @@
+"""The command `run`: classify images from Kafka until stopped; and `run --check`."""

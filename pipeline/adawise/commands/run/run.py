@@ -1,0 +1,51 @@
+"""Settings -> the worker on the topic, until it is told to stop."""
+
+from __future__ import annotations
+
+import structlog
+
+from adawise.build.kafka import dead_letters, kafka_source
+from adawise.build.model import load_model
+from adawise.build.recording import recording_tap
+from adawise.build.signals import stop_signals
+from adawise.build.worker import Hook, describe, make_worker
+from adawise.settings import Settings
+from adawise.store.store import open_store
+from adawise.worker.observer import LogObserver, Observer
+
+_AWAITED = (
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
+    "of partitions waits in reserve"
+)
+
+
+def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Observer | None = None) -> int:
+    """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
+    with stop_signals() as should_stop:
+        log = structlog.get_logger("worker")
+        for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
+            open_store(root)  # what is wrong with a URL is told before the model takes its seconds
+        source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
+        try:
+            model = load_model(settings.model)
+            log.info("model_loaded", **describe(settings, model))
+            worker = make_worker(
+                settings,
+                model,
+                source=source,
+                root=settings.sink.root,
+                dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
+                observer=observer or LogObserver(),
+                should_stop=should_stop,
+                commits=source.committed,
+                tap=recording_tap(settings, source, at=at),
+                at=at,
+            )
+        except BaseException:
+            source.close()
+            raise
+        log.info("worker_started", topic=settings.kafka.topic, group=settings.kafka.group, root=settings.sink.root)
+        log.info("partitions_awaited", note=_AWAITED.format(settings.kafka.session_timeout_ms / 1000))
+        worker.run()
+        log.info("worker_stopped")
+    return 0

@@ -1,0 +1,1 @@
+"""The command `verify`: the proof that an output folder is whole."""

@@ -1,0 +1,48 @@
+"""`adawise verify`: its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.commands.command import Command
+from adawise.settings.group import Location
+
+
+class Verify(Command):
+    """Read back everything under an output folder and prove it whole: chains, rows, offsets, states, traces.
+
+    With --broker the topics too: every message that the broker still has, up to where the output ends, must be in it.
+    Changes nothing, and may run beside workers. Ends with code 3 if something is missing, twice or damaged, and names
+    the first file of each chain to look at, and the remedy.
+    """
+
+    name = "verify"
+    groups = ("kafka", "log")
+    examples = (
+        ("a folder", "verify runs/output"),
+        ("for another program", "verify s3://bucket/yard --json"),
+        ("beside the topic, after an incident", "verify runs/output --broker --kafka.bootstrap-servers 127.0.0.1:9092"),
+    )
+
+    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    broker: CliToggleFlag[bool] = Field(
+        default=False, description="compare with the topics at kafka.bootstrap_servers too"
+    )
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print the findings as JSON"
+    )
+
+    @classmethod
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """The broker's settings only if it is asked."""
+        return frozenset({"kafka"} if options.get("broker") else ())
+
+    def call(self) -> int:
+        """Verify."""
+        from adawise.commands.verify.run import verify
+
+        return verify(self.settings, root=self.root, broker=self.broker, as_json=self.as_json)

@@ -1,0 +1,203 @@
+"""Settings -> the proof that what a worker wrote is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from adawise.adapt.state import StreamState
+from adawise.build.kafka import batch_limits, security
+from adawise.console import Progress, print_json, progress
+from adawise.errors import SettingsError
+from adawise.kafka.log import KafkaLog
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+from adawise.sink.claims import read_origin, read_sink_id
+from adawise.sink.owner import read_owner
+from adawise.sink.read.files import segment_keys
+from adawise.sink.verify.findings import ChainReport, Fault, joined
+from adawise.sink.verify.root import strays, walk
+from adawise.store.store import Store, open_store
+
+FOUND = 3
+_SHOWN = 20  # faults; the first ones are where to look
+_LOOK = 1_000  # offsets at a time, for one that is a message
+
+
+class _Unread(NamedTuple):
+    """Offsets [first, until) of the broker that no worker ever began to read."""
+
+    tp: TopicPartition
+    first: int
+    until: int
+
+
+@dataclass(slots=True)
+class _Found:
+    """Of all chains together."""
+
+    chains: list[ChainReport] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    unread: list[_Unread] = field(default_factory=list)
+
+    @property
+    def segments(self) -> int:
+        return sum(chain.segments for chain in self.chains)
+
+    @property
+    def compacted(self) -> int:
+        return sum(chain.compacted for chain in self.chains)
+
+    @property
+    def rows(self) -> int:
+        return sum(chain.rows for chain in self.chains)
+
+    @property
+    def lost(self) -> int:
+        return sum(gap.until - gap.first for chain in self.chains for gap in chain.gaps)
+
+    @property
+    def compared(self) -> int:
+        return sum(chain.messages or 0 for chain in self.chains)
+
+    @property
+    def lag(self) -> int:
+        return sum((chain.lag or 0) + chain.pending for chain in self.chains)
+
+
+def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int:
+    """Walk every chain under `root`, with `broker` beside its topic; print what was found.
+
+    Returns 0 if all is whole, else 3: also where the topic has partitions with messages that nobody ever read.
+
+    Raises:
+        SettingsError: no worker ever wrote there.
+        BrokerUnavailable, SourceError: by the topic.
+        StoreUnavailable: by the store.
+    """
+    store = open_store(root)
+    keys = segment_keys(store)
+    if read_sink_id(store) is None and not keys:
+        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+    with _log(settings, wanted=broker) as log, progress("verified", len(keys), unit="segments") as shown:
+        found = _walk(store, log, shown)
+        if log is not None and settings.kafka.origin == "earliest" and settings.kafka.origin_ms is None:
+            found.unread += _unread(store, log, {chain.tp for chain in found.chains})
+    if as_json:
+        print_json(_as_json(root, found, broker))
+    else:
+        print("\n".join(_as_text(root, found, broker)))
+    return FOUND if found.faults or found.unread else 0
+
+
+def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator[_Unread]:
+    """Partitions of the root's topic of which nothing was ever begun, if there is a message in them."""
+    owner = read_owner(store)
+    if owner is None or owner.purpose != "run":  # a replay may be of a part
+        return
+    tps = {TopicPartition(owner.topic, number) for number in range(log.identity(owner.topic).partitions)}
+    for tp in sorted(tps - known):
+        first, until = log.bounds(tp)
+        looks = range(first, until, _LOOK)
+        if read_origin(store, tp) is None and any(len(log.messages(tp, at, min(at + _LOOK, until))[0]) for at in looks):
+            yield _Unread(tp, first, until)
+
+
+def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
+    found = _Found()
+    for chain in walk(store, read_state=StreamState.from_bytes, log=log, on_segment=shown.advance):
+        found.chains.append(chain)
+        found.faults += chain.faults
+        if found.faults:
+            shown.note(f"{len(found.faults)} faults")
+    found.faults += strays(store)
+    return found
+
+
+@contextmanager
+def _log(settings: Settings, *, wanted: bool) -> Iterator[KafkaLog | None]:
+    if not wanted:
+        yield None
+        return
+    log = KafkaLog(
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        client_id=settings.kafka.client_id,
+        max_partition_fetch_bytes=settings.kafka.max_partition_fetch_bytes,
+        batch_limits=batch_limits(settings.kafka),
+        security=security(settings.kafka),
+    )
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
+    if found.faults:
+        yield f"{len(found.faults)} faults under {root}; the first of each chain is where to look:"
+        yield from (f"  {fault}" for fault in found.faults[:_SHOWN])
+        if len(found.faults) > _SHOWN:
+            yield f"  and {len(found.faults) - _SHOWN} more (--json has all of them)"
+        return
+    if found.unread:
+        yield f"{root} is not complete: nothing was ever read of {len(found.unread)} partitions that hold messages"
+        yield from (f"  {tp}: offsets {first} to {until - 1} wait" for tp, first, until in found.unread[:_SHOWN])
+        yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
+    if not found.segments and not found.compacted:
+        if not found.unread:
+            yield f"nothing was written to {root} yet" + (f"; {found.lag} messages wait" if broker else "")
+        return
+    what = "what is there" if found.unread else root
+    compacted = f" and {found.compacted} compacted files" if found.compacted else ""
+    gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
+    once = "every offset once" if not gaps else f"every offset once but for {found.lost} that were never served"
+    yield (
+        f"{what} is whole: {found.segments} segments{compacted} of {len(found.chains)} partitions, {found.rows} rows, "
+        f"{once}; footers, rows, states and traces agree"
+    )
+    for tp, gap in gaps[:_SHOWN]:
+        yield (
+            f"{tp}: offsets {gap.first} to {gap.until - 1} have no rows, and that is recorded: {gap.reason} "
+            f"({gap.until - gap.first} offsets)"
+        )
+    if len(gaps) > _SHOWN:
+        yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
+    if broker:
+        yield (
+            f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
+            f"{found.lag} are not written yet"
+            + (", besides those of partitions that were not read" if found.unread else "")
+        )
+
+
+def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
+    chains = [
+        {
+            "topic": chain.tp.topic,
+            "partition": chain.tp.partition,
+            "segments": chain.segments,
+            "compacted_files": chain.compacted,
+            "rows": chain.rows,
+            "next_offset": chain.next_offset,
+            "pending": chain.pending,
+            "gaps": [
+                {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first, "reason": gap.reason}
+                for gap in joined(chain.gaps)
+            ],
+            **({"messages_compared": chain.messages, "lag": chain.lag} if broker else {}),
+        }
+        for chain in found.chains
+    ]
+    faults = [{"file": fault.key, "fault": fault.what, "remedy": fault.remedy} for fault in found.faults]
+    unread = [{"topic": tp.topic, "partition": tp.partition, "first": a, "last": b - 1} for tp, a, b in found.unread]
+    return {
+        "root": root,
+        "whole": not faults,
+        "segments": found.segments,
+        "never_served": found.lost,
+        "chains": chains,
+        "faults": faults,
+        **({"complete": not unread, "unread": unread} if broker else {}),
+    }

@@ -1,0 +1,235 @@
+"""Two runs over the same messages: equal bit by bit, or where and by how much they part.
+
+Rows are compared by their identity, so runs may have read different parts of a topic: what counts is what both have
+read, and how much lies beyond that is told. What a run has read is known exactly, from the heads of its chains: a row
+that it should have and has not is a difference, one that it never read is none. Durations, names of segments and
+numbers of batches are not compared; fingerprints of models and settings are told.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adawise.compare import query
+from adawise.compare.query import Covered, Row
+from adawise.compare.result import ClassAgreement, Difference, FirstBatch, FirstRow, Run, StreamDifference, Totals
+from adawise.errors import SettingsError
+from adawise.records import RowId, TopicPartition
+from adawise.sink import claims, segment
+from adawise.sink.read.duckdb_rows import translated
+from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import Store, open_store
+
+_MEMORY_BYTES = 2 << 30
+
+
+def compare(
+    root_a: str | Path,
+    root_b: str | Path,
+    streams: Sequence[str] | None = None,
+    *,
+    memory_bytes: int = _MEMORY_BYTES,
+    spill: str | Path | None = None,
+) -> Difference:
+    """Compare the outputs of two runs.
+
+    Args:
+        root_a: what `sink.root` or `-o` named: a folder, or a URL.
+        root_b: the other one.
+        streams: only these; None for all.
+        memory_bytes: what the database may use; the rest is spilled.
+        spill: folder to spill to; None: the system's for temporary files.
+
+    Raises:
+        SettingsError: no worker wrote at one of the roots, they have no image in common, or DuckDB is not installed.
+        ChainError: a segment is damaged.
+        StoreUnavailable: a store does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder, translated(str(root_a), str(root_b)):
+        connection = query.connect(folder, memory_bytes)
+        try:
+            runs = []
+            for name, root in (("a", str(root_a)), ("b", str(root_b))):
+                run, covered = _run(root)
+                runs.append(run)
+                query.load(connection, name, root, streams, covered)
+            by_stream, by_label = query.rows(connection)
+            by_batch = query.batches(connection)
+        finally:
+            connection.close()
+    if not any(row["images"] for row in by_stream):
+        raise SettingsError(
+            f"{root_a} and {root_b} have no image in common: expected two runs over the same messages of one topic; "
+            "compare a run with a replay of it"
+        )
+    return _difference(runs[0], runs[1], by_stream, by_label, by_batch)
+
+
+def _run(root: str) -> tuple[Run, list[Covered]]:
+    """What the ends of a root's chains say."""
+    store = open_store(root)
+    heads: dict[TopicPartition, tuple[str, str]] = {}  # the first and the newest segment
+    for tp, key in segment_keys(store):
+        heads[tp] = heads.get(tp, (key, key))[0], key
+    covered, footers, begun = [], [], []
+    for tp, (first, newest) in heads.items():
+        footer = _footer(store, newest)
+        head = footer if first == newest else _footer(store, first)
+        footers.append(footer)
+        begun += [head.states_of] if head.states_of else []
+        covered.append(_covered(store, tp, head, footer))
+    run = Run(
+        root,
+        tuple(sorted({footer.model_fingerprint for footer in footers})),
+        tuple(sorted({footer.config_fingerprint for footer in footers})),
+        len(footers),
+        tuple(sorted(begun)),
+    )
+    return run, covered
+
+
+def _footer(store: Store, key: str) -> SegmentFooter:
+    return segment.read_footer(read_bytes(store, key), key)
+
+
+def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: SegmentFooter) -> Covered:
+    origin = claims.read_origin(store, tp)
+    begin = first.first if origin is None else origin.offset
+    open_ = set(newest.pending)
+    if first.states_of is not None:  # what the other root had done already is not read again
+        open_ |= {offset for gap in first.gaps for offset in range(gap.first, gap.until)}
+    return Covered(tp.topic, tp.partition, begin, newest.next, frozenset(open_))
+
+
+def _difference(
+    a: Run, b: Run, by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row]
+) -> Difference:
+    batches = {_key(row): row for row in by_batch}
+    streams = [_stream(row, batches.get(_key(row), {})) for row in by_stream]
+    streams.sort(key=lambda s: (not s.differs, s.topic, s.stream_id or "", s.partition))
+    return Difference(a, b, _totals(by_stream, by_label, by_batch), tuple(streams), tuple(_classes(by_label)))
+
+
+def _key(row: Row) -> tuple[str, int, str | None]:
+    return row["topic"], row["partition"], row["stream_id"]
+
+
+def _stream(row: Row, batch: Row) -> StreamDifference:
+    return StreamDifference(
+        *_key(row),
+        images=row["images"],
+        differing=row["differing"],
+        relabelled=row["relabelled"],
+        alone=(row["a_alone"], row["b_alone"]),
+        beyond=(row["a_beyond"], row["b_beyond"]),
+        batches=batch.get("batches", 0),
+        batches_differing=batch.get("differing", 0),
+        batches_apart=batch.get("apart", 0),
+        alpha_mean=_ratio(row["apart_sum"], row["adapted"]),
+        alpha_max=row["apart_max"],
+        labelled=row["labelled"],
+        right=(row["a_right"], row["b_right"]),
+        forward_equivalents=(
+            _ratio(batch.get("a_passed"), batch.get("a_images")),
+            _ratio(batch.get("b_passed"), batch.get("b_images")),
+        ),
+        first_batch=_first_batch(batch),
+        first_row=_first_row(row),
+    )
+
+
+def _first_batch(batch: Row) -> FirstBatch | None:
+    seen = batch.get("first_batch")
+    if seen is None:
+        return None
+    a, b = (seen[side] if seen[f"{side}_there"] else None for side in "ab")
+    at: int = batch["first_offset"]
+    if a is None or b is None:
+        return FirstBatch(at, (), a, b, last_of_its_run=False)
+    smaller = "b" if b["images"] < a["images"] else "a"
+    cut_short = a["images"] != b["images"] and batch[f"{smaller}_last"] == at
+    return FirstBatch(at, tuple(seen["what"]), a, b, last_of_its_run=cut_short)
+
+
+def _first_row(row: Row) -> FirstRow | None:
+    seen = row["first_row"]
+    if seen is None:
+        return None
+    both = seen["a_there"] and seen["b_there"]
+    pairs: dict[str, Any] = {name: (seen[f"a_{name}"], seen[f"b_{name}"]) for name in ("label", "confidence", "alpha")}
+    return FirstRow(
+        row_id=str(RowId(row["topic"], row["partition"], seen["offset"], seen["index"])),
+        what=tuple(seen["differs"]) if both else (),
+        only_in=None if both else "a" if seen["a_there"] else "b",
+        **pairs,
+    )
+
+
+def _totals(by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row]) -> Totals:
+    labelled = _sum(by_stream, "labelled")
+    return Totals(
+        images=_sum(by_stream, "images"),
+        differing=_sum(by_stream, "differing"),
+        relabelled=_sum(by_stream, "relabelled"),
+        given_differing=_sum(by_stream, "given_differing"),
+        renumbered=_sum(by_stream, "renumbered"),
+        alone=(_sum(by_stream, "a_alone"), _sum(by_stream, "b_alone")),
+        beyond=(_sum(by_stream, "a_beyond"), _sum(by_stream, "b_beyond")),
+        batches=_sum(by_batch, "batches"),
+        batches_differing=_sum(by_batch, "differing"),
+        batches_apart=_sum(by_batch, "apart"),
+        alpha_mean=_ratio(_sum(by_stream, "apart_sum"), _sum(by_stream, "adapted")),
+        alpha_max=max((row["apart_max"] for row in by_stream if row["apart_max"] is not None), default=None),
+        images_apart=_sum(by_stream, "apart_images"),
+        kappa=_kappa(by_label),
+        labelled=labelled,
+        accuracy=(_ratio(_sum(by_stream, "a_right"), labelled), _ratio(_sum(by_stream, "b_right"), labelled)),
+        forward_equivalents=(
+            _ratio(_sum(by_batch, "a_passed"), _sum(by_batch, "a_images")),
+            _ratio(_sum(by_batch, "b_passed"), _sum(by_batch, "b_images")),
+        ),
+    )
+
+
+def _sum(rows: Iterable[Row], name: str) -> Any:
+    return sum(row[name] or 0 for row in rows)
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return float(part) / float(whole) if part is not None and whole else None
+
+
+def _served(by_label: Sequence[Row]) -> list[Row]:
+    """Pairs of labels of images that both runs served."""
+    return [row for row in by_label if row["a_label"] is not None and row["b_label"] is not None]
+
+
+def _margins(by_label: Sequence[Row]) -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int]]:
+    """Images by class: those that A calls so, those that B does, those that both do."""
+    a: dict[str, int] = {}
+    b: dict[str, int] = {}
+    both: dict[str, int] = {}
+    for row in _served(by_label):
+        one, other, images = row["a_label"], row["b_label"], row["images"]
+        a[one] = a.get(one, 0) + images
+        b[other] = b.get(other, 0) + images
+        if one == other:
+            both[one] = both.get(one, 0) + images
+    return a, b, both
+
+
+def _classes(by_label: Sequence[Row]) -> list[ClassAgreement]:
+    a, b, both = _margins(by_label)
+    return [ClassAgreement(name, a.get(name, 0), b.get(name, 0), both.get(name, 0)) for name in sorted(a.keys() | b)]
+
+
+def _kappa(by_label: Sequence[Row]) -> float | None:
+    """Cohen's kappa: agreement beyond what chance gives to runs with these shares of classes."""
+    a, b, both = _margins(by_label)
+    images = sum(a.values())
+    by_chance = sum(count * b.get(name, 0) for name, count in a.items()) / max(images, 1) ** 2
+    return (sum(both.values()) / images - by_chance) / (1 - by_chance) if images and by_chance < 1 else None

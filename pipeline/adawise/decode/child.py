@@ -1,0 +1,250 @@
+"""Decoding in a child process: what kills the decoder kills nothing else. For messages that may have ended a worker.
+
+The child knows the decoder and nothing of the model, and decodes one message at a time, so that it is known which one
+it was. It may take as much memory as the limits of `decode.*` ask for at most, whatever the machine has. A message that
+kills two children, one after the other, is rejected; one alone may have had bad luck. No clock rejects anything: where
+a child does not come to an end, its message stands, and a warning says so once a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+from PIL import Image
+
+from adawise.decode.message import Decoder, whole_rejected
+from adawise.errors import FatalError, InvalidMessage, Reason
+from adawise.records import DecodedMessage, Frame, Message, TopicPartition
+
+_log = structlog.get_logger("worker")
+
+_KILLS = 2  # of children, by one message
+_CHILDREN = 2  # at once: each has some 100 MB of libraries, and memory may be what is short
+_TOLD_EVERY_S = 60.0
+_PIXEL_BYTES = 32  # that decoding and resizing take at most, twice what was measured
+_BASE_BYTES = 256 * 2**20
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+Pixels = npt.NDArray[np.uint8]
+
+
+_Question = Literal["decode", "streams"]
+_Free: TypeAlias = "queue.LifoQueue[_Child | None]"
+
+
+class _Killed(Exception):
+    """The child is gone."""
+
+
+class Apart:
+    """Decodes as `decoder` does, in a few children that its threads share; they are started when they are needed.
+
+    So does what tells a message's streams before it is decoded: of an Arrow batch without a key that takes Arrow.
+
+    Args:
+        decoder: what the children do.
+        pixels: as its `preprocess`, but without torch, which they do not load.
+        image_bytes: of what a picture becomes.
+    """
+
+    def __init__(self, decoder: Decoder, pixels: Callable[[Image.Image], Pixels], image_bytes: int) -> None:
+        more_bytes = (
+            _BASE_BYTES
+            + _PIXEL_BYTES * decoder.max_pixels
+            + 16 * decoder.max_message_bytes
+            + 4 * image_bytes * decoder.max_rows
+        )
+        self._decoder = replace(decoder, preprocess=pixels), more_bytes  # type: ignore[arg-type]
+        self._decoding: _Free = queue.LifoQueue()
+        self._telling: _Free = queue.LifoQueue()  # not behind those that decode: the worker's loop waits for it
+        for free in (*_CHILDREN * [self._decoding], self._telling):
+            free.put(None)
+        self._killers: dict[tuple[TopicPartition, int], str] = {}  # messages that `streams` was not told of, and how
+        self._children: set[_Child] = set()
+        self._closed = False
+
+    def __call__(self, message: Message) -> DecodedMessage:
+        """As `Decoder`. Raises FatalError if no child can be started."""
+        why = self._killers.pop((message.topic_partition, message.offset), "")
+        answer, why = (None, why) if why else self._asked("decode", message, self._decoding)
+        if answer is not None:
+            frames, is_batch, dead = answer
+            return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
+        detail = f"decoding it ended {_KILLS} processes of its own, the last one {why}: re-encode it"
+        return whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail))
+
+    def streams(self, message: Message) -> frozenset[str]:
+        """As `Decoder.streams`; none of what kills two children, and will be rejected. Raises FatalError."""
+        answer, why = self._asked("streams", message, self._telling)
+        if answer is None:
+            self._killers[message.topic_partition, message.offset] = why
+        return frozenset(answer or ())
+
+    def _asked(self, what: _Question, message: Message, free: _Free) -> tuple[Any, str]:
+        """A child's answer; or None, and how the last one ended."""
+        child, why = free.get(), "in the end"
+        try:
+            for _ in range(_KILLS):
+                try:
+                    child = child or self._started()
+                    return child.ask(what, message), ""
+                except _Killed as killed:
+                    self._children.discard(child)
+                    child, why = None, str(killed)
+                    if self._closed:
+                        break
+                    _log.warning("decoder_killed", message=str(message), how=why)
+        finally:
+            free.put(child)
+        return None, why
+
+    def _started(self) -> _Child:
+        if self._closed:
+            raise _Killed("in the end")
+        child = _Child(pickle.dumps(self._decoder))
+        self._children.add(child)
+        return child
+
+    def close(self) -> None:
+        """End the children; whoever waits for one gets something that is not to be used."""
+        self._closed = True
+        for child in list(self._children):
+            child.end()
+
+
+class _Child:
+    def __init__(self, decoder: bytes) -> None:
+        # By the paths of this process, and never by the current folder, where anybody may have put a `pipeline`.
+        start = f"import sys; sys.path[:] = {sys.path!r}; from adawise.decode.child import serve; serve()"
+        environment = {**os.environ, **_ENVIRONMENT}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the worker
+        )
+        self._asking = threading.Lock()
+        try:
+            self._send(decoder)
+            self._answer("to start")
+        except _Killed as killed:
+            raise FatalError(
+                f"a process to decode messages in could not be started, it ended {killed}; what it wrote is above"
+            ) from killed
+
+    def ask(self, what: _Question, message: Message) -> Any:
+        with self._asking:
+            self._send(pickle.dumps((what, message)))
+            answer = self._answer(f"to {what} {message}" if what == "decode" else f"for the streams of {message}")
+        if isinstance(answer, RuntimeError):
+            raise FatalError(f"a process that decodes messages failed at {message}: {answer}; start the worker again")
+        return answer
+
+    def end(self) -> None:
+        """From any thread; whoever asks it has no answer."""
+        self._process.kill()
+        with self._asking:
+            self._gone()
+
+    def _gone(self) -> int:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        return self._process.wait()
+
+    def _send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError, ValueError):  # then there is no answer either
+            self._process.stdin.write(len(data).to_bytes(8, "big") + data)
+            self._process.stdin.flush()
+
+    def _answer(self, what: str) -> Any:
+        assert self._process.stdout is not None
+        seconds = 0.0
+        while not self._process.stdout.closed and not select.select([self._process.stdout], [], [], _TOLD_EVERY_S)[0]:
+            seconds += _TOLD_EVERY_S
+            _log.warning(
+                "decoder_hangs",
+                waiting=what,
+                seconds=seconds,
+                pid=self._process.pid,
+                remedy="it is waited for; `kill` that process, twice, to have the message rejected",
+            )
+        with suppress(EOFError, pickle.UnpicklingError, ValueError):
+            return pickle.load(self._process.stdout)
+        code = self._gone()
+        raise _Killed(f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}")
+
+
+def _with_tensor(frame: Frame) -> Frame:
+    import torch  # which the child does not load
+
+    pixels: Any = frame.image
+    return frame if pixels is None else replace(frame, image=torch.from_numpy(pixels))
+
+
+def serve() -> None:
+    """The child: from its standard input, first the decoder, then message after message, until it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker's business, which ends this process
+        signal.signal(number, signal.SIG_IGN)
+    _end_with_parent()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    requests = sys.stdin.buffer
+
+    def received() -> Any:
+        size = int.from_bytes(requests.read(8), "big")
+        return pickle.loads(requests.read(size)) if size else None
+
+    def answer(value: Any) -> None:
+        pickle.dump(value, answers, protocol=5)
+        answers.flush()
+
+    decoder, more_bytes = received()
+    with suppress(OSError):  # no Linux: no limit
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + more_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with suppress(BrokenPipeError):  # nobody waits for an answer any more
+        answer("ready")
+        while (asked := received()) is not None:
+            try:
+                answered = _answered(decoder, *asked)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  a fault of ours, and of no message
+                answered = RuntimeError(repr(error))
+            answer(answered)
+
+
+def _answered(decoder: Decoder, what: _Question, message: Message) -> object:
+    if what == "streams":
+        return decoder.streams(message)
+    decoded = decoder(message)
+    return decoded.frames, decoded.is_batch, decoded.dead
+
+
+def _end_with_parent() -> None:
+    """Also where that was killed, and this process does not come to read that its input has ended."""
+    import ctypes
+
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, of Linux

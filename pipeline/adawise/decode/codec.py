@@ -1,0 +1,236 @@
+"""Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between the wire and preprocessing.
+
+Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
+comments, colour profiles, text and animation chunks are dropped. Nothing is lost (neither open_clip nor we use them),
+and with them go the decompression bombs inside metadata, the warnings that Pillow raises about them (Python's warning
+filters are not thread-safe, so a pool could not silence them), and every frame but the first. The size is read from the
+header, before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from adawise.errors import InvalidMessage, Reason
+
+# No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
+MAX_SEGMENTS = 4_096  # JPEG segments before the first scan
+MAX_CHUNKS = 65_536  # PNG chunks; encoders write image data in pieces of 8 KiB and more
+MAX_WEBP_CHUNKS = 16  # that are looked at before the image
+MAX_SIDE = 65_535  # px; what a JPEG can say, and no camera's picture is longer
+MAX_WEBP_SIDE = 16_383  # px; what the format allows an image; a canvas around it may claim a thousand times more
+MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
+
+_WEBP_BEFORE_IMAGE = (b"VP8X", b"ICCP", b"ALPH", b"EXIF", b"XMP ")
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PNG_IMAGE = (b"IDAT", b"IEND")
+_JPEG_BARE = {0x01, *range(0xD0, 0xDA)}  # TEM, RST, SOI, EOI: markers without a length
+_JPEG_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}  # COM and APPn, but JFIF (APP0) and Adobe (APP14) choose the colours
+# Builds of libjpeg differ in whether they read these; and a bit of arithmetic code may stand for any number of blocks.
+_JPEG_UNUSUAL = {
+    **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "lossless or hierarchical"),
+    **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "arithmetic-coded"),
+}
+_SOS = 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # after any fill bytes; 0xFF00 is an escaped byte
+_BMP_RUN_LENGTH = (1, 2)
+# Pixels that a byte can stand for at most: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block of
+# 64 has at least one bit, in a lossy WebP each of 16 x 16. So a lie about the size is known before its pixels are made.
+# A lossless WebP of one colour takes 38 bytes at any size, and of an animation only the first frame is looked at.
+_DENSEST = {"image/png": 8 * 1_032, "image/jpeg": 8 * 64, "image/bmp": 8}
+_DENSEST_LOSSY_WEBP = 8 * 256
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"jp2 ": "JPEG 2000"}
+_TGA_DEPTHS = {1: (8,), 2: (15, 16, 24, 32), 3: (8, 16), 9: (8,), 10: (15, 16, 24, 32), 11: (8, 16)}  # bits, by kind
+
+
+def sniff(data: bytes | memoryview) -> str | None:
+    """The media type by the first bytes, None if it is none of the four that are read."""
+    head = bytes(data[:16])
+    if head.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if head.startswith(_PNG_MAGIC):
+        return "image/png"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    if head.startswith(b"BM"):
+        return "image/bmp"
+    return None
+
+
+def foreign(data: bytes) -> str | None:
+    """What else an image is that begins as other things do; None if it is none of these.
+
+    All of them may begin with a zero byte, as what a schema registry's serializer wrote does.
+    """
+    if data[4:8] == b"ftyp":  # ISO base media
+        return _BRANDS.get(data[8:12], "a video or another file of ISO boxes")
+    if data.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")):
+        return "JPEG 2000"
+    if _is_icon(data):
+        return "ICO"
+    return "TGA" if _is_tga(data) else None
+
+
+def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
+    """Read the header; the pixels are decoded when they are used, by at most `max_pixels`.
+
+    Raises:
+        InvalidMessage: unsupported_format, too_many_pixels or undecodable_image. Decoding can fail later all the same:
+            see `undecodable`.
+    """
+    kind = sniff(data)
+    if kind is None:
+        got = foreign(data) or repr(bytes(data[:8]))
+        raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, f"expected JPEG, PNG, WebP or BMP, got {got}")
+    try:
+        image = _open(kind, data)
+    except InvalidMessage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InvalidMessage(Reason.TOO_MANY_PIXELS, str(error)) from error
+    except Exception as error:
+        raise undecodable(kind, error) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        detail = f"expected at most {max_pixels} pixels (decode.max_pixels), the header says {width} x {height}"
+        raise InvalidMessage(Reason.TOO_MANY_PIXELS, detail)
+    if kind == "image/webp" and max(width, height) > MAX_WEBP_SIDE:  # the canvas of an animation has its own field
+        detail = f"image/webp: expected sides of at most {MAX_WEBP_SIDE} pixels, the canvas is {width} x {height}"
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
+    if max(width, height) > MAX_SIDE:
+        detail = f"expected sides of at most {MAX_SIDE} pixels, the header says {width} x {height}"
+        raise InvalidMessage(Reason.TOO_MANY_PIXELS, detail)
+    if kind == "image/bmp" and image.info.get("compression") in _BMP_RUN_LENGTH:  # decoded in Python, byte by byte
+        raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, "expected an uncompressed BMP, got a run-length coded one")
+    most = _DENSEST_LOSSY_WEBP if kind == "image/webp" and _is_lossy_webp(data) else _DENSEST.get(kind)
+    if most is not None and width * height > most * len(data):
+        detail = f"{kind}: expected data for {width} x {height} pixels, got {len(data)} bytes, which cannot hold them"
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
+    return image
+
+
+def undecodable(what: str, error: Exception) -> InvalidMessage:
+    """What a codec raised about hostile bytes, as a reason.
+
+    Pillow promises no closed set of exceptions for broken data, so callers catch `Exception` around it: the bytes are
+    the only input there, hence the cause. MemoryError as well: Pillow raises it where sizes overflow, and where memory
+    is truly short, a worker that ended would read the same image again.
+    """
+    if isinstance(error, MemoryError):
+        error = MemoryError("out of memory: give the process more, or lower decode.max_pixels or decode.threads")
+    return InvalidMessage(Reason.UNDECODABLE_IMAGE, f"{what}: {str(error) or type(error).__name__}")
+
+
+def _is_icon(data: bytes) -> bool:
+    """Whether the first entry of an icon's directory points behind it, into the data."""
+    if len(data) < 22 or not data.startswith(b"\0\0\1\0"):
+        return False
+    count, reserved, size, start = struct.unpack_from("<H3xB4xII", data, 4)
+    return bool(count > 0 and reserved == 0 and start >= 6 + 16 * count and start + size <= len(data))
+
+
+def _is_tga(data: bytes) -> bool:
+    """By the footer of the format's second version, or by a header that makes sense: there is no magic."""
+    if data[-18:-2] == b"TRUEVISION-XFILE":
+        return True
+    if len(data) < 18 or data[0] != 0:  # the length of a name, which nobody writes
+        return False
+    has_palette, kind, first, colours, colour_bits, width, height, bits = struct.unpack_from("<BBHHB4xHHB", data, 1)
+    depths = colour_bits in (15, 16, 24, 32) and colours <= 256 if has_palette else colours == colour_bits == 0
+    makes_sense = has_palette == (kind in (1, 9)) and first == 0 and depths and min(width, height) > 0
+    return bool(makes_sense and bits in _TGA_DEPTHS.get(kind, ()))
+
+
+def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
+    """The plug-ins' classes, not Image.open: that warns about large images and follows MPO into other frames."""
+    if kind == "image/jpeg":
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(_jpeg_pixels(data)))
+    if kind == "image/png":
+        return PngImagePlugin.PngImageFile(io.BytesIO(_png_pixels(data)))
+    if kind == "image/webp":
+        return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
+    return BmpImagePlugin.BmpImageFile(io.BytesIO(data))
+
+
+def _jpeg_pixels(data: bytes) -> bytes:
+    """The JPEG without metadata; what lies between segments, and is no segment, is dropped too."""
+    parts = [b"\xff\xd8"]
+    for start, marker, end in _jpeg_segments(data):
+        if unusual := _JPEG_UNUSUAL.get(marker):
+            detail = f"expected a baseline or progressive JPEG, got one that is {unusual}: re-encode it"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, detail)
+        if marker not in _JPEG_METADATA:
+            parts.append(data[start:end])
+    scans = parts[-1].count(b"\xff\xda") if len(parts) > 1 else 0  # image data escapes 0xFF, so these are markers
+    if scans > MAX_SCANS:
+        detail = f"expected at most {MAX_SCANS} scans, got {scans}: re-encode the JPEG as baseline"
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
+    return b"".join(parts)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(start, marker, end) of each segment; the last one is the first scan with all that follows it."""
+    position = 2
+    for _ in range(MAX_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None:
+            return
+        position = found.start()
+        marker = data[position + 1]
+        if marker == _SOS:
+            yield position, marker, len(data)
+            return
+        if marker in _JPEG_BARE:
+            position += 2
+            continue
+        if position + 4 > len(data):
+            return
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield position, marker, end
+        position = end
+    raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected an image within {MAX_SEGMENTS} JPEG segments, got more")
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """True if it is one lossy image: not an animation, and not lossless."""
+    position = 12
+    for _ in range(MAX_WEBP_CHUNKS):
+        kind = data[position : position + 4]
+        if kind not in _WEBP_BEFORE_IMAGE or position + 8 > len(data):
+            return kind == b"VP8 "
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + length + length % 2
+    return False
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """The PNG's critical chunks and its transparency; a cut-off last chunk stays as it is, for the codec to refuse.
+
+    Behind the first image data nothing but more of it is kept: Pillow would read a new header or palette there, after
+    it has looked at the first one.
+    """
+    parts = [_PNG_MAGIC]
+    position, packed_bytes = len(_PNG_MAGIC), 0
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > len(data):
+            break
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind in (_PNG_IMAGE if packed_bytes else _PNG_PIXELS):
+            parts.append(data[position:end])
+        if kind == b"IDAT":
+            packed_bytes += min(end, len(data)) - position
+        if kind == b"IEND":
+            break
+        position = end
+    else:
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_CHUNKS} PNG chunks, got more")
+    if not packed_bytes:  # Pillow would take it for a black image
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "image/png: expected image data (IDAT), got none")
+    return b"".join(parts)

@@ -1,0 +1,284 @@
+"""Message bytes -> frames, or the reason why not: the second stage, between the source and the batch. Pure.
+
+Everything that arrives is hostile until shown otherwise, and each kind of harm has a `Reason`. A message that cannot be
+read as a whole gives one rejected frame, `dead`; a bad row of a batch is rejected alone; every message gives at least
+one frame, so that each offset is in the output. Whatever the bytes are, the result is a DecodedMessage, and the work
+for it is capped: bytes, rows, pixels of an image and of a message, and what they cost for so many bytes (`cost`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageFile
+
+from adawise.decode import arrow_batch, codec, cost
+from adawise.decode.headers import Envelope, check_stream_id, check_timestamp
+from adawise.errors import InvalidMessage, Reason
+from adawise.records import DecodedMessage, Frame, Message, RowId
+
+if TYPE_CHECKING:  # as in `preprocess`
+    from torch import Tensor
+
+IMAGE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp")
+PIXEL_ALLOWANCE = 12  # the images of a message have at most this many times `max_pixels` together
+MAX_DETAIL = 300  # characters
+
+_SCHEMA_REGISTRY_MAGIC = b"\x00"
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What is known of a frame so far; a rejected one keeps what was found out before."""
+
+    stream_id: str | None = None
+    frame_id: str | None = None
+    captured_at_us: int | None = None
+    true_label: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None  # a mistake of the producer's that costs no picture
+
+
+class _Allowance:
+    """What the images of one message may still ask for; an image that turns out to be broken has been paid for."""
+
+    def __init__(self, max_pixels: int, message_bytes: int) -> None:
+        self._max_pixels, self._pixels = max_pixels, PIXEL_ALLOWANCE * max_pixels
+        self._bytes, self._ns = message_bytes, cost.allowed_ns(message_bytes)
+
+    def spend(self, image: ImageFile.ImageFile, data: bytes) -> None:
+        """Pay for an image before it is decoded. Raises InvalidMessage: too_many_pixels, or too_few_bytes."""
+        pixels, ns = image.width * image.height, cost.estimated_ns(image, data)
+        if pixels > self._pixels:
+            detail = f"the message's images have more than {PIXEL_ALLOWANCE} x {self._max_pixels} pixels together"
+            raise InvalidMessage(Reason.TOO_MANY_PIXELS, f"{detail}: send fewer in one message")
+        if ns > self._ns:
+            asked = f"{image.width} x {image.height} pixels of {image.format} {image.mode} ask for {ns / 1e6:.0f} ms"
+            left = f"a message of {self._bytes} bytes has {self._ns / 1e6:.0f} ms left"
+            raise InvalidMessage(Reason.TOO_FEW_BYTES, f"{asked}, {left}: send smaller pictures, or fewer at once")
+        self._pixels -= pixels
+        self._ns -= ns
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Decodes messages; safe to call from many threads at once, as it holds nothing but its limits.
+
+    Args:
+        preprocess: an opened image -> uint8 `[3, S, S]`.
+        max_message_bytes: of a value.
+        max_rows: of a batch.
+        max_pixels: of one image, by its header.
+    """
+
+    preprocess: Callable[[Image.Image], Tensor]
+    max_message_bytes: int
+    max_rows: int
+    max_pixels: int
+
+    def __call__(self, message: Message) -> DecodedMessage:
+        """One frame per image, in order. Raises nothing that a message could cause."""
+        envelope = Envelope(message.key, message.headers)
+        if message.value is None:
+            tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
+            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), tombstone),))
+        try:
+            if self._is_batch(envelope.content_type(), message.value):
+                return self._batch(message, message.value, envelope)
+        except InvalidMessage as invalid:
+            return whole_rejected(message, invalid)
+        frame = self._single(message, message.value, envelope)
+        return DecodedMessage(message, (frame,), dead=frame.reason is not None)
+
+    def streams(self, message: Message) -> frozenset[str]:
+        """All streams of which the message may have images that are accepted; told without decoding any."""
+        envelope, found = Envelope(message.key, message.headers), set[str]()
+        with contextlib.suppress(InvalidMessage):
+            stated = envelope.stated_stream_id()
+            if stated is not None:
+                return frozenset([stated])
+            named: set[bytes | None] = {None}
+            if message.value is not None and self._is_batch(envelope.content_type(), message.value):
+                named = arrow_batch.stream_ids(message.value, max_rows=self.max_rows)
+            for raw in named:
+                with contextlib.suppress(InvalidMessage):
+                    stream = envelope.fallback_stream_id() if raw is None else check_stream_id(raw)
+                    found |= {stream} if stream is not None else set()
+        return frozenset(found)
+
+    def _is_batch(self, content_type: str | None, value: bytes) -> bool:
+        """Whether the value is an Arrow stream; the header decides, the first bytes where there is none.
+
+        Raises InvalidMessage for what is neither that nor one of the image formats. Among the image formats the bytes
+        decide: cameras mislabel PNG as JPEG, and no harm is done.
+        """
+        if not value:
+            raise InvalidMessage(Reason.EMPTY, "the value has no bytes")
+        if len(value) > self.max_message_bytes:
+            detail = f"expected at most {self.max_message_bytes} bytes (decode.max_message_bytes), got {len(value)}"
+            raise InvalidMessage(Reason.TOO_LARGE, detail)
+        sniffed = codec.sniff(value)
+        if (
+            content_type != arrow_batch.ARROW_STREAM
+            and sniffed is None
+            and (foreign := codec.foreign(value)) is not None
+        ):
+            detail = f"expected JPEG, PNG, WebP, BMP or an Arrow stream, got {foreign}: re-encode it"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, detail)
+        if value.startswith(_SCHEMA_REGISTRY_MAGIC) and len(value) >= 5:
+            detail = f"the value begins with a zero byte and schema id {int.from_bytes(value[1:5], 'big')}"
+            raise InvalidMessage(Reason.SCHEMA_FRAMED, f"{detail}: send the image or Arrow bytes without a serializer")
+        if content_type == arrow_batch.ARROW_STREAM or (
+            content_type is None and value.startswith(arrow_batch.ARROW_STREAM_MAGIC)
+        ):
+            return True
+        if content_type is None and value.startswith(arrow_batch.ARROW_FILE_MAGIC):
+            raise InvalidMessage(Reason.BAD_ARROW, "expected an Arrow stream, got an Arrow file: write with new_stream")
+        if content_type is None and sniffed is None:
+            expected = "a content-type header, or JPEG, PNG, WebP, BMP or an Arrow stream"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, f"expected {expected}, got {value[:8]!r}")
+        if content_type is not None and content_type not in IMAGE_TYPES:
+            expected = f"image/jpeg, image/png, image/webp, image/bmp or {arrow_batch.ARROW_STREAM}"
+            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, f"expected content-type {expected}, got {content_type!r}")
+        if sniffed is None:
+            raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"declared as {content_type}, begins with {value[:8]!r}")
+        return False
+
+    def _single(self, message: Message, value: bytes, envelope: Envelope) -> Frame:
+        facts = _facts_of(envelope)
+        try:
+            facts.stream_id = _required(envelope.stated_stream_id() or envelope.fallback_stream_id())
+            return _accepted(message, 0, facts, self._image(value, _Allowance(self.max_pixels, len(value))))
+        except InvalidMessage as invalid:
+            return _rejected(message, 0, facts, invalid)
+
+    def _batch(self, message: Message, value: bytes, envelope: Envelope) -> DecodedMessage:
+        stated = envelope.stated_stream_id()
+        rows = arrow_batch.read_batch(value, max_rows=self.max_rows)
+        if not rows:
+            empty = InvalidMessage(Reason.EMPTY, "the batch has no rows")
+            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), empty),), is_batch=True)
+        frames = []
+        allowance, headers = _Allowance(self.max_pixels, len(value)), _facts_of(envelope)
+        for index, row in enumerate(rows):
+            facts = _facts_of_row(row, headers)
+            try:
+                facts.stream_id = _stream_of(row, stated) or _required(envelope.fallback_stream_id())
+                if row.image is None:
+                    raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "expected an image, got null")
+                frames.append(_accepted(message, index, facts, self._image(row.image, allowance)))
+            except InvalidMessage as invalid:
+                frames.append(_rejected(message, index, facts, invalid))
+        return DecodedMessage(message, tuple(frames), is_batch=True)
+
+    def _image(self, data: bytes, allowance: _Allowance) -> Tensor:
+        """uint8 `[3, S, S]`."""
+        if not data:
+            raise InvalidMessage(Reason.EMPTY, "the image has no bytes")
+        image = codec.open_image(data, max_pixels=self.max_pixels)
+        try:
+            allowance.spend(image, data)
+            return self.preprocess(image)
+        except InvalidMessage:
+            raise
+        except Exception as error:  # see codec.undecodable
+            raise codec.undecodable(image.format or "image", error) from error
+
+
+def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:
+    """What becomes of a message that cannot be read as a whole."""
+    facts = _facts_of(Envelope(message.key, message.headers))
+    return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)
+
+
+def _required(stream_id: str | None) -> str:
+    if stream_id is None:
+        detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
+        raise InvalidMessage(Reason.MISSING_STREAM_ID, detail)
+    return stream_id
+
+
+def _stream_of(row: arrow_batch.ImageRow, stated: str | None) -> str | None:
+    if row.stream_id is None:
+        return stated
+    own = check_stream_id(row.stream_id)
+    if stated is not None and own != stated:
+        detail = f"expected the message's stream {stated!r} in each row, got {own!r}: send one stream per message"
+        raise InvalidMessage(Reason.STREAM_ID_MISMATCH, detail)
+    return own
+
+
+def _facts_of(envelope: Envelope) -> _Facts:
+    """What key and headers say of an image that is alone in its message, or of rows that do not say it themselves."""
+    captured_at_us, note = _time(envelope.captured_at_us)
+    return _Facts(
+        envelope.known_stream_id(),
+        envelope.frame_id(),
+        captured_at_us,
+        envelope.label(),
+        envelope.meta(),
+        envelope.misspelt() or note,
+    )
+
+
+def _facts_of_row(row: arrow_batch.ImageRow, headers: _Facts) -> _Facts:
+    facts = replace(headers, frame_id=row.frame_id, true_label=row.label or headers.true_label)
+    if row.captured_at_us is not None:
+        facts.captured_at_us, note = _time(partial(check_timestamp, row.captured_at_us))
+        facts.note = headers.note or note
+    if headers.meta:
+        others = [item for item in headers.meta.items() if item[0] not in row.meta]
+        facts.meta = {**row.meta, **dict(others[: arrow_batch.MAX_META - len(row.meta)])}
+    else:
+        facts.meta = row.meta
+    return facts
+
+
+def _time(read: Callable[[], int | None]) -> tuple[int | None, str | None]:
+    """A time, or what is wrong with it: it costs the time and not the picture."""
+    try:
+        return read(), None
+    except InvalidMessage as invalid:
+        return None, f"captured-at: it is taken for not stated: {invalid.detail}"
+
+
+def _accepted(message: Message, index: int, facts: _Facts, image: Tensor) -> Frame:
+    return _frame(message, index, facts, image=image)
+
+
+def _rejected(message: Message, index: int, facts: _Facts, invalid: InvalidMessage) -> Frame:
+    return _frame(message, index, facts, reason=invalid.reason, detail=_shown(invalid.detail))
+
+
+def _shown(text: str) -> str:
+    """It goes into logs."""
+    short = text[: 2 * MAX_DETAIL]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)[:MAX_DETAIL]
+
+
+def _frame(
+    message: Message,
+    index: int,
+    facts: _Facts,
+    *,
+    image: Tensor | None = None,
+    reason: Reason | None = None,
+    detail: str | None = None,
+) -> Frame:
+    return Frame(
+        RowId(message.topic, message.partition, message.offset, index),
+        message.timestamp_ms,
+        facts.stream_id,
+        image=image,
+        reason=reason,
+        detail=detail,
+        frame_id=facts.frame_id,
+        captured_at_us=facts.captured_at_us,
+        true_label=facts.true_label,
+        meta=facts.meta,
+        note=None if facts.note is None else _shown(facts.note),
+    )

@@ -1,0 +1,252 @@
+"""What the demo shows while it runs: a table that moves on a terminal, a line every few seconds elsewhere.
+
+`Board` is the worker's observer and keeps what is known of each camera; `watching` shows it on the error output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
+
+from rich import box
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from adawise.console import paper
+from adawise.demo.script import CameraScript
+from adawise.demo.summary import AlphaPath
+
+if TYPE_CHECKING:  # torch among them, which would keep the cameras waiting
+    from adawise.errors import AdawiseError
+    from adawise.ports import Commit, Head
+    from adawise.records import BatchTrace, Frame, TopicPartition
+
+BAR = 12
+"""Characters of a full bar."""
+
+_REFRESH_S, _LINE_EVERY_S = 0.25, 5.0
+_RATE_OVER_S = 5.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was served of one camera."""
+
+    images: int = 0
+    forwards: float = 0.0
+    path: AlphaPath = field(default_factory=AlphaPath)
+
+    @property
+    def number(self) -> int:
+        """Of the last frame that was served; -1 before the first."""
+        return self.path.numbers[-1] if self.path.numbers else -1
+
+
+class Board:
+    """What is known of the run so far; an `Observer`.
+
+    Args:
+        cameras: by partition.
+        acknowledged: how many images of each camera the topic has.
+        on_served: told how many images were classified.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[CameraScript],
+        acknowledged: Callable[[], Sequence[int]],
+        on_served: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.cameras = tuple(cameras)
+        self.seen = [Seen() for _ in cameras]
+        self.committed, self.rejected = 0, 0
+        self.notes: deque[str] = deque(maxlen=3)
+        self.acknowledged, self._on_served, self._clock = acknowledged, on_served, clock
+        self._recent: deque[tuple[float, int, int]] = deque()
+        self.began_s: float | None = None
+        self.ended_s = 0.0
+
+    @property
+    def images(self) -> int:
+        """Classified so far."""
+        return sum(seen.images for seen in self.seen)
+
+    @property
+    def forward_equivalents(self) -> float:
+        """Passes through the image tower for each image; nan before the first."""
+        return sum(seen.forwards for seen in self.seen) / self.images if self.images else float("nan")
+
+    @property
+    def done(self) -> bool:
+        """True once the last frame of every camera was served."""
+        return all(seen.number == camera.frames - 1 for seen, camera in zip(self.seen, self.cameras, strict=True))
+
+    @property
+    def seconds(self) -> float:
+        """From when the first partition was ready to the last served batch."""
+        return 0.0 if self.began_s is None else max(0.0, self.ended_s - self.began_s)
+
+    def rate(self, index: int | None = None) -> float:
+        """Images a second over the last few seconds, of one camera or of all."""
+        now = self._clock()
+        while self._recent and now - self._recent[0][0] > _RATE_OVER_S:
+            self._recent.popleft()
+        span_s = now - self._recent[0][0] if self._recent else 0.0
+        images = sum(images for _, of, images in self._recent if index is None or of == index)
+        return images / max(span_s, 1.0)
+
+    def lag(self, index: int) -> int:
+        """Images of a camera that are in the topic and not classified yet."""
+        return max(0, self.acknowledged()[index] - self.seen[index].number - 1)
+
+    # -- Observer
+
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        """See `Observer`: the worker can begin."""
+        del tp, head
+        if self.began_s is None:
+            self.began_s = self._clock()
+
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """See `Observer`."""
+        self.notes.append(f"partition {tp} moved; what was not written is classified again")
+
+    def frame_rejected(self, frame: Frame) -> None:
+        """See `Observer`; none of the demo's frames should be."""
+        self.rejected += 1
+        self.notes.append(f"{frame.row_id} was rejected: {frame.reason}")
+        self._on_served(1)
+
+    def frame_noted(self, frame: Frame) -> None:
+        """See `Observer`; none of the demo's frames should be."""
+        self.notes.append(f"{frame.row_id}: {frame.note}")
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        """See `Observer`."""
+        seen = self.seen[trace.partition]
+        seen.images += trace.images
+        seen.forwards += trace.forward_equivalents * trace.images
+        # the offset is the frame's number: a camera has a partition of a new topic to itself
+        seen.path.add(trace.last_offset, trace.alpha, trace.trigger if len(trace.trials) > 1 else None)
+        self.ended_s = self._clock()
+        self._recent.append((self.ended_s, trace.partition, trace.images))
+        self._on_served(trace.images)
+
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        """See `Observer`."""
+        del tp, lag
+        self.committed += commit.rows if commit.won else 0
+
+    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+        """See `Observer`."""
+        self.notes.append(f"again in {wait_s:.0f} s: {error}")
+
+    def stopped(self) -> None:
+        """See `Observer`."""
+
+
+@contextmanager
+def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
+    """Shows the board for as long as the block lasts; what it gives is to be called often, and draws when it is time.
+
+    Args:
+        board: what to show.
+        title: of the table.
+        stream: where to, in place of the error output.
+    """
+    console = paper(stream if stream is not None else sys.stderr)
+    shown_s = time.monotonic()
+    if console.is_terminal and not console.is_dumb_terminal:
+        with Live(table(board, title), console=console, auto_refresh=False) as live:
+
+            def draw() -> None:
+                nonlocal shown_s
+                if time.monotonic() - shown_s >= _REFRESH_S:
+                    shown_s = time.monotonic()
+                    live.update(table(board, title), refresh=True)
+
+            yield draw
+            live.update(table(board, title), refresh=True)
+        return
+
+    def tell() -> None:
+        nonlocal shown_s
+        if time.monotonic() - shown_s >= _LINE_EVERY_S:
+            shown_s = time.monotonic()
+            print(line(board), file=console.file, flush=True)
+
+    yield tell
+    print(line(board), file=console.file, flush=True)
+
+
+def table(board: Board, title: str) -> Table:
+    """A row for each camera; their sum and what went wrong below. It fits into 80 columns."""
+    view = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    view.add_column("camera", no_wrap=True)
+    view.add_column("weather now", no_wrap=True, min_width=16)
+    view.add_column("alpha", no_wrap=True, min_width=BAR + 5)
+    for name in ("FE", "images/s", "lag"):
+        view.add_column(name, justify="right", no_wrap=True)
+    view.add_column("last search", no_wrap=True, min_width=12)
+    for index, (camera, seen) in enumerate(zip(board.cameras, board.seen, strict=True)):
+        view.add_row(
+            camera.camera_id,
+            _weather(camera, seen),
+            bar(seen.path.alphas[-1]) if seen.images else "",
+            f"{seen.forwards / seen.images:.2f}" if seen.images else "",
+            f"{board.rate(index):.0f}",
+            str(board.lag(index)),
+            _last_search(seen.path),
+        )
+    view.caption_justify = "left"
+    view.caption = Text("\n".join([f"{_state(board)}, {board.committed} rows written", *board.notes]))
+    return view
+
+
+def line(board: Board) -> str:
+    """The same in one line."""
+    cameras = ", ".join(
+        f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.path.alphas[-1]:.2f}"
+        for camera, seen in zip(board.cameras, board.seen, strict=True)
+        if seen.images
+    )
+    return " | ".join([_state(board), *([cameras] if cameras else []), *list(board.notes)[-1:]])
+
+
+def _state(board: Board) -> str:
+    if board.began_s is None:
+        return f"the worker gets ready; {sum(board.acknowledged())} images wait for it"
+    total = sum(camera.frames for camera in board.cameras)
+    lag = sum(board.lag(index) for index in range(len(board.cameras)))
+    fe = f", FE {board.forward_equivalents:.2f}" if board.images else ""
+    return f"{board.images} of {total} images, {board.rate():.0f}/s{fe}, lag {lag}"
+
+
+def bar(alpha: float) -> str:
+    """`████░░░░ 0.50`; alpha in [0, 1]."""
+    full = round(alpha * BAR)
+    return f"{'█' * full}{'░' * (BAR - full)} {alpha:.2f}"
+
+
+def _weather(camera: CameraScript, seen: Seen) -> str:
+    if seen.number < 0:
+        return ""
+    moment = camera.moment(seen.number)
+    return moment.after if moment.t == 1 else f"{moment.after} {moment.t:.0%}"
+
+
+def _last_search(path: AlphaPath) -> str:
+    for ago, trigger in enumerate(reversed(path.triggers)):
+        if trigger is not None:
+            return f"{trigger}, {f'{ago} ago' if ago else 'now'}"
+    return ""

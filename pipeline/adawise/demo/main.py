@@ -1,0 +1,241 @@
+"""`adawise demo`: cameras, broker, worker and summary, end to end, on this machine and without a download.
+
+Read `run` first. The worker is the one of `adawise run`, wired by the same functions; only its observer is the demo's.
+What needs torch is imported while the cameras already draw.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+from adawise.demo import brokers, report, script, summary
+from adawise.demo.live import Board, watching
+from adawise.demo.producer import Cameras
+from adawise.errors import SettingsError
+from adawise.settings import Settings
+
+if TYPE_CHECKING:
+    from adawise.build.model import Model
+
+PAIR = Path(__file__).parent / "pair"
+TOPIC = "frames"
+AHEAD = 256
+"""Images that the cameras may be ahead of the worker."""
+
+FAILED = 1
+_PICTURE = "alpha.png"
+
+
+@dataclass(slots=True)
+class Interruption:
+    """What SIGINT and SIGTERM do: while `graceful`, the first only sets `requested`; else KeyboardInterrupt."""
+
+    graceful: bool = False
+    requested: bool = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """As a signal handler."""
+        if self.graceful and not self.requested:
+            self.requested = True
+            return
+        raise KeyboardInterrupt
+
+
+def run(
+    *,
+    broker: Literal["embedded", "kafka"],
+    seconds: float | None,
+    images: int | None,
+    output: Path | None,
+    keep: bool,
+    pair: Path = PAIR,
+) -> int:
+    """Run the demo and print its summary.
+
+    Args:
+        broker: which to start.
+        seconds: of camera time; None: no limit.
+        images: of all cameras together; None: no limit. Without both, `script.IMAGES`.
+        output: folder to write, new or empty; None: a new one under `runs`.
+        keep: leave the broker running until Ctrl-C.
+        pair: folder with theta_0, theta_1, classes.txt and templates.txt.
+
+    Returns:
+        0, or 1 if an image is not exactly once in the output.
+
+    Raises:
+        KeyboardInterrupt: stopped by a signal; what was classified is written, broker and cameras are gone.
+    """
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of every pause of a busy machine
+    root = _output(output)
+    cameras = script.scripts(script.images_of(seconds, images))
+    with _interruptible() as interruption, brokers.broker(broker) as running:
+        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin")
+        settings = demo_settings(running.bootstrap_servers, root, pair)
+        brokers.create_topic(running.bootstrap_servers, TOPIC, len(cameras))
+        total = sum(camera.frames for camera in cameras)
+        with Cameras(running.bootstrap_servers, TOPIC, total, AHEAD) as sending:
+            model, board = _classify(settings, cameras, sending, running, interruption)
+        if interruption.requested:
+            _say(f"interrupted after {board.images} of {total} images; what was classified is written to {root}")
+            raise KeyboardInterrupt
+        code = _conclude(settings, model, board, sending.acknowledged, root)
+        if keep:
+            _hold(interruption, running.bootstrap_servers)
+    return code
+
+
+def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Settings:
+    """The settings of the demo's worker: those of `adawise run`, smaller in time because the run is short."""
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": bootstrap_servers, "topic": TOPIC, "group": "demo", "client_id": "demo"},
+            "model": {
+                "architecture": f"local-dir:{pair / 'theta_0'}",
+                "theta_0": f"local-dir:{pair / 'theta_0'}",
+                "theta_1": f"local-dir:{pair / 'theta_1'}",
+                "classes": pair / "classes.txt",
+                "templates": pair / "templates.txt",
+                "precision": "fp32",  # the same alphas on every processor
+                "device": "cpu",
+                "threads": 1,  # the other core draws; a tower this small gains nothing from two
+            },
+            "batch": {"max_age_s": 5.0},
+            "sink": {"root": str(root), "flush_age_s": 3.0},
+        }
+    )
+
+
+def _classify(
+    settings: Settings,
+    cameras: tuple[script.CameraScript, ...],
+    sending: Cameras,
+    running: brokers.Running,
+    interruption: Interruption,
+) -> tuple[Model, Board]:
+    """Run the worker until every frame is served and written, or a signal."""
+    from adawise.build.kafka import dead_letters, kafka_source
+    from adawise.build.model import load_model
+    from adawise.build.worker import make_worker
+
+    board = Board(cameras, lambda: sending.acknowledged, sending.served)
+    model = load_model(settings.model)
+    with watching(board, f"adawise demo on {running.name}") as draw:
+
+        def should_stop() -> bool:
+            draw()
+            running.check()
+            sending.check()
+            return interruption.requested or (board.done and sending.complete)
+
+        source = kafka_source(settings.kafka)
+        try:
+            worker = make_worker(
+                settings,
+                model,
+                source=source,
+                root=settings.sink.root,
+                dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
+                observer=board,
+                should_stop=should_stop,
+            )
+        except BaseException:
+            source.close()
+            raise
+        interruption.graceful = True
+        worker.run()
+        interruption.graceful = False
+    return model, board
+
+
+def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list[int], root: Path) -> int:
+    """Check that everything is there, compare with fixed alphas, draw, tell."""
+    from adawise.build.decoder import open_decoder
+    from adawise.build.kafka import kafka_source
+    from adawise.demo.baselines import fixed_labels
+    from adawise.sink.read.files import read_predictions
+    from adawise.sink.verify.root import verify
+    from adawise.store.store import open_store
+
+    store = open_store(str(root))
+    rows = read_predictions(store, summary.COLUMNS)
+    problems = [str(fault) for fault in verify(store, contiguous=True)]
+    problems += summary.missing(rows, board.cameras, acknowledged)
+    _say("the same images at fixed alphas, to compare with")
+    source = kafka_source(settings.kafka, group=False, origin="earliest")
+    decoder = open_decoder(settings.decode, model.pair.preprocess)
+    try:
+        fixed = fixed_labels(model, decoder, source, sum(acknowledged))
+    finally:
+        source.close()
+    outcome = summary.Outcome(
+        images_in=sum(acknowledged),
+        rows_out=len(rows),
+        problems=tuple(problems),
+        seconds=board.seconds,
+        forward_equivalents=board.forward_equivalents,
+        objective=settings.search.objective,
+        scores=tuple(summary.scores(rows, fixed)),
+    )
+    (root / "summary.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
+    paths = [seen.path for seen in board.seen]
+    report.tell(outcome, board.cameras, paths, root, _drawn(root / _PICTURE, board, paths))
+    return FAILED if problems else 0
+
+
+def _drawn(path: Path, board: Board, paths: list[summary.AlphaPath]) -> Path | None:
+    """The picture's path; None if matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    from adawise.demo.plot import draw
+
+    draw(path, board.cameras, paths)
+    return path
+
+
+def _output(output: Path | None) -> Path:
+    """The folder to write, made if it is not there."""
+    root = output if output is not None else Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    root.mkdir(parents=True, exist_ok=True)
+    if there := sorted(root.iterdir()):
+        raise SettingsError(
+            f"--output {root}: expected a new or an empty folder, found {there[0].name} in it: each demo has a topic "
+            "of its own, and its output cannot go on where another ended. Name another folder"
+        )
+    return root
+
+
+def _hold(interruption: Interruption, bootstrap_servers: str) -> None:
+    """Wait for Ctrl-C."""
+    interruption.graceful = True
+    print(f"\nThe broker keeps running at {bootstrap_servers} with the topic {TOPIC!r}; Ctrl-C ends it.", flush=True)
+    never = threading.Event()
+    while not interruption.requested:
+        never.wait(0.2)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Interruption]:
+    interruption = Interruption()
+    before = {number: signal.signal(number, interruption) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,144 @@
+"""The summary of a demo as people read it: accuracies, alpha over time, where everything is, how to go on."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from adawise.console import paper
+from adawise.demo.script import CameraScript
+from adawise.demo.summary import AlphaPath, Outcome, Score
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_WIDTH = 60
+
+
+def tell(
+    outcome: Outcome,
+    cameras: Sequence[CameraScript],
+    paths: Sequence[AlphaPath],
+    root: Path,
+    picture: Path | None,
+    stream: TextIO | None = None,
+) -> None:
+    """Print the summary on the output proper, in place of which `stream` may be given."""
+    console = paper(stream)
+    console.soft_wrap = True
+    console.print()
+    if outcome.problems:
+        console.print(f"NOT every image is in the output once: {outcome.images_in} in, {outcome.rows_out} rows out.")
+        for problem in outcome.problems:
+            console.print(f"  {problem}")
+    else:
+        console.print(
+            f"images in = rows out = {outcome.rows_out}, each exactly once (chains, rows and traces verified)"
+        )
+    rate = outcome.rows_out / outcome.seconds if outcome.seconds > 0 else 0.0
+    console.print(
+        f"{rate:.0f} images/s over {outcome.seconds:.1f} s, drawing included; "
+        f"{outcome.forward_equivalents:.2f} forward equivalents (FE) an image; objective {outcome.objective}"
+    )
+    console.print()
+    _print_scores(console, outcome.scores)
+    console.print("\nalpha of each camera over time (▁ 0 zero-shot, █ 1 fine-tuned)")
+    indent = max(len(camera.camera_id) for camera in cameras)
+    for camera, path in zip(cameras, paths, strict=True):
+        console.print(f"  {camera.camera_id:<{indent}}  {sparkline(path, _WIDTH)}")
+        console.print(f"  {'':<{indent}}  {passages(camera, _WIDTH)}", style="dim")
+    _print_how_to_go_on(console, root, picture)
+
+
+def _print_scores(console: Console, scores: Sequence[Score]) -> None:
+    console.print("accuracy: what was served, and the same images read again at fixed alphas")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("condition", no_wrap=True)
+    for name in ("images", "served", "zero-shot", "fine-tuned", "fixed 0.5", "mean alpha"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if not scores:
+        console.print("  no image was classified")
+        return
+    for index, score in enumerate(scores, 1):
+        accuracies = (score.served, score.zero_shot, score.fine_tuned, score.middle)
+        cells = [f"{value:.3f}" for value in accuracies]
+        table.add_row(
+            score.condition,
+            str(score.images),
+            *cells,
+            f"{score.alpha:.2f}",
+            style="bold" if index == len(scores) else "",
+            end_section=index == len(scores) - 1,
+        )
+    console.print(table)
+    whole = scores[-1]
+    fixed = {"zero-shot": whole.zero_shot, "fine-tuned": whole.fine_tuned, "fixed 0.5": whole.middle}
+    best = max(fixed, key=lambda name: fixed[name])
+    console.print(
+        f"served {whole.served:.3f}; the best of the three fixed alphas on these images, {best}, {fixed[best]:.3f} "
+        f"({whole.served - fixed[best]:+.3f})"
+    )
+
+
+def sparkline(path: AlphaPath, width: int) -> str:
+    """Alpha over the frames of a camera as `width` blocks, each the mean of its share of the frames."""
+    if not path.alphas:
+        return ""
+    of_frames = np.repeat(np.asarray(path.alphas), np.diff([-1, *path.numbers]))
+    means = np.repeat(of_frames, width).reshape(width, -1).mean(axis=1)
+    return "".join(_BLOCKS[round(float(mean) * (len(_BLOCKS) - 1))] for mean in means)
+
+
+def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> None:
+    have_duckdb = importlib.util.find_spec("duckdb") is not None
+    lines = [
+        f"output: {root}/predictions, one row for each image; {root}/traces, one for each batch; {root}/summary.json",
+        f"picture: {picture}"
+        if picture
+        else "picture: none, it needs the extra `report` (pip install 'adawise[report]')",
+        "",
+        "ask it something"
+        + ("" if have_duckdb else " (needs the extra `report`: pip install 'adawise[report]')")
+        + ":",
+        f"  {duckdb_line(root)}",
+        "prove it whole:",
+        f"  {shlex.quote(python())} -m pipeline verify {shlex.quote(str(root))}",
+        "with your own pair of models and your own topic:",
+        f"  {shlex.quote(python())} -m pipeline run --help",
+    ]
+    console.print()
+    for line in lines:
+        console.print(line)
+
+
+def passages(camera: CameraScript, width: int) -> str:
+    """The names of the conditions where they begin on a line of `width` characters, cut where the next one begins."""
+    names = [camera.moment(int((i + 0.5) * camera.frames / width)).condition for i in range(width)]
+    starts = [i for i in range(width) if i == 0 or names[i] != names[i - 1]]
+    cells = [names[a][: b - a - 1].ljust(b - a) for a, b in zip(starts, [*starts[1:], width + 1], strict=True)]
+    return "".join(cells).rstrip()
+
+
+def duckdb_line(root: Path) -> str:
+    """A command for a shell that asks DuckDB about the output."""
+    files = f"{root}/predictions/*/*/*.parquet".replace('"', '""')
+    sql = (
+        "select stream_id, count(*) as images, round(avg((label = true_label)::int), 3) as accuracy, "
+        f'min(alpha), round(avg(alpha), 2) as mean, max(alpha) from "{files}" group by stream_id order by stream_id'
+    )
+    program = f'import duckdb; print(duckdb.sql(r"""{sql}"""))'
+    return f"{shlex.quote(python())} -c {shlex.quote(program)}"
+
+
+def python() -> str:
+    """The running interpreter as it is called from the current folder."""
+    interpreter = Path(sys.executable)
+    here = Path.cwd()
+    return str(interpreter.relative_to(here) if interpreter.is_relative_to(here) else interpreter)

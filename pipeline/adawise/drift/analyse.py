@@ -1,0 +1,128 @@
+"""The analysis: what was collected -> a report, camera by camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from adawise.drift.causes import Looks, Mixes, causes, others, picture
+from adawise.drift.changes.find import ALPHA, Change, find_changes
+from adawise.drift.collect import Collected
+from adawise.drift.result import Camera, CameraChange, Example, Level
+from adawise.drift.silences import silences
+from adawise.drift.together import at_once
+
+Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Looks]]
+"""(stream_id, change, since, until) -> frames near the change, within these times, and what was measured of more."""
+
+_CLASSES = 8  # of a mix
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What can be asked about a change beyond the series: mixes of classes, and frames of a recording."""
+
+    mixes: Mixes
+    examples: Examples = lambda *_: ((), {})
+
+
+def analyse(
+    found: Collected, evidence: Evidence, *, smallest: float, done: Callable[[], object] = lambda: None
+) -> tuple[Camera, ...]:
+    """Every camera, the one that drifted farthest first.
+
+    Args:
+        found: what the tables said.
+        evidence: for causes and examples.
+        smallest: the smallest change of alpha that is looked for, in (0, 1].
+        done: called after each camera.
+    """
+    cameras = []
+    for stream_id in found.facts:
+        cameras.append(_camera(stream_id, found, evidence, smallest))
+        done()
+    cameras = _among_others(cameras, found.bin_us)
+    return tuple(sorted(cameras, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id)))
+
+
+def _among_others(cameras: Sequence[Camera], near_us: int) -> list[Camera]:
+    """With the last of the causes, which takes all cameras to know: that others moved, too."""
+    alike = at_once({camera.stream_id: camera.changes for camera in cameras}, near_us)
+    return [
+        replace(
+            camera,
+            changes=tuple(
+                replace(change, causes=(*change.causes, *others(names, len(cameras) - 1)))
+                for change, names in zip(camera.changes, alike[camera.stream_id], strict=True)
+            ),
+        )
+        for camera in cameras
+    ]
+
+
+def _camera(stream_id: str, found: Collected, evidence: Evidence, smallest: float) -> Camera:
+    facts, path = found.facts[stream_id], found.paths[stream_id]
+    quiet = silences(path)
+    sensitivity = replace(ALPHA, smallest=smallest)
+    moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
+    plain = tuple(_plain(change) for change in moves)
+    levels = _levels(plain, facts)
+    changes = _explained(stream_id, plain, quiet, found, evidence)
+    heights = [level.alpha for level in levels]
+    return Camera(
+        stream_id=stream_id,
+        **facts,
+        drift=max(heights) - min(heights),
+        travelled=sum(abs(change.size) for change in changes),
+        levels=levels,
+        changes=changes,
+        class_mix=_mix(found.classes.get(stream_id, ())),
+        reasons=found.reasons.get(stream_id, {}),
+        resets=found.resets.get(stream_id, {}),
+        silences=quiet,
+        series=found.series[stream_id],
+    )
+
+
+def _plain(change: Change) -> CameraChange:
+    """A ramp lasts from its begin to its end; a step is as long as one cannot say when it was."""
+    since_us, until_us = (change.time_us, change.end_us) if change.kind == "ramp" else change.interval_us
+    return CameraChange(
+        time_us=change.time_us,
+        earliest_us=min(since_us, change.time_us),
+        latest_us=max(until_us, change.time_us),
+        before=min(max(change.before, 0.0), 1.0),  # without the daily cycle it may lie beyond
+        after=min(max(change.after, 0.0), 1.0),
+        kind=change.kind,
+    )
+
+
+def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Level, ...]:
+    if not changes:
+        return (Level(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
+    bounds = [int(facts["first_us"]), *(change.time_us for change in changes), int(facts["last_us"])]
+    heights = [changes[0].before, *(change.after for change in changes)]
+    return tuple(Level(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
+
+
+def _explained(
+    stream_id: str,
+    changes: tuple[CameraChange, ...],
+    quiet: tuple[tuple[int, int], ...],
+    found: Collected,
+    evidence: Evidence,
+) -> tuple[CameraChange, ...]:
+    why = causes(stream_id, changes, quiet, found, evidence.mixes)
+    bounds = [found.since_us, *(change.time_us for change in changes), found.until_us + 1]
+    explained = []
+    for i, (change, told) in enumerate(zip(changes, why, strict=True)):
+        examples, looks = evidence.examples(stream_id, change, bounds[i], bounds[i + 2])
+        explained.append(replace(change, causes=(*told, *picture(looks)), examples=examples))
+    return tuple(explained)
+
+
+def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float, float, float], ...]:
+    rows = sum(entry[1] for entry in counted)
+    early, late = (max(1, sum(counts)) for counts in ([e[2] for e in counted], [e[3] for e in counted]))
+    return tuple((label, n / rows, a / early, b / late) for label, n, a, b in counted[:_CLASSES])

@@ -1,0 +1,1 @@
+"""Change points of a camera's series, after the fact."""

@@ -1,0 +1,107 @@
+"""The daily cycle of a series: found if days that were not used for it follow it, and then taken out.
+
+Day and night are not drift. The profile is a median over days of what lies above or below the 24 hours around it, so
+that a step, which bends one day, does not bend the profile, and so that day and night need not be a sine. Of a long
+series each month has a profile of its own: a camera is moved, a night becomes short, alpha comes to its end at 0 or 1.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from adawise.drift.changes.noise import Series
+
+_DAY_US = 86_400_000_000
+_HOUR_US = _DAY_US // 24
+_LEAST_HOURS = 48  # with a value, or there is nothing to repeat
+_FOLDS = 8  # of days, at most
+_MONTH_DAYS = 28
+
+
+def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> Series:
+    """`[n]`: what the hour of the day adds to each value, 0 everywhere if there is no cycle.
+
+    Args:
+        times_us: `[n]`, not decreasing.
+        x: `[n]`.
+        least: share of the variance within days that the profile of other days must explain, below 1.
+    """
+    cycle = np.zeros(len(x))
+    if not len(x):
+        return cycle
+    months = max(1, round((times_us[-1] - times_us[0]) / (_MONTH_DAYS * _DAY_US)))
+    starts = np.linspace(times_us[0], times_us[-1] + 1, months + 1).astype(np.int64)
+    bounds = np.searchsorted(times_us, starts).tolist()
+    for start, end in pairwise(bounds):
+        cycle[start:end] = _of_a_month(times_us[start:end], x[start:end], least)
+    return cycle
+
+
+def _of_a_month(times_us: npt.NDArray[np.int64], x: Series, least: float) -> Series:
+    profile = daily_profile(times_us, x, least=least) if len(x) else None
+    if profile is None:
+        return np.zeros(len(x))
+    phase = (times_us % _DAY_US) / _HOUR_US
+    around = np.concatenate([profile[-1:], profile, profile[:1]])
+    cycle: Series = np.interp(phase, np.arange(-1, 25) + 0.5, around)
+    return _where_followed(times_us // _DAY_US, x, cycle)
+
+
+def _where_followed(day: npt.NDArray[np.int64], x: Series, cycle: Series) -> Series:
+    """The cycle on the days that vary less without it; 0 on others: taken out of them, it would put one in."""
+    number = day - day[0]
+    count = np.bincount(number)
+
+    def variation(values: Series) -> Series:
+        with np.errstate(invalid="ignore"):
+            found: Series = np.bincount(number, values**2) - np.bincount(number, values) ** 2 / count
+        return found
+
+    followed: Series = np.where((variation(x - cycle) < variation(x))[number], cycle, 0.0)
+    return followed
+
+
+def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> Series | None:
+    """`[24]`, by the hour of the day in UTC: what it adds to the level. None if held-out days say otherwise."""
+    days = _days(times_us, x)
+    if np.count_nonzero(np.isfinite(days)) < _LEAST_HOURS:
+        return None
+    folds = np.arange(len(days)) % min(len(days), _FOLDS)
+    expected = np.empty_like(days)
+    for fold in np.unique(folds):
+        expected[folds == fold] = _profile(days[folds != fold])
+    seen = np.isfinite(days)
+    total, left = float(np.sum(days[seen] ** 2)), float(np.sum((days - expected)[seen] ** 2))
+    if total == 0.0 or 1.0 - left / total < least:
+        return None
+    return _profile(days)
+
+
+def _profile(days: Series) -> Series:
+    """`[days, 24]` -> `[24]`, mean 0; an hour that was never seen adds nothing."""
+    profile = np.zeros(24)
+    for hour, column in enumerate(days.T):
+        seen = column[np.isfinite(column)]
+        profile[hour] = np.median(seen) if len(seen) else 0.0
+    profile -= profile.mean()
+    return profile
+
+
+def _days(times_us: npt.NDArray[np.int64], x: Series) -> Series:
+    """`[days, 24]`: means by hour of values less the mean of the 24 hours around each; nan where there is none."""
+    total = np.concatenate([[0.0], np.cumsum(x)])
+    first = np.searchsorted(times_us, times_us - _DAY_US // 2)
+    end = np.searchsorted(times_us, times_us + _DAY_US // 2, side="right")
+    above = x - (total[end] - total[first]) / (end - first)
+    whole = (times_us - times_us[0] >= _DAY_US // 2) & (times_us[-1] - times_us >= _DAY_US // 2)
+    day, hour = np.divmod(times_us[whole] // _HOUR_US, 24)
+    if not len(day):
+        return np.full((1, 24), np.nan)
+    days = int(day[-1] - day[0]) + 1
+    cell = (day - day[0]) * 24 + hour
+    count = np.bincount(cell, minlength=24 * days).astype(np.float64)
+    value = np.bincount(cell, weights=above[whole], minlength=24 * days)
+    return np.divide(value, count, out=np.full_like(count, np.nan), where=count > 0).reshape(days, 24)

@@ -1,0 +1,173 @@
+"""From two tables to arrays by camera: what the database does, so that what follows holds bins and not rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from duckdb import DuckDBPyConnection
+
+from adawise.drift import queries
+from adawise.drift.bins import bin_width_us
+from adawise.drift.result import Floats, Integers, Model, Series
+from adawise.errors import SettingsError
+
+ALL = ""  # the name under which a query's rows of all cameras go; no camera is called so
+
+_Columns = Mapping[str, Any]  # name -> array, of one query
+_BINS = 720  # of a series: a month by the hour, and about as many points as a plot has pixels
+_FEWEST = 60  # unless a camera has so few batches that most bins would be empty
+_FINE = 20_000  # of a path
+_NO_ROWS = {"rejected": 0, "confidence": np.nan, "endpoints_agree": np.nan}
+_COUNTS = {"batches", "images", "rejected"}
+_OF_ROWS = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """A camera's alpha as changes are looked for in it: arrays `[points]`, one for each narrow bin that had batches."""
+
+    first_us: Integers  # of its first batch
+    last_us: Integers
+    batches: Integers
+    alpha: Floats  # mean over batches
+    objective: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collected:
+    """All that the tables said. Mappings are by stream_id; `overall` is the series of all cameras together."""
+
+    since_us: int
+    until_us: int
+    bin_us: int
+    fine_us: int
+    facts: Mapping[str, Mapping[str, Any]]
+    series: Mapping[str, Series]
+    overall: Series
+    paths: Mapping[str, Path]
+    classes: Mapping[str, Sequence[tuple[str, int, int, int]]]  # label, rows: in all, early, late; most frequent first
+    reasons: Mapping[str, Mapping[str, int]]
+    resets: Mapping[str, Mapping[str, int]]
+    models: Mapping[str, tuple[Model, ...]]  # by camera, in the order in which they came; all cameras under ""
+    rows: int  # predictions of these cameras, whatever their status
+    starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why: settings_changed, silent
+
+
+def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda: None) -> Collected:
+    """Ask the tables `traces`, `predictions` and `levels` (alpha, reference); `done` is called after each question.
+
+    Raises SettingsError if there is no batch in them.
+    """
+    first_us, last_us, batches, cameras = connection.execute(queries.SPAN).fetchone() or (None, None, 0, 0)
+    if not batches:
+        raise SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
+    bins = min(_BINS, max(_FEWEST, batches // cameras // 2))
+    bin_us, fine_us = bin_width_us(last_us - first_us, bins), bin_width_us(last_us - first_us, _FINE)
+    ask = _Question(connection, bin_us, fine_us, done)
+    facts, rows = ask.by_stream(queries.CAMERAS), ask.by_stream(queries.ROWS)
+    series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), bin_us)
+    return Collected(
+        since_us=first_us,
+        until_us=last_us,
+        bin_us=bin_us,
+        fine_us=fine_us,
+        facts={name: {**_NO_ROWS, **_first(rows.get(name, {})), **_first(columns)} for name, columns in facts.items()},
+        series={name: found for name, found in series.items() if name != ALL},
+        overall=series[ALL],
+        paths={name: _path(columns) for name, columns in ask.by_stream(queries.PATHS).items()},
+        classes={name: _classes(columns) for name, columns in ask.by_stream(queries.CLASSES).items()},
+        reasons=_counted(ask.by_stream(queries.REASONS), "reason", "rows"),
+        resets=_counted(ask.by_stream(queries.RESETS), "reset", "batches"),
+        models={name: _models(columns) for name, columns in ask.by_stream(queries.MODELS).items()},
+        rows=sum(int(columns["rows"][0]) for columns in rows.values()),
+        starts={
+            name: [(int(at), str(why)) for at, why in zip(columns["time_us"], columns["reset"], strict=True)]
+            for name, columns in ask.by_stream(queries.STARTS).items()
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Asks with the widths of the bins filled in."""
+
+    connection: DuckDBPyConnection
+    bin_us: int
+    fine_us: int
+    done: Callable[[], object]
+
+    def columns(self, sql: str) -> dict[str, Any]:
+        """The answer by column; what was NULL is nan in floats."""
+        widths = {"bin": self.bin_us, "fine": self.fine_us}
+        found = self.connection.execute(sql, {name: value for name, value in widths.items() if f"${name}" in sql})
+        columns = {name: _plain(column) for name, column in found.fetchnumpy().items()}
+        self.done()
+        return columns
+
+    def by_stream(self, sql: str) -> dict[str, dict[str, Any]]:
+        """The answer by camera and column, of a query whose rows are ordered by `stream_id`."""
+        columns = self.columns(sql)
+        names = columns.pop("stream_id")  # NULLs of a masked array come first
+        names = names.filled(ALL) if isinstance(names, np.ma.MaskedArray) else names
+        starts = [row for row in range(len(names)) if row == 0 or names[row] != names[row - 1]]
+        ends = [*starts[1:], len(names)] if starts else []
+        return {
+            str(names[start]): {name: column[start:end] for name, column in columns.items()}
+            for start, end in zip(starts, ends, strict=True)
+        }
+
+
+def _plain(column: Any) -> Any:
+    if not isinstance(column, np.ma.MaskedArray) or column.dtype.kind == "O":
+        return column
+    if column.dtype.kind in "iu" and not np.any(column.mask):
+        return column.data
+    return np.ma.filled(column.astype(np.float64), np.nan)
+
+
+def _first(columns: _Columns) -> dict[str, Any]:
+    return {name: column[0].item() for name, column in columns.items() if name != "rows"}
+
+
+def _series(traces: Mapping[str, _Columns], rows: Mapping[str, _Columns], bin_us: int) -> dict[str, Series]:
+    return {name: _joined(columns, rows.get(name), bin_us) for name, columns in traces.items()}
+
+
+def _joined(traces: _Columns, rows: _Columns | None, bin_us: int) -> Series:
+    """One series of what is known of batches and of what is known of images; bins that only one of them has too."""
+    at = traces["bin"] if rows is None else np.union1d(traces["bin"], rows["bin"])
+    count = len(at)
+    found: dict[str, Any] = {}
+    for columns in (traces, rows or {}):
+        place = np.searchsorted(at, columns["bin"]) if columns else np.empty(0, np.int64)
+        for name, column in columns.items():
+            found[name] = np.zeros(count, np.int64) if name in _COUNTS else np.full(count, np.nan)
+            found[name][place] = column
+    found |= {name: np.full(count, np.nan) for name in _OF_ROWS if name not in found}
+    found.setdefault("rejected", np.zeros(count, np.int64))
+    del found["bin"]
+    return Series(time_us=at * bin_us, **{name: found[name] for name in Series.__slots__ if name != "time_us"})
+
+
+def _path(columns: _Columns) -> Path:
+    return Path(*(columns[name] for name in Path.__slots__))
+
+
+def _classes(columns: _Columns) -> list[tuple[str, int, int, int]]:
+    names = ("label", "rows", "early_rows", "late_rows")
+    return [(str(row[0]), *map(int, row[1:])) for row in zip(*(columns[name] for name in names), strict=True)]  # type: ignore[misc]
+
+
+def _counted(found: Mapping[str, _Columns], name: str, count: str) -> dict[str, dict[str, int]]:
+    return {
+        stream: {str(key): int(value) for key, value in zip(columns[name], columns[count], strict=True)}
+        for stream, columns in found.items()
+    }
+
+
+def _models(columns: _Columns) -> tuple[Model, ...]:
+    names = ("model_fingerprint", "first_us", "last_us", "batches")
+    return tuple(Model(str(f), int(a), int(b), int(n)) for f, a, b, n in zip(*(columns[n] for n in names), strict=True))

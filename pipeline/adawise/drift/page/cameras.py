@@ -1,0 +1,223 @@
+"""A camera on the page: one sentence for each figure, the table of its changes, and its mix of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adawise.drift.page.panels import Panel
+from adawise.drift.page.small import Picture, picture
+from adawise.drift.page.verdict import largest
+from adawise.drift.page.words import changed, from_to, known, lasting, mean, percent, quarters, signed, when
+from adawise.drift.result import Camera, CameraChange, Report, Series
+from adawise.page.notation import counted, listed, two
+
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A panel of one camera; `anchor` is of the element that it is drawn into."""
+
+    anchor: str
+    panel: Panel
+    reading: str
+
+
+@dataclass(frozen=True)
+class ChangeShown:
+    """A change as the page tells it; `number` is the mark in the figure."""
+
+    number: int
+    change: CameraChange
+    when: str
+    moved: str
+    size: str
+
+
+@dataclass(frozen=True)
+class CameraShown:
+    """`anchor` is by number: a camera's name is only ever shown."""
+
+    number: int
+    anchor: str
+    camera: Camera
+    small: Picture
+    reading: str
+    panels: tuple[Drawn, ...]
+    changes: tuple[ChangeShown, ...]
+    mix_reading: str
+    facts: str
+
+    @property
+    def name(self) -> str:
+        """As the producer gave it."""
+        return self.camera.stream_id
+
+
+def shown(report: Report, panels: Sequence[Panel]) -> tuple[CameraShown, ...]:
+    """All cameras, in the order of the report."""
+    return tuple(_camera(number, camera, report, panels) for number, camera in enumerate(report.cameras, start=1))
+
+
+def drawn(anchor: str, series: Series, panels: Sequence[Panel], readings: Mapping[str, str]) -> tuple[Drawn, ...]:
+    """The panels for which something is known."""
+    return tuple(
+        Drawn(f"{anchor}-{panel.name}", panel, readings[panel.name])
+        for panel in panels
+        if any(_drawable(series, name) for name in panel.needs)
+    )
+
+
+def series_readings(series: Series) -> dict[str, str]:
+    """The sentence of each panel, as far as the series alone says it."""
+    return {
+        "overall": _overall(series),
+        "objective": _objective(series),
+        "answers": _answers(series),
+        "cost": _cost(series),
+        "rejects": _rejects(series, {}),
+    }
+
+
+def _camera(number: int, camera: Camera, report: Report, panels: Sequence[Panel]) -> CameraShown:
+    anchor = f"camera-{number}"
+    own = [panel for panel in panels if panel.name != "overall"]
+    readings = {
+        **series_readings(camera.series),
+        "alpha": _alpha(camera, report),
+        "rejects": _rejects(camera.series, camera.reasons),
+    }
+    return CameraShown(
+        number=number,
+        anchor=anchor,
+        camera=camera,
+        small=picture(camera, report),
+        reading=_alpha(camera, report),
+        panels=drawn(anchor, camera.series, own, readings),
+        changes=tuple(_change(i, change) for i, change in enumerate(camera.changes, start=1)),
+        mix_reading=_mix(camera),
+        facts=_facts(camera),
+    )
+
+
+def _drawable(series: Series, name: str) -> bool:
+    values = np.asarray(getattr(series, name), dtype=np.float64)
+    return known(values) and (name != "rejected" or bool(values.any()))
+
+
+def _alpha(camera: Camera, report: Report) -> str:
+    change = largest(camera)
+    if change is None:
+        return (
+            f"Alpha stayed at {two(camera.alpha)} on average, between {two(camera.alpha_low)} and "
+            f"{two(camera.alpha_high)}: nothing changed by {two(report.smallest)} or more and stayed."
+        )
+    times = f"{len(camera.changes)} times, most" if len(camera.changes) > 1 else "once,"
+    return (
+        f"Alpha changed {times} {changed(change)}, from "
+        f"{from_to(change.before, change.after)} ({signed(change.size)}); it was {two(camera.alpha)} on average."
+    )
+
+
+def _overall(series: Series) -> str:
+    early, late = quarters(series.alpha)
+    low, high = (two(float(f(values))) for f, values in ((np.nanmin, series.alpha_low), (np.nanmax, series.alpha_high)))
+    return (
+        f"Mean alpha went from {two(early)} in the first quarter of the points to {two(late)} in the last; single "
+        f"batches were served at {low} to {high}."
+    )
+
+
+def _objective(series: Series) -> str:
+    if not known(series.objective):
+        return "The objective at the served alpha is not known."
+    early, late = quarters(series.objective)
+    said = f"The objective went from {two(early)} in the first quarter of the points to {two(late)} in the last"
+    both = np.isfinite(series.objective) & np.isfinite(series.reference)
+    if not both.any():
+        return f"{said}; without a card there is no reference."
+    over = series.objective[both] - series.reference[both]
+    word = "above" if over.mean() > 0 else "below"
+    return (
+        f"{said}, and lies {two(abs(float(over.mean())))} {word} the card's reference on average, "
+        f"above it in {percent(float((over > 0).mean()))} of the points."
+    )
+
+
+def _answers(series: Series) -> str:
+    parts = []
+    if known(series.confidence):
+        early, late = quarters(series.confidence)
+        parts.append(f"confidence went from {two(early)} to {two(late)}")
+    agree = [
+        f"with {name} on {percent(mean(values))}"
+        for name, values in (("zero-shot", series.served_zero_shot), ("fine-tuned", series.served_fine_tuned))
+        if known(values)
+    ]
+    if agree:
+        parts.append(f"what was served agrees {listed(agree)} of the images on which they were asked")
+    if known(series.endpoints_agree):
+        parts.append(f"these two agree on {percent(mean(series.endpoints_agree))}")
+    said = ", ".join(parts)
+    return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
+
+
+def _cost(series: Series) -> str:
+    if not known(series.forward_equivalents):
+        return "The cost is not known."
+    at = float(np.nanmax(series.forward_equivalents))
+    return (
+        f"An image cost {two(mean(series.forward_equivalents))} forwards on average over the points, and {two(at)} in "
+        "the dearest; plain CLIP costs 1."
+    )
+
+
+def _rejects(series: Series, reasons: Mapping[str, int]) -> str:
+    rejected, images = int(series.rejected.sum()), int(series.images.sum())
+    share = percent(rejected / max(1, rejected + images))
+    why = listed(f"{reason} {count:,}" for reason, count in list(reasons.items())[:_NAMED])
+    return f"{counted(rejected, 'image was', 'images were')} rejected, {share} of all{f': {why}' if why else ''}."
+
+
+def _change(number: int, change: CameraChange) -> ChangeShown:
+    return ChangeShown(
+        number,
+        change,
+        changed(change),
+        from_to(change.before, change.after),
+        signed(change.size),
+    )
+
+
+def _mix(camera: Camera) -> str:
+    if not camera.class_mix:
+        return "The classes are not known: no predictions."
+    label, share, *_ = camera.class_mix[0]
+    moved = max(camera.class_mix, key=lambda entry: abs(entry[3] - entry[2]))
+    return (
+        f"Most often {label} was served, on {percent(share)} of the images; {moved[0]} changed most, from "
+        f"{percent(moved[2])} in the first quarter of the time to {percent(moved[3])} in the last."
+    )
+
+
+def _facts(camera: Camera) -> str:
+    parts = [
+        f"{counted(camera.images, 'image', 'images')} in {counted(camera.batches, 'batch', 'batches')}",
+        f"{when(camera.first_us, camera.last_us)}",
+        f"last alpha {two(camera.alpha_last)}",
+        f"FE {two(camera.forward_equivalents)}",
+    ]
+    if camera.silences:
+        longest = max(until - since for since, until in camera.silences)
+        parts.append(f"{counted(len(camera.silences), 'silence', 'silences')}, the longest of {lasting(longest)}")
+    if camera.resets:
+        parts.append("begun anew: " + ", ".join(f"{why} {count}" for why, count in camera.resets.items()))
+    return " · ".join(parts)
+
+
+def number_of(cameras: Sequence[CameraShown]) -> dict[str, CameraShown]:
+    """By name."""
+    return {camera.name: camera for camera in cameras}

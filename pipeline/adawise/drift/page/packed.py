@@ -1,0 +1,75 @@
+"""A series as the page carries it: sixteen bits a value, in base64, so that a month of fifty cameras is 2 MB.
+
+A column is `[low, step, text]`: value number i is low + step * q, where q is the i-th little-endian unsigned integer of
+16 bits in `text`, and 65535 is one that is not known. Steps are a 65534th of the column's range: below what a screen
+or a reader can tell apart. `runs` are the bins that are there, as pairs (first, how many).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+
+from adawise.drift.page.words import known
+from adawise.drift.result import Camera, Floats, Integers, Series
+
+_UNKNOWN = 65_535
+_ALWAYS = ("batches", "images", "alpha", "alpha_low", "alpha_high", "tried_low", "tried_high", "forward_equivalents")
+_IF_KNOWN = (
+    *("objective", "posterior_sd", "reference", "confidence", "endpoints_agree"),
+    *("served_zero_shot", "served_fine_tuned", "rejected"),
+)
+_USUAL = 4  # times as long as the middle gap: lines are drawn through gaps up to that
+
+
+def packed(series: Series, bin_us: int, *, camera: Camera | None = None) -> dict[str, Any]:
+    """What a browser needs to draw it, with the camera's levels, changes and silences. Times are in milliseconds."""
+    bins = series.time_us // bin_us
+    columns = {}
+    for name in (*_ALWAYS, *_IF_KNOWN):
+        values = np.asarray(getattr(series, name), dtype=np.float64)
+        if known(values) and (name in _ALWAYS or values.any()):
+            columns[name] = _column(values)
+    return {
+        "bin": bin_us / 1e3,
+        "runs": _runs(bins),
+        "gap": longest_gap(bins),
+        "columns": columns,
+        **({"levels": [], "changes": [], "silences": []} if camera is None else _marks(camera)),
+    }
+
+
+def longest_gap(bins: Integers) -> int:
+    """From bin to bin: a longer one interrupts the lines."""
+    return max(1, int(_USUAL * np.median(np.diff(bins)))) if len(bins) > 1 else 1
+
+
+def _column(values: Floats) -> list[Any]:
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    step = (high - low) / (_UNKNOWN - 1)
+    scaled = np.zeros_like(values) if step == 0.0 else (values - low) / step
+    whole = np.where(np.isfinite(values), np.rint(np.nan_to_num(scaled)), _UNKNOWN).astype("<u2")
+    return [_rounded(low), float(f"{step:.9g}"), base64.b64encode(whole.tobytes()).decode()]
+
+
+def _runs(bins: Integers) -> list[list[int]]:
+    starts = np.flatnonzero(np.diff(bins, prepend=bins[0] - 2) != 1) if len(bins) else np.empty(0, np.int64)
+    ends = np.append(starts[1:], len(bins))
+    return [[int(bins[start]), int(end - start)] for start, end in zip(starts, ends, strict=True)]
+
+
+def _marks(camera: Camera) -> dict[str, Any]:
+    return {
+        "levels": [[level.since_us / 1e3, level.until_us / 1e3, _rounded(level.alpha)] for level in camera.levels],
+        "changes": [
+            [c.time_us / 1e3, c.earliest_us / 1e3, c.latest_us / 1e3, _rounded(c.before), _rounded(c.after)]
+            for c in camera.changes
+        ],
+        "silences": [[since / 1e3, until / 1e3] for since, until in camera.silences],
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.6g}") if np.isfinite(value) else None

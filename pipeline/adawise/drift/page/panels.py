@@ -1,0 +1,245 @@
+"""The figures of a camera over time: what is drawn in each, written once for all cameras; the script fills in the data.
+
+A panel is a Vega-Lite specification over the data sets `points`, `levels`, `changes` and `silences`. The parameters
+`since`, `until` and `at` (milliseconds) are the span that is shown and the moment that is pointed at: the script moves
+them together in all panels of a camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adawise.page import theme
+from adawise.page.blocks import Key
+
+Name = Literal["alpha", "overall", "objective", "answers", "cost", "rejects"]
+_Layer = dict[str, Any]
+
+_AXIS = 44  # pixels to the left of every panel, so that their times stand below each other
+_BAR = 5
+_CLOCK = (
+    "utcFormat(datum.value, utcseconds(datum.value) ? '%H:%M:%S' : "
+    "utchours(datum.value) || utcminutes(datum.value) ? '%H:%M' : '%b %d')"
+)
+_STEPS = {"interpolate": "step-after", "clip": True}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A value that is told of the moment pointed at; `digits` after the point, `until` the upper end of a range."""
+
+    name: str
+    title: str
+    digits: int = 2
+    until: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`needs` are columns of which one must be known, or there is nothing to draw; `query` made them."""
+
+    name: Name
+    title: str
+    query: str
+    needs: tuple[str, ...]
+    columns: tuple[Column, ...]
+    legend: tuple[Key, ...]
+    spec: dict[str, Any]
+
+
+def panels() -> tuple[Panel, ...]:
+    """In the order in which they are drawn."""
+    return (_alpha("alpha"), _alpha("overall"), _objective(), _answers(), _cost(), _rejects())
+
+
+def _alpha(name: Literal["alpha", "overall"]) -> Panel:
+    """Levels, changes and silences are of one camera."""
+    layers = [
+        _area("tried_low", "tried_high", theme.TRIED),
+        _area("alpha_low", "alpha_high", theme.RANGE),
+        {
+            "data": {"name": "levels"},
+            "mark": {"type": "rule", "color": theme.LEVEL, "strokeWidth": 4, "opacity": 0.75, "clip": True},
+            "encoding": {**_x("since"), "x2": {"field": "until"}, "y": _y("alpha")},
+        },
+        _line("alpha", theme.INK),
+    ]
+    y = {"scale": {"domain": [0, 1], "nice": False}, "axis": _axis("alpha", values=[0, 0.25, 0.5, 0.75, 1])}
+    keys = (
+        Key("served, mean", "line", theme.INK),
+        Key("served, lowest to highest", "band", theme.RANGE),
+        Key("tried, lowest to highest", "band", theme.TRIED, "tried_low"),
+    )
+    own = (
+        Key("level between changes", "thick", theme.LEVEL, "levels"),
+        Key("change", "triangle-down", theme.LEVEL, "changes"),
+        Key("no images", "bar", theme.MUTED, "silences"),
+    )
+    return Panel(
+        name,
+        "Alpha",
+        "series",
+        ("alpha",),
+        (
+            Column("alpha", "alpha, mean"),
+            Column("alpha_low", "served", until="alpha_high"),
+            Column("tried_low", "tried", until="tried_high"),
+            Column("images", "images", 0),
+        ),
+        (*keys, *own) if name == "alpha" else keys,
+        _spec(layers, y, height=200, numbered=True),
+    )
+
+
+def _objective() -> Panel:
+    layers = [
+        _area("objective_low", "objective_high", theme.RANGE),
+        _line("reference", theme.BEST_FIXED, dash=[5, 3]),
+        _line("objective", theme.INK),
+    ]
+    y = {"scale": {"zero": False, "nice": True}, "axis": _axis("nats")}
+    return Panel(
+        "objective",
+        "Objective at the served alpha",
+        "series",
+        ("objective", "reference"),
+        (
+            Column("objective", "objective, mean", 3),
+            Column("posterior_sd", "posterior sd", 3),
+            Column("reference", "card's reference", 3),
+        ),
+        (
+            Key("mean", "line", theme.INK, "objective"),
+            Key("± posterior sd", "band", theme.RANGE, "objective_low"),
+            Key("the card's reference", "dashes", theme.BEST_FIXED, "reference"),
+        ),
+        _spec(layers, y, height=120),
+    )
+
+
+def _answers() -> Panel:
+    lines: tuple[tuple[str, str, str, list[int], str], ...] = (
+        ("endpoints_agree", "zero-shot = fine-tuned", theme.ORACLE, [2, 2], "dots"),
+        ("served_zero_shot", "served = zero-shot", theme.ZERO_SHOT, [6, 3], "dashes"),
+        ("served_fine_tuned", "served = fine-tuned", theme.FINE_TUNED, [10, 2, 2, 2], "dash-dot"),
+        ("confidence", "confidence, mean", theme.INK, [], "line"),
+    )
+    y = {"scale": {"zero": False, "domainMax": 1}, "axis": _axis("share", tickCount=4)}
+    return Panel(
+        "answers",
+        "Confidence and agreement",
+        "rows",
+        tuple(name for name, *_ in lines),
+        tuple(Column(name, title, 3) for name, title, *_ in reversed(lines)),
+        tuple(Key(title, shape, colour, name) for name, title, colour, _, shape in reversed(lines)),
+        _spec([_line(name, colour, dash=dash) for name, _, colour, dash, _ in lines], y, height=130),
+    )
+
+
+def _cost() -> Panel:
+    y = {"scale": {"zero": False, "nice": True}, "axis": _axis("FE", tickCount=3)}
+    return Panel(
+        "cost",
+        "Cost: forward-equivalents (FE) an image",
+        "series",
+        ("forward_equivalents",),
+        (Column("forward_equivalents", "FE"), Column("batches", "batches", 0)),
+        (),
+        _spec([_line("forward_equivalents", theme.INK)], y, height=70),
+    )
+
+
+def _rejects() -> Panel:
+    y = {"scale": {"domainMin": 0, "nice": True}, "axis": _axis("images", tickCount=3, format="~s")}
+    area = {
+        "mark": {"type": "area", "color": theme.FINE_TUNED, "opacity": 0.85, **_STEPS},
+        "encoding": {**_x("t"), "y": _y("rejected")},
+    }
+    columns = (Column("rejected", "rejected", 0), Column("images", "images served", 0))
+    return Panel("rejects", "Rejected images", "rows", ("rejected",), columns, (), _spec([area], y, height=70))
+
+
+def _spec(layers: Sequence[_Layer], y: dict[str, Any], *, height: int, numbered: bool = False) -> dict[str, Any]:
+    layered: list[_Layer] = [*_silences(height), *layers, *_changes(numbered), _pointer()]
+    for layer in layered:
+        encoding = layer["encoding"]
+        if "field" in encoding.get("y", {}):
+            encoding["y"] = {**encoding["y"], **y}
+    return {
+        "width": "container",
+        "height": height,
+        "params": [{"name": name, "value": 0} for name in ("since", "until")] + [{"name": "at", "value": None}],
+        "data": {"name": "points"},
+        "layer": layered,
+        "config": theme.CONFIG,
+    }
+
+
+def _silences(height: int) -> Iterator[_Layer]:
+    """Shaded, and as a bar along the time, which is seen where shades are not."""
+    for colour, top in ((theme.BAND, 0), (theme.MUTED, height - _BAR)):
+        yield {
+            "data": {"name": "silences"},
+            "mark": {"type": "rect", "color": colour, "clip": True},
+            "encoding": {**_x("since"), "x2": {"field": "until"}, "y": {"value": top}, "y2": {"value": height}},
+        }
+
+
+def _changes(numbered: bool) -> Iterator[_Layer]:
+    yield {
+        "data": {"name": "changes"},
+        "mark": {"type": "rule", "color": theme.LEVEL, "strokeDash": [3, 3], "clip": True},
+        "encoding": _x("at"),
+    }
+    if numbered:
+        yield {
+            "data": {"name": "changes"},
+            "mark": {"type": "text", "color": theme.LEVEL, "fontSize": 11, "fontWeight": "bold", "dy": -7},
+            "encoding": {**_x("at"), "y": {"value": 0}, "text": {"field": "mark"}, "opacity": _within()},
+        }
+
+
+def _within() -> dict[str, Any]:
+    """A word above the figure cannot be clipped to it."""
+    return {"condition": {"test": "datum.at >= since && datum.at <= until", "value": 1}, "value": 0}
+
+
+def _pointer() -> _Layer:
+    return {
+        "data": {"values": [{}]},
+        "mark": {"type": "rule", "color": theme.INK, "opacity": {"expr": "at === null ? 0 : 0.6"}, "clip": True},
+        "encoding": {"x": {"datum": {"expr": "at === null ? since : at"}, **_time()}},
+    }
+
+
+def _line(name: str, colour: str, *, dash: Sequence[int] = ()) -> _Layer:
+    mark = {"type": "line", "color": colour, "strokeWidth": 1.2, "strokeDash": list(dash), "strokeCap": "round"}
+    return {"mark": {**mark, **_STEPS}, "encoding": {**_x("t"), "y": _y(name)}}
+
+
+def _area(low: str, high: str, colour: str) -> _Layer:
+    encoding = {**_x("t"), "y": _y(low), "y2": {"field": high}}
+    return {"mark": {"type": "area", "color": colour, "opacity": 1, **_STEPS}, "encoding": encoding}
+
+
+def _x(field: str) -> dict[str, Any]:
+    return {"x": {"field": field, **_time()}}
+
+
+def _time() -> dict[str, Any]:
+    ends = {"domainMin": {"expr": "since"}, "domainMax": {"expr": "until"}}
+    return {
+        "type": "temporal",
+        "scale": {"type": "utc", "nice": False, **ends},
+        "axis": {"title": None, "grid": False, "labelOverlap": True, "tickCount": 8, "labelExpr": _CLOCK},
+    }
+
+
+def _y(field: str) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative"}
+
+
+def _axis(title: str, **given: Any) -> dict[str, Any]:
+    return {"title": title, "minExtent": _AXIS, "maxExtent": _AXIS, "titlePadding": 4, "format": ".2~f", **given}

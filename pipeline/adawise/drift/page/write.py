@@ -1,0 +1,185 @@
+"""The page itself: a report put into the template, with the series of each camera beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adawise.drift.judge import queries
+from adawise.drift.page import helping
+from adawise.drift.page.cameras import CameraShown, Drawn, drawn, number_of, series_readings, shown
+from adawise.drift.page.confusion import heats
+from adawise.drift.page.packed import packed
+from adawise.drift.page.panels import Panel, panels
+from adawise.drift.page.ranking import CHANGES, HEADERS, all_changes, ranking
+from adawise.drift.page.small import HEIGHT, WIDTH, together
+from adawise.drift.page.verdict import verdict
+from adawise.drift.page.words import percent, when, why
+from adawise.drift.result import Group, Report
+from adawise.drift.show import moment, resolution
+from adawise.errors import SettingsError
+from adawise.page import theme
+from adawise.page.blocks import Key
+from adawise.page.notation import counted, two
+from adawise.page.render import render
+
+_SMALL_LEGEND = (
+    Key("alpha, mean", "line", theme.INK),
+    Key("lowest to highest", "band", theme.RANGE),
+    Key("level", "thick", theme.LEVEL),
+    Key("change up", "triangle-up", theme.LEVEL),
+    Key("change down", "triangle-down", theme.LEVEL),
+    Key("no images", "bar", theme.MUTED),
+)
+_OVERALL = ("overall", "answers", "cost", "rejects")  # a mean of objectives over cameras would say little
+_MADE = {  # query -> what it made
+    "series": "alpha, objective and cost over time, by camera and over all",
+    "rows": "confidence, agreement and rejects over time",
+    "changes": "the series in which changes, and the gaps in which silences, are looked for",
+    "cameras": "the numbers of each camera",
+    "classes": "the mixes of classes",
+    "rejects": "why images were rejected",
+    "resets": "why the adaptation began anew",
+    "models": "which models served, and when",
+}
+
+_JUDGED = {
+    "accuracy": (queries.KINDS, "accuracies and differences: `answers` has each labelled image and arm"),
+    "calibration": (queries.CONFIDENCES, "calibration errors"),
+    "confusion": (queries.CONFUSIONS, "what was taken for what"),
+}
+_ESTIMATED = {
+    "confidence": (queries.CONFIDENT, "the estimate by confidence"),
+    "agreement": (queries.AGREE, "the estimate by agreement"),
+}
+_SAYS = {
+    "moment": moment,
+    "percent": percent,
+    "two": two,
+    "when": when,
+    "why": why,
+    "counted": counted,
+}
+
+
+@dataclass(frozen=True)
+class GroupShown:
+    """`mean` is the path of the members' mean alpha."""
+
+    group: Group
+    members: tuple[CameraShown, ...]
+    mean: str
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Write the page; a file that is there is replaced.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    text = page(report)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"-o {path}: the page cannot be written ({error.strerror or error}). Name a file in a folder that exists "
+            "and can be written."
+        ) from error
+
+
+def page(report: Report) -> str:
+    """The page as HTML; a function of the report alone. Names of cameras and classes are shown, never obeyed."""
+    kinds = panels()
+    cameras = shown(report, kinds)
+    judged, known = verdict(report), number_of(cameras)
+    groups = _groups(report, cameras)
+    helped = None if report.helped is None else helping.section(report.helped)
+    return render(
+        "adawise.drift.page",
+        "drift.html.j2",
+        styles=("drift.css",),
+        scripts=("drift.js", "reader.js"),
+        headline=judged.headline,
+        sentences=judged.sentences,
+        contents=_contents(report),
+        command=report.command,
+        versions=report.versions,
+        look=[known[name] for name in judged.look],
+        report=report,
+        cameras=cameras,
+        ranks=ranking(cameras),
+        headers=HEADERS,
+        changes=all_changes(cameras),
+        changes_shown=CHANGES,
+        overall=_overall(report, kinds),
+        panels=kinds,
+        groups=groups,
+        helped=helped,
+        heats=() if report.helped is None else heats(report.helped),
+        small_legend=_SMALL_LEGEND,
+        queries=_queries(report),
+        resolution=resolution(report),
+        data={"all": packed(report.overall, report.bin_us), **_series(report, cameras)},
+        drawing=_drawing(report, kinds),
+        specs={} if helped is None else {figure.anchor: figure.spec for figure in helped.figures},
+        width=WIDTH,
+        height=HEIGHT,
+        says=_SAYS,
+    )
+
+
+def _contents(report: Report) -> list[tuple[str, str]]:
+    return [
+        ("cameras", "Cameras side by side"),
+        ("ranking", "Ranking"),
+        ("changes", "Changes"),
+        *([("together", "Drift together")] if report.groups else []),
+        *([("helped", "Did it help?")] if report.helped is not None else []),
+        ("overall", "Over all cameras"),
+        ("each", "Camera by camera"),
+        *([("notes", "Notes")] if report.notes else []),
+    ]
+
+
+def _overall(report: Report, kinds: Sequence[Panel]) -> tuple[Drawn, ...]:
+    kept = [panel for panel in kinds if panel.name in _OVERALL]
+    return drawn("all", report.overall, kept, series_readings(report.overall))
+
+
+def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
+    return {each.anchor: packed(each.camera.series, report.bin_us, camera=each.camera) for each in cameras}
+
+
+def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
+    """What the script knows beside the series: the span, and what each panel draws and tells."""
+    return {
+        "since": report.since_us / 1e3,
+        "until": (report.until_us + report.bin_us) / 1e3,
+        "panels": {
+            panel.name: {
+                "spec": panel.spec,
+                "columns": [[c.name, c.title, c.digits, c.until] for c in panel.columns],
+            }
+            for panel in kinds
+        },
+    }
+
+
+def _queries(report: Report) -> dict[str, tuple[str, str]]:
+    """Name -> the query, and what it made."""
+    found = {name: (sql, _MADE.get(name, "")) for name, sql in report.queries.items()}
+    if report.helped is not None and report.queries:
+        found |= _JUDGED if report.helped.arms else {}
+        found |= _ESTIMATED if report.helped.estimates else {}
+    return {name: (sql.strip(), made) for name, (sql, made) in found.items()}
+
+
+def _groups(report: Report, cameras: Sequence[CameraShown]) -> tuple[GroupShown, ...]:
+    known = number_of(cameras)
+    found = []
+    for group in report.groups:
+        members = tuple(known[name] for name in group.stream_ids if name in known)
+        found.append(GroupShown(group, members, together([each.camera for each in members], report)))
+    return tuple(found)

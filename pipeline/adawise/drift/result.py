@@ -1,0 +1,212 @@
+"""What a drift analysis found, as values: the page draws them, `--json` prints them, `--fail-if` compares them.
+
+Times are in microseconds since the epoch (UTC), alphas, shares and accuracies in [0, 1], objectives in the nats of what
+was minimised. A number that cannot be known is nan, which JSON shows as null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from adawise.drift.judge.helped import Helped
+
+FORMAT = 1
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """A camera over time, in bins of equal width that had batches; every array is `[bins]`.
+
+    Extremes are kept: `alpha_low` and `alpha_high` are of all batches of a bin, `tried_low` and `tried_high` of all
+    its trials. `posterior_sd` is the surrogate's at the served alpha: how exactly it knows the objective there, beside
+    that of other alphas. `reference` is the card's mean objective at the served alpha. Means are over batches, where
+    nothing else is said; a bin without any is not there, and what a bin does not know is nan.
+    """
+
+    time_us: Integers  # the begin of the bin
+    batches: Integers
+    images: Integers
+    alpha: Floats  # mean over images
+    alpha_low: Floats
+    alpha_high: Floats
+    tried_low: Floats
+    tried_high: Floats
+    objective: Floats
+    posterior_sd: Floats
+    reference: Floats
+    forward_equivalents: Floats
+    confidence: Floats
+    endpoints_agree: Floats  # share of images on which zero-shot and fine-tuned say the same, where both were asked
+    served_zero_shot: Floats  # share on which what was served is zero-shot's answer, where that was asked
+    served_fine_tuned: Floats
+    rejected: Integers  # images
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something else that changed at the same time. `kind` is a stable word, `sentence` says it with its numbers."""
+
+    kind: Literal["silence", "model", "objective", "confidence", "classes", "rejects", "picture", "reset", "others"]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A frame near a change, of a recording; `image` is a small JPEG as a `data:` URL."""
+
+    side: Literal["before", "after"]
+    time_us: int
+    row_id: str
+    label: str
+    confidence: float
+    alpha: float
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraChange:
+    """Alpha moved and stayed: from a level of `before` to one of `after`, between `earliest_us` and `latest_us`.
+
+    `kind` is "step" for a move within the resolution, "ramp" for one that took from `earliest_us` to `latest_us`.
+    """
+
+    time_us: int
+    earliest_us: int
+    latest_us: int
+    before: float
+    after: float
+    kind: str
+    causes: tuple[Cause, ...] = ()
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def size(self) -> float:
+        """`after` less `before`."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A stretch between two changes: its mean alpha."""
+
+    since_us: int
+    until_us: int
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """One camera. `drift` is the distance between the highest and the lowest of its levels: 0 if nothing changed.
+
+    `class_mix` are shares of the served classes, most frequent first: (class, share over all, in the first and in the
+    last quarter of the time). `labels` of rejects are the reasons, with how many.
+    """
+
+    stream_id: str
+    batches: int
+    images: int
+    rejected: int
+    first_us: int
+    last_us: int
+    alpha: float  # mean over images
+    alpha_low: float
+    alpha_high: float
+    alpha_last: float  # of the newest batch
+    forward_equivalents: float
+    confidence: float
+    endpoints_agree: float
+    drift: float
+    travelled: float  # sum of the sizes of the changes, without their signs
+    levels: tuple[Level, ...]
+    changes: tuple[CameraChange, ...]
+    class_mix: tuple[tuple[str, float, float, float], ...]
+    reasons: Mapping[str, int]
+    resets: Mapping[str, int]
+    silences: tuple[tuple[int, int], ...]  # [from, until) without an image, longer than what is usual for it
+    series: Series
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Cameras whose alphas move together. `together` is the mean correlation of their alphas' moves, in [-1, 1]."""
+
+    stream_ids: tuple[str, ...]
+    together: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A pair (or precision, or classes) that served, and when."""
+
+    fingerprint: str
+    first_us: int
+    last_us: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """A whole analysis. `cameras` are those that drifted farthest first; `overall` is all of them as one."""
+
+    root: str
+    command: str
+    made_at: str
+    since_us: int
+    until_us: int
+    bin_us: int  # of the series
+    smallest: float  # the smallest change of alpha that was looked for
+    cameras: tuple[Camera, ...]
+    overall: Series
+    groups: tuple[Group, ...]
+    models: tuple[Model, ...]
+    objective: str  # what was minimised, if a card or the user said so; "" if nobody did
+    reference: str  # where `Series.reference` is from; "" if there is none
+    recording: str  # where the examples are from; ""
+    helped: Helped | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)  # what a plot shows -> the SQL that made it
+    notes: tuple[str, ...] = ()  # what the reader has to know: limits of what could be looked at
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def images(self) -> int:
+        """Of all cameras."""
+        return sum(camera.images for camera in self.cameras)
+
+    @property
+    def batches(self) -> int:
+        """Of all cameras."""
+        return sum(camera.batches for camera in self.cameras)
+
+    def as_json(self) -> dict[str, Any]:
+        """For other programs; without pictures and series, which `adawise.drift.read_traces` has at full length."""
+        found: dict[str, Any] = _plain(self)
+        return found
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them; nan as None, changes with their size."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
+        plain = {name: _plain(getattr(value, name)) for name in shown}
+        if isinstance(value, Example):
+            del plain["image"]
+        if isinstance(value, CameraChange):
+            plain["size"] = _plain(value.size)
+        return plain
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value

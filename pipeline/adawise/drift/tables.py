@@ -1,0 +1,102 @@
+"""A root -> a database with the tables that the questions are asked of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import duckdb
+
+from adawise.drift import queries
+from adawise.drift.result import CameraChange, Example
+from adawise.records import RowId
+from adawise.sink.read.rows import read_predictions, read_traces
+
+_Mix = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A served row near a change."""
+
+    side: Literal["before", "after"]
+    time_us: int
+    row: RowId
+    label: str
+    confidence: float
+    alpha: float
+
+    def example(self, image: str) -> Example:
+        """With its picture, a `data:` URL."""
+        return Example(self.side, self.time_us, str(self.row), self.label, self.confidence, self.alpha, image)
+
+
+class Tables:
+    """The connection with `traces`, `predictions` and `levels`, and the questions about single changes.
+
+    Args:
+        root: what `sink.root` named.
+        streams, since, until: as of `read_traces`.
+        levels: the card's mean objective by alpha; empty without a card.
+
+    Raises SettingsError as `read_traces` does.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        streams: Iterable[str] | None,
+        since: datetime | None,
+        until: datetime | None,
+        levels: Mapping[float, float],
+    ) -> None:
+        wanted = None if streams is None else list(streams)
+        self.connection = duckdb.connect()
+        self.connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        for name, read in (("traces", read_traces), ("predictions", read_predictions)):
+            rows = read(root, wanted, since, until).relation(self.connection)
+            rows.filter("time IS NOT NULL").create_view(name)
+            rows.filter("time IS NULL").create_view(f"untimed_{name}")
+        self.connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
+        if levels:
+            self.connection.executemany("INSERT INTO levels VALUES (?, ?)", [list(item) for item in levels.items()])
+
+    def untimed(self) -> int:
+        """Batches that are left out, because nobody knows when they were."""
+        ((count,),) = self.connection.execute("SELECT count(*) FROM untimed_traces").fetchall()
+        return int(count)
+
+    def mix(self, stream_id: str, at_us: int, since_us: int, until_us: int) -> _Mix:
+        """Rows by class before and after a moment; see `causes.Mixes`."""
+        asked = {"stream": stream_id, "at": at_us, "since": since_us, "until": until_us}
+        rows: dict[str, list[int]] = {}
+        for before, label, count in self.connection.execute(queries.AROUND, asked).fetchall():
+            rows.setdefault(label, [0, 0])[0 if before else 1] += count
+        return {label: (counts[0], counts[1]) for label, counts in rows.items()}
+
+    def nearest(
+        self, stream_id: str, change: CameraChange, since_us: int, until_us: int, *, count: int
+    ) -> tuple[Near, ...]:
+        """The last `count` rows before a change and the first after it, within these times."""
+        asked = {
+            "stream": stream_id,
+            "from": change.earliest_us,
+            "to": max(change.latest_us, change.earliest_us + 1),
+            "since": since_us,
+            "until": until_us,
+            "count": count,
+        }
+        rows = self.connection.execute(queries.NEAREST, asked).fetchall()
+        return tuple(
+            Near(side, time_us, RowId(topic, partition, offset, index), label, confidence, alpha)
+            for side, time_us, topic, partition, offset, index, label, confidence, alpha in sorted(
+                rows, key=lambda row: row[1]
+            )
+        )
+
+    def close(self) -> None:
+        """Free the connection."""
+        self.connection.close()

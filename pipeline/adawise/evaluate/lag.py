@@ -1,0 +1,47 @@
+"""How well a served alpha follows a best alpha that moves, on a `smooth` stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from adawise.evaluate.bench import Bench, Floats
+from adawise.evaluate.streams import Smooth, share_of_second
+
+_FARTHEST = 0.25  # of the stream: a longer lag is no following
+_LEAST_CORRELATION = 0.5  # below it, what looks like a lag is noise
+
+
+def best_path(bench: Bench, smooth: Smooth) -> Floats:
+    """The alpha that is best for the mixture of each batch of a smooth stream, `[batches]`; the lowest of equals.
+
+    By the share that is meant, and the accuracies over all images of the domains: without the noise of 32 images.
+    """
+    first, second = (bench.accuracy[list(group)].mean(axis=0) for group in smooth)  # [G] each
+    share = share_of_second()[:, None]
+    best: Floats = np.asarray(bench.alphas)[((1.0 - share) * first + share * second).argmax(axis=1)]
+    return best
+
+
+def lag_batches(served: Sequence[Floats], best: Floats) -> float | None:
+    """By how many batches the `served` paths (one for each seed, `[batches]`) follow behind `best` `[batches]`.
+
+    The shift at which their mean correlates most with `best`. None if it does not follow: if either does not move, or
+    the correlation is below .5 at every shift.
+    """
+    path = np.mean(served, axis=0)
+    T = len(best)
+    correlations = {}
+    for lag in range(int(T * _FARTHEST) + 1):
+        a, b = path[lag:], best[: T - lag]
+        if a.std() > 1e-9 and b.std() > 1e-9:
+            correlations[lag] = float(np.corrcoef(a, b)[0, 1])
+    if max(correlations.values(), default=0.0) < _LEAST_CORRELATION:
+        return None
+    return float(max(correlations, key=lambda lag: (correlations[lag], -lag)))
+
+
+def path_error(served: Sequence[Floats], best: Floats) -> float:
+    """The mean distance between served and best alpha."""
+    return float(np.abs(np.stack(served) - best).mean())

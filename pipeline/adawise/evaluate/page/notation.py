@@ -1,0 +1,28 @@
+"""What people call a reference."""
+
+from __future__ import annotations
+
+from adawise.evaluate.references import (
+    BATCH_ORACLE,
+    BEST_FIXED,
+    DOMAIN_ORACLE,
+    FINE_TUNED,
+    MIDDLE,
+    SPLIT_HALF_ORACLE,
+    ZERO_SHOT,
+)
+
+_SPOKEN = {
+    ZERO_SHOT: "zero-shot",
+    FINE_TUNED: "fine-tuned",
+    MIDDLE: "alpha .5",
+    BEST_FIXED: "best fixed",
+    DOMAIN_ORACLE: "domain oracle",
+    SPLIT_HALF_ORACLE: "split-half oracle",
+    BATCH_ORACLE: "batch oracle",
+}
+
+
+def spoken(name: str) -> str:
+    """What people call a reference; a strategy keeps its name."""
+    return _SPOKEN.get(name, name)

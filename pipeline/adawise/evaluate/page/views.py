@@ -1,0 +1,96 @@
+"""A view: all rows of one kind and order of streams. Whatever the page says, it says of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from adawise.evaluate.references import BEST_FIXED, FINE_TUNED, ZERO_SHOT
+from adawise.evaluate.result import Difference, Result, Row
+
+DEFAULT = "warm"
+_HEADLINE = ("long", "iid")
+
+
+@dataclass(frozen=True)
+class View:
+    """`served_name` is the strategy that the page is about."""
+
+    stream: str
+    order: str
+    rows: tuple[Row, ...]
+    served_name: str
+
+    @property
+    def name(self) -> str:
+        """long/iid."""
+        return f"{self.stream}/{self.order}"
+
+    @property
+    def anchor(self) -> str:
+        """long-iid: these two come from fixed lists, not from the user."""
+        return f"{self.stream}-{self.order}"
+
+    @cached_property
+    def strategies(self) -> tuple[Row, ...]:
+        """Those that see no label."""
+        return tuple(row for row in self.rows if not row.reference)
+
+    @cached_property
+    def references(self) -> tuple[Row, ...]:
+        """Fixed alphas and oracles."""
+        return tuple(row for row in self.rows if row.reference)
+
+    @property
+    def served(self) -> Row:
+        """The strategy that the page is about."""
+        return next(row for row in self.strategies if row.strategy == self.served_name)
+
+    def reference(self, name: str) -> Row:
+        """A reference by name."""
+        return next(row for row in self.references if row.strategy == name)
+
+    @property
+    def better_endpoint(self) -> Row:
+        """Zero-shot or fine-tuned, whichever is more accurate here."""
+        return max((self.reference(ZERO_SHOT), self.reference(FINE_TUNED)), key=lambda row: row.accuracy)
+
+    @property
+    def over_best_fixed(self) -> Difference:
+        """What is served less the best fixed alpha in hindsight."""
+        return self.served.versus[BEST_FIXED]
+
+    @property
+    def over_better_endpoint(self) -> Difference:
+        """What is served less the better endpoint."""
+        return self.served.versus[self.better_endpoint.strategy]
+
+
+def views(result: Result) -> tuple[View, ...]:
+    """In the order of the result's rows."""
+    served = _served_name([row.strategy for row in result.rows if not row.reference])
+    keys = dict.fromkeys((row.stream, row.order) for row in result.rows)
+    return tuple(View(*key, tuple(r for r in result.rows if (r.stream, r.order) == key), served) for key in keys)
+
+
+def headline(among: Sequence[View]) -> View:
+    """The view to speak of where there is room for one: long/iid, else the first."""
+    return next((view for view in among if (view.stream, view.order) == _HEADLINE), among[0])
+
+
+def is_better(difference: Difference) -> bool:
+    """All of the interval lies above 0."""
+    return difference.ci[0] > 0.0
+
+
+def is_worse(difference: Difference) -> bool:
+    """All of the interval lies below 0."""
+    return difference.ci[1] < 0.0
+
+
+def _served_name(strategies: Sequence[str]) -> str:
+    """The default strategy as it was named; a variant of it if only variants ran; else the first."""
+    plain = [name for name in strategies if name.partition("@")[0] == DEFAULT]
+    variants = [name for name in strategies if name.partition("@")[0].partition(":")[0] == DEFAULT]
+    return [*plain, *variants, *strategies][0]

@@ -1,0 +1,63 @@
+"""The page itself: sections put into the template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adawise.errors import SettingsError
+from adawise.evaluate.page import by_domain, calibration, comparison, cost, paths
+from adawise.evaluate.page.provenance import Provenance
+from adawise.evaluate.page.verdict import verdict
+from adawise.evaluate.page.views import views
+from adawise.evaluate.result import Result
+from adawise.page.blocks import Section
+from adawise.page.render import render
+
+PAGE = "page.html"
+
+
+def write_page(folder: Path, result: Result, made: Provenance) -> Path:
+    """Write `page.html` into a folder that exists, and say where it is.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    place = folder / PAGE
+    try:
+        place.write_text(page(result, made), encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"-o {folder}: {PAGE} cannot be written ({error.strerror or error}). Name a folder that can be written."
+        ) from error
+    return place
+
+
+def page(result: Result, made: Provenance) -> str:
+    """The page as HTML; a function of its arguments alone. Names of domains and strategies are shown, never obeyed."""
+    sections, judged = _sections(result), verdict(views(result))
+    return render(
+        "adawise.evaluate.page",
+        "evaluation.html.j2",
+        scripts=("evaluation.js",),
+        headline=judged.headline,
+        sentences=judged.sentences,
+        contents=[(section.anchor, section.heading) for section in sections],
+        command=made.command,
+        versions=made.versions,
+        summary=judged.table,
+        sections=sections,
+        specs={figure.anchor: figure.spec for section in sections for figure in section.figures},
+        result=result,
+        made=made,
+    )
+
+
+def _sections(result: Result) -> tuple[Section, ...]:
+    among = views(result)
+    return (
+        cost.section(among),
+        comparison.section(among),
+        by_domain.section(among, result),
+        paths.section(among, result),
+        calibration.section(among, result.calibration),
+    )

@@ -1,0 +1,86 @@
+"""A table of logits that is being computed, in a file: who is stopped goes on from there, who joins shares it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from adawise.errors import SettingsError
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """Logits `[G, n, C]`, float32, in a file that is mapped into memory; nan where they are not known yet."""
+
+    path: Path
+    logits: npt.NDArray[np.float32]
+
+    @classmethod
+    @contextmanager
+    def open(cls, table: Path, shape: tuple[int, int, int]) -> Iterator[Partial]:
+        """The partial table for the file `table`: the one that is there, if it has that shape, else an empty one."""
+        path = table.with_name(f".{table.name}.partial.npy")
+        if _shape(path) != shape:
+            _create(path, shape)
+        logits = np.lib.format.open_memmap(path, mode="r+")
+        try:
+            yield cls(path, logits)
+        finally:
+            logits.flush()
+
+    def has(self, j: int, rows: slice) -> bool:
+        """Whether all of these rows are known at alpha j."""
+        return not np.isnan(self.logits[j, rows]).any()
+
+    def put(self, j: int, rows: slice, logits: npt.NDArray[np.float32]) -> None:
+        """Keep them.
+
+        Raises:
+            SettingsError: they are not all finite.
+        """
+        if not np.isfinite(logits).all():
+            row = rows.start + int(np.argwhere(~np.isfinite(logits))[0, 0])
+            raise SettingsError(
+                f"{self.path.name}: expected finite logits; image {row} at alpha number {j} has none. "
+                "Check the checkpoints, or set model.precision to fp32."
+            )
+        self.logits[j, rows] = logits
+
+    def remove(self) -> None:
+        """The table is written; another process that computes it too keeps its own view."""
+        self.path.unlink(missing_ok=True)
+
+
+def _shape(path: Path) -> tuple[int, ...] | None:
+    """Of the array in the file; None if there is no such file, or another kind of array in it."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError):  # absent, or cut off while it was created
+        return None
+    return array.shape if array.dtype == np.float32 else None
+
+
+def _create(path: Path, shape: tuple[int, ...]) -> None:
+    """Create the file whole: a process that joins must not find half of it, nor take it from under another.
+
+    Written, not mapped: a full disk is an error here, and would end the process where it is noticed by a mapping.
+    """
+    path.unlink(missing_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    unknown = np.full(shape[1:], np.nan, dtype=np.float32).tobytes()
+    try:
+        with temporary.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for _ in range(shape[0]):
+                file.write(unknown)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""What a strategy served on a stream: the path of alpha, and what each prediction was worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from adawise.adapt.objective import Values
+from adawise.adapt.search import Outcome
+from adawise.evaluate.bench import Bench, Quality, quality
+from adawise.evaluate.score import Score, joined, score
+from adawise.evaluate.streams import Ids
+
+_AT_ONCE = 64  # batches whose worth is computed together
+
+
+@dataclass
+class AlphaPath:
+    """What was served batch by batch, one entry a batch, over one or more streams.
+
+    `stream` numbers the streams; `domain` is -1 where a batch mixes several; `alpha` is the mean over the batch where a
+    strategy served several.
+    """
+
+    stream: list[int] = field(default_factory=list)
+    domain: list[int] = field(default_factory=list)
+    alpha: list[float] = field(default_factory=list)
+    forward_equivalents: list[float] = field(default_factory=list)
+    trigger: list[str] = field(default_factory=list)
+    reset: list[str | None] = field(default_factory=list)
+
+
+class Served:
+    """What was served so far, and what it was worth."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._temperature_at = dict(zip(bench.alphas, bench.temperatures, strict=True))
+        self._labels = torch.from_numpy(bench.labels)
+        self._ids: list[Ids] = []
+        self._worth: list[Quality] = []
+        self._pending: list[tuple[Ids, torch.Tensor, Values]] = []  # ids [n], logits [n, C], alphas [n]
+        self.path = AlphaPath()
+
+    def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
+        """The next batch."""
+        alphas = (
+            np.full(len(ids), self._bench.alphas[outcome.index]) if outcome.row_alphas is None else outcome.row_alphas
+        )
+        domains = self._bench.domain_of[ids]
+        if len(self._pending) == _AT_ONCE or (
+            self._pending and self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
+        ):
+            self._weigh()
+        self._pending.append((ids, outcome.logits, alphas))
+        path = self.path
+        path.stream.append(stream)
+        path.domain.append(int(domains[0]) if (domains == domains[0]).all() else -1)
+        path.alpha.append(float(alphas[0]) if (alphas == alphas[0]).all() else float(alphas.mean()))
+        path.forward_equivalents.append(outcome.forward_equivalents)
+        path.trigger.append(outcome.trigger)
+        path.reset.append(outcome.reset)
+
+    def score(self) -> Score:
+        """Of all that was served."""
+        self._weigh()
+        forwards = np.repeat(self.path.forward_equivalents, [len(ids) for ids in self._ids])
+        return score(self._bench, np.concatenate(self._ids), joined(self._worth), forwards)
+
+    def _weigh(self) -> None:
+        """The pending batches together: one by one their softmax would take as long as the search."""
+        ids = np.concatenate([ids for ids, _, _ in self._pending])
+        alphas = np.concatenate([alphas for _, _, alphas in self._pending])
+        # an output mixed of several alphas' is calibrated already
+        T = torch.tensor([self._temperature_at.get(alpha, 1.0) for alpha in alphas.tolist()])
+        logits = torch.cat([z for _, z, _ in self._pending])
+        self._worth.append(quality(logits, self._labels[torch.from_numpy(ids)], T))
+        self._ids += [ids for ids, _, _ in self._pending]
+        self._pending.clear()

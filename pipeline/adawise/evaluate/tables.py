@@ -1,0 +1,197 @@
+"""Logit tables: what both models and every mixture between them say of a labelled set of images, in one npz file.
+
+Any strategy runs on a table in seconds, since no image passes a model any more. Arrays of a file: `logits` `[G, n, C]`,
+float16 or float32, scale applied; `labels` `[n]`; `alphas` `[G]`; `class_names` `[C]`; and, if known, `domain` and
+`logit_scale` `[G]`. A file may come from anywhere: nothing in it is unpickled, and every array is checked.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from adawise.errors import SettingsError
+
+SUFFIX = ".npz"
+MAX_BYTES = 16 * 2**30  # of one array: more is a damaged header or an attack
+_REMEDY = "Make it anew, or leave it out (--domains)"
+_KINDS = {"logits": "f", "labels": "iu", "alphas": "f", "class_names": "U", "domain": "U", "logit_scale": "f"}
+_DIMENSIONS = {"logits": 3, "labels": 1, "alphas": 1, "class_names": 1, "domain": 0, "logit_scale": 1}
+_DAMAGED = (  # what zipfile and numpy raise for bytes that are no table
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
+)
+_NEEDED = ("logits", "labels", "alphas", "class_names")
+
+
+@dataclass(frozen=True, eq=False)
+class LogitTable:
+    """One domain: n labelled images of C classes, with their logits at G alphas.
+
+    `logits` `[G, n, C]` float16 or float32, finite; `labels` `[n]` int64, in [0, C); `alphas` ascend from 0 to 1;
+    `logit_scale` `[G]`, already in the logits, is kept for the record.
+    """
+
+    name: str
+    logits: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64]
+    alphas: tuple[float, ...]
+    class_names: tuple[str, ...]
+    logit_scale: tuple[float, ...] | None = None
+
+    @property
+    def group(self) -> str:
+        """The kind of domain: its name up to the first underscore."""
+        return self.name.partition("_")[0]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_table(path: Path) -> LogitTable:
+    """Read one table; its name is the file's.
+
+    Raises:
+        SettingsError: no such file, not an npz file, or an array that is missing, of another kind or out of range.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name: _read(archive, name) for name in _present(archive)}
+        table = _table(path.name.removesuffix(SUFFIX), arrays)
+    except OSError as error:
+        raise SettingsError(f"{path}: the table cannot be read ({error.strerror or error}). {_REMEDY}.") from error
+    except _DAMAGED as error:
+        raise SettingsError(f"{path}: not a table of logits: {error}. {_REMEDY}.") from error
+    return table
+
+
+def write_table(path: Path, table: LogitTable) -> None:
+    """Write a table whole or not at all; what `read_table` gives back is equal bit by bit."""
+    arrays: dict[str, Any] = {
+        "logits": table.logits,
+        "labels": table.labels.astype(np.int32),
+        "alphas": np.asarray(table.alphas, dtype=np.float64),
+        "class_names": np.asarray(table.class_names, dtype=np.str_),
+        "domain": np.asarray(table.name, dtype=np.str_),
+    }
+    if table.logit_scale is not None:
+        arrays["logit_scale"] = np.asarray(table.logit_scale, dtype=np.float64)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tables(folder: Path, domains: Sequence[str] | None = None) -> tuple[LogitTable, ...]:
+    """The tables of a folder, sorted by name: those named, else all but `val*`, which are for choices.
+
+    Raises:
+        SettingsError: no such folder, a domain that is not in it, no table at all, or tables of different alphas.
+    """
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: there is no such folder; expected one with a table DOMAIN{SUFFIX} each domain")
+    there = sorted(path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}") if not _hidden(path))
+    chosen = [name for name in there if not name.startswith("val")] if domains is None else sorted(set(domains))
+    missing = [name for name in chosen if name not in there]
+    if missing or not chosen:
+        wanted = f"no table of {missing[0]!r}" if missing else "no table of a domain whose name does not begin with val"
+        raise SettingsError(f"{folder}: {wanted}; there are {', '.join(there) or 'none'}. Name others with --domains.")
+    tables = tuple(read_table(folder / f"{name}{SUFFIX}") for name in chosen)
+    for table in tables[1:]:
+        if table.alphas != tables[0].alphas:
+            raise SettingsError(
+                f"{folder}: {table.name} has the alphas {list(table.alphas)} and {tables[0].name} "
+                f"{list(tables[0].alphas)}; expected one grid. {_REMEDY}."
+            )
+    return tables
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _present(archive: zipfile.ZipFile) -> Iterator[str]:
+    """The arrays that a table has; others are not read."""
+    names = set(archive.namelist())
+    for name in _NEEDED:
+        if f"{name}.npy" not in names:
+            raise ValueError(f"expected the arrays {', '.join(_NEEDED)}; {name} is missing")
+    yield from (name for name in _KINDS if f"{name}.npy" in names)
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    """One array, after its header was checked against what the archive holds: a header costs its author nothing."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as file:
+        shape, dtype = _header(file)
+        size_bytes = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in _KINDS[name] or len(shape) != _DIMENSIONS[name]:
+            raise ValueError(
+                f"{name}: expected {_DIMENSIONS[name]} dimensions of kind {_KINDS[name]!r}, got {len(shape)} of {dtype}"
+            )
+        if size_bytes > MAX_BYTES or not 0 < member.file_size - size_bytes < 2**16:
+            raise ValueError(f"{name}: its header says {size_bytes} bytes, the archive has {member.file_size}")
+    with archive.open(member) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    reader: BinaryIO = file
+    version = np.lib.format.read_magic(reader)
+    if version not in {(1, 0), (2, 0)}:
+        raise ValueError(f"expected version 1 or 2 of numpy's format, got {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(reader)
+    return shape, dtype
+
+
+def _table(name: str, arrays: dict[str, npt.NDArray[Any]]) -> LogitTable:
+    logits, labels = arrays["logits"], arrays["labels"].astype(np.int64)
+    alphas = tuple(round(float(a), 6) for a in arrays["alphas"])  # .05 as float32 is .05 again
+    class_names = tuple(str(c) for c in arrays["class_names"])
+    G, n, C = logits.shape
+    if min(G - 1, n, C - 1) < 1:
+        raise ValueError(f"logits: expected at least 2 alphas, 1 image and 2 classes, got {logits.shape}")
+    for what, got, want in (
+        ("labels", len(labels), n),
+        ("alphas", len(alphas), G),
+        ("class_names", len(class_names), C),
+    ):
+        if got != want:
+            raise ValueError(f"{what}: expected {want} for logits {logits.shape}, got {got}")
+    if alphas[0] != 0.0 or alphas[-1] != 1.0 or any(b <= a for a, b in pairwise(alphas)):
+        raise ValueError(f"alphas: expected them to ascend from 0 to 1, got {alphas}")
+    if labels.min() < 0 or labels.max() >= C:
+        raise ValueError(f"labels: expected class indices below {C}, got {labels.min()} to {labels.max()}")
+    if len(set(class_names)) != C:
+        raise ValueError("class_names: expected each once")
+    if not np.isfinite(logits).all():
+        j, i, _ = np.argwhere(~np.isfinite(logits))[0]
+        raise ValueError(f"logits: expected finite numbers; image {i} at alpha {alphas[j]} has none")
+    logits = logits.astype(np.float32) if logits.dtype.itemsize > 4 else logits
+    table = LogitTable(name, logits.astype(logits.dtype.newbyteorder("="), copy=False), labels, alphas, class_names)
+    scale = arrays.get("logit_scale")
+    if scale is None:
+        return table
+    if len(scale) != G or not np.isfinite(scale).all():
+        raise ValueError(f"logit_scale: expected {G} finite numbers, got {scale}")
+    return replace(table, logit_scale=tuple(float(s) for s in scale))

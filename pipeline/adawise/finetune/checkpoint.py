@@ -1,0 +1,98 @@
+"""What a run keeps on disk: its state, to resume from, and the best weights so far. Each file is whole or not there."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from adawise.errors import TrainingError
+
+FORMAT = 1
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Put a file in place of the one that may be there: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        TrainingError: no room, or not allowed; what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(
+            f"{path}: {len(content)} bytes could not be written ({error.strerror}). "
+            "Make room or allow it, then go on with --resume."
+        ) from error
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write float32 safetensors. Raises TrainingError as `write_bytes`."""
+    write_bytes(path, save({name: t.detach().cpu().contiguous().clone() for name, t in state.items()}))
+
+
+def write_checkpoint(path: Path, *, settings: Mapping[str, str], state: Mapping[str, Any]) -> None:
+    """Write the state of a run that these settings decide. Raises TrainingError as `write_bytes`."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "settings": dict(settings), **state}, buffer)
+    write_bytes(path, buffer.getbuffer())
+
+
+def read_checkpoint(path: Path, *, settings: Mapping[str, str]) -> Mapping[str, Any]:
+    """Read the state of a run.
+
+    Raises:
+        TrainingError: no such file, not a checkpoint, or of a run with other settings: the message has each of them.
+    """
+    remedy = "Start anew with --overwrite"
+    if not path.is_file():
+        raise TrainingError(f"{path}: there is no checkpoint to resume from. Leave --resume out.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about pickles that it then refuses
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        before, written = state["settings"], state["format"]
+    except Exception as error:  # a damaged pickle makes torch raise all sorts of things
+        first = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise TrainingError(f"{path}: not a checkpoint of this program, or damaged ({first}). {remedy}.") from error
+    if written != FORMAT:
+        raise TrainingError(f"{path}: expected a checkpoint of format {FORMAT}, got {written}. {remedy}.")
+    check_settings(path, before, settings)
+    return dict(state)
+
+
+def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to go on with what was made by other settings. Raises TrainingError with each that differs."""
+    changed = [
+        f"{name} was {before.get(name, 'not set')}, is {now.get(name, 'not set')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        remedy = "Set them back, or start anew with --overwrite"
+        raise TrainingError(f"{path} is of a run with other settings: {'; '.join(changed)}. {remedy}.")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files of processes that were killed while they wrote."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""The output of a run: theta_1 as a folder that open_clip loads, card, record and, until the end, a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adawise.errors import SettingsError
+from adawise.finetune.checkpoint import check_settings, remove_leftovers, write_bytes
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of a run in `path`."""
+
+    path: Path
+
+    @property
+    def theta_1(self) -> Path:
+        """The folder for open_clip's `local-dir:`; no other safetensors may lie there, it might take them."""
+        return self.path / "theta_1"
+
+    @property
+    def weights(self) -> Path:
+        """theta_1 of the best epoch so far, float32."""
+        return self.theta_1 / "open_clip_model.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """Architecture and preprocessing, as open_clip's `local-dir:` wants it."""
+        return self.theta_1 / "open_clip_config.json"
+
+    @property
+    def classes(self) -> Path:
+        """Class names, one a line."""
+        return self.path / "classes.txt"
+
+    @property
+    def templates(self) -> Path:
+        """Prompts, one a line."""
+        return self.path / "templates.txt"
+
+    @property
+    def card(self) -> Path:
+        """The card of the pair."""
+        return self.path / "card.json"
+
+    @property
+    def record(self) -> Path:
+        """Settings, split, curve and versions; written last."""
+        return self.path / "finetune.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """State to resume from; gone once the record is written."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """All that a run may write."""
+        return (
+            *(self.weights, self.config, self.classes, self.templates),
+            *(self.card, self.record, self.checkpoint),
+        )
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder with a run in it, or to resume one that is not there. Raises SettingsError."""
+        if self.path.exists() and not self.path.is_dir():
+            raise SettingsError(f"--output {self.path}: expected a folder, and it is a file. Name another.")
+        there = [str(file.relative_to(self.path)) for file in self.files if file.exists()]
+        if resume and not (self.checkpoint.exists() or self.record.exists()):
+            raise SettingsError(f"--output {self.path}: there is no run to resume. Leave --resume out to start one.")
+        if there and not (resume or overwrite):
+            raise SettingsError(
+                f"--output {self.path}: there is a run already ({', '.join(there)}). "
+                "Go on with --resume, start anew with --overwrite, or name another folder."
+            )
+
+    def begin(self, config: Mapping[str, Any], classes: Sequence[str], templates: Sequence[str]) -> None:
+        """Make the folder, remove an earlier run, and write what is known before training.
+
+        Raises OSError with the file's name, and TrainingError as `write_bytes`.
+        """
+        self.theta_1.mkdir(parents=True, exist_ok=True)
+        for file in self.files:
+            file.unlink(missing_ok=True)
+        remove_leftovers(self.path)
+        remove_leftovers(self.theta_1)
+        write_bytes(self.config, json.dumps(config, indent=1).encode())
+        write_bytes(self.classes, "".join(f"{name}\n" for name in classes).encode())
+        write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
+
+    def finished(self, settings: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """The record of a run that ended, None if it did not.
+
+        Raises:
+            TrainingError: it was made by other settings.
+            SettingsError: it cannot be read.
+        """
+        if not self.record.exists():
+            return None
+        try:
+            record: Mapping[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
+            before = dict(record["settings"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SettingsError(f"{self.record}: not the record of a run ({error!r}). Use --overwrite.") from error
+        check_settings(self.record, before, settings)
+        return record

@@ -1,0 +1,158 @@
+"""Samples -> pixels: decoded by several threads, one batch ahead; cropped at random for training."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adawise.decode.codec import open_image
+from adawise.decode.preprocess import Preprocess
+from adawise.errors import InvalidMessage, SettingsError
+from adawise.labelled.samples import Samples
+
+_RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height, as open_clip's training transform
+_TRIES = 10
+_KEPT_BYTES = 512 * 2**20  # of held-out pixels: more are decoded anew each time
+_AHEAD = 2  # batches
+
+Pixels = tuple[Tensor, Tensor]
+"""uint8 `[n, 3, S, S]` and class indices int64 `[n]`."""
+
+
+class Images:
+    """Decodes samples. After use, `skipped` has the name of each image that could not be read, and why.
+
+    Args:
+        samples: what to read.
+        index: class index by class name.
+        preprocess: the model's.
+        max_pixels: of an image, by its header.
+        threads: that decode at the same time.
+    """
+
+    def __init__(
+        self, samples: Samples, index: dict[str, int], *, preprocess: Preprocess, max_pixels: int, threads: int
+    ) -> None:
+        self._samples, self._preprocess, self._max_pixels = samples, preprocess, max_pixels
+        self._labels = [index[label] for label in samples.labels]
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self.skipped: dict[str, str] = {}
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def batches(
+        self,
+        rows: Iterable[Sequence[int]],
+        crop: Callable[[int], RandomCrop] | None = None,
+    ) -> Iterator[Pixels]:
+        """The images of each list of numbers; those that cannot be read are left out. `crop(i)` is how image i is cut.
+
+        Raises:
+            SettingsError: no image of a batch can be read.
+        """
+        waiting: deque[tuple[Sequence[int], list[Future[Tensor | None]]]] = deque()
+        for batch in rows:
+            waiting.append((batch, [self._pool.submit(self._decode, i, crop(i) if crop else None) for i in batch]))
+            if len(waiting) > _AHEAD:
+                yield self._gather(*waiting.popleft())
+        while waiting:
+            yield self._gather(*waiting.popleft())
+
+    def _gather(self, rows: Sequence[int], futures: Sequence[Future[Tensor | None]]) -> Pixels:
+        decoded = [(future.result(), self._labels[i]) for i, future in zip(rows, futures, strict=True)]
+        pixels = [image for image, _ in decoded if image is not None]
+        if not pixels:
+            name = self._samples.names[rows[0]]
+            raise SettingsError(
+                f"{self._samples.where}: none of {len(rows)} images can be read, such as {name}: "
+                f"{self.skipped[name]}. Give JPEG, PNG, WebP or BMP images."
+            )
+        return torch.stack(pixels), torch.tensor([label for image, label in decoded if image is not None])
+
+    def _decode(self, i: int, crop: RandomCrop | None) -> Tensor | None:
+        name = self._samples.names[i]
+        try:
+            image = open_image(self._samples.read(i), max_pixels=self._max_pixels)
+            return crop(image, self._preprocess) if crop else self._preprocess(image)
+        except MemoryError:
+            raise
+        except InvalidMessage as error:
+            self.skipped[name] = error.detail
+        except Exception as error:  # noqa: BLE001  Pillow promises no closed set for broken data: see `codec`
+            self.skipped[name] = str(error) or type(error).__name__
+        return None
+
+
+class HeldOut:
+    """The held-out images as batches, as often as they are asked for; pixels are kept while they are few."""
+
+    def __init__(self, images: Images, rows: Sequence[int], batch_images: int) -> None:
+        self._images, self.rows = images, rows
+        self._batches = [rows[start : start + batch_images] for start in range(0, len(rows), batch_images)]
+        self._kept: list[Pixels] | None = None
+
+    def __iter__(self) -> Iterator[Pixels]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[Pixels] = []
+        size = 0
+        for pixels, labels in self._images.batches(self._batches):
+            size += pixels.nbytes
+            if size <= _KEPT_BYTES:
+                kept.append((pixels, labels))
+            yield pixels, labels
+        if size <= _KEPT_BYTES:
+            self._kept = kept
+
+
+class RandomCrop:
+    """A random part of an image, resized to the model's input, and perhaps mirrored; as open_clip trains.
+
+    Args:
+        random: numbers of this image in this epoch.
+        least: smallest share of the area that is kept, in (0, 1].
+        flip: chance to be mirrored.
+    """
+
+    def __init__(self, random: np.random.Generator, *, least: float, flip: float) -> None:
+        self._random, self._least, self._flip = random, least, flip
+
+    def __call__(self, image: Image.Image, preprocess: Preprocess) -> Tensor:
+        """uint8 `[3, S, S]`. Raises what Pillow raises for broken data."""
+        image.info.pop("transparency", None)  # as `preprocess` does
+        image = image.convert("RGB")
+        S = preprocess.size
+        resampling = Image.Resampling[preprocess.interpolation.upper()]
+        pixels = np.array(image.resize((S, S), resampling, box=self._box(*image.size)))  # [S, S, 3]
+        if self._random.random() < self._flip:
+            pixels = pixels[:, ::-1].copy()
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom; the whole image where no crop of the wanted shape fits."""
+        for _ in range(_TRIES):
+            area = width * height * self._random.uniform(self._least, 1.0)
+            ratio = math.exp(self._random.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(self._random.integers(width - w + 1)), int(self._random.integers(height - h + 1))
+                return left, top, left + w, top + h
+        return self._central(width, height)
+
+    @staticmethod
+    def _central(width: int, height: int) -> tuple[int, int, int, int]:
+        """The largest part in the middle whose shape is within bounds."""
+        w = min(width, round(height * _RATIO[1]))
+        h = min(height, round(width / _RATIO[0]))
+        left, top = (width - max(1, w)) // 2, (height - max(1, h)) // 2
+        return left, top, left + max(1, w), top + max(1, h)

@@ -1,0 +1,196 @@
+"""The model that learns: one update, and how good it is at any alpha between theta_0 and where it is now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adawise.adapt.calibration import calibration_error
+from adawise.errors import TrainingError
+from adawise.finetune.images import Pixels
+from adawise.finetune.losses import cross_entropy, flyp
+from adawise.finetune.recipe import Recipe
+
+_MAX_LOG_SCALE = math.log(100.0)  # as CLIP is trained
+_BETAS = (0.9, 0.98)
+_EPSILON = 1e-6
+_PROMPTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Of held-out images: accuracy and calibration error in [0, 1], NLL in nats."""
+
+    accuracy: float
+    nll: float
+    ece: float
+
+
+class Learner:
+    """theta_0's module, its optimizer, and theta_0 itself.
+
+    Args:
+        model: open_clip's module with theta_0's weights, float32; it is trained in place.
+        tokens: of the class prompts, `[C * T, L]`, class by class.
+        classes: C.
+        mean: per channel, of pixels in [0, 1].
+        std: likewise.
+        recipe: how it learns.
+        device: where.
+        dtype: bfloat16 for mixed precision, float32 for none.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokens: Tensor,
+        *,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        recipe: Recipe,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.model, self.recipe = model.to(device), recipe
+        self._device, self._dtype = device, dtype
+        self._tokens = tokens.to(device).view(classes, -1, tokens.shape[-1])  # [C, T, L]
+        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        with torch.no_grad():
+            self._head = self._encode_head()  # theta_0's, [C, D]
+        self._parameters = dict(_trained(model, recipe))
+        model.requires_grad_(False)
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(True)
+        self._max_log_scale = max(_MAX_LOG_SCALE, float(model.logit_scale.detach()))
+        self._theta_0 = {name: p.detach().clone() for name, p in self._parameters.items()}
+        decayed = [p for p in self._parameters.values() if p.ndim > 1]
+        others = [p for p in self._parameters.values() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self._optimizer = torch.optim.AdamW(groups, recipe.learning_rate, _BETAS, _EPSILON, fused=True)
+
+    def update(self, batches: Iterable[tuple[Pixels, Tensor]], rate: float) -> tuple[float, int]:
+        """One update from batches of (pixels and labels, number of the prompt of each image); (mean loss, images).
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite; the weights are as before.
+        """
+        self.model.train()
+        self._optimizer.zero_grad()
+        total, images = 0.0, 0
+        for (pixels, labels), prompts in batches:
+            loss = self._loss(pixels, labels.to(self._device), prompts)
+            torch.autograd.backward(loss * len(labels))
+            total += float(loss.detach()) * len(labels)
+            images += len(labels)
+        parameters = list(self._parameters.values())
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.div_(images)
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise TrainingError(f"the loss is {total / images}, its gradient's length {norm}")
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=self._max_log_scale)
+        return total / images, images
+
+    def _loss(self, pixels: Tensor, labels: Tensor, prompts: Tensor) -> Tensor:
+        smoothing, scale = self.recipe.label_smoothing, self.model.logit_scale.exp()
+        with self._autocast():
+            images = self.model.encode_image(self._normalised(pixels), normalize=True)
+            if self.recipe.loss == "flyp":
+                rows = self._tokens[labels, prompts.to(self._device)]  # [B, L]
+                distinct, inverse = torch.unique(rows, dim=0, return_inverse=True)  # a prompt is encoded once
+                texts = self.model.encode_text(distinct, normalize=True)[inverse]
+        if self.recipe.loss == "flyp":
+            return flyp(images, texts, labels, scale=scale, smoothing=smoothing)
+        return cross_entropy(images, self._head, labels, scale=scale, smoothing=smoothing)
+
+    def evaluate(self, held_out: Iterable[Pixels], alpha: float) -> Score:
+        """Classify with the mean of each class's prompts, at theta(alpha) between theta_0 and the weights now."""
+        self.model.eval()
+        parts, targets = [], []
+        with torch.no_grad(), self._at(alpha):
+            head = self._encode_head() if self.recipe.loss == "flyp" else self._head
+            scale = self.model.logit_scale.exp()
+            for pixels, labels in held_out:
+                with self._autocast():
+                    images = self.model.encode_image(self._normalised(pixels), normalize=True)
+                parts.append((scale * images.float() @ head.T).cpu())
+                targets.append(labels)
+        logits, labels = torch.cat(parts).double(), torch.cat(targets)
+        return Score(
+            accuracy=float((logits.argmax(dim=-1) == labels).double().mean()),
+            nll=float(nn.functional.cross_entropy(logits, labels)),
+            ece=calibration_error(logits.softmax(dim=-1), labels),
+        )
+
+    @contextmanager
+    def _at(self, alpha: float) -> Iterator[None]:
+        """The weights at theta(alpha) for as long as the block lasts, then bit for bit as they were."""
+        if alpha == 1.0:
+            yield
+            return
+        kept = {name: p.detach().clone() for name, p in self._parameters.items()}
+        try:
+            for name, p in self._parameters.items():
+                torch.lerp(self._theta_0[name], kept[name], alpha, out=p.data)
+            yield
+        finally:
+            for name, p in self._parameters.items():
+                p.data.copy_(kept[name])
+
+    def _encode_head(self) -> Tensor:
+        """`[C, D]`: the mean of the unit embeddings of a class's prompts, normalised; float32."""
+        C, T, L = self._tokens.shape
+        tokens = torch.split(self._tokens.view(C * T, L), _PROMPTS_AT_ONCE)
+        embeddings = torch.cat([self.model.encode_text(part, normalize=True) for part in tokens])
+        return nn.functional.normalize(embeddings.view(C, T, -1).mean(dim=1), dim=-1)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(self._device, non_blocking=True).float().div_(255.0)
+        return x.sub_(self._mean).div_(self._std)
+
+    def _autocast(self) -> torch.autocast:
+        """A new one for each use: its cache of converted weights ends with it, so an update is never missed."""
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next update depends on beside its images: weights, optimizer, torch's random numbers.
+
+        The tensors go on changing with the next update: write or copy them before.
+        """
+        weights = {name: p.detach().cpu() for name, p in self._parameters.items()}
+        state: dict[str, Any] = {"weights": weights, "optimizer": self._optimizer.state_dict()}
+        state["random"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a `state`."""
+        with torch.no_grad():
+            for name, p in self._parameters.items():
+                p.copy_(state["weights"][name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self._device)
+
+
+def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Parameter]]:
+    """What learns. The bias of SigLIP's loss has no part in ours, nor has a caption decoder."""
+    both = recipe.loss == "flyp"
+    for name, parameter in model.named_parameters():
+        if name.startswith("visual.") or (both and not name.startswith(("logit_bias", "text_decoder."))):
+            yield name, parameter

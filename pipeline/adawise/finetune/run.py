@@ -1,0 +1,214 @@
+"""The run: epochs of updates, each epoch judged on held-out images, the best kept, all of it resumable.
+
+The order of images, their crops and their prompts are functions of (seed, epoch, image), so a resumed run on the same
+machine computes what an uninterrupted one would have, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adawise.errors import TrainingError
+from adawise.finetune.checkpoint import read_checkpoint, write_checkpoint, write_weights
+from adawise.finetune.images import HeldOut, Images, Pixels, RandomCrop
+from adawise.finetune.learner import Learner
+from adawise.finetune.recipe import Recipe
+
+_BARRIER = 0.01  # accuracy: the middle of the path this far below the worse end is a barrier, as in a card
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One row of the learning curve; epoch 0 is theta_0. Scores are of the held-out images.
+
+    `barrier` is how far accuracy at alpha .5 lies below the worse of the two ends, 0 if it does not.
+    """
+
+    epoch: int
+    loss: float  # mean over the epoch's images, nats; nan for epoch 0
+    accuracy: float
+    nll: float
+    ece: float
+    accuracy_half: float  # at alpha .5
+    barrier: float
+
+    @property
+    def has_barrier(self) -> bool:
+        """True if the two models should not be interpolated."""
+        return self.barrier > _BARRIER
+
+    def as_row(self) -> dict[str, Any]:
+        """The row for files and logs; JSON has no nan."""
+        row = asdict(self)
+        return row if self.epoch else row | {"loss": None}
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run is: epochs count from 1, updates within the epoch from 0."""
+
+    epoch: int = 1
+    update: int = 0
+    loss_sum: float = 0.0
+    images: int = 0
+    curve: list[Epoch] = field(default_factory=list)
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the highest held-out accuracy, of equals the one with the lowest NLL; never theta_0."""
+        return max(self.curve[1:], key=lambda row: (row.accuracy, -row.nll), default=None)
+
+
+@dataclass(eq=False)
+class Run:
+    """A run of fine-tuning.
+
+    Args:
+        learner: the model.
+        images: decodes the images to train on.
+        train_rows: their numbers.
+        labels: their class indices, by number.
+        prompts: prompts of a class.
+        held_out: the images that judge an epoch.
+        checkpoint: file for the state.
+        weights: file for the best theta_1.
+        settings: what decides the run, by name; a checkpoint with others is refused.
+        checkpoint_every_s: seconds between checkpoints within an epoch.
+    """
+
+    learner: Learner
+    images: Images
+    train_rows: Sequence[int]
+    prompts: int
+    held_out: HeldOut
+    checkpoint: Path
+    weights: Path
+    settings: Mapping[str, str]
+    checkpoint_every_s: float
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The learner's."""
+        return self.learner.recipe
+
+    @property
+    def finished(self) -> bool:
+        """True after the last epoch, or when patience is at its end."""
+        best = self.progress.best
+        waited = best is not None and self.progress.epoch - 1 - best.epoch >= self.recipe.patience
+        return self.progress.epoch > self.recipe.epochs or waited
+
+    def start(self) -> None:
+        """Judge theta_0, and write the first checkpoint: a folder that cannot be written to is found at once."""
+        torch.manual_seed(self.recipe.seed)
+        self.progress.curve.append(self._judge(0, float("nan")))
+        self.save()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint. Raises TrainingError; see `read_checkpoint`."""
+        state = read_checkpoint(self.checkpoint, settings=self.settings)
+        try:
+            self.learner.restore(state["learner"])
+            curve = [Epoch(**row) for row in state["progress"]["curve"]]
+            self.progress = Progress(**{**state["progress"], "curve": curve})
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(f"{self.checkpoint}: damaged ({error!r}). Start anew with --overwrite.") from error
+        if self.progress.best is not None and not self.weights.is_file():
+            raise TrainingError(f"{self.weights}: the best weights so far are gone. Start anew with --overwrite.")
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {"progress": asdict(self.progress), "learner": self.learner.state()}
+        write_checkpoint(self.checkpoint, settings=self.settings, state=state)
+
+    def go(
+        self,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        on_update: Callable[[int, float], object] = lambda _images, _loss: None,
+        on_epoch: Callable[[Epoch], object] = lambda _row: None,
+    ) -> bool:
+        """Train until finished (True), or until `stopping` says so (False; the checkpoint has all of it).
+
+        `on_update` gets the images and the loss of each update, `on_epoch` each row of the curve.
+
+        Raises:
+            TrainingError: the loss is not finite, or a file cannot be written.
+            SettingsError: images cannot be read.
+        """
+        while not self.finished:
+            if not self._epoch(stopping, on_update):
+                self.save()
+                return False
+            done = self.progress
+            row = self._judge(done.epoch, done.loss_sum / done.images)
+            done.curve.append(row)
+            if done.best is row:
+                write_weights(self.weights, self.learner.model.state_dict())
+            done.epoch, done.update, done.loss_sum, done.images = done.epoch + 1, 0, 0.0, 0
+            self.save()
+            on_epoch(row)
+        return True
+
+    def _epoch(self, stopping: Callable[[], bool], on_update: Callable[[int, float], object]) -> bool:
+        """The rest of the epoch; False if it was stopped."""
+        done, saved_at = self.progress, time.monotonic()
+        per_epoch = self.recipe.updates(len(self.train_rows))
+        left = list(self.recipe.order(done.epoch, len(self.train_rows)))[done.update :]
+        decoded = self._decoded(done.epoch, left)
+        for batches in left:
+            if stopping():
+                return False
+            number = (done.epoch - 1) * per_epoch + done.update
+            rate = self.recipe.rate(number, per_epoch * self.recipe.epochs)
+            loss, images = self._update(decoded, len(batches), number, rate)
+            done.update += 1
+            done.loss_sum += loss * images
+            done.images += images
+            on_update(images, loss)
+            if time.monotonic() - saved_at >= self.checkpoint_every_s:
+                self.save()
+                saved_at = time.monotonic()
+        return True
+
+    def _update(self, decoded: Iterator[Pixels], batches: int, number: int, rate: float) -> tuple[float, int]:
+        random = self.recipe.random(self.progress.epoch, self.progress.update, 0)
+
+        def with_prompts() -> Iterator[tuple[Pixels, Tensor]]:
+            for _ in range(batches):
+                pixels, labels = next(decoded)
+                yield (pixels, labels), torch.from_numpy(random.integers(self.prompts, size=len(labels)))
+
+        try:
+            return self.learner.update(with_prompts(), rate)
+        except TrainingError as error:
+            best = self.progress.best
+            kept = f"the best epoch, {best.epoch}, is in {self.weights}" if best else "no epoch was finished"
+            raise TrainingError(
+                f"training diverged in epoch {self.progress.epoch} at update {number + 1}: {error}; {kept}. "
+                "Lower finetune.learning_rate or lengthen finetune.warmup, and start with --overwrite."
+            ) from error
+
+    def _decoded(self, epoch: int, updates: Sequence[Sequence[Sequence[int]]]) -> Iterator[Pixels]:
+        """Pixels of the batches of these updates, cropped for the epoch."""
+
+        def crop(i: int) -> RandomCrop:
+            return RandomCrop(self.recipe.random(epoch, i), least=self.recipe.crop_min, flip=self.recipe.flip)
+
+        rows = ([self.train_rows[i] for i in batch] for batches in updates for batch in batches)
+        return self.images.batches(rows, crop)
+
+    def _judge(self, epoch: int, loss: float) -> Epoch:
+        one = self.learner.evaluate(self.held_out, 1.0)
+        half = self.learner.evaluate(self.held_out, 0.5) if epoch else one
+        worse = min(one.accuracy, self.progress.curve[0].accuracy) if epoch else one.accuracy
+        barrier = max(0.0, worse - half.accuracy)
+        return Epoch(epoch, loss, one.accuracy, one.nll, one.ece, half.accuracy, barrier)

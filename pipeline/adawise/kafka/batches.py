@@ -1,0 +1,342 @@
+"""Reading of kafka-python's record batches that no batch can end: what cannot be read becomes a record that says so.
+
+kafka-python checks, unpacks and parses a batch in the middle of a poll. Whatever fails there is raised out of it, and
+the next poll spins for ever on what is left of the fetch (measured). Here such a batch, or the rest of it, comes out as
+one record whose `checksum`, which is None for all others of its format, is an `Unread`. No producer can write that.
+
+Of a compacted topic, the offsets between two records that are in no batch, or missing in theirs, come out so too. What
+was aborted and the markers of transactions have their batches, which are skipped: they are missing nowhere.
+
+As `kafka_repairs`, this is true of kafka-python 3.0: look at it when the pin moves.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kafka import errors
+from kafka.consumer.fetcher import ConsumerRecord, Fetcher
+from kafka.record import MemoryRecords
+from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka.record.legacy_records import LegacyRecordBatch
+from kafka.record.util import decode_varint
+
+from adawise.errors import Lost
+from adawise.kafka.unpack import NAMES, CannotUnpack, TooLong, unpacked
+
+_HEADERS_A_RECORD = 10  # of a batch's most records; two bytes make one, which takes a hundred in memory
+_FAILURES = (errors.KafkaError, CannotUnpack, ValueError, IndexError, struct.error, AssertionError)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Of one batch: bytes when it is unpacked, and records. Those within are read, whatever they take compressed."""
+
+    max_bytes: int
+    max_records: int
+
+
+NOTHING = BatchLimits(0, 0)
+"""For clients that ask for positions alone: no batch is unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Offsets `first` to `last` cannot be read, or shall not be; `detail` completes "the batch ..."."""
+
+    first: int
+    last: int
+    reason: Lost
+    detail: str
+
+    @property
+    def is_hostile(self) -> bool:
+        """True if that follows from the batch alone: every worker, and every replay, finds the same."""
+        return self.reason in (Lost.BATCH_TOO_LARGE, Lost.BATCH_TOO_MANY_RECORDS)
+
+
+class _Beyond(Exception):
+    """The batch is larger than the limits. It never leaves this module."""
+
+    def __init__(self, reason: Lost, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def bound_batches(consumer: Any, limits: BatchLimits, *, tells_holes: bool = False) -> None:
+    """Let this KafkaConsumer read so; its records may then have an `Unread` for a checksum.
+
+    `tells_holes`: also for what compaction has removed. Elsewhere there is no such thing.
+    """
+    consumer._fetcher.PartitionRecords = partial(_PartitionRecords, limits=limits, tells_holes=tells_holes)
+
+
+class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+    """What one fetch brought of a partition."""
+
+    def __init__(
+        self,
+        fetch_offset: int,
+        tp: Any,
+        records: MemoryRecords,
+        *,
+        limits: BatchLimits,
+        tells_holes: bool = False,
+        **more: Any,
+    ) -> None:
+        super().__init__(fetch_offset, tp, _Records(records, fetch_offset, limits, tells_holes=tells_holes), **more)
+
+    def _unpack_records(self, tp: Any, *arguments: Any) -> Iterator[Any]:
+        try:
+            yield from super()._unpack_records(tp, *arguments)
+        except _FAILURES as error:  # in what surrounds the batches, which says no offset
+            at = int(self.next_fetch_offset)
+            unread = Unread(at, at, Lost.BATCH_UNREADABLE, f"is none: {error}")
+            self.next_fetch_offset: int = at + 1
+            yield ConsumerRecord(*tp, -1, at, -1, 0, None, None, [], unread, -1, -1, -1)
+            self.drain()
+
+
+class _Records(MemoryRecords):  # type: ignore[misc]
+    """The batches of a fetch, of which each begins where the one before it ended, or later."""
+
+    __slots__ = ("_due", "_limits", "_tells_holes")
+
+    def __init__(self, records: MemoryRecords, fetch_offset: int, limits: BatchLimits, *, tells_holes: bool) -> None:
+        super().__init__(records._buffer)
+        self._due, self._limits, self._tells_holes = fetch_offset, limits, tells_holes
+
+    def next_batch(self) -> Any:
+        data = self._next_slice
+        if data is None:
+            return None
+        if self._tells_holes and data[self.MAGIC_OFFSET] >= 2 and (at := _offset_of(data)) > self._due:
+            hole = _Hole(data, self._due, at, self._limits)
+            self._due = at
+            return hole
+        self._cache_next()
+        kind = _LegacyBatch if data[self.MAGIC_OFFSET] < 2 else _Batch
+        following = self._due if self._next_slice is None else _offset_of(self._next_slice)
+        batch = kind(data, self._due, following, self._limits)
+        batch.tells_holes = self._tells_holes
+        self._due = batch.until
+        return batch
+
+
+class _Mark(DefaultRecord):  # type: ignore[misc]
+    """A record without content that stands for others."""
+
+    __slots__ = ("_unread",)
+
+    def __init__(self, unread: Unread) -> None:
+        super().__init__(0, unread.last, -1, 0, None, None, [])
+        self._unread = unread
+
+    @property
+    def checksum(self) -> Unread:
+        return self._unread
+
+
+class _Batch(DefaultRecordBatch):  # type: ignore[misc]
+    """A batch of today's format. If its CRC is wrong, nothing that it covers is believed."""
+
+    tells_holes = False
+
+    def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
+        super().__init__(data)
+        self._due, self._limits = due, limits
+        self._is_damaged = not super().validate_crc()
+        self._last = _end_of(due, following, int(super().last_offset), self._is_damaged, limits)
+
+    @property
+    def until(self) -> int:
+        """Where the next batch may begin."""
+        return self._last + 1
+
+    def validate_crc(self) -> bool:
+        return True  # or the fetcher would raise
+
+    def has_producer_id(self) -> bool:
+        return not self._is_damaged and bool(super().has_producer_id())
+
+    @property
+    def is_control_batch(self) -> bool:
+        return not self._is_damaged and bool(super().is_control_batch)
+
+    @property
+    def last_offset(self) -> int:
+        return self._last
+
+    def __iter__(self) -> Iterator[Any]:
+        return _guarded(self._records(), self._due, self._last, self._is_damaged, tells_holes=self.tells_holes)
+
+    def _records(self) -> Iterator[Any]:
+        """Raises _Beyond, and _FAILURES."""
+        if not self.records_count:
+            return  # what compaction left
+        _expect_few(self.records_count, self._limits)
+        if self.compression_type:
+            packed = memoryview(self._buffer)[self._pos :]
+            self._buffer: bytearray = _unpacked(self.compression_type, packed, self._limits)
+            self._pos: int = 0
+        self._decompressed: bool = True
+        headers = 0
+        while True:
+            self._expect_few_headers(headers + self._headers_ahead())
+            try:
+                record = super().__next__()
+            except StopIteration:
+                return
+            headers += len(record.headers)
+            self._expect_few_headers(headers)
+            yield record
+
+    def _headers_ahead(self) -> int:
+        """How many headers the next record says it has, if it is long enough to hold too many; else 0."""
+        if self._next_record_index >= self._num_records:
+            return 0
+        length, position = decode_varint(self._buffer, self._pos)
+        if length < 2 * self._limits.max_records:
+            return 0
+        for _ in range(3):  # attributes, timestamp, offset
+            _, position = decode_varint(self._buffer, position)
+        for _ in range(2):  # key, value
+            length, position = decode_varint(self._buffer, position)
+            position += max(length, 0)
+        return int(decode_varint(self._buffer, position)[0])
+
+    def _expect_few_headers(self, count: int) -> None:
+        most = _HEADERS_A_RECORD * self._limits.max_records
+        if count > most:
+            detail = f"has more than {most} headers, {_HEADERS_A_RECORD} for each of kafka.max_batch_records"
+            raise _Beyond(Lost.BATCH_TOO_MANY_RECORDS, detail)
+
+
+class _Hole(_Batch):
+    """What is missing before the batch of `data`, as one that holds nothing else."""
+
+    def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
+        super().__init__(data, due, following, limits)
+        self._last = following - 1
+
+    def has_producer_id(self) -> bool:
+        return False
+
+    @property
+    def is_control_batch(self) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[Any]:
+        yield _removed(self._due, self._last)
+
+
+class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
+    """A message of the formats before Kafka .11, or several that are compressed in one."""
+
+    tells_holes = False
+
+    def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
+        super().__init__(data, data[MemoryRecords.MAGIC_OFFSET])
+        self._due, self._limits = due, limits
+        self._is_damaged = not super().validate_crc()
+        # The offset of such a set is that of its last message.
+        self._last = _end_of(due, following, int(self.base_offset), self._is_damaged, limits)
+
+    @property
+    def until(self) -> int:
+        """Where the next one may begin."""
+        return self._last + 1
+
+    def validate_crc(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return _guarded(super().__iter__(), self._due, self._last, self._is_damaged)
+
+    def _decompress(self, key_offset: int) -> bytearray:
+        """The messages in it. Raises _Beyond, and _FAILURES."""
+        _, position = self._sized(key_offset)
+        packed, _ = self._sized(position)
+        return _unpacked(self.compression_type, packed, self._limits)
+
+    def _sized(self, position: int) -> tuple[memoryview, int]:
+        (length,) = struct.unpack_from(">i", self._buffer, position)
+        end = position + 4 + max(length, 0)
+        return self._buffer[position + 4 : end], end
+
+    def _read_all_headers(self) -> list[tuple[tuple[Any, ...], int]]:
+        found, position = [], 0
+        while position < len(self._buffer):
+            header = self._read_header(position)
+            found.append((header, position))
+            _expect_few(len(found), self._limits)
+            if header[1] < 0:
+                raise ValueError(f"a message of {header[1]} bytes")
+            position += self.LOG_OVERHEAD + header[1]
+        return found
+
+
+def _guarded(
+    records: Iterator[Any], due: int, last: int, is_damaged: bool, *, tells_holes: bool = False
+) -> Iterator[Any]:
+    """The records from `due` on as far as they can be read, and a mark for the others up to `last`."""
+    before, expected = -1, due
+    try:
+        if is_damaged:
+            raise ValueError("its CRC does not agree with its bytes")
+        for record in records:
+            if not before < record.offset <= last:
+                raise ValueError(f"offset {record.offset} after {before}, {last} is the last")
+            before = record.offset
+            if record.offset >= due:
+                if tells_holes and record.offset > expected:
+                    yield _removed(expected, record.offset - 1)
+                expected = record.offset + 1
+                yield record
+        if tells_holes and expected <= last:
+            yield _removed(expected, last)
+    except _Beyond as beyond:
+        reason, detail = beyond.reason, str(beyond)
+    except _FAILURES as error:
+        reason = Lost.BATCH_DAMAGED if is_damaged else Lost.BATCH_UNREADABLE
+        detail = f"cannot be read: {error}"
+    else:
+        return
+    if (first := max(before + 1, due)) <= last:
+        yield _Mark(Unread(first, last, reason, detail))
+
+
+def _removed(first: int, last: int) -> _Mark:
+    return _Mark(Unread(first, last, Lost.COMPACTED, "was compacted"))
+
+
+def _end_of(due: int, following: int, said: int, is_damaged: bool, limits: BatchLimits) -> int:
+    """The last offset of a batch, by its header; of a damaged one up to the next batch, if either can be true."""
+    if not is_damaged:
+        return max(said, due - 1)
+    return next((last for last in (following - 1, said) if due <= last <= due + limits.max_records), due)
+
+
+def _unpacked(codec: int, packed: memoryview, limits: BatchLimits) -> bytearray:
+    try:
+        return unpacked(codec, packed, limits.max_bytes)
+    except TooLong:
+        detail = (
+            f"unpacks from {len(packed)} bytes of {NAMES[codec]} to more than the {limits.max_bytes} that "
+            "kafka.max_batch_bytes allows"
+        )
+        raise _Beyond(Lost.BATCH_TOO_LARGE, detail) from None
+
+
+def _expect_few(count: int, limits: BatchLimits) -> None:
+    if count > limits.max_records:
+        detail = f"has {count} records or more, kafka.max_batch_records allows {limits.max_records}"
+        raise _Beyond(Lost.BATCH_TOO_MANY_RECORDS, detail)
+
+
+def _offset_of(data: memoryview) -> int:
+    return int.from_bytes(data[:8], "big", signed=True)

@@ -1,0 +1,150 @@
+"""A topic as the broker has it, offset by offset: what a chain is compared with. Implements `sink.findings.Log`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition as KafkaPartition
+
+from adawise.errors import BrokerUnavailable
+from adawise.kafka.batches import BatchLimits, Unread, bound_batches
+from adawise.kafka.client import kafka_errors, open_client
+from adawise.kafka.topic import KafkaTopics
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition, stated_ms
+
+_Longs = npt.NDArray[np.int64]
+
+_POLL_MS, _MESSAGES = 500, 500
+_PATIENCE_S = 30.0  # without an answer that brings anything
+
+
+class Peek:
+    """Timestamps now and then, by a log that is opened for the first question."""
+
+    def __init__(self, open_log: Callable[[], KafkaLog]) -> None:
+        self._open = open_log
+        self._log: KafkaLog | None = None
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> dict[int, int]:
+        """See `Source.timestamps`."""
+        self._log = self._log or self._open()
+        try:
+            offsets, timestamps = self._log.messages(tp, first, until)
+        except BrokerUnavailable:
+            self.close()  # as `KafkaTopics` does with its probe
+            raise
+        return dict(zip(offsets.tolist(), timestamps.tolist(), strict=True))
+
+    def close(self) -> None:
+        """Free the log's clients."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+class KafkaLog:
+    """Reads partitions without a group; keys and values are dropped as they come.
+
+    Args:
+        bootstrap_servers: "host:port", several separated by commas.
+        max_partition_fetch_bytes: held at once, and a message more.
+        batch_limits: batches beyond them are not read; nor are they by a worker.
+        security: kafka-python's arguments for TLS and SASL.
+        patience_s: for how long an answer that brings anything is waited for.
+
+    Raises:
+        BrokerUnavailable: no broker answered within 10 s.
+        SettingsError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str,
+        client_id: str,
+        max_partition_fetch_bytes: int,
+        batch_limits: BatchLimits,
+        security: Mapping[str, object],
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self._servers, self._patience_s = bootstrap_servers, patience_s
+        self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
+        try:
+            self._consumer: Any = open_client(
+                KafkaConsumer,
+                bootstrap_servers,
+                security,
+                client_id=f"{client_id}-log",
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                isolation_level="read_committed",
+                max_partition_fetch_bytes=max_partition_fetch_bytes,
+            )
+            bound_batches(self._consumer, batch_limits)
+        except BaseException:
+            self._topics.close()
+            raise
+        self._reading: KafkaPartition | None = None
+        self._since = 0  # what comes before it was handed out
+        self._ahead: list[tuple[int, int]] = []  # read, but beyond what was asked for
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """See `Log.identity`."""
+        return self._topics.identity(topic)
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `Log.bounds`."""
+        return self._topics.bounds(tp)
+
+    def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[_Longs, _Longs]:
+        """See `Log.messages`; `until` is at most the log's end."""
+        partition = KafkaPartition(*tp)
+        with kafka_errors(self._servers, f"read the offsets [{first}, {until}) of {tp}"):
+            position = self._begin(partition, first)
+            found = self._ahead
+            give_up_s = time.monotonic() + self._patience_s
+            while position < until:
+                records = self._consumer.poll(timeout_ms=_POLL_MS, max_records=_MESSAGES).get(partition, [])
+                found += [
+                    (record.offset, stated_ms(record.timestamp))
+                    for record in records
+                    if not isinstance(record.checksum, Unread)
+                ]
+                # Where a log ends in markers of transactions there is no message: the position goes past them.
+                before, position = position, self._consumer.position(partition, timeout_ms=10_000)
+                if position > before:
+                    give_up_s = time.monotonic() + self._patience_s
+                elif time.monotonic() > give_up_s:
+                    raise BrokerUnavailable(
+                        f"{self._servers} sends nothing of {tp} from offset {position} on, for {self._patience_s:g} s. "
+                        "Is the partition's leader alive? Try again."
+                    )
+        self._ahead, self._since = [message for message in found if message[0] >= until], until
+        wanted = np.asarray([message for message in found if first <= message[0] < until], np.int64).reshape(-1, 2)
+        return wanted[:, 0], wanted[:, 1]
+
+    def close(self) -> None:
+        """Free the clients."""
+        self._consumer.close()
+        self._topics.close()
+
+    def _begin(self, partition: KafkaPartition, first: int) -> int:
+        """The position, once reading goes on at `first` or, if that was read already, behind it."""
+        if partition != self._reading or first < self._since:
+            self._consumer.assign([])  # or what was fetched before would come again
+            self._consumer.assign([partition])
+            self._reading, self._ahead = partition, []
+            self._consumer.seek(partition, first)
+        position = int(self._consumer.position(partition, timeout_ms=10_000))
+        if position < first:
+            self._consumer.seek(partition, first)
+            return first
+        return position

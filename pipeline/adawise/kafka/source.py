@@ -1,0 +1,355 @@
+"""Messages of a Kafka topic: as a member of a consumer group, or of all its partitions without one.
+
+What kafka-python 3 asks for: rebalance listeners run on its IO thread, where blocking calls raise, so ours only pauses
+and takes a note; `poll` turns the notes into events. Nothing is ever delivered from a position that was not sought: a
+reset policy would jump over a gap without a word. `assignment()` still lists partitions after an eviction, so ownership
+is what the notes and the member's state say.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from kafka import KafkaConsumer, errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import MemberState
+from kafka.structs import TopicPartition as KafkaPartition
+
+from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Lost, SourceError
+from adawise.kafka.batches import BatchLimits, Unread, bound_batches
+from adawise.kafka.client import EMBEDDED, kafka_errors, message_of, open_client
+from adawise.kafka.listener import RebalanceListener, join_after_settling, why_expelled
+from adawise.kafka.log import KafkaLog, Peek
+from adawise.kafka.offsets import OffsetHints
+from adawise.kafka.ownership import Ownership
+from adawise.kafka.topic import KafkaTopics
+from adawise.kafka.transactions import HeldBack
+from adawise.kafka.unreadable import Unreadable
+from adawise.ports import Poll, TopicIdentity
+from adawise.records import Message, TopicPartition
+
+log = logging.getLogger(__name__)
+
+_SLICE_MS = 100  # events are noticed this much later than they happen, at most
+_CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
+_CLOSE_MS = 5_000
+_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
+# The embedded broker answers a JoinGroup after half of the session timeout, whoever else there is (measured), and takes
+# a member that left meanwhile back in with that answer.
+_EMBEDDED_SESSION_MS = 6_000
+_METADATA_MS = 60_000  # partitions that were added are read this much later, at most
+
+
+class KafkaSource:
+    """One topic, by `adawise.ports.Source`.
+
+    Args:
+        bootstrap_servers: "host:port", several separated by commas.
+        topic: must exist; it is never created.
+        group: the consumer group; None for all partitions, without a group and without commits.
+        origin: where a partition without a chain begins: "earliest", "latest" or milliseconds since the epoch.
+        static_member: `group.instance.id`; the partitions of this member wait for its return for a session timeout.
+        max_partition_fetch_bytes: up to twice this per partition is held before it is delivered.
+        batch_limits: a batch beyond them is left out, and delivered as one message that is `missing`.
+        on_compacted: refuse a topic that is compacted, or deliver what is removed as `missing`.
+        on_unreadable: at a batch that cannot be unpacked, let its partition stand, or leave it out as well.
+        security: kafka-python's arguments for TLS and SASL.
+
+    Raises:
+        BrokerUnavailable: no broker answered within 10 s.
+        SourceError: there is no such topic.
+        SettingsError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str,
+        topic: str,
+        group: str | None,
+        origin: Literal["earliest", "latest"] | int,
+        client_id: str,
+        static_member: str | None,
+        session_timeout_ms: int,
+        max_poll_interval_ms: int,
+        max_poll_records: int,
+        max_partition_fetch_bytes: int,
+        batch_limits: BatchLimits,
+        on_compacted: Literal["fail", "skip"] = "skip",
+        on_unreadable: Literal["stop", "skip"],
+        security: Mapping[str, object],
+    ) -> None:
+        self._servers, self._topic, self._group, self._origin = bootstrap_servers, topic, group, origin
+        self._owned = Ownership()
+        self._closed = False
+        self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
+        opens = partial(
+            KafkaLog,
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            max_partition_fetch_bytes=min(max_partition_fetch_bytes, _LOOK_BYTES),
+            batch_limits=batch_limits,
+            security=security,
+            patience_s=_LOOK_S,
+        )
+        self._peek = Peek(opens)
+        try:
+            self._first_identity = self._topics.identity(topic)
+            if on_compacted == "fail":
+                self._topics.expect_not_compacted(topic)
+            self._is_embedded = self._first_identity.cluster_id == EMBEDDED
+            if self._is_embedded:
+                session_timeout_ms = min(session_timeout_ms, _EMBEDDED_SESSION_MS)
+            self._consumer: Any = open_client(
+                KafkaConsumer,
+                bootstrap_servers,
+                security,
+                client_id=client_id,
+                group_id=group,
+                group_instance_id=static_member,
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                isolation_level="read_committed",
+                session_timeout_ms=session_timeout_ms,
+                heartbeat_interval_ms=min(3_000, session_timeout_ms // 3),
+                max_poll_interval_ms=max_poll_interval_ms,
+                max_poll_records=max_poll_records,
+                max_partition_fetch_bytes=max_partition_fetch_bytes,
+                metadata_max_age_ms=_METADATA_MS,
+            )
+            bound_batches(self._consumer, batch_limits, tells_holes=bool(self._topics.is_compacted(topic)))
+        except BaseException:
+            self._topics.close()
+            raise
+        self._checked_at = self._polled_at = time.monotonic()
+        self._busy_s, self._max_poll_interval_s = 0.0, max_poll_interval_ms / 1000
+        self._hints = OffsetHints(self._consumer)
+        self._held_back, self._looked_at = HeldBack(), 0.0
+        self._unreadable = Unreadable(leaves_out=on_unreadable == "skip", clock=time.monotonic)
+        self._paused: set[TopicPartition] = set()  # by the caller, who knows nothing of those that stand
+        self._listener = RebalanceListener(self._consumer, self._owned)
+        if group is None:
+            partitions = [KafkaPartition(topic, number) for number in range(self._first_identity.partitions)]
+            self._consumer.assign(partitions)
+            self._listener.on_partitions_assigned(partitions)
+        else:
+            self._consumer.subscribe([topic], listener=self._listener)
+            join_after_settling(self._consumer._coordinator, self._owned)
+            with kafka_errors(bootstrap_servers, f"describe topic {topic!r}"):
+                # A member that leads its first rebalance without metadata would hand out no partitions at all.
+                self._consumer.partitions_for_topic(topic)
+
+    @property
+    def exhausted(self) -> bool:
+        """Never: a topic may always go on."""
+        return False
+
+    def poll(self, timeout_s: float) -> Poll:
+        """See `Source.poll`; up to 10 s longer while the broker does not answer, and then BrokerUnavailable."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_ms = max(0, int((deadline - time.monotonic()) * 1000))
+            records, assigned, lost = self._poll_once(min(left_ms, _SLICE_MS))
+            messages = [
+                message
+                for partition, found in records.items()
+                if self._owned.is_sought(TopicPartition(*partition))
+                for message in self._messages(TopicPartition(*partition), found)
+            ]
+            self._look_for_transactions()
+            if messages:
+                self._hints.delivered(messages)
+                self._checked_at = time.monotonic()
+            elif time.monotonic() - self._checked_at >= _CHECK_S:
+                self.check()
+            if messages or assigned or lost or left_ms == 0:
+                return Poll(messages, assigned, lost)
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """See `Source.identity`."""
+        return self._topics.identity(topic)
+
+    def check(self) -> None:
+        """See `Source.check`. A fetch goes by the topic's name, and would go on in a topic that took it over."""
+        now = self._topics.identity(self._topic)
+        if now.topic_id != self._first_identity.topic_id:
+            msg = (
+                f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
+                f"{self._first_identity.topic_id} and is {now.topic_id}. Use a new output for the new topic."
+            )
+            raise SourceError(msg)
+        self._checked_at = time.monotonic()
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
+        return self._topics.bounds(tp)
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`; by a client of its own, so that the group's is where it was."""
+        return self._peek.timestamps(tp, first, until)
+
+    def origin(self, tp: TopicPartition) -> int:
+        """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
+        start, end = self._topics.bounds(tp)
+        if self._origin == "earliest":
+            return start
+        if self._origin == "latest":
+            return end
+        found = self._topics.offset_at(tp, int(self._origin))
+        return end if found is None else found
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """See `Source.seek`. Raises ValueError if the partition is not owned."""
+        self._owned.seek(tp)
+        stood = self._unreadable.forget(tp)
+        if self._held(tp):
+            self._consumer.seek(KafkaPartition(*tp), offset)
+            if stood and tp not in self._paused:
+                self._resume([tp])
+            self._hints.began(tp, offset)
+
+    def pause(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.pause`; partitions that are not owned are none of its business."""
+        self._paused.update(tps)
+        self._consumer.pause(*(KafkaPartition(*tp) for tp in tps if self._held(tp)))
+
+    def resume(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.resume`. Raises ValueError for a partition that was assigned and not sought yet."""
+        self._owned.expect_sought(tps)
+        self._paused.difference_update(tps)
+        self._resume(tps)
+
+    def drained(self, tp: TopicPartition) -> bool:
+        """See `Source.drained`. What the last fetch knew may be old: where that was nothing more, the broker is asked.
+
+        An empty poll says as little: it is also what comes of a broker that has stopped answering.
+        """
+        if self.lag(tp) != 0:
+            return False
+        end = self._consumer.highwater(KafkaPartition(*tp))
+        try:
+            return self._topics.end(tp) <= int(end)
+        except BrokerUnavailable:
+            return False
+
+    def stands(self, tp: TopicPartition) -> bool:
+        """See `Source.stands`."""
+        return self._unreadable.stands(tp)
+
+    def lag(self, tp: TopicPartition) -> int | None:
+        """See `Source.lag`, by what the last fetch of the partition knew."""
+        if not (self._held(tp) and self._owned.is_sought(tp)):
+            return None
+        partition = KafkaPartition(*tp)
+        with kafka_errors(self._servers, f"ask for the position in {tp}"):
+            end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
+        return None if end is None or position is None else max(0, int(end) - int(position))
+
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
+        """See `Source.commit`; without a group there is nobody to tell."""
+        ours = {tp: at for tp, at in offsets.items() if self._held(tp)}
+        if self._group is not None and ours:
+            self._hints.commit(ours, note)
+
+    def committed(self) -> Mapping[TopicPartition, tuple[int, str]]:
+        """What the group has committed of the topic, whoever did, with its note. Raises BrokerUnavailable."""
+        return {} if self._group is None else self._topics.committed(self._group, self._topic)
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._owned.clear()
+        if self._is_embedded and self._group is not None and self._consumer._coordinator._join_task is not None:
+            with suppress(errors.KafkaError):
+                self._consumer._coordinator.ensure_active_group(timeout_ms=_EMBEDDED_SESSION_MS)
+        try:
+            self._consumer.close(timeout_ms=_CLOSE_MS)
+        except errors.KafkaError as error:
+            log.warning("Kafka consumer was closed without leaving its group: %s", error)
+        self._topics.close()
+        self._peek.close()
+
+    def _look_for_transactions(self) -> None:
+        """Say of partitions that stand before the end of the log what holds them back."""
+        now_s = time.monotonic()
+        if now_s - self._looked_at < 1.0:
+            return
+        self._looked_at = now_s
+        tps = [TopicPartition(*partition) for partition in self._consumer.assignment()]
+        lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
+        ends = {tp: int(self._consumer.highwater(KafkaPartition(*tp))) for tp, lag in lags.items() if lag}
+        for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
+            found = None
+            with suppress(AdawiseError):  # nobody answers, or this user is not told
+                found = self._topics.open_transaction(tp, ends[tp])
+            self._held_back.tell(tp, found, time.monotonic())
+
+    def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
+        """kafka-python's records, and the events up to now: those assigned, those lost."""
+        records: dict[Any, list[Any]] = {}
+        self._resume([tp for tp in self._unreadable.due() if tp not in self._paused])
+        now = time.monotonic()
+        self._busy_s, self._polled_at = now - self._polled_at, now
+        with kafka_errors(self._servers, f"read topic {self._topic!r}"):
+            try:
+                records = self._consumer.poll(timeout_ms=timeout_ms)
+            except errors.OffsetOutOfRangeError as error:
+                # Retention overtook the reader, or the log got shorter: whoever recovers the partition will see which.
+                self._listener.on_partitions_assigned(error.args[0])
+            except errors.KafkaError as error:
+                if error.__cause__ is not None and type(error) is errors.KafkaError:
+                    raise FatalError(f"a rebalance of group {self._group!r} could not be noted: {error}") from error
+                raise
+        if self._group is not None and self._owned and self._consumer.group_metadata().state == MemberState.UNJOINED:
+            self._owned.note_all_lost()  # expelled: it hears of it only when it joins again
+        expelled = self._owned.is_expelled
+        assigned, lost = self._owned.settle()
+        for tp in (*assigned, *lost):
+            self._unreadable.forget(tp)
+            self._paused.discard(tp)
+        if expelled and lost:
+            why = why_expelled(busy_s=self._busy_s, max_poll_interval_s=self._max_poll_interval_s)
+            log.warning("expelled from group %r, joining again, nothing is lost: %s", self._group, why)
+        return records, assigned, lost
+
+    def _messages(self, tp: TopicPartition, records: Sequence[Any]) -> Iterator[Message]:
+        """Ours for kafka-python's, up to where the partition is to stand."""
+        for record in records:
+            unread = record.checksum
+            if not isinstance(unread, Unread):
+                self._unreadable.read(tp, record.offset)
+                yield message_of(record)
+                continue
+            if not self._held(tp):
+                return  # whoever has it now reads it
+            partition = KafkaPartition(*tp)
+            if unread.reason == Lost.BATCH_DAMAGED:  # its end may be a guess
+                end = self._consumer.highwater(partition) or 0
+                unread = replace(unread, last=max(unread.first, min(unread.last, end - 1)))
+            missing = self._unreadable.judge(tp, unread)
+            if missing is not None:
+                yield message_of(record._replace(offset=unread.last), missing)
+                if unread.last == record.offset:
+                    continue
+                self._consumer.seek(partition, unread.last + 1)
+                return
+            self._consumer.seek(partition, unread.first)
+            self._consumer.pause(partition)
+            return
+
+    def _resume(self, tps: Iterable[TopicPartition]) -> None:
+        self._consumer.resume(*(KafkaPartition(*tp) for tp in tps if self._held(tp) and tp not in self._unreadable))
+
+    def _held(self, tp: TopicPartition) -> bool:
+        """Owned, and known to kafka-python, which forgets a partition one poll before we hear of it."""
+        return tp in self._owned and KafkaPartition(*tp) in self._consumer.assignment()

@@ -1,0 +1,194 @@
+"""What a broker knows about a topic: which one it is, how far its partitions reach, where a time lies in them.
+
+Two clients of its own beside the group's consumer: that one's position and paused partitions are never disturbed by a
+question, and questions are answered for partitions that belong to somebody else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import TopicPartition as KafkaPartition
+
+from adawise.errors import AdawiseError, BrokerUnavailable, SettingsError, SourceError
+from adawise.kafka.batches import NOTHING, bound_batches
+from adawise.kafka.client import EMBEDDED, REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
+from adawise.kafka.transactions import OpenTransaction, open_transaction
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+
+_QUICK_MS = 2_000
+_NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
+
+
+class KafkaTopics:
+    """The topics of one cluster, asked about one at a time."""
+
+    def __init__(self, *, bootstrap_servers: str, client_id: str, security: Mapping[str, object]) -> None:
+        self._servers, self._client_id, self._security = bootstrap_servers, client_id, security
+        self._admin: Any = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=f"{client_id}-topics")
+        try:
+            self._cluster_id = self._ask("ask for the cluster's id", self._admin.describe_cluster)["cluster_id"] or ""
+            self._probe: Any = self._open_probe()
+        except BaseException:
+            self._admin.close()
+            raise
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """The topic as it is now, always asked of the broker.
+
+        Raises:
+            SourceError: there is no such topic.
+            BrokerUnavailable: nobody answered within 10 s.
+        """
+        doing = f"describe topic {topic!r}"
+        found = self._ask(doing, lambda: self._admin.describe_topics([topic]))
+        if not found:
+            raise BrokerUnavailable(f"could not {doing} at {self._servers}: the answer names no topic. Try again.")
+        refused = errors.for_code(found[0]["error_code"])
+        if refused is errors.UnknownTopicOrPartitionError:
+            raise SourceError(
+                f"there is no topic {topic!r} at {self._servers}. Create the topic (`adawise produce SOURCE "
+                "--create-topic` does), or set kafka.topic to one that exists: it is never created by reading."
+            )
+        if refused is not errors.NoError:
+            raise translated(refused(), self._servers, doing)
+        topic_id = str(found[0].get("topic_id") or "")
+        return TopicIdentity(
+            cluster_id=self._cluster_id,
+            topic_id="" if topic_id == _NO_TOPIC_ID else topic_id,
+            partitions=len(found[0]["partitions"]),
+        )
+
+    def is_compacted(self, topic: str) -> bool | None:
+        """Whether `cleanup.policy` says so; None where the broker does not tell (no right DESCRIBE_CONFIGS)."""
+        if self._cluster_id == EMBEDDED:  # which compacts nothing, and hangs up on the question
+            return None
+        asked = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["cleanup.policy"])
+        try:
+            told = self._ask("ask", lambda: self._admin.describe_configs([asked], config_filter="All"))
+            return "compact" in str(told["topic"][topic]["cleanup.policy"]["value"])
+        except (AdawiseError, KeyError):
+            return None
+
+    def expect_not_compacted(self, topic: str) -> None:
+        """Raise SettingsError if the topic is compacted; one whose policy is not told is taken as it is."""
+        if self.is_compacted(topic):
+            raise SettingsError(
+                f"topic {topic!r} at {self._servers}: expected a topic that keeps every message until its retention is "
+                "over, but it has cleanup.policy=compact: of each camera the broker removes all but the newest frames, "
+                "read or not. Set cleanup.policy=delete on the topic; or, to read what is left and record the gaps, "
+                "kafka.on_compacted=skip."
+            )
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(log start, log end). Raises SourceError for a partition that the topic does not have."""
+        self._expect(tp)
+        partition = KafkaPartition(*tp)
+        doing = f"ask for the bounds of {tp}"
+        start = self._ask_probe(doing, lambda: self._probe.beginning_offsets([partition], REQUEST_TIMEOUT_MS))[
+            partition
+        ]
+        end = self._ask_probe(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
+        return start, max(end, self._ask_probe(doing, lambda: self._high_watermark(partition, end)))
+
+    def end(self, tp: TopicPartition) -> int:
+        """The log's end by one quick question; some brokers name an offset before it. Raises BrokerUnavailable."""
+        partition = KafkaPartition(*tp)
+        listed = self._ask_probe(f"ask for the end of {tp}", lambda: self._probe.end_offsets([partition], _QUICK_MS))
+        return int(listed[partition])
+
+    def open_transaction(self, tp: TopicPartition, end: int) -> OpenTransaction | None:
+        """What holds back a part of the log before `end`; None if nothing does. Raises BrokerUnavailable."""
+        with kafka_errors(self._servers, f"ask for open transactions in {tp}"):
+            return open_transaction(self._admin, tp, end)
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        self._expect(tp)
+        partition = KafkaPartition(*tp)
+        found = self._ask_probe(
+            f"look for {timestamp_ms} ms in {tp}",
+            lambda: self._probe.offsets_for_times({partition: timestamp_ms}, REQUEST_TIMEOUT_MS),
+        )[partition]
+        return None if found is None else int(found.offset)
+
+    def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
+        """The offsets that a group has committed, with their notes. Raises BrokerUnavailable."""
+        # The client never forgets which broker coordinates a group, and would ask it for ever once that has fallen.
+        self._admin._manager.cluster._coordinators.clear()
+        found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._admin.list_group_offsets([group]))
+        return {
+            TopicPartition(topic, partition.partition): (int(said.offset), str(said.metadata or ""))
+            for partition, said in found.get(group, {}).items()
+            if partition.topic == topic and said.offset >= 0
+        }
+
+    def close(self) -> None:
+        """Free both clients."""
+        self._admin.close()
+        self._close_probe()
+
+    def _expect(self, tp: TopicPartition) -> None:
+        # Without this the client would wait for a partition that never comes, and call it a timeout.
+        partitions = self.identity(tp.topic).partitions
+        if not 0 <= tp.partition < partitions:
+            msg = f"topic {tp.topic!r} at {self._servers} has {partitions} partitions, so it has no {tp}."
+            raise SourceError(msg)
+
+    def _high_watermark(self, partition: KafkaPartition, at: int) -> int:
+        """What a fetch says, which every broker gets right: some list the end of their last whole batch or less."""
+        self._probe.assign([])
+        self._probe.assign([partition])
+        self._probe.seek(partition, at)
+        give_up = time.monotonic() + REQUEST_TIMEOUT_MS / 1000
+        while time.monotonic() < give_up:
+            self._probe.poll(timeout_ms=20, max_records=1)
+            known = self._probe.highwater(partition)
+            if known is not None:
+                return int(known)
+        raise errors.KafkaTimeoutError(f"no fetch of {partition} was answered in {REQUEST_TIMEOUT_MS} ms")
+
+    def _open_probe(self) -> Any:
+        probe = open_client(
+            KafkaConsumer,
+            self._servers,
+            self._security,
+            client_id=f"{self._client_id}-probe",
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+            enable_incremental_fetch_sessions=False,  # they leave out what did not change since the last answer
+            fetch_max_wait_ms=1,
+            max_partition_fetch_bytes=1,
+        )
+        bound_batches(probe, NOTHING)
+        return probe
+
+    def _close_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+
+    def _ask_probe(self, doing: str, question: Callable[[], Any]) -> Any:
+        """Ask the probe; after a question that nobody answered, the next one goes to a new client.
+
+        The client of a process that stood still while a broker died and came back asked in vain for ever, and the
+        partition that was to be recovered stayed with a member of the group that could not read it (measured).
+        """
+        if self._probe is None:
+            self._probe = self._open_probe()
+        try:
+            return self._ask(doing, question)
+        except BrokerUnavailable:
+            self._close_probe()
+            raise
+
+    def _ask(self, doing: str, question: Callable[[], Any]) -> Any:
+        with kafka_errors(self._servers, doing):
+            return question()

@@ -1,0 +1,100 @@
+"""Open transactions: they hold back everything that was written to their partition after they began.
+
+A reader of what is committed is told nothing of that: its position stands before messages that the broker has. A
+producer that hangs, or died without an end of its transaction, stops every camera of the partition so, for as long as
+its own time-out, or for ever. So a position that stands before the log's end is looked into, and named.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from kafka import IsolationLevel, OffsetSpec, errors
+from kafka.structs import TopicPartition as KafkaPartition
+
+from adawise.records import TopicPartition
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 10.0  # a position that did not move for so long is looked into
+REPEAT_S = 300.0
+_YEAR_10000_MS = 253_402_300_800_000
+
+
+class OpenTransaction(NamedTuple):
+    """The first one of a partition: nothing from `offset` on is delivered; "" and -1 where the broker does not tell."""
+
+    offset: int
+    since_ms: int = -1
+    who: str = ""
+
+    def __str__(self) -> str:
+        told = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have stamped it
+        since = f" since {datetime.fromtimestamp(self.since_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if told else ""
+        who = f", of {self.who}" if self.who else ""
+        return f"an open transaction holds back what was written from offset {self.offset} on{since}{who}"
+
+
+def open_transaction(admin: Any, tp: TopicPartition, end: int) -> OpenTransaction | None:
+    """The transaction that holds back a part of the log before `end`; None if none does. Raises KafkaError."""
+    partition = KafkaPartition(*tp)
+    asked = {partition: OffsetSpec.LATEST}
+    stable = int(admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED)[partition].offset)
+    if stable >= end:
+        return None
+    found = OpenTransaction(stable)
+    try:
+        producers = admin.describe_producers([partition])[partition].active_producers
+        first = min(
+            (each for each in producers if each.current_transaction_start_offset >= 0),
+            key=lambda each: each.current_transaction_start_offset,
+        )
+        found = OpenTransaction(stable, first.last_timestamp, f"producer {first.producer_id}")
+        listed = admin.list_transactions(producer_id_filters=[first.producer_id])
+        name = next(each.transactional_id for of_broker in listed.values() for each in of_broker)
+        began_ms = admin.describe_transactions([name])[name].transaction_start_time_ms
+        return OpenTransaction(stable, began_ms, f"transactional.id {name!r}")
+    except (errors.KafkaError, KeyError, ValueError, StopIteration):  # not told by every broker, nor to every user
+        return found
+
+
+@dataclass(slots=True)
+class _Position:
+    offset: int
+    since_s: float
+    told_s: float | None = None
+
+
+class HeldBack:
+    """Which positions stand, and what was said of them."""
+
+    def __init__(self) -> None:
+        self._positions: dict[TopicPartition, _Position] = {}
+
+    def standing(self, positions: Mapping[TopicPartition, int], now_s: float) -> list[TopicPartition]:
+        """Those of partitions with messages ahead that have not moved for `LOOK_S`, if they are to be looked into."""
+        self._positions = {
+            tp: known if (known := self._positions.get(tp)) and known.offset == at else _Position(at, now_s)
+            for tp, at in positions.items()
+        }
+        return [
+            tp
+            for tp, at in self._positions.items()
+            if now_s - at.since_s >= LOOK_S and (at.told_s is None or now_s - at.told_s >= REPEAT_S)
+        ]
+
+    def tell(self, tp: TopicPartition, found: OpenTransaction | None, now_s: float) -> None:
+        """Say it, now and every `REPEAT_S`; if nothing was found, or nobody answered, look again in `LOOK_S`."""
+        if found is None:
+            self._positions[tp].since_s = now_s
+            return
+        self._positions[tp].told_s = now_s
+        log.warning(
+            "%s: %s: no message after that is served until it is committed or aborted. End its producer, or end it "
+            "with `kafka-transactions.sh abort --topic %s --partition %d --start-offset %d`",
+            *(tp, found, tp.topic, tp.partition, found.offset),
+        )

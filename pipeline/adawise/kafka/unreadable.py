@@ -1,0 +1,127 @@
+"""What to do about offsets that cannot be read: leave them out, or let their partition stand there.
+
+What is beyond the limits is left out: that follows from the batch alone, so every worker and every replay leaves out
+the same. What cannot be unpacked may be a damaged disk or a codec of tomorrow, and whole the next time or elsewhere. So
+its partition stands, is tried again now and then, and goes on by itself once the batch can be read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adawise.errors import Lost
+from adawise.kafka.batches import Unread
+from adawise.records import Missing, TopicPartition
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 60.0  # as often as the line is repeated
+SURE_S = 1.0  # until a batch that is to be left out is looked at again: a bit may turn on the way here
+
+
+@dataclass(slots=True)
+class _Stand:
+    """Where a partition stands, and until when it is not to be tried."""
+
+    offset: int
+    until_s: float
+    is_tried: bool = False
+
+
+class Unreadable:
+    """The partitions that stand.
+
+    Args:
+        leaves_out: whether to go on past what cannot be unpacked.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, leaves_out: bool, clock: Callable[[], float]) -> None:
+        self._leaves_out, self._clock = leaves_out, clock
+        self._stands: dict[TopicPartition, _Stand] = {}
+        self._compacted: dict[TopicPartition, int] = {}  # offsets
+
+    def __contains__(self, tp: object) -> bool:
+        """Whether the partition is not to be read now."""
+        stand = self._stands.get(tp) if isinstance(tp, TopicPartition) else None
+        return stand is not None and not stand.is_tried
+
+    def stands(self, tp: TopicPartition) -> bool:
+        """Whether it will go on only if something changes."""
+        return not self._leaves_out and tp in self._stands
+
+    def judge(self, tp: TopicPartition, unread: Unread) -> Missing | None:
+        """What stands for it in the stream, said in one line; None if the partition is to stand before it."""
+        if unread.reason == Lost.COMPACTED:
+            self._tell_compacted(tp, unread)
+            return Missing(unread.first, unread.reason)
+        if unread.is_hostile or (self._leaves_out and self._is_sure(tp, unread)):
+            self._stands.pop(tp, None)
+            log.warning("%s: %s", tp, _left_out(unread))
+            return Missing(unread.first, unread.reason, f"offsets {unread.first} to {unread.last}: it {unread.detail}")
+        wait_s = SURE_S if self._leaves_out else AGAIN_S
+        self._stands[tp] = _Stand(unread.first, self._clock() + wait_s)
+        if not self._leaves_out:
+            log.error("%s: %s", tp, _stands(unread))
+        return None
+
+    def _tell_compacted(self, tp: TopicPartition, unread: Unread) -> None:
+        """Now, and whenever there are twice as many."""
+        before = self._compacted.get(tp, 0)
+        now = self._compacted[tp] = before + unread.last - unread.first + 1
+        if now.bit_length() > before.bit_length():
+            log.warning(
+                "%s: offsets %d to %d were compacted away before they were read (cleanup.policy=compact): %d in all so "
+                "far, which become gaps of the output. To lose none, set cleanup.policy=delete on the topic",
+                *(tp, unread.first, unread.last, now),
+            )
+
+    def due(self) -> list[TopicPartition]:
+        """Those that are to be tried again now."""
+        now_s = self._clock()
+        due = [tp for tp, stand in self._stands.items() if tp in self and now_s >= stand.until_s]
+        for tp in due:
+            self._stands[tp].is_tried = True
+        return due
+
+    def read(self, tp: TopicPartition, offset: int) -> None:
+        """A message of the partition was read."""
+        stand = self._stands.get(tp)
+        if stand is not None and offset >= stand.offset:
+            del self._stands[tp]
+            log.info("%s: offset %d can be read now, the partition goes on", tp, offset)
+
+    def forget(self, tp: TopicPartition) -> bool:
+        """It is read from elsewhere, or no longer ours; whether it stood."""
+        return self._stands.pop(tp, None) is not None
+
+    def _is_sure(self, tp: TopicPartition, unread: Unread) -> bool:
+        """True if that does not change, or was so the last time too."""
+        stand = self._stands.get(tp)
+        return unread.reason != Lost.BATCH_DAMAGED or (stand is not None and stand.offset == unread.first)
+
+
+def _left_out(unread: Unread) -> str:
+    remedy = (
+        "If its producer is to be trusted, raise that setting and replay from the topic"
+        if unread.is_hostile
+        else "kafka.on_unreadable=skip says to go on"
+    )
+    return (
+        f"offsets {unread.first} to {unread.last} are left out and become a gap of the output ({unread.reason}): the "
+        f"batch {unread.detail}. {remedy}"
+    )
+
+
+def _stands(unread: Unread) -> str:
+    causes = {
+        Lost.BATCH_DAMAGED: "A disk of the broker, or something on the way here, is damaged: restore that replica",
+        Lost.BATCH_UNREADABLE: "Its producer may use what this version does not know: upgrade it",
+    }
+    return (
+        f"the partition stands at offset {unread.first}, others go on; it is tried again every {AGAIN_S:g} s "
+        f"({unread.reason}): the batch up to offset {unread.last} {unread.detail}. {causes[unread.reason]}, or set "
+        "kafka.on_unreadable=skip to go on past it and record the gap"
+    )

@@ -1,0 +1,1 @@
+"""Labelled images: from folders, lists and recordings."""

@@ -1,0 +1,62 @@
+"""How labels lie on disk: a recording of their topic, each message with the labels that were read from it beside it.
+
+So nothing of a message is ever lost, also of one that could not be read, and DuckDB reads the labels as they are:
+
+    SELECT unnest(labels, recursive := true) FROM 'ROOT/labels/topic-*/*/*.parquet'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+
+from adawise.labels.message import Label, read_labels
+from adawise.records import Message
+
+_TIME = pa.timestamp("us", tz="UTC")
+LABEL = pa.struct(
+    [
+        pa.field("row_id", pa.string()),
+        pa.field("stream_id", pa.string()),
+        pa.field("captured_at", _TIME),
+        pa.field("label", pa.string()),  # null: what was said before is taken back
+        pa.field("labelled_at", _TIME),
+        pa.field("problem", pa.string()),  # null: it could be read
+    ]
+)
+FIELD = pa.field("labels", pa.list_(pa.field("element", LABEL, nullable=False)), nullable=False)
+
+
+@dataclass(slots=True)
+class LabelColumns:
+    """The column `labels` of a file, and how many there were so far.
+
+    A message that is read again, since another consumer wrote first, is counted again.
+    """
+
+    labels: int = 0
+    unread: int = 0
+    problems: dict[str, int] = field(default_factory=dict)
+
+    fields: tuple[pa.Field, ...] = (FIELD,)
+
+    def columns(self, messages: Sequence[Message]) -> list[pa.Array]:
+        """One list for each message."""
+        found = [read_labels(message) for message in messages]
+        for label in (label for labels in found for label in labels):
+            self.labels += label.problem is None
+            if label.problem is not None:
+                self.unread += 1
+                if label.problem in self.problems or len(self.problems) < _PROBLEMS:
+                    self.problems[label.problem] = self.problems.get(label.problem, 0) + 1
+        return [pa.array([[_plain(label) for label in labels] for labels in found], FIELD.type)]
+
+
+_PROBLEMS = 20  # that are told apart
+
+
+def _plain(label: Label) -> dict[str, object]:
+    cells = asdict(label)
+    return {name.removesuffix("_us"): value for name, value in cells.items()}

@@ -1,0 +1,144 @@
+"""A file of labels -> the table `given`, checked: a CSV, Parquet or Arrow file that somebody else wrote."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from adawise.errors import SettingsError
+
+EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and, if you like, labelled_at)"
+
+ROW_ID = "[^/]{1,249}/[0-9]{1,9}/[0-9]{1,18}/[0-9]{1,9}"
+"""What a row is called: topic/partition/offset/index."""
+
+_PARQUET = "FROM read_parquet(?, hive_partitioning = false)"
+_CSV = (
+    """FROM read_csv(?, auto_detect = false, header = true, columns = {%s}, delim = ',', quote = '"', escape = '"')"""
+)
+_FORMS = {
+    **{".csv": "csv", ".gz": "csv", ".parquet": "parquet", ".pq": "parquet"},
+    **{".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow"},
+}
+_TEXTS, _TIMES = ("label", "row_id", "stream_id"), ("captured_at", "labelled_at")
+_ROW_TEXT = 80  # characters of what was found
+_HEADER_TEXT = 65_536  # characters of the line that names the columns
+
+# RuntimeError is what DuckDB makes of a name or a text that is not UTF-8.
+_UNREADABLE = (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError, RuntimeError)
+
+_CHECK = f"""
+SELECT number, problem, found FROM (
+    SELECT number,
+           CASE WHEN row_id IS NOT NULL AND NOT regexp_full_match(row_id, '{ROW_ID}')
+                THEN 'row_id: expected topic/partition/offset/index'
+                WHEN captured_at_text IS NOT NULL AND captured_at IS NULL
+                THEN 'captured_at: expected a time as 2026-05-01T12:00:00.25Z'
+                WHEN labelled_at_text IS NOT NULL AND labelled_at IS NULL
+                THEN 'labelled_at: expected a time as 2026-05-01T12:00:00.25Z'
+                WHEN row_id IS NULL AND (stream_id IS NULL OR captured_at IS NULL)
+                THEN 'expected a row_id, or a stream_id and a captured_at' END AS problem,
+           CASE problem[:3] WHEN 'row' THEN row_id WHEN 'cap' THEN captured_at_text WHEN 'lab' THEN labelled_at_text
+                ELSE 'neither' END AS found
+    FROM given
+) WHERE problem IS NOT NULL ORDER BY number LIMIT 1
+"""
+
+
+def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
+    """Make the table `given` of a file: `number` from 1 in its order, `label`, what it is a label of, `labelled_at`.
+
+    Raises SettingsError for a file that cannot be read, columns that are not there, and the first row that is wrong.
+    """
+    path = _existing(file)
+    form = _FORMS[path.suffix.lower()]
+    try:
+        columns = _columns(connection, path, form)
+        _expect_columns(columns, file, typed=form != "csv")
+        _load(connection, path, form, columns)
+        wrong = connection.execute(_CHECK).fetchall()
+    except _UNREADABLE as error:
+        first = str(error).strip().partition("\n")[0]
+        raise SettingsError(f"{file}: expected a {form} file of labels, but: {first}; correct the file") from error
+    for number, problem, found in wrong:
+        raise SettingsError(f"{file}, row {number}: {problem}, got {str(found)[:_ROW_TEXT]!r}; correct the file")
+
+
+def _existing(file: str) -> Path:
+    if "://" in file and not file.startswith("file://"):
+        raise SettingsError(f"{file}: expected a file of labels on this machine; copy it here and name the copy")
+    path = Path(file.removeprefix("file://"))
+    if not path.is_file():
+        raise SettingsError(f"{file}: expected a file of labels, but there is none; correct --labels")
+    if path.suffix.lower() not in _FORMS:
+        names = ", ".join(_FORMS)
+        raise SettingsError(f"{file}: expected a file whose name ends in one of {names}; name it by what it is")
+    return path
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, path: Path, form: str) -> dict[str, str]:
+    """The names and types of its columns, as DuckDB calls them."""
+    if form == "arrow":
+        with pa.memory_map(str(path)) as source:
+            schema = pa.ipc.open_file(source).schema
+        relation = connection.from_arrow(schema.empty_table())
+        return dict(zip(relation.columns, map(str, relation.types), strict=True))
+    if form == "csv":
+        return dict.fromkeys(_header(path), "VARCHAR")
+    described = connection.execute(f"DESCRIBE SELECT * {_PARQUET}", [str(path)]).fetchall()
+    return {str(row[0]): str(row[1]) for row in described}
+
+
+def _header(path: Path) -> list[str]:
+    """The first line of a CSV: DuckDB, asked to find the columns out, passes over a line that does not fit others."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
+        names = next(csv.reader([lines.readline(_HEADER_TEXT)]), [])
+    if len(set(names)) < len(names):
+        raise SettingsError(f"{path}: expected each column once, but found {', '.join(names)[:400]}; rename them")
+    return names
+
+
+def _expect_columns(columns: dict[str, str], file: str, *, typed: bool) -> None:
+    if "label" not in columns or not ("row_id" in columns or {"stream_id", "captured_at"} <= set(columns)):
+        found = ", ".join(columns)[:400] or "none"
+        raise SettingsError(f"{file}: expected {EXPECTED}, but found {found}; rename the columns")
+    if not typed:
+        return
+    for name in columns:
+        kind = columns[name]
+        if name in _TEXTS and not (kind == "VARCHAR" or kind.startswith("ENUM")):
+            raise SettingsError(f"{file}: expected text in the column {name}, but it is {kind}; write it as text")
+        if name in _TIMES and not kind.startswith("TIMESTAMP"):
+            raise SettingsError(f"{file}: expected a timestamp in {name}, but it is {kind}; write it as a timestamp")
+
+
+def _load(connection: duckdb.DuckDBPyConnection, path: Path, form: str, columns: dict[str, str]) -> None:
+    texts = [f"nullif(trim({_or_null(name, columns)}), '') AS {name}" for name in _TEXTS]
+    times = [f"try_cast({_or_null(name, columns)} AS TIMESTAMPTZ) AS {name}" for name in _TIMES]
+    written = [f"nullif({_or_null(name, columns)}, '') AS {name}_text" for name in _TIMES]
+    head = f"CREATE OR REPLACE TEMP TABLE given AS SELECT row_number() OVER () AS number, {', '.join(texts + times)}"
+    head += f", {', '.join(written)}"
+    if form != "arrow":
+        # CSV's columns are all read as text, so that what does not fit can be told with its row.
+        named = ", ".join("'" + name.replace("'", "''") + "': 'VARCHAR'" for name in columns)
+        connection.execute(f"{head} {_PARQUET if form == 'parquet' else _CSV % named}", [str(path)])
+        return
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        given: Any = pa.RecordBatchReader.from_batches(reader.schema, batches)
+        connection.register("arrow_labels", given)
+        try:
+            connection.execute(f"{head} FROM arrow_labels")
+        finally:
+            connection.unregister("arrow_labels")
+
+
+def _or_null(name: str, columns: dict[str, str]) -> str:
+    return f"{name}::VARCHAR" if name in columns else "NULL::VARCHAR"

@@ -1,0 +1,168 @@
+"""The truth about images, joined to their rows: the view `labelled`, for which `judge` asks its questions.
+
+From a file, or else from the labels that `adawise labels` stored under the root, and from the producer (`true_label`)
+where these say nothing. Of several labels of a row the latest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from adawise.labels.file import read_labels
+from adawise.labels.match import Matched, match
+from adawise.labels.stored import read_chain
+
+_NAMED = 5  # unknown classes that a note names
+
+_FROM_FILE = "truths.truth"
+_FROM_ALL = "CASE WHEN truths.truth IS NULL THEN true_label ELSE truths.truth END"
+
+_VIEW = """
+CREATE OR REPLACE TEMP VIEW truthful AS
+SELECT predictions.*, nullif({truth}, '') AS truth, truths.truth IS NOT NULL AS collected
+FROM predictions LEFT JOIN truths USING (topic, partition, "offset", "index")
+WHERE {truth} IS NOT NULL
+"""
+
+_KNOWN = """
+CREATE OR REPLACE TEMP TABLE known AS
+SELECT DISTINCT label AS class FROM predictions WHERE label IS NOT NULL
+UNION SELECT DISTINCT unnest(list_concat(coalesce(top_labels, []), [zero_shot_label, fine_tuned_label])) FROM truthful
+"""
+
+_LABELLED = """
+CREATE OR REPLACE TEMP VIEW labelled AS
+SELECT * FROM truthful WHERE status = 'accepted' AND truth IN (SELECT class FROM known WHERE class IS NOT NULL)
+"""
+
+_COUNTS = """
+SELECT status = 'accepted' AS accepted, truth, truth IN (SELECT class FROM known WHERE class IS NOT NULL) AS known,
+       collected, count(*) AS images
+FROM truthful WHERE truth IS NOT NULL GROUP BY ALL ORDER BY images DESC, truth
+"""
+
+_NO_TRUTHS = """
+CREATE OR REPLACE TEMP TABLE truths
+(topic VARCHAR, partition INTEGER, "offset" BIGINT, "index" INTEGER, truth VARCHAR)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """How many served images have a label of a class that can be served, where these are from, what else came of it."""
+
+    source: str
+    labelled: int
+    notes: tuple[str, ...]
+
+
+def label(
+    connection: duckdb.DuckDBPyConnection,
+    root: str,
+    *,
+    file: str | None,
+    within_us: int = 0,
+    classes: Collection[str] | None = None,
+) -> Labels:
+    """Make the view `labelled`: `predictions` that were accepted, with `truth`.
+
+    Args:
+        connection: with the table `predictions`.
+        root: the output, under which `labels/` may be.
+        file: a file of labels, which alone counts then; None: what is under the root, and what the producer said.
+        within_us: how far a label's time may be from its frame's, microseconds.
+        classes: what the models tell apart, beside the classes that are seen in the rows.
+
+    Raises SettingsError for a file that cannot be used, ChainError for a damaged one under the root, StoreUnavailable.
+    """
+    notes: list[str] = []
+    rows = 0
+    if file is not None:
+        read_labels(connection, file)
+    else:
+        chain = read_chain(connection, root)
+        notes += chain.notes
+    if file is not None or chain.messages:
+        matched = match(connection, within_us=within_us)
+        rows = matched.rows
+        notes += _of_matching(matched, within_us)
+    else:
+        connection.execute(_NO_TRUTHS)
+    connection.execute(_VIEW.format(truth=_FROM_ALL if file is None else _FROM_FILE))
+    _know(connection, classes)
+    connection.execute(_LABELLED)
+    counts = [_Count(*row) for row in connection.execute(_COUNTS).fetchall()]
+    notes += _of_counts(counts, rows, by_file=classes is not None)
+    usable = [count for count in counts if count.accepted and count.known]
+    if not usable:
+        notes.append(
+            "there are no labels of these images: give --labels FILE, collect them by `adawise labels`, or let the "
+            "producer send them"
+        )
+    return Labels(_source(usable, root, file), sum(count.images for count in usable), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """Images with the same truth. `collected`: by a label of the file or the chain, not by the producer's."""
+
+    accepted: bool
+    truth: str
+    known: bool
+    collected: bool
+    images: int
+
+
+def _know(connection: duckdb.DuckDBPyConnection, classes: Collection[str] | None) -> None:
+    connection.execute(_KNOWN)
+    if classes is not None:
+        connection.execute("INSERT INTO known SELECT unnest(?::VARCHAR[])", [sorted(classes)])
+
+
+def _source(usable: Sequence[_Count], root: str, file: str | None) -> str:
+    named = file if file is not None else f"{root}/labels"
+    said = {count.collected: named if count.collected else "the producer" for count in usable}
+    return " and ".join(said[collected] for collected in (True, False) if collected in said)
+
+
+def _of_matching(matched: Matched, within_us: int) -> list[str]:
+    notes = []
+    if matched.without_frame:
+        within = f"within {within_us / 1e6:g} s of" if within_us else "at exactly"
+        notes.append(
+            f"{matched.without_frame} of {matched.given} labels are of a stream and a time, and there is no frame "
+            f"{within} it; see --label-within"
+        )
+    if matched.ambiguous:
+        notes.append(f"{matched.ambiguous} labels are of a time that several frames share: they were left out")
+    if matched.superseded:
+        notes.append(
+            f"{matched.superseded} images have several labels, {matched.contradictory} of them contradictory ones: the "
+            "latest counts, by labelled_at, else in the order in which they came"
+        )
+    return notes
+
+
+def _of_counts(counts: Sequence[_Count], rows: int, *, by_file: bool) -> list[str]:
+    notes = []
+    joined = sum(count.images for count in counts if count.collected)
+    if joined < rows:
+        notes.append(f"{rows - joined} labels are of no image of these cameras and this time, or take a label back")
+    if lost := sum(count.images for count in counts if not count.accepted):
+        notes.append(f"{lost} labelled images were not accepted, so nothing was served for them")
+    unknown: dict[str, int] = {}
+    for count in counts:
+        if count.accepted and not count.known:
+            unknown[count.truth] = unknown.get(count.truth, 0) + count.images
+    if unknown:
+        names = ", ".join(f"{truth!r} ({images})" for truth, images in list(unknown.items())[:_NAMED])
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        remedy = "correct them" if by_file else "correct them, or name the classes by --model.classes"
+        notes.append(
+            f"{sum(unknown.values())} labels are of classes that are not served, and were left out: {names}{more}; "
+            f"{remedy}"
+        )
+    return notes

@@ -1,0 +1,214 @@
+"""A message of a label topic -> labels: which image, and what it shows.
+
+The value is a JSON object, or an array of them, or an Arrow IPC stream with these as columns:
+
+    {"row_id": "frames/0/17/0", "label": "car"}
+    {"stream_id": "gate-01", "captured_at": "2026-05-01T12:00:00.25Z", "label": "car"}
+
+`labelled_at` (a time too) may say when it was decided; else the broker's timestamp counts. Where neither row nor stream
+is named, the key is asked: a row id, or a stream id. `"label": null`, or no value at all under a row id as key, takes
+back what was said before. What cannot be read becomes a label with a `problem`, so that nothing is lost unseen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from adawise.decode.arrow_stream import (
+    ARROW_ERRORS,
+    checked_batches,
+    checked_schema,
+    first_bytes,
+    is_text,
+    microseconds,
+)
+from adawise.decode.headers import check_timestamp, parse_timestamp
+from adawise.errors import InvalidMessage
+from adawise.records import Message
+
+MAX_LABELS = 10_000
+"""Labels of one message, at most."""
+
+_LEAST_BYTES = 8  # of a label: no less can say of which image it is
+_MAX_TEXT_BYTES = 1_024
+_ROW_ID = re.compile(r"[^/]{1,249}/[0-9]{1,9}/[0-9]{1,18}/[0-9]{1,9}")
+_ARROW = b"\xff\xff\xff\xff"
+_TEXTS, _TIMES = ("row_id", "stream_id", "label"), ("captured_at", "labelled_at")
+_EXPECTED = "label and row_id, or label, stream_id and captured_at"
+_SHOWN = 80  # characters of what came
+_PROBLEM_TEXT = 400  # characters of what is told about it
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What one image shows: of a row, or of a stream at a time. `label` is None where an earlier one is taken back.
+
+    With a `problem`, what was expected and what came, the rest says nothing.
+    """
+
+    row_id: str | None = None
+    stream_id: str | None = None
+    captured_at_us: int | None = None
+    label: str | None = None
+    labelled_at_us: int | None = None
+    problem: str | None = None
+
+
+class _Microseconds(int):
+    """Of Arrow, which says what its numbers are; a number of JSON may be anything."""
+
+
+class _Unread(Exception):
+    """What was expected, and what came."""
+
+
+def read_labels(message: Message) -> list[Label]:
+    """The labels of a message, in its order; at least one, and never an error."""
+    key = _key(message.key)
+    try:
+        if message.value is None:
+            return [_withdrawn(key)]
+        rows = _arrow(message.value) if message.value.startswith(_ARROW) else _json(message.value)
+        found = [_label(row, key) for row in rows]
+    except (_Unread, InvalidMessage) as error:
+        return [_problem(error)]
+    return found or [Label(problem="expected labels, got none")]
+
+
+def _problem(error: Exception) -> Label:
+    """Short, and text that a file can hold, whatever came."""
+    return Label(problem=str(error)[:_PROBLEM_TEXT].encode("utf-8", "replace").decode())
+
+
+def _key(raw: bytes | None) -> str | None:
+    try:
+        return raw[: _MAX_TEXT_BYTES + 1].decode() if raw else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _withdrawn(key: str | None) -> Label:
+    if key is None or not _ROW_ID.fullmatch(key):
+        raise _Unread(f"expected a row id as the key of a message without a value, got {_show(key)}")
+    return Label(row_id=key)
+
+
+def _json(value: bytes) -> list[Any]:
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        detail = str(error).partition("\n")[0] or type(error).__name__
+        raise _Unread(f"expected JSON or an Arrow IPC stream, got {_show(value)}: {detail}") from error
+    rows = found if isinstance(found, list) else [found]
+    if len(rows) > _most(value):
+        raise _Unread(f"expected at most {_most(value)} labels in a message of {len(value)} bytes, got {len(rows)}")
+    return rows
+
+
+def _most(value: bytes) -> int:
+    """How many labels a value may hold: memory goes by them, and limits elsewhere by bytes."""
+    return max(1, min(MAX_LABELS, len(value) // _LEAST_BYTES))
+
+
+def _arrow(value: bytes) -> list[Any]:
+    try:
+        return list(_arrow_rows(value))
+    except ARROW_ERRORS as error:
+        raise _Unread(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
+
+
+def _arrow_rows(value: bytes) -> Iterator[Mapping[str, Any]]:
+    schema = checked_schema(value)
+    columns = {name: schema.get_all_field_indices(name) for name in (*_TEXTS, *_TIMES)}
+    for name, places in columns.items():
+        if len(places) > 1:
+            raise _Unread(f"expected the column {name} once, got it {len(places)} times")
+        fits = all(is_text(schema.types[i]) if name in _TEXTS else _is_time(schema.types[i]) for i in places)
+        if not fits:
+            kind = "utf8" if name in _TEXTS else "a timestamp"
+            raise _Unread(f"column {name}: expected {kind}, got {schema.types[places[0]]}")
+    if not columns["label"]:
+        raise _Unread(f"expected {_EXPECTED}, got the columns {', '.join(schema.names)[:_SHOWN] or 'none'}")
+    used = sorted(place for places in columns.values() for place in places)
+    for batch in checked_batches(value, used, max_rows=_most(value), limit=f"of {len(value)} bytes"):
+        found = {name: batch.column(name) for name in batch.schema.names}
+        times = {name: microseconds(found[name]) for name in _TIMES if name in found}
+        for row in range(batch.num_rows):
+            texts = {name: _arrow_text(found[name][row]) for name in _TEXTS if name in found}
+            at = {name: column[row] for name, column in times.items()}
+            yield texts | {name: None if us is None else _Microseconds(us) for name, us in at.items()}
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind))
+
+
+def _arrow_text(scalar: Any) -> str | None:
+    """The begin of a text, long enough to be refused if it is too long."""
+    raw = first_bytes(scalar, _MAX_TEXT_BYTES + 1)
+    return None if raw is None else raw.decode("utf-8", "replace")
+
+
+def _label(row: Any, key: str | None) -> Label:
+    """One entry, complete and checked; or its problem."""
+    try:
+        if not isinstance(row, Mapping):
+            raise _Unread(f"expected a JSON object with {_EXPECTED}, got {_show(row)}")
+        label = Label(
+            row_id=_text(row, "row_id"),
+            stream_id=_text(row, "stream_id"),
+            captured_at_us=_time(row, "captured_at"),
+            label=_text(row, "label"),
+            labelled_at_us=_time(row, "labelled_at"),
+        )
+        if "label" not in row:
+            raise _Unread(f"expected {_EXPECTED}, got {', '.join(map(str, row))[:_SHOWN] or 'nothing'}")
+        return _identified(label, key)
+    except (_Unread, InvalidMessage) as error:
+        return _problem(error)
+
+
+def _identified(label: Label, key: str | None) -> Label:
+    if label.row_id is None and label.stream_id is None and key is not None:
+        label = replace(label, row_id=key) if _ROW_ID.fullmatch(key) else replace(label, stream_id=key)
+    if label.row_id is not None and not _ROW_ID.fullmatch(label.row_id):
+        raise _Unread(f"row_id: expected topic/partition/offset/index, got {_show(label.row_id)}")
+    if label.row_id is None and (label.stream_id is None or label.captured_at_us is None):
+        raise _Unread(f"expected {_EXPECTED}, got a label without row_id, and without stream_id or captured_at")
+    return label
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise _Unread(f"{name}: expected text, got {_show(value)}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:  # JSON may name half a character
+        raise _Unread(f"{name}: expected Unicode text, got half a character in {_show(value)}") from error
+    if not 0 < size <= _MAX_TEXT_BYTES:
+        raise _Unread(f"{name}: expected 1 to {_MAX_TEXT_BYTES} bytes of text, got {size}")
+    return value.strip() or None
+
+
+def _time(row: Mapping[str, Any], name: str) -> int | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, _Microseconds):
+        return check_timestamp(value)
+    if not isinstance(value, str):
+        raise _Unread(f"{name}: expected RFC 3339, as 2026-05-01T12:00:00.25Z, got {_show(value)}")
+    return parse_timestamp(value.encode("utf-8", "replace"))
+
+
+def _show(value: Any) -> str:
+    return repr(value[:_SHOWN] if isinstance(value, (str, bytes)) else value)[:_SHOWN]

@@ -1,0 +1,81 @@
+"""A page as text: a template of a package over the shared skeleton, with style, script and library in the same file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
+from markupsafe import Markup
+
+_HERE = Path(__file__).parent
+_OUTLINES = {  # of the legend's symbols, in a square from -8 to 8
+    "circle": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
+    "square": "M-5 -5h10v10h-10z",
+    "diamond": "M0 -7L5 0L0 7L-5 0z",
+    "cross": "M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+    "triangle-up": "M0 -6L6 5H-6z",
+    "triangle-down": "M0 6L6 -5H-6z",
+    "triangle-left": "M-6 0L5 -6V6z",
+    "triangle-right": "M6 0L-5 -6V6z",
+    "line": "M-8 0H8",
+    "dashes": "M-8 0H8",
+    "dash-dot": "M-8 0H8",
+    "dots": "M-8 0H8",
+    "thick": "M-8 0H8",
+    "tick": "M0 -5V5",
+    "band": "M-8 -5h16v10h-16z",
+    "bar": "M-8 2h16v4h-16z",
+}
+
+
+def render(
+    package: str, template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), **values: Any
+) -> str:
+    """The page as HTML; a function of its arguments alone. Whatever is in `values` is shown, never obeyed.
+
+    Args:
+        package: whose template it is, beside its own styles and scripts.
+        template: its name; it extends `page/page.html.j2`, which says what it needs.
+        styles, scripts: file names, after the shared ones.
+        values: what the template speaks of: `headline`, `sentences`, `contents` (anchor, heading), `command`,
+            `versions` and its own.
+    """
+    shared = PrefixLoader({"page": PackageLoader("adawise.page", ".")})
+    environment = Environment(
+        loader=ChoiceLoader([shared, PackageLoader(package, ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    place = _HERE.parent.joinpath(*package.split(".")[1:])
+    given: Mapping[str, Any] = {
+        "outlines": _OUTLINES,
+        "style": _assets(_HERE / "page.css", *(place / name for name in styles)),
+        "script": _assets(_HERE / "draw.js", *(place / name for name in scripts)),
+        "library": inline(drawing_library()),
+        **values,
+    }
+    return environment.get_template(template).render(given)
+
+
+@cache
+def drawing_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, of the version that the figures are written for."""
+    major, minor, *_ = alt.SCHEMA_VERSION.removeprefix("v").split(".")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
+
+
+def inline(text: str) -> Markup:
+    """Script or style that is ours: not escaped, but unable to end its element."""
+    return Markup(re.sub("</(?=script|style)", r"<\\/", text, flags=re.IGNORECASE))
+
+
+def _assets(*files: Path) -> Markup:
+    return inline("\n".join(file.read_text(encoding="utf-8").rstrip("\n") for file in files))

@@ -1,0 +1,213 @@
+"""The worker's ports: what it asks of a source, of a sink and of a classifier. The docstrings are the contract.
+
+Every implementation of a port passes the same contract suite (`tests/contracts/`). All calls come from the worker's
+main thread unless a method says otherwise; none may block longer than it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Predictions, TopicPartition
+
+if TYPE_CHECKING:  # as in `records`
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TopicIdentity:
+    """What makes a topic the same topic tomorrow. `topic_id` is "" where a broker has none."""
+
+    cluster_id: str
+    topic_id: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What one `Source.poll` brought. Events come before messages: a lost partition's messages are not among them."""
+
+    messages: Sequence[Message] = ()
+    assigned: Sequence[TopicPartition] = ()  # paused until `resume`; recover and `seek` first
+    lost: Sequence[TopicPartition] = ()  # not ours any more: write what is complete, if it can be, and forget the rest
+
+
+class Source(Protocol):
+    """Messages of partitions that this worker owns for the time being, in offset order within a partition."""
+
+    @property
+    def exhausted(self) -> bool:
+        """True once no message will ever come again (the end of a recording); never for a live topic."""
+
+    def poll(self, timeout_s: float) -> Poll:
+        """The next messages and events, waiting at most `timeout_s`.
+
+        A partition that was revoked goes to nobody else before the next call; one that was lost may be another's.
+        What nobody can read comes as one message that is `missing`, in its place.
+        Raises BrokerUnavailable when the broker cannot be reached, SourceError when the topic is gone.
+        """
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """The identity of the topic now. Raises SourceError if there is no such topic."""
+
+    def check(self) -> None:
+        """Return if all that was delivered is of the topic that was there in the beginning.
+
+        Raises SourceError if that was deleted and created again, BrokerUnavailable if nobody can say now.
+        """
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(log start, log end): the first offset that can still be read and the one after the last."""
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """Of the messages of [first, until), which lies within the log: offset to milliseconds, -1 for none.
+
+        For any partition, owned or not. A source that cannot change what it has may leave them out.
+        Raises BrokerUnavailable.
+        """
+
+    def origin(self, tp: TopicPartition) -> int:
+        """The offset at which a partition without a chain begins, by the configured origin."""
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` next. Only for an owned partition."""
+
+    def pause(self, tps: Sequence[TopicPartition]) -> None:
+        """Deliver nothing of these until `resume`."""
+
+    def resume(self, tps: Sequence[TopicPartition]) -> None:
+        """Deliver again, from where delivery stopped or the last `seek`."""
+
+    def drained(self, tp: TopicPartition) -> bool:
+        """True if everything that the broker has of this partition now was delivered; False if nobody can say."""
+
+    def stands(self, tp: TopicPartition) -> bool:
+        """True while nothing of this partition comes because what is next cannot be read; it is tried now and then."""
+
+    def lag(self, tp: TopicPartition) -> int | None:
+        """Messages between the next one to be delivered and the end of the log; None if not known yet."""
+
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
+        """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises.
+
+        `note` is kept beside them, where a broker can: the id of the root that has what comes before.
+        """
+
+    def close(self) -> None:
+        """Leave the group and free everything. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a partition's chain: where to read on, and what was known there.
+
+    `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
+    again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
+    (`adawise.worker.stream_table`); it is empty if whoever wrote the segment had none. `newest` are the last messages
+    of its rows, offset to the broker's timestamp in milliseconds: what the broker has to have there.
+    """
+
+    next_offset: int
+    pending: tuple[int, ...] = ()
+    states: Mapping[str, bytes] = field(default_factory=dict)
+    segment: str | None = None  # name of the newest segment, None before the first
+    stream_table: bytes = b""
+    newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
+    holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
+    is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
+
+    @property
+    def low_water(self) -> int:
+        """The first offset that still has to be read: what is sought at recovery and committed to the broker."""
+        return min(self.pending, default=self.next_offset)
+
+
+@dataclass(slots=True)
+class SegmentDraft:
+    """All that a segment will hold: results of [head.next_offset, next_offset), less `pending`, plus the old pending.
+
+    The invariant that recovery and `verify` rest on, over offsets of delivered messages:
+    `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)`, every (offset, index) once.
+    """
+
+    tp: TopicPartition
+    next_offset: int
+    pending: tuple[int, ...]
+    states: Mapping[str, bytes]
+    accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
+    rejected: Sequence[Frame]
+    gaps: Sequence[Gap] = ()
+    stream_table: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What came of `Sink.commit`. `won` is False if another worker wrote that segment: adopt `head`, drop the rest."""
+
+    head: Head
+    won: bool
+    rows: int
+    size_bytes: int
+
+
+class Sink(Protocol):
+    """A chain of segments for each partition. A segment is created whole, once, or not at all."""
+
+    @property
+    def root_id(self) -> str:
+        """Which output it is; "" before it was checked."""
+
+    def check(self) -> None:
+        """Prove that the store creates only what is absent. Raises SettingsError (with the remedy) if not."""
+
+    def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
+        """The topic as it was when the first of its chains began, which is `identity` if none has.
+
+        Partitions beyond those that it had then were added later, and every message in them is new.
+        Raises ChainError if `identity` is another topic, StoreUnavailable.
+        """
+
+    def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
+        """Walk the chain to its head; without a chain, claim `origin` for it (whoever claimed first is right).
+
+        Raises ChainError if the chain was written from another topic or is damaged, and StoreUnavailable.
+        Safe to call for a partition that this worker owned before.
+        """
+
+    def commit(self, draft: SegmentDraft) -> Commit:
+        """Write the segment after the recovered head of `draft.tp`, then its traces.
+
+        May be called from any thread, for one partition at a time.
+
+        Raises StoreUnavailable when the store does not answer; calling again with the same draft is safe.
+        """
+
+
+class DeadLetters(Protocol):
+    """Where messages go that could not be read at all. At least once."""
+
+    def send(self, message: Message, frame: Frame) -> None:
+        """Send the original bytes with the reason in `frame`. Blocks when too many bytes are in flight."""
+
+    def flush(self) -> None:
+        """Return when everything sent is acknowledged. Raises BrokerUnavailable if that takes too long."""
+
+    def close(self) -> None:
+        """Flush and free. May be called twice."""
+
+
+class Classifier(Protocol):
+    """The model pair: logits at an alpha of the grid."""
+
+    @property
+    def alphas(self) -> Sequence[float]:
+        """The grid, ascending, from 0 (zero-shot) to 1 (fine-tuned)."""
+
+    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+        """Logits of what is asked for at each alpha, by its index in `alphas`; one wait for a device in all.
+
+        Images: one or more uint8 `[n, 3, S, S]`, N >= 1 in all -> float32 `[N, C]` on the processor, in their order.
+        Row i depends on image i and on the alpha alone, bit for bit, whatever else is in the call.
+        """

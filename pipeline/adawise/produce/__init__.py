@@ -1,0 +1,1 @@
+"""Images of a folder, a list or a video as messages of a topic."""

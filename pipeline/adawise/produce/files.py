@@ -1,0 +1,140 @@
+"""Images to be sent, out of folders and lists of files. The producing side; `video` is its sibling.
+
+A file that is not JPEG, PNG, WebP or BMP by its first bytes, is larger than a message may be, or cannot be read is
+skipped and kept by name with the reason: one broken file does not end a run.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adawise.decode.codec import sniff
+from adawise.errors import SettingsError
+from adawise.produce.shot import Shot
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file that should be an image. `name` goes into the output as frame id."""
+
+    path: Path
+    name: str
+    label: str | None = None
+    stream_id: str | None = None
+
+
+@dataclass(slots=True)
+class FileShots:
+    """The files as shots, read when their turn comes. After iterating, `skipped` says what was left out, and why.
+
+    Args:
+        files: in the order of sending.
+        max_bytes: of one image.
+        loop: begin again at the end, for ever.
+    """
+
+    files: Sequence[ImageFile]
+    max_bytes: int
+    loop: bool = False
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Shot]:
+        """Raises SettingsError if not one of the files is an image."""
+        while True:
+            any_sent = False
+            for file in self.files:
+                shot = self._read(file)
+                if shot is not None:
+                    any_sent = True
+                    yield shot
+            if not any_sent:
+                reasons = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:3])
+                msg = f"expected images, got {len(self.files)} files of which none can be sent ({reasons or 'no file'})"
+                raise SettingsError(f"{msg}. Name a folder or a list with JPEG, PNG, WebP or BMP files.")
+            if not self.loop:
+                return
+
+    def _read(self, file: ImageFile) -> Shot | None:
+        try:
+            size = file.path.stat().st_size
+            if size > self.max_bytes:
+                self.skipped[file.name] = f"{size} bytes, more than the {self.max_bytes} of a message"
+                return None
+            data = file.path.read_bytes()
+        except OSError as error:
+            self.skipped[file.name] = error.strerror or str(error)
+            return None
+        content_type = sniff(data)
+        if content_type is None:
+            self.skipped[file.name] = "not JPEG, PNG, WebP or BMP"
+            return None
+        return Shot(data, content_type, file.name, file.label, file.stream_id)
+
+
+def list_folder(root: Path) -> list[ImageFile]:
+    """Every file below `root`, sorted by path; one in a subfolder has the first subfolder's name as label.
+
+    Hidden files and folders are left out, and links to folders are not followed.
+
+    Raises:
+        SettingsError: `root` cannot be listed.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise SettingsError(f"could not list {error.filename}: {error.strerror}. Name a folder that can be read.")
+
+    files = []
+    for folder, subfolders, names in os.walk(root, onerror=unreadable):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name)
+            inside = [_readable(part) for part in path.relative_to(root).parts]
+            if not name.startswith(".") and path.is_file():
+                files.append(ImageFile(path, "/".join(inside), inside[0] if len(inside) > 1 else None))
+    return sorted(files, key=lambda file: file.name)
+
+
+def _readable(name: str) -> str:
+    """A file's name as text that can be sent: names need not be UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def list_file(path: Path) -> list[ImageFile]:
+    """The files that a list names, in its order: a path on each line, or CSV with the columns path, label, stream_id.
+
+    It is CSV if its first line names a column `path`; `label` and `stream_id` may be missing or empty. Relative paths
+    start at the list's folder.
+
+    Raises:
+        SettingsError: the list cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"could not read the list {path}: {error}. Expected UTF-8 text with one path a line, or CSV"
+        raise SettingsError(f"{msg} with the columns path, label, stream_id.") from error
+    header = [name.strip() for name in next(iter(lines), "").split(",")]
+    if "path" not in header:
+        return [ImageFile(path.parent / line, line) for line in map(str.strip, lines) if line]
+    rows = [row for row in csv.DictReader(lines, skipinitialspace=True) if row.get("path")]
+    return [
+        ImageFile(path.parent / row["path"], row["path"], row.get("label") or None, row.get("stream_id") or None)
+        for row in rows
+    ]
+
+
+def shuffled(files: Sequence[ImageFile], seed: int) -> list[ImageFile]:
+    """The same files in an order that depends on the seed alone."""
+    mixed = list(files)
+    random.Random(seed).shuffle(mixed)
+    return mixed
+
+
+def by_subfolder(files: Sequence[ImageFile]) -> list[ImageFile]:
+    """Each labelled file as an image of the stream of that name: a folder per camera instead of per class."""
+    return [ImageFile(file.path, file.name, None, file.label) for file in files]

@@ -1,0 +1,207 @@
+"""Parcels of images -> acknowledged Kafka messages, within bounded memory. The producing side's edge to Kafka.
+
+kafka-python 3's producer takes whatever it is given (600 MB went into it within half a second, measured), so what is
+sent and not yet acknowledged is bounded here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer, errors
+
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.errors import AdawiseError, BrokerUnavailable, SettingsError, SourceError
+from adawise.kafka.client import kafka_errors, open_client, translated
+from adawise.produce.produce import ROOM_BYTES, Parcel
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+_REQUEST_BYTES = 512 * 1024  # of several small images; below the 1 MB that a topic takes by default
+
+
+class KafkaSender:
+    """Sends parcels to one topic. Implements `produce.Sender`; not for several threads at once.
+
+    Args:
+        producer: kafka-python's; closed with this.
+        where: the brokers, for messages.
+        topic: where to.
+        max_inflight_bytes: unacknowledged bytes above which `send` waits; one message always fits.
+        timeout_s: how long `send` and `flush` wait for each acknowledgement.
+        on_progress: is told the images and bytes of values acknowledged so far, after each acknowledgement.
+    """
+
+    def __init__(
+        self,
+        producer: Any,
+        *,
+        where: str,
+        topic: str,
+        max_inflight_bytes: int,
+        timeout_s: float,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._producer = producer
+        self._where = where
+        self._topic = topic
+        self._max_inflight_bytes = max_inflight_bytes
+        self._timeout_s = timeout_s
+        self._on_progress = on_progress
+        self._inflight: deque[tuple[Any, int, int]] = deque()  # future, images, bytes of the value
+        self._inflight_bytes = 0
+        self._images = self._bytes = 0  # acknowledged
+
+    def send(self, parcel: Parcel) -> None:
+        """See `produce.Sender`."""
+        value, headers = message_of(parcel)
+        while self._inflight and self._inflight_bytes + len(value) > self._max_inflight_bytes:
+            self._settle_oldest()
+        while self._inflight and self._inflight[0][0].is_done:
+            self._settle_oldest()
+        try:
+            future = self._producer.send(self._topic, value=value, key=parcel.stream_id.encode(), headers=headers)
+        except errors.KafkaError as error:
+            raise self._translated(error, len(value)) from error
+        self._inflight.append((future, len(parcel.shots), len(value)))
+        self._inflight_bytes += len(value)
+
+    def flush(self) -> None:
+        """See `produce.Sender`."""
+        while self._inflight:
+            self._settle_oldest()
+
+    def close(self) -> None:
+        """Free the producer; what is not acknowledged by then is given up. May be called twice."""
+        with suppress(errors.KafkaError):  # that something was left over is what `flush` raises
+            self._producer.close(timeout=0 if self._inflight else self._timeout_s)
+
+    def _settle_oldest(self) -> None:
+        future, images, size_bytes = self._inflight[0]
+        try:
+            future.get(timeout=self._timeout_s)
+        except errors.KafkaError as error:
+            raise self._translated(error, size_bytes) from error
+        self._inflight.popleft()
+        self._inflight_bytes -= size_bytes
+        self._images += images
+        self._bytes += size_bytes
+        if self._on_progress is not None:
+            self._on_progress(self._images, self._bytes)
+
+    def _translated(self, error: errors.KafkaError, size_bytes: int) -> AdawiseError:
+        if isinstance(error, _TOO_LARGE):
+            msg = (
+                f"expected room for {size_bytes} bytes in a message of topic {self._topic!r} at {self._where}: {error}"
+            )
+            return SettingsError(f"{msg}. Send fewer images in a batch, or raise max.message.bytes of the topic.")
+        return translated(error, self._where, f"send to topic {self._topic!r}")
+
+
+def message_of(parcel: Parcel) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """(value, headers) of a parcel: the image as it is, or an Arrow batch."""
+    if parcel.is_batch:
+        value = encode_batch(
+            [shot.data for shot in parcel.shots],
+            stream_id=parcel.stream_id,
+            frame_ids=[shot.frame_id for shot in parcel.shots],
+            captured_at_us=parcel.captured_at_us,
+            labels=[shot.label for shot in parcel.shots],
+        )
+        return value, [("content-type", ARROW_STREAM.encode())]
+    (shot,), (captured_at_us,) = parcel.shots, parcel.captured_at_us
+    captured_at = (_EPOCH + timedelta(microseconds=captured_at_us)).isoformat(timespec="microseconds")
+    headers = [
+        ("content-type", shot.content_type.encode()),
+        ("captured-at", captured_at.encode()),
+        ("frame-id", shot.frame_id.encode()),
+    ]
+    if shot.label is not None:
+        headers.append(("label", shot.label.encode()))
+    return shot.data, headers
+
+
+def open_sender(
+    *,
+    bootstrap_servers: str,
+    security: Mapping[str, object],
+    client_id: str,
+    topic: str,
+    max_message_bytes: int,
+    max_inflight_bytes: int,
+    timeout_s: float,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> KafkaSender:
+    """A connected sender; the topic has to exist (`ensure_topic`).
+
+    Raises:
+        BrokerUnavailable: no broker answers.
+        SettingsError: the security settings cannot work.
+    """
+    producer = open_client(
+        KafkaProducer,
+        bootstrap_servers,
+        security,
+        client_id=client_id,
+        acks="all",
+        max_request_size=max_message_bytes + ROOM_BYTES,
+        batch_size=_REQUEST_BYTES,
+        linger_ms=5,
+        max_block_ms=int(timeout_s * 1000),
+        delivery_timeout_ms=int(timeout_s * 1000) + 1000,
+        request_timeout_ms=int(timeout_s * 1000),
+        allow_auto_create_topics=False,
+    )
+    return KafkaSender(
+        producer,
+        where=bootstrap_servers,
+        topic=topic,
+        max_inflight_bytes=max_inflight_bytes,
+        timeout_s=timeout_s,
+        on_progress=on_progress,
+    )
+
+
+def ensure_topic(
+    *,
+    bootstrap_servers: str,
+    security: Mapping[str, object],
+    client_id: str,
+    topic: str,
+    create: bool,
+    partitions: int = 1,
+    replication: int = -1,
+    max_message_bytes: int | None = None,
+) -> bool:
+    """Make sure that there is the topic; True if it was created. `replication` -1: the broker's default.
+
+    Raises:
+        SourceError: there is no such topic, and `create` is False.
+        BrokerUnavailable, SettingsError: as `open_sender`, or the topic cannot be created like this.
+    """
+    admin = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=client_id)
+    try:
+        with kafka_errors(bootstrap_servers, f"look for topic {topic!r}"):
+            if topic in admin.list_topics():
+                return False
+        if not create:
+            msg = f"expected the topic {topic!r} at {bootstrap_servers}, found none of that name"
+            raise SourceError(f"{msg}. Create it, or give --create-topic.")
+        configs = {} if max_message_bytes is None else {"max.message.bytes": str(max_message_bytes)}
+        options = {"num_partitions": partitions, "replication_factor": replication, "configs": configs}
+        with kafka_errors(bootstrap_servers, f"create the topic {topic!r}"):
+            admin.create_topics({topic: options}, wait_for_metadata=True)
+        return True
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, errors.TopicAlreadyExistsError):
+            return False  # another producer was quicker
+        if isinstance(error.__cause__, errors.InvalidReplicationFactorError | errors.InvalidPartitionsError):
+            msg = f"{error.__cause__}: {partitions} partitions of {replication} replicas for topic {topic!r}"
+            raise SettingsError(f"{msg}. Ask for no more replicas than there are brokers.") from error
+        raise
+    finally:
+        admin.close()

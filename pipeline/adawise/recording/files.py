@@ -1,0 +1,203 @@
+"""The files of one recorded partition, read as one sequence of messages with one row group in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from heapq import merge
+from io import BufferedReader, FileIO
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adawise.errors import SourceError
+from adawise.recording import format as layout
+from adawise.records import Message, TopicPartition
+from adawise.store.store import Store
+
+Forgotten = Literal["fail", "skip"]
+"""What to do about messages whose images are no longer there."""
+
+
+class Vanished(SourceError):
+    """A file that was listed is not there any more: retention took it."""
+
+
+class RecordedFile:
+    """One file; it is opened for each question, and stays open only while its messages are read."""
+
+    def __init__(self, root: str, store: Store, key: str, first: int, *, redacted: bool = False) -> None:
+        self.first = first
+        self.redacted = redacted
+        self.key = key
+        self._root = root
+        self._store = store
+
+    def __str__(self) -> str:
+        return f"{self._root}/{self.key}"
+
+    def footer(self) -> layout.Footer:
+        """What the file says of itself. Raises SourceError if it is damaged, or not what its name says."""
+        with self.opened() as file:
+            return self._checked(file)
+
+    def messages(self, offset: int, forgotten: Forgotten = "fail") -> Generator[Message, None, int]:
+        """The messages from `offset` on, and what is missing among them; returns the file's `next`.
+
+        Raises SourceError if it is damaged, or has no images (unless these are to be skipped).
+        """
+        with self.opened() as file:
+            footer = self._checked(file)
+            messages: Iterator[Message] = iter(())
+            if footer.images:
+                messages = layout.messages_from(file, offset)
+            elif forgotten == "fail" and file.metadata.num_rows and offset < footer.next:
+                msg = (
+                    f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were forgotten "
+                    "(--forget-images-after). Begin after them, or go on without them by --skip-forgotten."
+                )
+                raise SourceError(msg)
+            yield from merge(messages, layout.missing_from(footer, offset), key=lambda message: message.offset)
+            return footer.next
+
+    def first_at(self, timestamp_ms: int) -> int | None:
+        """The first offset that is not older; None if every message is. Raises SourceError if the file is damaged."""
+        with self.opened() as file:
+            self._checked(file)
+            return layout.first_at(file, timestamp_ms)
+
+    def _checked(self, file: pq.ParquetFile) -> layout.Footer:
+        footer = layout.decode_footer(file, str(self))
+        named = layout.key_of(footer.tp, footer.first, "redacted" if self.redacted else "full")
+        if named != self.key:
+            msg = (
+                f"{self}: the footer says that this is {named}. Files of a recording are not to be renamed: name it so."
+            )
+            raise SourceError(msg)
+        return footer
+
+    @contextmanager
+    def opened(self) -> Iterator[pq.ParquetFile]:
+        """The Parquet file. Raises SourceError if it is none, Vanished if there is none any more."""
+        data = self._store.open(self.key)
+        if data is None:
+            raise self._vanished()
+        with data:
+            try:
+                # Of a file on a disk, what is read is mapped, and not held by Python too.
+                mapped = isinstance(data, BufferedReader) and isinstance(data.raw, FileIO)
+                source = pa.memory_map(data.name) if mapped else data
+                with pq.ParquetFile(source, memory_map=True, page_checksum_verification=True) as file:
+                    yield file
+            except FileNotFoundError as error:
+                raise self._vanished() from error
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(f"{self}: expected a Parquet file, but: {error}. {layout.DAMAGED}") from error
+
+    def _vanished(self) -> Vanished:
+        return Vanished(f"{self}: the file was removed while the recording was read (--keep). Start again.")
+
+
+class RecordedPartition:
+    """A position in the files of one partition."""
+
+    def __init__(self, listing: Listing, forgotten: Forgotten = "fail") -> None:
+        files = self._files = listing.files
+        self._firsts = [file.first for file in files]
+        self._forgotten: Forgotten = forgotten
+        start = listing.start or 0
+        self.bounds = (files[0].first, files[-1].footer().next) if files else (start, start)
+        self.position = self.bounds[0]
+        self.time_ms = -1  # never decreasing, so that a late timestamp does not let other partitions run ahead
+        self._messages = self._read(self.position)
+        self._head: Message | None = None
+
+    def seek(self, offset: int) -> None:
+        """Read from `offset` next, or from the first message after it."""
+        self.close()
+        self.position = offset
+        self.time_ms = -1
+        self._messages = self._read(offset)
+        self._head = None
+
+    def first_at(self, timestamp_ms: int) -> int | None:
+        """The first offset that is not older; None if every message is, as Kafka answers that question."""
+        found = (file.first_at(timestamp_ms) for file in self._files)
+        return next((offset for offset in found if offset is not None), None)
+
+    @property
+    def head(self) -> Message | None:
+        """The next message; None at the end. Raises SourceError where the recording is damaged or without images."""
+        if self._head is None:
+            self._head = next(self._messages, None)
+            if self._head is None:
+                self.position = max(self.position, self.bounds[1])
+            else:
+                self.time_ms = max(self.time_ms, self._head.timestamp_ms)
+        return self._head
+
+    def take(self) -> Message:
+        """Deliver the head. Raises IndexError at the end."""
+        message = self.head
+        if message is None:
+            raise IndexError("the end of the recording was reached")
+        self._head = None
+        self.position = message.next_offset
+        return message
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._messages.close()
+
+    def _read(self, offset: int) -> Generator[Message, None, None]:
+        begin = max(0, bisect_right(self._firsts, offset) - 1)
+        end: int | None = None
+        for file in self._files[begin:]:
+            if end is not None and file.first != end:
+                msg = (
+                    f"the file before {file} ends at offset {end}: a file of the recording is missing between them. "
+                    "Put it back, or record again."
+                )
+                raise SourceError(msg)
+            end = yield from file.messages(offset, self._forgotten)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is in a partition's folder: the files that count, in the order of their offsets, and where they begin.
+
+    `start` is None if nothing was ever removed. `voids` are keys that do not count any more: retention died between two
+    steps, or a recorder that had been asleep wrote what was removed meanwhile.
+    """
+
+    files: Sequence[RecordedFile]
+    start: int | None
+    voids: Sequence[str]
+
+
+def listing_of(root: str, store: Store, tp: TopicPartition) -> Listing:
+    """List a partition; what is nothing of a recording is ignored."""
+    found = [(key, name) for key in store.list(layout.folder(tp)) if (name := layout.named(key)) is not None]
+    start = max((name.first for _, name in found if name.form == "start"), default=None)
+    redacted = {name.first for _, name in found if name.form == "redacted"}
+    files: list[RecordedFile] = []
+    voids: list[str] = []
+    for key, name in found:
+        if name.first < (start or 0) or (name.form == "full" and name.first in redacted):
+            voids.append(key)
+        elif name.form != "start":
+            files.append(RecordedFile(root, store, key, name.first, redacted=name.form == "redacted"))
+    return Listing(sorted(files, key=lambda file: file.first), start, voids)
+
+
+def files_of(root: str, store: Store, tp: TopicPartition) -> Sequence[RecordedFile]:
+    """The files of a partition that count, in the order of their offsets."""
+    return listing_of(root, store, tp).files
+
+
+def partitions_of(store: Store) -> list[TopicPartition]:
+    """The partitions of which a recording has anything."""
+    return sorted({name.tp for key in store.list("") if (name := layout.named(key)) is not None})

@@ -1,0 +1,186 @@
+"""Writing to the folder of a recording: each file is created once, whole, under the name that follows from the last.
+
+So of two recorders of one partition, one finds the name taken, and no lock is needed. What retention removed could be
+created again by a recorder that slept meanwhile: whoever creates looks afterwards whether the name still counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adawise.errors import SettingsError, SourceError, StoreUnavailable
+from adawise.ports import TopicIdentity
+from adawise.recording import format as layout
+from adawise.recording.buffer import Draft
+from adawise.recording.files import RecordedFile, Vanished, listing_of
+from adawise.recording.manifest import MANIFEST, Manifest, Retention, decode_manifest
+from adawise.records import TopicPartition
+from adawise.store.store import AlreadyExists, Hook, Store, open_store
+
+_LOOKS = 5  # at a folder from which retention takes files meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What came of a draft: `won` is False if another recorder wrote there; the recording goes on at `next`."""
+
+    next: int
+    won: bool
+    size_bytes: int = 0
+
+
+class RecordingFolder:
+    """The files of one topic's recording, for whoever adds to them. Safe to use from several threads.
+
+    Args:
+        root: the folder, or the URL of one.
+        topic: the topic.
+        identity: what the source says about it.
+        streams: patterns of the streams that are recorded; None for all.
+        retention: how long what is kept; None in it as the folder promises.
+        beside: further columns of the files.
+        store: where the folder is, if not as `root` says.
+        at: called at each point where a recorder can die, for tests that kill there.
+
+    Raises:
+        SourceError: the folder holds a recording of something else, or promises less.
+        StoreUnavailable, SettingsError: as the store says; it must refuse to create what exists.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        topic: str,
+        identity: TopicIdentity,
+        streams: str | None = None,
+        retention: Retention = Retention(),  # noqa: B008 - frozen
+        beside: layout.Beside | None = None,
+        store: Store | None = None,
+        at: Hook = lambda _: None,
+    ) -> None:
+        self.root = root
+        self.at = at
+        self._beside = beside
+        self.store = store or open_store(root, at=lambda point: at(f"recording.{point.partition('.')[2]}"))
+        manifest = Manifest(
+            topic,
+            identity.cluster_id,
+            identity.topic_id,
+            identity.partitions,
+            streams=streams,
+            keep_s=retention.keep_s,
+            forget_images_after_s=retention.forget_images_after_s,
+        )
+        self._manifest = self._claim(manifest)
+        self.retention = retention.within(self._manifest.promise, f"{root}/{MANIFEST}")
+        self._identity = identity
+
+    @property
+    def keeps_images(self) -> bool:
+        """False if no image may ever be stored."""
+        return self.retention.forget_images_after_s != 0
+
+    def next_offset(self, tp: TopicPartition) -> int | None:
+        """Where the recording of a partition ends; None if there is none yet. Raises SourceError if it is damaged."""
+        for _ in range(_LOOKS):
+            listing = listing_of(self.root, self.store, tp)
+            if not listing.files:
+                return listing.start if listing.start is not None else self._origin(tp)
+            try:
+                return max(listing.files[-1].footer().next, listing.start or 0)
+            except Vanished:
+                continue
+        msg = f"{self.root}: the files of {tp} went away {_LOOKS} times while they were read; it is tried again"
+        raise StoreUnavailable(msg)
+
+    def begin(self, tp: TopicPartition, offset: int) -> int:
+        """Where the recording of a partition goes on: at its end, or at `offset` unless another began it meanwhile."""
+        known = self.next_offset(tp)
+        if known is not None:
+            return known
+        key = layout.origin_key_of(tp)
+        try:
+            self.store.create(key, f"{offset}\n".encode())
+        except AlreadyExists:
+            claimed = self.next_offset(tp)
+            if claimed is None:
+                msg = f"{self.root}/{key} exists but cannot be read back; it is tried again"
+                raise StoreUnavailable(msg) from None
+            return claimed
+        return offset
+
+    def create(self, draft: Draft) -> Created:
+        """Write a file. After StoreUnavailable, the same draft may be tried again."""
+        key = layout.key_of(draft.tp, draft.buffer.first)
+        if self.store.get(MANIFEST) is None:
+            msg = f"{self.root}: expected the recording that was there, but {MANIFEST} is gone; is the disk mounted?"
+            raise StoreUnavailable(msg)
+        data = layout.encode_file(draft.buffer.messages, self._footer(draft), self._beside)
+        self.at("recording.encoded")
+        try:
+            self.store.create(key, data)
+        except AlreadyExists:
+            if self._attempt_at(key) != draft.attempt:
+                return self._lost(draft)
+        self.at("recording.created")
+        listing = listing_of(self.root, self.store, draft.tp)
+        if key in listing.voids:  # retention has been here: what we began at is no end of the recording any more
+            self.store.delete(key)
+            return self._lost(draft)
+        return Created(draft.buffer.next, won=True, size_bytes=len(data))
+
+    def _footer(self, draft: Draft) -> layout.Footer:
+        known, buffer = self._identity, draft.buffer
+        return layout.Footer(
+            *draft.tp,
+            buffer.first,
+            buffer.next,
+            known.cluster_id,
+            known.topic_id,
+            known.partitions,
+            images=self.keeps_images,
+            attempt=draft.attempt,
+            newest_ms=buffer.newest_ms,
+            begun_ms=buffer.begun_ms if buffer.messages else draft.closed_ms,
+            closed_ms=draft.closed_ms,
+            gaps=buffer.gaps,
+        )
+
+    def _attempt_at(self, key: str) -> str | None:
+        """Whose the file is that exists; None if it has gone meanwhile."""
+        try:
+            return RecordedFile(self.root, self.store, key, 0).footer().attempt
+        except Vanished:
+            return None
+
+    def _lost(self, draft: Draft) -> Created:
+        following = self.next_offset(draft.tp)
+        if following is None or following <= draft.buffer.first:
+            msg = f"{self.root}: the file of {draft.tp} at {draft.buffer.first} cannot be read back; it is tried again"
+            raise StoreUnavailable(msg)
+        return Created(following, won=False)
+
+    def _origin(self, tp: TopicPartition) -> int | None:
+        key = layout.origin_key_of(tp)
+        data = self.store.get(key)
+        try:
+            return None if data is None else int(data)
+        except ValueError:
+            msg = f"{self.root}/{key}: expected an offset, found {data!r}. Restore it, or record into a new folder."
+            raise SourceError(msg) from None
+
+    def _claim(self, mine: Manifest) -> Manifest:
+        where = f"{self.root}/{MANIFEST}"
+        for _ in range(2):  # the second time proves that the store refuses what exists
+            try:
+                self.store.create(MANIFEST, mine.encode())
+            except AlreadyExists:
+                theirs = decode_manifest(self.store.get(MANIFEST) or b"", where)
+                theirs.expect_same(mine, where)
+                return theirs
+        msg = (
+            f"{where}: expected a store that refuses to create a key that exists, but it overwrote one: two recorders "
+            "would destroy each other's files. Record into a local folder, or a store with conditional writes."
+        )
+        raise SettingsError(msg)

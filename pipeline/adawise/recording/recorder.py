@@ -1,0 +1,174 @@
+"""Writing a recording: messages of a source, as they are, into files that are created once and never change.
+
+Resumable: the newest file of a partition says where to read on. What was not written yet when the process died is read
+again. Two recorders of one topic may share a folder as members of a group; whoever still writes to a partition that it
+has lost finds the name taken and stops.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from adawise.errors import SourceError
+from adawise.ports import TopicIdentity
+from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
+from adawise.recording.folder import RecordingFolder
+from adawise.recording.format import Beside
+from adawise.recording.manifest import Retention
+from adawise.recording.streams import Streams
+from adawise.records import Gap, Message, TopicPartition
+from adawise.store.store import Hook
+
+__all__ = ["FilePolicy", "Recorded", "Recorder"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How far a recording run has come."""
+
+    messages: int  # taken; those of lost partitions that were not written yet included
+    size_bytes: int  # of their values
+    files: int
+    stored_bytes: int = 0  # of the files
+    left_out: int = 0  # messages of other streams
+    nameless: int = 0  # of these, whose envelope names no stream
+    missing: int = 0  # offsets that nobody could read
+
+
+class Recorder:
+    """The files of one topic's recording.
+
+    Args:
+        root: the folder, or the URL of one.
+        topic: the topic.
+        identity: what the source says about it.
+        policy: how files are cut.
+        max_buffered_bytes: of values over all partitions; beyond it the largest file is cut early.
+        streams: patterns of the streams to record; None for all.
+        retention: how long what is kept; None in it as the folder promises.
+        beside: further columns of the files.
+        on_race: what to do where another recorder wrote first: stop, or go on after what it wrote.
+        check: called before each file is written; raises if the topic is not the one any more that was read from.
+        at: called at each point where a recorder can die, for tests that kill there.
+
+    Raises:
+        SourceError: the folder holds a recording of something else.
+        StoreUnavailable, SettingsError: as the store says.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        topic: str,
+        identity: TopicIdentity,
+        policy: FilePolicy,
+        max_buffered_bytes: int,
+        streams: str | None = None,
+        retention: Retention = Retention(),  # noqa: B008 - frozen
+        beside: Beside | None = None,
+        on_race: Literal["fail", "adopt"] = "fail",
+        check: Callable[[], None] = lambda: None,
+        at: Hook = lambda _: None,
+    ) -> None:
+        self.folder = RecordingFolder(
+            root, topic=topic, identity=identity, streams=streams, retention=retention, beside=beside, at=at
+        )
+        self._root = root
+        self._streams = Streams(streams)
+        self._policy = policy
+        self._max_buffered_bytes = max_buffered_bytes
+        self._check = check
+        self._on_race = on_race
+        self._buffers: dict[TopicPartition, Buffer] = {}
+        self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = self._missing = 0
+
+    @property
+    def recorded(self) -> Recorded:
+        """How far this run has come."""
+        return Recorded(
+            self._messages,
+            self._bytes,
+            self._files,
+            self._stored_bytes,
+            self._left_out,
+            self._streams.nameless,
+            self._missing,
+        )
+
+    @property
+    def partitions(self) -> list[TopicPartition]:
+        """Those that are recorded now."""
+        return list(self._buffers)
+
+    def next_offset(self, tp: TopicPartition) -> int | None:
+        """Where the recording of a partition ends; None if there is none yet. Raises SourceError if it is damaged."""
+        return self.folder.next_offset(tp)
+
+    def begin(self, tp: TopicPartition, offset: int, log_start: int = 0) -> None:
+        """Expect messages of a partition from `offset` on; what was buffered of it is forgotten.
+
+        What lies between `offset` and `log_start`, if anything does, is noted as a gap: the broker has it no more.
+        """
+        gaps = (Gap(offset, log_start),) if offset < log_start else ()
+        self._buffers[tp] = Buffer(offset, max(offset, log_start), gaps)
+
+    def forget(self, tps: Iterable[TopicPartition]) -> None:
+        """Drop what is not written: the partitions belong to somebody else, who reads it again."""
+        for tp in tps:
+            self._buffers.pop(tp, None)
+
+    def append(self, messages: Iterable[Message], now_s: float) -> None:
+        """Take messages in offset order within each partition, and write the files that they complete."""
+        for message in messages:
+            buffer = self._buffers[message.topic_partition]
+            if message.offset < buffer.next:
+                continue  # another recorder has written it
+            if message.missing is not None:
+                self._missing += message.next_offset - max(message.missing.first, buffer.next)
+                buffer.add(message, wanted=False, now_s=now_s)
+                continue
+            wanted = self._streams.has(message)
+            buffer.add(message, wanted=wanted, now_s=now_s)
+            self._messages += wanted
+            self._left_out += not wanted
+            self._bytes += len(message.value or b"") if wanted else 0
+            if buffer.due(self._policy, now_s):
+                self._write(message.topic_partition)
+            elif sum(each.size_bytes for each in self._buffers.values()) > self._max_buffered_bytes:
+                self._write(max(self._buffers, key=lambda tp: self._buffers[tp].size_bytes))
+
+    def flush_due(self, now_s: float) -> None:
+        """Write the files that are complete by age."""
+        for tp, buffer in self._buffers.items():
+            if buffer.due(self._policy, now_s):
+                self._write(tp)
+
+    def flush(self) -> None:
+        """Write everything that was read; where nothing of it was wanted, a file that says so."""
+        for tp in self._buffers:
+            while self._buffers[tp].next > self._buffers[tp].first:  # again, after what another recorder wrote
+                self._write(tp)
+
+    def _write(self, tp: TopicPartition) -> None:
+        buffer = self._buffers[tp]
+        self._check()
+        created = self.folder.create(Draft(tp, buffer))
+        if not created.won and self._on_race == "adopt":
+            _log.info("%s: another recorder wrote offsets %d to %d", tp, buffer.first, created.next - 1)
+            self._buffers[tp] = merged(buffer, Buffer(buffer.next, buffer.next), created.next)
+            return
+        if not created.won:
+            msg = (
+                f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record into "
+                "a folder of its own, or give both recorders the same group, so that each partition belongs to one."
+            )
+            raise SourceError(msg)
+        self._files += 1
+        self._stored_bytes += created.size_bytes
+        self._buffers[tp] = Buffer(buffer.next, buffer.next)

@@ -1,0 +1,184 @@
+"""Keeping the promises of a recording: old files go, and images go before them.
+
+Every step is one that a recorder, a reader or another pass may see half done. A partition gets a new start first
+(`<offset>.start`), then what lies before it is removed; a file without images is created beside the one with them, and
+counts from then on, then that one is removed. What a pass that died left behind, the next one removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from adawise.errors import AdawiseError, SourceError
+from adawise.recording import format as layout
+from adawise.recording.buffer import wall_ms
+from adawise.recording.files import Listing, RecordedFile, Vanished, listing_of
+from adawise.recording.manifest import Retention
+from adawise.records import TopicPartition
+from adawise.store.store import AlreadyExists, Hook, Store
+
+EVERY_S = 60.0
+
+
+@dataclass(slots=True)
+class Tidied:
+    """What a pass did. `leftovers`: keys that an earlier pass had left behind."""
+
+    removed: int = 0
+    forgotten: int = 0
+    leftovers: int = 0
+    errors: tuple[str, ...] = ()
+
+
+class RecordingRetention:
+    """One pass over partitions at a time; a file's footer is read once.
+
+    Args:
+        root: the folder of the recording, or the URL of one.
+        store: where it is.
+        retention: what is kept for how long.
+        at: called at each point where a pass can die, for tests that kill there.
+        now_ms: the time, in ms since the epoch.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        store: Store,
+        retention: Retention,
+        *,
+        at: Hook = lambda _: None,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        self._root, self._store, self._retention = root, store, retention
+        self._at, self._now_ms = at, now_ms
+        self._footers: dict[str, layout.Footer] = {}
+
+    def tidy(self, tps: Iterable[TopicPartition]) -> Tidied:
+        """Remove and forget what is old enough; a file that is damaged is told of, left alone, and removed by `keep_s`
+        never.
+
+        Raises StoreUnavailable; the next pass goes on.
+        """
+        done = Tidied()
+        for tp in tps:
+            try:
+                self._tidy(tp, done)
+            except Vanished:
+                continue  # another pass is at it
+            except SourceError as error:
+                done.errors += (str(error),)
+        return done
+
+    def _tidy(self, tp: TopicPartition, done: Tidied) -> None:
+        listing = listing_of(self._root, self._store, tp)
+        for key in listing.voids:
+            self._store.delete(key)
+            done.leftovers += 1
+        kept = list(listing.files)
+        if self._retention.keep_s is not None:
+            kept = self._remove_old(tp, listing, done)
+        if self._retention.forget_images_after_s is not None:
+            for file in kept:
+                self._forget_images(file, done)
+        for key in self._footers.keys() - {file.key for file in kept}:
+            if key.startswith(layout.folder(tp)):
+                del self._footers[key]
+
+    def _remove_old(self, tp: TopicPartition, listing: Listing, done: Tidied) -> list[RecordedFile]:
+        """Remove the longest run of old files from the beginning; the others."""
+        keep_ms = 1000 * (self._retention.keep_s or 0.0)
+        count, start = 0, 0
+        for file in listing.files:
+            footer = self._footer(file)
+            newest_ms = footer.newest_ms if 0 <= footer.newest_ms < footer.closed_ms else footer.closed_ms
+            if newest_ms < 0 or self._now_ms() - newest_ms <= keep_ms:
+                break
+            count, start = count + 1, footer.next
+        if count:
+            with suppress(AlreadyExists):
+                self._store.create(layout.key_of(tp, start, "start"), b"")
+            self._at("recording.started")
+            earlier = [] if listing.start is None else [layout.key_of(tp, listing.start, "start")]
+            for key in (*(file.key for file in listing.files[:count]), *earlier):
+                self._store.delete(key)
+                self._at("recording.removed")
+            done.removed += count
+        return list(listing.files[count:])
+
+    def _forget_images(self, file: RecordedFile, done: Tidied) -> None:
+        if file.redacted:
+            return
+        footer = self._footer(file)
+        begun_ms = footer.begun_ms
+        after_ms = 1000 * (self._retention.forget_images_after_s or 0.0)
+        if not footer.images or (begun_ms >= 0 and self._now_ms() - begun_ms < after_ms):
+            return
+        messages = [message for message in file.messages(0) if message.missing is None]
+        if not messages:  # it only says that nothing was there, or wanted
+            self._footers[file.key] = replace(footer, images=False)
+            return
+        data = layout.encode_file(messages, replace(footer, images=False))
+        with suppress(AlreadyExists):  # another pass made the same
+            self._store.create(layout.key_of(footer.tp, footer.first, "redacted"), data)
+        self._at("recording.redacted")
+        self._store.delete(file.key)
+        self._at("recording.forgotten")
+        done.forgotten += 1
+
+    def _footer(self, file: RecordedFile) -> layout.Footer:
+        if file.key not in self._footers:
+            self._footers[file.key] = file.footer()
+        return self._footers[file.key]
+
+
+class Tidying:
+    """Passes in a thread of their own, one every `EVERY_S` seconds.
+
+    Args:
+        retention: does them.
+        tell: is told of each that did something.
+        failed: is told of each that could not be done; the next one tries again.
+        pool: what does them, in place of a thread.
+    """
+
+    def __init__(
+        self,
+        retention: RecordingRetention,
+        *,
+        tell: Callable[[Tidied], None],
+        failed: Callable[[str], None],
+        pool: Executor | None = None,
+    ) -> None:
+        self._retention, self._tell, self._failed = retention, tell, failed
+        self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="retention")
+        self._running: Future[Tidied] | None = None
+        self._again_s: float | None = None
+
+    def turn(self, tps: Iterable[TopicPartition], now_s: float) -> None:
+        """Begin a pass over these partitions if one is due, and tell what came of the last; to be called often."""
+        if self._running is not None and self._running.done():
+            self._told(self._running)
+            self._running, self._again_s = None, now_s + EVERY_S
+        if self._running is None and (self._again_s is None or now_s >= self._again_s):
+            self._running = self._pool.submit(self._retention.tidy, list(tps))
+
+    def close(self) -> None:
+        """Wait for the pass that is under way."""
+        self._pool.shutdown(wait=True)
+        if self._running is not None:
+            self._told(self._running)
+
+    def _told(self, over: Future[Tidied]) -> None:
+        try:
+            done = over.result()
+        except AdawiseError as error:
+            self._failed(str(error))
+            return
+        for text in done.errors:
+            self._failed(text)
+        if done.removed or done.forgotten or done.leftovers:
+            self._tell(done)

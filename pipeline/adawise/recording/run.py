@@ -1,0 +1,133 @@
+"""Recording from a source until a limit is reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from adawise.errors import AdawiseError, RetryableError, SourceError
+from adawise.ports import Source
+from adawise.recording.buffer import wall_ms
+from adawise.recording.recorder import Recorded, Recorder
+from adawise.records import Message, TopicPartition
+
+_POLL_S = 0.5
+
+
+@dataclass(slots=True)
+class Bounds:
+    """Where a recording run ends; None for nowhere.
+
+    Args:
+        max_messages: exactly so many are recorded, if they come.
+        max_bytes: of values; recording stops with the message that reaches it.
+        max_seconds: since the call, by its clock.
+        until_ms: a partition ends before its first message with this timestamp or a later one; the run ends when all
+            have, or once the time has come and everything was read.
+        until_drained: stop when every owned partition was read up to its end.
+    """
+
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    max_seconds: float | None = None
+    until_ms: int | None = None
+    until_drained: bool = False
+    ended: set[TopicPartition] = field(default_factory=set)  # by `until_ms`
+
+    def is_full(self, recorded: Recorded) -> bool:
+        """True if enough was recorded."""
+        enough = self.max_messages is not None and recorded.messages >= self.max_messages
+        return enough or (self.max_bytes is not None and recorded.size_bytes >= self.max_bytes)
+
+    def takes(self, message: Message) -> bool:
+        """False for a message of a partition that has come to its end."""
+        if self.until_ms is not None and message.timestamp_ms >= self.until_ms:
+            self.ended.add(message.topic_partition)
+        return message.topic_partition not in self.ended
+
+    def is_over(self, source: Source, owned: set[TopicPartition], seconds: float, now_ms: int) -> bool:
+        """True if nothing more is to be waited for."""
+        if source.exhausted or (self.max_seconds is not None and seconds >= self.max_seconds):
+            return True
+        past = self.until_ms is not None and now_ms >= self.until_ms
+        if not owned or not (self.until_drained or past or self.ended >= owned):
+            return False
+        return all(tp in self.ended or source.drained(tp) or source.stands(tp) for tp in owned)
+
+
+def record(
+    source: Source,
+    recorder: Recorder,
+    bounds: Bounds | None = None,
+    *,
+    on_progress: Callable[[Recorded], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+    skip_gaps: bool = False,
+) -> Recorded:
+    """Record from `source` until it is over or `stop` says so; the last files are written then.
+
+    `on_progress` is called after each poll. With `skip_gaps`, what the broker has deleted unread is noted as a gap.
+
+    Raises:
+        SourceError: the source no longer has, or never had, the offset at which the recording goes on; or the topic is
+            another one: then nothing more is written. Or a partition stands, and all else was read.
+        BrokerUnavailable, StoreUnavailable: what was read so far is written, as far as broker and store allow.
+    """
+    bounds = bounds or Bounds()
+    began_s = clock()
+    owned: set[TopicPartition] = set()
+    standing: list[TopicPartition] = []
+    try:
+        while not stop():
+            poll = source.poll(_POLL_S)
+            owned = (owned - set(poll.lost)) | set(poll.assigned)
+            recorder.forget(poll.lost)
+            _begin(source, recorder, poll.assigned, skip_gaps=skip_gaps)
+            full = _append(source, recorder, poll.messages, bounds, clock())
+            recorder.flush_due(clock())
+            on_progress(recorder.recorded)
+            if full or bounds.is_over(source, owned, clock() - began_s, wall_ms()):
+                standing = [] if full else [tp for tp in sorted(owned - bounds.ended) if source.stands(tp)]
+                break
+    except RetryableError:
+        with suppress(AdawiseError):  # whoever records next reads it again
+            recorder.flush()
+        raise
+    recorder.flush()
+    if standing:
+        raise SourceError(
+            f"{', '.join(map(str, standing))} cannot be read to the end: see the line above. What comes before is "
+            "stored; the same command goes on from there, and kafka.on_unreadable=skip past it."
+        )
+    return recorder.recorded
+
+
+def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *, skip_gaps: bool) -> None:
+    for tp in tps:
+        known = recorder.next_offset(tp)
+        offset = recorder.folder.begin(tp, source.origin(tp)) if known is None else known
+        start, end = source.bounds(tp)
+        if offset > end or (offset < start and not skip_gaps):
+            msg = (
+                f"the recording of {tp} goes on at offset {offset}, but the topic holds [{start}, {end}). "
+                "Record into a new folder; the old one is complete up to there."
+            )
+            raise SourceError(msg)
+        recorder.begin(tp, offset, start)
+        source.seek(tp, max(offset, start))
+    source.resume(tps)
+
+
+def _append(source: Source, recorder: Recorder, messages: Sequence[Message], bounds: Bounds, now_s: float) -> bool:
+    """Take messages up to the limits; returns whether enough was recorded."""
+    for message in messages:
+        if bounds.is_full(recorder.recorded):
+            return True
+        if bounds.takes(message):
+            recorder.append([message], now_s)
+        else:
+            source.pause([message.topic_partition])
+    return bounds.is_full(recorder.recorded)

@@ -1,0 +1,177 @@
+"""Messages of a recording, by the same contract as those of the topic: a replay is the same worker on this source.
+
+Within a partition the order is the recording's. How partitions interleave is a choice, because no result may depend on
+it: by the broker's timestamps as they were, by offset, or shuffled by a seed, which is how tests prove it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from adawise.errors import SourceError
+from adawise.kafka.ownership import Ownership
+from adawise.ports import Poll, TopicIdentity
+from adawise.recording import format as layout
+from adawise.recording.files import Forgotten, RecordedPartition, listing_of
+from adawise.recording.manifest import MANIFEST, decode_manifest
+from adawise.records import Message, TopicPartition
+from adawise.store.store import open_store
+
+Order = Literal["timestamp", "offset", "shuffled"]
+
+_MAX_POLL_BYTES = 64 << 20  # of values in one poll
+_IDLE_S = 0.01
+
+
+class RecordingSource:
+    """A recorded topic, by `adawise.ports.Source`; all its partitions are assigned by the first poll.
+
+    In memory are one row group of each partition that is being read and one poll.
+
+    Args:
+        root: the folder of the recording, or the URL of one.
+        order: how partitions interleave; "timestamp" as the messages came to the broker.
+        seed: of "shuffled", which also varies how many messages a poll delivers.
+        max_poll_records: delivered by one poll at most.
+        forgotten: whether messages without images are an error, or a hole.
+
+    Raises:
+        SourceError: there is no recording, or it is damaged.
+    """
+
+    def __init__(
+        self, root: str, *, order: Order, seed: int, max_poll_records: int, forgotten: Forgotten = "fail"
+    ) -> None:
+        self._root = root
+        store = open_store(root)
+        data = store.get(MANIFEST)
+        if data is None:
+            msg = f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
+            raise SourceError(msg)
+        self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
+        self._order: Order = order
+        self._random = random.Random(seed)
+        self._max_poll_records = max_poll_records
+        named = [name for key in store.list(f"topic-{self._manifest.topic}/") if (name := layout.named(key))]
+        count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])  # it may have got more
+        self._identity = replace(self._manifest.identity, partitions=count)
+        tps = [TopicPartition(self._manifest.topic, number) for number in range(count)]
+        self._partitions = {tp: RecordedPartition(listing_of(root, store, tp), forgotten) for tp in tps}
+        self._owned = Ownership()
+        self._owned.note_assigned(tps)
+        self._paused: set[TopicPartition] = set()
+
+    @property
+    def topic(self) -> str:
+        """What was recorded."""
+        return self._manifest.topic
+
+    @property
+    def exhausted(self) -> bool:
+        """True once everything was delivered."""
+        return bool(self._owned) and all(self.drained(tp) for tp in self._partitions)
+
+    def poll(self, timeout_s: float) -> Poll:
+        """See `Source.poll`. Raises SourceError where the recording is damaged."""
+        assigned, lost = self._owned.settle()
+        self._paused.update(assigned)
+        limit = self._random.randint(1, self._max_poll_records) if self._order == "shuffled" else self._max_poll_records
+        messages: list[Message] = []
+        size_bytes = 0
+        while len(messages) < limit and size_bytes < _MAX_POLL_BYTES:
+            heads = {
+                tp: partition
+                for tp, partition in self._partitions.items()
+                if self._owned.is_sought(tp) and tp not in self._paused and partition.head is not None
+            }
+            if not heads:
+                break
+            messages.append(heads[self._next(heads)].take())
+            size_bytes += len(messages[-1].value or b"")
+        if not (messages or assigned or lost):
+            time.sleep(min(timeout_s, _IDLE_S))  # everything is paused or over: waiting longer would bring nothing
+        return Poll(messages, assigned, lost)
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """See `Source.identity`: that of the topic when it was recorded."""
+        if topic != self._manifest.topic:
+            msg = f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}"
+            raise SourceError(msg)
+        return self._identity
+
+    def check(self) -> None:
+        """See `Source.check`: a recording is of one topic."""
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `Source.bounds`; (0, 0) for a partition of which nothing was recorded."""
+        return self._partition(tp).bounds
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `Source.timestamps`: a recording cannot change."""
+        del tp, first, until
+        return {}
+
+    def origin(self, tp: TopicPartition) -> int:
+        """See `Source.origin`: where the recording begins."""
+        return self.bounds(tp)[0]
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        return self._partition(tp).first_at(timestamp_ms)
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """See `Source.seek`. Raises ValueError if the partition is not owned."""
+        self._owned.seek(tp)
+        self._partition(tp).seek(offset)
+
+    def pause(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.pause`."""
+        self._paused.update(tps)
+
+    def resume(self, tps: Sequence[TopicPartition]) -> None:
+        """See `Source.resume`. Raises ValueError for a partition that was assigned and not sought yet."""
+        self._owned.expect_sought(tps)
+        self._paused.difference_update(tps)
+
+    def drained(self, tp: TopicPartition) -> bool:
+        """See `Source.drained`."""
+        return self.lag(tp) == 0
+
+    def stands(self, tp: TopicPartition) -> bool:  # noqa: ARG002 - the port's
+        """See `Source.stands`: what could not be read is a gap of the recording."""
+        return False
+
+    def lag(self, tp: TopicPartition) -> int | None:
+        """See `Source.lag`."""
+        if not self._owned.is_sought(tp):
+            return None
+        partition = self._partition(tp)
+        return max(0, partition.bounds[1] - partition.position)
+
+    def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
+        """Nobody to tell."""
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        for partition in self._partitions.values():
+            partition.close()
+        self._owned.clear()
+
+    def _partition(self, tp: TopicPartition) -> RecordedPartition:
+        try:
+            return self._partitions[tp]
+        except KeyError:
+            names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._identity.partitions - 1}"
+            msg = f"{self._root} is a recording of {names}, asked for was {tp}"
+            raise SourceError(msg) from None
+
+    def _next(self, heads: Mapping[TopicPartition, RecordedPartition]) -> TopicPartition:
+        if self._order == "shuffled":
+            return self._random.choice(sorted(heads))
+        if self._order == "offset":
+            return min(heads, key=lambda tp: (heads[tp].position, tp))
+        return min(heads, key=lambda tp: (heads[tp].time_ms, tp))

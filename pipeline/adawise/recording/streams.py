@@ -1,0 +1,45 @@
+"""Which messages a recording of some streams has.
+
+The stream of a message is what its envelope says: the key, else the header `stream-id`, else CloudEvents. An Arrow
+batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at all, and
+nothing is decoded for that, so it is left out, as is a message that names no stream.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from fnmatch import fnmatchcase
+
+from adawise.decode.headers import Envelope
+from adawise.errors import InvalidMessage
+from adawise.records import Message
+
+
+class Streams:
+    """Patterns of stream ids, as of a shell: `camera-1`, `yard-*`, `gate-[ab]`.
+
+    Args:
+        patterns: separated by commas; None for every message, whatever it says.
+    """
+
+    def __init__(self, patterns: str | None) -> None:
+        self._patterns = None if patterns is None else tuple(each.strip() for each in patterns.split(","))
+        self.nameless = 0  # messages left out because their envelope names no stream
+
+    def has(self, message: Message) -> bool:
+        """True if the message is of one of the streams."""
+        if self._patterns is None:
+            return True
+        stream_id = stream_of(message)
+        if stream_id is None:
+            self.nameless += 1
+            return False
+        return any(fnmatchcase(stream_id, pattern) for pattern in self._patterns)
+
+
+def stream_of(message: Message) -> str | None:
+    """The stream that the envelope names; None if it names none that could be one."""
+    with suppress(InvalidMessage):
+        envelope = Envelope(message.key, message.headers)
+        return envelope.stated_stream_id() or envelope.fallback_stream_id()
+    return None

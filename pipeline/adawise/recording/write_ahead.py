@@ -1,0 +1,209 @@
+"""Recording inside the worker, by `adawise.worker.write_ahead`: no segment before the recording has its messages.
+
+Files are written by a thread of their own while the model runs, one at a time of each partition, since the name of the
+next one follows from what came of it. A race that is lost to another worker is no loss: the recording goes on where the
+other's file ends, with what is still in memory after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from adawise.errors import LogEndsEarly, RetryableError, SourceError
+from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
+from adawise.recording.folder import Created, RecordingFolder
+from adawise.recording.retention import Tidying
+from adawise.recording.streams import Streams
+from adawise.records import Gap, Message, TopicPartition
+
+_log = logging.getLogger(__name__)
+
+_TRY_AGAIN_S = 5.0  # where no segment waits for the file; one that does has waits of its own
+
+
+@dataclass(slots=True)
+class _Part:
+    """The recording of one partition: durable below `durable`, then the draft, then the buffer."""
+
+    durable: int
+    buffer: Buffer
+    draft: Draft | None = None
+    writing: Future[Created] | None = None
+    error: RetryableError | None = None  # of the last try, if nobody who waits for it has heard of it
+    again_s: float = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """In memory."""
+        return self.buffer.size_bytes + (self.draft.buffer.size_bytes if self.draft else 0)
+
+    def is_free(self, now_s: float) -> bool:
+        """True if nothing is being written of it, and it may be tried."""
+        return self.writing is None and now_s >= self.again_s
+
+
+@dataclass(slots=True)
+class Tapped:
+    """What was recorded so far."""
+
+    messages: int = 0
+    size_bytes: int = 0
+    files: int = 0
+    races_lost: int = 0
+
+
+class RecordingTap:
+    """The recording of what a worker reads.
+
+    Args:
+        folder: where it goes.
+        check: called before each file is written; raises if the topic is not the one any more that was read from.
+        policy: how files are cut, beside that a segment cuts them.
+        max_buffered_bytes: of values, buffered and being written, over all partitions.
+        streams: patterns of the streams to record; None for all.
+        skip_gaps: go on where the broker's log begins if it no longer has what comes next, and note the gap.
+        tidying: what keeps the promises of the folder.
+        pool: what writes, in place of a thread.
+    """
+
+    def __init__(
+        self,
+        folder: RecordingFolder,
+        *,
+        check: Callable[[], None],
+        policy: FilePolicy,
+        max_buffered_bytes: int,
+        streams: str | None = None,
+        skip_gaps: bool = False,
+        tidying: Tidying | None = None,
+        pool: Executor | None = None,
+    ) -> None:
+        self._folder, self._check, self._policy = folder, check, policy
+        self._max_buffered_bytes, self._skip_gaps, self._tidying = max_buffered_bytes, skip_gaps, tidying
+        self._streams = Streams(streams)
+        self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="recording")
+        self._parts: dict[TopicPartition, _Part] = {}
+        self._now_s = 0.0
+        self.done = Tapped()
+
+    @property
+    def share(self) -> float:
+        """See `Tap`."""
+        return sum(part.size_bytes for part in self._parts.values()) / self._max_buffered_bytes
+
+    def begin(self, tp: TopicPartition, offset: int, log: tuple[int, int]) -> int:
+        """See `Tap`."""
+        known, (start, end) = self._folder.begin(tp, offset), log
+        if known > end:
+            raise LogEndsEarly(
+                f"{tp}: the recording in {self._folder.root} goes on at offset {known}, but the broker's log ends at "
+                f"{end}: the broker lost data, or this is another cluster. Restore the broker, or take another "
+                "record.root."
+            )
+        gaps: tuple[Gap, ...] = ()
+        if known < start:
+            if not self._skip_gaps:
+                raise SourceError(
+                    f"{tp}: the recording in {self._folder.root} goes on at offset {known}, but the broker has deleted "
+                    f"what is before {start} (retention). To go on and note the gap, set kafka.on_gap=skip; or take "
+                    "another record.root."
+                )
+            gaps = (Gap(known, start),)
+        self._parts[tp] = _Part(known, Buffer(known, max(known, start), gaps))
+        return min(offset, max(known, start))
+
+    def take(self, message: Message) -> None:
+        """See `Tap`."""
+        part = self._parts.get(message.topic_partition)
+        if part is not None and message.offset >= part.buffer.next:
+            wanted = message.missing is None and self._streams.has(message)
+            part.buffer.add(message, wanted=wanted, now_s=self._now_s)
+            self.done.messages += wanted
+            self.done.size_bytes += len(message.value or b"") if wanted else 0
+
+    def cover(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
+        """See `Tap`."""
+        part = self._parts[tp]
+        until = min(until, part.buffer.next)  # the rest was in the chain before anybody recorded
+        while part.durable < until:
+            self._settle(tp, part)
+            if part.error is not None:
+                error, part.error = part.error, None
+                raise error
+            if part.durable < until and part.writing is None:
+                self._write(tp, part)
+            if not wait:
+                return part.durable >= until
+            if part.writing is not None:
+                _until_done(part.writing)
+        return True
+
+    def turn(self, now_s: float) -> None:
+        """See `Tap`."""
+        self._now_s = now_s
+        for tp, part in self._parts.items():
+            self._settle(tp, part)
+            waits = part.draft is not None or part.buffer.due(self._policy, now_s)
+            if waits and part.is_free(now_s):
+                self._try(tp, part)
+        free = {tp: part for tp, part in self._parts.items() if part.size_bytes and part.is_free(now_s)}
+        if free and self.share > 0.5:
+            self._try(*max(free.items(), key=lambda item: item[1].size_bytes))
+        if self._tidying is not None:
+            self._tidying.turn(self._parts, now_s)
+
+    def forget(self, tps: Iterable[TopicPartition]) -> None:
+        """See `Tap`; a file that is being written will be whole, and whoever has the partition now goes on after it."""
+        for tp in tps:
+            self._parts.pop(tp, None)
+
+    def close(self) -> None:
+        """See `Tap`."""
+        self._parts.clear()
+        self._pool.shutdown(wait=True)
+        if self._tidying is not None:
+            self._tidying.close()
+
+    def _settle(self, tp: TopicPartition, part: _Part) -> None:
+        """Take note of what came of the file that was being written; if it failed, the draft is kept."""
+        if part.writing is None or not part.writing.done():
+            return
+        written, part.writing = part.writing, None
+        try:
+            created = written.result()
+        except RetryableError as error:
+            self._failed(part, error)
+            return
+        assert part.draft is not None
+        part.durable, draft, part.draft = created.next, part.draft, None
+        if created.won:
+            self.done.files += 1
+            return
+        self.done.races_lost += 1
+        part.buffer = merged(draft.buffer, part.buffer, created.next)
+        _log.info("%s: another worker recorded offsets %d to %d", tp, draft.buffer.first, created.next - 1)
+
+    def _write(self, tp: TopicPartition, part: _Part) -> None:
+        """Begin to write the draft, or all that is buffered. Raises what `check` does."""
+        self._check()
+        part.error = None
+        if part.draft is None:
+            part.draft, part.buffer = Draft(tp, part.buffer), Buffer(part.buffer.next, part.buffer.next)
+        part.writing = self._pool.submit(self._folder.create, part.draft)
+
+    def _try(self, tp: TopicPartition, part: _Part) -> None:
+        try:
+            self._write(tp, part)
+        except RetryableError as error:
+            self._failed(part, error)
+
+    def _failed(self, part: _Part, error: RetryableError) -> None:
+        part.error, part.again_s = error, self._now_s + _TRY_AGAIN_S
+        _log.warning("a file of the recording is written again in %g s: %s", _TRY_AGAIN_S, error)
+
+
+def _until_done(writing: Future[Created]) -> None:
+    wait([writing])

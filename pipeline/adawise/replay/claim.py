@@ -1,0 +1,96 @@
+"""What a replay's output is of: claimed by its first run, so that the same command goes on and no other one does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adawise.errors import ChainError, SettingsError
+from adawise.records import TopicPartition
+from adawise.replay.bounded import Range
+from adawise.sink import layout
+from adawise.sink.owner import read_owner
+from adawise.sink.read.files import segment_keys
+from adawise.store.store import AlreadyExists, Store
+
+_LAYOUT = 1
+_NEW_FOLDER = "take a new folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Of which topic, which offsets of each partition, from which states, by which models and settings."""
+
+    topic: str
+    cluster_id: str
+    topic_id: str
+    ranges: Mapping[str, Range]  # by the partition's number, as JSON wants it
+    ends_streams: bool
+    states_of: Mapping[str, str]  # names of segments
+    streams: list[str] | None
+    model_fingerprint: str = ""
+    config_fingerprint: str = ""
+    layout: int = _LAYOUT
+
+    @property
+    def part(self) -> dict[TopicPartition, Range]:
+        """The offsets by partition."""
+        return {TopicPartition(self.topic, int(number)): (a, b) for number, (a, b) in self.ranges.items()}
+
+
+def claimed(store: Store, root: str) -> Claim | None:
+    """What was claimed before; None in a new folder.
+
+    Raises:
+        SettingsError: a worker's output is there, and not a replay's.
+        ChainError: the claim cannot be read.
+    """
+    theirs = read_owner(store)
+    if theirs is not None and theirs.purpose != "replay":
+        raise SettingsError(f"-o {root} belongs to {theirs}, not to a replay; {_NEW_FOLDER}")
+    data = store.get(layout.REPLAY)
+    if data is not None:
+        return _parsed(data, root)
+    if segment_keys(store):
+        raise SettingsError(f"-o {root} holds the output of a worker, not of a replay; {_NEW_FOLDER}")
+    return None
+
+
+def claim(store: Store, root: str, wanted: Claim) -> Claim:
+    """The claim that holds: `wanted`, or the one of an earlier run of the same replay.
+
+    Raises SettingsError if the output is of another replay.
+    """
+    before = claimed(store, root)
+    if before is None:
+        try:
+            store.create(layout.REPLAY, json.dumps(asdict(wanted), indent=1).encode())
+        except AlreadyExists:
+            before = claimed(store, root)
+    if before is None:
+        return wanted
+    if differs := [said for name, said in _DIFFERS.items() if getattr(before, name) != getattr(wanted, name)]:
+        raise SettingsError(f"-o {root} holds a replay {differs[0]}; {_NEW_FOLDER}")
+    return before
+
+
+_DIFFERS = {
+    "topic": "of another topic",
+    "topic_id": "of another topic",
+    "states_of": "that began with other states (--state-of)",
+    "streams": "of other streams (--streams)",
+    "model_fingerprint": "by other models",
+    "config_fingerprint": "with other settings",
+}
+
+
+def _parsed(data: bytes, root: str) -> Claim:
+    try:
+        found: dict[str, Any] = json.loads(data)
+        found["ranges"] = {number: (int(begin), int(end)) for number, (begin, end) in found["ranges"].items()}
+        return Claim(**found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        msg = f"{root}/{layout.REPLAY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"
+        raise ChainError(msg) from error

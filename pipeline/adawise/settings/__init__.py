@@ -1,0 +1,33 @@
+"""Settings: what can be set (`tree`), where it is set (`sources`), and every mistake at once (`reading`)."""
+
+from adawise.settings.finetuning import FinetuneSettings
+from adawise.settings.kafka import KafkaSettings, SecuritySettings
+from adawise.settings.reading import Reading, read
+from adawise.settings.tree import (
+    BatchSettings,
+    DecodeSettings,
+    LimitsSettings,
+    LogSettings,
+    ModelSettings,
+    PredictSettings,
+    SearchSettings,
+    Settings,
+    SinkSettings,
+)
+
+__all__ = [
+    "BatchSettings",
+    "DecodeSettings",
+    "FinetuneSettings",
+    "KafkaSettings",
+    "LimitsSettings",
+    "LogSettings",
+    "ModelSettings",
+    "PredictSettings",
+    "Reading",
+    "SearchSettings",
+    "SecuritySettings",
+    "Settings",
+    "SinkSettings",
+    "read",
+]

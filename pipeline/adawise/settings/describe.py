@@ -1,0 +1,155 @@
+"""The names of a setting (dotted, flag, environment, file) and in words what it may be.
+
+Help and mistakes are both written from here, so that they never say different things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ByteSize, SecretStr
+from pydantic.fields import FieldInfo
+
+from adawise.settings.tree import Settings
+
+ENVIRONMENT_PREFIX = "ADAWISE_"
+ENVIRONMENT_SEPARATOR = "__"
+SECRET = "**********"
+NONE = "none"
+"""What a flag or an environment variable says to take a value back that the file sets."""
+
+
+def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        if is_group(field):
+            yield from _walk(group_of(field), f"{prefix}{name}.")
+
+
+def is_group(field: FieldInfo) -> bool:
+    """Whether the field is a table of settings, not a setting."""
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def group_of(field: FieldInfo) -> type[BaseModel]:
+    """The model of a field that `is_group`."""
+    assert isinstance(field.annotation, type)
+    assert issubclass(field.annotation, BaseModel)
+    return field.annotation
+
+
+FIELDS: dict[str, FieldInfo] = dict(_walk(Settings))
+"""Every group and setting by dotted name, in the order of the help."""
+SETTINGS: dict[str, FieldInfo] = {name: field for name, field in FIELDS.items() if not is_group(field)}
+GROUPS: dict[str, FieldInfo] = {name: field for name, field in FIELDS.items() if is_group(field)}
+
+
+def flag_name(name: str) -> str:
+    """`kafka.max_poll_records` -> `--kafka.max-poll-records`."""
+    return "--" + name.replace("_", "-")
+
+
+def environment_name(name: str) -> str:
+    """`kafka.max_poll_records` -> `ADAWISE_KAFKA__MAX_POLL_RECORDS`."""
+    return ENVIRONMENT_PREFIX + name.replace(".", ENVIRONMENT_SEPARATOR).upper()
+
+
+def file_name(name: str) -> str:
+    """`kafka.topic` -> `topic under [kafka]`."""
+    table, _, key = name.rpartition(".")
+    return f"{key} under [{table}]" if table else f"[{key}]"
+
+
+def members(annotation: Any) -> tuple[list[Any], list[Any]]:
+    """The alternatives of a type without None, and the metadata (bounds) found on them."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        types, deeper = members(inner)
+        return types, [*deeper, *(found for item in metadata for found in _bounds_of(item))]
+    if get_origin(annotation) in {Union, UnionType}:
+        parts = [members(arg) for arg in get_args(annotation) if arg is not type(None)]
+        return [t for types, _ in parts for t in types], [m for _, metadata in parts for m in metadata]
+    return [annotation], []
+
+
+def _bounds_of(item: Any) -> list[Any]:
+    return list(item.metadata) if isinstance(item, FieldInfo) else [item]
+
+
+def is_optional(field: FieldInfo) -> bool:
+    """Whether None is a value of the field."""
+    return type(None) in get_args(field.annotation)
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the value must never be shown."""
+    return SecretStr in members(field.annotation)[0]
+
+
+def takes_bool(field: FieldInfo) -> bool:
+    """Whether true and false are values of the field."""
+    return field.annotation is bool
+
+
+def expected(field: FieldInfo) -> str:
+    """In words, what is allowed: `a whole number from 1 to 256`."""
+    if isinstance(field.json_schema_extra, dict) and "expected" in field.json_schema_extra:
+        return str(field.json_schema_extra["expected"])
+    types, metadata = members(field.annotation)
+    return " or ".join(_in_words(kind, _range([*field.metadata, *metadata])) for kind in types)
+
+
+def _in_words(kind: Any, bounds: str) -> str:
+    if get_origin(kind) is Literal:
+        *others, last = [str(value) for value in get_args(kind)]
+        return f"{', '.join(others)} or {last}" if others else last
+    words = {
+        bool: "true or false",
+        ByteSize: f"bytes{bounds} (or KiB, MiB, GiB: 8MiB)",
+        int: f"a whole number{bounds}",
+        float: f"a number{bounds}",
+        SecretStr: "text, kept secret",
+        Path: "a path",
+    }
+    return words.get(kind, "text that is not empty")
+
+
+def _bytes(count: int) -> str:
+    """8388608 -> `8MiB`; a number that is no whole KiB stays a number."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count and count % size == 0:
+            return f"{count // size}{unit}"
+    return str(count)
+
+
+def _range(metadata: list[Any]) -> str:
+    low = next((item.ge for item in metadata if hasattr(item, "ge")), None)
+    above = next((item.gt for item in metadata if hasattr(item, "gt")), None)
+    high = next((item.le for item in metadata if hasattr(item, "le")), None)
+    lower = f" from {low}" if low is not None else f" above {above}" if above is not None else ""
+    return lower + (f" to {high}" if high is not None and low is not None else f" up to {high}" if high else "")
+
+
+def metavar(field: FieldInfo) -> str:
+    """What stands for the value in the help."""
+    if isinstance(field.json_schema_extra, dict) and "metavar" in field.json_schema_extra:
+        return str(field.json_schema_extra["metavar"])
+    kinds = members(field.annotation)[0]
+    names = {int: "N", float: "X", ByteSize: "BYTES", Path: "FILE", SecretStr: "SECRET"}
+    return names.get(kinds[0], "WORD" if get_origin(kinds[0]) is Literal else "TEXT")
+
+
+def shown(field: FieldInfo, value: object) -> str:
+    """The value for people: secrets hidden, None as `none`."""
+    if value is None:
+        return NONE
+    if is_secret(field):
+        return SECRET
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, ByteSize):
+        return _bytes(value)
+    return repr(value) if isinstance(value, str) and (not value or value != value.strip()) else str(value)

@@ -1,0 +1,41 @@
+"""The settings of `adawise finetune`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from adawise.settings.group import Group
+
+
+class FinetuneSettings(Group):
+    """How theta_1 is made from theta_0."""
+
+    loss: Literal["flyp", "cross_entropy"] = Field(
+        default="flyp",
+        description="flyp: images against prompts, both towers; cross_entropy: image tower alone, frozen text head",
+    )
+    epochs: int = Field(default=10, ge=1, le=10_000, description="passes over the images, at most")
+    batch_images: int = Field(default=64, ge=2, le=65_536, description="images of a forward")
+    accumulate: int = Field(default=1, ge=1, le=4096, description="batches whose gradients make one update")
+    learning_rate: float = Field(default=1e-5, gt=0, le=1, description="highest learning rate of AdamW")
+    weight_decay: float = Field(default=0.1, ge=0, le=10, description="weight decay; norms and biases have none")
+    warmup: float = Field(default=0.1, ge=0, le=1, description="share of the updates in which the rate rises")
+    label_smoothing: float = Field(default=0.0, ge=0, le=0.9, description="share of a target that is spread")
+    clip_norm: float = Field(default=1.0, gt=0, le=1e9, description="length that longer gradients are cut to")
+    validation_share: float = Field(
+        default=0.1, gt=0, le=0.9, description="share of each class that is held out, unless --validation is given"
+    )
+    patience: int = Field(
+        default=3, ge=1, le=10_000, description="epochs that do not become the best one, after which to end"
+    )
+    crop_min: float = Field(default=0.9, gt=0, le=1, description="smallest share of an image that a random crop keeps")
+    flip: float = Field(default=0.0, ge=0, le=1, description="chance that an image is mirrored")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of split, order, crops and prompts")
+    checkpoint_every_s: float = Field(
+        default=300.0, ge=0, le=86_400, description="seconds between checkpoints within an epoch"
+    )
+    card_images: int = Field(
+        default=1000, ge=1, le=10_000_000, description="held-out images that the card is made from, at most"
+    )

@@ -1,0 +1,178 @@
+"""Settings of the broker: where it is, what is read from it, and how to be let in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
+
+from adawise.settings.group import KAFKA_NAME_EXPECTED, FilePath, Group, KafkaName, Text
+from adawise.settings.moments import TIMESTAMP_EXPECTED, NoMoment, milliseconds, parse_timestamp
+
+DEAD_LETTER_SUFFIX = ".dlq"
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text[:6]) < 65536
+
+
+def _servers(value: str) -> str:
+    for server in value.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not _is_port(port) or re.search(r"\s|/", host):
+            raise ValueError(f"{server.strip()!r} is not HOST:PORT")
+    return value
+
+
+def _origin_as_text(value: object) -> object:
+    return value.isoformat() if isinstance(value, date) else value  # TOML has timestamps of its own
+
+
+def _origin(value: str) -> str:
+    if value not in {"earliest", "latest"}:
+        try:
+            parse_timestamp(value)
+        except NoMoment as error:
+            raise ValueError(error.reason) from error
+    return value
+
+
+class SecuritySettings(Group):
+    """Encryption and login."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="how to talk to the broker"
+    )
+    ssl_ca: FilePath | None = Field(
+        default=None, description="certificates that sign the broker's (PEM); none: the system's"
+    )
+    ssl_certificate: FilePath | None = Field(default=None, description="own certificate (PEM)")
+    ssl_key: FilePath | None = Field(default=None, description="private key of the own certificate (PEM)")
+    ssl_key_password: SecretStr | None = Field(default=None, description="password of the private key")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="how to log in"
+    )
+    sasl_username: Text | None = Field(default=None, description="name to log in with")
+    sasl_password: SecretStr | None = Field(default=None, description="password to log in with")
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether the client logs in."""
+        return self.protocol.startswith("SASL")
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.protocol.endswith("SSL")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """A login that is not complete, and credentials that would silently not be used."""
+        for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
+            value = getattr(self, name)
+            if self.uses_sasl and value is None:
+                yield name, f"protocol {self.protocol} needs it (PLAINTEXT and SSL do not)"
+            if not self.uses_sasl and value is not None:
+                yield name, f"protocol {self.protocol} would not use it; set protocol to SASL_SSL, or leave it out"
+        for name in ("ssl_ca", "ssl_certificate", "ssl_key", "ssl_key_password"):
+            if not self.uses_tls and getattr(self, name) is not None:
+                yield name, f"protocol {self.protocol} does not encrypt; set it to SSL or SASL_SSL, or leave this out"
+        if self.ssl_key is not None and self.ssl_certificate is None:
+            yield "ssl_certificate", "ssl_key is set without it; set both, or neither"
+        if self.ssl_key_password is not None and self.ssl_key is None:
+            yield "ssl_key", "ssl_key_password is set without it; set both, or neither"
+
+
+class KafkaSettings(Group):
+    """Where images come from."""
+
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
+        default="127.0.0.1:9092",
+        description="brokers to ask first",
+        json_schema_extra={"expected": "HOST:PORT, or several separated by commas", "metavar": "HOST:PORT"},
+    )
+    topic: KafkaName = Field(
+        default="frames",
+        description="topic with the images, keyed by stream id",
+        json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
+    )
+    group: Text = Field(default="adawise", description="consumer group; workers of one group share the partitions")
+    origin: Annotated[str, BeforeValidator(_origin_as_text), AfterValidator(_origin)] = Field(
+        default="earliest",
+        description="where a partition begins that has no output yet; one added to the topic later, at its start",
+        json_schema_extra={"expected": f"earliest, latest, or {TIMESTAMP_EXPECTED}"},
+    )
+    client_id: Text = Field(default="adawise", description="name under which the broker's logs know this program")
+    static_member: KafkaName | None = Field(
+        default=None,
+        description="fixed member name: a restart within the session timeout moves no partitions",
+        json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
+    )
+    session_timeout_ms: int = Field(
+        default=45_000, ge=1_000, le=1_800_000, description="milliseconds without a heartbeat until partitions move"
+    )
+    max_poll_interval_ms: int = Field(
+        default=300_000, ge=1_000, le=86_400_000, description="milliseconds between polls until partitions move"
+    )
+    max_poll_records: int = Field(default=512, ge=1, le=100_000, description="messages taken from the client at once")
+    max_partition_fetch_bytes: ByteSize = Field(
+        default=ByteSize(8 * 2**20), ge=1024, le=2**31 - 1, description="bytes fetched at once from a partition"
+    )
+    max_batch_bytes: ByteSize = Field(
+        default=ByteSize(64 * 2**20),
+        ge=1024,
+        le=2**31 - 1,
+        description="bytes of the largest compressed batch when it is unpacked; a larger one is left out",
+    )
+    max_batch_records: int = Field(
+        default=100_000, ge=1, le=10_000_000, description="messages of the largest batch; a larger one is left out"
+    )
+    on_unreadable: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="when a batch cannot be unpacked (damaged, unknown codec): let its partition stand, or record the "
+        "gap and go on",
+    )
+    dead_letters: bool = Field(default=True, description="send messages that cannot be read to a topic of their own")
+    dead_letter_topic: KafkaName | None = Field(
+        default=None,
+        description=f"that topic; none: the topic's name and {DEAD_LETTER_SUFFIX}",
+        json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
+    )
+    dead_letter_days: int = Field(
+        default=30, ge=1, le=36_500, description="days that it keeps letters, if it is created here"
+    )
+    dead_letter_bytes: ByteSize = Field(
+        default=ByteSize(10 * 2**30), ge=2**20, le=2**60, description="bytes that it keeps at most, if created here"
+    )
+    on_gap: Literal["fail", "skip"] = Field(
+        default="fail", description="when the broker deleted messages that were not read yet: stop, or record and go on"
+    )
+    on_compacted: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="when the topic has cleanup.policy=compact, by which the broker removes frames of a camera before "
+        "they are read: refuse it, or read what is left and record the gaps",
+    )
+    security: SecuritySettings = Field(default=SecuritySettings(), description="encryption and login")
+
+    @property
+    def origin_ms(self) -> int | None:
+        """The origin in milliseconds since the epoch; None for earliest and latest."""
+        if self.origin in {"earliest", "latest"}:
+            return None
+        return milliseconds(parse_timestamp(self.origin))
+
+    @property
+    def dead_letters_to(self) -> str:
+        """The topic that dead letters go to, if they are sent."""
+        return self.dead_letter_topic or f"{self.topic}{DEAD_LETTER_SUFFIX}"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Dead letters that would be read again, or have no legal topic, and a poll interval that cannot be kept."""
+        if self.dead_letters and self.dead_letter_topic == self.topic:
+            yield "dead_letter_topic", "it is the topic that is read: dead letters would be read again; name another"
+        if self.dead_letters and len(self.dead_letters_to) > 249:
+            yield "dead_letter_topic", "topic and suffix together are longer than 249 characters; set it yourself"
+        if self.max_poll_interval_ms < self.session_timeout_ms:
+            yield "max_poll_interval_ms", f"it must be at least session_timeout_ms ({self.session_timeout_ms})"

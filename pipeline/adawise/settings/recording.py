@@ -1,0 +1,71 @@
+"""Settings of the recording that a worker makes of what it reads, and durations as people write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+
+from adawise.settings.group import Group, Location
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])|0")
+LONGEST_S = 100 * 365 * 86_400.0
+
+DURATION_EXPECTED = "a duration such as 90s, 30m, 24h or 7d"
+STREAMS_EXPECTED = "names of streams separated by commas, with * ? and [] as in a shell"
+
+
+def _duration(value: object) -> object:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("it is none")
+    return float(match[1]) * _SECONDS[match[2]] if match[2] else 0.0
+
+
+def _patterns(value: str) -> str:
+    names = [name.strip() for name in value.split(",")]
+    if not all(names) or len(set(names)) != len(names):
+        raise ValueError("a name is empty or there twice")
+    return ",".join(names)
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=LONGEST_S)]
+"""Seconds, from `90s`, `30m`, `24h` or `7d`. Its Field wants json_schema_extra=DURATION_SCHEMA."""
+
+DURATION_SCHEMA: dict[str, JsonValue] = {"expected": DURATION_EXPECTED, "metavar": "TIME"}
+
+StreamPatterns = Annotated[str, AfterValidator(_patterns)]
+"""Which streams, by name. Its Field wants json_schema_extra=STREAMS_SCHEMA."""
+
+STREAMS_SCHEMA: dict[str, JsonValue] = {"expected": STREAMS_EXPECTED, "metavar": "A,B*"}
+
+KEEP = "remove files whose newest message is older; none: as the recording was begun, or never"
+FORGET_IMAGES_AFTER = (
+    "remove images so long after they were stored, and keep the rest of their messages; 0s: never store them; none: as "
+    "the recording was begun, or never"
+)
+
+
+class RecordSettings(Group):
+    """What the worker stores of what it reads, so that it can be replayed."""
+
+    enabled: bool = Field(
+        default=False, description="store every message before the rows that come of it; one recording for all workers"
+    )
+    root: Location = Field(
+        default="runs/recording",
+        description="folder of the recording",
+        json_schema_extra={"expected": "a folder or s3://BUCKET/PREFIX", "metavar": "FOLDER"},
+    )
+    streams: StreamPatterns | None = Field(
+        default=None, description="store only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
+    )
+    keep: Duration | None = Field(default=None, description=KEEP, json_schema_extra=DURATION_SCHEMA)
+    forget_images_after: Duration | None = Field(
+        default=None, description=FORGET_IMAGES_AFTER, json_schema_extra=DURATION_SCHEMA
+    )
+    inflight_mib: int = Field(
+        default=256, ge=16, le=2**20, description="MiB of messages that wait to be stored; polling pauses above"
+    )

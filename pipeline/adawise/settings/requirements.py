@@ -1,0 +1,150 @@
+"""What a command needs beyond values that are right: settings without a default, and files that exist.
+
+Found before anything heavy is loaded, so that all of it is told at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from adawise.settings.tree import ModelSettings, Settings
+
+LOCAL_FOLDER = "local-dir:"
+_SHAPE = {  # what tells architectures apart, where two configs of open_clip both state it
+    *("embed_dim", "vision_cfg.image_size", "vision_cfg.layers", "vision_cfg.width", "vision_cfg.patch_size"),
+    *("vision_cfg.timm_model_name", "text_cfg.context_length", "text_cfg.vocab_size", "text_cfg.width"),
+    *("text_cfg.heads", "text_cfg.layers"),
+}
+CHECKPOINT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
+
+_NEEDED = {
+    "theta_0": "the zero-shot checkpoint is needed",
+    "theta_1": "the fine-tuned checkpoint is needed",
+    "classes": "the class names are needed",
+}
+
+
+def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tuple[str, str]]:
+    """Pairs of (setting, what is missing and the remedy) for a command that uses these groups.
+
+    Args:
+        settings: Values that are right by themselves and together.
+        uses: Names of groups; the needs of other groups do not matter.
+        folder: What relative paths are relative to.
+    """
+    if "model" in uses:
+        for name, problem in _NEEDED.items():
+            if getattr(settings.model, name) is None:
+                yield f"model.{name}", problem
+    if "finetune" in uses and settings.model.theta_0 is None:  # theta_1 and the class names it makes
+        yield "model.theta_0", _NEEDED["theta_0"]
+    objective = settings.search.objective
+    if "search" in uses and objective not in {"auto", "tsallis", "entropy"} and settings.model.card is None:
+        remedy = "make one with `adawise card` and set model.card, or use objective tsallis"
+        yield "search.objective", f"{objective} needs the card of the pair; {remedy}"
+    if uses & {"model", "finetune"}:
+        yield from _of_configs(settings.model, ("theta_0", "theta_1") if "model" in uses else ("theta_0",), folder)
+    for name, relative, is_folder in _files(settings, uses):
+        kind, path = "folder" if is_folder else "file", folder / relative
+        if not path.exists():
+            yield name, f"there is no {kind} {path}; correct the path"
+        elif path.is_dir() != is_folder:
+            yield name, f"expected a {kind}, and {path} is not one; correct the path"
+        elif name == "model.classes" and len(lines := _lines(path)) == 1:
+            yield name, f"{path} has one class, {lines[0]!r}, which every image would be; add what it is told from"
+
+
+def _of_configs(model: ModelSettings, roles: tuple[str, ...], folder: Path) -> Iterator[tuple[str, str]]:
+    """Configs of `local-dir:` folders that would download from a hub, or that are not of `model.architecture`."""
+    named = dict(_flat(_config(model.architecture, folder))) if "architecture" in model.model_fields_set else {}
+    for role in ("architecture", *roles):
+        name = getattr(model, role)
+        if name is None or not name.startswith(LOCAL_FOLDER):
+            continue
+        config = dict(_flat(_config(name, folder)))
+        for key, value in config.items():
+            if (isinstance(value, str) and re.match(r"\s*hf[-_]hub:", value, re.IGNORECASE)) or (
+                key == "text_cfg.hf_model_name" and not os.path.isdir(str(value))
+            ):
+                yield (
+                    f"model.{role}",
+                    f"{key} is {value!r} in its config, on a model hub; take a folder that has it all",
+                )
+        for key in sorted(named.keys() & config.keys() & _SHAPE):
+            if named[key] != config[key]:
+                problem = f"its {key} is {named[key]}, and {config[key]} in {name} of model.{role}, which has its own"
+                yield "model.architecture", f"{problem}; leave it out, or correct one of them"
+                break
+
+
+def _config(name: str, folder: Path) -> Mapping[str, Any]:
+    """What open_clip's config of a folder or name says of the model; empty if there is none that can be read."""
+    if name.startswith(LOCAL_FOLDER):
+        path = folder / name[len(LOCAL_FOLDER) :] / "open_clip_config.json"
+    else:  # without importing open_clip, which takes seconds
+        found = find_spec("open_clip")
+        places = found.submodule_search_locations if found is not None else None
+        path = Path(next(iter(places or ["."])), "model_configs", f"{name.replace('/', '-')}.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}  # loading it says more
+    model = config.get("model_cfg", config) if isinstance(config, dict) else {}
+    return model if isinstance(model, dict) else {}
+
+
+def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted names, as deep as they go."""
+    waiting: list[tuple[str, Any]] = list(config.items())
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{name}.{number}", inner) for number, inner in enumerate(value)]
+            yield name, value
+        else:
+            yield name, value
+
+
+def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path, bool]]:
+    """(setting, path, whether it must be a folder) of each file that the command will read."""
+    named: list[tuple[str, Path | None]] = []
+    roles = ("theta_0", "theta_1") if "model" in uses else ("theta_0",)
+    if "model" in uses or "finetune" in uses:
+        named += [(f"model.{name}", getattr(settings.model, name)) for name in ("classes", "templates")]
+        for name in ("architecture", *roles):
+            value = getattr(settings.model, name)
+            if value is not None and value.startswith(LOCAL_FOLDER):
+                yield f"model.{name}", Path(value[len(LOCAL_FOLDER) :]), True
+            elif name != "architecture" and value is not None and _is_path(value):
+                yield f"model.{name}", Path(value), False
+    if {"model", "search"} <= uses:  # `card` makes the file that is named here
+        named.append(("model.card", settings.model.card))
+    if "kafka" in uses:
+        security = settings.kafka.security
+        named += [
+            (f"kafka.security.{name}", getattr(security, name)) for name in ("ssl_ca", "ssl_certificate", "ssl_key")
+        ]
+    yield from ((name, path, False) for name, path in named if path is not None)
+
+
+def _lines(path: Path) -> list[str]:
+    """Those that are not empty; none if the file is no text, of which reading it says more."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return []
+
+
+def _is_path(checkpoint: str) -> bool:
+    """Whether it is a file rather than a tag such as `laion2b_s34b_b79k` or a scheme such as `hf-hub:...`."""
+    if re.match(r"[A-Za-z0-9-]{2,}:", checkpoint):
+        return False
+    return Path(checkpoint).suffix in CHECKPOINT_SUFFIXES or "/" in checkpoint or checkpoint.startswith(".")

@@ -1,0 +1,166 @@
+"""What the file and the environment say, with the place of each value; nothing here knows what a value may be."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from adawise.settings.describe import (
+    ENVIRONMENT_PREFIX,
+    ENVIRONMENT_SEPARATOR,
+    GROUPS,
+    SETTINGS,
+    environment_name,
+    file_name,
+    flag_name,
+    is_secret,
+)
+from adawise.settings.mistakes import Mistake, nearest
+
+FILE = "adawise.toml"
+CONFIG = "config"
+"""The name under which mistakes of the file as a whole are told."""
+CONFIG_VARIABLE = "ADAWISE_CONFIG"
+TEST_PREFIX = "ADAWISE_TEST_"
+"""Variables that steer our own tests begin with it; they are not settings."""
+
+Source = Literal["flag", "env", "file", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from: the kind of source and the place in it."""
+
+    source: Source
+    place: str
+
+    def __str__(self) -> str:
+        return {"flag": "flag ", "env": "env ", "file": "", "default": ""}[self.source] + self.place
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value as it was given, before any check."""
+
+    name: str
+    value: Any
+    origin: Origin
+
+
+def from_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[Mistake]]:
+    """The settings among the environment's variables, and what is wrong with their names."""
+    given, mistakes = [], []
+    for variable, value in sorted(environ.items()):
+        if not variable.upper().startswith(ENVIRONMENT_PREFIX) or (
+            variable == CONFIG_VARIABLE or variable.startswith(TEST_PREFIX)
+        ):
+            continue
+        name = variable[len(ENVIRONMENT_PREFIX) :].lower().replace(ENVIRONMENT_SEPARATOR, ".")
+        if name in SETTINGS:
+            given.append(Given(name, value, Origin("env", variable)))
+            continue
+        match = nearest(name, SETTINGS)
+        hint = f"; did you mean {environment_name(match)}?" if match else "; see `adawise config show`"
+        problem = "it is a group of settings, not a setting" if name in GROUPS else "there is no such setting"
+        mistakes.append(Mistake(name, f"env {variable}", problem + hint))
+    return given, mistakes
+
+
+def find_file(flag: str | None, environ: Mapping[str, str], folder: Path) -> tuple[Path, bool]:
+    """The file to read, and whether somebody asked for it by name (then it must exist)."""
+    named = flag or environ.get(CONFIG_VARIABLE)
+    return (folder / named, True) if named else (folder / FILE, False)
+
+
+def from_file(path: Path, shown_as: str, must_exist: bool) -> tuple[list[Given], list[Mistake]]:
+    """The settings in a TOML file, and what is wrong with the file or its names."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        tree = tomllib.loads(text)
+    except FileNotFoundError:
+        problem = f"there is no such file; correct --config or {CONFIG_VARIABLE}, or leave it out"
+        return [], [Mistake(CONFIG, shown_as, problem)] if must_exist else []
+    except OSError as error:
+        return [], [Mistake(CONFIG, shown_as, f"it cannot be read: {error.strerror}; expected a TOML file")]
+    except UnicodeDecodeError as error:
+        return [], [Mistake(CONFIG, shown_as, f"byte {error.start} is not UTF-8; save the file as UTF-8")]
+    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
+        return [], [Mistake(CONFIG, shown_as, f"it is not TOML: {error}; correct that line")]
+    except RecursionError:
+        return [], [Mistake(CONFIG, shown_as, "it is nested too deeply; expected tables such as [kafka]")]
+    lines = _lines(text)
+    given, mistakes = [], []
+    for name, value in _flatten(tree):
+        line = next((lines[prefix] for prefix in _prefixes(name) if prefix in lines), None)
+        place = f"{shown_as} line {line}" if line else shown_as
+        if name in SETTINGS:
+            given.append(Given(name, value, Origin("file", place)))
+        else:
+            mistakes.append(_unknown_in_file(name, value, place))
+    return given, mistakes
+
+
+def _unknown_in_file(name: str, value: Any, place: str) -> Mistake:
+    if name in GROUPS:
+        return Mistake(name, place, f"it is a group of settings; expected a table [{name}], got {type(value).__name__}")
+    if isinstance(value, dict):
+        match = nearest(name, GROUPS)
+        return Mistake(name, place, "there is no such group" + (f"; did you mean [{match}]?" if match else _groups()))
+    match = nearest(name, SETTINGS)
+    hint = f"; did you mean {match} ({file_name(match)})?" if match else "; see `adawise config show`"
+    return Mistake(name, place, "there is no such setting" + hint)
+
+
+def _groups() -> str:
+    return f"; there are {', '.join(f'[{name}]' for name in GROUPS)}"
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = prefix + key
+        if name in GROUPS and isinstance(value, dict):
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+_KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
+_KEYS = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_TABLE = re.compile(rf"\s*\[\[?\s*({_KEYS})\s*\]")
+_PAIR = re.compile(rf"\s*({_KEYS})\s*=(.*)", re.DOTALL)
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Dotted name -> line, of tables and keys. The text is valid TOML; lines inside multi-line strings are skipped."""
+    lines: dict[str, int] = {}
+    table, quote = "", ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if quote:
+            quote = "" if line.count(quote) % 2 else quote
+        elif header := _TABLE.match(line):
+            table = _dotted(header[1])
+            lines.setdefault(table, number)
+        elif pair := _PAIR.match(line):
+            lines.setdefault(f"{table}.{_dotted(pair[1])}".lstrip("."), number)
+            quote = next((mark for mark in ('"""', "'''") if pair[2].count(mark) % 2), "")
+    return lines
+
+
+def _dotted(keys: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in re.findall(_KEY, keys))
+
+
+def ways_to_set(name: str) -> str:
+    """How a user gives the setting a value."""
+    ways = [environment_name(name), f"{file_name(name)} in {FILE}"]
+    return " or ".join(ways if is_secret(SETTINGS[name]) else [flag_name(name), *ways])

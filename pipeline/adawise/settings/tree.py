@@ -1,0 +1,234 @@
+"""The groups of settings beside Kafka's, and the tree of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ByteSize, Field
+
+from adawise.settings.finetuning import FinetuneSettings
+from adawise.settings.group import FilePath, Group, Location, Text
+from adawise.settings.kafka import KafkaSettings
+from adawise.settings.recording import RecordSettings
+
+BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits"})
+"""The groups that `Settings.problems` compares."""
+
+CHECKPOINT_EXPECTED = "a file, local-dir:FOLDER or the name of a pretrained tag"
+
+
+def _device(value: str) -> str:
+    kind, _, number = value.partition(":")
+    if value not in {"auto", "cpu", "cuda"} and not (kind == "cuda" and number.isascii() and number.isdecimal()):
+        raise ValueError("there is no such device")
+    return value
+
+
+def _root(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme != "s3":
+        raise ValueError(f"{scheme}:// is not supported")
+    if separator and not rest.partition("/")[0]:
+        raise ValueError("the bucket is missing")
+    return value
+
+
+class ModelSettings(Group):
+    """The two models and what they tell apart."""
+
+    architecture: Text = Field(
+        default="ViT-B-32",
+        description="model architecture",
+        json_schema_extra={"expected": "a name that open_clip knows, or local-dir:FOLDER"},
+    )
+    theta_0: Location | None = Field(
+        default=None,
+        description="zero-shot checkpoint (alpha 0)",
+        json_schema_extra={"expected": CHECKPOINT_EXPECTED, "metavar": "FILE"},
+    )
+    theta_1: Location | None = Field(
+        default=None,
+        description="fine-tuned checkpoint (alpha 1)",
+        json_schema_extra={"expected": CHECKPOINT_EXPECTED, "metavar": "FILE"},
+    )
+    classes: FilePath | None = Field(default=None, description="text file with one class name a line")
+    templates: FilePath | None = Field(
+        default=None, description="text file with one prompt a line, {} for the class; none: a small built-in set"
+    )
+    card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card`")
+    on_change: Literal["refuse", "reset", "keep"] = Field(
+        default="refuse",
+        description="what a worker does on a root that another pair or class list has written: refuse; reset: each "
+        "stream begins anew; keep: each goes on from what it learned with the other one (also after another card)",
+    )
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="number format of the forwards; auto: bf16 where it is quicker, else fp16 on a GPU, fp32 on a "
+        "processor; tf32, fp16: GPU alone",
+    )
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        default="auto",
+        description="where the forwards run; auto: CUDA if there is any",
+        json_schema_extra={"expected": "auto, cpu, cuda or cuda:NUMBER", "metavar": "DEVICE"},
+    )
+    chunk_rows: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
+        default="auto",
+        description="images of every forward: one fixed shape, padded; auto: 8 on a processor, 8 to 64 on a GPU by its "
+        "size and the model's",
+    )
+    cuda_graphs: bool = Field(default=True, description="launch a GPU's forward in one piece, captured at first use")
+    bank_mib: int = Field(default=4096, ge=0, le=2**20, description="MiB of memory for merged copies of the weights")
+    head: Literal["text", "interpolate"] = Field(
+        default="text", description="classifier at alpha: encode prompts at alpha, or interpolate the two heads"
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="processor threads of a forward; none: torch decides"
+    )
+
+
+class SearchSettings(Group):
+    """How alpha is chosen for each batch."""
+
+    strategy: Literal["warm", "botorch", "scratch", "grid", "fixed"] = Field(
+        default="warm",
+        description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
+        "always the same; what has no single alpha a batch is for `evaluate` alone",
+    )
+    objective: Literal["auto", "tsallis", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+        default="auto",
+        description="what is minimised; auto: what model.card recommends, tsallis without one; others than tsallis and "
+        "entropy need the card",
+    )
+    alpha: float = Field(default=0.5, ge=0, le=1, description="first alpha of a stream, the only one of fixed")
+    price: float = Field(
+        default=0.03,
+        ge=0,
+        le=100,
+        description="nats that trying alternatives on a whole batch must promise; a higher price spends fewer forwards",
+    )
+    budget: int = Field(
+        default=5, ge=1, le=101, description="forwards of a batch at most (botorch, scratch: alphas evaluated)"
+    )
+    explore_images: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="least images of a batch that an alternative is tried on; fewer than model.chunk_rows cost as much",
+    )
+    explore_every: int = Field(
+        default=8, ge=1, le=1_000_000, description="batches until a quiet stream is explored at any price"
+    )
+    min_images: int = Field(
+        default=8, ge=1, le=256, description="a batch with fewer images is predicted but teaches nothing"
+    )
+    forget_after_s: float = Field(
+        default=604_800.0,
+        ge=60,
+        le=1e9,
+        description="seconds of silence, by the messages' timestamps, after which a stream starts anew",
+    )
+
+
+class BatchSettings(Group):
+    """How single images of a stream are gathered; a batch that arrives as one stays as it is."""
+
+    images: int = Field(default=16, ge=1, le=256, description="images of a full batch")
+    max_age_s: float = Field(
+        default=2.0, gt=0, le=3600, description="seconds until a batch that is not full is taken as it is"
+    )
+
+
+class DecodeSettings(Group):
+    """How messages become images, and what is refused."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None,
+        description="images decoded at the same time, and one more if it is quick; none: one for each core",
+    )
+    max_message_bytes: ByteSize = Field(
+        default=ByteSize(8 * 2**20), ge=1024, le=2**30, description="bytes of the largest message that is read"
+    )
+    max_rows: int = Field(default=256, ge=1, le=65_536, description="images of the largest batch message")
+    max_pixels: int = Field(
+        default=34_000_000,
+        ge=1,
+        le=2**31 - 1,
+        description="pixels (width x height) of the largest image; 34 million are 8K, and up to a second of decoding",
+    )
+
+
+class SinkSettings(Group):
+    """Where predictions go."""
+
+    root: Annotated[Location, AfterValidator(_root)] = Field(
+        default="runs/output",
+        description="folder of predictions and traces",
+        json_schema_extra={"expected": "a folder or s3://BUCKET/PREFIX", "metavar": "FOLDER"},
+    )
+    flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows that make a segment")
+    flush_age_s: float = Field(default=10.0, gt=0, le=86_400, description="seconds that make a segment of fewer rows")
+    begin_anew: bool = Field(
+        default=False,
+        description="for one start: write to this root although the group has written to another, or to one that is "
+        "gone; what the topic has is served from kafka.origin on",
+    )
+
+
+class LimitsSettings(Group):
+    """Bounds on memory, and on what each segment has to hold."""
+
+    inflight_mib: int = Field(
+        default=512, ge=16, le=2**20, description="MiB of raw and decoded images held at once; polling pauses above"
+    )
+    streams: int = Field(
+        default=10_000,
+        ge=8,
+        le=1_000_000,
+        description="streams of a partition that keep what they learned; beyond them the ones heard least begin anew",
+    )
+
+
+class PredictSettings(Group):
+    """What is written for an image."""
+
+    top_k: int = Field(default=5, ge=1, le=1000, description="labels kept for an image, best first")
+
+
+class LogSettings(Group):
+    """What the program says about itself, on the error output."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity shown")
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="one JSON object a line, or for people; auto: for people on a terminal"
+    )
+
+
+class Settings(Group):
+    """Everything that can be set, each value checked."""
+
+    kafka: KafkaSettings = Field(default=KafkaSettings(), description="where images come from")
+    model: ModelSettings = Field(default=ModelSettings(), description="the two models and what they tell apart")
+    search: SearchSettings = Field(default=SearchSettings(), description="how alpha is chosen for each batch")
+    batch: BatchSettings = Field(default=BatchSettings(), description="how single images are gathered")
+    decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
+    sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
+    record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
+    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
+    predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
+    finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
+    log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """A bound below one message of the largest size: the worker could never take it in."""
+        needed_mib = -(-2 * self.decode.max_message_bytes // 2**20)
+        if self.limits.inflight_mib < needed_mib:
+            yield (
+                "limits.inflight_mib",
+                f"it must be at least {needed_mib}, twice decode.max_message_bytes ({self.decode.max_message_bytes})",
+            )
+        if self.kafka.max_batch_bytes < self.decode.max_message_bytes:
+            yield (
+                "kafka.max_batch_bytes",
+                f"it must be at least decode.max_message_bytes ({self.decode.max_message_bytes}), of one message",
+            )

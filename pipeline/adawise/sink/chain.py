@@ -1,0 +1,281 @@
+"""The sink: one chain of create-if-absent segments for each partition. Implements `ports.Sink`.
+
+A segment's name follows from the segment before it (`layout`), and a name is created once. So every segment has at most
+one successor, and rows, offsets and states agree whoever wrote it: no lock, no fencing, no determinism is needed. A
+worker that lost its partition without knowing (a zombie) either loses the race for the next name, and adopts the
+winner's state, or wins it with a valid segment, and the new owner adopts that. Names are not created twice even where
+compaction has deleted their segments (`free_names`).
+
+Order of a commit: segment, then its traces; only then may anybody extend it. Adopting a segment of another worker (at
+recovery or after a lost race) writes its traces first, because that worker may have died in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pyarrow as pa
+
+from adawise.errors import ChainError, StoreUnavailable
+from adawise.ports import Commit, Head, SegmentDraft, TopicIdentity
+from adawise.records import TopicPartition
+from adawise.sink import claims, columns, holes, invariant, layout, name_reuse, segment, traces
+from adawise.sink.layout import SegmentName
+from adawise.sink.lineage import Lineage
+from adawise.sink.name_reuse import Instant, is_fresh, was_deleted
+from adawise.sink.owner import Owner, check_commits, claim_owner
+from adawise.sink.read.files import read_bytes, read_link, segment_names
+from adawise.sink.segment import SegmentFooter
+from adawise.sink.state_blocks import StateBlocks
+from adawise.store.store import AlreadyExists, Hook, Store
+
+Commits = Mapping[TopicPartition, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tip:
+    """The head of a partition's chain as this worker knows it, and the name that extends it."""
+
+    identity: TopicIdentity
+    head: Head
+    successor: SegmentName
+    lineage: Lineage  # of what is before it
+    since: Instant  # then there was no segment of that name, nor had there ever been one
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One try at a segment: kept until it is known what came of it, so that a retry sends the same bytes."""
+
+    draft: SegmentDraft
+    key: str
+    footer: SegmentFooter
+    rows: int
+    data: bytes
+    since: Instant
+
+
+class SegmentChain:
+    """The chains of all partitions under one root.
+
+    Args:
+        store: Where they are.
+        classes: The class list that predictions index.
+        model_fingerprint: Of checkpoints, classes, preprocessing and precision; a column of both tables.
+        config_fingerprint: Of the settings that results depend on; in the footer.
+        writer: Which worker this is, for whoever reads the footer.
+        owner: Who the root is to belong to; None to leave that open.
+        commits: What the owner has committed at the broker, with the id of the root that it was for.
+        begin_anew: Whatever was committed, this is the root from now on.
+        now: The time, for the footer alone: nothing depends on it.
+        instant: See `free_names`.
+        at: Called at each of `store.CRASH_POINTS` that is the chain's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        classes: Sequence[str],
+        model_fingerprint: str,
+        config_fingerprint: str,
+        writer: str,
+        owner: Owner | None = None,
+        commits: Callable[[], Commits] = dict,
+        begin_anew: bool = False,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        instant: Callable[[], Instant] = name_reuse.instant,
+        at: Hook = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._classes = pa.array(classes, pa.string())
+        self._model_fingerprint = model_fingerprint
+        self._config_fingerprint = config_fingerprint
+        self._writer = writer
+        self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
+        self._now = now
+        self._instant = instant
+        self._at = at
+        self._sink = ""
+        self._tips: dict[TopicPartition, _Tip] = {}
+        self._attempts: dict[TopicPartition, _Attempt] = {}
+        self._blocks: dict[TopicPartition, StateBlocks] = {}
+
+    def check(self) -> None:
+        """See `ports.Sink`. SettingsError too: the root is another's, or the owner's is another root.
+
+        Raises ChainError if the root is of another layout, or damaged.
+        """
+        commits = self._commits()  # before the root is looked at: another worker may be making it
+        self._check_commits(commits, claims.known_sink_id(self._store))
+        self._sink = claims.sink_id(self._store, created_at=self._now().isoformat())
+        claims.prove_create_if_absent(self._store)
+        if self._owner is not None:
+            claim_owner(self._store, self._owner)
+
+    def _check_commits(self, commits: Commits, root_id: str | None) -> None:
+        if self._owner is not None and not self._begin_anew:
+            check_commits(self._store, self._owner, root_id, commits)
+
+    @property
+    def root_id(self) -> str:
+        """See `ports.Sink`."""
+        return self._sink
+
+    def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
+        """See `ports.Sink`."""
+        return claims.topic(self._store, topic, identity)
+
+    def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
+        """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
+        self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
+        self._check_commits({at: said for at, said in self._commits().items() if at == tp}, self._sink)
+        self._attempts.pop(tp, None)
+        self._blocks[tp] = StateBlocks()
+        self._store.sweep(layout.folder(layout.PREDICTIONS, tp))
+        self._store.sweep(layout.folder(layout.TRACES, tp))
+        since = self._instant()
+        if names := segment_names(self._store, tp):
+            tip = self._adopt(tp, identity, names[-1], since, passed=names)
+            counted = tip.lineage.count > 1
+            found = holes.holes(self._store, tp, names, tip.lineage) if counted else ()
+            head = replace(tip.head, holes=found, is_counted=counted or len(names) == 1)
+            self._tips[tp] = replace(tip, head=head)
+            return head
+        proposal = claims.Origin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
+        claim = claims.origin(self._store, tp, proposal)
+        claims.check_identity(
+            f"{self._store}: {tp}", topic_id=claim.topic_id, partitions=claim.partitions, identity=identity
+        )
+        first = SegmentName(claim.offset)
+        tip = _Tip(identity, Head(claim.offset), first, Lineage(first), since)
+        # Another worker may have begun the chain since the folder was listed.
+        begun = self._store.get(layout.segment_key(tp, tip.successor)) is not None
+        self._tips[tp] = self._adopt(tp, identity, tip.successor, since) if begun else tip
+        return self._tips[tp].head
+
+    def commit(self, draft: SegmentDraft) -> Commit:
+        """See `ports.Sink`.
+
+        Raises ValueError if the partition was not recovered, or if the draft breaks the invariant of
+        `ports.SegmentDraft` (a fault of the caller: nothing was written).
+        """
+        tip = self._tips.get(draft.tp)
+        if tip is None:
+            raise ValueError(f"{draft.tp}: expected `recover` before `commit`")
+        attempt = self._attempts.get(draft.tp)
+        if attempt is None or attempt.draft is not draft:
+            attempt = self._attempts[draft.tp] = self._encoded(draft, tip)
+        self._at("segment.encoded")
+        # Asked before, so that a deleted name is hardly ever taken, and after, because only that is a proof.
+        if not (self._is_free(draft.tp, tip) and self._create(attempt) and self._is_free(draft.tp, tip)):
+            tip = self._adopt_winner(draft.tp, tip)
+            del self._attempts[draft.tp]
+            return Commit(tip.head, won=False, rows=0, size_bytes=0)
+        self._at("segment.created")
+        traces.write(self._store, attempt.footer, attempt.key)
+        self._at("traces.written")
+        del self._attempts[draft.tp]
+        self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
+        return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))
+
+    def _adopt_winner(self, tp: TopicPartition, tip: _Tip) -> _Tip:
+        """Go on from where others have got to; from the newest segment if what follows the tip may be a deleted one."""
+        if is_fresh(tip.since, since := self._instant()):
+            return self._adopt(tp, tip.identity, tip.successor, tip.since)
+        return self._adopt(tp, tip.identity, max([*segment_names(self._store, tp), tip.successor]), since)
+
+    def _is_free(self, tp: TopicPartition, tip: _Tip) -> bool:
+        """True unless the name after the tip is a deleted one (see `free_names`)."""
+        return is_fresh(tip.since, self._instant()) or not was_deleted(self._store, tp, tip.successor)
+
+    def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:
+        since = self._instant()
+        rows = columns.prediction_table(draft, classes=self._classes, model_fingerprint=self._model_fingerprint)
+        invariant.check(draft, tip.head, rows)
+        footer = SegmentFooter(
+            sink=self._sink,
+            cluster_id=tip.identity.cluster_id,
+            topic_id=tip.identity.topic_id,
+            topic=draft.tp.topic,
+            partition=draft.tp.partition,
+            partitions=tip.identity.partitions,
+            first=tip.successor.first,
+            sequence=tip.successor.sequence,
+            next=draft.next_offset,
+            previous=tip.head.segment,
+            attempt=uuid4().hex,
+            writer=self._writer,
+            created_at=self._now().isoformat(),
+            model_fingerprint=self._model_fingerprint,
+            config_fingerprint=self._config_fingerprint,
+            pending=tuple(sorted(draft.pending)),
+            gaps=tuple(draft.gaps),
+            states=dict(draft.states),
+            stream_table=draft.stream_table,
+            trace=columns.trace_table(trace for _, _, trace in draft.accepted),
+            lineage=tip.lineage,
+        )
+        data = segment.encode(rows, footer, self._blocks[draft.tp])
+        return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
+
+    def _create(self, attempt: _Attempt) -> bool:
+        """True if the segment is ours, now or since an earlier try whose answer was lost."""
+        try:
+            self._store.create(attempt.key, attempt.data)
+        except AlreadyExists:
+            data = self._store.get(attempt.key)
+            if data is None:
+                msg = f"{self._store}: {attempt.key} exists but cannot be read back; it is tried again"
+                raise StoreUnavailable(msg) from None
+            return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
+        return True
+
+    def _adopt(
+        self,
+        tp: TopicPartition,
+        identity: TopicIdentity,
+        name: SegmentName,
+        since: Instant,
+        *,
+        passed: list[SegmentName] | None = None,
+    ) -> _Tip:
+        """Walk from the existing segment `name` to the head of the chain, and go on from there.
+
+        At the instant `since`, what comes after `name` was not there yet; what is found is appended to `passed`.
+
+        The head is read to its last page: nothing may be built on one that the disk has spoilt.
+        """
+        key = layout.segment_key(tp, name)
+        data = self._store.get(key)
+        if data is None:
+            raise ChainError(f"{self._store}: {key}: expected the segment that was there a moment ago; restore it")
+        footer = read_link(data, key, identity)
+        while (
+            more := self._store.get(following := layout.segment_key(tp, footer.name.successor(footer.next)))
+        ) is not None:
+            successor = read_link(more, following, identity)
+            if successor.previous != key:
+                raise ChainError(
+                    f"{self._store}: {following}: expected a successor of {key}, but it is one of "
+                    f"{successor.previous}: a segment was removed or replaced; restore the folder"
+                )
+            footer, key, data = successor, following, more
+            if passed is not None:
+                passed.append(footer.name)
+        segment.check_pages(data, key)
+        traces.write(self._store, footer, key)
+        tip = _extended(identity, footer, key, since)
+        newest = segment.newest(data, key)
+        if footer.previous is not None and max(newest, default=-1) < footer.first:  # only what was pending before it
+            newest |= segment.newest(read_bytes(self._store, footer.previous), footer.previous)
+        self._tips[tp] = replace(tip, head=replace(tip.head, newest=newest))
+        return self._tips[tp]
+
+
+def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
+    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table)
+    return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)

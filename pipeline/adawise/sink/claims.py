@@ -1,0 +1,189 @@
+"""Small documents that are claimed by create-if-absent: what a root is, what a topic was when the first of its chains
+began, and where a partition's chain begins.
+
+A topic can get more partitions later. All messages of a partition that it did not have in the beginning are new, so its
+chain begins at the log's start, whatever the configured origin is: "latest" would lose what came before anybody looked.
+
+`_origin` matters because an origin can move: two workers that resolve "latest" a second apart would begin two chains
+whose names differ, and would never collide. So whoever claims first is right, and the other adopts it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import uuid4
+
+from adawise.errors import ChainError, SettingsError, StoreUnavailable
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.store.store import AlreadyExists, Store
+
+LAYOUT = 1
+Document = Mapping[str, Any]
+
+OVERWRITES = (
+    "{}: expected a store that refuses to create a key that exists, but it overwrote one: two workers would destroy "
+    "each other's results; set sink.root to a local folder or to a store with conditional writes"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the chain of a partition begins, and of which topic it is."""
+
+    offset: int
+    cluster_id: str
+    topic_id: str
+    partitions: int
+
+
+def sink_id(store: Store, *, created_at: str) -> str:
+    """The id of this root, made now if it has none.
+
+    Raises ChainError if the root is of another layout, or its document cannot be read or was lost.
+    """
+    if (found := store.get(layout.SINK)) is not None:
+        document = parsed(store, layout.SINK, found)
+    else:
+        known_sink_id(store)
+        document = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
+    if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
+        msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
+        raise ChainError(msg)
+    return str(document["sink"])
+
+
+def known_sink_id(store: Store) -> str | None:
+    """The id of this root, None if it is a new one. Raises ChainError if there was one, and it was lost."""
+    if (known := read_sink_id(store)) is not None:
+        return known
+    kept = next((key for dataset in (layout.PREDICTIONS, layout.COMPACTED) for key in store.list(dataset)), None)
+    # Whoever makes a new root may be a moment ahead, with a segment already.
+    if kept is not None and (known := read_sink_id(store)) is None:
+        raise ChainError(
+            f"{store}: expected {layout.SINK} beside {kept}: it was removed, and a new one would not be the one that "
+            f"the segments name. Restore it from a backup, or from the segments with `adawise repair {store}`"
+        )
+    return known
+
+
+def read_sink_id(store: Store) -> str | None:
+    """The id of this root, None if it has none. Raises ChainError if its document cannot be read."""
+    data = store.get(layout.SINK)
+    return None if data is None else str(parsed(store, layout.SINK, data).get("sink"))
+
+
+def prove_create_if_absent(store: Store) -> None:
+    """Create what exists (the root's own document, with the same bytes): harmless if the store would overwrite.
+
+    Raises SettingsError if the store does not refuse.
+    """
+    data = store.get(layout.SINK)
+    if data is None:
+        msg = f"{store}: {layout.SINK} was created but cannot be read back; it is tried again"
+        raise StoreUnavailable(msg)
+    try:
+        store.create(layout.SINK, data)
+    except AlreadyExists:
+        return
+    raise SettingsError(OVERWRITES.format(store))
+
+
+def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
+    """The topic as it was when the first of its chains began, which is `now` if none has.
+
+    Raises ChainError if the claim cannot be read, or is of another topic.
+    """
+    key = layout.topic_key(name)
+    document = claim(store, key, {"layout": LAYOUT, **asdict(now)})
+    try:
+        first = TopicIdentity(
+            str(document["cluster_id"]), str(document["topic_id"]), partitions=int(document["partitions"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(store, key) from error
+    check_identity(f"{store}: {name}", topic_id=first.topic_id, partitions=first.partitions, identity=now)
+    return first
+
+
+def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
+    """The claimed origin of the partition's chain, which is `proposal` if none was claimed before.
+
+    Raises ChainError if the claim cannot be read.
+    """
+    key = layout.origin_key(tp)
+    return _origin(store, key, claim(store, key, {"layout": LAYOUT, **asdict(proposal)}))
+
+
+def read_origin(store: Store, tp: TopicPartition) -> Origin | None:
+    """The claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
+    key = layout.origin_key(tp)
+    data = store.get(key)
+    return None if data is None else _origin(store, key, parsed(store, key, data))
+
+
+def check_identity(where: str, *, topic_id: str, partitions: int, identity: TopicIdentity) -> None:
+    """Raise ChainError unless what was written (`topic_id`, `partitions`) and the topic now are the same topic.
+
+    Kafka only adds partitions. Where both ids are known their number proves nothing; else, fewer is another topic.
+    """
+    if topic_id and identity.topic_id and topic_id != identity.topic_id:
+        msg = (
+            f"{where}: expected the topic with id {topic_id}, but the broker's has id {identity.topic_id}: it was "
+            f"deleted and created again, or this is another cluster; set another sink.root for the new topic"
+        )
+        raise ChainError(msg)
+    if partitions > identity.partitions and not (topic_id and identity.topic_id):
+        msg = (
+            f"{where}: expected a topic of {partitions} partitions or more, but it has {identity.partitions}: it was "
+            f"deleted and created again, or this is another cluster; set another sink.root for the new topic"
+        )
+        raise ChainError(msg)
+
+
+def _origin(store: Store, key: str, document: Document) -> Origin:
+    try:
+        return Origin(
+            offset=int(document["offset"]),
+            cluster_id=str(document["cluster_id"]),
+            topic_id=str(document["topic_id"]),
+            partitions=int(document["partitions"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(store, key) from error
+
+
+def claim(store: Store, key: str, document: Mapping[str, object]) -> Document:
+    """The document at `key`, which is `document` if there was none. Raises ChainError if it cannot be read."""
+    found = store.get(key)
+    if found is None:
+        try:
+            store.create(key, json.dumps(document).encode())
+        except AlreadyExists:
+            found = store.get(key)
+        else:
+            return document
+    if found is None:
+        msg = f"{store}: {key} exists but cannot be read back; it is tried again"
+        raise StoreUnavailable(msg)
+    return parsed(store, key, found)
+
+
+def parsed(store: Store, key: str, data: bytes) -> Document:
+    """The document that was claimed at `key`. Raises ChainError if it cannot be read."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise unreadable(store, key) from error
+    if not isinstance(document, dict):
+        raise unreadable(store, key)
+    return document
+
+
+def unreadable(store: Store, key: str) -> ChainError:
+    """The error for a claim that is damaged."""
+    return ChainError(f"{store}: {key}: expected a claim written by this program, but it is damaged; restore it")

@@ -1,0 +1,165 @@
+"""A draft's images and traces as Arrow tables, built column by column: no Python per cell where arrays exist.
+
+The rows of a segment are sorted by (offset, index), whatever order their batches were served in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from adawise.errors import Reason
+from adawise.ports import SegmentDraft
+from adawise.records import BatchTrace, Frame, ImageBatch, Predictions
+from adawise.sink import schemas
+
+Served = tuple[ImageBatch, Predictions, BatchTrace]
+
+
+def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fingerprint: str) -> pa.Table:
+    """One row per image of the draft, accepted or not, in the order of (offset, index).
+
+    Raises ValueError if a row is of another partition than the draft.
+    """
+    frames = [frame for batch, _, _ in draft.accepted for frame in batch.frames]
+    served = len(frames)
+    frames.extend(draft.rejected)
+    ids = [f.row_id for f in frames]
+    if set(map(attrgetter("topic", "partition"), ids)) - {draft.tp}:
+        astray = next(row_id for row_id in ids if (row_id.topic, row_id.partition) != draft.tp)
+        msg = f"every row of a segment of {draft.tp} must lie in that partition, but {astray} does not"
+        raise ValueError(msg)
+    offset = np.fromiter(map(attrgetter("offset"), ids), np.int64, len(ids))
+    index = np.fromiter(map(attrgetter("index"), ids), np.int32, len(ids))
+    columns = {
+        **_identity(draft, frames, offset, index),
+        **_served(draft.accepted, classes, len(frames)),
+        "status": pa.concat_arrays([pa.repeat("accepted", served), _texts([_status(f) for f in draft.rejected])]),
+        "reason": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.reason for f in draft.rejected])]),
+        "detail": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.detail for f in draft.rejected])]),
+        "model_fingerprint": pa.repeat(model_fingerprint, len(frames)),
+        schemas.PREDICTED_AT: _predicted_at(draft.accepted, len(frames)),
+    }
+    table = pa.Table.from_arrays([columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS)
+    steps = np.diff(offset)
+    in_order = bool(np.all((steps > 0) | ((steps == 0) & (index[1:] >= index[:-1]))))
+    return table if in_order else table.take(np.lexsort((index, offset)))
+
+
+def _identity(
+    draft: SegmentDraft, frames: Sequence[Frame], offset: npt.NDArray[np.int64], index: npt.NDArray[np.int32]
+) -> dict[str, pa.Array]:
+    offsets, indices = pa.array(offset), pa.array(index)
+    where = f"{draft.tp.topic}/{draft.tp.partition}"
+    timestamps = np.fromiter(map(attrgetter("kafka_timestamp_ms"), frames), np.int64, len(frames))
+    return {
+        "row_id": pc.binary_join_element_wise(where, offsets.cast(pa.string()), indices.cast(pa.string()), "/"),
+        "topic": pa.repeat(draft.tp.topic, len(frames)),
+        "partition": pa.repeat(pa.scalar(draft.tp.partition, pa.int32()), len(frames)),
+        "offset": offsets,
+        "index": indices,
+        "stream_id": _texts(list(map(attrgetter("stream_id"), frames))),
+        "frame_id": _texts(list(map(attrgetter("frame_id"), frames))),
+        "captured_at": pa.array(list(map(attrgetter("captured_at_us"), frames)), _type("captured_at")),
+        "kafka_timestamp": pa.array(timestamps, mask=timestamps < 0).cast(_type("kafka_timestamp")),
+        "true_label": _texts(list(map(attrgetter("true_label"), frames))),
+        "meta": _maps([f.meta for f in frames], _type("meta")),
+    }
+
+
+def _served(accepted: Sequence[Served], classes: pa.StringArray, rows: int) -> dict[str, pa.Array]:
+    """What the model said, for the accepted rows, which come first; null for the rest up to `rows`."""
+    sizes = [len(batch) for batch, _, _ in accepted]
+    predictions = [p for _, p, _ in accepted]
+    widths = np.repeat([p.top_index.shape[1] for p in predictions], sizes).astype(np.int32)
+    ends = np.pad(np.concatenate([[0], np.cumsum(widths)]), (0, rows - len(widths)), mode="edge").astype(np.int32)
+    top_index = _joined([p.top_index.ravel() for p in predictions], np.int32)
+    top_probability = _joined([p.top_probability.ravel() for p in predictions], np.float32)
+    unserved = pa.array(np.arange(rows) >= len(widths))
+    endpoint_index = _joined([p.endpoint_index for p in predictions], np.int32, (2, 0))
+    endpoint_confidence = _joined([p.endpoint_confidence for p in predictions], np.float32, (2, 0))
+    columns: dict[str, pa.Array] = {
+        "label": classes.take(pa.array(top_index[ends[: len(widths)]])),
+        "confidence": pa.array(top_probability[ends[: len(widths)]]),
+        "entropy": pa.array(_joined([p.entropy for p in predictions], np.float32)),
+        "alpha": pa.array(np.repeat([trace.alpha for _, _, trace in accepted], sizes).astype(np.float64)),
+        "batch_number": pa.array(np.repeat([trace.batch_number for _, _, trace in accepted], sizes).astype(np.int64)),
+    }
+    for endpoint, name in enumerate(("zero_shot", "fine_tuned")):
+        absent = endpoint_index[endpoint] < 0
+        columns[f"{name}_label"] = classes.take(pa.array(endpoint_index[endpoint], mask=absent))
+        columns[f"{name}_confidence"] = pa.array(endpoint_confidence[endpoint], mask=absent)
+    if rows > len(widths):
+        for name, column in columns.items():
+            columns[name] = pa.concat_arrays([column, pa.nulls(rows - len(column), column.type)])
+    for name, values in (("top_labels", classes.take(pa.array(top_index))), ("top_probabilities", top_probability)):
+        columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(values), _type(name), mask=unserved)
+    return columns
+
+
+def _predicted_at(accepted: Sequence[Served], rows: int) -> pa.Array:
+    known = [trace.predicted_at_us for batch, _, trace in accepted for _ in batch.frames]
+    return pa.array(known + [None] * (rows - len(known)), _type(schemas.PREDICTED_AT))
+
+
+def _joined(
+    arrays: Sequence[npt.NDArray[np.generic]], kind: type, empty: tuple[int, ...] = (0,)
+) -> npt.NDArray[np.generic]:
+    return np.concatenate([np.empty(empty, kind), *arrays], axis=-1)
+
+
+def _status(frame: Frame) -> str:
+    return "skipped" if frame.reason is Reason.TOMBSTONE else "rejected"
+
+
+def _type(name: str) -> pa.DataType:
+    return schemas.PREDICTIONS.field(name).type
+
+
+def _texts(values: Sequence[str | None]) -> pa.StringArray:
+    """A string column. What UTF-8 cannot hold (a lone surrogate, from hostile input) is replaced by "?"."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([v if v is None else v.encode("utf-8", "replace").decode() for v in values], pa.string())
+
+
+def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
+    """A map column from flat lists: of a list of pairs for each row, the garbage collector would walk millions."""
+    ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
+    keys = _texts([key for value in values for key in value])
+    flat = [item for value in values for item in value.values()]
+    items = _texts(flat) if pa.types.is_string(kind.item_type) else pa.array(flat, kind.item_type)
+    return pa.MapArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), keys, items, kind)
+
+
+def trace_table(traces: Iterable[BatchTrace]) -> pa.Table:
+    """One row per batch, in the order given, with the columns of `schemas.BATCH_TRACE`."""
+    rows = list(traces)
+    trials = [trial for trace in rows for trial in trace.trials]
+    counts = np.fromiter((len(t.trials) for t in rows), np.int64, len(rows))
+    ends = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
+    parts = [pa.array(list(map(attrgetter(part.name), trials)), part.type) for part in schemas.TRIAL]
+    structs = pa.StructArray.from_arrays(parts, fields=list(schemas.TRIAL))
+    kafka_ms = np.fromiter(map(attrgetter("kafka_timestamp_ms"), rows), np.int64, len(rows))
+    derived: dict[str, pa.Array] = {
+        "captured_at": pa.array(list(map(attrgetter("captured_at_us"), rows)), _trace_type("captured_at")),
+        "kafka_timestamp": pa.array(kafka_ms, mask=kafka_ms < 0).cast(_trace_type("kafka_timestamp")),
+        "trials": pa.ListArray.from_arrays(ends, structs, _trace_type("trials")),
+        "milliseconds": _maps([t.milliseconds for t in rows], _trace_type("milliseconds")),
+    }
+    columns = [
+        derived[field.name] if field.name in derived else pa.array(list(map(attrgetter(field.name), rows)), field.type)
+        for field in schemas.BATCH_TRACE
+    ]
+    return pa.Table.from_arrays(columns, schema=schemas.BATCH_TRACE)
+
+
+def _trace_type(name: str) -> pa.DataType:
+    return schemas.BATCH_TRACE.field(name).type

@@ -1,0 +1,204 @@
+"""The proof that compacted files say what the segments said that they stand for. It changes nothing.
+
+Each row's identity is there once and every offset is accounted for, by the same invariant as for a segment; the rows
+have the checksum that was taken of the segments' rows; and segments that are still there agree row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from adawise.errors import ChainError
+from adawise.records import Gap, TopicPartition
+from adawise.sink import claims, invariant, layout, segment
+from adawise.sink.compaction import choice
+from adawise.sink.compaction.merged import Facts, digest_of, read_facts, read_proven, read_rows
+from adawise.sink.compaction.segments import Chain
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.read.files import compacted_names, is_covered, read_bytes, read_link, segment_names
+from adawise.store.store import Store
+
+Said = tuple[str, str]
+"""A key, and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """Up to where compacted files stand for the chain: what the segment `until` has to agree with.
+
+    `previous` is the segment before it, which is never deleted; of `deleted` segments before it the file or its traces
+    are gone. So many `files` with so many `rows` and these `gaps` stand for them.
+    """
+
+    until: SegmentName
+    previous: str | None
+    next: int
+    pending: tuple[int, ...]
+    deleted: int = 0
+    files: int = 0
+    rows: int = 0
+    gaps: tuple[Gap, ...] = ()
+
+
+def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = False) -> tuple[Covered, list[Said]]:
+    """Check the compacted files of a partition; in memory are the rows of one at a time.
+
+    Segments before `Covered.until` need no further look. Without compacted files that is the origin of the chain.
+    `contiguous` as in `invariant.breaches`.
+    """
+    covered = Covered(chain.origin, None, chain.origin.first, ())
+    said: list[Said] = []
+    names, traced = compacted_names(store, layout.PREDICTIONS, tp), compacted_names(store, layout.TRACES, tp)
+    segments = segment_names(store, tp)
+    there = {found.stem for found in {*segments} & {*segment_names(store, tp, layout.TRACES)}}
+    for name in names:
+        key = layout.compacted_key(layout.PREDICTIONS, tp, name)
+        try:
+            facts, rows = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
+            said += [(key, what) for what in _of_links(store, key, chain, name, facts, covered)]
+            said += [(key, what) for what in _of_rows(facts, rows, contiguous)]
+            said += _of_plan(store, tp, name)
+            if name in traced:
+                said += _of_traces(store, tp, name, rows)
+            elif any(replaced.name not in there for replaced in facts.segments):
+                said.append((key, "expected its traces beside it, without which no segment is deleted; restore them"))
+            elif name != names[-1]:  # of the newest they come next, or whoever made it died in between
+                said.append((key, "expected its traces beside it; run `adawise compact` to make them"))
+            inside = [found for found in segments if is_covered(found, [name])]
+            said += _of_segments(store, tp, chain, inside, facts, rows)
+        except ChainError as error:
+            # What comes after it has nothing to agree with.
+            return covered, [*said, (key, str(error))]
+        deleted = covered.deleted + sum(replaced.name not in there for replaced in facts.segments)
+        total = (covered.files + 1, covered.rows + facts.rows, covered.gaps + facts.gaps)
+        covered = Covered(name.until, facts.last, facts.next, facts.pending, deleted, *total)
+    extra = sorted(set(traced) - set(names))
+    said += [
+        (layout.compacted_key(layout.TRACES, tp, name), "expected predictions of this name, but there are none")
+        for name in extra
+    ]
+    return covered, said
+
+
+@dataclass(frozen=True, slots=True)
+class Accounted:
+    """A compacted file: what its segments cover, [first, next), its rows (offset, kafka_timestamp), pending, gaps."""
+
+    key: str
+    first: int
+    next: int
+    rows: pa.Table
+    pending: tuple[int, ...]
+    gaps: tuple[Gap, ...]
+
+
+def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int) -> Iterator[Accounted]:
+    """The files that were checked and reach beyond the offset `since`, in order; in memory are the rows of one."""
+    for name in compacted_names(store, layout.PREDICTIONS, tp):
+        if name.until > covered.until or name.until.first <= since:
+            continue
+        key = layout.compacted_key(layout.PREDICTIONS, tp, name)
+        data = read_bytes(store, key)
+        facts, rows = read_facts(data, key), read_rows(data, key, ["offset", "kafka_timestamp"])
+        yield Accounted(key, facts.first, facts.next, rows, facts.pending, facts.gaps)
+
+
+def compacted_partitions(store: Store) -> set[TopicPartition]:
+    """The partitions of which there are compacted files."""
+    parsed = map(layout.parse_compacted_key, store.list(f"{layout.COMPACTED}/{layout.PREDICTIONS}"))
+    return {found[0] for found in parsed if found is not None}
+
+
+def foreign_keys(store: Store) -> list[Said]:
+    """What lies under `compacted/` and is none of its files."""
+    plans = f"{layout.COMPACTED}/plans/"
+    return [
+        (key, "expected only compacted files and their plans here, but this is none; move it away")
+        for key in store.list(layout.COMPACTED)
+        if not (key.startswith(plans) and key.endswith(".json")) and layout.parse_compacted_key(key) is None
+    ]
+
+
+def _of_links(
+    store: Store, key: str, chain: Chain, name: CompactedName, facts: Facts, covered: Covered
+) -> Iterator[str]:
+    tp = TopicPartition(facts.topic, facts.partition)
+    if layout.compacted_key(layout.PREDICTIONS, tp, name) != key or facts.segments[0].name != name.first.stem:
+        yield f"expected its footer to name it, but that is of {tp} from {facts.segments[0].name} on"
+    last = SegmentName.parse(f"{facts.segments[-1].name}.parquet")
+    if last is None or last.successor(facts.next) != name.until:
+        yield f"expected it to end before {name.until}, but its last segment is {last} and ends at {facts.next}"
+    if name.first != covered.until:
+        kind = "a gap" if name.first > covered.until else "an overlap"
+        yield f"expected compacted files to go on with {covered.until}: there is {kind}"
+    if (facts.previous, facts.before, facts.first) != (covered.previous, covered.pending, covered.next):
+        yield f"expected the successor of {covered.previous}, but it was made of what follows {facts.previous}"
+    if facts.sink != chain.sink:
+        yield f"expected a file of sink {chain.sink}, but it was written to {facts.sink}"
+    claims.check_identity(
+        f"{store}: {key}", topic_id=facts.topic_id, partitions=facts.partitions, identity=chain.identity
+    )
+
+
+def _of_rows(facts: Facts, rows: pa.Table, contiguous: bool) -> Iterator[str]:
+    if (counted := sum(replaced.rows for replaced in facts.segments)) != facts.rows:
+        yield f"expected the {counted} rows of its segments, but it has {facts.rows}"
+    offsets, indices = rows["offset"].to_numpy(), rows["index"].to_numpy()
+    order = np.lexsort((indices, offsets))
+    yield from invariant.breaches(
+        first=facts.first,
+        next_offset=facts.next,
+        before=facts.before,
+        pending=facts.pending,
+        gaps=facts.gaps,
+        offsets=offsets[order],
+        indices=indices[order],
+        contiguous=contiguous,
+    )
+
+
+def _of_plan(store: Store, tp: TopicPartition, name: CompactedName) -> Iterator[Said]:
+    plan = choice.read(store, tp, name.first)
+    if plan is None or plan.name != name:
+        yield layout.plan_key(tp, name.first), f"expected the plan of {name}, but it is {plan}; restore it"
+
+
+def _of_traces(store: Store, tp: TopicPartition, name: CompactedName, rows: pa.Table) -> Iterator[Said]:
+    key = layout.compacted_key(layout.TRACES, tp, name)
+    _, batches = read_proven(layout.TRACES, read_bytes(store, key), key)
+    accepted = pc.sum(pc.equal(rows["status"], "accepted")).as_py() or 0
+    traced = pc.sum(batches["images"]).as_py() or 0
+    if accepted != traced:
+        yield key, f"expected as many images as accepted rows, but there are {traced} images and {accepted} rows"
+
+
+def _of_segments(
+    store: Store, tp: TopicPartition, chain: Chain, names: list[SegmentName], facts: Facts, rows: pa.Table
+) -> Iterator[Said]:
+    """Segments that are still there, against the file that stands for them."""
+    attempts = {replaced.name: replaced.attempt for replaced in facts.segments}
+    ordered = rows.sort_by([("offset", "ascending"), ("index", "ascending")])
+    offsets = ordered["offset"].to_numpy()
+    last = None
+    for name in names:
+        key = layout.segment_key(tp, name)
+        data = read_bytes(store, key)
+        last = footer = read_link(data, key, chain.identity)
+        if attempts.get(name.stem) != footer.attempt:
+            yield key, "expected a segment that was compacted, but it came later; readers skip it: move it away"
+            continue
+        theirs = segment.read_rows(data, key)
+        wanted = theirs["offset"].to_numpy()
+        low, high = np.searchsorted(offsets, [wanted.min(), wanted.max() + 1]) if len(wanted) else (0, 0)
+        ours = ordered.slice(low, high - low).filter(
+            pc.is_in(ordered["offset"].slice(low, high - low), theirs["offset"])
+        )
+        if digest_of(layout.PREDICTIONS, ours) != digest_of(layout.PREDICTIONS, theirs):
+            yield key, f"expected its {len(wanted)} rows in the compacted file, but they differ there"
+    if last is None or (last.next, last.pending) != (facts.next, facts.pending):
+        yield facts.last, "expected the last segment of a compacted file, which is never deleted; restore it"

@@ -1,0 +1,114 @@
+"""Which segments a compacted file is made of: decided once for all, by create-if-absent.
+
+The cut depends on the limits and on the day, and two compactions may see different ones. So whoever claims first is
+right, as with the origin of a chain; the other one, or the next one after a crash, makes the file that was planned. The
+plan of a file is called after the segment that it begins with, which follows from the file before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from adawise.errors import ChainError, StoreUnavailable
+from adawise.records import TopicPartition
+from adawise.sink import layout, segment
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.store.store import AlreadyExists, Store
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one compacted file: `max_rows` and `max_bytes` (as the segments hold them, uncompressed), unless a single
+    segment has more; and only segments that were committed before the day `before` (UTC).
+    """
+
+    max_rows: int
+    max_bytes: int
+    before: date
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compacted file to be made: its name, and how many segments and rows go into it."""
+
+    name: CompactedName
+    segments: int
+    rows: int
+
+
+def choose(store: Store, tp: TopicPartition, names: Iterable[SegmentName], limits: Limits) -> Plan | None:
+    """The plan for the next file, of the segments `names` in the order of the chain; None if there is nothing to do.
+
+    `names` begin with the first that no file covers and end with the head. The head is never taken: the chain is
+    extended from it. A file holds segments of one day, or of a part of it. Raises ChainError at a damaged segment.
+    """
+    taken: list[SegmentName] = []
+    day, rows, size_bytes = "", 0, 0
+    for name in names:
+        found, count, nbytes = _facts(store, layout.segment_key(tp, name))
+        # Clocks of workers differ: a segment that says it is of the day before belongs to the file all the same.
+        committed = max(found, day)
+        full = rows + count > limits.max_rows or size_bytes + nbytes > limits.max_bytes
+        if taken and (committed > day or full):
+            return _plan(taken, name, day, rows)
+        if committed >= limits.before.isoformat():
+            return None
+        taken, day, rows, size_bytes = [*taken, name], committed, rows + count, size_bytes + nbytes
+    return _plan(taken[:-1], taken[-1], day, rows - count) if len(taken) > 1 else None
+
+
+def _plan(taken: list[SegmentName], until: SegmentName, day: str, rows: int) -> Plan:
+    return Plan(CompactedName(taken[0], until, day), len(taken), rows)
+
+
+def _facts(store: Store, key: str) -> tuple[str, int, int]:
+    """The day of a segment, its rows, and how many bytes these are before compression."""
+    data = store.get(key)
+    if data is None:
+        raise ChainError(f"{store}: {key}: expected the segment that was listed, but it is gone; restore it")
+    created_at = datetime.fromisoformat(segment.read_footer(data, key).created_at)
+    metadata = segment.opened(data).metadata
+    nbytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return created_at.astimezone(UTC).date().isoformat(), metadata.num_rows, nbytes
+
+
+def read(store: Store, tp: TopicPartition, first: SegmentName) -> Plan | None:
+    """The plan that was claimed for the file that begins with `first`; None if there is none.
+
+    Raises ChainError if it cannot be read.
+    """
+    key = layout.plan_key(tp, first)
+    data = store.get(key)
+    if data is None:
+        return None
+    try:
+        document = json.loads(data)
+        name = CompactedName.parse(document["file"])
+        if document["format"] == FORMAT and name is not None and name.first == first:
+            return Plan(name, int(document["segments"]), int(document["rows"]))
+    except (ValueError, KeyError, TypeError):
+        pass
+    msg = (
+        f"{store}: {key}: expected a plan of format {FORMAT} for the file that begins with {first}, but it holds "
+        f"{data[:80]!r}; if no compacted file begins there, remove it, else restore it or upgrade this program"
+    )
+    raise ChainError(msg)
+
+
+def claim(store: Store, tp: TopicPartition, plan: Plan) -> Plan:
+    """The plan that holds for the file that begins where `plan` begins: this one, unless another was claimed before."""
+    document = {"format": FORMAT, "file": str(plan.name), "segments": plan.segments, "rows": plan.rows}
+    try:
+        store.create(layout.plan_key(tp, plan.name.first), json.dumps(document).encode())
+    except AlreadyExists:
+        claimed = read(store, tp, plan.name.first)
+        if claimed is None:
+            key = layout.plan_key(tp, plan.name.first)
+            raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; try again") from None
+        return claimed
+    return plan

@@ -1,0 +1,129 @@
+"""Compaction: the many small segments of past days become few large files, beside the chain and without touching it.
+
+What readers look at is decided by names alone (`read.data_keys`): a compacted file stands for the segments that its
+name covers. So it becomes visible, and they invisible, in the one moment in which it is created, and create-if-absent
+makes it whole, once, or not at all, as it does for segments. The steps for one file:
+
+    claim a plan     which segments; whoever claims first is right, so that two compactions make the same file
+    predictions      created: from now on these rows are read from here
+    traces           created: likewise
+
+Whoever dies in between leaves a root that reads right, and the next compaction goes on from there. Segments stay until
+somebody wants them deleted (`compact_delete`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from adawise.errors import ChainError
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.compaction import choice
+from adawise.sink.compaction.choice import Limits, Plan
+from adawise.sink.compaction.merged import encode
+from adawise.sink.compaction.segments import Chain, gather
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.read.files import compacted_names, segment_names
+from adawise.store.store import AlreadyExists, Hook, Store
+
+CRASH_POINTS = (
+    "compact.planned",
+    "compact.predictions_encoded",
+    "compact.predictions_created",
+    "compact.traces_encoded",
+    "compact.traces_created",
+)
+"""Where a compaction can die; `at` is called with each of them, in order, for every file."""
+
+_DATASETS = (layout.PREDICTIONS, layout.TRACES)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A compacted file that was made: the bytes of the segments that it stands for, and its own with its traces'."""
+
+    tp: TopicPartition
+    name: CompactedName
+    segments: int
+    rows: int
+    bytes_before: int
+    bytes_after: int
+
+
+def plans(store: Store, tp: TopicPartition, limits: Limits) -> Iterator[Plan]:
+    """What `compact` would make of a partition now; it changes nothing. Raises ChainError for a damaged segment."""
+    partition = _Partition.of(store, tp)
+    start = partition.chain.origin
+    while plan := partition.next_plan(store, start, limits):
+        yield plan
+        start = plan.name.until
+
+
+def compact(
+    store: Store,
+    tp: TopicPartition,
+    limits: Limits,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    at: Hook = lambda _: None,
+) -> Iterator[Made]:
+    """Make the compacted files of a partition; each is yielded when it and its traces are there.
+
+    In memory are the rows of one file at a time. Workers may extend the chain meanwhile, and other compactions do the
+    same work. Raises ChainError if the chain is not whole, and StoreUnavailable; what was made stays, and another call
+    goes on from there.
+    """
+    for dataset in ("plans", *_DATASETS):
+        store.sweep(layout.compacted_folder(dataset, tp))
+    partition = _Partition.of(store, tp)
+    start = partition.chain.origin
+    while chosen := partition.next_plan(store, start, limits):
+        plan = choice.claim(store, tp, chosen)
+        at("compact.planned")
+        yield partition.make(store, plan.name, now(), at)
+        start = plan.name.until
+
+
+@dataclass(frozen=True, slots=True)
+class _Partition:
+    """A partition as it was listed: its segments, and the compacted files by the segment that they begin with."""
+
+    tp: TopicPartition
+    chain: Chain
+    names: Sequence[SegmentName]
+    made: Mapping[str, Mapping[SegmentName, CompactedName]]
+
+    @staticmethod
+    def of(store: Store, tp: TopicPartition) -> _Partition:
+        """List it. Raises ChainError if it has no claims."""
+        made = {dataset: {name.first: name for name in compacted_names(store, dataset, tp)} for dataset in _DATASETS}
+        return _Partition(tp, Chain.of(store, tp), segment_names(store, tp), made)
+
+    def next_plan(self, store: Store, start: SegmentName, limits: Limits) -> Plan | None:
+        """The first plan from `start` on whose files are not both there; None if there is nothing to do."""
+        while start in self.made[layout.PREDICTIONS] and start in self.made[layout.TRACES]:
+            start = self.made[layout.PREDICTIONS][start].until
+        names = [name for name in self.names if name >= start]
+        if names and names[0] != start:
+            key = layout.segment_key(self.tp, start)
+            msg = f"{store}: {key}: expected the chain to go on here, but it goes on with {names[0]}; restore the file"
+            raise ChainError(msg)
+        return choice.read(store, self.tp, start) or choice.choose(store, self.tp, names, limits)
+
+    def make(self, store: Store, name: CompactedName, now: datetime, at: Hook) -> Made:
+        """Create the file and its traces, unless another compaction does so first."""
+        gathered = gather(store, self.tp, self.chain, name, self.names)
+        bytes_after = 0
+        for dataset, tables in ((layout.PREDICTIONS, gathered.rows), (layout.TRACES, gathered.batches)):
+            data = encode(dataset, tables, gathered.facts(dataset, now.isoformat()))
+            at(f"compact.{dataset}_encoded")
+            with suppress(AlreadyExists):
+                store.create(layout.compacted_key(dataset, self.tp, name), data)
+            at(f"compact.{dataset}_created")
+            bytes_after += len(data)
+        rows = sum(table.num_rows for table in gathered.rows)
+        return Made(self.tp, name, len(gathered.keys), rows, gathered.size_bytes, bytes_after)

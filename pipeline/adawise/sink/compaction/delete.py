@@ -1,0 +1,82 @@
+"""Deleting the segments that compacted files stand for, some time after readers stopped looking at them.
+
+The last segment of every compacted file stays: its footer has the state of the streams at that point, from which a
+replay can begin, and it ties the file to the chain. The head is never among them.
+
+A name that was deleted is free, and a worker that stood still since before the deletion may create it again. It finds
+out at once (`free_names`), and what it wrote is covered: nobody reads it, and the next call removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+from adawise.errors import ChainError, StoreUnavailable
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.compaction.merged import read_proven
+from adawise.sink.layout import CompactedName
+from adawise.sink.read.files import compacted_names, is_covered, read_bytes, segment_names
+from adawise.store.store import Hook, Store
+
+CRASH_POINTS = ("compact.traces_deleted", "compact.segment_deleted")
+"""Where it can die, for each segment; `at` is called with them in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletable:
+    """A compacted file, and the keys of segments that are there beside it, without the last one."""
+
+    tp: TopicPartition
+    name: CompactedName
+    keys: tuple[str, ...]
+
+
+def now_of(store: Store) -> datetime:
+    """What the clock of the store shows: ours may be hours ahead, and readers and workers would not be waited for."""
+    key = f"_clock-{uuid4().hex}"
+    store.put(key, b"")
+    try:
+        now = store.modified(key)
+    finally:
+        store.delete(key)
+    if now is None:
+        raise StoreUnavailable(f"{store}: {key} was written, but cannot be found; it is tried again")
+    return now
+
+
+def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Iterator[Deletable]:
+    """What `delete` may remove: segments of files that were made, with their traces, before that moment of the store's.
+
+    Each of these files is read and proven first. Raises ChainError if one is damaged, or its last segment is gone.
+    """
+    traced = set(compacted_names(store, layout.TRACES, tp))
+    names = segment_names(store, tp)
+    for name in compacted_names(store, layout.PREDICTIONS, tp):
+        inside = [layout.segment_key(tp, found) for found in names if is_covered(found, [name])]
+        if len(inside) < 2 or name not in traced:
+            continue
+        key = layout.compacted_key(layout.PREDICTIONS, tp, name)
+        traces_key = layout.compacted_key(layout.TRACES, tp, name)
+        if any((made := store.modified(each)) is None or made >= made_before for each in (key, traces_key)):
+            continue
+        facts, _ = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
+        read_proven(layout.TRACES, read_bytes(store, traces_key), traces_key)
+        if facts.last not in inside:
+            msg = f"{store}: {facts.last}: expected the last segment of {key}, which is never deleted; restore it"
+            raise ChainError(msg)
+        yield Deletable(tp, name, tuple(key for key in inside if key != facts.last))
+
+
+def delete(store: Store, covered: Deletable, *, at: Hook = lambda _: None) -> Iterator[str]:
+    """Delete these segments and their traces; each key is yielded when both are gone. May be begun again."""
+    for key in covered.keys:
+        # In this order, because whoever goes on finds what is left by the segments.
+        store.delete(layout.traces_key(key))
+        at("compact.traces_deleted")
+        store.delete(key)
+        at("compact.segment_deleted")
+        yield key

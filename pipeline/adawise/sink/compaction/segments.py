@@ -1,0 +1,135 @@
+"""The segments that a compacted file is made of, read one after the other, each checked as a link of the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from adawise.errors import ChainError
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+from adawise.sink import claims, consistency, invariant, layout, schemas, segment, traces
+from adawise.sink.compaction.merged import Facts, Replaced, digest_of
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.read.files import read_bytes, read_link
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What every segment of a partition has to agree with: the root's id, where the chain begins, of which topic."""
+
+    sink: str
+    origin: SegmentName
+    identity: TopicIdentity
+
+    @staticmethod
+    def of(store: Store, tp: TopicPartition) -> Chain:
+        """Read the claims. Raises ChainError if one is missing or damaged."""
+        sink, origin = claims.read_sink_id(store), claims.read_origin(store, tp)
+        if sink is None or origin is None:
+            missing = layout.SINK if sink is None else layout.origin_key(tp)
+            raise ChainError(f"{store}: {missing}: expected this claim beside the segments, but it is gone; restore it")
+        identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
+        return Chain(sink, SegmentName(origin.offset), identity)
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What the segments of one compacted file hold: rows, batches, and the footers' small facts."""
+
+    rows: list[pa.Table] = field(default_factory=list)
+    batches: list[pa.Table] = field(default_factory=list)
+    footers: list[SegmentFooter] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    before: tuple[int, ...] = ()
+    size_bytes: int = 0
+
+    def facts(self, dataset: str, created_at: str) -> Facts:
+        """The facts for the file of this dataset."""
+        first, last = self.footers[0], self.footers[-1]
+        tables = self.rows if dataset == layout.PREDICTIONS else self.batches
+        table = pa.concat_tables(tables)
+        return Facts(
+            sink=first.sink,
+            cluster_id=first.cluster_id,
+            topic_id=first.topic_id,
+            topic=first.topic,
+            partition=first.partition,
+            partitions=first.partitions,
+            previous=first.previous,
+            last=self.keys[-1],
+            first=first.first,
+            next=last.next,
+            before=self.before,
+            pending=last.pending,
+            gaps=tuple(gap for footer in self.footers for gap in footer.gaps),
+            segments=tuple(
+                Replaced(footer.name.stem, footer.attempt, rows.num_rows)
+                for footer, rows in zip(self.footers, self.rows, strict=True)
+            ),
+            rows=table.num_rows,
+            digest=digest_of(dataset, table),
+            created_at=created_at,
+        )
+
+
+def gather(
+    store: Store, tp: TopicPartition, chain: Chain, name: CompactedName, names: Sequence[SegmentName]
+) -> Gathered:
+    """Read the segments of [name.first, name.until), which are among `names`.
+
+    Raises ChainError if one is damaged, missing, or breaks what holds of every segment.
+    """
+    gathered, due = Gathered(), name.first
+    pending: tuple[int, ...] = ()
+    for found in names:
+        if not name.first <= found < name.until:
+            continue
+        key = layout.segment_key(tp, found)
+        data = read_bytes(store, key)
+        footer = read_link(data, key, chain.identity)
+        if not gathered.keys:
+            pending = gathered.before = _pending_after(store, footer.previous)
+        if found != due or (gathered.keys and footer.previous != gathered.keys[-1]):
+            raise _broken(store, key, f"expected the chain to go on with {due}")
+        rows = segment.read_rows(data, key)
+        if said := _breaches(chain, footer, rows, pending):
+            raise _broken(store, key, "; ".join(said))
+        gathered.rows.append(rows)
+        gathered.batches.append(traces.derive(footer, key))
+        gathered.footers.append(footer)
+        gathered.keys.append(key)
+        gathered.size_bytes += len(data)
+        pending, due = footer.pending, found.successor(footer.next)
+    if due != name.until:
+        raise _broken(store, layout.segment_key(tp, due), f"expected the segments up to {name.until}, but it is absent")
+    return gathered
+
+
+def _pending_after(store: Store, key: str | None) -> tuple[int, ...]:
+    return () if key is None else segment.read_footer(read_bytes(store, key), key).pending
+
+
+def _breaches(chain: Chain, footer: SegmentFooter, rows: pa.Table, pending: Sequence[int]) -> list[str]:
+    if footer.sink != chain.sink:
+        return [f"expected a segment of sink {chain.sink}, but it was written to {footer.sink}"]
+    if not rows.schema.equals(schemas.PREDICTIONS):
+        return [f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"]
+    said = invariant.breaches(
+        first=footer.first,
+        next_offset=footer.next,
+        before=pending,
+        pending=footer.pending,
+        gaps=footer.gaps,
+        offsets=rows["offset"].to_numpy(),
+        indices=rows["index"].to_numpy(),
+    )
+    return [*said, *consistency.rows_disagree(rows, footer)]
+
+
+def _broken(store: Store, key: str, what: str) -> ChainError:
+    return ChainError(f"{store}: {key}: {what}; nothing was compacted here: see `adawise verify`, and restore the file")

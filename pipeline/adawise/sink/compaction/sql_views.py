@@ -1,0 +1,61 @@
+"""The SQL by which DuckDB reads everything under a root, each row once, without this program.
+
+It follows the rule of `read.data_keys`. What it finds is one moment's files: queries that come after it see the same
+rows until it is run again.
+"""
+
+from __future__ import annotations
+
+from adawise.sink import layout
+from adawise.store.store import Store
+
+_HEAD = """\
+-- DuckDB: the views `predictions` and `traces` of everything that was written here up to now, each row once.
+-- Run it again to see what came since. If this folder has another name where you are, say before:
+--   set variable root = 'FOLDER or s3://BUCKET/PREFIX';
+
+set variable root = coalesce(getvariable('root'), {root});
+"""
+
+# Names without ending sort in the order of the chain.
+_DATASET = r"""
+set variable {dataset}_files = (
+    with segments as (
+        select file,
+            regexp_extract(file, 'topic-[^/]+/partition-\d+') as chain,
+            regexp_extract(file, '(\d{{20}}(_\d{{6}})?)\.parquet$', 1) as name
+        from glob(getvariable('root') || '/{dataset}/topic-*/partition-*/*.parquet')
+    ),
+    compacted as (
+        select file,
+            regexp_extract(file, 'topic-[^/]+/partition-\d+') as chain,
+            regexp_extract(file, '_(\d{{20}}(_\d{{6}})?)-[\d_]+\.parquet$', 1) as first,
+            regexp_extract(file, '-(\d{{20}}(_\d{{6}})?)\.parquet$', 1) as until
+        from glob(getvariable('root') || '/{compacted}/{dataset}/topic-*/partition-*/*.parquet')
+    )
+    select list(file) from (
+        select file from compacted
+        union all
+        select file from segments where not exists (
+            select 1 from compacted
+            where compacted.chain = segments.chain and first <= segments.name and segments.name < until
+        )
+    )
+);
+create or replace temp view {dataset} as
+select * from read_parquet(getvariable('{dataset}_files'), union_by_name = true);
+"""
+
+
+def write(store: Store, root: str) -> None:
+    """Write it into the root, which is called `root` where this program runs."""
+    data = sql(root).encode()
+    if store.get(layout.VIEWS) != data:
+        store.put(layout.VIEWS, data)
+
+
+def sql(root: str) -> str:
+    """The statements for a root of this path or URL."""
+    text = "'" + root.rstrip("/").replace("'", "''") + "'"
+    parts = [_DATASET.format(dataset=name, compacted=layout.COMPACTED) for name in (layout.PREDICTIONS, layout.TRACES)]
+    return _HEAD.format(root=text) + "".join(parts)

@@ -1,0 +1,210 @@
+"""What the parts of a segment must say of each other, as clauses with what was expected and what is there.
+
+Rows and traces are two views of the same batches, and the states in a footer are what the batches up to there led to.
+`invariant` is the third part of the proof: which offsets a segment must account for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from adawise.records import TopicPartition
+from adawise.sink.segment import SegmentFooter
+
+LEAST_SILENCE_MS = 60_000
+"""The shortest silence, in milliseconds, after which a stream can be set to start anew (search.forget_after_s)."""
+
+_ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches are counted from 0 again
+_Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
+
+
+class Heard(Protocol):
+    """When a stream was last heard, in milliseconds; see `adawise.worker.expiry`."""
+
+    @property
+    def last_ms(self) -> int:
+        """By the stream's own timestamps, -1 if it has none."""
+
+    @property
+    def clock_ms(self) -> int:
+        """By the stream's own clock, as time of the partition."""
+
+    @property
+    def at_ms(self) -> int:
+        """By the partition's clock."""
+
+
+class State(Protocol):
+    """What can be checked of an adaptation state."""
+
+    @property
+    def key(self) -> str:
+        """What pair and settings it belongs to."""
+
+    @property
+    def alpha_index(self) -> int:
+        """Of the alpha that the next batch goes on from."""
+
+    @property
+    def served_index(self) -> int | None:
+        """Of the alpha that served the last batch; None if the state does not say."""
+
+    @property
+    def batches(self) -> int:
+        """That led to it."""
+
+    @property
+    def heard(self) -> Heard | None:
+        """None if it does not say."""
+
+
+ReadState = Callable[[bytes], State]
+"""Raises ChainError for what is no state."""
+
+
+def rows_disagree(rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
+    """What is wrong with the rows of a segment, by its footer: whose they are, and their batches against the traces."""
+    tp = TopicPartition(footer.topic, footer.partition)
+    where = f"{tp.topic}/{tp.partition}"
+    names = pc.binary_join_element_wise(where, rows["offset"].cast(pa.string()), rows["index"].cast(pa.string()), "/")
+    if strange := rows["row_id"].filter(pc.not_equal(rows["row_id"], names)).to_pylist():
+        yield f"expected row ids to be {where}/OFFSET/INDEX of their rows, but {len(strange)} are not: {strange[0]}"
+    for name, expected in (("topic", tp.topic), ("partition", tp.partition)):
+        if found := set(pc.unique(rows[name]).to_pylist()) - {expected}:
+            yield f"expected rows of {name} {expected}, but some are of {sorted(found)[0]}"
+    accepted = rows.filter(pc.equal(rows["status"], "accepted"))
+    counted = accepted.append_column("images", pa.repeat(1, accepted.num_rows))
+    served = _batches(counted.append_column("first_offset", accepted["offset"]), last="offset")
+    traced = _batches(footer.trace, last="last_offset")
+    differ = [batch for batch in served.keys() | traced.keys() if served.get(batch) != traced.get(batch)]
+    if differ:
+        stream, number = min(differ, key=str)
+        yield (
+            f"expected the accepted rows to be the images of the traced batches, but {len(differ)} batches differ: "
+            f"batch {number} of {stream!r} has {_told(served.get((stream, number)))} in the rows and "
+            f"{_told(traced.get((stream, number)))} in the traces"
+        )
+
+
+def _batches(table: pa.Table, last: str) -> dict[tuple[str, int], _Batch]:
+    keys = ["stream_id", "batch_number"]
+    sums = [("images", "sum"), ("first_offset", "min"), (last, "max"), ("alpha", "min"), ("alpha", "max")]
+    found = table.group_by(keys).aggregate(sums)
+    columns = [found[name].to_pylist() for name in (*keys, *(f"{name}_{how}" for name, how in sums))]
+    return {(stream, number): tuple(facts) for stream, number, *facts in zip(*columns, strict=True)}
+
+
+def _told(batch: _Batch | None) -> str:
+    if batch is None:
+        return "nothing"
+    images, first, last, least, greatest = batch
+    alpha = f"alpha {least:g}" if least == greatest else f"alphas {least:g} to {greatest:g}"
+    return f"{images} images of the offsets {first} to {last} at {alpha}"
+
+
+class StateAccounts:
+    """The states of a partition's streams from segment to segment, each compared with the batches in between.
+
+    Args:
+        read: reads a serialised state.
+    """
+
+    def __init__(self, read: ReadState) -> None:
+        self._read = read
+        self._bytes: Mapping[str, bytes] = {}
+        self._states: dict[str, State] = {}
+        self._alphas: dict[tuple[str, int], float] = {}  # (key of a state, alpha index) -> alpha, as traces have it
+
+    def disagree(self, footer: SegmentFooter, rows: pa.Table, *, knows_before: bool = True) -> Iterator[str]:
+        """What is wrong with the states of the next segment, of these rows; the one after it is compared with them.
+
+        Without `knows_before` a segment is missing before it, and there is nothing to compare its states with.
+
+        Raises ChainError if one cannot be read.
+        """
+        before = self._states
+        states = {
+            name: before[name] if data == self._bytes.get(name) else self._read(data)
+            for name, data in footer.states.items()
+        }
+        self._bytes, self._states = footer.states, states
+        if knows_before:
+            yield from self._states_disagree(before, states, footer, rows)
+
+    def _states_disagree(
+        self, before: Mapping[str, State], states: Mapping[str, State], footer: SegmentFooter, rows: pa.Table
+    ) -> Iterator[str]:
+        traces, table = _traces(footer.trace), json.loads(footer.stream_table or "{}")
+        batches = {name: state.batches for name, state in before.items()}
+        traced: set[str] = set()
+        for trace in traces:
+            stream = trace["stream_id"]
+            known = None if stream in traced else before.get(stream)
+            yield from self._trace_disagrees(trace, batches.get(stream, 0), known, rows)
+            batches[stream] = trace["batch_number"] + 1
+            traced.add(stream)
+        for stream, state in states.items():
+            if state.batches != batches.get(stream, 0):
+                yield f"expected the state of {stream!r} after {batches.get(stream, 0)} batches, not {state.batches}"
+            elif stream not in traced and state is not before.get(stream):
+                yield f"expected the state of {stream!r}, which had no batch here, to be as it was, but it is another"
+        gone = batches.keys() - states.keys()
+        if table:
+            heard = table["heard"].keys()
+            if not footer.pending and (strange := states.keys() - heard):
+                yield f"expected states of streams that have a place, but {sorted(strange)[0]!r} has none"
+            if len(heard) >= table["limit"]:
+                gone &= heard
+        yield from _lost(before, states, gone, traced)
+
+    def _trace_disagrees(
+        self, trace: Mapping[str, Any], expected: int, before: State | None, rows: pa.Table
+    ) -> Iterator[str]:
+        """By the batch before it in the stream (`expected`) and, if that was in an earlier segment, its state."""
+        stream, number, alpha = trace["stream_id"], trace["batch_number"], trace["previous_alpha"]
+        anew = number == 0 and (not expected or trace["reset"] in _ANEW or _was_silent(trace, before, rows))
+        if not anew and number != expected:
+            yield f"expected batch {expected} of {stream!r} next, but it is batch {number}"
+        if (alpha is None) != (number == 0):
+            yield f"expected batch {number} of {stream!r} to name the alpha before it unless it is the first"
+        elif alpha is not None and before is not None and number == before.batches:
+            index = before.alpha_index if before.served_index is None else before.served_index
+            known = self._alphas.setdefault((before.key, index), alpha)
+            if known != alpha:
+                yield f"expected batch {number} of {stream!r} to follow one at alpha {known:g}, not {alpha:g}"
+
+
+def _traces(table: pa.Table) -> list[dict[str, Any]]:
+    names = ["stream_id", "batch_number", "previous_alpha", "reset", "first_offset", "last_offset"]
+    rows: list[dict[str, Any]] = table.select(names).to_pylist()
+    return rows
+
+
+def _was_silent(trace: Mapping[str, Any], before: State | None, rows: pa.Table) -> bool:
+    """True if the stream may have been forgotten before this batch; within a segment nobody can tell."""
+    if before is None or before.heard is None:
+        return before is None
+    of_batch = (pc.field("stream_id") == trace["stream_id"]) & (pc.field("offset") >= trace["first_offset"])
+    images = rows.filter(of_batch & (pc.field("offset") <= trace["last_offset"])).sort_by("offset")
+    first_ms = images["kafka_timestamp"].cast(pa.int64())[0].as_py() if len(images) else None
+    return first_ms is not None and first_ms - before.heard.last_ms > 2 * LEAST_SILENCE_MS
+
+
+def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str], traced: set[str]) -> Iterator[str]:
+    """States are dropped by how long ago they were heard, so none is kept that was heard before one that is gone."""
+    kept = [state.heard for state in now.values() if state.heard is not None and state.heard.last_ms >= 0]
+    clock_ms = max((heard.clock_ms for heard in kept), default=0)
+    was_ms = max((state.heard.clock_ms for state in before.values() if state.heard is not None), default=0)
+    oldest_ms = min((heard.at_ms for heard in kept), default=clock_ms)
+    for stream in sorted(gone):
+        state = before.get(stream)
+        heard_ms = state.heard.at_ms if state is not None and state.heard is not None else was_ms
+        if stream in traced:
+            heard_ms = max(heard_ms, was_ms)
+        if clock_ms - heard_ms <= 2 * LEAST_SILENCE_MS or (stream not in traced and heard_ms >= oldest_ms):
+            yield f"expected the state of {stream!r}, which was not silent for long, but there is none"

@@ -1,0 +1,101 @@
+"""Segments that are missing from a chain, found by what its head counts (`lineage`) and a listing of names."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from adawise.errors import ChainError
+from adawise.records import TopicPartition
+from adawise.sink import claims, layout, segment
+from adawise.sink.layout import SegmentName
+from adawise.sink.lineage import Lineage
+from adawise.sink.read.files import compacted_names, read_bytes, segment_keys
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import Store
+
+BRIDGE = "adawise repair"
+"""The writer of a segment that stands for lost ones."""
+
+
+def after(footer: SegmentFooter) -> Lineage:
+    """Up to and with the segment of this footer; it alone, if it does not know what came before it."""
+    name = footer.name
+    return (footer.lineage or Lineage(name)).extended(name)
+
+
+def holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head: Lineage) -> list[str]:
+    """What of a partition's segments, whose last is the head and up to which `head` counts, is not in the listing.
+
+    `names` were listed, in order. Only where something is missing are segments opened, as many as it takes to find
+    where. Holes that `adawise repair` has bridged are told no more. Raises StoreUnavailable.
+    """
+    try:
+        return list(_holes(store, tp, names, head))
+    except ChainError as error:
+        return [str(error)]
+
+
+def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head: Lineage) -> Iterator[str]:
+    def footer_of(name: SegmentName) -> SegmentFooter:
+        key = layout.segment_key(tp, name)
+        return segment.read_footer(read_bytes(store, key), key)
+
+    covers = compacted_names(store, layout.PREDICTIONS, tp)
+    base = Lineage(head.since)
+    if covers:
+        origin = claims.read_origin(store, tp)
+        due = covers[0].first if origin is None else SegmentName(origin.offset)
+        for cover in covers:
+            if cover.first != due:
+                yield f"{layout.compacted_folder(layout.PREDICTIONS, tp)}: no file begins with {due.stem}"
+            due = cover.until
+        kept = [name for name in names if name < due]
+        if not kept:
+            yield f"the last segment before {due} is gone, which is never deleted"
+            return
+        if (lineage := footer_of(kept[-1]).lineage) is not None and lineage.since == head.since:
+            base = lineage
+        start = max(kept[-1], head.since)
+    else:
+        start = head.since
+    left = [name for name in names if name >= start]
+    while left:
+        counted = [base]
+        for name in left:
+            counted.append(counted[-1].extended(name))
+        if counted[-1] == head:
+            return
+        at = bisect_left(range(len(left)), True, key=lambda i: (footer_of(left[i]).lineage or base) != counted[i])
+        if at == len(left):  # the head itself says something else than it did a moment ago
+            return
+        base = footer_of(left[at]).lineage or counted[at]
+        before = footer_of(left[at - 1]) if at else None
+        if before is None or not is_bridge(before):
+            first = "the beginning" if before is None else left[at - 1].stem
+            missing = base.count - counted[at].count
+            gone = "1 segment is" if missing == 1 else f"{missing} segments are"
+            kind = f"{gone} missing" if missing > 0 else "segments lie that are not of the chain"
+            yield f"between {first} and {left[at].stem} {kind}"
+        left = left[at:]
+        if base == counted[at]:
+            return
+
+
+def of_root(store: Store) -> Iterator[tuple[TopicPartition, str]]:
+    """The holes of all chains under a root, by what their newest segments say. Raises StoreUnavailable."""
+    for tp, keys in groupby(segment_keys(store), key=lambda each: each[0]):
+        names = [named[1] for _, key in keys if (named := layout.parse_key(key))]
+        key = layout.segment_key(tp, names[-1])
+        try:
+            head = after(segment.read_footer(read_bytes(store, key), key))
+        except ChainError as error:
+            yield tp, str(error)
+        else:
+            yield from ((tp, hole) for hole in holes(store, tp, names, head) if head.count > 1)
+
+
+def is_bridge(footer: SegmentFooter) -> bool:
+    """True if `adawise repair` wrote it in the place of segments that were lost."""
+    return footer.writer == BRIDGE

@@ -1,0 +1,106 @@
+"""What must hold of every segment, as one pure function: the chain refuses to write, and `verify` reports, the same.
+
+    rows ∪ pending = pending before ∪ delivered offsets of [first, next), every (offset, index) once
+
+An offset is delivered unless the log has a hole there (compaction, a transaction's marker), which only the broker
+knows; `contiguous` says that the log has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from adawise.ports import Head, SegmentDraft
+from adawise.records import Gap
+
+Offsets = npt.NDArray[np.int64]
+
+
+def breaches(
+    *,
+    first: int,
+    next_offset: int,
+    before: Sequence[int],
+    pending: Sequence[int],
+    gaps: Sequence[Gap],
+    offsets: Offsets,
+    indices: npt.NDArray[np.int32],
+    contiguous: bool = False,
+) -> list[str]:
+    """The ways in which a segment breaks the invariant, each a clause with the offsets in question; [] if none.
+
+    `offsets` and `indices`, each `[rows]`, are its rows in the order of the file; `before` is what was pending.
+    """
+    was, now = (_distinct(np.asarray(sorted(some), np.int64)) for some in (before, pending))
+    rows = _distinct(offsets if bool(np.all(offsets[1:] >= offsets[:-1])) else np.sort(offsets))
+    due = was if not contiguous else np.union1d(was, np.arange(first, next_offset))
+    unaccounted = due[~(_in(due, rows) | _in(due, now))]
+    for gap in gaps:
+        unaccounted = unaccounted[(unaccounted < gap.first) | (unaccounted >= gap.until)]
+    found = {
+        f"rows of offsets that are neither pending nor in [{first}, {next_offset})": _foreign(
+            rows, was, first, next_offset
+        ),
+        f"pending offsets that are neither pending before nor in [{first}, {next_offset})": _foreign(
+            now, was, first, next_offset
+        ),
+        "offsets that are both rows and pending": now[_in(now, rows)],
+        "offsets that are neither rows nor pending": unaccounted,
+        "offsets whose rows are not index 0, 1, 2 ... in order": offsets[_disordered(offsets, indices)],
+    }
+    said = [f"{what}: {some(which)}" for what, which in found.items() if len(which)]
+    return said if next_offset >= first else [f"next {next_offset} lies before first {first}", *said]
+
+
+# Of a million rows numpy's own set operations, which hash, take longer than to write the file.
+def _distinct(ascending: Offsets) -> Offsets:
+    return ascending[np.append(True, ascending[1:] != ascending[:-1])] if len(ascending) else ascending
+
+
+def _in(offsets: Offsets, ascending: Offsets) -> npt.NDArray[np.bool_]:
+    """Which of `offsets` are among `ascending`."""
+    if not len(ascending):
+        return np.zeros(len(offsets), np.bool_)
+    at = np.minimum(np.searchsorted(ascending, offsets), len(ascending) - 1)
+    found: npt.NDArray[np.bool_] = ascending[at] == offsets
+    return found
+
+
+def _foreign(offsets: Offsets, before: Offsets, first: int, next_offset: int) -> Offsets:
+    outside = offsets[(offsets < first) | (offsets >= next_offset)]
+    return outside[~_in(outside, before)]
+
+
+def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """`[rows]`, true where a row follows neither as the same offset's next index nor as a later offset's 0."""
+    steps = np.diff(offsets, prepend=-1)
+    follows = np.concatenate([[0], indices[:-1] + 1])[: len(indices)]
+    disordered: npt.NDArray[np.bool_] = (steps < 0) | (indices != np.where(steps == 0, follows, 0))
+    return disordered
+
+
+def some(offsets: Offsets) -> str:
+    """The first five of them, for a message, and how many there are."""
+    shown = ", ".join(str(offset) for offset in np.unique(offsets)[:5])
+    return shown if len(offsets) <= 5 else f"{shown} and others ({len(np.unique(offsets))} in all)"
+
+
+def check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
+    """Raise ValueError if the draft, whose images are `rows`, is no successor of `head`."""
+    said = breaches(
+        first=head.next_offset,
+        next_offset=draft.next_offset,
+        before=head.pending,
+        pending=draft.pending,
+        gaps=draft.gaps,
+        offsets=rows["offset"].to_numpy(),
+        indices=rows["index"].to_numpy(),
+    )
+    if draft.next_offset == head.next_offset and not rows.num_rows:
+        said.append(f"nothing to write: no offset after {head.next_offset} and no row")
+    if said:
+        raise ValueError(f"{draft.tp}: the draft is no successor of {head.segment}: {'; '.join(said)}")

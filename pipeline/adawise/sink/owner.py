@@ -1,0 +1,135 @@
+"""Whose root it is: one cluster, topic, consumer group and purpose, claimed by create-if-absent at the first start.
+
+Workers of one group share the partitions, and a lost race for a segment is how they find each other. A second group
+would own the same partitions at the same time: the two would take each other's output over, segment by segment, and
+each chain would still be whole. So a root has one owner, and any other is refused before it writes a row.
+
+The other way round, a group writes to one root: the id of the root stands beside each offset that the group commits.
+A second worker with another root would take partitions away, and each output would lack what is in the other; and a
+root that is empty although the group has committed was unmounted or emptied.
+
+Roots of version 0.1.0 have no such claim. Whoever starts first on one becomes its owner, if the topic is one that it
+was written from, and if its purpose was the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_args
+
+from adawise.errors import SettingsError
+from adawise.records import TopicPartition
+from adawise.sink import claims, layout
+from adawise.store.store import Store
+
+Purpose = Literal["run", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who writes to a root. `cluster_id` is "" where nobody knows it; a replay has no group."""
+
+    cluster_id: str
+    topic: str
+    group: str
+    purpose: Purpose
+
+    def __str__(self) -> str:
+        who = f"the workers of group {self.group!r}" if self.purpose == "run" else "a replay"
+        return f"{who} on topic {self.topic!r}" + (f" of cluster {self.cluster_id}" if self.cluster_id else "")
+
+    def is_same(self, other: Owner) -> bool:
+        """True unless something that is known of both differs."""
+        same = (self.topic, self.group, self.purpose) == (other.topic, other.group, other.purpose)
+        return same and (self.cluster_id == other.cluster_id or not (self.cluster_id and other.cluster_id))
+
+
+def claim_owner(store: Store, ours: Owner) -> None:
+    """Make a root ours that nobody owns.
+
+    Raises:
+        SettingsError: it is another's.
+        ChainError: the claim cannot be read.
+    """
+    check_owner(store, ours)
+    _expect(store, ours, _owner(store, claims.claim(store, layout.OWNER, {"layout": claims.LAYOUT, **asdict(ours)})))
+
+
+def check_owner(store: Store, ours: Owner) -> None:
+    """Raise what `claim_owner` would; nothing is written."""
+    theirs = read_owner(store) or _of_0_1_0(store, ours)
+    if theirs is not None:
+        _expect(store, ours, theirs)
+
+
+def check_commits(
+    store: Store, ours: Owner, root_id: str | None, commits: Mapping[TopicPartition, tuple[int, str]]
+) -> None:
+    """Raise SettingsError if the group's offsets, with their notes, say that its output is another one.
+
+    `root_id` is None for a root that nobody has written to. Offsets without a note are of version 0.1.0.
+    """
+    theirs = {note: tp for tp, (_, note) in sorted(commits.items()) if note not in ("", root_id)}
+    anew = (
+        "If that output is given up, and no worker writes to it, start once with --sink.begin-anew: from then on the "
+        "group's is this one"
+    )
+    if theirs:
+        note, tp = next(iter(theirs.items()))
+        raise SettingsError(
+            f"group {ours.group!r} writes to the output with the id {note} ({tp} is committed for it), but sink.root "
+            f"{store} {'is empty' if root_id is None else f'has the id {root_id}'}: workers of one group share the "
+            f"partitions, and each output would lack what is in the other. Set --sink.root to that output (its id is "
+            f"in its {layout.SINK}), mount it if it was there; or, for an output beside it, set --kafka.group to a "
+            f"group of its own. {anew}"
+        )
+    if root_id is None and commits:
+        tp, (offset, _) = max(commits.items(), key=lambda item: item[1][0])
+        raise SettingsError(
+            f"sink.root {store} is empty, but group {ours.group!r} has committed offset {offset} of {tp}: it had an "
+            f"output. Is the disk mounted, is it the right folder or bucket, was it emptied? Bring it back, or all "
+            f"that the topic has is served again. {anew}, and begins where kafka.origin says"
+        )
+
+
+def read_owner(store: Store) -> Owner | None:
+    """Who has claimed the root; None if nobody has. Raises ChainError if the claim cannot be read."""
+    data = store.get(layout.OWNER)
+    return None if data is None else _owner(store, claims.parsed(store, layout.OWNER, data))
+
+
+def _owner(store: Store, document: claims.Document) -> Owner:
+    try:
+        cluster_id, topic, group = (str(document[name]) for name in ("cluster_id", "topic", "group"))
+        [purpose] = [known for known in get_args(Purpose) if known == document["purpose"]]
+    except (KeyError, ValueError) as error:
+        raise claims.unreadable(store, layout.OWNER) from error
+    return Owner(cluster_id, topic, group, purpose)
+
+
+def _of_0_1_0(store: Store, ours: Owner) -> Owner | None:
+    """The owner of a root without the claim, as far as the rest of it tells; None for a new root."""
+    topics = [key.removeprefix(f"{layout.TOPICS}/topic-").removesuffix(".json") for key in store.list(layout.TOPICS)]
+    topic = ours.topic if ours.topic in topics or not topics else topics[0]
+    if store.get(layout.REPLAY) is not None:
+        return Owner("", topic, "", "replay")
+    return Owner("", topic, ours.group, "run") if topics else None
+
+
+def _expect(store: Store, ours: Owner, theirs: Owner) -> None:
+    if ours.is_same(theirs):
+        return
+    if ours.purpose == "replay":
+        raise SettingsError(f"-o {store} belongs to {theirs}, not to {ours}; take a new folder")
+    said = (
+        f"sink.root {store} belongs to {theirs}, not to {ours}: in one root they would take each other's output over. "
+        f"Set --sink.root to a folder of its own; to see what other settings would serve, no second group is needed: "
+        f"`adawise replay --topic {ours.topic} -o FOLDER`."
+    )
+    if replace(theirs, group=ours.group).is_same(ours):
+        said += (
+            f" If group {theirs.group!r} is gone for good, and this one is to go on from what it wrote, remove "
+            f"{layout.OWNER} from the root."
+        )
+    raise SettingsError(said)

@@ -1,0 +1,106 @@
+"""Rows by Arrow: a dataset of files of one schema, of which row groups are skipped by their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyarrow import fs
+
+from adawise.errors import ChainError
+from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
+
+Found = TypeVar("Found", pa.Table, pa.RecordBatch)
+
+_CAPTURED, _STATED = pc.field(CAPTURED_AT), pc.field(KAFKA_TIMESTAMP)
+_EARLIEST, _LATEST = (pa.scalar(limit, pa.timestamp("ms", tz="UTC")) for limit in (EARLIEST, LATEST))
+_BELIEVED = (_STATED >= _EARLIEST) & (_STATED < _LATEST)
+_BROKERS = pc.if_else(_BELIEVED, _STATED, pa.scalar(None, _LATEST.type)).cast(pa.timestamp("us", tz="UTC"))
+_COMPUTED = pc.coalesce(_CAPTURED, _BROKERS)
+_FILES = 64
+_READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and files that wait in memory
+
+
+def table(root: str, files: Sequence[str], query: Query) -> pa.Table:
+    """All rows. Raises ChainError for a file that is damaged or gone."""
+    with _translated(root):
+        columns, condition = _projection(query), _condition(query)
+        parts = [part.to_table(columns=columns, filter=condition) for part in _datasets(root, files, query)]
+    return pa.concat_tables(_described(part, query) for part in parts) if parts else query.schema.empty_table()
+
+
+def batches(root: str, files: Sequence[str], query: Query, rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in parts of `rows` at most, none empty. Raises ChainError for a file that is damaged or gone."""
+    asked = {"columns": _projection(query), "filter": _condition(query), "batch_size": rows, **_READ_AHEAD}
+    with _translated(root):
+        for part in _datasets(root, files, query):
+            yield from (_described(batch, query) for batch in part.to_batches(**asked) if batch.num_rows)
+
+
+def count(root: str, files: Sequence[str], query: Query) -> int:
+    """How many rows there are. Raises ChainError for a file that is damaged or gone."""
+    with _translated(root):
+        return sum(part.count_rows(filter=_condition(query)) for part in _datasets(root, files, query))
+
+
+def _datasets(root: str, files: Sequence[str], query: Query) -> Iterator[ds.FileSystemDataset]:
+    """The files, some at a time: a dataset keeps the footers of all of its files."""
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    parquet, system = ds.ParquetFileFormat(default_fragment_scan_options=options), _file_system(root)
+    for start in range(0, len(files), _FILES):
+        some = list(files[start : start + _FILES])
+        yield ds.FileSystemDataset.from_paths(some, schema=query.stored, format=parquet, filesystem=system)
+
+
+def _described(found: Found, query: Query) -> Found:
+    """With the descriptions of the columns, also of the computed one."""
+    return type(found).from_arrays(found.columns, schema=query.schema)
+
+
+def _file_system(root: str) -> fs.FileSystem:
+    if "://" not in root or root.startswith("file://"):
+        return fs.LocalFileSystem()
+    # Here, because only this needs the extra `s3`.
+    from adawise.store.object_store import file_system
+
+    return fs.PyFileSystem(fs.FSSpecHandler(file_system(root)))
+
+
+def _projection(query: Query) -> dict[str, pc.Expression]:
+    return {name: _COMPUTED if name == TIME else pc.field(name) for name in query.schema.names}
+
+
+def _condition(query: Query) -> pc.Expression | None:
+    """What rows must fulfil. Conditions on one column alone say nothing new: they meet a row group's statistics."""
+    found = []
+    if query.streams is not None:
+        found.append(pc.field(STREAM_ID).isin(pa.array(query.streams, pa.string())))
+    for bound, keeps in ((query.since, pc.greater_equal), (query.until, pc.less)):
+        if bound is not None:
+            limit = pa.scalar(bound, pa.timestamp("us", tz="UTC"))
+            found.append(keeps(_COMPUTED, limit))
+            found.append(_CAPTURED.is_null() | keeps(_CAPTURED, limit))
+            found.append(
+                _CAPTURED.is_valid() | keeps(pc.field(KAFKA_TIMESTAMP), limit.cast(pa.timestamp("ms", tz="UTC")))
+            )
+    condition = None
+    for each in found:
+        condition = each if condition is None else condition & each
+    return condition
+
+
+@contextmanager
+def _translated(root: str) -> Iterator[None]:
+    """Errors of Arrow -> ours, with the remedy."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        msg = f"{root}: expected the files that were listed, but one is gone: {error}"
+        raise ChainError(f"{msg}; read again, or restore it unless `compact --delete-after` removed it") from error
+    except (pa.ArrowException, OSError) as error:
+        msg = f"{root}: expected files that can be read, but {error}"
+        raise ChainError(f"{msg}; find the damaged one with `adawise verify`, and restore it from a backup") from error

@@ -1,0 +1,93 @@
+"""Rows by DuckDB (extra `report`): a relation over the files. Of what is asked for, only paths become SQL text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from adawise.errors import ChainError, SettingsError
+from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
+
+try:
+    import duckdb
+    from duckdb import CaseExpression, CoalesceOperator, ColumnExpression, ConstantExpression, Expression
+except ImportError as error:
+    msg = "relations need the package duckdb; install it with: pip install 'adawise[report]' (Arrow needs no extra)"
+    raise SettingsError(msg) from error
+
+
+def relation(
+    root: str, files: Sequence[str], query: Query, connection: duckdb.DuckDBPyConnection | None
+) -> duckdb.DuckDBPyRelation:
+    """The rows as a relation of the connection (None: the default one)."""
+    chosen = duckdb.default_connection() if connection is None else connection
+    empty = chosen.from_arrow(query.stored.empty_table())
+    if not files:
+        return chosen.from_arrow(query.schema.empty_table())
+    if "://" in root and not root.startswith("file://"):
+        _open_to(chosen, root)
+    found = chosen.sql(_scan(files, empty))
+    for condition in _conditions(query):
+        found = found.filter(condition)
+    return found.select(*(_TIME.alias(TIME) if name == TIME else ColumnExpression(name) for name in query.schema.names))
+
+
+@contextmanager
+def translated(*roots: str) -> Iterator[None]:
+    """What DuckDB cannot hold -> ChainError, with the remedy."""
+    try:
+        yield
+    except duckdb.ConversionException as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ChainError(
+            f"{' or '.join(roots)}: expected times that DuckDB can hold, but: {first}. An earlier version wrote down "
+            "the Kafka timestamp that a producer had set, whatever it was: `adawise replay` of that time (a recording, "
+            "or --topic) with this version takes it for not stated, and its output can be read"
+        ) from error
+
+
+def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
+    """All columns of the files, of which an older one may lack some: those are null.
+
+    Told the columns, DuckDB opens no file until it reads rows of it; to find them out, it would read all footers first.
+    """
+    columns = ", ".join(
+        f"{_text(name)}: {{name: {_text(name)}, type: {_text(str(kind))}, default_value: NULL}}"
+        for name, kind in zip(stored.columns, stored.types, strict=True)
+    )
+    names = ", ".join(map(_text, files))
+    return f"SELECT * FROM read_parquet([{names}], schema = MAP {{{columns}}}, hive_partitioning = false)"
+
+
+def _text(value: str) -> str:
+    """A literal of SQL, in which a quote is the only special character."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _open_to(connection: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Let the connection read URLs as this root's, with our keys, endpoint and time-outs."""
+    from adawise.store.object_store import file_system
+
+    files = file_system(root)
+    if files.protocol not in connection.list_filesystems():
+        connection.register_filesystem(files)
+
+
+def _conditions(query: Query) -> list[Expression]:
+    """What rows must fulfil. Conditions on one column alone say nothing new: they meet a row group's statistics."""
+    conditions: list[Expression] = []
+    if query.streams is not None:
+        streams = [ConstantExpression(stream) for stream in query.streams]
+        conditions.append(ColumnExpression(STREAM_ID).isin(*streams) if streams else ConstantExpression(False))
+    for bound, keeps in ((query.since, Expression.__ge__), (query.until, Expression.__lt__)):
+        if bound is not None:
+            limit = ConstantExpression(bound)
+            conditions.append(keeps(_TIME, limit))
+            conditions.append(_CAPTURED.isnull() | keeps(_CAPTURED, limit))
+            conditions.append(_CAPTURED.isnotnull() | keeps(_BROKERS, limit))
+    return conditions
+
+
+_CAPTURED, _BROKERS = ColumnExpression(CAPTURED_AT), ColumnExpression(KAFKA_TIMESTAMP)
+_BELIEVED = (ConstantExpression(EARLIEST) <= _BROKERS) & (ConstantExpression(LATEST) > _BROKERS)
+_TIME = CoalesceOperator(_CAPTURED, CaseExpression(_BELIEVED, _BROKERS))

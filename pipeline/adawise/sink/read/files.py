@@ -1,0 +1,104 @@
+"""Reading a sink from outside: footers, rows, and the list of files that hold each row once. It changes nothing.
+
+Rows lie in segments, and those of past days also in compacted files, once `compact` was run. `data_keys` chooses by
+names: a segment that a compacted file covers is left out. Segments are listed before compacted files, so a segment
+that is deleted after it was listed is covered by a file that is listed, and one that is deleted before was covered
+earlier still: each row once, at any moment, whatever runs beside the reader.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from adawise.errors import ChainError
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+from adawise.sink import claims, layout, schemas, segment
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import Store, open_store
+
+
+def segment_keys(store: Store) -> list[tuple[TopicPartition, str]]:
+    """Every segment with its partition, in the order of the chains."""
+    named = [(parsed, key) for key in store.list(layout.PREDICTIONS) if (parsed := layout.parse_key(key))]
+    return [(tp, key) for (tp, _), key in sorted(named)]
+
+
+def read_segment_footers(store: Store) -> Iterator[tuple[str, SegmentFooter]]:
+    """Every segment's key and footer, in the order of the chains. Raises ChainError at a damaged one."""
+    for _, key in segment_keys(store):
+        yield key, segment.read_footer(read_bytes(store, key), key)
+
+
+def segment_names(store: Store, tp: TopicPartition, dataset: str = layout.PREDICTIONS) -> list[SegmentName]:
+    """The segments of a partition that are there, covered or not, in the order of the chain."""
+    folder = layout.folder(dataset, tp)
+    return sorted(name for key in store.list(folder) if (name := SegmentName.parse(key.removeprefix(folder))))
+
+
+def compacted_names(store: Store, dataset: str, tp: TopicPartition) -> list[CompactedName]:
+    """The compacted files of a partition, in the order of the chain."""
+    folder = layout.compacted_folder(dataset, tp)
+    return sorted(name for key in store.list(folder) if (name := CompactedName.parse(key.removeprefix(folder))))
+
+
+def data_keys(store: Store, dataset: str = layout.PREDICTIONS) -> list[str]:
+    """The files that together hold each committed row of `predictions` or `traces` once, in the order of the chains.
+
+    A file in the list may be deleted later by `compact --delete-after`, but not before that time has passed.
+    """
+    segments = [(key, *named) for key in store.list(dataset) if (named := layout.parse_key(key))]
+    folder = f"{layout.COMPACTED}/{dataset}"
+    compacted = [(key, *parsed) for key in store.list(folder) if (parsed := layout.parse_compacted_key(key))]
+    covers: dict[TopicPartition, list[CompactedName]] = {}
+    for _, tp, name in sorted(compacted, key=lambda entry: entry[1:]):
+        covers.setdefault(tp, []).append(name)
+    kept = [(tp, name, key) for key, tp, name in segments if not is_covered(name, covers.get(tp, []))]
+    return [key for _, _, key in sorted([*kept, *((tp, name.first, key) for key, tp, name in compacted)])]
+
+
+def is_covered(name: SegmentName, covers: Sequence[CompactedName]) -> bool:
+    """True if one of the compacted files, which are in the order of the chain, stands for this segment."""
+    before = bisect_right(covers, name, key=lambda cover: cover.first)
+    return before > 0 and name < covers[before - 1].until
+
+
+def data_files(root: str, dataset: str = layout.PREDICTIONS) -> list[str]:
+    """`data_keys` of the root with this path or URL, as paths or URLs: for DuckDB, Polars, pandas and the like."""
+    folder = root.removeprefix("file://").rstrip("/")
+    return [f"{folder}/{key}" for key in data_keys(open_store(root), dataset)]
+
+
+def read_predictions(store: Store, columns: list[str] | None = None) -> pa.Table:
+    """All rows of all partitions, each once, in the order of the chains; those of a compacted file by stream and time.
+
+    Raises ChainError at a damaged file.
+    """
+    tables = [segment.read_rows(read_bytes(store, key), key, columns) for key in data_keys(store)]
+    return pa.concat_tables(tables or [schemas.PREDICTIONS.empty_table().select(columns or schemas.PREDICTIONS.names)])
+
+
+def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
+    """The footer of a segment that was found at `key`, if it belongs there.
+
+    Raises ChainError if it is damaged, if it was written under another name, or from another topic.
+    """
+    footer = segment.read_footer(data, key)
+    tp = TopicPartition(footer.topic, footer.partition)
+    if layout.segment_key(tp, footer.name) != key:
+        msg = f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back"
+        raise ChainError(msg)
+    claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
+    return footer
+
+
+def read_bytes(store: Store, key: str) -> bytes:
+    """The bytes of a file that was listed. Raises ChainError if it is gone."""
+    data = store.get(key)
+    if data is None:
+        raise ChainError(f"{store}: {key}: expected the segment that was listed, but it is gone; restore it")
+    return data

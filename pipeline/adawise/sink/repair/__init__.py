@@ -1,0 +1,1 @@
+"""Mending a root of which files were lost."""

@@ -1,0 +1,213 @@
+"""Mending a root whose files were lost or moved: first the steps, as sentences, then, if the operator wants them, done.
+
+Nothing is overwritten, and nothing deleted that was not copied to `_set_aside/` before. A worker may run meanwhile: the
+end of a chain, which it extends, is never touched.
+
+- A claim that was removed (`_sink.json`, an origin) is read off the segments, which all say it.
+- Lost segments are bridged: those of them whose names are known, the first (it follows from the segment before) and the
+  last (the segment after names it), are created without rows. So links hold again, and no worker that stood still can
+  create the first of these names. Offsets that the segment after does not have become a gap, and the gap says why.
+- Traces that no segment stands for are set aside, and those that are missing derived again.
+
+What was computed is gone: `Step.again` says how it is computed once more, into another folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby, pairwise
+from uuid import uuid4
+
+from adawise.errors import ChainError
+from adawise.records import TopicPartition
+from adawise.sink import claims, layout, schemas, segment, traces
+from adawise.sink.layout import SegmentName
+from adawise.sink.read.files import compacted_names, read_bytes, segment_keys
+from adawise.sink.repair.bridge import bridge, key_of
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import AlreadyExists, Store
+
+SET_ASIDE = "_set_aside"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do: what, in a sentence, and how to compute again what was lost ("" if nothing was)."""
+
+    what: str
+    do: Callable[[], object]
+    again: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    """The steps in their order, and what no step can mend, with what to do instead."""
+
+    steps: list[Step] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
+
+
+def plan(store: Store) -> Plan:
+    """What is to be done under a root; nothing is changed. Every footer is read once. Raises StoreUnavailable."""
+    made = Plan()
+    traced = store.list(layout.TRACES)  # before the segments: those of a worker come after them
+    chains = {tp: [key for _, key in found] for tp, found in groupby(segment_keys(store), key=lambda each: each[0])}
+    sinks: set[str] = set()
+    for tp, keys in chains.items():
+        chain = _Chain(store, tp, keys, {*traced}, made)
+        chain.follow()
+        sinks |= chain.sinks
+    known = {layout.traces_key(key) for keys in chains.values() for key in keys}
+    stale = [key for key in traced if key not in known]
+    made.steps[:0] = [  # before a bridge takes the name of a segment whose traces are still there
+        *_sink(store, sinks, made),
+        *(
+            Step(f"move {key}, whose segment is not there, to {SET_ASIDE}/{key}", partial(_set_aside, store, key))
+            for key in stale
+        ),
+    ]
+    return made
+
+
+def _sink(store: Store, sinks: set[str], made: Plan) -> Iterator[Step]:
+    if not sinks or claims.read_sink_id(store) is not None:
+        return
+    if len(sinks) > 1:
+        made.beyond.append(f"{layout.SINK} is gone, and the segments name {len(sinks)} roots: restore it from a backup")
+        return
+    document = {"layout": claims.LAYOUT, "sink": min(sinks), "created_at": datetime.now(UTC).isoformat()}
+    yield _claim(store, layout.SINK, document, f"with the id {min(sinks)}, which every segment names")
+
+
+def _claim(store: Store, key: str, document: Mapping[str, object], said: str) -> Step:
+    return Step(f"create {key} again, {said}", partial(claims.claim, store, key, document))
+
+
+class _Chain:
+    """One partition's segments that no compacted file stands for, and the last before them, in order."""
+
+    def __init__(self, store: Store, tp: TopicPartition, keys: Sequence[str], traced: set[str], made: Plan) -> None:
+        self._store, self._tp, self._made, self._traced = store, tp, made, traced
+        covers = compacted_names(store, layout.PREDICTIONS, tp)
+        # Traces are made after the predictions that they are of.
+        self._orphans = [name for name in compacted_names(store, layout.TRACES, tp) if name not in covers]
+        begins = claims.read_origin(store, tp) if covers else None
+        for name in self._orphans:
+            key = layout.compacted_key(layout.PREDICTIONS, tp, name)
+            made.beyond.append(f"{key} is gone, of which the traces are there: restore it from a backup")
+        if not self._orphans and any(one.until != other.first for one, other in pairwise(covers)):
+            made.beyond.append(f"{tp}: a compacted file is gone between others: restore it, see `adawise verify`")
+        elif not self._orphans and begins is not None and covers[0].first != SegmentName(begins.offset):
+            made.beyond.append(f"{tp}: what was compacted before {covers[0]} is gone: restore it from a backup")
+        self._until = covers[-1].until if covers else None
+        self._keys = keys
+        self.sinks: set[str] = set()
+        self.origin: claims.Origin | None = None
+
+    def follow(self) -> None:
+        """Add the steps for what is missing between them and beside them."""
+        before: SegmentFooter | None = None
+        begun = False
+        for key in self._keys:
+            try:
+                footer = segment.read_footer(read_bytes(self._store, key), key)
+                if key_of(footer) != key:
+                    raise ChainError(
+                        f"{key}: its footer names {key_of(footer)}; give it its name back, or move it away"
+                    )
+            except ChainError as error:
+                self._made.beyond.append(str(error))
+                return
+            self.sinks.add(footer.sink)
+            if self._until is not None and footer.name < self._until:
+                before = footer  # the last of these is the one that is kept
+                continue
+            if not begun and not self._begun(before, footer, key):
+                return
+            begun = True
+            if not self._joined(before, footer, key):
+                return
+            if key != self._keys[-1] and layout.traces_key(key) not in self._traced:
+                what = f"write the traces of {key} again, which are gone"
+                self._made.steps.append(Step(what, partial(traces.write, self._store, footer, key)))
+            before = footer
+
+    def _begun(self, before: SegmentFooter | None, first: SegmentFooter, key: str) -> bool:
+        """True if it is known with which name the chain begins, or goes on after compacted files.
+
+        The claim of the origin, if it is gone, is read off the first segment.
+        """
+        where = layout.origin_key(self._tp)
+        self.origin = claims.read_origin(self._store, self._tp)
+        if self._until is not None:
+            kept = before is not None and before.name.successor(before.next) == self._until
+            if not kept:
+                self._made.beyond.append(f"{self._tp}: the last segment before {self._until.stem} is gone: restore it")
+            return kept
+        if self.origin is None and first.previous is None:
+            self.origin = claims.Origin(first.first, first.cluster_id, first.topic_id, first.partitions)
+            said = f"at offset {first.first}, where the first segment begins"
+            self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(self.origin)}, said))
+        elif self.origin is None:
+            self._made.beyond.append(f"{where} is gone, and so is the segment that {key} follows: restore one of them")
+        return self.origin is not None
+
+    def _joined(self, before: SegmentFooter | None, footer: SegmentFooter, key: str) -> bool:
+        """True if the segment follows, or does once the bridge is there that is added to the steps."""
+        origin = footer.name if self.origin is None else SegmentName(self.origin.offset)
+        due = origin if before is None else before.name.successor(before.next)
+        if footer.name == due:
+            return True
+        if footer.name < due:
+            self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
+            return False
+        if self._orphans:
+            return False  # what is missing is in a file that was told of, and a bridge would be in its way
+        try:
+            bridged = bridge(self._store, before, footer, key, due)
+        except ChainError as error:
+            self._made.beyond.append(str(error))
+            return False
+        last = bridged[-1]
+        lost = [gap for each in bridged for gap in each.gaps]
+        said = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")
+        what = (
+            f"create {' and '.join(key_of(each) for each in bridged)} without rows, so that {key} follows again: of "
+            f"{sum(gap.until - gap.first for gap in lost)} offsets ({said or 'none'}) the rows are lost"
+        )
+        self._made.steps.append(Step(what, lambda: self._create(bridged), again=self._again(before, last)))
+        return True
+
+    def _create(self, footers: Sequence[SegmentFooter]) -> None:
+        for footer in footers:
+            data = segment.encode(schemas.PREDICTIONS.empty_table(), footer)
+            try:
+                self._store.create(key_of(footer), data)
+            except AlreadyExists:
+                raise ChainError(
+                    f"{self._store}: {key_of(footer)} has come back; begin `adawise repair` again"
+                ) from None
+            traces.write(self._store, footer, key_of(footer))
+
+    def _again(self, before: SegmentFooter | None, last: SegmentFooter) -> str:
+        since = "" if before is None else f" --state-of {self._store}/{key_of(before)}"
+        return (
+            f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} "
+            f"again, as it was, from there to its end (what is lost ends at offset {last.next - 1}), as long as the "
+            f"broker has it (or a recording, named instead of --topic)"
+        )
+
+
+def _set_aside(store: Store, key: str) -> None:
+    data = store.get(key)
+    if data is None:
+        return
+    try:
+        store.create(f"{SET_ASIDE}/{key}", data)
+    except AlreadyExists:  # now, or another one of that name before: both are kept
+        if store.get(f"{SET_ASIDE}/{key}") != data:
+            store.create(f"{SET_ASIDE}/{uuid4().hex}/{key}", data)
+    store.delete(key)

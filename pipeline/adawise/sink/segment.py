@@ -1,0 +1,287 @@
+"""One segment: a Parquet file whose rows are results and whose footer is the state that they led to.
+
+The footer's key-values, beside what Parquet needs:
+
+    adawise.segment    JSON, the fields of `SegmentFooter` that are small; pending and gaps as [from, until) ranges,
+                       of gaps with the reason behind it unless they were deleted
+    adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
+    adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)): one row per batch
+    adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
+    adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
+    adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
+
+A value longer than `SPLIT` goes on under `KEY.1`, `KEY.2` and so on: Arrow refuses to read one beyond 100 MB.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adawise.errors import ChainError, Lost
+from adawise.records import Gap, stated_ms
+from adawise.sink import schemas
+from adawise.sink.layout import SegmentName
+from adawise.sink.lineage import Lineage
+from adawise.sink.state_blocks import StateBlocks
+
+FORMAT = 2
+"""Written where a gap has a reason; else 1 is, which earlier versions read."""
+
+_COMPARED = 32  # messages of a head that the broker has to have; a fetch brings as many at once
+
+_PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
+_CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
+_DIGEST = 64  # hex digits before the JSON
+SPLIT = 64 * 2**20
+_LONGEST = 2**31 - 1  # bytes of a value; earlier versions did not split them
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last where a name in the file's schema is damaged
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentFooter:
+    """What a segment says of itself. Offsets `[first, next)` and those pending before are its rows or still pending.
+
+    `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
+    columns of `schemas.BATCH_TRACE`. `states_of` names the segment of another root whose states these are: a chain that
+    goes on from there begins with a segment that has nothing else. `lineage` is of the segments before this one.
+    """
+
+    sink: str
+    cluster_id: str
+    topic_id: str
+    topic: str
+    partition: int
+    partitions: int
+    first: int
+    sequence: int
+    next: int
+    previous: str | None
+    attempt: str
+    writer: str
+    created_at: str
+    model_fingerprint: str
+    config_fingerprint: str
+    states_of: str | None = None
+    pending: tuple[int, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    states: Mapping[str, bytes] = field(default_factory=dict)
+    stream_table: bytes = b""
+    trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
+    lineage: Lineage | None = None
+
+    @property
+    def name(self) -> SegmentName:
+        """Its place in the chain."""
+        return SegmentName(self.first, self.sequence)
+
+
+def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:
+    """The file of a segment: `rows` have the schema `schemas.PREDICTIONS`.
+
+    `blocks` are those of the segment before it, which make it quick where few of many states have changed.
+    """
+    states = (blocks or StateBlocks()).encode(footer.states)
+    parts = dict(zip(_PARTS, (_scalars(footer), states, _packed(footer.trace)), strict=True))
+    values = {**parts, _CHECKSUM: _checksum(parts)}
+    if footer.lineage is not None:
+        values[_LINEAGE] = footer.lineage.stored()
+    if footer.stream_table:
+        values[_STREAMS] = _guarded(footer.stream_table)
+    return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
+
+
+def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[bytes, bytes]) -> bytes:
+    """A table as one checksummed Parquet file with these key-values in its footer.
+
+    Nested columns get no statistics: no reader skips a row group by the least element of a list.
+
+    Raises ChainError if Arrow could not read it back.
+    """
+    sink = io.BytesIO()  # gives its bytes away without a copy, unlike a buffer of Arrow's
+    with pq.ParquetWriter(
+        sink,
+        table.schema,
+        compression="zstd",
+        use_dictionary=list(dictionary),
+        write_page_checksum=True,
+        write_statistics=[column.name for column in table.schema if not pa.types.is_nested(column.type)],
+    ) as writer:
+        writer.write_table(table)
+        # Here and not in the schema's metadata, which Parquet writers of Arrow store twice.
+        writer.add_key_value_metadata(dict(_split(key_values)))
+    data = sink.getvalue()
+    try:
+        opened(data)
+    except _UNREADABLE as error:
+        size = sum(map(len, key_values.values()))
+        said = f"a file with {size} bytes in its footer could not be read again ({str(error).strip()})"
+        raise ChainError(f"{said}, so it is not written: lower limits.streams") from error
+    return data
+
+
+def _split(key_values: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for key, value in key_values.items():
+        yield key, value[:SPLIT]
+        for part, start in enumerate(range(SPLIT, len(value), SPLIT), 1):
+            yield b"%s.%d" % (key, part), value[start : start + SPLIT]
+
+
+def _joined(found: Mapping[bytes, bytes], key: bytes) -> bytes:
+    """A value that may be split; empty if it is not there."""
+    value, part = found.get(key, b""), 1
+    while (more := found.get(b"%s.%d" % (key, part))) is not None:
+        value, part = value + more, part + 1
+    return value
+
+
+def opened(data: bytes, *, check_pages: bool = False) -> pq.ParquetFile:
+    """A Parquet file with a footer of any size. Raises what Arrow does."""
+    return pq.ParquetFile(
+        pa.BufferReader(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
+    )
+
+
+def read_footer(data: bytes, key: str) -> SegmentFooter:
+    """The footer of the segment file `data`, which was found at `key`.
+
+    Raises ChainError if the file is damaged, is no segment, or is of a newer format.
+    """
+    try:
+        found = opened(data).metadata.metadata or {}
+    except _UNREADABLE as error:
+        raise _damaged(key, f"a readable Parquet file, but {error}") from error
+    parts = {name: _joined(found, name) for name in _PARTS}
+    if not all(parts.values()):
+        raise _damaged(key, "a segment written by this program, but its footer has no adawise key-values")
+    if found.get(_CHECKSUM) != _checksum(parts):
+        raise _damaged(key, "a footer that agrees with its checksum, but it differs")
+    scalars = json.loads(parts[_PARTS[0]])
+    if (version := scalars.pop("format")) > FORMAT:
+        msg = f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program"
+        raise ChainError(msg)
+    stream_table = _joined(found, _STREAMS)
+    if stream_table and stream_table != _guarded(stream_table[_DIGEST:]):
+        raise _damaged(key, "a table of streams that agrees with its checksum, but it differs")
+    states = _unpacked(parts[_PARTS[1]])
+    try:
+        lineage = Lineage.of(found[_LINEAGE]) if _LINEAGE in found else None
+    except ValueError as error:
+        raise _damaged(key, f"a count of the segments before it, but {error}") from error
+    return SegmentFooter(
+        **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(Gap.of, scalars["gaps"]))},
+        states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
+        stream_table=stream_table[_DIGEST:],
+        trace=_unpacked(parts[_PARTS[2]]),
+        lineage=lineage,
+    )
+
+
+def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of the segment file `data`, found at `key`, each page checked against its checksum.
+
+    Raises ChainError if a page is damaged.
+    """
+    try:
+        # Not `read_table`: it would take the key's folders for columns.
+        file = opened(data, check_pages=True)
+        return schemas.with_later(file.read()) if columns is None else file.read(columns=list(columns))
+    except _UNREADABLE as error:
+        raise _damaged(key, f"readable rows, but {error}") from error
+
+
+def check_pages(data: bytes, key: str) -> None:
+    """Read all of the segment file `data`, found at `key`, a column at a time, so that little of it is decoded at once.
+
+    Raises ChainError if a page differs from its checksum, or a column has not as many rows as the footer says.
+    """
+    try:
+        file = opened(data, check_pages=True)
+        for group in range(file.num_row_groups):
+            said = file.metadata.row_group(group).num_rows
+            for name in file.schema_arrow.names:
+                found = file.read_row_group(group, columns=[name]).num_rows
+                if found != said:  # no checksum guards a page's own header
+                    raise _damaged(key, f"{said} rows in column {name}, but it has {found}")
+    except _UNREADABLE as error:
+        raise _damaged(key, f"pages that agree with their checksums, but {error}") from error
+
+
+def newest(data: bytes, key: str) -> dict[int, int]:
+    """The last messages in the rows of the segment file `data`, found at `key`: offset to timestamp, milliseconds.
+
+    Raises ChainError if it is damaged.
+    """
+    names = ["offset", "kafka_timestamp"]
+    rows = read_rows(data, key, names)
+    if rows.column_names != names:
+        raise _damaged(key, f"the columns {names}, but found {rows.column_names}")
+    rows = rows.drop_null()
+    times = dict(zip(rows["offset"].to_pylist(), rows["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True))
+    last = max(times, default=0)
+    return {offset: stated_ms(times[offset]) for offset in sorted(times)[-_COMPARED:] if offset > last - _COMPARED}
+
+
+def _damaged(key: str, what: str) -> ChainError:
+    return ChainError(
+        f"segment {key}: expected {what}; restore the file from a backup, or, if it is the newest of its partition, "
+        f"stop every worker and move it away: its rows are then computed again"
+    )
+
+
+def _scalars(footer: SegmentFooter) -> bytes:
+    # The big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
+    scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None))
+    for name in ("states", "trace", "lineage", "stream_table"):
+        del scalars[name]
+    stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
+    return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()
+
+
+def format_of(gaps: Iterable[Gap]) -> int:
+    """The oldest format that can hold these gaps."""
+    return FORMAT if any(gap.reason != Lost.DELETED for gap in gaps) else 1
+
+
+def _checksum(parts: Mapping[bytes, bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for name in _PARTS:
+        digest.update(b"%s %d\n" % (name, len(parts[name])))
+        digest.update(parts[name])
+    return digest.hexdigest().encode()
+
+
+def _guarded(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode() + data
+
+
+def _packed(table: pa.Table) -> bytes:
+    buffer = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(buffer, "zstd") as stream, pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return base64.b64encode(buffer.getvalue())
+
+
+def _unpacked(data: bytes) -> pa.Table:
+    with pa.CompressedInputStream(pa.BufferReader(base64.b64decode(data)), "zstd") as stream:
+        return pa.ipc.open_stream(stream).read_all()
+
+
+def _ranges(offsets: Iterable[int]) -> list[list[int]]:
+    """Sorted offsets as [from, until) ranges: a thousand pending frames in a row are two numbers."""
+    ordered = np.asarray(sorted(offsets), np.int64)
+    runs = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1)
+    return [[int(run[0]), int(run[-1]) + 1] for run in runs if len(run)]
+
+
+def _offsets(ranges: Iterable[Sequence[int]]) -> Iterable[int]:
+    for start, until in ranges:
+        yield from range(start, until)

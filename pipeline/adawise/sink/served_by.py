@@ -1,0 +1,68 @@
+"""Which pair of models serves a root: what a colleague with another one may not change without saying so.
+
+Claims, numbered from 0, each created once; the newest counts. Compared are identities, hashes of what the predictions
+mean, and not the fingerprint, which has versions of libraries and the number format in it: an upgrade is no other pair.
+A root of version 0.1.0 has no claim, and the first start afterwards makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from adawise.errors import SettingsError
+from adawise.sink import claims, layout
+from adawise.store.store import Store
+
+OnChange = Literal["refuse", "reset", "keep"]
+Identity = Mapping[str, str]
+
+_REFUSED = ("theta_0", "theta_1", "classes")  # the rest changes what streams begin anew with, and not what rows mean
+
+
+def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, tuple[str, str]]:
+    """What of our identity the root knows otherwise: by name, what it was and what it is; {} for a new root.
+
+    Raises:
+        SettingsError: another pair or class list, and `on_change` is "refuse".
+        ChainError: a claim cannot be read.
+    """
+    changes = _changes(_newest(store)[1], ours)
+    if on_change == "refuse" and (refused := [name for name in _REFUSED if name in changes]):
+        told = ", ".join(f"model.{name} was {changes[name][0]} and is {changes[name][1]}" for name in refused)
+        raise SettingsError(
+            f"sink.root {store} was written with another pair: by hashes of what they hold, {told}. Give the pair that "
+            "wrote it, give this one a --sink.root and a --kafka.group of its own, or say what streams are to do with "
+            "what they learned by --model.on-change: reset (each begins anew) or keep (each goes on from where it is)."
+        )
+    return changes
+
+
+def claim_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, tuple[str, str]]:
+    """As `check_pair`; from now on ours is the pair of the root."""
+    changes = check_pair(store, ours, on_change)
+    number, known = _newest(store)
+    if changes or not known:
+        claims.claim(store, layout.model_key(number + 1), {"layout": claims.LAYOUT, "identity": dict(ours)})
+        if _newest(store)[1] != ours:  # another was quicker
+            return claim_pair(store, ours, on_change)
+    return changes
+
+
+def _changes(known: Identity, ours: Identity) -> dict[str, tuple[str, str]]:
+    names = [name for name in ours if name in known and known[name] != ours[name]]
+    return {name: (known[name] or "none", ours[name] or "none") for name in names}
+
+
+def _newest(store: Store) -> tuple[int, Identity]:
+    keys = store.list(layout.MODELS)
+    if not keys:
+        return -1, {}
+    data = store.get(keys[-1])
+    try:
+        identity = claims.parsed(store, keys[-1], data or b"")["identity"]
+        return int(keys[-1].removeprefix(f"{layout.MODELS}/").removesuffix(".json")), {
+            str(name): str(value) for name, value in identity.items()
+        }
+    except (KeyError, AttributeError, ValueError) as error:
+        raise claims.unreadable(store, keys[-1]) from error

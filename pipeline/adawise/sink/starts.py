@@ -1,0 +1,124 @@
+"""Starts of workers that may have been killed by a message: one small file for each, beside the chain.
+
+Before a worker decodes anything of a partition it leaves a mark that says how far it may read; it raises the mark
+before it reads further, and removes it when it lets the partition go, or ends in order. So a mark that is still there
+is of a worker that was killed or is away, and what killed it lies before the end of the mark. Marks end with the chain:
+once everything before a mark's end is in rows, it says nothing any more.
+
+Where `DEATHS` marks are found, what lies before the last one's end is decoded apart (`adawise.decode.child`). Marks are
+for the whole group: the partition goes from one worker that dies to the next. What else kills workers (a host that
+fails, somebody's kill -9) is counted, too: then a thousand messages or some more are decoded a little slower.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from adawise.errors import AdawiseError, RetryableError
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.claims import LAYOUT
+from adawise.store.store import Store
+
+DEATHS = 3
+_FIRST, _MOST = 1_024, 16_384  # offsets that are announced at once: few at first, since they may have to be read apart
+_RETRY_S = 30.0
+
+_log = structlog.get_logger("worker")
+
+
+@dataclass(slots=True)
+class _Mark:
+    until: int  # offsets below may be read
+    size: int = _FIRST
+    is_written: bool = False
+
+
+class Starts:
+    """The marks of one worker; implements `adawise.worker.starts.Starts`.
+
+    Args:
+        store: of the chain.
+        start: names this start of a worker; no other is called so.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, store: Store, start: str, clock: Callable[[], float]) -> None:
+        self._store, self._start, self._clock = store, start, clock
+        self._marks: dict[TopicPartition, _Mark] = {}
+        self._again_s = 0.0
+
+    def begin(self, tp: TopicPartition, low_water: int) -> int:
+        """The partition is ours, and everything before `low_water` in rows; messages below the result are for `apart`.
+
+        Raises StoreUnavailable.
+        """
+        ends = []
+        for key in self._store.list(layout.starts_folder(tp)):
+            data = self._store.get(key)
+            until = _until(data) if data is not None else 0
+            if until <= low_water:
+                with suppress(AdawiseError):  # it may not be allowed
+                    self._store.delete(key)
+            elif not key.endswith(f"/{self._start}.json"):
+                ends.append(until)
+        self._marks[tp] = _Mark(low_water)
+        if len(ends) < DEATHS:
+            return 0
+        _log.warning(
+            "decoding_apart",
+            topic=tp.topic,
+            partition=tp.partition,
+            until=max(ends),
+            note=f"{len(ends)} workers that had this partition were killed before all of it was in rows; in case that "
+            "a message did it, each is decoded in a process of its own up to there, which is slower",
+        )
+        return max(ends)
+
+    def reads(self, tp: TopicPartition, offset: int) -> None:
+        """A message is about to be decoded. While the store does not answer, it goes on without a mark."""
+        mark = self._marks[tp]
+        if offset < mark.until or self._clock() < self._again_s:
+            return
+        try:
+            self._write(tp, offset + mark.size)
+        except AdawiseError as error:
+            self._again_s = self._clock() + _RETRY_S
+            _log.warning("start_not_marked", topic=tp.topic, partition=tp.partition, error=str(error))
+            return
+        mark.until, mark.size, mark.is_written = offset + mark.size, min(2 * mark.size, _MOST), True
+
+    def end(self, tp: TopicPartition) -> None:
+        """The partition was let go, or the worker ends in order. A mark that has to stay counts as a death."""
+        mark = self._marks.pop(tp, None)
+        if mark is None or not mark.is_written:
+            return
+        try:
+            self._store.delete(layout.start_key(tp, self._start))
+        except RetryableError as error:
+            _log.warning("start_not_unmarked", topic=tp.topic, partition=tp.partition, error=str(error))
+        except AdawiseError:  # it may write, and not delete
+            with suppress(AdawiseError):
+                self._write(tp, 0)
+
+    def close(self) -> None:
+        """All of them."""
+        for tp in list(self._marks):
+            self.end(tp)
+
+    def _write(self, tp: TopicPartition, until: int) -> None:
+        document = {"layout": LAYOUT, "start": self._start, "until": until}
+        self._store.put(layout.start_key(tp, self._start), json.dumps(document).encode())
+
+
+def _until(data: bytes) -> int:
+    """The end of a mark; 0 for one that cannot be read: it is a hint."""
+    try:
+        return int(json.loads(data)["until"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return 0

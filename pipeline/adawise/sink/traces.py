@@ -1,0 +1,28 @@
+"""The traces file of a segment: a table of its own, of which every value is in the segment's footer.
+
+It is written after the segment, by whoever committed or adopted it and before anybody extends the chain from there, so
+only the newest segment's file can be missing; writing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from adawise.sink import layout, schemas, segment
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import Store
+
+
+def derive(footer: SegmentFooter, key: str) -> pa.Table:
+    """The traces, with the columns of `schemas.TRACES`, of the segment that was found at `key`."""
+    rows = footer.trace.num_rows
+    constants = [pa.repeat(footer.model_fingerprint, rows), pa.repeat(key, rows)]
+    columns = [column.combine_chunks() for column in footer.trace.columns]
+    return pa.Table.from_arrays([*columns, *constants], schema=schemas.TRACES)
+
+
+def write(store: Store, footer: SegmentFooter, key: str) -> None:
+    """Write the traces of the segment at `key` under the same name in the traces dataset."""
+    facts = {b"adawise.segment": key.encode(), b"adawise.attempt": footer.attempt.encode()}
+    data = segment.parquet(derive(footer, key), schemas.TRACES_DICTIONARY, facts)
+    store.put(layout.traces_key(key), data)

@@ -1,0 +1,240 @@
+"""One chain, followed from its origin: each segment must be what those before it, its own parts and the topic say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adawise.errors import ChainError, Lost
+from adawise.ports import TopicIdentity
+from adawise.records import Gap, TopicPartition, stated_ms, told
+from adawise.sink import claims, consistency, holes, invariant, layout, schemas, segment, traces
+from adawise.sink.compaction import check
+from adawise.sink.compaction.check import Covered
+from adawise.sink.compaction.segments import Chain
+from adawise.sink.consistency import ReadState, StateAccounts
+from adawise.sink.layout import SegmentName
+from adawise.sink.read.files import read_bytes, read_link
+from adawise.sink.segment import SegmentFooter
+from adawise.sink.verify.findings import DERIVE, KEEP, RESTORE, RESTORE_OR_REPAIR, Broken, ChainReport, Fault, Log
+from adawise.store.store import Store
+
+_ANY = 2**31
+
+
+class ChainCheck:
+    """One partition's chain, as far as it was followed; for the arguments see `verify.walk`.
+
+    Both methods raise Broken, where there is nothing to go on from, and what `Log` raises.
+    """
+
+    def __init__(
+        self, store: Store, tp: TopicPartition, contiguous: bool, read_state: ReadState | None, log: Log | None
+    ) -> None:
+        self.report = ChainReport(tp)
+        self._store, self._contiguous, self._log = store, contiguous, log
+        self._states = None if read_state is None else StateAccounts(read_state)
+        self._traces = set(store.list(layout.folder(layout.TRACES, tp)))
+        self._identity = TopicIdentity("", "", 0)
+        self._sink = ""
+        self._log_start = self._log_end = 0
+        self._ends_early = False
+        self._unserved: dict[int, int] = {}  # messages of the log that are pending: offset to timestamp
+        # What the next segment has to agree with.
+        self._name = SegmentName(0)
+        self._previous: str | None = None
+        self._pending: tuple[int, ...] = ()
+        self._knows_before = True
+        self._skipped: SegmentName | None = None
+
+    def begin(self) -> None:
+        """Read the claims, what compacted files stand for and, if there is one, the topic's identity."""
+        tp, key = self.report.tp, layout.origin_key(self.report.tp)
+        try:
+            if claims.read_sink_id(self._store) is None or claims.read_origin(self._store, tp) is None:
+                lost = layout.SINK if claims.read_sink_id(self._store) is None else key
+                raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE_OR_REPAIR))
+            chain = Chain.of(self._store, tp)
+            covered, said = check.check(self._store, tp, chain, contiguous=self._contiguous)
+        except ChainError as error:
+            raise Broken(Fault(key, str(error))) from error
+        self.report.faults += [Fault(*each) for each in said]
+        self._sink, self._name = chain.sink, chain.origin
+        # A topic may have got more partitions since: how many there were says nothing about a segment.
+        self._identity = replace(chain.identity, partitions=_ANY)
+        if self._log is not None:
+            self._compare_identity(self._log, chain.identity, key)
+        if covered.deleted:  # of what is left before that, compacted files say the same: that was checked
+            self._skipped = self._name = covered.until
+            self._previous, self._pending, self._knows_before = covered.previous, covered.pending, False
+            self.report.compacted, self.report.rows, self.report.gaps = covered.files, covered.rows, [*covered.gaps]
+            self.report.next_offset, self.report.pending = covered.next, len(covered.pending)
+            if self._log is not None:
+                self.report.faults += self._compacted_disagree(self._log, covered)
+
+    def follow(self, key: str, *, is_newest: bool) -> None:
+        """Compare the next segment with all before it, and go on from there."""
+        try:
+            data = read_bytes(self._store, key)
+            footer = read_link(data, key, self._identity)
+            name = footer.name
+            if self._skipped is not None and name < self._skipped:
+                return
+            self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(footer, name)]
+            if name < self._name:
+                return
+            rows = segment.read_rows(data, key)
+            # Beyond a gap nobody knows what was pending, and what states there were.
+            said = list(self._contents_disagree(rows, footer)) if name == self._name else []
+            if self._states is not None:
+                knows = self._knows_before and name == self._name and footer.states_of is None
+                said += self._states.disagree(footer, rows, knows_before=knows)
+        except ChainError as error:
+            raise Broken(Fault(key, str(error))) from error
+        faults = [Fault(key, what, KEEP) for what in said]
+        faults += self._traces_disagree(key, footer, may_be_missing=is_newest)
+        if self._log is not None:
+            faults += [
+                Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest=is_newest)
+            ]
+        report = self.report
+        report.faults += faults
+        report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
+        report.next_offset, report.pending = footer.next, len(footer.pending)
+        report.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
+        self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
+        self._knows_before = not holes.is_bridge(footer)  # of those that were lost nobody knows the states
+
+    def _link_disagrees(self, footer: SegmentFooter, name: SegmentName) -> Iterator[tuple[str, str]]:
+        expected = layout.segment_key(self.report.tp, self._name)
+        if name > self._name:
+            yield f"expected the chain to go on with {expected}: there is a gap", RESTORE_OR_REPAIR
+        elif name < self._name:
+            yield f"expected the chain to go on with {expected}: there is an overlap", "move the foreign file away"
+        elif footer.previous != self._previous:
+            yield f"expected the successor of {self._previous}, but it was written after {footer.previous}", RESTORE
+        if footer.sink != self._sink:
+            yield f"expected a segment of sink {self._sink}, but it was written to {footer.sink}", RESTORE
+
+    def _contents_disagree(self, rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
+        if not rows.schema.equals(schemas.PREDICTIONS):
+            yield f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"
+            return
+        yield from invariant.breaches(
+            first=footer.first,
+            next_offset=footer.next,
+            before=self._pending,
+            pending=footer.pending,
+            gaps=footer.gaps,
+            offsets=rows["offset"].to_numpy(),
+            indices=rows["index"].to_numpy(),
+            contiguous=self._contiguous,
+        )
+        yield from consistency.rows_disagree(rows, footer)
+
+    def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Fault]:
+        """The newest segment's traces may be missing: recovery writes them."""
+        where = layout.traces_key(key)
+        data = self._store.get(where) if where in self._traces else None
+        if data is None:
+            if not may_be_missing:
+                yield Fault(where, "expected the traces of a segment that has a successor, but there are none", DERIVE)
+        elif not _holds(data, traces.derive(footer, key)):
+            yield Fault(key, f"expected {where} to hold this segment's traces, but it does not", RESTORE)
+
+    # -- the topic
+
+    def _compare_identity(self, log: Log, written: TopicIdentity, key: str) -> None:
+        tp, identity = self.report.tp, log.identity(self.report.tp.topic)
+        try:
+            claims.check_identity(
+                f"{self._store}: {tp}",
+                topic_id=written.topic_id,
+                partitions=written.partitions,
+                identity=identity,
+            )
+        except ChainError as error:
+            raise Broken(Fault(key, str(error))) from error
+        (self._log_start, self._log_end), self.report.messages = log.bounds(tp), 0
+
+    def _log_disagrees(
+        self, log: Log, footer: SegmentFooter, rows: pa.Table, *, is_newest: bool
+    ) -> Iterator[tuple[str, str]]:
+        """Every message that the broker still has, up to the head, must be in rows or pending, or a gap says why."""
+        if footer.next > self._log_end:  # which a worker may have followed since it was asked for
+            self._log_end = log.bounds(self.report.tp)[1]
+        if footer.next > self._log_end and not self._ends_early:
+            self._ends_early = True
+            yield (
+                f"expected the broker's log to reach offset {footer.next}, but it ends at {self._log_end}",
+                "the broker lost data, or this is another cluster: restore the broker (one that has just come back may "
+                "need half a minute to know its log)",
+            )
+        yield from self._unaccounted(log, footer.first, footer.next, rows, footer.pending, footer.gaps)
+        if is_newest:  # offsets would count markers of transactions, which nobody will ever serve
+            first = max(footer.next, self._log_start)
+            unread = log.messages(self.report.tp, first, self._log_end)[0] if first < self._log_end else ()
+            self.report.lag = len(unread)
+
+    def _compacted_disagree(self, log: Log, covered: Covered) -> Iterator[Fault]:
+        """Files that stand for deleted segments, against what the broker still has of them."""
+        for file in check.accounted(self._store, self.report.tp, covered, since=self._log_start):
+            # Where the log ends before, that is said of the first segment that is still there.
+            yield from (
+                Fault(file.key, *said)
+                for said in self._unaccounted(log, file.first, file.next, file.rows, file.pending, file.gaps)
+            )
+
+    def _unaccounted(
+        self, log: Log, first: int, until: int, rows: pa.Table, pending: Sequence[int], gaps: Sequence[Gap]
+    ) -> Iterator[tuple[str, str]]:
+        first, until = max(first, self._log_start), min(until, self._log_end)
+        delivered, timestamps = np.empty(0, np.int64), np.empty(0, np.int64)
+        if first < until:
+            delivered, timestamps = log.messages(self.report.tp, first, until)
+        self.report.messages = (self.report.messages or 0) + len(delivered)
+        missing = np.setdiff1d(delivered, np.union1d(rows["offset"].to_numpy(), np.asarray(pending, np.int64)))
+        for gap in gaps:
+            if gap.reason != Lost.DELETED:  # the broker has them, and by other settings they can be read
+                missing = missing[(missing < gap.first) | (missing >= gap.until)]
+        if len(missing):
+            told = invariant.some(missing)
+            yield (
+                f"expected a row for each message that the broker has, but there is none for the offsets {told}",
+                KEEP,
+            )
+        has = self._unserved | dict(zip(delivered.tolist(), timestamps.tolist(), strict=True))
+        self._unserved = {offset: has[offset] for offset in pending if offset in has}
+        yield from self._others(rows, has)
+
+    def _others(self, rows: pa.Table, has: Mapping[int, int]) -> Iterator[tuple[str, str]]:
+        """Rows of messages that the log does not have any more, though it has others of these offsets."""
+        dated = rows.select(["offset", "kafka_timestamp"]).drop_null()
+        known = zip(dated["offset"].to_pylist(), dated["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True)
+        stated = ((offset, stated_ms(at)) for offset, at in known)  # earlier versions kept any number
+        others = {offset: at for offset, at in stated if has.get(offset, at) != at}
+        if others:
+            first = min(others)
+            yield (
+                f"expected the messages that the rows are of, but the broker has others at {len(others)} of these "
+                f"offsets: at {first} one of {told(has[first])}, the row is of {told(others[first])}",
+                "its log was rewritten (an unclean leader election, a restored disk), and what is there now was never "
+                "served: restore the broker's log, or begin a new output (sink.root) where they part (kafka.origin)",
+            )
+
+
+def _holds(data: bytes, table: pa.Table) -> bool:
+    """True if the Parquet file `data` is undamaged and holds `table`; nan equals nan."""
+    try:
+        found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError):
+        return False
+    return found.schema.equals(table.schema) and all(map(_same, found.columns, table.columns))
+
+
+def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    return one.equals(other) or repr(one.to_pylist()) == repr(other.to_pylist())

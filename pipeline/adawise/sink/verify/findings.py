@@ -1,0 +1,87 @@
+"""What `verify` finds, and what it asks a broker: the values that its parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from adawise.ports import TopicIdentity
+from adawise.records import Gap, TopicPartition
+from adawise.sink.invariant import Offsets
+
+RESTORE = "restore the file from a backup"
+RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do instead"
+DERIVE = "`adawise repair` of this root writes them again, from the segment"
+STALE = (
+    "if no chain has a gap there, its rows were computed again under other names, and `adawise repair` of this root "
+    "moves it away; else restore the segment from a backup"
+)
+KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something in a sink that is not as this program writes it."""
+
+    key: str
+    what: str
+    remedy: str = ""  # "" if `what` says it
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+@dataclass(slots=True)
+class ChainReport:
+    """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head.
+
+    `rows` are those of the segments, and of the `compacted` files that stand for segments which were deleted; `gaps`
+    are offsets that have none on purpose.
+    """
+
+    tp: TopicPartition
+    segments: int = 0
+    compacted: int = 0
+    rows: int = 0
+    pending: int = 0
+    next_offset: int = 0
+    messages: int | None = None
+    lag: int | None = None
+    gaps: list[Gap] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+
+def joined(gaps: Iterable[Gap]) -> list[Gap]:
+    """The gaps in order, those of one reason that follow each other as one."""
+    found: list[Gap] = []
+    for gap in sorted(gaps):
+        if found and (found[-1].until, found[-1].reason) == (gap.first, gap.reason):
+            found[-1] = found[-1]._replace(until=gap.until)
+        else:
+            found.append(gap)
+    return found
+
+
+class Broken(Exception):
+    """A chain cannot be followed any further. It never leaves the sink."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+class Log(Protocol):
+    """The topic as the broker has it now."""
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """Which topic it is. Raises SourceError if there is none, BrokerUnavailable."""
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(log start, log end). Raises SourceError if there is no such partition, BrokerUnavailable."""
+
+    def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Offsets, Offsets]:
+        """Of those in [first, until): offsets, ascending, and timestamps in milliseconds, -1 for none.
+
+        Quick where each call for a partition begins where the last one ended. Raises BrokerUnavailable.
+        """

@@ -1,0 +1,82 @@
+"""The proof that a sink is whole: chains, rows, offsets, states, traces, and the topic beside them. It changes nothing.
+
+A chain is walked once, a segment at a time, and each segment is compared with the one before it: that there is no gap
+and no overlap, and that every offset is in rows once, follows from each step (`chain_check`). What the walk holds is
+one segment, the states of one partition's streams, and the names of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+from adawise.sink import layout
+from adawise.sink.compaction.check import compacted_partitions, foreign_keys
+from adawise.sink.consistency import ReadState
+from adawise.sink.read.files import segment_keys
+from adawise.sink.verify.chain import ChainCheck
+from adawise.sink.verify.findings import STALE, Broken, ChainReport, Fault, Log
+from adawise.store.store import Store
+
+
+def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Fault]:
+    """All faults of all chains and of what lies beside them; [] if none. See `walk` for the arguments."""
+    reports = walk(store, contiguous=contiguous, read_state=read_state)
+    return [*(fault for report in reports for fault in report.faults), *strays(store)]
+
+
+def strays(store: Store) -> list[Fault]:
+    """Files among the segments, the traces and the compacted files that no chain accounts for."""
+    traces = store.list(layout.TRACES)  # before the segments: a worker writes them after these
+    segments = store.list(layout.PREDICTIONS)
+    known = {layout.traces_key(key) for key in segments}
+    return [
+        *(
+            Fault(key, "expected only segments here, but this is none", "move it away")
+            for key in segments
+            if layout.parse_key(key) is None
+        ),
+        *(Fault(*said) for said in foreign_keys(store)),
+        *(
+            Fault(key, "expected a segment of this name, but there is none", STALE)
+            for key in traces
+            if key not in known
+        ),
+    ]
+
+
+def walk(
+    store: Store,
+    *,
+    contiguous: bool = False,
+    read_state: ReadState | None = None,
+    log: Log | None = None,
+    on_segment: Callable[[], object] = lambda: None,
+) -> Iterator[ChainReport]:
+    """Walk every chain from its origin to its head, one report for each.
+
+    Args:
+        store: what to read.
+        contiguous: every offset must be accounted for, because the topic is neither compacted nor transactional;
+            without it, one that nothing mentions is taken for a hole of the log.
+        read_state: reads a state; None leaves states alone.
+        log: the topic, to be compared with too.
+        on_segment: called after each segment.
+
+    Raises:
+        SourceError, BrokerUnavailable: by `log`.
+        StoreUnavailable: the store does not answer.
+    """
+    chains = {tp: [key for _, key in entries] for tp, entries in groupby(segment_keys(store), key=lambda e: e[0])}
+    for tp in compacted_partitions(store):  # also one of which every segment was lost
+        chains.setdefault(tp, [])
+    for tp, keys in sorted(chains.items()):
+        chain = ChainCheck(store, tp, contiguous, read_state, log)
+        try:
+            chain.begin()
+            for key in keys:
+                chain.follow(key, is_newest=key == keys[-1])
+                on_segment()
+        except Broken as broken:  # what comes after it has nothing to agree with
+            chain.report.faults.append(broken.fault)
+        yield chain.report

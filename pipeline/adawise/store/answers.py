@@ -1,0 +1,145 @@
+"""What an object store answers when it does not do what it was asked: cause, whether that is waited for, remedy.
+
+One table for all requests: the client library tells a refused PUT from a refused GET, and of a LIST it says only that
+it failed. What somebody mends elsewhere while the program runs (a clock, the network, the store itself) is waited for;
+what only a new start can bring (a key, a setting) is not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from adawise.errors import AdawiseError, SettingsError, StoreUnavailable
+
+
+class Answer(NamedTuple):
+    """`codes` are those of S3, of Google and Azure, and the client's errors; `statuses` count where no code does.
+
+    Both are alternatives as of a regular expression.
+    """
+
+    codes: str
+    statuses: str
+    cause: str
+    waits: bool
+    remedy: str
+
+
+_NO_BUCKET = "NoSuchBucket|ContainerNotFound|ContainerBeingDeleted|InvalidBucketName"
+_NO_SUCH_URL = "InvalidPathError|UnknownConfigurationKeyError"
+_BUCKET = "check the URL (sink.root, record.root or the option that named it), the region and the endpoint"
+
+ANSWERS = (
+    Answer(
+        *("RequestTimeTooSkewed|RequestExpired|RequestInTheFuture", ""),
+        "the clock of this machine is too far from the store's",
+        waits=True,
+        remedy="set the clock (`timedatectl`, NTP); work goes on by itself then",
+    ),
+    Answer(
+        *("ExpiredToken|ExpiredTokenException|TokenRefreshRequired", ""),
+        "the access key has expired",
+        waits=False,
+        remedy="put a new one where the environment names it and start again: nothing that is stored is lost",
+    ),
+    Answer(
+        "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|InvalidSecurity|AuthenticationFailed"
+        "|InvalidAuthenticationInfo|NoAuthenticationInformation",
+        "401",
+        "the access key is none that the store knows",
+        waits=False,
+        remedy="check it and its secret in the environment, and start again",
+    ),
+    Answer(
+        *(f"{_NO_BUCKET}|{_NO_SUCH_URL}", "404"),
+        "there is no such bucket",
+        waits=False,
+        remedy=f"{_BUCKET}; if the bucket was deleted, restore it",
+    ),
+    Answer(
+        "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraintException|redirect without LOCATION",
+        "301|307",
+        "the bucket is in another region",
+        waits=False,
+        remedy="set AWS_REGION to the bucket's",
+    ),
+    Answer(
+        *("ConditionalRequestConflict|OperationAborted|SlowDown|TooManyRequests|RequestLimitExceeded", "429"),
+        "the store is asked too often at once",
+        waits=True,
+        remedy="nothing is to be done unless it lasts; then larger segments (sink.flush_rows) ask less",
+    ),
+    Answer(
+        *("QuotaExceeded|XMinioStorageFull", "507"),
+        "the store is full",
+        waits=True,
+        remedy="make room, or raise the quota; work goes on by itself then",
+    ),
+    Answer(
+        *("NotImplemented|MethodNotAllowed|NotImplementedError|NotSupportedError", "405|501"),
+        "the store does not do conditional writes",
+        waits=False,
+        remedy=f"take one that does (If-None-Match), or {_BUCKET}",
+    ),
+    Answer(
+        *("AccessDenied|AllAccessDisabled|AccountProblem|AuthorizationFailure|AuthorizationPermissionMismatch", "403"),
+        "the access key has not the right to do this here",
+        waits=False,
+        remedy="give it the rights to read, write, list and delete under this URL (the bucket's policy), start again",
+    ),
+    Answer(
+        *("InternalError|ServiceUnavailable|ServerBusy", r"5\d\d"),
+        "the store has failed",
+        waits=True,
+        remedy="see the store's own state; work goes on by itself when it answers again",
+    ),
+)
+"""In the order in which they are looked through, the codes of all first."""
+
+SILENCE = Answer(
+    *("", ""),
+    "no answer that can be used",
+    waits=True,
+    remedy="the network, the endpoint and a link too slow for the client's time-out are the usual causes",
+)
+
+
+def code_of(error: Exception) -> str:
+    """The store's own word for what went wrong, else the client's."""
+    found = re.search(r"<Code>(\w+)</Code>|(redirect without LOCATION)", str(error))
+    return type(error).__name__ if found is None else found[1] or found[2]
+
+
+def answer_of(error: Exception) -> Answer:
+    """The line of the table."""
+    code, status = code_of(error), re.search(r"status code: (\d{3})", str(error))
+    by_code = (answer for answer in ANSWERS if re.fullmatch(answer.codes, code))
+    by_status = (answer for answer in ANSWERS if status and re.fullmatch(answer.statuses, status[1]))
+    return next(by_code, None) or next(by_status, SILENCE)
+
+
+def is_absent(error: FileNotFoundError) -> bool:
+    """True if it is the object that does not exist, and not the bucket."""
+    return re.fullmatch(_NO_BUCKET, code_of(error)) is None
+
+
+def translated(error: Exception, where: str) -> AdawiseError:
+    """Our error for what the client library raised while it worked on `where`."""
+    answer = answer_of(error)
+    said = f"{where}: expected the store to do this, but {answer.cause} ({brief(error)})"
+    if answer.waits:
+        return StoreUnavailable(f"{said}. It is tried again; {answer.remedy}")
+    return SettingsError(f"{said}. To mend it: {answer.remedy}")
+
+
+def brief(error: Exception) -> str:
+    """What went wrong in one line: no dump of the request, and of an answer in XML the code and the message."""
+    text = str(error).partition("\n\nDebug source")[0]
+    request = re.search(r"Error performing ([A-Z]+) \S+ in \S+ - Server returned non-2xx status code: (.*)", text, re.S)
+    if request is not None:
+        text = f"{request[1]}: {request[2]}"
+    if "<Code>" in text:
+        message = re.search(r"<Message>([^<]*)</Message>", text)
+        text = re.split(r"<\?xml|<Error>", text)[0] + code_of(error) + (f": {message[1]}" if message else "")
+    return " ".join(text.split())

@@ -1,0 +1,75 @@
+"""Files and folders that outlive a power cut, and what the operating system says of them as errors of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from adawise.errors import SettingsError, StoreUnavailable
+
+TEMPORARY = ".tmp-"
+"""How the names of files begin that are being written."""
+
+# The operator has to act on these: waiting does not help.
+_LASTING = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EXDEV,
+}
+
+
+@contextmanager
+def temporary_file(path: Path, data: bytes) -> Iterator[Path]:
+    """A durable temporary file with `data` beside `path`, gone at the end under that name."""
+    _make_folder(path.parent)
+    temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, each durable before the next: a file in a lost folder is lost too."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which names the folder has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Errors of the operating system -> ours, with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path}: expected a folder that can be written and has hard links, but: {error.strerror or error}"
+        if error.errno in _LASTING:
+            raise SettingsError(f"{what}; set sink.root to one, or give this user the permission") from error
+        raise StoreUnavailable(
+            f"{what}; a worker tries again (free space, the mount and the disk are the usual causes)"
+        ) from error

@@ -1,0 +1,246 @@
+"""Where the chain keeps its bytes: a store that can create what is absent, and says so if it is not.
+
+That one promise carries the whole sink: of two workers that create the same key, exactly one succeeds, and the key
+never changes afterwards. `LocalStore` keeps it with a hard link, on one file system; `object_store.ObjectStore` with
+conditional requests. Renaming and plain uploads overwrite silently, so `put` is for derived files alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol
+
+from adawise.errors import StoreUnavailable
+from adawise.store.durable import TEMPORARY, sync_folder, temporary_file, translated
+
+CRASH_POINTS = (
+    "segment.encoded",
+    "segment.temp_written",
+    "segment.linked",
+    "segment.folder_synced",
+    "segment.created",
+    "traces.temp_written",
+    "traces.renamed",
+    "traces.written",
+)
+"""Where a worker can die between complete rows and the committed offset; `at` is called with each of them, in order.
+
+The middle ones of each file are `LocalStore`'s own. Tests kill real processes here.
+"""
+
+Hook = Callable[[str], None]
+"""Called with the name of a crash point just after what it names was done."""
+
+STALE_S = 3600.0
+"""A writer's temporary file of this age, in seconds, belongs to no living writer."""
+
+
+DOCUMENT = "_sink.json"
+"""The key by which a folder is known again: while it holds the document that was seen there, it is the same root."""
+
+_KINDS = {"predictions": "segment", "traces": "traces"}  # how crash points are called, by the first folder of a key
+
+
+class AlreadyExists(Exception):
+    """The key to be created exists. Not an error of the program: it never leaves the sink."""
+
+
+class Store(Protocol):
+    """Keys (relative, with "/") to bytes. Safe to use from several threads and processes at once.
+
+    Every method raises StoreUnavailable when the store does not answer, and SettingsError when it never will: no
+    permission, no such bucket, a file system without hard links.
+    """
+
+    def create(self, key: str, data: bytes) -> None:
+        """Create `key` whole and durable, or raise AlreadyExists; then the key that exists is durable.
+
+        After StoreUnavailable the key may or may not have been created. A store that tries again by itself may find
+        what its own first try created: AlreadyExists does not say whose it is.
+        """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace `key` whole. Only for files that can be derived again."""
+
+    def get(self, key: str) -> bytes | None:
+        """All bytes of `key`; None if it does not exist."""
+
+    def open(self, key: str) -> BinaryIO | None:
+        """The bytes of `key`, to be read in parts; None if it does not exist. The caller closes it."""
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys under the folder `prefix` ("" is the root), at any depth, sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove `key` if it exists. Only for what readers no longer look for, and never the head of a chain."""
+
+    def modified(self, key: str) -> datetime | None:
+        """When `key` was last written, by the clock of the store; None if it does not exist."""
+
+    def sweep(self, prefix: str) -> None:
+        """Remove what dead writers left behind in the folder `prefix`."""
+
+
+def open_store(root: str, *, at: Hook = lambda _: None) -> Store:
+    """The store for a path, or for a URL as `s3://bucket/prefix`.
+
+    Raises SettingsError for a URL whose extra is not installed or that names no store.
+    """
+    if "://" not in root:
+        return LocalStore(Path(root), at=at)
+    if root.startswith("file://"):
+        return LocalStore(Path(root.removeprefix("file://")), at=at)
+    # Here, because only this store needs the extra `s3`.
+    from adawise.store import object_store
+
+    return object_store.open_url(root)
+
+
+class LocalStore:
+    """A folder of one file system that has hard links; several processes, also of several hosts, may share it.
+
+    Once its own document was seen, a root without it is not this root: an unmounted disk leaves an empty folder behind,
+    which must not be taken for an empty store, and still less be written to.
+    """
+
+    def __init__(self, root: Path, *, at: Hook = lambda _: None) -> None:
+        self._root = root
+        self._at = at
+        self._document: bytes | None = None  # of the root, once it was seen
+
+    def __str__(self) -> str:
+        return str(self._root)
+
+    def create(self, key: str, data: bytes) -> None:
+        """See `Store.create`. Temporary file, fsync, hard link (which never replaces), fsync of the folder."""
+        path, kind = self._path(key), _kind(key)
+        with self._there(path), temporary_file(path, data) as temporary:
+            self._at(f"{kind}.temp_written")
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                # Whoever reads it now may build on it: its name must survive a power cut too.
+                sync_folder(path.parent)
+                raise AlreadyExists(key) from None
+            self._at(f"{kind}.linked")
+            sync_folder(path.parent)
+        self._at(f"{kind}.folder_synced")
+        if key == DOCUMENT:
+            self._document = data
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Store.put`."""
+        path, kind = self._path(key), _kind(key)
+        with self._there(path), temporary_file(path, data) as temporary:
+            self._at(f"{kind}.temp_written")
+            os.replace(temporary, path)
+            self._at(f"{kind}.renamed")
+            sync_folder(path.parent)
+
+    def get(self, key: str) -> bytes | None:
+        """See `Store.get`."""
+        path = self._path(key)
+        with translated(path):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                self._check_root()
+                return None
+        if key == DOCUMENT and self._document is None:
+            self._document = data
+        return data
+
+    def open(self, key: str) -> BinaryIO | None:
+        """See `Store.open`."""
+        path = self._path(key)
+        with translated(path):
+            try:
+                return path.open("rb")
+            except FileNotFoundError:
+                self._check_root()
+                return None
+
+    def list(self, prefix: str) -> list[str]:
+        """See `Store.list`."""
+        start = self._path(prefix)
+        with translated(start):
+            found = []
+            for folder, _, names in os.walk(start, onerror=_raise_unless_absent):
+                key = (
+                    Path(folder).relative_to(self._root).as_posix()
+                )  # once a folder: of 10,000 names it is what counts
+                before = "" if key == "." else f"{key}/"
+                found += [before + name for name in names if not name.startswith(TEMPORARY)]
+            self._check_root()
+        return sorted(found)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`. A deletion that a power cut undoes is done again by whoever wanted it."""
+        path = self._path(key)
+        with self._there(path):
+            path.unlink(missing_ok=True)
+
+    def modified(self, key: str) -> datetime | None:
+        """See `Store.modified`."""
+        path = self._path(key)
+        with translated(path):
+            try:
+                return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            except FileNotFoundError:
+                self._check_root()
+                return None
+
+    def sweep(self, prefix: str) -> None:
+        """See `Store.sweep`: temporary files older than `STALE_S`; a living writer whose file goes tries again."""
+        folder = self._path(prefix)
+        with translated(folder):
+            for path in folder.glob(f"{TEMPORARY}*"):
+                with suppress(FileNotFoundError):  # its writer is done with it, or another one swept it
+                    if time.time() - path.stat().st_mtime > STALE_S:
+                        path.unlink()
+
+    @contextmanager
+    def _there(self, path: Path) -> Iterator[None]:
+        """Something is done below the root. It is there before and after, or nobody can say where it was done."""
+        with translated(path):
+            self._check_root()
+            yield
+            self._check_root()
+
+    def _check_root(self) -> None:
+        """Raise StoreUnavailable if this is not the root any more whose document was seen."""
+        if self._document is None:
+            return
+        try:
+            found = (self._root / DOCUMENT).read_bytes()
+        except (FileNotFoundError, PermissionError):  # the latter where a mount point is closed to all
+            found = None
+        if found != self._document:
+            raise StoreUnavailable(
+                f"{self._root}: expected the {DOCUMENT} that was there before, but "
+                f"{'it is gone' if found is None else 'another one is there'}: the folder was unmounted, moved or "
+                f"removed; mount it again or put it back, and work goes on (nothing is written meanwhile); for a new "
+                f"output, stop and set another sink.root"
+            )
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key)
+        if parts.is_absolute() or ".." in parts.parts:
+            msg = f"a key is relative and stays below the root, but this one is {key!r}"
+            raise ValueError(msg)
+        return self._root / parts
+
+
+def _kind(key: str) -> str:
+    """What the crash points of a key begin with."""
+    return _KINDS.get(key.split("/")[0], "claim")
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

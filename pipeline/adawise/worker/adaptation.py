@@ -1,0 +1,107 @@
+"""One round: a batch of each of many streams is adapted, predicted and traced together. Pure but for the stopwatch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from adawise.adapt import search
+from adawise.adapt.predict import predict
+from adawise.adapt.search import Outcome, Strategy
+from adawise.adapt.state import StreamState
+from adawise.ports import Classifier
+from adawise.records import BatchTrace, ImageBatch, Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What became of one batch."""
+
+    predictions: Predictions
+    trace: BatchTrace
+    state: StreamState
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """The method as the worker uses it.
+
+    `temperatures` are per alpha of the classifier's grid, for what is served: the card's, or all 1.
+    """
+
+    strategy: Strategy
+    classifier: Classifier
+    temperatures: tuple[float, ...]
+    top_k: int
+
+    def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
+        """Choose an alpha for each batch from its stream's state, and predict with it; at most one batch a stream."""
+        started = time.perf_counter()
+        forward_s = 0.0
+
+        def evaluate(asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+            nonlocal forward_s
+            before = time.perf_counter()
+            logits = self.classifier.evaluate(asked)
+            forward_s += time.perf_counter() - before
+            return logits
+
+        searches = [self.strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
+        outcomes = search.run(searches, [batch.images for batch in batches], evaluate)
+        results = [self._predict(outcome) for outcome in outcomes]
+        now_us = time.time_ns() // 1_000
+        search_s = time.perf_counter() - started - forward_s
+        images = sum(len(batch) for batch in batches)
+        passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
+        adapted = []
+        for batch, state, outcome, predictions in zip(batches, states, outcomes, results, strict=True):
+            forwards = sum(trial.images for trial in outcome.trials)
+            milliseconds = {
+                "forward": 1e3 * forward_s * forwards / passed,
+                "search": 1e3 * search_s * len(batch) / images,
+            }
+            served = replace(outcome.state, served_index=outcome.index)
+            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds, now_us), served))
+        return adapted
+
+    def _predict(self, outcome: Outcome) -> Predictions:
+        return predict(
+            outcome.logits,
+            outcome.evaluated,
+            index=outcome.index,
+            temperatures=self.temperatures,
+            top_k=self.top_k,
+        )
+
+    def _trace(
+        self, batch: ImageBatch, before: StreamState, outcome: Outcome, milliseconds: dict[str, float], now_us: int
+    ) -> BatchTrace:
+        first, last = batch.frames[0], batch.frames[-1]
+        alphas = self.classifier.alphas
+        served_before = before.alpha_index if before.served_index is None else before.served_index
+        return BatchTrace(
+            topic=first.row_id.topic,
+            partition=first.row_id.partition,
+            first_offset=first.row_id.offset,
+            last_offset=last.row_id.offset,
+            stream_id=batch.stream_id,
+            batch_number=before.batches,
+            captured_at_us=last.captured_at_us,
+            kafka_timestamp_ms=last.kafka_timestamp_ms,
+            images=len(batch),
+            alpha=alphas[outcome.index],
+            previous_alpha=alphas[served_before] if before.batches else None,
+            trials=outcome.trials,
+            objective=outcome.objective,
+            posterior_mean=outcome.posterior_mean,
+            posterior_sd=outcome.posterior_sd,
+            audit_regret=outcome.regret,
+            trigger=outcome.trigger,
+            reset=outcome.reset,
+            forward_equivalents=outcome.forward_equivalents,
+            milliseconds=milliseconds,
+            predicted_at_us=now_us,
+        )

@@ -1,0 +1,146 @@
+"""Frames of one partition -> batches per stream. Pure: time is an argument.
+
+Where a batch ends must depend on the stream alone, not on which cameras share its partition, when a segment was cut
+or which worker read it; else a replay would find other batches and other alphas. So a batch ends by count, or when
+the next frame of the stream was produced more than `max_age_s` after its first. A silent stream would wait for ever
+for that frame: its batch is closed by the clock, once the broker says that nothing is left to read and the same age has
+passed here, with some grace for frames under way. A replay finds the same end by the next timestamp. So the promise
+that a replay cuts alike holds for frames that reach the broker at most the grace later than the one before them did; a
+camera that was cut off and sends its backlog with the old timestamps is cut here as it came, in a replay as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from adawise.records import DecodedMessage, Frame, ImageBatch
+
+_GRACE_S = 0.5  # how much longer than the one before it a frame may be under way
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When single images become a batch: `images` of them, or `max_age_s` seconds after the first."""
+
+    images: int
+    max_age_s: float
+
+    def separates(self, first: Frame, following: Frame) -> bool:
+        """True if `following` was produced too late for the batch that `first` began (Kafka timestamps).
+
+        One that has no timestamp shares no batch with one that has.
+        """
+        if (following.kafka_timestamp_ms < 0) != (first.kafka_timestamp_ms < 0):
+            return True
+        return following.kafka_timestamp_ms - first.kafka_timestamp_ms > 1000.0 * self.max_age_s
+
+    def due(self, age_s: float) -> bool:
+        """True if a batch begun `age_s` seconds ago, by the clock here, has waited long enough."""
+        return age_s > self.max_age_s + _GRACE_S
+
+
+@dataclass(slots=True)
+class _Open:
+    frames: list[Frame]
+    since_s: float
+
+
+@dataclass(slots=True)
+class Gatherer:
+    """The open batch of every stream of one partition."""
+
+    policy: BatchPolicy
+    _open: dict[str, _Open] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> Iterable[Frame]:
+        """Frames whose batch is not complete."""
+        return (frame for batch in self._open.values() for frame in batch.frames)
+
+    def add(self, decoded: DecodedMessage, now_s: float) -> list[ImageBatch]:
+        """Take the accepted frames of a message; the batches that this completed, in order."""
+        frames = [frame for frame in decoded.frames if frame.image is not None]
+        if decoded.is_batch:
+            return self._take_whole(frames)
+        complete = []
+        for frame in frames:
+            stream = _stream(frame)
+            batch = self._open.get(stream)
+            if batch is not None and self.policy.separates(batch.frames[0], frame):
+                complete.append(self._close(stream))
+                batch = None
+            if batch is None:
+                batch = self._open[stream] = _Open([], now_s)
+            batch.frames.append(frame)
+            if len(batch.frames) >= self.policy.images:
+                complete.append(self._close(stream))
+        return complete
+
+    @property
+    def streams(self) -> Iterable[str]:
+        """Those that have an open batch."""
+        return self._open
+
+    def is_due(self, now_s: float, awaited: Container[str] = ()) -> bool:
+        """True if `close_due` would close something."""
+        return any(True for _ in self._due(now_s, awaited))
+
+    def close_due(self, now_s: float, awaited: Container[str] = ()) -> list[ImageBatch]:
+        """Close the batches that waited long enough; to be asked when there is nothing left to read.
+
+        Not those of streams that are `awaited`: what was read of them is not decoded yet.
+        """
+        return [self._close(stream) for stream in list(self._due(now_s, awaited))]
+
+    def _due(self, now_s: float, awaited: Container[str]) -> Iterator[str]:
+        for stream, batch in self._open.items():
+            if self.policy.due(now_s - batch.since_s) and stream not in awaited:
+                yield stream
+
+    def close_all(self) -> list[ImageBatch]:
+        """Close every batch: nothing will ever come again."""
+        return [self._close(stream) for stream in list(self._open)]
+
+    def close_oldest(self, nbytes: int) -> list[ImageBatch]:
+        """Close the batches that wait longest, until their images have `nbytes` or nothing is open."""
+        closed: list[ImageBatch] = []
+        for stream in sorted(self._open, key=lambda stream: self._open[stream].since_s):
+            if nbytes <= 0:
+                break
+            closed.append(self._close(stream))
+            nbytes -= closed[-1].images.nbytes
+        return closed
+
+    def _take_whole(self, frames: list[Frame]) -> list[ImageBatch]:
+        """A batch as the producer sent it, one per stream in it; what was open of these streams comes before."""
+        streams: dict[str, list[Frame]] = {}
+        for frame in frames:
+            streams.setdefault(_stream(frame), []).append(frame)
+        complete = []
+        for stream, members in streams.items():
+            if stream in self._open:
+                complete.append(self._close(stream))
+            complete.append(batch_of(members))
+        return complete
+
+    def _close(self, stream: str) -> ImageBatch:
+        return batch_of(self._open.pop(stream).frames)
+
+
+def batch_of(frames: list[Frame]) -> ImageBatch:
+    """Accepted frames of one stream, at least one, as a batch."""
+    return ImageBatch(_stream(frames[0]), tuple(frames), torch.stack([f.image for f in frames if f.image is not None]))
+
+
+def without_pixels(batch: ImageBatch) -> ImageBatch:
+    """The batch once its pixels are no longer needed: rows wait for their segment, images need not."""
+    nothing = torch.empty(0, dtype=torch.uint8)
+    return ImageBatch(batch.stream_id, tuple(replace(frame, image=nothing) for frame in batch.frames), nothing)
+
+
+def _stream(frame: Frame) -> str:
+    assert frame.stream_id is not None  # an accepted frame has one
+    return frame.stream_id

@@ -1,0 +1,106 @@
+"""Out: what is complete of a partition becomes durable, and then the broker hears of it.
+
+The order that nothing may change: what was read is in the recording (if there is one), dead letters are acknowledged,
+the topic is still the one that was read, the segment is created, the offset is committed. Kafka's committed offset is a
+hint for lag tools; where to go on is read from the chain. Hints are repeated now and then: one that was sent during a
+rebalance or to a broker that went away is lost, and a silent partition has no next segment that would make up for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from adawise.errors import RetryableError
+from adawise.ports import Commit, DeadLetters, Sink, Source
+from adawise.worker.observer import Observer
+from adawise.worker.partition import PartitionWork
+from adawise.worker.write_ahead import Tap
+
+_HINT_EVERY_S = 60.0  # how long a lost hint shows a wrong lag; one small request for all partitions
+
+
+class Delivery:
+    """Writes to the dead letters, to the chain and to the broker's offsets.
+
+    Args:
+        source: is told the offsets.
+        sink: has the chains.
+        dead_letters: for messages that cannot be read.
+        tap: has to have what a segment covers.
+        observer: told what happens.
+        at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        dead_letters: DeadLetters,
+        tap: Tap,
+        observer: Observer,
+        *,
+        at: Callable[[str], None],
+    ) -> None:
+        self._source, self._sink, self._dead_letters, self._tap = source, sink, dead_letters, tap
+        self._observer, self._at = observer, at
+        self._hinted_s: float | None = None
+
+    def write(self, work: PartitionWork, now_s: float, *, wait: bool) -> Commit | None:
+        """A segment of all that is complete, if somebody answers; else None, and `work.backoff` says when again.
+
+        Unless it is to `wait`, None too while the recording is being written: to be called again with the next step.
+        To be called while no batch of it is ready. If the race for the segment was lost (`Commit.won`), the work is
+        void: its partition is to be recovered.
+
+        Raises:
+            SourceError: the topic is not the one any more that the rows were read from.
+            ChainError: the chain is damaged.
+        """
+        try:
+            draft = work.draft()
+            if not self._tap.cover(work.tp, draft.next_offset, wait=wait):
+                return None
+            self._at("worker.recorded")
+            self._send(work)
+            self._dead_letters.flush()
+            self._source.check()
+            commit = self._sink.commit(draft)
+        except RetryableError as error:
+            self._observer.retry_scheduled(error, work.backoff.failed(now_s))
+            return None
+        work.backoff.succeeded()
+        self._at("worker.segment_committed")
+        if commit.won:
+            work.committed(commit.head)
+        self._source.commit({work.tp: commit.head.low_water}, self._sink.root_id)
+        self._at("worker.offset_committed")
+        self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
+        return commit
+
+    def send_letters(self, work: PartitionWork, now_s: float) -> None:
+        """Send what cannot be read, so that it does not wait in memory for the segment."""
+        if work.letters and work.backoff.due(now_s):
+            try:
+                self._send(work)
+            except RetryableError as error:
+                self._observer.retry_scheduled(error, work.backoff.failed(now_s))
+
+    def hint(self, works: Iterable[PartitionWork], now_s: float) -> None:
+        """Tell the broker again, now and then, how far the chains are; to be called once a step."""
+        if self._hinted_s is None:
+            self._hinted_s = now_s
+        if now_s - self._hinted_s >= _HINT_EVERY_S:
+            self._hinted_s = now_s
+            self._source.commit({work.tp: work.low_water for work in works}, self._sink.root_id)
+
+    def close(self) -> None:
+        """Free the dead letters and the tap."""
+        self._tap.close()
+        with suppress(RetryableError):  # a letter without a committed segment is sent again by whoever reads on
+            self._dead_letters.close()
+
+    def _send(self, work: PartitionWork) -> None:
+        while work.letters:
+            self._dead_letters.send(*work.letters[0])
+            work.letters.popleft()

@@ -1,0 +1,283 @@
+"""The worker: poll, decode, adapt, predict, append; then flush and commit. Read `run` and `_step` first.
+
+One thread does everything but decoding and talking to the broker. `recovery` says where reading begins, `delivery` in
+which order things become durable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+from adawise.errors import AdawiseError, FatalError, RetryableError
+from adawise.ports import DeadLetters, Head, Sink, Source
+from adawise.records import DecodedMessage, TopicPartition
+from adawise.worker.adaptation import Adaptation
+from adawise.worker.backoff import Backoff
+from adawise.worker.backpressure import Backpressure, Limits
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.commit import Delivery
+from adawise.worker.decode_pool import Prefetch
+from adawise.worker.observer import Observer
+from adawise.worker.partition import FlushPolicy, PartitionWork
+from adawise.worker.recovery import Recovery
+from adawise.worker.rounds import next_round
+from adawise.worker.starts import NoStarts, Starts
+from adawise.worker.write_ahead import NoTap, Tap
+
+_IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
+_LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
+_LAST_TRIES = 5  # to write the last segments, when told to stop
+
+
+class Worker:
+    """Owns the loop; everything else is given to it.
+
+    Args:
+        source: where messages come from.
+        prefetch: the decode pool.
+        adaptation: the method, with the model pair.
+        sink: the chain of segments.
+        dead_letters: for messages that cannot be read.
+        starts: remembers who was killed.
+        tap: takes every message, and has it for good before its rows are written.
+        observer: told what happens.
+        batches: when single images become a batch.
+        flush: when a segment is written.
+        limits: of memory.
+        forget_after_s: silence after which a stream starts anew (`adawise.worker.expiry`).
+        max_streams: of a partition, that keep a state (`adawise.worker.stream_table`).
+        keeps_states: streams go on from states that were made with another pair or card.
+        skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
+        ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
+        should_stop: asked once a step; True ends the run after a flush.
+        at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
+        clock: monotonic seconds.
+        sleep: waits that many seconds by `clock`.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        prefetch: Prefetch,
+        adaptation: Adaptation,
+        sink: Sink,
+        dead_letters: DeadLetters,
+        starts: Starts | None = None,
+        tap: Tap | None = None,
+        observer: Observer,
+        batches: BatchPolicy,
+        flush: FlushPolicy,
+        limits: Limits,
+        forget_after_s: float,
+        max_streams: int,
+        keeps_states: bool = False,
+        skip_gaps: bool,
+        should_stop: Callable[[], bool],
+        ends_streams: bool = True,
+        at: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
+        self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
+        self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
+        self._owned: dict[TopicPartition, PartitionWork] = {}
+        self._tap = tap = tap or NoTap()
+        self._starts = starts = starts or NoStarts()
+
+        def begin(tp: TopicPartition, head: Head) -> PartitionWork:
+            work = PartitionWork(
+                tp,
+                head,
+                batches,
+                adaptation.strategy.initial,
+                forget_after_s=forget_after_s,
+                max_streams=max_streams,
+                keeps_states=keeps_states,
+            )
+            work.apart_until = starts.begin(tp, head.low_water)
+            return work
+
+        self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
+        self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)
+        self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, tap)
+
+    def run(self) -> None:
+        """Work until told to stop or the source is exhausted; then flush, commit and leave.
+
+        Raises:
+            FatalError: nothing more was committed after it.
+        """
+        with ExitStack() as stack:
+            stack.push(self._leave)
+            for end in (self._observer.stopped, self._source.close, self._delivery.close, self._prefetch.close):
+                stack.callback(end)
+            ended = False
+            while not ended:
+                stopped = self._should_stop()
+                if not stopped:
+                    self._step()
+                if stopped or (self._is_at_end and not self._ready):
+                    self._finish()
+                    ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
+
+    def _leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """What ends the worker without a word for it (a fault of ours) may be a message, as if it had been killed."""
+        if kind is None or issubclass(kind, AdawiseError | KeyboardInterrupt):
+            self._starts.close()
+
+    def _step(self) -> None:
+        """One turn: take in what has come, then either let the model run or see to the segments and to what is next."""
+        self._poll()
+        if not self._ready:
+            self._commit(due_only=True)
+            self._gather()
+        if self._ready:
+            self._adapt_round(self._owned.values())
+        self._tap.turn(self._clock())
+        self._delivery.hint(self._owned.values(), self._clock())
+        self._pressure.apply(self._owned)
+
+    # -- in: messages and partitions
+
+    def _poll(self) -> None:
+        busy = self._ready or not self._prefetch.is_empty
+        if not self._reading.due(self._clock()):
+            if not busy:
+                self._sleep(_IDLE_S)
+            return
+        try:
+            poll = self._source.poll(0.0 if busy else _IDLE_S)
+        except RetryableError as error:
+            self._observer.retry_scheduled(error, self._reading.failed(self._clock()))
+            return
+        self._reading.succeeded()
+        self._let_go(poll.lost)
+        self._recovery.add(poll.assigned)
+        for begun in self._recovery.advance(self._clock()):
+            self._owned[begun.tp] = begun
+            self._pressure.begin(begun.tp)
+        for message in poll.messages:
+            self._tap.take(message)
+            work = self._owned.get(message.topic_partition)
+            if work is None or not work.wants(message):
+                continue
+            if message.missing is not None:
+                work.miss(message, message.missing, self._clock())
+                self._delivery.send_letters(work, self._clock())
+            else:
+                self._starts.reads(work.tp, message.offset)
+                apart = message.offset < work.apart_until
+                work.read(message, self._prefetch.submit(message, known=work.head.states, apart=apart))
+
+    def _let_go(self, tps: Sequence[TopicPartition]) -> None:
+        """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
+
+        Nobody else gets a partition that was revoked before our next poll. One that was lost may have a new owner, who
+        wins the race for the segment, or adopts it. The time is bounded: others wait for us.
+        """
+        leaving = [self._owned[tp] for tp in tps if tp in self._owned]
+        until_s = self._clock() + _LET_GO_S
+        while any(work.ready for work in leaving) and self._clock() < until_s:
+            self._adapt_round(leaving)
+        for work in leaving:
+            while work.rows and not work.ready and work.backoff.due(self._clock()) and self._clock() < until_s:
+                commit = self._delivery.write(work, self._clock(), wait=True)
+                if commit is not None and not commit.won:
+                    break
+        for tp in tps:
+            self._drop(tp)
+            self._observer.partition_lost(tp)
+
+    def _drop(self, tp: TopicPartition) -> None:
+        self._owned.pop(tp, None)
+        self._recovery.drop(tp)
+        self._prefetch.drop(tp)
+        self._starts.end(tp)
+
+    # -- through: frames, batches, alphas, predictions
+
+    @property
+    def _ready(self) -> bool:
+        return any(work.ready for work in self._owned.values())
+
+    def _gather(self) -> None:
+        """Take decoded messages, one partition after the other, until there is a round's worth of complete batches."""
+        self._prefetch.wait(_IDLE_S / 2.0)
+        took, works = True, self._owned.values()
+        while took and sum(len(b) for work in works for b in work.ready) < self._round_images:
+            if self._pressure.is_full(works):
+                break
+            took = False
+            for tp, work in self._owned.items():
+                decoded = self._prefetch.take(tp)
+                if decoded is not None:
+                    took = True
+                    self._add(work, decoded)
+        now = self._clock()
+        for tp, work in self._owned.items():
+            if work.is_due(now):  # only then is it worth a question to the broker
+                work.seen(now, drained=self._source.drained(tp))
+
+    def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
+        work.add(decoded, self._clock())
+        for frame in decoded.frames:
+            if frame.image is None:
+                self._observer.frame_rejected(frame)
+            if frame.note is not None:
+                self._observer.frame_noted(frame)
+        self._delivery.send_letters(work, self._clock())
+
+    def _adapt_round(self, works: Iterable[PartitionWork]) -> None:
+        """Adapt and predict one batch of every stream that has one; their trials share forwards."""
+        round_ = next_round(works)
+        states = [work.state(batch) for work, batch in round_]
+        adapted = self._adaptation.run([batch for _, batch in round_], states)
+        for (work, batch), result in zip(round_, adapted, strict=True):
+            self._observer.batch_served(work.complete(batch, result, self._clock()))
+        self._at("worker.rows_complete")
+
+    # -- out: segments, then offsets
+
+    def _commit(self, *, due_only: bool) -> None:
+        now = self._clock()
+        for work in list(self._owned.values()):
+            due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
+            if work.rows and due and work.backoff.due(now):
+                self._commit_partition(work, wait=not due_only)
+                if due_only and not work.backoff.due(now):
+                    return  # a store that is silent for one is for all: poll before the next, or the broker expels us
+
+    def _commit_partition(self, work: PartitionWork, *, wait: bool) -> None:
+        commit = self._delivery.write(work, self._clock(), wait=wait)
+        if commit is not None and not commit.won:  # another worker wrote this segment: its rows and states are as good
+            self._source.pause([work.tp])
+            self._drop(work.tp)
+            self._recovery.add([work.tp])
+
+    # -- the end
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self._source.exhausted and self._prefetch.is_empty and self._recovery.is_done
+
+    def _finish(self) -> None:
+        """Write what is complete. At the end of the streams nothing else will come: open batches are complete too."""
+        if self._is_at_end and self._ends_streams:
+            for work in self._owned.values():
+                work.close_all()
+        while self._ready:
+            self._adapt_round(self._owned.values())
+        for _ in range(_LAST_TRIES):
+            self._commit(due_only=False)
+            waiting = [work for work in self._owned.values() if work.rows]
+            if not waiting:
+                return
+            self._sleep(max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()))
+        raise FatalError(
+            f"{sum(work.rows for work in waiting)} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: "
+            "their offsets are not committed, and the next run computes them again. See the log for the store's answer."
+        )

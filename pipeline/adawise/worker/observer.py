@@ -1,0 +1,202 @@
+"""What the worker tells the outside while it runs: an observer's events, and the observer that logs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from adawise.errors import AdawiseError
+from adawise.ports import Commit, Head
+from adawise.records import BatchTrace, Frame, TopicPartition
+
+_IN_FULL = 3  # rejections of a stream and reason that are told one by one
+_EVERY_S = 60.0  # those after them: one line in that time
+_SWEEP_S = 1.0
+_FORGOTTEN_S = 3_600.0  # without a rejection; the next one is told in full again
+_MOST = (
+    100  # streams and reasons told apart; of those beyond, reasons alone, or names without end would be as long a log
+)
+_COUNTED = "since the line before; the last of them is named here, the rows of the output name all"
+
+
+class Observer(Protocol):
+    """Called from the worker's main thread; must return quickly and never raise."""
+
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        """A partition is ours, its chain was walked to `head`."""
+
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """A partition is no longer ours; what was not committed is dropped."""
+
+    def frame_rejected(self, frame: Frame) -> None:
+        """An image or a whole message was rejected or skipped."""
+
+    def frame_noted(self, frame: Frame) -> None:
+        """An image, accepted or not, has a mistake that its producer should hear of (`frame.note`)."""
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        """A batch was adapted and predicted; not committed yet."""
+
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        """A segment was written, or the race for it was lost (`commit.won`). `lag` in messages, None if unknown."""
+
+    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+        """The broker or the store did not answer; the same is tried again in `wait_s` seconds."""
+
+    def stopped(self) -> None:
+        """The worker has ended, in order or by an error; the last call."""
+
+
+@dataclass(slots=True)
+class _Alike:
+    """Rejections of one stream for one reason."""
+
+    last: Frame
+    seen_s: float
+    told_s: float
+    in_full: int = 0
+    untold: int = 0
+
+
+class Rejections:
+    """Which rejected frames are told one by one, and how many there were besides. Bounded, whatever a stranger sends.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._alike: dict[tuple[str | None, str], _Alike] = {}
+        self._swept_s = clock()
+
+    def add(self, frame: Frame) -> bool:
+        """Whether this one is to be told in full; if not, it is counted."""
+        now, key = self._clock(), (frame.stream_id, str(frame.reason))
+        if key not in self._alike and len(self._alike) >= _MOST:
+            key = ("", key[1])  # no stream's name is empty
+        alike = self._alike.setdefault(key, _Alike(frame, now, now))
+        alike.last, alike.seen_s = frame, now
+        if alike.in_full < _IN_FULL:
+            alike.in_full, alike.told_s = alike.in_full + 1, now
+            return True
+        alike.untold += 1
+        return False
+
+    def counted(self, *, all_: bool = False) -> Iterator[tuple[str | None, int, Frame]]:
+        """(stream, "" for many; rejections not told yet; the last) of those whose minute is over, or of all."""
+        now = self._clock()
+        if not all_ and now - self._swept_s < _SWEEP_S:
+            return
+        self._swept_s = now
+        for (stream, reason), alike in list(self._alike.items()):
+            if alike.untold and (all_ or now - alike.told_s >= _EVERY_S):
+                yield stream, alike.untold, alike.last
+                alike.untold, alike.told_s = 0, now
+            elif now - alike.seen_s >= _FORGOTTEN_S:
+                del self._alike[stream, reason]
+
+
+class LogObserver:
+    """One log event per observation; batches at debug level, since there are many, and floods of rejections counted."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = structlog.get_logger("worker")
+        self._rejections = Rejections(clock)
+        self._noted: set[tuple[str | None, str]] = set()
+
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        """See `Observer`."""
+        self._log.info(
+            "partition_recovered",
+            topic=tp.topic,
+            partition=tp.partition,
+            next_offset=head.next_offset,
+            pending=len(head.pending),
+            streams=len(head.states),
+            segment=head.segment,
+        )
+
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """See `Observer`."""
+        self._log.info("partition_lost", topic=tp.topic, partition=tp.partition)
+
+    def frame_rejected(self, frame: Frame) -> None:
+        """See `Observer`."""
+        if self._rejections.add(frame):
+            self._rejected("frame_rejected", frame, stream_id=frame.stream_id)
+        self._tell_counted()
+
+    def frame_noted(self, frame: Frame) -> None:
+        """See `Observer`; each stream and header once, of so many as are told apart."""
+        key = frame.stream_id, (frame.note or "").partition(":")[0]
+        if key not in self._noted and len(self._noted) < _MOST:
+            self._noted.add(key)
+            row = frame.row_id
+            self._log.warning(
+                "producer_mistaken",
+                topic=row.topic,
+                partition=row.partition,
+                offset=row.offset,
+                stream_id=frame.stream_id,
+                mistake=frame.note,
+                note="told once a stream",
+            )
+
+    def _rejected(self, event: str, frame: Frame, **facts: object) -> None:
+        row = frame.row_id
+        self._log.warning(
+            event,
+            topic=row.topic,
+            partition=row.partition,
+            offset=row.offset,
+            index=row.index,
+            reason=str(frame.reason),
+            detail=frame.detail,
+            **facts,
+        )
+
+    def _tell_counted(self, *, all_: bool = False) -> None:
+        for stream, count, last in self._rejections.counted(all_=all_):
+            named = f"of more than {_MOST} streams" if stream == "" else stream
+            self._rejected("frames_rejected", last, stream_id=named, more=count, note=_COUNTED)
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        """See `Observer`."""
+        self._log.debug(
+            "batch_served",
+            topic=trace.topic,
+            partition=trace.partition,
+            stream_id=trace.stream_id,
+            offset=trace.last_offset,
+            images=trace.images,
+            alpha=trace.alpha,
+            forward_equivalents=round(trace.forward_equivalents, 3),
+            trigger=trace.trigger,
+        )
+
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        """See `Observer`."""
+        self._tell_counted()
+        self._log.info(
+            "segment_committed" if commit.won else "race_lost",
+            topic=tp.topic,
+            partition=tp.partition,
+            rows=commit.rows,
+            size_bytes=commit.size_bytes,
+            next_offset=commit.head.next_offset,
+            segment=commit.head.segment,
+            lag=lag,
+        )
+
+    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+        """See `Observer`."""
+        self._log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
+
+    def stopped(self) -> None:
+        """See `Observer`."""
+        self._tell_counted(all_=True)

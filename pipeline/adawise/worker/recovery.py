@@ -1,0 +1,175 @@
+"""Partitions that are newly ours, until it is known where to read on: the chain is walked, the log compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from adawise.errors import LogEndsEarly, LogRewritten, RetryableError
+from adawise.ports import Head, Sink, Source
+from adawise.records import Gap, TopicPartition, told
+from adawise.worker.backoff import Backoff
+from adawise.worker.observer import Observer
+from adawise.worker.partition import PartitionWork
+from adawise.worker.write_ahead import Tap
+
+_log = structlog.get_logger("worker")
+
+_CATCH_UP_S = 30.0  # until a log that ends early is believed
+_LOOK_AGAIN_S = 60.0  # at a log that was rewritten: its broker may be restored
+
+_ADDED = (
+    "it is read from its start, since all in it is new; producers send some streams to other partitions from now on: "
+    "these begin there with new adaptation states, and what they left in the old partition may be served after it"
+)
+_HOLE = (
+    "rows were lost or moved; the worker goes on at the end of the chain, which harms nothing. `adawise verify ROOT` "
+    "says all that is missing: restore it from a backup, or bridge it with `adawise repair ROOT`"
+)
+_UNCOUNTED = (
+    "its newest segment is of an earlier version, which did not count those before it: that one of these is missing "
+    "only `adawise verify` can see. Counting begins now"
+)
+_LOST = (
+    "the broker deleted them (retention) before they were read, and kafka.on_gap=skip goes on without: nothing will "
+    "ever be served for them. A longer retention.ms of the topic, or more workers, would have kept them"
+)
+
+
+class Recovery:
+    """The partitions that wait to be recovered, in the order in which they came.
+
+    Args:
+        source: says how far the partitions reach, and is sent to where the chains end.
+        sink: has the chains.
+        tap: may have to read from further back.
+        observer: told of each partition that is recovered, and of failures.
+        begin: the work on a partition whose chain ends at a head.
+        skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        tap: Tap,
+        observer: Observer,
+        *,
+        begin: Callable[[TopicPartition, Head], PartitionWork],
+        skip_gaps: bool,
+    ) -> None:
+        self._source, self._sink, self._tap, self._observer = source, sink, tap, observer
+        self._begin, self._skip_gaps = begin, skip_gaps
+        self._waiting: list[TopicPartition] = []
+        self._early_since: dict[TopicPartition, float] = {}  # when a log was first seen to end before its chain
+        self._stands_until_s: dict[TopicPartition, float] = {}
+        self._backoff = Backoff()
+
+    @property
+    def is_done(self) -> bool:
+        """True if no partition waits."""
+        return not self._waiting
+
+    def add(self, tps: Iterable[TopicPartition]) -> None:
+        """These are ours, and paused."""
+        self._waiting += tps
+
+    def drop(self, tp: TopicPartition) -> None:
+        """It is no longer ours."""
+        self._waiting = [waiting for waiting in self._waiting if waiting != tp]
+        self._early_since.pop(tp, None)
+        self._stands_until_s.pop(tp, None)
+        self._tap.forget([tp])
+
+    def advance(self, now_s: float) -> list[PartitionWork]:
+        """The work on each partition that could be recovered now; the source has been sent to where it begins.
+
+        A broker that begins to lead a partition tells an end that lags behind, until it knows how far its replicas (or
+        its own log, after a fall) have come. So a log that ends early is asked again for a while. A partition whose log
+        was rewritten stands, and is looked at again now and then; the others go on.
+
+        Raises:
+            FatalError: the chain and the topic do not go together, or the chain is damaged.
+        """
+        begun: list[PartitionWork] = []
+        while self._backoff.due(now_s):
+            due = [tp for tp in self._waiting if self._stands_until_s.get(tp, now_s) <= now_s]
+            if not due:
+                break
+            try:
+                begun.append(self._recovered(due[0]))
+            except LogRewritten as error:
+                _log.error("partition_stands", topic=due[0].topic, partition=due[0].partition, error=str(error))
+                self._stands_until_s[due[0]] = now_s + _LOOK_AGAIN_S
+                continue
+            except (RetryableError, LogEndsEarly) as error:
+                if isinstance(error, LogEndsEarly) and not self._may_catch_up(due[0], now_s):
+                    raise
+                self._observer.retry_scheduled(error, self._backoff.failed(now_s))
+                break
+            self._backoff.succeeded()
+            self._early_since.pop(due[0], None)
+            self._stands_until_s.pop(due[0], None)
+            self._waiting.remove(due[0])
+        return begun
+
+    def _may_catch_up(self, tp: TopicPartition, now_s: float) -> bool:
+        return now_s - self._early_since.setdefault(tp, now_s) < _CATCH_UP_S
+
+    def _recovered(self, tp: TopicPartition) -> PartitionWork:
+        identity, log = self._source.identity(tp.topic), self._source.bounds(tp)
+        had = self._sink.began(tp.topic, identity).partitions
+        is_added = tp.partition >= had
+        head = self._sink.recover(tp, identity, log[0] if is_added else self._source.origin(tp))
+        if is_added and head.segment is None:
+            _log.warning("partition_added", topic=tp.topic, partition=tp.partition, had=had, note=_ADDED)
+        for hole in head.holes:
+            _log.error("chain_has_a_hole", topic=tp.topic, partition=tp.partition, hole=hole, note=_HOLE)
+        if not head.is_counted:
+            _log.info("chain_not_counted", topic=tp.topic, partition=tp.partition, note=_UNCOUNTED)
+        work = self._begin(tp, head)
+        offset = work.find_in(log, skip_gaps=self._skip_gaps)
+        self._compare(tp, head, log)
+        if work.left_out:
+            self._warn_of_loss(tp, head, work.left_out, log)
+        self._source.seek(tp, self._tap.begin(tp, offset, log))
+        self._source.commit(
+            {tp: offset}, self._sink.root_id
+        )  # a partition with nothing new has no segment that would show its lag
+        self._observer.partition_recovered(tp, head)
+        return work
+
+    def _compare(self, tp: TopicPartition, head: Head, log: tuple[int, int]) -> None:
+        """Raise LogRewritten if the broker has other messages where the chain's newest rows are from."""
+        known = {offset: at for offset, at in head.newest.items() if log[0] <= offset < log[1]}
+        if not known:
+            return
+        found = self._source.timestamps(tp, min(known), max(known) + 1)
+        others = sorted(offset for offset, at in known.items() if found.get(offset, at) != at)
+        if others:
+            first = others[0]
+            raise LogRewritten(
+                f"{tp}: expected the messages that the newest rows are of, but of {len(known)} that were compared the "
+                f"broker has {len(others)} others: at offset {first} one of {told(found[first])}, the row is of "
+                f"{told(known[first])}. Its log was rewritten (an unclean leader election, a restored disk): rows up "
+                f"to offset {head.next_offset - 1} may be of messages that are gone, and what is there instead was "
+                "never served. This partition stands, the others go on. Restore the broker's log, and it goes on too; "
+                "or stop all workers and begin a new output: see `adawise verify ROOT --broker` for what differs, then "
+                "set another sink.root, kafka.origin to where it is to begin, and for one start --sink.begin-anew."
+            )
+
+    def _warn_of_loss(self, tp: TopicPartition, head: Head, gaps: Sequence[Gap], log: tuple[int, int]) -> None:
+        """One line for what retention took before it was read."""
+        oldest = self._source.timestamps(tp, log[0], log[0] + 1) if log[0] < log[1] else {}
+        _log.warning(
+            "messages_lost",
+            topic=tp.topic,
+            partition=tp.partition,
+            first=gaps[0].first,
+            last=gaps[-1].until - 1,
+            messages=sum(gap.until - gap.first for gap in gaps),
+            newest_before=told(max(head.newest.values(), default=-1)),
+            oldest_after=told(oldest.get(log[0], -1)),
+            note=_LOST,
+        )

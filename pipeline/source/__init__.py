@@ -1,1 +1,0 @@
-"""Where messages come from: a Kafka topic, or a recording of one."""
