@@ -3,7 +3,7 @@ PYTHON ?= python3
 BROKER ?= embedded
 
 BIN := .venv/bin
-LINTED := pipeline tests deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
+LINTED := pipeline tests tools deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
 # torch brings 3 GB of CUDA: uv's cache links it instead of unpacking it again. The certificates are the system's, as
 # pip and curl use them, because that is where a company's proxy has its own.
 UV := UV_SYSTEM_CERTS=1 uv
@@ -30,14 +30,14 @@ lint: .venv/.installed  ## style and types
 	$(BIN)/mypy deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
 
 bench: .venv/.installed  ## measure this machine
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tools.bench
 
 # A test that fails does not keep the figures away: time on a card is rare.
 gpu: .venv/.installed  ## test and measure the CUDA card of this machine: docs/gpu-CARD.md; fails where there is none
-	@$(BIN)/python -m pytest -q tests/gpu -rs; tests=$$?; $(BIN)/python -m tests.bench gpu -o docs && exit $$tests
+	@$(BIN)/python -m pytest -q tests/gpu -rs; tests=$$?; $(BIN)/python -m tools.bench gpu -o docs && exit $$tests
 
 chaos: .venv/.installed kafka  ## a quarter of an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3: in a bucket)
-	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
+	$(BIN)/python -m tools.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
 check: lint test  ## what CI runs
 

@@ -1,6 +1,6 @@
 """Hostile messages of every reason, by seed: what a topic may hold besides images. Each gives exactly one rejected row.
 
-`hostile(seed, count, limits)` for the worker test; `tests/fuzz` damages good messages without knowing what comes of it.
+`hostile(seed, count, limits)` for the worker test; `tools/fuzz` damages good messages without knowing what comes of it.
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ from adawise.build import worker
 from adawise.clip.classifier import GRID
 from adawise.clip.cuda import chunk_rows_for
 from adawise.settings import ModelSettings
-from tests.bench import card_page, cards, chunks, host
-from tests.bench.cards import ANCHORS, COMPILED, EAGER, HD, HOST_CORES, VGA, Anchor
 from tests.gpu.fake_card import without_memory
+from tools.bench import card_page, cards, chunks, host
+from tools.bench.cards import ANCHORS, COMPILED, EAGER, HD, HOST_CORES, VGA, Anchor
 
 
 def test_the_page_is_what_the_code_writes() -> None:
     written = card_page.PAGE.read_text(encoding="utf-8")
-    assert written == card_page.page(), "write it again: python -m tests.bench cards -o docs/gpu.md"
+    assert written == card_page.page(), "write it again: python -m tools.bench cards -o docs/gpu.md"
 
 
 @pytest.mark.parametrize("anchor", ANCHORS[1:], ids=lambda anchor: f"{anchor.card.name}, {anchor.tower.name}")

@@ -13,11 +13,11 @@ from torch import Tensor
 from adawise.clip.cuda import Cuda
 from adawise.clip.device import Device, Forward, Plain
 from adawise.clip.load import ModelPair
-from tests.bench import gpu
-from tests.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
-from tests.bench.host import Case, Passed
-from tests.bench.place import Place, why_no_card
 from tests.gpu.rehearsal import CARD, Rehearsal
+from tools.bench import gpu
+from tools.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
+from tools.bench.host import Case, Passed
+from tools.bench.place import Place, why_no_card
 
 LITTLE = Sizes(
     chunk_rows=(8, 16),

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import ApacheKafka, Broker, broker_of
-from tests.chaos.run import Play, run
-from tests.chaos.schedule import Kind, schedule
 from tests.models import PairFolder
-from tests.sink.faults import DONE, NOT_DONE
+from tests.store.faults import DONE, NOT_DONE
+from tools.chaos.run import Play, run
+from tools.chaos.schedule import Kind, schedule
 
 RATE = 100.0  # messages a second: slow enough that faults, and not images, take the time
 RACES = [Kind.ZOMBIE]

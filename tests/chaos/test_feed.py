@@ -7,8 +7,8 @@ import torch
 from adawise.errors import Lost
 from adawise.records import DecodedMessage, Frame, ImageBatch, Message, RowId
 from adawise.worker.batching import BatchPolicy, Gatherer
-from tests.chaos.feed import MAX_AGE_S, Film
 from tests.worker.cameras import IMAGES, Shot
+from tools.chaos.feed import MAX_AGE_S, Film
 
 CAMERAS, PARTITIONS = 5, 2
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.chaos.judge import Verdict, differing
+from tools.chaos.judge import Verdict, differing
 
 NAN = float("nan")
 

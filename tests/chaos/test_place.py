@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.actor import ANSWER_LOST, REFUSED
-from tests.chaos.place import Weather
-from tests.sink.faults import DONE, NOT_DONE, Fault, Request
+from tests.store.faults import DONE, NOT_DONE, Fault, Request
+from tools.chaos.actor import ANSWER_LOST, REFUSED
+from tools.chaos.place import Weather
 
 REQUEST = Request("PUT", "/bucket/key", {}, "", 0)
 

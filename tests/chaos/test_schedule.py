@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from tests.chaos.schedule import OF_FOLDERS, POINTS, Kind, schedule
+from tools.chaos.schedule import OF_FOLDERS, POINTS, Kind, schedule
 
 
 def test_a_seed_gives_the_same_faults_again_and_another_gives_others() -> None:

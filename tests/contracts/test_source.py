@@ -19,7 +19,7 @@ from adawise.replay.bounded import BoundedSource
 from adawise.replay.paced import PacedSource
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.fakes import FakeSource
-from tests.source.kafka_bench import DEADLINE_S, open_source, produce
+from tests.kafka.sources import DEADLINE_S, open_source, produce
 
 PARTITIONS = 3
 
@@ -137,7 +137,7 @@ def collect(source: Source, count: int) -> list[Message]:
 
 def test_what_nobody_can_read_is_one_message_in_its_place(kind: Kind) -> None:
     if kind.name.startswith("kafka"):
-        pytest.skip("what a broker takes can be read: tests/source/test_kafka_codecs.py")
+        pytest.skip("what a broker takes can be read: tests/kafka/test_codecs.py")
     before, *_, after = of(some_messages(kind.topic), 0)
     lost = Message(kind.topic, 0, 5, None, None, missing=Missing(1, Lost.BATCH_TOO_LARGE))
     source = kind.open([before, lost, after])

@@ -17,10 +17,10 @@ from adawise.sink.compaction.delete import now_of
 from adawise.sink.verify.root import verify
 from adawise.store.object_store import ATTEMPTS
 from adawise.store.store import AlreadyExists, LocalStore, Store, open_store
-from tests.sink.buckets import buckets
 from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, open_chain
-from tests.sink.clouds import new_bucket, open_cloud, open_s3, s3_server
-from tests.sink.faults import EveryFirstTry, Fault, FaultyProxy
+from tests.store.buckets import buckets
+from tests.store.clouds import new_bucket, open_cloud, open_s3, s3_server
+from tests.store.faults import EveryFirstTry, Fault, FaultyProxy
 
 FOLDER = "predictions/topic-frames/partition-00003/"
 KEY = f"{FOLDER}00000000000000000000.parquet"

@@ -18,7 +18,7 @@ from adawise.adapt import search
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, as_images, objective, one_by_one
-from tests.method.objective_curves import ALPHAS, LEVEL, draw
+from tools.method.objective_curves import ALPHAS, LEVEL, draw
 
 Series = npt.NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.drift import day, day_judge
-from tests.drift.day_script import HOUR_US, CameraDay, Day, Event, Part, Turn
+from tools.drift import day, day_judge
+from tools.drift.day_script import HOUR_US, CameraDay, Day, Event, Part, Turn
 
 pytestmark = pytest.mark.timeout(900)  # three programs that load a model or a database, on whatever machine
 

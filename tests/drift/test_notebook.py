@@ -12,7 +12,7 @@ import pytest
 
 from adawise.drift import read_predictions, read_traces
 from adawise.store.store import LocalStore
-from tests.sink.compacting import Days, compacted
+from tests.sink.compaction.building import Days, compacted
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "drift.ipynb"
 

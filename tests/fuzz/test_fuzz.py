@@ -12,13 +12,13 @@ import pytest
 
 from adawise.errors import Lost, Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId
-from tests.fuzz import parts
-from tests.fuzz.campaign import Patience, campaign, examine
-from tests.fuzz.contract import EachMode
-from tests.fuzz.corpus import corpus
-from tests.fuzz.ledger import Ledger
-from tests.fuzz.messages import message, sent
 from tests.worker.process import start_server
+from tools.fuzz import parts
+from tools.fuzz.campaign import Patience, campaign, examine
+from tools.fuzz.contract import EachMode
+from tools.fuzz.corpus import corpus
+from tools.fuzz.ledger import Ledger
+from tools.fuzz.messages import message, sent
 
 CORPUS = corpus()
 KILLED, STUCK, SLOW, RAISED, SILENT = 3, 1_004, 1_007, 1_010, 1_012

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from adawise.records import DecodedMessage, Frame, Message, RowId
-from tests.fuzz.ledger import Ledger
-from tests.fuzz.messages import TOPIC
+from tools.fuzz.ledger import Ledger
+from tools.fuzz.messages import TOPIC
 
 NOW_MS, FORGET_MS = 1_700_000_000_000, 3_600_000
 

@@ -16,7 +16,7 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, objective
-from tests.method.objective_curves import Passed, Stream, bimodal, drifting, iid, jumping, passed, static
+from tools.method.objective_curves import Passed, Stream, bimodal, drifting, iid, jumping, passed, static
 
 UNIMODAL = (static, drifting, jumping, iid)
 

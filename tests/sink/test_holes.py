@@ -15,7 +15,7 @@ from adawise.sink.holes import of_root
 from adawise.sink.read.files import compacted_names, segment_keys, segment_names
 from tests.fakes import FakeSource
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
-from tests.sink.compacting import Days, compacted
+from tests.sink.compaction.building import Days, compacted
 from tests.sink.forging import footer_of, forge
 from tests.worker.loop import Bench, images
 

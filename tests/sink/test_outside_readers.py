@@ -16,7 +16,7 @@ from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.read.files import data_files, data_keys
 from adawise.store.store import LocalStore, open_store
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
-from tests.sink.compacting import Days, compacted, found
+from tests.sink.compaction.building import Days, compacted, found
 
 
 @pytest.fixture

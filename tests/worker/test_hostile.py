@@ -14,11 +14,11 @@ from kafka import KafkaConsumer
 
 from adawise.errors import Reason
 from tests.brokers import Broker, MakeTopic, fresh_name
-from tests.fuzz.extremes import FAMILIES, png
 from tests.hostile import Limits, hostile
 from tests.models import PairFolder
 from tests.worker.cameras import Output, Shot, Topic, settings_for, single
 from tests.worker.process import Plan, WorkerProcess, wait_until
+from tools.fuzz.extremes import FAMILIES, png
 
 BAD, GOOD = 10_000, 500
 LIMITS = Limits()

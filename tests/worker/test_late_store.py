@@ -22,8 +22,8 @@ from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
-from tests.sink.clouds import new_bucket, open_s3, s3_environment, s3_server
-from tests.sink.faults import FaultyProxy
+from tests.store.clouds import new_bucket, open_s3, s3_environment, s3_server
+from tests.store.faults import FaultyProxy
 from tests.worker.cameras import IMAGES, Topic, settings_for, single
 from tests.worker.loop import Journal
 

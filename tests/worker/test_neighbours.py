@@ -11,10 +11,10 @@ from adawise.decode import cost
 from adawise.sink.read.files import read_segment_footers
 from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
-from tests.fuzz.extremes import FAMILIES
 from tests.models import PairFolder
 from tests.worker.cameras import IMAGES, Output, Shot, Topic, settings_for, single
 from tests.worker.process import Plan, WorkerProcess, wait_until
+from tools.fuzz.extremes import FAMILIES
 
 BYTES, COSTLY = 16_000, 60
 SIDE = int((0.98 * cost.allowed_ns(BYTES) / 12.0) ** 0.5)  # px, at 12 ns a pixel: as much as the bytes may ask for

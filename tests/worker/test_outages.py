@@ -21,8 +21,8 @@ from adawise.store.store import LocalStore, Store
 from adawise.worker.backpressure import Limits
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore, open_chain
-from tests.sink.clouds import new_bucket, open_s3, s3_server
-from tests.sink.faults import Fault, FaultyProxy, Request
+from tests.store.clouds import new_bucket, open_s3, s3_server
+from tests.store.faults import Fault, FaultyProxy, Request
 from tests.worker.loop import TP, Bench, Journal, held_bytes, images
 
 ROWS, LIMIT, POLL, OUTAGE_S = 160, 40, 8, 40.0

@@ -23,9 +23,9 @@ from adawise.sink.read.files import read_predictions
 from adawise.store import object_store
 from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.kafka.sources import produce
 from tests.models import PairFolder
-from tests.sink.clouds import new_bucket, s3_environment, s3_server
-from tests.source.kafka_bench import produce
+from tests.store.clouds import new_bucket, s3_environment, s3_server
 from tests.worker.cameras import IMAGES, Topic, settings_for, single
 from tests.worker.loop import Journal
 from tests.worker.recordings import recorded

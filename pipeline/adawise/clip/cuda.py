@@ -182,7 +182,7 @@ def chunk_rows_for(card: Any, tower: nn.Module, dtype: torch.dtype) -> int:
     """Images of a forward on a card, a power of two from 8 to 64: a function of the kind of card and tower alone.
 
     The least that fills the card, because trials at different alphas share no forward and what is not filled is wasted
-    (`python -m tests.bench chunks`); fewer where the activations would take more than an eighth of the card's memory.
+    (`python -m tools.bench chunks`); fewer where the activations would take more than an eighth of the card's memory.
     Derived from the number of multiprocessors, not measured: `make gpu` prints the rate of every size.
 
     Args:

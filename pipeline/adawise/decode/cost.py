@@ -6,7 +6,8 @@ hundred of them would starve a camera. A message may therefore ask for `FREE_NS`
 Why these numbers: the emptiest picture that an encoder makes of Full HD, a lossless WebP of one colour, fits into
 `FREE_NS`. Of what grows with its size a flat PNG is the dearest a byte, and `BYTE_NS` pays for one of 8K. So black,
 grey, flat and dark pictures of every encoder are read. Refused are a flat lossless WebP beyond Full HD, a long line,
-and crowds of these in one message. `tests/test_cost.py` has the pictures, `python -m tests.fuzz --costs` the costs.
+and crowds of these in one message. `tests/decode/test_cost.py` has the pictures, `python -m tools.fuzz --costs` what
+they cost.
 
 No clock is asked: the same message costs the same on every machine, or a replay would reject what a worker accepted.
 """

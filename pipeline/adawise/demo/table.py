@@ -155,7 +155,7 @@ This file is written by that command.
 
 Served on the validation cameras: `entropy` {by_entropy:.3f}, `calibrated_entropy` {by_calibrated:.3f}. A difference
 below .01 is a draw. The demo runs with the worker's default objective, which draws with both
-(`tests/method/signals.py`).
+(`tools/method/signals.py`).
 
 Conditions are at full severity (`weather.PRESETS`). Training, validation and test use different cameras.
 

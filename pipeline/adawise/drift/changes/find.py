@@ -48,7 +48,7 @@ class Sensitivity:
 
 
 ALPHA = Sensitivity()
-"""For alphas; chosen on the development half of `python -m tests.bench changes`."""
+"""For alphas; chosen on the development half of `python -m tools.bench changes`."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from adawise.sink.compaction.digest import digest
 from adawise.sink.segment import FORMAT, format_of
 
 ROW_GROUP = 16_384
-"""Rows of a row group: what a reader of one stream or hour must read at least (`python -m tests.bench compact`)."""
+"""Rows of a row group: what a reader of one stream or hour must read at least (`python -m tools.bench compact`)."""
 
 _FACTS, _CHECKSUM = b"adawise.compacted", b"adawise.checksum"
 _SORTED_BY = ("stream_id", "kafka_timestamp")

@@ -1,0 +1,158 @@
+"""`adawise compact` and `adawise files` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from adawise.__main__ import main
+from adawise.commands.compact import run
+from adawise.sink import layout
+from adawise.sink.read.files import data_keys, read_predictions, segment_names
+from adawise.store.store import LocalStore
+from tests.sink.building import TP, DictStore
+from tests.sink.compaction.building import Days
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _logging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four days in 18 segments."""
+    folder, store = tmp_path_factory.mktemp("template") / "yard", DictStore()
+    Days(store).commit(18)
+    for key, data in store.objects.items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "runs" / "yard"))
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def compact(*options: str) -> int:
+    return main(["compact", "runs/yard", "--before", "2026-12-01", *options])
+
+
+def test_it_says_what_it_made_and_writes_the_views(root: Path, capsys: Captured) -> None:
+    assert compact() == 0
+    out, err = capsys.readouterr()
+    first, last = out.splitlines()
+    assert first.startswith("runs/yard: made 3 files of 17 segments, ")
+    assert " MiB" in first
+    assert last == "readers need 4 files of predictions: `adawise files runs/yard`, or views.sql there for DuckDB"
+    assert err.startswith("compacted ")
+    assert f"'{root.resolve()}'" in (root / "views.sql").read_text()
+
+
+def test_a_dry_run_changes_nothing_and_says_what_would_be_done(root: Path, capsys: Captured) -> None:
+    before = files_of(root)
+    assert compact("--dry-run", "--delete-after", "1") == 0
+    assert files_of(root) == before
+    *planned, summary = capsys.readouterr().out.splitlines()
+    assert len(planned) == 3
+    assert planned[0].startswith("frames/3: 6 segments, ")
+    assert " rows -> 2026-11-21_00000000000000000000-" in planned[0]
+    assert summary.startswith("runs/yard: would make 3 files of 17 segments, ")
+
+
+def test_as_json_it_is_data(root: Path, capsys: Captured) -> None:
+    assert compact("--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["root"], told["dry_run"], told["segments"], told["deleted"]) == ("runs/yard", False, 17, 0)
+    assert told["rows"] == sum(made["rows"] for made in told["made"])
+    assert told["files_to_read"] == len(data_keys(LocalStore(root))) == 4
+    assert told["bytes_after"] > 0
+
+
+def test_segments_are_deleted_only_when_their_time_has_come(root: Path, capsys: Captured) -> None:
+    rows = read_predictions(LocalStore(root)).sort_by("row_id")
+    assert compact("--delete-after", "1") == 0
+    assert len(segment_names(LocalStore(root), TP)) == 18
+    _made_long_ago(root)
+    capsys.readouterr()
+    assert compact("--delete-after", "1", "--dry-run") == 0
+    assert "would delete 14 segments that have been compacted" in capsys.readouterr().out
+    assert compact("--delete-after", "1") == 0
+    assert "\ndeleted 14 segments that have been compacted\n" in capsys.readouterr().out
+    assert len(segment_names(LocalStore(root), TP)) == 4
+    assert read_predictions(LocalStore(root)).sort_by("row_id").equals(rows)
+
+
+def test_a_compactor_whose_clock_is_hours_ahead_deletes_nothing_before_its_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(hours=5)
+
+    monkeypatch.setattr(run, "datetime", Ahead)
+    assert compact("--delete-after", "1") == 0
+    assert len(segment_names(LocalStore(root), TP)) == 18
+    assert not list(root.glob("_clock*"))
+
+
+def _made_long_ago(root: Path) -> None:
+    """By the clock of the folder; what the compactor's own clock showed then does not matter."""
+    for path in (root / "compacted").rglob("*.parquet"):
+        os.utime(path, (1e9, 1e9))
+
+
+def test_the_list_of_files_is_what_readers_need(root: Path, capsys: Captured) -> None:
+    compact()
+    capsys.readouterr()
+    assert main(["files", "runs/yard"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert names == [f"runs/yard/{key}" for key in data_keys(LocalStore(root))]
+    assert all(Path(name).is_file() for name in names)
+    assert main(["files", "runs/yard", "--table", "traces", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(names)
+
+
+@pytest.mark.parametrize("command", ["compact", "files"])
+def test_a_folder_that_no_worker_wrote_to_is_named(command: str, tmp_path: Path, capsys: Captured) -> None:
+    assert main([command, "nowhere"]) == 2
+    assert capsys.readouterr().err == (
+        "adawise: there is no output of a worker in nowhere; name the folder that sink.root or -o named\n"
+    )
+
+
+def test_a_damaged_segment_is_named_with_the_remedy(root: Path, capsys: Captured) -> None:
+    key = layout.segment_key(TP, segment_names(LocalStore(root), TP)[3])
+    (root / key).write_bytes((root / key).read_bytes()[:-9])
+    assert compact() == 1
+    err = capsys.readouterr().err
+    assert f"adawise: segment {key}: expected a readable Parquet file" in err
+    assert "restore the file from a backup" in err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--before", "yesterday", "expected a day as 2026-11-25"),
+        ("--max-rows", "0", "expected a whole number from 1"),
+        ("--delete-after", "0.5", "expected a number from 1"),
+    ],
+)
+def test_a_wrong_option_is_told(root: Path, capsys: Captured, flag: str, value: str, told: str) -> None:
+    assert compact(flag, value) == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import KafkaAdminClient
+from kafka.coordinator.base import Generation
+from kafka.errors import CorruptRecordError
+from kafka.net.inet import KafkaNetSocket
+from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+
+from adawise.kafka import repairs
+from adawise.ports import Poll
+from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.kafka.sources import DEADLINE_S, BytesName, open_source, poll_until
+
+Record = tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]
+
+TRICKY = b"\xff\xfe"
+names = st.binary(max_size=20) | st.sampled_from([TRICKY, b"content-type", "höhe".encode()])
+records = st.lists(
+    st.tuples(
+        st.none() | st.binary(max_size=50) | st.just(TRICKY),
+        st.none() | st.binary(max_size=300) | st.just(TRICKY * 3),
+        st.lists(st.tuples(names, st.none() | st.binary(max_size=50) | st.just(TRICKY)), max_size=4),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def batch_of(content: list[Record], compression: int) -> DefaultRecordBatch:
+    builder = DefaultRecordBatchBuilder(2, compression, False, -1, -1, -1, 1 << 20)
+    for offset, (key, value, headers) in enumerate(content):
+        builder.append(offset, 1_700_000_000_000, key, value, [(BytesName(name), data) for name, data in headers])
+    return DefaultRecordBatch(bytes(builder.build()))
+
+
+def as_read(headers: list[tuple[bytes, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    """Names as they come out: if one of a record is not UTF-8, all of that record's are reduced to ASCII."""
+    try:
+        return [(name.decode(), data) for name, data in headers]
+    except UnicodeDecodeError:
+        return [("".join(chr(byte) if byte < 0x80 else "?" for byte in name), data) for name, data in headers]
+
+
+@given(records, st.sampled_from([DefaultRecordBatch.CODEC_NONE, DefaultRecordBatch.CODEC_GZIP]))
+def test_any_header_name_is_read_and_changes_nothing_else(content: list[Record], compression: int) -> None:
+    repairs.install()
+    found = [(record.key, record.value, record.headers) for record in batch_of(content, compression)]
+    assert found == [(key, value, as_read(headers)) for key, value, headers in content]
+
+
+def test_without_the_repair_one_such_name_breaks_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DefaultRecordBatch, "_read_msg", repairs._read_record)
+    with pytest.raises(CorruptRecordError):
+        list(batch_of([(None, b"x", [(TRICKY, b"")])], DefaultRecordBatch.CODEC_NONE))
+
+
+def test_the_socket_of_a_refused_connection_is_closed_at_once() -> None:
+    repairs.install()
+
+    class Refused(KafkaNetSocket):  # type: ignore[misc]
+        SCHEMES = ()
+
+        def connect_ex(self, sock: socket.socket, address: object) -> int:
+            raise ConnectionRefusedError(111, "refused")
+
+    sock = socket.socket()
+    attempt = KafkaNetSocket.sock_connect(Refused(), None, sock, ("127.0.0.1", 1))
+    with pytest.raises(Exception, match="111"):
+        attempt.send(None)
+    assert sock.fileno() == -1
+
+
+def answered_between_polls(broker: Broker, topic: str) -> int:
+    """The group's generation when its only member has its partitions, though every answer came while nobody polled."""
+    with closing(open_source(broker, topic, fresh_name("group"))) as source:
+        coordinator = source._consumer._coordinator
+        give_up = time.monotonic() + DEADLINE_S
+        while not source.poll(0.0).assigned:
+            while (joining := coordinator._join_task) is not None and not joining.is_done:
+                assert time.monotonic() < give_up
+            if coordinator._generation.generation_id > 1:
+                break
+        generation: int = coordinator._generation.generation_id
+        return generation
+
+
+@pytest.mark.needs("first_generation")
+def test_an_answer_to_a_join_that_came_between_two_polls_is_taken(broker: Broker, topic: MakeTopic) -> None:
+    assert answered_between_polls(broker, topic()) == 1
+
+
+@pytest.mark.needs("first_generation")
+def test_without_the_repair_it_is_forgotten(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repairs, "_join_and_sync_once", repairs._join_and_sync)
+    assert answered_between_polls(broker, topic()) > 1
+    monkeypatch.undo()
+    repairs.install()
+
+
+def assigned_of_partitions_that_were_added(broker: Broker, topic: str) -> bool:
+    """Whether a leader gets the partitions that were added, though the answer to its join came while nobody polled."""
+    with (
+        closing(open_source(broker, topic, fresh_name("group"))) as source,
+        closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin,
+    ):
+        poll_until(source, lambda poll: bool(poll.assigned))
+        coordinator = source._consumer._coordinator
+        admin.create_partitions({topic: 2})
+        give_up = time.monotonic() + DEADLINE_S
+        while coordinator._metadata_snapshot == coordinator._assignment_snapshot:
+            source._consumer._client.cluster.request_update()
+            assert time.monotonic() < give_up
+        assert not coordinator.rejoin_needed
+        source.poll(0.0)
+        while (joining := coordinator._join_task) is not None and not joining.is_done:
+            assert time.monotonic() < give_up
+        assigned = [tp for _ in range(20) for tp in source.poll(0.1).assigned]
+        return [tp.partition for tp in assigned] == [1]
+
+
+@pytest.mark.needs("create_partitions")
+def test_a_leader_takes_the_partitions_that_were_added_though_the_answer_came_between_two_polls(
+    broker: Broker, topic: MakeTopic
+) -> None:
+    assert assigned_of_partitions_that_were_added(broker, topic(1))
+
+
+@pytest.mark.needs("create_partitions")
+def test_without_the_repair_it_never_does(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repairs, "_needs_to_join_until_joined", repairs._needs_to_join)
+    assert not assigned_of_partitions_that_were_added(broker, topic(1))
+    monkeypatch.undo()
+    repairs.install()
+
+
+def test_a_member_that_was_expelled_from_a_rebalance_gets_its_partition_again(broker: Broker, topic: MakeTopic) -> None:
+    """Without the repair it mostly never does; now and then it does not even see that it lost it."""
+    with closing(open_source(broker, topic(1), fresh_name("group"))) as source:
+        poll_until(source, lambda poll: bool(poll.assigned))
+        coordinator = source._consumer._coordinator
+        coordinator.request_rejoin()
+        known = coordinator._generation
+        coordinator._generation = Generation(known.generation_id, "somebody-else", known.protocol)
+        polls: list[Poll] = []
+        give_up = time.monotonic() + DEADLINE_S
+        while not any(poll.assigned for poll in polls):
+            polls.append(source.poll(0.0))
+            while (joining := coordinator._join_task) is not None and not joining.is_done:
+                assert time.monotonic() < give_up
+            assert time.monotonic() < give_up
+        assert any(poll.lost for poll in polls)
+
+
+def left_behind_by_one_that_was_joining(broker: Broker, topic: str) -> bool:
+    """Whether a member that is closed while the group waits for another one, which does not poll, is still in it."""
+    group = fresh_name("group")
+    with (
+        closing(open_source(broker, topic, group)) as first,
+        closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin,
+        closing(open_source(broker, topic, group)) as second,
+    ):
+
+        def members() -> int:
+            return len(admin.describe_groups([group])[group]["members"])
+
+        poll_until(first, lambda poll: bool(poll.assigned))
+        give_up = time.monotonic() + DEADLINE_S
+        while members() < 2:
+            assert time.monotonic() < give_up
+            second.poll(0.0)
+        second.close()
+        return members() == 2
+
+
+@pytest.mark.needs("first_generation")
+def test_a_member_that_is_joining_leaves_without_waiting_for_the_others(broker: Broker, topic: MakeTopic) -> None:
+    assert not left_behind_by_one_that_was_joining(broker, topic(2))
+
+
+@pytest.mark.needs("first_generation")
+def test_without_the_repair_it_is_left_behind(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repairs, "_leave_past_a_join", repairs._leave)
+    assert left_behind_by_one_that_was_joining(broker, topic(2))
+    monkeypatch.undo()
+    repairs.install()

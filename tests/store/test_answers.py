@@ -1,0 +1,119 @@
+"""What a store answers in place of doing its work: one table for all requests, by a server that refuses everything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import stamina
+
+from adawise.errors import SettingsError, StoreUnavailable
+from adawise.store.object_store import ATTEMPTS
+from adawise.store.store import AlreadyExists, Store
+from tests.store.clouds import open_s3
+
+OPERATIONS: dict[str, Callable[[Store], object]] = {
+    "create": lambda store: store.create("key", b"data"),
+    "put": lambda store: store.put("key", b"data"),
+    "get": lambda store: store.get("key"),
+    "open": lambda store: store.open("key"),
+    "list": lambda store: store.list("folder"),
+    "delete": lambda store: store.delete("key"),
+}
+
+
+class Refusing(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    answer = (200, "")
+    seen = 0
+
+    def refuse(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        type(self).seen += 1
+        status, code = self.answer
+        body = (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>What {code} means.</Message>'
+            "<RequestId>4442587FB7D0A2F9</RequestId></Error>"
+        )
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = refuse  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not into a test's output."""
+
+
+@contextmanager
+def refusing(status: int, code: str) -> Iterator[str]:
+    """The URL of a store that answers all with this."""
+    Refusing.answer, Refusing.seen = (status, code), 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+WAITED_FOR = [
+    (403, "RequestTimeTooSkewed", "the clock of this machine is too far from the store's", "NTP"),
+    (503, "SlowDown", "the store is asked too often at once", "unless it lasts"),
+    (500, "InternalError", "the store has failed", "goes on by itself"),
+    (507, "XMinioStorageFull", "the store is full", "make room"),
+]
+TO_MEND = [
+    (400, "ExpiredToken", "the access key has expired", "a new one .* nothing that is stored is lost"),
+    (403, "InvalidAccessKeyId", "the access key is none that the store knows", "it and its secret"),
+    (403, "AccessDenied", "the access key has not the right", "rights to read, write, list and delete"),
+    (403, "SomethingNew", "the access key has not the right", "rights to read"),
+    (404, "NoSuchBucket", "there is no such bucket", "sink.root, record.root"),
+    (301, "PermanentRedirect", "the bucket is in another region", "AWS_REGION"),
+    (501, "NotImplemented", "does not do conditional writes", "If-None-Match"),
+]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("status", "code", "cause", "remedy"), [*WAITED_FOR, *TO_MEND])
+def test_an_answer_means_the_same_for_every_request(
+    operation: str, status: int, code: str, cause: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = (status, code, cause, remedy) in WAITED_FOR
+    with refusing(status, code) as address, stamina.set_testing(True, attempts=ATTEMPTS):
+        store = open_s3(monkeypatch, address, "s3://bucket/prefix")
+        with pytest.raises(StoreUnavailable if waits else SettingsError, match=f"{cause}.*{remedy}") as caught:
+            OPERATIONS[operation](store)
+    said = str(caught.value)
+    assert said.startswith("s3://bucket/prefix: ")
+    assert "slow" not in said.replace("SlowDown", "")
+    assert "<" not in said
+    if status != 301:  # whose body the client does not read
+        assert f"{status} " in said
+        assert f"{code}: What {code} means.)" in said
+    assert Refusing.seen == (ATTEMPTS if waits else 1)
+
+
+def test_a_conflict_of_two_that_create_at_once_is_no_proof_that_the_object_exists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with refusing(409, "ConditionalRequestConflict") as address, stamina.set_testing(True, attempts=ATTEMPTS):
+        store = open_s3(monkeypatch, address, "s3://bucket/prefix")
+        with pytest.raises(StoreUnavailable, match="asked too often at once"):
+            store.create("key", b"data")
+
+
+def test_an_absent_object_is_no_error_and_a_refused_one_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refusing(404, "NoSuchKey") as address:
+        store = open_s3(monkeypatch, address, "s3://bucket/prefix")
+        assert (store.get("key"), store.open("key")) == (None, None)
+        store.delete("key")
+    with refusing(412, "PreconditionFailed") as address, pytest.raises(AlreadyExists):
+        open_s3(monkeypatch, address, "s3://bucket/prefix").create("key", b"data")

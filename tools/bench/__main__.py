@@ -1,0 +1,105 @@
+"""`make bench`: every benchmark, or those that are named; ratios against a bare forward pass, and the machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from tools.bench import (
+    card_page,
+    changes,
+    chunks,
+    commits,
+    compact,
+    decision,
+    drift_read,
+    forward,
+    fuzz,
+    gpu,
+    host,
+    kills,
+    latency,
+    names,
+    neighbours,
+    recording,
+    recovery,
+    restart,
+    soak,
+    states,
+    worker,
+)
+from tools.bench.place import processor
+
+BENCHES = {
+    "forward": forward.main,
+    "decision": decision.main,
+    "host": host.main,
+    "chunks": chunks.main,
+    "commits": commits.main,
+    "recovery": recovery.main,
+    "compact": compact.main,
+    "worker": worker.main,
+    "kills": kills.main,
+    "fuzz": fuzz.main,
+    "latency": latency.main,
+    "neighbours": neighbours.main,
+    "restart": restart.main,
+    "states": states.main,
+    "names": names.main,
+    "recording": recording.main,
+    "changes": changes.main,
+}
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model, flags = processor()
+    wanted = sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{model}, {torch.get_num_threads()} threads, {' '.join(wanted)}, {card}, torch {torch.__version__}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(BENCHES)}, soak, drift_read, cards, gpu; none: all but these four",
+    )
+    parser.add_argument("--minutes", type=float, default=60.0, help="of soak; default: %(default)g")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="of cards and gpu: where the page goes, for gpu a folder, too; none: printed",
+    )
+    parser.add_argument(
+        "--architectures", nargs="+", default=["ViT-B-32"], help="of gpu: open_clip's names; default: %(default)s"
+    )
+    arguments = parser.parse_args()
+    benches: dict[str, Callable[[], object]] = {
+        **BENCHES,
+        "soak": partial(soak.main, arguments.minutes),
+        "drift_read": drift_read.main,
+        "cards": partial(card_page.main, arguments.output),
+        "gpu": partial(gpu.main, arguments.output, arguments.architectures),
+    }
+    chosen = arguments.names or list(BENCHES)
+    if unknown := set(chosen) - benches.keys():
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    print(f"# {machine()}")
+    codes = []
+    for name in chosen:
+        print(f"\n## {name}")
+        codes.append(benches[name]())
+    return max((code for code in codes if isinstance(code, int)), default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

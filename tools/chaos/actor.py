@@ -1,0 +1,225 @@
+"""`adawise run` in a process that takes orders: to die or to stand still at a named point; and what it tells of itself.
+
+The process is forked from the server that the worker's tests start (`tests.worker.process`), so that it costs half a
+second; then it is the command line's `run`, with settings from the environment. Orders come through a pipe and are
+looked at at each point. While `Role.outage` exists, a store that is a folder answers nobody; a bucket is cut off by its
+proxy (`tools.chaos.place`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import psutil
+
+from adawise.__main__ import main
+from adawise.commands import command_of
+from adawise.commands.run import run
+from adawise.errors import StoreUnavailable
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+from adawise.sink import claims
+from adawise.store.object_store import ObjectStore
+from adawise.store.store import LocalStore
+from tests.worker.process import Event, Telling
+
+REFUSED, ANSWER_LOST = "refused", "answer lost"
+"""What the file `Role.outage` may say: nothing is done, or it is done and nobody hears of it."""
+
+# Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
+for _name in ("run", "record", "replay", "verify"):
+    command_of(_name)
+    import_module(f"adawise.commands.{_name}.run")
+
+GRACE_S = 120.0  # for a process to end after a signal
+_END = 6_000  # characters of a log, within which its last lines are
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a process is: its settings, its log, the file that takes its store away, what else its environment has.
+
+    With `overwrites` its store replaces segments that exist, as a plain upload would.
+    """
+
+    settings: Settings
+    log: Path
+    outage: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    overwrites: bool = False
+
+    @property
+    def seat(self) -> str | None:
+        """The name that the group knows it by, if it is a static member."""
+        return self.settings.kafka.static_member
+
+
+@dataclass(frozen=True)
+class Order:
+    """When you next come to `point`."""
+
+    point: str
+    then: Literal["die", "stand still"]
+
+
+def play(role: Role, link: Connection) -> NoReturn:
+    """A worker process from its beginning to its end."""
+    _write_to(role.log)
+    os.environ.update(environment(role.settings) | dict(role.environment))
+    if role.overwrites:
+        for store in (LocalStore, ObjectStore):
+            store.create = store.put  # type: ignore[method-assign]
+        claims.prove_create_if_absent = lambda store: None
+    for name in ("create", "put", "get", "list"):
+        setattr(LocalStore, name, _failing(getattr(LocalStore, name), role.outage))
+    orders: list[Order] = []
+
+    def at(point: str) -> None:
+        while link.poll():
+            orders[:] = [link.recv()]
+        if orders and orders[0].point == point:
+            order = orders.pop()
+            link.send(Event("at", point))
+            os.kill(os.getpid(), signal.SIGKILL if order.then == "die" else signal.SIGSTOP)
+
+    run.run_worker = partial(run.run_worker, at=at, observer=Telling(link))
+    sys.exit(main(["run"]))
+
+
+def command(role: Role, *arguments: str) -> int:
+    """Any other command in a process of the same kind; its exit code."""
+    process = multiprocessing.get_context("forkserver").Process(target=_call, args=(role, arguments))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _call(role: Role, arguments: tuple[str, ...]) -> NoReturn:
+    _write_to(role.log)
+    os.environ.update(environment(role.settings) | dict(role.environment))
+    sys.exit(main(arguments))
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment in which the command line has these settings."""
+    changed: dict[str, dict[str, Any]] = settings.model_dump(mode="json", exclude_unset=True)
+    changed["log"] = {"level": "info", "format": "json"}
+    return {
+        f"ADAWISE_{group}__{name}".upper(): str(value)
+        for group, values in changed.items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _write_to(log: Path) -> None:
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+
+
+def _failing(method: Callable[..., Any], outage: Path) -> Callable[..., Any]:
+    @wraps(method)
+    def tried(self: LocalStore, *arguments: Any) -> Any:
+        said = outage.read_text() if outage.exists() else ""
+        if said != REFUSED:
+            answer = method(self, *arguments)
+        if said:
+            raise StoreUnavailable(f"{self}: expected an answer, but the chaos suite has taken the store away; wait")
+        return answer
+
+    return tried
+
+
+@dataclass(eq=False)
+class Actor:
+    """A worker process as its parent sees it."""
+
+    role: Role
+    owned: set[TopicPartition] = field(default_factory=set)
+    seen: list[Event] = field(default_factory=list)
+    deeds: list[tuple[float, str, TopicPartition]] = field(default_factory=list)  # when, "recovered" or "committed"
+    engaged: bool = False  # somebody waits for what it does; nobody else may pick it
+    doomed: bool = False  # it is to end
+    rivalled: bool = False  # another has its seat: one of the two will be told to go
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self.link, theirs = context.Pipe()
+        self._process = context.Process(target=play, args=(self.role, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it lives; -9 after SIGKILL."""
+        return self._process.exitcode
+
+    @property
+    def is_fenced(self) -> bool:
+        """True if it ended because another has its seat."""
+        return self.exit_code not in (None, 0) and "FencedInstanceId" in self.role.log.read_text()[-_END:]
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.role.log.read_text().splitlines() if self.role.log.exists() else []
+        return lines[-1] if lines else "nothing"
+
+    @property
+    def stands_still(self) -> bool:
+        """As the kernel sees it."""
+        try:
+            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            return False
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still lives."""
+        if self._process.pid is not None and self.exit_code is None:
+            os.kill(self._process.pid, number)
+
+    def order(self, order: Order) -> None:
+        """Give an order; it replaces the one before it."""
+        with suppress(OSError):  # it has just ended
+            self.link.send(order)
+
+    def hear(self) -> list[Event]:
+        """What it has told since the last time."""
+        news: list[Event] = []
+        try:
+            while self.link.poll():
+                news.append(self.link.recv())
+        except (EOFError, OSError):  # it ended, perhaps in the middle of a word
+            pass
+        for event in news:
+            if event.tp is not None and event.what == "lost":
+                self.owned.discard(event.tp)
+            elif event.tp is not None and event.won:
+                self.owned.add(event.tp)
+                self.deeds.append((time.monotonic(), event.what, event.tp))
+        self.seen += [event for event in news if event.what != "served"]
+        return news
+
+    def wait(self) -> None:
+        """Until it has ended, or `GRACE_S` have passed."""
+        self._process.join(GRACE_S)
+
+    def bury(self) -> None:
+        """Kill it if it lives, and free what it held."""
+        self._process.kill()
+        self._process.join(GRACE_S)
+        self.link.close()

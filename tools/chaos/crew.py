@@ -1,0 +1,102 @@
+"""The workers of a run: hired, watched, replaced; and the count of all that happened to them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from multiprocessing import connection
+from types import TracebackType
+from typing import Self
+
+from adawise.records import TopicPartition
+from tests.worker.process import Event
+from tools.chaos.actor import Actor, Role
+
+SIZE, MOST = 3, 5
+SEATS = ("first", "second")  # names of static members
+_BACK_OFF_S = 1.0  # after a start that failed, as whoever runs workers has it
+
+
+class Crew:
+    """At least `SIZE` workers at any time: whoever ends by itself is replaced; that is a fault if it was at work.
+
+    Whoever is hired takes a seat that is free, as a static member of that name; the others have none.
+    """
+
+    def __init__(self, role: Callable[[int, str | None], Role], seats: Sequence[str] = SEATS) -> None:
+        self._role, self._seats, self._hired, self._hire_at = role, seats, 0, 0.0
+        self.members: list[Actor] = []
+        self.toll: Counter[str] = Counter()
+        self.gave_up: list[str] = []  # last words of those that ended by themselves while at work
+
+    def __enter__(self) -> Self:
+        for _ in range(SIZE):
+            self.hire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for actor in self.members:
+            actor.bury()
+        self.members = []
+
+    def hire(self, seat: str | None = None) -> Actor:
+        """One more; on this seat, whoever has it, or on a free one."""
+        taken = {actor.role.seat for actor in self.members if actor.exit_code is None}
+        free = [name for name in self._seats if name not in taken]
+        self.members.append(Actor(self._role(self._hired, seat or next(iter(free), None))))
+        self._hired += 1
+        return self.members[-1]
+
+    def listen(self, timeout_s: float) -> None:
+        """Take in what they tell, waiting at most that long, and see who has ended."""
+        connection.wait([actor.link for actor in self.members], timeout=timeout_s)
+        for actor in list(self.members):
+            ended = actor.exit_code is not None  # asked first: nothing is told after it
+            for event in actor.hear():
+                self._count(event)
+            if ended:
+                self._retire(actor)
+        while len(self.members) < SIZE and time.monotonic() >= self._hire_at:
+            self.hire()
+
+    def dismiss(self) -> None:
+        """SIGTERM for all; returns when they have ended."""
+        for actor in self.members:
+            actor.doomed = True
+            actor.send(signal.SIGTERM)
+        for actor in self.members:
+            actor.wait()
+            self.toll["dismissed" if actor.exit_code == 0 else f"dismissed with exit code {actor.exit_code}"] += 1
+
+    def pick(self, chance: float, *, seated: bool = False) -> Actor | None:
+        """One that has partitions (and a seat) and is in nobody's hands; None if there is none now."""
+        free = [actor for actor in self.members if actor.owned and not actor.engaged and actor.exit_code is None]
+        free = [actor for actor in free if actor.role.seat or not seated]
+        return free[int(chance * len(free))] if free else None
+
+    def done_by_others(self, what: str, than: Actor, since: float) -> set[TopicPartition]:
+        """Partitions that others than this one have "recovered" or "committed" to after that moment."""
+        others = [actor for actor in self.members if actor is not than]
+        return {tp for actor in others for when, deed, tp in actor.deeds if when > since and deed == what}
+
+    def _count(self, event: Event) -> None:
+        if event.what == "recovered":
+            self.toll["partitions taken over"] += 1
+        if event.what == "committed":
+            self.toll["segments" if event.won else "lost races"] += 1
+
+    def _retire(self, actor: Actor) -> None:
+        self.members.remove(actor)
+        if not actor.doomed and actor.exit_code != -signal.SIGKILL:
+            self._hire_at = time.monotonic() + _BACK_OFF_S
+            if actor.rivalled and actor.is_fenced:
+                self.toll["static members fenced"] += 1
+            elif actor.seen:
+                self.gave_up.append(f"exit code {actor.exit_code}: {actor.last_words}")
+            else:  # a worker does not begin without a broker and a store that answer; whoever runs it starts it again
+                self.toll["starts that failed"] += 1
+        actor.bury()

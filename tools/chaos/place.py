@@ -1,0 +1,83 @@
+"""Where the workers of a run write: a folder, or a bucket behind a proxy at which requests fail, some always, in an
+outage all; and how everybody else reads it in peace.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.store.clouds import new_bucket, open_s3, s3_environment, s3_server
+from tests.store.faults import DONE, NOT_DONE, AtRandom, Fault, FaultyProxy, Request
+from tests.worker.output import Output
+from tools.chaos.actor import REFUSED
+
+StoreName = Literal["folder", "s3"]
+_EVERY, _WITHHELD = 40, 12  # one request of so many fails; of those so many are not answered at all
+_PATIENCE = {"AWS_TIMEOUT": "2s", "AWS_CONNECT_TIMEOUT": "2s"}  # of the workers with a request
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store.
+
+    `root` as `sink.root` names it, with the environment of the workers, and that of those who are to be left in peace.
+    While the file `outage` exists, the workers' store does as it says. `failed` counts what else became of requests.
+    """
+
+    root: str
+    output: Output
+    outage: Path
+    workers: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+    failed: Counter[Fault] = field(default_factory=Counter)
+
+
+@contextmanager
+def place(kind: StoreName, folder: Path, seed: int) -> Iterator[Place]:
+    """An empty store of this kind; what is a file of it lies in `folder`."""
+    outage, name = folder / "outage", folder / "output"
+    if kind == "folder":
+        yield Place(str(name), Output(name), outage)
+        return
+    url = f"s3://{new_bucket()}/chaos"
+    told = _Count()
+    with FaultyProxy(s3_server(), Weather(seed, outage), seen=told) as proxy, pytest.MonkeyPatch.context() as patch:
+        output = Output(name, open_s3(patch, s3_server(), url))
+        workers = s3_environment(proxy.address) | _PATIENCE
+        yield Place(url, output, outage, workers, s3_environment(s3_server()), told.faults)
+
+
+class Weather:
+    """A script of the proxy: now and then a request fails; in an outage each does, in the way that the file says."""
+
+    def __init__(self, seed: int, outage: Path) -> None:
+        self._outage, self._rng = outage, random.Random(seed)
+        self._otherwise = AtRandom(seed, every=_EVERY, withheld=_WITHHELD)
+
+    def __call__(self, request: Request) -> Fault:
+        try:
+            said = self._outage.read_text()
+        except FileNotFoundError:
+            return self._otherwise(request)
+        return self._rng.choice(NOT_DONE if said == REFUSED else DONE)
+
+
+class _Count(list[tuple[Request, Fault]]):
+    """Takes the place of the proxy's list: a long run has more requests than memory should hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: Counter[Fault] = Counter()
+
+    def append(self, told: tuple[Request, Fault]) -> None:
+        """Count it."""
+        if told[1] is not Fault.NONE:
+            self.faults[told[1]] += 1

@@ -1,0 +1,206 @@
+"""One run of the chaos suite: cameras, workers and faults, until everything is in the output; then the judge."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from adawise.settings import Settings
+from tests.brokers import Broker, create_topic, fresh_name
+from tests.models import PairFolder
+from tests.worker.cameras import Topic, settings_for
+from tests.worker.output import Output
+from tools.chaos.actor import Role
+from tools.chaos.crew import SEATS, Crew
+from tools.chaos.feed import LIMITS, MAX_AGE_S, MAX_BATCH_BYTES, Feed, Film
+from tools.chaos.judge import Places, Verdict, compare_with_replay, count_letters, judge, verify
+from tools.chaos.place import Place, StoreName, place
+from tools.chaos.schedule import Fault, Kind
+from tools.chaos.strikes import Brokers, Stage, Strike, strike
+
+AT_ONCE = 2  # faults
+_ONE_AT_A_TIME = {Kind.BROKER, Kind.OUTAGE}  # of three brokers two must live; there is one store
+_TOO_MANY = 100  # ends that nobody ordered, in a whole run
+_TICK_S = 0.05
+_TELL_S = 60.0
+_LOOK_S = 1.0  # how often the output is counted, at most
+_SELDOM_ENOUGH = 10  # times as long as counting takes: a bucket lists all its keys for it
+_SELDOM = {"flush_rows": 2_000, "flush_age_s": 30.0}  # segments of the replay: where they are cut must not matter
+KEPT = {"retention.ms": "-1", "message.timestamp.after.max.ms": str(2**63 - 1)}  # the film's time is not ours
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is played.
+
+    `messages` at least, at most `rate` a second and `lead` more than there are rows; with `overwrites` the workers'
+    `store` is one that replaces. Nothing new for `quiet_s` seconds at the end: then something is lost.
+    """
+
+    seed: int
+    messages: int
+    faults: Sequence[Fault]
+    rate: float
+    lead: int = 3_000
+    cameras: int = 24
+    partitions: int = 8
+    replication: int = 1
+    session_timeout_ms: int = 2_000
+    store: StoreName = "folder"
+    overwrites: bool = False
+    quiet_s: float = 120.0
+
+
+@dataclass
+class Report:
+    """What was survived, and what was found."""
+
+    play: Play
+    verdict: Verdict
+    toll: Counter[str]
+    gave_up: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        v, s = self.verdict, self.seconds
+        lines = [
+            f"seed {self.play.seed}: {v.messages} messages of {self.play.cameras} cameras in {self.play.partitions} "
+            f"partitions, {v.acknowledged} acknowledged, {v.rows} rows; "
+            + ", ".join(f"{name} {value:.0f} s" for name, value in s.items()),
+            "survived: " + ", ".join(f"{count} {name}" for name, count in sorted(self.toll.items())),
+            "found:    " + ", ".join(f"{count} {name}" for name, count in v.counts.items()),
+            *(f"  fault: {fault}" for fault in v.faults),
+            *(f"  a worker ended by itself: {words}" for words in self.gave_up),
+        ]
+        return "\n".join(lines)
+
+    @property
+    def is_clean(self) -> bool:
+        """True if the judge found nothing, and no worker at work ended by itself."""
+        return self.verdict.is_clean and not self.gave_up
+
+
+def run(
+    play: Play,
+    broker: Broker,
+    pair: PairFolder,
+    folder: Path,
+    brokers: Brokers | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Play it, in an empty folder. `tell` hears how far it is, now and then."""
+    topic = Topic(broker, fresh_name("chaos"))
+    for name in (topic.name, f"{topic.name}.dlq"):
+        create_topic(broker, name, play.partitions, KEPT, replication=play.replication)
+    feed = Feed(broker, topic.name, Film(play.seed, cameras=play.cameras, partitions=play.partitions), rate=play.rate)
+    seconds = dict[str, float]()
+    with place(play.store, folder, play.seed) as stored:
+        settings, output = _settings(play, topic, pair, stored), stored.output
+        seats = () if broker.lacks(("static_membership",)) else SEATS
+        with feed, Crew(_roles(play, settings, folder, stored), seats) as crew:
+            with _timed(seconds, "faults"):
+                _perform(play, feed, Stage(crew, stored.outage, brokers), output, tell)
+            with _timed(seconds, "rest"):
+                feed.finish()
+                landed = feed.landed()
+                _wait_for_the_rest(crew, output, sum(shot.rows for shot in landed.values()), play.quiet_s)
+                crew.dismiss()
+        crew.toll.update({f"requests {fault}": count for fault, count in stored.failed.items()})
+        with _timed(seconds, "judge"):
+            role = Role(_changed(settings, **_SELDOM), folder / "judge.log", stored.outage, stored.others)
+            verdict = _judged(play, feed, landed, role, output, folder)
+            if not play.overwrites:
+                count_letters(verdict, broker, f"{topic.name}.dlq", landed)
+    return Report(play, verdict, crew.toll, crew.gave_up, seconds)
+
+
+def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, folder: Path) -> Verdict:
+    """By the topic, by `adawise verify` and by a replay; the last two at the same time, each takes a processor."""
+    with ThreadPoolExecutor(1) as beside:
+        verified = beside.submit(verify, role, output)
+        verdict = judge(landed, feed.acknowledged, output)
+        if not play.overwrites:
+            compare_with_replay(verdict, role, output, folder)
+        verdict.faults += verified.result()
+    return verdict
+
+
+def _settings(play: Play, topic: Topic, pair: PairFolder, stored: Place) -> Settings:
+    return settings_for(
+        topic,
+        pair,
+        stored.root,
+        fresh_name("crew"),
+        kafka={
+            "session_timeout_ms": play.session_timeout_ms,
+            "max_poll_records": 500,
+            "max_batch_bytes": MAX_BATCH_BYTES,
+        },
+        decode=asdict(LIMITS),
+        limits={"streams": 12},  # of a partition: strangers make room for strangers
+        batch={"max_age_s": MAX_AGE_S},
+    )
+
+
+def _roles(play: Play, settings: Settings, folder: Path, stored: Place) -> Callable[[int, str | None], Role]:
+    """Workers that cut their segments differently: an heir's must not happen to be its predecessor's."""
+
+    def role(number: int, seat: str | None) -> Role:
+        rng = random.Random(f"{play.seed} {number}")
+        mine = _changed(settings, flush_rows=rng.choice((8, 24, 64, 200)), flush_age_s=rng.uniform(0.2, 1.5))
+        mine = mine.model_copy(update={"kafka": mine.kafka.model_copy(update={"static_member": seat})})
+        return Role(mine, folder / f"worker-{number}.log", stored.outage, stored.workers, play.overwrites)
+
+    return role
+
+
+def _changed(settings: Settings, **sink: float) -> Settings:
+    return settings.model_copy(update={"sink": settings.sink.model_copy(update=sink)})
+
+
+def _perform(play: Play, feed: Feed, stage: Stage, output: Output, tell: Callable[[str], None]) -> None:
+    """Until every fault was done and enough was sent."""
+    waiting, under_way, look_at, told = list(play.faults), dict[Fault, Strike](), 0.0, time.monotonic()
+    while waiting or under_way or feed.sent < play.messages:
+        stage.crew.listen(_TICK_S)
+        ends = len(stage.crew.gave_up) + stage.crew.toll["starts that failed"]
+        assert ends < _TOO_MANY, f"workers end by themselves, {ends} of them: {stage.crew.gave_up}"
+        if (began := time.monotonic()) > look_at:
+            feed.allow(output.rows + play.lead)
+            look_at = began + max(_LOOK_S, _SELDOM_ENOUGH * (time.monotonic() - began))
+        if time.monotonic() - told > _TELL_S:
+            tell(f"{feed.sent} messages sent, {output.rows} rows written, {len(waiting)} faults to come")
+            told = time.monotonic()
+        busy = {fault.kind for fault in under_way} & _ONE_AT_A_TIME
+        for fault in [f for f in waiting if f.at * play.messages <= feed.sent and f.kind not in busy][:1]:
+            if len(under_way) < AT_ONCE:
+                waiting.remove(fault)
+                under_way[fault] = strike(fault, stage)
+        for fault, done in list(under_way.items()):
+            if next(done, StopIteration) is StopIteration:
+                del under_way[fault]
+
+
+def _wait_for_the_rest(crew: Crew, output: Output, rows: int, quiet_s: float) -> None:
+    """Until all rows are there; or, if some never come, until nothing was written for a while."""
+    for actor in crew.members:
+        actor.send(signal.SIGCONT)  # an order may have come too late
+    found, since = -1, time.monotonic()
+    while (now := output.rows) < rows and time.monotonic() - since < quiet_s:
+        if now != found:
+            found, since = now, time.monotonic()
+        crew.listen(_LOOK_S)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began

@@ -1,0 +1,213 @@
+"""How each kind of fault is done. A strike is a generator: it is asked again and again, and yields until it is over."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tools.chaos.actor import ANSWER_LOST, REFUSED, Actor, Order
+from tools.chaos.crew import MOST, Crew
+from tools.chaos.schedule import Fault, Kind
+
+PATIENCE_S = 40.0  # for what a victim has to do first
+_LATE = 0.7  # of those who stood still come back when their heirs have written segments; the others may be first
+_HEIRS_S = 8.0  # they have for it
+
+Strike = Generator[None, None, None]
+
+
+class Brokers(Protocol):
+    """A cluster of which one broker may fall."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def kill(self, broker: int) -> None:
+        """SIGKILL for broker 1, 2, ..."""
+
+    def revive(self) -> Callable[[], bool]:
+        """Start what was killed; what it returns is asked until it is True: all answer."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a strike can reach."""
+
+    crew: Crew
+    outage: Path
+    brokers: Brokers | None = None
+
+
+def strike(fault: Fault, stage: Stage) -> Strike:
+    """Do it; what came of it is in `stage.crew.toll`."""
+    return _STRIKES[fault.kind](fault, stage)
+
+
+def _kill(fault: Fault, stage: Stage) -> Strike:
+    actor = yield from _someone(fault, stage)
+    if actor is not None:
+        yield from _pause(fault.lasts_s)
+        actor.send(signal.SIGKILL)
+        yield from _the_end(actor, stage, "kills")
+
+
+def _exit(fault: Fault, stage: Stage) -> Strike:
+    actor = yield from _someone(fault, stage)
+    if actor is not None:
+        actor.order(Order(fault.point, "die"))
+        yield from _the_end(actor, stage, "exits at a point")
+
+
+def _zombie(fault: Fault, stage: Stage) -> Strike:
+    actor = yield from _someone(fault, stage)
+    if actor is not None:
+        yield from _stand_still(actor, fault)
+        yield from _outlived(actor, fault, stage, "zombies resumed")
+
+
+def _freeze(fault: Fault, stage: Stage) -> Strike:
+    actor = yield from _someone(fault, stage)
+    if actor is not None:
+        yield from _pause(fault.lasts_s)
+        actor.send(signal.SIGSTOP)
+        yield from _outlived(actor, fault, stage, "freezes resumed")
+
+
+def _stand_still(actor: Actor, fault: Fault) -> Strike:
+    """At the fault's point, if it comes to that in time."""
+    actor.order(Order(fault.point, "stand still"))
+    yield from _until(lambda: actor.stands_still or actor.exit_code is not None)
+    actor.order(Order("", "stand still"))  # never again, even if it has not come to that
+
+
+def _outlived(actor: Actor, fault: Fault, stage: Stage, name: str) -> Strike:
+    """It stands still; wake it when another has what it owned, and wait for what it then writes."""
+    since, owned, crew = time.monotonic(), set(actor.owned), stage.crew
+    yield from _until(lambda: bool(owned & crew.done_by_others("recovered", actor, since)))
+    inherited = bool(owned & crew.done_by_others("recovered", actor, since))
+    if inherited and fault.chance < _LATE:
+        yield from _until(lambda: owned <= crew.done_by_others("committed", actor, since), _HEIRS_S)
+    else:
+        yield from _pause(fault.lasts_s)
+    told = len(actor.seen)
+    actor.send(signal.SIGCONT)
+    yield from _until(lambda: len(actor.seen) > told or actor.exit_code is not None)
+    actor.engaged = False
+    stage.crew.toll[name if inherited else "woken too early"] += 1
+
+
+def _return(fault: Fault, stage: Stage) -> Strike:
+    """A static member dies, and one of its name begins at once: nobody else may get its partitions."""
+    actor = yield from _someone(fault, stage, seated=True)
+    if actor is None:
+        return
+    yield from _pause(fault.lasts_s)
+    since, owned, crew = time.monotonic(), set(actor.owned), stage.crew
+    actor.send(signal.SIGKILL)
+    heir = crew.hire(actor.role.seat)
+    heir.engaged = True
+    yield from _until(lambda: owned <= crew.done_by_others("recovered", actor, since))
+    moved = owned & crew.done_by_others("recovered", heir, since)
+    heir.engaged = False
+    crew.toll["static members back too late" if moved else "static members back in time"] += 1
+
+
+def _rival(fault: Fault, stage: Stage) -> Strike:
+    """A static member stands still before a commit, one of its name begins; awake again, one of the two must go."""
+    actor = yield from _someone(fault, stage, seated=True)
+    if actor is None:
+        return
+    yield from _stand_still(actor, fault)
+    since, owned, crew = time.monotonic(), set(actor.owned), stage.crew
+    heir = crew.hire(actor.role.seat)
+    actor.rivalled = heir.rivalled = heir.engaged = True
+    yield from _until(lambda: bool(owned & heir.owned) or heir.exit_code is not None)
+    if fault.chance < _LATE:
+        yield from _until(lambda: owned <= crew.done_by_others("committed", actor, since), _HEIRS_S)
+    actor.send(signal.SIGCONT)
+    yield from _until(lambda: actor.exit_code is not None or heir.exit_code is not None, 3 * PATIENCE_S)
+    actor.engaged = heir.engaged = False
+    if actor.exit_code is None and heir.exit_code is None:
+        actor.send(signal.SIGKILL)
+        stage.crew.gave_up.append(f"two static members of one name were at work for {3 * PATIENCE_S:g} s")
+
+
+def _join(fault: Fault, stage: Stage) -> Strike:
+    if len(stage.crew.members) < MOST:
+        stage.crew.hire()
+        stage.crew.toll["joins"] += 1
+        yield from _pause(fault.lasts_s)
+
+
+def _leave(fault: Fault, stage: Stage) -> Strike:
+    actor = yield from _someone(fault, stage)
+    if actor is not None:
+        actor.doomed = True
+        actor.send(signal.SIGTERM)
+        yield from _until(lambda: actor.exit_code is not None)
+        stage.crew.toll["leaves" if actor.exit_code == 0 else f"leaves with exit code {actor.exit_code}"] += 1
+
+
+def _outage(fault: Fault, stage: Stage) -> Strike:
+    stage.outage.write_text(REFUSED if fault.chance < 0.5 else ANSWER_LOST)
+    yield from _pause(1.0 + 3.0 * fault.lasts_s)
+    stage.outage.unlink()
+    stage.crew.toll["store outages"] += 1
+
+
+def _broker(fault: Fault, stage: Stage) -> Strike:
+    assert stage.brokers is not None, "this schedule needs brokers that may fall"
+    stage.brokers.kill(1 + int(fault.chance * stage.brokers.count))
+    yield from _pause(1.0 + 3.0 * fault.lasts_s)
+    returned = stage.brokers.revive()
+    yield from _until(returned, 3 * PATIENCE_S)
+    stage.crew.toll["broker restarts"] += 1
+
+
+def _the_end(actor: Actor, stage: Stage, name: str) -> Strike:
+    """Wait until it has died."""
+    yield from _until(lambda: actor.exit_code is not None)
+    died = actor.exit_code == -signal.SIGKILL
+    actor.engaged = False
+    stage.crew.toll[name if died else f"no {name}"] += 1
+
+
+def _someone(fault: Fault, stage: Stage, *, seated: bool = False) -> Generator[None, None, Actor | None]:
+    give_up = time.monotonic() + PATIENCE_S
+    while (actor := stage.crew.pick(fault.chance, seated=seated)) is None:
+        if time.monotonic() > give_up:
+            stage.crew.toll[f"nobody for {fault.kind}"] += 1
+            return None
+        yield
+    actor.engaged = True
+    return actor
+
+
+def _until(done: Callable[[], bool], patience_s: float = PATIENCE_S) -> Strike:
+    give_up = time.monotonic() + patience_s
+    while not done() and time.monotonic() < give_up:
+        yield
+
+
+def _pause(seconds: float) -> Strike:
+    began = time.monotonic()
+    yield from _until(lambda: time.monotonic() - began >= seconds)
+
+
+_STRIKES: dict[Kind, Callable[[Fault, Stage], Strike]] = {
+    Kind.KILL: _kill,
+    Kind.EXIT: _exit,
+    Kind.ZOMBIE: _zombie,
+    Kind.FREEZE: _freeze,
+    Kind.RETURN: _return,
+    Kind.RIVAL: _rival,
+    Kind.JOIN: _join,
+    Kind.LEAVE: _leave,
+    Kind.OUTAGE: _outage,
+    Kind.BROKER: _broker,
+}

@@ -1,0 +1,170 @@
+"""A day of simulated cameras with scripted weather and faults, replayed and analysed: does the report show the script?
+
+`python -m tools.drift.day FOLDER` draws the day as a recording, replays it (as the demo's worker would have served it,
+and at alpha 0, .5 and 1), analyses it and writes the page; `--judge` compares what was found with the script.
+What is there already is not made again. By default it is 34,080 images and takes some eight minutes of one core. Needs
+the extra `report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from adawise.demo.main import PAIR
+from adawise.ports import TopicIdentity
+from adawise.recording.recorder import FilePolicy, Recorder
+from adawise.records import Message, RowId, TopicPartition
+from tools.drift.day_script import CAMERAS, CameraDay, Day
+
+TOPIC = "day"
+FIXED = (0.0, 0.5, 1.0)
+
+_POLICY = FilePolicy(max_messages=4_096, max_bytes=8 << 20, max_age_s=3_600.0)
+_BUFFERED_BYTES = 64 << 20
+
+
+def make(folder: Path, day: Day) -> int:
+    """Write the recording, the labels (apart, as if they came later) and the script; how many frames there are."""
+    recorder = Recorder(
+        str(folder / "recording"),
+        topic=TOPIC,
+        identity=TopicIdentity("simulated", "day", len(day.cameras)),
+        policy=_POLICY,
+        max_buffered_bytes=_BUFFERED_BYTES,
+    )
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as lines:
+        labels = csv.writer(lines)
+        labels.writerow(("row_id", "label"))
+        for partition, camera in enumerate(day.cameras):
+            recorder.begin(TopicPartition(TOPIC, partition), 0)
+            for message, label in _messages(day, camera, partition):
+                recorder.append([message], time.monotonic())
+                labels.writerow((RowId(TOPIC, partition, message.offset, 0), label))
+            recorder.flush()
+    script = {
+        "hours": day.hours,
+        "every_s": day.every_s,
+        "images": day.images,
+        "seed": day.seed,
+        "events": [asdict(event) for event in day.events()],
+    }
+    (folder / "script.json").write_text(json.dumps(script, indent=1) + "\n", encoding="utf-8")
+    return recorder.recorded.messages
+
+
+def _messages(day: Day, camera: CameraDay, partition: int) -> Iterator[tuple[Message, str]]:
+    for offset, (batch, at_us, jpeg, label) in enumerate(day.frames(camera)):
+        headers = {
+            "content-type": "image/jpeg",
+            "frame-id": f"{camera.name}-{batch:05d}-{offset % day.images:02d}",
+            "captured-at": datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(),
+        }
+        raw = tuple((name, value.encode()) for name, value in headers.items())
+        yield Message(TOPIC, partition, offset, camera.name.encode(), jpeg, raw, at_us // 1000), label
+
+
+def settings_file(folder: Path, day: Day) -> Path:
+    """The demo's settings, with batches as large as the day's."""
+    path = folder / "adawise.toml"
+    path.write_text(
+        f"""[model]
+architecture = "local-dir:{PAIR / "theta_0"}"
+theta_0 = "local-dir:{PAIR / "theta_0"}"
+theta_1 = "local-dir:{PAIR / "theta_1"}"
+classes = "{PAIR / "classes.txt"}"
+templates = "{PAIR / "templates.txt"}"
+precision = "fp32"
+device = "cpu"
+threads = 1
+[batch]
+images = {day.images}
+max_age_s = {day.every_s / 2}
+[decode]
+threads = 1
+[sink]
+flush_age_s = 3600
+[log]
+level = "warning"
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def adawise(folder: Path, *arguments: str) -> str:
+    """A command in the folder; what it prints. Raises CalledProcessError if it fails."""
+    command = [sys.executable, "-m", "adawise", *arguments]
+    return subprocess.run(
+        [*command, "--config", str(folder / "adawise.toml")], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def replay(folder: Path, alpha: float | None = None) -> Path:
+    """Replay the recording as the search serves it, or at a fixed alpha; where to."""
+    output = folder / ("run" if alpha is None else f"fixed-{alpha:g}")
+    fixed = () if alpha is None else ("--search", "fixed", "--search.alpha", f"{alpha:g}")
+    adawise(folder, "replay", str(folder / "recording"), "-o", str(output), *fixed)
+    return output
+
+
+def analysed(folder: Path, *, against: Sequence[float] = FIXED, page: bool = True) -> Path:
+    """Write the report as JSON, and the page; the JSON."""
+    roots = ",".join(str(folder / f"fixed-{alpha:g}") for alpha in against)
+    arguments = ["drift", str(folder / "run"), "--recording", str(folder / "recording"), "--json"]
+    arguments += ["--labels", str(folder / "labels.csv"), *(["--against", roots] if roots else [])]
+    printed = adawise(folder, *arguments, *(["-o", str(folder / "day.html")] if page else []))
+    path = folder / "drift.json"
+    path.write_text(printed, encoding="utf-8")
+    return path
+
+
+def main() -> int:
+    """Make what is not there yet, analyse, judge."""
+    parser = argparse.ArgumentParser(prog="python -m tools.drift.day", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cameras", type=int, default=len(CAMERAS), choices=range(1, len(CAMERAS) + 1))
+    parser.add_argument("--hours", type=float, default=24.0, help="that the day takes; default: %(default)g")
+    parser.add_argument("--every", type=float, default=120.0, help="seconds between batches; default: %(default)g")
+    parser.add_argument("--images", type=int, default=8, help="of a batch; default: %(default)d")
+    parser.add_argument("--seed", type=int, default=1, help="of the pictures; default: %(default)d")
+    parser.add_argument("--judge", action="store_true", help="only compare the report that is there with the script")
+    parser.add_argument("--no-page", action="store_true", help="JSON alone")
+    wanted = parser.parse_args()
+    folder: Path = wanted.folder.resolve()
+    if not wanted.judge:
+        day = Day(CAMERAS[: wanted.cameras], wanted.hours, wanted.every, wanted.images, wanted.seed)
+        _all(folder, day, page=not wanted.no_page)
+    from tools.drift.day_judge import judge, told
+
+    print(told(judge(folder)))
+    return 0
+
+
+def _all(folder: Path, day: Day, *, page: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    settings_file(folder, day)
+    if not (folder / "script.json").exists():
+        _timed("drawn", partial(make, folder, day))
+    for alpha in (None, *FIXED):
+        _timed("replayed" if alpha is None else f"replayed at {alpha:g}", partial(replay, folder, alpha))
+    _timed("analysed", partial(analysed, folder, page=page))
+
+
+def _timed(what: str, work: Callable[[], object]) -> None:
+    began_s = time.monotonic()
+    done = work()
+    print(f"{what}: {done}, {time.monotonic() - began_s:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What a worker holds and writes of the messages that are fuzzed: names without end, clocks that show anything.
+
+No model runs. The chain is a real one, so that what such messages leave in rows, states and footers can be read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from adawise.adapt.state import StreamState
+from adawise.ports import TopicIdentity
+from adawise.records import DecodedMessage, Message, TopicPartition
+from adawise.sink.chain import SegmentChain
+from adawise.sink.verify.root import verify
+from adawise.store.store import LocalStore
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.partition import PartitionWork
+from tests.frames import adapted
+from tools.fuzz.messages import TOPIC
+
+PLACES = 64
+_TP, _IDENTITY = TopicPartition(TOPIC, 0), TopicIdentity("fuzz", "fuzz", 1)
+_POLICY, _FORGET_S = BatchPolicy(images=4, max_age_s=2.0), 3_600.0
+
+
+class Ledger:
+    """One partition's work and chain, in an empty folder. `streams`: of which a message may have images."""
+
+    def __init__(self, folder: Path, streams: Callable[[Message], frozenset[str]]) -> None:
+        self._streams = streams
+        self._store = LocalStore(folder)
+        self._chain = SegmentChain(
+            store=self._store, classes=("yes", "no"), model_fingerprint="m", config_fingerprint="c", writer="fuzz"
+        )
+        self._chain.check()
+        self._work = PartitionWork(
+            _TP,
+            self._chain.recover(_TP, _IDENTITY, 0),
+            _POLICY,
+            lambda: StreamState("k", 10),
+            forget_after_s=_FORGET_S,
+            max_streams=PLACES,
+        )
+
+    def take(self, decoded: DecodedMessage) -> str | None:
+        """What is wrong with the message's way, None if nothing."""
+        if decoded.message.topic_partition != _TP:
+            return None  # it was fetched
+        streams = self._streams(decoded.message)
+        self._work.read(decoded.message, streams)
+        self._work.add(decoded, 0.0)
+        self._work.letters.clear()
+        while self._work.ready:
+            batch = self._work.ready.popleft()
+            self._work.complete(batch, adapted(batch, self._work.state(batch)), 0.0)
+        said = {frame.stream_id for frame in decoded.frames if frame.image is not None}
+        return None if said <= streams else f"accepted images of {said - streams}, which were not told before"
+
+    def commit(self) -> str | None:
+        """Write a segment, and what is wrong with it."""
+        head = self._chain.commit(self._work.draft()).head
+        self._work.committed(head)
+        again = self._chain.recover(_TP, _IDENTITY, 0)
+        if (again.next_offset, again.pending, dict(again.states)) != (
+            head.next_offset,
+            head.pending,
+            dict(head.states),
+        ):
+            return f"the head at {head.next_offset} is read back as one at {again.next_offset}"
+        return None if len(head.states) <= 2 * PLACES else f"{len(head.states)} states in {PLACES} places"
+
+    def faults(self) -> list[str]:
+        """What `adawise verify` finds in all that was written."""
+        return [str(fault) for fault in verify(self._store, read_state=StreamState.from_bytes)]
