@@ -1,4 +1,4 @@
-"""One dead letter: the record that goes into the dead-letter topic. Pure; `dead_letter` reads it back.
+"""One dead letter: the record that goes into the dead-letter topic. Pure; `reading` reads it back.
 
 The header names `__connect.errors.*` are Kafka Connect's (KIP-298), so that tools which know its dead letters know
 ours; `dlq.*` are our own. Those of an earlier rejection are replaced, or a replayed message would grow each time; how

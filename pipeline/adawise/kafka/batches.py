@@ -7,7 +7,7 @@ one record whose `checksum`, which is None for all others of its format, is an `
 Of a compacted topic, the offsets between two records that are in no batch, or missing in theirs, come out so too. What
 was aborted and the markers of transactions have their batches, which are skipped: they are missing nowhere.
 
-As `kafka_repairs`, this is true of kafka-python 3.0: look at it when the pin moves.
+As `repairs`, this is true of kafka-python 3.0: look at it when the pin moves.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A segment's name follows from the segment before it (`layout`), and a name is cr
 one successor, and rows, offsets and states agree whoever wrote it: no lock, no fencing, no determinism is needed. A
 worker that lost its partition without knowing (a zombie) either loses the race for the next name, and adopts the
 winner's state, or wins it with a valid segment, and the new owner adopts that. Names are not created twice even where
-compaction has deleted their segments (`free_names`).
+compaction has deleted their segments (`name_reuse`).
 
 Order of a commit: segment, then its traces; only then may anybody extend it. Adopting a segment of another worker (at
 recovery or after a lost race) writes its traces first, because that worker may have died in between.
@@ -71,7 +71,7 @@ class SegmentChain:
         commits: What the owner has committed at the broker, with the id of the root that it was for.
         begin_anew: Whatever was committed, this is the root from now on.
         now: The time, for the footer alone: nothing depends on it.
-        instant: See `free_names`.
+        instant: See `name_reuse`.
         at: Called at each of `store.CRASH_POINTS` that is the chain's own.
     """
 
@@ -189,7 +189,7 @@ class SegmentChain:
         return self._adopt(tp, tip.identity, max([*segment_names(self._store, tp), tip.successor]), since)
 
     def _is_free(self, tp: TopicPartition, tip: _Tip) -> bool:
-        """True unless the name after the tip is a deleted one (see `free_names`)."""
+        """True unless the name after the tip is a deleted one (see `name_reuse`)."""
         return is_fresh(tip.since, self._instant()) or not was_deleted(self._store, tp, tip.successor)
 
     def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:

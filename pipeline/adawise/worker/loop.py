@@ -1,6 +1,6 @@
 """The worker: poll, decode, adapt, predict, append; then flush and commit. Read `run` and `_step` first.
 
-One thread does everything but decoding and talking to the broker. `recovery` says where reading begins, `delivery` in
+One thread does everything but decoding and talking to the broker. `recovery` says where reading begins, `commit` in
 which order things become durable.
 """
 

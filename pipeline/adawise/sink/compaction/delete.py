@@ -4,7 +4,7 @@ The last segment of every compacted file stays: its footer has the state of the 
 replay can begin, and it ties the file to the chain. The head is never among them.
 
 A name that was deleted is free, and a worker that stood still since before the deletion may create it again. It finds
-out at once (`free_names`), and what it wrote is covered: nobody reads it, and the next call removes it.
+out at once (`name_reuse`), and what it wrote is covered: nobody reads it, and the next call removes it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The proof that a sink is whole: chains, rows, offsets, states, traces, and the topic beside them. It changes nothing.
 
 A chain is walked once, a segment at a time, and each segment is compared with the one before it: that there is no gap
-and no overlap, and that every offset is in rows once, follows from each step (`chain_check`). What the walk holds is
+and no overlap, and that every offset is in rows once, follows from each step (`chain`). What the walk holds is
 one segment, the states of one partition's streams, and the names of files.
 """
 
