@@ -1,0 +1,73 @@
+"""What was written before the package was called `adawise` is read, continued and judged (`tests/fixtures`)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.adapt.card import read_card
+from pipeline.drift import read_predictions, read_traces
+from pipeline.evaluate.tables import read_tables
+from pipeline.source.recording import RecordingSource
+from tests.fixtures.making import serve, settings
+
+FIXTURE = Path(__file__).parent / "fixtures" / "before_0_2"
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)
+
+
+def copied(name: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FIXTURE / name, tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["root", "compacted"])
+def test_a_root_is_whole_and_gone_on_from(name: str, tmp_path: Path) -> None:
+    root = copied(name, tmp_path)
+    assert main(["verify", str(root)]) == 0
+    before = read_traces(root).table()
+    serve(settings(root), RecordingSource(str(FIXTURE / "following"), order="timestamp", seed=0, max_poll_records=512))
+    assert main(["verify", str(root)]) == 0
+    after = read_traces(root).table()
+    new = after.num_rows - before.num_rows
+    assert new > 0
+    assert not {"start", "settings_changed"} & set(after["reset"].to_pylist()[-new:])
+
+
+def test_a_compacted_root_says_what_its_segments_said() -> None:
+    rows = [read_predictions(FIXTURE / name).table() for name in ("root", "compacted")]
+    assert rows[0].num_rows == rows[1].num_rows > 0
+    assert main(["diff", str(FIXTURE / "root"), str(FIXTURE / "compacted")]) == 0
+
+
+def test_labels_that_were_stored_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(FIXTURE / "compacted"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["helped"]["labelled"] == 3
+
+
+def test_a_card_is_read_with_its_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    card = FIXTURE / "pair.card.json"
+    assert read_card(card).heads is not None
+    assert main(["card", "--show", str(card)]) == 0
+    assert "entropy" in capsys.readouterr().out
+
+
+def test_tables_of_logits_are_evaluated_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    (table,) = read_tables(FIXTURE / "tables")
+    assert len(table.labels) == 48
+    asked = ["evaluate", "--logits", str(FIXTURE / "tables"), "--strategies", "fixed", "--streams", "short"]
+    assert main([*asked, "--seeds", "1", "--json"]) == 0
+    now, then = json.loads(capsys.readouterr().out), json.loads((FIXTURE / "evaluation" / "result.json").read_text())
+    compared = ("fixed", "zero_shot", "fine_tuned", "best_fixed")
+    accuracies = [
+        {(row["strategy"], row["order"]): row["accuracy"] for row in rows if row["strategy"] in compared}
+        for rows in (now["rows"], then["rows"])
+    ]
+    assert accuracies[0] == accuracies[1]
+    assert len(accuracies[0]) == 8
