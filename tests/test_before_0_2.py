@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import main
-from pipeline.adapt.card import read_card
-from pipeline.drift import read_predictions, read_traces
-from pipeline.evaluate.tables import read_tables
-from pipeline.source.recording import RecordingSource
+from adawise.__main__ import main
+from adawise.adapt.card import read_card
+from adawise.drift import read_predictions, read_traces
+from adawise.evaluate.tables import read_tables
+from adawise.recording.source import RecordingSource
 from tests.fixtures.making import serve, settings
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_0_2"
@@ -20,7 +20,7 @@ FIXTURE = Path(__file__).parent / "fixtures" / "before_0_2"
 
 @pytest.fixture(autouse=True)
 def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.logs.configure", lambda level, form: None)
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)
 
 
 def copied(name: str, tmp_path: Path) -> Path:
