@@ -1,4 +1,4 @@
-"""Decoding ahead of the model, by threads: first the partition that has used the least, and in it a lane (`fair_queue`).
+"""Decoding ahead of the model, by threads: first the partition that has used the least, in it a lane (`fair_queue`).
 
 Pillow releases the interpreter lock, so threads are enough, and the forward of one round overlaps with the decode of
 the next.
