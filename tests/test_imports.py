@@ -68,7 +68,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 MAY_SEE_SETTINGS = {"settings", "build", "commands", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "decode", "adapt"),
-    *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/partition", "worker/stream_table"),
+    *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("worker/stream_states", "worker/stream_table"),
 }
 PURE_BUT = {"decode/child"}  # a process of its own is what it is for
 
