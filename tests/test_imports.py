@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "build": (EVERYTHING, "torch structlog PIL"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings"),
     "__main__": ("commands errors", ""),
-    "demo": (EVERYTHING, "torch numpy PIL open_clip safetensors kafka pyarrow rich matplotlib"),
+    "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich matplotlib"),
 }
 MAY_SEE_SETTINGS = {"settings", "build", "commands", "__main__", "demo"}
 PURE = {
@@ -185,9 +185,10 @@ def test_the_core_knows_no_clock_environment_thread_or_log(path: Path) -> None:
     assert not [i for i in imports_of(path) if i.name.split(".")[0] in IMPURE], path
 
 
-def test_only_the_loader_and_the_demos_training_import_open_clip() -> None:
-    importers = {module_name(path) for path in MODULES for i in imports_of(path) if third_party(i) == "open_clip"}
-    assert {name for name in importers if not name.startswith("demo/")} == {"clip/load"}
+def test_only_the_loader_imports_open_clip() -> None:
+    assert {module_name(path) for path in MODULES for i in imports_of(path) if third_party(i) == "open_clip"} == {
+        "clip/load"
+    }
 
 
 def test_botorch_is_imported_by_three_files_and_these_only_when_their_strategy_or_fit_is_asked_for() -> None:
