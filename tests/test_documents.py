@@ -1,0 +1,79 @@
+"""The documents are true: recipes run, configurations are valid, links lead somewhere, names exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adawise.settings import read
+from adawise.store.store import LocalStore
+from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
+
+ROOT = Path(__file__).parent.parent
+GUIDE = ROOT / "docs" / "guide"
+WRITTEN_BY_HAND = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `runs/yard` is the output of a worker."""
+    folder = tmp_path_factory.mktemp("documents")
+    chain = open_chain(LocalStore(folder / "runs" / "yard"))
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    labelled = [replace(frame(offset, stream="camera-0"), true_label="car") for offset in range(16)]
+    chain.commit(replace(draft(0, 16), accepted=[served(labelled)]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("page", "number"), [("output.md", 0), ("output.md", 1), ("output.md", 2), ("drift.md", 0)], ids=str
+)
+def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None:
+    recipe = blocks(GUIDE / page, "python")[number]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", recipe], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "camera-0" in done.stdout
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", GUIDE / "start.md"], ids=name_of)
+def test_the_configuration_is_valid(tmp_path: Path, page: Path) -> None:
+    (tmp_path / "adawise.toml").write_text(blocks(page, "toml")[0])
+    reading = read((), environ={}, folder=tmp_path, config=None, uses=frozenset())
+    assert not reading.mistakes
+    assert reading.settings is not None
+    assert reading.settings.sink.root == "runs/yard"
+
+
+def test_the_columns_of_the_tables_are_those_of_the_files() -> None:
+    from adawise.sink.schemas import PREDICTIONS, TRACES
+
+    output = (GUIDE / "output.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"`([a-z_]+)`", output[: output.index("## Recipes")]))
+    assert set(PREDICTIONS.names) <= shown
+    assert set(TRACES.names) - {"topic", "partition", "model_fingerprint", "segment"} <= shown
+
+
+@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=name_of)
+def test_every_command_of_a_page_exists(page: Path) -> None:
+    from adawise.commands import COMMANDS
+
+    text = page.read_text(encoding="utf-8")
+    code = " ".join([*re.findall(r"`(adawise [^`\n]+)`", text), *blocks(page, "sh")])
+    first_words = {name.split()[0] for name in COMMANDS}
+    assert set(re.findall(r"(?:^|[^./\w])adawise ([a-z]+)", code)) <= first_words
