@@ -13,6 +13,7 @@ import pytest
 from adawise.settings import read
 from adawise.store.store import LocalStore
 from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
+from tools import docs
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "guide"
@@ -77,3 +78,9 @@ def test_every_command_of_a_page_exists(page: Path) -> None:
     code = " ".join([*re.findall(r"`(adawise [^`\n]+)`", text), *blocks(page, "sh")])
     first_words = {name.split()[0] for name in COMMANDS}
     assert set(re.findall(r"(?:^|[^./\w])adawise ([a-z]+)", code)) <= first_words
+
+
+@pytest.mark.parametrize("name", docs.PAGES)
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    written = (docs.FOLDER / name).read_text(encoding="utf-8")
+    assert written == docs.PAGES[name](), "it is stale, write it again: python -m tools.docs"
