@@ -49,7 +49,7 @@ def tsallis(logits: Tensor, alpha_index: int) -> Values:
     unsure about, and among these that of the many classes which nobody would choose; with the fourth power an image
     counts as far as one class leads. So images of which nothing can be known weigh little, without a filter and
     its threshold, and more confidence in a few answers is worth more than a little less doubt everywhere. On three
-    development pairs and the validation tables it chose better alphas than entropy did (DESIGN.md, section 5). The
+    development pairs and the validation tables it chose better alphas than entropy did (docs/decisions/objective.md). The
     factor 8 makes images differ as much between alphas as in nats of entropy, which the search's constants are for.
     """
     del alpha_index
