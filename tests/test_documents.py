@@ -28,6 +28,50 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+def anchor(heading: str) -> str:
+    """What Markdown's table of contents and code hosts call a heading."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def links(path: Path) -> list[str]:
+    """Targets of links and pictures outside code."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=name_of)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in links(page):
+        target, _, fragment = link.partition("#")
+        if "://" in link:
+            continue
+        there = page.parent / target if target else page
+        assert there.exists(), link
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert fragment in {anchor(heading) for heading in headings}, link
+
+
+def test_a_page_of_the_site_links_to_no_file_outside_it() -> None:
+    site = ROOT / "docs"
+    for page in site.rglob("*.md"):
+        for link in links(page):
+            if "://" not in link and link.partition("#")[0]:
+                assert (page.parent / link.partition("#")[0]).resolve().is_relative_to(site), (page, link)
+
+
+def test_every_page_of_the_site_is_in_its_navigation() -> None:
+    named = set(re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if not page.startswith("gpu-")} <= named
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([a-z_/]+\.py)`", text):
+        assert (ROOT / "pipeline" / "adawise" / name).exists() or (ROOT / name).exists(), name
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `runs/yard` is the output of a worker."""
