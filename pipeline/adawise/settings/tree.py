@@ -93,7 +93,7 @@ class SearchSettings(Group):
     strategy: Literal["warm", "botorch", "scratch", "grid", "fixed"] = Field(
         default="warm",
         description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
-        "always the same; what has no single alpha a batch is for `evaluate` alone",
+        "always the same",
     )
     objective: Literal["auto", "tsallis", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
         default="auto",
