@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "logs": ("", "structlog"),
     "console": ("", "rich"),
-    "settings": ("errors", "pydantic pydantic_core pydantic_settings"),
+    "settings": ("errors adapt/names", "pydantic pydantic_core pydantic_settings"),
     "records": ("errors", "torch numpy"),
     "ports": ("records", "torch"),
     # bytes -> images -> alphas -> predictions

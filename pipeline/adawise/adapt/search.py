@@ -70,7 +70,7 @@ Search = Generator[list[Trial], list[Tensor], Outcome]
 
 
 class Strategy(Protocol):
-    """How alpha is chosen. Adding one is one file in `adapt/strategies/` and its name there."""
+    """How alpha is chosen. To add one, see `adapt/strategies`."""
 
     @property
     def key(self) -> str:

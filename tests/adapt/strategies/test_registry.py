@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -10,7 +9,6 @@ from adawise.adapt import strategies
 from adawise.adapt.strategies import NAMES, strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Surrogate
-from adawise.settings.tree import SearchSettings
 from tests.adapt.curves import GRID, objective
 
 
@@ -35,11 +33,6 @@ def test_an_unknown_strategy_is_an_error_that_names_the_known() -> None:
 def test_each_file_of_the_folder_is_a_strategy() -> None:
     folder = Path(strategies.__file__).parent
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(NAMES)
-
-
-def test_the_settings_offer_every_strategy() -> None:
-    offered = set(get_args(SearchSettings.model_fields["strategy"].annotation))
-    assert offered == set(NAMES)
 
 
 def test_a_strategy_gets_of_the_card_what_it_has_a_field_for() -> None:

@@ -1,22 +1,22 @@
 """The strategies by name. A module of this folder is one strategy, and the module's name is the strategy's.
 
-To add one, add its file, with a class named after it: `warm` has `WarmSearch`. What strategies share lies in `adapt/`.
-A module is loaded when its strategy is asked for: BoTorch takes two seconds.
+To add one, add its name to `adapt/names.py` and its file, with a class named after it: `warm` has `WarmSearch`. What
+strategies share lies in `adapt/`. A module is loaded when its strategy is asked for: BoTorch takes two seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
 from importlib import import_module
-from pkgutil import iter_modules
-from typing import cast
+from typing import cast, get_args
 
+from adawise.adapt.names import StrategyName
 from adawise.adapt.objective import Objective
 from adawise.adapt.search import Strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Surrogate
 
-NAMES = tuple(sorted(module.name for module in iter_modules(__path__)))
+NAMES: tuple[StrategyName, ...] = tuple(sorted(get_args(StrategyName)))
 
 
 def strategy(
