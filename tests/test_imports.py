@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "logs": ("", "structlog"),
     "console": ("", "rich"),
-    "settings": ("errors", "pydantic pydantic_core pydantic_settings"),
+    "settings": ("errors adapt/names", "pydantic pydantic_core pydantic_settings"),
     "records": ("errors", "torch numpy"),
     "ports": ("records", "torch"),
     # bytes -> images -> alphas -> predictions
@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
     "drift": ("errors records adapt sink/read sink/verify labels page", "numpy duckdb ruptures scipy rich"),
-    "drift/page": ("errors page", "numpy altair matplotlib"),
+    "drift/page": ("errors page", "numpy altair"),
     "evaluate": ("errors ports adapt console page", "torch numpy pyarrow rich altair"),
     "evaluate/corrupt": ("errors", "numpy PIL skimage"),
     "finetune": ("errors decode adapt labelled", "torch numpy PIL safetensors"),
@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "build": (EVERYTHING, "torch structlog PIL"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings"),
     "__main__": ("commands errors", ""),
-    "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich matplotlib"),
+    "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
 }
 MAY_SEE_SETTINGS = {"settings", "build", "commands", "__main__", "demo"}
 PURE = {

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adawise.adapt.state import StreamState
+from adawise.adapt.state_key import state_key
 from adawise.errors import ChainError, Lost, SourceError
 from adawise.ports import Head, SegmentDraft
 from adawise.records import BatchTrace, DecodedMessage, Gap, Message, TopicPartition
@@ -489,8 +490,10 @@ def test_every_state_is_in_the_draft_the_new_ones_for_the_old() -> None:
     assert state_of(subject, "a").batches == 8
 
 
-def test_a_state_made_under_other_settings_is_not_continued_and_the_next_trace_says_so_once() -> None:
-    subject = work(Head(0, states={"a": StreamState("old", 3, batches=7).to_bytes()}))
+@pytest.mark.parametrize("strategy", ["grid", "per_cluster"])
+def test_a_state_of_another_or_a_gone_strategy_is_not_continued_and_the_next_trace_says_so_once(strategy: str) -> None:
+    key = state_key(strategy, "tsallis@d0f0e0a21b9e0876", 10, (0.0, 0.5, 1.0))
+    subject = work(Head(0, states={"a": StreamState(key, 3, batches=7).to_bytes()}))
     for offset in range(6):
         subject.add(single(offset, "a"), 0.0)
     first, second = finish(subject)

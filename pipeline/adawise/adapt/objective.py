@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adawise.adapt.names import ObjectiveName
+
 Values = npt.NDArray[np.float64]
 Objective = Callable[[Tensor, int], Values]  # (logits [n, C], alpha index) -> [n], nats (`atc`: expected errors)
 
-NAMES = ("tsallis", "entropy", "calibrated_entropy", "relative", "atc")
-DEFAULT = "tsallis"
+NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
+DEFAULT: ObjectiveName = "tsallis"
 RELIABLE_SHARE = 0.4  # of ln C: the margin of EATA (arXiv 2204.02610)
 _RELATIVE_POWER = 0.5
 _LEAST_REFERENCE = 1e-6  # nats: a sample that is certain at an alpha must not divide by zero
