@@ -63,9 +63,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "build": (EVERYTHING, "torch structlog PIL"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings"),
     "__main__": ("commands errors", ""),
+    "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),
     "demo": (EVERYTHING, "torch numpy PIL open_clip safetensors kafka pyarrow rich matplotlib"),
 }
-MAY_SEE_SETTINGS = {"settings", "build", "commands", "__main__", "demo"}
+MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "decode", "adapt"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/partition", "worker/stream_table"),
@@ -120,7 +121,7 @@ def imports_of(path: Path) -> list[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             module = node.module or ""
-            # `from adawise.clip import load` imports a module, `from adawise.clip.load import load_pair` a name
+            # `from adawise.clip import load` imports a module, `from adawise.clip.load import load_checkpoints` a name
             submodules = [
                 a.name for a in node.names if (ROOT.parent / module.replace(".", "/") / f"{a.name}.py").exists()
             ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adawise.clip.cuda import Cuda
 from adawise.clip.device import Device, Forward, Plain
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from tests.gpu.rehearsal import CARD, Rehearsal
 from tools.bench import gpu
 from tools.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
@@ -51,7 +51,7 @@ class Rehearsed(Place):
 
 
 @pytest.fixture(scope="module", params=["processor", "rehearsed"])
-def page(pair: ModelPair, request: pytest.FixtureRequest) -> Page:
+def page(pair: CheckpointPair, request: pytest.FixtureRequest) -> Page:
     if request.param == "processor":
         return report(Place(torch.device("cpu"), case_s=0.01), {"tiny": lambda: pair}, LITTLE)
     with Rehearsed.rehearsal:
@@ -123,7 +123,7 @@ def test_the_limit_is_the_stage_that_is_busy_most_of_the_time() -> None:
 
 
 def test_a_tower_that_cannot_be_captured_is_told_and_the_others_are_measured(
-    pair: ModelPair, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Plain.capture
 

@@ -123,7 +123,7 @@ def test_a_table_of_every_kind_of_place_holds_the_models_own_logits(
     good = [shot for i, shot in enumerate(shots) if i != CUT_OFF]
     good.sort(key=lambda shot: CLASSES.index(shot.label))  # places differ in the order of classes, not within one
     order = table.labels.argsort(kind="stable")
-    pixels = torch.stack([model.pair.preprocess(Image.open(BytesIO(shot.png))) for shot in good])
+    pixels = torch.stack([model.checkpoints.preprocess(Image.open(BytesIO(shot.png))) for shot in good])
     assert table.name == "yard_clean"
     assert table.class_names == CLASSES
     assert [CLASSES[label] for label in table.labels[order]] == [shot.label for shot in good]

@@ -38,7 +38,7 @@ from torch.nn.functional import cross_entropy
 
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.device import Plain
-from adawise.clip.load import load_pair
+from adawise.clip.load import load_checkpoints
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # timm and torchvision announce their deprecations on import
@@ -202,7 +202,7 @@ def _loss(model: Any, pixels: Tensor, targets: Tensor, prompts: Tensor) -> Tenso
 
 def write_tables(recipe: Recipe, theta_1: Path, out: Path) -> None:
     """One npz of logits at 21 alphas for each domain."""
-    pair = load_pair(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
+    pair = load_checkpoints(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
     images, labels, classes = read_images("validation_base")
     classifier = PairClassifier(
         pair,

@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from adawise.build.decoder import open_decoder
-from adawise.build.model import Model, adaptation, digest, objective_name
+from adawise.build.model import ModelPair, adaptation, digest, objective_name
 from adawise.build.store import await_store
 from adawise.decode.child import Apart
 from adawise.ports import DeadLetters, Source
@@ -37,7 +37,7 @@ Hook = Callable[[str], None]
 
 def make_worker(
     settings: Settings,
-    model: Model,
+    model: ModelPair,
     *,
     source: Source,
     root: str,
@@ -77,7 +77,7 @@ def make_worker(
 
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
-    preprocess = model.pair.preprocess
+    preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)
     apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
     return Worker(
@@ -113,7 +113,7 @@ def make_worker(
     )
 
 
-def identity_of(model: Model) -> dict[str, str]:
+def identity_of(model: ModelPair) -> dict[str, str]:
     """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
     return {**model.classifier.identity, "card": model.card.digest if model.card else ""}
 
@@ -137,9 +137,9 @@ def decode_threads(settings: Settings) -> int:
     return settings.decode.threads or len(os.sched_getaffinity(0))
 
 
-def config_fingerprint(settings: Settings, model: Model) -> str:
+def config_fingerprint(settings: Settings, model: ModelPair) -> str:
     """Hash of what results depend on beside the model: search, batches, decoding, the card."""
-    search = settings.search.model_copy(update={"objective": objective_name(settings, model)})
+    search = settings.search.model_copy(update={"objective": objective_name(settings.search, model)})
     named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
     parts = named.model_dump_json(
         include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
@@ -147,7 +147,7 @@ def config_fingerprint(settings: Settings, model: Model) -> str:
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 
-def describe(settings: Settings, model: Model) -> dict[str, Any]:
+def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
     """What was loaded and will be minimised, for the log."""
     classifier = model.classifier
     return {
@@ -159,5 +159,5 @@ def describe(settings: Settings, model: Model) -> dict[str, Any]:
         "classes": len(model.classes),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,
-        "objective": objective_name(settings, model),
+        "objective": objective_name(settings.search, model),
     }

@@ -27,7 +27,7 @@ from adawise.errors import SettingsError
 from adawise.settings import Settings
 
 if TYPE_CHECKING:
-    from adawise.build.model import Model
+    from adawise.build.model import ModelPair
 
 PAIR = Path(__file__).parent / "pair"
 TOPIC = "frames"
@@ -124,7 +124,7 @@ def _classify(
     sending: Cameras,
     running: brokers.Running,
     interruption: Interruption,
-) -> tuple[Model, Board]:
+) -> tuple[ModelPair, Board]:
     """Run the worker until every frame is served and written, or a signal."""
     from adawise.build.kafka import dead_letters, kafka_source
     from adawise.build.model import load_model
@@ -160,7 +160,7 @@ def _classify(
     return model, board
 
 
-def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list[int], root: Path) -> int:
+def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: list[int], root: Path) -> int:
     """Check that everything is there, compare with fixed alphas, draw, tell."""
     from adawise.build.decoder import open_decoder
     from adawise.build.kafka import kafka_source
@@ -175,7 +175,7 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
     problems += summary.missing(rows, board.cameras, acknowledged)
     _say("the same images at fixed alphas, to compare with")
     source = kafka_source(settings.kafka, group=False, origin="earliest")
-    decoder = open_decoder(settings.decode, model.pair.preprocess)
+    decoder = open_decoder(settings.decode, model.checkpoints.preprocess)
     try:
         fixed = fixed_labels(model, decoder, source, sum(acknowledged))
     finally:

@@ -106,6 +106,14 @@ def check(given: Given) -> tuple[Any, Mistake | None]:
     return value, Mistake(given.name, str(given.origin), f"expected {expected(field)}{reason}", as_given(field, value))
 
 
+def check_arguments(group: str, values: Mapping[str, Any], function: str) -> None:
+    """Check the arguments of a function that are settings of a group. Raises SettingsError with every mistake."""
+    origin = Origin("file", function)
+    mistakes = [check(Given(f"{group}.{name}", value, origin))[1] for name, value in values.items()]
+    if found := [mistake for mistake in mistakes if mistake is not None]:
+        raise error_of(found)
+
+
 def _errors(model: type[BaseModel], values: Mapping[str, Any]) -> Sequence[Any]:
     try:
         model.model_validate(values)
