@@ -106,14 +106,12 @@ def _texts(name: str, given: Sequence[str]) -> tuple[str, ...]:
 class Step:
     """What became of a batch of n images, and what its stream goes on from.
 
-    Attributes:
-        alpha: the weight of the fine-tuned checkpoint that all n images were classified with, in [0, 1].
-        labels: the n most probable class names.
-        probabilities: float32 `[n, C]`, in the order of `pair.classes`; calibrated if the pair has a card.
-        trials: the alphas that were tried, how many images each saw, and the objective there (nats).
-        trigger: why others than the last alpha were tried, or `none`.
-        forward_equivalents: images passed through the image tower, over n; plain CLIP is 1.
-        state: what the stream's next batch begins with; `to_bytes` and `StreamState.from_bytes` keep it.
+    `alpha` in [0, 1] is the weight of the fine-tuned checkpoint, the same for all n images. `labels` are the n most
+    probable class names, `probabilities` float32 `[n, C]` in the order of `pair.classes`, calibrated if the pair has a
+    card. `trials` are the alphas that were tried, how many images each saw, and the objective there (nats); `trigger`
+    says why others than the last alpha were tried, or `none`. `forward_equivalents` is images passed through the image
+    tower over n; plain CLIP is 1. `state` is what the stream's next batch begins with; its `to_bytes` and
+    `StreamState.from_bytes` keep it.
     """
 
     alpha: float

@@ -45,19 +45,16 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
 
 
 def run_command(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> int:
-    """Run the command line.
+    """Run the command line; the exit code: 0 done, 1 failed, 2 wrong settings, 3 something was found.
 
     Args:
-        arguments: What follows the name of the program.
-        environ: The environment.
-        folder: The current folder.
-
-    Returns:
-        The exit code: 0 done, 1 failed, 2 wrong settings, 3 something was found.
+        arguments: what follows the name of the program.
+        environ: the environment.
+        folder: the current folder.
 
     Raises:
-        SettingsError: With every mistake in flags, environment and file.
-        SystemExit: After the help of a command was printed.
+        SettingsError: with every mistake in flags, environment and file.
+        SystemExit: after the help of a command was printed.
     """
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         if len(arguments) < 2:

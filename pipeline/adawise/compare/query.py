@@ -16,8 +16,9 @@ from adawise.sink.read.rows import read_predictions, read_traces
 try:
     import duckdb
 except ImportError as error:
-    msg = "comparing runs needs the package duckdb; install it with: pip install 'adawise[report]'"
-    raise SettingsError(msg) from error
+    raise SettingsError(
+        "comparing runs needs the package duckdb; install it with: pip install 'adawise[report]'"
+    ) from error
 
 SERVED = (
     *("status", "reason", "label", "confidence", "top_labels", "top_probabilities", "entropy", "alpha"),

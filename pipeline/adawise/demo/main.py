@@ -62,7 +62,7 @@ def run(
     keep: bool,
     pair: Path = PAIR,
 ) -> int:
-    """Run the demo and print its summary.
+    """Run the demo and print its summary; 1 if an image is not exactly once in the output, else 0.
 
     Args:
         broker: which to start.
@@ -71,9 +71,6 @@ def run(
         output: folder to write, new or empty; None: a new one under `runs`.
         keep: leave the broker running until Ctrl-C.
         pair: folder with theta_0, theta_1, classes.txt and templates.txt.
-
-    Returns:
-        0, or 1 if an image is not exactly once in the output.
 
     Raises:
         KeyboardInterrupt: stopped by a signal; what was classified is written, broker and cameras are gone.

@@ -181,11 +181,10 @@ class KafkaSource:
         """See `Source.check`. A fetch goes by the topic's name, and would go on in a topic that took it over."""
         now = self._topics.identity(self._topic)
         if now.topic_id != self._first_identity.topic_id:
-            msg = (
+            raise SourceError(
                 f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
                 f"{self._first_identity.topic_id} and is {now.topic_id}. Use a new output for the new topic."
             )
-            raise SourceError(msg)
         self._checked_at = time.monotonic()
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:

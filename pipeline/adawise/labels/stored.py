@@ -47,8 +47,10 @@ def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> Chain:
         connection.execute(_GIVEN, {"files": files})
     except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
-        msg = f"{root}/{FOLDER}: expected files that `adawise labels` wrote, but: {first}"
-        raise ChainError(f"{msg}; restore the file, or move it out of the folder") from error
+        raise ChainError(
+            f"{root}/{FOLDER}: expected files that `adawise labels` wrote, but: {first}; "
+            "restore the file, or move it out of the folder"
+        ) from error
     counted = connection.execute("SELECT count(*), count(problem), min(problem) FROM given").fetchall()
     messages, unread, why = counted[0]
     connection.execute("DELETE FROM given WHERE problem IS NOT NULL")

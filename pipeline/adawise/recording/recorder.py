@@ -164,11 +164,10 @@ class Recorder:
             self._buffers[tp] = merged(buffer, Buffer(buffer.next, buffer.next), created.next)
             return
         if not created.won:
-            msg = (
+            raise SourceError(
                 f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record into "
                 "a folder of its own, or give both recorders the same group, so that each partition belongs to one."
             )
-            raise SourceError(msg)
         self._files += 1
         self._stored_bytes += created.size_bytes
         self._buffers[tp] = Buffer(buffer.next, buffer.next)

@@ -12,10 +12,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from adawise.errors import AdawiseError, SourceError
+from adawise.errors import AdawiseError, SourceError, Vanished
 from adawise.recording import format as layout
 from adawise.recording.buffer import wall_ms
-from adawise.recording.files import Listing, RecordedFile, Vanished, listing_of
+from adawise.recording.files import Listing, RecordedFile, listing_of
 from adawise.recording.manifest import Retention
 from adawise.records import TopicPartition
 from adawise.store.store import AlreadyExists, Hook, Store

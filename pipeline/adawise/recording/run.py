@@ -111,11 +111,10 @@ def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *,
         offset = recorder.folder.begin(tp, source.origin(tp)) if known is None else known
         start, end = source.bounds(tp)
         if offset > end or (offset < start and not skip_gaps):
-            msg = (
+            raise SourceError(
                 f"the recording of {tp} goes on at offset {offset}, but the topic holds [{start}, {end}). "
                 "Record into a new folder; the old one is complete up to there."
             )
-            raise SourceError(msg)
         recorder.begin(tp, offset, start)
         source.seek(tp, max(offset, start))
     source.resume(tps)

@@ -50,8 +50,9 @@ class RecordingSource:
         store = open_store(root)
         data = store.get(MANIFEST)
         if data is None:
-            msg = f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
-            raise SourceError(msg)
+            raise SourceError(
+                f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
+            )
         self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
         self._order: Order = order
         self._random = random.Random(seed)
@@ -99,8 +100,7 @@ class RecordingSource:
     def identity(self, topic: str) -> TopicIdentity:
         """See `Source.identity`: that of the topic when it was recorded."""
         if topic != self._manifest.topic:
-            msg = f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}"
-            raise SourceError(msg)
+            raise SourceError(f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}")
         return self._identity
 
     def check(self) -> None:
@@ -166,8 +166,7 @@ class RecordingSource:
             return self._partitions[tp]
         except KeyError:
             names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._identity.partitions - 1}"
-            msg = f"{self._root} is a recording of {names}, asked for was {tp}"
-            raise SourceError(msg) from None
+            raise SourceError(f"{self._root} is a recording of {names}, asked for was {tp}") from None
 
     def _next(self, heads: Mapping[TopicPartition, RecordedPartition]) -> TopicPartition:
         if self._order == "shuffled":

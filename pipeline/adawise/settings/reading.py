@@ -60,11 +60,11 @@ def read(
     """Read every source.
 
     Args:
-        flags: Values given by flags.
-        environ: The environment.
-        folder: The current folder, where the file is looked for and other files are relative to.
-        config: The file named by `--config`.
-        uses: Groups that the command uses: what they need beyond their defaults must be there.
+        flags: values given by flags.
+        environ: the environment.
+        folder: the current folder, where the file is looked for and other files are relative to.
+        config: the file named by `--config`.
+        uses: groups that the command uses: what they need beyond their defaults must be there.
     """
     path, asked_for = find_file(config, environ, folder)
     shown_as = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

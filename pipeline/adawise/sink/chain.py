@@ -62,17 +62,17 @@ class SegmentChain:
     """The chains of all partitions under one root.
 
     Args:
-        store: Where they are.
-        classes: The class list that predictions index.
-        model_fingerprint: Of checkpoints, classes, preprocessing and precision; a column of both tables.
-        config_fingerprint: Of the settings that results depend on; in the footer.
-        writer: Which worker this is, for whoever reads the footer.
-        owner: Who the root is to belong to; None to leave that open.
-        commits: What the owner has committed at the broker, with the id of the root that it was for.
-        begin_anew: Whatever was committed, this is the root from now on.
-        now: The time, for the footer alone: nothing depends on it.
-        instant: See `name_reuse`.
-        at: Called at each of `store.CRASH_POINTS` that is the chain's own.
+        store: where they are.
+        classes: the class list that predictions index.
+        model_fingerprint: of checkpoints, classes, preprocessing and precision; a column of both tables.
+        config_fingerprint: of the settings that results depend on; in the footer.
+        writer: which worker this is, for whoever reads the footer.
+        owner: who the root is to belong to; None to leave that open.
+        commits: what the owner has committed at the broker, with the id of the root that it was for.
+        begin_anew: whatever was committed, this is the root from now on.
+        now: the time, for the footer alone: nothing depends on it.
+        instant: see `name_reuse`.
+        at: called at each of `store.CRASH_POINTS` that is the chain's own.
     """
 
     def __init__(
@@ -229,8 +229,9 @@ class SegmentChain:
         except AlreadyExists:
             data = self._store.get(attempt.key)
             if data is None:
-                msg = f"{self._store}: {attempt.key} exists but cannot be read back; it is tried again"
-                raise StoreUnavailable(msg) from None
+                raise StoreUnavailable(
+                    f"{self._store}: {attempt.key} exists but cannot be read back; it is tried again"
+                ) from None
             return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
         return True
 

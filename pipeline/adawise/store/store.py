@@ -231,8 +231,7 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         parts = PurePosixPath(key)
         if parts.is_absolute() or ".." in parts.parts:
-            msg = f"a key is relative and stays below the root, but this one is {key!r}"
-            raise ValueError(msg)
+            raise ValueError(f"a key is relative and stays below the root, but this one is {key!r}")
         return self._root / parts
 
 

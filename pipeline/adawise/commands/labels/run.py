@@ -35,8 +35,10 @@ def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: 
         BrokerUnavailable, StoreUnavailable.
     """
     if read_sink_id(open_store(root)) is None:
-        msg = f"{root}: expected the output of a worker, beside which labels go, but there is none"
-        raise SettingsError(f"{msg}; name the folder or URL that sink.root or -o named")
+        raise SettingsError(
+            f"{root}: expected the output of a worker, beside which labels go, but there is none; "
+            "name the folder or URL that sink.root or -o named"
+        )
     kafka = settings.kafka
     topic = topic or f"{kafka.topic}{SUFFIX}"
     source = kafka_source(kafka.model_copy(update={"topic": topic, "group": f"{kafka.group}{SUFFIX}"}))

@@ -122,8 +122,10 @@ def _at_moment(state_of: str, whole: Whole) -> dict[TopicPartition, Recorded]:
         raise SettingsError(f"--state-of {state_of}: there is no output of a worker in {root}; name its folder")
     found = {tp: newest for tp in whole.bounds if (newest := _newest_before(store, root, tp, moment))}
     if not found:
-        said = f"--state-of {state_of}: expected a segment of topic {whole.topic!r} that was written by then"
-        raise SettingsError(f"{said}, but there is none; name a later moment")
+        raise SettingsError(
+            f"--state-of {state_of}: expected a segment of topic {whole.topic!r} that was written by then, "
+            "but there is none; name a later moment"
+        )
     return found
 
 

@@ -23,8 +23,9 @@ from adawise.errors import SettingsError
 try:
     import ruptures
 except ImportError as error:
-    msg = "changes are found by the package ruptures; install it with: pip install 'adawise[report]'"
-    raise SettingsError(msg) from error
+    raise SettingsError(
+        "changes are found by the package ruptures; install it with: pip install 'adawise[report]'"
+    ) from error
 
 Times = npt.NDArray[np.int64]
 Kind = Literal["step", "ramp"]

@@ -93,11 +93,10 @@ def read(store: Store, tp: TopicPartition, first: SegmentName) -> Plan | None:
             return Plan(name, int(document["segments"]), int(document["rows"]))
     except (ValueError, KeyError, TypeError):
         pass
-    msg = (
+    raise ChainError(
         f"{store}: {key}: expected a plan of format {FORMAT} for the file that begins with {first}, but it holds "
         f"{data[:80]!r}; if no compacted file begins there, remove it, else restore it or upgrade this program"
     )
-    raise ChainError(msg)
 
 
 def claim(store: Store, tp: TopicPartition, plan: Plan) -> Plan:

@@ -110,8 +110,9 @@ class _Partition:
         names = [name for name in self.names if name >= start]
         if names and names[0] != start:
             key = layout.segment_key(self.tp, start)
-            msg = f"{store}: {key}: expected the chain to go on here, but it goes on with {names[0]}; restore the file"
-            raise ChainError(msg)
+            raise ChainError(
+                f"{store}: {key}: expected the chain to go on here, but it goes on with {names[0]}; restore the file"
+            )
         return choice.read(store, self.tp, start) or choice.choose(store, self.tp, names, limits)
 
     def make(self, store: Store, name: CompactedName, now: datetime, at: Hook) -> Made:

@@ -66,8 +66,9 @@ def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Ite
         facts, _ = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
         read_proven(layout.TRACES, read_bytes(store, traces_key), traces_key)
         if facts.last not in inside:
-            msg = f"{store}: {facts.last}: expected the last segment of {key}, which is never deleted; restore it"
-            raise ChainError(msg)
+            raise ChainError(
+                f"{store}: {facts.last}: expected the last segment of {key}, which is never deleted; restore it"
+            )
         yield Deletable(tp, name, tuple(key for key in inside if key != facts.last))
 
 
