@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,3 +208,15 @@ def test_botorch_is_imported_by_three_files_and_these_only_when_their_strategy_o
 def test_every_row_of_the_table_is_about_something_that_exists() -> None:
     modules = {module_name(path) for path in MODULES}
     assert {unit for unit in MAY_IMPORT if not any(covers(unit, module) for module in modules)} == set()
+
+
+def test_a_class_name_means_one_thing() -> None:
+    files = [*ROOT.rglob("*.py"), *(Path(__file__).parent.parent / "tools").rglob("*.py")]
+    defined = [
+        (node.name, str(path))
+        for path in sorted(files)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    counts = Counter(name for name, _ in defined)
+    assert [found for found in defined if counts[found[0]] > 1] == []

@@ -19,7 +19,7 @@ from PIL import Image
 import adawise
 from adawise.adapt.state import StreamState
 from adawise.demo.main import PAIR
-from adawise.demo.scene import Camera
+from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.errors import CardError, CheckpointError, InvalidMessage, SettingsError
 from adawise.settings import ModelSettings
@@ -40,7 +40,7 @@ def lines(name: str) -> list[str]:
 
 
 def jpegs(count: int, weather: str = "clear") -> list[bytes]:
-    return [Camera("north", seed=3).jpeg(n, PRESETS[weather])[0] for n in range(count)]
+    return [StreetCamera("north", seed=3).jpeg(n, PRESETS[weather])[0] for n in range(count)]
 
 
 def python(code: str, folder: Path | None = None) -> str:

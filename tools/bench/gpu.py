@@ -124,7 +124,7 @@ def report(place: Place, pairs: Mapping[str, Callable[[], CheckpointPair]], size
     with host.one_thread():
         batches = chunks.simulate(max(sizes.cameras), sizes.batches)
         for number, (name, make) in enumerate(pairs.items()):
-            bench = Bench(place, sizes, make, batches)
+            bench = GpuBench(place, sizes, make, batches)
             page.section(f"{name}: the bare tower", bench.bare_tower)
             page.section(f"{name}: the classifier", bench.classifier)
             page.section(f"{name}: rows of a chunk", bench.best_rows)
@@ -161,7 +161,7 @@ def random_pair(architecture: str) -> CheckpointPair:
     )
 
 
-class Bench:
+class GpuBench:
     """The sections of one pair on one place; each gives its paragraphs."""
 
     def __init__(self, place: Place, sizes: Sizes, make: Callable[[], CheckpointPair], batches: Batches) -> None:
@@ -423,7 +423,7 @@ class Settled:
         return self._curves.answers(asked)
 
 
-def busy(passed: host.Passed, case: host.Case, rows_per_s: float) -> dict[str, float]:
+def busy(passed: host.WorkerPass, case: host.Case, rows_per_s: float) -> dict[str, float]:
     """Shares of the time in which each stage worked."""
     threads = decode_threads(Settings())
     return {

@@ -145,7 +145,7 @@ def _failing(method: Callable[..., Any], outage: Path) -> Callable[..., Any]:
 
 
 @dataclass(eq=False)
-class Actor:
+class WorkerActor:
     """A worker process as its parent sees it."""
 
     role: Role

@@ -20,7 +20,7 @@ from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
 from adawise.sink.served_by import OnChange, claim_pair
-from adawise.sink.starts import Starts
+from adawise.sink.starts import StoredStarts
 from adawise.store.store import open_store
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
@@ -93,7 +93,7 @@ def make_worker(
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
-        starts=Starts(store, uuid4().hex, time.monotonic),
+        starts=StoredStarts(store, uuid4().hex, time.monotonic),
         tap=tap,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),

@@ -35,7 +35,7 @@ _BESIDE = ("batch_number", "kafka_timestamp", "captured_at")  # shown, not compa
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
+class CoveredOffsets:
     """What of a partition a run has taken in: offsets [first, until) without those that were open at its end."""
 
     topic: str
@@ -63,7 +63,7 @@ def load(
     name: str,
     root: str,
     streams: Sequence[str] | None,
-    covered: Iterable[Covered],
+    covered: Iterable[CoveredOffsets],
 ) -> None:
     """Make the run at `root` known as the views and tables `NAME_rows`, `NAME_batches`, `NAME_covered`, `NAME_open`.
 

@@ -177,7 +177,7 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
         fixed = fixed_labels(model, decoder, source, sum(acknowledged))
     finally:
         source.close()
-    outcome = summary.Outcome(
+    outcome = summary.RunSummary(
         images_in=sum(acknowledged),
         rows_out=len(rows),
         problems=tuple(problems),
@@ -192,7 +192,7 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
     return FAILED if problems else 0
 
 
-def _drawn(path: Path, board: Board, paths: list[summary.AlphaPath]) -> Path | None:
+def _drawn(path: Path, board: Board, paths: list[summary.CameraPath]) -> Path | None:
     """The picture's path; None if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adawise.demo.script import FPS, CameraScript
-from adawise.demo.summary import AlphaPath
+from adawise.demo.summary import CameraPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,12 +33,12 @@ TINTS = {
 _LINE, _BLENDED_STEPS = "#0b3c6f", 400
 
 
-def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> None:
+def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[CameraPath]) -> None:
     """Write a PNG with a panel for each camera."""
     picture(cameras, paths).savefig(file)
 
 
-def picture(cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> Figure:
+def picture(cameras: Sequence[CameraScript], paths: Sequence[CameraPath]) -> Figure:
     """A panel for each camera: alpha as a line, the conditions as named tints behind it."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -55,7 +55,7 @@ def picture(cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> Figu
     return figure
 
 
-def _draw_camera(panel: Axes, camera: CameraScript, path: AlphaPath) -> None:
+def _draw_camera(panel: Axes, camera: CameraScript, path: CameraPath) -> None:
     length_s = camera.frames / FPS
     moments = [camera.moment(n) for n in np.linspace(0, camera.frames - 1, _BLENDED_STEPS).round().astype(int).tolist()]
     shade = [(1 - m.t) * _rgb(m.before) + m.t * _rgb(m.after) for m in moments]

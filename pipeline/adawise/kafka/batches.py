@@ -127,7 +127,7 @@ class _Records(MemoryRecords):  # type: ignore[misc]
         return batch
 
 
-class _Mark(DefaultRecord):  # type: ignore[misc]
+class _Placeholder(DefaultRecord):  # type: ignore[misc]
     """A record without content that stands for others."""
 
     __slots__ = ("_unread",)
@@ -309,11 +309,11 @@ def _guarded(
     else:
         return
     if (first := max(before + 1, due)) <= last:
-        yield _Mark(Unread(first, last, reason, detail))
+        yield _Placeholder(Unread(first, last, reason, detail))
 
 
-def _removed(first: int, last: int) -> _Mark:
-    return _Mark(Unread(first, last, Lost.COMPACTED, "was compacted"))
+def _removed(first: int, last: int) -> _Placeholder:
+    return _Placeholder(Unread(first, last, Lost.COMPACTED, "was compacted"))
 
 
 def _end_of(due: int, following: int, said: int, is_damaged: bool, limits: BatchLimits) -> int:

@@ -27,14 +27,14 @@ FROM (
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class StoredLabels:
     """What was found: labels, and those that could not be read."""
 
     messages: int = 0
     notes: tuple[str, ...] = ()
 
 
-def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> Chain:
+def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> StoredLabels:
     """Make `given` of the labels under a root, if there are any.
 
     Raises ChainError for a damaged file, StoreUnavailable.
@@ -42,7 +42,7 @@ def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> Chain:
     folder = root.removeprefix("file://").rstrip("/")
     files = [f"{folder}/{key}" for key in open_store(root).list(FOLDER) if key.endswith(".parquet")]
     if not files:
-        return Chain()
+        return StoredLabels()
     try:
         connection.execute(_GIVEN, {"files": files})
     except duckdb.Error as error:
@@ -55,4 +55,4 @@ def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> Chain:
     messages, unread, why = counted[0]
     connection.execute("DELETE FROM given WHERE problem IS NOT NULL")
     notes = [f"{unread} labels under {root}/{FOLDER} could not be read, such as: {why}"] if unread else []
-    return Chain(messages, tuple(notes))
+    return StoredLabels(messages, tuple(notes))

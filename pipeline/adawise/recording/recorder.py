@@ -22,13 +22,13 @@ from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
 from adawise.store.store import Hook
 
-__all__ = ["FilePolicy", "Recorded", "Recorder"]
+__all__ = ["FilePolicy", "Recorder", "RecordingProgress"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordingProgress:
     """How far a recording run has come."""
 
     messages: int  # taken; those of lost partitions that were not written yet included
@@ -89,9 +89,9 @@ class Recorder:
         self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = self._missing = 0
 
     @property
-    def recorded(self) -> Recorded:
+    def recorded(self) -> RecordingProgress:
         """How far this run has come."""
-        return Recorded(
+        return RecordingProgress(
             self._messages,
             self._bytes,
             self._files,

@@ -145,7 +145,7 @@ class SegmentChain:
             head = replace(tip.head, holes=found, is_counted=counted or len(names) == 1)
             self._tips[tp] = replace(tip, head=head)
             return head
-        proposal = claims.Origin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
+        proposal = claims.ChainOrigin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
         claim = claims.origin(self._store, tp, proposal)
         claims.check_identity(
             f"{self._store}: {tp}", topic_id=claim.topic_id, partitions=claim.partitions, identity=identity

@@ -32,7 +32,7 @@ OVERWRITES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ChainOrigin:
     """Where the chain of a partition begins, and of which topic it is."""
 
     offset: int
@@ -110,7 +110,7 @@ def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
     return first
 
 
-def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
+def origin(store: Store, tp: TopicPartition, proposal: ChainOrigin) -> ChainOrigin:
     """The claimed origin of the partition's chain, which is `proposal` if none was claimed before.
 
     Raises ChainError if the claim cannot be read.
@@ -119,7 +119,7 @@ def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
     return _origin(store, key, claim(store, key, {"layout": LAYOUT, **asdict(proposal)}))
 
 
-def read_origin(store: Store, tp: TopicPartition) -> Origin | None:
+def read_origin(store: Store, tp: TopicPartition) -> ChainOrigin | None:
     """The claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
     key = layout.origin_key(tp)
     data = store.get(key)
@@ -143,9 +143,9 @@ def check_identity(where: str, *, topic_id: str, partitions: int, identity: Topi
         )
 
 
-def _origin(store: Store, key: str, document: Document) -> Origin:
+def _origin(store: Store, key: str, document: Document) -> ChainOrigin:
     try:
-        return Origin(
+        return ChainOrigin(
             offset=int(document["offset"]),
             cluster_id=str(document["cluster_id"]),
             topic_id=str(document["topic_id"]),

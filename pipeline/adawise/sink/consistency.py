@@ -23,7 +23,7 @@ _ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches 
 _Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
 
 
-class Heard(Protocol):
+class LastHeard(Protocol):
     """When a stream was last heard, in milliseconds; see `adawise.worker.expiry`."""
 
     @property
@@ -59,7 +59,7 @@ class State(Protocol):
         """That led to it."""
 
     @property
-    def heard(self) -> Heard | None:
+    def heard(self) -> LastHeard | None:
         """None if it does not say."""
 
 

@@ -14,7 +14,7 @@ import structlog
 from adawise.build.decoder import open_decoder
 from adawise.build.model import ModelPair, load_model, prompt_templates
 from adawise.clip.classifier import PairClassifier
-from adawise.commands.evaluate.run import Images
+from adawise.commands.evaluate.run import TableSources
 from adawise.decode.codec import open_image, undecodable
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.evaluate.corrupt import parse
@@ -31,7 +31,7 @@ _SHOWN = 5  # images that were left out, by name
 _log = structlog.get_logger("evaluate")
 
 
-def domain_names(wanted: Images) -> tuple[str, ...]:
+def domain_names(wanted: TableSources) -> tuple[str, ...]:
     """The domains that `tables_of_images` makes, without looking into the places.
 
     Raises:
@@ -48,7 +48,7 @@ def domain_names(wanted: Images) -> tuple[str, ...]:
     return tuple(domain_name(group, kind) for group in groups for kind in (None, *kinds))
 
 
-def tables_of_images(settings: Settings, wanted: Images) -> tuple[LogitTable, ...]:
+def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTable, ...]:
     """The tables of each place's images, clean and under each corruption.
 
     Raises:

@@ -21,7 +21,7 @@ from adawise.settings.moments import milliseconds
 _POLL_RECORDS = 512
 
 
-class Log(Protocol):
+class TimedLog(Protocol):
     """Offsets of a topic, live or recorded, by time."""
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
@@ -70,7 +70,9 @@ def opened_topic(settings: Settings, since: datetime | None, until: datetime | N
         yield whole
 
 
-def _whole(name: str, source: Source, topic: str, log: Log, since: datetime | None, until: datetime | None) -> Whole:
+def _whole(
+    name: str, source: Source, topic: str, log: TimedLog, since: datetime | None, until: datetime | None
+) -> Whole:
     identity = source.identity(topic)
     bounds = {tp: log.bounds(tp) for number in range(identity.partitions) if (tp := TopicPartition(topic, number))}
     part: dict[TopicPartition, Range] = {}
@@ -81,6 +83,6 @@ def _whole(name: str, source: Source, topic: str, log: Log, since: datetime | No
     return Whole(name, source, topic, identity, bounds, part, ends_streams)
 
 
-def _offset_at(log: Log, tp: TopicPartition, moment: datetime, end: int) -> int:
+def _offset_at(log: TimedLog, tp: TopicPartition, moment: datetime, end: int) -> int:
     found = log.offset_at(tp, milliseconds(moment))
     return end if found is None else found

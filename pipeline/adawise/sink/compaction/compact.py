@@ -23,9 +23,9 @@ from adawise.errors import ChainError
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction import choice
-from adawise.sink.compaction.choice import Limits, Plan
+from adawise.sink.compaction.choice import CompactionPlan, FileLimits
 from adawise.sink.compaction.merged import encode
-from adawise.sink.compaction.segments import Chain, gather
+from adawise.sink.compaction.segments import ChainIdentity, gather
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.read.files import compacted_names, segment_names
 from adawise.store.store import AlreadyExists, Hook, Store
@@ -43,7 +43,7 @@ _DATASETS = (layout.PREDICTIONS, layout.TRACES)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CompactedFile:
     """A compacted file that was made: the bytes of the segments that it stands for, and its own with its traces'."""
 
     tp: TopicPartition
@@ -54,7 +54,7 @@ class Made:
     bytes_after: int
 
 
-def plans(store: Store, tp: TopicPartition, limits: Limits) -> Iterator[Plan]:
+def plans(store: Store, tp: TopicPartition, limits: FileLimits) -> Iterator[CompactionPlan]:
     """What `compact` would make of a partition now; it changes nothing. Raises ChainError for a damaged segment."""
     partition = _Partition.of(store, tp)
     start = partition.chain.origin
@@ -66,11 +66,11 @@ def plans(store: Store, tp: TopicPartition, limits: Limits) -> Iterator[Plan]:
 def compact(
     store: Store,
     tp: TopicPartition,
-    limits: Limits,
+    limits: FileLimits,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     at: Hook = lambda _: None,
-) -> Iterator[Made]:
+) -> Iterator[CompactedFile]:
     """Make the compacted files of a partition; each is yielded when it and its traces are there.
 
     In memory are the rows of one file at a time. Workers may extend the chain meanwhile, and other compactions do the
@@ -93,7 +93,7 @@ class _Partition:
     """A partition as it was listed: its segments, and the compacted files by the segment that they begin with."""
 
     tp: TopicPartition
-    chain: Chain
+    chain: ChainIdentity
     names: Sequence[SegmentName]
     made: Mapping[str, Mapping[SegmentName, CompactedName]]
 
@@ -101,9 +101,9 @@ class _Partition:
     def of(store: Store, tp: TopicPartition) -> _Partition:
         """List it. Raises ChainError if it has no claims."""
         made = {dataset: {name.first: name for name in compacted_names(store, dataset, tp)} for dataset in _DATASETS}
-        return _Partition(tp, Chain.of(store, tp), segment_names(store, tp), made)
+        return _Partition(tp, ChainIdentity.of(store, tp), segment_names(store, tp), made)
 
-    def next_plan(self, store: Store, start: SegmentName, limits: Limits) -> Plan | None:
+    def next_plan(self, store: Store, start: SegmentName, limits: FileLimits) -> CompactionPlan | None:
         """The first plan from `start` on whose files are not both there; None if there is nothing to do."""
         while start in self.made[layout.PREDICTIONS] and start in self.made[layout.TRACES]:
             start = self.made[layout.PREDICTIONS][start].until
@@ -115,7 +115,7 @@ class _Partition:
             )
         return choice.read(store, self.tp, start) or choice.choose(store, self.tp, names, limits)
 
-    def make(self, store: Store, name: CompactedName, now: datetime, at: Hook) -> Made:
+    def make(self, store: Store, name: CompactedName, now: datetime, at: Hook) -> CompactedFile:
         """Create the file and its traces, unless another compaction does so first."""
         gathered = gather(store, self.tp, self.chain, name, self.names)
         bytes_after = 0
@@ -127,4 +127,4 @@ class _Partition:
             at(f"compact.{dataset}_created")
             bytes_after += len(data)
         rows = sum(table.num_rows for table in gathered.rows)
-        return Made(self.tp, name, len(gathered.keys), rows, gathered.size_bytes, bytes_after)
+        return CompactedFile(self.tp, name, len(gathered.keys), rows, gathered.size_bytes, bytes_after)
