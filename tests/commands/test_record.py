@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from adawise.build.recording import recording_tap
+from adawise.build.recording import worker_recorder
 from adawise.commands.record.run import Pace
 from adawise.recording.recorder import RecordingProgress
 from adawise.settings import Settings
@@ -65,7 +65,7 @@ def test_a_worker_records_only_if_it_is_asked_to(tmp_path: Path) -> None:
     source, root = FakeSource(), tmp_path / "recording"
     for enabled in (False, True):
         settings = Settings.model_validate({"record": {"enabled": enabled, "root": str(root)}})
-        tap = recording_tap(settings, source, at=lambda _: None)
-        assert (tap is not None) == root.exists() == enabled
-        if tap is not None:
-            tap.close()
+        recorder = worker_recorder(settings, source, at=lambda _: None)
+        assert (recorder is not None) == root.exists() == enabled
+        if recorder is not None:
+            recorder.close()

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.decode.headers import Envelope, check_stream_id, check_timestamp, parse_timestamp
+from adawise.decode.headers import MessageHeaders, check_stream_id, check_timestamp, parse_timestamp
 from adawise.errors import InvalidMessage, Reason
 from adawise.records import stated_ms
 
 DAY_US = 86_400_000_000
 
 
-def envelope(key: bytes | None = None, **headers: bytes | None) -> Envelope:
-    return Envelope(key, [(name.replace("_", "-"), value) for name, value in headers.items()])
+def headers_of(key: bytes | None = None, **headers: bytes | None) -> MessageHeaders:
+    return MessageHeaders(key, [(name.replace("_", "-"), value) for name, value in headers.items()])
 
 
-def cloud_event(**attributes: bytes) -> Envelope:
-    return Envelope(None, [(f"ce_{name}", value) for name, value in attributes.items()])
+def cloud_event(**attributes: bytes) -> MessageHeaders:
+    return MessageHeaders(None, [(f"ce_{name}", value) for name, value in attributes.items()])
 
 
 def reason_of(call: object, *arguments: object) -> Reason:
@@ -31,17 +31,17 @@ def reason_of(call: object, *arguments: object) -> Reason:
 
 
 def test_the_key_is_the_stream_and_the_header_stands_in_for_it() -> None:
-    assert envelope(b"cam-7").stated_stream_id() == "cam-7"
-    assert envelope(None, stream_id=b"cam-8").stated_stream_id() == "cam-8"
-    assert envelope(b"", stream_id=b"cam-8").stated_stream_id() == "cam-8"
-    assert envelope(b"cam-7", stream_id=b"cam-7").stated_stream_id() == "cam-7"
-    assert envelope().stated_stream_id() is None
-    assert envelope("Einfahrt Süd, Tor 3".encode()).stated_stream_id() == "Einfahrt Süd, Tor 3"
+    assert headers_of(b"cam-7").stated_stream_id() == "cam-7"
+    assert headers_of(None, stream_id=b"cam-8").stated_stream_id() == "cam-8"
+    assert headers_of(b"", stream_id=b"cam-8").stated_stream_id() == "cam-8"
+    assert headers_of(b"cam-7", stream_id=b"cam-7").stated_stream_id() == "cam-7"
+    assert headers_of().stated_stream_id() is None
+    assert headers_of("Einfahrt Süd, Tor 3".encode()).stated_stream_id() == "Einfahrt Süd, Tor 3"
 
 
 def test_key_and_header_have_to_agree() -> None:
-    assert reason_of(envelope(b"cam-7", stream_id=b"cam-8").stated_stream_id) == Reason.STREAM_ID_MISMATCH
-    assert reason_of(envelope(b"cam-7", stream_id=b"\xff").stated_stream_id) == Reason.STREAM_ID_MISMATCH
+    assert reason_of(headers_of(b"cam-7", stream_id=b"cam-8").stated_stream_id) == Reason.STREAM_ID_MISMATCH
+    assert reason_of(headers_of(b"cam-7", stream_id=b"\xff").stated_stream_id) == Reason.STREAM_ID_MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -71,27 +71,29 @@ def test_cloud_events_give_time_id_and_type_where_no_header_does() -> None:
     event = cloud_event(time=b"1970-01-02T00:00:00Z", id=b"f-1", datacontenttype=b"image/png")
     assert (event.captured_at_us(), event.frame_id(), event.content_type()) == (DAY_US, "f-1", "image/png")
     headers = [("ce_id", b"f-1"), ("frame-id", b"f-2"), ("ce_time", b"1970-01-02T00:00:00Z")]
-    both = Envelope(None, [*headers, ("captured-at", b"1970-01-03T00:00:00Z")])
+    both = MessageHeaders(None, [*headers, ("captured-at", b"1970-01-03T00:00:00Z")])
     assert (both.captured_at_us(), both.frame_id()) == (2 * DAY_US, "f-2")
 
 
 def test_the_content_type_is_read_as_media_types_are() -> None:
-    assert Envelope(None, [("Content-Type", b"Image/JPEG; q=1")]).content_type() == "image/jpeg"
-    assert Envelope(None, [("content-type", b"application/octet-stream")]).content_type() is None
-    assert Envelope(None, [("content-type", b"\xff")]).content_type() is None
-    assert Envelope(None, [("content-type", b"")]).content_type() is None
-    assert Envelope(None, [("content-type", b"a/b"), ("content-type", b"image/png")]).content_type() == "image/png"
+    assert MessageHeaders(None, [("Content-Type", b"Image/JPEG; q=1")]).content_type() == "image/jpeg"
+    assert MessageHeaders(None, [("content-type", b"application/octet-stream")]).content_type() is None
+    assert MessageHeaders(None, [("content-type", b"\xff")]).content_type() is None
+    assert MessageHeaders(None, [("content-type", b"")]).content_type() is None
+    assert (
+        MessageHeaders(None, [("content-type", b"a/b"), ("content-type", b"image/png")]).content_type() == "image/png"
+    )
 
 
 def test_headers_that_cannot_be_read_are_as_if_absent() -> None:
-    broken = envelope(label=b"\xff", frame_id=b"x" * 2_000, meta_a=b"\xff", meta_b=b"1", meta_c=None)
+    broken = headers_of(label=b"\xff", frame_id=b"x" * 2_000, meta_a=b"\xff", meta_b=b"1", meta_c=None)
     assert (broken.label(), broken.frame_id(), dict(broken.meta())) == (None, None, {"b": "1"})
 
 
 def test_meta_is_capped_in_number_and_length() -> None:
-    many = Envelope(None, [(f"meta-{i}", b"v") for i in range(100)] + [("meta-" + "n" * 100, b"v")])
+    many = MessageHeaders(None, [(f"meta-{i}", b"v") for i in range(100)] + [("meta-" + "n" * 100, b"v")])
     assert len(many.meta()) == 32
-    assert not Envelope(None, [("meta-" + "n" * 100, b"v")]).meta()
+    assert not MessageHeaders(None, [("meta-" + "n" * 100, b"v")]).meta()
 
 
 @pytest.mark.parametrize(

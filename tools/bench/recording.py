@@ -13,7 +13,7 @@ from statistics import median
 
 from adawise.build.kafka import kafka_source
 from adawise.build.model import ModelPair, load_model
-from adawise.build.recording import recording_tap
+from adawise.build.recording import worker_recorder
 from adawise.build.worker import make_worker
 from adawise.dead_letters.sink import NoDeadLetters
 from adawise.kafka.embedded import EmbeddedBroker
@@ -69,6 +69,6 @@ def rate_of(settings: Settings, model: ModelPair) -> float:
         dead_letters=NoDeadLetters(),
         observer=tally,
         should_stop=tally.done,
-        tap=recording_tap(settings, source, at=lambda _: None),
+        recorder=worker_recorder(settings, source, at=lambda _: None),
     ).run()
     return tally.rows / (tally.ended - tally.started)

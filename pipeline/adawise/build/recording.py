@@ -1,4 +1,4 @@
-"""Settings -> what records: the worker's tap, and how both it and `record` cut files and tidy up."""
+"""Settings -> what records: the worker's recorder, and how both it and `record` cut files and tidy up."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from adawise.recording.buffer import FilePolicy
 from adawise.recording.folder import RecordingFolder
 from adawise.recording.manifest import Retention
 from adawise.recording.retention import RecordingRetention, Tidied, Tidying
-from adawise.recording.write_ahead import RecordingTap
+from adawise.recording.write_ahead import WorkerRecorder
 from adawise.settings import Settings
 
 FILES = FilePolicy(max_messages=10_000, max_bytes=64 * 2**20, max_age_s=60.0)
 
 
-def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], None]) -> RecordingTap | None:
+def worker_recorder(settings: Settings, source: Source, *, at: Callable[[str], None]) -> WorkerRecorder | None:
     """What records beside the worker, if that is wanted."""
     wanted = settings.record
     if not wanted.enabled:
         return None
     folder = recording_folder(settings, source.identity(settings.kafka.topic), at=at)
-    return RecordingTap(
+    return WorkerRecorder(
         folder,
         check=source.check,
         policy=FILES,

@@ -28,7 +28,7 @@ from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer
 from adawise.worker.partition import FlushPolicy
-from adawise.worker.write_ahead import Tap
+from adawise.worker.write_ahead import WriteAheadRecorder
 
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
@@ -46,7 +46,7 @@ def make_worker(
     should_stop: Callable[[], bool],
     owner: Owner | None = None,
     commits: Callable[[], Commits] = dict,
-    tap: Tap | None = None,
+    recorder: WriteAheadRecorder | None = None,
     ends_streams: bool = True,
     at: Hook = lambda _: None,
 ) -> Worker:
@@ -94,7 +94,7 @@ def make_worker(
         sink=chain,
         dead_letters=dead_letters,
         starts=StoredStarts(store, uuid4().hex, time.monotonic),
-        tap=tap,
+        recorder=recorder,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),
         flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),

@@ -1,4 +1,4 @@
-"""Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between the wire and preprocessing.
+"""Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between message and preprocessing.
 
 Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
 comments, colour profiles, text and animation chunks are dropped. Nothing is lost (neither open_clip nor we use them),

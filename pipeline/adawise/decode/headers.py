@@ -25,7 +25,7 @@ _META = "meta-"
 _SPELT = {name.replace("-", "_"): name for name in ("content-type", "stream-id", "captured-at", "frame-id")}
 
 
-class Envelope:
+class MessageHeaders:
     """The key and the headers of one message, read when asked for."""
 
     def __init__(self, key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageFile
 
 from adawise.decode import arrow_batch, codec, cost
-from adawise.decode.headers import Envelope, check_stream_id, check_timestamp
+from adawise.decode.headers import MessageHeaders, check_stream_id, check_timestamp
 from adawise.errors import InvalidMessage, Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId
 
@@ -85,31 +85,31 @@ class Decoder:
 
     def __call__(self, message: Message) -> DecodedMessage:
         """One frame per image, in order. Raises nothing that a message could cause."""
-        envelope = Envelope(message.key, message.headers)
+        headers = MessageHeaders(message.key, message.headers)
         if message.value is None:
             tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
-            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), tombstone),))
+            return DecodedMessage(message, (_rejected(message, 0, _facts_of(headers), tombstone),))
         try:
-            if self._is_batch(envelope.content_type(), message.value):
-                return self._batch(message, message.value, envelope)
+            if self._is_batch(headers.content_type(), message.value):
+                return self._batch(message, message.value, headers)
         except InvalidMessage as invalid:
             return whole_rejected(message, invalid)
-        frame = self._single(message, message.value, envelope)
+        frame = self._single(message, message.value, headers)
         return DecodedMessage(message, (frame,), dead=frame.reason is not None)
 
     def streams(self, message: Message) -> frozenset[str]:
         """All streams of which the message may have images that are accepted; told without decoding any."""
-        envelope, found = Envelope(message.key, message.headers), set[str]()
+        headers, found = MessageHeaders(message.key, message.headers), set[str]()
         with contextlib.suppress(InvalidMessage):
-            stated = envelope.stated_stream_id()
+            stated = headers.stated_stream_id()
             if stated is not None:
                 return frozenset([stated])
             named: set[bytes | None] = {None}
-            if message.value is not None and self._is_batch(envelope.content_type(), message.value):
+            if message.value is not None and self._is_batch(headers.content_type(), message.value):
                 named = arrow_batch.stream_ids(message.value, max_rows=self.max_rows)
             for raw in named:
                 with contextlib.suppress(InvalidMessage):
-                    stream = envelope.fallback_stream_id() if raw is None else check_stream_id(raw)
+                    stream = headers.fallback_stream_id() if raw is None else check_stream_id(raw)
                     found |= {stream} if stream is not None else set()
         return frozenset(found)
 
@@ -158,26 +158,26 @@ class Decoder:
             raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"declared as {content_type}, begins with {value[:8]!r}")
         return False
 
-    def _single(self, message: Message, value: bytes, envelope: Envelope) -> Frame:
-        facts = _facts_of(envelope)
+    def _single(self, message: Message, value: bytes, headers: MessageHeaders) -> Frame:
+        facts = _facts_of(headers)
         try:
-            facts.stream_id = _required(envelope.stated_stream_id() or envelope.fallback_stream_id())
+            facts.stream_id = _required(headers.stated_stream_id() or headers.fallback_stream_id())
             return _accepted(message, 0, facts, self._image(value, _Allowance(self.max_pixels, len(value))))
         except InvalidMessage as invalid:
             return _rejected(message, 0, facts, invalid)
 
-    def _batch(self, message: Message, value: bytes, envelope: Envelope) -> DecodedMessage:
-        stated = envelope.stated_stream_id()
+    def _batch(self, message: Message, value: bytes, headers: MessageHeaders) -> DecodedMessage:
+        stated = headers.stated_stream_id()
         rows = arrow_batch.read_batch(value, max_rows=self.max_rows)
         if not rows:
             empty = InvalidMessage(Reason.EMPTY, "the batch has no rows")
-            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), empty),), is_batch=True)
+            return DecodedMessage(message, (_rejected(message, 0, _facts_of(headers), empty),), is_batch=True)
         frames = []
-        allowance, headers = _Allowance(self.max_pixels, len(value)), _facts_of(envelope)
+        allowance, common = _Allowance(self.max_pixels, len(value)), _facts_of(headers)
         for index, row in enumerate(rows):
-            facts = _facts_of_row(row, headers)
+            facts = _facts_of_row(row, common)
             try:
-                facts.stream_id = _stream_of(row, stated) or _required(envelope.fallback_stream_id())
+                facts.stream_id = _stream_of(row, stated) or _required(headers.fallback_stream_id())
                 if row.image is None:
                     raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "expected an image, got null")
                 frames.append(_accepted(message, index, facts, self._image(row.image, allowance)))
@@ -201,7 +201,7 @@ class Decoder:
 
 def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:
     """What becomes of a message that cannot be read as a whole."""
-    facts = _facts_of(Envelope(message.key, message.headers))
+    facts = _facts_of(MessageHeaders(message.key, message.headers))
     return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)
 
 
@@ -226,26 +226,26 @@ def _stream_of(row: arrow_batch.ImageRow, stated: str | None) -> str | None:
     return own
 
 
-def _facts_of(envelope: Envelope) -> _Facts:
+def _facts_of(headers: MessageHeaders) -> _Facts:
     """What key and headers say of an image that is alone in its message, or of rows that do not say it themselves."""
-    captured_at_us, note = _time(envelope.captured_at_us)
+    captured_at_us, note = _time(headers.captured_at_us)
     return _Facts(
-        envelope.known_stream_id(),
-        envelope.frame_id(),
+        headers.known_stream_id(),
+        headers.frame_id(),
         captured_at_us,
-        envelope.label(),
-        envelope.meta(),
-        envelope.misspelt() or note,
+        headers.label(),
+        headers.meta(),
+        headers.misspelt() or note,
     )
 
 
-def _facts_of_row(row: arrow_batch.ImageRow, headers: _Facts) -> _Facts:
-    facts = replace(headers, frame_id=row.frame_id, true_label=row.label or headers.true_label)
+def _facts_of_row(row: arrow_batch.ImageRow, common: _Facts) -> _Facts:
+    facts = replace(common, frame_id=row.frame_id, true_label=row.label or common.true_label)
     if row.captured_at_us is not None:
         facts.captured_at_us, note = _time(partial(check_timestamp, row.captured_at_us))
-        facts.note = headers.note or note
-    if headers.meta:
-        others = [item for item in headers.meta.items() if item[0] not in row.meta]
+        facts.note = common.note or note
+    if common.meta:
+        others = [item for item in common.meta.items() if item[0] not in row.meta]
         facts.meta = {**row.meta, **dict(others[: arrow_batch.MAX_META - len(row.meta)])}
     else:
         facts.meta = row.meta

@@ -1,8 +1,8 @@
 """Which messages a recording of some streams has.
 
-The stream of a message is what its envelope says: the key, else the header `stream-id`, else CloudEvents. An Arrow
-batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at all, and
-nothing is decoded for that, so it is left out, as is a message that names no stream.
+The stream of a message is what its key and headers say: the key, else the header `stream-id`, else CloudEvents. An
+Arrow batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at all,
+and nothing is decoded for that, so it is left out, as is a message that names no stream.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from adawise.decode.headers import Envelope
+from adawise.decode.headers import MessageHeaders
 from adawise.errors import InvalidMessage
 from adawise.records import Message
 
@@ -38,8 +38,8 @@ class Streams:
 
 
 def stream_of(message: Message) -> str | None:
-    """The stream that the envelope names; None if it names none that could be one."""
+    """The stream that key and headers name; None if it names none that could be one."""
     with suppress(InvalidMessage):
-        envelope = Envelope(message.key, message.headers)
-        return envelope.stated_stream_id() or envelope.fallback_stream_id()
+        headers = MessageHeaders(message.key, message.headers)
+        return headers.stated_stream_id() or headers.fallback_stream_id()
     return None

@@ -25,7 +25,7 @@ from adawise.records import (
 from adawise.worker.adaptation import Adapted
 from adawise.worker.backoff import Backoff
 from adawise.worker.batching import BatchPolicy, Gatherer, without_pixels
-from adawise.worker.expiry import PartitionClock, Silence
+from adawise.worker.expiry import Expiry, PartitionClock
 from adawise.worker.stream_table import CROWDED, StreamTable
 
 _States = dict[str, bytes]  # stream -> its state, serialised
@@ -223,11 +223,11 @@ class PartitionWork:
         if self._table.begins_anew(batch):
             self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
             return self._states[stream_id]
-        silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
-        if silence is not None:
+        expiry = self._clock.expiry(stream_id, batch.frames[0].kafka_timestamp_ms)
+        if expiry is not None:
             self._states[stream_id] = self._initial()
-            if silence is Silence.SILENT:
-                self._resets[stream_id] = silence
+            if expiry is Expiry.SILENT:
+                self._resets[stream_id] = expiry
         elif stream_id not in self._states:
             initial = self._initial()
             data = self.head.states.get(stream_id)

@@ -6,7 +6,7 @@ import structlog
 
 from adawise.build.kafka import dead_letters, kafka_source
 from adawise.build.model import load_model
-from adawise.build.recording import recording_tap
+from adawise.build.recording import worker_recorder
 from adawise.build.signals import stop_signals
 from adawise.build.worker import Hook, describe, make_worker
 from adawise.settings import Settings
@@ -38,7 +38,7 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
                 observer=observer or LogObserver(),
                 should_stop=should_stop,
                 commits=source.committed,
-                tap=recording_tap(settings, source, at=at),
+                recorder=worker_recorder(settings, source, at=at),
                 at=at,
             )
         except BaseException:

@@ -128,7 +128,7 @@ def _breaches(chain: ChainIdentity, footer: SegmentFooter, rows: pa.Table, pendi
         offsets=rows["offset"].to_numpy(),
         indices=rows["index"].to_numpy(),
     )
-    return [*said, *consistency.rows_disagree(rows, footer)]
+    return [*said, *consistency.row_inconsistencies(rows, footer)]
 
 
 def _broken(store: Store, key: str, what: str) -> ChainError:

@@ -92,7 +92,7 @@ class ChainCheck:
             said = list(self._contents_disagree(rows, footer)) if name == self._name else []
             if self._states is not None:
                 knows = self._knows_before and name == self._name and footer.states_of is None
-                said += self._states.disagree(footer, rows, knows_before=knows)
+                said += self._states.inconsistencies(footer, rows, knows_before=knows)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         faults = [Fault(key, what, KEEP) for what in said]
@@ -134,7 +134,7 @@ class ChainCheck:
             indices=rows["index"].to_numpy(),
             contiguous=self._contiguous,
         )
-        yield from consistency.rows_disagree(rows, footer)
+        yield from consistency.row_inconsistencies(rows, footer)
 
     def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Fault]:
         """The newest segment's traces may be missing: recovery writes them."""
