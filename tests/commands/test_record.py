@@ -65,7 +65,7 @@ def test_a_worker_records_only_if_it_is_asked_to(tmp_path: Path) -> None:
     source, root = FakeSource(), tmp_path / "recording"
     for enabled in (False, True):
         settings = Settings.model_validate({"record": {"enabled": enabled, "root": str(root)}})
-        recorder = worker_recorder(settings, source, at=lambda _: None)
+        recorder = worker_recorder(settings, source, failpoint=lambda _: None)
         assert (recorder is not None) == root.exists() == enabled
         if recorder is not None:
             recorder.close()

@@ -38,7 +38,7 @@ class Died(Exception):
 def recorder(root: Path, source: FakeSource, *, policy: FilePolicy = BY_SEGMENTS, **changes: Any) -> WorkerRecorder:
     """A recording of what is read from `source`."""
     arguments: dict[str, Any] = {"max_buffered_bytes": 1 << 20, "pool": AtOnce()}
-    options = {name: changes.pop(name) for name in ("store", "at", "retention") if name in changes}
+    options = {name: changes.pop(name) for name in ("store", "failpoint", "retention") if name in changes}
     streams = changes.get("streams")
     folder = RecordingFolder(str(root), topic="frames", identity=source.known, streams=streams, **options)
     return WorkerRecorder(folder, check=source.check, policy=policy, **(arguments | changes))
@@ -95,7 +95,7 @@ def test_a_worker_that_dies_anywhere_is_continued_without_a_message_lost_or_doub
     source, store = FakeSource(MESSAGES, finite=True, max_poll_records=5), DictStore()
 
     def run() -> None:
-        bench = Bench(source, store, recorder=recorder(tmp_path, source, policy=SMALL, at=die))
+        bench = Bench(source, store, recorder=recorder(tmp_path, source, policy=SMALL, failpoint=die))
         bench.at = die
         bench.run()
 

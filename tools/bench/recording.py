@@ -69,6 +69,6 @@ def rate_of(settings: Settings, model: ModelPair) -> float:
         dead_letters=NoDeadLetters(),
         observer=tally,
         should_stop=tally.done,
-        recorder=worker_recorder(settings, source, at=lambda _: None),
+        recorder=worker_recorder(settings, source, failpoint=lambda _: None),
     ).run()
     return tally.rows / (tally.ended - tally.started)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import cycle, islice
 
-from adawise.store.store import CRASH_POINTS
+from adawise.store.store import FAILPOINTS
 
-POINTS = ("worker.rows_complete", *CRASH_POINTS, "worker.segment_committed", "worker.offset_committed")
+POINTS = ("worker.rows_complete", *FAILPOINTS, "worker.segment_committed", "worker.offset_committed")
 """Every named point between complete rows and the committed offset, where the store is a folder."""
 
 OF_FOLDERS = frozenset(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import structlog
 
 from adawise.ports import Source, TopicIdentity
@@ -13,16 +11,17 @@ from adawise.recording.manifest import Retention
 from adawise.recording.retention import RecordingRetention, Tidied, Tidying
 from adawise.recording.write_ahead import WorkerRecorder
 from adawise.settings import Settings
+from adawise.store.store import Failpoint
 
 FILES = FilePolicy(max_messages=10_000, max_bytes=64 * 2**20, max_age_s=60.0)
 
 
-def worker_recorder(settings: Settings, source: Source, *, at: Callable[[str], None]) -> WorkerRecorder | None:
+def worker_recorder(settings: Settings, source: Source, *, failpoint: Failpoint) -> WorkerRecorder | None:
     """What records beside the worker, if that is wanted."""
     wanted = settings.record
     if not wanted.enabled:
         return None
-    folder = recording_folder(settings, source.identity(settings.kafka.topic), at=at)
+    folder = recording_folder(settings, source.identity(settings.kafka.topic), failpoint=failpoint)
     return WorkerRecorder(
         folder,
         check=source.check,
@@ -35,7 +34,7 @@ def worker_recorder(settings: Settings, source: Source, *, at: Callable[[str], N
 
 
 def recording_folder(
-    settings: Settings, identity: TopicIdentity, *, at: Callable[[str], None] = lambda _: None
+    settings: Settings, identity: TopicIdentity, *, failpoint: Failpoint = lambda _: None
 ) -> RecordingFolder:
     """Where the worker records; claimed for this topic. Raises SourceError if it is of another, SettingsError."""
     wanted = settings.record
@@ -45,7 +44,7 @@ def recording_folder(
         identity=identity,
         streams=wanted.streams,
         retention=Retention(wanted.keep, wanted.forget_images_after),
-        at=at,
+        failpoint=failpoint,
     )
 
 
@@ -53,7 +52,7 @@ def tidying_of(folder: RecordingFolder) -> Tidying:
     """What removes old files of a recording, and says so."""
     log = structlog.get_logger("recording")
     return Tidying(
-        RecordingRetention(folder.root, folder.store, folder.retention, at=folder.at),
+        RecordingRetention(folder.root, folder.store, folder.retention, failpoint=folder.failpoint),
         tell=lambda done: log.info("recording_tidied", root=folder.root, done=told(done)),
         failed=lambda text: log.warning("recording_not_tidied", root=folder.root, error=text),
     )

@@ -21,7 +21,7 @@ from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
 from adawise.sink.served_by import OnChange, claim_pair
 from adawise.sink.starts import StoredStarts
-from adawise.store.store import open_store
+from adawise.store.store import Failpoint, open_store
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
@@ -31,8 +31,6 @@ from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
-
-Hook = Callable[[str], None]
 
 
 def make_worker(
@@ -48,7 +46,7 @@ def make_worker(
     commits: Callable[[], Commits] = dict,
     recorder: WriteAheadRecorder | None = None,
     ends_streams: bool = True,
-    at: Hook = lambda _: None,
+    failpoint: Failpoint = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
@@ -57,7 +55,7 @@ def make_worker(
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
-    store = open_store(root, at=at)
+    store = open_store(root, failpoint=failpoint)
     chain = SegmentChain(
         store=store,
         classes=model.classes,
@@ -67,7 +65,7 @@ def make_worker(
         owner=owner or _group(settings, source),
         commits=commits,
         begin_anew=settings.sink.begin_anew,
-        at=at,
+        failpoint=failpoint,
     )
 
     def check() -> None:
@@ -109,7 +107,7 @@ def make_worker(
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
         ends_streams=ends_streams,
-        at=at,
+        failpoint=failpoint,
     )
 
 

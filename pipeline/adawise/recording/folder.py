@@ -15,7 +15,7 @@ from adawise.recording.buffer import Draft
 from adawise.recording.files import RecordedFile, listing_of
 from adawise.recording.manifest import MANIFEST, Manifest, Retention, decode_manifest
 from adawise.records import TopicPartition
-from adawise.store.store import AlreadyExists, Hook, Store, open_store
+from adawise.store.store import AlreadyExists, Failpoint, Store, open_store
 
 _LOOKS = 5  # at a folder from which retention takes files meanwhile
 
@@ -40,7 +40,7 @@ class RecordingFolder:
         retention: how long what is kept; None in it as the folder promises.
         beside: further columns of the files.
         store: where the folder is, if not as `root` says.
-        at: called at each point where a recorder can die, for tests that kill there.
+        failpoint: called at each point where a recorder can die, for tests that kill there.
 
     Raises:
         SourceError: the folder holds a recording of something else, or promises less.
@@ -57,12 +57,14 @@ class RecordingFolder:
         retention: Retention = Retention(),  # noqa: B008 - frozen
         beside: layout.Beside | None = None,
         store: Store | None = None,
-        at: Hook = lambda _: None,
+        failpoint: Failpoint = lambda _: None,
     ) -> None:
         self.root = root
-        self.at = at
+        self.failpoint = failpoint
         self._beside = beside
-        self.store = store or open_store(root, at=lambda point: at(f"recording.{point.partition('.')[2]}"))
+        self.store = store or open_store(
+            root, failpoint=lambda point: failpoint(f"recording.{point.partition('.')[2]}")
+        )
         manifest = Manifest(
             topic,
             identity.cluster_id,
@@ -118,13 +120,13 @@ class RecordingFolder:
                 f"{self.root}: expected the recording that was there, but {MANIFEST} is gone; is the disk mounted?"
             )
         data = layout.encode_file(draft.buffer.messages, self._footer(draft), self._beside)
-        self.at("recording.encoded")
+        self.failpoint("recording.encoded")
         try:
             self.store.create(key, data)
         except AlreadyExists:
             if self._attempt_at(key) != draft.attempt:
                 return self._lost(draft)
-        self.at("recording.created")
+        self.failpoint("recording.created")
         listing = listing_of(self.root, self.store, draft.tp)
         if key in listing.voids:  # retention has been here: what we began at is no end of the recording any more
             self.store.delete(key)

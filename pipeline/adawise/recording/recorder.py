@@ -20,7 +20,7 @@ from adawise.recording.format import Beside
 from adawise.recording.manifest import Retention
 from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
-from adawise.store.store import Hook
+from adawise.store.store import Failpoint
 
 __all__ = ["FilePolicy", "Recorder", "RecordingProgress"]
 
@@ -54,7 +54,7 @@ class Recorder:
         beside: further columns of the files.
         on_race: what to do where another recorder wrote first: stop, or go on after what it wrote.
         check: called before each file is written; raises if the topic is not the one any more that was read from.
-        at: called at each point where a recorder can die, for tests that kill there.
+        failpoint: called at each point where a recorder can die, for tests that kill there.
 
     Raises:
         SourceError: the folder holds a recording of something else.
@@ -74,10 +74,16 @@ class Recorder:
         beside: Beside | None = None,
         on_race: Literal["fail", "adopt"] = "fail",
         check: Callable[[], None] = lambda: None,
-        at: Hook = lambda _: None,
+        failpoint: Failpoint = lambda _: None,
     ) -> None:
         self.folder = RecordingFolder(
-            root, topic=topic, identity=identity, streams=streams, retention=retention, beside=beside, at=at
+            root,
+            topic=topic,
+            identity=identity,
+            streams=streams,
+            retention=retention,
+            beside=beside,
+            failpoint=failpoint,
         )
         self._root = root
         self._streams = Streams(streams)

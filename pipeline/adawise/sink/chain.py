@@ -30,7 +30,7 @@ from adawise.sink.owner import Owner, check_commits, claim_owner
 from adawise.sink.read.files import read_bytes, read_link, segment_names
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.state_blocks import StateBlocks
-from adawise.store.store import AlreadyExists, Hook, Store
+from adawise.store.store import AlreadyExists, Failpoint, Store
 
 Commits = Mapping[TopicPartition, tuple[int, str]]
 
@@ -72,7 +72,7 @@ class SegmentChain:
         begin_anew: whatever was committed, this is the root from now on.
         now: the time, for the footer alone: nothing depends on it.
         instant: see `name_reuse`.
-        at: called at each of `store.CRASH_POINTS` that is the chain's own.
+        failpoint: called at each of `store.FAILPOINTS` that is the chain's own.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SegmentChain:
         begin_anew: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         instant: Callable[[], Instant] = name_reuse.instant,
-        at: Hook = lambda _: None,
+        failpoint: Failpoint = lambda _: None,
     ) -> None:
         self._store = store
         self._classes = pa.array(classes, pa.string())
@@ -98,7 +98,7 @@ class SegmentChain:
         self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
         self._now = now
         self._instant = instant
-        self._at = at
+        self._failpoint = failpoint
         self._sink = ""
         self._tips: dict[TopicPartition, _Tip] = {}
         self._attempts: dict[TopicPartition, _Attempt] = {}
@@ -132,7 +132,7 @@ class SegmentChain:
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
         """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
         self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
-        self._check_commits({at: said for at, said in self._commits().items() if at == tp}, self._sink)
+        self._check_commits({place: said for place, said in self._commits().items() if place == tp}, self._sink)
         self._attempts.pop(tp, None)
         self._blocks[tp] = StateBlocks()
         self._store.sweep(layout.folder(layout.PREDICTIONS, tp))
@@ -169,15 +169,15 @@ class SegmentChain:
         attempt = self._attempts.get(draft.tp)
         if attempt is None or attempt.draft is not draft:
             attempt = self._attempts[draft.tp] = self._encoded(draft, tip)
-        self._at("segment.encoded")
+        self._failpoint("segment.encoded")
         # Asked before, so that a deleted name is hardly ever taken, and after, because only that is a proof.
         if not (self._is_free(draft.tp, tip) and self._create(attempt) and self._is_free(draft.tp, tip)):
             tip = self._adopt_winner(draft.tp, tip)
             del self._attempts[draft.tp]
             return Commit(tip.head, won=False, rows=0, size_bytes=0)
-        self._at("segment.created")
+        self._failpoint("segment.created")
         traces.write(self._store, attempt.footer, attempt.key)
-        self._at("traces.written")
+        self._failpoint("traces.written")
         del self._attempts[draft.tp]
         self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
         return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))

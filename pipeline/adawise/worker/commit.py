@@ -29,7 +29,7 @@ class Committer:
         dead_letters: for messages that cannot be read.
         recorder: has to have what a segment covers.
         observer: told what happens.
-        at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
+        failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class Committer:
         recorder: WriteAheadRecorder,
         observer: Observer,
         *,
-        at: Callable[[str], None],
+        failpoint: Callable[[str], None],
     ) -> None:
         self._source, self._sink, self._dead_letters, self._recorder = source, sink, dead_letters, recorder
-        self._observer, self._at = observer, at
+        self._observer, self._failpoint = observer, failpoint
         self._hinted_s: float | None = None
 
     def write(self, work: PartitionWork, now_s: float, *, wait: bool) -> Commit | None:
@@ -61,7 +61,7 @@ class Committer:
             draft = work.draft()
             if not self._recorder.ensure_durable(work.tp, draft.next_offset, wait=wait):
                 return None
-            self._at("worker.recorded")
+            self._failpoint("worker.recorded")
             self._send(work)
             self._dead_letters.flush()
             self._source.check()
@@ -70,11 +70,11 @@ class Committer:
             self._observer.retry_scheduled(error, work.backoff.failed(now_s))
             return None
         work.backoff.succeeded()
-        self._at("worker.segment_committed")
+        self._failpoint("worker.segment_committed")
         if commit.won:
             work.committed(commit.head)
         self._source.commit({work.tp: commit.head.low_water}, self._sink.root_id)
-        self._at("worker.offset_committed")
+        self._failpoint("worker.offset_committed")
         self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
         return commit
 

@@ -52,7 +52,7 @@ class Worker:
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
-        at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
+        failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
     """
@@ -77,13 +77,13 @@ class Worker:
         skip_gaps: bool,
         should_stop: Callable[[], bool],
         ends_streams: bool = True,
-        at: Callable[[str], None] = lambda _: None,
+        failpoint: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
         self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
-        self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
+        self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
@@ -102,7 +102,7 @@ class Worker:
             return work
 
         self._recovery = Recovery(source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps)
-        self._committer = Committer(source, sink, dead_letters, recorder, observer, at=at)
+        self._committer = Committer(source, sink, dead_letters, recorder, observer, failpoint=failpoint)
         self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, recorder)
 
     def run(self) -> None:
@@ -238,7 +238,7 @@ class Worker:
         adapted = self._adaptation.run([batch for _, batch in round_], states)
         for (work, batch), result in zip(round_, adapted, strict=True):
             self._observer.batch_served(work.complete(batch, result, self._clock()))
-        self._at("worker.rows_complete")
+        self._failpoint("worker.rows_complete")
 
     # -- out: segments, then offsets
 

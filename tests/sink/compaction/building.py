@@ -18,7 +18,7 @@ from adawise.sink.compaction.compact import CompactedFile, compact
 from adawise.sink.compaction.merged import digest_of
 from adawise.sink.layout import SegmentName
 from adawise.sink.read.files import data_keys, read_bytes
-from adawise.store.store import Hook, Store
+from adawise.store.store import Failpoint, Store
 from tests.sink.building import CLASSES, IDENTITY, TP, Served, frame, served
 
 FIRST_DAY = datetime(2026, 11, 20, 22, tzinfo=UTC)
@@ -85,8 +85,8 @@ class Days:
             self._batches[stream] += 1
 
 
-def compacted(store: Store, limits: FileLimits = LIMITS, at: Hook = lambda _: None) -> list[CompactedFile]:
-    return list(compact(store, TP, limits, now=lambda: datetime(2026, 12, 1, tzinfo=UTC), at=at))
+def compacted(store: Store, limits: FileLimits = LIMITS, at: Failpoint = lambda _: None) -> list[CompactedFile]:
+    return list(compact(store, TP, limits, now=lambda: datetime(2026, 12, 1, tzinfo=UTC), failpoint=at))
 
 
 def content(store: Store) -> dict[str, str]:

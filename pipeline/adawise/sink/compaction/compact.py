@@ -28,16 +28,16 @@ from adawise.sink.compaction.merged import encode
 from adawise.sink.compaction.segments import ChainIdentity, gather
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.read.files import compacted_names, segment_names
-from adawise.store.store import AlreadyExists, Hook, Store
+from adawise.store.store import AlreadyExists, Failpoint, Store
 
-CRASH_POINTS = (
+FAILPOINTS = (
     "compact.planned",
     "compact.predictions_encoded",
     "compact.predictions_created",
     "compact.traces_encoded",
     "compact.traces_created",
 )
-"""Where a compaction can die; `at` is called with each of them, in order, for every file."""
+"""Where a compaction can die; `failpoint` is called with each of them, in order, for every file."""
 
 _DATASETS = (layout.PREDICTIONS, layout.TRACES)
 
@@ -69,7 +69,7 @@ def compact(
     limits: FileLimits,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    at: Hook = lambda _: None,
+    failpoint: Failpoint = lambda _: None,
 ) -> Iterator[CompactedFile]:
     """Make the compacted files of a partition; each is yielded when it and its traces are there.
 
@@ -83,8 +83,8 @@ def compact(
     start = partition.chain.origin
     while chosen := partition.next_plan(store, start, limits):
         plan = choice.claim(store, tp, chosen)
-        at("compact.planned")
-        yield partition.make(store, plan.name, now(), at)
+        failpoint("compact.planned")
+        yield partition.make(store, plan.name, now(), failpoint)
         start = plan.name.until
 
 
@@ -115,16 +115,16 @@ class _Partition:
             )
         return choice.read(store, self.tp, start) or choice.choose(store, self.tp, names, limits)
 
-    def make(self, store: Store, name: CompactedName, now: datetime, at: Hook) -> CompactedFile:
+    def make(self, store: Store, name: CompactedName, now: datetime, failpoint: Failpoint) -> CompactedFile:
         """Create the file and its traces, unless another compaction does so first."""
         gathered = gather(store, self.tp, self.chain, name, self.names)
         bytes_after = 0
         for dataset, tables in ((layout.PREDICTIONS, gathered.rows), (layout.TRACES, gathered.batches)):
             data = encode(dataset, tables, gathered.facts(dataset, now.isoformat()))
-            at(f"compact.{dataset}_encoded")
+            failpoint(f"compact.{dataset}_encoded")
             with suppress(AlreadyExists):
                 store.create(layout.compacted_key(dataset, self.tp, name), data)
-            at(f"compact.{dataset}_created")
+            failpoint(f"compact.{dataset}_created")
             bytes_after += len(data)
         rows = sum(table.num_rows for table in gathered.rows)
         return CompactedFile(self.tp, name, len(gathered.keys), rows, gathered.size_bytes, bytes_after)
