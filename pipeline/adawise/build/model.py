@@ -20,8 +20,8 @@ from adawise.clip.classifier import PairClassifier, choose_dtype
 from adawise.clip.cuda import Cuda, chunk_rows_for
 from adawise.clip.device import Device, Plain
 from adawise.clip.heads import heads_path, read_heads
-from adawise.clip.load import CheckpointPair, load_checkpoints
-from adawise.decode.arrow_batch import MAX_STREAM_ID_BYTES
+from adawise.clip.load import ModelPair, load_pair
+from adawise.decode.headers import MAX_STREAM_ID_BYTES
 from adawise.errors import CardError, SettingsError
 from adawise.settings import ModelSettings, SearchSettings, Settings
 from adawise.worker.adaptation import Adaptation
@@ -154,7 +154,6 @@ def _strategy(chosen: SearchSettings, model: ModelPair) -> Strategy:
         context=f"{name}@{digest(belongs_to)}",
         alpha=chosen.alpha,
         exploration=exploration(chosen),
-        temperatures=model.card.temperature if model.card else None,
         fitted=model.card.surrogate(name) if model.card else None,
     )
 

@@ -21,10 +21,10 @@ def worker_recorder(settings: Settings, source: Source, *, failpoint: Failpoint)
     wanted = settings.record
     if not wanted.enabled:
         return None
-    folder = recording_folder(settings, source.identity(settings.kafka.topic), failpoint=failpoint)
-    return WorkerRecorder(
+    folder = recording_folder(settings, source.log.identity(settings.kafka.topic), at=at)
+    return RecordingTap(
         folder,
-        check=source.check,
+        check=source.log.check,
         policy=FILES,
         max_buffered_bytes=wanted.inflight_mib * 2**20,
         streams=wanted.streams,

@@ -36,7 +36,7 @@ class RecordingProgress:
     files: int
     stored_bytes: int = 0  # of the files
     left_out: int = 0  # messages of other streams
-    nameless: int = 0  # of these, whose key and headers name none
+    nameless: int = 0  # of these, which name no stream by key or headers
     missing: int = 0  # offsets that nobody could read
 
 
