@@ -6,7 +6,7 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from adawise.demo.scene import CLASSES, Camera
+from adawise.demo.scene import CLASSES, StreetCamera
 from adawise.demo.weather import PRESETS
 from tools.demo_pair.dataset import NOTHING, clear_day, patch_labels, render
 

@@ -14,7 +14,7 @@ from adawise.demo.summary import CameraPath
 from adawise.demo.weather import PRESETS
 
 CAMERAS = scripts(400)
-PATHS = [AlphaPath([15, 31, 47, 99], [0.5, 0.5, 1.0, 0.0], ["start", None, "clock", "level"]) for _ in CAMERAS]
+PATHS = [CameraPath([15, 31, 47, 99], [0.5, 0.5, 1.0, 0.0], ["start", None, "clock", "level"]) for _ in CAMERAS]
 PANELS = picture(CAMERAS, PATHS)["vconcat"]
 
 

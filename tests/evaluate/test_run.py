@@ -116,7 +116,7 @@ def test_each_stationary_stream_starts_anew() -> None:
     assert [t for t, trigger in enumerate(ran.path.trigger) if trigger == "start"] == [0, 50]
 
 
-def same(a: Run, b: Run) -> bool:
+def same(a: TaskResult, b: TaskResult) -> bool:
     arrays = all(
         np.array_equal(getattr(a.score, f.name), getattr(b.score, f.name)) for f in dataclasses.fields(a.score)
     )

@@ -20,7 +20,7 @@ from adawise.clip.classifier import PairClassifier, choose_dtype
 from adawise.clip.cuda import Cuda, chunk_rows_for
 from adawise.clip.device import Device, Plain
 from adawise.clip.heads import heads_path, read_heads
-from adawise.clip.load import ModelPair, load_pair
+from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.decode.headers import MAX_STREAM_ID_BYTES
 from adawise.errors import CardError, SettingsError
 from adawise.settings import ModelSettings, SearchSettings, Settings

@@ -21,8 +21,8 @@ def worker_recorder(settings: Settings, source: Source, *, failpoint: Failpoint)
     wanted = settings.record
     if not wanted.enabled:
         return None
-    folder = recording_folder(settings, source.log.identity(settings.kafka.topic), at=at)
-    return RecordingTap(
+    folder = recording_folder(settings, source.log.identity(settings.kafka.topic), failpoint=failpoint)
+    return WorkerRecorder(
         folder,
         check=source.log.check,
         policy=FILES,

@@ -211,13 +211,18 @@ def _stream_of(own: bytes | None, stream: NamedStream) -> str:
     if own is None:
         stream.check()
         if stream.stream_id is None:
-            detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
-            raise InvalidMessage(Reason.MISSING_STREAM_ID, detail)
+            raise InvalidMessage(
+                Reason.MISSING_STREAM_ID,
+                "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them",
+            )
         return stream.stream_id
     stream_id = check_stream_id(own)
     if stream.stated and stream_id != stream.stream_id:
-        detail = f"expected the message's stream {stream.stream_id!r} in each row, got {stream_id!r}"
-        raise InvalidMessage(Reason.STREAM_ID_MISMATCH, f"{detail}: send one stream per message")
+        raise InvalidMessage(
+            Reason.STREAM_ID_MISMATCH,
+            f"expected the message's stream {stream.stream_id!r} in each row, got {stream_id!r}: "
+            "send one stream per message",
+        )
     return stream_id
 
 

@@ -192,7 +192,7 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
     return FAILED if problems else 0
 
 
-def _drawn(path: Path, board: Board, paths: list[summary.AlphaPath]) -> Path | None:
+def _drawn(path: Path, board: Board, paths: list[summary.CameraPath]) -> Path | None:
     """The picture's path; None if vl-convert is not installed."""
     if importlib.util.find_spec("vl_convert") is None:
         return None
