@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "build": (EVERYTHING, "torch structlog PIL"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings"),
     "__main__": ("commands errors", ""),
+    "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
 }
 MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", "demo"}
