@@ -8,7 +8,6 @@ from typing import Any
 
 import altair as alt
 
-from adawise.evaluate.page.front import beaten_by, front
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.views import View
 from adawise.evaluate.references import BEST_FIXED, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
@@ -190,3 +189,19 @@ def _reading(view: View) -> str:
     more = points(winner.accuracy - served.accuracy)
     more = "as much" if more == "+0.0" else f"{more} points"
     return f"{serves}, off the front: {winner.strategy} serves {more} at {two(winner.fe)} FE."
+
+
+def front(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Those that no other row beats at one of accuracy and FE without losing at the other; by FE."""
+    best = [row for row in rows if not any(_beats(other, row) for other in rows)]
+    return tuple(sorted(best, key=lambda row: (row.fe, row.accuracy)))
+
+
+def beaten_by(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The most accurate of the rows that beat `row`, if any."""
+    return max((other for other in rows if _beats(other, row)), key=lambda other: other.accuracy, default=None)
+
+
+def _beats(one: Row, other: Row) -> bool:
+    no_worse = one.fe <= other.fe and one.accuracy >= other.accuracy
+    return no_worse and (one.fe < other.fe or one.accuracy > other.accuracy)
