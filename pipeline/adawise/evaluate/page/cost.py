@@ -10,13 +10,12 @@ import altair as alt
 
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.views import View
-from adawise.evaluate.references import BEST_FIXED, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
+from adawise.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_ORACLE
 from adawise.evaluate.result import Row
 from adawise.page import theme
 from adawise.page.blocks import Figure, Key, Section
 from adawise.page.notation import counted, points, three, two
 
-FIXED = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
 KINDS = ("served", "on the front", "other strategy", "fixed alpha")
 SHAPES = ("square", "circle", "triangle-up", "diamond")
 SIZES = (150, 80, 60, 80)
