@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adawise.decode import arrow_batch, arrow_stream
+from adawise.decode import arrow_batch, arrow_stream, headers
 from adawise.decode.arrow_batch import encode_batch, read_batch
 from adawise.decode.arrow_metadata import MAX_METADATA_BYTES
 from adawise.errors import InvalidMessage, Reason
@@ -100,7 +100,7 @@ def test_numbers_and_booleans_pass_through_as_text_and_other_columns_are_ignored
         "meta_gain": pa.array([1.5, None]),
         "meta_night": pa.array([True, False]),
         "meta_boxes": pa.array([[1], [2]]),
-        "meta_" + "n" * arrow_batch.MAX_META_NAME: pa.array(["long", "name"]),
+        "meta_" + "n" * headers.MAX_META_NAME: pa.array(["long", "name"]),
         "other": pa.array(["x", "y"]),
     }
     first, second = read_batch(arrow(columns), max_rows=2)
@@ -119,12 +119,12 @@ def test_rows_of_several_record_batches_come_in_order() -> None:
 
 
 def test_overlong_texts_are_dropped_and_an_overlong_stream_stays_too_long() -> None:
-    long = "x" * (arrow_batch.MAX_TEXT_BYTES + 1)
+    long = "x" * (headers.MAX_TEXT_BYTES + 1)
     value = encode_batch([b"i"], stream_id=long, frame_ids=[long], labels=[long], meta={"m": [long]})
     (row,) = read_batch(value, max_rows=1)
     assert (row.frame_id, row.label, row.meta) == (None, None, {})
     assert row.stream_id is not None
-    assert len(row.stream_id) == arrow_batch.MAX_STREAM_ID_BYTES + 1
+    assert len(row.stream_id) == headers.MAX_STREAM_ID_BYTES + 1
     assert read_batch(encode_batch([b"i"], labels=[long[1:]]), max_rows=1)[0].label == long[1:]
 
 

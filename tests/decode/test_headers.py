@@ -8,19 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.decode.headers import Envelope, check_stream_id, check_timestamp, parse_timestamp
+from adawise.decode.headers import (
+    Headers,
+    NamedStream,
+    check_stream_id,
+    check_timestamp,
+    parse_timestamp,
+    read_headers,
+    read_stream,
+)
 from adawise.errors import InvalidMessage, Reason
 from adawise.records import stated_ms
 
 DAY_US = 86_400_000_000
 
 
-def envelope(key: bytes | None = None, **headers: bytes | None) -> Envelope:
-    return Envelope(key, [(name.replace("_", "-"), value) for name, value in headers.items()])
+def said(key: bytes | None = None, **headers: bytes | None) -> Headers:
+    return read_headers(key, [(name.replace("_", "-"), value) for name, value in headers.items()])
 
 
-def cloud_event(**attributes: bytes) -> Envelope:
-    return Envelope(None, [(f"ce_{name}", value) for name, value in attributes.items()])
+def cloud_event(**attributes: bytes) -> Headers:
+    return read_headers(None, [(f"ce_{name}", value) for name, value in attributes.items()])
 
 
 def reason_of(call: object, *arguments: object) -> Reason:
@@ -31,17 +39,24 @@ def reason_of(call: object, *arguments: object) -> Reason:
 
 
 def test_the_key_is_the_stream_and_the_header_stands_in_for_it() -> None:
-    assert envelope(b"cam-7").stated_stream_id() == "cam-7"
-    assert envelope(None, stream_id=b"cam-8").stated_stream_id() == "cam-8"
-    assert envelope(b"", stream_id=b"cam-8").stated_stream_id() == "cam-8"
-    assert envelope(b"cam-7", stream_id=b"cam-7").stated_stream_id() == "cam-7"
-    assert envelope().stated_stream_id() is None
-    assert envelope("Einfahrt Süd, Tor 3".encode()).stated_stream_id() == "Einfahrt Süd, Tor 3"
+    assert said(b"cam-7").stream == NamedStream(b"cam-7", "cam-7")
+    assert said(None, stream_id=b"cam-8").stream == NamedStream(b"cam-8", "cam-8")
+    assert said(b"", stream_id=b"cam-8").stream == NamedStream(b"cam-8", "cam-8")
+    assert said(b"cam-7", stream_id=b"cam-7").stream.refused is None
+    assert said().stream == NamedStream()
+    assert said("Einfahrt Süd, Tor 3".encode()).stream.stream_id == "Einfahrt Süd, Tor 3"
 
 
-def test_key_and_header_have_to_agree() -> None:
-    assert reason_of(envelope(b"cam-7", stream_id=b"cam-8").stated_stream_id) == Reason.STREAM_ID_MISMATCH
-    assert reason_of(envelope(b"cam-7", stream_id=b"\xff").stated_stream_id) == Reason.STREAM_ID_MISMATCH
+def test_key_and_header_have_to_agree_and_the_key_is_told_all_the_same() -> None:
+    for header in (b"cam-8", b"\xff"):
+        stream = said(b"cam-7", stream_id=header).stream
+        assert reason_of(stream.check) == Reason.STREAM_ID_MISMATCH
+        assert stream.stream_id == "cam-7"
+
+
+def test_an_empty_header_is_none() -> None:
+    headers = read_headers(None, [("stream-id", b"cam-8"), ("Stream-Id", b""), ("label", None)])
+    assert (headers.stream, headers.label) == (NamedStream(b"cam-8", "cam-8"), None)
 
 
 @pytest.mark.parametrize(
@@ -59,39 +74,53 @@ def test_the_longest_stream_id_is_249_bytes() -> None:
 
 
 def test_cloud_events_name_the_stream_by_subject_or_the_end_of_the_source() -> None:
-    assert cloud_event(subject=b"cam-1", source=b"/site/cam-2").fallback_stream_id() == "cam-1"
-    assert cloud_event(source=b"/site/a/cam-2/").fallback_stream_id() == "cam-2"
-    assert cloud_event(source=b"urn:camera:3").fallback_stream_id() == "urn:camera:3"
-    assert cloud_event(source=b"//").fallback_stream_id() is None
-    assert cloud_event(subject=b"cam-1").stated_stream_id() is None
-    assert reason_of(cloud_event(subject=b"\xff").fallback_stream_id) == Reason.BAD_STREAM_ID
+    assert cloud_event(subject=b"cam-1", source=b"/site/cam-2").stream == NamedStream(None, "cam-1")
+    assert cloud_event(source=b"/site/a/cam-2/").stream == NamedStream(None, "cam-2")
+    assert cloud_event(source=b"urn:camera:3").stream == NamedStream(None, "urn:camera:3")
+    assert cloud_event(source=b"//") == Headers()
+    assert reason_of(cloud_event(subject=b"\xff").stream.check) == Reason.BAD_STREAM_ID
+
+
+def test_a_bad_key_is_refused_and_the_attributes_tell_whose_it_may_be() -> None:
+    stream = read_stream(b"\xff", [("ce_subject", b"cam-3")])
+    assert (stream.stated, stream.stream_id) == (b"\xff", "cam-3")
+    assert reason_of(stream.check) == Reason.BAD_STREAM_ID
 
 
 def test_cloud_events_give_time_id_and_type_where_no_header_does() -> None:
     event = cloud_event(time=b"1970-01-02T00:00:00Z", id=b"f-1", datacontenttype=b"image/png")
-    assert (event.captured_at_us(), event.frame_id(), event.content_type()) == (DAY_US, "f-1", "image/png")
+    assert (event.captured_at_us, event.frame_id, event.content_type) == (DAY_US, "f-1", "image/png")
     headers = [("ce_id", b"f-1"), ("frame-id", b"f-2"), ("ce_time", b"1970-01-02T00:00:00Z")]
-    both = Envelope(None, [*headers, ("captured-at", b"1970-01-03T00:00:00Z")])
-    assert (both.captured_at_us(), both.frame_id()) == (2 * DAY_US, "f-2")
+    both = read_headers(None, [*headers, ("captured-at", b"1970-01-03T00:00:00Z")])
+    assert (both.captured_at_us, both.frame_id) == (2 * DAY_US, "f-2")
 
 
 def test_the_content_type_is_read_as_media_types_are() -> None:
-    assert Envelope(None, [("Content-Type", b"Image/JPEG; q=1")]).content_type() == "image/jpeg"
-    assert Envelope(None, [("content-type", b"application/octet-stream")]).content_type() is None
-    assert Envelope(None, [("content-type", b"\xff")]).content_type() is None
-    assert Envelope(None, [("content-type", b"")]).content_type() is None
-    assert Envelope(None, [("content-type", b"a/b"), ("content-type", b"image/png")]).content_type() == "image/png"
+    def read(*values: bytes) -> str | None:
+        return read_headers(None, [("Content-Type", value) for value in values]).content_type
+
+    assert read(b"Image/JPEG; q=1") == "image/jpeg"
+    assert read(b"application/octet-stream") is None
+    assert read(b"\xff") is None
+    assert read(b"") is None
+    assert read(b"a/b", b"image/png") == "image/png"
 
 
 def test_headers_that_cannot_be_read_are_as_if_absent() -> None:
-    broken = envelope(label=b"\xff", frame_id=b"x" * 2_000, meta_a=b"\xff", meta_b=b"1", meta_c=None)
-    assert (broken.label(), broken.frame_id(), dict(broken.meta())) == (None, None, {"b": "1"})
+    broken = said(label=b"\xff", frame_id=b"x" * 2_000, meta_a=b"\xff", meta_b=b"1", meta_c=None)
+    assert broken == Headers(meta={"b": "1"})
 
 
 def test_meta_is_capped_in_number_and_length() -> None:
-    many = Envelope(None, [(f"meta-{i}", b"v") for i in range(100)] + [("meta-" + "n" * 100, b"v")])
-    assert len(many.meta()) == 32
-    assert not Envelope(None, [("meta-" + "n" * 100, b"v")]).meta()
+    many = read_headers(None, [(f"meta-{i}", b"v") for i in range(100)] + [("meta-" + "n" * 100, b"v")])
+    assert len(many.meta) == 32
+    assert not read_headers(None, [("meta-" + "n" * 100, b"v")]).meta
+
+
+def test_a_time_that_is_none_and_a_misspelt_name_are_noted() -> None:
+    assert str(said(captured_at=b"noon").note).startswith("captured-at: it is taken for not stated: expected RFC 3339")
+    both = read_headers(None, [("captured-at", b"noon"), ("Frame_Id", b"1")])
+    assert both.note == "header 'frame_id': it is not read, call it 'frame-id'"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from adawise.decode.arrow_batch import ARROW_STREAM, MAX_META, encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.decode.headers import MAX_META
 from adawise.decode.message import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
 from adawise.decode.preprocess import Preprocess, ResizeMode
 from adawise.errors import Lost, Reason

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adawise.decode.headers import Envelope
+from adawise.decode.headers import read_headers
 from adawise.demo.producer import Cameras, send
 from adawise.demo.script import scripts
 from adawise.errors import BrokerUnavailable
@@ -58,15 +58,15 @@ def test_a_message_says_whose_it_is_from_when_and_what_it_shows() -> None:
     cameras = scripts(40)
     messages, _ = produced(40, [40])
     message = messages[13]  # camera 1, frame 3
-    envelope = Envelope(message["key"], message["headers"])
+    headers = read_headers(message["key"], message["headers"])
     assert message["partition"] == 1
-    assert envelope.stated_stream_id() == cameras[1].camera_id
-    assert envelope.frame_id() == "harbour-000003"
-    assert envelope.content_type() == "image/jpeg"
-    assert envelope.meta() == {"condition": cameras[1].moment(3).condition}
-    first = Envelope(None, messages[1]["headers"]).captured_at_us()
+    assert headers.stream.stream_id == cameras[1].camera_id
+    assert headers.frame_id == "harbour-000003"
+    assert headers.content_type == "image/jpeg"
+    assert headers.meta == {"condition": cameras[1].moment(3).condition}
+    first = read_headers(None, messages[1]["headers"]).captured_at_us
     assert first is not None
-    assert envelope.captured_at_us() == first + 300_000
+    assert headers.captured_at_us == first + 300_000
     assert message["value"].startswith(b"\xff\xd8")
 
 

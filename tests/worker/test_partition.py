@@ -34,7 +34,7 @@ class Work(PartitionWork):
         if decoded.message.missing is not None:
             self.miss(decoded.message, decoded.message.missing, now_s)
             return
-        if decoded.message.offset not in self._undecoded:
+        if decoded.message.offset not in self._offsets._undecoded:
             self.read(decoded.message, streams_of(decoded))
         super().add(decoded, now_s)
 
@@ -275,7 +275,7 @@ def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: Partitio
             assert {(f.row_id.offset, f.row_id.index) for f in message.frames} <= set(rows)
     assert draft.next_offset >= head.next_offset
     assert subject.rows == len(rows) + len(draft.gaps)
-    assert subject.image_bytes == PIXELS * len(pending - subject._awaited - subject._undecoded.keys())
+    assert subject.image_bytes == PIXELS * len(pending - subject._offsets._awaited - subject._offsets._undecoded.keys())
 
 
 def test_recovery_reads_on_from_the_oldest_pending_offset_and_takes_only_what_is_not_in_the_chain() -> None:
@@ -579,7 +579,7 @@ def test_a_dropped_stream_is_dropped_from_memory_too() -> None:
         subject.add(message, 0.0)
         finish(subject)
     assert set(subject.draft().states) == {"b", "c"}
-    assert set(subject._states) == {"b", "c"}
+    assert set(subject._streams._states) == {"b", "c"}
 
 
 @settings(max_examples=100, deadline=None)

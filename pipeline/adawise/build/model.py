@@ -21,7 +21,7 @@ from adawise.clip.cuda import Cuda, chunk_rows_for
 from adawise.clip.device import Device, Plain
 from adawise.clip.heads import heads_path, read_heads
 from adawise.clip.load import ModelPair, load_pair
-from adawise.decode.arrow_batch import MAX_STREAM_ID_BYTES
+from adawise.decode.headers import MAX_STREAM_ID_BYTES
 from adawise.errors import CardError, SettingsError
 from adawise.settings import ModelSettings, Settings
 from adawise.worker.adaptation import Adaptation

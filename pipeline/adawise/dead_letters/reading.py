@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adawise.dead_letters.letter import OMITTED, ORIGIN, OURS, REPLAYS, TIMESTAMP
+from adawise.decode.headers import read_stream
 from adawise.records import Message
 
 REPLAYED = "dlq.replayed"  # partition/offset of the letter that was sent back
@@ -94,8 +95,7 @@ class DeadLetter:
     @property
     def stream(self) -> str | None:
         """The key, or the header `stream-id`; bytes that are no UTF-8 as `\\\\xff`."""
-        named = {name.lower(): value for name, value in self.headers}
-        raw = self.record.key or named.get("stream-id")
+        raw = read_stream(self.record.key, self.headers).stated
         return raw.decode("utf-8", "backslashreplace") if raw else None
 
     def without_value(self) -> DeadLetter:

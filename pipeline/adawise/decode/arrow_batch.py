@@ -23,16 +23,13 @@ from adawise.decode.arrow_stream import (
     microseconds,
     text_of,
 )
+from adawise.decode.headers import MAX_META, MAX_META_NAME, MAX_STREAM_ID_BYTES, MAX_TEXT_BYTES
 from adawise.errors import InvalidMessage, Reason
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 ARROW_STREAM_MAGIC = b"\xff\xff\xff\xff"
 ARROW_FILE_MAGIC = b"ARROW1"
 
-MAX_STREAM_ID_BYTES = 249  # what Kafka allows a topic to be called
-MAX_TEXT_BYTES = 1_024  # frame ids, labels, meta values; longer ones are dropped, the image is still good
-MAX_META = 32  # entries per image
-MAX_META_NAME = 64
 MAX_COLUMNS = 256
 
 _META = "meta_"

@@ -9,12 +9,17 @@ cannot be read matters only where it is needed; a time that is none costs the ti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from adawise.decode.arrow_batch import MAX_META, MAX_META_NAME, MAX_STREAM_ID_BYTES, MAX_TEXT_BYTES
 from adawise.errors import InvalidMessage, Reason
+
+MAX_STREAM_ID_BYTES = 249  # what Kafka allows a topic to be called
+MAX_TEXT_BYTES = 1_024  # frame ids, labels, meta values; longer ones are dropped, the image is still good
+MAX_META = 32  # entries per image
+MAX_META_NAME = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_US = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
@@ -25,81 +30,118 @@ _META = "meta-"
 _SPELT = {name.replace("-", "_"): name for name in ("content-type", "stream-id", "captured-at", "frame-id")}
 
 
-class Envelope:
-    """The key and the headers of one message, read when asked for."""
+@dataclass(frozen=True, slots=True)
+class NamedStream:
+    """The stream that the key and the headers of one message name.
 
-    def __init__(self, key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> None:
-        self._key = key
-        self._headers = {name.lower(): value for name, value in headers if value}
+    `stated` is the key, else the header `stream-id`, as it came: with it every row has to be of the stream.
+    `stream_id` is the first of key, header and attributes that can be one, for whoever tells of the message; its images
+    are of that stream unless `refused` says why not.
+    """
 
-    def content_type(self) -> str | None:
-        """The media type, lower case and without parameters; None if the producer gave none that says anything."""
-        text = self._text("content-type") or self._text("ce_datacontenttype") or ""
-        return text.partition(";")[0].strip().lower().replace("application/octet-stream", "") or None
+    stated: bytes | None = None
+    stream_id: str | None = None
+    refused: tuple[Reason, str] | None = None
 
-    def stated_stream_id(self) -> str | None:
-        """The stream by key or `stream-id` header, which every row has to agree with.
+    def check(self) -> None:
+        """Raises InvalidMessage: bad_stream_id, or stream_id_mismatch if key and header differ."""
+        if self.refused is not None:
+            raise InvalidMessage(*self.refused)
 
-        Raises:
-            InvalidMessage: bad_stream_id, or stream_id_mismatch if the two differ.
-        """
-        header = self._headers.get("stream-id")
-        if self._key and header and self._key != header:
-            detail = f"expected the same stream in key and header, got {_show(self._key)} and {_show(header)}"
-            raise InvalidMessage(Reason.STREAM_ID_MISMATCH, detail)
-        raw = self._key or header
-        return check_stream_id(raw) if raw else None
 
-    def fallback_stream_id(self) -> str | None:
-        """The stream by CloudEvents attributes, for whoever states none. Raises InvalidMessage: bad_stream_id."""
-        raw = self._headers.get("ce_subject") or (self._headers.get("ce_source") or b"").rstrip(b"/").split(b"/")[-1]
-        return check_stream_id(raw) if raw else None
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What the key and the headers of one message say of its images; what cannot be read is as if it were absent.
 
-    def known_stream_id(self) -> str | None:
-        """For a row that is rejected: the first of key, header and attributes that can be a stream id."""
-        for raw in (self._key, self._headers.get("stream-id")):
-            with suppress(InvalidMessage):
-                if raw:
-                    return check_stream_id(raw)
-        with suppress(InvalidMessage):
-            return self.fallback_stream_id()
-        return None
+    `content_type` is lower case and without parameters, `captured_at_us` in microseconds since the epoch, `meta`
+    without the prefix. `note` is a mistake of the producer's that costs no picture.
+    """
 
-    def misspelt(self) -> str | None:
-        """What to tell the producer of a header that is not read because of an underscore in its name."""
-        for name in self._headers:
-            meant = _SPELT.get(name) or (name.replace("meta_", _META, 1) if name.startswith("meta_") else None)
-            if meant is not None:
-                return f"header {name[:MAX_META_NAME]!r}: it is not read, call it {meant[:MAX_META_NAME]!r}"
-        return None
+    stream: NamedStream = NamedStream()
+    content_type: str | None = None
+    frame_id: str | None = None
+    captured_at_us: int | None = None
+    label: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
-    def captured_at_us(self) -> int | None:
-        """Microseconds since the epoch. Raises InvalidMessage: bad_timestamp."""
-        raw = self._headers.get("captured-at") or self._headers.get("ce_time")
-        return parse_timestamp(raw) if raw else None
 
-    def frame_id(self) -> str | None:
-        """What the producer calls this image."""
-        return self._text("frame-id") or self._text("ce_id")
+def read_stream(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> NamedStream:
+    """The stream alone, for whoever needs no more. Raises nothing that a message could cause."""
+    return _stream(key, _by_name(headers))
 
-    def label(self) -> str | None:
-        """The true class, where the producer knows it."""
-        return self._text("label")
 
-    def meta(self) -> Mapping[str, str]:
-        """What is passed through, without the prefix."""
-        names = [name for name in self._headers if name.startswith(_META) and len(name) <= MAX_META_NAME][:MAX_META]
-        entries = {name.removeprefix(_META): self._text(name) for name in names}
-        return {name: text for name, text in entries.items() if text is not None}
+def read_headers(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Headers:
+    """All that is said. Raises nothing that a message could cause."""
+    named = _by_name(headers)
+    at = named.get("captured-at") or named.get("ce_time")
+    captured_at_us, note = read_time(partial(parse_timestamp, at)) if at else (None, None)
+    return Headers(
+        stream=_stream(key, named),
+        content_type=_media_type(_text(named, "content-type") or _text(named, "ce_datacontenttype") or ""),
+        frame_id=_text(named, "frame-id") or _text(named, "ce_id"),
+        captured_at_us=captured_at_us,
+        label=_text(named, "label"),
+        meta=_meta(named),
+        note=_misspelt(named) or note,
+    )
 
-    def _text(self, name: str) -> str | None:
-        raw = self._headers.get(name)
-        if raw is None or len(raw) > MAX_TEXT_BYTES:
-            return None
+
+def _by_name(headers: Iterable[tuple[str, bytes | None]]) -> Mapping[str, bytes]:
+    return {name.lower(): value for name, value in headers if value}
+
+
+def _stream(key: bytes | None, named: Mapping[str, bytes]) -> NamedStream:
+    header, refused = named.get("stream-id"), None
+    stated = key or header
+    if key and header and key != header:
+        detail = f"expected the same stream in key and header, got {_show(key)} and {_show(header)}"
+        refused = Reason.STREAM_ID_MISMATCH, detail
+    attributes = named.get("ce_subject") or named.get("ce_source", b"").rstrip(b"/").split(b"/")[-1]
+    for raw in filter(None, (key, header, attributes)):
         try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return None
+            return NamedStream(stated, check_stream_id(raw), refused)
+        except InvalidMessage as invalid:
+            refused = refused or (invalid.reason, invalid.detail)
+    return NamedStream(stated, None, refused)
+
+
+def _media_type(text: str) -> str | None:
+    """None if it says nothing."""
+    return text.partition(";")[0].strip().lower().replace("application/octet-stream", "") or None
+
+
+def _misspelt(named: Iterable[str]) -> str | None:
+    """What to tell the producer of a header that is not read because of an underscore in its name."""
+    for name in named:
+        meant = _SPELT.get(name) or (name.replace("meta_", _META, 1) if name.startswith("meta_") else None)
+        if meant is not None:
+            return f"header {name[:MAX_META_NAME]!r}: it is not read, call it {meant[:MAX_META_NAME]!r}"
+    return None
+
+
+def _meta(named: Mapping[str, bytes]) -> Mapping[str, str]:
+    names = [name for name in named if name.startswith(_META) and len(name) <= MAX_META_NAME][:MAX_META]
+    entries = {name.removeprefix(_META): _text(named, name) for name in names}
+    return {name: text for name, text in entries.items() if text is not None}
+
+
+def _text(named: Mapping[str, bytes], name: str) -> str | None:
+    raw = named.get(name)
+    if raw is None or len(raw) > MAX_TEXT_BYTES:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def read_time(read: Callable[[], int]) -> tuple[int | None, str | None]:
+    """A time, or what is wrong with it: it costs the time and not the picture."""
+    try:
+        return read(), None
+    except InvalidMessage as invalid:
+        return None, f"captured-at: it is taken for not stated: {invalid.detail}"
 
 
 def check_stream_id(raw: bytes) -> str:

@@ -9,15 +9,24 @@ for it is capped: bytes, rows, pixels of an image and of a message, and what the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageFile
 
 from adawise.decode import arrow_batch, codec, cost
-from adawise.decode.headers import Envelope, check_stream_id, check_timestamp
+from adawise.decode.headers import (
+    MAX_META,
+    Headers,
+    NamedStream,
+    check_stream_id,
+    check_timestamp,
+    read_headers,
+    read_stream,
+    read_time,
+)
 from adawise.errors import InvalidMessage, Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId
 
@@ -29,18 +38,6 @@ PIXEL_ALLOWANCE = 12  # the images of a message have at most this many times `ma
 MAX_DETAIL = 300  # characters
 
 _SCHEMA_REGISTRY_MAGIC = b"\x00"
-
-
-@dataclass(slots=True)
-class _Facts:
-    """What is known of a frame so far; a rejected one keeps what was found out before."""
-
-    stream_id: str | None = None
-    frame_id: str | None = None
-    captured_at_us: int | None = None
-    true_label: str | None = None
-    meta: Mapping[str, str] = field(default_factory=dict)
-    note: str | None = None  # a mistake of the producer's that costs no picture
 
 
 class _Allowance:
@@ -82,32 +79,31 @@ class Decoder:
 
     def __call__(self, message: Message) -> DecodedMessage:
         """One frame per image, in order. Raises nothing that a message could cause."""
-        envelope = Envelope(message.key, message.headers)
+        headers = read_headers(message.key, message.headers)
         if message.value is None:
             tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
-            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), tombstone),))
+            return DecodedMessage(message, (_rejected(message, 0, headers, tombstone),))
         try:
-            if self._is_batch(envelope.content_type(), message.value):
-                return self._batch(message, message.value, envelope)
+            if self._is_batch(headers.content_type, message.value):
+                return self._batch(message, message.value, headers)
         except InvalidMessage as invalid:
-            return whole_rejected(message, invalid)
-        frame = self._single(message, message.value, envelope)
+            return _whole_rejected(message, headers, invalid)
+        frame = self._single(message, message.value, headers)
         return DecodedMessage(message, (frame,), dead=frame.reason is not None)
 
     def streams(self, message: Message) -> frozenset[str]:
         """All streams of which the message may have images that are accepted; told without decoding any."""
-        envelope, found = Envelope(message.key, message.headers), set[str]()
+        stream, found = read_stream(message.key, message.headers), set[str]()
         with contextlib.suppress(InvalidMessage):
-            stated = envelope.stated_stream_id()
-            if stated is not None:
-                return frozenset([stated])
+            if stream.stated:
+                return frozenset([_stream_of(None, stream)])
             named: set[bytes | None] = {None}
-            if message.value is not None and self._is_batch(envelope.content_type(), message.value):
+            content_type = read_headers(message.key, message.headers).content_type
+            if message.value is not None and self._is_batch(content_type, message.value):
                 named = arrow_batch.stream_ids(message.value, max_rows=self.max_rows)
             for raw in named:
                 with contextlib.suppress(InvalidMessage):
-                    stream = envelope.fallback_stream_id() if raw is None else check_stream_id(raw)
-                    found |= {stream} if stream is not None else set()
+                    found.add(_stream_of(raw, stream))
         return frozenset(found)
 
     def _is_batch(self, content_type: str | None, value: bytes) -> bool:
@@ -148,26 +144,28 @@ class Decoder:
             raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"declared as {content_type}, begins with {value[:8]!r}")
         return False
 
-    def _single(self, message: Message, value: bytes, envelope: Envelope) -> Frame:
-        facts = _facts_of(envelope)
+    def _single(self, message: Message, value: bytes, headers: Headers) -> Frame:
         try:
-            facts.stream_id = _required(envelope.stated_stream_id() or envelope.fallback_stream_id())
-            return _accepted(message, 0, facts, self._image(value, _Allowance(self.max_pixels, len(value))))
+            _stream_of(None, headers.stream)
+            return _accepted(message, 0, headers, self._image(value, _Allowance(self.max_pixels, len(value))))
         except InvalidMessage as invalid:
-            return _rejected(message, 0, facts, invalid)
+            return _rejected(message, 0, headers, invalid)
 
-    def _batch(self, message: Message, value: bytes, envelope: Envelope) -> DecodedMessage:
-        stated = envelope.stated_stream_id()
+    def _batch(self, message: Message, value: bytes, headers: Headers) -> DecodedMessage:
+        if headers.stream.stated:
+            headers.stream.check()
         rows = arrow_batch.read_batch(value, max_rows=self.max_rows)
         if not rows:
             empty = InvalidMessage(Reason.EMPTY, "the batch has no rows")
-            return DecodedMessage(message, (_rejected(message, 0, _facts_of(envelope), empty),), is_batch=True)
+            return DecodedMessage(message, (_rejected(message, 0, headers, empty),), is_batch=True)
         frames = []
-        allowance, headers = _Allowance(self.max_pixels, len(value)), _facts_of(envelope)
+        allowance = _Allowance(self.max_pixels, len(value))
         for index, row in enumerate(rows):
-            facts = _facts_of_row(row, headers)
+            facts = _facts_of(row, headers)
             try:
-                facts.stream_id = _stream_of(row, stated) or _required(envelope.fallback_stream_id())
+                stream_id = _stream_of(row.stream_id, headers.stream)
+                if stream_id != facts.stream.stream_id:
+                    facts = replace(facts, stream=NamedStream(row.stream_id, stream_id))
                 if row.image is None:
                     raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "expected an image, got null")
                 frames.append(_accepted(message, index, facts, self._image(row.image, allowance)))
@@ -191,66 +189,47 @@ class Decoder:
 
 def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:
     """What becomes of a message that cannot be read as a whole."""
-    facts = _facts_of(Envelope(message.key, message.headers))
-    return DecodedMessage(message, (_rejected(message, 0, facts, invalid),), dead=True)
+    return _whole_rejected(message, read_headers(message.key, message.headers), invalid)
 
 
-def _required(stream_id: str | None) -> str:
-    if stream_id is None:
-        detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
-        raise InvalidMessage(Reason.MISSING_STREAM_ID, detail)
+def _whole_rejected(message: Message, headers: Headers, invalid: InvalidMessage) -> DecodedMessage:
+    return DecodedMessage(message, (_rejected(message, 0, headers, invalid),), dead=True)
+
+
+def _stream_of(own: bytes | None, stream: NamedStream) -> str:
+    """The stream of an image that names `own`, or leaves it to key and headers. Raises InvalidMessage if of none."""
+    if own is None:
+        stream.check()
+        if stream.stream_id is None:
+            detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
+            raise InvalidMessage(Reason.MISSING_STREAM_ID, detail)
+        return stream.stream_id
+    stream_id = check_stream_id(own)
+    if stream.stated and stream_id != stream.stream_id:
+        detail = f"expected the message's stream {stream.stream_id!r} in each row, got {stream_id!r}"
+        raise InvalidMessage(Reason.STREAM_ID_MISMATCH, f"{detail}: send one stream per message")
     return stream_id
 
 
-def _stream_of(row: arrow_batch.ImageRow, stated: str | None) -> str | None:
-    if row.stream_id is None:
-        return stated
-    own = check_stream_id(row.stream_id)
-    if stated is not None and own != stated:
-        detail = f"expected the message's stream {stated!r} in each row, got {own!r}: send one stream per message"
-        raise InvalidMessage(Reason.STREAM_ID_MISMATCH, detail)
-    return own
-
-
-def _facts_of(envelope: Envelope) -> _Facts:
-    """What key and headers say of an image that is alone in its message, or of rows that do not say it themselves."""
-    captured_at_us, note = _time(envelope.captured_at_us)
-    return _Facts(
-        envelope.known_stream_id(),
-        envelope.frame_id(),
-        captured_at_us,
-        envelope.label(),
-        envelope.meta(),
-        envelope.misspelt() or note,
-    )
-
-
-def _facts_of_row(row: arrow_batch.ImageRow, headers: _Facts) -> _Facts:
-    facts = replace(headers, frame_id=row.frame_id, true_label=row.label or headers.true_label)
+def _facts_of(row: arrow_batch.ImageRow, headers: Headers) -> Headers:
+    """What is said of the image of a row, by the row and, where it says nothing, by the message."""
+    captured_at_us, note = headers.captured_at_us, headers.note
     if row.captured_at_us is not None:
-        facts.captured_at_us, note = _time(partial(check_timestamp, row.captured_at_us))
-        facts.note = headers.note or note
+        captured_at_us, wrong = read_time(partial(check_timestamp, row.captured_at_us))
+        note = note or wrong
+    meta = row.meta
     if headers.meta:
         others = [item for item in headers.meta.items() if item[0] not in row.meta]
-        facts.meta = {**row.meta, **dict(others[: arrow_batch.MAX_META - len(row.meta)])}
-    else:
-        facts.meta = row.meta
-    return facts
+        meta = {**row.meta, **dict(others[: MAX_META - len(row.meta)])}
+    label = row.label or headers.label
+    return replace(headers, frame_id=row.frame_id, captured_at_us=captured_at_us, label=label, meta=meta, note=note)
 
 
-def _time(read: Callable[[], int | None]) -> tuple[int | None, str | None]:
-    """A time, or what is wrong with it: it costs the time and not the picture."""
-    try:
-        return read(), None
-    except InvalidMessage as invalid:
-        return None, f"captured-at: it is taken for not stated: {invalid.detail}"
-
-
-def _accepted(message: Message, index: int, facts: _Facts, image: Tensor) -> Frame:
+def _accepted(message: Message, index: int, facts: Headers, image: Tensor) -> Frame:
     return _frame(message, index, facts, image=image)
 
 
-def _rejected(message: Message, index: int, facts: _Facts, invalid: InvalidMessage) -> Frame:
+def _rejected(message: Message, index: int, facts: Headers, invalid: InvalidMessage) -> Frame:
     return _frame(message, index, facts, reason=invalid.reason, detail=_shown(invalid.detail))
 
 
@@ -263,7 +242,7 @@ def _shown(text: str) -> str:
 def _frame(
     message: Message,
     index: int,
-    facts: _Facts,
+    facts: Headers,
     *,
     image: Tensor | None = None,
     reason: Reason | None = None,
@@ -272,13 +251,13 @@ def _frame(
     return Frame(
         RowId(message.topic, message.partition, message.offset, index),
         message.timestamp_ms,
-        facts.stream_id,
+        facts.stream.stream_id,
         image=image,
         reason=reason,
         detail=detail,
         frame_id=facts.frame_id,
         captured_at_us=facts.captured_at_us,
-        true_label=facts.true_label,
+        true_label=facts.label,
         meta=facts.meta,
         note=None if facts.note is None else _shown(facts.note),
     )

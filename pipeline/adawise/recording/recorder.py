@@ -36,7 +36,7 @@ class Recorded:
     files: int
     stored_bytes: int = 0  # of the files
     left_out: int = 0  # messages of other streams
-    nameless: int = 0  # of these, whose envelope names no stream
+    nameless: int = 0  # of these, which name no stream by key or headers
     missing: int = 0  # offsets that nobody could read
 
 

@@ -1,17 +1,15 @@
 """Which messages a recording of some streams has.
 
-The stream of a message is what its envelope says: the key, else the header `stream-id`, else CloudEvents. An Arrow
-batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at all, and
-nothing is decoded for that, so it is left out, as is a message that names no stream.
+The stream of a message is what its key and headers name: the key, else the header `stream-id`, else CloudEvents. An
+Arrow batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at all,
+and nothing is decoded for that, so it is left out, as is a message that names no stream.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from adawise.decode.headers import Envelope
-from adawise.errors import InvalidMessage
+from adawise.decode.headers import read_stream
 from adawise.records import Message
 
 
@@ -24,7 +22,7 @@ class Streams:
 
     def __init__(self, patterns: str | None) -> None:
         self._patterns = None if patterns is None else tuple(each.strip() for each in patterns.split(","))
-        self.nameless = 0  # messages left out because their envelope names no stream
+        self.nameless = 0  # messages left out because neither key nor headers name a stream
 
     def has(self, message: Message) -> bool:
         """True if the message is of one of the streams."""
@@ -38,8 +36,6 @@ class Streams:
 
 
 def stream_of(message: Message) -> str | None:
-    """The stream that the envelope names; None if it names none that could be one."""
-    with suppress(InvalidMessage):
-        envelope = Envelope(message.key, message.headers)
-        return envelope.stated_stream_id() or envelope.fallback_stream_id()
-    return None
+    """The stream that key and headers name; None if they name none that could be one."""
+    stream = read_stream(message.key, message.headers)
+    return None if stream.refused else stream.stream_id
