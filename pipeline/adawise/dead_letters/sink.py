@@ -22,10 +22,8 @@ from kafka import KafkaProducer, errors
 from adawise.dead_letters.letter import Letter, letter_of
 from adawise.dead_letters.topic import HEADERS_ROOM_BYTES, create_topic, topic_configs
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError
-from adawise.kafka.client import open_client, translated
+from adawise.kafka.client import TOO_LARGE, open_client, translated
 from adawise.records import Frame, Message
-
-_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
 class Producer(Protocol):
@@ -55,13 +53,13 @@ class KafkaDeadLetters:
     """A dead-letter topic for each topic. Implements `ports.DeadLetters`; not for several threads at once.
 
     Args:
-        connect: Opens the producer, at the first letter: most runs have none.
-        prepare: Called with the name of the dead-letter topic before its first letter.
-        where: The brokers, for messages.
-        topic: The dead-letter topic; None for `<topic>.dlq`.
-        worker: Which worker this is, for a header.
-        max_inflight_bytes: Unacknowledged bytes above which `send` blocks; one letter always fits.
-        timeout_s: How long `send` and `flush` wait for the broker.
+        connect: opens the producer, at the first letter: most runs have none.
+        prepare: called with the name of the dead-letter topic before its first letter.
+        where: the brokers, for messages.
+        topic: the dead-letter topic; None for `<topic>.dlq`.
+        worker: which worker this is, for a header.
+        max_inflight_bytes: unacknowledged bytes above which `send` blocks; one letter always fits.
+        timeout_s: how long `send` and `flush` wait for the broker.
     """
 
     def __init__(
@@ -122,7 +120,7 @@ class KafkaDeadLetters:
         try:
             letter.future.get(timeout=max(0.0, deadline - time.monotonic()))
         except errors.KafkaError as error:
-            if isinstance(error, _TOO_LARGE) and letter.holds_original:
+            if isinstance(error, TOO_LARGE) and letter.holds_original:
                 self._replace_oldest(self._sent(letter.without_original()))
                 return
             self._note_failed()
@@ -159,7 +157,7 @@ class KafkaDeadLetters:
         try:
             return replace(letter, future=self._producer.send(letter.topic, **record))
         except errors.KafkaError as error:
-            if isinstance(error, _TOO_LARGE) and letter.holds_original:
+            if isinstance(error, TOO_LARGE) and letter.holds_original:
                 return self._sent(letter.without_original())
             raise self._translated(error, letter.topic) from error
 

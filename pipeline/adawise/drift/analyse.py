@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+
 from adawise.drift.causes import Looks, Mixes, causes, others, picture
 from adawise.drift.changes.find import ALPHA, Change, find_changes
-from adawise.drift.collect import Collected
-from adawise.drift.result import Camera, CameraChange, Example, Level
-from adawise.drift.silences import silences
+from adawise.drift.collect import Collected, Path
+from adawise.drift.result import Camera, CameraChange, Example, Stretch
 from adawise.drift.together import at_once
 
 Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Looks]]
 """(stream_id, change, since, until) -> frames near the change, within these times, and what was measured of more."""
 
 _CLASSES = 8  # of a mix
+_LEAST_SILENCE_US = 60_000_000
+_SILENCE = 8.0  # times as long as the gaps that nineteen of twenty stay below
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,12 @@ def _plain(change: Change) -> CameraChange:
     )
 
 
-def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Level, ...]:
+def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Stretch, ...]:
     if not changes:
-        return (Level(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
+        return (Stretch(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
     bounds = [int(facts["first_us"]), *(change.time_us for change in changes), int(facts["last_us"])]
     heights = [changes[0].before, *(change.after for change in changes)]
-    return tuple(Level(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
+    return tuple(Stretch(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
 
 
 def _explained(
@@ -126,3 +129,12 @@ def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float
     rows = sum(entry[1] for entry in counted)
     early, late = (max(1, sum(counts)) for counts in ([e[2] for e in counted], [e[3] for e in counted]))
     return tuple((label, n / rows, a / early, b / late) for label, n, a, b in counted[:_CLASSES])
+
+
+def silences(path: Path) -> tuple[tuple[int, int], ...]:
+    """[from, until) of each gap, in microseconds: from the last batch before it to the first one after it."""
+    if len(path.first_us) < 2:
+        return ()
+    gaps = path.first_us[1:] - path.last_us[:-1]
+    usual = max(_LEAST_SILENCE_US, _SILENCE * float(np.quantile(gaps, 0.95)))
+    return tuple((int(path.last_us[i]), int(path.first_us[i + 1])) for i in np.flatnonzero(gaps > usual))
