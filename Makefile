@@ -25,7 +25,7 @@ endif
 	$(BIN)/adawise demo --broker $(BROKER)
 
 quick: .venv/.installed  ## the tests of the core, in less than two minutes: no broker, no browser, no long runs
-	$(BIN)/python -m pytest -q -n 2 -m "not broker" $(QUICK)
+	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow" $(QUICK)
 
 test: .venv/.installed kafka  ## all tests, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile  # many tests wait for a broker; two processes, a broker each

@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "needs(*capabilities): skip on a broker that cannot do these (names in tests/brokers.py)"
     )
     config.addinivalue_line("markers", "broker: may start a broker; set here")
+    config.addinivalue_line("markers", "slow: takes seconds by itself; not in `make quick`")
 
 
 @pytest.hookimpl(tryfirst=True)

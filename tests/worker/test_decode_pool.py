@@ -362,6 +362,7 @@ def test_a_lane_that_nobody_uses_any_more_is_forgotten() -> None:
     assert len(pool._partitions[tp()]._lanes) < 5
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_whatever_comes_everything_is_decoded_once_and_comes_back_in_the_order_of_its_streams(

@@ -123,6 +123,7 @@ def test_when_a_stream_was_heard_survives_its_serialisation() -> None:
     assert StreamState.from_bytes(StreamState("k", 3).to_bytes()).heard is None
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     skews=st.lists(st.integers(-(10**13), 10**13), min_size=2, max_size=5),

@@ -173,6 +173,7 @@ class Life:
         self.position = self.subject.find_in((0, 10_000), skip_gaps=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_head_each_once(
@@ -213,6 +214,7 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
     assert (life.subject.rows, life.subject.image_bytes) == (0, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st.DataObject) -> None:
