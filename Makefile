@@ -9,7 +9,7 @@ LINTED := pipeline tests tools deploy/kafka/kafka deploy/kafka/jars.py deploy/ka
 UV := UV_SYSTEM_CERTS=1 uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench gpu chaos check clean kafka
+.PHONY: help demo test lint docs bench gpu chaos check clean kafka
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ lint: .venv/.installed  ## style and types
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
 
+docs: .venv/.documented  ## the site, strictly, into build/docs; first the reference from the code
+	$(BIN)/python -m tools.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open build/docs/index.html"
+
 bench: .venv/.installed  ## measure this machine
 	$(BIN)/python -m tools.bench
 
@@ -39,7 +44,7 @@ gpu: .venv/.installed  ## test and measure the CUDA card of this machine: docs/g
 chaos: .venv/.installed kafka  ## a quarter of an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3: in a bucket)
 	$(BIN)/python -m tools.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
-check: lint test  ## what CI runs
+check: lint docs test  ## what CI runs
 
 clean:  ## remove the environment, caches and Apache Kafka's jars
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info deploy/kafka/libs deploy/kafka/target
@@ -54,4 +59,8 @@ kafka:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	PATH="$$PATH:$(BIN)" $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.venv/.documented: .venv/.installed
+	PATH="$$PATH:$(BIN)" $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[docs]'
 	touch $@

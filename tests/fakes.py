@@ -70,6 +70,11 @@ class FakeSource:
         self._errors.extend(errors)
 
     @property
+    def log(self) -> FakeSource:
+        """Itself: a fake has both."""
+        return self
+
+    @property
     def exhausted(self) -> bool:
         return self._finite and all(self._position(tp) >= self.bounds(tp)[1] for tp in self._logs)
 
@@ -99,6 +104,9 @@ class FakeSource:
 
     def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
         return {m.offset: m.timestamp_ms for m in self._logs[tp] if first <= m.offset < until and m.missing is None}
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        return next((m.offset for m in self._logs[tp] if m.timestamp_ms >= timestamp_ms), None)
 
     def origin(self, tp: TopicPartition) -> int:
         return self.origins.get(tp, self.bounds(tp)[0])

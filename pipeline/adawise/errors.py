@@ -25,20 +25,20 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why a message or a row of it was rejected. The values are stable: they are in outputs and in headers."""
 
-    TOMBSTONE = "tombstone"
-    EMPTY = "empty"
-    TOO_LARGE = "too_large"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    TOO_MANY_ROWS = "too_many_rows"
+    TOMBSTONE = "tombstone"  # the message has no value
+    EMPTY = "empty"  # the value has no bytes
+    TOO_LARGE = "too_large"  # more bytes than `decode.max_message_bytes`
+    TOO_MANY_PIXELS = "too_many_pixels"  # an image beyond `decode.max_pixels`, or a message beyond twelve times that
+    TOO_MANY_ROWS = "too_many_rows"  # a batch of more rows than `decode.max_rows`
     TOO_FEW_BYTES = "too_few_bytes"  # for the pixels that they stand for
-    UNSUPPORTED_FORMAT = "unsupported_format"
-    UNDECODABLE_IMAGE = "undecodable_image"
-    BAD_ARROW = "bad_arrow"
-    SCHEMA_FRAMED = "schema_framed"
-    MISSING_STREAM_ID = "missing_stream_id"
-    STREAM_ID_MISMATCH = "stream_id_mismatch"
-    BAD_STREAM_ID = "bad_stream_id"
-    BAD_TIMESTAMP = "bad_timestamp"
+    UNSUPPORTED_FORMAT = "unsupported_format"  # not JPEG, PNG, WebP, BMP or Arrow, or a kind that is not read
+    UNDECODABLE_IMAGE = "undecodable_image"  # damaged, or not what it is said to be
+    BAD_ARROW = "bad_arrow"  # no Arrow stream of images
+    SCHEMA_FRAMED = "schema_framed"  # a schema registry's serializer has put its number before the bytes
+    MISSING_STREAM_ID = "missing_stream_id"  # neither key, header nor column says the camera
+    STREAM_ID_MISMATCH = "stream_id_mismatch"  # key, header and column say different cameras
+    BAD_STREAM_ID = "bad_stream_id"  # a camera id that is too long, not UTF-8 or not printable
+    BAD_TIMESTAMP = "bad_timestamp"  # of earlier versions; today a time that is none costs the time alone
     KILLS_DECODER = "kills_decoder"  # whatever it is: it ended processes that did nothing but decode it
 
 
@@ -47,8 +47,8 @@ class Lost(StrEnum):
 
     DELETED = "deleted"  # by retention, before they were read
     COMPACTED = "compacted"  # by the broker's compaction, before they were read
-    BATCH_TOO_LARGE = "batch_too_large"
-    BATCH_TOO_MANY_RECORDS = "batch_too_many_records"
+    BATCH_TOO_LARGE = "batch_too_large"  # a compressed batch beyond `kafka.max_batch_bytes`
+    BATCH_TOO_MANY_RECORDS = "batch_too_many_records"  # a batch beyond `kafka.max_batch_records`
     BATCH_DAMAGED = "batch_damaged"  # its CRC does not agree
     SEGMENT_LOST = "segment_lost"  # they had rows, which were lost with their segments (`adawise repair`)
     BATCH_UNREADABLE = "batch_unreadable"  # an unknown codec, or bytes that are not what they are said to be

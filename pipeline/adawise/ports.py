@@ -34,8 +34,43 @@ class Poll:
     lost: Sequence[TopicPartition] = ()  # not ours any more: write what is complete, if it can be, and forget the rest
 
 
+class SourceLog(Protocol):
+    """What the log that messages come from says of itself, of any partition, owned or not.
+
+    Every method raises BrokerUnavailable when nobody can say now.
+    """
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """The identity of the topic now. Raises SourceError if there is no such topic."""
+
+    def check(self) -> None:
+        """Return if all that was delivered is of the topic that was there in the beginning.
+
+        Raises SourceError if that was deleted and created again.
+        """
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """(log start, log end): the first offset that can still be read and the one after the last."""
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """Of the messages of [first, until), which lies within the log: offset to milliseconds, -1 for none.
+
+        A log that cannot change may leave them out.
+        """
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+
+    def origin(self, tp: TopicPartition) -> int:
+        """The offset at which a partition without a chain begins, by the configured origin."""
+
+
 class Source(Protocol):
     """Messages of partitions that this worker owns for the time being, in offset order within a partition."""
+
+    @property
+    def log(self) -> SourceLog:
+        """What can be asked of the log that they come from."""
 
     @property
     def exhausted(self) -> bool:
@@ -48,28 +83,6 @@ class Source(Protocol):
         What nobody can read comes as one message that is `missing`, in its place.
         Raises BrokerUnavailable when the broker cannot be reached, SourceError when the topic is gone.
         """
-
-    def identity(self, topic: str) -> TopicIdentity:
-        """The identity of the topic now. Raises SourceError if there is no such topic."""
-
-    def check(self) -> None:
-        """Return if all that was delivered is of the topic that was there in the beginning.
-
-        Raises SourceError if that was deleted and created again, BrokerUnavailable if nobody can say now.
-        """
-
-    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """(log start, log end): the first offset that can still be read and the one after the last."""
-
-    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """Of the messages of [first, until), which lies within the log: offset to milliseconds, -1 for none.
-
-        For any partition, owned or not. A source that cannot change what it has may leave them out.
-        Raises BrokerUnavailable.
-        """
-
-    def origin(self, tp: TopicPartition) -> int:
-        """The offset at which a partition without a chain begins, by the configured origin."""
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Deliver from `offset` next. Only for an owned partition."""

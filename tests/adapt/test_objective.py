@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adawise.adapt.names import WithoutCard
 from adawise.adapt.objective import (
     NO_CARD,
     Objective,
@@ -79,6 +81,10 @@ def test_a_doubt_about_many_classes_weighs_less_in_tsallis_than_a_doubt_between_
     pair = torch.tensor([[math.log(0.6), math.log(0.4)]])
     assert tsallis(tail, 0)[0] < tsallis(pair, 0)[0]
     assert entropy(tail)[0] > entropy(pair)[0]
+
+
+def test_the_objectives_that_need_no_card_are_those_that_the_settings_take_without_one() -> None:
+    assert NO_CARD.keys() == set(get_args(WithoutCard))
 
 
 @pytest.mark.parametrize("objective", NO_CARD.values(), ids=list(NO_CARD))

@@ -170,14 +170,3 @@ def test_no_difference_is_taken_to_a_base_that_is_not_finite() -> None:
     values_at(trials, 9, [1.5, 2.1], range(2))
     assert trials.differences(3, 1) == []
     assert [index for index, _, _ in trials.differences(9, 1)] == [9]
-
-
-def test_restricted_trials_are_those_of_the_rows_alone() -> None:
-    trials = BatchTrials(4, objective)
-    values_at(trials, 3, [1.0, 2.0, 0.5, 0.7], range(4))
-    part = trials.restricted(np.array([1, 3]))
-    rows, z = part.evaluated[3]
-    assert rows.tolist() == [1, 3]
-    assert z[:, 0].tolist() == [2.0, 0.7]
-    assert part.objectives(1)[3][1].tolist() == [2.0, 0.7]
-    assert trials.objectives(1)[3][1].tolist() == [1.0, 2.0, 0.5, 0.7]

@@ -532,7 +532,7 @@ def test_the_process_ends_after_its_exit_functions_and_before_its_interpreter_is
     """A native thread that still frees what Python owns would end an interpreter that is being torn down by SIGABRT."""
     program = f"""
 import atexit, os, threading
-from pipeline import __main__
+from adawise import __main__
 
 class Torn:
     def __del__(self, write=os.write): write(1, b"torn down")

@@ -120,7 +120,7 @@ def begin(source: Source) -> list[TopicPartition]:
     """Own everything and deliver it from its start."""
     tps = started(source)
     for tp in tps:
-        source.seek(tp, source.origin(tp))
+        source.seek(tp, source.log.origin(tp))
     source.resume(tps)
     return tps
 
@@ -207,8 +207,17 @@ def test_bounds_and_origin_are_those_of_the_log(kind: Kind) -> None:
     started(source)
     for partition, end in ((0, 7), (1, 5), (2, 0)):
         tp = TopicPartition(kind.topic, partition)
-        assert source.bounds(tp) == (0, end)
-        assert source.origin(tp) == 0
+        assert source.log.bounds(tp) == (0, end)
+        assert source.log.origin(tp) == 0
+
+
+def test_an_offset_is_found_by_its_time_as_the_broker_does(kind: Kind) -> None:
+    messages = some_messages(kind.topic)
+    source = kind.open(messages)
+    tp = TopicPartition(kind.topic, 0)
+    for moment in (0, 1_699_999_999_500, 1_700_000_000_005, 1_700_000_000_007):
+        expected = next((m.offset for m in of(messages, 0) if m.timestamp_ms >= moment), None)
+        assert source.log.offset_at(tp, moment) == expected, moment
 
 
 def test_timestamps_are_those_of_the_messages_of_a_range_whatever_is_delivered_meanwhile(kind: Kind) -> None:
@@ -217,22 +226,22 @@ def test_timestamps_are_those_of_the_messages_of_a_range_whatever_is_delivered_m
     begin(source)
     tp = TopicPartition(kind.topic, 0)
     expected = {} if kind.name.startswith("recording") else {m.offset: m.timestamp_ms for m in of(messages, 0)}
-    assert source.timestamps(tp, 0, 7) == expected
+    assert source.log.timestamps(tp, 0, 7) == expected
     assert len(collect(source, 12)) == 12
     for first, until in ((2, 3), (5, 7), (1, 4)):
         found = {offset: at for offset, at in expected.items() if first <= offset < until}
-        assert source.timestamps(tp, first, until) == found
+        assert source.log.timestamps(tp, first, until) == found
     assert not source.poll(0.2).messages
 
 
 def test_identity_counts_the_partitions_and_knows_no_other_topic(kind: Kind) -> None:
     source = kind.open([])
-    identity = source.identity(kind.topic)
+    identity = source.log.identity(kind.topic)
     assert identity.partitions == PARTITIONS
     assert identity.cluster_id
-    assert source.identity(kind.topic) == identity
+    assert source.log.identity(kind.topic) == identity
     with pytest.raises(SourceError, match="another-topic"):
-        source.identity("another-topic")
+        source.log.identity("another-topic")
 
 
 def test_lag_is_unknown_until_sought_and_reaches_zero_when_drained(kind: Kind) -> None:

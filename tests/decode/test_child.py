@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,9 +39,8 @@ def apart() -> Iterator[Apart]:
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the child alone."""
     folder = poison.__path__[0]
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([folder, os.path.dirname(os.path.dirname(os.path.dirname(folder)))])
-    )
+    root = Path(folder).parents[2]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, str(root / "pipeline"), str(root)]))
 
 
 def message(value: bytes | None, offset: int = 5) -> Message:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from adawise.demo.dataset import NOTHING, clear_day, patch_labels, render
 from adawise.demo.scene import CLASSES, Camera
 from adawise.demo.weather import PRESETS
+from tools.demo_pair.dataset import NOTHING, clear_day, patch_labels, render
 
 
 def test_rendering_is_reproducible_and_another_seed_is_another_set() -> None:

@@ -25,7 +25,8 @@ from adawise.store.store import open_store
 
 IMAGES = 128  # two batches of each camera
 DEMO = [sys.executable, "-m", "adawise", "demo"]
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+ROOT = Path(__file__).parents[2]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/pipeline:{ROOT}"}
 
 
 @pytest.fixture(autouse=True)

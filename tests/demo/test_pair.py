@@ -10,10 +10,10 @@ import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file
 
-from adawise.demo.dataset import Frames
-from adawise.demo.model import MODEL_CFG, PAIR, SIZE, TEMPLATES, load, text_head
 from adawise.demo.scene import CLASSES
-from adawise.demo.table import ALPHAS, Split, choices, markdown, measure, rendered, served
+from tools.demo_pair.dataset import Frames
+from tools.demo_pair.model import MODEL_CFG, PAIR, SIZE, TEMPLATES, load, text_head
+from tools.demo_pair.table import ALPHAS, Split, choices, markdown, measure, rendered, served
 
 HELD_OUT_SEED = 31_000  # cameras that are neither in training, nor in validation, nor in the test of the table
 MEASURED = ("clear", "night", "fog", "low_bitrate")

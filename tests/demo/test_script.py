@@ -72,7 +72,7 @@ def test_the_shorter_of_seconds_and_images_decides_the_length(
 
 
 def test_no_camera_was_seen_in_training_or_when_the_objective_was_chosen() -> None:
-    from adawise.demo import table, train
+    from tools.demo_pair import table, train
 
     used = {seed for stage in (train.ZERO_SHOT, train.FINE_TUNED) for seed in _seeds(stage.first_seed, stage.cameras)}
     used |= {seed for first in (table.VALIDATION_SEED, table.TEST_SEED) for seed in _seeds(first, table.CAMERAS)}

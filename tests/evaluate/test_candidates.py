@@ -38,7 +38,7 @@ def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("worm", "there is no strategy 'worm'; expected one of"),
+        ("ensemble", "there is no strategy 'ensemble'; expected one of botorch, fixed, grid, scratch, warm."),
         ("warm@gini", "there is no objective 'gini'; expected one of auto, tsallis, entropy"),
         ("warm:bugdet=3", "there is no option 'bugdet'; expected one of alpha, budget"),
         ("warm:budget=three", "budget: expected a value of type int, got 'three'"),

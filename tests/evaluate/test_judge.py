@@ -27,7 +27,7 @@ SMOOTH: Smooth = ((0, 1), (2,))
 BENCH = a_bench(*TABLES)
 
 
-def judged(bench: Bench = BENCH, strategies: str = "warm,grid,ensemble", kinds: tuple[str, ...] = ("short",)) -> Result:
+def judged(bench: Bench = BENCH, strategies: str = "warm,grid,fixed", kinds: tuple[str, ...] = ("short",)) -> Result:
     plan = a_plan(strategies, kinds=kinds, orders=["iid"], seeds=2, smooth=SMOOTH)
     return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
@@ -109,7 +109,7 @@ def test_a_smooth_stream_says_how_far_behind_the_served_alpha_is(result: Result)
     assert grid.path_error is not None
     assert grid.path_error < 0.3
     assert row(result, "grid").lag_batches is None
-    assert row(result, "ensemble", "smooth").lag_batches is None
+    assert row(result, "fixed", "smooth").lag_batches is None
     assert {path.best_alpha is None for path in result.paths if path.stream == "smooth"} == {False}
     assert set(row(result, "grid", "smooth").domains) == {"known_a", "known_b", "new_a"}
 
@@ -122,10 +122,9 @@ def test_why_alternatives_were_tried_is_counted(result: Result) -> None:
 
 
 def test_pinning_is_the_share_of_batches_at_an_endpoint() -> None:
-    pinned = judged(strategies="fixed:alpha=1,fixed:alpha=0.5,ensemble")
+    pinned = judged(strategies="fixed:alpha=1,fixed:alpha=0.5")
     assert row(pinned, "fixed:alpha=1").pinned == 1.0
     assert (row(pinned, "fixed:alpha=0.5").pinned, row(pinned, "fixed:alpha=0.5").alpha) == (0.0, 0.5)
-    assert (row(pinned, "ensemble").pinned, row(pinned, "ensemble").alpha) == (0.0, None)
     one, end = row(pinned, "fixed:alpha=1"), row(pinned, FINE_TUNED)
     assert (one.accuracy, one.ece, one.nll) == pytest.approx((end.accuracy, end.ece, end.nll))
 
@@ -158,7 +157,7 @@ def test_the_files_hold_the_result_and_every_batch(result: Result, tmp_path: Pat
     frame = paths.to_pandas()
     grid = frame[(frame["strategy"] == "grid") & (frame["stream"] == "short") & (frame["seed"] == 1)]
     assert grid["batch"].tolist() == list(range(48))
-    assert frame.loc[frame["strategy"] == "ensemble", "alpha"].isna().all()
+    assert set(frame.loc[frame["strategy"] == "fixed", "alpha"]) == {0.5}
 
 
 def test_a_folder_that_cannot_be_written_is_told(result: Result, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ _PROGRAM = """
 import contextlib, sys, torch
 from adawise.__main__ import program
 from adawise.clip import cuda
-from adawise.wiring import model
+from adawise.build import model
 from tests.gpu.rehearsal import CARD, Rehearsal
 rehearsal = Rehearsal(0) if sys.argv[1] == "rehearsed" else None
 rounds, fetch = 0, cuda.Cuda.fetch

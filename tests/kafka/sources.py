@@ -93,7 +93,7 @@ def take_over(source: KafkaSource, tps: Iterable[TopicPartition]) -> None:
     """Read from the start of each, as a worker does whose chain is empty."""
     tps = list(tps)
     for tp in tps:
-        source.seek(tp, source.origin(tp))
+        source.seek(tp, source.log.origin(tp))
     source.resume(tps)
 
 
@@ -134,7 +134,7 @@ def recreate(admin: KafkaAdminClient, source: KafkaSource, name: str, first: str
     while True:
         assert time.monotonic() < give_up
         try:
-            if source.identity(name).topic_id != first:
+            if source.log.identity(name).topic_id != first:
                 return
         except SourceError:  # it is gone
             with suppress(TopicAlreadyExistsError):

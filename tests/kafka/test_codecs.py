@@ -125,12 +125,12 @@ def test_a_recording_has_what_is_missing_with_its_reason_and_a_replay_sees_the_s
 def take_over_all(source: RecordingSource) -> None:
     tps = source.poll(0.0).assigned
     for tp in tps:
-        source.seek(tp, source.origin(tp))
+        source.seek(tp, source.log.origin(tp))
     source.resume(tps)
 
 
 def recorder_of(source: KafkaSource, root: Path, name: str) -> Recorder:
-    return Recorder(str(root), topic=name, identity=source.identity(name), policy=FILES, max_buffered_bytes=1 << 20)
+    return Recorder(str(root), topic=name, identity=source.log.identity(name), policy=FILES, max_buffered_bytes=1 << 20)
 
 
 @real

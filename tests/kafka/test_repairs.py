@@ -16,7 +16,7 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 from adawise.kafka import repairs
 from adawise.ports import Poll
 from tests.brokers import Broker, MakeTopic, fresh_name
-from tests.kafka.sources import DEADLINE_S, BytesName, open_source, poll_until
+from tests.kafka.sources import DEADLINE_S, BytesName, numbered, open_source, poll_until, produce, take_over
 
 Record = tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]
 
@@ -75,6 +75,37 @@ def test_the_socket_of_a_refused_connection_is_closed_at_once() -> None:
     with pytest.raises(Exception, match="111"):
         attempt.send(None)
     assert sock.fileno() == -1
+
+
+def delivered_of_a_partition_that_was_paused(broker: Broker, topic: str, patience_s: float) -> bool:
+    """Whether the rest of what was fetched of it comes once it is resumed, after all of another was delivered."""
+    produce(broker, [message for partition in (0, 1) for message in numbered(topic, partition, 10)])
+    with closing(open_source(broker, topic, None, max_poll_records=4)) as source:
+        take_over(source, poll_until(source, lambda poll: bool(poll.assigned)).assigned)
+        first = poll_until(source, lambda poll: bool(poll.messages)).messages
+        paused = first[0].topic_partition
+        source.pause([paused])
+        count = sum(message.topic_partition != paused for message in first)
+        while count < 10:
+            count += len(source.poll(0.1).messages)
+        source.resume([paused])
+        give_up, rest = time.monotonic() + patience_s, 10 - len(first)
+        while rest > 0 and time.monotonic() < give_up:
+            rest -= len(source.poll(0.1).messages)
+        return rest == 0
+
+
+def test_what_was_fetched_of_a_paused_partition_is_delivered_once_it_is_resumed(
+    broker: Broker, topic: MakeTopic
+) -> None:
+    assert delivered_of_a_partition_that_was_paused(broker, topic(2), DEADLINE_S)
+
+
+def test_without_the_repair_it_never_is(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repairs, "_fetch_records_with_an_empty_hand", repairs._fetch_records)
+    assert not delivered_of_a_partition_that_was_paused(broker, topic(2), 3.0)
+    monkeypatch.undo()
+    repairs.install()
 
 
 def answered_between_polls(broker: Broker, topic: str) -> int:

@@ -243,24 +243,24 @@ def test_the_log_end_is_true_although_the_partition_was_never_read(broker: Broke
     name = topic(2)
     produce(broker, numbered(name, 0, 10))
     with closing(open_source(broker, name, None)) as source:
-        assert source.bounds(TopicPartition(name, 0)) == (0, 10)
-        assert source.bounds(TopicPartition(name, 0)) == (0, 10)
-        assert source.bounds(TopicPartition(name, 1)) == (0, 0)
+        assert source.log.bounds(TopicPartition(name, 0)) == (0, 10)
+        assert source.log.bounds(TopicPartition(name, 0)) == (0, 10)
+        assert source.log.bounds(TopicPartition(name, 1)) == (0, 0)
         produce(broker, numbered(name, 0, 7))
-        assert source.bounds(TopicPartition(name, 0)) == (0, 17)
+        assert source.log.bounds(TopicPartition(name, 0)) == (0, 17)
 
 
 def test_a_partition_that_the_topic_does_not_have_is_a_source_error(broker: Broker, topic: MakeTopic) -> None:
     name = topic(2)
     with closing(open_source(broker, name, None)) as source, pytest.raises(SourceError, match=r"has 2 partitions.*/2"):
-        source.bounds(TopicPartition(name, 2))
+        source.log.bounds(TopicPartition(name, 2))
 
 
 def test_latest_begins_at_the_log_end(broker: Broker, topic: MakeTopic) -> None:
     name = topic()
     produce(broker, numbered(name, 0, 4))
     with closing(open_source(broker, name, None, origin="latest")) as source:
-        assert source.origin(TopicPartition(name, 0)) == 4
+        assert source.log.origin(TopicPartition(name, 0)) == 4
 
 
 @pytest.mark.needs("times")
@@ -270,18 +270,18 @@ def test_a_time_begins_at_the_first_message_that_is_not_older(broker: Broker, to
     produce(broker, [Message(name, 0, n, None, b"x", timestamp_ms=1_700_000_000_000 + n * 1000) for n in range(5)])
     for origin, expected in ((1_700_000_002_500, 3), (1_700_000_002_000, 2), (0, 0), (1_800_000_000_000, 5)):
         with closing(open_source(broker, name, None, origin=origin)) as source:
-            assert source.origin(tp) == expected
+            assert source.log.origin(tp) == expected
 
 
 def test_the_identity_of_a_topic_that_was_created_again_is_another(broker: Broker, topic: MakeTopic) -> None:
     name, other = topic(3), topic(1)
     with closing(open_source(broker, name, None)) as source:
-        identity = source.identity(name)
+        identity = source.log.identity(name)
         assert identity.partitions == 3
         assert identity.cluster_id
         assert identity.topic_id
-        assert source.identity(other).topic_id != identity.topic_id
-        assert source.identity(other).cluster_id == identity.cluster_id
+        assert source.log.identity(other).topic_id != identity.topic_id
+        assert source.log.identity(other).cluster_id == identity.cluster_id
 
 
 def test_a_topic_that_is_deleted_while_it_is_read_is_noticed(
@@ -304,7 +304,7 @@ def test_a_topic_that_is_deleted_and_created_again_while_it_is_read_is_noticed(
     with closing(open_source(broker, name, None)) as source:
         take_over(source, poll_until(source, lambda poll: bool(poll.assigned)).assigned)
         with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
-            first = source.identity(name).topic_id
+            first = source.log.identity(name).topic_id
             admin.delete_topics([name])
             recreate(admin, source, name, first)
         monkeypatch.setattr(kafka_module, "_CHECK_S", 0.0)
@@ -326,7 +326,7 @@ def test_a_position_that_retention_overtook_is_handed_out_again_for_recovery(bro
         source.resume([tp])
         event = poll_until(source, lambda poll: bool(poll.lost))
         assert list(event.lost) == list(event.assigned) == [tp]
-        assert source.bounds(tp) == (6, 10)
+        assert source.log.bounds(tp) == (6, 10)
         source.seek(tp, 6)
         source.resume([tp])
         rest = poll_until(source, lambda poll: len(event.messages) + len(poll.messages) >= 7)

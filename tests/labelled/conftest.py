@@ -1,15 +1,7 @@
-"""Coloured shapes in a folder, written once."""
+"""Coloured shapes, as for fine-tuning."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from tests.finetune.conftest import shapes
 
-import pytest
-
-from tests.finetune.shapes import write_shapes
-
-
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 images of each class. Not to be changed by a test."""
-    return write_shapes(tmp_path_factory.mktemp("shapes") / "images", 12)
+__all__ = ["shapes"]

@@ -54,10 +54,10 @@ def files(root: Path, partition: int = 0) -> list[int]:
 
 def replayed(root: Path, topic: str = "frames") -> list[Message]:
     with closing(RecordingSource(str(root), order="timestamp", seed=0, max_poll_records=1000)) as source:
-        assert source.identity(topic).partitions
+        assert source.log.identity(topic).partitions
         tps = source.poll(0.0).assigned
         for tp in tps:
-            source.seek(tp, source.origin(tp))
+            source.seek(tp, source.log.origin(tp))
         source.resume(tps)
         found: list[Message] = []
         while not source.exhausted:
@@ -228,7 +228,7 @@ def test_a_topic_that_is_replaced_under_a_recorder_gets_into_no_file(tmp_path: P
         if source.polls == polls:
             source.known = TopicIdentity("fake-cluster", "created-again", 1)
 
-    recorder = recorder_in(tmp_path, policy=FilePolicy(4, 1 << 30, 1e9), check=source.check)
+    recorder = recorder_in(tmp_path, policy=FilePolicy(4, 1 << 30, 1e9), check=source.log.check)
     with pytest.raises(SourceError, match="deleted and created again"):
         record(source, recorder, Bounds(until_drained=True), on_progress=replace)
     assert replayed(tmp_path) == messages(0, 5 * (polls - 1) // 4 * 4)
@@ -291,7 +291,7 @@ def test_a_recording_of_a_kafka_topic_begins_and_ends_at_a_time(
     sent = [replace(m, timestamp_ms=1_700_000_000_000 + 1000 * m.offset) for m in numbered(name, 0, 30)]
     produce(broker, sent)
     with closing(open_source(broker, name, None, origin=1_700_000_010_000)) as source:
-        recorder = recorder_in(tmp_path, topic=name, identity=source.identity(name), check=source.check)
+        recorder = recorder_in(tmp_path, topic=name, identity=source.log.identity(name), check=source.log.check)
         record(source, recorder, Bounds(until_ms=1_700_000_020_000, max_seconds=60.0))
     assert [m.offset for m in replayed(tmp_path, name)] == list(range(10, 20))
 
@@ -304,7 +304,7 @@ def test_a_topic_is_recorded_without_a_group_and_replayed_equal(
     produce(broker, sent[:20])
     for _ in range(2):  # the second run goes on where the first ended
         with closing(open_source(broker, name, None)) as source:
-            recorder = recorder_in(tmp_path, topic=name, identity=source.identity(name))
+            recorder = recorder_in(tmp_path, topic=name, identity=source.log.identity(name))
             record(source, recorder, Bounds(until_drained=True, max_seconds=60.0))
         if len(replayed(tmp_path, name)) == 20:
             produce(broker, sent[20:])

@@ -102,7 +102,7 @@ def test_a_recording_of_which_everything_was_removed_goes_on_where_it_ended(tmp_
     assert recorded(tmp_path) == hourly(6, first=10)
     source = RecordingSource(str(tmp_path), order="timestamp", seed=0, max_poll_records=9)
     with closing(source):
-        assert source.bounds(TP) == (10, 16)
+        assert source.log.bounds(TP) == (10, 16)
 
 
 def test_images_go_when_they_were_stored_long_enough_and_all_else_stays(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_replay_says_which_range_has_no_images_or_goes_on_without_it(tmp_path:
         source.seek(TP, 8)
         source.resume(tps)
         assert source.poll(0.0).messages == hourly(4, first=8)
-        assert source.offset_at(TP, NOW_MS - DAY_MS + 5 * HOUR_MS) == 5
+        assert source.log.offset_at(TP, NOW_MS - DAY_MS + 5 * HOUR_MS) == 5
 
 
 def test_images_that_are_never_to_be_stored_are_in_no_file_at_any_time(tmp_path: Path) -> None:

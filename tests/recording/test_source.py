@@ -45,7 +45,7 @@ def read_all(source: RecordingSource) -> list[Message]:
     with closing(source):
         tps = source.poll(0.0).assigned
         for tp in tps:
-            source.seek(tp, source.origin(tp))
+            source.seek(tp, source.log.origin(tp))
         source.resume(tps)
         found: list[Message] = []
         while not source.exhausted:
@@ -84,7 +84,7 @@ def test_a_seed_shuffles_the_interleaving_repeatably_and_keeps_each_partition_in
 def test_offsets_that_the_broker_no_longer_had_are_holes_and_not_an_end(tmp_path: Path) -> None:
     write(tmp_path, [message(0, n) for n in (5, 9, 10, 40, 41)], file_messages=2)
     source = opened(tmp_path)
-    assert source.bounds(TopicPartition("frames", 0)) == (5, 42)
+    assert source.log.bounds(TopicPartition("frames", 0)) == (5, 42)
     assert places(read_all(source)) == [(0, n) for n in (5, 9, 10, 40, 41)]
 
 
@@ -195,7 +195,7 @@ def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
 def test_a_partition_that_was_not_recorded_is_a_source_error(tmp_path: Path) -> None:
     write(tmp_path, [message(0, 0)])
     with closing(opened(tmp_path)) as source, pytest.raises(SourceError, match=r"frames/0 to frames/1.*frames/2"):
-        source.bounds(TopicPartition("frames", 2))
+        source.log.bounds(TopicPartition("frames", 2))
 
 
 def test_the_files_read_as_one_table_in_other_tools(tmp_path: Path) -> None:
@@ -216,4 +216,9 @@ def test_a_time_that_is_none_is_not_believed_whoever_stored_it(tmp_path: Path) -
     write(tmp_path, [message(0, offset, at) for offset, at in enumerate(times)], file_messages=2)
     assert [m.timestamp_ms for m in read_all(opened(tmp_path))] == [1_000, -1, 2_000, -1, 3_000]
     with closing(opened(tmp_path)) as source:
-        assert [source.offset_at(TopicPartition("frames", 0), at) for at in (0, 1_001, 2_001, 3_001)] == [0, 2, 4, None]
+        assert [source.log.offset_at(TopicPartition("frames", 0), at) for at in (0, 1_001, 2_001, 3_001)] == [
+            0,
+            2,
+            4,
+            None,
+        ]

@@ -96,7 +96,8 @@ def process(folder: Path, *arguments: str, pipe_bytes: int = 0) -> Iterator[subp
 
     `pipe_bytes`: room for a log that is not read: a process with more to tell waits, wherever it is then.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/pipeline:{ROOT}", "OMP_NUM_THREADS": "1"}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     started = subprocess.Popen(
         [*PROGRAM, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

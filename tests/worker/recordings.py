@@ -32,7 +32,7 @@ def recorded(root: Path | str, *, forgotten: Forgotten = "fail") -> list[Message
     with closing(source):
         tps = source.poll(0.0).assigned
         for tp in tps:
-            source.seek(tp, source.origin(tp))
+            source.seek(tp, source.log.origin(tp))
         source.resume(tps)
         found: list[Message] = []
         while not source.exhausted:

@@ -147,7 +147,7 @@ def test_a_topic_that_is_replaced_by_a_longer_one_while_the_model_runs_stops_the
     def replace(point: str) -> None:
         if point == "worker.rows_complete" and bench.rows == 8:
             with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
-                first = source.identity(name).topic_id
+                first = source.log.identity(name).topic_id
                 admin.delete_topics([name])
                 recreate(admin, source, name, first)
             produce(broker, shots(name, 64, "south"))

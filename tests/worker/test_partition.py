@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adawise.adapt.state import StreamState
+from adawise.adapt.state_key import state_key
 from adawise.errors import ChainError, Lost, SourceError
 from adawise.ports import Head, SegmentDraft
 from adawise.records import BatchTrace, DecodedMessage, Gap, Message, TopicPartition
@@ -33,7 +34,7 @@ class Work(PartitionWork):
         if decoded.message.missing is not None:
             self.miss(decoded.message, decoded.message.missing, now_s)
             return
-        if decoded.message.offset not in self._undecoded:
+        if decoded.message.offset not in self._offsets._undecoded:
             self.read(decoded.message, streams_of(decoded))
         super().add(decoded, now_s)
 
@@ -274,7 +275,7 @@ def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: Partitio
             assert {(f.row_id.offset, f.row_id.index) for f in message.frames} <= set(rows)
     assert draft.next_offset >= head.next_offset
     assert subject.rows == len(rows) + len(draft.gaps)
-    assert subject.image_bytes == PIXELS * len(pending - subject._awaited - subject._undecoded.keys())
+    assert subject.image_bytes == PIXELS * len(pending - subject._offsets._awaited - subject._offsets._undecoded.keys())
 
 
 def test_recovery_reads_on_from_the_oldest_pending_offset_and_takes_only_what_is_not_in_the_chain() -> None:
@@ -489,8 +490,10 @@ def test_every_state_is_in_the_draft_the_new_ones_for_the_old() -> None:
     assert state_of(subject, "a").batches == 8
 
 
-def test_a_state_made_under_other_settings_is_not_continued_and_the_next_trace_says_so_once() -> None:
-    subject = work(Head(0, states={"a": StreamState("old", 3, batches=7).to_bytes()}))
+@pytest.mark.parametrize("strategy", ["grid", "per_cluster"])
+def test_a_state_of_another_or_a_gone_strategy_is_not_continued_and_the_next_trace_says_so_once(strategy: str) -> None:
+    key = state_key(strategy, "tsallis@d0f0e0a21b9e0876", 10, (0.0, 0.5, 1.0))
+    subject = work(Head(0, states={"a": StreamState(key, 3, batches=7).to_bytes()}))
     for offset in range(6):
         subject.add(single(offset, "a"), 0.0)
     first, second = finish(subject)
@@ -576,7 +579,7 @@ def test_a_dropped_stream_is_dropped_from_memory_too() -> None:
         subject.add(message, 0.0)
         finish(subject)
     assert set(subject.draft().states) == {"b", "c"}
-    assert set(subject._states) == {"b", "c"}
+    assert set(subject._streams._states) == {"b", "c"}
 
 
 @settings(max_examples=100, deadline=None)

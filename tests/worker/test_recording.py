@@ -41,7 +41,7 @@ def tap(root: Path, source: FakeSource, *, policy: FilePolicy = BY_SEGMENTS, **c
     options = {name: changes.pop(name) for name in ("store", "at", "retention") if name in changes}
     streams = changes.get("streams")
     folder = RecordingFolder(str(root), topic="frames", identity=source.known, streams=streams, **options)
-    return RecordingTap(folder, check=source.check, policy=policy, **(arguments | changes))
+    return RecordingTap(folder, check=source.log.check, policy=policy, **(arguments | changes))
 
 
 def firsts(root: Path) -> list[int]:

@@ -31,14 +31,14 @@ from torch import Tensor
 from adawise.adapt.card import Card, make_card
 from adawise.adapt.objective import DEFAULT, entropy
 from adawise.adapt.strategies.warm import Exploration
-from adawise.demo import table as demo
-from adawise.demo.model import PAIR, SIZE, load, text_head
 from adawise.demo.scene import CLASSES
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
 from adawise.evaluate.run import Plan, run
 from adawise.evaluate.score import domain_accuracy, mean, total
 from adawise.evaluate.tables import LogitTable, read_table, read_tables
+from tools.demo_pair import table as demo
+from tools.demo_pair.model import PAIR, SIZE, load, text_head
 from tools.method.development import DATA
 
 # the default, the references, and one step away from the default in each direction that was looked at

@@ -22,7 +22,6 @@ from adawise.adapt.card import Card, make_card
 from adawise.adapt.objective import DEFAULT
 from adawise.adapt.strategies.warm import Exploration
 from adawise.console import Progress, print_json, progress
-from adawise.demo import table as demo
 from adawise.evaluate import references as ref
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
@@ -30,6 +29,7 @@ from adawise.evaluate.judge import judge as result_of
 from adawise.evaluate.result import Row
 from adawise.evaluate.run import Plan, run
 from adawise.evaluate.tables import LogitTable, read_table, read_tables
+from tools.demo_pair import table as demo
 from tools.method.choose import demo_tables
 from tools.method.development import DATA
 

@@ -59,7 +59,8 @@ def judge_own(logits: Logits, labels: Tensor, card: Card) -> tuple[Judged, ...]:
     if len(labels) < _LEAST:
         return ()
     halves = [torch.arange(first, len(labels), 2) for first in (0, 1)]
-    sums = dict.fromkeys(objectives.NAMES, np.zeros(5))  # what `Judged` has after its names, times images
+    # what `Judged` has after its names, times images
+    sums: dict[str, np.ndarray] = dict.fromkeys(objectives.NAMES, np.zeros(5))
     for own, other in (halves, halves[::-1]):
         fitted = make_card(
             _of(logits, other), labels[other], alphas=card.alphas, identity=card.identity, created_at=card.created_at

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adawise.adapt.names import ObjectiveName
+
 Values = npt.NDArray[np.float64]
 Objective = Callable[[Tensor, int], Values]  # (logits [n, C], alpha index) -> [n], nats (`atc`: expected errors)
 
-NAMES = ("tsallis", "entropy", "calibrated_entropy", "relative", "atc")
-DEFAULT = "tsallis"
+NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
+DEFAULT: ObjectiveName = "tsallis"
 RELIABLE_SHARE = 0.4  # of ln C: the margin of EATA (arXiv 2204.02610)
 _RELATIVE_POWER = 0.5
 _LEAST_REFERENCE = 1e-6  # nats: a sample that is certain at an alpha must not divide by zero
@@ -45,12 +48,13 @@ def raw_entropy(logits: Tensor, alpha_index: int) -> Values:
 def tsallis(logits: Tensor, alpha_index: int) -> Values:
     """The objective `tsallis`: Tsallis entropy of order 4, 8 (1 - sum p^4) / 3 per image, in [0, 8 / 3).
 
-    Shannon's entropy is the same family's order 1 (Tsallis 1988). Its value is mostly that of images which the model is
-    unsure about, and among these that of the many classes which nobody would choose; with the fourth power an image
-    counts as far as one class leads. So images of which nothing can be known weigh little, without a filter and
-    its threshold, and more confidence in a few answers is worth more than a little less doubt everywhere. On three
-    development pairs and the validation tables it chose better alphas than entropy did (DESIGN.md, section 5). The
-    factor 8 makes images differ as much between alphas as in nats of entropy, which the search's constants are for.
+    Shannon's entropy is the same family's order 1 (Tsallis 1988). Its value is mostly that of images which the
+    model is unsure about, and among these that of the many classes which nobody would choose; with the fourth power
+    an image counts as far as one class leads. So images of which nothing can be known weigh little, without a
+    filter and its threshold, and more confidence in a few answers is worth more than a little less doubt
+    everywhere. On three development pairs and the validation tables it chose better alphas than entropy did
+    (docs/decisions/objective.md). The factor 8 makes images differ as much between alphas as in nats of entropy,
+    which the search's constants are for.
     """
     del alpha_index
     z = logits.double()  # [n, C]

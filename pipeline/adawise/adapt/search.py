@@ -41,10 +41,6 @@ class Outcome:
     `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
     trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none),
     `regret` what an audit found that another alpha would be lower by (nan without an audit).
-
-    A strategy whose batch has no single alpha says in `row_alphas` `[n]` each image's own, nan where it has none
-    because several alphas' outputs were mixed; then `index` is the one alpha that says most (the strategy tells which),
-    and `logits` of a mixture are calibrated log-probabilities.
     """
 
     state: StreamState
@@ -58,7 +54,6 @@ class Outcome:
     posterior_mean: float = float("nan")
     posterior_sd: float = float("nan")
     regret: float = float("nan")
-    row_alphas: Values | None = None
 
     @property
     def forward_equivalents(self) -> float:
@@ -75,7 +70,7 @@ Search = Generator[list[Trial], list[Tensor], Outcome]
 
 
 class Strategy(Protocol):
-    """How alpha is chosen. Adding one is one file in `adapt/strategies/` and its name there."""
+    """How alpha is chosen. To add one, see `adapt/strategies`."""
 
     @property
     def key(self) -> str:
@@ -166,15 +161,6 @@ class BatchTrials:
             for index, (mean, values) in objectives.items()
             if math.isfinite(mean)
         ]
-
-    def restricted(self, rows: Rows) -> BatchTrials:
-        """The trials so far as if only these rows of the batch had been evaluated; every trial must have seen them."""
-        part = BatchTrials(self.images, self.objective)
-        for index, (seen, z) in self.evaluated.items():
-            part.evaluated[index] = (rows, z[torch.from_numpy(np.searchsorted(seen, rows))])
-            part.values[index] = np.full(self.images, np.nan)
-            part.values[index][rows] = self.values[index][rows]
-        return part
 
     def records(self, alphas: Sequence[float]) -> tuple[TrialRecord, ...]:
         """The trials for the trace, in the order in which they were made; the objective over the rows each one saw."""

@@ -141,7 +141,6 @@ def _strategy(settings: Settings, model: Model) -> Strategy:
         context=f"{name}@{digest(belongs_to)}",
         alpha=chosen.alpha,
         exploration=exploration(chosen),
-        temperatures=model.card.temperature if model.card else None,
         fitted=model.card.surrogate(name) if model.card else None,
     )
 

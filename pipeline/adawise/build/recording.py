@@ -22,10 +22,10 @@ def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], Non
     wanted = settings.record
     if not wanted.enabled:
         return None
-    folder = recording_folder(settings, source.identity(settings.kafka.topic), at=at)
+    folder = recording_folder(settings, source.log.identity(settings.kafka.topic), at=at)
     return RecordingTap(
         folder,
-        check=source.check,
+        check=source.log.check,
         policy=FILES,
         max_buffered_bytes=wanted.inflight_mib * 2**20,
         streams=wanted.streams,

@@ -129,7 +129,7 @@ def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) ->
 
 def _group(settings: Settings, source: Source) -> Owner:
     kafka = settings.kafka
-    return Owner(source.identity(kafka.topic).cluster_id, kafka.topic, kafka.group, "run")
+    return Owner(source.log.identity(kafka.topic).cluster_id, kafka.topic, kafka.group, "run")
 
 
 def decode_threads(settings: Settings) -> int:

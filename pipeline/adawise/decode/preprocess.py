@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,7 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"preprocess: size is {self.size} px, expected at least 1: see the model's preprocess_cfg")
-        if self.resize_mode not in ("shortest", "squash", "longest"):
+        if self.resize_mode not in get_args(ResizeMode):
             raise ValueError(f"preprocess: resize_mode is {self.resize_mode!r}, expected shortest, squash or longest")
         if self.interpolation not in _RESAMPLING:
             raise ValueError(f"preprocess: interpolation is {self.interpolation!r}, expected bicubic or bilinear")

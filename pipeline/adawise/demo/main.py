@@ -196,8 +196,8 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
 
 
 def _drawn(path: Path, board: Board, paths: list[summary.AlphaPath]) -> Path | None:
-    """The picture's path; None if matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
+    """The picture's path; None if vl-convert is not installed."""
+    if importlib.util.find_spec("vl_convert") is None:
         return None
     from adawise.demo.plot import draw
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from adawise.demo.script import FPS, CameraScript
+from adawise.demo.script import FPS, CameraScript, Moment
 from adawise.demo.summary import AlphaPath
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TINTS = {
     "clear": "#fdf6d8",
@@ -30,53 +26,90 @@ TINTS = {
 }
 """Light behind black words and a dark line: the names are written on them, colour only helps."""
 
-_LINE, _BLENDED_STEPS = "#0b3c6f", 400
+_WIDTH, _HEIGHT = 860, 110  # pixels of a panel
+_Y = [-0.08, 1.38]  # above 1 stand the names of the conditions
+_LINE, _INK, _STEPS = "#0b3c6f", "#1a1d21", 400
+_TITLE = "alpha of each camera: 0 zero-shot, 1 fine-tuned; a point where other alphas were tried"
+_CONFIG = {
+    "font": "DejaVu Sans, sans-serif",
+    "background": "white",
+    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "grid": False},
+}
 
 
 def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> None:
     """Write a PNG with a panel for each camera."""
-    picture(cameras, paths).savefig(file)
+    from adawise.page.picture import write_png
+
+    write_png(file, picture(cameras, paths), scale=1.3)
 
 
-def picture(cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> Figure:
-    """A panel for each camera: alpha as a line, the conditions as named tints behind it."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 10}):
-        figure = Figure(figsize=(11, 0.9 + 1.75 * len(cameras)), dpi=110, layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(len(cameras), 1, squeeze=False, sharex=True)[:, 0]
-        for panel, camera, path in zip(panels, cameras, paths, strict=True):
-            _draw_camera(panel, camera, path)
-        panels[-1].set_xlabel("seconds on the camera's clock")
-        figure.suptitle("alpha of each camera: 0 zero-shot, 1 fine-tuned; a point where other alphas were tried")
-    return figure
+def picture(cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> dict[str, Any]:
+    """In Vega-Lite, a panel for each camera: alpha as a line, the conditions as named tints behind it."""
+    panels = [_panel(camera, path) for camera, path in zip(cameras, paths, strict=True)]
+    panels[-1]["encoding"]["x"]["axis"] = {"title": "seconds on the camera's clock"}
+    title = {"text": _TITLE, "fontSize": 14, "fontWeight": "normal", "anchor": "middle"}
+    return {"title": title, "config": _CONFIG, "spacing": 8, "vconcat": panels}
 
 
-def _draw_camera(panel: Axes, camera: CameraScript, path: AlphaPath) -> None:
-    length_s = camera.frames / FPS
-    moments = [camera.moment(n) for n in np.linspace(0, camera.frames - 1, _BLENDED_STEPS).round().astype(int).tolist()]
-    shade = [(1 - m.t) * _rgb(m.before) + m.t * _rgb(m.after) for m in moments]
-    panel.imshow(np.asarray(shade)[None], extent=(0, length_s, -0.08, 1.38), aspect="auto", interpolation="bilinear")
-    start = 0
+def _panel(camera: CameraScript, path: AlphaPath) -> dict[str, Any]:
+    end_s = camera.frames / FPS
+    step_s = end_s / _STEPS
+    moments = [camera.moment(n) for n in np.linspace(0, camera.frames - 1, _STEPS).round().astype(int).tolist()]
+    # each tint as far as the end, where the next ones lie on it: no seams
+    tints = [{"s": i * step_s, "end": end_s, "tint": _blended(moment)} for i, moment in enumerate(moments)]
+    names, start = [], 0
     for condition, run in groupby(moments, key=lambda moment: moment.condition):
-        width = sum(1 for _ in run)
-        middle_s = (start + width / 2) / _BLENDED_STEPS * length_s
-        panel.text(middle_s, 1.2, condition.replace("_", " "), ha="center", va="center", fontsize=9)
-        start += width
-    if path.alphas:  # a batch's alpha holds from the end of the batch before it
-        times_s = [(number + 1) / FPS for number in path.numbers]
-        panel.step([0, *times_s], [path.alphas[0], *path.alphas], where="pre", color=_LINE, linewidth=1.6)
-        tried = [i for i, trigger in enumerate(path.triggers) if trigger is not None]
-        panel.plot([times_s[i] for i in tried], [path.alphas[i] for i in tried], "o", color=_LINE, markersize=3.5)
-    panel.axhline(1.06, color="#888888", linewidth=0.5)
-    panel.set(xlim=(0, length_s), ylim=(-0.08, 1.38), yticks=(0, 0.5, 1), ylabel="alpha")
-    panel.set_title(camera.camera_id, loc="left", fontsize=10, fontweight="bold")
+        steps = len(list(run))
+        names.append({"s": (start + steps / 2) * step_s, "name": condition.replace("_", " ")})
+        start += steps
+    # a batch's alpha holds from the end of the batch before it
+    batches = [
+        {"s": (number + 1) / FPS, "alpha": alpha, "tried": trigger is not None}
+        for number, alpha, trigger in zip(path.numbers, path.alphas, path.triggers, strict=True)
+    ]
+    y = {"field": "alpha", "type": "quantitative"}
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "title": {"text": camera.camera_id, "anchor": "start", "frame": "group", "fontSize": 12, "offset": 4},
+        "encoding": {
+            "x": {
+                "field": "s",
+                "type": "quantitative",
+                "axis": {"title": None, "labels": False},
+                "scale": {"domain": [0, end_s], "nice": False},
+            },
+        },
+        "layer": [
+            {
+                "data": {"values": tints},
+                "mark": "rect",
+                "encoding": {"x2": {"field": "end"}, "color": {"field": "tint", "type": "nominal", "scale": None}},
+            },
+            {
+                "data": {"values": names},
+                "mark": {"type": "text", "color": _INK, "fontSize": 11},
+                "encoding": {"y": {"datum": 1.2}, "text": {"field": "name"}},
+            },
+            {
+                "data": {"values": [{"s": 0.0, "alpha": path.alphas[0]}, *batches] if batches else []},
+                "mark": {"type": "line", "interpolate": "step-before", "color": _LINE, "strokeWidth": 2},
+                "encoding": {"y": {**y, "title": "alpha", "axis": {"values": [0, 0.5, 1]}, "scale": {"domain": _Y}}},
+            },
+            {
+                "data": {"values": [batch for batch in batches if batch["tried"]]},
+                "mark": {"type": "point", "filled": True, "color": _LINE, "opacity": 1, "size": 28},
+                "encoding": {"y": y},
+            },
+        ],
+    }
 
 
-def _rgb(condition: str) -> np.ndarray:
-    from matplotlib.colors import to_rgb
+def _blended(moment: Moment) -> str:
+    mixed = zip(_rgb(moment.before), _rgb(moment.after), strict=True)
+    return "#" + "".join(f"{round((1 - moment.t) * a + moment.t * b):02x}" for a, b in mixed)
 
-    return np.asarray(to_rgb(TINTS[condition]))
+
+def _rgb(condition: str) -> bytes:
+    return bytes.fromhex(TINTS[condition][1:])

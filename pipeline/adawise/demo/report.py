@@ -109,9 +109,9 @@ def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> N
         + ":",
         f"  {duckdb_line(root)}",
         "prove it whole:",
-        f"  {shlex.quote(python())} -m pipeline verify {shlex.quote(str(root))}",
+        f"  {program()} verify {shlex.quote(str(root))}",
         "with your own pair of models and your own topic:",
-        f"  {shlex.quote(python())} -m pipeline run --help",
+        f"  {program()} run --help",
     ]
     console.print()
     for line in lines:
@@ -142,3 +142,9 @@ def python() -> str:
     interpreter = Path(sys.executable)
     here = Path.cwd()
     return str(interpreter.relative_to(here) if interpreter.is_relative_to(here) else interpreter)
+
+
+def program() -> str:
+    """The command line as it is called from the current folder: the script beside the interpreter, if it is there."""
+    script = Path(python()).with_name("adawise")
+    return shlex.quote(str(script)) if script.exists() else f"{shlex.quote(python())} -m adawise"

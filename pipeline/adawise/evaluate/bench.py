@@ -165,7 +165,7 @@ class Replayed:
     """Logits and an objective by look-up: what a search asks of the classifier, without one.
 
     The objective of logits that came from here is looked up too. It is known by the memory that they lie in, so a view
-    of them is known as well, and what is computed from them (a mean of two outputs) is not: that is computed.
+    of them is known as well, and what is computed from them is not: that is computed.
     """
 
     def __init__(self, blocks: Sequence[Tensor], objective: Objective, values: Sequence[Values]) -> None:

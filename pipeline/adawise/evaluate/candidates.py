@@ -46,7 +46,6 @@ class Candidate:
             context=f"{self.objective}@evaluate",
             alpha=self.alpha,
             exploration=self.exploration,
-            temperatures=None if card is None else card.temperature,
             fitted=None if card is None else card.surrogate(self.objective),
         )
 

@@ -24,7 +24,7 @@ PATH_SCHEMA = pa.schema(
         pa.field("number", pa.int32(), nullable=False),
         pa.field("batch", pa.int32(), nullable=False),
         pa.field("domain", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("alpha", pa.float64()),  # null: outputs were mixed, there is none
+        pa.field("alpha", pa.float64()),  # null in files of 0.1.0, of strategies that mixed outputs
         pa.field("forward_equivalents", pa.float64(), nullable=False),
         pa.field("trigger", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("reset", pa.dictionary(pa.int32(), pa.string())),
@@ -56,7 +56,6 @@ def path_table(result: Result) -> pa.Table:
     for row in result.paths:
         for name, column in columns.items():
             column.append(getattr(row, name))
-    columns["alpha"] = [None if math.isnan(alpha) else alpha for alpha in columns["alpha"]]
     return pa.table(columns, schema=PATH_SCHEMA)
 
 

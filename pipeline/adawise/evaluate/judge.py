@@ -164,12 +164,12 @@ def _with_paths(bench: Bench, plan: Plan, row: Row, paths: Sequence[AlphaPath]) 
     resets = Counter(reset for path in paths for reset in path.reset if reset is not None)
     row = replace(
         row,
-        alpha=float(alphas[~np.isnan(alphas)].mean()) if not np.isnan(alphas).all() else None,
+        alpha=float(alphas.mean()),
         pinned=float(((alphas == bench.alphas[0]) | (alphas == bench.alphas[-1])).mean()),
         triggers=dict(sorted(triggers.items())),
         resets=dict(sorted(resets.items())),
     )
-    if row.stream != "smooth" or plan.smooth is None or row.alpha is None:
+    if row.stream != "smooth" or plan.smooth is None:
         return row
     served, best = [np.asarray(path.alpha) for path in paths], best_path(bench, plan.smooth)
     return replace(row, lag_batches=lag_batches(served, best), path_error=path_error(served, best))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from adawise.adapt.objective import Values
 from adawise.adapt.search import Outcome
 from adawise.evaluate.bench import Bench, Quality, quality
 from adawise.evaluate.score import Score, joined, score
@@ -20,8 +19,7 @@ _AT_ONCE = 64  # batches whose worth is computed together
 class AlphaPath:
     """What was served batch by batch, one entry a batch, over one or more streams.
 
-    `stream` numbers the streams; `domain` is -1 where a batch mixes several; `alpha` is the mean over the batch where a
-    strategy served several.
+    `stream` numbers the streams; `domain` is -1 where a batch mixes several.
     """
 
     stream: list[int] = field(default_factory=list)
@@ -37,28 +35,24 @@ class Served:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._temperature_at = dict(zip(bench.alphas, bench.temperatures, strict=True))
         self._labels = torch.from_numpy(bench.labels)
         self._ids: list[Ids] = []
         self._worth: list[Quality] = []
-        self._pending: list[tuple[Ids, torch.Tensor, Values]] = []  # ids [n], logits [n, C], alphas [n]
+        self._pending: list[tuple[Ids, torch.Tensor, int]] = []  # ids [n], logits [n, C], alpha index
         self.path = AlphaPath()
 
     def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
         """The next batch."""
-        alphas = (
-            np.full(len(ids), self._bench.alphas[outcome.index]) if outcome.row_alphas is None else outcome.row_alphas
-        )
         domains = self._bench.domain_of[ids]
         if len(self._pending) == _AT_ONCE or (
             self._pending and self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
         ):
             self._weigh()
-        self._pending.append((ids, outcome.logits, alphas))
+        self._pending.append((ids, outcome.logits, outcome.index))
         path = self.path
         path.stream.append(stream)
         path.domain.append(int(domains[0]) if (domains == domains[0]).all() else -1)
-        path.alpha.append(float(alphas[0]) if (alphas == alphas[0]).all() else float(alphas.mean()))
+        path.alpha.append(self._bench.alphas[outcome.index])
         path.forward_equivalents.append(outcome.forward_equivalents)
         path.trigger.append(outcome.trigger)
         path.reset.append(outcome.reset)
@@ -72,9 +66,7 @@ class Served:
     def _weigh(self) -> None:
         """The pending batches together: one by one their softmax would take as long as the search."""
         ids = np.concatenate([ids for ids, _, _ in self._pending])
-        alphas = np.concatenate([alphas for _, _, alphas in self._pending])
-        # an output mixed of several alphas' is calibrated already
-        T = torch.tensor([self._temperature_at.get(alpha, 1.0) for alpha in alphas.tolist()])
+        T = torch.tensor([self._bench.temperatures[index] for ids, _, index in self._pending for _ in ids])
         logits = torch.cat([z for _, z, _ in self._pending])
         self._worth.append(quality(logits, self._labels[torch.from_numpy(ids)], T))
         self._ids += [ids for ids, _, _ in self._pending]

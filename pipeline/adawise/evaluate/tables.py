@@ -25,8 +25,8 @@ from adawise.errors import SettingsError
 SUFFIX = ".npz"
 MAX_BYTES = 16 * 2**30  # of one array: more is a damaged header or an attack
 _REMEDY = "Make it anew, or leave it out (--domains)"
-_KINDS = {"logits": "f", "labels": "iu", "alphas": "f", "class_names": "U", "domain": "U", "logit_scale": "f"}
-_DIMENSIONS = {"logits": 3, "labels": 1, "alphas": 1, "class_names": 1, "domain": 0, "logit_scale": 1}
+_NEEDED = {"logits": ("f", 3), "labels": ("iu", 1), "alphas": ("f", 1), "class_names": ("U", 1)}
+_ARRAYS = _NEEDED | {"domain": ("U", 0), "logit_scale": ("f", 1)}  # kinds and dimensions
 _DAMAGED = (  # what zipfile and numpy raise for bytes that are no table
     ValueError,
     zipfile.BadZipFile,
@@ -37,7 +37,6 @@ _DAMAGED = (  # what zipfile and numpy raise for bytes that are no table
     SyntaxError,
     MemoryError,
 )
-_NEEDED = ("logits", "labels", "alphas", "class_names")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +134,7 @@ def _present(archive: zipfile.ZipFile) -> Iterator[str]:
     for name in _NEEDED:
         if f"{name}.npy" not in names:
             raise ValueError(f"expected the arrays {', '.join(_NEEDED)}; {name} is missing")
-    yield from (name for name in _KINDS if f"{name}.npy" in names)
+    yield from (name for name in _ARRAYS if f"{name}.npy" in names)
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
@@ -144,10 +143,9 @@ def _read(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     with archive.open(member) as file:
         shape, dtype = _header(file)
         size_bytes = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in _KINDS[name] or len(shape) != _DIMENSIONS[name]:
-            raise ValueError(
-                f"{name}: expected {_DIMENSIONS[name]} dimensions of kind {_KINDS[name]!r}, got {len(shape)} of {dtype}"
-            )
+        kinds, dimensions = _ARRAYS[name]
+        if dtype.kind not in kinds or len(shape) != dimensions:
+            raise ValueError(f"{name}: expected {dimensions} dimensions of kind {kinds!r}, got {len(shape)} of {dtype}")
         if size_bytes > MAX_BYTES or not 0 < member.file_size - size_bytes < 2**16:
             raise ValueError(f"{name}: its header says {size_bytes} bytes, the archive has {member.file_size}")
     with archive.open(member) as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,30 +22,6 @@ _Longs = npt.NDArray[np.int64]
 
 _POLL_MS, _MESSAGES = 500, 500
 _PATIENCE_S = 30.0  # without an answer that brings anything
-
-
-class Peek:
-    """Timestamps now and then, by a log that is opened for the first question."""
-
-    def __init__(self, open_log: Callable[[], KafkaLog]) -> None:
-        self._open = open_log
-        self._log: KafkaLog | None = None
-
-    def timestamps(self, tp: TopicPartition, first: int, until: int) -> dict[int, int]:
-        """See `Source.timestamps`."""
-        self._log = self._log or self._open()
-        try:
-            offsets, timestamps = self._log.messages(tp, first, until)
-        except BrokerUnavailable:
-            self.close()  # as `KafkaTopics` does with its probe
-            raise
-        return dict(zip(offsets.tolist(), timestamps.tolist(), strict=True))
-
-    def close(self) -> None:
-        """Free the log's clients."""
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
 
 class KafkaLog:

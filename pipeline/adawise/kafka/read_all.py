@@ -25,7 +25,7 @@ def read_whole(source: Source) -> Iterator[Message]:
     while True:
         poll = source.poll(_POLL_S)
         for tp in poll.assigned:
-            start, ends[tp] = source.bounds(tp)
+            start, ends[tp] = source.log.bounds(tp)
             source.seek(tp, max(start, reached.get(tp, start)))  # retention may overtake the reader
             reached.setdefault(tp, start)
         source.resume(poll.assigned)

@@ -18,6 +18,10 @@ Expulsion: a member that hears of it while it joins (it was frozen meanwhile) do
 new member, and says nothing of partitions that it gets again. Whoever saw that it was expelled would wait for them for
 ever. Repaired, it begins to join anew: what it had is lost, and what it gets is new.
 
+Paused partitions: what was fetched of one and not delivered is put aside, and taken up again after `resume` if the
+fetcher has nothing else in hand. It takes what it has delivered to its end for something in hand. So a partition that
+is paused while others go on is silent for ever, whoever resumes it. Repaired, what is at its end is nothing.
+
 Leaving: a broker answers the requests of a connection one after the other, and a JoinGroup only when the group is
 complete. A member that is told to stop meanwhile sends its LeaveGroup behind that, waits in vain and is gone without a
 word; the group then waits for it. Repaired, a member that is joining leaves by another connection to the same broker.
@@ -28,12 +32,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 
+_fetch_records = Fetcher.fetch_records
 _read_record = DefaultRecordBatch._read_msg
 _connect_socket = KafkaNetSocket.sock_connect
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
@@ -58,6 +64,7 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
 
 def install() -> None:
     """Put the repairs in; again and again is the same as once."""
+    Fetcher.fetch_records = _fetch_records_with_an_empty_hand
     DefaultRecordBatch._read_msg = _read_record_with_any_header_name
     KafkaNetSocket.sock_connect = _connect_or_close_socket
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
@@ -90,6 +97,12 @@ def _header_name_spans(buffer: bytearray, position: int) -> Iterator[tuple[int, 
         yield position, position + length
         length, position = decode_varint(buffer, position + length)
         position += max(length, 0)
+
+
+def _fetch_records_with_an_empty_hand(self: Any, *arguments: Any, **options: Any) -> Any:
+    if not self._next_partition_records:  # delivered to its end
+        self._next_partition_records = None
+    return _fetch_records(self, *arguments, **options)
 
 
 async def _connect_or_close_socket(self: Any, net: Any, sock: Any, *arguments: Any, **options: Any) -> Any:

@@ -21,17 +21,18 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
-from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Lost, SourceError
+from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Lost
 from adawise.kafka.batches import BatchLimits, Unread, bound_batches
 from adawise.kafka.client import EMBEDDED, kafka_errors, message_of, open_client
 from adawise.kafka.listener import RebalanceListener, join_after_settling, why_expelled
-from adawise.kafka.log import KafkaLog, Peek
+from adawise.kafka.log import KafkaLog
 from adawise.kafka.offsets import OffsetHints
 from adawise.kafka.ownership import Ownership
+from adawise.kafka.source_log import KafkaSourceLog
 from adawise.kafka.topic import KafkaTopics
 from adawise.kafka.transactions import HeldBack
 from adawise.kafka.unreadable import Unreadable
-from adawise.ports import Poll, TopicIdentity
+from adawise.ports import Poll
 from adawise.records import Message, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class KafkaSource:
         on_unreadable: Literal["stop", "skip"],
         security: Mapping[str, object],
     ) -> None:
-        self._servers, self._topic, self._group, self._origin = bootstrap_servers, topic, group, origin
+        self._servers, self._topic, self._group = bootstrap_servers, topic, group
         self._owned = Ownership()
         self._closed = False
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)
@@ -98,12 +99,11 @@ class KafkaSource:
             security=security,
             patience_s=_LOOK_S,
         )
-        self._peek = Peek(opens)
         try:
-            self._first_identity = self._topics.identity(topic)
+            self.log = KafkaSourceLog(self._topics, topic, origin, opens, servers=bootstrap_servers)
             if on_compacted == "fail":
                 self._topics.expect_not_compacted(topic)
-            self._is_embedded = self._first_identity.cluster_id == EMBEDDED
+            self._is_embedded = self.log.first_identity.cluster_id == EMBEDDED
             if self._is_embedded:
                 session_timeout_ms = min(session_timeout_ms, _EMBEDDED_SESSION_MS)
             self._consumer: Any = open_client(
@@ -129,7 +129,7 @@ class KafkaSource:
         except BaseException:
             self._topics.close()
             raise
-        self._checked_at = self._polled_at = time.monotonic()
+        self._heard_at = self._polled_at = time.monotonic()
         self._busy_s, self._max_poll_interval_s = 0.0, max_poll_interval_ms / 1000
         self._hints = OffsetHints(self._consumer)
         self._held_back, self._looked_at = HeldBack(), 0.0
@@ -137,7 +137,7 @@ class KafkaSource:
         self._paused: set[TopicPartition] = set()  # by the caller, who knows nothing of those that stand
         self._listener = RebalanceListener(self._consumer, self._owned)
         if group is None:
-            partitions = [KafkaPartition(topic, number) for number in range(self._first_identity.partitions)]
+            partitions = [KafkaPartition(topic, number) for number in range(self.log.first_identity.partitions)]
             self._consumer.assign(partitions)
             self._listener.on_partitions_assigned(partitions)
         else:
@@ -167,44 +167,11 @@ class KafkaSource:
             self._look_for_transactions()
             if messages:
                 self._hints.delivered(messages)
-                self._checked_at = time.monotonic()
-            elif time.monotonic() - self._checked_at >= _CHECK_S:
-                self.check()
+                self._heard_at = time.monotonic()
+            elif time.monotonic() - max(self._heard_at, self.log.checked_at) >= _CHECK_S:
+                self.log.check()
             if messages or assigned or lost or left_ms == 0:
                 return Poll(messages, assigned, lost)
-
-    def identity(self, topic: str) -> TopicIdentity:
-        """See `Source.identity`."""
-        return self._topics.identity(topic)
-
-    def check(self) -> None:
-        """See `Source.check`. A fetch goes by the topic's name, and would go on in a topic that took it over."""
-        now = self._topics.identity(self._topic)
-        if now.topic_id != self._first_identity.topic_id:
-            msg = (
-                f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
-                f"{self._first_identity.topic_id} and is {now.topic_id}. Use a new output for the new topic."
-            )
-            raise SourceError(msg)
-        self._checked_at = time.monotonic()
-
-    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """See `Source.bounds`; for any partition, owned or not. Raises BrokerUnavailable."""
-        return self._topics.bounds(tp)
-
-    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """See `Source.timestamps`; by a client of its own, so that the group's is where it was."""
-        return self._peek.timestamps(tp, first, until)
-
-    def origin(self, tp: TopicPartition) -> int:
-        """See `Source.origin`: a time after the last message is the log's end. Raises BrokerUnavailable."""
-        start, end = self._topics.bounds(tp)
-        if self._origin == "earliest":
-            return start
-        if self._origin == "latest":
-            return end
-        found = self._topics.offset_at(tp, int(self._origin))
-        return end if found is None else found
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`. Raises ValueError if the partition is not owned."""
@@ -277,7 +244,7 @@ class KafkaSource:
         except errors.KafkaError as error:
             log.warning("Kafka consumer was closed without leaving its group: %s", error)
         self._topics.close()
-        self._peek.close()
+        self.log.close()
 
     def _look_for_transactions(self) -> None:
         """Say of partitions that stand before the end of the log what holds them back."""

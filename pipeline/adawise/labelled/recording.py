@@ -114,7 +114,7 @@ def _messages(path: Path) -> Iterator[Message]:
     source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=_POLL_RECORDS)
     try:
         for tp in source.poll(0.0).assigned:
-            source.seek(tp, source.origin(tp))
+            source.seek(tp, source.log.origin(tp))
             source.resume([tp])
             while not source.drained(tp):
                 yield from (message for message in source.poll(0.0).messages if message.missing is None)

@@ -108,8 +108,8 @@ def record(
 def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *, skip_gaps: bool) -> None:
     for tp in tps:
         known = recorder.next_offset(tp)
-        offset = recorder.folder.begin(tp, source.origin(tp)) if known is None else known
-        start, end = source.bounds(tp)
+        offset = recorder.folder.begin(tp, source.log.origin(tp)) if known is None else known
+        start, end = source.log.bounds(tp)
         if offset > end or (offset < start and not skip_gaps):
             msg = (
                 f"the recording of {tp} goes on at offset {offset}, but the topic holds [{start}, {end}). "

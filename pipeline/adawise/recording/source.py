@@ -27,6 +27,65 @@ _MAX_POLL_BYTES = 64 << 20  # of values in one poll
 _IDLE_S = 0.01
 
 
+class RecordedLog:
+    """What a recording says of itself, by `adawise.ports.SourceLog`. Raises SourceError if it is none, or damaged."""
+
+    def __init__(self, root: str, forgotten: Forgotten) -> None:
+        self._root = root
+        store = open_store(root)
+        data = store.get(MANIFEST)
+        if data is None:
+            msg = f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
+            raise SourceError(msg)
+        self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
+        named = [name for key in store.list(f"topic-{self._manifest.topic}/") if (name := layout.named(key))]
+        count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])  # it may have got more
+        self._identity = replace(self._manifest.identity, partitions=count)
+        tps = [TopicPartition(self._manifest.topic, number) for number in range(count)]
+        self.partitions = {tp: RecordedPartition(listing_of(root, store, tp), forgotten) for tp in tps}
+
+    @property
+    def topic(self) -> str:
+        """What was recorded."""
+        return self._manifest.topic
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """See `SourceLog.identity`: that of the topic when it was recorded."""
+        if topic != self._manifest.topic:
+            msg = f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}"
+            raise SourceError(msg)
+        return self._identity
+
+    def check(self) -> None:
+        """See `SourceLog.check`: a recording is of one topic."""
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `SourceLog.bounds`; (0, 0) for a partition of which nothing was recorded."""
+        return self.partition(tp).bounds
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `SourceLog.timestamps`: a recording cannot change."""
+        del tp, first, until
+        return {}
+
+    def origin(self, tp: TopicPartition) -> int:
+        """See `SourceLog.origin`: where the recording begins."""
+        return self.bounds(tp)[0]
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        return self.partition(tp).first_at(timestamp_ms)
+
+    def partition(self, tp: TopicPartition) -> RecordedPartition:
+        """The files of a partition. Raises SourceError if there is none of that name."""
+        try:
+            return self.partitions[tp]
+        except KeyError:
+            names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._identity.partitions - 1}"
+            msg = f"{self._root} is a recording of {names}, asked for was {tp}"
+            raise SourceError(msg) from None
+
+
 class RecordingSource:
     """A recorded topic, by `adawise.ports.Source`; all its partitions are assigned by the first poll.
 
@@ -46,29 +105,19 @@ class RecordingSource:
     def __init__(
         self, root: str, *, order: Order, seed: int, max_poll_records: int, forgotten: Forgotten = "fail"
     ) -> None:
-        self._root = root
-        store = open_store(root)
-        data = store.get(MANIFEST)
-        if data is None:
-            msg = f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
-            raise SourceError(msg)
-        self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
+        self.log = RecordedLog(root, forgotten)
         self._order: Order = order
         self._random = random.Random(seed)
         self._max_poll_records = max_poll_records
-        named = [name for key in store.list(f"topic-{self._manifest.topic}/") if (name := layout.named(key))]
-        count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])  # it may have got more
-        self._identity = replace(self._manifest.identity, partitions=count)
-        tps = [TopicPartition(self._manifest.topic, number) for number in range(count)]
-        self._partitions = {tp: RecordedPartition(listing_of(root, store, tp), forgotten) for tp in tps}
+        self._partitions = self.log.partitions
         self._owned = Ownership()
-        self._owned.note_assigned(tps)
+        self._owned.note_assigned(self._partitions)
         self._paused: set[TopicPartition] = set()
 
     @property
     def topic(self) -> str:
         """What was recorded."""
-        return self._manifest.topic
+        return self.log.topic
 
     @property
     def exhausted(self) -> bool:
@@ -96,37 +145,10 @@ class RecordingSource:
             time.sleep(min(timeout_s, _IDLE_S))  # everything is paused or over: waiting longer would bring nothing
         return Poll(messages, assigned, lost)
 
-    def identity(self, topic: str) -> TopicIdentity:
-        """See `Source.identity`: that of the topic when it was recorded."""
-        if topic != self._manifest.topic:
-            msg = f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}"
-            raise SourceError(msg)
-        return self._identity
-
-    def check(self) -> None:
-        """See `Source.check`: a recording is of one topic."""
-
-    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """See `Source.bounds`; (0, 0) for a partition of which nothing was recorded."""
-        return self._partition(tp).bounds
-
-    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """See `Source.timestamps`: a recording cannot change."""
-        del tp, first, until
-        return {}
-
-    def origin(self, tp: TopicPartition) -> int:
-        """See `Source.origin`: where the recording begins."""
-        return self.bounds(tp)[0]
-
-    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
-        """The first offset that is not older than `timestamp_ms`; None if every message is."""
-        return self._partition(tp).first_at(timestamp_ms)
-
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`. Raises ValueError if the partition is not owned."""
         self._owned.seek(tp)
-        self._partition(tp).seek(offset)
+        self.log.partition(tp).seek(offset)
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
         """See `Source.pause`."""
@@ -149,7 +171,7 @@ class RecordingSource:
         """See `Source.lag`."""
         if not self._owned.is_sought(tp):
             return None
-        partition = self._partition(tp)
+        partition = self.log.partition(tp)
         return max(0, partition.bounds[1] - partition.position)
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
@@ -160,14 +182,6 @@ class RecordingSource:
         for partition in self._partitions.values():
             partition.close()
         self._owned.clear()
-
-    def _partition(self, tp: TopicPartition) -> RecordedPartition:
-        try:
-            return self._partitions[tp]
-        except KeyError:
-            names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._identity.partitions - 1}"
-            msg = f"{self._root} is a recording of {names}, asked for was {tp}"
-            raise SourceError(msg) from None
 
     def _next(self, heads: Mapping[TopicPartition, RecordedPartition]) -> TopicPartition:
         if self._order == "shuffled":

@@ -9,10 +9,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from adawise.errors import SourceError
-from adawise.ports import Poll, Source, TopicIdentity
+from adawise.ports import Poll, Source, SourceLog
 from adawise.records import Message, TopicPartition
 
 Range = tuple[int, int]  # [from, until) of offsets
+
+
+class _PartLog:
+    """A log of which each partition is that range, by `adawise.ports.SourceLog`."""
+
+    def __init__(self, whole: SourceLog, ranges: Mapping[TopicPartition, Range]) -> None:
+        self._ranges = ranges
+        self._whole = whole
+        self.identity, self.check = whole.identity, whole.check
+        self.timestamps, self.offset_at = whole.timestamps, whole.offset_at
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `SourceLog.bounds`: the log's start, because what was pending is there, and the range's end."""
+        return self._whole.bounds(tp)[0], self.range_of(tp)[1]
+
+    def origin(self, tp: TopicPartition) -> int:
+        """See `SourceLog.origin`: where the range begins."""
+        return self.range_of(tp)[0]
+
+    def range_of(self, tp: TopicPartition) -> Range:
+        """The range. Raises SourceError for a partition that has none."""
+        try:
+            return self._ranges[tp]
+        except KeyError:
+            msg = f"expected one of the partitions {', '.join(map(str, sorted(self._ranges)))}, asked for was {tp}"
+            raise SourceError(msg) from None
 
 
 class BoundedSource:
@@ -36,7 +62,9 @@ class BoundedSource:
         ends_streams: bool = True,
         wants: Callable[[Message], bool] = lambda _: True,
     ) -> None:
-        self._source, self._ranges, self._ends_streams, self._wants = source, ranges, ends_streams, wants
+        self._source, self._ends_streams, self._wants = source, ends_streams, wants
+        self._ranges = ranges
+        self.log = _PartLog(source.log, ranges)
         self._positions: dict[TopicPartition, int] = {}
         self._reached: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()  # by the caller; those that have come to their end are paused by us
@@ -63,31 +91,11 @@ class BoundedSource:
         self._paused = (self._paused - set(lost)) | set(assigned)
         return Poll(messages, assigned, lost)
 
-    def identity(self, topic: str) -> TopicIdentity:
-        """See `Source.identity`."""
-        return self._source.identity(topic)
-
-    def check(self) -> None:
-        """See `Source.check`."""
-        self._source.check()
-
-    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """See `Source.bounds`: the log's start, because what was pending is there, and the range's end."""
-        return self._source.bounds(tp)[0], self._range(tp)[1]
-
-    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """See `Source.timestamps`."""
-        return self._source.timestamps(tp, first, until)
-
-    def origin(self, tp: TopicPartition) -> int:
-        """See `Source.origin`: where the range begins."""
-        return self._range(tp)[0]
-
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`."""
         self._source.seek(tp, offset)
         self._positions[tp] = offset
-        if offset >= self._range(tp)[1]:
+        if offset >= self.log.range_of(tp)[1]:
             self._reach(tp)
         elif tp in self._reached:
             self._reached.discard(tp)
@@ -117,7 +125,7 @@ class BoundedSource:
         position = self._positions.get(tp)
         if position is None:
             return None
-        return 0 if tp in self._reached else max(0, self._range(tp)[1] - position)
+        return 0 if tp in self._reached else max(0, self.log.range_of(tp)[1] - position)
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Tells nobody: whoever reads a part has no say in what others have done."""
@@ -131,7 +139,7 @@ class BoundedSource:
         tp = message.topic_partition
         if tp not in self._ranges or tp in self._reached:
             return False
-        until = self._range(tp)[1]
+        until = self.log.range_of(tp)[1]
         self._positions[tp] = message.next_offset
         if message.next_offset >= until:
             self._reach(tp)
@@ -141,16 +149,9 @@ class BoundedSource:
 
     def _within(self, message: Message) -> Message:
         """The message; of what is missing, the part before the range's end."""
-        until = self._range(message.topic_partition)[1]
+        until = self.log.range_of(message.topic_partition)[1]
         return message if message.offset < until else replace(message, offset=until - 1)
 
     def _reach(self, tp: TopicPartition) -> None:
         self._reached.add(tp)
         self._source.pause([tp])
-
-    def _range(self, tp: TopicPartition) -> Range:
-        try:
-            return self._ranges[tp]
-        except KeyError:
-            msg = f"expected one of the partitions {', '.join(map(str, sorted(self._ranges)))}, asked for was {tp}"
-            raise SourceError(msg) from None

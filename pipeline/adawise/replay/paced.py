@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from adawise.ports import Poll, Source, TopicIdentity
+from adawise.ports import Poll, Source
 from adawise.records import Message, TopicPartition
 
 _LONGEST_WAIT_S = 3_600.0
@@ -38,6 +38,7 @@ class PacedSource:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._source, self._speed, self._clock, self._sleep = source, speed, clock, sleep
+        self.log = source.log
         self._held: dict[TopicPartition, deque[Message]] = {}
         self._held_bytes: dict[TopicPartition, int] = {}
         self._owned: set[TopicPartition] = set()
@@ -64,26 +65,6 @@ class PacedSource:
             self._sleep(min(timeout_s, _SLICE_S, self._next_s()))
             due = list(self._due())
         return Poll(due, fetched.assigned, fetched.lost)
-
-    def identity(self, topic: str) -> TopicIdentity:
-        """See `Source.identity`."""
-        return self._source.identity(topic)
-
-    def check(self) -> None:
-        """See `Source.check`."""
-        self._source.check()
-
-    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """See `Source.bounds`."""
-        return self._source.bounds(tp)
-
-    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """See `Source.timestamps`."""
-        return self._source.timestamps(tp, first, until)
-
-    def origin(self, tp: TopicPartition) -> int:
-        """See `Source.origin`."""
-        return self._source.origin(tp)
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`; what is held of the partition is forgotten."""

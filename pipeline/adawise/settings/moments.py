@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, JsonValue
 TIMESTAMP_EXPECTED = "a timestamp such as 2026-11-25T08:00:00Z"
 MOMENT_EXPECTED = f"{TIMESTAMP_EXPECTED}, or 90s, 30m, 12h or 7d for so long ago"
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ def parse_moment(text: str) -> datetime:
     if ago is None:
         return _timestamp(text, MOMENT_EXPECTED)
     try:
-        return _from_1970(datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
+        return _from_1970(datetime.now(UTC) - timedelta(seconds=int(ago[1]) * SECONDS[ago[2]]))
     except (ValueError, OverflowError) as error:
         raise NoMoment(MOMENT_EXPECTED, text, "that was before 1970") from error
 

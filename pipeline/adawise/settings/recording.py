@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from adawise.settings.group import Group, Location
+from adawise.settings.moments import SECONDS
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])|0")
 LONGEST_S = 100 * 365 * 86_400.0
 
@@ -21,7 +21,7 @@ def _duration(value: object) -> object:
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("it is none")
-    return float(match[1]) * _SECONDS[match[2]] if match[2] else 0.0
+    return float(match[1]) * SECONDS[match[2]] if match[2] else 0.0
 
 
 def _patterns(value: str) -> str:

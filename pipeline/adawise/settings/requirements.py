@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from adawise.adapt.names import WithCard
 from adawise.settings.tree import ModelSettings, Settings
 
 LOCAL_FOLDER = "local-dir:"
@@ -45,7 +46,7 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
     if "finetune" in uses and settings.model.theta_0 is None:  # theta_1 and the class names it makes
         yield "model.theta_0", _NEEDED["theta_0"]
     objective = settings.search.objective
-    if "search" in uses and objective not in {"auto", "tsallis", "entropy"} and settings.model.card is None:
+    if "search" in uses and objective in get_args(WithCard) and settings.model.card is None:
         remedy = "make one with `adawise card` and set model.card, or use objective tsallis"
         yield "search.objective", f"{objective} needs the card of the pair; {remedy}"
     if uses & {"model", "finetune"}:

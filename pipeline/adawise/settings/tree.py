@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ByteSize, Field
 
+from adawise.adapt.names import ObjectiveName, StrategyName
 from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.group import FilePath, Group, Location, Text
 from adawise.settings.kafka import KafkaSettings
@@ -90,12 +91,12 @@ class ModelSettings(Group):
 class SearchSettings(Group):
     """How alpha is chosen for each batch."""
 
-    strategy: Literal["warm", "botorch", "scratch", "grid", "fixed"] = Field(
+    strategy: StrategyName = Field(
         default="warm",
         description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
-        "always the same; what has no single alpha a batch is for `evaluate` alone",
+        "always the same",
     )
-    objective: Literal["auto", "tsallis", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+    objective: Literal["auto", ObjectiveName] = Field(
         default="auto",
         description="what is minimised; auto: what model.card recommends, tsallis without one; others than tsallis and "
         "entropy need the card",

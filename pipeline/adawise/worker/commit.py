@@ -64,7 +64,7 @@ class Delivery:
             self._at("worker.recorded")
             self._send(work)
             self._dead_letters.flush()
-            self._source.check()
+            self._source.log.check()
             commit = self._sink.commit(draft)
         except RetryableError as error:
             self._observer.retry_scheduled(error, work.backoff.failed(now_s))

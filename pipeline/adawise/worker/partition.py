@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from adawise.adapt.state import StreamState
-from adawise.adapt.state_key import is_of_another_pair
-from adawise.errors import LogEndsEarly, Lost, SourceError
+from adawise.errors import Lost
 from adawise.ports import Head, SegmentDraft
 from adawise.records import (
     BatchTrace,
@@ -25,10 +24,8 @@ from adawise.records import (
 from adawise.worker.adaptation import Adapted
 from adawise.worker.backoff import Backoff
 from adawise.worker.batching import BatchPolicy, Gatherer, without_pixels
-from adawise.worker.expiry import PartitionClock, Silence
-from adawise.worker.stream_table import CROWDED, StreamTable
-
-_States = dict[str, bytes]  # stream -> its state, serialised
+from adawise.worker.offsets import OffsetLedger
+from adawise.worker.stream_states import StreamStates
 
 _QUIET_POLLS, _POLL_APART_S = 2, 0.05
 
@@ -46,13 +43,11 @@ class FlushPolicy:
 
 
 class PartitionWork:
-    """Work in hand of one partition that this worker owns.
+    """Work in hand of one partition that this worker owns: its offsets, its streams, its batches, its results.
 
     At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
     that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by
     dropping this object.
-
-    What was read comes back decoded in any order, but for that of each stream; until then it is pending.
     """
 
     def __init__(
@@ -66,56 +61,73 @@ class PartitionWork:
         max_streams: int,
         keeps_states: bool = False,
     ) -> None:
-        self.tp, self._keeps_states = tp, keeps_states
+        self.tp, self.head = tp, head
         self.apart_until = 0  # messages below are decoded in a process of their own
+        self._offsets = OffsetLedger(tp, head)
+        self._streams = StreamStates(
+            head, initial, forget_after_s=forget_after_s, max_streams=max_streams, keeps_states=keeps_states
+        )
         self._gatherer = Gatherer(policy)
-        self._initial = initial
-        self._states: dict[str, StreamState] = {}
-        self._changed: set[str] = set()  # streams whose states are not in the head or the sealed draft
-        self._clock = PartitionClock(head.states, forget_after_s)
-        self._table = StreamTable(max_streams, head.stream_table, head.states)
         self.ready: deque[ImageBatch] = deque()
-        self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
-        self.next_offset = self._began_at = head.next_offset
         self.image_bytes = 0
         self._quiet_polls, self._quiet_since_s = 0, 0.0
-        self.head = head
-        self._awaited = set(head.pending)  # offsets to be read again
-        self._undecoded: dict[int, frozenset[str]] = {}  # offsets that were read, and of which streams they may be
-        self._undecoded_of: Counter[str] = Counter()  # the same, by stream
-        self._log_start = 0  # what lies before it is lost, or was not looked for
         self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
         self._rejected: list[Frame] = []
-        self._gaps: list[Gap] = []
         self.rows = 0  # not committed; what is missing counts as one, so that it is committed too
         self.since_s = 0.0  # when the first row after the sealed draft was done
         self._sealed: SegmentDraft | None = None
         self._sealed_rows = 0
 
+    @property
+    def next_offset(self) -> int:
+        """The offset after the newest that was read."""
+        return self._offsets.next_offset
+
+    @property
+    def low_water(self) -> int:
+        """The first offset that is not durable yet and not lost either: what is committed to the broker."""
+        return self._offsets.low_water(self.head)
+
+    @property
+    def left_out(self) -> tuple[Gap, ...]:
+        """What will have no rows, and is not in a draft yet."""
+        return self._offsets.gaps
+
+    @property
+    def evicted(self) -> int:
+        """Streams that had to leave their place since this worker has the partition."""
+        return self._streams.evicted
+
+    @property
+    def letter_bytes(self) -> int:
+        """Of letters that wait for the broker."""
+        return sum(len(message.value or b"") for message, _ in self.letters)
+
+    # -- in
+
+    def find_in(self, log: tuple[int, int], *, skip_gaps: bool) -> int:
+        """The offset to read on from in a broker's log of [start, end); with `skip_gaps` it need not have them all.
+
+        Raises SourceError if the log does not reach to where the chain ends, or no longer has what comes next.
+        """
+        self._offsets.find_in(log, self.head, skip_gaps=skip_gaps)
+        return self.low_water
+
     def wants(self, message: Message) -> bool:
         """False for a message whose rows are already in the chain: recovery reads on from the oldest pending offset."""
-        if message.missing is not None and any(message.missing.first <= o <= message.offset for o in self._awaited):
-            return True
-        return message.offset >= self.next_offset or message.offset in self._awaited
+        return self._offsets.wants(message)
 
     def read(self, message: Message, streams: frozenset[str]) -> None:
         """A message that is wanted is under decode, of which these streams may have images; in the order of offsets."""
-        if message.offset >= self.next_offset:
+        if self._offsets.read(message, streams):
             for stream_id in sorted(streams):
-                self._table.hear(stream_id, message.offset)
-        self._awaited.discard(message.offset)
-        self.next_offset = max(self.next_offset, message.next_offset)
-        self._undecoded[message.offset] = streams
-        self._undecoded_of.update(streams)
+                self._streams.hear(stream_id, message.offset)
 
     def add(self, decoded: DecodedMessage, now_s: float) -> None:
         """Take a message that was read and is decoded; batches that it completed become ready."""
-        for stream in self._undecoded.pop(decoded.message.offset):
-            self._undecoded_of[stream] -= 1
-            if not self._undecoded_of[stream]:
-                del self._undecoded_of[stream]
+        self._offsets.decoded(decoded.message)
         rejected = [frame for frame in decoded.frames if frame.image is None]
         if decoded.dead:
             self.letters.append((decoded.message, decoded.frames[0]))
@@ -126,7 +138,7 @@ class PartitionWork:
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> None:
         """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter."""
-        self._leave_out(missing.first, message.next_offset, missing.reason)
+        self._offsets.leave_out(missing.first, message.next_offset, missing.reason)
         row_id = RowId(*self.tp, missing.first, 0)
         frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
         if missing.reason != Lost.COMPACTED:
@@ -138,7 +150,7 @@ class PartitionWork:
 
         What is read of its stream and not decoded keeps it open; what is read of others does not.
         """
-        return self._gatherer.is_due(now_s, self._undecoded_of)
+        return self._gatherer.is_due(now_s, self._offsets.undecoded)
 
     def seen(self, now_s: float, *, drained: bool) -> None:
         """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
@@ -150,58 +162,7 @@ class PartitionWork:
         elif not self._quiet_polls or now_s - self._quiet_since_s >= _POLL_APART_S:
             self._quiet_polls, self._quiet_since_s = self._quiet_polls + 1, now_s
         if self._quiet_polls >= _QUIET_POLLS:
-            self.ready.extend(self._gatherer.close_due(now_s, self._undecoded_of))
-
-    def find_in(self, log: tuple[int, int], *, skip_gaps: bool) -> int:
-        """The offset to read on from in a broker's log of [start, end); with `skip_gaps` it need not have them all.
-
-        Raises SourceError if the log does not reach to where the chain ends, or no longer has what comes next.
-        """
-        start, end = log
-        low_water = self.head.low_water
-        if self.head.next_offset > end:
-            raise LogEndsEarly(
-                f"{self.tp}: the chain goes on at offset {self.head.next_offset}, but the broker's log ends at {end}: "
-                "the broker lost data, or this is another cluster. Restore the broker, or take "
-                "another sink.root (with --sink.begin-anew for one start)."
-            )
-        if low_water < start:
-            if not skip_gaps:
-                raise SourceError(
-                    f"{self.tp}: offsets from {low_water} to {start - 1} are needed next, but the broker has deleted "
-                    "them (retention). To go on without them and record the gap, set kafka.on_gap=skip."
-                )
-            self._skip_to(start)
-        return self.low_water
-
-    @property
-    def left_out(self) -> tuple[Gap, ...]:
-        """What will have no rows, and is not in a draft yet."""
-        return tuple(self._gaps)
-
-    @property
-    def low_water(self) -> int:
-        """The first offset that is not durable yet and not lost either: what is committed to the broker."""
-        return max(self.head.low_water, self._log_start)
-
-    def _skip_to(self, log_start: int) -> None:
-        """Go on at `log_start`, the first offset that the broker still has; what lies before it becomes a gap."""
-        self._log_start = log_start
-        self._leave_out(0, log_start, Lost.DELETED)
-
-    def _leave_out(self, first: int, until: int, reason: Lost) -> None:
-        """Of [first, until), what is awaited and what was never read becomes gaps; the rest is in rows."""
-        lost = sorted(offset for offset in self._awaited if first <= offset < until)
-        self._awaited -= set(lost)
-        self._gaps += [Gap(offset, offset + 1, reason) for offset in lost]
-        if self.next_offset < until:
-            self._gaps.append(Gap(max(first, self.next_offset), until, reason))
-            self.next_offset = until
-
-    @property
-    def letter_bytes(self) -> int:
-        """Of letters that wait for the broker."""
-        return sum(len(message.value or b"") for message, _ in self.letters)
+            self.ready.extend(self._gatherer.close_due(now_s, self._offsets.undecoded))
 
     def close_all(self) -> None:
         """Make ready all that is open."""
@@ -213,49 +174,22 @@ class PartitionWork:
         self.ready.extend(closed)
         return len(closed)
 
-    def state(self, batch: ImageBatch) -> StreamState:
-        """The adaptation state that the batch's stream goes on from.
+    # -- through
 
-        A new one if the stream is new, was silent for too long, may have left its place to another, or if the settings
-        that it depends on have changed.
-        """
-        stream_id = batch.stream_id
-        if self._table.begins_anew(batch):
-            self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
-            return self._states[stream_id]
-        silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
-        if silence is not None:
-            self._states[stream_id] = self._initial()
-            if silence is Silence.SILENT:
-                self._resets[stream_id] = silence
-        elif stream_id not in self._states:
-            initial = self._initial()
-            data = self.head.states.get(stream_id)
-            state = StreamState.from_bytes(data) if data is not None else initial
-            if self._keeps_states and is_of_another_pair(state.key, initial.key):
-                state = replace(state, key=initial.key)
-            if state.key != initial.key:
-                state, self._resets[stream_id] = initial, "settings_changed"
-            self._states[stream_id] = state
-        return self._states[stream_id]
+    def state(self, batch: ImageBatch) -> StreamState:
+        """The adaptation state that the batch's stream goes on from: see `StreamStates.before`."""
+        return self._streams.before(batch, self.head.states)
 
     def complete(self, batch: ImageBatch, adapted: Adapted, now_s: float) -> BatchTrace:
         """Keep the results of a batch; its stream goes on from the new state. The trace as it will be written."""
-        reset = self._resets.pop(batch.stream_id, None)
+        reset = self._streams.served(batch, adapted.state)
         trace = adapted.trace if reset is None else replace(adapted.trace, reset=reset)
         self._accepted.append((without_pixels(batch), adapted.predictions, trace))
         self._count(len(batch), now_s)
-        heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
-        self._states[batch.stream_id] = replace(adapted.state, heard=heard)
-        self._changed.add(batch.stream_id)
-        self._table.served(batch)
         self.image_bytes -= batch.images.nbytes
         return trace
 
-    @property
-    def evicted(self) -> int:
-        """Streams that had to leave their place since this worker has the partition."""
-        return self._table.evicted
+    # -- out
 
     @property
     def is_sealed(self) -> bool:
@@ -271,47 +205,26 @@ class PartitionWork:
         if self._sealed is None:
             assert not self.ready
             self._sealed_rows = self.rows
+            pending = self._offsets.pending(frame.row_id.offset for frame in self._gatherer.frames)
+            states, stream_table = self._streams.kept(self.head.states, self._waiting())
             self._sealed = SegmentDraft(
                 tp=self.tp,
                 next_offset=self.next_offset,
-                pending=tuple(sorted(self._pending())),
-                states=self._kept_states(),
-                stream_table=self._table.stored(self._waiting()),
+                pending=pending,
+                states=states,
+                stream_table=stream_table,
                 accepted=self._accepted,
                 rejected=self._rejected,
-                gaps=self._gaps,
+                gaps=self._offsets.take_gaps(),
             )
-            self._accepted, self._rejected, self._gaps = [], [], []
+            self._accepted, self._rejected = [], []
         return self._sealed
-
-    def _pending(self) -> set[int]:
-        """Read, but not in rows; or in the head's pending, and not read again yet."""
-        return {frame.row_id.offset for frame in self._gatherer.frames} | self._awaited | self._undecoded.keys()
 
     def _waiting(self) -> set[str] | None:
         """Streams of which images were read and are not served; None while nobody knows of which what is awaited is."""
-        if self._awaited and self.next_offset == self._began_at:
+        if self._offsets.is_reading_again:
             return None
-        return {*self._gatherer.streams, *self._undecoded_of}
-
-    def _kept_states(self) -> _States:
-        """The head's states, the newer ones in their place, without those of streams that are forgotten or left.
-
-        One that has left keeps its state until its last images are served.
-        """
-        waiting, gone = self._waiting(), set[str]()
-        if waiting is not None:
-            gone = self._clock.forget(waiting)
-            left = {name for name in self.head.states.keys() | self._changed if name not in self._table} - waiting
-            self._clock.drop(left)
-            gone |= left
-        for stream_id in gone:
-            self._states.pop(stream_id, None)
-            self._changed.discard(stream_id)
-        states = {name: data for name, data in self.head.states.items() if name not in gone}
-        states.update({name: self._states[name].to_bytes() for name in self._changed})
-        self._changed.clear()
-        return states
+        return {*self._gatherer.streams, *self._offsets.undecoded}
 
     def committed(self, head: Head) -> None:
         """The draft was written and ends at `head`; what was done since begins the next one."""

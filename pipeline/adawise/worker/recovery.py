@@ -118,10 +118,10 @@ class Recovery:
         return now_s - self._early_since.setdefault(tp, now_s) < _CATCH_UP_S
 
     def _recovered(self, tp: TopicPartition) -> PartitionWork:
-        identity, log = self._source.identity(tp.topic), self._source.bounds(tp)
+        identity, log = self._source.log.identity(tp.topic), self._source.log.bounds(tp)
         had = self._sink.began(tp.topic, identity).partitions
         is_added = tp.partition >= had
-        head = self._sink.recover(tp, identity, log[0] if is_added else self._source.origin(tp))
+        head = self._sink.recover(tp, identity, log[0] if is_added else self._source.log.origin(tp))
         if is_added and head.segment is None:
             _log.warning("partition_added", topic=tp.topic, partition=tp.partition, had=had, note=_ADDED)
         for hole in head.holes:
@@ -145,7 +145,7 @@ class Recovery:
         known = {offset: at for offset, at in head.newest.items() if log[0] <= offset < log[1]}
         if not known:
             return
-        found = self._source.timestamps(tp, min(known), max(known) + 1)
+        found = self._source.log.timestamps(tp, min(known), max(known) + 1)
         others = sorted(offset for offset, at in known.items() if found.get(offset, at) != at)
         if others:
             first = others[0]
@@ -161,7 +161,7 @@ class Recovery:
 
     def _warn_of_loss(self, tp: TopicPartition, head: Head, gaps: Sequence[Gap], log: tuple[int, int]) -> None:
         """One line for what retention took before it was read."""
-        oldest = self._source.timestamps(tp, log[0], log[0] + 1) if log[0] < log[1] else {}
+        oldest = self._source.log.timestamps(tp, log[0], log[0] + 1) if log[0] < log[1] else {}
         _log.warning(
             "messages_lost",
             topic=tp.topic,

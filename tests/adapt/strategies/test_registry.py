@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -11,10 +9,7 @@ from adawise.adapt import strategies
 from adawise.adapt.strategies import NAMES, strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Surrogate
-from adawise.settings.tree import SearchSettings
 from tests.adapt.curves import GRID, objective
-
-OFFLINE = {"ensemble", "ensemble_by_entropy", "per_cluster"}  # no single alpha of a batch: for `evaluate` alone
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -31,7 +26,7 @@ def test_a_strategy_by_name_starts_at_the_alpha_of_the_grid_nearest_to_the_one_a
 
 
 def test_an_unknown_strategy_is_an_error_that_names_the_known() -> None:
-    with pytest.raises(ValueError, match=r"expected one of botorch, ensemble, .*warm, got 'bayes'"):
+    with pytest.raises(ValueError, match="expected one of botorch, fixed, grid, scratch, warm, got 'bayes'"):
         strategy("bayes", alphas=GRID, objective=objective, context="", alpha=0.5, exploration=Exploration())
 
 
@@ -40,25 +35,12 @@ def test_each_file_of_the_folder_is_a_strategy() -> None:
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(NAMES)
 
 
-def test_the_settings_offer_what_serves_a_batch_with_one_alpha() -> None:
-    offered = set(get_args(SearchSettings.model_fields["strategy"].annotation))
-    assert offered == set(NAMES) - OFFLINE
-
-
 def test_a_strategy_gets_of_the_card_what_it_has_a_field_for() -> None:
     fitted = Surrogate(GRID, persistence=0.5)
-    card = {"temperatures": (2.0,) * 21, "fitted": fitted}
     common = {"alphas": GRID, "objective": objective, "context": "", "alpha": 0.5, "exploration": Exploration()}
 
-    @dataclass(frozen=True)
-    class Seen:
-        temperatures: object = None
-        fitted: object = None
+    def seen(name: str) -> object:
+        return getattr(strategy(name, **common, fitted=fitted), "fitted", None)  # type: ignore[arg-type]
 
-    def seen(name: str) -> Seen:
-        made = strategy(name, **common, **card)  # type: ignore[arg-type]
-        return Seen(getattr(made, "temperatures", None), getattr(made, "fitted", None))
-
-    assert seen("ensemble") == Seen(card["temperatures"])
-    assert seen("scratch") == Seen(fitted=fitted)
-    assert seen("fixed") == Seen()
+    assert seen("scratch") == fitted
+    assert seen("fixed") is None

@@ -32,6 +32,7 @@ def test_each_figure_is_there_as_png_and_svg_under_a_name_that_any_file_system_t
     ]
     drawing = (tmp_path / "plots" / "overview.svg").read_text(encoding="utf-8")
     assert "<script" not in drawing
+    assert "var(--" not in drawing  # the colours are those of paper
     with Image.open(io.BytesIO((tmp_path / "plots" / "camera-01-etc-passwd.png").read_bytes())) as image:
         assert abs(image.width - 3.45 * 300) <= 1  # a column, at 300 dots an inch
 

@@ -28,7 +28,7 @@ COMMAND = ["evaluate", "--logits", "<b>tables</b> & more"]
 @pytest.fixture(scope="package")
 def result() -> Result:
     bench = a_bench(*TABLES)
-    plan = a_plan("warm,grid,ensemble", kinds=("short", "smooth", "mixed"), seeds=2, smooth=((0,), (1,)))
+    plan = a_plan("warm,grid,fixed", kinds=("short", "smooth", "mixed"), seeds=2, smooth=((0,), (1,)))
     return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
 

@@ -126,7 +126,7 @@ def test_groups_are_compared_for_every_strategy(result: Result) -> None:
     shown = by_domain.section(views(result)[:1], result)
     table = shown.tables[0]
     assert table.headers == tuple(dict.fromkeys(facts.group for facts in result.domains.values()))
-    assert [line.name for line in table.lines][:3] == ["warm", "grid", "ensemble"]
+    assert [line.name for line in table.lines][:3] == ["warm", "grid", "fixed"]
 
 
 def a_path(alphas: list[float], domain: str = "known_a", best: float | None = None, cost: float = 1.0) -> list[PathRow]:
@@ -161,12 +161,6 @@ def test_a_smooth_stream_says_its_lag(result: Result, lag: float | None, reading
     (figure,) = paths.section([view], replace(result, paths=tuple(moved))).figures
     assert figure.reading == reading
     assert {v["line"] for v in drawn(figure.spec, "line")} == {"served alpha", "best alpha", "mean of all seeds"}
-
-
-def test_a_strategy_without_an_alpha_has_an_empty_path(result: Result) -> None:
-    given = replace(result, paths=tuple(a_path([math.nan, math.nan])))
-    (figure,) = paths.section([a_view()], given).figures
-    assert "looked at other alphas in 0 of 2 batches" in figure.reading
 
 
 def test_visits_are_shaded_in_turn_and_named(result: Result) -> None:

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-import adawise.drift
 from adawise.drift import Rows, read_predictions, read_traces
 from adawise.errors import ChainError, SettingsError
 from adawise.sink import layout, schemas
@@ -315,7 +314,7 @@ def test_without_duckdb_arrow_reads_and_a_relation_is_an_error_that_says_what_to
 ) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     monkeypatch.delitem(sys.modules, "adawise.sink.read.duckdb_rows", raising=False)
-    monkeypatch.delattr(adawise.drift, "read_duckdb", raising=False)
+    monkeypatch.delattr("adawise.sink.read.duckdb_rows", raising=False)
     rows = read_traces(days)
     assert rows.table().num_rows == len(rows)
     with pytest.raises(SettingsError, match=r"adawise\[report\]"):

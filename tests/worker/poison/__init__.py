@@ -32,7 +32,8 @@ def arm() -> None:
 
     codec.open_image = crashing  # type: ignore[assignment]
     arrow_batch.stream_ids = crashing_for_names
-    paths = [str(_FOLDER), str(_FOLDER.parents[2]), os.environ.get("PYTHONPATH", "")]
+    root = _FOLDER.parents[2]
+    paths = [str(_FOLDER), str(root / "pipeline"), str(root), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
 

@@ -1,22 +1,22 @@
 """The strategies by name. A module of this folder is one strategy, and the module's name is the strategy's.
 
-To add one, add its file, with a class named after it: `per_cluster` has `PerClusterSearch`. What strategies share lies
-in `adapt/`. A module is loaded when its strategy is asked for: BoTorch takes two seconds.
+To add one, add its name to `adapt/names.py` and its file, with a class named after it: `warm` has `WarmSearch`. What
+strategies share lies in `adapt/`. A module is loaded when its strategy is asked for: BoTorch takes two seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
 from importlib import import_module
-from pkgutil import iter_modules
-from typing import cast
+from typing import cast, get_args
 
+from adawise.adapt.names import StrategyName
 from adawise.adapt.objective import Objective
 from adawise.adapt.search import Strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Surrogate
 
-NAMES = tuple(sorted(module.name for module in iter_modules(__path__)))
+NAMES: tuple[StrategyName, ...] = tuple(sorted(get_args(StrategyName)))
 
 
 def strategy(
@@ -27,21 +27,16 @@ def strategy(
     context: str,
     alpha: float,
     exploration: Exploration,
-    temperatures: tuple[float, ...] | None = None,
     fitted: Surrogate | None = None,
 ) -> Strategy:
     """The strategy of that name over the grid `alphas`; it starts (`fixed`: stays) at the one nearest to `alpha`.
 
     `context` names what a state depends on beside the strategy: the objective, the model pair and its card, from which
-    `temperatures` (per alpha) and `fitted` (the surrogate with hyper-parameters of this pair) come, if there is one.
+    `fitted` (the surrogate with hyper-parameters of this pair) comes, if there is one.
     """
     if name not in NAMES:
         raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")
     start = min(range(len(alphas)), key=lambda j: abs(alphas[j] - alpha))
     made = getattr(import_module(f"{__name__}.{name}"), f"{name.title().replace('_', '')}Search")
-    taken = {field.name for field in fields(made)}
-    known = {"temperatures": temperatures, "fitted": fitted}
-    return cast(
-        Strategy,
-        made(alphas, objective, context, start, exploration, **{k: v for k, v in known.items() if k in taken}),
-    )
+    known = {"fitted": fitted} if "fitted" in {field.name for field in fields(made)} else {}
+    return cast(Strategy, made(alphas, objective, context, start, exploration, **known))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from adawise.adapt.acquisition import expected_improvement
-from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Rows, Search, Trial
+from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Belief, Surrogate
@@ -45,10 +45,10 @@ class ScratchSearch(OnGrid):
             ends = [j for j in (0, len(self.alphas) - 1) if j != self.start][: self.policy.budget - 1]
             if ends:
                 yield from trials.evaluate(ends)
-            belief = yield from improve(
+            belief = yield from _improve(
                 surrogate, belief, trials, base=self.start, budget=self.policy.budget, minimum=minimum
             )
-            served = lowest(belief, trials, self.start, minimum)
+            served = _lowest(belief, trials, self.start, minimum)
         mean, sd = belief.curve()
         return Outcome(
             state=replace(state, alpha_index=served, batches=state.batches + 1),
@@ -63,7 +63,7 @@ class ScratchSearch(OnGrid):
         )
 
 
-def improve(
+def _improve(
     surrogate: Surrogate,
     prior: Belief,
     trials: BatchTrials,
@@ -71,7 +71,6 @@ def improve(
     base: int,
     budget: int,
     minimum: int,
-    rows: Rows | None = None,
 ) -> Generator[list[Trial], list[Tensor], Belief]:
     """Try what expected improvement picks until the budget is spent or nothing promises; the belief after all trials.
 
@@ -87,9 +86,9 @@ def improve(
         gain[list(trials.evaluated)] = 0.0
         if gain.max() < _MIN_GAIN:
             return belief
-        yield from trials.evaluate([int(gain.argmax())], rows)
+        yield from trials.evaluate([int(gain.argmax())])
 
 
-def lowest(belief: Belief, trials: BatchTrials, base: int, minimum: int) -> int:
+def _lowest(belief: Belief, trials: BatchTrials, base: int, minimum: int) -> int:
     """The evaluated alpha with the lowest posterior mean; the lower of equals."""
     return min((j for j, _, _ in trials.differences(base, minimum)), key=lambda j: (belief.mean[j], j))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 
+from adawise.adapt.names import ObjectiveName
 from adawise.commands.command import Command
 from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
@@ -57,7 +58,7 @@ class Card(Command):
         description="recording whose batches the search's hyper-parameters are fitted to",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    fit_objective: Literal["auto", "tsallis", "entropy", "calibrated_entropy", "relative", "atc"] = Field(
+    fit_objective: Literal["auto", ObjectiveName] = Field(
         default="auto",
         description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
         "recommends",

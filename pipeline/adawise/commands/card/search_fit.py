@@ -155,7 +155,7 @@ def _messages(recording: Path) -> Iterator[Message]:
         while not source.exhausted:
             poll = source.poll(0.0)
             for tp in poll.assigned:
-                source.seek(tp, source.origin(tp))
+                source.seek(tp, source.log.origin(tp))
             source.resume(poll.assigned)
             yield from (message for message in poll.messages if message.missing is None)
     finally:

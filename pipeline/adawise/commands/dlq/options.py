@@ -51,7 +51,7 @@ class _Letters(Command):
     stream: Text | None = Field(default=None, description="only letters of this stream (camera), by key or header")
 
     def filters(self) -> dict[str, Any]:
-        """The filters, as wiring takes them."""
+        """The filters, as `run` takes them."""
         since_ms = None if self.since is None else milliseconds(self.since)
         return {"reason": self.reason, "since_ms": since_ms, "stream": self.stream}
 

@@ -122,7 +122,7 @@ def replay_letters(
     try:
         with _letters(kafka) as source:
             if not dry_run:  # first, as no other replay can commit from then on: the receipts that are read are all
-                replay = _open(settings, source.identity(kafka.topic).partitions)
+                replay = _open(settings, source.log.identity(kafka.topic).partitions)
             for _ in _read(source, past):
                 pass
         counted = _send(kafka, choice, set() if again else past.sent, max_replays, replay)

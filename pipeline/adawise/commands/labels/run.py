@@ -71,12 +71,12 @@ def _recorder(source: KafkaSource, folder: str, topic: str, columns: LabelColumn
         return Recorder(
             folder,
             topic=topic,
-            identity=source.identity(topic),
+            identity=source.log.identity(topic),
             policy=_FILES,
             max_buffered_bytes=_BUFFERED_BYTES,
             beside=columns,
             on_race="adopt",
-            check=source.check,
+            check=source.log.check,
         )
     except SourceError as error:
         raise SourceError(

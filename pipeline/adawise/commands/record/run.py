@@ -95,12 +95,12 @@ def _record(
         recorder = Recorder(
             output,
             topic=kafka.topic,
-            identity=source.identity(kafka.topic),
+            identity=source.log.identity(kafka.topic),
             policy=FILES,
             max_buffered_bytes=_BUFFERED_BYTES,
             streams=streams,
             retention=retention,
-            check=source.check,
+            check=source.log.check,
         )
         tidying = tidying_of(recorder.folder)
         pace = Pace(output)

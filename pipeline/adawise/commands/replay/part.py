@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
-from adawise.build.kafka import kafka_source, security
-from adawise.kafka.topic import KafkaTopics
-from adawise.ports import Source, TopicIdentity
+from adawise.build.kafka import kafka_source
+from adawise.ports import Source, SourceLog, TopicIdentity
 from adawise.recording.files import Forgotten
 from adawise.recording.source import Order, RecordingSource
 from adawise.records import TopicPartition
@@ -19,16 +17,6 @@ from adawise.settings import Settings
 from adawise.settings.moments import milliseconds
 
 _POLL_RECORDS = 512
-
-
-class Log(Protocol):
-    """Offsets of a topic, live or recorded, by time."""
-
-    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """(start, end)."""
-
-    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
-        """The first offset that is not older; None if every message is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +39,7 @@ def opened_recording(
     """A recording. Raises SourceError if there is none, or it is damaged."""
     opened = RecordingSource(root, order=order, seed=seed, max_poll_records=_POLL_RECORDS, forgotten=forgotten)
     with closing(opened) as source:
-        yield _whole(root, source, source.topic, source, since, until)
+        yield _whole(root, source, source.topic, since, until)
 
 
 @contextmanager
@@ -62,16 +50,12 @@ def opened_topic(settings: Settings, since: datetime | None, until: datetime | N
     """
     kafka = settings.kafka
     with closing(kafka_source(kafka, group=False)) as source:
-        topics = KafkaTopics(
-            bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka)
-        )
-        with closing(topics):
-            whole = _whole(f"topic {kafka.topic}", source, kafka.topic, topics, since, until)
-        yield whole
+        yield _whole(f"topic {kafka.topic}", source, kafka.topic, since, until)
 
 
-def _whole(name: str, source: Source, topic: str, log: Log, since: datetime | None, until: datetime | None) -> Whole:
-    identity = source.identity(topic)
+def _whole(name: str, source: Source, topic: str, since: datetime | None, until: datetime | None) -> Whole:
+    log = source.log
+    identity = log.identity(topic)
     bounds = {tp: log.bounds(tp) for number in range(identity.partitions) if (tp := TopicPartition(topic, number))}
     part: dict[TopicPartition, Range] = {}
     for tp, (start, end) in bounds.items():
@@ -81,6 +65,6 @@ def _whole(name: str, source: Source, topic: str, log: Log, since: datetime | No
     return Whole(name, source, topic, identity, bounds, part, ends_streams)
 
 
-def _offset_at(log: Log, tp: TopicPartition, moment: datetime, end: int) -> int:
+def _offset_at(log: SourceLog, tp: TopicPartition, moment: datetime, end: int) -> int:
     found = log.offset_at(tp, milliseconds(moment))
     return end if found is None else found

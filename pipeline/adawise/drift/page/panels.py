@@ -51,10 +51,10 @@ class Panel:
 
 def panels() -> tuple[Panel, ...]:
     """In the order in which they are drawn."""
-    return (_alpha("alpha"), _alpha("overall"), _objective(), _answers(), _cost(), _rejects())
+    return (alpha("alpha"), alpha("overall"), _objective(), _answers(), _cost(), _rejects())
 
 
-def _alpha(name: Literal["alpha", "overall"]) -> Panel:
+def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
     """Levels, changes and silences are of one camera."""
     layers = [
         _area("tried_low", "tried_high", theme.TRIED),
@@ -89,7 +89,7 @@ def _alpha(name: Literal["alpha", "overall"]) -> Panel:
             Column("images", "images", 0),
         ),
         (*keys, *own) if name == "alpha" else keys,
-        _spec(layers, y, height=200, numbered=True),
+        _spec(layers, y, height=height, numbered=True),
     )
 
 

@@ -110,9 +110,9 @@ def _means(paths: Sequence[PathRow], batches: int) -> list[float]:
     """The mean over seeds, which the lag is measured on."""
     found: list[list[float]] = [[] for _ in range(batches)]
     for p in paths:
-        if p.batch < batches and not math.isnan(p.alpha):
+        if p.batch < batches:
             found[p.batch].append(p.alpha)
-    return [fmean(alphas) if alphas else math.nan for alphas in found]
+    return [fmean(alphas) for alphas in found]
 
 
 def _bands(path: Sequence[PathRow], x: alt.X) -> list[alt.Chart]:

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize, unfold
 
-from adawise.demo.dataset import Frames
+from adawise import demo
 from adawise.demo.scene import CLASSES
+from tools.demo_pair.dataset import Frames
 
-PAIR = Path(__file__).parent / "pair"
+PAIR = Path(demo.__file__).parent / "pair"
 SIZE, PATCH, WIDTH, CONTEXT, SEED = 72, 12, 128, 16, 0
 TEMPLATES = (
     "a photo of a {}.",

@@ -1,4 +1,4 @@
-"""Rebuilds the demo's pair: `python -m adawise.demo.train`, about 10 minutes on one free core, no download.
+"""Rebuilds the demo's pair: `python -m tools.demo_pair.train`, about 10 minutes on one free core, no download.
 
 theta_0 is a small open_clip model trained from scratch, briefly, on all conditions at mixed severities: clear days are
 a tenth of what it sees. theta_1 is theta_0 fine-tuned on clear days of other cameras, good and bad ones, gently, with
@@ -24,8 +24,9 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from adawise.demo.dataset import NOTHING, Frames, SplitWeather, any_weather, clear_day, patch_labels, render
-from adawise.demo.model import (
+from adawise.demo.scene import CLASSES
+from tools.demo_pair.dataset import NOTHING, Frames, SplitWeather, any_weather, clear_day, patch_labels, render
+from tools.demo_pair.model import (
     MODEL_CFG,
     PAIR,
     PATCH,
@@ -40,8 +41,7 @@ from adawise.demo.model import (
     spread_captions,
     text_head,
 )
-from adawise.demo.scene import CLASSES
-from adawise.demo.table import measure_and_describe
+from tools.demo_pair.table import measure_and_describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def train_theta_1(theta_0: CLIP, stage: Stage, frames: Frames, log: Callable[[st
 
 def main() -> None:
     """Trains, writes the pair's folder and prints its table."""
-    parser = argparse.ArgumentParser(prog="python -m adawise.demo.train", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo_pair.train", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=PAIR, help="folder to write (default: the demo's own)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1: sums do not depend on it)")
     parser.add_argument("--measure-only", action="store_true", help="measure the pair in --out again, train nothing")

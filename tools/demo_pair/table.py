@@ -18,8 +18,8 @@ from torch.nn.functional import normalize
 
 from adawise.adapt.calibration import fit_temperature
 from adawise.adapt.objective import entropy
-from adawise.demo.dataset import Frames, SplitWeather, render
 from adawise.demo.weather import PRESETS, Weather
+from tools.demo_pair.dataset import Frames, SplitWeather, render
 
 ALPHAS = tuple(round(0.05 * i, 2) for i in range(21))
 VALIDATION_SEED, TEST_SEED, CAMERAS = 5000, 9000, 20
@@ -147,8 +147,8 @@ def _table(rows: list[list[str]]) -> str:
 _README = """\
 # The demo's pair
 
-Two open_clip models of 0.9 M parameters in the image tower, made by `python -m adawise.demo.train` from pictures that
-`adawise.demo.scene` draws: `theta_0` saw all conditions, `theta_1` was then fine-tuned on clear days, seen by good
+Two open_clip models of 0.9 M parameters in the image tower, made by `python -m tools.demo_pair.train` from pictures
+that `adawise.demo.scene` draws: `theta_0` saw all conditions, `theta_1` was then fine-tuned on clear days, seen by good
 and bad cameras (noise, compression, smear, dust), and taught to be unsure of faded pictures. Without the last,
 `entropy` took alpha 1 in fog and served less than zero-shot. The text tower and the logit scale are the same in both.
 This file is written by that command.

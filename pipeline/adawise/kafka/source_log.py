@@ -1,0 +1,93 @@
+"""What a source's topic says of itself: whether it is the same one, how far it reaches, what lies where."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from adawise.errors import BrokerUnavailable, SourceError
+from adawise.kafka.log import KafkaLog
+from adawise.kafka.topic import KafkaTopics
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+
+
+class KafkaSourceLog:
+    """The log of one topic, by `adawise.ports.SourceLog`.
+
+    Args:
+        topics: asked, and closed by whoever opened it.
+        topic: must exist.
+        origin: where a partition without a chain begins: "earliest", "latest" or milliseconds since the epoch.
+        open_log: opens what reads messages, for the first question about timestamps; closed with this.
+        servers: for messages to people.
+
+    Raises:
+        SourceError: there is no such topic.
+        BrokerUnavailable: nobody answers.
+    """
+
+    def __init__(
+        self,
+        topics: KafkaTopics,
+        topic: str,
+        origin: Literal["earliest", "latest"] | int,
+        open_log: Callable[[], KafkaLog],
+        *,
+        servers: str,
+    ) -> None:
+        self._topics, self._topic, self._origin, self._servers = topics, topic, origin, servers
+        self._open = open_log
+        self._reader: KafkaLog | None = None
+        self.first_identity = topics.identity(topic)
+        self.checked_at = time.monotonic()
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """See `SourceLog.identity`."""
+        return self._topics.identity(topic)
+
+    def check(self) -> None:
+        """See `SourceLog.check`. A fetch goes by the topic's name, and would go on in a topic that took it over."""
+        first, now = self.first_identity, self._topics.identity(self._topic)
+        if now.topic_id != first.topic_id:
+            msg = (
+                f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
+                f"{first.topic_id} and is {now.topic_id}. Use a new output for the new topic."
+            )
+            raise SourceError(msg)
+        self.checked_at = time.monotonic()
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """See `SourceLog.bounds`."""
+        return self._topics.bounds(tp)
+
+    def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
+        """See `SourceLog.timestamps`; by a client of its own, so that the group's is where it was."""
+        self._reader = self._reader or self._open()
+        try:
+            offsets, timestamps = self._reader.messages(tp, first, until)
+        except BrokerUnavailable:
+            self.close()  # as `KafkaTopics` does with its probe
+            raise
+        return dict(zip(offsets.tolist(), timestamps.tolist(), strict=True))
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
+        """See `SourceLog.offset_at`."""
+        return self._topics.offset_at(tp, timestamp_ms)
+
+    def origin(self, tp: TopicPartition) -> int:
+        """See `SourceLog.origin`: a time after the last message is the log's end."""
+        start, end = self._topics.bounds(tp)
+        if self._origin == "earliest":
+            return start
+        if self._origin == "latest":
+            return end
+        found = self.offset_at(tp, int(self._origin))
+        return end if found is None else found
+
+    def close(self) -> None:
+        """Free the reader's clients; the next question opens them again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None

@@ -1,0 +1,111 @@
+"""Which offsets of a partition are durable, read, decoded, awaited or lost: the ledger behind a segment. Pure.
+
+Offsets below `next_offset` whose images are in no row yet are *pending*: a segment lists them, and whoever recovers the
+partition reads them again. Messages come back decoded in any order, but for that of each stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from adawise.errors import LogEndsEarly, Lost, SourceError
+from adawise.ports import Head
+from adawise.records import Gap, Message, TopicPartition
+
+
+class OffsetLedger:
+    """The offsets of one partition, from the head that it was recovered at.
+
+    At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets that are
+    no gaps.
+    """
+
+    def __init__(self, tp: TopicPartition, head: Head) -> None:
+        self._tp = tp
+        self.next_offset = self._began_at = head.next_offset
+        self._awaited = set(head.pending)  # to be read again
+        self._undecoded: dict[int, frozenset[str]] = {}  # what was read, and of which streams it may be
+        self._undecoded_of: Counter[str] = Counter()  # the same, by stream
+        self._log_start = 0  # what lies before it is lost, or was not looked for
+        self._gaps: list[Gap] = []
+
+    def wants(self, message: Message) -> bool:
+        """False for a message whose rows are already in the chain: recovery reads on from the oldest pending offset."""
+        if message.missing is not None and any(message.missing.first <= o <= message.offset for o in self._awaited):
+            return True
+        return message.offset >= self.next_offset or message.offset in self._awaited
+
+    def read(self, message: Message, streams: frozenset[str]) -> bool:
+        """A message is under decode, of which these streams may have images. True if it was never read before."""
+        is_new = message.offset >= self.next_offset
+        self._awaited.discard(message.offset)
+        self.next_offset = max(self.next_offset, message.next_offset)
+        self._undecoded[message.offset] = streams
+        self._undecoded_of.update(streams)
+        return is_new
+
+    def decoded(self, message: Message) -> None:
+        """It is not under decode any more."""
+        for stream in self._undecoded.pop(message.offset):
+            self._undecoded_of[stream] -= 1
+            if not self._undecoded_of[stream]:
+                del self._undecoded_of[stream]
+
+    def leave_out(self, first: int, until: int, reason: Lost) -> None:
+        """Of [first, until), what is awaited and what was never read becomes gaps; the rest is in rows."""
+        lost = sorted(offset for offset in self._awaited if first <= offset < until)
+        self._awaited -= set(lost)
+        self._gaps += [Gap(offset, offset + 1, reason) for offset in lost]
+        if self.next_offset < until:
+            self._gaps.append(Gap(max(first, self.next_offset), until, reason))
+            self.next_offset = until
+
+    def find_in(self, log: tuple[int, int], head: Head, *, skip_gaps: bool) -> None:
+        """See that a broker's log of [start, end) has what comes next; with `skip_gaps` it need not have all of it.
+
+        Raises SourceError if the log does not reach to where the chain ends, or no longer has what comes next.
+        """
+        start, end = log
+        if head.next_offset > end:
+            raise LogEndsEarly(
+                f"{self._tp}: the chain goes on at offset {head.next_offset}, but the broker's log ends at {end}: "
+                "the broker lost data, or this is another cluster. Restore the broker, or take "
+                "another sink.root (with --sink.begin-anew for one start)."
+            )
+        if head.low_water < start:
+            if not skip_gaps:
+                raise SourceError(
+                    f"{self._tp}: offsets from {head.low_water} to {start - 1} are needed next, but the broker has "
+                    "deleted them (retention). To go on without them and record the gap, set kafka.on_gap=skip."
+                )
+            self._log_start = start
+            self.leave_out(0, start, Lost.DELETED)
+
+    def low_water(self, head: Head) -> int:
+        """The first offset that is not durable yet and not lost either: what is committed to the broker."""
+        return max(head.low_water, self._log_start)
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """What will have no rows, and is in no draft yet."""
+        return tuple(self._gaps)
+
+    def take_gaps(self) -> list[Gap]:
+        """The gaps, for a draft; new ones are for the next."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
+    def pending(self, gathered: Iterable[int]) -> tuple[int, ...]:
+        """Ascending: read but not in rows (`gathered`, or under decode), or pending at the head and not read again."""
+        return tuple(sorted({*gathered, *self._awaited, *self._undecoded}))
+
+    @property
+    def undecoded(self) -> Mapping[str, int]:
+        """How many messages that may be of a stream are under decode, by stream."""
+        return self._undecoded_of
+
+    @property
+    def is_reading_again(self) -> bool:
+        """True while nothing but what was pending at the head was read, and not all: nobody knows whose the rest is."""
+        return bool(self._awaited) and self.next_offset == self._began_at

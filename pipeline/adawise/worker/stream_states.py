@@ -1,0 +1,106 @@
+"""The adaptation states of a partition's streams: which one a batch goes on from, and which are kept in a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from adawise.adapt.state import StreamState
+from adawise.adapt.state_key import is_of_another_pair
+from adawise.ports import Head
+from adawise.records import ImageBatch
+from adawise.worker.expiry import PartitionClock, Silence
+from adawise.worker.stream_table import CROWDED, StreamTable
+
+
+class StreamStates:
+    """From the head that the partition was recovered at.
+
+    Args:
+        head: has the states as of the chain's end.
+        initial: makes the state of a stream that was never seen.
+        forget_after_s: the silence after which a stream starts anew.
+        max_streams: places for streams.
+        keeps_states: go on from states of another pair, as if they were of this one.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        initial: Callable[[], StreamState],
+        *,
+        forget_after_s: float,
+        max_streams: int,
+        keeps_states: bool,
+    ) -> None:
+        self._initial, self._keeps_states = initial, keeps_states
+        self._states: dict[str, StreamState] = {}
+        self._changed: set[str] = set()  # whose states are not in the head or the sealed draft
+        self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
+        self._clock = PartitionClock(head.states, forget_after_s)
+        self._table = StreamTable(max_streams, head.stream_table, head.states)
+
+    def hear(self, stream_id: str, offset: int) -> None:
+        """A message may have images of the stream; to be called once, in the order of offsets."""
+        self._table.hear(stream_id, offset)
+
+    @property
+    def evicted(self) -> int:
+        """Streams that had to leave their place since this worker has the partition."""
+        return self._table.evicted
+
+    def before(self, batch: ImageBatch, stored: Mapping[str, bytes]) -> StreamState:
+        """The state that the batch's stream goes on from; `stored` are the head's.
+
+        A new one if the stream is new, was silent for too long, may have left its place to another, or if the settings
+        that it depends on have changed.
+        """
+        stream_id = batch.stream_id
+        if self._table.begins_anew(batch):
+            self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
+            return self._states[stream_id]
+        silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
+        if silence is not None:
+            self._states[stream_id] = self._initial()
+            if silence is Silence.SILENT:
+                self._resets[stream_id] = silence
+        elif stream_id not in self._states:
+            self._states[stream_id] = self._restored(stream_id, stored.get(stream_id))
+        return self._states[stream_id]
+
+    def _restored(self, stream_id: str, data: bytes | None) -> StreamState:
+        initial = self._initial()
+        state = StreamState.from_bytes(data) if data is not None else initial
+        if self._keeps_states and is_of_another_pair(state.key, initial.key):
+            state = replace(state, key=initial.key)
+        if state.key != initial.key:
+            state, self._resets[stream_id] = initial, "settings_changed"
+        return state
+
+    def served(self, batch: ImageBatch, state: StreamState) -> str | None:
+        """The batch is done, and its stream goes on from `state`. Returns why it had begun anew, if it had."""
+        heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
+        self._states[batch.stream_id] = replace(state, heard=heard)
+        self._changed.add(batch.stream_id)
+        self._table.served(batch)
+        return self._resets.pop(batch.stream_id, None)
+
+    def kept(self, stored: Mapping[str, bytes], waiting: set[str] | None) -> tuple[dict[str, bytes], bytes]:
+        """For a draft: `stored`, the newer ones in their place, without streams that are forgotten or left; the table.
+
+        `waiting` are streams of which images were read and are not served; None while nobody knows them. One that has
+        left keeps its state until its last images are served.
+        """
+        gone: set[str] = set()
+        if waiting is not None:
+            gone = self._clock.forget(waiting)
+            left = {name for name in stored.keys() | self._changed if name not in self._table} - waiting
+            self._clock.drop(left)
+            gone |= left
+        for stream_id in gone:
+            self._states.pop(stream_id, None)
+            self._changed.discard(stream_id)
+        states = {name: data for name, data in stored.items() if name not in gone}
+        states.update({name: self._states[name].to_bytes() for name in self._changed})
+        self._changed.clear()
+        return states, self._table.stored(waiting)

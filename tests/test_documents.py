@@ -1,0 +1,130 @@
+"""The documents are true: recipes run, configurations are valid, links lead somewhere, names exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adawise.settings import read
+from adawise.store.store import LocalStore
+from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
+from tools import docs
+
+ROOT = Path(__file__).parent.parent
+GUIDE = ROOT / "docs" / "guide"
+WRITTEN_BY_HAND = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """What Markdown's table of contents and code hosts call a heading."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def links(path: Path) -> list[str]:
+    """Targets of links and pictures outside code."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=name_of)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in links(page):
+        target, _, fragment = link.partition("#")
+        if "://" in link:
+            continue
+        there = page.parent / target if target else page
+        assert there.exists(), link
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert fragment in {anchor(heading) for heading in headings}, link
+
+
+def test_a_page_of_the_site_links_to_no_file_outside_it() -> None:
+    site = ROOT / "docs"
+    for page in site.rglob("*.md"):
+        for link in links(page):
+            if "://" not in link and link.partition("#")[0]:
+                assert (page.parent / link.partition("#")[0]).resolve().is_relative_to(site), (page, link)
+
+
+def test_every_page_of_the_site_is_in_its_navigation() -> None:
+    named = set(re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if not page.startswith("gpu-")} <= named
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([a-z_/]+\.py)`", text):
+        assert (ROOT / "pipeline" / "adawise" / name).exists() or (ROOT / name).exists(), name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `runs/yard` is the output of a worker."""
+    folder = tmp_path_factory.mktemp("documents")
+    chain = open_chain(LocalStore(folder / "runs" / "yard"))
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    labelled = [replace(frame(offset, stream="camera-0"), true_label="car") for offset in range(16)]
+    chain.commit(replace(draft(0, 16), accepted=[served(labelled)]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("page", "number"), [("output.md", 0), ("output.md", 1), ("output.md", 2), ("drift.md", 0)], ids=str
+)
+def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None:
+    recipe = blocks(GUIDE / page, "python")[number]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", recipe], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "camera-0" in done.stdout
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", GUIDE / "start.md"], ids=name_of)
+def test_the_configuration_is_valid(tmp_path: Path, page: Path) -> None:
+    (tmp_path / "adawise.toml").write_text(blocks(page, "toml")[0])
+    reading = read((), environ={}, folder=tmp_path, config=None, uses=frozenset())
+    assert not reading.mistakes
+    assert reading.settings is not None
+    assert reading.settings.sink.root == "runs/yard"
+
+
+def test_the_columns_of_the_tables_are_those_of_the_files() -> None:
+    from adawise.sink.schemas import PREDICTIONS, TRACES
+
+    output = (GUIDE / "output.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"`([a-z_]+)`", output[: output.index("## Recipes")]))
+    assert set(PREDICTIONS.names) <= shown
+    assert set(TRACES.names) - {"topic", "partition", "model_fingerprint", "segment"} <= shown
+
+
+@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=name_of)
+def test_every_command_of_a_page_exists(page: Path) -> None:
+    from adawise.commands import COMMANDS
+
+    text = page.read_text(encoding="utf-8")
+    code = " ".join([*re.findall(r"`(adawise [^`\n]+)`", text), *blocks(page, "sh")])
+    first_words = {name.split()[0] for name in COMMANDS}
+    assert set(re.findall(r"(?:^|[^./\w])adawise ([a-z]+)", code)) <= first_words
+
+
+@pytest.mark.parametrize("name", docs.PAGES)
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    written = (docs.FOLDER / name).read_text(encoding="utf-8")
+    assert written == docs.PAGES[name](), "it is stale, write it again: python -m tools.docs"

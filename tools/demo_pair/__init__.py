@@ -1,0 +1,1 @@
+"""The demo's pair: its training, and what is known of it."""

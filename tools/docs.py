@@ -1,0 +1,253 @@
+"""`python -m tools.docs`: writes `docs/reference/*.md` from the code. A test says when they are stale.
+
+What a page says is what the program says of itself: descriptions of settings, options and columns, docstrings, and the
+comments beside the stable words.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from inspect import cleandoc
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic.fields import FieldInfo
+
+from adawise import __main__, commands, errors
+from adawise.commands import COMMANDS, PROGRAM, command_of
+from adawise.commands.parser import own_fields, parser_source
+from adawise.recording import format as recording_format
+from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
+from adawise.sink import layout, schemas
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a bar within a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def page(title: str, *parts: str) -> str:
+    """A whole page."""
+    return "\n\n".join([f"# {title}", *parts, WRITTEN]) + "\n"
+
+
+def block(text: str) -> str:
+    """A block of plain text."""
+    return f"```text\n{text.rstrip()}\n```"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+# -- settings
+
+
+def settings_page() -> str:
+    """Every setting, by group."""
+    example = "log.level"
+    rule = (
+        "Flags win over the environment, which wins over `adawise.toml` in the current folder (or `--config FILE`), "
+        f"which wins over the defaults. `{example}` is `{flag_name(example)}`, `{environment_name(example)}`, or "
+        "`level` under `[log]`. `none` takes a value back that the file sets. Passwords come from the environment or "
+        "the file; as flags they are refused."
+    )
+    groups = [part for name in GROUPS if (part := _group(name))]
+    return page("Settings", rule, "`adawise config show` prints them with their values and origins.", *groups)
+
+
+def _group(name: str) -> str:
+    rows = [
+        [
+            f"`{setting.removeprefix(f'{name}.')}`",
+            str(field.description),
+            "text" if expected(field) == "text that is not empty" else expected(field),
+            "none" if is_secret(field) else f"`{shown(field, field.default)}`",
+        ]
+        for setting, field in SETTINGS.items()
+        if setting.rpartition(".")[0] == name
+    ]
+    if not rows:
+        return ""
+    return f"## {name}\n\n{sentence(str(GROUPS[name].description))}.\n\n" + table(
+        ["setting", "what it is", "allowed", "default"], rows
+    )
+
+
+# -- commands
+
+
+def commands_page() -> str:
+    """Every command with its own options and examples."""
+    first = (
+        "The tables have a command's own options. Each command also takes the settings of the groups that it names, as "
+        f"flags: `{PROGRAM} run --sink.root runs/yard`. `{PROGRAM} COMMAND --help` shows both."
+    )
+    rows = ([f"[`{name}`](#{_anchor(name)})", what] for name, (_, what) in COMMANDS.items())
+    overview = table(["command", "what it does"], rows)
+    return page("Commands", first, overview, *map(_command, COMMANDS))
+
+
+def _anchor(name: str) -> str:
+    return f"{PROGRAM} {name}".replace(" ", "-")
+
+
+def _command(name: str) -> str:
+    command = command_of(name)
+    usage = parser_source(command).root_parser.usage
+    shorthands = "".join(
+        f" `--{short}` is `{flag_name(setting)}`." for short, setting in sorted(command.shorthands.items())
+    )
+    groups = ", ".join(f"[`{group}`](settings.md#{group})" for group in command.groups)
+    parts = [
+        f"## {PROGRAM} {name}",
+        _prose(cleandoc(command.__doc__ or "")),
+        block(str(usage)),
+        _options(own_fields(command)),
+        f"Settings: {groups}.{shorthands}",
+        _examples(command.examples),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _prose(text: str) -> str:
+    """A docstring as Markdown: what looks like an HTML tag is code."""
+    return re.sub(r"(?<![`\w])<([a-z-]+)>", r"`<\1>`", text)
+
+
+def _options(fields: Mapping[str, FieldInfo]) -> str:
+    """Arguments before options; `--config`, which every command has, last."""
+    rows = []
+    for name, field in sorted(fields.items(), key=lambda item: (item[0] == "config", not _is_positional(item[1]))):
+        value = shown(field, field.default) if not field.is_required() and field.default is not None else ""
+        called = name.upper() if _is_positional(field) else flag_name(name)
+        if not _is_positional(field) and not isinstance(field.default, bool):
+            called += f" {metavar(field)}"
+        rows.append([f"`{called}`", _prose(str(field.description)), f"`{value}`" if value not in {"", "false"} else ""])
+    return table(["option", "what it does", "default"], rows)
+
+
+def _is_positional(field: FieldInfo) -> bool:
+    return any(getattr(mark, "__name__", "") == "_CliPositionalArg" for mark in field.metadata)
+
+
+def _examples(examples: Sequence[tuple[str, str]]) -> str:
+    if not examples:
+        return ""
+    return "```sh\n" + "\n".join(f"# {purpose}\n{PROGRAM} {line}" for purpose, line in examples) + "\n```"
+
+
+# -- schemas
+
+
+def schemas_page() -> str:
+    """Columns of all files, and where the files lie."""
+    return page(
+        "Schemas",
+        "The descriptions are in the files themselves, as `description` in each field's metadata.",
+        "## Predictions\n\nOne row per image.\n\n" + _columns(schemas.PREDICTIONS),
+        "## Traces\n\nOne row per batch.\n\n" + _columns(schemas.TRACES),
+        "Each of `trials`:\n\n" + _columns(schemas.TRIAL),
+        "## Recordings\n\nOne row per message, as the broker delivered it.\n\n" + _types(recording_format.SCHEMA),
+        "## Files of a root\n\n" + block(_drawn(layout.__doc__)),
+        "## Files of a recording\n\n" + block(_drawn(recording_format.__doc__)),
+    )
+
+
+def _columns(fields: pa.Schema | pa.StructType) -> str:
+    rows = [
+        [f"`{f.name}`", f"`{f.type}`".replace("element: ", ""), (f.metadata or {}).get(b"description", b"").decode()]
+        for f in fields
+    ]
+    return table(["column", "type", "what it is"], rows)
+
+
+def _types(fields: pa.Schema) -> str:
+    return table(["column", "type"], ([f"`{f.name}`", f"`{f.type}`"] for f in fields))
+
+
+def _drawn(docstring: str | None) -> str:
+    """The drawing of a docstring: its first indented paragraph."""
+    drawing = next(part for part in (docstring or "").split("\n\n") if part.startswith("    "))
+    return inspect.cleandoc("\n" + drawing)
+
+
+# -- exit codes, reasons
+
+
+def exit_codes_page() -> str:
+    """What a process ends with, and the errors behind it."""
+    line = next(line for line in (__main__.__doc__ or "").splitlines() if line.startswith("0 "))
+    codes = [part.split(" ", 1) for part in line.rstrip(".").split(", ")]
+    finders = ", ".join(f"[`{name}`](commands.md#{_anchor(name)})" for name in COMMANDS if _finds(name))
+    return page(
+        "Exit codes",
+        table(["code", "meaning"], codes),
+        f"Code 3 is a finding, not a failure. These commands end with it: {finders}.",
+        "## Errors\n\nEvery message says what was expected, what came, and where, and ends in the remedy.\n\n"
+        + block(_drawn(errors.__doc__)),
+        "`SettingsError` ends with code 2, every other error that reaches the command line with code 1.",
+    )
+
+
+def _finds(name: str) -> bool:
+    """Whether the command has an end for what it found."""
+    folder = COMMANDS[name][0].partition(":")[0].partition(".")[0]
+    run = Path(commands.__file__).parent / folder / "run.py"
+    return run.exists() and name.split()[0] == folder and "return FOUND" in run.read_text(encoding="utf-8")
+
+
+def reasons_page() -> str:
+    """The stable words of rejects and gaps."""
+    return page(
+        "Reasons",
+        "The words are stable: they are in outputs, in recordings, and in headers of dead letters.",
+        "## Rejected images\n\nThe column `reason` of [predictions](schemas.md#predictions).\n\n"
+        + _words(errors.Reason),
+        "## Gaps\n\nWhy offsets have no rows. Segments, recordings and `adawise verify` name them.\n\n"
+        + _words(errors.Lost),
+    )
+
+
+def _words(words: type[StrEnum]) -> str:
+    """The members with the comments beside them."""
+    source = inspect.getsource(words)
+    rows = []
+    for word in words:
+        line = re.search(rf"^ +{word.name} = .*?#\ (.+)$", source, re.MULTILINE)
+        if line is None:
+            msg = f"expected a comment beside {words.__name__}.{word.name} that says what it means, for the reference"
+            raise ValueError(msg)
+        rows.append([f"`{word}`", line[1]])
+    return table(["word", "meaning"], rows)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "commands.md": commands_page,
+    "schemas.md": schemas_page,
+    "exit-codes.md": exit_codes_page,
+    "reasons.md": reasons_page,
+}
+
+
+def main() -> int:
+    """Write all pages."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, written in PAGES.items():
+        (FOLDER / name).write_text(written(), encoding="utf-8")
+        print(f"docs/reference/{name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
