@@ -25,7 +25,7 @@ Decoding = Callable[[Callable[..., Tensor]], Decoder]
 """From what makes an image's tensor to a decoder of messages, within the bounds that are set."""
 
 
-class _Place(NamedTuple):
+class _RecordedImage(NamedTuple):
     """Where an image lies; `row` of the message, if that is a batch."""
 
     tp: TopicPartition
@@ -49,7 +49,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
         SourceError: no recording, or a damaged one.
     """
     digest = hashlib.sha256()
-    places: list[_Place] = []
+    images: list[_RecordedImage] = []
     names: list[str] = []
     labels: list[str] = []
     left_out: dict[int, str] = {}
@@ -69,19 +69,19 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
                 unlabelled += 1
                 continue
             if (why := _useless(frame, frame.true_label, known)) is not None:
-                left_out[len(places)] = why
+                left_out[len(images)] = why
             row = frame.row_id.index if decoded.is_batch else None
-            places.append(_Place(message.topic_partition, message.offset, row))
+            images.append(_RecordedImage(message.topic_partition, message.offset, row))
             names.append(str(frame.row_id))
             labels.append(frame.true_label)
-    if not places:
+    if not images:
         raise SettingsError(
             f"{flag} {path}: none of the {unlabelled} images of this recording has a label. Send labels as a header "
             "`label` or a column `label`, as `adawise produce` does, or name a folder with a subfolder for each class."
         )
-    if len(left_out) == len(places):
+    if len(left_out) == len(images):
         raise SettingsError(
-            f"{flag} {path}: none of the {len(places)} labelled images of this recording can be used, such as "
+            f"{flag} {path}: none of the {len(images)} labelled images of this recording can be used, such as "
             f"{names[0]}: {left_out[0]}. Name another recording, or other class names."
         )
     used = sorted({label for i, label in enumerate(labels) if i not in left_out})
@@ -91,7 +91,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
         names,
         labels,
         tuple(used),
-        lambda i: read(places[i]),
+        lambda i: read(images[i]),
         digest.hexdigest(),
         is_exact=True,
         left_out=left_out,
@@ -134,18 +134,18 @@ class _Reader:
         self._value, self._rows = b"", list[bytes | None]()
         self._lock = Lock()
 
-    def __call__(self, place: _Place) -> bytes:
-        """The image at a place; empty if it is null. Raises SourceError: the recording is damaged, or changed."""
+    def __call__(self, image: _RecordedImage) -> bytes:
+        """The bytes; empty if it is null. Raises SourceError: the recording is damaged, or changed."""
         with self._lock:
-            if self._last != (place.tp, place.offset):
-                self._value = self._message(place.tp, place.offset).value or b""
+            if self._last != (image.tp, image.offset):
+                self._value = self._message(image.tp, image.offset).value or b""
                 self._rows = []
-                self._last = place.tp, place.offset
-            if place.row is None:
+                self._last = image.tp, image.offset
+            if image.row is None:
                 return self._value
             if not self._rows:
                 self._rows = [row.image for row in read_batch(self._value, max_rows=self._max_rows)]
-            return self._rows[place.row] or b""
+            return self._rows[image.row] or b""
 
     def _message(self, tp: TopicPartition, offset: int) -> Message:
         last, after = self._last or (None, 0)
