@@ -28,7 +28,7 @@ from tests.brokers import (
 )
 
 if TYPE_CHECKING:
-    from adawise.clip.load import ModelPair
+    from adawise.clip.load import CheckpointPair
     from tests.models import PairFolder
 
 _STARTED = pytest.StashKey[list[str]]()
@@ -68,7 +68,7 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
 
 
 @pytest.fixture(scope="session")
-def pair(pair_folder: PairFolder) -> ModelPair:
+def pair(pair_folder: PairFolder) -> CheckpointPair:
     """The same through the program's own loader."""
     from tests.models import load
 

@@ -13,7 +13,7 @@ from adawise.adapt.card import Card
 from adawise.adapt.strategies.warm import Exploration
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, Run, Task, run
+from adawise.evaluate.run import Plan, Task, TaskResult, run
 from adawise.evaluate.streams import Smooth
 from adawise.evaluate.tables import LogitTable, write_table
 
@@ -78,7 +78,7 @@ def a_plan(
     return Plan(candidates, tuple(kinds), tuple(orders), seeds, smooth)
 
 
-def run_here(bench: Bench, plan: Plan, card: Card | None = None) -> list[Run]:
+def run_here(bench: Bench, plan: Plan, card: Card | None = None) -> list[TaskResult]:
     """In this process."""
     return run(bench, plan, card, processes=1, done=lambda count: None)
 

@@ -16,7 +16,7 @@ from adawise.errors import FatalError
 from adawise.evaluate import run as run_module
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, Run, _hand_over, _start, run
+from adawise.evaluate.run import Plan, TaskResult, _hand_over, _start, run
 from adawise.evaluate.score import domain_accuracy
 from adawise.evaluate.streams import Stream
 from adawise.evaluate.tables import LogitTable
@@ -116,7 +116,7 @@ def test_each_stationary_stream_starts_anew() -> None:
     assert [t for t, trigger in enumerate(ran.path.trigger) if trigger == "start"] == [0, 50]
 
 
-def same(a: Run, b: Run) -> bool:
+def same(a: TaskResult, b: TaskResult) -> bool:
     arrays = all(
         np.array_equal(getattr(a.score, f.name), getattr(b.score, f.name)) for f in dataclasses.fields(a.score)
     )

@@ -9,7 +9,7 @@ from itertools import pairwise
 from adawise.drift.causes import Looks, Mixes, causes, others, picture
 from adawise.drift.changes.find import ALPHA, Change, find_changes
 from adawise.drift.collect import Collected
-from adawise.drift.result import Camera, CameraChange, Example, Level
+from adawise.drift.result import Camera, CameraChange, Example, Stretch
 from adawise.drift.silences import silences
 from adawise.drift.together import at_once
 
@@ -98,12 +98,12 @@ def _plain(change: Change) -> CameraChange:
     )
 
 
-def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Level, ...]:
+def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Stretch, ...]:
     if not changes:
-        return (Level(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
+        return (Stretch(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
     bounds = [int(facts["first_us"]), *(change.time_us for change in changes), int(facts["last_us"])]
     heights = [changes[0].before, *(change.after for change in changes)]
-    return tuple(Level(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
+    return tuple(Stretch(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
 
 
 def _explained(

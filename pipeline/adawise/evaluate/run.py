@@ -71,7 +71,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Run:
+class TaskResult:
     """What came of a task."""
 
     task: Task
@@ -88,7 +88,7 @@ class Runner:
         # tasks come seed by seed, and every candidate sees the same streams
         self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
 
-    def run(self, task: Task) -> Run:
+    def run(self, task: Task) -> TaskResult:
         """A pure function of the task."""
         bench, candidate = self.bench, self._plan.candidates[task.candidate]
         replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
@@ -102,7 +102,7 @@ class Runner:
                 (outcome,) = search.run([strategy.search(state, len(ids))], [rows], replayed.evaluate)
                 served.add(number, ids, outcome)
                 state = outcome.state
-        return Run(task, served.score(), served.path)
+        return TaskResult(task, served.score(), served.path)
 
     def _of(self, candidate: Candidate) -> tuple[Values, ...]:
         if candidate.objective not in self._values:
@@ -111,16 +111,18 @@ class Runner:
         return self._values[candidate.objective]
 
 
-def run(bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]) -> list[Run]:
+def run(
+    bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]
+) -> list[TaskResult]:
     """Run all tasks of a plan in so many processes; `done(1)` is called after each. In order of `plan.tasks`."""
-    runs: dict[Task, Run] = {}
+    runs: dict[Task, TaskResult] = {}
     for result in _results(bench, plan, card, processes):
         runs[result.task] = result
         done(1)
     return [runs[task] for task in plan.tasks]
 
 
-def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[Run]:
+def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[TaskResult]:
     """In any order."""
     processes = min(processes, len(plan.tasks))
     if processes <= 1:
@@ -195,6 +197,6 @@ def _start(folder: str) -> None:
     _runner = Runner(bench.knowing(blocks=blocks, quality=quality), plan, card)
 
 
-def _run(task: Task) -> Run:
+def _run(task: Task) -> TaskResult:
     assert _runner is not None
     return _runner.run(task)

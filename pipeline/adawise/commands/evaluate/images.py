@@ -10,9 +10,9 @@ from pathlib import Path
 
 import structlog
 
-from adawise.build.model import Model, load_model, prompt_templates
+from adawise.build.model import ModelPair, load_model, prompt_templates
 from adawise.clip.classifier import PairClassifier
-from adawise.commands.evaluate.run import Images
+from adawise.commands.evaluate.run import TableSources
 from adawise.commands.labelled import open_samples
 from adawise.decode.codec import open_image, undecodable
 from adawise.errors import InvalidMessage, SettingsError
@@ -28,7 +28,7 @@ _SHOWN = 5  # images that were left out, by name
 _log = structlog.get_logger("evaluate")
 
 
-def domain_names(wanted: Images) -> tuple[str, ...]:
+def domain_names(wanted: TableSources) -> tuple[str, ...]:
     """The domains that `tables_of_images` makes, without looking into the places.
 
     Raises:
@@ -45,7 +45,7 @@ def domain_names(wanted: Images) -> tuple[str, ...]:
     return tuple(domain_name(group, kind) for group in groups for kind in (None, *kinds))
 
 
-def tables_of_images(settings: Settings, wanted: Images) -> tuple[LogitTable, ...]:
+def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTable, ...]:
     """The tables of each place's images, clean and under each corruption.
 
     Raises:
@@ -73,7 +73,7 @@ def set_name(place: Path) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", place.resolve().name.removesuffix(".parquet").removesuffix(".arrow"))
 
 
-def image_set(settings: Settings, model: Model, place: Path, name: str, limit: int | None) -> ImageSet:
+def image_set(settings: Settings, model: ModelPair, place: Path, name: str, limit: int | None) -> ImageSet:
     """The labelled images of a place.
 
     Raises:
@@ -112,10 +112,10 @@ def _digest(samples: Samples, chosen: Sequence[int]) -> str:
     return digest.hexdigest()
 
 
-def _decoded(data: bytes, max_pixels: int, model: Model, where: str, label: int) -> Sample:
+def _decoded(data: bytes, max_pixels: int, model: ModelPair, where: str, label: int) -> Sample:
     image = open_image(data, max_pixels=max_pixels)
     try:
-        return Sample(where, model.pair.preprocess(image), label)
+        return Sample(where, model.checkpoints.preprocess(image), label)
     except MemoryError:
         raise
     except Exception as error:  # see codec.undecodable
@@ -129,13 +129,13 @@ def _chosen(count: int, limit: int | None) -> list[int]:
     return sorted(random.Random(_SEED).sample(range(count), limit))
 
 
-def _classifier(settings: ModelSettings, model: Model, classes: tuple[str, ...]) -> PairClassifier:
+def _classifier(settings: ModelSettings, model: ModelPair, classes: tuple[str, ...]) -> PairClassifier:
     """The model's, or one of its towers for other class names, with the same merged copies."""
     own = model.classifier
     if classes == model.classes:
         return own
     return PairClassifier(
-        model.pair,
+        model.checkpoints,
         classes=classes,
         templates=prompt_templates(settings),
         chunk_rows=own.chunk_rows,

@@ -16,7 +16,7 @@ from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
 
 
-class Finetune(Command):
+class FinetuneCommand(Command):
     """Make the fine-tuned model theta_1 from theta_0 and labelled images, and the card of the pair.
 
     Without model.classes, the labels are the class names. Ctrl-C or SIGTERM ends it; --resume goes on.
