@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from adawise.drift import queries
-from adawise.drift.analyse import Evidence, analyse
+from adawise.drift.analyse import Evidence, analyse, silences
 from adawise.drift.bins import bin_width_us, spoken
 from adawise.drift.causes import causes, others, picture
 from adawise.drift.collect import ALL, Collected, collect
 from adawise.drift.result import Camera, CameraChange
-from adawise.drift.silences import silences
 from adawise.drift.together import at_once, groups
 from adawise.errors import SettingsError
 from tests.drift import yard

@@ -11,9 +11,10 @@ import numpy as np
 
 from adawise.adapt.card import Card
 from adawise.adapt.strategies.warm import Exploration
+from adawise.evaluate import run as run_module
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, Task, TaskResult, run
+from adawise.evaluate.run import Plan, Shared, Task, TaskResult, run
 from adawise.evaluate.streams import Smooth
 from adawise.evaluate.tables import LogitTable, write_table
 
@@ -90,6 +91,29 @@ def write_tables(folder: Path, *tables: LogitTable) -> Path:
     return folder
 
 
-def die(task: Task) -> None:
+def die(shared: Shared, task: Task) -> None:
     """In place of a task: what the system does to a process when memory is short."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+_run_as_it_is = run_module._run
+
+
+def run_mapped(shared: Shared, task: Task) -> TaskResult:
+    """A task, in a process that has its logits from files."""
+    ran = _run_as_it_is(shared, task)
+    assert run_module._runner is not None
+    bench = run_module._runner[1].bench
+    assert all(mapped_file_at(block.data_ptr()) for block in bench.blocks)
+    assert all(table.logits.size == 0 for table in bench.tables)
+    return ran
+
+
+def mapped_file_at(address: int) -> str:
+    """The file that is mapped into this process's memory there; empty for memory of no file."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        span, *_, file = line.split(maxsplit=5)
+        first, last = (int(end, 16) for end in span.split("-"))
+        if first <= address < last:
+            return file if file.startswith("/") else ""
+    return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +12,9 @@ from adawise.adapt.objective import raw_entropy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.clip.classifier import PairClassifier
 from adawise.errors import FatalError
-from adawise.evaluate import run as run_module
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, TaskResult, _hand_over, _start, run
+from adawise.evaluate.run import Plan, TaskResult, run
 from adawise.evaluate.score import domain_accuracy
 from adawise.evaluate.streams import Stream
 from adawise.evaluate.tables import LogitTable
@@ -24,7 +22,7 @@ from adawise.records import ImageBatch
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.batching import batch_of
 from tests import models
-from tests.evaluate.building import a_bench, a_plan, a_table, die, run_here
+from tests.evaluate.building import a_bench, a_plan, a_table, die, run_here, run_mapped
 from tests.frames import a_frame
 from tests.models import CLASSES, random_images, write_pair
 
@@ -134,31 +132,11 @@ def test_processes_share_the_work_and_not_the_result() -> None:
     assert sum(done) == len(plan.tasks) == 16
 
 
-def test_a_process_of_the_pool_maps_the_logits_and_keeps_no_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_processes_map_the_logits_and_keep_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = a_bench(a_table("a", 0.2), a_table("b", 0.8, classes=7), a_table("c", 0.5))
-    _hand_over(tmp_path, bench, a_plan("fixed"), None)
-    monkeypatch.setattr("adawise.evaluate.run._runner", None)
-    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
-    _start(str(tmp_path))
-    theirs = run_module._runner
-    assert theirs is not None
-    for ours, block in zip(bench.blocks, theirs.bench.blocks, strict=True):
-        assert torch.equal(ours, block)
-        assert str(tmp_path) in mapped_file_at(block.data_ptr())
-    assert all(table.logits.size == 0 for table in theirs.bench.tables)
-    assert np.array_equal(theirs.bench.accuracy, bench.accuracy)
-
-
-def mapped_file_at(address: int) -> str:
-    """The file that is mapped into this process's memory there; empty for memory of no file."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        span, *_, file = line.split(maxsplit=5)
-        first, last = (int(end, 16) for end in span.split("-"))
-        if first <= address < last:
-            return file
-    return ""
+    monkeypatch.setattr("adawise.evaluate.run._run", run_mapped)
+    ran = run(bench, a_plan("fixed", seeds=2), None, processes=2, done=lambda count: None)
+    assert len(ran) == 2
 
 
 def test_candidates_of_a_plan_share_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from adawise.errors import Lost, SourceError, StoreUnavailable
 from adawise.ports import TopicIdentity
 from adawise.recording.buffer import FilePolicy
-from adawise.recording.files import files_of
+from adawise.recording.files import listing_of
 from adawise.recording.folder import RecordingFolder
 from adawise.recording.manifest import Retention
 from adawise.recording.recorder import Recorder
@@ -45,7 +45,7 @@ def recorder(root: Path, source: FakeSource, *, policy: FilePolicy = BY_SEGMENTS
 
 
 def firsts(root: Path) -> list[int]:
-    return [file.first for file in files_of(str(root), LocalStore(root), TP)]
+    return [file.first for file in listing_of(str(root), LocalStore(root), TP).files]
 
 
 @pytest.mark.parametrize("policy", [SMALL, BY_SEGMENTS])
@@ -235,7 +235,7 @@ def test_what_the_broker_no_longer_has_is_an_error_or_a_gap_in_the_recording(tmp
     source.starts[TP] = 65
     Bench(source, store, recorder=recorder(tmp_path, source, skip_gaps=True)).run().check_against(MESSAGES)
     assert recorded(tmp_path) == [*MESSAGES[:40], *MESSAGES[65:]]
-    gaps = [file.footer().gaps for file in files_of(str(tmp_path), LocalStore(tmp_path), TP)]
+    gaps = [file.footer().gaps for file in listing_of(str(tmp_path), LocalStore(tmp_path), TP).files]
     assert [gap for each in gaps for gap in each] == [Gap(40, 65)]
 
 

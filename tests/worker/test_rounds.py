@@ -6,8 +6,8 @@ from adawise.adapt.state import StreamState
 from adawise.ports import Head
 from adawise.records import ImageBatch, TopicPartition
 from adawise.worker.batching import BatchPolicy
+from adawise.worker.loop import next_round
 from adawise.worker.partition import PartitionWork
-from adawise.worker.rounds import next_round
 
 
 def work(partition: int, *streams: str) -> PartitionWork:

@@ -14,12 +14,11 @@ from kafka import KafkaProducer, errors
 
 from adawise.dead_letters.reading import DeadLetter
 from adawise.errors import AdawiseError, FatalError, SettingsError
-from adawise.kafka.client import open_client, translated
+from adawise.kafka.client import TOO_LARGE, open_client, translated
 
 _ROOM_BYTES = 64 * 1024  # of key and headers
 _CLOSE_S = 5
 _FENCED = (errors.ProducerFencedError, errors.InvalidProducerEpochError)
-_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
 class LetterReplay:
@@ -95,7 +94,7 @@ class LetterReplay:
             return FatalError(
                 f"could not {doing}: another replay of the same letters began. {so_far} Run one at a time."
             )
-        if any(isinstance(cause, _TOO_LARGE) for cause in causes):
+        if any(isinstance(cause, TOO_LARGE) for cause in causes):
             return SettingsError(f"could not {doing}: {error}. {so_far} Raise max.message.bytes of the topic.")
         ours = translated(error, self._where, doing)
         return type(ours)(f"{ours} {so_far}")

@@ -22,10 +22,8 @@ from kafka import KafkaProducer, errors
 from adawise.dead_letters.letter import Letter, letter_of
 from adawise.dead_letters.topic import HEADERS_ROOM_BYTES, create_topic, topic_configs
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError
-from adawise.kafka.client import open_client, translated
+from adawise.kafka.client import TOO_LARGE, open_client, translated
 from adawise.records import Frame, Message
-
-_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
 class Producer(Protocol):
@@ -122,7 +120,7 @@ class KafkaDeadLetters:
         try:
             letter.future.get(timeout=max(0.0, deadline - time.monotonic()))
         except errors.KafkaError as error:
-            if isinstance(error, _TOO_LARGE) and letter.holds_original:
+            if isinstance(error, TOO_LARGE) and letter.holds_original:
                 self._replace_oldest(self._sent(letter.without_original()))
                 return
             self._note_failed()
@@ -159,7 +157,7 @@ class KafkaDeadLetters:
         try:
             return replace(letter, future=self._producer.send(letter.topic, **record))
         except errors.KafkaError as error:
-            if isinstance(error, _TOO_LARGE) and letter.holds_original:
+            if isinstance(error, TOO_LARGE) and letter.holds_original:
                 return self._sent(letter.without_original())
             raise self._translated(error, letter.topic) from error
 

@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+
 from adawise.drift.causes import Looks, Mixes, causes, others, picture
 from adawise.drift.changes.find import ALPHA, Change, find_changes
-from adawise.drift.collect import Collected
+from adawise.drift.collect import Collected, Path
 from adawise.drift.result import Camera, CameraChange, Example, Stretch
-from adawise.drift.silences import silences
 from adawise.drift.together import at_once
 
 Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Looks]]
 """(stream_id, change, since, until) -> frames near the change, within these times, and what was measured of more."""
 
 _CLASSES = 8  # of a mix
+_LEAST_SILENCE_US = 60_000_000
+_SILENCE = 8.0  # times as long as the gaps that nineteen of twenty stay below
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +129,12 @@ def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float
     rows = sum(entry[1] for entry in counted)
     early, late = (max(1, sum(counts)) for counts in ([e[2] for e in counted], [e[3] for e in counted]))
     return tuple((label, n / rows, a / early, b / late) for label, n, a, b in counted[:_CLASSES])
+
+
+def silences(path: Path) -> tuple[tuple[int, int], ...]:
+    """[from, until) of each gap, in microseconds: from the last batch before it to the first one after it."""
+    if len(path.first_us) < 2:
+        return ()
+    gaps = path.first_us[1:] - path.last_us[:-1]
+    usual = max(_LEAST_SILENCE_US, _SILENCE * float(np.quantile(gaps, 0.95)))
+    return tuple((int(path.last_us[i]), int(path.first_us[i + 1])) for i in np.flatnonzero(gaps > usual))

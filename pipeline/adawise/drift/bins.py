@@ -29,3 +29,11 @@ def spoken(width_us: int) -> str:
             count = width_us // unit_us
             return f"{count} {name}{'s' if count != 1 else ''}"
     return f"{width_us / SECOND_US:g} seconds"
+
+
+def lasting(us: int) -> str:
+    """5 hours: how long, in the largest unit of which there are two."""
+    for unit_us, name in ((DAY_US, "days"), (3600 * SECOND_US, "hours"), (60 * SECOND_US, "minutes")):
+        if us >= 2 * unit_us:
+            return f"{us / unit_us:.0f} {name}"
+    return f"{us / SECOND_US:.0f} seconds"

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from adawise.drift.bins import lasting
 from adawise.drift.collect import Collected
 from adawise.drift.result import CameraChange, Cause, Floats, Integers
 
@@ -106,7 +107,7 @@ def _done(stream_id: str, found: Collected, within: tuple[int, int]) -> list[Cau
 
 def _silent(silences: Sequence[tuple[int, int]], within: tuple[int, int]) -> list[Cause]:
     return [
-        Cause("silence", f"the camera was silent for {_lasting(until - since)} before it")
+        Cause("silence", f"the camera was silent for {lasting(until - since)} before it")
         for since, until in silences
         if within[0] <= until <= within[1] or (since < within[0] and until > within[1])
     ]
@@ -189,11 +190,3 @@ def others(alike: Sequence[str], cameras: int) -> list[Cause]:
         return []
     named = ", ".join(alike[:_NAMED]) + (f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else "")
     return [Cause("others", f"{len(alike)} of {cameras} other cameras moved the same way then: {named}")]
-
-
-def _lasting(us: int) -> str:
-    seconds = us / 1e6
-    for unit, name in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} seconds"

@@ -12,6 +12,7 @@ from adawise.evaluate.score import Score, by_domain, ratio, score
 from adawise.evaluate.streams import Ids, Stream
 
 ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED = "zero_shot", "fine_tuned", "fixed_0.50", "best_fixed"
+FIXED = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
 DOMAIN_ORACLE, SPLIT_HALF_ORACLE, BATCH_ORACLE, GRID = (
     "domain_oracle",
     "split_half_oracle",

@@ -6,27 +6,23 @@ does not depend on how many processes share the tasks.
 
 from __future__ import annotations
 
-import pickle
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from multiprocessing import active_children, get_context
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import current_thread, main_thread
+from tempfile import gettempdir
+from uuid import UUID, uuid4
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from joblib import Parallel, delayed
 
 from adawise.adapt import search
 from adawise.adapt.card import Card
 from adawise.adapt.objective import Values
 from adawise.errors import FatalError
-from adawise.evaluate.bench import Bench, Replayed
+from adawise.evaluate.bench import Bench, Quality, Replayed
 from adawise.evaluate.candidates import SLOW, Candidate, objective_named
 from adawise.evaluate.score import Score
 from adawise.evaluate.served import AlphaPath, Served
@@ -124,79 +120,48 @@ def run(
 
 def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[TaskResult]:
     """In any order."""
-    processes = min(processes, len(plan.tasks))
+    # the one strategy that fits a model a batch first, so that no process is left alone with it; seed by seed
+    tasks = sorted(plan.tasks, key=lambda task: (plan.candidates[task.candidate].strategy not in SLOW, task.seed))
+    processes = min(processes, len(tasks))
     if processes <= 1:
-        runner = Runner(bench, plan, card)
-        yield from (runner.run(task) for task in sorted(plan.tasks, key=_slow_first(plan)))
+        yield from map(Runner(bench, plan, card).run, tasks)
         return
-    with (
-        TemporaryDirectory(prefix="adawise-") as folder,
-        # spawn: a fork of a process in which torch has started its threads may hang
-        ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start, initargs=(folder,)) as pool,
-    ):
-        _hand_over(Path(folder), bench, plan, card)
-        others = set(active_children())
-        with _deaf_to_interrupts():
-            futures = [pool.submit(_run, task) for task in sorted(plan.tasks, key=_slow_first(plan))]
-        try:
-            yield from (future.result() for future in as_completed(futures))
-        except BrokenProcessPool as error:
-            raise FatalError(
-                f"one of {processes} processes that run strategies was ended from outside, as the system does when "
-                "memory is short. Run again with --processes 1, or fewer --domains."
-            ) from error
-        except BaseException:  # Ctrl-C: nobody waits for a strategy that takes minutes
-            for process in set(active_children()) - others:
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started in here ignore Ctrl-C, which a terminal sends to all; this one answers for them."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _slow_first(plan: Plan) -> Callable[[Task], tuple[bool, int]]:
-    """So that no process is left alone at the end with the one strategy that fits a model a batch; seed by seed."""
-    return lambda task: (plan.candidates[task.candidate].strategy not in SLOW, task.seed)
-
-
-_runner: Runner | None = None  # of this process of the pool
-
-
-def _hand_over(folder: Path, bench: Bench, plan: Plan, card: Card | None) -> None:
-    """Leave what the processes need in files: a pipe would make this one wait while each of them loads torch.
-
-    The logits are mapped into memory by all of them, so that there is one copy, however many they are.
-    """
-    for v, block in enumerate(bench.blocks):
-        np.save(folder / f"{v}.npy", block.numpy())
     bare = tuple(replace(table, logits=np.empty((0, 0, 0), dtype=table.logits.dtype)) for table in bench.tables)
-    parts = (bare, bench.temperatures, bench.quality, plan, card)
-    (folder / "plan.pickle").write_bytes(pickle.dumps(parts))
+    shared = Shared(
+        uuid4(), Bench(bare, bench.temperatures), [b.numpy() for b in bench.blocks], bench.quality, plan, card
+    )
+    # "c": nobody writes, and torch warns of what cannot be written; on disk, since memory is what is short
+    files = {"mmap_mode": "c", "max_nbytes": 0, "temp_folder": gettempdir()}
+    pool = Parallel(processes, "loky", return_as="generator_unordered", **files)
+    try:
+        yield from pool(delayed(_run)(shared, task) for task in tasks)
+    except BrokenProcessPool as error:
+        raise FatalError(
+            f"one of {processes} processes that run strategies was ended from outside, as the system does when "
+            "memory is short. Run again with --processes 1, or fewer --domains."
+        ) from error
 
 
-def _start(folder: str) -> None:
-    global _runner  # noqa: PLW0603 - an initializer of a pool can leave what it made nowhere else
-    torch.set_num_threads(1)
-    bare, temperatures, quality, plan, card = pickle.loads((Path(folder) / "plan.pickle").read_bytes())
-    bench = Bench(bare, temperatures)
-    files = (Path(folder) / f"{v}.npy" for v in range(len(set(bench.vocabularies))))
-    # "c": nobody writes, and torch warns of what cannot be written
-    blocks = tuple(torch.from_numpy(np.load(file, mmap_mode="c")) for file in files)
-    _runner = Runner(bench.knowing(blocks=blocks, quality=quality), plan, card)
+@dataclass(frozen=True)
+class Shared:
+    """What the processes need. Arrays are files that all of them map, so that there is one copy of the logits."""
+
+    id: UUID
+    bench: Bench  # without logits
+    blocks: list[npt.NDArray[np.float32]]
+    quality: Quality
+    plan: Plan
+    card: Card | None
 
 
-def _run(task: Task) -> TaskResult:
-    assert _runner is not None
-    return _runner.run(task)
+_runner: tuple[UUID, Runner] | None = None  # of this process, which may serve one plan after another
+
+
+def _run(shared: Shared, task: Task) -> TaskResult:
+    global _runner  # noqa: PLW0603 - joblib keeps nothing else between tasks of a process
+    if _runner is None or _runner[0] != shared.id:
+        torch.set_num_threads(1)
+        blocks = tuple(torch.from_numpy(block) for block in shared.blocks)
+        bench = shared.bench.knowing(blocks=blocks, quality=shared.quality)
+        _runner = shared.id, Runner(bench, shared.plan, shared.card)
+    return _runner[1].run(task)

@@ -19,6 +19,7 @@ Client = TypeVar("Client")
 BOOTSTRAP_TIMEOUT_MS = 10_000
 REQUEST_TIMEOUT_MS = 10_000
 
+TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 EMBEDDED = "tansu_cluster"
 """The id of the embedded broker's cluster."""
 

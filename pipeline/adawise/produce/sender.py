@@ -16,11 +16,10 @@ from kafka import KafkaAdminClient, KafkaProducer, errors
 
 from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from adawise.errors import AdawiseError, BrokerUnavailable, SettingsError, SourceError
-from adawise.kafka.client import kafka_errors, open_client, translated
+from adawise.kafka.client import TOO_LARGE, kafka_errors, open_client, translated
 from adawise.produce.produce import ROOM_BYTES, Parcel
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _REQUEST_BYTES = 512 * 1024  # of several small images; below the 1 MB that a topic takes by default
 
 
@@ -94,7 +93,7 @@ class KafkaSender:
             self._on_progress(self._images, self._bytes)
 
     def _translated(self, error: errors.KafkaError, size_bytes: int) -> AdawiseError:
-        if isinstance(error, _TOO_LARGE):
+        if isinstance(error, TOO_LARGE):
             msg = (
                 f"expected room for {size_bytes} bytes in a message of topic {self._topic!r} at {self._where}: {error}"
             )

@@ -186,11 +186,6 @@ def listing_of(root: str, store: Store, tp: TopicPartition) -> Listing:
     return Listing(sorted(files, key=lambda file: file.first), start, voids)
 
 
-def files_of(root: str, store: Store, tp: TopicPartition) -> Sequence[RecordedFile]:
-    """The files of a partition that count, in the order of their offsets."""
-    return listing_of(root, store, tp).files
-
-
 def partitions_of(store: Store) -> list[TopicPartition]:
     """The partitions of which a recording has anything."""
     return sorted({name.tp for key in store.list("") if (name := layout.named(key)) is not None})

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.ports import DeadLetters, Head, Sink, Source
-from adawise.records import DecodedMessage, TopicPartition
+from adawise.records import DecodedMessage, ImageBatch, TopicPartition
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.backoff import Backoff
 from adawise.worker.backpressure import Backpressure, Limits
@@ -22,7 +22,6 @@ from adawise.worker.decode_pool import Prefetch
 from adawise.worker.observer import Observer
 from adawise.worker.partition import FlushPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
-from adawise.worker.rounds import next_round
 from adawise.worker.starts import NoStarts, Starts
 from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
@@ -281,3 +280,16 @@ class Worker:
             f"{sum(work.rows for work in waiting)} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: "
             "their offsets are not committed, and the next run computes them again. See the log for the store's answer."
         )
+
+
+def next_round(works: Iterable[PartitionWork]) -> list[tuple[PartitionWork, ImageBatch]]:
+    """Take the first ready batch of each stream of each partition: one batch of a stream is in flight at a time."""
+    taken = []
+    for work in works:
+        streams: set[str] = set()
+        for batch in list(work.ready):
+            if batch.stream_id not in streams:
+                streams.add(batch.stream_id)
+                work.ready.remove(batch)
+                taken.append((work, batch))
+    return taken

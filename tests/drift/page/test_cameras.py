@@ -10,10 +10,11 @@ import altair as alt
 import numpy as np
 import pytest
 
+from adawise.drift.bins import lasting
 from adawise.drift.page.cameras import shown
 from adawise.drift.page.panels import Panel, panels
 from adawise.drift.page.ranking import all_changes, ranking
-from adawise.drift.page.words import changed, lasting, percent, signed, when
+from adawise.drift.page.words import changed, percent, signed, when
 from adawise.drift.result import Camera
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, without_rows
 

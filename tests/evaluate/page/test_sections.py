@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adawise.evaluate.page import by_domain, calibration, comparison, cost, paths
-from adawise.evaluate.page.front import beaten_by, front
+from adawise.evaluate.page.cost import beaten_by, front
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.provenance import digest, provenance
 from adawise.evaluate.page.views import headline, views

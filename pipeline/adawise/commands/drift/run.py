@@ -23,6 +23,7 @@ from adawise.console import paper, print_json, progress
 from adawise.drift.limits import Limit
 from adawise.drift.result import Camera, CameraChange, Example, Report
 from adawise.errors import SettingsError
+from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.records import told
 from adawise.settings import Settings
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:  # with DuckDB, which an extra brings
 FOUND = 3
 
 _NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
-_PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
 _PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
 _LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras that a line names
@@ -75,7 +75,7 @@ def drift(settings: Settings, asked: Asked, wanted: Wanted, *, limits: Sequence[
         CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the root.
     """
     drawn = wanted.page is not None or wanted.plots is not None
-    _need(_NEEDS | (_PAGE_NEEDS if drawn else {}))
+    _need(_NEEDS | (PAGE_NEEDS if drawn else {}))
     card = None if settings.model.card is None else read_card(settings.model.card)
     report = _report(settings, asked, card, shlex.join(["adawise", *command]))
     if wanted.page is not None:

@@ -27,9 +27,8 @@ from adawise.evaluate.run import Plan, run
 from adawise.evaluate.show import show
 from adawise.evaluate.streams import KINDS, ORDERS, Smooth
 from adawise.evaluate.tables import LogitTable, read_tables
+from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.settings import Settings
-
-_PAGE_NEEDS = {"jinja2": "jinja2", "altair": "altair", "vl_convert": "vl-convert-python"}
 
 _log = structlog.get_logger("evaluate")
 
@@ -120,7 +119,7 @@ def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processe
 
 def _write_page(folder: Path, result: Result, command: Sequence[str], tables: Sequence[LogitTable]) -> None:
     """The page beside the result; one line in its place if it cannot be made here."""
-    missing = [package for module, package in _PAGE_NEEDS.items() if importlib.util.find_spec(module) is None]
+    missing = [package for module, package in PAGE_NEEDS.items() if importlib.util.find_spec(module) is None]
     if missing:
         note = f"{folder}: no page.html, it needs {', '.join(missing)} (pip install 'adawise[report]')"
         print(note, file=sys.stderr)

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adawise.drift.bins import DAY_US
 from adawise.drift.result import CameraChange, Cause, Floats
 from adawise.drift.show import moment
 from adawise.page.notation import NOTHING, minus, two
-
-_UNITS_US = ((DAY_US, "days"), (3_600_000_000, "hours"), (60_000_000, "minutes"))
 
 
 def percent(share: float) -> str:
@@ -32,14 +29,6 @@ def from_to(before: float, after: float) -> str:
 def signed(difference: float) -> str:
     """+.47: a difference of alphas."""
     return minus(f"{difference:+.2f}".replace("0.", ".", 1))
-
-
-def lasting(us: int) -> str:
-    """5 hours: how long, in the largest unit of which there are two."""
-    for unit_us, name in _UNITS_US:
-        if us >= 2 * unit_us:
-            return f"{us / unit_us:.0f} {name}"
-    return f"{us / 1e6:.0f} seconds"
 
 
 def when(since_us: int, until_us: int) -> str:

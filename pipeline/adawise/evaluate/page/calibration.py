@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from adawise.evaluate.page.cost import COLOURS, FIXED, KINDS, SHAPES, SIZES, marked
+from adawise.evaluate.page.cost import COLOURS, KINDS, SHAPES, SIZES, marked
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.views import View
-from adawise.evaluate.references import MIDDLE
+from adawise.evaluate.references import FIXED, MIDDLE
 from adawise.evaluate.result import Row
 from adawise.page import theme
 from adawise.page.blocks import Figure, Key, Section

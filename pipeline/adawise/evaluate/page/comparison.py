@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.views import View, is_better, is_worse
-from adawise.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
+from adawise.evaluate.references import DOMAIN_ORACLE, FIXED
 from adawise.evaluate.result import Difference, Row
 from adawise.page.blocks import Cell, Line, Section, Table
 from adawise.page.notation import NOTHING, points, points_between, three, two
-
-_VERSUS = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
 
 
 def section(among: Sequence[View]) -> Section:
@@ -37,7 +35,7 @@ def difference_cell(difference: Difference | None) -> Cell:
 def _table(view: View) -> Table:
     rows = (*view.strategies, *view.references)
     followed = view.stream == "smooth"
-    headers = ["accuracy", "FE", *(f"− {spoken(name)}" for name in _VERSUS), f"− {spoken(DOMAIN_ORACLE)}"]
+    headers = ["accuracy", "FE", *(f"− {spoken(name)}" for name in FIXED), f"− {spoken(DOMAIN_ORACLE)}"]
     headers += ["worst domain", "ECE", "ECE pooled", "NLL", "alpha", "pinned", *(("lag, batches",) if followed else ())]
     lines = [Line(spoken(row.strategy), tuple(_cells(row, followed)), _kind(row, view)) for row in rows]
     seeds = view.served.seeds
@@ -55,7 +53,7 @@ def _cells(row: Row, followed: bool) -> list[Cell]:
     cells = [
         Cell(three(row.accuracy), note=f"{three(low)} to {three(high)}"),
         Cell(two(row.fe)),
-        *(difference_cell(row.versus.get(name)) for name in _VERSUS),
+        *(difference_cell(row.versus.get(name)) for name in FIXED),
         Cell("" if oracle is None else points(oracle.difference)),
         Cell(points(row.worst_domain_gap), note=row.worst_domain),
         Cell(three(row.ece)),

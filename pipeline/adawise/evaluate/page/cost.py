@@ -8,16 +8,14 @@ from typing import Any
 
 import altair as alt
 
-from adawise.evaluate.page.front import beaten_by, front
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.views import View
-from adawise.evaluate.references import BEST_FIXED, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
+from adawise.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_ORACLE
 from adawise.evaluate.result import Row
 from adawise.page import theme
 from adawise.page.blocks import Figure, Key, Section
 from adawise.page.notation import counted, points, three, two
 
-FIXED = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
 KINDS = ("served", "on the front", "other strategy", "fixed alpha")
 SHAPES = ("square", "circle", "triangle-up", "diamond")
 SIZES = (150, 80, 60, 80)
@@ -190,3 +188,19 @@ def _reading(view: View) -> str:
     more = points(winner.accuracy - served.accuracy)
     more = "as much" if more == "+0.0" else f"{more} points"
     return f"{serves}, off the front: {winner.strategy} serves {more} at {two(winner.fe)} FE."
+
+
+def front(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Those that no other row beats at one of accuracy and FE without losing at the other; by FE."""
+    best = [row for row in rows if not any(_beats(other, row) for other in rows)]
+    return tuple(sorted(best, key=lambda row: (row.fe, row.accuracy)))
+
+
+def beaten_by(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The most accurate of the rows that beat `row`, if any."""
+    return max((other for other in rows if _beats(other, row)), key=lambda other: other.accuracy, default=None)
+
+
+def _beats(one: Row, other: Row) -> bool:
+    no_worse = one.fe <= other.fe and one.accuracy >= other.accuracy
+    return no_worse and (one.fe < other.fe or one.accuracy > other.accuracy)
