@@ -8,8 +8,12 @@ LINTED := pipeline tests tools deploy/kafka/kafka deploy/kafka/jars.py deploy/ka
 # pip and curl use them, because that is where a company's proxy has its own.
 UV := UV_SYSTEM_CERTS=1 uv
 
+# The rooms of the core, without what starts a process, a server or BoTorch in nearly every test. What asks for a broker is
+# left out by its mark, which tests/conftest.py sets.
+QUICK := tests/adapt tests/clip tests/contracts tests/decode tests/labels tests/recording tests/settings tests/sink tests/worker tests/test_console.py tests/test_documents.py tests/test_imports.py tests/test_logs.py --ignore=tests/adapt/strategies/test_botorch.py --ignore=tests/adapt/test_fit_search.py --ignore=tests/contracts/test_store.py --ignore=tests/decode/test_child.py --ignore=tests/sink/compaction --ignore=tests/sink/repair --ignore=tests/worker/test_outages.py --ignore=tests/worker/test_recording.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench gpu chaos check clean kafka
+.PHONY: help demo quick test lint docs bench gpu chaos check clean kafka
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +23,9 @@ ifeq ($(BROKER),kafka)
 	deploy/kafka/kafka fetch
 endif
 	$(BIN)/adawise demo --broker $(BROKER)
+
+quick: .venv/.installed  ## the tests of the core, in less than two minutes: no broker, no browser, no long runs
+	$(BIN)/python -m pytest -q -n 2 -m "not broker" $(QUICK)
 
 test: .venv/.installed kafka  ## all tests, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile  # many tests wait for a broker; two processes, a broker each

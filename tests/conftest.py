@@ -28,10 +28,11 @@ from tests.brokers import (
 )
 
 if TYPE_CHECKING:
-    from adawise.clip.load import ModelPair
+    from adawise.clip.load import CheckpointPair
     from tests.models import PairFolder
 
 _STARTED = pytest.StashKey[list[str]]()
+_BROKERS = {"broker", "embedded_broker", "three_brokers"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,6 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(*capabilities): skip on a broker that cannot do these (names in tests/brokers.py)"
     )
+    config.addinivalue_line("markers", "broker: may start a broker; set here")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`broker` marks every test that may start one, so that `make quick` can leave them out without a list."""
+    for item in items:
+        asked = getattr(item, "fixturenames", ())
+        starts = hasattr(getattr(item, "module", None), ApacheKafka.__name__)  # by itself, not by a fixture
+        if starts or not _BROKERS.isdisjoint(asked) or item.get_closest_marker("needs"):
+            item.add_marker("broker")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -68,7 +80,7 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
 
 
 @pytest.fixture(scope="session")
-def pair(pair_folder: PairFolder) -> ModelPair:
+def pair(pair_folder: PairFolder) -> CheckpointPair:
     """The same through the program's own loader."""
     from tests.models import load
 

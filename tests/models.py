@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adawise.adapt.interpolate import Layout
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.device import Plain
-from adawise.clip.load import ModelPair, load_pair
+from adawise.clip.load import CheckpointPair, load_checkpoints
 
 SIZE = 32  # px
 CLASSES = ("car", "bus", "bicycle", "person", "empty street")
@@ -94,13 +94,13 @@ def write_checkpoint(folder: Path, model: nn.Module, config: dict[str, Any] = CO
     return f"local-dir:{folder}"
 
 
-def load(folder: PairFolder) -> ModelPair:
+def load(folder: PairFolder) -> CheckpointPair:
     """The pair through the program's own loader."""
-    return load_pair(None, folder.theta_0, folder.theta_1)
+    return load_checkpoints(None, folder.theta_0, folder.theta_1)
 
 
 def classifier(
-    pair: ModelPair,
+    pair: CheckpointPair,
     *,
     dtype: torch.dtype = torch.float32,
     chunk_rows: int = 4,
@@ -124,7 +124,7 @@ def classifier(
     )
 
 
-def bank_bytes(pair: ModelPair, dtype: torch.dtype) -> int:
+def bank_bytes(pair: CheckpointPair, dtype: torch.dtype) -> int:
     """Of one merged copy of the image tower."""
     return Layout.of(pair.theta_0).numel * dtype.itemsize
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -64,9 +65,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "build": (EVERYTHING, "torch structlog PIL"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings"),
     "__main__": ("commands errors", ""),
+    "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
 }
-MAY_SEE_SETTINGS = {"settings", "build", "commands", "__main__", "demo"}
+MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", "demo"}
 PURE = {
     *("errors", "records", "ports", "decode", "adapt"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
@@ -122,7 +124,7 @@ def imports_of(path: Path) -> list[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             module = node.module or ""
-            # `from adawise.clip import load` imports a module, `from adawise.clip.load import load_pair` a name
+            # `from adawise.clip import load` imports a module, `from adawise.clip.load import load_checkpoints` a name
             submodules = [
                 a.name for a in node.names if (ROOT.parent / module.replace(".", "/") / f"{a.name}.py").exists()
             ]
@@ -219,3 +221,15 @@ def test_no_room_imports_one_that_imports_it() -> None:
         here.update(target.split("/")[0] for i in imports_of(path) if (target := ours(i)))
     order = TopologicalSorter({room: needs - {room, ""} for room, needs in rooms.items()})
     assert len([*order.static_order()]) >= len(rooms) - 1  # raises CycleError, which names the circle
+
+
+def test_a_class_name_means_one_thing() -> None:
+    files = [*ROOT.rglob("*.py"), *(Path(__file__).parent.parent / "tools").rglob("*.py")]
+    defined = [
+        (node.name, str(path))
+        for path in sorted(files)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    counts = Counter(name for name, _ in defined)
+    assert [found for found in defined if counts[found[0]] > 1] == []

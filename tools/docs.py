@@ -225,8 +225,9 @@ def _words(words: type[StrEnum]) -> str:
     for word in words:
         line = re.search(rf"^ +{word.name} = .*?#\ (.+)$", source, re.MULTILINE)
         if line is None:
-            msg = f"expected a comment beside {words.__name__}.{word.name} that says what it means, for the reference"
-            raise ValueError(msg)
+            raise ValueError(
+                f"expected a comment beside {words.__name__}.{word.name} that says what it means, for the reference"
+            )
         rows.append([f"`{word}`", line[1]])
     return table(["word", "meaning"], rows)
 

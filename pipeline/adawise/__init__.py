@@ -1,3 +1,60 @@
-"""AdaWiSE as a streaming system: adaptive weight-space ensembling of two CLIP models over camera feeds."""
+"""AdaWiSE as a streaming system: adaptive weight-space ensembling of two CLIP models over camera feeds.
+
+As a library (docs/library.md), of which each part is loaded when it is first used:
+
+    rows = adawise.read_traces("runs/yard", streams=["camera-0"])
+    pair = adawise.load_pair(theta_0="local-dir:pair/theta_0", theta_1="local-dir:pair/theta_1", classes=["car", "bus"])
+    step = adawise.adapt_batch(pair, images)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adawise.adapt.state import StreamState
+    from adawise.build.model import ModelPair
+    from adawise.drift.changes.find import Change, Sensitivity, find_changes
+    from adawise.errors import AdawiseError
+    from adawise.library import Step, adapt_batch, load_pair
+    from adawise.settings import SearchSettings
+    from adawise.sink.read.rows import Rows, read_predictions, read_traces
 
 __version__ = "0.1.0"
+__all__ = [
+    "AdawiseError",
+    "Change",
+    "ModelPair",
+    "Rows",
+    "SearchSettings",
+    "Sensitivity",
+    "Step",
+    "StreamState",
+    "adapt_batch",
+    "find_changes",
+    "load_pair",
+    "read_predictions",
+    "read_traces",
+]
+
+if not TYPE_CHECKING:
+    _NAMES = {
+        "adawise.adapt.state": "StreamState",
+        "adawise.build.model": "ModelPair",
+        "adawise.drift.changes.find": "Change Sensitivity find_changes",
+        "adawise.errors": "AdawiseError",
+        "adawise.library": "Step adapt_batch load_pair",
+        "adawise.settings": "SearchSettings",
+        "adawise.sink.read.rows": "Rows read_predictions read_traces",
+    }
+
+    def __getattr__(name):
+        for module, names in _NAMES.items():
+            if name in names.split():
+                value = globals()[name] = getattr(import_module(module), name)
+                return value
+        raise AttributeError(f"module 'adawise' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -36,12 +36,12 @@ class Lines:
     """Progress as plain lines: `produced 1200 of 5000 images, 240/s, 0:00:16 left, lag 3`.
 
     Args:
-        title: What is being done, such as `produced`.
-        total: How many there will be; None if nobody knows.
-        unit: What is counted.
-        write: Takes a line without its end.
-        clock: Seconds, monotonic.
-        every_s: Seconds between lines.
+        title: what is being done, such as `produced`.
+        total: how many there will be; None if nobody knows.
+        unit: what is counted.
+        write: takes a line without its end.
+        clock: seconds, monotonic.
+        every_s: seconds between lines.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ def progress(
     """Progress for as long as the block lasts; a last line or the full bar stays at its end.
 
     Args:
-        title: What is being done, in the past tense: `produced`.
-        total: How many there will be; None if nobody knows.
-        unit: What is counted.
-        stream: Where to, in place of the error output.
+        title: what is being done, in the past tense: `produced`.
+        total: how many there will be; None if nobody knows.
+        unit: what is counted.
+        stream: where to, in place of the error output.
     """
     out = stream if stream is not None else sys.stderr
     if _is_terminal(out):

@@ -11,7 +11,10 @@
         ├── CardError           the card does not belong to the pair
         ├── DeviceError         the card failed, or has too little memory
         ├── TrainingError       fine-tuning diverged, or cannot be resumed or written
-        ├── SourceError         the topic is not what the chain was written from
+        ├── SourceError         the topic or recording is not what is read on from, or cannot be
+        │   ├── LogEndsEarly        the broker's log ends before offsets that were read from it
+        │   ├── LogRewritten        the broker has other messages where those of the chain's rows were
+        │   └── Vanished            a file of a recording was removed while it was read
         └── ChainError          a segment is damaged, foreign or unreadable
 
 Every message says what was expected, what came, and where, and ends in the remedy.
@@ -113,6 +116,10 @@ class LogEndsEarly(SourceError):
 
 class LogRewritten(SourceError):
     """The broker has other messages where those of the chain's rows were: its partition stands."""
+
+
+class Vanished(SourceError):
+    """A file of a recording that was listed is not there any more: retention took it."""
 
 
 class ChainError(FatalError):

@@ -35,9 +35,9 @@ def configure(
     """Set up structlog and `logging` for the process. May be called again; the last call holds.
 
     Args:
-        level: Least severity shown.
-        form: One JSON object a line, or lines for people; auto: for people if `stream` is a terminal.
-        stream: Where to, in place of the error output.
+        level: least severity shown.
+        form: one JSON object a line, or lines for people; auto: for people if `stream` is a terminal.
+        stream: where to, in place of the error output.
     """
     out = stream if stream is not None else sys.stderr
     for_people = form == "console" or (form == "auto" and out.isatty())

@@ -29,7 +29,7 @@ def test_published_forwards_lie_within_a_tenth_of_the_models_range(anchor: Ancho
 
 
 def test_what_the_page_says_in_short_follows_from_its_tables() -> None:
-    def limits(card: cards.Card, tower: cards.Architecture) -> set[str]:
+    def limits(card: cards.GpuCard, tower: cards.Architecture) -> set[str]:
         return {load.served(VGA, HOST_CORES)[1] for load in cards.loads(card, tower)}
 
     assert limits(cards.H100, cards.B32) == limits(cards.A100, cards.B32) == {"cores"}

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from adawise.clip.cuda import Cuda
 from adawise.clip.device import Device, Forward, Plain
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from tests.gpu.rehearsal import CARD, Rehearsal
 from tools.bench import gpu
-from tools.bench.gpu import Bench, Page, Sizes, busy, file_name, limit, report
-from tools.bench.host import Case, Passed
+from tools.bench.gpu import GpuBench, Page, Sizes, busy, file_name, limit, report
+from tools.bench.host import Case, WorkerPass
 from tools.bench.place import Place, why_no_card
 
 LITTLE = Sizes(
@@ -51,7 +51,7 @@ class Rehearsed(Place):
 
 
 @pytest.fixture(scope="module", params=["processor", "rehearsed"])
-def page(pair: ModelPair, request: pytest.FixtureRequest) -> Page:
+def page(pair: CheckpointPair, request: pytest.FixtureRequest) -> Page:
     if request.param == "processor":
         return report(Place(torch.device("cpu"), case_s=0.01), {"tiny": lambda: pair}, LITTLE)
     with Rehearsed.rehearsal:
@@ -114,7 +114,7 @@ def test_the_page_has_the_cards_name() -> None:
 
 
 def test_the_limit_is_the_stage_that_is_busy_most_of_the_time() -> None:
-    passed = Passed(rate=1000.0, all_ms=0.5, main_ms=4.0, chunks_ms=1.0, forward_equivalents=1.1, rows=1.2)
+    passed = WorkerPass(rate=1000.0, all_ms=0.5, main_ms=4.0, chunks_ms=1.0, forward_equivalents=1.1, rows=1.2)
     shares = busy(passed, Case(16, 8), rows_per_s=1500.0)
     assert shares["device"] == pytest.approx(1.2 * 1000 / 1500)
     assert shares["main thread"] == pytest.approx(0.004 * 1000 / 16)
@@ -123,7 +123,7 @@ def test_the_limit_is_the_stage_that_is_busy_most_of_the_time() -> None:
 
 
 def test_a_tower_that_cannot_be_captured_is_told_and_the_others_are_measured(
-    pair: ModelPair, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Plain.capture
 
@@ -133,7 +133,7 @@ def test_a_tower_that_cannot_be_captured_is_told_and_the_others_are_measured(
         return right(self, forward, chunk)
 
     monkeypatch.setattr(Plain, "capture", capture)
-    bench = Bench(Place(torch.device("cpu"), case_s=0.01), LITTLE, lambda: pair, [])
+    bench = GpuBench(Place(torch.device("cpu"), case_s=0.01), LITTLE, lambda: pair, [])
     text = "\n".join(bench.bare_tower())
     assert "- fp32, captured, after 1 sizes: out of memory\n" in text
     assert bench.rates.keys() == {8}

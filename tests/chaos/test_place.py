@@ -7,13 +7,13 @@ import pytest
 
 from tests.store.faults import DONE, NOT_DONE, Fault, Request
 from tools.chaos.actor import ANSWER_LOST, REFUSED
-from tools.chaos.place import Weather
+from tools.chaos.place import ProxyWeather
 
 REQUEST = Request("PUT", "/bucket/key", {}, "", 0)
 
 
 def test_in_fair_weather_few_requests_fail_and_in_every_way(tmp_path: Path) -> None:
-    weather = Weather(1, tmp_path / "outage")
+    weather = ProxyWeather(1, tmp_path / "outage")
     met = Counter(weather(REQUEST) for _ in range(10_000))
     assert met[Fault.NONE] > 9_000
     assert {*NOT_DONE, *DONE} < set(met)
@@ -23,7 +23,7 @@ def test_in_fair_weather_few_requests_fail_and_in_every_way(tmp_path: Path) -> N
 def test_in_an_outage_every_request_fails_and_is_done_or_not_as_the_file_says(
     said: str, kinds: tuple[Fault, ...], tmp_path: Path
 ) -> None:
-    weather = Weather(1, tmp_path / "outage")
+    weather = ProxyWeather(1, tmp_path / "outage")
     (tmp_path / "outage").write_text(said)
     assert {weather(REQUEST) for _ in range(1_000)} == set(kinds)
     (tmp_path / "outage").unlink()

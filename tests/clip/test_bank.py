@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from adawise.clip.bank import Bank
 from adawise.clip.classifier import GRID
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from tests.models import SIZE
 
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def bank(pair: ModelPair, dtype: torch.dtype = torch.float32, budget_bytes: int = 0) -> Bank:
+def bank(pair: CheckpointPair, dtype: torch.dtype = torch.float32, budget_bytes: int = 0) -> Bank:
     return Bank(
         pair.tower,
         pair.theta_0,
@@ -30,7 +30,7 @@ def images(dtype: torch.dtype) -> Tensor:
     return torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def fresh(pair: ModelPair, theta: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+def fresh(pair: CheckpointPair, theta: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
     """A tower with these weights, made without the bank."""
     tower = copy.deepcopy(pair.tower)
     tower.load_state_dict({**dict(tower.named_buffers()), **theta})
@@ -38,7 +38,7 @@ def fresh(pair: ModelPair, theta: dict[str, Tensor], dtype: torch.dtype) -> nn.M
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_ends_are_the_checkpoints_bit_for_bit(pair: ModelPair, dtype: torch.dtype) -> None:
+def test_the_ends_are_the_checkpoints_bit_for_bit(pair: CheckpointPair, dtype: torch.dtype) -> None:
     made = bank(pair, dtype)
     for index, theta in ((0, pair.theta_0), (20, pair.theta_1)):
         tower = made.tower(index)
@@ -51,7 +51,7 @@ def test_the_ends_are_the_checkpoints_bit_for_bit(pair: ModelPair, dtype: torch.
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("index", [3, 10, 17])
 def test_between_them_a_tower_equals_a_fresh_one_with_interpolated_weights(
-    pair: ModelPair, dtype: torch.dtype, index: int
+    pair: CheckpointPair, dtype: torch.dtype, index: int
 ) -> None:
     theta = {name: torch.lerp(pair.theta_0[name], pair.theta_1[name], GRID[index]) for name in pair.theta_0}
     with torch.inference_mode():
@@ -60,7 +60,9 @@ def test_between_them_a_tower_equals_a_fresh_one_with_interpolated_weights(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_after_many_merges_in_place_every_output_is_that_of_a_fresh_bank(pair: ModelPair, dtype: torch.dtype) -> None:
+def test_after_many_merges_in_place_every_output_is_that_of_a_fresh_bank(
+    pair: CheckpointPair, dtype: torch.dtype
+) -> None:
     worn = bank(pair, dtype)
     assert worn.capacity == 2
     generator = torch.Generator().manual_seed(1)
@@ -75,7 +77,7 @@ def test_after_many_merges_in_place_every_output_is_that_of_a_fresh_bank(pair: M
     assert len({tuple(value.flatten().tolist()) for value in expected.values()}) == len(expected)
 
 
-def test_a_returning_alpha_costs_no_merge_and_the_one_not_used_for_longest_goes(pair: ModelPair) -> None:
+def test_a_returning_alpha_costs_no_merge_and_the_one_not_used_for_longest_goes(pair: CheckpointPair) -> None:
     made = bank(pair)
     made = bank(pair, budget_bytes=3 * made.copy_bytes)
     assert made.capacity == 3
@@ -90,7 +92,7 @@ def test_a_returning_alpha_costs_no_merge_and_the_one_not_used_for_longest_goes(
     assert made.merges == 5
 
 
-def test_an_evicted_copy_is_merged_over_in_the_same_memory(pair: ModelPair) -> None:
+def test_an_evicted_copy_is_merged_over_in_the_same_memory(pair: CheckpointPair) -> None:
     made = bank(pair)
     addresses = {parameter.data_ptr() for index in (0, 1) for parameter in made.tower(index).parameters()}
     for index in range(2, 21):
@@ -99,7 +101,7 @@ def test_an_evicted_copy_is_merged_over_in_the_same_memory(pair: ModelPair) -> N
 
 @pytest.mark.parametrize(("copies", "capacity"), [(0, 2), (1, 2), (2, 2), (5, 5), (1000, 21)])
 def test_the_capacity_is_what_the_budget_holds_at_least_two_at_most_the_grid(
-    pair: ModelPair, copies: int, capacity: int
+    pair: CheckpointPair, copies: int, capacity: int
 ) -> None:
     size = bank(pair).copy_bytes
     assert bank(pair, budget_bytes=copies * size).capacity == capacity
@@ -107,7 +109,7 @@ def test_the_capacity_is_what_the_budget_holds_at_least_two_at_most_the_grid(
     assert bank(pair, torch.bfloat16).copy_bytes == size // 2
 
 
-def test_the_pair_itself_is_never_changed(pair: ModelPair) -> None:
+def test_the_pair_itself_is_never_changed(pair: CheckpointPair) -> None:
     before = {name: tensor.clone() for name, tensor in pair.tower.state_dict().items()}
     made = bank(pair, torch.bfloat16)
     for index in (0, 7, 20):
@@ -116,7 +118,7 @@ def test_the_pair_itself_is_never_changed(pair: ModelPair) -> None:
     assert all(p.device.type == "cpu" for p in pair.tower.parameters())
 
 
-def test_towers_are_frozen_and_in_evaluation_mode(pair: ModelPair) -> None:
+def test_towers_are_frozen_and_in_evaluation_mode(pair: CheckpointPair) -> None:
     tower = bank(pair).tower(4)
     assert not tower.training
     assert not any(parameter.requires_grad for parameter in tower.parameters())

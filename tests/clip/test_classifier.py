@@ -8,7 +8,7 @@ from torch import Tensor
 from adawise.clip import classifier as module
 from adawise.clip.classifier import GRID, PairClassifier, choose_dtype
 from adawise.clip.device import Plain
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from adawise.errors import SettingsError
 from tests.models import CLASSES, TEMPLATES, PairFolder, bank_bytes, classifier, random_images
 
@@ -31,13 +31,13 @@ def open_clips_logits(pair_folder: PairFolder, end: int, images: Tensor, dtype: 
 
 
 @pytest.mark.parametrize("end", [0, 1])
-def test_at_the_ends_logits_are_open_clips_own(pair: ModelPair, pair_folder: PairFolder, end: int) -> None:
+def test_at_the_ends_logits_are_open_clips_own(pair: CheckpointPair, pair_folder: PairFolder, end: int) -> None:
     logits = classifier(pair).logits((0, 20)[end], IMAGES)
     torch.testing.assert_close(logits, open_clips_logits(pair_folder, end, IMAGES, torch.float32), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("end", [0, 1])
-def test_in_bfloat16_they_differ_by_rounding_alone(pair: ModelPair, pair_folder: PairFolder, end: int) -> None:
+def test_in_bfloat16_they_differ_by_rounding_alone(pair: CheckpointPair, pair_folder: PairFolder, end: int) -> None:
     logits = classifier(pair, dtype=torch.bfloat16).logits((0, 20)[end], IMAGES)
     exact = open_clips_logits(pair_folder, end, IMAGES, torch.float32)
     theirs = (open_clips_logits(pair_folder, end, IMAGES, torch.bfloat16) - exact).abs().mean()
@@ -46,7 +46,7 @@ def test_in_bfloat16_they_differ_by_rounding_alone(pair: ModelPair, pair_folder:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_ends_are_those_of_a_classifier_that_knows_only_the_ends_bit_for_bit(
-    pair: ModelPair, dtype: torch.dtype
+    pair: CheckpointPair, dtype: torch.dtype
 ) -> None:
     whole, ends = classifier(pair, dtype=dtype), classifier(pair, dtype=dtype, alphas=(0.0, 1.0))
     for j in range(21):  # merges in between must not disturb
@@ -59,7 +59,7 @@ def test_the_ends_are_those_of_a_classifier_that_knows_only_the_ends_bit_for_bit
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("chunk_rows", [1, 4, 8])
 def test_an_images_logits_are_the_same_bits_whoever_shares_its_chunk(
-    pair: ModelPair, dtype: torch.dtype, chunk_rows: int
+    pair: CheckpointPair, dtype: torch.dtype, chunk_rows: int
 ) -> None:
     subject = classifier(pair, dtype=dtype, chunk_rows=chunk_rows)
     together = subject.logits(7, IMAGES)
@@ -87,7 +87,7 @@ def test_the_head_gives_a_row_the_same_bits_at_every_place(embedding: int, class
 
 
 def test_warming_up_proves_that_places_do_not_matter_and_refuses_a_chunk_in_which_they_do(
-    pair: ModelPair, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = classifier(pair)
     subject.warm_up()
@@ -103,7 +103,7 @@ def test_warming_up_proves_that_places_do_not_matter_and_refuses_a_chunk_in_whic
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_after_many_merges_in_a_small_bank_logits_are_those_of_a_fresh_classifier(
-    pair: ModelPair, dtype: torch.dtype
+    pair: CheckpointPair, dtype: torch.dtype
 ) -> None:
     worn = classifier(pair, dtype=dtype, copies=2)
     for j in (3, 9, 20, 0, 11, 4, 17, 9, 3, 20, 5):
@@ -113,7 +113,7 @@ def test_after_many_merges_in_a_small_bank_logits_are_those_of_a_fresh_classifie
     assert worn.bank.merges >= 9
 
 
-def test_logits_do_not_change_under_the_callers_hands(pair: ModelPair) -> None:
+def test_logits_do_not_change_under_the_callers_hands(pair: CheckpointPair) -> None:
     subject = classifier(pair, copies=2)
     first = subject.logits(3, IMAGES)
     kept = first.clone()
@@ -125,7 +125,7 @@ def test_logits_do_not_change_under_the_callers_hands(pair: ModelPair) -> None:
     assert not first.is_inference()  # usable with autograd and in place
 
 
-def test_softmaxes_differ_between_images_and_alphas(pair: ModelPair) -> None:
+def test_softmaxes_differ_between_images_and_alphas(pair: CheckpointPair) -> None:
     subject = classifier(pair)
     p = torch.stack([subject.logits(j, IMAGES).softmax(dim=-1) for j in (0, 10, 20)])
     assert p.std(dim=1).max() > 0.05
@@ -133,7 +133,7 @@ def test_softmaxes_differ_between_images_and_alphas(pair: ModelPair) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 7, 20])
-def test_the_logit_scale_is_interpolated_in_log_space(pair: ModelPair, index: int) -> None:
+def test_the_logit_scale_is_interpolated_in_log_space(pair: CheckpointPair, index: int) -> None:
     subject = classifier(pair)
     zero, one = pair.log_scales
     alpha = GRID[index]
@@ -143,12 +143,12 @@ def test_the_logit_scale_is_interpolated_in_log_space(pair: ModelPair, index: in
     torch.testing.assert_close(subject.logits(index, IMAGES[:3]), cosines * scale, rtol=1e-4, atol=1e-4)
 
 
-def _normalised(pair: ModelPair, images: Tensor) -> Tensor:
+def _normalised(pair: CheckpointPair, images: Tensor) -> Tensor:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (pair.mean, pair.std))
     return (images.float() / 255.0 - mean) / std
 
 
-def test_an_interpolated_head_has_unit_length_and_the_ends_of_the_text_heads(pair: ModelPair) -> None:
+def test_an_interpolated_head_has_unit_length_and_the_ends_of_the_text_heads(pair: CheckpointPair) -> None:
     text, straight = classifier(pair), classifier(pair, head="interpolate")
     for j in (0, 20):
         torch.testing.assert_close(straight.logits(j, IMAGES), text.logits(j, IMAGES), rtol=1e-5, atol=1e-5)
@@ -158,12 +158,12 @@ def test_an_interpolated_head_has_unit_length_and_the_ends_of_the_text_heads(pai
     assert not torch.allclose(straight._class_embeddings(10), text._class_embeddings(10), atol=1e-3)
 
 
-def identity_of(pair: ModelPair, **changes: object) -> tuple[dict[str, str], str]:
+def identity_of(pair: CheckpointPair, **changes: object) -> tuple[dict[str, str], str]:
     subject = classifier(pair, **changes)  # type: ignore[arg-type]
     return subject.identity, subject.fingerprint
 
 
-def test_identity_is_what_a_card_belongs_to_and_the_fingerprint_is_the_numerics_too(pair: ModelPair) -> None:
+def test_identity_is_what_a_card_belongs_to_and_the_fingerprint_is_the_numerics_too(pair: CheckpointPair) -> None:
     identity, fingerprint = identity_of(pair)
     assert identity_of(pair) == (identity, fingerprint)
     for change, part in (
@@ -180,7 +180,7 @@ def test_identity_is_what_a_card_belongs_to_and_the_fingerprint_is_the_numerics_
         assert other_fingerprint != fingerprint
 
 
-def test_images_and_the_rows_of_their_chunks_are_counted(pair: ModelPair) -> None:
+def test_images_and_the_rows_of_their_chunks_are_counted(pair: CheckpointPair) -> None:
     subject = classifier(pair)
     subject.logits(0, IMAGES)
     subject.logits(3, IMAGES[:1])
@@ -190,7 +190,7 @@ def test_images_and_the_rows_of_their_chunks_are_counted(pair: ModelPair) -> Non
     assert subject.alphas == GRID
 
 
-def test_the_bytes_of_a_copy_follow_the_dtype(pair: ModelPair) -> None:
+def test_the_bytes_of_a_copy_follow_the_dtype(pair: CheckpointPair) -> None:
     assert classifier(pair, dtype=torch.float32).bank.copy_bytes == bank_bytes(pair, torch.float32)
     assert classifier(pair, dtype=torch.bfloat16).bank.copy_bytes == bank_bytes(pair, torch.float32) / 2
 

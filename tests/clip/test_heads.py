@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from adawise.clip.heads import heads_path, read_heads, write_heads
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from adawise.errors import CardError
 from tests.models import CLASSES, classifier, random_images
 
@@ -61,7 +61,7 @@ def test_a_file_that_holds_something_else_is_refused_even_if_the_card_names_it(t
 
 @pytest.mark.parametrize("head", ["text", "interpolate"])
 def test_with_the_heads_of_its_card_a_classifier_encodes_no_prompt_and_gives_the_same_logits(
-    pair: ModelPair, head: str, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = random_images(3)
     first = classifier(pair, head=head)
@@ -74,12 +74,12 @@ def test_with_the_heads_of_its_card_a_classifier_encodes_no_prompt_and_gives_the
 
     second = classifier(pair, head=head)
     second.use_embeddings(embeddings, "abc")
-    monkeypatch.setattr(ModelPair, "head", encode)
+    monkeypatch.setattr(CheckpointPair, "head", encode)
     for expected, j in zip(logits, (0, 7, 20), strict=True):
         assert torch.equal(second.logits(j, images), expected)
 
 
-def test_heads_that_come_from_a_file_are_part_of_the_fingerprint(pair: ModelPair) -> None:
+def test_heads_that_come_from_a_file_are_part_of_the_fingerprint(pair: CheckpointPair) -> None:
     own, given = classifier(pair), classifier(pair)
     given.use_embeddings(own.embeddings(), "abc")
     assert given.fingerprint != own.fingerprint

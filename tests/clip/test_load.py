@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adawise.clip.load import ModelPair, hash_weights, load_pair
+from adawise.clip.load import CheckpointPair, hash_weights, load_checkpoints
 from adawise.errors import CheckpointError
 from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, write_checkpoint
 
@@ -52,7 +52,7 @@ def with_weights(folder: Path, source: str, change: Callable[[dict[str, Tensor]]
 
 
 def test_a_pair_of_folders_loads_with_its_preprocessing_scales_and_hashes(
-    pair: ModelPair, pair_folder: PairFolder
+    pair: CheckpointPair, pair_folder: PairFolder
 ) -> None:
     weights = [load_file(pair_folder.weights(end)) for end in (0, 1)]
     for theta, saved in zip((pair.theta_0, pair.theta_1), weights, strict=True):
@@ -68,14 +68,14 @@ def test_a_pair_of_folders_loads_with_its_preprocessing_scales_and_hashes(
 
 @pytest.mark.parametrize("kind", ["safetensors", "state_dict", "checkpoint"])
 def test_a_file_of_weights_loads_beside_an_architecture_and_has_the_hash_of_the_folder(
-    pair: ModelPair, pair_folder: PairFolder, tmp_path: Path, kind: str
+    pair: CheckpointPair, pair_folder: PairFolder, tmp_path: Path, kind: str
 ) -> None:
     path = pair_folder.weights(1)
     if kind != "safetensors":
         state = load_file(path)
         path = tmp_path / "theta_1.pt"
         torch.save(state if kind == "state_dict" else {"state_dict": state, "epoch": 3}, path)
-    loaded = load_pair(pair_folder.theta_0, pair_folder.theta_0, str(path))
+    loaded = load_checkpoints(pair_folder.theta_0, pair_folder.theta_0, str(path))
     assert loaded.hashes == pair.hashes
 
 
@@ -83,7 +83,7 @@ def test_half_precision_weights_load_as_float32(pair_folder: PairFolder, tmp_pat
     def halve(weights: dict[str, Tensor]) -> None:
         weights.update({name: tensor.half() for name, tensor in weights.items()})
 
-    loaded = load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "half", pair_folder.theta_1, halve))
+    loaded = load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "half", pair_folder.theta_1, halve))
     saved = load_file(pair_folder.weights(1))
     for name, tensor in loaded.theta_1.items():
         assert tensor.dtype == torch.float32
@@ -92,7 +92,7 @@ def test_half_precision_weights_load_as_float32(pair_folder: PairFolder, tmp_pat
 
 @pytest.mark.parametrize("end", [0, 1])
 def test_the_head_at_an_end_is_open_clips_zero_shot_classifier(
-    pair_folder: PairFolder, pair: ModelPair, end: int
+    pair_folder: PairFolder, pair: CheckpointPair, end: int
 ) -> None:
     model, _, _ = open_clip.create_model_and_transforms((pair_folder.theta_0, pair_folder.theta_1)[end])
     prompts = [lambda name, template=template: template.replace("{}", name) for template in TEMPLATES]
@@ -105,28 +105,28 @@ def test_the_head_at_an_end_is_open_clips_zero_shot_classifier(
 
 
 def test_the_head_between_the_ends_comes_from_a_text_tower_with_interpolated_weights(
-    pair: ModelPair, pair_folder: PairFolder, tmp_path: Path
+    pair: CheckpointPair, pair_folder: PairFolder, tmp_path: Path
 ) -> None:
     one = load_file(pair_folder.weights(1))
 
     def mix(weights: dict[str, Tensor]) -> None:
         weights.update({name: torch.lerp(tensor, one[name], 0.35) for name, tensor in weights.items()})
 
-    middle = load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "mixed", pair_folder.theta_0, mix))
+    middle = load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "mixed", pair_folder.theta_0, mix))
     expected = middle.head(1.0, CLASSES, TEMPLATES)
     assert torch.equal(pair.head(0.35, CLASSES, TEMPLATES), expected)
     assert not torch.allclose(expected, pair.head(0.0, CLASSES, TEMPLATES), atol=1e-2)
 
 
 def test_a_text_tower_that_was_locked_is_seen_as_shared(
-    pair: ModelPair, pair_folder: PairFolder, tmp_path: Path
+    pair: CheckpointPair, pair_folder: PairFolder, tmp_path: Path
 ) -> None:
     zero = load_file(pair_folder.weights(0))
 
     def lock(weights: dict[str, Tensor]) -> None:
         weights.update({name: tensor for name, tensor in zero.items() if not name.startswith("visual.")})
 
-    locked = load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "locked", pair_folder.theta_1, lock))
+    locked = load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "locked", pair_folder.theta_1, lock))
     assert locked.text_is_shared
     assert not pair.text_is_shared
 
@@ -138,7 +138,7 @@ def test_a_coca_pair_loads_and_its_text_is_open_clips(tmp_path: Path) -> None:
     for parameter in (p for model in models for p in model.parameters() if p.ndim):
         nn.init.normal_(parameter, std=0.1)  # open_clip leaves some of them as the memory was
     names = [write_checkpoint(tmp_path / f"theta_{end}", model, COCA) for end, model in enumerate(models)]
-    pair = load_pair(None, *names)
+    pair = load_checkpoints(None, *names)
     tokens = open_clip.get_tokenizer(names[0])(["a photo of a car."])
     with torch.inference_mode():
         expected = models[1].encode_text(tokens, normalize=True)
@@ -149,14 +149,14 @@ def test_nothing_of_open_clips_own_chatter_reaches_the_log(
     pair_folder: PairFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        load_pair(pair_folder.theta_0, pair_folder.theta_0, str(pair_folder.weights(1)))
+        load_checkpoints(pair_folder.theta_0, pair_folder.theta_0, str(pair_folder.weights(1)))
         logging.getLogger().warning("ours")
     assert [record.message for record in caplog.records] == ["ours"]
 
 
 def test_a_folder_that_is_missing_is_named_with_the_setting(pair_folder: PairFolder, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.theta_1: no open_clip_config\.json in the folder .*nowhere"):
-        load_pair(None, pair_folder.theta_0, f"local-dir:{tmp_path / 'nowhere'}")
+        load_checkpoints(None, pair_folder.theta_0, f"local-dir:{tmp_path / 'nowhere'}")
 
 
 def test_a_folder_without_weights_is_refused(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -164,14 +164,14 @@ def test_a_folder_without_weights_is_refused(pair_folder: PairFolder, tmp_path: 
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
     with pytest.raises(CheckpointError, match=r"model\.theta_0: local-dir:.*empty does not load as its own config"):
-        load_pair(None, f"local-dir:{folder}", pair_folder.theta_1)
+        load_checkpoints(None, f"local-dir:{folder}", pair_folder.theta_1)
 
 
 def test_a_file_without_an_architecture_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"model\.theta_0 is .*says nothing of its architecture\. Set model\.arch"
     ):
-        load_pair(None, str(tmp_path / "none.pt"), str(tmp_path / "none.pt"))
+        load_checkpoints(None, str(tmp_path / "none.pt"), str(tmp_path / "none.pt"))
 
 
 def test_a_pickle_of_a_whole_module_is_refused_unread_with_the_way_out(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_pickle_of_a_whole_module_is_refused_unread_with_the_way_out(pair_fold
     with pytest.raises(
         CheckpointError, match=r"module\.pt is not a pickle of tensors alone.*state_dict as safetensors"
     ):
-        load_pair(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / "module.pt"))
+        load_checkpoints(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / "module.pt"))
 
 
 def damaged(folder: Path, pair_folder: PairFolder) -> dict[str, bytes]:
@@ -203,9 +203,9 @@ def test_damaged_files_are_refused_by_name_whatever_the_reader_raises(pair_folde
     for name, content in damaged(tmp_path, pair_folder).items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=rf"model\.theta_1: .*{name} (does not load as|is not a pickle of)"):
-            load_pair(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / name))
+            load_checkpoints(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / name))
     with pytest.raises(CheckpointError, match=r"absent\.pt does not load as .*No such file"):
-        load_pair(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / "absent.pt"))
+        load_checkpoints(pair_folder.theta_0, pair_folder.theta_0, str(tmp_path / "absent.pt"))
 
 
 @pytest.mark.parametrize("architecture", ["ViT-B-32", "ViT-Z-99"])
@@ -213,7 +213,7 @@ def test_weights_of_another_architecture_are_refused_with_both_names(
     pair_folder: PairFolder, architecture: str
 ) -> None:
     with pytest.raises(CheckpointError, match=rf"safetensors does not load as {architecture}: .*model\.architecture"):
-        load_pair(architecture, str(pair_folder.weights(0)), str(pair_folder.weights(1)))
+        load_checkpoints(architecture, str(pair_folder.weights(0)), str(pair_folder.weights(1)))
 
 
 def test_a_checkpoint_that_lacks_a_key_is_refused_with_the_key(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_checkpoint_that_lacks_a_key_is_refused_with_the_key(pair_folder: Pair
         del weights["visual.proj"]
 
     with pytest.raises(CheckpointError, match=r'Missing key\(s\) in state_dict: "visual\.proj"'):
-        load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "short", pair_folder.theta_1, drop))
+        load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "short", pair_folder.theta_1, drop))
 
 
 def test_two_architectures_are_refused_with_the_first_key_that_differs(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_two_architectures_are_refused_with_the_first_key_that_differs(pair_fold
     config["model_cfg"]["vision_cfg"]["layers"] = 4
     other = write_checkpoint(tmp_path / "deep", open_clip.CLIP(**config["model_cfg"]), config)
     with pytest.raises(CheckpointError, match=r"'visual\.transformer\.resblocks\.3\..*' is in theta_1 only"):
-        load_pair(None, pair_folder.theta_0, other)
+        load_checkpoints(None, pair_folder.theta_0, other)
 
 
 def test_quickgelu_in_one_of_the_two_is_refused(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_quickgelu_in_one_of_the_two_is_refused(pair_folder: PairFolder, tmp_pat
         config["model_cfg"]["quick_gelu"] = True
 
     with pytest.raises(CheckpointError, match=r"is GELU in theta_0 and QuickGELU in theta_1.*-quickgelu"):
-        load_pair(None, pair_folder.theta_0, with_config(tmp_path / "quick", pair_folder.theta_1, quick))
+        load_checkpoints(None, pair_folder.theta_0, with_config(tmp_path / "quick", pair_folder.theta_1, quick))
 
 
 def test_different_preprocessing_is_refused_with_what_differs(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -245,12 +245,12 @@ def test_different_preprocessing_is_refused_with_what_differs(pair_folder: PairF
         config["preprocess_cfg"]["resize_mode"] = "squash"
 
     with pytest.raises(CheckpointError, match=r"'resize_mode' is shortest and squash"):
-        load_pair(None, pair_folder.theta_0, with_config(tmp_path / "squash", pair_folder.theta_1, squash))
+        load_checkpoints(None, pair_folder.theta_0, with_config(tmp_path / "squash", pair_folder.theta_1, squash))
 
 
 def test_the_same_checkpoint_twice_is_refused(pair_folder: PairFolder) -> None:
     with pytest.raises(CheckpointError, match="same weights"):
-        load_pair(None, pair_folder.theta_0, pair_folder.theta_0)
+        load_checkpoints(None, pair_folder.theta_0, pair_folder.theta_0)
 
 
 def test_a_checkpoint_whose_training_diverged_is_refused(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_checkpoint_whose_training_diverged_is_refused(pair_folder: PairFolder
         weights["visual.proj"][0, 0] = torch.nan
 
     with pytest.raises(CheckpointError, match=r"'visual\.proj' in theta_1 holds values that are not finite"):
-        load_pair(None, pair_folder.theta_0, with_weights(tmp_path / "nan", pair_folder.theta_1, diverge))
+        load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "nan", pair_folder.theta_1, diverge))
 
 
 def test_a_hash_tells_values_names_and_shapes_apart() -> None:

@@ -14,7 +14,7 @@ from adawise.adapt.objective import NAMES
 from adawise.build.model import adaptation, load_model
 from adawise.build.worker import config_fingerprint, describe
 from adawise.clip.heads import heads_path
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from adawise.errors import CardError
 from adawise.settings import ModelSettings, Settings, read
 from tests.models import CLASSES, PairFolder, random_images, write_pair
@@ -110,13 +110,13 @@ def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_th
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "h.json")
     settings = with_card(folder, "h.json")
     encoded: list[float] = []
-    encode = ModelPair.head
+    encode = CheckpointPair.head
 
-    def counted(self: ModelPair, alpha: float, *words: object) -> object:
+    def counted(self: CheckpointPair, alpha: float, *words: object) -> object:
         encoded.append(alpha)
         return encode(self, alpha, *words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ModelPair, "head", counted)
+    monkeypatch.setattr(CheckpointPair, "head", counted)
     load_model(settings).classifier.warm_up()
     assert encoded == []
     heads_path(folder / "h.json").unlink()

@@ -20,7 +20,7 @@ from PIL import Image
 from adawise.__main__ import main
 from adawise.build.model import load_model
 from adawise.commands.evaluate.images import domain_names, tables_of_images
-from adawise.commands.evaluate.run import Images
+from adawise.commands.evaluate.run import TableSources
 from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from adawise.errors import SettingsError
 from adawise.evaluate.tables import LogitTable
@@ -108,7 +108,7 @@ def settings(home: Path) -> Settings:
 def tables(
     home: Path, cache: Path, *places: Path, corruptions: str | None = None, limit: int | None = None
 ) -> tuple[LogitTable, ...]:
-    return tables_of_images(settings(home), Images(places, corruptions, cache, limit))
+    return tables_of_images(settings(home), TableSources(places, corruptions, cache, limit))
 
 
 PLACES = ("folder/yard", "file/yard.parquet", "recording/yard")
@@ -123,7 +123,7 @@ def test_a_table_of_every_kind_of_place_holds_the_models_own_logits(
     good = [shot for i, shot in enumerate(shots) if i != CUT_OFF]
     good.sort(key=lambda shot: CLASSES.index(shot.label))  # places differ in the order of classes, not within one
     order = table.labels.argsort(kind="stable")
-    pixels = torch.stack([model.pair.preprocess(Image.open(BytesIO(shot.png))) for shot in good])
+    pixels = torch.stack([model.checkpoints.preprocess(Image.open(BytesIO(shot.png))) for shot in good])
     assert table.name == "yard_clean"
     assert table.class_names == CLASSES
     assert [CLASSES[label] for label in table.labels[order]] == [shot.label for shot in good]
@@ -193,16 +193,16 @@ def test_a_label_that_is_no_class_leaves_a_recorded_image_out(
 
 
 def test_domains_are_known_before_anything_is_read(home: Path, tmp_path: Path) -> None:
-    wanted = Images((home / "folder/yard", home / "file"), "fog:2,jpeg", tmp_path, None)
+    wanted = TableSources((home / "folder/yard", home / "file"), "fog:2,jpeg", tmp_path, None)
     yard, file = ([f"{name}_{kind}" for kind in ("clean", "fog2", "jpeg3")] for name in ("yard", "file"))
     assert domain_names(wanted) == (*yard, *file)
 
 
 def test_places_that_are_not_there_or_share_a_name_are_told(home: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--images .*nowhere: there is no such file"):
-        domain_names(Images((home / "nowhere",), None, tmp_path, None))
+        domain_names(TableSources((home / "nowhere",), None, tmp_path, None))
     with pytest.raises(SettingsError, match=r"two places are called 'yard'"):
-        domain_names(Images((home / "folder/yard", home / "file/yard.parquet"), None, tmp_path, None))
+        domain_names(TableSources((home / "folder/yard", home / "file/yard.parquet"), None, tmp_path, None))
 
 
 def evaluate(home: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

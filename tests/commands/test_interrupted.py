@@ -18,7 +18,7 @@ from adawise.commands.produce import run as producing
 from adawise.commands.record import run as recording
 from adawise.errors import StoreUnavailable
 from adawise.produce.produce import produce as send_all
-from adawise.recording.recorder import Recorded
+from adawise.recording.recorder import RecordingProgress
 from adawise.records import Message
 from adawise.sink import claims
 from adawise.store.store import open_store
@@ -38,12 +38,14 @@ def watched(monkeypatch: pytest.MonkeyPatch, module: Any, look: Callable[[int], 
     """Call `look` with the number of messages recorded so far, after each poll."""
     record_all = module.record_all
 
-    def watching(*arguments: Any, on_progress: Callable[[Recorded], None], **options: Any) -> Recorded:
-        def tell(so_far: Recorded) -> None:
+    def watching(
+        *arguments: Any, on_progress: Callable[[RecordingProgress], None], **options: Any
+    ) -> RecordingProgress:
+        def tell(so_far: RecordingProgress) -> None:
             on_progress(so_far)
             look(so_far.messages)
 
-        done: Recorded = record_all(*arguments, on_progress=tell, **options)
+        done: RecordingProgress = record_all(*arguments, on_progress=tell, **options)
         return done
 
     monkeypatch.setattr(module, "record_all", watching)

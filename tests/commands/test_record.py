@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from adawise.build.recording import recording_tap
+from adawise.build.recording import worker_recorder
 from adawise.commands.record.run import Pace
-from adawise.recording.recorder import Recorded
+from adawise.recording.recorder import RecordingProgress
 from adawise.settings import Settings
 from adawise.settings.recording import RecordSettings
 from tests.fakes import FakeSource
@@ -31,7 +31,7 @@ def test_the_rate_is_told_with_the_time_until_the_disk_is_full() -> None:
     clock = Clock()
     told = pace(10**12, clock)
     clock.now_s = 100.0
-    recorded = Recorded(messages=9, size_bytes=250_000_000, files=2, stored_bytes=250_000_000)
+    recorded = RecordingProgress(messages=9, size_bytes=250_000_000, files=2, stored_bytes=250_000_000)
     assert told.of(recorded) == "238.4 MiB, 9 GB/h, disk full in 5 d"
 
 
@@ -40,12 +40,12 @@ def test_nothing_is_told_of_the_disk_where_nobody_knows(free_bytes: int | None, 
     clock = Clock()
     told = pace(free_bytes, clock)
     clock.now_s = 3600.0
-    assert told.of(Recorded(1, 2**20, 0, stored_bytes)) == "1.0 MiB, 0.00105 GB/h"
+    assert told.of(RecordingProgress(1, 2**20, 0, stored_bytes)) == "1.0 MiB, 0.00105 GB/h"
 
 
 def test_the_disk_is_that_of_the_first_folder_that_exists(tmp_path: Path) -> None:
     told = Pace(str(tmp_path / "not" / "there"), clock=lambda: 0.0)
-    assert "disk full in" in told.of(Recorded(1, 1, 1, 1))
+    assert "disk full in" in told.of(RecordingProgress(1, 1, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_worker_records_only_if_it_is_asked_to(tmp_path: Path) -> None:
     source, root = FakeSource(), tmp_path / "recording"
     for enabled in (False, True):
         settings = Settings.model_validate({"record": {"enabled": enabled, "root": str(root)}})
-        tap = recording_tap(settings, source, at=lambda _: None)
-        assert (tap is not None) == root.exists() == enabled
-        if tap is not None:
-            tap.close()
+        recorder = worker_recorder(settings, source, failpoint=lambda _: None)
+        assert (recorder is not None) == root.exists() == enabled
+        if recorder is not None:
+            recorder.close()

@@ -84,7 +84,7 @@ def settings(folder: Path, **environ: str) -> Settings:
 
 def test_a_recording_is_cut_into_batches_as_the_worker_cuts_it(folder: Path) -> None:
     chosen = settings(folder)
-    found = list(recorded_batches(chosen, folder / "yard", load_model(chosen.model).pair.preprocess))
+    found = list(recorded_batches(chosen, folder / "yard", load_model(chosen.model).checkpoints.preprocess))
     assert [len(batch) for _, batch in found] == [IMAGES] * (STREAMS * BATCHES) + [1] * STREAMS
     offsets = [frame.row_id.offset for _, batch in found for frame in batch.frames if batch.stream_id == "cam-1"]
     assert offsets == sorted(offsets)

@@ -23,7 +23,7 @@ from adawise.kafka.log import KafkaLog
 from adawise.ports import SegmentDraft
 from adawise.records import Frame, RowId, TopicPartition
 from adawise.sink.chain import SegmentChain
-from adawise.sink.compaction.choice import Limits
+from adawise.sink.compaction.choice import FileLimits
 from adawise.sink.compaction.compact import compact
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.layout import SegmentName, segment_key
@@ -167,7 +167,7 @@ def compacted_by_day(store: LocalStore, log: KafkaLog, topic: str, offsets: list
         row = Frame(RowId(topic, 0, offset, 0), -1, "north", reason=Reason.EMPTY, detail="")
         chain.commit(SegmentDraft(tp, offset + 1, (), {}, (), [row]))
         times.append(times[-1] + timedelta(hours=12))
-    limits = Limits(max_rows=2, max_bytes=1 << 30, before=times[-2].date())
+    limits = FileLimits(max_rows=2, max_bytes=1 << 30, before=times[-2].date())
     assert list(compact(store, tp, limits, now=lambda: day))
     for each in deletable(store, tp, made_before=datetime.max.replace(tzinfo=UTC)):
         assert list(delete(store, each))

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from adawise.compare.compare import compare
-from adawise.compare.result import Difference
+from adawise.compare.result import RunDifference
 from adawise.compare.show import sentences, show
 from adawise.errors import Reason, SettingsError
 from adawise.ports import SegmentDraft
@@ -86,7 +86,7 @@ def relabelled(number: int, image: int) -> Change:
     return change
 
 
-def said(found: Difference) -> str:
+def said(found: RunDifference) -> str:
     out = io.StringIO()
     show(found, Console(file=out, width=120))
     return out.getvalue()

@@ -36,7 +36,8 @@ class Kind:
 
 @pytest.fixture(
     params=[
-        *("kafka-group", "kafka-all", "recording-timestamp", "recording-offset", "recording-shuffled", "fake"),
+        *(pytest.param(name, marks=pytest.mark.broker) for name in ("kafka-group", "kafka-all")),
+        *("recording-timestamp", "recording-offset", "recording-shuffled", "fake"),
         *("part-whole", "part-paced"),
     ]
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from adawise.demo.scene import CLASSES, Camera
+from adawise.demo.scene import CLASSES, StreetCamera
 from adawise.demo.weather import PRESETS
 from tools.demo_pair.dataset import NOTHING, clear_day, patch_labels, render
 
@@ -24,7 +24,7 @@ def test_the_middle_square_is_what_open_clip_makes_of_the_frame() -> None:
     settings = PreprocessCfg(size=72, mean=(0.5,) * 3, std=(0.5,) * 3)
     transform = image_transform_v2(settings, is_train=False)
     for row in range(4):
-        image, _ = Camera("a", 60 + row).frame(0, PRESETS["clear"])
+        image, _ = StreetCamera("a", 60 + row).frame(0, PRESETS["clear"])
         # one level of 255 is 2/255 in these units: both resize with Pillow, so nothing else may differ
         assert (transform(image) - frames.centred()[row]).abs().max() <= 2.01 / 255
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from adawise.demo.plot import TINTS, draw, picture
 from adawise.demo.script import scripts
-from adawise.demo.summary import AlphaPath
+from adawise.demo.summary import CameraPath
 from adawise.demo.weather import PRESETS
 
 CAMERAS = scripts(400)
-PATHS = [AlphaPath([15, 31, 47, 99], [0.5, 0.5, 1.0, 0.0], ["start", None, "clock", "level"]) for _ in CAMERAS]
+PATHS = [CameraPath([15, 31, 47, 99], [0.5, 0.5, 1.0, 0.0], ["start", None, "clock", "level"]) for _ in CAMERAS]
 PANELS = picture(CAMERAS, PATHS)["vconcat"]
 
 
@@ -25,7 +25,7 @@ def drawn(panel: dict[str, Any], number: int) -> list[dict[str, Any]]:
 
 
 def test_a_picture_is_written_for_paths_and_for_cameras_without_a_batch(tmp_path: Path) -> None:
-    for name, paths in (("some", PATHS), ("none", [AlphaPath() for _ in CAMERAS])):
+    for name, paths in (("some", PATHS), ("none", [CameraPath() for _ in CAMERAS])):
         draw(tmp_path / f"{name}.png", CAMERAS, paths)
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.format == "PNG"

@@ -12,11 +12,11 @@ import pytest
 
 from adawise.demo.report import duckdb_line, passages, sparkline, tell
 from adawise.demo.script import scripts
-from adawise.demo.summary import AlphaPath, Outcome, Score
+from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
 
 
-def path(numbers: list[int], alphas: list[float]) -> AlphaPath:
-    return AlphaPath(numbers, alphas, [None] * len(numbers))
+def path(numbers: list[int], alphas: list[float]) -> CameraPath:
+    return CameraPath(numbers, alphas, [None] * len(numbers))
 
 
 def test_a_sparkline_shows_each_batch_over_its_share_of_the_frames() -> None:
@@ -57,12 +57,12 @@ def test_the_duckdb_line_reads_an_output_of_any_name(name: str, tmp_path: Path) 
     assert said[0].fetchall() == [("a", 2, 0.5, 0.0, 0.5, 1.0)]
 
 
-def outcome(*problems: str) -> Outcome:
-    score = Score("all", 8, 0.5, 0.625, 0.25, 0.375, 0.4)
-    return Outcome(8, 8 - len(problems), problems, 2.0, 1.5, "entropy", (score,))
+def outcome(*problems: str) -> RunSummary:
+    score = ConditionScore("all", 8, 0.5, 0.625, 0.25, 0.375, 0.4)
+    return RunSummary(8, 8 - len(problems), problems, 2.0, 1.5, "entropy", (score,))
 
 
-def told(result: Outcome, picture: Path | None = None) -> str:
+def told(result: RunSummary, picture: Path | None = None) -> str:
     out = io.StringIO()
     cameras = scripts(8)
     tell(result, cameras, [path([1], [0.5])] * len(cameras), Path("runs/demo"), picture, stream=out)

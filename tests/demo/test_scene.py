@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from adawise.demo.scene import CLASSES, HEIGHT, RUN, WIDTH, Camera
+from adawise.demo.scene import CLASSES, HEIGHT, RUN, WIDTH, StreetCamera
 from adawise.demo.weather import PRESETS
 
 CLEAR = PRESETS["clear"]
@@ -16,19 +16,19 @@ CLEAR = PRESETS["clear"]
 
 @pytest.mark.parametrize("condition", PRESETS)
 def test_a_frame_is_a_pure_function_of_seed_number_and_weather(condition: str) -> None:
-    first, second = Camera("a", 7), Camera("another name", 7)
+    first, second = StreetCamera("a", 7), StreetCamera("another name", 7)
     first.jpeg(3, CLEAR)  # what was asked before does not matter
     assert first.jpeg(12, PRESETS[condition]) == second.jpeg(12, PRESETS[condition])
 
 
 def test_another_seed_and_another_number_give_other_pictures() -> None:
-    picture, _ = Camera("a", 7).jpeg(12, CLEAR)
-    assert picture != Camera("a", 8).jpeg(12, CLEAR)[0]
-    assert picture != Camera("a", 7).jpeg(13, CLEAR)[0]
+    picture, _ = StreetCamera("a", 7).jpeg(12, CLEAR)
+    assert picture != StreetCamera("a", 8).jpeg(12, CLEAR)[0]
+    assert picture != StreetCamera("a", 7).jpeg(13, CLEAR)[0]
 
 
 def test_every_class_is_drawn_about_equally_often() -> None:
-    camera = Camera("a", 1)
+    camera = StreetCamera("a", 1)
     labels = [camera.jpeg(number, CLEAR)[1] for number in range(1000)]
     counts = [labels.count(name) for name in CLASSES]
     assert len(CLASSES) == 10
@@ -37,13 +37,13 @@ def test_every_class_is_drawn_about_equally_often() -> None:
 
 
 def test_the_weather_does_not_change_what_is_seen() -> None:
-    camera = Camera("a", 5)
+    camera = StreetCamera("a", 5)
     for number in range(20):
         assert len({camera.frame(number, weather)[1] for weather in PRESETS.values()}) == 1
 
 
 def test_a_thing_in_the_street_changes_the_picture_where_it_stands() -> None:
-    camera = Camera("a", 3)
+    camera = StreetCamera("a", 3)
     frames = [camera.frame(number, CLEAR) for number in range(120)]
     empty = [np.asarray(image, dtype=np.float64) for image, label in frames if label == "empty street"]
     street = np.median(empty, axis=0)
@@ -53,7 +53,7 @@ def test_a_thing_in_the_street_changes_the_picture_where_it_stands() -> None:
 
 
 def test_a_frame_is_the_decoded_jpeg_in_the_stated_size() -> None:
-    camera = Camera("a", 2)
+    camera = StreetCamera("a", 2)
     jpeg, label = camera.jpeg(4, CLEAR)
     image, same_label = camera.frame(4, CLEAR)
     assert image.size == (WIDTH, HEIGHT)
@@ -65,7 +65,7 @@ def test_a_frame_is_the_decoded_jpeg_in_the_stated_size() -> None:
 
 
 def test_a_camera_with_runs_shows_the_same_thing_for_a_run_and_moves_it() -> None:
-    camera = Camera("a", 9, runs=True)
+    camera = StreetCamera("a", 9, runs=True)
     labels = [camera.jpeg(number, CLEAR)[1] for number in range(40 * RUN)]
     runs = [set(labels[i : i + RUN]) for i in range(0, len(labels), RUN)]
     assert all(len(run) == 1 for run in runs)
@@ -75,4 +75,4 @@ def test_a_camera_with_runs_shows_the_same_thing_for_a_run_and_moves_it() -> Non
 
 def test_a_negative_seed_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"'gate': expected a seed >= 0, got -1"):
-        Camera("gate", -1)
+        StreetCamera("gate", -1)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from adawise.demo.script import scripts
-from adawise.demo.summary import Score, missing, scores
+from adawise.demo.summary import ConditionScore, missing, scores
 
 CAMERAS = scripts(8)
 
@@ -75,9 +75,9 @@ def test_accuracy_is_counted_for_each_condition_and_for_all() -> None:
         (1, 1): ("dog", "car", "dog"),
     }
     assert scores(table, fixed) == [
-        Score("clear", 2, 0.5, 1.0, 0.5, 0.0, 0.25),
-        Score("night", 2, 1.0, 0.0, 1.0, 0.5, 0.75),
-        Score("all", 4, 0.75, 0.5, 0.75, 0.25, 0.5),
+        ConditionScore("clear", 2, 0.5, 1.0, 0.5, 0.0, 0.25),
+        ConditionScore("night", 2, 1.0, 0.0, 1.0, 0.5, 0.75),
+        ConditionScore("all", 4, 0.75, 0.5, 0.75, 0.25, 0.5),
     ]
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from adawise.demo.scene import Camera
+from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS, Weather, blend
 
 Measure = Callable[[npt.NDArray[np.float64]], float]
-CAMERAS = [Camera("a", seed) for seed in range(200, 206)]
+CAMERAS = [StreetCamera("a", seed) for seed in range(200, 206)]
 
 
 def brightness(picture: npt.NDArray[np.float64]) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from adawise.drift.judge.helped import Arm, Helped, Interval
 from adawise.drift.limits import NUMBERS, parse_limit
-from adawise.drift.result import Camera, Level, Report, Series
+from adawise.drift.result import Camera, Report, Series, Stretch
 
 _NO: Any = np.empty(0)
 _SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))
@@ -35,7 +35,7 @@ def camera(name: str, **changes: Any) -> Camera:
     }
     return Camera(
         stream_id=name,
-        levels=(Level(0, 1, 0.5),),
+        levels=(Stretch(0, 1, 0.5),),
         changes=(),
         class_mix=(),
         reasons={},

@@ -14,7 +14,7 @@ from adawise.adapt.strategies.warm import Exploration
 from adawise.evaluate import run as run_module
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, Run, Shared, Task, run
+from adawise.evaluate.run import Plan, Shared, Task, TaskResult, run
 from adawise.evaluate.streams import Smooth
 from adawise.evaluate.tables import LogitTable, write_table
 
@@ -79,7 +79,7 @@ def a_plan(
     return Plan(candidates, tuple(kinds), tuple(orders), seeds, smooth)
 
 
-def run_here(bench: Bench, plan: Plan, card: Card | None = None) -> list[Run]:
+def run_here(bench: Bench, plan: Plan, card: Card | None = None) -> list[TaskResult]:
     """In this process."""
     return run(bench, plan, card, processes=1, done=lambda count: None)
 
@@ -99,7 +99,7 @@ def die(shared: Shared, task: Task) -> None:
 _run_as_it_is = run_module._run
 
 
-def run_mapped(shared: Shared, task: Task) -> Run:
+def run_mapped(shared: Shared, task: Task) -> TaskResult:
     """A task, in a process that has its logits from files."""
     ran = _run_as_it_is(shared, task)
     assert run_module._runner is not None

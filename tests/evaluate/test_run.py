@@ -14,7 +14,7 @@ from adawise.clip.classifier import PairClassifier
 from adawise.errors import FatalError
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, Run, run
+from adawise.evaluate.run import Plan, TaskResult, run
 from adawise.evaluate.score import domain_accuracy
 from adawise.evaluate.streams import Stream
 from adawise.evaluate.tables import LogitTable
@@ -114,7 +114,7 @@ def test_each_stationary_stream_starts_anew() -> None:
     assert [t for t, trigger in enumerate(ran.path.trigger) if trigger == "start"] == [0, 50]
 
 
-def same(a: Run, b: Run) -> bool:
+def same(a: TaskResult, b: TaskResult) -> bool:
     arrays = all(
         np.array_equal(getattr(a.score, f.name), getattr(b.score, f.name)) for f in dataclasses.fields(a.score)
     )

@@ -14,13 +14,13 @@ from adawise.clip.load import load_starting_model
 from adawise.finetune.images import HeldOut, Images
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
-from adawise.finetune.run import Run
+from adawise.finetune.run import FinetuneRun
 from adawise.labelled.samples import read_samples, split
 from tests.finetune.shapes import CLASSES, write_shapes
 from tests.models import TEMPLATES, PairFolder, write_pair
 
 RECIPE = Recipe(epochs=3, batch_images=8, learning_rate=1e-3, patience=10)
-MakeRun = Callable[..., Run]
+MakeRun = Callable[..., FinetuneRun]
 
 
 @pytest.fixture(scope="session")
@@ -75,12 +75,14 @@ def make_run(
 ) -> MakeRun:
     """A run on the shapes that writes to `tmp_path/NAME`, by the fields of the recipe that differ from RECIPE."""
 
-    def make(name: str = "run", *, checkpoint_every_s: float = 1e6, path: Path = shapes, **changes: object) -> Run:
+    def make(
+        name: str = "run", *, checkpoint_every_s: float = 1e6, path: Path = shapes, **changes: object
+    ) -> FinetuneRun:
         learner = make_learner(**changes)
         (tmp_path / name).mkdir(exist_ok=True)
         train, held_out = split(read_samples(path, "--labelled", CLASSES), 0.25, 0)
         images = make_images(path)
-        return Run(
+        return FinetuneRun(
             learner=learner,
             images=images,
             train_rows=train,

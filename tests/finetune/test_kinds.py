@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adawise.clip.load import load_pair, load_starting_model
+from adawise.clip.load import load_checkpoints, load_starting_model
 from tests.models import CONFIG, PairFolder, write_checkpoint
 from tests.replay.runs import adawise
 
@@ -53,7 +53,7 @@ def test_a_model_of_another_kind_makes_a_pair_too(
     flags = ["--finetune.epochs", "1", "--finetune.batch-images", "8", "--finetune.learning-rate", "1e-3"]
     flags += ["--model.theta-0", name, "--model.device", "cpu", "--model.threads", "1"]
     assert adawise(tmp_path, "finetune", "--labelled", str(shapes), "-o", "out", *flags) == 0
-    pair = load_pair(None, name, f"local-dir:{tmp_path / 'out' / 'theta_1'}")
+    pair = load_checkpoints(None, name, f"local-dir:{tmp_path / 'out' / 'theta_1'}")
     assert not pair.text_is_shared
     zero, one = (load_file(tmp_path / folder / "open_clip_model.safetensors") for folder in ("theta_0", "out/theta_1"))
     still = {key for key in zero if torch.equal(zero[key], one[key])}

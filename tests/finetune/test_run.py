@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import load_file
 
 from adawise.errors import TrainingError
-from adawise.finetune.run import Epoch, Progress, Run
+from adawise.finetune.run import Epoch, FinetuneRun, TrainingPosition
 from tests.finetune.conftest import MakeRun
 
 
-def finish(run: Run) -> Run:
+def finish(run: FinetuneRun) -> FinetuneRun:
     run.start()
     assert run.go()
     return run
 
 
-def assert_same(run: Run, other: Run) -> None:
+def assert_same(run: FinetuneRun, other: FinetuneRun) -> None:
     """Equal curves, weights in memory and best weights on disk, bit for bit."""
     assert repr([asdict(row) for row in run.progress.curve]) == repr([asdict(row) for row in other.progress.curve])
     for p, q in zip(run.learner.model.parameters(), other.learner.model.parameters(), strict=True):
@@ -58,8 +58,8 @@ def row(epoch: int, accuracy: float, *, nll: float = 1.0, half: float = 0.9) -> 
 
 def test_of_equal_accuracy_the_lower_nll_is_better_and_theta_0_never_the_best() -> None:
     curve = [row(0, 0.9), row(1, 0.6, nll=0.5), row(2, 0.6, nll=0.4), row(3, 0.6, nll=0.6)]
-    assert Progress(curve=curve).best == curve[2]
-    assert Progress(curve=curve[:1]).best is None
+    assert TrainingPosition(curve=curve).best == curve[2]
+    assert TrainingPosition(curve=curve[:1]).best is None
 
 
 def test_patience_ends_a_run_that_does_not_get_better(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.cuda import Cuda
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from tests.gpu.rehearsal import CARD, Rehearsal
 from tests.models import CLASSES, TEMPLATES, bank_bytes
 
@@ -60,7 +60,7 @@ class Machine:
 
     def classifier(
         self,
-        pair: ModelPair,
+        pair: CheckpointPair,
         *,
         dtype: torch.dtype = torch.float32,
         copies: int = 21,

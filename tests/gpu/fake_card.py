@@ -20,7 +20,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adawise.clip.attention import pack_attention
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from adawise.decode.preprocess import Preprocess
 
 CARD = torch.device("cuda:0")
@@ -54,14 +54,14 @@ class FakeCard:
         with self._mode, _Strict():  # type: ignore[no-untyped-call]
             yield
 
-    def pair(self, pair: ModelPair) -> ModelPair:
+    def pair(self, pair: CheckpointPair) -> CheckpointPair:
         """The loaded pair with fake tensors in place of its own, on the processor as they are."""
         _ = pair.text_is_shared  # compares values
         models = [t for model in pair._models for t in (*model.parameters(), *model.buffers())]
         memo = {id(t): self._mode.from_tensor(t) for t in (*models, *pair.theta_0.values(), *pair.theta_1.values())}
         return copy.deepcopy(pair, memo)
 
-    def untrained(self, architecture: str) -> ModelPair:
+    def untrained(self, architecture: str) -> CheckpointPair:
         """A pair of any architecture that open_clip knows; it takes no memory."""
         models = [without_memory(architecture) for _ in range(2)]
         for model in models:
@@ -72,7 +72,7 @@ class FakeCard:
             memo = {id(t): _like(t) for t in tensors}
         models = copy.deepcopy(models, memo)
         size = models[0].visual.image_size
-        pair = ModelPair(
+        pair = CheckpointPair(
             tower=models[0].visual,
             theta_0=dict(models[0].visual.named_parameters()),
             theta_1=dict(models[1].visual.named_parameters()),

@@ -19,7 +19,7 @@ from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.cuda import Cuda
-from adawise.clip.load import ModelPair, load_pair
+from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.records import ImageBatch
 from adawise.worker.adaptation import Adaptation, Adapted
 from tests.frames import a_frame
@@ -45,7 +45,9 @@ def distance(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().mean() / wanted.std())
 
 
-def test_logits_are_the_processors_within_the_bound_of_the_number_format(pair: ModelPair, machine: Machine) -> None:
+def test_logits_are_the_processors_within_the_bound_of_the_number_format(
+    pair: CheckpointPair, machine: Machine
+) -> None:
     exact = classifier(pair, chunk_rows=8)
     for dtype in machine.dtypes:
         subject = machine.classifier(pair, dtype=dtype)
@@ -54,7 +56,7 @@ def test_logits_are_the_processors_within_the_bound_of_the_number_format(pair: M
             assert distance(found, exact.logits(index, IMAGES)) <= BOUNDS[dtype], (dtype, index)
 
 
-def test_tf32_is_used_if_asked_for_and_only_then(pair: ModelPair, card: torch.device) -> None:
+def test_tf32_is_used_if_asked_for_and_only_then(pair: CheckpointPair, card: torch.device) -> None:
     machine, exact = Machine(card, None), classifier(pair, chunk_rows=8).logits(7, IMAGES)
     plain = logits(machine.classifier(pair), machine, 7, IMAGES)
     rounded = logits(machine.classifier(pair, device=machine.device(tf32=True)), machine, 7, IMAGES)
@@ -63,7 +65,7 @@ def test_tf32_is_used_if_asked_for_and_only_then(pair: ModelPair, card: torch.de
         assert distance(plain, exact) < distance(rounded, exact)
 
 
-def test_an_images_logits_are_the_same_bits_whoever_shares_its_chunk(pair: ModelPair, machine: Machine) -> None:
+def test_an_images_logits_are_the_same_bits_whoever_shares_its_chunk(pair: CheckpointPair, machine: Machine) -> None:
     generator = torch.Generator().manual_seed(0)
     for dtype in machine.dtypes:
         subject = machine.classifier(pair, dtype=dtype)
@@ -80,7 +82,7 @@ def test_an_images_logits_are_the_same_bits_whoever_shares_its_chunk(pair: Model
 
 
 def test_a_graph_sees_what_is_merged_under_it_and_is_the_forward_that_it_was_captured_from(
-    pair: ModelPair, machine: Machine
+    pair: CheckpointPair, machine: Machine
 ) -> None:
     for dtype in machine.dtypes:
         worn = machine.classifier(pair, dtype=dtype, copies=2)
@@ -94,7 +96,7 @@ def test_a_graph_sees_what_is_merged_under_it_and_is_the_forward_that_it_was_cap
         assert worn.bank.capacity == 2
 
 
-def test_many_merges_in_a_small_bank_take_no_more_memory(pair: ModelPair, card: torch.device) -> None:
+def test_many_merges_in_a_small_bank_take_no_more_memory(pair: CheckpointPair, card: torch.device) -> None:
     machine = Machine(card, None)
     subject = machine.classifier(pair, copies=2)
     used = []
@@ -106,7 +108,9 @@ def test_many_merges_in_a_small_bank_take_no_more_memory(pair: ModelPair, card: 
 
 
 def test_a_card_whose_memory_is_taken_gets_a_smaller_bank_and_the_log_says_so(card: torch.device) -> None:
-    pair = load_pair(None, f"local-dir:{DEMO}/theta_0", f"local-dir:{DEMO}/theta_1")  # 3.4 MB a copy, 72 MB for all
+    pair = load_checkpoints(
+        None, f"local-dir:{DEMO}/theta_0", f"local-dir:{DEMO}/theta_1"
+    )  # 3.4 MB a copy, 72 MB for all
     machine, size = Machine(card, None), pair.preprocess.size
     images = torch.randint(0, 256, (9, 3, size, size), dtype=torch.uint8)
     expected = [machine.classifier(pair).logits(j, images) for j in range(21)]
@@ -154,7 +158,9 @@ def adapted(
     return results
 
 
-def test_a_replay_on_the_same_card_is_equal_however_cameras_share_its_rounds(pair: ModelPair, machine: Machine) -> None:
+def test_a_replay_on_the_same_card_is_equal_however_cameras_share_its_rounds(
+    pair: CheckpointPair, machine: Machine
+) -> None:
     names = ["a", "b", "c"]
     streams = {
         name: [a_batch(name, 16 * k, random_images(16, seed=10 * s + k)) for k in range(4)]
@@ -173,7 +179,7 @@ def test_a_replay_on_the_same_card_is_equal_however_cameras_share_its_rounds(pai
 
 
 def test_nothing_waits_within_a_round_but_the_fetch(
-    pair: ModelPair, card: torch.device, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, card: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = Machine(card, None).classifier(pair)
     asked = {j: [IMAGES[:16], IMAGES[20:28]] for j in ENDS_AND_BETWEEN}
@@ -249,10 +255,10 @@ def test_two_workers_run_on_two_cards(pair_folder: PairFolder, card: torch.devic
         pytest.skip(f"one card here ({torch.cuda.get_device_name(card)}), two are needed")
     program = (
         "import sys, torch\n"
-        "from adawise.clip.load import load_pair\n"
+        "from adawise.clip.load import load_checkpoints\n"
         "from tests.gpu.conftest import Machine\n"
         "from tests.models import random_images\n"
-        "pair = load_pair(None, *sys.argv[2:])\n"
+        "pair = load_checkpoints(None, *sys.argv[2:])\n"
         "subject = Machine(torch.device(sys.argv[1]), None).classifier(pair, dtype=torch.float32)\n"
         "subject.warm_up()\n"
         "print(subject.logits(7, random_images(40)).double().sum().item(), torch.cuda.current_device())\n"

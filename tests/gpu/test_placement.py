@@ -14,7 +14,7 @@ from adawise.clip import classifier as module
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.cuda import chunk_rows_for
 from adawise.clip.device import Plain
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from tests.gpu.fake_card import CARD, FakeCard, MixedDevices, without_memory
 from tests.models import CLASSES, SIZE, TEMPLATES
 
@@ -32,7 +32,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> FakeCard:
 
 
 def on_card(
-    pair: ModelPair, *, dtype: torch.dtype = torch.bfloat16, head: str = "text", bank_bytes: int = 0
+    pair: CheckpointPair, *, dtype: torch.dtype = torch.bfloat16, head: str = "text", bank_bytes: int = 0
 ) -> PairClassifier:
     return PairClassifier(
         pair,
@@ -59,7 +59,7 @@ def a_round(card: FakeCard, size: int = SIZE) -> dict[int, list[Tensor]]:
 @pytest.mark.parametrize("head", ["text", "interpolate"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_round_runs_on_the_card_from_the_flat_buffers_to_the_logits(
-    pair: ModelPair, card: FakeCard, dtype: torch.dtype, head: str
+    pair: CheckpointPair, card: FakeCard, dtype: torch.dtype, head: str
 ) -> None:
     fake = card.pair(pair)
     with card.running():
@@ -102,7 +102,7 @@ def test_a_merge_on_the_card_is_in_place_and_in_pieces(card: FakeCard) -> None:
                 assert interpolate(zero, one, alpha, out=out) is out
 
 
-def test_heads_of_a_card_file_are_brought_to_the_card(pair: ModelPair, card: FakeCard) -> None:
+def test_heads_of_a_card_file_are_brought_to_the_card(pair: CheckpointPair, card: FakeCard) -> None:
     fake = card.pair(pair)
     with card.running():
         subject = on_card(fake)
@@ -117,7 +117,7 @@ def test_heads_of_a_card_file_are_brought_to_the_card(pair: ModelPair, card: Fak
 
 
 def test_a_tensor_that_was_not_brought_to_the_card_is_seen(
-    pair: ModelPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = card.pair(pair)
     monkeypatch.setattr(module, "_per_channel", lambda values, where: torch.tensor(values).view(1, 3, 1, 1))
@@ -126,7 +126,7 @@ def test_a_tensor_that_was_not_brought_to_the_card_is_seen(
 
 
 def test_an_index_that_stayed_on_the_processor_is_seen(
-    pair: ModelPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake, right = card.pair(pair), module._head_logits
 
@@ -139,7 +139,7 @@ def test_an_index_that_stayed_on_the_processor_is_seen(
 
 
 def test_a_scalar_that_stayed_on_the_processor_is_seen(
-    pair: ModelPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake, right = card.pair(pair), PairClassifier._class_embeddings
     monkeypatch.setattr(PairClassifier, "_class_embeddings", lambda self, index: right(self, index) * torch.tensor(1.0))
@@ -148,7 +148,7 @@ def test_a_scalar_that_stayed_on_the_processor_is_seen(
 
 
 def test_a_value_that_is_asked_for_within_a_round_is_seen(
-    pair: ModelPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, card: FakeCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake, right = card.pair(pair), module._head_logits
 

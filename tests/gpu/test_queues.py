@@ -14,7 +14,7 @@ from torch import Tensor
 from adawise.adapt.interpolate import interpolate as merge
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.cuda import Cuda, _Slot
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from adawise.errors import DeviceError
 from tests.gpu.rehearsal import CARD, HiddenWait, Rehearsal
 from tests.models import CLASSES, TEMPLATES, bank_bytes, classifier, random_images
@@ -30,7 +30,7 @@ ROUNDS: list[dict[int, list[Tensor]]] = [
 
 
 def on(
-    pair: ModelPair, rehearsal: Rehearsal, *, copies: int = 2, graphs: bool = True, kind: type[Cuda] = Cuda
+    pair: CheckpointPair, rehearsal: Rehearsal, *, copies: int = 2, graphs: bool = True, kind: type[Cuda] = Cuda
 ) -> PairClassifier:
     return PairClassifier(
         pair,
@@ -45,7 +45,7 @@ def on(
 
 
 @pytest.fixture(scope="module")
-def expected(pair: ModelPair) -> list[Mapping[int, Tensor]]:
+def expected(pair: CheckpointPair) -> list[Mapping[int, Tensor]]:
     plain = classifier(pair, chunk_rows=4)
     return [plain.evaluate(asked) for asked in ROUNDS]
 
@@ -64,7 +64,7 @@ def runs(subject: PairClassifier, rehearsal: Rehearsal) -> Iterator[Mapping[int,
 @pytest.mark.parametrize(("copies", "graphs"), [(2, True), (2, False), (21, True)])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_logits_are_the_processors_own_bit_by_bit_whatever_comes_first(
-    pair: ModelPair, expected: list[Mapping[int, Tensor]], seed: int, copies: int, graphs: bool
+    pair: CheckpointPair, expected: list[Mapping[int, Tensor]], seed: int, copies: int, graphs: bool
 ) -> None:
     rehearsal = Rehearsal(seed)
     with rehearsal:
@@ -74,7 +74,7 @@ def test_logits_are_the_processors_own_bit_by_bit_whatever_comes_first(
     assert rehearsal.captures == (min(copies, 6) if graphs else 0)  # a copy that is merged over keeps its graph
 
 
-def test_the_compute_queue_is_waited_for_once_a_round(pair: ModelPair) -> None:
+def test_the_compute_queue_is_waited_for_once_a_round(pair: CheckpointPair) -> None:
     rehearsal = Rehearsal(0)
     with rehearsal:
         subject = on(pair, rehearsal)
@@ -85,7 +85,7 @@ def test_the_compute_queue_is_waited_for_once_a_round(pair: ModelPair) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_images_may_change_as_soon_as_they_are_staged(pair: ModelPair, seed: int) -> None:
+def test_images_may_change_as_soon_as_they_are_staged(pair: CheckpointPair, seed: int) -> None:
     rehearsal = Rehearsal(seed)
     with rehearsal:
         device = Cuda(CARD, tf32=False, graphs=True, cuda=rehearsal)
@@ -140,7 +140,7 @@ class MergesBeside(Cuda):
 
 @pytest.mark.parametrize("mistake", [WithoutUploadWait, WithoutConsumed, WithoutFetchWait, MergesBeside])
 def test_a_wait_that_is_missing_is_seen(
-    pair: ModelPair, expected: list[Mapping[int, Tensor]], mistake: type[Cuda]
+    pair: CheckpointPair, expected: list[Mapping[int, Tensor]], mistake: type[Cuda]
 ) -> None:
     def goes_wrong(seed: int) -> bool:
         rehearsal = Rehearsal(seed)
@@ -151,7 +151,7 @@ def test_a_wait_that_is_missing_is_seen(
     assert any(goes_wrong(seed) for seed in MANY)
 
 
-def test_a_value_that_is_asked_for_in_the_middle_is_seen(pair: ModelPair) -> None:
+def test_a_value_that_is_asked_for_in_the_middle_is_seen(pair: CheckpointPair) -> None:
     rehearsal = Rehearsal(0)
     with rehearsal, pytest.raises(HiddenWait):
         float(torch.zeros(1, device=CARD).sum())
@@ -162,7 +162,7 @@ def test_a_value_that_is_asked_for_in_the_middle_is_seen(pair: ModelPair) -> Non
 
 @pytest.mark.parametrize("memory", [1, 3])
 def test_memory_that_runs_out_makes_the_bank_smaller_and_changes_nothing_else(
-    pair: ModelPair, expected: list[Mapping[int, Tensor]], memory: int
+    pair: CheckpointPair, expected: list[Mapping[int, Tensor]], memory: int
 ) -> None:
     elements = bank_bytes(pair, torch.float32) // 4
     rehearsal = Rehearsal(memory)
@@ -179,7 +179,7 @@ def test_memory_that_runs_out_makes_the_bank_smaller_and_changes_nothing_else(
     assert rehearsal.freed == len(said)
 
 
-def test_a_card_without_memory_for_one_copy_is_told_with_a_remedy(pair: ModelPair) -> None:
+def test_a_card_without_memory_for_one_copy_is_told_with_a_remedy(pair: CheckpointPair) -> None:
     rehearsal = Rehearsal(0)
     with rehearsal:
         subject = on(pair, rehearsal)
@@ -196,7 +196,7 @@ def test_a_card_without_memory_for_one_copy_is_told_with_a_remedy(pair: ModelPai
         "GET was unable to find an engine to execute this computation",
     ],
 )
-def test_memory_that_the_driver_or_a_library_lacks_is_memory_too(pair: ModelPair, words: str) -> None:
+def test_memory_that_the_driver_or_a_library_lacks_is_memory_too(pair: CheckpointPair, words: str) -> None:
     rehearsal = Rehearsal(0)
     with rehearsal:
         subject = on(pair, rehearsal, copies=21)
@@ -208,7 +208,7 @@ def test_memory_that_the_driver_or_a_library_lacks_is_memory_too(pair: ModelPair
 
 
 def test_memory_that_runs_out_in_a_merge_costs_that_copy_alone(
-    pair: ModelPair, expected: list[Mapping[int, Tensor]], monkeypatch: pytest.MonkeyPatch
+    pair: CheckpointPair, expected: list[Mapping[int, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rehearsal, merges = Rehearsal(0), list[Tensor]()
 
@@ -226,7 +226,7 @@ def test_memory_that_runs_out_in_a_merge_costs_that_copy_alone(
     assert subject.bank.capacity == 1
 
 
-def test_a_graph_keeps_what_it_reads(pair: ModelPair) -> None:
+def test_a_graph_keeps_what_it_reads(pair: CheckpointPair) -> None:
     """It knows addresses alone: another classifier that shares the bank may outlive the one that captured."""
     rehearsal = Rehearsal(0)
     with rehearsal:
@@ -250,7 +250,7 @@ def test_a_graph_keeps_what_it_reads(pair: ModelPair) -> None:
         assert are_equal(second.evaluate(ROUNDS[2]), wanted)
 
 
-def test_a_lost_card_is_told_with_where_and_what_to_do(pair: ModelPair) -> None:
+def test_a_lost_card_is_told_with_where_and_what_to_do(pair: CheckpointPair) -> None:
     rehearsal = Rehearsal(0)
     with rehearsal:
         subject = on(pair, rehearsal)
@@ -261,7 +261,7 @@ def test_a_lost_card_is_told_with_where_and_what_to_do(pair: ModelPair) -> None:
             subject.evaluate(ROUNDS[0])
 
 
-def test_an_error_that_is_not_the_cards_stays_what_it_is(pair: ModelPair) -> None:
+def test_an_error_that_is_not_the_cards_stays_what_it_is(pair: CheckpointPair) -> None:
     rehearsal = Rehearsal(0)
     with rehearsal:
         subject = on(pair, rehearsal)
@@ -271,7 +271,7 @@ def test_an_error_that_is_not_the_cards_stays_what_it_is(pair: ModelPair) -> Non
 
 
 def test_a_tower_that_cannot_be_captured_runs_without_graphs_and_the_log_says_so(
-    pair: ModelPair, expected: list[Mapping[int, Tensor]]
+    pair: CheckpointPair, expected: list[Mapping[int, Tensor]]
 ) -> None:
     rehearsal = Rehearsal(0, refuses_capture=True)
     with rehearsal:

@@ -95,7 +95,7 @@ def test_killed_at_any_point_the_next_run_completes_each_label_once(tmp_path: Pa
     # The folder's own document is created by the same store, at the same points.
     recorder_in(tmp_path)
     with pytest.raises(Killed):
-        record(source_of(sent(35)), recorder_in(tmp_path, at=die), Bounds(until_drained=True))
+        record(source_of(sent(35)), recorder_in(tmp_path, failpoint=die), Bounds(until_drained=True))
     record(source_of(sent(35)), recorder_in(tmp_path), Bounds(until_drained=True))
     assert stored(tmp_path) == expected(35)
 

@@ -10,7 +10,7 @@ import torch
 
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
-from adawise.clip.load import load_pair
+from adawise.clip.load import load_checkpoints
 from adawise.evaluate.corrupt import parse
 from adawise.evaluate.images import ImageSet, Sample, make_tables
 from tests.real.test_real_pair import DATA, IMAGES, TEMPLATES, checkpoint, photographs
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_tables_of_real_photographs_are_plausible_clean_and_corrupted(tmp_path: Path) -> None:
-    pair = load_pair(None, checkpoint(0), checkpoint(1))
+    pair = load_checkpoints(None, checkpoint(0), checkpoint(1))
     photos = photographs(pair, "validation_base")
     classifier = PairClassifier(
         pair,

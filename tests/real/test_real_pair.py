@@ -21,7 +21,7 @@ from torch import Tensor
 
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
-from adawise.clip.load import ModelPair, load_pair
+from adawise.clip.load import CheckpointPair, load_checkpoints
 
 DATA = Path(os.environ.get("ADAWISE_REAL_DATA", str(Path(__file__).parents[2] / ".." / "shared" / "data")))
 pytestmark = pytest.mark.skipif(
@@ -48,11 +48,11 @@ def checkpoint(end: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def pair() -> ModelPair:
-    return load_pair(None, checkpoint(0), checkpoint(1))
+def pair() -> CheckpointPair:
+    return load_checkpoints(None, checkpoint(0), checkpoint(1))
 
 
-def photographs(pair: ModelPair, name: str, *, through_px: int | None = None) -> Photographs:
+def photographs(pair: CheckpointPair, name: str, *, through_px: int | None = None) -> Photographs:
     """The first images of a file; `through_px`: resized to that first, as the tables of logits were made."""
     table = pq.read_table(DATA / "images" / f"{name}.parquet").slice(0, IMAGES)
     metadata: Mapping[bytes, bytes] = table.schema.metadata
@@ -67,7 +67,7 @@ def photographs(pair: ModelPair, name: str, *, through_px: int | None = None) ->
     )
 
 
-def classifier(pair: ModelPair, classes: tuple[str, ...], dtype: torch.dtype = torch.float32) -> PairClassifier:
+def classifier(pair: CheckpointPair, classes: tuple[str, ...], dtype: torch.dtype = torch.float32) -> PairClassifier:
     return PairClassifier(
         pair,
         classes=classes,
@@ -81,16 +81,16 @@ def classifier(pair: ModelPair, classes: tuple[str, ...], dtype: torch.dtype = t
 
 
 @pytest.fixture(scope="module")
-def validation(pair: ModelPair) -> Photographs:
+def validation(pair: CheckpointPair) -> Photographs:
     return photographs(pair, "validation_base")
 
 
 @pytest.fixture(scope="module")
-def served(pair: ModelPair, validation: Photographs) -> PairClassifier:
+def served(pair: CheckpointPair, validation: Photographs) -> PairClassifier:
     return classifier(pair, validation.classes)
 
 
-def test_the_pair_loads_with_its_own_preprocessing(pair: ModelPair) -> None:
+def test_the_pair_loads_with_its_own_preprocessing(pair: CheckpointPair) -> None:
     assert pair.preprocess.id == "pillow-bicubic-squash-70/1"
     assert pair.mean == (0.485, 0.456, 0.406)
     assert not pair.text_is_shared
@@ -125,7 +125,7 @@ def test_accuracy_along_the_path_is_that_of_the_card_of_the_pair(
         assert abs(accuracy - known) < 0.18
 
 
-def test_logits_agree_with_the_tables_that_were_made_elsewhere(pair: ModelPair) -> None:
+def test_logits_agree_with_the_tables_that_were_made_elsewhere(pair: CheckpointPair) -> None:
     """The tables are float16, made through images of 98 px with another batch shape, row maximum subtracted."""
     n, photos = 32, photographs(pair, "test_base", through_px=98)
     with np.load(DATA / "logits" / "id_test.npz") as table:
@@ -143,7 +143,7 @@ def test_logits_agree_with_the_tables_that_were_made_elsewhere(pair: ModelPair) 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_images_logits_are_the_same_bits_whoever_shares_its_chunk(
-    pair: ModelPair, validation: Photographs, dtype: torch.dtype
+    pair: CheckpointPair, validation: Photographs, dtype: torch.dtype
 ) -> None:
     subject = classifier(pair, validation.classes[:7], dtype)
     images = validation.images[:20]

@@ -15,7 +15,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.buffer import Buffer, merged
 from adawise.recording.manifest import MANIFEST
-from adawise.recording.recorder import FilePolicy, Recorded, Recorder
+from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress
 from adawise.recording.run import Bounds, record
 from adawise.recording.source import RecordingSource
 from adawise.records import Gap, Message, Missing, TopicPartition
@@ -145,7 +145,7 @@ def test_recording_stops_at_each_limit(tmp_path: Path) -> None:
 
 
 def test_progress_is_told_after_each_poll(tmp_path: Path) -> None:
-    seen: list[Recorded] = []
+    seen: list[RecordingProgress] = []
     source = FakeSource(messages(0, 9), max_poll_records=4)
     record(source, recorder_in(tmp_path), Bounds(until_drained=True), on_progress=seen.append)
     assert [each.messages for each in seen] == [0, 4, 8, 9]
@@ -154,7 +154,7 @@ def test_progress_is_told_after_each_poll(tmp_path: Path) -> None:
 def test_what_was_read_is_written_when_the_broker_goes_away(tmp_path: Path) -> None:
     source = FakeSource(messages(0, 5))
 
-    def fail_at_the_end(done: Recorded) -> None:
+    def fail_at_the_end(done: RecordingProgress) -> None:
         if done.messages == 5:
             source.fail(BrokerUnavailable("gone"))
 
@@ -166,7 +166,7 @@ def test_what_was_read_is_written_when_the_broker_goes_away(tmp_path: Path) -> N
 def test_a_lost_partition_is_dropped_and_read_again_when_it_comes_back(tmp_path: Path) -> None:
     source = FakeSource(messages(0, 6), max_poll_records=2)
 
-    def rebalance(done: Recorded) -> None:
+    def rebalance(done: RecordingProgress) -> None:
         if source.polls == 3:
             source.lose(TP)
             source.assign(TP)
@@ -224,7 +224,7 @@ def test_a_damaged_newest_file_is_named_and_not_written_over(tmp_path: Path) -> 
 def test_a_topic_that_is_replaced_under_a_recorder_gets_into_no_file(tmp_path: Path, polls: int) -> None:
     source = FakeSource(messages(0, 40), max_poll_records=5)
 
-    def replace(done: Recorded) -> None:
+    def replace(done: RecordingProgress) -> None:
         if source.polls == polls:
             source.known = TopicIdentity("fake-cluster", "created-again", 1)
 
@@ -326,7 +326,7 @@ def test_what_nobody_can_read_is_a_gap_with_its_reason_and_no_message_of_any_str
     recorder.append([missing(2, 9), missing(12, 14)], 0.0)
     recorder.append([missing(1, 14)], 0.0)
     recorder.flush()
-    assert recorder.recorded == Recorded(0, 0, 1, recorder.recorded.stored_bytes, missing=10)
+    assert recorder.recorded == RecordingProgress(0, 0, 1, recorder.recorded.stored_bytes, missing=10)
     footer = pq.read_metadata(tmp_path / layout.key_of(TP, 3)).metadata[b"adawise.recording"]
     assert json.loads(footer)["gaps"] == [[3, 10, "batch_damaged"], [12, 15, "batch_damaged"]]
     assert replayed(tmp_path) == [missing(3, 9), missing(12, 14)]

@@ -64,7 +64,7 @@ def write(root: Path, messages: Sequence[Message], **options: Any) -> Recorder:
 
 def tidy(root: Path, now_ms: int = NOW_MS, *, at: Any = lambda _: None, **retention: Any) -> Tidied:
     store = LocalStore(root)
-    keeper = RecordingRetention(str(root), store, Retention(**retention), at=at, now_ms=lambda: now_ms)
+    keeper = RecordingRetention(str(root), store, Retention(**retention), failpoint=at, now_ms=lambda: now_ms)
     return keeper.tidy(partitions_of(store))
 
 
@@ -148,7 +148,7 @@ def test_images_that_are_never_to_be_stored_are_in_no_file_at_any_time(tmp_path:
     def look(_: str) -> None:
         seen.extend(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
-    write(tmp_path, hourly(9), retention=Retention(forget_images_after_s=0.0), at=look)
+    write(tmp_path, hourly(9), retention=Retention(forget_images_after_s=0.0), failpoint=look)
     assert seen
     assert not any(b"image %d" % n in data for data in seen for n in range(9))
     assert recorded(tmp_path, forgotten="skip") == []

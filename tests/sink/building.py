@@ -19,7 +19,7 @@ from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from adawise.sink.chain import SegmentChain
 from adawise.sink.owner import Owner
-from adawise.store.store import AlreadyExists, Hook, Store
+from adawise.store.store import AlreadyExists, Failpoint, Store
 
 CLASSES = ("car", "bus", "empty street")
 TP = TopicPartition("frames", 3)
@@ -85,7 +85,7 @@ def draft(first: int, until: int, *, number: int = 0, states: dict[str, bytes] |
 
 
 def open_chain(
-    store: Store, writer: str = "worker-0", at: Hook = lambda _: None, owner: Owner | None = None
+    store: Store, writer: str = "worker-0", at: Failpoint = lambda _: None, owner: Owner | None = None
 ) -> SegmentChain:
     return SegmentChain(
         store=store,
@@ -94,7 +94,7 @@ def open_chain(
         config_fingerprint="config",
         writer=writer,
         owner=owner,
-        at=at,
+        failpoint=at,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from adawise.errors import SettingsError, StoreUnavailable
 from adawise.records import TopicPartition
-from adawise.sink.starts import DEATHS, Starts
+from adawise.sink.starts import DEATHS, StoredStarts
 from tests.sink.building import DictStore
 
 TP = TopicPartition("frames", 0)
@@ -20,8 +20,8 @@ class Clock:
         return self.now_s
 
 
-def start(store: Any, name: str, clock: Clock | None = None) -> Starts:
-    return Starts(store, name, clock or Clock())
+def start(store: Any, name: str, clock: Clock | None = None) -> StoredStarts:
+    return StoredStarts(store, name, clock or Clock())
 
 
 def die(store: DictStore, name: str, low_water: int, read: int) -> int:

@@ -17,7 +17,7 @@ from adawise.sink import layout
 from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
 from adawise.store import store
-from adawise.store.store import CRASH_POINTS, AlreadyExists, LocalStore
+from adawise.store.store import FAILPOINTS, AlreadyExists, LocalStore
 from tests.sink.building import IDENTITY, TP, draft, open_chain
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
@@ -29,7 +29,7 @@ import importlib.util, os, signal, sys
 if importlib.util.find_spec("pandas"):
     import pandas
 from pathlib import Path
-from adawise.store.store import CRASH_POINTS, LocalStore
+from adawise.store.store import FAILPOINTS, LocalStore
 from tests.sink.building import IDENTITY, TP, draft, open_chain
 
 def commit_and_die(root, fatal):
@@ -37,14 +37,14 @@ def commit_and_die(root, fatal):
     def at(point):
         if armed and point == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-    chain = open_chain(LocalStore(root, at=at), "victim", at=at)
+    chain = open_chain(LocalStore(root, failpoint=at), "victim", at=at)
     chain.check()
     chain.recover(TP, IDENTITY, 0)
     chain.commit(draft(0, 4))
     armed = True
     chain.commit(draft(4, 9, number=1))
 
-for point in CRASH_POINTS:
+for point in FAILPOINTS:
     child = os.fork()
     if child == 0:
         commit_and_die(Path(sys.argv[1]) / point, point)
@@ -59,13 +59,13 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-c", WRITER, str(root)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, timeout=120)
-    assert done.stdout.split() == [word for point in CRASH_POINTS for word in (point, str(-signal.SIGKILL))]
+    assert done.stdout.split() == [word for point in FAILPOINTS for word in (point, str(-signal.SIGKILL))]
     return root
 
 
-@pytest.mark.parametrize("point", CRASH_POINTS)
+@pytest.mark.parametrize("point", FAILPOINTS)
 def test_a_process_killed_at_a_crash_point_leaves_all_of_the_segment_or_nothing(point: str, victims: Path) -> None:
-    there = CRASH_POINTS.index(point) >= CRASH_POINTS.index("segment.linked")
+    there = FAILPOINTS.index(point) >= FAILPOINTS.index("segment.linked")
     folder = LocalStore(victims / point)
     chain = open_chain(folder)
     assert chain.recover(TP, IDENTITY, 0).next_offset == (9 if there else 4)
@@ -77,11 +77,11 @@ def test_a_process_killed_at_a_crash_point_leaves_all_of_the_segment_or_nothing(
 
 def test_every_crash_point_is_passed_once_by_a_commit_in_their_order(tmp_path: Path) -> None:
     passed: list[str] = []
-    chain = open_chain(LocalStore(tmp_path, at=passed.append), at=passed.append)
+    chain = open_chain(LocalStore(tmp_path, failpoint=passed.append), at=passed.append)
     chain.recover(TP, IDENTITY, 0)
     passed.clear()
     chain.commit(draft(0, 4))
-    assert tuple(passed) == CRASH_POINTS
+    assert tuple(passed) == FAILPOINTS
 
 
 def test_bytes_and_names_are_synced_before_create_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_a_root_that_goes_away_in_the_middle_of_a_create_does_not_say_that_it_wa
         if reached == point:
             (tmp_path / "output" / layout.SINK).rename(tmp_path / "aside")
 
-    folder = LocalStore(tmp_path / "output", at=at)
+    folder = LocalStore(tmp_path / "output", failpoint=at)
     open_chain(folder).check()
     with pytest.raises(StoreUnavailable, match="it is gone"):
         folder.create(KEY, b"segment")

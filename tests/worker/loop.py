@@ -224,7 +224,7 @@ class Bench:
                 model_fingerprint="model",
                 config_fingerprint="config",
                 writer="bench",
-                at=self._hook,
+                failpoint=self._hook,
             ),
             "dead_letters": self.letters,
             "observer": self.seen,
@@ -235,7 +235,7 @@ class Bench:
             "max_streams": 100,
             "skip_gaps": False,
             "should_stop": self._should_stop,
-            "at": self._hook,
+            "failpoint": self._hook,
             "clock": lambda: self.now_s,
             "sleep": self._sleep,
         }

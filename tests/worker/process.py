@@ -118,7 +118,7 @@ def work(plan: Plan, events: Connection) -> NoReturn:
             _end_or_wait(plan.then)
 
     with damage(*plan.damaged) if plan.damaged else nullcontext():
-        code = run_worker(plan.settings, at=at, observer=Telling(events))
+        code = run_worker(plan.settings, failpoint=at, observer=Telling(events))
     events.send(Event("ended", peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     sys.exit(code)
 

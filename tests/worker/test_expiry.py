@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adawise.adapt.state import Heard, StreamState
 from adawise.errors import ChainError
-from adawise.worker.expiry import PartitionClock, Silence
+from adawise.worker.expiry import Expiry, PartitionClock
 
 FORGET_S, FORGET_MS = 100.0, 100_000
 NOW_MS = 1_700_000_000_000
@@ -27,18 +27,18 @@ def both(clock: PartitionClock, last_ms: int) -> None:
 
 def test_a_stream_goes_on_up_to_the_limit_and_starts_anew_after_it_by_its_own_timestamps() -> None:
     clock = PartitionClock({}, FORGET_S)
-    assert clock.silence("a", NOW_MS) is None
+    assert clock.expiry("a", NOW_MS) is None
     clock.hear("a", NOW_MS)
-    assert clock.silence("a", NOW_MS + FORGET_MS) is None
-    assert clock.silence("a", NOW_MS + FORGET_MS + 1) is Silence.SILENT
-    assert clock.silence("a", NOW_MS + 2 * FORGET_MS) is Silence.SILENT
-    assert clock.silence("a", NOW_MS + 2 * FORGET_MS + 1) is Silence.FORGOTTEN
+    assert clock.expiry("a", NOW_MS + FORGET_MS) is None
+    assert clock.expiry("a", NOW_MS + FORGET_MS + 1) is Expiry.SILENT
+    assert clock.expiry("a", NOW_MS + 2 * FORGET_MS) is Expiry.SILENT
+    assert clock.expiry("a", NOW_MS + 2 * FORGET_MS + 1) is Expiry.FORGOTTEN
 
 
 def test_going_back_in_time_is_no_silence() -> None:
     clock = PartitionClock({}, FORGET_S)
     clock.hear("a", NOW_MS)
-    assert clock.silence("a", NOW_MS - 1000 * FORGET_MS) is None
+    assert clock.expiry("a", NOW_MS - 1000 * FORGET_MS) is None
 
 
 def test_without_timestamps_nothing_is_silent_and_nothing_dropped() -> None:
@@ -47,8 +47,8 @@ def test_without_timestamps_nothing_is_silent_and_nothing_dropped() -> None:
     clock.hear("b", NOW_MS)
     for n in range(10):
         clock.hear("b", NOW_MS + n * FORGET_MS)
-    assert clock.silence("a", NOW_MS) is None
-    assert clock.silence("b", -1) is None
+    assert clock.expiry("a", NOW_MS) is None
+    assert clock.expiry("b", -1) is None
     assert clock.forget() == set()
 
 
@@ -63,7 +63,7 @@ def test_a_silent_stream_is_dropped_once_its_neighbours_have_lived_twice_the_lim
     clock.hear("c", NOW_MS + 2 * FORGET_MS + 1)
     assert clock.forget() == {"a"}
     assert clock.forget() == set()
-    assert clock.silence("a", NOW_MS) is None  # it is a new stream now
+    assert clock.expiry("a", NOW_MS) is None  # it is a new stream now
 
 
 @pytest.mark.parametrize("cameras", [1, 2, 5])
@@ -74,7 +74,7 @@ def test_a_producer_whose_timestamps_race_drops_no_neighbour_that_was_heard_a_mo
     for n in range(1, 30):  # from 1970 upwards, each step as large as one that counts
         clock.hear("racing", n * FORGET_MS)
     assert clock.forget() == set()
-    assert [clock.silence(name, NOW_MS + 1_000) for name in names] == [None] * cameras
+    assert [clock.expiry(name, NOW_MS + 1_000) for name in names] == [None] * cameras
 
 
 def test_a_step_of_more_than_the_limit_is_a_clock_that_was_set_and_drops_nobody() -> None:
@@ -84,7 +84,7 @@ def test_a_step_of_more_than_the_limit_is_a_clock_that_was_set_and_drops_nobody(
     clock.hear("b", NOW_MS)
     clock.hear("b", NOW_MS + 10**12)
     assert clock.forget() == set()
-    assert clock.silence("a", NOW_MS + 1_000) is None
+    assert clock.expiry("a", NOW_MS + 1_000) is None
 
 
 def test_what_was_heard_is_read_back_from_the_states_and_the_clock_goes_on_from_there() -> None:
@@ -103,7 +103,7 @@ def test_a_state_of_before_streams_were_forgotten_is_kept_until_it_is_heard_agai
     clock = PartitionClock({"old": StreamState("k", 3).to_bytes()}, FORGET_S)
     for n in range(9):
         both(clock, NOW_MS + n * FORGET_MS)
-    assert clock.silence("old", NOW_MS) is None
+    assert clock.expiry("old", NOW_MS) is None
     assert clock.forget() == set()
     clock.hear("old", NOW_MS)
     for n in range(9, 13):
@@ -140,10 +140,10 @@ def test_no_stream_is_dropped_that_its_own_timestamps_would_let_go_on_however_wr
         stamp_ms = now_ms + skews[camera % len(skews)]
         expected = None
         if name in last and stamp_ms - last[name] > FORGET_MS:
-            expected = Silence.SILENT if stamp_ms - last[name] <= 2 * FORGET_MS else Silence.FORGOTTEN
-        found = clock.silence(name, stamp_ms)
+            expected = Expiry.SILENT if stamp_ms - last[name] <= 2 * FORGET_MS else Expiry.FORGOTTEN
+        found = clock.expiry(name, stamp_ms)
         if name not in clock._heard and name in last:  # dropped: the trace must have nothing to say
-            assert expected is Silence.FORGOTTEN
+            assert expected is Expiry.FORGOTTEN
         else:
             assert found is expected
         clock.hear(name, stamp_ms)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from adawise.store.store import CRASH_POINTS
+from adawise.store.store import FAILPOINTS
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import IMAGES, Live, Output, Topic, recorded, run_to_the_end, settings_for
 from tests.worker.process import Plan, WorkerProcess
 
-POINTS = ("worker.rows_complete", *CRASH_POINTS, "worker.segment_committed", "worker.offset_committed")
+POINTS = ("worker.rows_complete", *FAILPOINTS, "worker.segment_committed", "worker.offset_committed")
 SIGKILLED = -signal.SIGKILL
 KILLS = 10
 NEVER_BY_CLOCK = {"max_age_s": 3_000.0}

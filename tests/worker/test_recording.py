@@ -15,7 +15,7 @@ from adawise.recording.folder import RecordingFolder
 from adawise.recording.manifest import Retention
 from adawise.recording.recorder import Recorder
 from adawise.recording.source import RecordingSource
-from adawise.recording.write_ahead import RecordingTap
+from adawise.recording.write_ahead import WorkerRecorder
 from adawise.records import Gap, Message, Missing, TopicPartition
 from adawise.sink.read.files import read_segment_footers
 from adawise.store.store import LocalStore
@@ -35,13 +35,13 @@ class Died(Exception):
     """The process was killed here."""
 
 
-def tap(root: Path, source: FakeSource, *, policy: FilePolicy = BY_SEGMENTS, **changes: Any) -> RecordingTap:
+def recorder(root: Path, source: FakeSource, *, policy: FilePolicy = BY_SEGMENTS, **changes: Any) -> WorkerRecorder:
     """A recording of what is read from `source`."""
     arguments: dict[str, Any] = {"max_buffered_bytes": 1 << 20, "pool": AtOnce()}
-    options = {name: changes.pop(name) for name in ("store", "at", "retention") if name in changes}
+    options = {name: changes.pop(name) for name in ("store", "failpoint", "retention") if name in changes}
     streams = changes.get("streams")
     folder = RecordingFolder(str(root), topic="frames", identity=source.known, streams=streams, **options)
-    return RecordingTap(folder, check=source.log.check, policy=policy, **(arguments | changes))
+    return WorkerRecorder(folder, check=source.log.check, policy=policy, **(arguments | changes))
 
 
 def firsts(root: Path) -> list[int]:
@@ -51,7 +51,7 @@ def firsts(root: Path) -> list[int]:
 @pytest.mark.parametrize("policy", [SMALL, BY_SEGMENTS])
 def test_every_message_is_in_the_recording_before_its_rows_are_in_a_segment(tmp_path: Path, policy: FilePolicy) -> None:
     source = FakeSource(MESSAGES, finite=True, max_poll_records=5)
-    bench = Bench(source, tap=tap(tmp_path, source, policy=policy))
+    bench = Bench(source, recorder=recorder(tmp_path, source, policy=policy))
     ends: list[int] = []
     bench.at = lambda point: ends.append(len(recorded(tmp_path))) if point == "segment.encoded" else None
     bench.run().check_against(MESSAGES)
@@ -63,7 +63,7 @@ def test_every_message_is_in_the_recording_before_its_rows_are_in_a_segment(tmp_
 
 def test_a_replay_of_the_worker_s_own_recording_gives_its_output_bit_by_bit(tmp_path: Path) -> None:
     source = FakeSource(MESSAGES, finite=True, max_poll_records=5)
-    live = Bench(source, tap=tap(tmp_path, source)).run()
+    live = Bench(source, recorder=recorder(tmp_path, source)).run()
     again = Bench(RecordingSource(str(tmp_path), order="timestamp", seed=0, max_poll_records=9)).run()
     again.check_against(MESSAGES, live)
 
@@ -95,20 +95,20 @@ def test_a_worker_that_dies_anywhere_is_continued_without_a_message_lost_or_doub
     source, store = FakeSource(MESSAGES, finite=True, max_poll_records=5), DictStore()
 
     def run() -> None:
-        bench = Bench(source, store, tap=tap(tmp_path, source, policy=SMALL, at=die))
+        bench = Bench(source, store, recorder=recorder(tmp_path, source, policy=SMALL, failpoint=die))
         bench.at = die
         bench.run()
 
     with pytest.raises(Died):
         run()
     source = FakeSource(MESSAGES, finite=True, max_poll_records=5)
-    Bench(source, store, tap=tap(tmp_path, source, policy=SMALL)).run().check_against(MESSAGES)
+    Bench(source, store, recorder=recorder(tmp_path, source, policy=SMALL)).run().check_against(MESSAGES)
     assert recorded(tmp_path) == MESSAGES
 
 
 def test_a_partition_that_comes_back_is_recorded_on_from_where_its_recording_ended(tmp_path: Path) -> None:
     source = FakeSource(MESSAGES, max_poll_records=5)
-    bench = Bench(source, tap=tap(tmp_path, source, policy=SMALL))
+    bench = Bench(source, recorder=recorder(tmp_path, source, policy=SMALL))
 
     def rebalance() -> bool:
         if source.polls in (6, 14):
@@ -124,8 +124,8 @@ def test_a_partition_that_comes_back_is_recorded_on_from_where_its_recording_end
 @pytest.mark.parametrize("ahead", [13, 60, 99])
 def test_a_race_for_a_file_that_is_lost_is_no_loss(tmp_path: Path, ahead: int) -> None:
     source = FakeSource(MESSAGES, finite=True, max_poll_records=5)
-    mine = tap(tmp_path, source, policy=SMALL)
-    bench = Bench(source, tap=mine)
+    mine = recorder(tmp_path, source, policy=SMALL)
+    bench = Bench(source, recorder=mine)
 
     def other(point: str) -> None:
         if point == "worker.recorded" and bench.points.count(point) == 1:
@@ -162,8 +162,8 @@ def test_a_recording_whose_store_is_away_pauses_the_worker_and_loses_nothing(tmp
     store = Flaky(tmp_path)
     store.after = after
     source = FakeSource(MESSAGES, max_poll_records=5)
-    recording = tap(tmp_path, source, store=store)
-    bench = Bench(source, tap=recording)
+    recording = recorder(tmp_path, source, store=store)
+    bench = Bench(source, recorder=recording)
     began: list[float] = []
     rows: list[int] = []
 
@@ -191,8 +191,8 @@ def test_what_waits_to_be_recorded_is_bounded(tmp_path: Path) -> None:
     long = images(240, *CAMERAS)
     source = FakeSource(long, max_poll_records=5)
     bound = 50  # one byte an image
-    recording = tap(tmp_path, source, store=store, max_buffered_bytes=bound)
-    bench = Bench(source, tap=recording)
+    recording = recorder(tmp_path, source, store=store, max_buffered_bytes=bound)
+    bench = Bench(source, recorder=recording)
     shares: list[float] = []
 
     def turn() -> bool:
@@ -209,7 +209,7 @@ def test_a_recording_that_is_switched_on_later_begins_where_the_chain_goes_on(tm
     store = DictStore()
     Bench(FakeSource(MESSAGES[:50], finite=True), store).run()
     source = FakeSource(MESSAGES, finite=True)
-    Bench(source, store, tap=tap(tmp_path, source)).run().check_against(MESSAGES)
+    Bench(source, store, recorder=recorder(tmp_path, source)).run().check_against(MESSAGES)
     assert recorded(tmp_path) == MESSAGES[50:]
 
 
@@ -217,7 +217,7 @@ def test_a_recording_that_was_switched_off_for_a_while_reads_again_what_it_lacks
     store = DictStore()
     for until, on in ((40, True), (70, False), (len(MESSAGES), True)):
         source = FakeSource(MESSAGES[:until], finite=True)
-        bench = Bench(source, store, tap=tap(tmp_path, source) if on else None).run()
+        bench = Bench(source, store, recorder=recorder(tmp_path, source) if on else None).run()
     bench.check_against(MESSAGES)
     assert recorded(tmp_path) == MESSAGES
 
@@ -226,14 +226,14 @@ def test_what_the_broker_no_longer_has_is_an_error_or_a_gap_in_the_recording(tmp
     store = DictStore()
     for until, on in ((40, True), (70, False)):
         source = FakeSource(MESSAGES[:until], finite=True)
-        Bench(source, store, tap=tap(tmp_path, source) if on else None).run()
+        Bench(source, store, recorder=recorder(tmp_path, source) if on else None).run()
     source = FakeSource(MESSAGES, finite=True)
     source.starts[TP] = 65
     with pytest.raises(SourceError, match=r"goes on at offset 40.*before 65.*kafka.on_gap=skip.*record.root"):
-        Bench(source, store, tap=tap(tmp_path, source)).run()
+        Bench(source, store, recorder=recorder(tmp_path, source)).run()
     source = FakeSource(MESSAGES, finite=True)
     source.starts[TP] = 65
-    Bench(source, store, tap=tap(tmp_path, source, skip_gaps=True)).run().check_against(MESSAGES)
+    Bench(source, store, recorder=recorder(tmp_path, source, skip_gaps=True)).run().check_against(MESSAGES)
     assert recorded(tmp_path) == [*MESSAGES[:40], *MESSAGES[65:]]
     gaps = [file.footer().gaps for file in listing_of(str(tmp_path), LocalStore(tmp_path), TP).files]
     assert [gap for each in gaps for gap in each] == [Gap(40, 65)]
@@ -241,15 +241,15 @@ def test_what_the_broker_no_longer_has_is_an_error_or_a_gap_in_the_recording(tmp
 
 def test_a_log_that_ends_before_the_recording_does_stops_the_worker(tmp_path: Path) -> None:
     source = FakeSource(MESSAGES[:40], finite=True)
-    Bench(source, tap=tap(tmp_path, source)).run()
+    Bench(source, recorder=recorder(tmp_path, source)).run()
     source = FakeSource(MESSAGES[:30], finite=True)
     with pytest.raises(SourceError, match=r"goes on at offset 40, but the broker's log ends at 30"):
-        Bench(source, tap=tap(tmp_path, source)).run()
+        Bench(source, recorder=recorder(tmp_path, source)).run()
 
 
 def test_a_topic_that_was_replaced_gets_into_no_file_of_the_old_one_s_recording(tmp_path: Path) -> None:
     source = FakeSource(MESSAGES, max_poll_records=5)
-    bench = Bench(source, tap=tap(tmp_path, source))
+    bench = Bench(source, recorder=recorder(tmp_path, source))
 
     def replace() -> bool:
         if len(bench.seen.commits) == 2:
@@ -265,15 +265,15 @@ def test_a_topic_that_was_replaced_gets_into_no_file_of_the_old_one_s_recording(
 
 def test_streams_that_are_not_asked_for_are_served_and_not_recorded(tmp_path: Path) -> None:
     source = FakeSource(MESSAGES, finite=True, max_poll_records=5)
-    recording = tap(tmp_path, source, streams="north,e*")
-    Bench(source, tap=recording).run().check_against(MESSAGES)
+    recording = recorder(tmp_path, source, streams="north,e*")
+    Bench(source, recorder=recording).run().check_against(MESSAGES)
     assert recorded(tmp_path) == [message for message in MESSAGES if message.key in (b"north", b"east")]
 
 
 def test_images_that_may_never_be_stored_are_not(tmp_path: Path) -> None:
     secret = [Message("frames", 0, n, b"north", bytes([200 + n])) for n in range(16)]
     source = FakeSource(secret, finite=True)
-    Bench(source, tap=tap(tmp_path, source, retention=Retention(forget_images_after_s=0.0))).run()
+    Bench(source, recorder=recorder(tmp_path, source, retention=Retention(forget_images_after_s=0.0))).run()
     assert recorded(tmp_path, forgotten="skip") == []
     with pytest.raises(SourceError, match=r"from offset 0 to 15 were forgotten.*--skip-forgotten"):
         recorded(tmp_path)
@@ -282,7 +282,7 @@ def test_images_that_may_never_be_stored_are_not(tmp_path: Path) -> None:
 
 def test_messages_of_partitions_that_are_not_recorded_are_ignored(tmp_path: Path) -> None:
     source = FakeSource(MESSAGES)
-    recording = tap(tmp_path, source)
+    recording = recorder(tmp_path, source)
     recording.take(Message("frames", 3, 0, None, b"x"))
     recording.forget([TopicPartition("frames", 3)])
     assert recording.share == 0.0
@@ -292,7 +292,7 @@ def test_what_nobody_can_read_is_a_gap_of_chain_and_recording_and_of_the_replays
     lost = Message("frames", 0, 60, None, None, missing=Missing(45, Lost.BATCH_TOO_LARGE))
     frames = [*MESSAGES[:45], *MESSAGES[61:]]
     source = FakeSource([*MESSAGES[:45], lost, *MESSAGES[61:]], finite=True)
-    first = Bench(source, tap=tap(tmp_path, source)).run()
+    first = Bench(source, recorder=recorder(tmp_path, source)).run()
     first.check_against(frames)
     assert [message for message in first.letters.sent if message.missing] == [lost]
     assert recorded(tmp_path) == [*MESSAGES[:45], lost, *MESSAGES[61:]]

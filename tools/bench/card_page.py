@@ -38,8 +38,8 @@ from tools.bench.cards import (
     USABLE_SHARE,
     VGA,
     Architecture,
-    Card,
-    Frames,
+    GpuCard,
+    JpegSize,
     copies,
     loads,
 )
@@ -70,7 +70,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def by_card(header: Sequence[str], row: Callable[[Card, Architecture], Sequence[str]]) -> str:
+def by_card(header: Sequence[str], row: Callable[[GpuCard, Architecture], Sequence[str]]) -> str:
     """A table with a row for each card and tower."""
     rows = ([card.name, tower.name, *row(card, tower)] for card in CARDS for tower in ARCHITECTURES)
     return table(["card", "tower", *header], rows)
@@ -136,7 +136,7 @@ def padding() -> str:
 def forwards() -> str:
     """The card alone."""
 
-    def row(card: Card, tower: Architecture) -> list[str]:
+    def row(card: GpuCard, tower: Architecture) -> list[str]:
         ends = [loads(card, tower, spent, spent) for spent in FORWARD_EQUIVALENTS]
         rates = (span(load.card_rate for load in both) for both in ends)
         return [str(card.chunk_rows(tower)), span(1e3 / load.row_ms for load in ends[0]), *rates]
@@ -148,7 +148,7 @@ def forwards() -> str:
 def one_process() -> str:
     """Served by one worker process, however many cores."""
 
-    def row(card: Card, tower: Architecture) -> list[str]:
+    def row(card: GpuCard, tower: Architecture) -> list[str]:
         cells = []
         for frames in (VGA, HD):
             both = loads(card, tower)
@@ -159,10 +159,10 @@ def one_process() -> str:
     return by_card(["640x480: served/s", "of the card", "1280x720: served/s", "of the card"], row)
 
 
-def hosts(frames: Frames) -> str:
+def hosts(frames: JpegSize) -> str:
     """Served with a host of sixteen cores, and what the limit is."""
 
-    def row(card: Card, tower: Architecture) -> list[str]:
+    def row(card: GpuCard, tower: Architecture) -> list[str]:
         ends = [
             [load.served(frames, HOST_CORES) for load in loads(card, tower, spent, spent)]
             for spent in FORWARD_EQUIVALENTS
@@ -179,7 +179,7 @@ def hosts(frames: Frames) -> str:
 def fed() -> str:
     """What it takes to keep the card busy, and what it carries then."""
 
-    def row(card: Card, tower: Architecture) -> list[str]:
+    def row(card: GpuCard, tower: Architecture) -> list[str]:
         both = loads(card, tower)
         costs = (VGA.decode_ms, VGA.tensor_ms, HD.decode_ms, HD.tensor_ms)
         return [
@@ -204,7 +204,7 @@ def fed() -> str:
 def memory() -> str:
     """Merged copies that fit."""
 
-    def row(card: Card, tower: Architecture) -> list[str]:
+    def row(card: GpuCard, tower: Architecture) -> list[str]:
         processes = max(load.processes(VGA) for load in loads(card, tower))
         return [
             f"{2 * tower.weights_mib(4):,.0f}",

@@ -31,7 +31,7 @@ ACTIVATION_COPIES = 12  # tensors of [rows, tokens, width] that are alive at onc
 
 
 # Measured: python -m tools.bench host, on two cores of an AMD EPYC (Zen 4) that other work used too (load 2.0 to 4.6),
-# torch 2.15, Pillow 13.0. Medians of three runs of the command; so are the figures of `Frames`. Chunks were of 64,
+# torch 2.15, Pillow 13.0. Medians of three runs of the command; so are the figures of `JpegSize`. Chunks were of 64,
 # and a round of 512 images. With today's 32 and 1,024, one run said 3.13 and 5.72 ms for MAIN_ALONE_MS.
 PROCESS_RATE = {16: 1534, 32: 1620}  # images of a batch -> images/s of one process, pixels and forwards for nothing
 PROCESS_RATES = (1457, 2142)  # the least and the most of all repeats, batches of 16
@@ -48,7 +48,7 @@ PADDING = {
 
 
 @dataclass(frozen=True)
-class Frames:
+class JpegSize:
     """A size of JPEG, and milliseconds a core that an image of it costs."""
 
     name: str
@@ -57,9 +57,9 @@ class Frames:
     python_ms: float  # of the path, without libjpeg and the resize: one thread of a process at a time
 
 
-VGA = Frames("640x480", 3.58, 1.87, 0.30)
-HD = Frames("1280x720", 7.70, 4.76, 0.52)
-FULL_HD = Frames("1920x1080", 15.6, 10.1, 0.81)
+VGA = JpegSize("640x480", 3.58, 1.87, 0.30)
+HD = JpegSize("1280x720", 7.70, 4.76, 0.52)
+FULL_HD = JpegSize("1920x1080", 15.6, 10.1, 0.81)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ COMPILED = Way("fused kernels", 22.0, MAIN_ALONE_MS[16] / 16)
 
 
 @dataclass(frozen=True)
-class Card:
+class GpuCard:
     """Published figures of a card, and the shares of its peak that its published forwards come to.
 
     `tflops` is of dense products in the format that the forwards take, without sparsity. `shares` of that peak: torch's
@@ -146,7 +146,7 @@ class Card:
         return arithmetic_ms + tower.traffic_mb(way.bytes_per_value) / (BANDWIDTH_SHARE * self.gb_per_s)
 
 
-H100 = Card(
+H100 = GpuCard(
     "H100 SXM",
     "bf16",
     989.0,
@@ -157,7 +157,7 @@ H100 = Card(
     (0.35, 0.55),
     "none found: shares below those of the A100, because a larger card is harder to fill with products this narrow",
 )
-A100 = Card(
+A100 = GpuCard(
     "A100 SXM 80 GB",
     "bf16",
     312.0,
@@ -168,7 +168,7 @@ A100 = Card(
     (0.45, 0.7),
     "torchvision's ViT-B/16 in eager bf16 and AITemplate's in fp16",
 )
-L4 = Card(
+L4 = GpuCard(
     "L4",
     "bf16",
     121.0,
@@ -179,7 +179,7 @@ L4 = Card(
     (0.25, 0.5),
     "one of a larger tower, in eager fp16 with one image; the upper end is a guess between T4 and larger cards",
 )
-T4 = Card(
+T4 = GpuCard(
     "T4",
     "fp16",
     65.0,
@@ -197,7 +197,7 @@ CARDS = (H100, A100, L4, T4)
 class Anchor:
     """A published forward, to hold the model against."""
 
-    card: Card
+    card: GpuCard
     tower: Architecture
     images_per_s: float
     way: str
@@ -220,7 +220,7 @@ ANCHORS = (
 class Load:
     """A card with a tower in one way of running it, at so many forward-equivalents and from so many cameras."""
 
-    card: Card
+    card: GpuCard
     tower: Architecture
     way: Way
     forward_equivalents: float
@@ -246,7 +246,7 @@ class Load:
         """Images/s served if nothing but the card were a limit."""
         return 1e3 / self.card_ms
 
-    def process_rate(self, frames: Frames) -> float:
+    def process_rate(self, frames: JpegSize) -> float:
         """Images/s of one worker process with cores to spare for its decoding.
 
         Its main thread works and waits for the card in turn. Python runs in one thread at a time, so there is a rate
@@ -255,7 +255,7 @@ class Load:
         python_ms = 1e3 / PROCESS_RATE[16] + frames.python_ms - VGA.python_ms
         return 1e3 / max(self.way.main_ms + self.card_ms, python_ms)
 
-    def processes(self, frames: Frames) -> int:
+    def processes(self, frames: JpegSize) -> int:
         """Worker processes that keep the card busy."""
         return math.ceil(NEARLY * self.card_rate / self.process_rate(frames))
 
@@ -263,7 +263,7 @@ class Load:
         """That keep the card busy: for decoding, and for main threads, which sleep while they wait."""
         return math.ceil(NEARLY * self.card_rate * (decode_ms + self.way.main_ms) / 1e3)
 
-    def served(self, frames: Frames, cores: int) -> tuple[float, str]:
+    def served(self, frames: JpegSize, cores: int) -> tuple[float, str]:
         """Images/s on a host of so many cores with as many processes as help, and what the limit is."""
         return min(
             (self.card_rate, "card"),
@@ -273,7 +273,7 @@ class Load:
 
 
 def loads(
-    card: Card,
+    card: GpuCard,
     tower: Architecture,
     worst: float = max(FORWARD_EQUIVALENTS),
     best: float = min(FORWARD_EQUIVALENTS),
@@ -282,7 +282,7 @@ def loads(
     return Load(card, tower, EAGER, worst, FEW), Load(card, tower, COMPILED, best, MANY)
 
 
-def copies(card: Card, tower: Architecture, processes: int = 1) -> int:
+def copies(card: GpuCard, tower: Architecture, processes: int = 1) -> int:
     """Merged copies of the grid that fit beside the masters, for each of so many processes; never more than all."""
     mib = (
         USABLE_SHARE * card.memory_gib * 1024 / processes

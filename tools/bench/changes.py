@@ -30,7 +30,7 @@ Detector = Callable[[Trace], Found]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Detections:
     """What a detector made of one trace: pairs of (truth, found), what it missed, what was false."""
 
     trace: Trace
@@ -77,7 +77,7 @@ def two_windows(width: int, threshold: float) -> Detector:
     return detect
 
 
-def judged(trace: Trace, found: Found) -> Verdict:
+def judged(trace: Trace, found: Found) -> Detections:
     """Each change is found once at most, by what lies within `TOLERANCE` of it and has its sign, the nearest first."""
     pairs = sorted(
         (max(0, change.start - end, first - change.end), abs(change.start - first), i, j)
@@ -91,7 +91,7 @@ def judged(trace: Trace, found: Found) -> Verdict:
             taken[i] = j
     hits = tuple((trace.truth[i], found[j]) for i, j in sorted(taken.items()))
     missed = tuple(change for i, change in enumerate(trace.truth) if i not in taken)
-    return Verdict(trace, hits, missed, len(found) - len(hits))
+    return Detections(trace, hits, missed, len(found) - len(hits))
 
 
 BASELINES: Mapping[str, Detector] = {
@@ -120,7 +120,7 @@ def traces(seeds: Sequence[int]) -> list[Trace]:
         return list(pool.map(simulate, seeds, chunksize=5))
 
 
-def figures(verdicts: Sequence[Verdict]) -> Mapping[str, float]:
+def figures(verdicts: Sequence[Detections]) -> Mapping[str, float]:
     """The columns of the table; nan where there is nothing to divide by."""
     hits = [(v.trace, *hit) for v in verdicts for hit in v.hits]
     truths = [(v.trace, change) for v in verdicts for change in v.trace.truth]

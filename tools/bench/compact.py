@@ -24,7 +24,7 @@ from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from adawise.sink import layout
 from adawise.sink.chain import SegmentChain
-from adawise.sink.compaction.choice import Limits
+from adawise.sink.compaction.choice import FileLimits
 from adawise.sink.compaction.compact import compact
 from adawise.sink.read.files import data_files
 from adawise.store.store import LocalStore
@@ -53,7 +53,7 @@ def main() -> None:
         print(f"{_PARTITIONS} partitions of {_SEGMENTS} segments of {_ROWS} rows, {_CAMERAS} cameras")
         before = _measure(root, "segments")
         rss_mib, started, busy = _rss_mib(), time.perf_counter(), time.process_time()
-        limits = Limits(max_rows=262_144, max_bytes=1 << 28, before=(_BEGIN + timedelta(days=2)).date())
+        limits = FileLimits(max_rows=262_144, max_bytes=1 << 28, before=(_BEGIN + timedelta(days=2)).date())
         made = [m for p in range(_PARTITIONS) for m in compact(store, TopicPartition("frames", p), limits)]
         took, busy = time.perf_counter() - started, time.process_time() - busy
         rows = sum(m.rows for m in made)

@@ -21,7 +21,7 @@ CAMERAS, ROWS, CLASSES, ROUNDS = 8, 32, 100, 200
 ALPHAS = tuple(j / 20 for j in range(21))
 
 
-class FreeClassifier(AlphaByAlpha):
+class InstantClassifier(AlphaByAlpha):
     """Logits at once, whatever the images."""
 
     alphas = ALPHAS
@@ -50,7 +50,7 @@ def main() -> None:
 def decisions(name: str) -> list[float]:
     """Milliseconds of each batch, without its forwards."""
     search = strategy(name, alphas=ALPHAS, objective=raw_entropy, context="", alpha=0.5, exploration=Exploration())
-    adaptation = Adaptation(search, FreeClassifier(), (1.0,) * len(ALPHAS), 5)
+    adaptation = Adaptation(search, InstantClassifier(), (1.0,) * len(ALPHAS), 5)
     batches, states = [batch(camera) for camera in range(CAMERAS)], [search.initial()] * CAMERAS
     took = list[float]()
     for _ in range(ROUNDS):

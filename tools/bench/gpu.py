@@ -31,7 +31,7 @@ from adawise.build.worker import decode_threads
 from adawise.clip.attention import pack_attention
 from adawise.clip.classifier import GRID, PairClassifier, _features
 from adawise.clip.device import Forward
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from adawise.decode.preprocess import Preprocess
 from adawise.records import Message
 from adawise.settings import ModelSettings, Settings
@@ -114,7 +114,7 @@ def file_name(card: str) -> str:
     return f"gpu-{re.sub(r'[^a-z0-9]+', '-', card.lower()).strip('-')}.md"
 
 
-def report(place: Place, pairs: Mapping[str, Callable[[], ModelPair]], sizes: Sizes) -> Page:
+def report(place: Place, pairs: Mapping[str, Callable[[], CheckpointPair]], sizes: Sizes) -> Page:
     """All sections. Decoding and the worker as a whole are of the first pair alone."""
     page = Page()
     facts = place.facts()
@@ -124,7 +124,7 @@ def report(place: Place, pairs: Mapping[str, Callable[[], ModelPair]], sizes: Si
     with host.one_thread():
         batches = chunks.simulate(max(sizes.cameras), sizes.batches)
         for number, (name, make) in enumerate(pairs.items()):
-            bench = Bench(place, sizes, make, batches)
+            bench = GpuBench(place, sizes, make, batches)
             page.section(f"{name}: the bare tower", bench.bare_tower)
             page.section(f"{name}: the classifier", bench.classifier)
             page.section(f"{name}: rows of a chunk", bench.best_rows)
@@ -135,7 +135,7 @@ def report(place: Place, pairs: Mapping[str, Callable[[], ModelPair]], sizes: Si
     return page
 
 
-def random_pair(architecture: str) -> ModelPair:
+def random_pair(architecture: str) -> CheckpointPair:
     """A tower with random weights by seed, and the same a little further on. Its text tower is never run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -147,7 +147,7 @@ def random_pair(architecture: str) -> ModelPair:
     tower = model.visual
     theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
     size = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
-    return ModelPair(
+    return CheckpointPair(
         tower=tower,
         theta_0=theta_0,
         theta_1={name: p + 0.1 * p.std() * torch.randn_like(p) if p.ndim > 1 else p for name, p in theta_0.items()},
@@ -161,15 +161,15 @@ def random_pair(architecture: str) -> ModelPair:
     )
 
 
-class Bench:
+class GpuBench:
     """The sections of one pair on one place; each gives its paragraphs."""
 
-    def __init__(self, place: Place, sizes: Sizes, make: Callable[[], ModelPair], batches: Batches) -> None:
+    def __init__(self, place: Place, sizes: Sizes, make: Callable[[], CheckpointPair], batches: Batches) -> None:
         self.place, self.sizes, self.batches, self._make = place, sizes, batches, make
         self.rates: Rates = {}  # as the worker runs: `auto`, captured
 
     @cached_property
-    def pair(self) -> ModelPair:
+    def pair(self) -> CheckpointPair:
         """Made at first use, so that what cannot be made fails in a section."""
         return self._make()
 
@@ -423,7 +423,7 @@ class Settled:
         return self._curves.answers(asked)
 
 
-def busy(passed: host.Passed, case: host.Case, rows_per_s: float) -> dict[str, float]:
+def busy(passed: host.WorkerPass, case: host.Case, rows_per_s: float) -> dict[str, float]:
     """Shares of the time in which each stage worked."""
     threads = decode_threads(Settings())
     return {

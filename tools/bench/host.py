@@ -161,7 +161,7 @@ CASES = (Case(16, CHUNK_ROWS), Case(32, CHUNK_ROWS), Case(16, 8), Case(16, CHUNK
 
 
 @dataclass(frozen=True)
-class Passed:
+class WorkerPass:
     """One run of the worker.
 
     Images/s by the clock; processor time of all threads an image, of the main thread a batch, and of the part of that
@@ -180,13 +180,13 @@ class Passed:
 def report_ceilings() -> None:
     """The cases in turns."""
     values = jpegs(*SIZES[0])
-    runs: dict[Case, list[Passed]] = {case: [] for case in CASES}
+    runs: dict[Case, list[WorkerPass]] = {case: [] for case in CASES}
     for _ in range(REPEATS):
         for case, passed in runs.items():
             passed.append(run(values, case))
     for case, passed in runs.items():
         rates, all_ms, main_ms, chunks_ms, spent, rows = (
-            sorted(getattr(one, field.name) for one in passed) for field in fields(Passed)
+            sorted(getattr(one, field.name) for one in passed) for field in fields(WorkerPass)
         )
         print(
             f"{case}: {median(rates):.0f} images/s ({rates[0]:.0f} to {rates[-1]:.0f}), "
@@ -235,7 +235,7 @@ def run(
     *,
     preprocess: Preprocess = PREPROCESS,
     load: tuple[int, int] | None = None,
-) -> Passed:
+) -> WorkerPass:
     """Pass the images of some cameras through a worker of its own.
 
     `classifier`: its chunks are the case's; none: one that is free. `load`: images, cameras.
@@ -276,7 +276,7 @@ def run(
         wall_s, all_s, main_s = (clock() - start for clock, start in zip(clocks, started, strict=True))
     assert tally.rows == sum(trace.images for trace in tally.traces) == images  # none was rejected
     batches = images / case.batch
-    return Passed(
+    return WorkerPass(
         rate=images / wall_s,
         all_ms=1e3 * all_s / images,
         main_ms=1e3 * main_s / batches,

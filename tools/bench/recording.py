@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 
 from adawise.build.kafka import kafka_source
-from adawise.build.model import Model, load_model
-from adawise.build.recording import recording_tap
+from adawise.build.model import ModelPair, load_model
+from adawise.build.recording import worker_recorder
 from adawise.build.worker import make_worker
 from adawise.dead_letters.sink import NoDeadLetters
 from adawise.kafka.embedded import EmbeddedBroker
@@ -32,7 +32,7 @@ def main() -> None:
         write_pair(folder)
         create_topic(broker.bootstrap_servers)
         produce(broker.bootstrap_servers)
-        model: Model | None = None
+        model: ModelPair | None = None
         rates: dict[bool, list[float]] = {False: [], True: []}
         for number in range(2 * ROUNDS):
             records = number % 2 == 1
@@ -57,7 +57,7 @@ def settings_of(folder: Path, bootstrap_servers: str, name: str, *, records: boo
     )
 
 
-def rate_of(settings: Settings, model: Model) -> float:
+def rate_of(settings: Settings, model: ModelPair) -> float:
     """Images a second from the first partition to the last segment."""
     tally = Tally(IMAGES)
     source = kafka_source(settings.kafka)
@@ -69,6 +69,6 @@ def rate_of(settings: Settings, model: Model) -> float:
         dead_letters=NoDeadLetters(),
         observer=tally,
         should_stop=tally.done,
-        tap=recording_tap(settings, source, at=lambda _: None),
+        recorder=worker_recorder(settings, source, failpoint=lambda _: None),
     ).run()
     return tally.rows / (tally.ended - tally.started)

@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 
 from tests.worker.cameras import Live
 from tests.worker.process import WorkerProcess
-from tools.bench.stage import GROUP, Stage, stage
+from tools.bench.stage import GROUP, BenchStage, stage
 
 ROUNDS, SESSION_S = 5, 6.0
 SETTINGS = {"kafka": {"session_timeout_ms": round(1000 * SESSION_S)}}
@@ -32,7 +32,7 @@ def main() -> None:
     print(f"kill -9 to the next committed row: {told}")
 
 
-def wait_for_members(here: Stage, count: int) -> None:
+def wait_for_members(here: BenchStage, count: int) -> None:
     """Until so many workers are in the group."""
     servers = here.topic.broker.bootstrap_servers.split(",")
     with KafkaAdminClient(bootstrap_servers=servers) as admin:
@@ -40,7 +40,7 @@ def wait_for_members(here: Stage, count: int) -> None:
             time.sleep(0.1)
 
 
-def one_round(here: Stage, number: int) -> tuple[float, float]:
+def one_round(here: BenchStage, number: int) -> tuple[float, float]:
     """Seconds from the kill to the other's recovery and to its first segment."""
     with WorkerProcess(here.plan(f"first-{number}", **SETTINGS)) as first:
         first.wait_for("committed")

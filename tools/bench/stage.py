@@ -18,7 +18,7 @@ GROUP = "bench"
 
 
 @dataclass(frozen=True)
-class Stage:
+class BenchStage:
     """A topic of that many partitions, and a folder for everything."""
 
     topic: Topic
@@ -36,7 +36,7 @@ class Stage:
 
 
 @contextmanager
-def stage(partitions: int) -> Iterator[Stage]:
+def stage(partitions: int) -> Iterator[BenchStage]:
     """On the broker that the tests would run on; prints which one that is."""
     with tempfile.TemporaryDirectory() as name, running() as broker:
         print(f"broker: {broker.name}")
@@ -44,4 +44,4 @@ def stage(partitions: int) -> Iterator[Stage]:
         create_topic(broker, topic.name, partitions)
         create_topic(broker, f"{topic.name}.dlq")
         start_server()
-        yield Stage(topic, write_pair(Path(name) / "pair"), Path(name))
+        yield BenchStage(topic, write_pair(Path(name) / "pair"), Path(name))

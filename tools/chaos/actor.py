@@ -86,7 +86,7 @@ def play(role: Role, link: Connection) -> NoReturn:
         setattr(LocalStore, name, _failing(getattr(LocalStore, name), role.outage))
     orders: list[Order] = []
 
-    def at(point: str) -> None:
+    def failpoint(point: str) -> None:
         while link.poll():
             orders[:] = [link.recv()]
         if orders and orders[0].point == point:
@@ -94,7 +94,7 @@ def play(role: Role, link: Connection) -> NoReturn:
             link.send(Event("at", point))
             os.kill(os.getpid(), signal.SIGKILL if order.then == "die" else signal.SIGSTOP)
 
-    run.run_worker = partial(run.run_worker, at=at, observer=Telling(link))
+    run.run_worker = partial(run.run_worker, failpoint=failpoint, observer=Telling(link))
     sys.exit(main(["run"]))
 
 
@@ -145,7 +145,7 @@ def _failing(method: Callable[..., Any], outage: Path) -> Callable[..., Any]:
 
 
 @dataclass(eq=False)
-class Actor:
+class WorkerActor:
     """A worker process as its parent sees it."""
 
     role: Role

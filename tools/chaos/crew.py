@@ -12,7 +12,7 @@ from typing import Self
 
 from adawise.records import TopicPartition
 from tests.worker.process import Event
-from tools.chaos.actor import Actor, Role
+from tools.chaos.actor import Role, WorkerActor
 
 SIZE, MOST = 3, 5
 SEATS = ("first", "second")  # names of static members
@@ -27,7 +27,7 @@ class Crew:
 
     def __init__(self, role: Callable[[int, str | None], Role], seats: Sequence[str] = SEATS) -> None:
         self._role, self._seats, self._hired, self._hire_at = role, seats, 0, 0.0
-        self.members: list[Actor] = []
+        self.members: list[WorkerActor] = []
         self.toll: Counter[str] = Counter()
         self.gave_up: list[str] = []  # last words of those that ended by themselves while at work
 
@@ -43,11 +43,11 @@ class Crew:
             actor.bury()
         self.members = []
 
-    def hire(self, seat: str | None = None) -> Actor:
+    def hire(self, seat: str | None = None) -> WorkerActor:
         """One more; on this seat, whoever has it, or on a free one."""
         taken = {actor.role.seat for actor in self.members if actor.exit_code is None}
         free = [name for name in self._seats if name not in taken]
-        self.members.append(Actor(self._role(self._hired, seat or next(iter(free), None))))
+        self.members.append(WorkerActor(self._role(self._hired, seat or next(iter(free), None))))
         self._hired += 1
         return self.members[-1]
 
@@ -72,13 +72,13 @@ class Crew:
             actor.wait()
             self.toll["dismissed" if actor.exit_code == 0 else f"dismissed with exit code {actor.exit_code}"] += 1
 
-    def pick(self, chance: float, *, seated: bool = False) -> Actor | None:
+    def pick(self, chance: float, *, seated: bool = False) -> WorkerActor | None:
         """One that has partitions (and a seat) and is in nobody's hands; None if there is none now."""
         free = [actor for actor in self.members if actor.owned and not actor.engaged and actor.exit_code is None]
         free = [actor for actor in free if actor.role.seat or not seated]
         return free[int(chance * len(free))] if free else None
 
-    def done_by_others(self, what: str, than: Actor, since: float) -> set[TopicPartition]:
+    def done_by_others(self, what: str, than: WorkerActor, since: float) -> set[TopicPartition]:
         """Partitions that others than this one have "recovered" or "committed" to after that moment."""
         others = [actor for actor in self.members if actor is not than]
         return {tp for actor in others for when, deed, tp in actor.deeds if when > since and deed == what}
@@ -89,7 +89,7 @@ class Crew:
         if event.what == "committed":
             self.toll["segments" if event.won else "lost races"] += 1
 
-    def _retire(self, actor: Actor) -> None:
+    def _retire(self, actor: WorkerActor) -> None:
         self.members.remove(actor)
         if not actor.doomed and actor.exit_code != -signal.SIGKILL:
             self._hire_at = time.monotonic() + _BACK_OFF_S

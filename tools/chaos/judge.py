@@ -28,7 +28,7 @@ _SHOWN = 5  # of each kind of fault, in full
 
 
 @dataclass
-class Verdict:
+class Judgement:
     """Counts that must be zero, beside what they are counts of."""
 
     messages: int
@@ -62,9 +62,9 @@ class Verdict:
         }
 
 
-def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], output: Output) -> Verdict:
+def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], output: Output) -> Judgement:
     """By the topic alone: each of its messages' rows must be there once."""
-    verdict = Verdict(
+    verdict = Judgement(
         messages=len(places),
         acknowledged=len(acknowledged),
         rows=output.rows,
@@ -96,7 +96,7 @@ def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
     return (np.int64(2**52) * partition + np.int64(2**12) * offset + index).astype(np.int64)
 
 
-def compare_with_replay(verdict: Verdict, role: Role, output: Output, folder: Path) -> None:
+def compare_with_replay(verdict: Judgement, role: Role, output: Output, folder: Path) -> None:
     """Record the topic, replay it in peace (by commands in `role`), and add to the verdict whatever differs."""
     recording, again = folder / "recording", Output(folder / "again")
     for call in (("record", "--output", str(recording)), ("replay", str(recording), "-o", str(again.root))):
@@ -111,7 +111,7 @@ def compare_with_replay(verdict: Verdict, role: Role, output: Output, folder: Pa
     verdict.wrong_batches = differing(verdict, batch, output.traces, again.traces)
 
 
-def differing(verdict: Verdict, key: Sequence[str], mine: Rows, theirs: Rows) -> int:
+def differing(verdict: Judgement, key: Sequence[str], mine: Rows, theirs: Rows) -> int:
     """Rows that are not equal or have no counterpart; the first of them are told."""
     found, expected = ({tuple(row[name] for name in key): row for row in rows} for rows in (mine, theirs))
     places = sorted(
@@ -129,7 +129,7 @@ def differing(verdict: Verdict, key: Sequence[str], mine: Rows, theirs: Rows) ->
     return len(places)
 
 
-def count_letters(verdict: Verdict, broker: Broker, topic: str, places: Places) -> None:
+def count_letters(verdict: Judgement, broker: Broker, topic: str, places: Places) -> None:
     """Add the messages that nobody can read and that are not among the dead letters (where some may be twice)."""
     sent = set()
     for record in everything(broker, topic):

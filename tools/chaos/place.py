@@ -25,7 +25,7 @@ _PATIENCE = {"AWS_TIMEOUT": "2s", "AWS_CONNECT_TIMEOUT": "2s"}  # of the workers
 
 
 @dataclass(frozen=True)
-class Place:
+class StorePlace:
     """A store.
 
     `root` as `sink.root` names it, with the environment of the workers, and that of those who are to be left in peace.
@@ -41,21 +41,24 @@ class Place:
 
 
 @contextmanager
-def place(kind: StoreName, folder: Path, seed: int) -> Iterator[Place]:
+def place(kind: StoreName, folder: Path, seed: int) -> Iterator[StorePlace]:
     """An empty store of this kind; what is a file of it lies in `folder`."""
     outage, name = folder / "outage", folder / "output"
     if kind == "folder":
-        yield Place(str(name), Output(name), outage)
+        yield StorePlace(str(name), Output(name), outage)
         return
     url = f"s3://{new_bucket()}/chaos"
-    told = _Count()
-    with FaultyProxy(s3_server(), Weather(seed, outage), seen=told) as proxy, pytest.MonkeyPatch.context() as patch:
+    told = _RequestCount()
+    with (
+        FaultyProxy(s3_server(), ProxyWeather(seed, outage), seen=told) as proxy,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         output = Output(name, open_s3(patch, s3_server(), url))
         workers = s3_environment(proxy.address) | _PATIENCE
-        yield Place(url, output, outage, workers, s3_environment(s3_server()), told.faults)
+        yield StorePlace(url, output, outage, workers, s3_environment(s3_server()), told.faults)
 
 
-class Weather:
+class ProxyWeather:
     """A script of the proxy: now and then a request fails; in an outage each does, in the way that the file says."""
 
     def __init__(self, seed: int, outage: Path) -> None:
@@ -70,7 +73,7 @@ class Weather:
         return self._rng.choice(NOT_DONE if said == REFUSED else DONE)
 
 
-class _Count(list[tuple[Request, Fault]]):
+class _RequestCount(list[tuple[Request, Fault]]):
     """Takes the place of the proxy's list: a long run has more requests than memory should hold."""
 
     def __init__(self) -> None:

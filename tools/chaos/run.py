@@ -20,9 +20,9 @@ from tests.worker.output import Output
 from tools.chaos.actor import Role
 from tools.chaos.crew import SEATS, Crew
 from tools.chaos.feed import LIMITS, MAX_AGE_S, MAX_BATCH_BYTES, Feed, Film
-from tools.chaos.judge import Places, Verdict, compare_with_replay, count_letters, judge, verify
-from tools.chaos.place import Place, StoreName, place
-from tools.chaos.schedule import Fault, Kind
+from tools.chaos.judge import Judgement, Places, compare_with_replay, count_letters, judge, verify
+from tools.chaos.place import StoreName, StorePlace, place
+from tools.chaos.schedule import Kind, ScheduledFault
 from tools.chaos.strikes import Brokers, Stage, Strike, strike
 
 AT_ONCE = 2  # faults
@@ -46,7 +46,7 @@ class Play:
 
     seed: int
     messages: int
-    faults: Sequence[Fault]
+    faults: Sequence[ScheduledFault]
     rate: float
     lead: int = 3_000
     cameras: int = 24
@@ -59,11 +59,11 @@ class Play:
 
 
 @dataclass
-class Report:
+class ChaosReport:
     """What was survived, and what was found."""
 
     play: Play
-    verdict: Verdict
+    verdict: Judgement
     toll: Counter[str]
     gave_up: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def run(
     folder: Path,
     brokers: Brokers | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> Report:
+) -> ChaosReport:
     """Play it, in an empty folder. `tell` hears how far it is, now and then."""
     topic = Topic(broker, fresh_name("chaos"))
     for name in (topic.name, f"{topic.name}.dlq"):
@@ -118,10 +118,10 @@ def run(
             verdict = _judged(play, feed, landed, role, output, folder)
             if not play.overwrites:
                 count_letters(verdict, broker, f"{topic.name}.dlq", landed)
-    return Report(play, verdict, crew.toll, crew.gave_up, seconds)
+    return ChaosReport(play, verdict, crew.toll, crew.gave_up, seconds)
 
 
-def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, folder: Path) -> Verdict:
+def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, folder: Path) -> Judgement:
     """By the topic, by `adawise verify` and by a replay; the last two at the same time, each takes a processor."""
     with ThreadPoolExecutor(1) as beside:
         verified = beside.submit(verify, role, output)
@@ -132,7 +132,7 @@ def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, 
     return verdict
 
 
-def _settings(play: Play, topic: Topic, pair: PairFolder, stored: Place) -> Settings:
+def _settings(play: Play, topic: Topic, pair: PairFolder, stored: StorePlace) -> Settings:
     return settings_for(
         topic,
         pair,
@@ -149,7 +149,7 @@ def _settings(play: Play, topic: Topic, pair: PairFolder, stored: Place) -> Sett
     )
 
 
-def _roles(play: Play, settings: Settings, folder: Path, stored: Place) -> Callable[[int, str | None], Role]:
+def _roles(play: Play, settings: Settings, folder: Path, stored: StorePlace) -> Callable[[int, str | None], Role]:
     """Workers that cut their segments differently: an heir's must not happen to be its predecessor's."""
 
     def role(number: int, seat: str | None) -> Role:
@@ -167,7 +167,7 @@ def _changed(settings: Settings, **sink: float) -> Settings:
 
 def _perform(play: Play, feed: Feed, stage: Stage, output: Output, tell: Callable[[str], None]) -> None:
     """Until every fault was done and enough was sent."""
-    waiting, under_way, look_at, told = list(play.faults), dict[Fault, Strike](), 0.0, time.monotonic()
+    waiting, under_way, look_at, told = list(play.faults), dict[ScheduledFault, Strike](), 0.0, time.monotonic()
     while waiting or under_way or feed.sent < play.messages:
         stage.crew.listen(_TICK_S)
         ends = len(stage.crew.gave_up) + stage.crew.toll["starts that failed"]

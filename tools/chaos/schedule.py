@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import cycle, islice
 
-from adawise.store.store import CRASH_POINTS
+from adawise.store.store import FAILPOINTS
 
-POINTS = ("worker.rows_complete", *CRASH_POINTS, "worker.segment_committed", "worker.offset_committed")
+POINTS = ("worker.rows_complete", *FAILPOINTS, "worker.segment_committed", "worker.offset_committed")
 """Every named point between complete rows and the committed offset, where the store is a folder."""
 
 OF_FOLDERS = frozenset(
@@ -60,7 +60,7 @@ _STOPPED = {Kind.ZOMBIE, Kind.RIVAL}
 
 
 @dataclass(frozen=True)
-class Fault:
+class ScheduledFault:
     """One fault: due when the share `at` of the stream was sent.
 
     `chance` in [0, 1) says who; `lasts_s` how long the others have, in seconds; `point` where, if anywhere.
@@ -73,7 +73,9 @@ class Fault:
     point: str
 
 
-def schedule(seed: int, count: int, kinds: Sequence[Kind] = tuple(Kind), *, in_folder: bool = True) -> list[Fault]:
+def schedule(
+    seed: int, count: int, kinds: Sequence[Kind] = tuple(Kind), *, in_folder: bool = True
+) -> list[ScheduledFault]:
     """`count` faults of these kinds in the order in which they are due, none before 2 % or after 95 % of the stream."""
     rng = random.Random(seed)
     chosen = list(islice(cycle([kind for kind in _DECK if kind in kinds]), count))
@@ -82,7 +84,7 @@ def schedule(seed: int, count: int, kinds: Sequence[Kind] = tuple(Kind), *, in_f
     exits = _in_turn([point for point in POINTS if point not in without], rng)
     stops = _in_turn([point for point in BEFORE_COMMIT if point not in without], rng)
     return [
-        Fault(
+        ScheduledFault(
             at=0.02 + 0.93 * (number + rng.random()) / count,
             kind=kind,
             chance=rng.random(),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tools.chaos.actor import ANSWER_LOST, REFUSED, Actor, Order
+from tools.chaos.actor import ANSWER_LOST, REFUSED, Order, WorkerActor
 from tools.chaos.crew import MOST, Crew
-from tools.chaos.schedule import Fault, Kind
+from tools.chaos.schedule import Kind, ScheduledFault
 
 PATIENCE_S = 40.0  # for what a victim has to do first
 _LATE = 0.7  # of those who stood still come back when their heirs have written segments; the others may be first
@@ -43,12 +43,12 @@ class Stage:
     brokers: Brokers | None = None
 
 
-def strike(fault: Fault, stage: Stage) -> Strike:
+def strike(fault: ScheduledFault, stage: Stage) -> Strike:
     """Do it; what came of it is in `stage.crew.toll`."""
     return _STRIKES[fault.kind](fault, stage)
 
 
-def _kill(fault: Fault, stage: Stage) -> Strike:
+def _kill(fault: ScheduledFault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage)
     if actor is not None:
         yield from _pause(fault.lasts_s)
@@ -56,21 +56,21 @@ def _kill(fault: Fault, stage: Stage) -> Strike:
         yield from _the_end(actor, stage, "kills")
 
 
-def _exit(fault: Fault, stage: Stage) -> Strike:
+def _exit(fault: ScheduledFault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage)
     if actor is not None:
         actor.order(Order(fault.point, "die"))
         yield from _the_end(actor, stage, "exits at a point")
 
 
-def _zombie(fault: Fault, stage: Stage) -> Strike:
+def _zombie(fault: ScheduledFault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage)
     if actor is not None:
         yield from _stand_still(actor, fault)
         yield from _outlived(actor, fault, stage, "zombies resumed")
 
 
-def _freeze(fault: Fault, stage: Stage) -> Strike:
+def _freeze(fault: ScheduledFault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage)
     if actor is not None:
         yield from _pause(fault.lasts_s)
@@ -78,14 +78,14 @@ def _freeze(fault: Fault, stage: Stage) -> Strike:
         yield from _outlived(actor, fault, stage, "freezes resumed")
 
 
-def _stand_still(actor: Actor, fault: Fault) -> Strike:
+def _stand_still(actor: WorkerActor, fault: ScheduledFault) -> Strike:
     """At the fault's point, if it comes to that in time."""
     actor.order(Order(fault.point, "stand still"))
     yield from _until(lambda: actor.stands_still or actor.exit_code is not None)
     actor.order(Order("", "stand still"))  # never again, even if it has not come to that
 
 
-def _outlived(actor: Actor, fault: Fault, stage: Stage, name: str) -> Strike:
+def _outlived(actor: WorkerActor, fault: ScheduledFault, stage: Stage, name: str) -> Strike:
     """It stands still; wake it when another has what it owned, and wait for what it then writes."""
     since, owned, crew = time.monotonic(), set(actor.owned), stage.crew
     yield from _until(lambda: bool(owned & crew.done_by_others("recovered", actor, since)))
@@ -101,7 +101,7 @@ def _outlived(actor: Actor, fault: Fault, stage: Stage, name: str) -> Strike:
     stage.crew.toll[name if inherited else "woken too early"] += 1
 
 
-def _return(fault: Fault, stage: Stage) -> Strike:
+def _return(fault: ScheduledFault, stage: Stage) -> Strike:
     """A static member dies, and one of its name begins at once: nobody else may get its partitions."""
     actor = yield from _someone(fault, stage, seated=True)
     if actor is None:
@@ -117,7 +117,7 @@ def _return(fault: Fault, stage: Stage) -> Strike:
     crew.toll["static members back too late" if moved else "static members back in time"] += 1
 
 
-def _rival(fault: Fault, stage: Stage) -> Strike:
+def _rival(fault: ScheduledFault, stage: Stage) -> Strike:
     """A static member stands still before a commit, one of its name begins; awake again, one of the two must go."""
     actor = yield from _someone(fault, stage, seated=True)
     if actor is None:
@@ -137,14 +137,14 @@ def _rival(fault: Fault, stage: Stage) -> Strike:
         stage.crew.gave_up.append(f"two static members of one name were at work for {3 * PATIENCE_S:g} s")
 
 
-def _join(fault: Fault, stage: Stage) -> Strike:
+def _join(fault: ScheduledFault, stage: Stage) -> Strike:
     if len(stage.crew.members) < MOST:
         stage.crew.hire()
         stage.crew.toll["joins"] += 1
         yield from _pause(fault.lasts_s)
 
 
-def _leave(fault: Fault, stage: Stage) -> Strike:
+def _leave(fault: ScheduledFault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage)
     if actor is not None:
         actor.doomed = True
@@ -153,14 +153,14 @@ def _leave(fault: Fault, stage: Stage) -> Strike:
         stage.crew.toll["leaves" if actor.exit_code == 0 else f"leaves with exit code {actor.exit_code}"] += 1
 
 
-def _outage(fault: Fault, stage: Stage) -> Strike:
+def _outage(fault: ScheduledFault, stage: Stage) -> Strike:
     stage.outage.write_text(REFUSED if fault.chance < 0.5 else ANSWER_LOST)
     yield from _pause(1.0 + 3.0 * fault.lasts_s)
     stage.outage.unlink()
     stage.crew.toll["store outages"] += 1
 
 
-def _broker(fault: Fault, stage: Stage) -> Strike:
+def _broker(fault: ScheduledFault, stage: Stage) -> Strike:
     assert stage.brokers is not None, "this schedule needs brokers that may fall"
     stage.brokers.kill(1 + int(fault.chance * stage.brokers.count))
     yield from _pause(1.0 + 3.0 * fault.lasts_s)
@@ -169,7 +169,7 @@ def _broker(fault: Fault, stage: Stage) -> Strike:
     stage.crew.toll["broker restarts"] += 1
 
 
-def _the_end(actor: Actor, stage: Stage, name: str) -> Strike:
+def _the_end(actor: WorkerActor, stage: Stage, name: str) -> Strike:
     """Wait until it has died."""
     yield from _until(lambda: actor.exit_code is not None)
     died = actor.exit_code == -signal.SIGKILL
@@ -177,7 +177,7 @@ def _the_end(actor: Actor, stage: Stage, name: str) -> Strike:
     stage.crew.toll[name if died else f"no {name}"] += 1
 
 
-def _someone(fault: Fault, stage: Stage, *, seated: bool = False) -> Generator[None, None, Actor | None]:
+def _someone(fault: ScheduledFault, stage: Stage, *, seated: bool = False) -> Generator[None, None, WorkerActor | None]:
     give_up = time.monotonic() + PATIENCE_S
     while (actor := stage.crew.pick(fault.chance, seated=seated)) is None:
         if time.monotonic() > give_up:
@@ -199,7 +199,7 @@ def _pause(seconds: float) -> Strike:
     yield from _until(lambda: time.monotonic() - began >= seconds)
 
 
-_STRIKES: dict[Kind, Callable[[Fault, Stage], Strike]] = {
+_STRIKES: dict[Kind, Callable[[ScheduledFault, Stage], Strike]] = {
     Kind.KILL: _kill,
     Kind.EXIT: _exit,
     Kind.ZOMBIE: _zombie,

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adawise.demo.scene import CLASSES, HEIGHT, WIDTH, Camera
+from adawise.demo.scene import CLASSES, HEIGHT, WIDTH, StreetCamera
 from adawise.demo.weather import PRESETS, Weather, blend
 
 NOTHING = CLASSES.index("empty street")
@@ -84,7 +84,7 @@ def clear_day(rng: np.random.Generator) -> Weather:
 def render(count: int, cameras: int, first_seed: int, weather: SplitWeather, size: int) -> Frames:
     """`count` frames of `cameras` cameras with the seeds from `first_seed` on, `size` pixels high."""
     rng = np.random.default_rng(first_seed)
-    streets = [Camera(f"camera-{seed}", seed) for seed in range(first_seed, first_seed + cameras)]
+    streets = [StreetCamera(f"camera-{seed}", seed) for seed in range(first_seed, first_seed + cameras)]
     width = round(WIDTH * size / HEIGHT)
     pixels = np.empty((count, size, width, 3), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)

@@ -45,7 +45,7 @@ from tools.demo_pair.table import measure_and_describe
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class TrainingStage:
     """One stage of training: which frames, and how long and how fast it learns from them.
 
     `images` are shown in all, in batches of `batch`; `rate` is AdamW's highest learning rate, reached after a warm-up
@@ -66,11 +66,13 @@ class Stage:
     unreadable: float = 0.0
 
 
-ZERO_SHOT = Stage(10_000, 100, 1000, any_weather, images=80_000, rate=2e-3)
-FINE_TUNED = Stage(6_000, 100, 2000, clear_day, images=24_000, rate=4e-4, unreadable=0.25)
+ZERO_SHOT = TrainingStage(10_000, 100, 1000, any_weather, images=80_000, rate=2e-3)
+FINE_TUNED = TrainingStage(6_000, 100, 2000, clear_day, images=24_000, rate=4e-4, unreadable=0.25)
 
 
-def train(model: CLIP, frames: Frames, stage: Stage, head: Callable[[int], Tensor], log: Callable[[str], None]) -> None:
+def train(
+    model: CLIP, frames: Frames, stage: TrainingStage, head: Callable[[int], Tensor], log: Callable[[str], None]
+) -> None:
     """Trains all parameters that require a gradient; `head(step)` gives the class embeddings `[C, E]` of a step."""
     generator = torch.Generator().manual_seed(stage.first_seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -104,7 +106,7 @@ def train(model: CLIP, frames: Frames, stage: Stage, head: Callable[[int], Tenso
 
 
 def _loss(
-    model: CLIP, frames: Frames, rows: Tensor, stage: Stage, head: Tensor, generator: torch.Generator
+    model: CLIP, frames: Frames, rows: Tensor, stage: TrainingStage, head: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The loss and the accuracy of a batch.
 
@@ -143,7 +145,7 @@ def fade(images: Tensor, generator: torch.Generator) -> Tensor:
     return faded
 
 
-def train_theta_0(stage: Stage, frames: Frames, log: Callable[[str], None]) -> CLIP:
+def train_theta_0(stage: TrainingStage, frames: Frames, log: Callable[[str], None]) -> CLIP:
     """The zero-shot model: first the text tower learns to tell the captions apart, then the image tower to meet it."""
     torch.manual_seed(SEED)
     model = new_model(frames)
@@ -156,7 +158,7 @@ def train_theta_0(stage: Stage, frames: Frames, log: Callable[[str], None]) -> C
     return rounded(model)
 
 
-def train_theta_1(theta_0: CLIP, stage: Stage, frames: Frames, log: Callable[[str], None]) -> CLIP:
+def train_theta_1(theta_0: CLIP, stage: TrainingStage, frames: Frames, log: Callable[[str], None]) -> CLIP:
     """The fine-tuned model: only the image tower learns, against theta_0's text head."""
     model = CLIP(**MODEL_CFG)
     model.load_state_dict(theta_0.state_dict())
@@ -196,7 +198,7 @@ def build(out: Path) -> None:
     (out / "templates.txt").write_text("".join(f"{template}\n" for template in TEMPLATES), encoding="utf-8")
 
 
-def _render(stage: Stage) -> Frames:
+def _render(stage: TrainingStage) -> Frames:
     return render(stage.frames, stage.cameras, stage.first_seed, stage.weather, SIZE)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from adawise.demo.scene import Camera
+from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS, Weather, blend
 
 BEGIN_US = 1_780_272_000_000_000  # 2026-06-01, a midnight
@@ -149,7 +149,7 @@ class Day:
         """(number of the batch, when it was taken, JPEG, label) of each frame, in order."""
         place = self.cameras.index(camera)
         seeds = [9_000 + 100 * self.seed + 10 * moved + place for moved in (0, 1)]
-        streets = [Camera(camera.name, seed) for seed in seeds]
+        streets = [StreetCamera(camera.name, seed) for seed in seeds]
         chance = np.random.default_rng((self.seed, place))
         number = 0  # of what is drawn: what a market does not want is drawn in vain
         for batch, hour, at_us in self.batches(camera):

@@ -31,13 +31,13 @@ from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import LocalStore
 from tools.drift import year_script
-from tools.drift.year_rows import FINGERPRINT, IMAGES, Day, Year
-from tools.drift.year_script import Camera
+from tools.drift.year_rows import FINGERPRINT, IMAGES, PartitionDay, Year
+from tools.drift.year_script import YearCamera
 
 TOPIC = "frames"
 
 
-def make(root: Path, year: Year, *, processes: int = 1) -> list[Camera]:
+def make(root: Path, year: Year, *, processes: int = 1) -> list[YearCamera]:
     """Make it in a new folder; what happens to its cameras."""
     cameras = year_script.script(year.cameras, year.days, year.seed, year.begin)
     store = LocalStore(root)
@@ -59,20 +59,20 @@ def _identity(year: Year) -> TopicIdentity:
     return TopicIdentity("made-up-cluster", "made-up-topic", year.partitions)
 
 
-def _partition(root: Path, year: Year, cameras: Sequence[Camera], partition: int) -> None:
+def _partition(root: Path, year: Year, cameras: Sequence[YearCamera], partition: int) -> None:
     """All days of a partition, and its head."""
     with patch("os.fsync"):
         store, tp = LocalStore(root), TopicPartition(TOPIC, partition)
         sink = claims.sink_id(store, created_at="")
         claims.origin(
-            store, tp, claims.Origin(0, _identity(year).cluster_id, _identity(year).topic_id, year.partitions)
+            store, tp, claims.ChainOrigin(0, _identity(year).cluster_id, _identity(year).topic_id, year.partitions)
         )
         mine = cameras[partition :: year.partitions]
         paths = [year_script.path(c, year.days, year.batches_per_day, year.seed, year.begin) for c in mine]
         rng = np.random.default_rng([year.seed, 1_000_000 + partition])
         previous, offset = None, 0
         for number in range(year.days):
-            day = Day(tp, year, number, offset, rng)
+            day = PartitionDay(tp, year, number, offset, rng)
             table, segments = day.table(mine, paths)
             if table.num_rows:
                 previous = _write(store, sink, day, table, segments, previous)
@@ -81,7 +81,7 @@ def _partition(root: Path, year: Year, cameras: Sequence[Camera], partition: int
 
 
 def _write(
-    store: LocalStore, sink: str, day: Day, table: pa.Table, segments: Sequence[Replaced], previous: str | None
+    store: LocalStore, sink: str, day: PartitionDay, table: pa.Table, segments: Sequence[Replaced], previous: str | None
 ) -> str:
     """The compacted file of a day; the key of its last segment."""
     identity, until = _identity(day.year), day.offset + IMAGES * table.num_rows

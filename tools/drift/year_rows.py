@@ -16,7 +16,7 @@ from adawise.records import TopicPartition
 from adawise.sink import layout, schemas
 from adawise.sink.compaction.merged import Replaced
 from adawise.sink.layout import SegmentName
-from tools.drift.year_script import BEGIN, GRID, AlphaPath, Camera
+from tools.drift.year_script import BEGIN, GRID, CameraBatches, YearCamera
 
 IMAGES = 16
 FINGERPRINT = "made-up-model"
@@ -40,7 +40,7 @@ class Year:
 
 
 @dataclass(frozen=True)
-class Day:
+class PartitionDay:
     """One day of a partition, whose first offset is `offset`."""
 
     tp: TopicPartition
@@ -53,7 +53,7 @@ class Day:
     def begin(self) -> datetime:
         return self.year.begin + timedelta(days=self.number)
 
-    def table(self, cameras: Sequence[Camera], paths: Sequence[AlphaPath]) -> tuple[pa.Table, list[Replaced]]:
+    def table(self, cameras: Sequence[YearCamera], paths: Sequence[CameraBatches]) -> tuple[pa.Table, list[Replaced]]:
         """The batches of these cameras on this day, by camera and time, and the segments that they came in."""
         start = (self.begin - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         limits = [np.searchsorted(path.at_us, [start, start + _DAY_US]) for path in paths]
@@ -94,7 +94,7 @@ class Day:
         made = [Replaced(n.stem, a, int(r)) for n, a, r in zip(names, attempts, rows, strict=True)]
         return made, [layout.segment_key(self.tp, name) for name in names], of_segment
 
-    def _chosen(self, paths: Sequence[AlphaPath], spans: Sequence[slice]) -> dict[str, pa.Array]:
+    def _chosen(self, paths: Sequence[CameraBatches], spans: Sequence[slice]) -> dict[str, pa.Array]:
         """How alpha was chosen: a look at one alternative where there was one."""
         alpha = np.concatenate([path.alpha[span] for path, span in zip(paths, spans, strict=True)])
         before = np.concatenate([_before(path, span) for path, span in zip(paths, spans, strict=True)])
@@ -119,7 +119,7 @@ class Day:
         }
 
 
-def _before(path: AlphaPath, span: slice) -> npt.NDArray[np.int16]:
+def _before(path: CameraBatches, span: slice) -> npt.NDArray[np.int16]:
     """The alphas of the batches before, on the grid; -1 if there was none."""
     shifted = np.empty(span.stop - span.start, np.int16)
     if len(shifted):

@@ -28,7 +28,7 @@ _HARDER = 0.4  # nats of the objective for each 1 of alpha that an event brings
 
 
 @dataclass(frozen=True)
-class Event:
+class AlphaMove:
     """From `at` on, alpha is to be higher by `size`: at once (step), or from `until` on, and linearly before (ramp).
 
     A dropout has no size and ends at `until`.
@@ -41,17 +41,17 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Camera:
+class YearCamera:
     """One camera and all that happens to it, in the order of time."""
 
     stream_id: str
     site: int
     level: float
     day_night: float
-    events: tuple[Event, ...]
+    events: tuple[AlphaMove, ...]
 
 
-def script(cameras: int, days: int, seed: int, begin: datetime = BEGIN) -> list[Camera]:
+def script(cameras: int, days: int, seed: int, begin: datetime = BEGIN) -> list[YearCamera]:
     """A fifth of the cameras is flat, a third of the sites has an event, the other cameras have up to three each."""
     rng = np.random.default_rng([seed, 0])
     sites = [_events(rng, int(rng.random() < 1 / 3), days, begin) for _ in range(_SITES)]
@@ -61,7 +61,7 @@ def script(cameras: int, days: int, seed: int, begin: datetime = BEGIN) -> list[
         own = () if flat else _events(rng, int(rng.integers(0, 4)), days, begin)
         events = () if flat else tuple(sorted((*own, *sites[site]), key=lambda event: event.at))
         made.append(
-            Camera(
+            YearCamera(
                 stream_id=f"camera-{number:04d}",
                 site=site,
                 level=round(float(rng.uniform(0.3, 0.7)), 2),
@@ -72,7 +72,7 @@ def script(cameras: int, days: int, seed: int, begin: datetime = BEGIN) -> list[
     return made
 
 
-def _events(rng: np.random.Generator, count: int, days: int, begin: datetime) -> tuple[Event, ...]:
+def _events(rng: np.random.Generator, count: int, days: int, begin: datetime) -> tuple[AlphaMove, ...]:
     found = []
     for _ in range(count):
         at = begin + timedelta(days=float(rng.uniform(0.1, 0.9) * days))
@@ -80,11 +80,11 @@ def _events(rng: np.random.Generator, count: int, days: int, begin: datetime) ->
         kind = rng.choice(["step", "ramp", "dropout"], p=[0.5, 0.25, 0.25])
         lasts = {"step": 0.0, "ramp": 0.05 * days, "dropout": 0.01 * days}[str(kind)]
         size = 0.0 if kind == "dropout" else round(float(rng.choice([-1, 1]) * rng.uniform(0.15, 0.35)), 2)
-        found.append(Event(kind, at, at + timedelta(days=lasts), size))
+        found.append(AlphaMove(kind, at, at + timedelta(days=lasts), size))
     return tuple(found)
 
 
-def document(cameras: Sequence[Camera], facts: Mapping[str, Any]) -> dict[str, Any]:
+def document(cameras: Sequence[YearCamera], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The truth as JSON: times in ISO 8601."""
     entries = [asdict(camera) for camera in cameras]
     for event in (event for entry in entries for event in entry["events"]):
@@ -93,7 +93,7 @@ def document(cameras: Sequence[Camera], facts: Mapping[str, Any]) -> dict[str, A
 
 
 @dataclass(frozen=True)
-class AlphaPath:
+class CameraBatches:
     """A camera's batches [N]: when (microseconds since the epoch), alpha on the grid, and what was seen of it."""
 
     at_us: npt.NDArray[np.int64]
@@ -103,7 +103,7 @@ class AlphaPath:
     """What the events add to the objective, nats."""
 
 
-def path(camera: Camera, days: int, batches_per_day: int, seed: int, begin: datetime = BEGIN) -> AlphaPath:
+def path(camera: YearCamera, days: int, batches_per_day: int, seed: int, begin: datetime = BEGIN) -> CameraBatches:
     """The camera's batches, one every 1 / `batches_per_day` of a day, give or take a tenth of that."""
     rng = np.random.default_rng([seed, 1 + int(camera.stream_id.removeprefix("camera-"))])
     count, every_us = days * batches_per_day, _DAY_US // batches_per_day
@@ -122,7 +122,7 @@ def path(camera: Camera, days: int, batches_per_day: int, seed: int, begin: date
     seen = (target + drift + rng.normal(0, _ERROR, count)).astype(np.float32)
     held = seen[np.maximum.accumulate(np.where(looked, np.arange(count), 0))]
     alpha = np.rint(np.clip(held, 0, 1) * GRID).astype(np.uint8)
-    return AlphaPath(at_us[there], alpha[there], looked[there], np.float32(_HARDER) * np.abs(drift[there]))
+    return CameraBatches(at_us[there], alpha[there], looked[there], np.float32(_HARDER) * np.abs(drift[there]))
 
 
 def _us(moment: datetime) -> int:

@@ -11,14 +11,14 @@ import sys
 import time
 
 from adawise.console import progress
-from tools.fuzz.campaign import Outcome, campaign
+from tools.fuzz.campaign import CampaignResult, campaign
 from tools.fuzz.costliest import Cost, costs, table
 from tools.fuzz.extremes import FAMILIES
 
 MESSAGES = 1_000_000
 
 
-def report(outcome: Outcome, seed: int, wall_s: float) -> str:
+def report(outcome: CampaignResult, seed: int, wall_s: float) -> str:
     """The outcome for people."""
     total = sum(outcome.rows.values())
     lines = [
@@ -33,10 +33,10 @@ def report(outcome: Outcome, seed: int, wall_s: float) -> str:
     return "\n".join(lines)
 
 
-def run(*, seed: int, first: int, messages: int, processes: int) -> Outcome:
+def run(*, seed: int, first: int, messages: int, processes: int) -> CampaignResult:
     """The campaign with a bar; prints the report."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tools.fuzz.campaign"])
-    began_s, outcome, told = time.monotonic(), Outcome(), 0
+    began_s, outcome, told = time.monotonic(), CampaignResult(), 0
     with progress("examined", total=messages, unit="messages") as bar:
         for outcome in campaign(seed=seed, first=first, messages=messages, processes=processes):
             bar.advance(outcome.messages - told)

@@ -43,7 +43,7 @@ class Found:
 
 
 @dataclass
-class Outcome:
+class CampaignResult:
     """What came of a campaign. `rss_bytes`: of each process, after its first block, at most, and at the end."""
 
     messages: int = 0
@@ -53,7 +53,7 @@ class Outcome:
     slowest: int = -1
     rss_bytes: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
-    def add(self, process: int, block: Block) -> None:
+    def add(self, process: int, block: MessageBlock) -> None:
         """Take in a report."""
         self.messages += len(block.numbers)
         self.rows += block.rows
@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass
-class Block:
+class MessageBlock:
     """What one process says of some messages."""
 
     numbers: Sequence[int]
@@ -99,14 +99,14 @@ def examine(
     skip: frozenset[int] = frozenset(),
     current: Any = None,
     ledger: Ledger | None = None,
-) -> Iterator[Block]:
+) -> Iterator[MessageBlock]:
     """Decode each number but those in `skip`, and tell after every block. `current.value` is the number in hand.
 
     What is decoded goes on into the `ledger`, which is read back at the end of every block.
     """
     values, me = corpus(), psutil.Process()
     for start in range(0, len(numbers), _BLOCK):
-        block = Block(numbers[start : start + _BLOCK])
+        block = MessageBlock(numbers[start : start + _BLOCK])
         for number in (each for each in block.numbers if each not in skip):
             if current is not None:
                 current.value = number
@@ -175,10 +175,10 @@ class _Watched:
         theirs.close()
         self._seen, self._seen_s = -1, time.monotonic()
 
-    def take(self) -> Block | Found | None:
+    def take(self) -> MessageBlock | Found | None:
         """The next report, what ended the process, or None at its end. Raises RuntimeError if it cannot begin."""
         try:
-            block: Block = self.pipe.recv()
+            block: MessageBlock = self.pipe.recv()
         except EOFError:
             self._process.join()
             self.pipe.close()
@@ -219,9 +219,9 @@ def campaign(
     processes: int,
     decode: Decode | None = None,
     patience: Patience | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[CampaignResult]:
     """Examine message numbers [first, first + messages); yields the outcome so far after each report."""
-    outcome, patience = Outcome(), patience or Patience()
+    outcome, patience = CampaignResult(), patience or Patience()
     shares = [range(first + p, first + messages, processes) for p in range(min(processes, messages))]
     watched = {n: _Watched(decode or EachMode(), seed, share, patience) for n, share in enumerate(shares)}
     try:
@@ -232,7 +232,7 @@ def campaign(
                     each.kill_if_stuck()
                     continue
                 report = each.take()
-                if isinstance(report, Block):
+                if isinstance(report, MessageBlock):
                     outcome.add(number, report)
                 elif report is None:
                     del watched[number]

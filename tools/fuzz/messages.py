@@ -1,4 +1,4 @@
-"""Number `n` of a seed: a value of the corpus with damage, in an envelope that may be damaged too; or a fetch of many.
+"""Number `n` of a seed: a value of the corpus with damage, with headers that may be damaged too; or a fetch of many.
 
 A function of (seed, n): whatever is found can be made again alone.
 """

@@ -38,7 +38,7 @@ from torch.nn.functional import cross_entropy
 
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.device import Plain
-from adawise.clip.load import load_pair
+from adawise.clip.load import load_checkpoints
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # timm and torchvision announce their deprecations on import
@@ -58,7 +58,7 @@ Corruption = Callable[[Pixels, np.random.Generator], Pixels]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DevelopmentRecipe:
     """theta_1 is tuned on the classes whose index has this `parity`; logits are made at every `step`th alpha.
 
     Those between are the means of their neighbours.
@@ -70,8 +70,8 @@ class Recipe:
     step: int
 
 
-FIRST = Recipe(parity=0, epochs=6, seed=0, step=1)
-SECOND = Recipe(parity=1, epochs=2, seed=5, step=2)
+FIRST = DevelopmentRecipe(parity=0, epochs=6, seed=0, step=1)
+SECOND = DevelopmentRecipe(parity=1, epochs=2, seed=5, step=2)
 
 
 def clean(x: Pixels, rng: np.random.Generator) -> Pixels:
@@ -160,7 +160,7 @@ def for_the_model(images: list[Pixels]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(x) for x in small])).permute(0, 3, 1, 2).contiguous()
 
 
-def fine_tune(recipe: Recipe, out: Path) -> None:
+def fine_tune(recipe: DevelopmentRecipe, out: Path) -> None:
     """Write theta_0, fine-tuned on every second class, as an open_clip folder; both towers learn."""
     torch.manual_seed(0)
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{DATA / 'pair' / 'theta0'}")
@@ -200,9 +200,9 @@ def _loss(model: Any, pixels: Tensor, targets: Tensor, prompts: Tensor) -> Tenso
     return cross_entropy(model.logit_scale.exp() * features.float() @ head.float().T, targets)
 
 
-def write_tables(recipe: Recipe, theta_1: Path, out: Path) -> None:
+def write_tables(recipe: DevelopmentRecipe, theta_1: Path, out: Path) -> None:
     """One npz of logits at 21 alphas for each domain."""
-    pair = load_pair(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
+    pair = load_checkpoints(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
     images, labels, classes = read_images("validation_base")
     classifier = PairClassifier(
         pair,

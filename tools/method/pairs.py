@@ -58,7 +58,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Block:
+class PairBlock:
     """Domains of one pair, and the card of the pair."""
 
     name: str
@@ -67,7 +67,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Served:
+class PairServed:
     """Accuracy, mean over domains, at so many forwards an image; by group of domains as well."""
 
     accuracy: float
@@ -76,7 +76,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Line:
+class PairLine:
     """A block on one kind and order of streams. `served` has the keys of `COLUMNS`; `objective` is that of `auto`.
 
     `over_endpoint` is what `warm (auto)` serves less the better endpoint; `worst_domain_gap` the same on the domain
@@ -88,22 +88,22 @@ class Line:
     order: str
     objective: str
     best_fixed_alpha: float
-    served: Mapping[str, Served]
+    served: Mapping[str, PairServed]
     over_endpoint: float
     worst_domain: str
     worst_domain_gap: float
 
 
-def blocks(real: Path | None, domains: Sequence[str] | None) -> Iterator[Block]:
+def blocks(real: Path | None, domains: Sequence[str] | None) -> Iterator[PairBlock]:
     """The real pair, unless its tables are not here, and the demo's pair twice."""
     if real is not None:
         logits = real / "logits"
-        yield Block("real", read_tables(logits, domains), card_of(read_table(logits / f"{CALIBRATED_ON}.npz"), ()))
+        yield PairBlock("real", read_tables(logits, domains), card_of(read_table(logits / f"{CALIBRATED_ON}.npz"), ()))
     validation = demo_tables()
     (clear,) = (table for table in validation if table.name == CLEAR)
     card = card_of(clear, [table for table in validation if table is not clear])
-    yield Block("demo, validation cameras", validation, card)
-    yield Block("demo, test cameras", demo_tables(demo.TEST_SEED, demo.TESTED), card)
+    yield PairBlock("demo, validation cameras", validation, card)
+    yield PairBlock("demo, test cameras", demo_tables(demo.TEST_SEED, demo.TESTED), card)
 
 
 def card_of(own: LogitTable, shifted: Sequence[LogitTable]) -> Card:
@@ -121,7 +121,7 @@ def _tensors(table: LogitTable) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(table.logits).float(), torch.from_numpy(table.labels)
 
 
-def measured(block: Block, *, seeds: int, processes: int, bar: Progress) -> Iterator[Line]:
+def measured(block: PairBlock, *, seeds: int, processes: int, bar: Progress) -> Iterator[PairLine]:
     """The block on each kind and order of streams."""
     objective = chosen(AUTO, block.card)
     text = f"{GRID},{WARM}" + (f",{WARM}@{objective}" if objective != DEFAULT else "") + f",{WARM}@{ENTROPY}"
@@ -136,20 +136,20 @@ def measured(block: Block, *, seeds: int, processes: int, bar: Progress) -> Iter
             yield line(block.name, objective, rows)
 
 
-def line(block: str, objective: str, rows: Mapping[str, Row]) -> Line:
+def line(block: str, objective: str, rows: Mapping[str, Row]) -> PairLine:
     """From the rows of one kind and order of streams, by name."""
     auto = rows[WARM if objective == DEFAULT else f"{WARM}@{objective}"]
     named = {**rows, WARM_ENTROPY: rows[f"{WARM}@{ENTROPY}"], WARM_AUTO: auto}
     fixed = rows[ref.BEST_FIXED].alpha
     assert fixed is not None
-    return Line(
+    return PairLine(
         block=block,
         stream=auto.stream,
         order=auto.order,
         objective=objective,
         best_fixed_alpha=fixed,
         served={
-            name: Served(row.accuracy, row.fe, {group: part.accuracy for group, part in row.groups.items()})
+            name: PairServed(row.accuracy, row.fe, {group: part.accuracy for group, part in row.groups.items()})
             for name, row in named.items()
             if name in COLUMNS
         },
@@ -159,7 +159,7 @@ def line(block: str, objective: str, rows: Mapping[str, Row]) -> Line:
     )
 
 
-def markdown(lines: Sequence[Line]) -> Iterator[str]:
+def markdown(lines: Sequence[PairLine]) -> Iterator[str]:
     """A table of the means, and one by group of domains; for accuracy at more than one forward the cost."""
     ends = ("auto is", "over better endpoint", "worst domain")
     yield _row(("pair", "stream", *COLUMNS.values(), *ends))
@@ -178,7 +178,7 @@ def markdown(lines: Sequence[Line]) -> Iterator[str]:
             yield _row((one.block, f"{one.stream} {one.order}", group, *cells))
 
 
-def _cell(one: Line, name: str, accuracy: float) -> str:
+def _cell(one: PairLine, name: str, accuracy: float) -> str:
     text = f"{accuracy:.3f}".removeprefix("0")
     if name == ref.BEST_FIXED:
         return f"{text} ({one.best_fixed_alpha:g})"
@@ -204,7 +204,7 @@ def main() -> None:
     torch.set_num_threads(1)
     real = arguments.real if (arguments.real / "logits").is_dir() else None
     domains = arguments.domains.split(",") if arguments.domains else None
-    lines: list[Line] = []
+    lines: list[PairLine] = []
     with progress("evaluated", unit="runs") as bar:
         for block in blocks(real, domains):
             bar.note(block.name)

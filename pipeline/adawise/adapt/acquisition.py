@@ -34,9 +34,9 @@ def expected_improvement(belief: Belief, incumbent: int) -> Array:
 
 
 def knowledge_gradient(belief: Belief, base: int, indices: npt.NDArray[np.int64], noise_variances: Array) -> Array:
-    """What one more look is expected to lower the best posterior mean by, `[J, S]`, nats, >= 0 (minimising).
+    """What one more probe is expected to lower the best posterior mean by, `[J, S]`, nats, >= 0 (minimising).
 
-    The look is the difference of alpha `indices[j]` to `base`, with noise variance `noise_variances[j, s]`. Frazier,
+    The probe is the difference of alpha `indices[j]` to `base`, with noise variance `noise_variances[j, s]`. Frazier,
     Powell, Dayanik (2009); the expectation over the outcome by Gauss-Hermite quadrature with 9 nodes. Unlike expected
     improvement it values what would change the choice between two alphas that both are uncertain.
     """

@@ -140,10 +140,10 @@ class Hypotheses:
 
     def observed(self, surrogate: Surrogate, index: int, base: int, value: float, noise_variance: float) -> Hypotheses:
         """After a difference; see `Surrogate.observe_difference`."""
-        look = (index, base, value, noise_variance)
-        evidence = log_density(self.jumped, *look) - log_density(self.stayed, *look)
+        observation = (index, base, value, noise_variance)
+        evidence = log_density(self.jumped, *observation) - log_density(self.stayed, *observation)
         return replace(
             self.weighed(evidence),
-            stayed=surrogate.observe_difference(self.stayed, *look),
-            jumped=surrogate.observe_difference(self.jumped, *look),
+            stayed=surrogate.observe_difference(self.stayed, *observation),
+            jumped=surrogate.observe_difference(self.jumped, *observation),
         )

@@ -1,4 +1,4 @@
-"""Looks at other alphas within a batch: a few of its images are passed again, as long as that promises its price."""
+"""Probes of other alphas within a batch: a few of its images are passed again, as long as that promises its price."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from adawise.adapt.acquisition import knowledge_gradient
 from adawise.adapt.change import Hypotheses
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.search import BatchTrials, Trial
-from adawise.adapt.stratified import Deck
+from adawise.adapt.stratified import StratifiedSample
 from adawise.adapt.surrogate import Surrogate
 
-Looking = Generator[list[Trial], list[Tensor], None]
+Probing = Generator[list[Trial], list[Tensor], None]
 
-_PARTS = 4  # looks are at these parts of the grid
-_SIZES = (1, 2, 4, 8)  # of a look, in smallest looks
+_PARTS = 4  # probes are at these parts of the grid
+_SIZES = (1, 2, 4, 8)  # of a probe, in smallest probes
 _AUDIT_STEP = 2  # of the grid
 
 
 @dataclass
-class Looks:
-    """What is looked at in one batch, and what is believed after it.
+class Probes:
+    """The probes of one batch, and what is believed after them.
 
     Every image was evaluated at `current`, and differences to it on the same images are learned from. `price`: nats a
-    forward over the whole batch must promise. `smallest`: images of the smallest look. `left`: images that may still be
+    forward over the whole batch must promise. `smallest`: images of the smallest probe. `left`: images that may yet be
     passed. `broken`: alphas that gave a value that is not finite.
     """
 
@@ -45,20 +45,20 @@ class Looks:
     broken: set[int] = field(default_factory=set)
 
     @cached_property
-    def deck(self) -> Deck:
-        """The batch's images, in the order in which looks take them; most batches need none."""
-        return Deck(self.trials.values[self.current])
+    def sample(self) -> StratifiedSample:
+        """The batch's images, in the order in which probes take them; most batches need none."""
+        return StratifiedSample(self.trials.values[self.current])
 
     @property
     def alphas(self) -> tuple[float, ...]:
         """The grid."""
         return self.surrogate.alphas
 
-    def while_worth(self, *, one_at_least: bool) -> Looking:
-        """Look where it promises most beyond its price, until nothing does; the first look may be free of the price."""
-        while look := self._best(forced=one_at_least and len(self.trials.evaluated) == 1):
-            index, count = look
-            rows = self.deck.deal(count, unseen=self._unseen(index))
+    def while_worth(self, *, one_at_least: bool) -> Probing:
+        """Probe where it promises most beyond its price, until nothing does; the first may be free of the price."""
+        while probe := self._best(forced=one_at_least and len(self.trials.evaluated) == 1):
+            index, count = probe
+            rows = self.sample.draw(count, unseen=self._unseen(index))
             yield from self.trials.evaluate([index], rows)
             self.left -= len(rows)
             self._learn(index, rows, 1.0)
@@ -69,7 +69,7 @@ class Looks:
         The images are the same at all alphas, so that their differences share one error; each is taken for as noisy as
         if it were one of so many.
         """
-        rows = self.deck.deal(count, unseen=np.ones(self.trials.images, dtype=np.bool_))
+        rows = self.sample.draw(count, unseen=np.ones(self.trials.images, dtype=np.bool_))
         swept = [j for j in range(0, len(self.alphas), _AUDIT_STEP) if j != self.current]
         yield from self.trials.evaluate(swept, rows)
         self.left -= len(swept) * len(rows)
@@ -85,7 +85,7 @@ class Looks:
 
     def disagreement(self, count: int) -> Generator[list[Trial], list[Tensor], float]:
         """On what share of `count` images alpha 0 predicts another class than the current alpha."""
-        rows = self.deck.deal(count, unseen=self._unseen(0))
+        rows = self.sample.draw(count, unseen=self._unseen(0))
         yield from self.trials.evaluate([0], rows)
         self.left -= len(rows)
         self._learn(0, rows, 1.0)
@@ -93,7 +93,7 @@ class Looks:
         ours, theirs = whole[torch.from_numpy(rows)], z[torch.from_numpy(np.searchsorted(seen, rows))]
         return float((ours.argmax(dim=-1) != theirs.argmax(dim=-1)).double().mean())
 
-    def rest(self, index: int) -> Looking:
+    def rest(self, index: int) -> Probing:
         """Evaluate an alpha on the images that have not seen it."""
         rows = np.flatnonzero(self._unseen(index))
         if len(rows):
@@ -123,7 +123,7 @@ class Looks:
         self.noise = self.noise.learned(distance, differences)
 
     def _best(self, *, forced: bool) -> tuple[int, int] | None:
-        """(alpha index, images) of the look that promises most beyond its price; None if none does, unless `forced`."""
+        """(alpha index, images) of what promises most beyond its price; None if nothing does, unless `forced`."""
         images, last = self.trials.images, len(self.alphas) - 1
         sizes = np.array([size for size in (self.smallest * s for s in _SIZES) if size <= min(self.left, images)])
         parts = {last * part // _PARTS for part in range(_PARTS + 1)} - self.broken - {self.current}

@@ -11,22 +11,22 @@ from adawise.adapt.objective import Values
 from adawise.adapt.search import Rows
 
 
-class Deck:
+class StratifiedSample:
     """The images of a batch in an order of which every stretch is a sample from easy to hard ones.
 
-    Sorted by their value at the served alpha and dealt by the bits of their rank in reverse (van der Corput), so that a
-    few images stand for the batch better than a random few. No image is dealt twice before all were dealt once.
+    Sorted by their value at the served alpha and drawn by the bits of their rank in reverse (van der Corput), so that a
+    few images stand for the batch better than a random few. No image is drawn twice before all were drawn once.
     """
 
     def __init__(self, values: Values) -> None:
         self._order = np.argsort(values, kind="stable")[_spread(len(values))]
-        self._dealt = 0
+        self._drawn = 0
 
-    def deal(self, count: int, *, unseen: npt.NDArray[np.bool_]) -> Rows:
+    def draw(self, count: int, *, unseen: npt.NDArray[np.bool_]) -> Rows:
         """The next `count` images that are `unseen` `[n]` at the alpha to be tried, ascending; fewer if there are."""
-        order = np.roll(self._order, -self._dealt)
+        order = np.roll(self._order, -self._drawn)
         rows = order[unseen[order]][:count]
-        self._dealt = (self._dealt + len(rows)) % len(self._order)
+        self._drawn = (self._drawn + len(rows)) % len(self._order)
         return np.sort(rows)
 
 

@@ -20,10 +20,10 @@ from adawise.clip.classifier import PairClassifier, choose_dtype
 from adawise.clip.cuda import Cuda, chunk_rows_for
 from adawise.clip.device import Device, Plain
 from adawise.clip.heads import heads_path, read_heads
-from adawise.clip.load import ModelPair, load_pair
+from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.decode.headers import MAX_STREAM_ID_BYTES
 from adawise.errors import CardError, SettingsError
-from adawise.settings import ModelSettings, Settings
+from adawise.settings import ModelSettings, SearchSettings, Settings
 from adawise.worker.adaptation import Adaptation
 
 TEMPLATES = (
@@ -40,10 +40,13 @@ _CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
 
 
 @dataclass(frozen=True)
-class Model:
-    """The pair, ready to classify. `card` is None if none is set."""
+class ModelPair:
+    """Two checkpoints, ready to classify; `card` is None if there is none.
 
-    pair: ModelPair
+    `classes` are the C class names, in the order of logits and probabilities; `classifier.alphas` is the grid.
+    """
+
+    checkpoints: CheckpointPair
     classifier: PairClassifier
     classes: tuple[str, ...]
     card: Card | None
@@ -54,24 +57,30 @@ class Model:
         return self.card.temperature if self.card else (1.0,) * len(self.classifier.alphas)
 
 
-def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
-    """Load the pair and its card, and choose device, number format and forward shape.
-
-    Raises CheckpointError, CardError and SettingsError; see there.
-    """
+def load_model(settings: ModelSettings, *, with_card: bool = True) -> ModelPair:
+    """Load the pair of the settings, with the class names and prompts of their files; see `open_pair`."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    assert settings.classes is not None  # the command line has seen to it
+    classes = read_lines(settings.classes, "model.classes", "class name")
+    return open_pair(settings, classes, prompt_templates(settings), with_card=with_card)
+
+
+def open_pair(
+    settings: ModelSettings, classes: tuple[str, ...], templates: tuple[str, ...], *, with_card: bool = True
+) -> ModelPair:
+    """Load the pair and its card, and choose device, number format and forward shape.
+
+    Raises CheckpointError, CardError, DeviceError and SettingsError; see there.
+    """
     assert settings.theta_0 is not None  # the command line has seen to these
     assert settings.theta_1 is not None
-    assert settings.classes is not None
-    classes = read_lines(settings.classes, "model.classes", "class name")
-    templates = prompt_templates(settings)
     device = open_device(settings)
     dtype = number_format(settings, device)
-    pair = load_pair(settings.architecture, settings.theta_0, settings.theta_1)
-    chunk_rows = chunk_rows_of(settings, device.where, pair, dtype)
+    checkpoints = load_checkpoints(settings.architecture, settings.theta_0, settings.theta_1)
+    chunk_rows = chunk_rows_of(settings, device.where, checkpoints, dtype)
     classifier = PairClassifier(
-        pair,
+        checkpoints,
         classes=classes,
         templates=templates,
         chunk_rows=chunk_rows,
@@ -87,7 +96,7 @@ def load_model(settings: ModelSettings, *, with_card: bool = True) -> Model:
         except CardError as error:
             raise CardError(f"model.card {settings.card}: {error}") from error
         _use_heads(classifier, card, settings.card)
-    return Model(pair, classifier, classes, card)
+    return ModelPair(checkpoints, classifier, classes, card)
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:
@@ -99,15 +108,20 @@ def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> Non
             classifier.use_embeddings(embeddings, card.heads)
 
 
-def adaptation(settings: Settings, model: Model) -> Adaptation:
-    """The method of the settings over the pair."""
-    chosen = _strategy(settings, model)
-    _expect_room(settings, chosen.key, len(model.classifier.alphas))
+def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
+    """The method of the settings over the pair. Raises SettingsError: states would have no room, or as `method`."""
+    made = method(settings.search, model, top_k=settings.predict.top_k)
+    _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
+    return made
+
+
+def method(search: SearchSettings, model: ModelPair, *, top_k: int) -> Adaptation:
+    """The method over the pair; `top_k` classes an image. Raises SettingsError: the objective needs a card."""
     return Adaptation(
-        strategy=chosen,
+        strategy=_strategy(search, model),
         classifier=model.classifier,
         temperatures=model.temperatures,
-        top_k=settings.predict.top_k,
+        top_k=top_k,
     )
 
 
@@ -127,9 +141,8 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
         )
 
 
-def _strategy(settings: Settings, model: Model) -> Strategy:
-    chosen = settings.search
-    name = objective_name(settings, model)
+def _strategy(chosen: SearchSettings, model: ModelPair) -> Strategy:
+    name = objective_name(chosen, model)
     if model.card is None and name not in NO_CARD:
         raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
     objective = model.card.objective(name) if model.card else NO_CARD[name]
@@ -145,9 +158,9 @@ def _strategy(settings: Settings, model: Model) -> Strategy:
     )
 
 
-def objective_name(settings: Settings, model: Model) -> str:
+def objective_name(search: SearchSettings, model: ModelPair) -> str:
     """The objective of the settings, `auto` replaced by what it stands for with this pair's card."""
-    return advice.chosen(settings.search.objective, model.card)
+    return advice.chosen(search.objective, model.card)
 
 
 def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
@@ -182,7 +195,7 @@ def open_device(settings: ModelSettings) -> Device:
     return Plain(where)
 
 
-def chunk_rows_of(settings: ModelSettings, where: torch.device, pair: ModelPair, dtype: torch.dtype) -> int:
+def chunk_rows_of(settings: ModelSettings, where: torch.device, pair: CheckpointPair, dtype: torch.dtype) -> int:
     """Images of a forward: the setting's, or what suits the device and the image tower."""
     if settings.chunk_rows != "auto":
         return settings.chunk_rows

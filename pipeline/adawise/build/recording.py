@@ -1,8 +1,6 @@
-"""Settings -> what records: the worker's tap, and how both it and `record` cut files and tidy up."""
+"""Settings -> what records: the worker's recorder, and how both it and `record` cut files and tidy up."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import structlog
 
@@ -11,19 +9,20 @@ from adawise.recording.buffer import FilePolicy
 from adawise.recording.folder import RecordingFolder
 from adawise.recording.manifest import Retention
 from adawise.recording.retention import RecordingRetention, Tidied, Tidying
-from adawise.recording.write_ahead import RecordingTap
+from adawise.recording.write_ahead import WorkerRecorder
 from adawise.settings import Settings
+from adawise.store.store import Failpoint
 
 FILES = FilePolicy(max_messages=10_000, max_bytes=64 * 2**20, max_age_s=60.0)
 
 
-def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], None]) -> RecordingTap | None:
+def worker_recorder(settings: Settings, source: Source, *, failpoint: Failpoint) -> WorkerRecorder | None:
     """What records beside the worker, if that is wanted."""
     wanted = settings.record
     if not wanted.enabled:
         return None
-    folder = recording_folder(settings, source.log.identity(settings.kafka.topic), at=at)
-    return RecordingTap(
+    folder = recording_folder(settings, source.log.identity(settings.kafka.topic), failpoint=failpoint)
+    return WorkerRecorder(
         folder,
         check=source.log.check,
         policy=FILES,
@@ -35,7 +34,7 @@ def recording_tap(settings: Settings, source: Source, *, at: Callable[[str], Non
 
 
 def recording_folder(
-    settings: Settings, identity: TopicIdentity, *, at: Callable[[str], None] = lambda _: None
+    settings: Settings, identity: TopicIdentity, *, failpoint: Failpoint = lambda _: None
 ) -> RecordingFolder:
     """Where the worker records; claimed for this topic. Raises SourceError if it is of another, SettingsError."""
     wanted = settings.record
@@ -45,7 +44,7 @@ def recording_folder(
         identity=identity,
         streams=wanted.streams,
         retention=Retention(wanted.keep, wanted.forget_images_after),
-        at=at,
+        failpoint=failpoint,
     )
 
 
@@ -53,7 +52,7 @@ def tidying_of(folder: RecordingFolder) -> Tidying:
     """What removes old files of a recording, and says so."""
     log = structlog.get_logger("recording")
     return Tidying(
-        RecordingRetention(folder.root, folder.store, folder.retention, at=folder.at),
+        RecordingRetention(folder.root, folder.store, folder.retention, failpoint=folder.failpoint),
         tell=lambda done: log.info("recording_tidied", root=folder.root, done=told(done)),
         failed=lambda text: log.warning("recording_not_tidied", root=folder.root, error=text),
     )

@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from adawise.build.decoder import open_decoder
-from adawise.build.model import Model, adaptation, digest, objective_name
+from adawise.build.model import ModelPair, adaptation, digest, objective_name
 from adawise.build.store import await_store
 from adawise.decode.child import Apart
 from adawise.ports import DeadLetters, Source
@@ -20,24 +20,22 @@ from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
 from adawise.sink.served_by import OnChange, claim_pair
-from adawise.sink.starts import Starts
-from adawise.store.store import open_store
+from adawise.sink.starts import StoredStarts
+from adawise.store.store import Failpoint, open_store
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer
 from adawise.worker.partition import FlushPolicy
-from adawise.worker.write_ahead import Tap
+from adawise.worker.write_ahead import WriteAheadRecorder
 
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
-
-Hook = Callable[[str], None]
 
 
 def make_worker(
     settings: Settings,
-    model: Model,
+    model: ModelPair,
     *,
     source: Source,
     root: str,
@@ -46,9 +44,9 @@ def make_worker(
     should_stop: Callable[[], bool],
     owner: Owner | None = None,
     commits: Callable[[], Commits] = dict,
-    tap: Tap | None = None,
+    recorder: WriteAheadRecorder | None = None,
     ends_streams: bool = True,
-    at: Hook = lambda _: None,
+    failpoint: Failpoint = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
@@ -57,7 +55,7 @@ def make_worker(
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
-    store = open_store(root, at=at)
+    store = open_store(root, failpoint=failpoint)
     chain = SegmentChain(
         store=store,
         classes=model.classes,
@@ -67,7 +65,7 @@ def make_worker(
         owner=owner or _group(settings, source),
         commits=commits,
         begin_anew=settings.sink.begin_anew,
-        at=at,
+        failpoint=failpoint,
     )
 
     def check() -> None:
@@ -77,7 +75,7 @@ def make_worker(
 
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         model.classifier.warm_up()
-    preprocess = model.pair.preprocess
+    preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)
     apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
     return Worker(
@@ -93,8 +91,8 @@ def make_worker(
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
-        starts=Starts(store, uuid4().hex, time.monotonic),
-        tap=tap,
+        starts=StoredStarts(store, uuid4().hex, time.monotonic),
+        recorder=recorder,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),
         flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
@@ -109,11 +107,11 @@ def make_worker(
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
         ends_streams=ends_streams,
-        at=at,
+        failpoint=failpoint,
     )
 
 
-def identity_of(model: Model) -> dict[str, str]:
+def identity_of(model: ModelPair) -> dict[str, str]:
     """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
     return {**model.classifier.identity, "card": model.card.digest if model.card else ""}
 
@@ -137,9 +135,9 @@ def decode_threads(settings: Settings) -> int:
     return settings.decode.threads or len(os.sched_getaffinity(0))
 
 
-def config_fingerprint(settings: Settings, model: Model) -> str:
+def config_fingerprint(settings: Settings, model: ModelPair) -> str:
     """Hash of what results depend on beside the model: search, batches, decoding, the card."""
-    search = settings.search.model_copy(update={"objective": objective_name(settings, model)})
+    search = settings.search.model_copy(update={"objective": objective_name(settings.search, model)})
     named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
     parts = named.model_dump_json(
         include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
@@ -147,7 +145,7 @@ def config_fingerprint(settings: Settings, model: Model) -> str:
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 
-def describe(settings: Settings, model: Model) -> dict[str, Any]:
+def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
     """What was loaded and will be minimised, for the log."""
     classifier = model.classifier
     return {
@@ -159,5 +157,5 @@ def describe(settings: Settings, model: Model) -> dict[str, Any]:
         "classes": len(model.classes),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,
-        "objective": objective_name(settings, model),
+        "objective": objective_name(settings.search, model),
     }

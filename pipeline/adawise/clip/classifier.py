@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adawise.clip.bank import Bank
 from adawise.clip.device import Device, chunks
-from adawise.clip.load import ModelPair
+from adawise.clip.load import CheckpointPair
 from adawise.errors import DeviceError, SettingsError
 
 _log = structlog.get_logger("model")
@@ -45,7 +45,7 @@ class PairClassifier:
 
     def __init__(
         self,
-        pair: ModelPair,
+        pair: CheckpointPair,
         *,
         classes: Sequence[str],
         templates: Sequence[str],

@@ -32,7 +32,7 @@ _PROMPTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
-class ModelPair:
+class CheckpointPair:
     """A checked pair. `tower` is the image tower's module; `theta_*` its parameters by name, float32 on the CPU.
 
     `mean` and `std` are per channel, of pixels in [0, 1]. `log_scales` are the two logit scales in log space.
@@ -105,7 +105,7 @@ def _text_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, buffer) for name, buffer in model.named_buffers() if not name.startswith(_NOT_TEXT)]
 
 
-def load_pair(architecture: str | None, theta_0: str, theta_1: str) -> ModelPair:
+def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> CheckpointPair:
     """Load and check both checkpoints.
 
     Args:
@@ -131,7 +131,7 @@ def load_pair(architecture: str | None, theta_0: str, theta_1: str) -> ModelPair
     tower = models[0].visual
     with _open_clip_silenced():
         tokenizer = open_clip.get_tokenizer(theta_0 if theta_0.startswith(_LOCAL) else architecture or "")
-    return ModelPair(
+    return CheckpointPair(
         tower=tower,
         theta_0={name: p.detach() for name, p in tower.named_parameters()},
         theta_1={name: p.detach() for name, p in models[1].visual.named_parameters()},
@@ -159,7 +159,7 @@ class StartingModel:
 
 
 def load_starting_model(architecture: str, theta_0: str) -> StartingModel:
-    """Load theta_0 for fine-tuning; arguments and errors as in `load_pair`."""
+    """Load theta_0 for fine-tuning; arguments and errors as in `load_checkpoints`."""
     model = _load(architecture, theta_0, "theta_0")
     check_statistics(model)
     check_finite(model, "theta_0")

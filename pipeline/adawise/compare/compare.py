@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from adawise.compare import query
-from adawise.compare.query import Covered, Row
-from adawise.compare.result import ClassAgreement, Difference, FirstBatch, FirstRow, Run, StreamDifference, Totals
+from adawise.compare.query import CoveredOffsets, Row
+from adawise.compare.result import (
+    ClassAgreement,
+    ComparedRun,
+    FirstBatch,
+    FirstRow,
+    RunDifference,
+    StreamDifference,
+    Totals,
+)
 from adawise.errors import SettingsError
 from adawise.records import RowId, TopicPartition
 from adawise.sink import claims, segment
@@ -34,7 +42,7 @@ def compare(
     *,
     memory_bytes: int = _MEMORY_BYTES,
     spill: str | Path | None = None,
-) -> Difference:
+) -> RunDifference:
     """Compare the outputs of two runs.
 
     Args:
@@ -69,7 +77,7 @@ def compare(
     return _difference(runs[0], runs[1], by_stream, by_label, by_batch)
 
 
-def _run(root: str) -> tuple[Run, list[Covered]]:
+def _run(root: str) -> tuple[ComparedRun, list[CoveredOffsets]]:
     """What the ends of a root's chains say."""
     store = open_store(root)
     heads: dict[TopicPartition, tuple[str, str]] = {}  # the first and the newest segment
@@ -82,7 +90,7 @@ def _run(root: str) -> tuple[Run, list[Covered]]:
         footers.append(footer)
         begun += [head.states_of] if head.states_of else []
         covered.append(_covered(store, tp, head, footer))
-    run = Run(
+    run = ComparedRun(
         root,
         tuple(sorted({footer.model_fingerprint for footer in footers})),
         tuple(sorted({footer.config_fingerprint for footer in footers})),
@@ -96,22 +104,22 @@ def _footer(store: Store, key: str) -> SegmentFooter:
     return segment.read_footer(read_bytes(store, key), key)
 
 
-def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: SegmentFooter) -> Covered:
+def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: SegmentFooter) -> CoveredOffsets:
     origin = claims.read_origin(store, tp)
     begin = first.first if origin is None else origin.offset
     open_ = set(newest.pending)
     if first.states_of is not None:  # what the other root had done already is not read again
         open_ |= {offset for gap in first.gaps for offset in range(gap.first, gap.until)}
-    return Covered(tp.topic, tp.partition, begin, newest.next, frozenset(open_))
+    return CoveredOffsets(tp.topic, tp.partition, begin, newest.next, frozenset(open_))
 
 
 def _difference(
-    a: Run, b: Run, by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row]
-) -> Difference:
+    a: ComparedRun, b: ComparedRun, by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row]
+) -> RunDifference:
     batches = {_key(row): row for row in by_batch}
     streams = [_stream(row, batches.get(_key(row), {})) for row in by_stream]
     streams.sort(key=lambda s: (not s.differs, s.topic, s.stream_id or "", s.partition))
-    return Difference(a, b, _totals(by_stream, by_label, by_batch), tuple(streams), tuple(_classes(by_label)))
+    return RunDifference(a, b, _totals(by_stream, by_label, by_batch), tuple(streams), tuple(_classes(by_label)))
 
 
 def _key(row: Row) -> tuple[str, int, str | None]:

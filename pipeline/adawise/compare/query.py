@@ -16,8 +16,9 @@ from adawise.sink.read.rows import read_predictions, read_traces
 try:
     import duckdb
 except ImportError as error:
-    msg = "comparing runs needs the package duckdb; install it with: pip install 'adawise[report]'"
-    raise SettingsError(msg) from error
+    raise SettingsError(
+        "comparing runs needs the package duckdb; install it with: pip install 'adawise[report]'"
+    ) from error
 
 SERVED = (
     *("status", "reason", "label", "confidence", "top_labels", "top_probabilities", "entropy", "alpha"),
@@ -34,7 +35,7 @@ _BESIDE = ("batch_number", "kafka_timestamp", "captured_at")  # shown, not compa
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
+class CoveredOffsets:
     """What of a partition a run has taken in: offsets [first, until) without those that were open at its end."""
 
     topic: str
@@ -62,7 +63,7 @@ def load(
     name: str,
     root: str,
     streams: Sequence[str] | None,
-    covered: Iterable[Covered],
+    covered: Iterable[CoveredOffsets],
 ) -> None:
     """Make the run at `root` known as the views and tables `NAME_rows`, `NAME_batches`, `NAME_covered`, `NAME_open`.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ComparedRun:
     """One of the two runs, as its chains' heads tell it."""
 
     root: str
@@ -112,11 +112,11 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RunDifference:
     """What `compare` found."""
 
-    a: Run
-    b: Run
+    a: ComparedRun
+    b: ComparedRun
     totals: Totals
     streams: Sequence[StreamDifference]  # those that differ first, then by name
     classes: Sequence[ClassAgreement]  # by name

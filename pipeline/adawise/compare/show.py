@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from adawise.compare.result import Difference, FirstBatch, StreamDifference
+from adawise.compare.result import FirstBatch, RunDifference, StreamDifference
 
 _STREAMS, _CLASSES = 12, 12  # shown; all of them are in the JSON
 _LONGEST = 40  # characters of a name
@@ -23,7 +23,7 @@ _WORDS = {
 }
 
 
-def show(found: Difference, console: Console) -> None:
+def show(found: RunDifference, console: Console) -> None:
     """Print it."""
     for line in sentences(found):
         console.print(line, soft_wrap=True)
@@ -36,7 +36,7 @@ def show(found: Difference, console: Console) -> None:
         console.print(_classes(found))
 
 
-def sentences(found: Difference) -> Iterator[str]:
+def sentences(found: RunDifference) -> Iterator[str]:
     """What was found, in words."""
     a, b, totals = found.a.root, found.b.root, found.totals
     cameras = len({stream.stream_id for stream in found.streams if stream.images})
@@ -67,7 +67,7 @@ def sentences(found: Difference) -> Iterator[str]:
         yield f"  {totals.renumbered} rows are of batches with another number, which is not a difference"
 
 
-def _totals(found: Difference) -> Table:
+def _totals(found: RunDifference) -> Table:
     totals = found.totals
     table = _table("", "", "A", "B")
     table.add_row("models", *_sides(found, "models"))
@@ -87,7 +87,7 @@ def _totals(found: Difference) -> Table:
     return table
 
 
-def _sides(found: Difference, name: str) -> list[str]:
+def _sides(found: RunDifference, name: str) -> list[str]:
     a, b = (", ".join(getattr(run, name)) for run in (found.a, found.b))
     return [a, "the same"] if a == b else [a, b]
 
@@ -148,7 +148,7 @@ def _time(side: Mapping[str, Any]) -> str:
     return "" if moment is None else f"{moment:, %Y-%m-%d %H:%M:%S}"
 
 
-def _classes(found: Difference) -> Table:
+def _classes(found: RunDifference) -> Table:
     table = _table("labels by class, those that agree least first", "class", "A", "B", "both", "agreement")
     ordered = sorted(found.classes, key=lambda one: (one.agreement, -one.a - one.b))
     for one in ordered[:_CLASSES]:

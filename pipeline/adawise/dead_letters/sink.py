@@ -53,13 +53,13 @@ class KafkaDeadLetters:
     """A dead-letter topic for each topic. Implements `ports.DeadLetters`; not for several threads at once.
 
     Args:
-        connect: Opens the producer, at the first letter: most runs have none.
-        prepare: Called with the name of the dead-letter topic before its first letter.
-        where: The brokers, for messages.
-        topic: The dead-letter topic; None for `<topic>.dlq`.
-        worker: Which worker this is, for a header.
-        max_inflight_bytes: Unacknowledged bytes above which `send` blocks; one letter always fits.
-        timeout_s: How long `send` and `flush` wait for the broker.
+        connect: opens the producer, at the first letter: most runs have none.
+        prepare: called with the name of the dead-letter topic before its first letter.
+        where: the brokers, for messages.
+        topic: the dead-letter topic; None for `<topic>.dlq`.
+        worker: which worker this is, for a header.
+        max_inflight_bytes: unacknowledged bytes above which `send` blocks; one letter always fits.
+        timeout_s: how long `send` and `flush` wait for the broker.
     """
 
     def __init__(

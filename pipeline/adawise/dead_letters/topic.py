@@ -110,6 +110,5 @@ def _ensure(
             return True  # another worker was quicker
         raise
     except AdawiseError as error:
-        msg = f"{error} Or create the topic yourself, or set kafka.dead_letters = false."
-        raise SettingsError(msg) from error
+        raise SettingsError(f"{error} Or create the topic yourself, or set kafka.dead_letters = false.") from error
     return False

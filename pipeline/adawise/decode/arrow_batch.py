@@ -1,4 +1,4 @@
-"""The Arrow side of the wire format: a batch of encoded images in one message. Used by producers and by `decode`.
+"""An Arrow batch: encoded images of one message. Used by producers and by `decode`.
 
 Contract: an Arrow IPC stream with a column `image` (binary) and, each optional, `stream_id` (utf8), `frame_id` (utf8 or
 integer), `captured_at` (timestamp, UTC; one without a zone counts as UTC), `label` (utf8) and `meta_*` (utf8, numbers

@@ -37,8 +37,10 @@ def checked_batches(value: bytes, columns: Sequence[int], *, max_rows: int, limi
         for batch in reader:
             rows += batch.num_rows
             if rows > max_rows:
-                detail = f"expected at most {max_rows} rows ({limit}), got {rows} or more: send smaller batches"
-                raise InvalidMessage(Reason.TOO_MANY_ROWS, detail)
+                raise InvalidMessage(
+                    Reason.TOO_MANY_ROWS,
+                    f"expected at most {max_rows} rows ({limit}), got {rows} or more: send smaller batches",
+                )
             batch.validate()
             allowance -= _validation_bytes(batch)
             if allowance < 0:

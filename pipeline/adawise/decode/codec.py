@@ -1,4 +1,4 @@
-"""Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between the wire and preprocessing.
+"""Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between message and preprocessing.
 
 Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
 comments, colour profiles, text and animation chunks are dropped. Nothing is lost (neither open_clip nor we use them),
@@ -98,20 +98,27 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
         raise undecodable(kind, error) from error
     width, height = image.size
     if width * height > max_pixels:
-        detail = f"expected at most {max_pixels} pixels (decode.max_pixels), the header says {width} x {height}"
-        raise InvalidMessage(Reason.TOO_MANY_PIXELS, detail)
+        raise InvalidMessage(
+            Reason.TOO_MANY_PIXELS,
+            f"expected at most {max_pixels} pixels (decode.max_pixels), the header says {width} x {height}",
+        )
     if kind == "image/webp" and max(width, height) > MAX_WEBP_SIDE:  # the canvas of an animation has its own field
-        detail = f"image/webp: expected sides of at most {MAX_WEBP_SIDE} pixels, the canvas is {width} x {height}"
-        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
+        raise InvalidMessage(
+            Reason.UNDECODABLE_IMAGE,
+            f"image/webp: expected sides of at most {MAX_WEBP_SIDE} pixels, the canvas is {width} x {height}",
+        )
     if max(width, height) > MAX_SIDE:
-        detail = f"expected sides of at most {MAX_SIDE} pixels, the header says {width} x {height}"
-        raise InvalidMessage(Reason.TOO_MANY_PIXELS, detail)
+        raise InvalidMessage(
+            Reason.TOO_MANY_PIXELS, f"expected sides of at most {MAX_SIDE} pixels, the header says {width} x {height}"
+        )
     if kind == "image/bmp" and image.info.get("compression") in _BMP_RUN_LENGTH:  # decoded in Python, byte by byte
         raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, "expected an uncompressed BMP, got a run-length coded one")
     most = _DENSEST_LOSSY_WEBP if kind == "image/webp" and _is_lossy_webp(data) else _DENSEST.get(kind)
     if most is not None and width * height > most * len(data):
-        detail = f"{kind}: expected data for {width} x {height} pixels, got {len(data)} bytes, which cannot hold them"
-        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
+        raise InvalidMessage(
+            Reason.UNDECODABLE_IMAGE,
+            f"{kind}: expected data for {width} x {height} pixels, got {len(data)} bytes, which cannot hold them",
+        )
     return image
 
 
@@ -163,14 +170,17 @@ def _jpeg_pixels(data: bytes) -> bytes:
     parts = [b"\xff\xd8"]
     for start, marker, end in _jpeg_segments(data):
         if unusual := _JPEG_UNUSUAL.get(marker):
-            detail = f"expected a baseline or progressive JPEG, got one that is {unusual}: re-encode it"
-            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, detail)
+            raise InvalidMessage(
+                Reason.UNSUPPORTED_FORMAT,
+                f"expected a baseline or progressive JPEG, got one that is {unusual}: re-encode it",
+            )
         if marker not in _JPEG_METADATA:
             parts.append(data[start:end])
     scans = parts[-1].count(b"\xff\xda") if len(parts) > 1 else 0  # image data escapes 0xFF, so these are markers
     if scans > MAX_SCANS:
-        detail = f"expected at most {MAX_SCANS} scans, got {scans}: re-encode the JPEG as baseline"
-        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, detail)
+        raise InvalidMessage(
+            Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_SCANS} scans, got {scans}: re-encode the JPEG as baseline"
+        )
     return b"".join(parts)
 
 

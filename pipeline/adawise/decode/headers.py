@@ -147,15 +147,17 @@ def read_time(read: Callable[[], int]) -> tuple[int | None, str | None]:
 def check_stream_id(raw: bytes) -> str:
     """A stream id as it goes into outputs. Raises InvalidMessage: bad_stream_id."""
     if not 1 <= len(raw) <= MAX_STREAM_ID_BYTES:
-        detail = f"expected 1 to {MAX_STREAM_ID_BYTES} bytes of stream id, got {_show(raw)}"
-        raise InvalidMessage(Reason.BAD_STREAM_ID, detail)
+        raise InvalidMessage(
+            Reason.BAD_STREAM_ID, f"expected 1 to {MAX_STREAM_ID_BYTES} bytes of stream id, got {_show(raw)}"
+        )
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise InvalidMessage(Reason.BAD_STREAM_ID, f"expected UTF-8, got {_show(raw)}") from error
     if not text.isprintable() or text != text.strip():
-        detail = f"expected printable characters without spaces around them, got {_show(raw)}"
-        raise InvalidMessage(Reason.BAD_STREAM_ID, detail)
+        raise InvalidMessage(
+            Reason.BAD_STREAM_ID, f"expected printable characters without spaces around them, got {_show(raw)}"
+        )
     return text
 
 
@@ -163,8 +165,9 @@ def parse_timestamp(raw: bytes) -> int:
     """RFC 3339 -> microseconds since the epoch, cut (not rounded). Raises InvalidMessage: bad_timestamp."""
     match = _RFC_3339.fullmatch(raw[:64].decode("ascii", "replace").strip())
     if match is None:
-        detail = f"expected RFC 3339 with an offset, as 2026-05-01T12:00:00.25Z, got {_show(raw)}"
-        raise InvalidMessage(Reason.BAD_TIMESTAMP, detail)
+        raise InvalidMessage(
+            Reason.BAD_TIMESTAMP, f"expected RFC 3339 with an offset, as 2026-05-01T12:00:00.25Z, got {_show(raw)}"
+        )
     date, minutes, seconds, fraction, offset = match.groups()
     leap = seconds == "60"  # allowed by the RFC, unknown to datetime
     try:
@@ -178,8 +181,10 @@ def parse_timestamp(raw: bytes) -> int:
 def check_timestamp(captured_at_us: int) -> int:
     """The same number if it lies in 1970-2199. Raises InvalidMessage: bad_timestamp."""
     if not 0 <= captured_at_us < _LATEST_US:
-        detail = f"expected a time from 1970 to 2199, got {captured_at_us} us since the epoch: check the camera's clock"
-        raise InvalidMessage(Reason.BAD_TIMESTAMP, detail)
+        raise InvalidMessage(
+            Reason.BAD_TIMESTAMP,
+            f"expected a time from 1970 to 2199, got {captured_at_us} us since the epoch: check the camera's clock",
+        )
     return captured_at_us
 
 

@@ -51,8 +51,11 @@ class _Allowance:
         """Pay for an image before it is decoded. Raises InvalidMessage: too_many_pixels, or too_few_bytes."""
         pixels, ns = image.width * image.height, cost.estimated_ns(image, data)
         if pixels > self._pixels:
-            detail = f"the message's images have more than {PIXEL_ALLOWANCE} x {self._max_pixels} pixels together"
-            raise InvalidMessage(Reason.TOO_MANY_PIXELS, f"{detail}: send fewer in one message")
+            raise InvalidMessage(
+                Reason.TOO_MANY_PIXELS,
+                f"the message's images have more than {PIXEL_ALLOWANCE} x {self._max_pixels} pixels together: "
+                "send fewer in one message",
+            )
         if ns > self._ns:
             asked = f"{image.width} x {image.height} pixels of {image.format} {image.mode} ask for {ns / 1e6:.0f} ms"
             left = f"a message of {self._bytes} bytes has {self._ns / 1e6:.0f} ms left"
@@ -115,19 +118,26 @@ class Decoder:
         if not value:
             raise InvalidMessage(Reason.EMPTY, "the value has no bytes")
         if len(value) > self.max_message_bytes:
-            detail = f"expected at most {self.max_message_bytes} bytes (decode.max_message_bytes), got {len(value)}"
-            raise InvalidMessage(Reason.TOO_LARGE, detail)
+            raise InvalidMessage(
+                Reason.TOO_LARGE,
+                f"expected at most {self.max_message_bytes} bytes (decode.max_message_bytes), got {len(value)}",
+            )
         sniffed = codec.sniff(value)
         if (
             content_type != arrow_batch.ARROW_STREAM
             and sniffed is None
             and (foreign := codec.foreign(value)) is not None
         ):
-            detail = f"expected JPEG, PNG, WebP, BMP or an Arrow stream, got {foreign}: re-encode it"
-            raise InvalidMessage(Reason.UNSUPPORTED_FORMAT, detail)
+            raise InvalidMessage(
+                Reason.UNSUPPORTED_FORMAT,
+                f"expected JPEG, PNG, WebP, BMP or an Arrow stream, got {foreign}: re-encode it",
+            )
         if value.startswith(_SCHEMA_REGISTRY_MAGIC) and len(value) >= 5:
-            detail = f"the value begins with a zero byte and schema id {int.from_bytes(value[1:5], 'big')}"
-            raise InvalidMessage(Reason.SCHEMA_FRAMED, f"{detail}: send the image or Arrow bytes without a serializer")
+            raise InvalidMessage(
+                Reason.SCHEMA_FRAMED,
+                f"the value begins with a zero byte and schema id {int.from_bytes(value[1:5], 'big')}: "
+                "send the image or Arrow bytes without a serializer",
+            )
         if content_type == arrow_batch.ARROW_STREAM or (
             content_type is None and value.startswith(arrow_batch.ARROW_STREAM_MAGIC)
         ):
@@ -201,13 +211,18 @@ def _stream_of(own: bytes | None, stream: NamedStream) -> str:
     if own is None:
         stream.check()
         if stream.stream_id is None:
-            detail = "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them"
-            raise InvalidMessage(Reason.MISSING_STREAM_ID, detail)
+            raise InvalidMessage(
+                Reason.MISSING_STREAM_ID,
+                "expected the stream id as key, in a stream-id header or in a stream_id column, got none of them",
+            )
         return stream.stream_id
     stream_id = check_stream_id(own)
     if stream.stated and stream_id != stream.stream_id:
-        detail = f"expected the message's stream {stream.stream_id!r} in each row, got {stream_id!r}"
-        raise InvalidMessage(Reason.STREAM_ID_MISMATCH, f"{detail}: send one stream per message")
+        raise InvalidMessage(
+            Reason.STREAM_ID_MISMATCH,
+            f"expected the message's stream {stream.stream_id!r} in each row, got {stream_id!r}: "
+            "send one stream per message",
+        )
     return stream_id
 
 

@@ -159,7 +159,7 @@ def road_works(pen: Pen, rng: np.random.Generator) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Actor:
+class Drawing:
     """How a class is drawn: the drawing, its size in metres, and the shares of the picture's width that it may take."""
 
     draw: Callable[[Pen, np.random.Generator], None]
@@ -169,16 +169,16 @@ class Actor:
     largest: float
 
 
-ACTORS: dict[str, Actor] = {
-    "car": Actor(car, 4.3, 1.6, 0.32, 0.56),
-    "truck": Actor(truck, 7.4, 3.2, 0.4, 0.66),
-    "bus": Actor(bus, 9.6, 3.1, 0.46, 0.74),
-    "motorcycle": Actor(motorcycle, 2.1, 1.75, 0.22, 0.42),
-    "bicycle": Actor(bicycle, 1.8, 1.8, 0.2, 0.38),
-    "pedestrian": Actor(pedestrian, 0.6, 1.75, 0.1, 0.19),
-    "group of people": Actor(group, 2.0, 1.8, 0.26, 0.46),
-    "dog": Actor(dog, 1.1, 0.9, 0.2, 0.38),
-    "road works": Actor(road_works, 2.4, 1.2, 0.28, 0.48),
+ACTORS: dict[str, Drawing] = {
+    "car": Drawing(car, 4.3, 1.6, 0.32, 0.56),
+    "truck": Drawing(truck, 7.4, 3.2, 0.4, 0.66),
+    "bus": Drawing(bus, 9.6, 3.1, 0.46, 0.74),
+    "motorcycle": Drawing(motorcycle, 2.1, 1.75, 0.22, 0.42),
+    "bicycle": Drawing(bicycle, 1.8, 1.8, 0.2, 0.38),
+    "pedestrian": Drawing(pedestrian, 0.6, 1.75, 0.1, 0.19),
+    "group of people": Drawing(group, 2.0, 1.8, 0.26, 0.46),
+    "dog": Drawing(dog, 1.1, 0.9, 0.2, 0.38),
+    "road works": Drawing(road_works, 2.4, 1.2, 0.28, 0.48),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from adawise.build.model import Model
+from adawise.build.model import ModelPair
 from adawise.decode.message import Decoder
 from adawise.errors import BrokerUnavailable
 from adawise.ports import Source
@@ -27,7 +27,7 @@ Labels = dict[tuple[int, int], tuple[str, ...]]
 """(partition, offset) -> the label at each alpha of `FIXED`."""
 
 
-def fixed_labels(model: Model, decoder: Decoder, source: Source, images: int) -> Labels:
+def fixed_labels(model: ModelPair, decoder: Decoder, source: Source, images: int) -> Labels:
     """Classify the topic's first `images` messages, one image each, at the alphas of `FIXED`.
 
     Raises BrokerUnavailable if the topic does not give them.
@@ -54,7 +54,7 @@ def fixed_labels(model: Model, decoder: Decoder, source: Source, images: int) ->
     return labels
 
 
-def _classify(model: Model, decoder: Decoder, messages: Sequence[Message]) -> Labels:
+def _classify(model: ModelPair, decoder: Decoder, messages: Sequence[Message]) -> Labels:
     frames = [frame for message in messages for frame in decoder(message).frames]
     pixels = torch.stack([frame.image for frame in frames if frame.image is not None])
     columns = []

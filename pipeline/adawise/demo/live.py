@@ -20,7 +20,7 @@ from rich.text import Text
 
 from adawise.console import paper
 from adawise.demo.script import CameraScript
-from adawise.demo.summary import AlphaPath
+from adawise.demo.summary import CameraPath
 
 if TYPE_CHECKING:  # torch among them, which would keep the cameras waiting
     from adawise.errors import AdawiseError
@@ -40,7 +40,7 @@ class Seen:
 
     images: int = 0
     forwards: float = 0.0
-    path: AlphaPath = field(default_factory=AlphaPath)
+    path: CameraPath = field(default_factory=CameraPath)
 
     @property
     def number(self) -> int:
@@ -245,7 +245,7 @@ def _weather(camera: CameraScript, seen: Seen) -> str:
     return moment.after if moment.t == 1 else f"{moment.after} {moment.t:.0%}"
 
 
-def _last_search(path: AlphaPath) -> str:
+def _last_search(path: CameraPath) -> str:
     for ago, trigger in enumerate(reversed(path.triggers)):
         if trigger is not None:
             return f"{trigger}, {f'{ago} ago' if ago else 'now'}"

@@ -27,7 +27,7 @@ from adawise.errors import SettingsError
 from adawise.settings import Settings
 
 if TYPE_CHECKING:
-    from adawise.build.model import Model
+    from adawise.build.model import ModelPair
 
 PAIR = Path(__file__).parent / "pair"
 TOPIC = "frames"
@@ -62,7 +62,7 @@ def run(
     keep: bool,
     pair: Path = PAIR,
 ) -> int:
-    """Run the demo and print its summary.
+    """Run the demo and print its summary; 1 if an image is not exactly once in the output, else 0.
 
     Args:
         broker: which to start.
@@ -71,9 +71,6 @@ def run(
         output: folder to write, new or empty; None: a new one under `runs`.
         keep: leave the broker running until Ctrl-C.
         pair: folder with theta_0, theta_1, classes.txt and templates.txt.
-
-    Returns:
-        0, or 1 if an image is not exactly once in the output.
 
     Raises:
         KeyboardInterrupt: stopped by a signal; what was classified is written, broker and cameras are gone.
@@ -124,7 +121,7 @@ def _classify(
     sending: Cameras,
     running: brokers.Running,
     interruption: Interruption,
-) -> tuple[Model, Board]:
+) -> tuple[ModelPair, Board]:
     """Run the worker until every frame is served and written, or a signal."""
     from adawise.build.kafka import dead_letters, kafka_source
     from adawise.build.model import load_model
@@ -160,7 +157,7 @@ def _classify(
     return model, board
 
 
-def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list[int], root: Path) -> int:
+def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: list[int], root: Path) -> int:
     """Check that everything is there, compare with fixed alphas, draw, tell."""
     from adawise.build.decoder import open_decoder
     from adawise.build.kafka import kafka_source
@@ -175,12 +172,12 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
     problems += summary.missing(rows, board.cameras, acknowledged)
     _say("the same images at fixed alphas, to compare with")
     source = kafka_source(settings.kafka, group=False, origin="earliest")
-    decoder = open_decoder(settings.decode, model.pair.preprocess)
+    decoder = open_decoder(settings.decode, model.checkpoints.preprocess)
     try:
         fixed = fixed_labels(model, decoder, source, sum(acknowledged))
     finally:
         source.close()
-    outcome = summary.Outcome(
+    outcome = summary.RunSummary(
         images_in=sum(acknowledged),
         rows_out=len(rows),
         problems=tuple(problems),
@@ -195,7 +192,7 @@ def _conclude(settings: Settings, model: Model, board: Board, acknowledged: list
     return FAILED if problems else 0
 
 
-def _drawn(path: Path, board: Board, paths: list[summary.AlphaPath]) -> Path | None:
+def _drawn(path: Path, board: Board, paths: list[summary.CameraPath]) -> Path | None:
     """The picture's path; None if vl-convert is not installed."""
     if importlib.util.find_spec("vl_convert") is None:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adawise.demo.script import FPS, CameraScript, Moment
-from adawise.demo.summary import AlphaPath
+from adawise.demo.summary import CameraPath
 
 TINTS = {
     "clear": "#fdf6d8",
@@ -37,14 +37,14 @@ _CONFIG = {
 }
 
 
-def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> None:
+def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[CameraPath]) -> None:
     """Write a PNG with a panel for each camera."""
     from adawise.page.picture import write_png
 
     write_png(file, picture(cameras, paths), scale=1.3)
 
 
-def picture(cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> dict[str, Any]:
+def picture(cameras: Sequence[CameraScript], paths: Sequence[CameraPath]) -> dict[str, Any]:
     """In Vega-Lite, a panel for each camera: alpha as a line, the conditions as named tints behind it."""
     panels = [_panel(camera, path) for camera, path in zip(cameras, paths, strict=True)]
     panels[-1]["encoding"]["x"]["axis"] = {"title": "seconds on the camera's clock"}
@@ -52,7 +52,7 @@ def picture(cameras: Sequence[CameraScript], paths: Sequence[AlphaPath]) -> dict
     return {"title": title, "config": _CONFIG, "spacing": 8, "vconcat": panels}
 
 
-def _panel(camera: CameraScript, path: AlphaPath) -> dict[str, Any]:
+def _panel(camera: CameraScript, path: CameraPath) -> dict[str, Any]:
     end_s = camera.frames / FPS
     step_s = end_s / _STEPS
     moments = [camera.moment(n) for n in np.linspace(0, camera.frames - 1, _STEPS).round().astype(int).tolist()]

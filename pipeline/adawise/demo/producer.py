@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from kafka import KafkaProducer, errors
 
-from adawise.demo.scene import Camera
+from adawise.demo.scene import StreetCamera
 from adawise.demo.script import CameraScript, captured_at, order, scripts
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client, translated
@@ -122,7 +122,7 @@ def send(
         credit: waits for more; returns for how many images, 0: stop.
         tell: takes lines for `Cameras`.
     """
-    streets = [Camera(camera.camera_id, camera.seed, runs=True) for camera in cameras]
+    streets = [StreetCamera(camera.camera_id, camera.seed, runs=True) for camera in cameras]
     acknowledged = [0] * len(cameras)
     waiting: deque[tuple[int, Any]] = deque()
     left = 0

@@ -16,16 +16,16 @@ from rich.table import Table
 
 from adawise.console import paper
 from adawise.demo.script import CameraScript
-from adawise.demo.summary import AlphaPath, Outcome, Score
+from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
 
 
 def tell(
-    outcome: Outcome,
+    outcome: RunSummary,
     cameras: Sequence[CameraScript],
-    paths: Sequence[AlphaPath],
+    paths: Sequence[CameraPath],
     root: Path,
     picture: Path | None,
     stream: TextIO | None = None,
@@ -57,7 +57,7 @@ def tell(
     _print_how_to_go_on(console, root, picture)
 
 
-def _print_scores(console: Console, scores: Sequence[Score]) -> None:
+def _print_scores(console: Console, scores: Sequence[ConditionScore]) -> None:
     console.print("accuracy: what was served, and the same images read again at fixed alphas")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("condition", no_wrap=True)
@@ -87,7 +87,7 @@ def _print_scores(console: Console, scores: Sequence[Score]) -> None:
     )
 
 
-def sparkline(path: AlphaPath, width: int) -> str:
+def sparkline(path: CameraPath, width: int) -> str:
     """Alpha over the frames of a camera as `width` blocks, each the mean of its share of the frames."""
     if not path.alphas:
         return ""

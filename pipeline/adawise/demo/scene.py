@@ -28,7 +28,7 @@ _LOOK, _MOMENT, _SENSOR, _LAYOUT = range(4)  # independent sources of chance und
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Backdrop:
     """What a camera always sees: canvas-sized background, distance `[H, W, 1]`, street lamps, where the road lies."""
 
     background: Image.Image
@@ -49,7 +49,7 @@ class _Place:
     facing: int
 
 
-class Camera:
+class StreetCamera:
     """One simulated street camera.
 
     Args:
@@ -150,7 +150,7 @@ def _occlude(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
             draw.ellipse((x + dx - r, dy - r, x + dx + r, dy + r), fill=shade((62, 100, 50), rng.uniform(0.7, 1.2)))
 
 
-def _view(rng: np.random.Generator) -> View:
+def _view(rng: np.random.Generator) -> Backdrop:
     """A street: sky, a skyline of houses or trees, a pavement, a road with markings, some furniture."""
     width, height = WIDTH * _DRAWN, HEIGHT * _DRAWN
     horizon = rng.uniform(0.22, 0.42) * height
@@ -170,7 +170,7 @@ def _view(rng: np.random.Generator) -> View:
     below = np.clip((height - rows) / (height - horizon), 0, 1)
     distance = np.broadcast_to((0.25 + 0.75 * below)[:, None, None], (HEIGHT, WIDTH, 1)).astype(np.float32)
     cast = rng.uniform(0.92, 1.06, 3).astype(np.float32)
-    return View(canvas, distance, tuple(lamps), kerb / _DRAWN, cast, asphalt)
+    return Backdrop(canvas, distance, tuple(lamps), kerb / _DRAWN, cast, asphalt)
 
 
 def _skyline(draw: ImageDraw.ImageDraw, horizon: float, rng: np.random.Generator) -> None:

@@ -14,7 +14,7 @@ COLUMNS = ["partition", "offset", "frame_id", "status", "label", "true_label", "
 
 
 @dataclass(slots=True)
-class AlphaPath:
+class CameraPath:
     """Alpha over the batches of one camera.
 
     `numbers` are those of the batches' last frames, ascending; `alphas`, in [0, 1], what served them; `triggers` why
@@ -33,7 +33,7 @@ class AlphaPath:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ConditionScore:
     """Accuracies in [0, 1] on the images of one condition, and the mean alpha that they were served with."""
 
     condition: str
@@ -46,7 +46,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunSummary:
     """A whole run. `seconds` is from when the worker was ready to the last served batch."""
 
     images_in: int
@@ -55,7 +55,7 @@ class Outcome:
     seconds: float
     forward_equivalents: float
     objective: str
-    scores: tuple[Score, ...]
+    scores: tuple[ConditionScore, ...]
 
 
 def missing(rows: pa.Table, cameras: Sequence[CameraScript], acknowledged: Sequence[int]) -> list[str]:
@@ -82,7 +82,7 @@ def missing(rows: pa.Table, cameras: Sequence[CameraScript], acknowledged: Seque
     return problems
 
 
-def scores(rows: pa.Table, fixed: Mapping[tuple[int, int], tuple[str, ...]]) -> list[Score]:
+def scores(rows: pa.Table, fixed: Mapping[tuple[int, int], tuple[str, ...]]) -> list[ConditionScore]:
     """Of each condition, in the order of their first images, and of all of them under the name `all`.
 
     `fixed` are the labels at alpha 0, 1 and .5 by (partition, offset).
@@ -98,6 +98,6 @@ def scores(rows: pa.Table, fixed: Mapping[tuple[int, int], tuple[str, ...]]) -> 
     if groups:
         groups["all"] = [hit for hits in groups.values() for hit in hits]
     return [
-        Score(condition, len(hits), *(sum(column) / len(hits) for column in zip(*hits, strict=True)))
+        ConditionScore(condition, len(hits), *(sum(column) / len(hits) for column in zip(*hits, strict=True)))
         for condition, hits in groups.items()
     ]

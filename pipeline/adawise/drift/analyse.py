@@ -11,7 +11,7 @@ import numpy as np
 from adawise.drift.causes import Looks, Mixes, causes, others, picture
 from adawise.drift.changes.find import ALPHA, Change, find_changes
 from adawise.drift.collect import Collected, Path
-from adawise.drift.result import Camera, CameraChange, Example, Level
+from adawise.drift.result import Camera, CameraChange, Example, Stretch
 from adawise.drift.together import at_once
 
 Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Looks]]
@@ -101,12 +101,12 @@ def _plain(change: Change) -> CameraChange:
     )
 
 
-def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Level, ...]:
+def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Stretch, ...]:
     if not changes:
-        return (Level(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
+        return (Stretch(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
     bounds = [int(facts["first_us"]), *(change.time_us for change in changes), int(facts["last_us"])]
     heights = [changes[0].before, *(change.after for change in changes)]
-    return tuple(Level(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
+    return tuple(Stretch(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
 
 
 def _explained(

@@ -94,7 +94,7 @@ class CameraChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class Stretch:
     """A stretch between two changes: its mean alpha."""
 
     since_us: int
@@ -125,7 +125,7 @@ class Camera:
     endpoints_agree: float
     drift: float
     travelled: float  # sum of the sizes of the changes, without their signs
-    levels: tuple[Level, ...]
+    levels: tuple[Stretch, ...]
     changes: tuple[CameraChange, ...]
     class_mix: tuple[tuple[str, float, float, float], ...]
     reasons: Mapping[str, int]
@@ -135,7 +135,7 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CameraGroup:
     """Cameras whose alphas move together. `together` is the mean correlation of their alphas' moves, in [-1, 1]."""
 
     stream_ids: tuple[str, ...]
@@ -166,7 +166,7 @@ class Report:
     smallest: float  # the smallest change of alpha that was looked for
     cameras: tuple[Camera, ...]
     overall: Series
-    groups: tuple[Group, ...]
+    groups: tuple[CameraGroup, ...]
     models: tuple[Model, ...]
     objective: str  # what was minimised, if a card or the user said so; "" if nobody did
     reference: str  # where `Series.reference` is from; "" if there is none

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from adawise.drift.result import CameraChange, Floats, Group, Series
+from adawise.drift.result import CameraChange, CameraGroup, Floats, Series
 
 _STEPS = 50
 _LEAST = 0.6  # mean correlation of a group
@@ -21,7 +21,7 @@ _OVERLAP = 10  # steps that both cameras of a pair must have
 
 def groups(
     series: Mapping[str, Series], changes: Mapping[str, Sequence[CameraChange]], span_us: tuple[int, int]
-) -> tuple[Group, ...]:
+) -> tuple[CameraGroup, ...]:
     """Groups of at least two cameras that drifted, the largest first."""
     names = [name for name in series if changes[name]]
     if len(names) < 2:
@@ -37,7 +37,7 @@ def groups(
             among = together[np.ix_(members, members)]
             mean = float(among[~np.eye(len(members), dtype=bool)].mean())
             ids = tuple(names[i] for i in members)
-            found.append(Group(ids, mean, _sentence(len(ids), mean, paths[members])))
+            found.append(CameraGroup(ids, mean, _sentence(len(ids), mean, paths[members])))
     return tuple(sorted(found, key=lambda group: (-len(group.stream_ids), group.stream_ids)))
 
 

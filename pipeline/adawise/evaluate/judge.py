@@ -17,7 +17,7 @@ from adawise.evaluate.candidates import objective_named
 from adawise.evaluate.lag import best_path, lag_batches, path_error
 from adawise.evaluate.references import Visits
 from adawise.evaluate.result import Difference, DomainFacts, GroupRow, PathRow, Result, Row
-from adawise.evaluate.run import Plan, Run
+from adawise.evaluate.run import Plan, TaskResult
 from adawise.evaluate.score import (
     Score,
     by_domain,
@@ -42,7 +42,7 @@ class _Entry:
     alpha: float | None = None  # of a fixed one
 
 
-def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[Run], *, calibration: str) -> Result:
+def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResult], *, calibration: str) -> Result:
     """The result of all `runs` of a plan."""
     rows: list[Row] = []
     for kind in plan.kinds:
@@ -66,7 +66,7 @@ def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[Run], *, c
     )
 
 
-def _strategies(plan: Plan, runs: Sequence[Run]) -> Iterator[_Entry]:
+def _strategies(plan: Plan, runs: Sequence[TaskResult]) -> Iterator[_Entry]:
     for number, candidate in enumerate(plan.candidates):
         mine = sorted((run for run in runs if run.task.candidate == number), key=lambda run: run.task.seed)
         yield _Entry(candidate.name, False, total([run.score for run in mine]), tuple(run.path for run in mine))
@@ -204,7 +204,7 @@ def _objective_means(bench: Bench, objective: Objective) -> Floats:
     return np.stack([values[v][:, bench.row_of[first:last]].mean(axis=1) for v, first, last in spans])
 
 
-def _paths(bench: Bench, plan: Plan, runs: Sequence[Run]) -> Iterator[PathRow]:
+def _paths(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Iterator[PathRow]:
     best = None if plan.smooth is None else best_path(bench, plan.smooth).tolist()
     for run in runs:
         task, path = run.task, run.path

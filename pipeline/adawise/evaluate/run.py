@@ -67,7 +67,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Run:
+class TaskResult:
     """What came of a task."""
 
     task: Task
@@ -84,7 +84,7 @@ class Runner:
         # tasks come seed by seed, and every candidate sees the same streams
         self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
 
-    def run(self, task: Task) -> Run:
+    def run(self, task: Task) -> TaskResult:
         """A pure function of the task."""
         bench, candidate = self.bench, self._plan.candidates[task.candidate]
         replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
@@ -98,7 +98,7 @@ class Runner:
                 (outcome,) = search.run([strategy.search(state, len(ids))], [rows], replayed.evaluate)
                 served.add(number, ids, outcome)
                 state = outcome.state
-        return Run(task, served.score(), served.path)
+        return TaskResult(task, served.score(), served.path)
 
     def _of(self, candidate: Candidate) -> tuple[Values, ...]:
         if candidate.objective not in self._values:
@@ -107,16 +107,18 @@ class Runner:
         return self._values[candidate.objective]
 
 
-def run(bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]) -> list[Run]:
+def run(
+    bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]
+) -> list[TaskResult]:
     """Run all tasks of a plan in so many processes; `done(1)` is called after each. In order of `plan.tasks`."""
-    runs: dict[Task, Run] = {}
+    runs: dict[Task, TaskResult] = {}
     for result in _results(bench, plan, card, processes):
         runs[result.task] = result
         done(1)
     return [runs[task] for task in plan.tasks]
 
 
-def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[Run]:
+def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[TaskResult]:
     """In any order."""
     # the one strategy that fits a model a batch first, so that no process is left alone with it; seed by seed
     tasks = sorted(plan.tasks, key=lambda task: (plan.candidates[task.candidate].strategy not in SLOW, task.seed))
@@ -155,7 +157,7 @@ class Shared:
 _runner: tuple[UUID, Runner] | None = None  # of this process, which may serve one plan after another
 
 
-def _run(shared: Shared, task: Task) -> Run:
+def _run(shared: Shared, task: Task) -> TaskResult:
     global _runner  # noqa: PLW0603 - joblib keeps nothing else between tasks of a process
     if _runner is None or _runner[0] != shared.id:
         torch.set_num_threads(1)

@@ -24,7 +24,7 @@ _PROMPTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class HeldOutScore:
     """Of held-out images: accuracy and calibration error in [0, 1], NLL in nats."""
 
     accuracy: float
@@ -116,7 +116,7 @@ class Learner:
             return flyp(images, texts, labels, scale=scale, smoothing=smoothing)
         return cross_entropy(images, self._head, labels, scale=scale, smoothing=smoothing)
 
-    def evaluate(self, held_out: Iterable[Pixels], alpha: float) -> Score:
+    def evaluate(self, held_out: Iterable[Pixels], alpha: float) -> HeldOutScore:
         """Classify with the mean of each class's prompts, at theta(alpha) between theta_0 and the weights now."""
         self.model.eval()
         parts, targets = [], []
@@ -129,7 +129,7 @@ class Learner:
                 parts.append((scale * images.float() @ head.T).cpu())
                 targets.append(labels)
         logits, labels = torch.cat(parts).double(), torch.cat(targets)
-        return Score(
+        return HeldOutScore(
             accuracy=float((logits.argmax(dim=-1) == labels).double().mean()),
             nll=float(nn.functional.cross_entropy(logits, labels)),
             ece=calibration_error(logits.softmax(dim=-1), labels),

@@ -51,7 +51,7 @@ class Epoch:
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingPosition:
     """Where a run is: epochs count from 1, updates within the epoch from 0."""
 
     epoch: int = 1
@@ -67,7 +67,7 @@ class Progress:
 
 
 @dataclass(eq=False)
-class Run:
+class FinetuneRun:
     """A run of fine-tuning.
 
     Args:
@@ -92,7 +92,7 @@ class Run:
     weights: Path
     settings: Mapping[str, str]
     checkpoint_every_s: float
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainingPosition = field(default_factory=TrainingPosition)
 
     @property
     def recipe(self) -> Recipe:
@@ -118,7 +118,7 @@ class Run:
         try:
             self.learner.restore(state["learner"])
             curve = [Epoch(**row) for row in state["progress"]["curve"]]
-            self.progress = Progress(**{**state["progress"], "curve": curve})
+            self.progress = TrainingPosition(**{**state["progress"], "curve": curve})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(f"{self.checkpoint}: damaged ({error!r}). Start anew with --overwrite.") from error
         if self.progress.best is not None and not self.weights.is_file():

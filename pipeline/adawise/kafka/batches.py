@@ -127,7 +127,7 @@ class _Records(MemoryRecords):  # type: ignore[misc]
         return batch
 
 
-class _Mark(DefaultRecord):  # type: ignore[misc]
+class _Placeholder(DefaultRecord):  # type: ignore[misc]
     """A record without content that stands for others."""
 
     __slots__ = ("_unread",)
@@ -212,8 +212,10 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
     def _expect_few_headers(self, count: int) -> None:
         most = _HEADERS_A_RECORD * self._limits.max_records
         if count > most:
-            detail = f"has more than {most} headers, {_HEADERS_A_RECORD} for each of kafka.max_batch_records"
-            raise _Beyond(Lost.BATCH_TOO_MANY_RECORDS, detail)
+            raise _Beyond(
+                Lost.BATCH_TOO_MANY_RECORDS,
+                f"has more than {most} headers, {_HEADERS_A_RECORD} for each of kafka.max_batch_records",
+            )
 
 
 class _Hole(_Batch):
@@ -307,11 +309,11 @@ def _guarded(
     else:
         return
     if (first := max(before + 1, due)) <= last:
-        yield _Mark(Unread(first, last, reason, detail))
+        yield _Placeholder(Unread(first, last, reason, detail))
 
 
-def _removed(first: int, last: int) -> _Mark:
-    return _Mark(Unread(first, last, Lost.COMPACTED, "was compacted"))
+def _removed(first: int, last: int) -> _Placeholder:
+    return _Placeholder(Unread(first, last, Lost.COMPACTED, "was compacted"))
 
 
 def _end_of(due: int, following: int, said: int, is_damaged: bool, limits: BatchLimits) -> int:
@@ -325,17 +327,19 @@ def _unpacked(codec: int, packed: memoryview, limits: BatchLimits) -> bytearray:
     try:
         return unpacked(codec, packed, limits.max_bytes)
     except TooLong:
-        detail = (
+        raise _Beyond(
+            Lost.BATCH_TOO_LARGE,
             f"unpacks from {len(packed)} bytes of {NAMES[codec]} to more than the {limits.max_bytes} that "
-            "kafka.max_batch_bytes allows"
-        )
-        raise _Beyond(Lost.BATCH_TOO_LARGE, detail) from None
+            "kafka.max_batch_bytes allows",
+        ) from None
 
 
 def _expect_few(count: int, limits: BatchLimits) -> None:
     if count > limits.max_records:
-        detail = f"has {count} records or more, kafka.max_batch_records allows {limits.max_records}"
-        raise _Beyond(Lost.BATCH_TOO_MANY_RECORDS, detail)
+        raise _Beyond(
+            Lost.BATCH_TOO_MANY_RECORDS,
+            f"has {count} records or more, kafka.max_batch_records allows {limits.max_records}",
+        )
 
 
 def _offset_of(data: memoryview) -> int:

@@ -106,11 +106,10 @@ def open_client(
         for client in opened:  # kafka-python leaves its thread and its sockets behind when it cannot bootstrap
             client.close()
         if isinstance(error, (OSError, ValueError, TypeError, AssertionError)):
-            msg = (
+            raise SettingsError(
                 f"could not connect to Kafka at {bootstrap_servers}: {type(error).__name__}: {error}. "
                 "Check kafka.bootstrap_servers (host:port) and the files and names in kafka.security."
-            )
-            raise SettingsError(msg) from error
+            ) from error
         raise
 
 

@@ -76,15 +76,15 @@ class Ownership:
     def seek(self, tp: TopicPartition) -> None:
         """From now on there is a position to deliver from. Raises ValueError if the partition is not owned."""
         if tp not in self._sought:
-            msg = f"cannot seek {tp}: the owned partitions are {', '.join(map(str, self._sought)) or 'none'}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"cannot seek {tp}: the owned partitions are {', '.join(map(str, self._sought)) or 'none'}"
+            )
         self._sought[tp] = True
 
     def expect_sought(self, tps: Iterable[TopicPartition]) -> None:
         """Raises ValueError if one of them is owned and has no position yet."""
         if unsought := [str(tp) for tp in tps if self._sought.get(tp) is False]:
-            msg = f"cannot resume {', '.join(unsought)}: no offset was sought since the assignment"
-            raise ValueError(msg)
+            raise ValueError(f"cannot resume {', '.join(unsought)}: no offset was sought since the assignment")
 
     def is_sought(self, tp: TopicPartition) -> bool:
         """Owned, with a position to deliver from."""

@@ -51,11 +51,10 @@ class KafkaSourceLog:
         """See `SourceLog.check`. A fetch goes by the topic's name, and would go on in a topic that took it over."""
         first, now = self.first_identity, self._topics.identity(self._topic)
         if now.topic_id != first.topic_id:
-            msg = (
+            raise SourceError(
                 f"topic {self._topic!r} at {self._servers} was deleted and created again: its id was "
                 f"{first.topic_id} and is {now.topic_id}. Use a new output for the new topic."
             )
-            raise SourceError(msg)
         self.checked_at = time.monotonic()
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:

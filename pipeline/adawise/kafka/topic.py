@@ -137,8 +137,7 @@ class KafkaTopics:
         # Without this the client would wait for a partition that never comes, and call it a timeout.
         partitions = self.identity(tp.topic).partitions
         if not 0 <= tp.partition < partitions:
-            msg = f"topic {tp.topic!r} at {self._servers} has {partitions} partitions, so it has no {tp}."
-            raise SourceError(msg)
+            raise SourceError(f"topic {tp.topic!r} at {self._servers} has {partitions} partitions, so it has no {tp}.")
 
     def _high_watermark(self, partition: KafkaPartition, at: int) -> int:
         """What a fetch says, which every broker gets right: some list the end of their last whole batch or less."""

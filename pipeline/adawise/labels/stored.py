@@ -27,14 +27,14 @@ FROM (
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class StoredLabels:
     """What was found: labels, and those that could not be read."""
 
     messages: int = 0
     notes: tuple[str, ...] = ()
 
 
-def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> Chain:
+def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> StoredLabels:
     """Make `given` of the labels under a root, if there are any.
 
     Raises ChainError for a damaged file, StoreUnavailable.
@@ -42,15 +42,17 @@ def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> Chain:
     folder = root.removeprefix("file://").rstrip("/")
     files = [f"{folder}/{key}" for key in open_store(root).list(FOLDER) if key.endswith(".parquet")]
     if not files:
-        return Chain()
+        return StoredLabels()
     try:
         connection.execute(_GIVEN, {"files": files})
     except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
-        msg = f"{root}/{FOLDER}: expected files that `adawise labels` wrote, but: {first}"
-        raise ChainError(f"{msg}; restore the file, or move it out of the folder") from error
+        raise ChainError(
+            f"{root}/{FOLDER}: expected files that `adawise labels` wrote, but: {first}; "
+            "restore the file, or move it out of the folder"
+        ) from error
     counted = connection.execute("SELECT count(*), count(problem), min(problem) FROM given").fetchall()
     messages, unread, why = counted[0]
     connection.execute("DELETE FROM given WHERE problem IS NOT NULL")
     notes = [f"{unread} labels under {root}/{FOLDER} could not be read, such as: {why}"] if unread else []
-    return Chain(messages, tuple(notes))
+    return StoredLabels(messages, tuple(notes))

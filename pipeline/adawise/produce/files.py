@@ -54,8 +54,10 @@ class FileShots:
                     yield shot
             if not any_sent:
                 reasons = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:3])
-                msg = f"expected images, got {len(self.files)} files of which none can be sent ({reasons or 'no file'})"
-                raise SettingsError(f"{msg}. Name a folder or a list with JPEG, PNG, WebP or BMP files.")
+                raise SettingsError(
+                    f"expected images, got {len(self.files)} files of which none can be sent ({reasons or 'no file'}). "
+                    "Name a folder or a list with JPEG, PNG, WebP or BMP files."
+                )
             if not self.loop:
                 return
 
@@ -116,8 +118,10 @@ def list_file(path: Path) -> list[ImageFile]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"could not read the list {path}: {error}. Expected UTF-8 text with one path a line, or CSV"
-        raise SettingsError(f"{msg} with the columns path, label, stream_id.") from error
+        raise SettingsError(
+            f"could not read the list {path}: {error}. Expected UTF-8 text with one path a line, or CSV"
+            " with the columns path, label, stream_id."
+        ) from error
     header = [name.strip() for name in next(iter(lines), "").split(",")]
     if "path" not in header:
         return [ImageFile(path.parent / line, line) for line in map(str.strip, lines) if line]

@@ -192,5 +192,6 @@ def _checked(stream_id: str) -> str:
     try:
         return check_stream_id(stream_id.encode("utf-8", "surrogateescape"))
     except InvalidMessage as invalid:
-        msg = f"the stream {stream_id[:60]!r} cannot have that name: {invalid.detail}. Choose another one."
-        raise SettingsError(msg) from invalid
+        raise SettingsError(
+            f"the stream {stream_id[:60]!r} cannot have that name: {invalid.detail}. Choose another one."
+        ) from invalid

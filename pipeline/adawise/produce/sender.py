@@ -188,8 +188,10 @@ def ensure_topic(
             if topic in admin.list_topics():
                 return False
         if not create:
-            msg = f"expected the topic {topic!r} at {bootstrap_servers}, found none of that name"
-            raise SourceError(f"{msg}. Create it, or give --create-topic.")
+            raise SourceError(
+                f"expected the topic {topic!r} at {bootstrap_servers}, found none of that name. "
+                "Create it, or give --create-topic."
+            )
         configs = {} if max_message_bytes is None else {"max.message.bytes": str(max_message_bytes)}
         options = {"num_partitions": partitions, "replication_factor": replication, "configs": configs}
         with kafka_errors(bootstrap_servers, f"create the topic {topic!r}"):
@@ -199,8 +201,10 @@ def ensure_topic(
         if isinstance(error.__cause__, errors.TopicAlreadyExistsError):
             return False  # another producer was quicker
         if isinstance(error.__cause__, errors.InvalidReplicationFactorError | errors.InvalidPartitionsError):
-            msg = f"{error.__cause__}: {partitions} partitions of {replication} replicas for topic {topic!r}"
-            raise SettingsError(f"{msg}. Ask for no more replicas than there are brokers.") from error
+            raise SettingsError(
+                f"{error.__cause__}: {partitions} partitions of {replication} replicas for topic {topic!r}. "
+                "Ask for no more replicas than there are brokers."
+            ) from error
         raise
     finally:
         admin.close()

@@ -81,8 +81,10 @@ class VideoShots:
         address = _address(self.source)
         shown = address.shown
         if shutil.which(self.ffmpeg) is None:
-            msg = f"expected the program {self.ffmpeg!r} for reading {shown}, found none"
-            raise SettingsError(f"{msg}. Install it (Debian: apt-get install ffmpeg), or name a folder of images.")
+            raise SettingsError(
+                f"expected the program {self.ffmpeg!r} for reading {shown}, found none. "
+                "Install it (Debian: apt-get install ffmpeg), or name a folder of images."
+            )
         name = address.name or "frame"
         number = -1
         with tempfile.TemporaryFile() as complaints, _running(self._command(), complaints) as process:
@@ -93,8 +95,10 @@ class VideoShots:
             if status not in (0, _BY_SIGNAL) or number < 0:
                 complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
                 said = address.hide(complaints.read().decode("utf-8", "replace").strip())[-500:]
-                msg = f"could not read {shown} beyond frame {number}: ffmpeg ended with {status}: {said}"
-                raise SettingsError(f"{msg}. Check that `ffmpeg -i` can open it.")
+                raise SettingsError(
+                    f"could not read {shown} beyond frame {number}: ffmpeg ended with {status}: {said}. "
+                    "Check that `ffmpeg -i` can open it."
+                )
 
     def _command(self) -> list[str]:
         scheme, source = _scheme(self.source), self.source

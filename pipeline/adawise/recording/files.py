@@ -13,17 +13,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adawise.errors import SourceError
+from adawise.errors import SourceError, Vanished
 from adawise.recording import format as layout
 from adawise.records import Message, TopicPartition
 from adawise.store.store import Store
 
 Forgotten = Literal["fail", "skip"]
 """What to do about messages whose images are no longer there."""
-
-
-class Vanished(SourceError):
-    """A file that was listed is not there any more: retention took it."""
 
 
 class RecordedFile:
@@ -55,11 +51,10 @@ class RecordedFile:
             if footer.images:
                 messages = layout.messages_from(file, offset)
             elif forgotten == "fail" and file.metadata.num_rows and offset < footer.next:
-                msg = (
+                raise SourceError(
                     f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were forgotten "
                     "(--forget-images-after). Begin after them, or go on without them by --skip-forgotten."
                 )
-                raise SourceError(msg)
             yield from merge(messages, layout.missing_from(footer, offset), key=lambda message: message.offset)
             return footer.next
 
@@ -73,10 +68,9 @@ class RecordedFile:
         footer = layout.decode_footer(file, str(self))
         named = layout.key_of(footer.tp, footer.first, "redacted" if self.redacted else "full")
         if named != self.key:
-            msg = (
+            raise SourceError(
                 f"{self}: the footer says that this is {named}. Files of a recording are not to be renamed: name it so."
             )
-            raise SourceError(msg)
         return footer
 
     @contextmanager
@@ -157,11 +151,10 @@ class RecordedPartition:
         end: int | None = None
         for file in self._files[begin:]:
             if end is not None and file.first != end:
-                msg = (
+                raise SourceError(
                     f"the file before {file} ends at offset {end}: a file of the recording is missing between them. "
                     "Put it back, or record again."
                 )
-                raise SourceError(msg)
             end = yield from file.messages(offset, self._forgotten)
 
 

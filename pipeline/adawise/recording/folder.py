@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adawise.errors import SettingsError, SourceError, StoreUnavailable
+from adawise.errors import SettingsError, SourceError, StoreUnavailable, Vanished
 from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.buffer import Draft
-from adawise.recording.files import RecordedFile, Vanished, listing_of
+from adawise.recording.files import RecordedFile, listing_of
 from adawise.recording.manifest import MANIFEST, Manifest, Retention, decode_manifest
 from adawise.records import TopicPartition
-from adawise.store.store import AlreadyExists, Hook, Store, open_store
+from adawise.store.store import AlreadyExists, Failpoint, Store, open_store
 
 _LOOKS = 5  # at a folder from which retention takes files meanwhile
 
@@ -40,7 +40,7 @@ class RecordingFolder:
         retention: how long what is kept; None in it as the folder promises.
         beside: further columns of the files.
         store: where the folder is, if not as `root` says.
-        at: called at each point where a recorder can die, for tests that kill there.
+        failpoint: called at each point where a recorder can die, for tests that kill there.
 
     Raises:
         SourceError: the folder holds a recording of something else, or promises less.
@@ -57,12 +57,14 @@ class RecordingFolder:
         retention: Retention = Retention(),  # noqa: B008 - frozen
         beside: layout.Beside | None = None,
         store: Store | None = None,
-        at: Hook = lambda _: None,
+        failpoint: Failpoint = lambda _: None,
     ) -> None:
         self.root = root
-        self.at = at
+        self.failpoint = failpoint
         self._beside = beside
-        self.store = store or open_store(root, at=lambda point: at(f"recording.{point.partition('.')[2]}"))
+        self.store = store or open_store(
+            root, failpoint=lambda point: failpoint(f"recording.{point.partition('.')[2]}")
+        )
         manifest = Manifest(
             topic,
             identity.cluster_id,
@@ -91,8 +93,9 @@ class RecordingFolder:
                 return max(listing.files[-1].footer().next, listing.start or 0)
             except Vanished:
                 continue
-        msg = f"{self.root}: the files of {tp} went away {_LOOKS} times while they were read; it is tried again"
-        raise StoreUnavailable(msg)
+        raise StoreUnavailable(
+            f"{self.root}: the files of {tp} went away {_LOOKS} times while they were read; it is tried again"
+        )
 
     def begin(self, tp: TopicPartition, offset: int) -> int:
         """Where the recording of a partition goes on: at its end, or at `offset` unless another began it meanwhile."""
@@ -105,8 +108,7 @@ class RecordingFolder:
         except AlreadyExists:
             claimed = self.next_offset(tp)
             if claimed is None:
-                msg = f"{self.root}/{key} exists but cannot be read back; it is tried again"
-                raise StoreUnavailable(msg) from None
+                raise StoreUnavailable(f"{self.root}/{key} exists but cannot be read back; it is tried again") from None
             return claimed
         return offset
 
@@ -114,16 +116,17 @@ class RecordingFolder:
         """Write a file. After StoreUnavailable, the same draft may be tried again."""
         key = layout.key_of(draft.tp, draft.buffer.first)
         if self.store.get(MANIFEST) is None:
-            msg = f"{self.root}: expected the recording that was there, but {MANIFEST} is gone; is the disk mounted?"
-            raise StoreUnavailable(msg)
+            raise StoreUnavailable(
+                f"{self.root}: expected the recording that was there, but {MANIFEST} is gone; is the disk mounted?"
+            )
         data = layout.encode_file(draft.buffer.messages, self._footer(draft), self._beside)
-        self.at("recording.encoded")
+        self.failpoint("recording.encoded")
         try:
             self.store.create(key, data)
         except AlreadyExists:
             if self._attempt_at(key) != draft.attempt:
                 return self._lost(draft)
-        self.at("recording.created")
+        self.failpoint("recording.created")
         listing = listing_of(self.root, self.store, draft.tp)
         if key in listing.voids:  # retention has been here: what we began at is no end of the recording any more
             self.store.delete(key)
@@ -157,8 +160,9 @@ class RecordingFolder:
     def _lost(self, draft: Draft) -> Created:
         following = self.next_offset(draft.tp)
         if following is None or following <= draft.buffer.first:
-            msg = f"{self.root}: the file of {draft.tp} at {draft.buffer.first} cannot be read back; it is tried again"
-            raise StoreUnavailable(msg)
+            raise StoreUnavailable(
+                f"{self.root}: the file of {draft.tp} at {draft.buffer.first} cannot be read back; it is tried again"
+            )
         return Created(following, won=False)
 
     def _origin(self, tp: TopicPartition) -> int | None:
@@ -167,8 +171,9 @@ class RecordingFolder:
         try:
             return None if data is None else int(data)
         except ValueError:
-            msg = f"{self.root}/{key}: expected an offset, found {data!r}. Restore it, or record into a new folder."
-            raise SourceError(msg) from None
+            raise SourceError(
+                f"{self.root}/{key}: expected an offset, found {data!r}. Restore it, or record into a new folder."
+            ) from None
 
     def _claim(self, mine: Manifest) -> Manifest:
         where = f"{self.root}/{MANIFEST}"
@@ -179,8 +184,7 @@ class RecordingFolder:
                 theirs = decode_manifest(self.store.get(MANIFEST) or b"", where)
                 theirs.expect_same(mine, where)
                 return theirs
-        msg = (
+        raise SettingsError(
             f"{where}: expected a store that refuses to create a key that exists, but it overwrote one: two recorders "
             "would destroy each other's files. Record into a local folder, or a store with conditional writes."
         )
-        raise SettingsError(msg)

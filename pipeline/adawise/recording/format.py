@@ -171,12 +171,12 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
         expect_format(footer.format, where)
         footer = replace(footer, gaps=tuple(map(Gap.of, footer.gaps)))
     except (KeyError, ValueError, TypeError) as error:
-        msg = f"{where}: expected a file of a recording, but its footer is not one: {error}. {DAMAGED}"
-        raise SourceError(msg) from error
+        raise SourceError(
+            f"{where}: expected a file of a recording, but its footer is not one: {error}. {DAMAGED}"
+        ) from error
     schema = SCHEMA if footer.images else WITHOUT_IMAGES
     if not pa.schema(list(file.schema_arrow)[: len(schema)]).equals(schema):  # what lies beside is not ours
-        msg = f"{where}: expected the columns\n{schema}\nbut found\n{file.schema_arrow}\n{DAMAGED}"
-        raise SourceError(msg)
+        raise SourceError(f"{where}: expected the columns\n{schema}\nbut found\n{file.schema_arrow}\n{DAMAGED}")
     return footer
 
 
@@ -217,8 +217,9 @@ def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
 def expect_format(found: int, where: str) -> None:
     """Raise SourceError if it is not ours."""
     if found != FORMAT:
-        msg = f"{where}: expected a recording of format {FORMAT}, found format {found!r}. Read it with a newer version."
-        raise SourceError(msg)
+        raise SourceError(
+            f"{where}: expected a recording of format {FORMAT}, found format {found!r}. Read it with a newer version."
+        )
 
 
 def _statistics(file: pq.ParquetFile, group: int, name: str) -> Any:

@@ -33,11 +33,10 @@ class Retention:
         for name, flag in (("keep_s", "keep"), ("forget_images_after_s", "forget-images-after")):
             asked, promised = getattr(self, name), getattr(promise, name)
             if asked is not None and promised is not None and asked > promised:
-                msg = (
+                raise SourceError(
                     f"{where}: this recording promises --{flag} {promised:g}s, asked for was {asked:g}s. Say at most "
                     "that, or record into a new folder."
                 )
-                raise SourceError(msg)
             kept[name] = promised if asked is None else asked
         return Retention(**kept)
 
@@ -77,11 +76,10 @@ class Manifest:
         names = ("topic", "cluster_id", "topic_id", "streams")
         theirs_, mine_ = ({name: getattr(each, name) for name in names} for each in (self, mine))
         if theirs_ != mine_ or mine.partitions < self.partitions:
-            msg = (
+            raise SourceError(
                 f"{where}: expected a recording of {mine_} with {mine.partitions} partitions, but it is one of "
                 f"{theirs_} with {self.partitions}. Record into a new folder."
             )
-            raise SourceError(msg)
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:
@@ -90,6 +88,7 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
         manifest = Manifest(**json.loads(data))
         expect_format(manifest.format, where)
     except (ValueError, TypeError) as error:
-        msg = f"{where}: expected the description of a recording, but: {error}. Record again into a new folder."
-        raise SourceError(msg) from error
+        raise SourceError(
+            f"{where}: expected the description of a recording, but: {error}. Record again into a new folder."
+        ) from error
     return manifest

@@ -20,15 +20,15 @@ from adawise.recording.format import Beside
 from adawise.recording.manifest import Retention
 from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
-from adawise.store.store import Hook
+from adawise.store.store import Failpoint
 
-__all__ = ["FilePolicy", "Recorded", "Recorder"]
+__all__ = ["FilePolicy", "Recorder", "RecordingProgress"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordingProgress:
     """How far a recording run has come."""
 
     messages: int  # taken; those of lost partitions that were not written yet included
@@ -54,7 +54,7 @@ class Recorder:
         beside: further columns of the files.
         on_race: what to do where another recorder wrote first: stop, or go on after what it wrote.
         check: called before each file is written; raises if the topic is not the one any more that was read from.
-        at: called at each point where a recorder can die, for tests that kill there.
+        failpoint: called at each point where a recorder can die, for tests that kill there.
 
     Raises:
         SourceError: the folder holds a recording of something else.
@@ -74,10 +74,16 @@ class Recorder:
         beside: Beside | None = None,
         on_race: Literal["fail", "adopt"] = "fail",
         check: Callable[[], None] = lambda: None,
-        at: Hook = lambda _: None,
+        failpoint: Failpoint = lambda _: None,
     ) -> None:
         self.folder = RecordingFolder(
-            root, topic=topic, identity=identity, streams=streams, retention=retention, beside=beside, at=at
+            root,
+            topic=topic,
+            identity=identity,
+            streams=streams,
+            retention=retention,
+            beside=beside,
+            failpoint=failpoint,
         )
         self._root = root
         self._streams = Streams(streams)
@@ -89,9 +95,9 @@ class Recorder:
         self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = self._missing = 0
 
     @property
-    def recorded(self) -> Recorded:
+    def recorded(self) -> RecordingProgress:
         """How far this run has come."""
-        return Recorded(
+        return RecordingProgress(
             self._messages,
             self._bytes,
             self._files,
@@ -164,11 +170,10 @@ class Recorder:
             self._buffers[tp] = merged(buffer, Buffer(buffer.next, buffer.next), created.next)
             return
         if not created.won:
-            msg = (
+            raise SourceError(
                 f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record into "
                 "a folder of its own, or give both recorders the same group, so that each partition belongs to one."
             )
-            raise SourceError(msg)
         self._files += 1
         self._stored_bytes += created.size_bytes
         self._buffers[tp] = Buffer(buffer.next, buffer.next)

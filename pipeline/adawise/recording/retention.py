@@ -12,13 +12,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from adawise.errors import AdawiseError, SourceError
+from adawise.errors import AdawiseError, SourceError, Vanished
 from adawise.recording import format as layout
 from adawise.recording.buffer import wall_ms
-from adawise.recording.files import Listing, RecordedFile, Vanished, listing_of
+from adawise.recording.files import Listing, RecordedFile, listing_of
 from adawise.recording.manifest import Retention
 from adawise.records import TopicPartition
-from adawise.store.store import AlreadyExists, Hook, Store
+from adawise.store.store import AlreadyExists, Failpoint, Store
 
 EVERY_S = 60.0
 
@@ -40,7 +40,7 @@ class RecordingRetention:
         root: the folder of the recording, or the URL of one.
         store: where it is.
         retention: what is kept for how long.
-        at: called at each point where a pass can die, for tests that kill there.
+        failpoint: called at each point where a pass can die, for tests that kill there.
         now_ms: the time, in ms since the epoch.
     """
 
@@ -50,11 +50,11 @@ class RecordingRetention:
         store: Store,
         retention: Retention,
         *,
-        at: Hook = lambda _: None,
+        failpoint: Failpoint = lambda _: None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._root, self._store, self._retention = root, store, retention
-        self._at, self._now_ms = at, now_ms
+        self._failpoint, self._now_ms = failpoint, now_ms
         self._footers: dict[str, layout.Footer] = {}
 
     def tidy(self, tps: Iterable[TopicPartition]) -> Tidied:
@@ -101,11 +101,11 @@ class RecordingRetention:
         if count:
             with suppress(AlreadyExists):
                 self._store.create(layout.key_of(tp, start, "start"), b"")
-            self._at("recording.started")
+            self._failpoint("recording.started")
             earlier = [] if listing.start is None else [layout.key_of(tp, listing.start, "start")]
             for key in (*(file.key for file in listing.files[:count]), *earlier):
                 self._store.delete(key)
-                self._at("recording.removed")
+                self._failpoint("recording.removed")
             done.removed += count
         return list(listing.files[count:])
 
@@ -124,9 +124,9 @@ class RecordingRetention:
         data = layout.encode_file(messages, replace(footer, images=False))
         with suppress(AlreadyExists):  # another pass made the same
             self._store.create(layout.key_of(footer.tp, footer.first, "redacted"), data)
-        self._at("recording.redacted")
+        self._failpoint("recording.redacted")
         self._store.delete(file.key)
-        self._at("recording.forgotten")
+        self._failpoint("recording.forgotten")
         done.forgotten += 1
 
     def _footer(self, file: RecordedFile) -> layout.Footer:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from adawise.errors import AdawiseError, RetryableError, SourceError
 from adawise.ports import Source
 from adawise.recording.buffer import wall_ms
-from adawise.recording.recorder import Recorded, Recorder
+from adawise.recording.recorder import Recorder, RecordingProgress
 from adawise.records import Message, TopicPartition
 
 _POLL_S = 0.5
@@ -36,7 +36,7 @@ class Bounds:
     until_drained: bool = False
     ended: set[TopicPartition] = field(default_factory=set)  # by `until_ms`
 
-    def is_full(self, recorded: Recorded) -> bool:
+    def is_full(self, recorded: RecordingProgress) -> bool:
         """True if enough was recorded."""
         enough = self.max_messages is not None and recorded.messages >= self.max_messages
         return enough or (self.max_bytes is not None and recorded.size_bytes >= self.max_bytes)
@@ -62,11 +62,11 @@ def record(
     recorder: Recorder,
     bounds: Bounds | None = None,
     *,
-    on_progress: Callable[[Recorded], None] = lambda _: None,
+    on_progress: Callable[[RecordingProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     skip_gaps: bool = False,
-) -> Recorded:
+) -> RecordingProgress:
     """Record from `source` until it is over or `stop` says so; the last files are written then.
 
     `on_progress` is called after each poll. With `skip_gaps`, what the broker has deleted unread is noted as a gap.
@@ -111,11 +111,10 @@ def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *,
         offset = recorder.folder.begin(tp, source.log.origin(tp)) if known is None else known
         start, end = source.log.bounds(tp)
         if offset > end or (offset < start and not skip_gaps):
-            msg = (
+            raise SourceError(
                 f"the recording of {tp} goes on at offset {offset}, but the topic holds [{start}, {end}). "
                 "Record into a new folder; the old one is complete up to there."
             )
-            raise SourceError(msg)
         recorder.begin(tp, offset, start)
         source.seek(tp, max(offset, start))
     source.resume(tps)

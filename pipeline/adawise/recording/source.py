@@ -35,8 +35,9 @@ class RecordedLog:
         store = open_store(root)
         data = store.get(MANIFEST)
         if data is None:
-            msg = f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
-            raise SourceError(msg)
+            raise SourceError(
+                f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
+            )
         self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
         named = [name for key in store.list(f"topic-{self._manifest.topic}/") if (name := layout.named(key))]
         count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])  # it may have got more
@@ -52,8 +53,7 @@ class RecordedLog:
     def identity(self, topic: str) -> TopicIdentity:
         """See `SourceLog.identity`: that of the topic when it was recorded."""
         if topic != self._manifest.topic:
-            msg = f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}"
-            raise SourceError(msg)
+            raise SourceError(f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}")
         return self._identity
 
     def check(self) -> None:
@@ -82,8 +82,7 @@ class RecordedLog:
             return self.partitions[tp]
         except KeyError:
             names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._identity.partitions - 1}"
-            msg = f"{self._root} is a recording of {names}, asked for was {tp}"
-            raise SourceError(msg) from None
+            raise SourceError(f"{self._root} is a recording of {names}, asked for was {tp}") from None
 
 
 class RecordingSource:

@@ -46,7 +46,7 @@ class _Part:
 
 
 @dataclass(slots=True)
-class Tapped:
+class RecordedSoFar:
     """What was recorded so far."""
 
     messages: int = 0
@@ -55,7 +55,7 @@ class Tapped:
     races_lost: int = 0
 
 
-class RecordingTap:
+class WorkerRecorder:
     """The recording of what a worker reads.
 
     Args:
@@ -87,15 +87,15 @@ class RecordingTap:
         self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="recording")
         self._parts: dict[TopicPartition, _Part] = {}
         self._now_s = 0.0
-        self.done = Tapped()
+        self.done = RecordedSoFar()
 
     @property
     def share(self) -> float:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
         return sum(part.size_bytes for part in self._parts.values()) / self._max_buffered_bytes
 
     def begin(self, tp: TopicPartition, offset: int, log: tuple[int, int]) -> int:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
         known, (start, end) = self._folder.begin(tp, offset), log
         if known > end:
             raise LogEndsEarly(
@@ -116,7 +116,7 @@ class RecordingTap:
         return min(offset, max(known, start))
 
     def take(self, message: Message) -> None:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
         part = self._parts.get(message.topic_partition)
         if part is not None and message.offset >= part.buffer.next:
             wanted = message.missing is None and self._streams.has(message)
@@ -124,8 +124,8 @@ class RecordingTap:
             self.done.messages += wanted
             self.done.size_bytes += len(message.value or b"") if wanted else 0
 
-    def cover(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
-        """See `Tap`."""
+    def ensure_durable(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
+        """See `WriteAheadRecorder`."""
         part = self._parts[tp]
         until = min(until, part.buffer.next)  # the rest was in the chain before anybody recorded
         while part.durable < until:
@@ -142,7 +142,7 @@ class RecordingTap:
         return True
 
     def turn(self, now_s: float) -> None:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
         self._now_s = now_s
         for tp, part in self._parts.items():
             self._settle(tp, part)
@@ -156,12 +156,15 @@ class RecordingTap:
             self._tidying.turn(self._parts, now_s)
 
     def forget(self, tps: Iterable[TopicPartition]) -> None:
-        """See `Tap`; a file that is being written will be whole, and whoever has the partition now goes on after it."""
+        """See `WriteAheadRecorder`.
+
+        A file that is being written will be whole, and whoever has the partition now goes on after it.
+        """
         for tp in tps:
             self._parts.pop(tp, None)
 
     def close(self) -> None:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
         self._parts.clear()
         self._pool.shutdown(wait=True)
         if self._tidying is not None:

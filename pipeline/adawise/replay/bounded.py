@@ -37,8 +37,9 @@ class _PartLog:
         try:
             return self._ranges[tp]
         except KeyError:
-            msg = f"expected one of the partitions {', '.join(map(str, sorted(self._ranges)))}, asked for was {tp}"
-            raise SourceError(msg) from None
+            raise SourceError(
+                f"expected one of the partitions {', '.join(map(str, sorted(self._ranges)))}, asked for was {tp}"
+            ) from None
 
 
 class BoundedSource:

@@ -92,5 +92,6 @@ def _parsed(data: bytes, root: str) -> Claim:
         found["ranges"] = {number: (int(begin), int(end)) for number, (begin, end) in found["ranges"].items()}
         return Claim(**found)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        msg = f"{root}/{layout.REPLAY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"
-        raise ChainError(msg) from error
+        raise ChainError(
+            f"{root}/{layout.REPLAY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"
+        ) from error

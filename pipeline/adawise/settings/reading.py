@@ -60,11 +60,11 @@ def read(
     """Read every source.
 
     Args:
-        flags: Values given by flags.
-        environ: The environment.
-        folder: The current folder, where the file is looked for and other files are relative to.
-        config: The file named by `--config`.
-        uses: Groups that the command uses: what they need beyond their defaults must be there.
+        flags: values given by flags.
+        environ: the environment.
+        folder: the current folder, where the file is looked for and other files are relative to.
+        config: the file named by `--config`.
+        uses: groups that the command uses: what they need beyond their defaults must be there.
     """
     path, asked_for = find_file(config, environ, folder)
     shown_as = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
@@ -104,6 +104,14 @@ def check(given: Given) -> tuple[Any, Mistake | None]:
         return value, None
     reason = next((f": {reason}" for reason in reasons if reason), "")
     return value, Mistake(given.name, str(given.origin), f"expected {expected(field)}{reason}", as_given(field, value))
+
+
+def check_arguments(group: str, values: Mapping[str, Any], function: str) -> None:
+    """Check the arguments of a function that are settings of a group. Raises SettingsError with every mistake."""
+    origin = Origin("file", function)
+    mistakes = [check(Given(f"{group}.{name}", value, origin))[1] for name, value in values.items()]
+    if found := [mistake for mistake in mistakes if mistake is not None]:
+        raise error_of(found)
 
 
 def _errors(model: type[BaseModel], values: Mapping[str, Any]) -> Sequence[Any]:

@@ -35,9 +35,9 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
     """Pairs of (setting, what is missing and the remedy) for a command that uses these groups.
 
     Args:
-        settings: Values that are right by themselves and together.
-        uses: Names of groups; the needs of other groups do not matter.
-        folder: What relative paths are relative to.
+        settings: values that are right by themselves and together.
+        uses: names of groups; the needs of other groups do not matter.
+        folder: what relative paths are relative to.
     """
     if "model" in uses:
         for name, problem in _NEEDED.items():

@@ -30,7 +30,7 @@ from adawise.sink.owner import Owner, check_commits, claim_owner
 from adawise.sink.read.files import read_bytes, read_link, segment_names
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.state_blocks import StateBlocks
-from adawise.store.store import AlreadyExists, Hook, Store
+from adawise.store.store import AlreadyExists, Failpoint, Store
 
 Commits = Mapping[TopicPartition, tuple[int, str]]
 
@@ -62,17 +62,17 @@ class SegmentChain:
     """The chains of all partitions under one root.
 
     Args:
-        store: Where they are.
-        classes: The class list that predictions index.
-        model_fingerprint: Of checkpoints, classes, preprocessing and precision; a column of both tables.
-        config_fingerprint: Of the settings that results depend on; in the footer.
-        writer: Which worker this is, for whoever reads the footer.
-        owner: Who the root is to belong to; None to leave that open.
-        commits: What the owner has committed at the broker, with the id of the root that it was for.
-        begin_anew: Whatever was committed, this is the root from now on.
-        now: The time, for the footer alone: nothing depends on it.
-        instant: See `name_reuse`.
-        at: Called at each of `store.CRASH_POINTS` that is the chain's own.
+        store: where they are.
+        classes: the class list that predictions index.
+        model_fingerprint: of checkpoints, classes, preprocessing and precision; a column of both tables.
+        config_fingerprint: of the settings that results depend on; in the footer.
+        writer: which worker this is, for whoever reads the footer.
+        owner: who the root is to belong to; None to leave that open.
+        commits: what the owner has committed at the broker, with the id of the root that it was for.
+        begin_anew: whatever was committed, this is the root from now on.
+        now: the time, for the footer alone: nothing depends on it.
+        instant: see `name_reuse`.
+        failpoint: called at each of `store.FAILPOINTS` that is the chain's own.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SegmentChain:
         begin_anew: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         instant: Callable[[], Instant] = name_reuse.instant,
-        at: Hook = lambda _: None,
+        failpoint: Failpoint = lambda _: None,
     ) -> None:
         self._store = store
         self._classes = pa.array(classes, pa.string())
@@ -98,7 +98,7 @@ class SegmentChain:
         self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
         self._now = now
         self._instant = instant
-        self._at = at
+        self._failpoint = failpoint
         self._sink = ""
         self._tips: dict[TopicPartition, _Tip] = {}
         self._attempts: dict[TopicPartition, _Attempt] = {}
@@ -132,7 +132,7 @@ class SegmentChain:
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
         """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
         self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
-        self._check_commits({at: said for at, said in self._commits().items() if at == tp}, self._sink)
+        self._check_commits({place: said for place, said in self._commits().items() if place == tp}, self._sink)
         self._attempts.pop(tp, None)
         self._blocks[tp] = StateBlocks()
         self._store.sweep(layout.folder(layout.PREDICTIONS, tp))
@@ -145,7 +145,7 @@ class SegmentChain:
             head = replace(tip.head, holes=found, is_counted=counted or len(names) == 1)
             self._tips[tp] = replace(tip, head=head)
             return head
-        proposal = claims.Origin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
+        proposal = claims.ChainOrigin(origin, identity.cluster_id, identity.topic_id, identity.partitions)
         claim = claims.origin(self._store, tp, proposal)
         claims.check_identity(
             f"{self._store}: {tp}", topic_id=claim.topic_id, partitions=claim.partitions, identity=identity
@@ -169,15 +169,15 @@ class SegmentChain:
         attempt = self._attempts.get(draft.tp)
         if attempt is None or attempt.draft is not draft:
             attempt = self._attempts[draft.tp] = self._encoded(draft, tip)
-        self._at("segment.encoded")
+        self._failpoint("segment.encoded")
         # Asked before, so that a deleted name is hardly ever taken, and after, because only that is a proof.
         if not (self._is_free(draft.tp, tip) and self._create(attempt) and self._is_free(draft.tp, tip)):
             tip = self._adopt_winner(draft.tp, tip)
             del self._attempts[draft.tp]
             return Commit(tip.head, won=False, rows=0, size_bytes=0)
-        self._at("segment.created")
+        self._failpoint("segment.created")
         traces.write(self._store, attempt.footer, attempt.key)
-        self._at("traces.written")
+        self._failpoint("traces.written")
         del self._attempts[draft.tp]
         self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
         return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))
@@ -229,8 +229,9 @@ class SegmentChain:
         except AlreadyExists:
             data = self._store.get(attempt.key)
             if data is None:
-                msg = f"{self._store}: {attempt.key} exists but cannot be read back; it is tried again"
-                raise StoreUnavailable(msg) from None
+                raise StoreUnavailable(
+                    f"{self._store}: {attempt.key} exists but cannot be read back; it is tried again"
+                ) from None
             return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
         return True
 

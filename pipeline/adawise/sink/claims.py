@@ -32,7 +32,7 @@ OVERWRITES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ChainOrigin:
     """Where the chain of a partition begins, and of which topic it is."""
 
     offset: int
@@ -52,8 +52,9 @@ def sink_id(store: Store, *, created_at: str) -> str:
         known_sink_id(store)
         document = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
     if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
-        msg = f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
-        raise ChainError(msg)
+        raise ChainError(
+            f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
+        )
     return str(document["sink"])
 
 
@@ -84,8 +85,7 @@ def prove_create_if_absent(store: Store) -> None:
     """
     data = store.get(layout.SINK)
     if data is None:
-        msg = f"{store}: {layout.SINK} was created but cannot be read back; it is tried again"
-        raise StoreUnavailable(msg)
+        raise StoreUnavailable(f"{store}: {layout.SINK} was created but cannot be read back; it is tried again")
     try:
         store.create(layout.SINK, data)
     except AlreadyExists:
@@ -110,7 +110,7 @@ def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
     return first
 
 
-def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
+def origin(store: Store, tp: TopicPartition, proposal: ChainOrigin) -> ChainOrigin:
     """The claimed origin of the partition's chain, which is `proposal` if none was claimed before.
 
     Raises ChainError if the claim cannot be read.
@@ -119,7 +119,7 @@ def origin(store: Store, tp: TopicPartition, proposal: Origin) -> Origin:
     return _origin(store, key, claim(store, key, {"layout": LAYOUT, **asdict(proposal)}))
 
 
-def read_origin(store: Store, tp: TopicPartition) -> Origin | None:
+def read_origin(store: Store, tp: TopicPartition) -> ChainOrigin | None:
     """The claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
     key = layout.origin_key(tp)
     data = store.get(key)
@@ -132,22 +132,20 @@ def check_identity(where: str, *, topic_id: str, partitions: int, identity: Topi
     Kafka only adds partitions. Where both ids are known their number proves nothing; else, fewer is another topic.
     """
     if topic_id and identity.topic_id and topic_id != identity.topic_id:
-        msg = (
+        raise ChainError(
             f"{where}: expected the topic with id {topic_id}, but the broker's has id {identity.topic_id}: it was "
             f"deleted and created again, or this is another cluster; set another sink.root for the new topic"
         )
-        raise ChainError(msg)
     if partitions > identity.partitions and not (topic_id and identity.topic_id):
-        msg = (
+        raise ChainError(
             f"{where}: expected a topic of {partitions} partitions or more, but it has {identity.partitions}: it was "
             f"deleted and created again, or this is another cluster; set another sink.root for the new topic"
         )
-        raise ChainError(msg)
 
 
-def _origin(store: Store, key: str, document: Document) -> Origin:
+def _origin(store: Store, key: str, document: Document) -> ChainOrigin:
     try:
-        return Origin(
+        return ChainOrigin(
             offset=int(document["offset"]),
             cluster_id=str(document["cluster_id"]),
             topic_id=str(document["topic_id"]),
@@ -168,8 +166,7 @@ def claim(store: Store, key: str, document: Mapping[str, object]) -> Document:
         else:
             return document
     if found is None:
-        msg = f"{store}: {key} exists but cannot be read back; it is tried again"
-        raise StoreUnavailable(msg)
+        raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; it is tried again")
     return parsed(store, key, found)
 
 

@@ -33,8 +33,7 @@ def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fing
     ids = [f.row_id for f in frames]
     if set(map(attrgetter("topic", "partition"), ids)) - {draft.tp}:
         astray = next(row_id for row_id in ids if (row_id.topic, row_id.partition) != draft.tp)
-        msg = f"every row of a segment of {draft.tp} must lie in that partition, but {astray} does not"
-        raise ValueError(msg)
+        raise ValueError(f"every row of a segment of {draft.tp} must lie in that partition, but {astray} does not")
     offset = np.fromiter(map(attrgetter("offset"), ids), np.int64, len(ids))
     index = np.fromiter(map(attrgetter("index"), ids), np.int32, len(ids))
     columns = {

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from adawise.records import TopicPartition
 from adawise.sink.segment import SegmentFooter
 
-LEAST_SILENCE_MS = 60_000
+LEAST_EXPIRY_MS = 60_000
 """The shortest silence, in milliseconds, after which a stream can be set to start anew (search.forget_after_s)."""
 
 _ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches are counted from 0 again
 _Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
 
 
-class Heard(Protocol):
+class LastHeard(Protocol):
     """When a stream was last heard, in milliseconds; see `adawise.worker.expiry`."""
 
     @property
@@ -59,7 +59,7 @@ class State(Protocol):
         """That led to it."""
 
     @property
-    def heard(self) -> Heard | None:
+    def heard(self) -> LastHeard | None:
         """None if it does not say."""
 
 
@@ -67,7 +67,7 @@ ReadState = Callable[[bytes], State]
 """Raises ChainError for what is no state."""
 
 
-def rows_disagree(rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
+def row_inconsistencies(rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
     """What is wrong with the rows of a segment, by its footer: whose they are, and their batches against the traces."""
     tp = TopicPartition(footer.topic, footer.partition)
     where = f"{tp.topic}/{tp.partition}"
@@ -120,7 +120,7 @@ class StateAccounts:
         self._states: dict[str, State] = {}
         self._alphas: dict[tuple[str, int], float] = {}  # (key of a state, alpha index) -> alpha, as traces have it
 
-    def disagree(self, footer: SegmentFooter, rows: pa.Table, *, knows_before: bool = True) -> Iterator[str]:
+    def inconsistencies(self, footer: SegmentFooter, rows: pa.Table, *, knows_before: bool = True) -> Iterator[str]:
         """What is wrong with the states of the next segment, of these rows; the one after it is compared with them.
 
         Without `knows_before` a segment is missing before it, and there is nothing to compare its states with.
@@ -134,9 +134,9 @@ class StateAccounts:
         }
         self._bytes, self._states = footer.states, states
         if knows_before:
-            yield from self._states_disagree(before, states, footer, rows)
+            yield from self._state_inconsistencies(before, states, footer, rows)
 
-    def _states_disagree(
+    def _state_inconsistencies(
         self, before: Mapping[str, State], states: Mapping[str, State], footer: SegmentFooter, rows: pa.Table
     ) -> Iterator[str]:
         traces, table = _traces(footer.trace), json.loads(footer.stream_table or "{}")
@@ -145,7 +145,7 @@ class StateAccounts:
         for trace in traces:
             stream = trace["stream_id"]
             known = None if stream in traced else before.get(stream)
-            yield from self._trace_disagrees(trace, batches.get(stream, 0), known, rows)
+            yield from self._trace_inconsistencies(trace, batches.get(stream, 0), known, rows)
             batches[stream] = trace["batch_number"] + 1
             traced.add(stream)
         for stream, state in states.items():
@@ -162,7 +162,7 @@ class StateAccounts:
                 gone &= heard
         yield from _lost(before, states, gone, traced)
 
-    def _trace_disagrees(
+    def _trace_inconsistencies(
         self, trace: Mapping[str, Any], expected: int, before: State | None, rows: pa.Table
     ) -> Iterator[str]:
         """By the batch before it in the stream (`expected`) and, if that was in an earlier segment, its state."""
@@ -192,7 +192,7 @@ def _was_silent(trace: Mapping[str, Any], before: State | None, rows: pa.Table) 
     of_batch = (pc.field("stream_id") == trace["stream_id"]) & (pc.field("offset") >= trace["first_offset"])
     images = rows.filter(of_batch & (pc.field("offset") <= trace["last_offset"])).sort_by("offset")
     first_ms = images["kafka_timestamp"].cast(pa.int64())[0].as_py() if len(images) else None
-    return first_ms is not None and first_ms - before.heard.last_ms > 2 * LEAST_SILENCE_MS
+    return first_ms is not None and first_ms - before.heard.last_ms > 2 * LEAST_EXPIRY_MS
 
 
 def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str], traced: set[str]) -> Iterator[str]:
@@ -206,5 +206,5 @@ def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str],
         heard_ms = state.heard.at_ms if state is not None and state.heard is not None else was_ms
         if stream in traced:
             heard_ms = max(heard_ms, was_ms)
-        if clock_ms - heard_ms <= 2 * LEAST_SILENCE_MS or (stream not in traced and heard_ms >= oldest_ms):
+        if clock_ms - heard_ms <= 2 * LEAST_EXPIRY_MS or (stream not in traced and heard_ms >= oldest_ms):
             yield f"expected the state of {stream!r}, which was not silent for long, but there is none"

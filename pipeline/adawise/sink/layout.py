@@ -105,8 +105,9 @@ class CompactedName:
 def folder(dataset: str, tp: TopicPartition) -> str:
     """The folder of one partition in a dataset, with the slash. Raises ValueError for what cannot be a topic."""
     if not _TOPIC.fullmatch(tp.topic) or tp.topic in {".", ".."}:
-        msg = f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is called {tp.topic!r}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is called {tp.topic!r}"
+        )
     return f"{dataset}/topic-{tp.topic}/partition-{tp.partition:05d}/"
 
 

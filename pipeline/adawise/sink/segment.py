@@ -123,8 +123,10 @@ def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[byte
         opened(data)
     except _UNREADABLE as error:
         size = sum(map(len, key_values.values()))
-        said = f"a file with {size} bytes in its footer could not be read again ({str(error).strip()})"
-        raise ChainError(f"{said}, so it is not written: lower limits.streams") from error
+        raise ChainError(
+            f"a file with {size} bytes in its footer could not be read again ({str(error).strip()}), "
+            "so it is not written: lower limits.streams"
+        ) from error
     return data
 
 
@@ -166,8 +168,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
         raise _damaged(key, "a footer that agrees with its checksum, but it differs")
     scalars = json.loads(parts[_PARTS[0]])
     if (version := scalars.pop("format")) > FORMAT:
-        msg = f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program"
-        raise ChainError(msg)
+        raise ChainError(f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program")
     stream_table = _joined(found, _STREAMS)
     if stream_table and stream_table != _guarded(stream_table[_DIGEST:]):
         raise _damaged(key, "a table of streams that agrees with its checksum, but it differs")

@@ -39,7 +39,7 @@ class _Mark:
     is_written: bool = False
 
 
-class Starts:
+class StoredStarts:
     """The marks of one worker; implements `adawise.worker.starts.Starts`.
 
     Args:

@@ -28,8 +28,9 @@ try:
     import obstore.store
     from obstore import exceptions
 except ImportError as error:
-    msg = "a URL as s3://bucket/prefix needs the package obstore; install it with: pip install 'adawise[s3]'"
-    raise SettingsError(msg) from error
+    raise SettingsError(
+        "a URL as s3://bucket/prefix needs the package obstore; install it with: pip install 'adawise[s3]'"
+    ) from error
 
 if TYPE_CHECKING:
     from obstore.fsspec import FsspecStore
@@ -72,8 +73,9 @@ def open_url(url: str) -> ObjectStore:
         store = obstore.store.from_url(url, retry_config={"max_retries": 0}, client_options=options)
     except (exceptions.BaseError, KeyError, ValueError, TypeError) as error:
         why = "its scheme is none of these" if isinstance(error, KeyError) else brief(error)
-        msg = f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}"
-        raise SettingsError(msg) from error
+        raise SettingsError(
+            f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}"
+        ) from error
     return ObjectStore(store, url=url)
 
 
@@ -106,10 +108,9 @@ def _client_options(provider: str, environment: Mapping[str, str]) -> ClientConf
         if endpoint and not re.match(r"https?://[^/]", endpoint):
             raise SettingsError(f"{name}: expected a URL as https://host:port, but it is {endpoint!r}; correct it")
         if endpoint.startswith("http://") and options.get("allow_http", "").lower() not in {"1", "true", "on", "yes"}:
-            msg = (
+            raise SettingsError(
                 f"{name}: expected https://, but it is {endpoint}; for one in clear text set {provider}_ALLOW_HTTP=true"
             )
-            raise SettingsError(msg)
     return options  # type: ignore[return-value]  # values as text, as the environment has them
 
 

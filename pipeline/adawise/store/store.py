@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol
 from adawise.errors import StoreUnavailable
 from adawise.store.durable import TEMPORARY, sync_folder, temporary_file, translated
 
-CRASH_POINTS = (
+FAILPOINTS = (
     "segment.encoded",
     "segment.temp_written",
     "segment.linked",
@@ -28,12 +28,12 @@ CRASH_POINTS = (
     "traces.renamed",
     "traces.written",
 )
-"""Where a worker can die between complete rows and the committed offset; `at` is called with each of them, in order.
+"""Where a worker can die between complete rows and the committed offset; `failpoint` is called with each, in order.
 
 The middle ones of each file are `LocalStore`'s own. Tests kill real processes here.
 """
 
-Hook = Callable[[str], None]
+Failpoint = Callable[[str], None]
 """Called with the name of a crash point just after what it names was done."""
 
 STALE_S = 3600.0
@@ -86,15 +86,15 @@ class Store(Protocol):
         """Remove what dead writers left behind in the folder `prefix`."""
 
 
-def open_store(root: str, *, at: Hook = lambda _: None) -> Store:
+def open_store(root: str, *, failpoint: Failpoint = lambda _: None) -> Store:
     """The store for a path, or for a URL as `s3://bucket/prefix`.
 
     Raises SettingsError for a URL whose extra is not installed or that names no store.
     """
     if "://" not in root:
-        return LocalStore(Path(root), at=at)
+        return LocalStore(Path(root), failpoint=failpoint)
     if root.startswith("file://"):
-        return LocalStore(Path(root.removeprefix("file://")), at=at)
+        return LocalStore(Path(root.removeprefix("file://")), failpoint=failpoint)
     # Here, because only this store needs the extra `s3`.
     from adawise.store import object_store
 
@@ -108,9 +108,9 @@ class LocalStore:
     which must not be taken for an empty store, and still less be written to.
     """
 
-    def __init__(self, root: Path, *, at: Hook = lambda _: None) -> None:
+    def __init__(self, root: Path, *, failpoint: Failpoint = lambda _: None) -> None:
         self._root = root
-        self._at = at
+        self._failpoint = failpoint
         self._document: bytes | None = None  # of the root, once it was seen
 
     def __str__(self) -> str:
@@ -120,16 +120,16 @@ class LocalStore:
         """See `Store.create`. Temporary file, fsync, hard link (which never replaces), fsync of the folder."""
         path, kind = self._path(key), _kind(key)
         with self._there(path), temporary_file(path, data) as temporary:
-            self._at(f"{kind}.temp_written")
+            self._failpoint(f"{kind}.temp_written")
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 # Whoever reads it now may build on it: its name must survive a power cut too.
                 sync_folder(path.parent)
                 raise AlreadyExists(key) from None
-            self._at(f"{kind}.linked")
+            self._failpoint(f"{kind}.linked")
             sync_folder(path.parent)
-        self._at(f"{kind}.folder_synced")
+        self._failpoint(f"{kind}.folder_synced")
         if key == DOCUMENT:
             self._document = data
 
@@ -137,9 +137,9 @@ class LocalStore:
         """See `Store.put`."""
         path, kind = self._path(key), _kind(key)
         with self._there(path), temporary_file(path, data) as temporary:
-            self._at(f"{kind}.temp_written")
+            self._failpoint(f"{kind}.temp_written")
             os.replace(temporary, path)
-            self._at(f"{kind}.renamed")
+            self._failpoint(f"{kind}.renamed")
             sync_folder(path.parent)
 
     def get(self, key: str) -> bytes | None:
@@ -231,8 +231,7 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         parts = PurePosixPath(key)
         if parts.is_absolute() or ".." in parts.parts:
-            msg = f"a key is relative and stays below the root, but this one is {key!r}"
-            raise ValueError(msg)
+            raise ValueError(f"a key is relative and stays below the root, but this one is {key!r}")
         return self._root / parts
 
 

@@ -11,7 +11,7 @@ from adawise.ports import Source
 from adawise.records import TopicPartition
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.partition import PartitionWork
-from adawise.worker.write_ahead import Tap
+from adawise.worker.write_ahead import WriteAheadRecorder
 
 _log = structlog.get_logger("worker")
 
@@ -47,7 +47,7 @@ class Backpressure:
     limits: Limits
     source: Source
     prefetch: Prefetch
-    tap: Tap
+    recorder: WriteAheadRecorder
     _paused: set[TopicPartition] = field(default_factory=set)
     _all: bool = False
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)  # as was told last
@@ -69,7 +69,7 @@ class Backpressure:
         fair = most / (2 * max(1, len(owned)))
         room = most - (len(owned) - 1) * fair
         rows = sum(work.rows for work in owned.values())
-        share = max(rows / self.limits.uncommitted_rows, self.tap.share)
+        share = max(rows / self.limits.uncommitted_rows, self.recorder.share)
         self._all = share >= 0.5 if self._all else share > 1.0
         self._paused &= owned.keys()
         pause = {tp for tp, size in waiting.items() if self._all or (total > room and size > fair)} - self._paused

@@ -15,21 +15,21 @@ from adawise.errors import RetryableError
 from adawise.ports import Commit, DeadLetters, Sink, Source
 from adawise.worker.observer import Observer
 from adawise.worker.partition import PartitionWork
-from adawise.worker.write_ahead import Tap
+from adawise.worker.write_ahead import WriteAheadRecorder
 
 _HINT_EVERY_S = 60.0  # how long a lost hint shows a wrong lag; one small request for all partitions
 
 
-class Delivery:
+class Committer:
     """Writes to the dead letters, to the chain and to the broker's offsets.
 
     Args:
         source: is told the offsets.
         sink: has the chains.
         dead_letters: for messages that cannot be read.
-        tap: has to have what a segment covers.
+        recorder: has to have what a segment covers.
         observer: told what happens.
-        at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
+        failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Delivery:
         source: Source,
         sink: Sink,
         dead_letters: DeadLetters,
-        tap: Tap,
+        recorder: WriteAheadRecorder,
         observer: Observer,
         *,
-        at: Callable[[str], None],
+        failpoint: Callable[[str], None],
     ) -> None:
-        self._source, self._sink, self._dead_letters, self._tap = source, sink, dead_letters, tap
-        self._observer, self._at = observer, at
+        self._source, self._sink, self._dead_letters, self._recorder = source, sink, dead_letters, recorder
+        self._observer, self._failpoint = observer, failpoint
         self._hinted_s: float | None = None
 
     def write(self, work: PartitionWork, now_s: float, *, wait: bool) -> Commit | None:
@@ -59,9 +59,9 @@ class Delivery:
         """
         try:
             draft = work.draft()
-            if not self._tap.cover(work.tp, draft.next_offset, wait=wait):
+            if not self._recorder.ensure_durable(work.tp, draft.next_offset, wait=wait):
                 return None
-            self._at("worker.recorded")
+            self._failpoint("worker.recorded")
             self._send(work)
             self._dead_letters.flush()
             self._source.log.check()
@@ -70,11 +70,11 @@ class Delivery:
             self._observer.retry_scheduled(error, work.backoff.failed(now_s))
             return None
         work.backoff.succeeded()
-        self._at("worker.segment_committed")
+        self._failpoint("worker.segment_committed")
         if commit.won:
             work.committed(commit.head)
         self._source.commit({work.tp: commit.head.low_water}, self._sink.root_id)
-        self._at("worker.offset_committed")
+        self._failpoint("worker.offset_committed")
         self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
         return commit
 
@@ -95,8 +95,8 @@ class Delivery:
             self._source.commit({work.tp: work.low_water for work in works}, self._sink.root_id)
 
     def close(self) -> None:
-        """Free the dead letters and the tap."""
-        self._tap.close()
+        """Free the dead letters and the recorder."""
+        self._recorder.close()
         with suppress(RetryableError):  # a letter without a committed segment is sent again by whoever reads on
             self._dead_letters.close()
 

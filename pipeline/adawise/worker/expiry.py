@@ -26,7 +26,7 @@ from enum import StrEnum
 from adawise.adapt.state import Heard, heard_in
 
 
-class Silence(StrEnum):
+class Expiry(StrEnum):
     """Why a stream starts anew: `SILENT` as the trace says it, or so long that it may have been dropped already.
 
     The trace of a forgotten stream says nothing, as that of one that was never heard: it must not depend on the drop.
@@ -54,12 +54,12 @@ class PartitionClock:
         self._now_ms = max((heard.at_ms for heard in self._heard.values()), default=0)
         self._move()
 
-    def silence(self, stream_id: str, first_ms: int) -> Silence | None:
+    def expiry(self, stream_id: str, first_ms: int) -> Expiry | None:
         """Before a stream's batch that begins at `first_ms` (Kafka timestamp, -1 if none); None if it goes on."""
         heard = self._heard.get(stream_id)
         if heard is None or heard.last_ms < 0 or first_ms - heard.last_ms <= self._forget_after_ms:
             return None
-        return Silence.FORGOTTEN if first_ms - heard.last_ms > 2.0 * self._forget_after_ms else Silence.SILENT
+        return Expiry.FORGOTTEN if first_ms - heard.last_ms > 2.0 * self._forget_after_ms else Expiry.SILENT
 
     def hear(self, stream_id: str, last_ms: int) -> Heard:
         """Note that a batch of the stream ended at `last_ms` (Kafka timestamp, -1 if none); what to keep of that."""

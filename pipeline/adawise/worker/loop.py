@@ -17,13 +17,13 @@ from adawise.worker.adaptation import Adaptation
 from adawise.worker.backoff import Backoff
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.batching import BatchPolicy
-from adawise.worker.commit import Delivery
+from adawise.worker.commit import Committer
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.observer import Observer
 from adawise.worker.partition import FlushPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
 from adawise.worker.starts import NoStarts, Starts
-from adawise.worker.write_ahead import NoTap, Tap
+from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
@@ -40,7 +40,7 @@ class Worker:
         sink: the chain of segments.
         dead_letters: for messages that cannot be read.
         starts: remembers who was killed.
-        tap: takes every message, and has it for good before its rows are written.
+        recorder: takes every message, and has it for good before its rows are written.
         observer: told what happens.
         batches: when single images become a batch.
         flush: when a segment is written.
@@ -51,7 +51,7 @@ class Worker:
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
-        at: called with the name of each point between complete rows and a committed offset, for tests that kill there.
+        failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
     """
@@ -65,7 +65,7 @@ class Worker:
         sink: Sink,
         dead_letters: DeadLetters,
         starts: Starts | None = None,
-        tap: Tap | None = None,
+        recorder: WriteAheadRecorder | None = None,
         observer: Observer,
         batches: BatchPolicy,
         flush: FlushPolicy,
@@ -76,15 +76,15 @@ class Worker:
         skip_gaps: bool,
         should_stop: Callable[[], bool],
         ends_streams: bool = True,
-        at: Callable[[str], None] = lambda _: None,
+        failpoint: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
         self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
-        self._should_stop, self._at, self._clock, self._sleep = should_stop, at, clock, sleep
+        self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock, sleep
         self._owned: dict[TopicPartition, PartitionWork] = {}
-        self._tap = tap = tap or NoTap()
+        self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
@@ -100,9 +100,9 @@ class Worker:
             work.apart_until = starts.begin(tp, head.low_water)
             return work
 
-        self._recovery = Recovery(source, sink, tap, observer, begin=begin, skip_gaps=skip_gaps)
-        self._delivery = Delivery(source, sink, dead_letters, tap, observer, at=at)
-        self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, tap)
+        self._recovery = Recovery(source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps)
+        self._committer = Committer(source, sink, dead_letters, recorder, observer, failpoint=failpoint)
+        self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, recorder)
 
     def run(self) -> None:
         """Work until told to stop or the source is exhausted; then flush, commit and leave.
@@ -112,7 +112,7 @@ class Worker:
         """
         with ExitStack() as stack:
             stack.push(self._leave)
-            for end in (self._observer.stopped, self._source.close, self._delivery.close, self._prefetch.close):
+            for end in (self._observer.stopped, self._source.close, self._committer.close, self._prefetch.close):
                 stack.callback(end)
             ended = False
             while not ended:
@@ -136,8 +136,8 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
-        self._tap.turn(self._clock())
-        self._delivery.hint(self._owned.values(), self._clock())
+        self._recorder.turn(self._clock())
+        self._committer.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
 
     # -- in: messages and partitions
@@ -160,13 +160,13 @@ class Worker:
             self._owned[begun.tp] = begun
             self._pressure.begin(begun.tp)
         for message in poll.messages:
-            self._tap.take(message)
+            self._recorder.take(message)
             work = self._owned.get(message.topic_partition)
             if work is None or not work.wants(message):
                 continue
             if message.missing is not None:
                 work.miss(message, message.missing, self._clock())
-                self._delivery.send_letters(work, self._clock())
+                self._committer.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
                 apart = message.offset < work.apart_until
@@ -184,7 +184,7 @@ class Worker:
             self._adapt_round(leaving)
         for work in leaving:
             while work.rows and not work.ready and work.backoff.due(self._clock()) and self._clock() < until_s:
-                commit = self._delivery.write(work, self._clock(), wait=True)
+                commit = self._committer.write(work, self._clock(), wait=True)
                 if commit is not None and not commit.won:
                     break
         for tp in tps:
@@ -228,7 +228,7 @@ class Worker:
                 self._observer.frame_rejected(frame)
             if frame.note is not None:
                 self._observer.frame_noted(frame)
-        self._delivery.send_letters(work, self._clock())
+        self._committer.send_letters(work, self._clock())
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:
         """Adapt and predict one batch of every stream that has one; their trials share forwards."""
@@ -237,7 +237,7 @@ class Worker:
         adapted = self._adaptation.run([batch for _, batch in round_], states)
         for (work, batch), result in zip(round_, adapted, strict=True):
             self._observer.batch_served(work.complete(batch, result, self._clock()))
-        self._at("worker.rows_complete")
+        self._failpoint("worker.rows_complete")
 
     # -- out: segments, then offsets
 
@@ -251,7 +251,7 @@ class Worker:
                     return  # a store that is silent for one is for all: poll before the next, or the broker expels us
 
     def _commit_partition(self, work: PartitionWork, *, wait: bool) -> None:
-        commit = self._delivery.write(work, self._clock(), wait=wait)
+        commit = self._committer.write(work, self._clock(), wait=wait)
         if commit is not None and not commit.won:  # another worker wrote this segment: its rows and states are as good
             self._source.pause([work.tp])
             self._drop(work.tp)

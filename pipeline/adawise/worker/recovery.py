@@ -12,7 +12,7 @@ from adawise.records import Gap, TopicPartition, told
 from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
 from adawise.worker.partition import PartitionWork
-from adawise.worker.write_ahead import Tap
+from adawise.worker.write_ahead import WriteAheadRecorder
 
 _log = structlog.get_logger("worker")
 
@@ -43,7 +43,7 @@ class Recovery:
     Args:
         source: says how far the partitions reach, and is sent to where the chains end.
         sink: has the chains.
-        tap: may have to read from further back.
+        recorder: may have to read from further back.
         observer: told of each partition that is recovered, and of failures.
         begin: the work on a partition whose chain ends at a head.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
@@ -53,13 +53,13 @@ class Recovery:
         self,
         source: Source,
         sink: Sink,
-        tap: Tap,
+        recorder: WriteAheadRecorder,
         observer: Observer,
         *,
         begin: Callable[[TopicPartition, Head], PartitionWork],
         skip_gaps: bool,
     ) -> None:
-        self._source, self._sink, self._tap, self._observer = source, sink, tap, observer
+        self._source, self._sink, self._recorder, self._observer = source, sink, recorder, observer
         self._begin, self._skip_gaps = begin, skip_gaps
         self._waiting: list[TopicPartition] = []
         self._early_since: dict[TopicPartition, float] = {}  # when a log was first seen to end before its chain
@@ -80,7 +80,7 @@ class Recovery:
         self._waiting = [waiting for waiting in self._waiting if waiting != tp]
         self._early_since.pop(tp, None)
         self._stands_until_s.pop(tp, None)
-        self._tap.forget([tp])
+        self._recorder.forget([tp])
 
     def advance(self, now_s: float) -> list[PartitionWork]:
         """The work on each partition that could be recovered now; the source has been sent to where it begins.
@@ -133,7 +133,7 @@ class Recovery:
         self._compare(tp, head, log)
         if work.left_out:
             self._warn_of_loss(tp, head, work.left_out, log)
-        self._source.seek(tp, self._tap.begin(tp, offset, log))
+        self._source.seek(tp, self._recorder.begin(tp, offset, log))
         self._source.commit(
             {tp: offset}, self._sink.root_id
         )  # a partition with nothing new has no segment that would show its lag

@@ -9,7 +9,7 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.state_key import is_of_another_pair
 from adawise.ports import Head
 from adawise.records import ImageBatch
-from adawise.worker.expiry import PartitionClock, Silence
+from adawise.worker.expiry import Expiry, PartitionClock
 from adawise.worker.stream_table import CROWDED, StreamTable
 
 
@@ -59,11 +59,11 @@ class StreamStates:
         if self._table.begins_anew(batch):
             self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
             return self._states[stream_id]
-        silence = self._clock.silence(stream_id, batch.frames[0].kafka_timestamp_ms)
-        if silence is not None:
+        expiry = self._clock.expiry(stream_id, batch.frames[0].kafka_timestamp_ms)
+        if expiry is not None:
             self._states[stream_id] = self._initial()
-            if silence is Silence.SILENT:
-                self._resets[stream_id] = silence
+            if expiry is Expiry.SILENT:
+                self._resets[stream_id] = expiry
         elif stream_id not in self._states:
             self._states[stream_id] = self._restored(stream_id, stored.get(stream_id))
         return self._states[stream_id]

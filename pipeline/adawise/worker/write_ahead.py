@@ -8,7 +8,7 @@ from typing import Protocol
 from adawise.records import Message, TopicPartition
 
 
-class Tap(Protocol):
+class WriteAheadRecorder(Protocol):
     """Takes every message that is delivered, and says whether it has it for good. Called from the main thread."""
 
     @property
@@ -18,14 +18,14 @@ class Tap(Protocol):
     def begin(self, tp: TopicPartition, offset: int, log: tuple[int, int]) -> int:
         """The offset to read from, for a chain that needs `offset` next and a broker's log of [start, end).
 
-        It is not above `offset`: what comes before is for the tap alone. To be called again whenever the partition is
-        recovered. Raises SourceError if log and tap do not go together, StoreUnavailable.
+        It is not above `offset`: what comes before is for the recording alone. To be called again whenever the
+        partition is recovered. Raises SourceError if log and recording do not go together, StoreUnavailable.
         """
 
     def take(self, message: Message) -> None:
         """A message, in offset order; of a partition that was not begun, or one that it has already, it is ignored."""
 
-    def cover(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
+    def ensure_durable(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
         """True if everything that was taken below `until` is durable; it begins to be, or `wait` for it.
 
         Raises StoreUnavailable, BrokerUnavailable; SourceError if the topic is another one.
@@ -41,29 +41,29 @@ class Tap(Protocol):
         """Free everything. May be called twice."""
 
 
-class NoTap:
+class NoRecorder:
     """Nothing is recorded."""
 
     share = 0.0
 
     def begin(self, tp: TopicPartition, offset: int, log: tuple[int, int]) -> int:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
         del tp, log
         return offset
 
     def take(self, message: Message) -> None:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
 
-    def cover(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
-        """See `Tap`."""
+    def ensure_durable(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
+        """See `WriteAheadRecorder`."""
         del tp, until, wait
         return True
 
     def turn(self, now_s: float) -> None:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
 
     def forget(self, tps: Iterable[TopicPartition]) -> None:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""
 
     def close(self) -> None:
-        """See `Tap`."""
+        """See `WriteAheadRecorder`."""

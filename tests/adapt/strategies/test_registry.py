@@ -26,7 +26,7 @@ def test_a_strategy_by_name_starts_at_the_alpha_of_the_grid_nearest_to_the_one_a
 
 
 def test_an_unknown_strategy_is_an_error_that_names_the_known() -> None:
-    with pytest.raises(ValueError, match="expected one of botorch, fixed, grid, scratch, warm, got 'bayes'"):
+    with pytest.raises(ValueError, match=f"expected one of {', '.join(NAMES)}, got 'bayes'"):
         strategy("bayes", alphas=GRID, objective=objective, context="", alpha=0.5, exploration=Exploration())
 
 

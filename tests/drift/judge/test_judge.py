@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from adawise.drift.judge.helped import Arm, Helped
-from adawise.drift.judge.judge import Run, judge
+from adawise.drift.judge.judge import OtherRun, judge
 from adawise.labels.join import label
 from adawise.sink.read.rows import read_predictions
 from tests.drift.answers import CLASSES, World, connected, named, write
@@ -28,15 +28,15 @@ def labelled(world: World, served: float = 0.9, **columns: Any) -> Iterator[duck
         yield connection
 
 
-def helped(connection: duckdb.DuckDBPyConnection, *runs: Run) -> Helped:
+def helped(connection: duckdb.DuckDBPyConnection, *runs: OtherRun) -> Helped:
     return judge(connection, label(connection, "nowhere", file=None, classes=CLASSES.tolist()), runs, None)
 
 
-def run_of(root: Path, world: World, alpha: Any, accuracy: float, number: int) -> Run:
+def run_of(root: Path, world: World, alpha: Any, accuracy: float, number: int) -> OtherRun:
     """A replay at one alpha, or at many."""
     made = {"label": named(world.answers(accuracy, number)), "alpha": np.broadcast_to(alpha, world.rows)}
     write(root, world.table(**made))
-    return Run(str(root), read_predictions(root, columns=COLUMNS).relation)
+    return OtherRun(str(root), read_predictions(root, columns=COLUMNS).relation)
 
 
 def arm(arms: tuple[Arm, ...], name: str) -> Arm:
@@ -110,7 +110,7 @@ def test_the_rows_of_another_order_and_of_another_number_are_joined_all_the_same
     world = World(batches=20)
     rows = world.table(label=named(world.truth()), alpha=np.zeros(world.rows))
     write(tmp_path, rows.take(np.random.default_rng(1).permutation(world.rows)[:100]))
-    run = Run(str(tmp_path), read_predictions(tmp_path, columns=COLUMNS).relation)
+    run = OtherRun(str(tmp_path), read_predictions(tmp_path, columns=COLUMNS).relation)
     with labelled(world) as connection:
         found = helped(connection, run)
     zero = arm(found.arms, "zero-shot")

@@ -13,7 +13,18 @@ from PIL import Image
 
 from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interval
 from adawise.drift.queries import written_out
-from adawise.drift.result import Camera, CameraChange, Cause, Example, Floats, Group, Level, Model, Report, Series
+from adawise.drift.result import (
+    Camera,
+    CameraChange,
+    CameraGroup,
+    Cause,
+    Example,
+    Floats,
+    Model,
+    Report,
+    Series,
+    Stretch,
+)
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>${alert(3)}{{7*7}}"
 HOUR_US = 3_600_000_000
@@ -79,7 +90,8 @@ def a_camera(
     series = a_series(path, rng=rng, present=present, rejected=rejected)
     ends = [*(hour for hour, _ in levels[1:]), hours]
     told = tuple(
-        Level(BEGIN_US + HOUR_US * a, BEGIN_US + HOUR_US * b, level) for (a, level), b in zip(levels, ends, strict=True)
+        Stretch(BEGIN_US + HOUR_US * a, BEGIN_US + HOUR_US * b, level)
+        for (a, level), b in zip(levels, ends, strict=True)
     )
     changes = tuple(
         _change(i, levels[i - 1][1], levels[i][0], levels[i][1], causes, frames) for i in range(1, len(levels))
@@ -174,7 +186,7 @@ def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True, frames: bo
         f"{len(members)} cameras move together (mean correlation 0.93): their mean alpha ranges from 0.33 to 0.65."
     )
     names = [camera.stream_id for camera in cameras]
-    groups = (Group(members, 0.93, sentence),) if len(members) > 1 else ()
+    groups = (CameraGroup(members, 0.93, sentence),) if len(members) > 1 else ()
     notes = ("3 frames beside changes are not in the recording, or have no image any more",)
     return a_report(cameras, hours=hours, helped=a_help(names) if labels else None, groups=groups, notes=notes)
 

@@ -13,16 +13,16 @@ from adawise.ports import Head, SegmentDraft
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.chain import SegmentChain
-from adawise.sink.compaction.choice import Limits
-from adawise.sink.compaction.compact import Made, compact
+from adawise.sink.compaction.choice import FileLimits
+from adawise.sink.compaction.compact import CompactedFile, compact
 from adawise.sink.compaction.merged import digest_of
 from adawise.sink.layout import SegmentName
 from adawise.sink.read.files import data_keys, read_bytes
-from adawise.store.store import Hook, Store
+from adawise.store.store import Failpoint, Store
 from tests.sink.building import CLASSES, IDENTITY, TP, Served, frame, served
 
 FIRST_DAY = datetime(2026, 11, 20, 22, tzinfo=UTC)
-LIMITS = Limits(max_rows=10_000, max_bytes=1 << 30, before=date(2026, 12, 1))
+LIMITS = FileLimits(max_rows=10_000, max_bytes=1 << 30, before=date(2026, 12, 1))
 STREAMS = ("north", "south", "yard", "gate, left")
 REJECTIONS = (Reason.TOMBSTONE, Reason.UNDECODABLE_IMAGE)
 
@@ -85,8 +85,8 @@ class Days:
             self._batches[stream] += 1
 
 
-def compacted(store: Store, limits: Limits = LIMITS, at: Hook = lambda _: None) -> list[Made]:
-    return list(compact(store, TP, limits, now=lambda: datetime(2026, 12, 1, tzinfo=UTC), at=at))
+def compacted(store: Store, limits: FileLimits = LIMITS, at: Failpoint = lambda _: None) -> list[CompactedFile]:
+    return list(compact(store, TP, limits, now=lambda: datetime(2026, 12, 1, tzinfo=UTC), failpoint=at))
 
 
 def content(store: Store) -> dict[str, str]:

@@ -12,7 +12,7 @@ from adawise.sink import layout, segment
 from adawise.sink.compaction import merged
 from adawise.sink.compaction.check import Covered, check, foreign_keys
 from adawise.sink.compaction.delete import deletable, delete
-from adawise.sink.compaction.segments import Chain
+from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.layout import SegmentName
 from adawise.sink.read.files import compacted_names, data_keys, read_segment_footers, segment_names
 from tests.sink.building import TP, DictStore, damaged_page
@@ -53,11 +53,11 @@ def inside(store: DictStore, number: int) -> list[str]:
 
 
 def said(store: DictStore) -> list[tuple[str, str]]:
-    return check(store, TP, Chain.of(store, TP), contiguous=True)[1] + foreign_keys(store)
+    return check(store, TP, ChainIdentity.of(store, TP), contiguous=True)[1] + foreign_keys(store)
 
 
 def test_it_says_where_the_chain_goes_on(store: DictStore) -> None:
-    covered, faults = check(store, TP, Chain.of(store, TP))
+    covered, faults = check(store, TP, ChainIdentity.of(store, TP))
     last = inside(store, -1)[-1]
     footer = segment.read_footer(store.objects[last], last)
     until = compacted_names(store, layout.PREDICTIONS, TP)[-1].until
@@ -73,21 +73,21 @@ def test_it_says_where_the_chain_goes_on(store: DictStore) -> None:
         [],
     )
     gone = [key for file in deletable(store, TP, made_before=AGES_LATER) for key in delete(store, file)]
-    assert check(store, TP, Chain.of(store, TP)) == (replace(covered, deleted=len(gone)), [])
+    assert check(store, TP, ChainIdentity.of(store, TP)) == (replace(covered, deleted=len(gone)), [])
     assert len(gone) > 10
 
 
 def test_a_segment_of_which_the_traces_are_gone_counts_as_deleted(store: DictStore) -> None:
     """A deletion may have died there."""
     del store.objects[layout.traces_key(inside(store, 0)[0])]
-    covered, faults = check(store, TP, Chain.of(store, TP))
+    covered, faults = check(store, TP, ChainIdentity.of(store, TP))
     assert (covered.deleted, faults) == (1, [])
 
 
 def test_without_compacted_files_that_is_its_origin() -> None:
     store = DictStore()
     Days(store).commit(2)
-    assert check(store, TP, Chain.of(store, TP)) == (Covered(SegmentName(0), None, 0, ()), [])
+    assert check(store, TP, ChainIdentity.of(store, TP)) == (Covered(SegmentName(0), None, 0, ()), [])
 
 
 def truncate(store: DictStore) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from adawise.errors import ChainError
 from adawise.sink import layout
-from adawise.sink.compaction.choice import Plan, choose, claim, read
+from adawise.sink.compaction.choice import CompactionPlan, choose, claim, read
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.read.files import segment_names
 from tests.sink.building import TP, DictStore
 from tests.sink.compaction.building import LIMITS, Days
 
-PLAN = Plan(CompactedName(SegmentName(0), SegmentName(9, 1), "2026-11-25"), 3, 70)
+PLAN = CompactionPlan(CompactedName(SegmentName(0), SegmentName(9, 1), "2026-11-25"), 3, 70)
 KEY = "compacted/plans/topic-frames/partition-00003/00000000000000000000.json"
 
 

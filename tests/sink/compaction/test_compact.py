@@ -16,8 +16,8 @@ import pytest
 
 from adawise.errors import ChainError
 from adawise.sink import layout, segment
-from adawise.sink.compaction.compact import CRASH_POINTS, plans
-from adawise.sink.compaction.delete import CRASH_POINTS as DELETE_POINTS
+from adawise.sink.compaction.compact import FAILPOINTS, plans
+from adawise.sink.compaction.delete import FAILPOINTS as DELETE_POINTS
 from adawise.sink.read.files import compacted_names, data_keys, segment_names
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore, Store
@@ -248,10 +248,10 @@ def work_and_die(root, fatal, time):
         passed += point == fatal
         if passed == time:
             os.kill(os.getpid(), signal.SIGKILL)
-    store = LocalStore(root, at=at)
+    store = LocalStore(root, failpoint=at)
     compacted(store, at=at)
     for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
-        list(delete(store, covered, at=at))
+        list(delete(store, covered, failpoint=at))
 
 for death in sys.argv[2:]:
     child = os.fork()
@@ -261,7 +261,7 @@ for death in sys.argv[2:]:
         os._exit(0)
     print(death, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-DEATHS = ["compact.traces_deleted-1", *(f"{point}-2" for point in (*CRASH_POINTS, *DELETE_POINTS))]
+DEATHS = ["compact.traces_deleted-1", *(f"{point}-2" for point in (*FAILPOINTS, *DELETE_POINTS))]
 DEATHS += ["claim.linked-4", "claim.temp_written-5", "claim.linked-5", "claim.temp_written-6"]
 SEGMENTS = 12
 

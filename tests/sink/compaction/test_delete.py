@@ -8,7 +8,7 @@ from adawise.errors import ChainError
 from adawise.sink import layout, segment
 from adawise.sink.compaction.check import check
 from adawise.sink.compaction.delete import deletable, delete
-from adawise.sink.compaction.segments import Chain
+from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.read.files import compacted_names, data_keys, segment_names
 from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
@@ -37,7 +37,7 @@ def test_readers_find_the_same_when_the_segments_are_gone(store: DictStore) -> N
     assert len(gone) > 10
     assert not {*gone, *map(layout.traces_key, gone)} & store.objects.keys()
     assert (content(store), data_keys(store)) == (before, keys)
-    assert check(store, TP, Chain.of(store, TP), contiguous=True)[1] == []
+    assert check(store, TP, ChainIdentity.of(store, TP), contiguous=True)[1] == []
     assert deleted(store) == []
 
 
@@ -87,7 +87,7 @@ def test_a_worker_goes_on_from_the_head(store: DictStore) -> None:
     again = draft(head.next_offset, head.next_offset + 4)
     again.pending = head.pending
     assert chain.commit(again).won
-    assert check(store, TP, Chain.of(store, TP), contiguous=True)[1] == []
+    assert check(store, TP, ChainIdentity.of(store, TP), contiguous=True)[1] == []
 
 
 def test_what_a_worker_writes_that_slept_since_before_is_not_read_and_goes_with_the_next_deletion() -> None:
@@ -102,7 +102,7 @@ def test_what_a_worker_writes_that_slept_since_before_is_not_read_and_goes_with_
     before = content(store)
     assert zombie.commit(draft(0, 5)).won  # the name is free again
     assert content(store) == before
-    (_, what), *_ = check(store, TP, Chain.of(store, TP))[1]
+    (_, what), *_ = check(store, TP, ChainIdentity.of(store, TP))[1]
     assert "readers skip it" in what
     assert len(deleted(store)) == 1
-    assert check(store, TP, Chain.of(store, TP))[1] == []
+    assert check(store, TP, ChainIdentity.of(store, TP))[1] == []

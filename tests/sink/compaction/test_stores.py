@@ -13,7 +13,7 @@ from adawise.sink import layout
 from adawise.sink.compaction import sql_views
 from adawise.sink.compaction.check import check, foreign_keys
 from adawise.sink.compaction.delete import deletable, delete
-from adawise.sink.compaction.segments import Chain
+from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.read.files import compacted_names, data_files
 from adawise.store.object_store import ATTEMPTS
 from adawise.store.store import Store, open_store
@@ -63,7 +63,7 @@ def test_a_bucket_is_compacted_as_a_folder_is(store: Store) -> None:
     ]
     assert len(gone) == 6
     assert content(store) == before
-    assert check(store, TP, Chain.of(store, TP), contiguous=True)[1] + foreign_keys(store) == []
+    assert check(store, TP, ChainIdentity.of(store, TP), contiguous=True)[1] + foreign_keys(store) == []
     days.commit(5)  # the worker knows nothing of all this
     before = content(store)
     compacted(store)

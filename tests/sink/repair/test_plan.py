@@ -13,7 +13,7 @@ from adawise.sink import layout
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.holes import of_root
 from adawise.sink.read.files import compacted_names, read_predictions, segment_keys, segment_names
-from adawise.sink.repair.plan import Plan, plan
+from adawise.sink.repair.plan import RepairPlan, plan
 from adawise.sink.verify.root import verify
 from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, open_chain
@@ -25,7 +25,7 @@ def keys(store: Store) -> list[str]:
     return [key for _, key in segment_keys(store)]
 
 
-def repaired(store: Store) -> Plan:
+def repaired(store: Store) -> RepairPlan:
     """Planned, which changes nothing, then done; afterwards there is nothing left to do."""
     before = {key: store.get(key) for key in store.list("")}
     found = plan(store)
@@ -40,7 +40,7 @@ def repaired(store: Store) -> Plan:
 
 def test_a_whole_root_needs_nothing() -> None:
     for store in (an_honest_sink(), DictStore()):
-        assert plan(store) == Plan()
+        assert plan(store) == RepairPlan()
 
 
 def test_a_hole_is_bridged_so_that_links_states_and_offsets_hold_again() -> None:

@@ -1,7 +1,7 @@
 """`warm`, the default: the previous batch's posterior is this batch's prior, the previous alpha is the first trial.
 
 Every batch is served with one forward at the current alpha. What else is spent buys knowledge: a few of its images are
-passed at another alpha, as long as the knowledge gradient of such a look exceeds its price. So a settled stream looks
+passed at another alpha, as long as the knowledge gradient of such a probe exceeds its price. So a settled stream looks
 rarely, an uncertain one more, and a jump of the served level makes it uncertain (`adapt/change.py`): a false alarm
 costs a few images, not a sweep. Only differences on the same images are learned from; the level belongs to the batch.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from adawise.adapt.change import Hypotheses, class_shares
-from adawise.adapt.probe import Looks
+from adawise.adapt.probe import Probes
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
 from adawise.adapt.state import StreamState
 from adawise.adapt.surrogate import Belief, Surrogate
@@ -28,7 +28,7 @@ class Exploration:
     """When and how widely alternatives are tried.
 
     `budget`: forwards of a batch at most, the served one included (other strategies: evaluations of a batch). `images`:
-    of the smallest look at another alpha (8 fill a processor's chunk: half as many would cost as much). `every`:
+    of the smallest probe of another alpha (8 fill a processor's chunk: half as many would cost as much). `every`:
     batches until a stream is looked at although nothing promises.
     `min_images`: a smaller batch is served and teaches nothing. `price`: nats a batch that a further forward must
     promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability at first that the
@@ -65,7 +65,7 @@ _PINNED_BATCHES = 3  # in a row, before the models are compared
 
 @dataclass(frozen=True)
 class WarmSearch(OnGrid):
-    """The Kalman surrogate on the grid, and looks at a price; see the module."""
+    """The Kalman surrogate on the grid, and probes at a price; see the module."""
 
     policy: Exploration
     fitted: Surrogate | None = None
@@ -126,12 +126,12 @@ class WarmSearch(OnGrid):
         evidence = state.level.evidence(level, independent) + state.mix.evidence(shares)
         hypotheses = self._expected(state).weighed(evidence)
         trigger = self._trigger(state, hypotheses)
-        looks = self._looks(state, trials, hypotheses, trigger)
-        regret, reset = yield from self._look(looks, trigger)
-        jumped = looks.hypotheses.jump > _JUMPED
+        probes = self._probes(state, trials, hypotheses, trigger)
+        regret, reset = yield from self._probe(probes, trigger)
+        jumped = probes.hypotheses.jump > _JUMPED
         capped = self.policy.capped if reset == "disagreement" else 0 if jumped else max(0, state.capped_batches - 1)
-        following, gain = yield from self._choose(looks, self.start if capped else len(self.alphas) - 1)
-        served = following if looks.seen_whole(following) else current
+        following, gain = yield from self._choose(probes, self.start if capped else len(self.alphas) - 1)
+        served = following if probes.seen_whole(following) else current
         shift = float(trials.values[served].mean()) - level if served == following else -gain
         before = replace(state, level=state.level.restarted(), mix=state.mix.restarted()) if jumped else state
         state = replace(
@@ -141,12 +141,12 @@ class WarmSearch(OnGrid):
             quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
             pinned_batches=state.pinned_batches + 1 if self.alphas[following] >= _PINNED_FROM else 0,
             capped_batches=capped,
-            hazard=self._hazard(state.hazard, looks.hypotheses.jump),
+            hazard=self._hazard(state.hazard, probes.hypotheses.jump),
             level=before.level.observed(level, independent).shifted(shift),
             mix=before.mix.observed(shares),
-            noise=looks.noise,
-            broken=() if jumped else tuple(sorted(looks.broken)),
-            belief=looks.hypotheses.belief,
+            noise=probes.noise,
+            broken=() if jumped else tuple(sorted(probes.broken)),
+            belief=probes.hypotheses.belief,
         )
         trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
         return self._outcome(state, trials, served, trigger, reset or ("jump" if jumped else None), regret)
@@ -192,9 +192,9 @@ class WarmSearch(OnGrid):
         times = waited + 1
         return times > 0 and not odd and times & (times - 1) == 0 and self.alphas[state.alpha_index] >= _PINNED_FROM
 
-    def _looks(self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, trigger: str) -> Looks:
+    def _probes(self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, trigger: str) -> Probes:
         forwards = self.policy.first_budget if trigger == "start" else self.policy.budget
-        return Looks(
+        return Probes(
             self.surrogate,
             trials,
             state.alpha_index,
@@ -206,31 +206,31 @@ class WarmSearch(OnGrid):
             broken=set(state.broken),
         )
 
-    def _look(self, looks: Looks, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
+    def _probe(self, probes: Probes, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
         """Look while it pays; the audit's regret (nan without one), and why the belief was reset."""
-        regret, reset, images = float("nan"), None, min(self.policy.audit_images, looks.trials.images)
-        if trigger == "pinned" and (yield from looks.disagreement(images)) > self.policy.disagreement:
+        regret, reset, images = float("nan"), None, min(self.policy.audit_images, probes.trials.images)
+        if trigger == "pinned" and (yield from probes.disagreement(images)) > self.policy.disagreement:
             reset = "disagreement"
         if trigger == "audit":
-            regret, sd = yield from looks.sweep(images)
+            regret, sd = yield from probes.sweep(images)
             if regret > max(self.policy.gain_nats, _REGRET_SD * sd):
-                looks.hypotheses, reset = replace(looks.hypotheses, jump=1.0), "regret"
-        yield from looks.while_worth(one_at_least=trigger == "clock")
+                probes.hypotheses, reset = replace(probes.hypotheses, jump=1.0), "regret"
+        yield from probes.while_worth(one_at_least=trigger == "clock")
         return regret, reset
 
-    def _choose(self, looks: Looks, highest: int) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
+    def _choose(self, probes: Probes, highest: int) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
         """The alpha to go on with, up to `highest`, and its expected gain; evaluated whole if that is large."""
         while True:
-            following, gain = self._better(looks, highest)
-            if gain > self.policy.at_once_nats or looks.current > highest:
-                yield from looks.rest(following)
-            if following not in looks.broken:
+            following, gain = self._better(probes, highest)
+            if gain > self.policy.at_once_nats or probes.current > highest:
+                yield from probes.rest(following)
+            if following not in probes.broken:
                 return following, gain
 
-    def _better(self, looks: Looks, highest: int) -> tuple[int, float]:
+    def _better(self, probes: Probes, highest: int) -> tuple[int, float]:
         """The alpha with the lowest posterior mean and its gain, or the current one and 0: hysteresis."""
-        belief, current = looks.hypotheses.belief, looks.current
-        whole = [j for j in range(highest + 1) if j not in looks.broken]
+        belief, current = probes.hypotheses.belief, probes.current
+        whole = [j for j in range(highest + 1) if j not in probes.broken]
         best = min(whole, key=lambda j: (belief.mean[j], j), default=current)
         gain, sd = belief.difference(best, current)
         if current > highest or gain > max(self.policy.gain_nats, self.policy.gain_sd * sd):

@@ -16,7 +16,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import FilePath
 
 
-class Card(Command):
+class CardCommand(Command):
     """Calibrate a pair of models on labelled images like those it was fine-tuned on; or show a card.
 
     Give --labelled and --output to make one, --fit-search and --output to add to one that is there, or --show. The text

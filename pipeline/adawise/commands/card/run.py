@@ -11,7 +11,7 @@ import torch
 
 from adawise.adapt.advice import judge, judge_own
 from adawise.adapt.card import Card, make_card, read_card
-from adawise.build.model import Model, load_model
+from adawise.build.model import ModelPair, load_model
 from adawise.clip.heads import heads_path, write_heads
 from adawise.commands.card.search_fit import Fit, fit_recorded
 from adawise.commands.card.show import print_card
@@ -75,7 +75,7 @@ def extend_card(settings: Settings, *, output: Path, fit: Fit) -> int:
     return _write(_fitted(settings, model, card, fit), output)
 
 
-def _fitted(settings: Settings, model: Model, card: Card, fit: Fit | None) -> Card:
+def _fitted(settings: Settings, model: ModelPair, card: Card, fit: Fit | None) -> Card:
     return card if fit is None else replace(card, search=fit_recorded(settings, model, card, fit))
 
 
@@ -85,7 +85,9 @@ def _write(card: Card, output: Path) -> int:
     return 0
 
 
-def _evaluate(model: Model, samples: list[tuple[Path, int]], bar: Progress) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _evaluate(
+    model: ModelPair, samples: list[tuple[Path, int]], bar: Progress
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Logits `[N, C]` at each alpha, and labels `[N]`, of the readable ones."""
     alphas = model.classifier.alphas
     parts: list[list[torch.Tensor]] = [[] for _ in alphas]
@@ -147,12 +149,12 @@ def labelled_images(
     return [samples[i] for i in order][:limit]
 
 
-def _pixels(model: Model, samples: list[tuple[Path, int]]) -> tuple[torch.Tensor, list[int]]:
+def _pixels(model: ModelPair, samples: list[tuple[Path, int]]) -> tuple[torch.Tensor, list[int]]:
     """The readable ones as uint8 `[N, 3, S, S]` and their labels; the others are named in a warning."""
     images, labels = [], []
     for path, label in samples:
         try:
-            images.append(model.pair.preprocess(open_image(path.read_bytes(), max_pixels=_MAX_PIXELS)))
+            images.append(model.checkpoints.preprocess(open_image(path.read_bytes(), max_pixels=_MAX_PIXELS)))
             labels.append(label)
         except (InvalidMessage, OSError, ValueError, SyntaxError) as error:
             _log.warning("image_skipped", path=str(path), error=str(error))

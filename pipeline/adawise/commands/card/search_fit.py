@@ -19,7 +19,7 @@ from adawise.adapt.advice import chosen
 from adawise.adapt.card import Card, FittedSearch
 from adawise.adapt.objective import Values
 from adawise.build.decoder import open_decoder
-from adawise.build.model import Model
+from adawise.build.model import ModelPair
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.recording.source import RecordingSource
@@ -45,7 +45,7 @@ class Fit:
     batches: int
 
 
-def fit_recorded(settings: Settings, model: Model, card: Card, fit: Fit) -> FittedSearch:
+def fit_recorded(settings: Settings, model: ModelPair, card: Card, fit: Fit) -> FittedSearch:
     """Fit the surrogate to recorded batches, with what the card knows for the objective.
 
     Raises:
@@ -92,7 +92,7 @@ def _cut(settings: Settings, recording: Path) -> list[list[Rows]]:
 
 def _values(
     settings: Settings,
-    model: Model,
+    model: ModelPair,
     recording: Path,
     runs: Sequence[Sequence[Rows]],
     values: Callable[[Tensor], Values],
@@ -103,7 +103,7 @@ def _values(
     left = {(r, b): len(rows) for r, run in enumerate(runs) for b, rows in enumerate(run)}
     images: dict[tuple[int, int], list[Tensor]] = {place: [] for place in left}
     found: dict[tuple[int, int], Values] = {}
-    decode = open_decoder(settings.decode, model.pair.preprocess)
+    decode = open_decoder(settings.decode, model.checkpoints.preprocess)
     with progress("evaluated", total=len(left), unit="recorded batches") as bar:
         for message in _messages(recording):
             if (message.topic, message.partition, message.offset) not in messages:

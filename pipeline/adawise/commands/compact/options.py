@@ -12,7 +12,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import Location
 
 
-class Compact(Command):
+class CompactCommand(Command):
     """Make large files, sorted by camera and time, of the small segments of past days, so that queries stay fast.
 
     They are made under `compacted/`, beside the segments, while workers write on. A file becomes visible to readers
@@ -67,7 +67,7 @@ class Compact(Command):
         )
 
 
-class Files(Command):
+class FilesCommand(Command):
     """List the files that together hold each row once, one a line, for Polars, Spark and the like.
 
     Compacted files, and the segments that none of them stands for. It changes nothing.

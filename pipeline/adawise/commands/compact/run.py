@@ -13,8 +13,8 @@ from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction import sql_views
-from adawise.sink.compaction.choice import Limits
-from adawise.sink.compaction.compact import Made, plans
+from adawise.sink.compaction.choice import FileLimits
+from adawise.sink.compaction.compact import CompactedFile, plans
 from adawise.sink.compaction.compact import compact as compact_partition
 from adawise.sink.compaction.delete import deletable, delete, now_of
 from adawise.sink.read.files import data_files, data_keys, segment_keys
@@ -61,7 +61,7 @@ def compact(
     del settings
     store, done, now = _opened(root), _Done(), datetime.now(UTC)
     tps = sorted({tp for tp, _ in segment_keys(store)})
-    limits = Limits(max_rows=max_rows, max_bytes=max_rows * _BYTES_A_ROW, before=before or now.date())
+    limits = FileLimits(max_rows=max_rows, max_bytes=max_rows * _BYTES_A_ROW, before=before or now.date())
     with progress("compacted", unit="rows") as bar:
         for tp in tps:
             for made in _partition(store, tp, limits, dry_run):
@@ -101,13 +101,13 @@ def _opened(root: str) -> Store:
     return store
 
 
-def _partition(store: Store, tp: TopicPartition, limits: Limits, dry_run: bool) -> Iterator[Made]:
+def _partition(store: Store, tp: TopicPartition, limits: FileLimits, dry_run: bool) -> Iterator[CompactedFile]:
     if not dry_run:
         return compact_partition(store, tp, limits)
-    return (Made(tp, plan.name, plan.segments, plan.rows, 0, 0) for plan in plans(store, tp, limits))
+    return (CompactedFile(tp, plan.name, plan.segments, plan.rows, 0, 0) for plan in plans(store, tp, limits))
 
 
-def _note(done: _Done, made: Made) -> None:
+def _note(done: _Done, made: CompactedFile) -> None:
     done.add(made.tp, made.name, made.segments, made.rows)
     done.bytes_before += made.bytes_before
     done.bytes_after += made.bytes_after

@@ -11,7 +11,7 @@ from pydantic_settings import CliToggleFlag
 from adawise.commands.command import ALL_GROUPS, Command
 
 
-class ConfigShow(Command):
+class ConfigShowCommand(Command):
     """Show every setting with its value and where that comes from: flag, environment, file or default.
 
     Secrets are hidden. Ends with code 2 and the list of mistakes if something is wrong.

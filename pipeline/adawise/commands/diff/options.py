@@ -19,7 +19,7 @@ def _names(value: str) -> str:
     return value
 
 
-class Diff(Command):
+class DiffCommand(Command):
     """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they part.
 
     Rows are compared by their identity, batches by the message that they begin with, in all that both runs have read.

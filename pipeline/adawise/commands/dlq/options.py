@@ -56,7 +56,7 @@ class _Letters(Command):
         return {"reason": self.reason, "since_ms": since_ms, "stream": self.stream}
 
 
-class DlqList(_Letters):
+class DlqListCommand(_Letters):
     """List the messages that could not be read: when, why, where from, whose, how large, whether sent back.
 
     They lie in the dead-letter topic (kafka.dead_letter_topic, else the topic's name and .dlq). Single bad images of an
@@ -82,7 +82,7 @@ class DlqList(_Letters):
         return list_letters(self.settings, **self.filters(), limit=self.limit, json=self.as_json)
 
 
-class DlqShow(Command):
+class DlqShowCommand(Command):
     """Show one message that could not be read: where from, why, its headers and first bytes."""
 
     name = "dlq show"
@@ -101,7 +101,7 @@ class DlqShow(Command):
         return show_letter(self.settings, place=_place(self.letter), save=self.save)
 
 
-class DlqReplay(_Letters):
+class DlqReplayCommand(_Letters):
     """Send messages that could not be read back to their topic, as they came, after the cause was mended.
 
     Each is sent once, however many letters it has: what was sent back before is left out, also if a replay was cut off

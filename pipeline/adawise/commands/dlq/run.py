@@ -199,11 +199,10 @@ def _letters(kafka: KafkaSettings) -> Iterator[KafkaSource]:
     try:
         source = kafka_source(kafka.model_copy(update={"topic": name}), group=False, origin="earliest")
     except SourceError as error:
-        msg = (
+        raise SourceError(
             f"there is no dead-letter topic {name!r} at {kafka.bootstrap_servers}: no message of {kafka.topic!r} was "
             "ever rejected as a whole, or kafka.topic or kafka.dead_letter_topic should name another one"
-        )
-        raise SourceError(msg) from error
+        ) from error
     with closing(source):
         yield source
 

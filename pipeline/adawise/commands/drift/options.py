@@ -13,7 +13,7 @@ from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 
 
-class Drift(Command):
+class DriftCommand(Command):
     """Say when, on which camera and how far alpha moved, what else changed then, and whether adapting it helped.
 
     Reads what a worker or a replay wrote, and changes nothing. -o writes one HTML file that opens offline. With labels

@@ -133,13 +133,13 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
 
 
 def _helped(settings: Settings, asked: Asked, card: Card | None, tables: Tables) -> Helped:
-    from adawise.drift.judge.judge import Run, judge
+    from adawise.drift.judge.judge import OtherRun, judge
     from adawise.labels.join import label
     from adawise.sink.read.rows import read_predictions
 
     columns = ("topic", "partition", "offset", "index", "label", "confidence", "alpha")
     runs = [
-        Run(root, read_predictions(root, asked.streams, asked.since, asked.until, columns).relation)
+        OtherRun(root, read_predictions(root, asked.streams, asked.since, asked.until, columns).relation)
         for root in asked.against
     ]
     classes = settings.model.classes

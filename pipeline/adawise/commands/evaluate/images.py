@@ -12,9 +12,9 @@ from pathlib import Path
 import structlog
 
 from adawise.build.decoder import open_decoder
-from adawise.build.model import Model, load_model, prompt_templates
+from adawise.build.model import ModelPair, load_model, prompt_templates
 from adawise.clip.classifier import PairClassifier
-from adawise.commands.evaluate.run import Images
+from adawise.commands.evaluate.run import TableSources
 from adawise.decode.codec import open_image, undecodable
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.evaluate.corrupt import parse
@@ -31,7 +31,7 @@ _SHOWN = 5  # images that were left out, by name
 _log = structlog.get_logger("evaluate")
 
 
-def domain_names(wanted: Images) -> tuple[str, ...]:
+def domain_names(wanted: TableSources) -> tuple[str, ...]:
     """The domains that `tables_of_images` makes, without looking into the places.
 
     Raises:
@@ -48,7 +48,7 @@ def domain_names(wanted: Images) -> tuple[str, ...]:
     return tuple(domain_name(group, kind) for group in groups for kind in (None, *kinds))
 
 
-def tables_of_images(settings: Settings, wanted: Images) -> tuple[LogitTable, ...]:
+def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTable, ...]:
     """The tables of each place's images, clean and under each corruption.
 
     Raises:
@@ -76,7 +76,7 @@ def set_name(place: Path) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", place.resolve().name.removesuffix(".parquet").removesuffix(".arrow"))
 
 
-def image_set(settings: Settings, model: Model, place: Path, name: str, limit: int | None) -> ImageSet:
+def image_set(settings: Settings, model: ModelPair, place: Path, name: str, limit: int | None) -> ImageSet:
     """The labelled images of a recording, of a folder with a subfolder for each class, or of a Parquet or Arrow file.
 
     Raises:
@@ -91,7 +91,7 @@ def image_set(settings: Settings, model: Model, place: Path, name: str, limit: i
 
 
 def _of_samples(
-    samples: Samples, classes: tuple[str, ...], max_pixels: int, model: Model, name: str, limit: int | None
+    samples: Samples, classes: tuple[str, ...], max_pixels: int, model: ModelPair, name: str, limit: int | None
 ) -> ImageSet:
     chosen = _chosen(len(samples), limit)
     index = {label: i for i, label in enumerate(classes)}
@@ -114,24 +114,24 @@ def _of_samples(
     return ImageSet(name, classes, digest.hexdigest(), len(chosen), decoded)
 
 
-def _decoded(data: bytes, max_pixels: int, model: Model, where: str, label: int) -> Sample:
+def _decoded(data: bytes, max_pixels: int, model: ModelPair, where: str, label: int) -> Sample:
     image = open_image(data, max_pixels=max_pixels)
     try:
-        return Sample(where, model.pair.preprocess(image), label)
+        return Sample(where, model.checkpoints.preprocess(image), label)
     except MemoryError:
         raise
     except Exception as error:  # see codec.undecodable
         raise undecodable(image.format or "image", error) from error
 
 
-def _of_recording(recorded: RecordedImages, model: Model, name: str, limit: int | None) -> ImageSet:
+def _of_recording(recorded: RecordedImages, model: ModelPair, name: str, limit: int | None) -> ImageSet:
     chosen = _chosen(len(recorded.entries), limit)
     index = {label: i for i, label in enumerate(model.classes)}
     if recorded.unlabelled:
         _log.info("images_without_label", images=str(recorded.path), count=recorded.unlabelled)
 
     def decoded() -> Iterator[Sample]:
-        for frame in recorded.frames(chosen, model.pair.preprocess):
+        for frame in recorded.frames(chosen, model.checkpoints.preprocess):
             where = f"{recorded.path}: {frame.row_id}"
             label = str(frame.true_label)
             if frame.image is None:
@@ -151,13 +151,13 @@ def _chosen(count: int, limit: int | None) -> list[int]:
     return sorted(random.Random(_SEED).sample(range(count), limit))
 
 
-def _classifier(settings: ModelSettings, model: Model, classes: tuple[str, ...]) -> PairClassifier:
+def _classifier(settings: ModelSettings, model: ModelPair, classes: tuple[str, ...]) -> PairClassifier:
     """The model's, or one of its towers for other class names, with the same merged copies."""
     own = model.classifier
     if classes == model.classes:
         return own
     return PairClassifier(
-        model.pair,
+        model.checkpoints,
         classes=classes,
         templates=prompt_templates(settings),
         chunk_rows=own.chunk_rows,

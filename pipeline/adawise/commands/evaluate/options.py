@@ -13,7 +13,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import FilePath, Text
 
 
-class Evaluate(Command):
+class EvaluateCommand(Command):
     """Compare strategies on labelled images: does adapting alpha help here, when, and at what cost?
 
     Every strategy sees the same streams, on logits that were computed once. Accuracies are means over domains, each of
@@ -124,12 +124,12 @@ class Evaluate(Command):
 
     def call(self) -> int:
         """Run and judge."""
-        from adawise.commands.evaluate.run import Images, evaluate
+        from adawise.commands.evaluate.run import TableSources, evaluate
 
-        source: Path | Images | None = self.logits
+        source: Path | TableSources | None = self.logits
         if self.images is not None:
             places = tuple(Path(place.strip()).expanduser() for place in self.images.split(","))
-            source = Images(places, self.corrupt, self.cache, self.limit)
+            source = TableSources(places, self.corrupt, self.cache, self.limit)
         assert source is not None  # `problems` has seen to it
         return evaluate(
             self.settings,

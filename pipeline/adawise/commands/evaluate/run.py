@@ -34,7 +34,7 @@ _log = structlog.get_logger("evaluate")
 
 
 @dataclass(frozen=True)
-class Images:
+class TableSources:
     """What to make tables of: at most `limit` images of each place, clean and under `corruptions`; kept in `cache`."""
 
     places: tuple[Path, ...]
@@ -46,7 +46,7 @@ class Images:
 def evaluate(
     settings: Settings,
     *,
-    source: Path | Images,
+    source: Path | TableSources,
     domains: Sequence[str] | None,
     groups: str | None,
     calibrate: str | None,
@@ -89,7 +89,7 @@ def evaluate(
 
 
 def _tables(
-    settings: Settings, source: Path | Images, domains: Sequence[str] | None, calibrate: str | None
+    settings: Settings, source: Path | TableSources, domains: Sequence[str] | None, calibrate: str | None
 ) -> tuple[tuple[LogitTable, ...], LogitTable | None]:
     """The tables to judge, and the one that temperatures are fitted on."""
     if isinstance(source, Path):

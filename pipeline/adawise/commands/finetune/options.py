@@ -15,7 +15,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import FilePath
 
 
-class Finetune(Command):
+class FinetuneCommand(Command):
     """Make the fine-tuned model theta_1 from theta_0 and labelled images, and the card of the pair.
 
     Images lie in a folder with a subfolder for each class, or in a Parquet or Arrow file with the columns image and

@@ -15,7 +15,7 @@ from adawise import __version__
 from adawise.adapt.card import Card
 from adawise.console import paper, print_json
 from adawise.finetune.folder import Folder
-from adawise.finetune.run import Run
+from adawise.finetune.run import FinetuneRun
 from adawise.labelled.samples import Samples
 from adawise.settings import ModelSettings, Settings
 from adawise.settings.requirements import LOCAL_FOLDER
@@ -25,7 +25,7 @@ _SKIPPED_KEPT = 100
 
 def record_of(
     settings: Settings,
-    run: Run,
+    run: FinetuneRun,
     card: Card,
     held_out: Samples,
     rows: Sequence[int],

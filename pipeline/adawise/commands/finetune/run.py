@@ -29,7 +29,7 @@ from adawise.finetune.folder import Folder
 from adawise.finetune.images import HeldOut, Images
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
-from adawise.finetune.run import Epoch, Run
+from adawise.finetune.run import Epoch, FinetuneRun
 from adawise.labelled.samples import Samples, read_samples, split
 from adawise.settings import FinetuneSettings, ModelSettings, Settings
 
@@ -89,8 +89,10 @@ def finetune(
     return 0
 
 
-def _run(settings: Settings, data: Data, start: StartingModel, folder: Folder, images: Images, judges: Images) -> Run:
-    return Run(
+def _run(
+    settings: Settings, data: Data, start: StartingModel, folder: Folder, images: Images, judges: Images
+) -> FinetuneRun:
+    return FinetuneRun(
         learner=_learner(settings, data, start),
         images=images,
         train_rows=data.train_rows,
@@ -196,7 +198,7 @@ def _decoders(settings: Settings, data: Data, start: StartingModel) -> Iterator[
         yield images, judges
 
 
-def _train(run: Run, folder: Folder) -> bool:
+def _train(run: FinetuneRun, folder: Folder) -> bool:
     """Train to the end (True) or until stopped; what happens is told as it does."""
     recipe, done = run.recipe, run.progress
     per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate

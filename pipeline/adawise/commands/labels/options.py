@@ -9,7 +9,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 
 
-class Labels(Command):
+class LabelsCommand(Command):
     """Store labels that come by Kafka beside the predictions that they are of, for `adawise drift` to judge these by.
 
     A message is {"row_id": "frames/0/17/0", "label": "car"}, or {"stream_id": "gate-01", "captured_at":

@@ -8,7 +8,7 @@ from adawise.console import print_json, progress
 from adawise.errors import SettingsError, SourceError
 from adawise.kafka.source import KafkaSource
 from adawise.labels.columns import LabelColumns
-from adawise.recording.recorder import FilePolicy, Recorded, Recorder
+from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
 from adawise.settings import Settings
@@ -35,8 +35,10 @@ def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: 
         BrokerUnavailable, StoreUnavailable.
     """
     if read_sink_id(open_store(root)) is None:
-        msg = f"{root}: expected the output of a worker, beside which labels go, but there is none"
-        raise SettingsError(f"{msg}; name the folder or URL that sink.root or -o named")
+        raise SettingsError(
+            f"{root}: expected the output of a worker, beside which labels go, but there is none; "
+            "name the folder or URL that sink.root or -o named"
+        )
     kafka = settings.kafka
     topic = topic or f"{kafka.topic}{SUFFIX}"
     source = kafka_source(kafka.model_copy(update={"topic": topic, "group": f"{kafka.group}{SUFFIX}"}))
@@ -46,7 +48,7 @@ def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: 
         with progress("stored", total=None, unit="messages") as bar, stop_signals() as should_stop:
             told = 0
 
-            def tell(recorded: Recorded) -> None:
+            def tell(recorded: RecordingProgress) -> None:
                 nonlocal told
                 bar.advance(recorded.messages - told)
                 told = recorded.messages
@@ -85,7 +87,7 @@ def _recorder(source: KafkaSource, folder: str, topic: str, columns: LabelColumn
         ) from error
 
 
-def _tell(done: Recorded, columns: LabelColumns, topic: str, folder: str, *, as_json: bool) -> None:
+def _tell(done: RecordingProgress, columns: LabelColumns, topic: str, folder: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {

@@ -19,7 +19,7 @@ def _stream_ids(value: str) -> str:
     return value
 
 
-class Produce(Command):
+class ProduceCommand(Command):
     """Send images to the topic: a folder (the names of its subfolders are kept as labels), a list, or a video.
 
     Each stream is a camera of its own; images are dealt out to the streams in turn.

@@ -24,7 +24,7 @@ _ENDS = ("until", "max_messages", "max_seconds", "max_bytes")
 _NOT_WITH_PRUNE_ONLY = ("from", "from_time", *_ENDS, "streams", "follow")
 
 
-class Record(Command):
+class RecordCommand(Command):
     """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined.
 
     It ends when it has what the topic holds now; with --follow it goes on, and waits for a broker or store that is

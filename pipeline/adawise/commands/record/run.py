@@ -17,7 +17,7 @@ from adawise.console import progress
 from adawise.errors import RetryableError, SourceError
 from adawise.recording.files import partitions_of
 from adawise.recording.manifest import MANIFEST, Retention, decode_manifest
-from adawise.recording.recorder import Recorded, Recorder
+from adawise.recording.recorder import Recorder, RecordingProgress
 from adawise.recording.retention import RecordingRetention
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
@@ -107,7 +107,7 @@ def _record(
         with progress("recorded", total=bounds.max_messages, unit="messages") as bar:
             told = 0
 
-            def tell(recorded: Recorded) -> None:
+            def tell(recorded: RecordingProgress) -> None:
                 nonlocal told
                 bar.advance(recorded.messages - told)
                 bar.note(pace.of(recorded))
@@ -164,7 +164,7 @@ class Pace:
         self._root, self._free_bytes, self._clock = root, free_bytes or _free_bytes, clock
         self._began_s = clock()
 
-    def of(self, recorded: Recorded) -> str:
+    def of(self, recorded: RecordingProgress) -> str:
         """`1.2 GiB, 4.50 GB/h, disk full in 7 h`: the rate is of the messages, the rest of what is stored of them."""
         elapsed_s = max(self._clock() - self._began_s, 1e-3)
         size = f"{recorded.size_bytes / 2**20:.1f} MiB"
@@ -191,7 +191,7 @@ def _for_people(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _summary(done: Recorded, topic: str, output: str, pace: Pace) -> str:
+def _summary(done: RecordingProgress, topic: str, output: str, pace: Pace) -> str:
     text = f"{done.messages} messages ({pace.of(done)}) of topic {topic} added to {output}, in {done.files} files"
     if done.left_out:
         text += f"; {done.left_out} messages of other streams were left out"

@@ -9,7 +9,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import Location
 
 
-class Repair(Command):
+class RepairCommand(Command):
     """Mend an output folder of which files were lost, moved or removed: say what would be done, or, with --yes, do it.
 
     Where segments are gone from the middle of a chain, a segment without rows takes their place, which says which

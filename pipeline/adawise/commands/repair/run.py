@@ -6,7 +6,7 @@ from adawise.errors import SettingsError
 from adawise.settings import Settings
 from adawise.sink.claims import read_sink_id
 from adawise.sink.read.files import segment_keys
-from adawise.sink.repair.plan import Plan, plan
+from adawise.sink.repair.plan import RepairPlan, plan
 from adawise.store.store import open_store
 
 FOUND = 3
@@ -42,5 +42,5 @@ def repair(settings: Settings, *, root: str, does: bool) -> int:
     return FOUND if found.beyond or (found.steps and not does) else 0
 
 
-def _steps(found: Plan) -> str:
+def _steps(found: RepairPlan) -> str:
     return "1 step" if len(found.steps) == 1 else f"{len(found.steps)} steps"

@@ -19,7 +19,7 @@ from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
 REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
 
 
-class Replay(Command):
+class ReplayCommand(Command):
     """Run the worker on a recording, or on what a topic holds: the same bytes through the same or another strategy.
 
     With the same settings the same alphas and predictions come out, bit by bit, however the cameras interleave and

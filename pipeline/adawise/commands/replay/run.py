@@ -14,7 +14,7 @@ import structlog
 
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.commands.replay.part import Whole, opened_recording, opened_topic
-from adawise.commands.replay.state import Recorded, begin_chains, recorded_states
+from adawise.commands.replay.state import RecordedState, begin_chains, recorded_states
 from adawise.console import Progress, progress
 from adawise.dead_letters.sink import NoDeadLetters
 from adawise.errors import SettingsError
@@ -97,7 +97,7 @@ def _replay(
     settings: Settings,
     whole: Whole,
     wish: _Wish,
-    states: Mapping[TopicPartition, Recorded],
+    states: Mapping[TopicPartition, RecordedState],
     output: str,
     store: Store,
 ) -> int:
@@ -138,7 +138,7 @@ def _replay(
 def _claim(
     whole: Whole,
     wish: _Wish,
-    states: Mapping[TopicPartition, Recorded],
+    states: Mapping[TopicPartition, RecordedState],
     model_fingerprint: str,
     config_fingerprint: str,
 ) -> Claim:
@@ -161,7 +161,7 @@ def _claim(
 
 
 def _tell_differences(
-    ours: Claim, whole: Whole, states: Mapping[TopicPartition, Recorded], fingerprints: tuple[str, str]
+    ours: Claim, whole: Whole, states: Mapping[TopicPartition, RecordedState], fingerprints: tuple[str, str]
 ) -> None:
     log = structlog.get_logger("worker")
     if not states and ours.part != whole.part:

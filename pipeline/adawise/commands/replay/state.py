@@ -30,7 +30,7 @@ EXPECTED = "a segment ROOT/predictions/topic-T/partition-P/OFFSET.parquet, or RO
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedState:
     """What a segment of another root says of one partition."""
 
     name: str
@@ -42,7 +42,7 @@ class Recorded:
         return min(self.footer.pending, default=self.footer.next)
 
 
-def recorded_states(state_of: str, whole: Whole) -> Mapping[TopicPartition, Recorded]:
+def recorded_states(state_of: str, whole: Whole) -> Mapping[TopicPartition, RecordedState]:
     """The states by partition: of one segment, or of all partitions' newest segments at a moment.
 
     Raises:
@@ -70,13 +70,15 @@ def recorded_states(state_of: str, whole: Whole) -> Mapping[TopicPartition, Reco
 
 
 def begin_chains(
-    store: Store, recorded: Mapping[TopicPartition, Recorded], identity: TopicIdentity, writer: str
+    store: Store, recorded: Mapping[TopicPartition, RecordedState], identity: TopicIdentity, writer: str
 ) -> None:
     """Begin the chains of an output with what was recorded; those that have begun stay as they are."""
     now = datetime.now(UTC).isoformat()
     sink = claims.sink_id(store, created_at=now)
     for tp, (name, low_water, footer) in ((tp, (r.name, r.low_water, r.footer)) for tp, r in recorded.items()):
-        claims.origin(store, tp, claims.Origin(low_water, identity.cluster_id, identity.topic_id, identity.partitions))
+        claims.origin(
+            store, tp, claims.ChainOrigin(low_water, identity.cluster_id, identity.topic_id, identity.partitions)
+        )
         seeded = replace(
             footer,
             sink=sink,
@@ -101,15 +103,15 @@ def begin_chains(
             continue
 
 
-def _of_segment(root: str, key: str) -> dict[TopicPartition, Recorded]:
+def _of_segment(root: str, key: str) -> dict[TopicPartition, RecordedState]:
     named = layout.parse_key(key)
     data = open_store(root).get(key)
     if named is None or data is None:
         raise SettingsError(f"--state-of {root}/{key}: expected {EXPECTED}, but there is no such segment")
-    return {named[0]: Recorded(f"{root}/{key}", segment.read_footer(data, key))}
+    return {named[0]: RecordedState(f"{root}/{key}", segment.read_footer(data, key))}
 
 
-def _at_moment(state_of: str, whole: Whole) -> dict[TopicPartition, Recorded]:
+def _at_moment(state_of: str, whole: Whole) -> dict[TopicPartition, RecordedState]:
     root, at, text = state_of.rpartition("@")
     try:
         moment = parse_moment(text) if at and root else None
@@ -122,28 +124,30 @@ def _at_moment(state_of: str, whole: Whole) -> dict[TopicPartition, Recorded]:
         raise SettingsError(f"--state-of {state_of}: there is no output of a worker in {root}; name its folder")
     found = {tp: newest for tp in whole.bounds if (newest := _newest_before(store, root, tp, moment))}
     if not found:
-        said = f"--state-of {state_of}: expected a segment of topic {whole.topic!r} that was written by then"
-        raise SettingsError(f"{said}, but there is none; name a later moment")
+        raise SettingsError(
+            f"--state-of {state_of}: expected a segment of topic {whole.topic!r} that was written by then, "
+            "but there is none; name a later moment"
+        )
     return found
 
 
-def _newest_before(store: Store, root: str, tp: TopicPartition, moment: datetime) -> Recorded | None:
+def _newest_before(store: Store, root: str, tp: TopicPartition, moment: datetime) -> RecordedState | None:
     """The last segment that was committed at the moment or before; a chain's segments follow each other in time."""
     names = segment_names(store, tp)
-    best: Recorded | None = None
+    best: RecordedState | None = None
     low, high = 0, len(names)
     while low < high:
         middle = (low + high) // 2
         key = layout.segment_key(tp, names[middle])
         footer = segment.read_footer(read_bytes(store, key), key)
         if datetime.fromisoformat(footer.created_at) <= moment:
-            best, low = Recorded(f"{root}/{key}", footer), middle + 1
+            best, low = RecordedState(f"{root}/{key}", footer), middle + 1
         else:
             high = middle
     return best
 
 
-def _expect_messages(recorded: Recorded, start: int, end: int, name: str) -> None:
+def _expect_messages(recorded: RecordedState, start: int, end: int, name: str) -> None:
     footer = recorded.footer
     if recorded.low_water < start:
         missing = [offset for offset in footer.pending if offset < start]

@@ -10,7 +10,7 @@ from pydantic_settings import CliToggleFlag
 from adawise.commands.command import WORKER_GROUPS, Command
 
 
-class Run(Command):
+class RunCommand(Command):
     """Classify images from Kafka until stopped: read, adapt alpha for each camera, predict, write Parquet, commit.
 
     Start as many as there are partitions, with one sink.root; they share the work. SIGTERM or Ctrl-C writes what is

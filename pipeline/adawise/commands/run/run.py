@@ -6,11 +6,11 @@ import structlog
 
 from adawise.build.kafka import dead_letters, kafka_source
 from adawise.build.model import load_model
-from adawise.build.recording import recording_tap
+from adawise.build.recording import worker_recorder
 from adawise.build.signals import stop_signals
-from adawise.build.worker import Hook, describe, make_worker
+from adawise.build.worker import describe, make_worker
 from adawise.settings import Settings
-from adawise.store.store import open_store
+from adawise.store.store import Failpoint, open_store
 from adawise.worker.observer import LogObserver, Observer
 
 _AWAITED = (
@@ -19,7 +19,7 @@ _AWAITED = (
 )
 
 
-def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Observer | None = None) -> int:
+def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, observer: Observer | None = None) -> int:
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
@@ -38,8 +38,8 @@ def run_worker(settings: Settings, *, at: Hook = lambda _: None, observer: Obser
                 observer=observer or LogObserver(),
                 should_stop=should_stop,
                 commits=source.committed,
-                tap=recording_tap(settings, source, at=at),
-                at=at,
+                recorder=worker_recorder(settings, source, failpoint=failpoint),
+                failpoint=failpoint,
             )
         except BaseException:
             source.close()

@@ -12,7 +12,7 @@ from adawise.commands.command import Command
 from adawise.settings.group import Location
 
 
-class Verify(Command):
+class VerifyCommand(Command):
     """Read back everything under an output folder and prove it whole: chains, rows, offsets, states, traces.
 
     With --broker the topics too: every message that the broker still has, up to where the output ends, must be in it.

@@ -26,7 +26,7 @@ _SHOWN = 20  # faults; the first ones are where to look
 _LOOK = 1_000  # offsets at a time, for one that is a message
 
 
-class _Unread(NamedTuple):
+class _NeverRead(NamedTuple):
     """Offsets [first, until) of the broker that no worker ever began to read."""
 
     tp: TopicPartition
@@ -40,7 +40,7 @@ class _Found:
 
     chains: list[ChainReport] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    unread: list[_Unread] = field(default_factory=list)
+    unread: list[_NeverRead] = field(default_factory=list)
 
     @property
     def segments(self) -> int:
@@ -92,7 +92,7 @@ def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int
     return FOUND if found.faults or found.unread else 0
 
 
-def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator[_Unread]:
+def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator[_NeverRead]:
     """Partitions of the root's topic of which nothing was ever begun, if there is a message in them."""
     owner = read_owner(store)
     if owner is None or owner.purpose != "run":  # a replay may be of a part
@@ -102,7 +102,7 @@ def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator
         first, until = log.bounds(tp)
         looks = range(first, until, _LOOK)
         if read_origin(store, tp) is None and any(len(log.messages(tp, at, min(at + _LOOK, until))[0]) for at in looks):
-            yield _Unread(tp, first, until)
+            yield _NeverRead(tp, first, until)
 
 
 def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:

@@ -14,11 +14,18 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import ruptures
 
 from adawise.drift.changes.cycle import daily_cycle
 from adawise.drift.changes.noise import Series, block_means, levels, long_run_variance
 from adawise.drift.changes.ramp import Move, moves
+from adawise.errors import SettingsError
+
+try:
+    import ruptures
+except ImportError as error:
+    raise SettingsError(
+        "changes are found by the package ruptures; install it with: pip install 'adawise[report]'"
+    ) from error
 
 Times = npt.NDArray[np.int64]
 Kind = Literal["step", "ramp"]

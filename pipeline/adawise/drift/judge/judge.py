@@ -32,7 +32,7 @@ _NAMES = {0.0: ZERO_SHOT, 1.0: FINE_TUNED}
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class OtherRun:
     """Another output of the same images, and its rows as the connection reads them."""
 
     root: str
@@ -55,7 +55,7 @@ class _Side:
         return self.lowest if self.lowest == self.highest else float("nan")
 
 
-def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[Run], card: Card | None) -> Helped:
+def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[OtherRun], card: Card | None) -> Helped:
     """The answer, by the table `predictions` and the labels that `label` joined to it.
 
     Args:
@@ -90,7 +90,7 @@ def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[
     )
 
 
-def _measured(connection: duckdb.DuckDBPyConnection, runs: Sequence[Run]) -> dict[int, dict[str, _Side]]:
+def _measured(connection: duckdb.DuckDBPyConnection, runs: Sequence[OtherRun]) -> dict[int, dict[str, _Side]]:
     """By arm (served, the two endpoints, the runs) and camera."""
     for number, run in enumerate(runs):
         run.rows(connection).filter("label IS NOT NULL").create_view(f"run_{number}")
@@ -146,7 +146,7 @@ def _whole(cameras: Mapping[str, _Side]) -> _Side:
 class _Known:
     """What the arms are called, which of them count, and what they come to on some images."""
 
-    def __init__(self, runs: Sequence[Run], by_arm: Mapping[int, Mapping[str, _Side]]) -> None:
+    def __init__(self, runs: Sequence[OtherRun], by_arm: Mapping[int, Mapping[str, _Side]]) -> None:
         first = 1 + len(queries.ENDPOINTS)
         self._sources = {0: _ROWS, 1: _ROWS, 2: _ROWS, **{first + n: run.root for n, run in enumerate(runs)}}
         alphas = {arm: _whole(by_arm[arm]).alpha for arm in by_arm}
@@ -194,7 +194,7 @@ class _Known:
         return [replace(best, name=BEST, source=f"{best.source}, the best of {len(fixed)} by these labels")]
 
 
-def _missing(by_arm: Mapping[int, Mapping[str, _Side]], runs: Sequence[Run]) -> list[str]:
+def _missing(by_arm: Mapping[int, Mapping[str, _Side]], runs: Sequence[OtherRun]) -> list[str]:
     """What another run does not know."""
     labelled = _whole(by_arm[0]).kinds.total
     notes = []

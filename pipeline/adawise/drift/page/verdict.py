@@ -28,7 +28,7 @@ _SPOKEN = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DriftAdvice:
     """`headline` is the shortest form of the first sentence; `look` are cameras that the others speak of."""
 
     headline: str
@@ -36,11 +36,11 @@ class Verdict:
     look: tuple[str, ...]
 
 
-def verdict(report: Report) -> Verdict:
+def verdict(report: Report) -> DriftAdvice:
     """Of the whole report."""
     look, names = _look(report)
     sentences = (_farthest(report), _likely(report), _helped(report.helped), look)
-    return Verdict(_headline(report), tuple(sentence for sentence in sentences if sentence), names)
+    return DriftAdvice(_headline(report), tuple(sentence for sentence in sentences if sentence), names)
 
 
 def largest(camera: Camera) -> CameraChange | None:

@@ -17,7 +17,7 @@ from adawise.drift.page.ranking import CHANGES, HEADERS, all_changes, ranking
 from adawise.drift.page.small import HEIGHT, WIDTH, together
 from adawise.drift.page.verdict import verdict
 from adawise.drift.page.words import percent, when, why
-from adawise.drift.result import Group, Report
+from adawise.drift.result import CameraGroup, Report
 from adawise.drift.show import moment, resolution
 from adawise.errors import SettingsError
 from adawise.page import theme
@@ -68,7 +68,7 @@ _SAYS = {
 class GroupShown:
     """`mean` is the path of the members' mean alpha."""
 
-    group: Group
+    group: CameraGroup
     members: tuple[CameraShown, ...]
     mean: str
 

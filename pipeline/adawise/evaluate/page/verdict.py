@@ -20,7 +20,7 @@ _WITH_INTERVALS = 2  # differences that a sentence gives one by one; the table h
 
 
 @dataclass(frozen=True)
-class Verdict:
+class EvaluationAdvice:
     """`headline` is the shortest form of the first sentence; `table` has the numbers of all of them."""
 
     headline: str
@@ -28,10 +28,10 @@ class Verdict:
     table: Table
 
 
-def verdict(among: Sequence[View]) -> Verdict:
+def verdict(among: Sequence[View]) -> EvaluationAdvice:
     """Of all views together."""
     sentences = (_against_best_fixed(among), _against_endpoints(among), _where_and_cost(among))
-    return Verdict(_headline(among), sentences, _table(among))
+    return EvaluationAdvice(_headline(among), sentences, _table(among))
 
 
 def _headline(among: Sequence[View]) -> str:

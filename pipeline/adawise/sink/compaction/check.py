@@ -18,7 +18,7 @@ from adawise.records import Gap, TopicPartition
 from adawise.sink import claims, invariant, layout, segment
 from adawise.sink.compaction import choice
 from adawise.sink.compaction.merged import Facts, digest_of, read_facts, read_proven, read_rows
-from adawise.sink.compaction.segments import Chain
+from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.read.files import compacted_names, is_covered, read_bytes, read_link, segment_names
 from adawise.store.store import Store
@@ -45,7 +45,9 @@ class Covered:
     gaps: tuple[Gap, ...] = ()
 
 
-def check(store: Store, tp: TopicPartition, chain: Chain, *, contiguous: bool = False) -> tuple[Covered, list[Said]]:
+def check(
+    store: Store, tp: TopicPartition, chain: ChainIdentity, *, contiguous: bool = False
+) -> tuple[Covered, list[Said]]:
     """Check the compacted files of a partition; in memory are the rows of one at a time.
 
     Segments before `Covered.until` need no further look. Without compacted files that is the origin of the chain.
@@ -125,7 +127,7 @@ def foreign_keys(store: Store) -> list[Said]:
 
 
 def _of_links(
-    store: Store, key: str, chain: Chain, name: CompactedName, facts: Facts, covered: Covered
+    store: Store, key: str, chain: ChainIdentity, name: CompactedName, facts: Facts, covered: Covered
 ) -> Iterator[str]:
     tp = TopicPartition(facts.topic, facts.partition)
     if layout.compacted_key(layout.PREDICTIONS, tp, name) != key or facts.segments[0].name != name.first.stem:
@@ -178,7 +180,7 @@ def _of_traces(store: Store, tp: TopicPartition, name: CompactedName, rows: pa.T
 
 
 def _of_segments(
-    store: Store, tp: TopicPartition, chain: Chain, names: list[SegmentName], facts: Facts, rows: pa.Table
+    store: Store, tp: TopicPartition, chain: ChainIdentity, names: list[SegmentName], facts: Facts, rows: pa.Table
 ) -> Iterator[Said]:
     """Segments that are still there, against the file that stands for them."""
     attempts = {replaced.name: replaced.attempt for replaced in facts.segments}

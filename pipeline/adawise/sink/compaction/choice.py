@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FileLimits:
     """Of one compacted file: `max_rows` and `max_bytes` (as the segments hold them, uncompressed), unless a single
     segment has more; and only segments that were committed before the day `before` (UTC).
     """
@@ -33,7 +33,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CompactionPlan:
     """A compacted file to be made: its name, and how many segments and rows go into it."""
 
     name: CompactedName
@@ -41,7 +41,7 @@ class Plan:
     rows: int
 
 
-def choose(store: Store, tp: TopicPartition, names: Iterable[SegmentName], limits: Limits) -> Plan | None:
+def choose(store: Store, tp: TopicPartition, names: Iterable[SegmentName], limits: FileLimits) -> CompactionPlan | None:
     """The plan for the next file, of the segments `names` in the order of the chain; None if there is nothing to do.
 
     `names` begin with the first that no file covers and end with the head. The head is never taken: the chain is
@@ -62,8 +62,8 @@ def choose(store: Store, tp: TopicPartition, names: Iterable[SegmentName], limit
     return _plan(taken[:-1], taken[-1], day, rows - count) if len(taken) > 1 else None
 
 
-def _plan(taken: list[SegmentName], until: SegmentName, day: str, rows: int) -> Plan:
-    return Plan(CompactedName(taken[0], until, day), len(taken), rows)
+def _plan(taken: list[SegmentName], until: SegmentName, day: str, rows: int) -> CompactionPlan:
+    return CompactionPlan(CompactedName(taken[0], until, day), len(taken), rows)
 
 
 def _facts(store: Store, key: str) -> tuple[str, int, int]:
@@ -77,7 +77,7 @@ def _facts(store: Store, key: str) -> tuple[str, int, int]:
     return created_at.astimezone(UTC).date().isoformat(), metadata.num_rows, nbytes
 
 
-def read(store: Store, tp: TopicPartition, first: SegmentName) -> Plan | None:
+def read(store: Store, tp: TopicPartition, first: SegmentName) -> CompactionPlan | None:
     """The plan that was claimed for the file that begins with `first`; None if there is none.
 
     Raises ChainError if it cannot be read.
@@ -90,17 +90,16 @@ def read(store: Store, tp: TopicPartition, first: SegmentName) -> Plan | None:
         document = json.loads(data)
         name = CompactedName.parse(document["file"])
         if document["format"] == FORMAT and name is not None and name.first == first:
-            return Plan(name, int(document["segments"]), int(document["rows"]))
+            return CompactionPlan(name, int(document["segments"]), int(document["rows"]))
     except (ValueError, KeyError, TypeError):
         pass
-    msg = (
+    raise ChainError(
         f"{store}: {key}: expected a plan of format {FORMAT} for the file that begins with {first}, but it holds "
         f"{data[:80]!r}; if no compacted file begins there, remove it, else restore it or upgrade this program"
     )
-    raise ChainError(msg)
 
 
-def claim(store: Store, tp: TopicPartition, plan: Plan) -> Plan:
+def claim(store: Store, tp: TopicPartition, plan: CompactionPlan) -> CompactionPlan:
     """The plan that holds for the file that begins where `plan` begins: this one, unless another was claimed before."""
     document = {"format": FORMAT, "file": str(plan.name), "segments": plan.segments, "rows": plan.rows}
     try:

@@ -23,27 +23,27 @@ from adawise.errors import ChainError
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction import choice
-from adawise.sink.compaction.choice import Limits, Plan
+from adawise.sink.compaction.choice import CompactionPlan, FileLimits
 from adawise.sink.compaction.merged import encode
-from adawise.sink.compaction.segments import Chain, gather
+from adawise.sink.compaction.segments import ChainIdentity, gather
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.read.files import compacted_names, segment_names
-from adawise.store.store import AlreadyExists, Hook, Store
+from adawise.store.store import AlreadyExists, Failpoint, Store
 
-CRASH_POINTS = (
+FAILPOINTS = (
     "compact.planned",
     "compact.predictions_encoded",
     "compact.predictions_created",
     "compact.traces_encoded",
     "compact.traces_created",
 )
-"""Where a compaction can die; `at` is called with each of them, in order, for every file."""
+"""Where a compaction can die; `failpoint` is called with each of them, in order, for every file."""
 
 _DATASETS = (layout.PREDICTIONS, layout.TRACES)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CompactedFile:
     """A compacted file that was made: the bytes of the segments that it stands for, and its own with its traces'."""
 
     tp: TopicPartition
@@ -54,7 +54,7 @@ class Made:
     bytes_after: int
 
 
-def plans(store: Store, tp: TopicPartition, limits: Limits) -> Iterator[Plan]:
+def plans(store: Store, tp: TopicPartition, limits: FileLimits) -> Iterator[CompactionPlan]:
     """What `compact` would make of a partition now; it changes nothing. Raises ChainError for a damaged segment."""
     partition = _Partition.of(store, tp)
     start = partition.chain.origin
@@ -66,11 +66,11 @@ def plans(store: Store, tp: TopicPartition, limits: Limits) -> Iterator[Plan]:
 def compact(
     store: Store,
     tp: TopicPartition,
-    limits: Limits,
+    limits: FileLimits,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    at: Hook = lambda _: None,
-) -> Iterator[Made]:
+    failpoint: Failpoint = lambda _: None,
+) -> Iterator[CompactedFile]:
     """Make the compacted files of a partition; each is yielded when it and its traces are there.
 
     In memory are the rows of one file at a time. Workers may extend the chain meanwhile, and other compactions do the
@@ -83,8 +83,8 @@ def compact(
     start = partition.chain.origin
     while chosen := partition.next_plan(store, start, limits):
         plan = choice.claim(store, tp, chosen)
-        at("compact.planned")
-        yield partition.make(store, plan.name, now(), at)
+        failpoint("compact.planned")
+        yield partition.make(store, plan.name, now(), failpoint)
         start = plan.name.until
 
 
@@ -93,7 +93,7 @@ class _Partition:
     """A partition as it was listed: its segments, and the compacted files by the segment that they begin with."""
 
     tp: TopicPartition
-    chain: Chain
+    chain: ChainIdentity
     names: Sequence[SegmentName]
     made: Mapping[str, Mapping[SegmentName, CompactedName]]
 
@@ -101,29 +101,30 @@ class _Partition:
     def of(store: Store, tp: TopicPartition) -> _Partition:
         """List it. Raises ChainError if it has no claims."""
         made = {dataset: {name.first: name for name in compacted_names(store, dataset, tp)} for dataset in _DATASETS}
-        return _Partition(tp, Chain.of(store, tp), segment_names(store, tp), made)
+        return _Partition(tp, ChainIdentity.of(store, tp), segment_names(store, tp), made)
 
-    def next_plan(self, store: Store, start: SegmentName, limits: Limits) -> Plan | None:
+    def next_plan(self, store: Store, start: SegmentName, limits: FileLimits) -> CompactionPlan | None:
         """The first plan from `start` on whose files are not both there; None if there is nothing to do."""
         while start in self.made[layout.PREDICTIONS] and start in self.made[layout.TRACES]:
             start = self.made[layout.PREDICTIONS][start].until
         names = [name for name in self.names if name >= start]
         if names and names[0] != start:
             key = layout.segment_key(self.tp, start)
-            msg = f"{store}: {key}: expected the chain to go on here, but it goes on with {names[0]}; restore the file"
-            raise ChainError(msg)
+            raise ChainError(
+                f"{store}: {key}: expected the chain to go on here, but it goes on with {names[0]}; restore the file"
+            )
         return choice.read(store, self.tp, start) or choice.choose(store, self.tp, names, limits)
 
-    def make(self, store: Store, name: CompactedName, now: datetime, at: Hook) -> Made:
+    def make(self, store: Store, name: CompactedName, now: datetime, failpoint: Failpoint) -> CompactedFile:
         """Create the file and its traces, unless another compaction does so first."""
         gathered = gather(store, self.tp, self.chain, name, self.names)
         bytes_after = 0
         for dataset, tables in ((layout.PREDICTIONS, gathered.rows), (layout.TRACES, gathered.batches)):
             data = encode(dataset, tables, gathered.facts(dataset, now.isoformat()))
-            at(f"compact.{dataset}_encoded")
+            failpoint(f"compact.{dataset}_encoded")
             with suppress(AlreadyExists):
                 store.create(layout.compacted_key(dataset, self.tp, name), data)
-            at(f"compact.{dataset}_created")
+            failpoint(f"compact.{dataset}_created")
             bytes_after += len(data)
         rows = sum(table.num_rows for table in gathered.rows)
-        return Made(self.tp, name, len(gathered.keys), rows, gathered.size_bytes, bytes_after)
+        return CompactedFile(self.tp, name, len(gathered.keys), rows, gathered.size_bytes, bytes_after)

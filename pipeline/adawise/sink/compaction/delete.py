@@ -20,10 +20,10 @@ from adawise.sink import layout
 from adawise.sink.compaction.merged import read_proven
 from adawise.sink.layout import CompactedName
 from adawise.sink.read.files import compacted_names, is_covered, read_bytes, segment_names
-from adawise.store.store import Hook, Store
+from adawise.store.store import Failpoint, Store
 
-CRASH_POINTS = ("compact.traces_deleted", "compact.segment_deleted")
-"""Where it can die, for each segment; `at` is called with them in order."""
+FAILPOINTS = ("compact.traces_deleted", "compact.segment_deleted")
+"""Where it can die, for each segment; `failpoint` is called with them in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +66,18 @@ def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Ite
         facts, _ = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
         read_proven(layout.TRACES, read_bytes(store, traces_key), traces_key)
         if facts.last not in inside:
-            msg = f"{store}: {facts.last}: expected the last segment of {key}, which is never deleted; restore it"
-            raise ChainError(msg)
+            raise ChainError(
+                f"{store}: {facts.last}: expected the last segment of {key}, which is never deleted; restore it"
+            )
         yield Deletable(tp, name, tuple(key for key in inside if key != facts.last))
 
 
-def delete(store: Store, covered: Deletable, *, at: Hook = lambda _: None) -> Iterator[str]:
+def delete(store: Store, covered: Deletable, *, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
     """Delete these segments and their traces; each key is yielded when both are gone. May be begun again."""
     for key in covered.keys:
         # In this order, because whoever goes on finds what is left by the segments.
         store.delete(layout.traces_key(key))
-        at("compact.traces_deleted")
+        failpoint("compact.traces_deleted")
         store.delete(key)
-        at("compact.segment_deleted")
+        failpoint("compact.segment_deleted")
         yield key

@@ -19,7 +19,7 @@ from adawise.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class ChainIdentity:
     """What every segment of a partition has to agree with: the root's id, where the chain begins, of which topic."""
 
     sink: str
@@ -27,14 +27,14 @@ class Chain:
     identity: TopicIdentity
 
     @staticmethod
-    def of(store: Store, tp: TopicPartition) -> Chain:
+    def of(store: Store, tp: TopicPartition) -> ChainIdentity:
         """Read the claims. Raises ChainError if one is missing or damaged."""
         sink, origin = claims.read_sink_id(store), claims.read_origin(store, tp)
         if sink is None or origin is None:
             missing = layout.SINK if sink is None else layout.origin_key(tp)
             raise ChainError(f"{store}: {missing}: expected this claim beside the segments, but it is gone; restore it")
         identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
-        return Chain(sink, SegmentName(origin.offset), identity)
+        return ChainIdentity(sink, SegmentName(origin.offset), identity)
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Gathered:
 
 
 def gather(
-    store: Store, tp: TopicPartition, chain: Chain, name: CompactedName, names: Sequence[SegmentName]
+    store: Store, tp: TopicPartition, chain: ChainIdentity, name: CompactedName, names: Sequence[SegmentName]
 ) -> Gathered:
     """Read the segments of [name.first, name.until), which are among `names`.
 
@@ -114,7 +114,7 @@ def _pending_after(store: Store, key: str | None) -> tuple[int, ...]:
     return () if key is None else segment.read_footer(read_bytes(store, key), key).pending
 
 
-def _breaches(chain: Chain, footer: SegmentFooter, rows: pa.Table, pending: Sequence[int]) -> list[str]:
+def _breaches(chain: ChainIdentity, footer: SegmentFooter, rows: pa.Table, pending: Sequence[int]) -> list[str]:
     if footer.sink != chain.sink:
         return [f"expected a segment of sink {chain.sink}, but it was written to {footer.sink}"]
     if not rows.schema.equals(schemas.PREDICTIONS):
@@ -128,7 +128,7 @@ def _breaches(chain: Chain, footer: SegmentFooter, rows: pa.Table, pending: Sequ
         offsets=rows["offset"].to_numpy(),
         indices=rows["index"].to_numpy(),
     )
-    return [*said, *consistency.rows_disagree(rows, footer)]
+    return [*said, *consistency.row_inconsistencies(rows, footer)]
 
 
 def _broken(store: Store, key: str, what: str) -> ChainError:

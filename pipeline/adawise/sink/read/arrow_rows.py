@@ -99,8 +99,12 @@ def _translated(root: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        msg = f"{root}: expected the files that were listed, but one is gone: {error}"
-        raise ChainError(f"{msg}; read again, or restore it unless `compact --delete-after` removed it") from error
+        raise ChainError(
+            f"{root}: expected the files that were listed, but one is gone: {error}; "
+            "read again, or restore it unless `compact --delete-after` removed it"
+        ) from error
     except (pa.ArrowException, OSError) as error:
-        msg = f"{root}: expected files that can be read, but {error}"
-        raise ChainError(f"{msg}; find the damaged one with `adawise verify`, and restore it from a backup") from error
+        raise ChainError(
+            f"{root}: expected files that can be read, but {error}; "
+            "find the damaged one with `adawise verify`, and restore it from a backup"
+        ) from error

@@ -12,8 +12,9 @@ try:
     import duckdb
     from duckdb import CaseExpression, CoalesceOperator, ColumnExpression, ConstantExpression, Expression
 except ImportError as error:
-    msg = "relations need the package duckdb; install it with: pip install 'adawise[report]' (Arrow needs no extra)"
-    raise SettingsError(msg) from error
+    raise SettingsError(
+        "relations need the package duckdb; install it with: pip install 'adawise[report]' (Arrow needs no extra)"
+    ) from error
 
 
 def relation(

@@ -90,8 +90,9 @@ def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
     footer = segment.read_footer(data, key)
     tp = TopicPartition(footer.topic, footer.partition)
     if layout.segment_key(tp, footer.name) != key:
-        msg = f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back"
-        raise ChainError(msg)
+        raise ChainError(
+            f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back"
+        )
     claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
     return footer
 

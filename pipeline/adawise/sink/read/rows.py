@@ -138,8 +138,10 @@ def _rows(
         raise SettingsError(f"expected since before until, but they are {since} and {until}; exchange them")
     store = open_store(where)
     if read_sink_id(store) is None:
-        msg = f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none"
-        raise SettingsError(f"{msg}; name the folder or URL that sink.root or -o named")
+        raise SettingsError(
+            f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none; "
+            "name the folder or URL that sink.root or -o named"
+        )
     folder = where.removeprefix("file://").rstrip("/")
     return Rows(where, tuple(f"{folder}/{key}" for key in data_keys(store, dataset)), query)
 
@@ -149,8 +151,10 @@ def _selected(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
         return schema
     names = [columns] if isinstance(columns, str) else list(columns)
     if unknown := [name for name in names if name not in schema.names]:
-        msg = f"expected columns among {', '.join(schema.names)}, but found {', '.join(map(repr, unknown))}"
-        raise SettingsError(f"{msg}; correct the names")
+        raise SettingsError(
+            f"expected columns among {', '.join(schema.names)}, but found {', '.join(map(repr, unknown))}; "
+            "correct the names"
+        )
     if len(set(names)) < len(names):
         raise SettingsError(f"expected each column once, but found {', '.join(names)}; name it once")
     return pa.schema([schema.field(name) for name in names])
@@ -164,8 +168,9 @@ def _streams(streams: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 def _aware(name: str, time: datetime | None) -> datetime | None:
     if time is not None and time.utcoffset() is None:
-        msg = f"{name}: expected a time with its zone, but {time} has none"
-        raise SettingsError(f"{msg}; say datetime(..., tzinfo=UTC)")
+        raise SettingsError(
+            f"{name}: expected a time with its zone, but {time} has none; say datetime(..., tzinfo=UTC)"
+        )
     return time
 
 

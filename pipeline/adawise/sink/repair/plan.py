@@ -9,7 +9,7 @@ end of a chain, which it extends, is never touched.
   create the first of these names. Offsets that the segment after does not have become a gap, and the gap says why.
 - Traces that no segment stands for are set aside, and those that are missing derived again.
 
-What was computed is gone: `Step.again` says how it is computed once more, into another folder.
+What was computed is gone: `RepairStep.again` says how it is computed once more, into another folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SET_ASIDE = "_set_aside"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RepairStep:
     """One thing to do: what, in a sentence, and how to compute again what was lost ("" if nothing was)."""
 
     what: str
@@ -43,16 +43,16 @@ class Step:
 
 
 @dataclass(slots=True)
-class Plan:
+class RepairPlan:
     """The steps in their order, and what no step can mend, with what to do instead."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[RepairStep] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
 
 
-def plan(store: Store) -> Plan:
+def plan(store: Store) -> RepairPlan:
     """What is to be done under a root; nothing is changed. Every footer is read once. Raises StoreUnavailable."""
-    made = Plan()
+    made = RepairPlan()
     traced = store.list(layout.TRACES)  # before the segments: those of a worker come after them
     chains = {tp: [key for _, key in found] for tp, found in groupby(segment_keys(store), key=lambda each: each[0])}
     sinks: set[str] = set()
@@ -65,14 +65,14 @@ def plan(store: Store) -> Plan:
     made.steps[:0] = [  # before a bridge takes the name of a segment whose traces are still there
         *_sink(store, sinks, made),
         *(
-            Step(f"move {key}, whose segment is not there, to {SET_ASIDE}/{key}", partial(_set_aside, store, key))
+            RepairStep(f"move {key}, whose segment is not there, to {SET_ASIDE}/{key}", partial(_set_aside, store, key))
             for key in stale
         ),
     ]
     return made
 
 
-def _sink(store: Store, sinks: set[str], made: Plan) -> Iterator[Step]:
+def _sink(store: Store, sinks: set[str], made: RepairPlan) -> Iterator[RepairStep]:
     if not sinks or claims.read_sink_id(store) is not None:
         return
     if len(sinks) > 1:
@@ -82,14 +82,16 @@ def _sink(store: Store, sinks: set[str], made: Plan) -> Iterator[Step]:
     yield _claim(store, layout.SINK, document, f"with the id {min(sinks)}, which every segment names")
 
 
-def _claim(store: Store, key: str, document: Mapping[str, object], said: str) -> Step:
-    return Step(f"create {key} again, {said}", partial(claims.claim, store, key, document))
+def _claim(store: Store, key: str, document: Mapping[str, object], said: str) -> RepairStep:
+    return RepairStep(f"create {key} again, {said}", partial(claims.claim, store, key, document))
 
 
 class _Chain:
     """One partition's segments that no compacted file stands for, and the last before them, in order."""
 
-    def __init__(self, store: Store, tp: TopicPartition, keys: Sequence[str], traced: set[str], made: Plan) -> None:
+    def __init__(
+        self, store: Store, tp: TopicPartition, keys: Sequence[str], traced: set[str], made: RepairPlan
+    ) -> None:
         self._store, self._tp, self._made, self._traced = store, tp, made, traced
         covers = compacted_names(store, layout.PREDICTIONS, tp)
         # Traces are made after the predictions that they are of.
@@ -105,7 +107,7 @@ class _Chain:
         self._until = covers[-1].until if covers else None
         self._keys = keys
         self.sinks: set[str] = set()
-        self.origin: claims.Origin | None = None
+        self.origin: claims.ChainOrigin | None = None
 
     def follow(self) -> None:
         """Add the steps for what is missing between them and beside them."""
@@ -132,7 +134,7 @@ class _Chain:
                 return
             if key != self._keys[-1] and layout.traces_key(key) not in self._traced:
                 what = f"write the traces of {key} again, which are gone"
-                self._made.steps.append(Step(what, partial(traces.write, self._store, footer, key)))
+                self._made.steps.append(RepairStep(what, partial(traces.write, self._store, footer, key)))
             before = footer
 
     def _begun(self, before: SegmentFooter | None, first: SegmentFooter, key: str) -> bool:
@@ -148,7 +150,7 @@ class _Chain:
                 self._made.beyond.append(f"{self._tp}: the last segment before {self._until.stem} is gone: restore it")
             return kept
         if self.origin is None and first.previous is None:
-            self.origin = claims.Origin(first.first, first.cluster_id, first.topic_id, first.partitions)
+            self.origin = claims.ChainOrigin(first.first, first.cluster_id, first.topic_id, first.partitions)
             said = f"at offset {first.first}, where the first segment begins"
             self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(self.origin)}, said))
         elif self.origin is None:
@@ -178,7 +180,7 @@ class _Chain:
             f"create {' and '.join(key_of(each) for each in bridged)} without rows, so that {key} follows again: of "
             f"{sum(gap.until - gap.first for gap in lost)} offsets ({said or 'none'}) the rows are lost"
         )
-        self._made.steps.append(Step(what, lambda: self._create(bridged), again=self._again(before, last)))
+        self._made.steps.append(RepairStep(what, lambda: self._create(bridged), again=self._again(before, last)))
         return True
 
     def _create(self, footers: Sequence[SegmentFooter]) -> None:

@@ -15,12 +15,12 @@ from adawise.records import Gap, TopicPartition, stated_ms, told
 from adawise.sink import claims, consistency, holes, invariant, layout, schemas, segment, traces
 from adawise.sink.compaction import check
 from adawise.sink.compaction.check import Covered
-from adawise.sink.compaction.segments import Chain
+from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.consistency import ReadState, StateAccounts
 from adawise.sink.layout import SegmentName
 from adawise.sink.read.files import read_bytes, read_link
 from adawise.sink.segment import SegmentFooter
-from adawise.sink.verify.findings import DERIVE, KEEP, RESTORE, RESTORE_OR_REPAIR, Broken, ChainReport, Fault, Log
+from adawise.sink.verify.findings import DERIVE, KEEP, RESTORE, RESTORE_OR_REPAIR, Broken, BrokerLog, ChainReport, Fault
 from adawise.store.store import Store
 
 _ANY = 2**31
@@ -29,11 +29,11 @@ _ANY = 2**31
 class ChainCheck:
     """One partition's chain, as far as it was followed; for the arguments see `verify.walk`.
 
-    Both methods raise Broken, where there is nothing to go on from, and what `Log` raises.
+    Both methods raise Broken, where there is nothing to go on from, and what `BrokerLog` raises.
     """
 
     def __init__(
-        self, store: Store, tp: TopicPartition, contiguous: bool, read_state: ReadState | None, log: Log | None
+        self, store: Store, tp: TopicPartition, contiguous: bool, read_state: ReadState | None, log: BrokerLog | None
     ) -> None:
         self.report = ChainReport(tp)
         self._store, self._contiguous, self._log = store, contiguous, log
@@ -58,7 +58,7 @@ class ChainCheck:
             if claims.read_sink_id(self._store) is None or claims.read_origin(self._store, tp) is None:
                 lost = layout.SINK if claims.read_sink_id(self._store) is None else key
                 raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE_OR_REPAIR))
-            chain = Chain.of(self._store, tp)
+            chain = ChainIdentity.of(self._store, tp)
             covered, said = check.check(self._store, tp, chain, contiguous=self._contiguous)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
@@ -92,7 +92,7 @@ class ChainCheck:
             said = list(self._contents_disagree(rows, footer)) if name == self._name else []
             if self._states is not None:
                 knows = self._knows_before and name == self._name and footer.states_of is None
-                said += self._states.disagree(footer, rows, knows_before=knows)
+                said += self._states.inconsistencies(footer, rows, knows_before=knows)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         faults = [Fault(key, what, KEEP) for what in said]
@@ -134,7 +134,7 @@ class ChainCheck:
             indices=rows["index"].to_numpy(),
             contiguous=self._contiguous,
         )
-        yield from consistency.rows_disagree(rows, footer)
+        yield from consistency.row_inconsistencies(rows, footer)
 
     def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Fault]:
         """The newest segment's traces may be missing: recovery writes them."""
@@ -148,7 +148,7 @@ class ChainCheck:
 
     # -- the topic
 
-    def _compare_identity(self, log: Log, written: TopicIdentity, key: str) -> None:
+    def _compare_identity(self, log: BrokerLog, written: TopicIdentity, key: str) -> None:
         tp, identity = self.report.tp, log.identity(self.report.tp.topic)
         try:
             claims.check_identity(
@@ -162,7 +162,7 @@ class ChainCheck:
         (self._log_start, self._log_end), self.report.messages = log.bounds(tp), 0
 
     def _log_disagrees(
-        self, log: Log, footer: SegmentFooter, rows: pa.Table, *, is_newest: bool
+        self, log: BrokerLog, footer: SegmentFooter, rows: pa.Table, *, is_newest: bool
     ) -> Iterator[tuple[str, str]]:
         """Every message that the broker still has, up to the head, must be in rows or pending, or a gap says why."""
         if footer.next > self._log_end:  # which a worker may have followed since it was asked for
@@ -180,7 +180,7 @@ class ChainCheck:
             unread = log.messages(self.report.tp, first, self._log_end)[0] if first < self._log_end else ()
             self.report.lag = len(unread)
 
-    def _compacted_disagree(self, log: Log, covered: Covered) -> Iterator[Fault]:
+    def _compacted_disagree(self, log: BrokerLog, covered: Covered) -> Iterator[Fault]:
         """Files that stand for deleted segments, against what the broker still has of them."""
         for file in check.accounted(self._store, self.report.tp, covered, since=self._log_start):
             # Where the log ends before, that is said of the first segment that is still there.
@@ -190,7 +190,7 @@ class ChainCheck:
             )
 
     def _unaccounted(
-        self, log: Log, first: int, until: int, rows: pa.Table, pending: Sequence[int], gaps: Sequence[Gap]
+        self, log: BrokerLog, first: int, until: int, rows: pa.Table, pending: Sequence[int], gaps: Sequence[Gap]
     ) -> Iterator[tuple[str, str]]:
         first, until = max(first, self._log_start), min(until, self._log_end)
         delivered, timestamps = np.empty(0, np.int64), np.empty(0, np.int64)

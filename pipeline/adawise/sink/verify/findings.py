@@ -71,7 +71,7 @@ class Broken(Exception):
         self.fault = fault
 
 
-class Log(Protocol):
+class BrokerLog(Protocol):
     """The topic as the broker has it now."""
 
     def identity(self, topic: str) -> TopicIdentity:

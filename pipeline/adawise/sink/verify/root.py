@@ -15,7 +15,7 @@ from adawise.sink.compaction.check import compacted_partitions, foreign_keys
 from adawise.sink.consistency import ReadState
 from adawise.sink.read.files import segment_keys
 from adawise.sink.verify.chain import ChainCheck
-from adawise.sink.verify.findings import STALE, Broken, ChainReport, Fault, Log
+from adawise.sink.verify.findings import STALE, Broken, BrokerLog, ChainReport, Fault
 from adawise.store.store import Store
 
 
@@ -50,7 +50,7 @@ def walk(
     *,
     contiguous: bool = False,
     read_state: ReadState | None = None,
-    log: Log | None = None,
+    log: BrokerLog | None = None,
     on_segment: Callable[[], object] = lambda: None,
 ) -> Iterator[ChainReport]:
     """Walk every chain from its origin to its head, one report for each.
