@@ -141,8 +141,3 @@ def shuffled(files: Sequence[ImageFile], seed: int) -> list[ImageFile]:
     mixed = list(files)
     random.Random(seed).shuffle(mixed)
     return mixed
-
-
-def by_subfolder(files: Sequence[ImageFile]) -> list[ImageFile]:
-    """Each labelled file as an image of the stream of that name: a folder per camera instead of per class."""
-    return [ImageFile(file.path, file.name, None, file.label) for file in files]
