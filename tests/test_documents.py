@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -66,10 +67,14 @@ def test_every_page_of_the_site_is_in_its_navigation() -> None:
     assert {page for page in pages if not page.startswith("gpu-")} <= named
 
 
-def test_every_file_that_the_architecture_names_exists() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    for name in re.findall(r"`([a-z_/]+\.py)`", text):
-        assert (ROOT / "pipeline" / "adawise" / name).exists() or (ROOT / name).exists(), name
+@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=name_of)
+def test_every_file_and_tool_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if page.name != "CHANGELOG.md":  # it tells what was
+        for name in re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|md))`", text):
+            assert (ROOT / "pipeline" / "adawise" / name).exists() or (ROOT / name).exists(), name
+    for module in re.findall(r"python -m ((?:adawise|tools)[a-z_.]*)", text):
+        assert importlib.util.find_spec(module), module
 
 
 @pytest.fixture(scope="module")
