@@ -24,9 +24,9 @@ from adawise.clip.classifier import GRID
 from adawise.commands.replay.run import replay
 from adawise.drift import read_predictions
 from adawise.recording.source import RecordingSource
-from adawise.sink.read.files import read_segment_footers
 from adawise.store.store import open_store
 from tests.fixtures.making import serve, settings
+from tests.sink.footers import read_segment_footers
 
 FIXTURE = Path(__file__).parent / "fixtures" / "root_0_1_0"
 FOLLOWING = FIXTURE / "following"

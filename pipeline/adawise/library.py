@@ -28,6 +28,7 @@ from adawise.errors import InvalidMessage, SettingsError
 from adawise.records import FloatArray, Frame, ImageBatch, RowId, TrialRecord
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings
 from adawise.settings.reading import check_arguments
+from adawise.settings.tree import CHECKPOINT_EXPECTED
 
 Pixels: TypeAlias = npt.NDArray[np.uint8] | Tensor
 Picture: TypeAlias = Image.Image | Pixels | str | os.PathLike[str] | bytes
@@ -85,6 +86,8 @@ def load_pair(
         "bank_mib": bank_mib,
     }
     check_arguments("model", named, "load_pair")
+    if not (theta_0 and theta_1):
+        raise SettingsError(f"theta_0 is {theta_0} and theta_1 is {theta_1}: expected {CHECKPOINT_EXPECTED} for each")
     prompts = _texts("templates", templates)
     if without := [prompt for prompt in prompts if "{}" not in prompt]:
         raise SettingsError(f"templates: expected {{}} for the class name in {without[0]!r}; put it there")
@@ -94,9 +97,9 @@ def load_pair(
 
 
 def _texts(name: str, given: Sequence[str]) -> tuple[str, ...]:
-    texts = () if isinstance(given, str) else tuple(text.strip() for text in given)
+    texts = () if isinstance(given, str) else tuple(text.strip() for text in given if isinstance(text, str))
     twice = sorted({text for text in texts if texts.count(text) > 1})
-    if not texts or twice or not all(texts) or any("\n" in text for text in texts):
+    if not texts or len(texts) < len(given) or twice or not all(texts) or any("\n" in text for text in texts):
         found = f"{twice[0]!r} twice" if twice else repr(given)[:80]
         raise SettingsError(f"{name}: expected a sequence of texts of one line, each once; found {found}. Correct it.")
     return texts
@@ -132,7 +135,8 @@ def adapt_batch(
         step = adawise.adapt_batch(pair, more_images, step.state)
         step.alpha, step.labels, step.probabilities
 
-    A pure function of its arguments. A stream is what shares a condition, such as a camera; its batches come in order.
+    A pure function of its arguments; a pair serves one call at a time. A stream is what shares a condition, such as a
+    camera; its batches come in order.
 
     Args:
         pair: from `load_pair`.

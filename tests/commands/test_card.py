@@ -17,6 +17,7 @@ from adawise.clip.heads import heads_path
 from adawise.clip.load import CheckpointPair
 from adawise.errors import CardError
 from adawise.settings import ModelSettings, Settings, read
+from tests.labelled.places import Shot, write_parquet, write_recording
 from tests.models import CLASSES, PairFolder, random_images, write_pair
 
 Captured = pytest.CaptureFixture[str]
@@ -72,6 +73,53 @@ def test_one_condition_may_be_given_without_a_folder_of_its_own(
     adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", "shifted/fog", "-o", "one.json")
     assert {one.condition for one in read_card(folder / "one.json").judged} == {OWN, "fog"}
     assert "give --labelled-shifted" not in capsys.readouterr().out
+
+
+def shots_of(folder: Path) -> list[Shot]:
+    return [Shot(path.parent.name, path.read_bytes()) for path in sorted(folder.rglob("*.png"))]
+
+
+@pytest.mark.parametrize("form", ["own.parquet", "recorded"])
+def test_a_card_is_made_of_images_in_any_form(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    shots = shots_of(folder / "own")
+    if form == "recorded":
+        write_recording(tmp_path / form, shots)
+        write_recording(tmp_path / "shifted" / "fog", shots_of(folder / "shifted" / "fog"))
+    else:
+        write_parquet(tmp_path / form, [shot.png for shot in shots], [shot.label for shot in shots])
+        fog = shots_of(folder / "shifted" / "fog")
+        write_parquet(tmp_path / "shifted" / "fog.parquet", [shot.png for shot in fog], [shot.label for shot in fog])
+    made = []
+    for labelled, shifted in (("own", "shifted/fog"), (str(tmp_path / form), str(tmp_path / "shifted"))):
+        flags = ("--labelled", labelled, "--labelled-shifted", shifted, "-o", str(tmp_path / "card.json"))
+        assert adawise(folder, monkeypatch, "card", *flags) == 0
+        made.append(read_card(tmp_path / "card.json"))
+    one, other = made
+    assert other.images == one.images
+    assert other.temperature == pytest.approx(one.temperature)
+    assert [(judged.condition, judged.images) for judged in other.judged] == [
+        (judged.condition, judged.images) for judged in one.judged
+    ]
+
+
+def test_recorded_images_of_other_classes_are_left_out_of_a_card_and_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    shots = shots_of(folder / "own")
+    write_recording(tmp_path / "mixed", [Shot("zeppelin", shots[0].png), *shots[1:]])
+    flags = ("--labelled", str(tmp_path / "mixed"), "-o", str(tmp_path / "card.json"))
+    assert adawise(folder, monkeypatch, "card", *flags) == 0
+    assert read_card(tmp_path / "card.json").images == len(shots) - 1
+    assert "'zeppelin' is not among" in "".join(capsys.readouterr())
+
+
+def test_a_class_that_the_pair_does_not_know_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert adawise(folder, monkeypatch, "card", "--labelled", "shifted", "-o", "x.json") == 2
+    assert "--labelled shifted: the labels 'dusk', 'fog' are not among the" in capsys.readouterr().err
 
 
 def test_without_shifted_images_the_card_says_how_little_that_tells(

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from adawise.__main__ import main
 from adawise.build.model import load_model
-from adawise.commands.evaluate.images import domain_names, tables_of_images
+from adawise.commands.evaluate.images import domain_names, image_set, tables_of_images
 from adawise.commands.evaluate.run import TableSources
-from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from adawise.errors import SettingsError
 from adawise.evaluate.tables import LogitTable
-from adawise.ports import TopicIdentity
-from adawise.recording.recorder import FilePolicy, Recorder
-from adawise.records import Message, TopicPartition
 from adawise.settings import Settings, read
+from tests.labelled.places import Shot, write_folder, write_parquet, write_recording, write_singles
 from tests.models import CLASSES, random_images, write_pair
 
 PER_CLASS = 3
 CUT_OFF = 4  # number of an image that ends too soon
 
 Captured = pytest.CaptureFixture[str]
-
-
-@dataclass(frozen=True)
-class Shot:
-    label: str
-    png: bytes
 
 
 @pytest.fixture(scope="module")
@@ -66,39 +52,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, shots: list[Shot]) -> Path:
     write_parquet(home / "file" / "yard.parquet", [shot.png for shot in shots], [shot.label for shot in shots])
     write_recording(home / "recording" / "yard", shots)
     return home
-
-
-def write_folder(path: Path, shots: Sequence[Shot]) -> None:
-    for i, shot in enumerate(shots):
-        (path / shot.label).mkdir(parents=True, exist_ok=True)
-        (path / shot.label / f"{i:02}.png").write_bytes(shot.png)
-
-
-def write_parquet(path: Path, images: list[bytes], labels: list[Any], class_names: Sequence[str] | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table({"image": pa.array(images, pa.binary()), "label": labels})
-    if class_names is not None:
-        table = table.replace_schema_metadata({"class_names": json.dumps(list(class_names))})
-    pq.write_table(table, path)
-
-
-def write_recording(path: Path, shots: Sequence[Shot], *, labelled: bool = True) -> None:
-    """Two single images, then a batch of the others; and a single one without a label."""
-    label: dict[int, tuple[tuple[str, bytes], ...]] = {
-        i: ((("label", shots[i].label.encode()),) if labelled else ()) for i in (0, 1)
-    }
-    batch = encode_batch([s.png for s in shots[2:]], labels=[s.label for s in shots[2:]] if labelled else None)
-    messages = [
-        *(Message("frames", 0, i, b"cam", shots[i].png, (("content-type", b"image/png"), *label[i])) for i in (0, 1)),
-        Message("frames", 0, 2, b"cam", batch, (("content-type", ARROW_STREAM.encode()),)),
-        Message("frames", 0, 3, b"cam", shots[0].png),
-    ]
-    policy = FilePolicy(max_messages=3, max_bytes=1 << 40, max_age_s=1e9)
-    identity = TopicIdentity("cluster", "topic-id", 1)
-    recorder = Recorder(str(path), topic="frames", identity=identity, policy=policy, max_buffered_bytes=1 << 40)
-    recorder.begin(TopicPartition("frames", 0), 0)
-    recorder.append(messages, 0.0)
-    recorder.flush()
 
 
 def settings(home: Path) -> Settings:
@@ -246,3 +199,30 @@ def test_what_cannot_be_done_is_told_before_the_models_are_loaded(
     monkeypatch.setattr("adawise.commands.evaluate.images.load_model", loaded)
     assert evaluate(home, monkeypatch, *arguments, *RUN) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "limit", "digest"),
+    [
+        ("folder/yard", None, "681f74d577994054b612f7198c97070f5252c85ca4f2e081da88584b337a109a"),
+        ("folder/yard", 3, "727506f708854a468f8ef7d9b94827de99ab011963751101eb66b825ffb14f47"),
+        ("file/yard.parquet", None, "8abe5931ae5d193bd77b933a9889e68bdf0f45c5d167f13de3112058a05efbed"),
+        ("recording/yard", None, "c32bfe9f36c23c5f76fe00a1bd3684724cb2b731e5af298a94a74fd7aa3e631d None"),
+        ("recording/yard", 3, "c32bfe9f36c23c5f76fe00a1bd3684724cb2b731e5af298a94a74fd7aa3e631d 3"),
+    ],
+)
+def test_tables_that_earlier_versions_kept_are_found_by_the_same_digest(
+    home: Path, tmp_path: Path, place: str, limit: int | None, digest: str
+) -> None:
+    grey = [Shot(label, _bmp(n)) for n, label in enumerate(["bus", "bus", "car", "car"])]
+    write_folder(tmp_path / "folder" / "yard", grey)
+    write_parquet(tmp_path / "file" / "yard.parquet", [shot.png for shot in grey], [shot.label for shot in grey])
+    write_singles(tmp_path / "recording" / "yard", [(shot.png, (("label", shot.label.encode()),)) for shot in grey])
+    images = image_set(settings(home), load_model(settings(home).model), tmp_path / place, "yard", limit)
+    assert images.digest == digest
+
+
+def _bmp(level: int) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (4, 4), (level, level, level)).save(buffer, "BMP")
+    return buffer.getvalue()

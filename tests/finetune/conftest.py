@@ -15,8 +15,9 @@ from adawise.finetune.images import HeldOut, Images
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
 from adawise.finetune.run import FinetuneRun
-from adawise.labelled.samples import read_samples, split
+from adawise.labelled.samples import split
 from tests.finetune.shapes import CLASSES, write_shapes
+from tests.labelled.reading import read
 from tests.models import TEMPLATES, PairFolder, write_pair
 
 RECIPE = Recipe(epochs=3, batch_images=8, learning_rate=1e-3, patience=10)
@@ -61,7 +62,7 @@ def make_images(pair_folder: PairFolder) -> Iterator[Callable[[Path], Images]]:
     with ExitStack() as stack:
 
         def make(path: Path) -> Images:
-            samples = read_samples(path, "--labelled", CLASSES)
+            samples = read(path, CLASSES)
             index = {name: number for number, name in enumerate(CLASSES)}
             images = Images(samples, index, preprocess=preprocess, max_pixels=10_000, threads=2)
             return stack.enter_context(closing(images))
@@ -80,7 +81,7 @@ def make_run(
     ) -> FinetuneRun:
         learner = make_learner(**changes)
         (tmp_path / name).mkdir(exist_ok=True)
-        train, held_out = split(read_samples(path, "--labelled", CLASSES), 0.25, 0)
+        train, held_out = split(read(path, CLASSES), 0.25, 0)
         images = make_images(path)
         return FinetuneRun(
             learner=learner,

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
-from tests.finetune.shapes import CLASSES, png, write_shapes
+from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
+from tests.labelled.places import Shot, write_recording
 from tests.models import PairFolder
 from tests.replay.runs import adawise, process
 
@@ -91,6 +92,21 @@ def test_cross_entropy_on_other_held_out_images_shares_the_text_tower(
     assert text
     assert all(torch.equal(zero[name], one[name]) for name in text)
     assert read_card(folder / "out" / "card.json").identity["head"] == "shared"
+
+
+def test_a_recording_with_labels_is_trained_on_and_what_it_has_of_no_use_is_counted(
+    folder: Path, capsys: Captured
+) -> None:
+    """18 images, of which one is of no class and one cannot be decoded; judged on a table."""
+    (folder / "classes.txt").write_text("\n".join(CLASSES))
+    shots = [Shot(name, png(name, seed)) for seed in range(6) for name in CLASSES]
+    write_recording(folder / "recorded", [Shot("zeppelin", shots[0].png), Shot(CLASSES[1], b"BM"), *shots[2:]])
+    write_parquet(folder / "held.parquet", {"image": [shot.png for shot in shots], "label": [s.label for s in shots]})
+    flags = ("--labelled", "recorded", "--validation", "held.parquet", "--model.classes", "classes.txt", "--json")
+    assert finetune(folder, *flags) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["images"] == {"train": 16, "held_out": 18, "skipped": 2}
+    assert list(shown["skipped"]) == ["frames/0/0/0", "frames/0/1/0"]
 
 
 def test_a_run_that_is_killed_and_resumed_makes_the_same_model(folder: Path, capsys: Captured) -> None:

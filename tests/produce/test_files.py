@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adawise.errors import SettingsError
-from adawise.produce.files import FileShots, by_subfolder, list_file, list_folder, shuffled
+from adawise.produce.files import FileShots, list_file, list_folder, shuffled
 from tests.hostile import picture
 
 RNG = random.Random(0)
@@ -51,16 +51,6 @@ def test_what_cannot_be_sent_is_skipped_by_name(folder: Path) -> None:
     assert "not JPEG" in shots.skipped["car/notes.txt"]
     assert "more than the 10000" in shots.skipped["van/large.jpg"]
     assert "No such file" in shots.skipped["top.bmp"]
-
-
-def test_subfolders_can_be_streams_instead_of_labels(folder: Path) -> None:
-    shots = FileShots(by_subfolder(list_folder(folder)), max_bytes=10_000)
-    assert [(shot.stream_id, shot.label) for shot in shots] == [
-        ("car", None),
-        ("car", None),
-        (None, None),
-        ("van", None),
-    ]
 
 
 def test_a_loop_begins_again_in_the_same_order(folder: Path) -> None:

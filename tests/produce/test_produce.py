@@ -180,7 +180,7 @@ def test_the_source_is_a_folder_a_list_or_a_video(tmp_path: Path) -> None:
         assert isinstance(opened, FileShots)
         assert opened.max_bytes == 5
         assert "a.jpg" in [file.name for file in opened.files]
-    assert open_shots("rtsp://cam/1", max_message_bytes=10**6, fps=2.0) == VideoShots("rtsp://cam/1", fps=2.0)
+    assert open_shots("rtsp://cam/1", max_message_bytes=10**6) == VideoShots("rtsp://cam/1")
     folder = tmp_path / "frames.mp4"
     folder.mkdir()
     assert isinstance(open_shots(str(folder), max_message_bytes=10**6), FileShots)

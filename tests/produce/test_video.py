@@ -80,11 +80,6 @@ def test_every_frame_of_a_video_is_a_jpeg_in_order(video: Path) -> None:
 
 
 @needs_ffmpeg
-def test_frames_are_thinned_by_the_videos_own_time(video: Path) -> None:
-    assert len(list(VideoShots(str(video), fps=2))) == 4
-
-
-@needs_ffmpeg
 def test_a_loop_goes_on_after_the_last_frame_and_closing_ends_ffmpeg(video: Path) -> None:
     before = children()
     with closing(cast("Generator[Shot]", iter(VideoShots(str(video), loop=True)))) as shots:

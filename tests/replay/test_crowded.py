@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from adawise.adapt.state import StreamState
-from adawise.sink.read.files import read_segment_footers
 from adawise.sink.verify.root import verify
 from adawise.store.store import open_store
 from tests.brokers import Broker, create_topic, fresh_name
@@ -15,6 +14,7 @@ from tests.hostile import picture
 from tests.models import write_pair
 from tests.replay import runs
 from tests.replay.street import FIRST_MS, HALVES_APART_MS, Shot, send
+from tests.sink.footers import read_segment_footers
 
 CROWDED = ("--limits.streams", "8")
 CAMERAS, STRANGERS = 6, 40

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from adawise.compare.compare import compare
-from adawise.sink.read.files import read_segment_footers
 from adawise.store.store import open_store
 from tests.replay.runs import Recorded, adawise, assert_same, events, predictions, process, traces
 from tests.replay.street import FIRST_MS, HALVES_APART_MS
+from tests.sink.footers import read_segment_footers
 
 MIDDLE = datetime.fromtimestamp((FIRST_MS + HALVES_APART_MS) / 1000, UTC).isoformat()
 Captured = pytest.CaptureFixture[str]

@@ -12,7 +12,6 @@ from adawise.records import TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.chain import SegmentChain
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import read_segment_footers
 from adawise.sink.verify.root import verify
 from tests.sink.building import (
     IDENTITY,
@@ -25,6 +24,7 @@ from tests.sink.building import (
     open_chain,
     served,
 )
+from tests.sink.footers import read_segment_footers
 
 
 def key(first: int, sequence: int = 0) -> str:

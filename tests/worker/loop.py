@@ -22,7 +22,7 @@ from adawise.errors import AdawiseError, Reason
 from adawise.ports import Commit, Head, Source
 from adawise.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
 from adawise.sink.chain import SegmentChain
-from adawise.sink.read.files import read_predictions, read_segment_footers, segment_keys
+from adawise.sink.read.files import read_predictions, segment_keys
 from adawise.sink.schemas import PREDICTED_AT
 from adawise.sink.verify.root import verify
 from adawise.store.store import Store
@@ -34,6 +34,7 @@ from adawise.worker.loop import Worker
 from adawise.worker.partition import FlushPolicy
 from tests.adapt.curves import AlphaByAlpha
 from tests.sink.building import DictStore
+from tests.sink.footers import read_segment_footers
 
 TP = TopicPartition("frames", 0)
 CLASSES = ("car", "bus", "empty street")

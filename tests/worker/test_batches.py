@@ -11,10 +11,10 @@ import pytest
 from adawise.__main__ import main
 from adawise.errors import Lost
 from adawise.records import Gap
-from adawise.sink.read.files import read_segment_footers
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.batches import bomb, empty_records, send
 from tests.models import PairFolder
+from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import IMAGES, Topic, settings_for, single
 from tests.worker.output import Output
 from tests.worker.process import Plan, WorkerProcess, wait_until

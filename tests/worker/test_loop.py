@@ -13,7 +13,6 @@ import pytest
 from adawise.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
 from adawise.ports import Poll, TopicIdentity
 from adawise.records import Gap, Message, TopicPartition
-from adawise.sink.read.files import read_segment_footers
 from adawise.sink.verify.root import verify
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
@@ -21,6 +20,7 @@ from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
+from tests.sink.footers import read_segment_footers
 from tests.worker.loop import TP, Bench, Inline, bad, batch, decode, held_bytes, image, images, prefetch
 
 CAMERAS = ("north", "south", "east")

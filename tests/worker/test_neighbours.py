@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from adawise.decode import cost
-from adawise.sink.read.files import read_segment_footers
 from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
+from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import IMAGES, Output, Shot, Topic, settings_for, single
 from tests.worker.process import Plan, WorkerProcess, wait_until
 from tools.fuzz.extremes import FAMILIES

@@ -19,7 +19,6 @@ from adawise.errors import ChainError, SourceError
 from adawise.kafka import source as kafka_module
 from adawise.kafka.source import KafkaSource
 from adawise.records import Gap, Message, TopicPartition
-from adawise.sink.read.files import read_segment_footers
 from adawise.sink.verify.root import verify
 from adawise.store.store import Store
 from adawise.worker import commit
@@ -27,6 +26,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.partition import FlushPolicy
 from tests.brokers import CAPABILITIES, ApacheKafka, Broker, MakeTopic, Unavailable, create_topic, fresh_name
 from tests.kafka.sources import DEADLINE_S, open_source, produce, recreate
+from tests.sink.footers import read_segment_footers
 from tests.worker.loop import Bench
 
 ONE_SEGMENT = FlushPolicy(1_000, 1e9)  # that the end of the run writes

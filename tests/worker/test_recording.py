@@ -17,10 +17,10 @@ from adawise.recording.recorder import Recorder
 from adawise.recording.source import RecordingSource
 from adawise.recording.write_ahead import WorkerRecorder
 from adawise.records import Gap, Message, Missing, TopicPartition
-from adawise.sink.read.files import read_segment_footers
 from adawise.store.store import LocalStore
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
+from tests.sink.footers import read_segment_footers
 from tests.worker.loop import TP, Bench, bad, images
 from tests.worker.recordings import AtOnce, recorded
 

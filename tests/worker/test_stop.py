@@ -18,10 +18,10 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.settings import Settings
-from adawise.sink.read.files import read_segment_footers
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.kafka.sources import open_source, poll_until
 from tests.models import PairFolder
+from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
 from tests.worker.process import ENVIRONMENT, Plan, WorkerProcess
 

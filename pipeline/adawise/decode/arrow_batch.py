@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from adawise.decode.arrow_metadata import bad_arrow
 from adawise.decode.arrow_stream import (
     ARROW_ERRORS,
     checked_batches,
@@ -24,7 +25,6 @@ from adawise.decode.arrow_stream import (
     text_of,
 )
 from adawise.decode.headers import MAX_META, MAX_META_NAME, MAX_STREAM_ID_BYTES, MAX_TEXT_BYTES
-from adawise.errors import InvalidMessage, Reason
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 ARROW_STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -90,11 +90,11 @@ def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
         rows: list[ImageRow] = []
         for batch in checked_batches(value, sorted(names), max_rows=max_rows, limit="decode.max_rows"):
             if _image_bytes(batch) > len(value):  # views may all show the same bytes
-                raise _bad(f"expected images within the {len(value)} bytes of the message, got shared ones")
+                raise bad_arrow(f"expected images within the {len(value)} bytes of the message, got shared ones")
             rows.extend(_rows(batch))
         return rows
     except ARROW_ERRORS as error:
-        raise _bad(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
+        raise bad_arrow(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
 
 
 def stream_ids(value: bytes, *, max_rows: int) -> set[bytes | None]:
@@ -110,26 +110,24 @@ def stream_ids(value: bytes, *, max_rows: int) -> set[bytes | None]:
         batches = checked_batches(value, [column], max_rows=max_rows, limit="decode.max_rows")
         return {first_bytes(cell, MAX_STREAM_ID_BYTES + 1) for batch in batches for cell in batch.column(0)}
     except ARROW_ERRORS as error:
-        raise _bad(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
-
-
-def _bad(detail: str) -> InvalidMessage:
-    return InvalidMessage(Reason.BAD_ARROW, detail)
+        raise bad_arrow(f"expected an Arrow IPC stream, got {len(value)} bytes that are not: {error}") from error
 
 
 def _useful_columns(schema: pa.Schema) -> dict[int, str]:
     """index -> name of the columns that are read; the rest is not even loaded."""
     if len(schema) > MAX_COLUMNS:
-        raise _bad(f"expected at most {MAX_COLUMNS} columns, got {len(schema)}")
+        raise bad_arrow(f"expected at most {MAX_COLUMNS} columns, got {len(schema)}")
     for name, (fits, expected) in _CONTRACT.items():
         for index in schema.get_all_field_indices(name):
             if not fits(schema.types[index]):
-                raise _bad(f"column {name}: expected {expected}, got {schema.types[index]}")
+                raise bad_arrow(f"column {name}: expected {expected}, got {schema.types[index]}")
     if len(schema.get_all_field_indices("image")) != 1:
-        raise _bad(f"expected one column 'image' (binary), got the columns {', '.join(schema.names)[:200] or 'none'}")
+        raise bad_arrow(
+            f"expected one column 'image' (binary), got the columns {', '.join(schema.names)[:200] or 'none'}"
+        )
     useful = {i: name for i, name in enumerate(schema.names) if name in _CONTRACT or name.startswith(_META)}
     if len(set(useful.values())) < len(useful):
-        raise _bad("expected each column once, got one twice")
+        raise bad_arrow("expected each column once, got one twice")
     meta = [i for i, name in useful.items() if name.startswith(_META)]
     unusable = {i for number, i in enumerate(meta) if number >= MAX_META or not _is_plain(schema.types[i])}
     unusable |= {i for i in meta if len(useful[i]) > MAX_META_NAME}

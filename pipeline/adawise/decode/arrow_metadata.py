@@ -32,12 +32,13 @@ def check_metadata(value: bytes, position: int) -> None:
     if length == _CONTINUATION:  # without it, a writer older than Arrow 0.15
         length, begin = struct.unpack_from("<I", value, begin)[0], begin + 4
     if length > MAX_METADATA_BYTES:
-        raise _bad(f"expected at most {MAX_METADATA_BYTES} bytes of metadata in an IPC message, got {length}")
+        raise bad_arrow(f"expected at most {MAX_METADATA_BYTES} bytes of metadata in an IPC message, got {length}")
     if length:
         _Metadata(value[begin : begin + length]).check()
 
 
-def _bad(detail: str) -> InvalidMessage:
+def bad_arrow(detail: str) -> InvalidMessage:
+    """A message in Arrow's format that is refused, with what was expected and what came."""
     return InvalidMessage(Reason.BAD_ARROW, detail)
 
 
@@ -71,14 +72,14 @@ class _Metadata:
                 field = self._follow(entry)
                 self._fields += 1
                 if self._fields > MAX_FIELDS:
-                    raise _bad(f"expected at most {MAX_FIELDS} columns, nested ones included, got more")
+                    raise bad_arrow(f"expected at most {MAX_FIELDS} columns, nested ones included, got more")
                 self._count_text(self._member(field, 0))
                 self._count_pairs(self._member(field, 6))
                 waiting.append(self._member(field, 5))
 
     def _check_batch(self, batch: int) -> None:
         if self._member(batch, 3):
-            raise _bad("expected uncompressed bodies, got a compressed one: write with compression=None")
+            raise bad_arrow("expected uncompressed bodies, got a compressed one: write with compression=None")
 
     def _count_pairs(self, vector: int) -> None:
         for entry in self._entries(vector, MAX_METADATA_BYTES):
@@ -89,7 +90,7 @@ class _Metadata:
     def _count_text(self, place: int) -> None:
         self._text_bytes += 1 + (self._unsigned("I", self._follow(place)) if place else 0)
         if self._text_bytes > MAX_TEXT_BYTES:
-            raise _bad(f"expected at most {MAX_TEXT_BYTES} bytes of names and descriptions, got more")
+            raise bad_arrow(f"expected at most {MAX_TEXT_BYTES} bytes of names and descriptions, got more")
 
     def _entries(self, vector: int, most: int) -> range:
         """Positions of the offsets in a vector of tables; none of an absent one."""
@@ -98,7 +99,7 @@ class _Metadata:
         start = self._follow(vector)
         count = self._unsigned("I", start)
         if count > most:
-            raise _bad(f"expected at most {most} entries in a list of the metadata, got {count}")
+            raise bad_arrow(f"expected at most {most} entries in a list of the metadata, got {count}")
         return range(start + 4, start + 4 + 4 * count, 4)
 
     def _unsigned(self, kind: str, position: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from adawise.decode.arrow_metadata import check_metadata
+from adawise.decode.arrow_metadata import bad_arrow, check_metadata
 from adawise.errors import InvalidMessage, Reason
 
 MAX_IPC_MESSAGES = 1_024  # schema, dictionaries and record batches of one stream
@@ -44,7 +44,7 @@ def checked_batches(value: bytes, columns: Sequence[int], *, max_rows: int, limi
             batch.validate()
             allowance -= _validation_bytes(batch)
             if allowance < 0:
-                raise _bad(f"expected columns within the {len(value)} bytes of the message, got shared ones")
+                raise bad_arrow(f"expected columns within the {len(value)} bytes of the message, got shared ones")
             batch.validate(full=True)
             yield batch
 
@@ -80,10 +80,6 @@ def microseconds(column: pa.Array) -> list[int | None]:
     return [None if tick is None else tick * multiply // divide for tick in column.cast(pa.int64()).to_pylist()]
 
 
-def _bad(detail: str) -> InvalidMessage:
-    return InvalidMessage(Reason.BAD_ARROW, detail)
-
-
 def _refuse_costly_metadata(value: bytes) -> None:
     """Look into each IPC message's metadata, before Arrow unfolds or unpacks anything."""
     source = pa.BufferReader(value)
@@ -94,7 +90,7 @@ def _refuse_costly_metadata(value: bytes) -> None:
             messages.read_next_message()
         except StopIteration:
             return
-    raise _bad(f"expected at most {MAX_IPC_MESSAGES} record batches and dictionaries, got more")
+    raise bad_arrow(f"expected at most {MAX_IPC_MESSAGES} record batches and dictionaries, got more")
 
 
 def _validation_bytes(batch: pa.RecordBatch) -> int:

@@ -73,9 +73,9 @@ def make_streams(
     return (_visits(feeds, _schedule(kind, domains, rng), batch),)
 
 
-def share_of_second(batches: int = _SMOOTH_BATCHES) -> npt.NDArray[np.float64]:
+def share_of_second() -> npt.NDArray[np.float64]:
     """The share of the second group in each batch of a smooth stream, `[batches]`: 0 at both ends, 1 in the middle."""
-    shares: npt.NDArray[np.float64] = 1.0 - np.abs(np.linspace(-1.0, 1.0, batches))
+    shares: npt.NDArray[np.float64] = 1.0 - np.abs(np.linspace(-1.0, 1.0, _SMOOTH_BATCHES))
     return shares
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adawise.decode.codec import open_image
 from adawise.decode.preprocess import Preprocess
-from adawise.errors import InvalidMessage, SettingsError
+from adawise.errors import FatalError, InvalidMessage, SettingsError
 from adawise.labelled.samples import Samples
 
 _RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height, as open_clip's training transform
@@ -41,9 +41,9 @@ class Images:
         self, samples: Samples, index: dict[str, int], *, preprocess: Preprocess, max_pixels: int, threads: int
     ) -> None:
         self._samples, self._preprocess, self._max_pixels = samples, preprocess, max_pixels
-        self._labels = [index[label] for label in samples.labels]
+        self._labels = [index.get(label, -1) for label in samples.labels]  # -1: left out
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self.skipped: dict[str, str] = {}
+        self.skipped = {samples.names[i]: why for i, why in samples.left_out.items()}
 
     def close(self) -> None:
         """End the threads."""
@@ -83,7 +83,7 @@ class Images:
         try:
             image = open_image(self._samples.read(i), max_pixels=self._max_pixels)
             return crop(image, self._preprocess) if crop else self._preprocess(image)
-        except MemoryError:
+        except (MemoryError, FatalError):
             raise
         except InvalidMessage as error:
             self.skipped[name] = error.detail

@@ -1,87 +1,112 @@
-"""A labelled recording -> the images in it, whose messages carry their true class."""
+"""A labelled recording -> `Samples`: the images in it whose messages carry their true class."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from adawise.decode.arrow_batch import read_batch
 from adawise.decode.message import Decoder
-from adawise.decode.preprocess import Preprocess
-from adawise.errors import SettingsError
+from adawise.errors import SettingsError, SourceError
+from adawise.labelled.samples import Samples, is_class_name
 from adawise.recording.source import RecordingSource
-from adawise.records import Frame, Message
+from adawise.records import Frame, Message, TopicPartition
 
 _POLL_RECORDS = 512
+_NEAR = 64  # messages that are passed over rather than sought: a row group has about as many
 
 Decoding = Callable[[Callable[..., Tensor]], Decoder]
 """From what makes an image's tensor to a decoder of messages, within the bounds that are set."""
 
 
-class Recorded(NamedTuple):
-    """Where a labelled image of a recording lies: the number of its message, its place in it; and its label."""
+class _RecordedImage(NamedTuple):
+    """Where an image lies; `row` of the message, if that is a batch."""
 
-    message: int
-    row: int
-    label: str
-
-
-@dataclass(frozen=True, eq=False)
-class RecordedImages:
-    """The labelled images of a recording, in the order of their offsets; those without a label are only counted."""
-
-    path: Path
-    decoder: Decoding
-    entries: tuple[Recorded, ...]
-    unlabelled: int
-    digest: str
-
-    def frames(self, chosen: Sequence[int], preprocess: Preprocess) -> Iterator[Frame]:
-        """The frames of the entries numbered `chosen` (ascending), decoded; an entry's message is decoded once."""
-        wanted: dict[int, list[int]] = {}
-        for entry in (self.entries[i] for i in chosen):
-            wanted.setdefault(entry.message, []).append(entry.row)
-        decoder = self.decoder(preprocess)
-        for number, message in enumerate(_messages(self.path)):
-            if number in wanted:
-                frames = decoder(message).frames
-                yield from (frames[row] for row in wanted[number])
+    tp: TopicPartition
+    offset: int
+    row: int | None
 
 
-def recorded_images(path: Path, decoder: Decoding) -> RecordedImages:
-    """Look through a recording without decoding pixels; `decoder` makes what decodes its messages.
+def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, decoder: Decoding) -> Samples:
+    """List the labelled images of a recording in the order of their offsets, without decoding pixels.
+
+    Left out are images that the decoder rejects, and those whose label is none of `classes`.
+
+    Args:
+        path: of the recording.
+        flag: for messages.
+        classes: all that a label may be; None: whatever occurs.
+        decoder: makes what decodes its messages.
 
     Raises:
-        SettingsError: no image in it has a label.
+        SettingsError: no image in it has a label, or can be used.
         SourceError: no recording, or a damaged one.
     """
     digest = hashlib.sha256()
-    entries: list[Recorded] = []
+    images: list[_RecordedImage] = []
+    names: list[str] = []
+    labels: list[str] = []
+    left_out: dict[int, str] = {}
     unlabelled = 0
+    known = None if classes is None else frozenset(classes)
     peek = decoder(lambda _: torch.empty(0, dtype=torch.uint8))
-    for number, message in enumerate(_messages(path)):
+    for message in _messages(path):
         for part in (
             message.key,
             message.value,
             *(part for name, text in message.headers for part in (name.encode(), text)),
         ):
             digest.update(len(part or b"").to_bytes(8, "big") + (part or b""))
-        for frame in peek(message).frames:
+        decoded = peek(message)
+        for frame in decoded.frames:
             if frame.true_label is None:
                 unlabelled += 1
-            else:
-                entries.append(Recorded(number, frame.row_id.index, frame.true_label))
-    if not entries:
+                continue
+            if (why := _useless(frame, frame.true_label, known)) is not None:
+                left_out[len(images)] = why
+            row = frame.row_id.index if decoded.is_batch else None
+            images.append(_RecordedImage(message.topic_partition, message.offset, row))
+            names.append(str(frame.row_id))
+            labels.append(frame.true_label)
+    if not images:
         raise SettingsError(
-            f"--images {path}: none of the {unlabelled} images of this recording has a label. Send labels as a header "
+            f"{flag} {path}: none of the {unlabelled} images of this recording has a label. Send labels as a header "
             "`label` or a column `label`, as `adawise produce` does, or name a folder with a subfolder for each class."
         )
-    return RecordedImages(path, decoder, tuple(entries), unlabelled, digest.hexdigest())
+    if len(left_out) == len(images):
+        raise SettingsError(
+            f"{flag} {path}: none of the {len(images)} labelled images of this recording can be used, such as "
+            f"{names[0]}: {left_out[0]}. Name another recording, or other class names."
+        )
+    used = sorted({label for i, label in enumerate(labels) if i not in left_out})
+    read = _Reader(path, peek.max_rows)
+    return Samples(
+        str(path),
+        names,
+        labels,
+        tuple(used),
+        lambda i: read(images[i]),
+        digest.hexdigest(),
+        is_exact=True,
+        left_out=left_out,
+        unlabelled=unlabelled,
+    )
+
+
+def _useless(frame: Frame, label: str, classes: frozenset[str] | None) -> str | None:
+    if frame.reason is not None:
+        return f"{frame.reason}: {frame.detail}"
+    if classes is not None and label not in classes:
+        return f"its label {label!r} is not among the class names of model.classes"
+    if not is_class_name(label):
+        return f"its label {label!r} is not of one line without spaces around it, as class names are"
+    return None
 
 
 def _messages(path: Path) -> Iterator[Message]:
@@ -96,3 +121,43 @@ def _messages(path: Path) -> Iterator[Message]:
             source.pause([tp])
     finally:
         source.close()
+
+
+class _Reader:
+    """Encoded images of a recording, from any thread; those of the message that was read last stay in memory."""
+
+    def __init__(self, path: Path, max_rows: int) -> None:
+        self._path, self._max_rows = path, max_rows
+        self._source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=1)
+        self._source.poll(0.0)  # assigns the partitions
+        self._last: tuple[TopicPartition, int] | None = None
+        self._value, self._rows = b"", list[bytes | None]()
+        self._lock = Lock()
+
+    def __call__(self, image: _RecordedImage) -> bytes:
+        """The bytes; empty if it is null. Raises SourceError: the recording is damaged, or changed."""
+        with self._lock:
+            if self._last != (image.tp, image.offset):
+                self._value = self._message(image.tp, image.offset).value or b""
+                self._rows = []
+                self._last = image.tp, image.offset
+            if image.row is None:
+                return self._value
+            if not self._rows:
+                self._rows = [row.image for row in read_batch(self._value, max_rows=self._max_rows)]
+            return self._rows[image.row] or b""
+
+    def _message(self, tp: TopicPartition, offset: int) -> Message:
+        last, after = self._last or (None, 0)
+        if last != tp or not 0 < offset - after <= _NEAR:
+            self._source.pause([tp] if last is None else [last])
+            self._source.seek(tp, offset)
+            self._source.resume([tp])
+        found = next((message for message in self._polled() if message.offset >= offset), None)
+        if found is None or found.offset != offset:
+            raise SourceError(f"{self._path}: {tp}/{offset} is not there any more (--keep). Start again.")
+        return found
+
+    def _polled(self) -> Iterator[Message]:
+        while messages := self._source.poll(0.0).messages:
+            yield from messages

@@ -78,10 +78,11 @@ class FileShots:
         return Shot(data, content_type, file.name, file.label, file.stream_id)
 
 
-def list_folder(root: Path) -> list[ImageFile]:
+def list_folder(root: Path, *, linked: bool = False) -> list[ImageFile]:
     """Every file below `root`, sorted by path; one in a subfolder has the first subfolder's name as label.
 
-    Hidden files and folders are left out, and links to folders are not followed.
+    Hidden files and folders are left out, and links to folders are not followed, unless they are the first subfolders
+    and `linked`.
 
     Raises:
         SettingsError: `root` cannot be listed.
@@ -91,8 +92,11 @@ def list_folder(root: Path) -> list[ImageFile]:
         raise SettingsError(f"could not list {error.filename}: {error.strerror}. Name a folder that can be read.")
 
     files = []
-    for folder, subfolders, names in os.walk(root, onerror=unreadable):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    for folder, subfolders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        follows = linked and Path(folder) == root
+        subfolders[:] = [
+            name for name in subfolders if not name.startswith(".") and (follows or not Path(folder, name).is_symlink())
+        ]
         for name in names:
             path = Path(folder, name)
             inside = [_readable(part) for part in path.relative_to(root).parts]
@@ -137,8 +141,3 @@ def shuffled(files: Sequence[ImageFile], seed: int) -> list[ImageFile]:
     mixed = list(files)
     random.Random(seed).shuffle(mixed)
     return mixed
-
-
-def by_subfolder(files: Sequence[ImageFile]) -> list[ImageFile]:
-    """Each labelled file as an image of the stream of that name: a folder per camera instead of per class."""
-    return [ImageFile(file.path, file.name, None, file.label) for file in files]

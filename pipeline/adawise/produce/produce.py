@@ -14,7 +14,7 @@ from typing import Protocol
 
 from adawise.decode.headers import check_stream_id
 from adawise.errors import InvalidMessage, SettingsError
-from adawise.produce.files import FileShots, by_subfolder, list_file, list_folder, shuffled
+from adawise.produce.files import FileShots, list_file, list_folder, shuffled
 from adawise.produce.shot import Shot
 from adawise.produce.video import VideoShots, is_live, is_video, masked
 
@@ -102,8 +102,6 @@ def open_shots(
     max_message_bytes: int,
     loop: bool = False,
     shuffle_seed: int | None = None,
-    fps: float | None = None,
-    folders_are_streams: bool = False,
 ) -> FileShots | VideoShots:
     """What `source` names: a folder, a list of files, or a video.
 
@@ -112,21 +110,16 @@ def open_shots(
         max_message_bytes: larger files are skipped.
         loop: begin again at the end.
         shuffle_seed: mix the files by this seed; None keeps them sorted, or in the list's order.
-        fps: frames a second that are taken from a video; all if None. Give it for live sources in place of a `rate`:
-            taking them slower than they come only delays them.
-        folders_are_streams: the first subfolder's name is the stream instead of the label.
 
     Raises:
         SettingsError: there is no such folder or list.
     """
     path = Path(source)
     if is_live(source) or (is_video(source) and not path.is_dir()):
-        return VideoShots(source, fps=fps, loop=loop)
+        return VideoShots(source, loop=loop)
     if not path.exists():
         raise SettingsError(f"there is no {masked(source)}; name a folder of images, a list of them, or a video")
     files = list_folder(path) if path.is_dir() else list_file(path)
-    if folders_are_streams:
-        files = by_subfolder(files)
     if shuffle_seed is not None:
         files = shuffled(files, shuffle_seed)
     return FileShots(files, max_bytes=max_message_bytes - ROOM_BYTES, loop=loop)

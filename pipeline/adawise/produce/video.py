@@ -63,13 +63,11 @@ class VideoShots:
 
     Args:
         source: a path, a device or a URL that ffmpeg can open.
-        fps: frames a second of the video's own time to keep; all if None.
         loop: begin again at the end (files).
         ffmpeg: the program.
     """
 
     source: str
-    fps: float | None = None
     loop: bool = False
     ffmpeg: str = "ffmpeg"
 
@@ -117,10 +115,9 @@ class VideoShots:
             ]
         if not is_live(source) and scheme != "file":
             source = f"file:{source}"  # or `concat:a|b.mp4` would be what it says
-        keep = ["-vf", f"fps={self.fps}"] if self.fps is not None else ["-vsync", "passthrough"]  # never doubled
         return [
             *(self.ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", *options),
-            *("-i", source, "-map", "0:v:0", *keep, "-pix_fmt", "yuvj420p"),
+            *("-i", source, "-map", "0:v:0", "-vsync", "passthrough", "-pix_fmt", "yuvj420p"),  # no frame doubled
             *("-c:v", "mjpeg", "-q:v", str(JPEG_QUALITY), "-f", "mpjpeg", "pipe:1"),
         ]
 

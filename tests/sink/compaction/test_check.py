@@ -14,9 +14,10 @@ from adawise.sink.compaction.check import Covered, check, foreign_keys
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import compacted_names, data_keys, read_segment_footers, segment_names
+from adawise.sink.read.files import compacted_names, data_keys, segment_names
 from tests.sink.building import TP, DictStore, damaged_page
 from tests.sink.compaction.building import Days, compacted
+from tests.sink.footers import read_segment_footers
 
 AGES_LATER = datetime(2027, 1, 1, tzinfo=UTC)
 Harm = Callable[[DictStore], None]

@@ -9,9 +9,10 @@ from adawise.sink import layout, schemas
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.compaction.merged import digest_of
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.read.files import data_keys, is_covered, read_predictions, read_segment_footers
+from adawise.sink.read.files import data_keys, is_covered, read_predictions
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.compaction.building import Days, compacted, content, found
+from tests.sink.footers import read_segment_footers
 
 
 def key(first: int) -> str:

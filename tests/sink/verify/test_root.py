@@ -17,13 +17,14 @@ from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction.delete import deletable, delete
-from adawise.sink.read.files import compacted_names, read_predictions, read_segment_footers
+from adawise.sink.read.files import compacted_names, read_predictions
 from adawise.sink.segment import read_rows
 from adawise.sink.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
 from adawise.sink.verify.root import verify, walk
 from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, frame, open_chain
 from tests.sink.compaction.building import Days, compacted
+from tests.sink.footers import read_segment_footers
 from tests.sink.forging import History, an_honest_sink, changed, footer_of, forge, key, state
 
 

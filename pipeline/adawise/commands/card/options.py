@@ -13,6 +13,7 @@ from pydantic_settings import CliToggleFlag
 
 from adawise.adapt.names import ObjectiveName
 from adawise.commands.command import Command
+from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
 
 
@@ -40,13 +41,13 @@ class CardCommand(Command):
 
     labelled: FilePath | None = Field(
         default=None,
-        description="folder of images in a subfolder for each class",
-        json_schema_extra={"metavar": "FOLDER"},
+        description=f"labelled images: {FORMS}",
+        json_schema_extra={"metavar": "PATH"},
     )
     labelled_shifted: FilePath | None = Field(
         default=None,
-        description="folder of other such images, or of one such folder a condition, to judge the objectives by",
-        json_schema_extra={"metavar": "FOLDER"},
+        description="other labelled images, or a folder of such places, one a condition, to judge the objectives by",
+        json_schema_extra={"metavar": "PATH"},
     )
     output: FilePath | None = Field(
         default=None, validation_alias=AliasChoices("output", "o"), description="file to write the card to"
@@ -87,7 +88,7 @@ class CardCommand(Command):
                 yield other, "it has no use with --show; leave one of them out"
             return
         if not {"labelled", "fit_search"} & set(options):
-            yield "labelled", "expected a folder of labelled images; or --fit-search FOLDER, or --show FILE"
+            yield "labelled", "expected labelled images; or --fit-search FOLDER, or --show FILE"
         if "output" not in options:
             yield "output", "expected a file to write the card to; or --show FILE to print a card"
         for option, needed in (

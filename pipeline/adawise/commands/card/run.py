@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,17 +16,28 @@ from adawise.build.model import ModelPair, load_model
 from adawise.clip.heads import heads_path, write_heads
 from adawise.commands.card.search_fit import Fit, fit_recorded
 from adawise.commands.card.show import print_card
+from adawise.commands.labelled import open_samples
 from adawise.console import Progress, progress
 from adawise.decode.codec import open_image
 from adawise.errors import InvalidMessage, SettingsError
+from adawise.labelled.read import is_recording
+from adawise.labelled.samples import Samples
 from adawise.settings import Settings
 
 _SEED = 0
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_SHOWN = 5  # images that were left out, by name
 _AT_ONCE = 256  # images held as pixels
 _MAX_PIXELS = 200_000_000
 
 _log = structlog.get_logger("card")
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Labelled images, and the numbers of those to use, in this order."""
+
+    samples: Samples
+    rows: list[int]
 
 
 def build_card(
@@ -37,15 +49,18 @@ def build_card(
     shifted: Path | None = None,
     fit: Fit | None = None,
 ) -> int:
-    """Make a card from a folder with a subfolder for each class, write it and the heads beside it, and show it.
+    """Make a card from labelled images, write it and the heads beside it, and show it.
 
-    `shifted` is such a folder of other images, or one of such folders, a condition each; `images` is of each.
+    `shifted` are others, or a folder of such places, a condition each; `images` is of each.
     """
     model = load_model(settings.model, with_card=False)
     alphas = model.classifier.alphas
-    own = labelled_images(labelled, model.classes, images)
-    conditions = {} if shifted is None else shifted_images(shifted, model.classes, images)
-    total = len(own) + sum(len(samples) for samples in conditions.values())
+    own = _drawn(open_samples(settings.decode, labelled, "--labelled", model.classes), images)
+    conditions = {
+        name: _drawn(open_samples(settings.decode, place, "--labelled-shifted", model.classes), images)
+        for name, place in ({} if shifted is None else _conditions(shifted, model.classes)).items()
+    }
+    total = len(own.rows) + sum(len(drawn.rows) for drawn in conditions.values())
     with progress("evaluated", total=total * len(alphas)) as bar:
         logits, labels = _evaluate(model, own, bar)
         card = make_card(
@@ -56,8 +71,8 @@ def build_card(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         judged = [*judge_own(logits.__getitem__, labels, card)]
-        for name, samples in conditions.items():
-            logits, labels = _evaluate(model, samples, bar)
+        for name, drawn in conditions.items():
+            logits, labels = _evaluate(model, drawn, bar)
             judged += judge(name, logits.__getitem__, labels, card)
     heads = write_heads(heads_path(output), model.classifier.embeddings())
     return _write(_fitted(settings, model, replace(card, judged=tuple(judged), heads=heads), fit), output)
@@ -85,15 +100,13 @@ def _write(card: Card, output: Path) -> int:
     return 0
 
 
-def _evaluate(
-    model: ModelPair, samples: list[tuple[Path, int]], bar: Progress
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _evaluate(model: ModelPair, drawn: _Drawn, bar: Progress) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Logits `[N, C]` at each alpha, and labels `[N]`, of the readable ones."""
     alphas = model.classifier.alphas
     parts: list[list[torch.Tensor]] = [[] for _ in alphas]
     labels: list[int] = []
-    for start in range(0, len(samples), _AT_ONCE):
-        pixels, kept = _pixels(model, samples[start : start + _AT_ONCE])
+    for start in range(0, len(drawn.rows), _AT_ONCE):
+        pixels, kept = _pixels(model, drawn.samples, drawn.rows[start : start + _AT_ONCE])
         labels += kept
         for j in range(len(alphas)):
             parts[j].append(model.classifier.logits(j, pixels))
@@ -112,52 +125,41 @@ def show_card(settings: Settings, *, path: Path, as_json: bool) -> int:
     return 0
 
 
-def shifted_images(folder: Path, classes: tuple[str, ...], limit: int | None) -> dict[str, list[tuple[Path, int]]]:
-    """Condition -> (file, class index): `folder` is a condition, if its subfolders are classes, or has one in each.
-
-    Raises:
-        SettingsError: as `labelled_images`.
-    """
-    option = "--labelled-shifted"
-    subfolders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if not subfolders or any(path.name in classes for path in subfolders):
-        return {folder.name: labelled_images(folder, classes, limit, option=option)}
-    return {path.name: labelled_images(path, classes, limit, option=option) for path in subfolders}
-
-
-def labelled_images(
-    folder: Path, classes: tuple[str, ...], limit: int | None, *, option: str = "--labelled"
-) -> list[tuple[Path, int]]:
-    """(file, class index) of the images in `folder/CLASS/`, mixed by a fixed seed, at most `limit`.
-
-    Raises:
-        SettingsError: no such folder, no image, or a subfolder that is no class.
-    """
-    remedy = f"expected {folder}/CLASS/IMAGE with the class names of model.classes"
-    if not folder.is_dir():
-        raise SettingsError(f"{option} {folder}: there is no such folder; {remedy}")
-    index = {name: i for i, name in enumerate(classes)}
-    samples: list[tuple[Path, int]] = []
-    for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if subfolder.name not in index:
-            raise SettingsError(f"{option} {folder}: {subfolder.name!r} is not among the classes; {remedy}")
-        files = sorted(path for path in subfolder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-        samples += [(path, index[subfolder.name]) for path in files]
-    if not samples:
-        raise SettingsError(f"{option} {folder}: found no image ({', '.join(sorted(_SUFFIXES))}); {remedy}")
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(_SEED)).tolist()
-    return [samples[i] for i in order][:limit]
+def _conditions(place: Path, classes: tuple[str, ...]) -> dict[str, Path]:
+    """Condition -> its place: `place` is one, or a folder with one in each subfolder, or else in each file."""
+    if not place.is_dir():
+        return {place.stem: place}
+    if is_recording(place):
+        return {place.name: place}
+    inside = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    subfolders = [path for path in inside if path.is_dir()]
+    if any(path.name in classes for path in subfolders):
+        return {place.name: place}
+    files = {path.stem: path for path in inside if path.suffix in {".parquet", ".arrow"}}
+    return {path.name: path for path in subfolders} or files or {place.name: place}
 
 
-def _pixels(model: ModelPair, samples: list[tuple[Path, int]]) -> tuple[torch.Tensor, list[int]]:
+def _drawn(samples: Samples, limit: int | None) -> _Drawn:
+    """Of those that can be used, mixed by a fixed seed, at most `limit`; the others are told of."""
+    if samples.left_out:
+        shown = {samples.names[i]: why for i, why in list(samples.left_out.items())[:_SHOWN]}
+        _log.warning("images_left_out", images=samples.where, left_out=len(samples.left_out), of_them=shown)
+    usable = samples.usable
+    order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(_SEED)).tolist()
+    return _Drawn(samples, [usable[i] for i in order][:limit])
+
+
+def _pixels(model: ModelPair, samples: Samples, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
     """The readable ones as uint8 `[N, 3, S, S]` and their labels; the others are named in a warning."""
+    index = {name: i for i, name in enumerate(model.classes)}
     images, labels = [], []
-    for path, label in samples:
+    for i in rows:
         try:
-            images.append(model.checkpoints.preprocess(open_image(path.read_bytes(), max_pixels=_MAX_PIXELS)))
-            labels.append(label)
+            images.append(model.checkpoints.preprocess(open_image(samples.read(i), max_pixels=_MAX_PIXELS)))
+            labels.append(index[samples.labels[i]])
         except (InvalidMessage, OSError, ValueError, SyntaxError) as error:
-            _log.warning("image_skipped", path=str(path), error=str(error))
+            _log.warning("image_skipped", path=f"{samples.where}/{samples.names[i]}", error=str(error))
     if not images:
-        raise SettingsError(f"none of {len(samples)} images from {samples[0][0]} on can be read; see the warnings")
+        first = f"{samples.where}/{samples.names[rows[0]]}"
+        raise SettingsError(f"none of {len(rows)} images from {first} on can be read; see the warnings")
     return torch.stack(images), labels

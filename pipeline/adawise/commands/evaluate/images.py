@@ -5,24 +5,21 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
 
-from adawise.build.decoder import open_decoder
 from adawise.build.model import ModelPair, load_model, prompt_templates
 from adawise.clip.classifier import PairClassifier
 from adawise.commands.evaluate.run import TableSources
+from adawise.commands.labelled import open_samples
 from adawise.decode.codec import open_image, undecodable
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.evaluate.corrupt import parse
 from adawise.evaluate.images import ImageSet, Sample, domain_name, make_tables
 from adawise.evaluate.tables import LogitTable
-from adawise.labelled.recording import RecordedImages, recorded_images
-from adawise.labelled.samples import Samples, declared_classes, read_samples
-from adawise.recording.manifest import MANIFEST
+from adawise.labelled.samples import Samples
 from adawise.settings import ModelSettings, Settings
 
 _SEED = 0  # of corruptions, and of what is taken with --limit
@@ -77,24 +74,34 @@ def set_name(place: Path) -> str:
 
 
 def image_set(settings: Settings, model: ModelPair, place: Path, name: str, limit: int | None) -> ImageSet:
-    """The labelled images of a recording, of a folder with a subfolder for each class, or of a Parquet or Arrow file.
+    """The labelled images of a place.
 
     Raises:
         SettingsError, SourceError: there are none.
     """
-    if (place / MANIFEST).is_file():
-        return _of_recording(recorded_images(place, partial(open_decoder, settings.decode)), model, name, limit)
-    declared = declared_classes(place)
-    samples = read_samples(place, "--images", declared or model.classes)
-    classes = model.classes if declared is None or set(samples.labels) <= set(model.classes) else declared
-    return _of_samples(samples, classes, settings.decode.max_pixels, model, name, limit)
-
-
-def _of_samples(
-    samples: Samples, classes: tuple[str, ...], max_pixels: int, model: ModelPair, name: str, limit: int | None
-) -> ImageSet:
+    samples = open_samples(settings.decode, place, "--images", model.classes, own_classes=True)
+    theirs = None if set(samples.labels) <= set(model.classes) else samples.declared
+    classes = theirs or model.classes
     chosen = _chosen(len(samples), limit)
     index = {label: i for i, label in enumerate(classes)}
+
+    def decoded() -> Iterator[Sample]:
+        for i in chosen:
+            where = f"{samples.where}: {samples.names[i]}"
+            try:
+                if i in samples.left_out:
+                    yield Sample(where, None, trouble=samples.left_out[i])
+                else:
+                    yield _decoded(samples.read(i), settings.decode.max_pixels, model, where, index[samples.labels[i]])
+            except (OSError, InvalidMessage) as error:
+                yield Sample(where, None, trouble=str(error))
+
+    digest = f"{samples.digest} {limit}" if samples.is_exact else _digest(samples, chosen)
+    return ImageSet(name, classes, digest, len(chosen), decoded)
+
+
+def _digest(samples: Samples, chosen: Sequence[int]) -> str:
+    """Of every byte: a table that was made of other images is not taken for one of these."""
     digest = hashlib.sha256()
     for i in chosen:
         try:
@@ -102,16 +109,7 @@ def _of_samples(
         except OSError:  # told when it is read again, to be decoded
             data = b""
         digest.update(samples.labels[i].encode() + b"\0" + len(data).to_bytes(8, "big") + data)
-
-    def decoded() -> Iterator[Sample]:
-        for i in chosen:
-            where = f"{samples.where}: {samples.names[i]}"
-            try:
-                yield _decoded(samples.read(i), max_pixels, model, where, index[samples.labels[i]])
-            except (OSError, InvalidMessage) as error:
-                yield Sample(where, None, trouble=str(error))
-
-    return ImageSet(name, classes, digest.hexdigest(), len(chosen), decoded)
+    return digest.hexdigest()
 
 
 def _decoded(data: bytes, max_pixels: int, model: ModelPair, where: str, label: int) -> Sample:
@@ -122,26 +120,6 @@ def _decoded(data: bytes, max_pixels: int, model: ModelPair, where: str, label: 
         raise
     except Exception as error:  # see codec.undecodable
         raise undecodable(image.format or "image", error) from error
-
-
-def _of_recording(recorded: RecordedImages, model: ModelPair, name: str, limit: int | None) -> ImageSet:
-    chosen = _chosen(len(recorded.entries), limit)
-    index = {label: i for i, label in enumerate(model.classes)}
-    if recorded.unlabelled:
-        _log.info("images_without_label", images=str(recorded.path), count=recorded.unlabelled)
-
-    def decoded() -> Iterator[Sample]:
-        for frame in recorded.frames(chosen, model.checkpoints.preprocess):
-            where = f"{recorded.path}: {frame.row_id}"
-            label = str(frame.true_label)
-            if frame.image is None:
-                yield Sample(where, None, trouble=f"{frame.reason}: {frame.detail}")
-            elif label not in index:
-                yield Sample(where, None, trouble=f"its label {label!r} is not among the class names of model.classes")
-            else:
-                yield Sample(where, frame.image, index[label])
-
-    return ImageSet(name, model.classes, f"{recorded.digest} {limit}", len(chosen), decoded)
 
 
 def _chosen(count: int, limit: int | None) -> list[int]:

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 
 from adawise.commands.command import Command
+from adawise.labelled import FORMS
 from adawise.settings.group import FilePath, Text
 
 
@@ -41,8 +42,7 @@ class EvaluateCommand(Command):
     )
     images: Text | None = Field(
         default=None,
-        description="labelled images to make tables of, separated by commas: folders with a subfolder for each class, "
-        "Parquet or Arrow files with the columns image and label, or recordings with labels",
+        description=f"labelled images to make tables of, places separated by commas; each is {FORMS}",
         json_schema_extra={"metavar": "PLACES"},
     )
     corrupt: Text | None = Field(

@@ -12,14 +12,14 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 
 from adawise.commands.command import Command
+from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
 
 
 class FinetuneCommand(Command):
     """Make the fine-tuned model theta_1 from theta_0 and labelled images, and the card of the pair.
 
-    Images lie in a folder with a subfolder for each class, or in a Parquet or Arrow file with the columns image and
-    label. Without model.classes, the labels are the class names. Ctrl-C or SIGTERM ends it; --resume goes on.
+    Without model.classes, the labels are the class names. Ctrl-C or SIGTERM ends it; --resume goes on.
     """
 
     name = "finetune"
@@ -37,7 +37,7 @@ class FinetuneCommand(Command):
     )
 
     labelled: FilePath = Field(
-        description="folder with a subfolder for each class, or Parquet or Arrow file",
+        description=f"labelled images: {FORMS}",
         json_schema_extra={"metavar": "PATH"},
     )
     output: FilePath = Field(

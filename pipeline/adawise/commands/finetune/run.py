@@ -22,6 +22,7 @@ from adawise.clip.device import Device
 from adawise.clip.heads import heads_path, write_heads
 from adawise.clip.load import StartingModel, load_starting_model
 from adawise.commands.finetune.report import record_of, tell
+from adawise.commands.labelled import open_samples
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.finetune.checkpoint import remove_leftovers, write_bytes
@@ -30,7 +31,7 @@ from adawise.finetune.images import HeldOut, Images
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
 from adawise.finetune.run import Epoch, FinetuneRun
-from adawise.labelled.samples import Samples, read_samples, split
+from adawise.labelled.samples import Samples, split
 from adawise.settings import FinetuneSettings, ModelSettings, Settings
 
 _log = structlog.get_logger("finetune")
@@ -108,14 +109,14 @@ def _run(
 def _read(settings: Settings, labelled: Path, validation: Path | None) -> Data:
     named = settings.model.classes
     known = read_lines(named, "model.classes", "class name") if named is not None else None
-    train = read_samples(labelled, "--labelled", known)
+    train = open_samples(settings.decode, labelled, "--labelled", known)
     classes = known or train.classes
     if validation is not None:
-        held_out = read_samples(validation, "--validation", classes)
-        rows = list(range(len(train))), list(range(len(held_out)))
+        held_out = open_samples(settings.decode, validation, "--validation", classes)
+        rows = train.usable, held_out.usable
     else:
         held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
-    without = sorted(set(classes) - set(train.labels))
+    without = sorted(set(classes) - set(train.classes))
     if without:
         _log.warning("classes_without_images", count=len(without), first=without[:5])
     return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model))

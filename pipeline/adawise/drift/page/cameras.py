@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from adawise.drift.bins import lasting
+from adawise.drift.page.advice import largest
 from adawise.drift.page.panels import Panel
 from adawise.drift.page.small import Picture, picture
-from adawise.drift.page.verdict import largest
 from adawise.drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
 from adawise.drift.result import Camera, CameraChange, Report, Series
 from adawise.page.notation import counted, listed, two

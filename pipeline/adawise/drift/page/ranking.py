@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adawise.drift.page.advice import largest
 from adawise.drift.page.cameras import CameraShown, ChangeShown
-from adawise.drift.page.verdict import largest
 from adawise.drift.page.words import from_to, percent, when
 from adawise.page.notation import NOTHING, two
 

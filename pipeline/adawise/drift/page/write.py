@@ -9,13 +9,13 @@ from typing import Any
 
 from adawise.drift.judge import queries
 from adawise.drift.page import helping
+from adawise.drift.page.advice import advise
 from adawise.drift.page.cameras import CameraShown, Drawn, drawn, number_of, series_readings, shown
 from adawise.drift.page.confusion import heats
 from adawise.drift.page.packed import packed
 from adawise.drift.page.panels import Panel, panels
 from adawise.drift.page.ranking import CHANGES, HEADERS, all_changes, ranking
 from adawise.drift.page.small import HEIGHT, WIDTH, together
-from adawise.drift.page.verdict import verdict
 from adawise.drift.page.words import percent, when, why
 from adawise.drift.result import CameraGroup, Report
 from adawise.drift.show import moment, resolution
@@ -93,7 +93,7 @@ def page(report: Report) -> str:
     """The page as HTML; a function of the report alone. Names of cameras and classes are shown, never obeyed."""
     kinds = panels()
     cameras = shown(report, kinds)
-    judged, known = verdict(report), number_of(cameras)
+    judged, known = advise(report), number_of(cameras)
     groups = _groups(report, cameras)
     helped = None if report.helped is None else helping.section(report.helped)
     return render(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from adawise.errors import SettingsError
 from adawise.evaluate.page import by_domain, calibration, comparison, cost, paths
+from adawise.evaluate.page.advice import advise
 from adawise.evaluate.page.provenance import Provenance
-from adawise.evaluate.page.verdict import verdict
 from adawise.evaluate.page.views import views
 from adawise.evaluate.result import Result
 from adawise.page.blocks import Section
@@ -34,7 +34,7 @@ def write_page(folder: Path, result: Result, made: Provenance) -> Path:
 
 def page(result: Result, made: Provenance) -> str:
     """The page as HTML; a function of its arguments alone. Names of domains and strategies are shown, never obeyed."""
-    sections, judged = _sections(result), verdict(views(result))
+    sections, judged = _sections(result), advise(views(result))
     return render(
         "adawise.evaluate.page",
         "evaluation.html.j2",

@@ -9,7 +9,7 @@ earlier still: each row once, at any moment, whatever runs beside the reader.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -26,12 +26,6 @@ def segment_keys(store: Store) -> list[tuple[TopicPartition, str]]:
     """Every segment with its partition, in the order of the chains."""
     named = [(parsed, key) for key in store.list(layout.PREDICTIONS) if (parsed := layout.parse_key(key))]
     return [(tp, key) for (tp, _), key in sorted(named)]
-
-
-def read_segment_footers(store: Store) -> Iterator[tuple[str, SegmentFooter]]:
-    """Every segment's key and footer, in the order of the chains. Raises ChainError at a damaged one."""
-    for _, key in segment_keys(store):
-        yield key, segment.read_footer(read_bytes(store, key), key)
 
 
 def segment_names(store: Store, tp: TopicPartition, dataset: str = layout.PREDICTIONS) -> list[SegmentName]:

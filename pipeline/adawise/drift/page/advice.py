@@ -1,4 +1,4 @@
-"""The verdict in four sentences: who drifted farthest and when, why perhaps, whether it helped, what to look at."""
+"""The advice in four sentences: who drifted farthest and when, why perhaps, whether it helped, what to look at."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DriftAdvice:
     look: tuple[str, ...]
 
 
-def verdict(report: Report) -> DriftAdvice:
+def advise(report: Report) -> DriftAdvice:
     """Of the whole report."""
     look, names = _look(report)
     sentences = (_farthest(report), _likely(report), _helped(report.helped), look)

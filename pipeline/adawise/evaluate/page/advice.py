@@ -1,4 +1,4 @@
-"""The verdict in three sentences: against the best fixed alpha, against the endpoints, where it gains and its cost.
+"""The advice in three sentences: against the best fixed alpha, against the endpoints, where it gains and its cost.
 
 Better or worse is said only where the whole 95 % interval lies on one side of 0.
 """
@@ -28,7 +28,7 @@ class EvaluationAdvice:
     table: Table
 
 
-def verdict(among: Sequence[View]) -> EvaluationAdvice:
+def advise(among: Sequence[View]) -> EvaluationAdvice:
     """Of all views together."""
     sentences = (_against_best_fixed(among), _against_endpoints(among), _where_and_cost(among))
     return EvaluationAdvice(_headline(among), sentences, _table(among))

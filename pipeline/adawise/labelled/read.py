@@ -1,0 +1,83 @@
+"""Labelled images in any of the forms that there are (`FORMS`) -> `Samples`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adawise.errors import SettingsError
+from adawise.labelled import FORMS
+from adawise.labelled.recording import Decoding, recorded_samples
+from adawise.labelled.samples import Samples, digest_of, is_class_name
+from adawise.labelled.table import table_samples
+from adawise.produce.files import list_folder
+from adawise.recording.manifest import MANIFEST
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+def is_recording(path: Path) -> bool:
+    """Whether `path` is the folder of a recording."""
+    return (path / MANIFEST).is_file()
+
+
+def read_samples(
+    path: Path, flag: str, classes: tuple[str, ...] | None, decoder: Decoding, *, own_classes: bool = False
+) -> Samples:
+    """List the labelled images of a folder, file or recording.
+
+    A label that is no class is an error; in a recording, which nobody can correct, it costs the image.
+
+    Args:
+        path: what `flag` named.
+        flag: for messages.
+        classes: all that a label may be; None: whatever occurs.
+        decoder: of a recording's messages.
+        own_classes: the class names that a file brings may be labels in place of `classes`.
+
+    Raises:
+        SettingsError: no such path, no image, no label, an unknown label or a file of another kind.
+        SourceError: a damaged recording.
+    """
+    if not path.exists():
+        raise SettingsError(f"{flag} {path}: there is no such folder or file; expected {FORMS}")
+    if is_recording(path):
+        return recorded_samples(path, flag, classes, decoder)
+    samples = _folder(path, flag) if path.is_dir() else table_samples(path, flag, classes)
+    if not len(samples):
+        raise SettingsError(f"{flag} {path}: found no image; expected {FORMS}")
+    known = (samples.declared if own_classes else None) or classes
+    unknown = sorted(set(samples.labels) - set(known)) if known is not None else []
+    if unknown:
+        named = ", ".join(repr(name) for name in unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
+        raise SettingsError(
+            f"{flag} {path}: the labels {named} are not among the {len(known or ())} class names of model.classes. "
+            "Add them there, rename them here, or leave model.classes out to take the labels as class names."
+        )
+    for name in samples.classes:
+        if not is_class_name(name):
+            raise SettingsError(
+                f"{flag} {path}: expected class names of one line without spaces around them, got {name!r}. Rename it."
+            )
+    return samples
+
+
+def _folder(folder: Path, flag: str) -> Samples:
+    """Images beside the subfolders are only counted, unless there are no others."""
+    found = [file for file in list_folder(folder, linked=True) if file.path.suffix.lower() in _SUFFIXES]
+    files = [file for file in found if file.label is not None]
+    if found and not files:
+        raise SettingsError(
+            f"{flag} {folder}: {len(found)} images have no label, such as {found[0].name}; put each into a subfolder "
+            f"that has the name of its class ({folder}/CLASS/{found[0].name})"
+        )
+    names, labels = [file.name for file in files], [file.label or "" for file in files]
+    sizes = [file.path.stat().st_size for file in files]
+    return Samples(
+        str(folder),
+        names,
+        labels,
+        tuple(dict.fromkeys(labels)),
+        lambda i: files[i].path.read_bytes(),
+        digest_of(names, labels, sizes),
+        unlabelled=len(found) - len(files),
+    )
