@@ -10,9 +10,9 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.adapt.card import read_card
-from adawise.drift import read_predictions, read_traces
 from adawise.evaluate.tables import read_tables
 from adawise.recording.source import RecordingSource
+from adawise.sink.read.rows import read_predictions, read_traces
 from tests.fixtures.making import serve, settings
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_0_2"

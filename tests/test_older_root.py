@@ -22,8 +22,8 @@ from adawise.adapt.surrogate import Surrogate
 from adawise.build.model import adaptation, load_model
 from adawise.clip.classifier import GRID
 from adawise.commands.replay.run import replay
-from adawise.drift import read_predictions
 from adawise.recording.source import RecordingSource
+from adawise.sink.read.rows import read_predictions
 from adawise.store.store import open_store
 from tests.fixtures.making import serve, settings
 from tests.sink.footers import read_segment_footers

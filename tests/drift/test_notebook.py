@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.drift import read_predictions, read_traces
+from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.store.store import LocalStore
 from tests.sink.compaction.building import Days, compacted
 

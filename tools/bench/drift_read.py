@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from adawise.drift import Rows, read_traces
+from adawise.sink.read.rows import Rows, read_traces
 from tools.drift.year import make
 from tools.drift.year_rows import Year
 from tools.drift.year_script import BEGIN

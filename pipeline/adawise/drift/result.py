@@ -188,7 +188,7 @@ class Report:
         return sum(camera.batches for camera in self.cameras)
 
     def as_json(self) -> dict[str, Any]:
-        """For other programs; without pictures and series, which `adawise.drift.read_traces` has at full length."""
+        """For other programs; without pictures and series, which `adawise.read_traces` has at full length."""
         found: dict[str, Any] = _plain(self)
         return found
 

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.drift import Rows, read_predictions, read_traces
 from adawise.errors import ChainError, SettingsError
 from adawise.sink import layout, schemas
 from adawise.sink.layout import SegmentName
+from adawise.sink.read.rows import Rows, read_predictions, read_traces
 from adawise.store.store import LocalStore, open_store
 from tests.sink.building import TP, DictStore, open_chain
 from tests.sink.compaction.building import STREAMS, Days, compacted, found

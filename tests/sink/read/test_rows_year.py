@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from adawise.drift import read_predictions, read_traces
 from adawise.sink import layout, schemas
 from adawise.sink.compaction.merged import read_facts
 from adawise.sink.read.files import data_files
+from adawise.sink.read.rows import read_predictions, read_traces
 from tools.drift import year
 from tools.drift.year_rows import IMAGES, Year
 from tools.drift.year_script import BEGIN
