@@ -11,6 +11,7 @@ from kafka import KafkaAdminClient
 from kafka.coordinator.base import Generation
 from kafka.errors import CorruptRecordError
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from adawise.kafka import repairs
@@ -75,6 +76,17 @@ def test_the_socket_of_a_refused_connection_is_closed_at_once() -> None:
     with pytest.raises(Exception, match="111"):
         attempt.send(None)
     assert sock.fileno() == -1
+
+
+def test_reading_from_a_connection_that_was_just_closed_is_its_end_and_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    repairs.install()
+    transport = KafkaTCPTransport.__new__(KafkaTCPTransport)
+    transport._sock = None
+    data, error = transport._sock_recv()
+    assert (data, str(error)) == (b"", "KafkaConnectionError: closed meanwhile")
+    assert caplog.records == []
 
 
 def delivered_of_a_partition_that_was_paused(broker: Broker, topic: str, patience_s: float) -> bool:

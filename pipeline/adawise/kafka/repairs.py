@@ -6,6 +6,8 @@ the batch (measured): one hostile message would hang its partition. Repaired, a 
 
 Sockets: the client leaves the socket of each refused connection to the garbage collector, for as long as anybody keeps
 the error, and that of a connection that still has bytes to send when the client is closed. Repaired, both are closed.
+Reading from a connection that another thread has just closed is logged as an error with a traceback. Repaired, it is
+the end of that connection.
 
 Rebalances: a member whose JoinGroup and SyncGroup are answered while nobody polls forgets the answer and joins again,
 which makes every other member join again too. A worker is busy with forwards between two polls, so most answers come
@@ -34,13 +36,16 @@ from typing import Any
 
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.errors import KafkaConnectionError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 
 _fetch_records = Fetcher.fetch_records
 _read_record = DefaultRecordBatch._read_msg
+_receive = KafkaTCPTransport._sock_recv
 _connect_socket = KafkaNetSocket.sock_connect
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
 _complete_join = ConsumerCoordinator._on_join_complete_async
@@ -66,6 +71,7 @@ def install() -> None:
     """Put the repairs in; again and again is the same as once."""
     Fetcher.fetch_records = _fetch_records_with_an_empty_hand
     DefaultRecordBatch._read_msg = _read_record_with_any_header_name
+    KafkaTCPTransport._sock_recv = _receive_unless_closed
     KafkaNetSocket.sock_connect = _connect_or_close_socket
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
     ConsumerCoordinator._on_join_complete_async = _complete_join_once
@@ -111,6 +117,10 @@ async def _connect_or_close_socket(self: Any, net: Any, sock: Any, *arguments: A
     except BaseException:
         sock.close()
         raise
+
+
+def _receive_unless_closed(self: Any) -> Any:
+    return (b"", KafkaConnectionError("closed meanwhile")) if self._sock is None else _receive(self)
 
 
 async def _join_and_sync_once(self: Any) -> Any:
