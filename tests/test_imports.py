@@ -143,7 +143,7 @@ def ours(imported: Import) -> str | None:
 
 def third_party(imported: Import) -> str | None:
     top = imported.name.split(".")[0]
-    return None if top == "adawise" or top in sys.stdlib_module_names else top
+    return None if top in {"adawise", "typing_extensions"} or top in sys.stdlib_module_names else top
 
 
 def permission(module: str) -> tuple[set[str], set[str]]:

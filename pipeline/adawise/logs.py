@@ -21,6 +21,7 @@ from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
+from typing_extensions import override
 
 HIDDEN = "**********"
 _SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|api_?key|ssl_key)$", re.IGNORECASE)
@@ -74,6 +75,7 @@ class _Output(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self._follows_stderr = stream is None
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         if self._follows_stderr:
             self.stream = sys.stderr  # not setStream, which flushes the one before: it may be closed by now

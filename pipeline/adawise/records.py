@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from adawise.errors import Lost, Reason
 
@@ -30,6 +31,7 @@ class TopicPartition(NamedTuple):
     topic: str
     partition: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}"
 
@@ -102,6 +104,7 @@ class Message:
         """Where the message lies."""
         return TopicPartition(self.topic, self.partition)
 
+    @override
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
@@ -115,6 +118,7 @@ class RowId:
     offset: int
     index: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}/{self.index}"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
+from typing_extensions import override
 
 
 class PackedAttention(nn.Module):
@@ -22,6 +23,7 @@ class PackedAttention(nn.Module):
         self.out_proj = attention.out_proj
         self.num_heads = attention.num_heads
 
+    @override
     def forward(
         self,
         query: Tensor,

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from adawise.clip.device import Forward, fill, tokens_of
 from adawise.errors import DeviceError
@@ -73,6 +74,7 @@ class Cuda:
         self._output: Tensor | None = None
         _state_precision()
 
+    @override
     def __str__(self) -> str:
         return f"{self.where} ({self.numerics})"
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 Forward = Callable[[Tensor], Tensor]
 """uint8 `[rows, 3, S, S]` on the device -> float32 features `[rows, D]` there."""
@@ -64,6 +65,7 @@ class Plain:
         has = torch.cpu.get_capabilities()
         self.has_bfloat16 = bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
+    @override
     def __str__(self) -> str:
         return str(self.where)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, check_statistics
 from adawise.clip.attention import pack_attention
@@ -89,6 +90,7 @@ class _TextEncoder(nn.Module):
         super().__init__()
         self.model = model
 
+    @override
     def forward(self, tokens: Tensor) -> Tensor:
         embeddings: Tensor = self.model.encode_text(tokens, normalize=True)
         return embeddings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
+from typing_extensions import override
 
 from adawise.commands import PROGRAM
 from adawise.commands.command import Command
@@ -19,6 +20,7 @@ class BrokerCommand(Command):
 
     port: int = Field(default=9092, ge=0, le=65_535, description="port on the loopback address; 0: a free one")
 
+    @override
     def call(self) -> int:
         """Serve until stopped."""
         from adawise.kafka.embedded import serve

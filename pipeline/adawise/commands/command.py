@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import AliasChoices, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import override
 
 from adawise.settings.tree import Settings
 
@@ -48,6 +49,7 @@ class Command(BaseSettings):
     _exit_code: int = PrivateAttr(default=0)
 
     @classmethod
+    @override
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import FilePath
@@ -35,6 +36,7 @@ class DemoCommand(Command):
     )
     keep: CliToggleFlag[bool] = Field(default=False, description="keep the broker running at the end, until Ctrl-C")
 
+    @override
     def call(self) -> int:
         """Run the demo."""
         from adawise.demo.main import run

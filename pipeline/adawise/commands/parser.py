@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import CliSettingsSource
+from typing_extensions import override
 
 from adawise.commands import PROGRAM
 from adawise.commands.command import Command
@@ -51,6 +52,7 @@ class Parsed:
 class _Nothing:
     """What a flag without its value has."""
 
+    @override
     def __repr__(self) -> str:
         return "nothing"
 
@@ -63,6 +65,7 @@ class _Refused(Exception):
 
 
 class _Parser(ArgumentParser):
+    @override
     def error(self, message: str) -> NoReturn:
         raise _Refused(message)
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from adawise.drift.result import Camera, Report
 
 NUMBERS: Mapping[str, Callable[[Camera], float]] = {
@@ -38,6 +40,7 @@ class Limit:
     sign: str
     bound: float
 
+    @override
     def __str__(self) -> str:
         return f"{self.number}{self.sign}{self.bound:g}"
 

@@ -24,6 +24,7 @@ from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatch
 from kafka.record.util import decode_varint
+from typing_extensions import override
 
 from adawise.errors import Lost
 from adawise.kafka.unpack import NAMES, CannotUnpack, TooLong, unpacked
@@ -225,13 +226,16 @@ class _Hole(_Batch):
         super().__init__(data, due, following, limits)
         self._last = following - 1
 
+    @override
     def has_producer_id(self) -> bool:
         return False
 
     @property
+    @override
     def is_control_batch(self) -> bool:
         return False
 
+    @override
     def __iter__(self) -> Iterator[Any]:
         yield _removed(self._due, self._last)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from kafka import errors
+from typing_extensions import override
 
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, SettingsError, SourceError
 from adawise.kafka import repairs
@@ -125,6 +126,7 @@ class _LastRefusal(logging.Handler):
         super().__init__()
         self._error: Exception | None = None
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the exception that a line of the connection's log names."""
         named = [

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from kafka import IsolationLevel, OffsetSpec, errors
 from kafka.structs import TopicPartition as KafkaPartition
+from typing_extensions import override
 
 from adawise.records import TopicPartition
 
@@ -32,6 +33,7 @@ class OpenTransaction(NamedTuple):
     since_ms: int = -1
     who: str = ""
 
+    @override
     def __str__(self) -> str:
         told = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have stamped it
         since = f" since {datetime.fromtimestamp(self.since_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if told else ""

@@ -12,6 +12,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from adawise.errors import SourceError, Vanished
 from adawise.recording import format as layout
@@ -32,6 +33,7 @@ class RecordedFile:
         self._root = root
         self._store = store
 
+    @override
     def __str__(self) -> str:
         return f"{self._root}/{self.key}"
 

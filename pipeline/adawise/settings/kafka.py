@@ -8,6 +8,7 @@ from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
+from typing_extensions import override
 
 from adawise.settings.group import KAFKA_NAME_EXPECTED, FilePath, Group, KafkaName, Text
 from adawise.settings.moments import TIMESTAMP_EXPECTED, NoMoment, milliseconds, parse_timestamp
@@ -68,6 +69,7 @@ class SecuritySettings(Group):
         """Whether the connection is encrypted."""
         return self.protocol.endswith("SSL")
 
+    @override
     def problems(self) -> Iterator[tuple[str, str]]:
         """A login that is not complete, and credentials that would silently not be used."""
         for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
@@ -168,6 +170,7 @@ class KafkaSettings(Group):
         """The topic that dead letters go to, if they are sent."""
         return self.dead_letter_topic or f"{self.topic}{DEAD_LETTER_SUFFIX}"
 
+    @override
     def problems(self) -> Iterator[tuple[str, str]]:
         """Dead letters that would be read again, or have no legal topic, and a poll interval that cannot be kept."""
         if self.dead_letters and self.dead_letter_topic == self.topic:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from typing_extensions import override
+
 from adawise.errors import SettingsError
 
 
@@ -21,6 +23,7 @@ class Mistake:
     problem: str  # what was expected, or what is wrong, and the remedy
     given: str | None = None
 
+    @override
     def __str__(self) -> str:
         head = self.name if self.given is None else f"{self.name} = {self.given}"
         return f"{head}  ({self.origin})\n      {self.problem}"

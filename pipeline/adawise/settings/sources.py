@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from adawise.settings.describe import (
     ENVIRONMENT_PREFIX,
     ENVIRONMENT_SEPARATOR,
@@ -38,6 +40,7 @@ class Origin:
     source: Source
     place: str
 
+    @override
     def __str__(self) -> str:
         return {"flag": "flag ", "env": "env ", "file": "", "default": ""}[self.source] + self.place
 

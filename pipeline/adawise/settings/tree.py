@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ByteSize, Field
+from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName, StrategyName
 from adawise.settings.finetuning import FinetuneSettings
@@ -220,6 +221,7 @@ class Settings(Group):
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
     log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")
 
+    @override
     def problems(self) -> Iterator[tuple[str, str]]:
         """A bound below one message of the largest size: the worker could never take it in."""
         needed_mib = -(-2 * self.decode.max_message_bytes // 2**20)

@@ -33,6 +33,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from adawise.records import TopicPartition
 from adawise.store.store import DOCUMENT
 
@@ -60,6 +62,7 @@ class SegmentName:
     first: int
     sequence: int = 0
 
+    @override
     def __str__(self) -> str:
         return f"{self.first:020d}.parquet" if self.sequence == 0 else f"{self.first:020d}_{self.sequence:06d}.parquet"
 
@@ -89,6 +92,7 @@ class CompactedName:
     until: SegmentName
     day: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.day}_{self.first.stem}-{self.until.stem}.parquet"
 

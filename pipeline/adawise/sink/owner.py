@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
+from typing_extensions import override
+
 from adawise.errors import SettingsError
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout
@@ -35,6 +37,7 @@ class Owner:
     group: str
     purpose: Purpose
 
+    @override
     def __str__(self) -> str:
         who = f"the workers of group {self.group!r}" if self.purpose == "run" else "a replay"
         return f"{who} on topic {self.topic!r}" + (f" of cluster {self.cluster_id}" if self.cluster_id else "")

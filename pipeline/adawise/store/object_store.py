@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import stamina
 import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+from typing_extensions import override
 
 from adawise.errors import SettingsError, StoreUnavailable
 from adawise.store.answers import brief, code_of, is_absent, translated
@@ -133,6 +134,7 @@ class ObjectStore:
         self._url = url
         self._attempts = attempts
 
+    @override
     def __str__(self) -> str:
         return self._url
 
@@ -230,16 +232,20 @@ class _Object(io.RawIOBase):
         self._ask, self._key, self._size, self._begin = store.range_of, key, size, begin
         self._at = 0
 
+    @override
     def readable(self) -> bool:
         return True
 
+    @override
     def seekable(self) -> bool:
         return True
 
+    @override
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         return self._at
 
+    @override
     def readinto(self, buffer: Any) -> int:
         until = min(self._at + len(buffer), self._size)
         if until <= self._at:

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
+from typing_extensions import override
+
 from adawise.errors import StoreUnavailable
 from adawise.store.durable import TEMPORARY, sync_folder, temporary_file, translated
 
@@ -113,6 +115,7 @@ class LocalStore:
         self._failpoint = failpoint
         self._document: bytes | None = None  # of the root, once it was seen
 
+    @override
     def __str__(self) -> str:
         return str(self._root)
 

@@ -20,6 +20,7 @@ from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.utils.warnings import NumericalWarning
+from typing_extensions import override
 
 from adawise.adapt.botorch_model import kernel
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
@@ -39,6 +40,7 @@ class BotorchSearch(OnGrid):
     policy: Exploration
 
     @property
+    @override
     def key(self) -> str:
         """See `Strategy.key`."""
         return self.key_of("botorch", budget=self.policy.budget)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from typing_extensions import override
+
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
@@ -16,6 +18,7 @@ class FixedSearch(OnGrid):
     policy: Exploration | None = None  # nothing is explored
 
     @property
+    @override
     def key(self) -> str:
         """See `Strategy.key`."""
         return self.key_of("fixed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from typing_extensions import override
 
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from adawise.adapt.state import StreamState
@@ -18,6 +19,7 @@ class GridSearch(OnGrid):
     policy: Exploration
 
     @property
+    @override
     def key(self) -> str:
         """See `Strategy.key`."""
         return self.key_of("grid", min_images=self.policy.min_images)

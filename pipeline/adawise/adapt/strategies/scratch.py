@@ -10,6 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
+from typing_extensions import override
 
 from adawise.adapt.acquisition import expected_improvement
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
@@ -28,6 +29,7 @@ class ScratchSearch(OnGrid):
     fitted: Surrogate | None = None
 
     @property
+    @override
     def key(self) -> str:
         """See `Strategy.key`."""
         budget, min_images = self.policy.budget, self.policy.min_images

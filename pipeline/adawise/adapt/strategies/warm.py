@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import override
 
 from adawise.adapt.change import Hypotheses, class_shares
 from adawise.adapt.probe import Probes
@@ -71,6 +72,7 @@ class WarmSearch(OnGrid):
     fitted: Surrogate | None = None
 
     @cached_property
+    @override
     def key(self) -> str:
         """See `Strategy.key`."""
         policy, prior = self.policy, self.surrogate
@@ -105,6 +107,7 @@ class WarmSearch(OnGrid):
     def _prior(self) -> Belief:
         return self.surrogate.prior()
 
+    @override
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""
         return StreamState(self.key, self.start, hazard=self.policy.hazard)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
+from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName
 from adawise.commands.command import Command
@@ -76,11 +77,13 @@ class CardCommand(Command):
     )
 
     @classmethod
+    @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """A card is shown without the models."""
         return frozenset({"log"}) if "show" in options else frozenset(cls.groups)
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """None of the three uses, or half of one, or two."""
         if "show" in options:
@@ -101,6 +104,7 @@ class CardCommand(Command):
             if option in options and needed not in options:
                 yield option, f"it has a use only with --{needed.replace('_', '-')}; leave it out"
 
+    @override
     def call(self) -> int:
         """Show, make or extend a card."""
         if self.show is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import Location
@@ -52,6 +53,7 @@ class CompactCommand(Command):
         default=False, validation_alias=AliasChoices("json"), description="print what was done as JSON"
     )
 
+    @override
     def call(self) -> int:
         """Compact."""
         from adawise.commands.compact.run import compact
@@ -85,6 +87,7 @@ class FilesCommand(Command):
         default=False, validation_alias=AliasChoices("json"), description="print a JSON list"
     )
 
+    @override
     def call(self) -> int:
         """List."""
         from adawise.commands.compact.run import files

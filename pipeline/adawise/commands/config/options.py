@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import ALL_GROUPS, Command
 
@@ -29,6 +30,7 @@ class ConfigShowCommand(Command):
     )
 
     @classmethod
+    @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Nothing is started: what is not set is shown as such."""
         del options

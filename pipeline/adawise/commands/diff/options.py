@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import Location
@@ -49,6 +50,7 @@ class DiffCommand(Command):
         default=False, validation_alias=AliasChoices("json"), description="print what was found as JSON"
     )
 
+    @override
     def call(self) -> int:
         """Compare."""
         from adawise.commands.diff.run import compare

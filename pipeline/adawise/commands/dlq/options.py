@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.errors import Reason
@@ -75,6 +76,7 @@ class DlqListCommand(_Letters):
         default=False, validation_alias=AliasChoices("json"), description="print the letters as JSON"
     )
 
+    @override
     def call(self) -> int:
         """List."""
         from adawise.commands.dlq.run import list_letters
@@ -94,6 +96,7 @@ class DlqShowCommand(Command):
     )
     save: FilePath | None = Field(default=None, description="new file for the original bytes")
 
+    @override
     def call(self) -> int:
         """Show."""
         from adawise.commands.dlq.run import show_letter
@@ -130,6 +133,7 @@ class DlqReplayCommand(_Letters):
     dry_run: CliToggleFlag[bool] = Field(default=False, description="say how many, and send nothing")
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Neither all nor some, or both."""
         chosen = sorted({"reason", "since", "stream", "letter"} & set(options))
@@ -138,6 +142,7 @@ class DlqReplayCommand(_Letters):
         if chosen and "all" in options:
             yield "all", f"--{chosen[0]} chooses some; leave one of them out"
 
+    @override
     def call(self) -> int:
         """Replay."""
         from adawise.commands.dlq.run import replay_letters

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import FilePath, Location, Text
@@ -80,12 +81,14 @@ class DriftCommand(Command):
     )
 
     @classmethod
+    @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """No model is loaded; the card and the objective only say what is normal."""
         del options
         return frozenset({"log"})
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """A limit that is none."""
         from adawise.drift.limits import parse_limit
@@ -96,6 +99,7 @@ class DriftCommand(Command):
             except ValueError as error:
                 yield "fail_if", str(error)
 
+    @override
     def call(self) -> int:
         """Analyse."""
         from adawise.commands.drift.run import Asked, Wanted, drift

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.labelled import FORMS
@@ -105,11 +106,13 @@ class EvaluateCommand(Command):
     )
 
     @classmethod
+    @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Tables do without the models; whether an objective needs a card is said when the strategies are known."""
         return frozenset({"model", "decode", "log"}) if "images" in options else frozenset({"log"})
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Nothing to read, or a kind of stream without what it needs."""
         if "logits" not in options and "images" not in options:
@@ -122,6 +125,7 @@ class EvaluateCommand(Command):
         if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
             yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
 
+    @override
     def call(self) -> int:
         """Run and judge."""
         from adawise.commands.evaluate.run import TableSources, evaluate

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.labelled import FORMS
@@ -59,17 +60,20 @@ class FinetuneCommand(Command):
     )
 
     @classmethod
+    @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Of the pair, only theta_0 must be there."""
         del options
         return frozenset(cls.groups) - {"model"}
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Both ways to treat what is there."""
         if "resume" in options and "overwrite" in options:
             yield "resume", "it has no use with --overwrite; leave one of them out"
 
+    @override
     def call(self) -> int:
         """Fine-tune."""
         from adawise.commands.finetune.run import finetune

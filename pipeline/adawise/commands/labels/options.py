@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
@@ -37,6 +38,7 @@ class LabelsCommand(Command):
         default=False, validation_alias=AliasChoices("json"), description="print what was done as JSON"
     )
 
+    @override
     def call(self) -> int:
         """Store."""
         from adawise.commands.labels.run import collect_labels

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import Location
@@ -51,6 +52,7 @@ class ProduceCommand(Command):
     limit: int | None = Field(default=None, ge=1, description="images after which to end")
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Two answers to one question, and an option without effect."""
         if "streams" in options and "stream_ids" in options:
@@ -58,6 +60,7 @@ class ProduceCommand(Command):
         if "partitions" in options and "create_topic" not in options:
             yield "partitions", "it has a use only with --create-topic; add that, or leave this out"
 
+    @override
     def call(self) -> int:
         """Produce."""
         from adawise.commands.produce.run import produce

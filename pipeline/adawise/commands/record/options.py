@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import Location
@@ -79,6 +80,7 @@ class RecordCommand(Command):
     )
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Two beginnings, and options without effect."""
         if "from" in options and "from_time" in options:
@@ -90,6 +92,7 @@ class RecordCommand(Command):
             if name in options:
                 yield name, "it has no use with --prune-only; leave one of them out"
 
+    @override
     def call(self) -> int:
         """Record, or only remove what is too old."""
         if self.prune_only:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import Location
@@ -28,6 +29,7 @@ class RepairCommand(Command):
     root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
     yes: CliToggleFlag[bool] = Field(default=False, description="do it")
 
+    @override
     def call(self) -> int:
         """Repair."""
         from adawise.commands.repair.run import repair

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
@@ -94,11 +95,13 @@ class ReplayCommand(Command):
     )
 
     @classmethod
+    @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """A recording needs no broker."""
         return frozenset(cls.groups if "topic" in options else REPLAY_GROUPS)
 
     @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Nothing to read, or two beginnings."""
         if "recording" not in options and "topic" not in options:
@@ -110,6 +113,7 @@ class ReplayCommand(Command):
         if "from_time" in options and "state_of" in options:
             yield "from_time", "--state-of says where to begin; leave one of them out"
 
+    @override
     def call(self) -> int:
         """Replay."""
         from adawise.commands.replay.run import replay

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
+from typing_extensions import override
 
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.commands.replay.part import Whole, opened_recording, opened_topic
@@ -218,17 +219,21 @@ class _ReplayObserver(LogObserver):
         self.images = self.rejected = 0
         self.passed = 0.0
 
+    @override
     def partition_lost(self, tp: TopicPartition) -> None:
         """A recording's partitions are never lost."""
 
+    @override
     def frame_rejected(self, frame: Frame) -> None:
         """See `Observer`; each was logged when it was live."""
         del frame
         self.rejected += 1
 
+    @override
     def frame_noted(self, frame: Frame) -> None:
         """See `Observer`; each was told when it was live."""
 
+    @override
     def batch_served(self, trace: BatchTrace) -> None:
         """See `Observer`."""
         super().batch_served(trace)

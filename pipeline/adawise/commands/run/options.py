@@ -6,6 +6,7 @@ from itertools import chain
 
 from pydantic import Field
 from pydantic_settings import CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import WORKER_GROUPS, Command
 
@@ -32,6 +33,7 @@ class RunCommand(Command):
 
     check: CliToggleFlag[bool] = Field(default=False, description="check everything, print OK or FAIL, and end")
 
+    @override
     def call(self) -> int:
         """Run the worker, or only the checks."""
         if self.check:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import Location
@@ -37,10 +38,12 @@ class VerifyCommand(Command):
     )
 
     @classmethod
+    @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """The broker's settings only if it is asked."""
         return frozenset({"kafka"} if options.get("broker") else ())
 
+    @override
     def call(self) -> int:
         """Verify."""
         from adawise.commands.verify.run import verify

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from adawise.errors import SettingsError
 
@@ -44,6 +45,7 @@ class Corruption:
     kind: str
     severity: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.kind}{self.severity}"
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from typing_extensions import override
+
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink.invariant import Offsets
@@ -28,6 +30,7 @@ class Fault:
     what: str
     remedy: str = ""  # "" if `what` says it
 
+    @override
     def __str__(self) -> str:
         return f"{self.key}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
 
