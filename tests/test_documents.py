@@ -115,7 +115,7 @@ def test_the_columns_of_the_tables_are_those_of_the_files() -> None:
 
     output = (GUIDE / "output.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"`([a-z_]+)`", output[: output.index("## Recipes")]))
-    assert set(PREDICTIONS.names) <= shown
+    assert set(PREDICTIONS.names) <= shown, "a column needs a row in docs/guide/output.md"
     assert set(TRACES.names) - {"topic", "partition", "model_fingerprint", "segment"} <= shown
 
 

@@ -191,7 +191,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
         ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
         ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
-        ("levels", {"entropy": [0.1, 0.1, 0.1]}),
+        ("levels", {"entropy": [0.1, 0.1, 0.1], "of no objective": [0.1, 0.1, 0.1]}),
         ("levels", [0.1]),
         ("levels", dict.fromkeys(NAMES, (0.1, 0.2))),
         ("search", {}),
@@ -256,3 +256,9 @@ def test_whatever_stands_somewhere_in_a_card_it_is_refused_or_of_use(data: st.Da
         assert found.has_barrier in {True, False}
         assert chosen("auto", found) in NAMES
         found.surrogate("entropy")
+
+
+def test_a_card_from_before_an_objective_is_read_without_its_level(tmp_path: Path) -> None:
+    document = json.loads(a_card().to_json())
+    del document["levels"]["tsallis"]
+    assert "tsallis" not in read_card(write(tmp_path, json.dumps(document))).levels

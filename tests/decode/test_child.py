@@ -52,7 +52,7 @@ def same(one: DecodedMessage, other: DecodedMessage) -> bool:
     assert (one.is_batch, one.dead, len(one.frames)) == (other.is_batch, other.dead, len(other.frames))
     for mine, theirs in zip(one.frames, other.frames, strict=True):
         for name in ("row_id", "kafka_timestamp_ms", "stream_id", "reason", "detail", "frame_id", "true_label", "meta"):
-            assert getattr(mine, name) == getattr(theirs, name)
+            assert getattr(mine, name) == getattr(theirs, name), f"{name}: {mine.detail} {theirs.detail}"
         if mine.image is not None and theirs.image is not None:
             assert torch.equal(mine.image, theirs.image)
             assert mine.image.is_contiguous()

@@ -257,7 +257,7 @@ def test_each_kind_of_harm_has_its_reason(make: Callable[[random.Random, Limits]
 def test_the_generator_of_harm_knows_every_reason() -> None:
     counted = Counter(harm.reason for harm in hostile(0, len(KINDS), LIMITS))
     never = {Reason.KILLS_DECODER, Reason.BAD_TIMESTAMP}  # a bad time costs a label, and an image its time alone
-    assert set(counted) == set(Reason) - never
+    assert set(counted) == set(Reason) - never, "a reason needs a kind of harm in tests/hostile.py"
     assert [h.value for h in hostile(7, 60)] == [h.value for h in hostile(7, 60)]
 
 

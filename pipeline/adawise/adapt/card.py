@@ -68,8 +68,9 @@ class Card:
 
     `temperature` > 0; `reference_entropy`, `threshold` (of `atc`) and `nll` in nats, at that temperature; `ece` in
     [0, 1], before and after it. `levels` is the sample's mean of each objective by name and alpha, which the drift
-    report draws as what is normal. `judged` is empty and `search` None where nothing was given to judge or fit
-    by; `heads` is the hash of the file of text heads beside the card, if there is one.
+    report draws as what is normal; an objective that came later than the card has none. `judged` is empty and `search`
+    None where nothing was given to judge or fit by; `heads` is the hash of the file of text heads beside the card, if
+    there is one.
     """
 
     identity: Mapping[str, str]
@@ -173,7 +174,7 @@ def read_card(path: Path) -> Card:
 
 def _check_values(card: Card) -> None:
     """Raise ValueError (or TypeError, where the type is wrong) for what `make_card` would not have written."""
-    _expect("levels", f"those of {', '.join(objectives.NAMES)}", {*card.levels}, {*card.levels} == {*objectives.NAMES})
+    _expect("levels", f"those of {', '.join(objectives.NAMES)}", {*card.levels}, {*card.levels} <= {*objectives.NAMES})
     for name, column in (*((name, getattr(card, name)) for name in _PER_ALPHA), *card.levels.items()):
         holds = isinstance(column, tuple) and len(column) == len(card.alphas) > 0 and _are_numbers(*column)
         _expect(name, f"{len(card.alphas)} finite numbers, one per alpha", column, holds)

@@ -69,7 +69,7 @@ class Decoder:
     """Decodes messages; safe to call from many threads at once, as it holds nothing but its limits.
 
     Args:
-        preprocess: an opened image -> uint8 `[3, S, S]`.
+        preprocess: an opened image -> uint8 `[3, S, S]`; in the child process, which has no torch, a NumPy array.
         max_message_bytes: of a value.
         max_rows: of a batch.
         max_pixels: of one image, by its header.

@@ -34,6 +34,8 @@ TRIAL = pa.struct(
 )
 
 PREDICTED_AT = "predicted_at"
+LATER = (PREDICTED_AT,)
+"""Columns of predictions that earlier versions did not write, as they came; they are the last of the schema."""
 
 PREDICTIONS = pa.schema(
     [
@@ -98,8 +100,12 @@ PREDICTIONS_DICTIONARY = [
 
 def with_later(rows: pa.Table) -> pa.Table:
     """Rows of any version with the columns of `PREDICTIONS`: those that came later are null."""
-    if rows.schema.equals(PREDICTIONS.remove(PREDICTIONS.get_field_index(PREDICTED_AT))):
-        return rows.append_column(PREDICTIONS.field(PREDICTED_AT), pa.nulls(rows.num_rows, _MICROSECONDS))
+    for known in range(len(LATER)):
+        missing = list(PREDICTIONS)[known - len(LATER) :]
+        if rows.schema.equals(pa.schema(list(PREDICTIONS)[: -len(missing)])):
+            for field in missing:
+                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+            break
     return rows
 
 

@@ -100,8 +100,13 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
     from adawise.sink.read.duckdb_rows import translated
 
     objective = "" if card is None else advice.chosen(settings.search.objective, card)
-    levels = {} if card is None else dict(zip(card.alphas, card.levels[objective], strict=True))
-    normal = "" if card is None else f"{settings.model.card}: mean {objective} on {card.images} labelled images"
+    known = None if card is None else card.levels.get(objective)  # None: the objective came later than the card
+    levels = {} if card is None or known is None else dict(zip(card.alphas, known, strict=True))
+    normal = (
+        ""
+        if card is None or known is None
+        else f"{settings.model.card}: mean {objective} on {card.images} labelled images"
+    )
     frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
     opened = Tables(asked.root, streams=asked.streams, since=asked.since, until=asked.until, levels=levels)
     with closing(opened) as tables, translated(asked.root, *asked.against):

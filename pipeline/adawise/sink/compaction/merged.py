@@ -77,8 +77,8 @@ class Facts:
 
 def digest_of(dataset: str, table: pa.Table) -> str:
     """The checksum of rows of this dataset, in any order; what came later counts where it is known."""
-    if schemas.PREDICTED_AT in table.column_names and table[schemas.PREDICTED_AT].null_count == table.num_rows:
-        table = table.drop_columns([schemas.PREDICTED_AT])
+    later = [name for name in schemas.LATER if name in table.column_names]
+    table = table.drop_columns([name for name in later if table[name].null_count == table.num_rows])
     return digest(table, _IDENTITY[dataset])
 
 
