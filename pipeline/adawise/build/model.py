@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from adawise.adapt.search import Strategy
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.build.search import exploration
-from adawise.clip.classifier import PairClassifier, choose_dtype
+from adawise.clip.classifier import PairClassifier, choose_dtype, digest
 from adawise.clip.cuda import Cuda, chunk_rows_for
 from adawise.clip.device import Device, Plain
 from adawise.clip.heads import heads_path, read_heads
@@ -238,8 +237,3 @@ def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
         found = f"{twice[0]!r} twice" if twice else "none"
         raise SettingsError(f"{setting}: {path}: expected one {what} a line, each once; found {found}. Correct it.")
     return lines
-
-
-def digest(text: str) -> str:
-    """16 hex digits of sha256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

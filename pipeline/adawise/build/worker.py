@@ -12,8 +12,9 @@ from uuid import uuid4
 import structlog
 
 from adawise.build.decoder import open_decoder
-from adawise.build.model import ModelPair, adaptation, digest, objective_name
+from adawise.build.model import ModelPair, adaptation, objective_name
 from adawise.build.store import await_store
+from adawise.clip.classifier import digest
 from adawise.decode.child import Apart
 from adawise.ports import DeadLetters, Source
 from adawise.settings import Settings

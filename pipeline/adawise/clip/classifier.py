@@ -93,8 +93,8 @@ class PairClassifier:
         return {
             "theta_0": self._pair.hashes[0],
             "theta_1": self._pair.hashes[1],
-            "classes": _digest("\n".join(self._classes)),
-            "templates": _digest("\n".join(self._templates)),
+            "classes": digest("\n".join(self._classes)),
+            "templates": digest("\n".join(self._templates)),
             "preprocess": self._pair.preprocess.id,
             "head": "shared" if self._shared_head else self._head_mode,
         }
@@ -103,7 +103,7 @@ class PairClassifier:
     def fingerprint(self) -> str:
         """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
         numerics = f"{self.dtype} {self.device.numerics} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
-        return _digest(f"{sorted(self.identity.items())} {numerics}{self._embeddings_id}")
+        return digest(f"{sorted(self.identity.items())} {numerics}{self._embeddings_id}")
 
     @property
     def class_count(self) -> int:
@@ -277,5 +277,6 @@ def choose_dtype(device: Device) -> torch.dtype:
     return torch.float32 if device.where.type == "cpu" else torch.float16
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """16 hex digits of sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

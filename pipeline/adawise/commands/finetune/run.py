@@ -16,8 +16,9 @@ import torch
 
 from adawise.adapt.advice import judge_own
 from adawise.adapt.card import Card, make_card
-from adawise.build.model import digest, load_model, number_format, open_device, prompt_templates, read_lines
+from adawise.build.model import load_model, number_format, open_device, prompt_templates, read_lines
 from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.clip.classifier import digest
 from adawise.clip.device import Device
 from adawise.clip.heads import heads_path, write_heads
 from adawise.clip.load import StartingModel, load_starting_model
