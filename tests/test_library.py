@@ -22,7 +22,7 @@ from adawise.demo.main import PAIR
 from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.errors import CardError, CheckpointError, InvalidMessage, SettingsError
-from adawise.settings import ModelSettings
+from adawise.settings import DecodeSettings, ModelSettings
 from tests.drift import yard
 from tests.fixtures import making
 from tests.models import CLASSES, TEMPLATES, PairFolder
@@ -89,7 +89,8 @@ def test_torch_is_not_loaded_before_a_pair_is(code: str) -> None:
 def test_what_has_a_default_in_the_settings_has_the_same_one_here() -> None:
     parameters = inspect.signature(adawise.load_pair).parameters
     ours = {name: p.default for name, p in parameters.items() if p.default is not p.empty and name != "templates"}
-    assert ours == {name: ModelSettings.model_fields[name].default for name in ours}
+    fields = ModelSettings.model_fields | DecodeSettings.model_fields
+    assert ours == {name: fields[name].default for name in ours}
 
 
 @pytest.mark.parametrize("search", [{}, {"price": 0.0001, "explore_every": 3, "objective": "entropy", "alpha": 0.3}])

@@ -258,7 +258,7 @@ def test_a_theta_0_that_is_not_finite_is_refused(folder: Path, pair_folder: Pair
 
 
 def test_the_pair_is_loaded_as_a_worker_does(folder: Path) -> None:
-    from adawise.settings import ModelSettings
+    from adawise.settings import DecodeSettings, ModelSettings
 
     assert finetune(folder) == 0
     out = folder / "out"
@@ -272,6 +272,6 @@ def test_the_pair_is_loaded_as_a_worker_does(folder: Path) -> None:
         device="cpu",
         precision="fp32",
     )
-    model = load_model(settings)
+    model = load_model(settings, DecodeSettings())
     assert model.classes == CLASSES
     assert model.card is not None

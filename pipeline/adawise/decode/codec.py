@@ -1,10 +1,10 @@
 """Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between message and preprocessing.
 
 Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
-comments, colour profiles, text and animation chunks are dropped. Nothing is lost (neither open_clip nor we use them),
-and with them go the decompression bombs inside metadata, the warnings that Pillow raises about them (Python's warning
-filters are not thread-safe, so a pool could not silence them), and every frame but the first. The size is read from the
-header, before any pixel is decoded.
+comments, colour profiles, text and animation chunks are dropped. Of all these open_clip uses nothing, and we the
+orientation alone, which a reader of our own finds; and with them go the decompression bombs inside metadata, the
+warnings that Pillow raises about them (Python's warning filters are not thread-safe, so a pool could not silence them),
+and every frame but the first. The size is read from the header, before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from adawise.decode.orientation import ORIENTATION, orientation_of
 from adawise.errors import InvalidMessage, Reason
 
 # No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
@@ -119,6 +120,7 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
             Reason.UNDECODABLE_IMAGE,
             f"{kind}: expected data for {width} x {height} pixels, got {len(data)} bytes, which cannot hold them",
         )
+    image.info[ORIENTATION] = orientation_of(data)
     return image
 
 

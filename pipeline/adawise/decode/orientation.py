@@ -16,6 +16,8 @@ MAX_PIECES = 4_096  # segments of a JPEG, chunks of a PNG or WebP
 MAX_ENTRIES = 256  # cameras write about a dozen, in the order of their tags
 
 UPRIGHT = 1
+ORIENTATION = "orientation"
+"""In the `info` of a picture that `codec.open_image` opened: what its EXIF says."""
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

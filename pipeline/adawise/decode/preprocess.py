@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from adawise.decode.rendition import AS_OPEN_CLIP, Rendition
+
 if TYPE_CHECKING:  # loading torch takes seconds, and a process that only decodes has no use for it
     from torch import Tensor
 
@@ -43,12 +45,14 @@ class Preprocess:
             `squash` (both sides to `size`).
         interpolation: the filter; always antialiased.
         fill_color: grey level (0-255) of the padding of `longest`.
+        rendition: what is done to a picture before.
     """
 
     size: int
     resize_mode: ResizeMode = "shortest"
     interpolation: Interpolation = "bicubic"
     fill_color: int = 0
+    rendition: Rendition = AS_OPEN_CLIP
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -62,7 +66,7 @@ class Preprocess:
     def id(self) -> str:
         """Names the arithmetic: two equal ids give equal tensors. Part of the model fingerprint."""
         fill = f"-fill{self.fill_color}" if self.resize_mode == "longest" else ""
-        return f"pillow-{self.interpolation}-{self.resize_mode}{fill}-{self.size}/1"
+        return f"pillow-{self.interpolation}-{self.resize_mode}{fill}-{self.size}{self.rendition.id}/1"
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Any 8- or 16-bit Pillow image -> uint8 `[3, size, size]`. Raises what `pixels` does."""
@@ -76,6 +80,7 @@ class Preprocess:
         Raises whatever Pillow raises when the image's data turns out to be broken: Pillow decodes on first use.
         """
         image.info.pop("transparency", None)  # ignored by a conversion to RGB, but Pillow warns about some of its forms
+        image = self.rendition(image, self._whole(*image.size))
         match self.resize_mode:
             case "shortest":
                 image = self._resize_and_crop(image)
@@ -86,6 +91,18 @@ class Preprocess:
         pixels = np.array(image.convert("RGB"))  # [S, S, 3]
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
+    def _whole(self, width: int, height: int) -> tuple[int, int]:
+        """What an image becomes before it is cropped or padded, px."""
+        S = self.size
+        match self.resize_mode:
+            case "shortest":  # torchvision's rounding: the long side is cut to a whole number of pixels
+                return (S, int(S * height / width)) if width <= height else (int(S * width / height), S)
+            case "longest":
+                ratio = max(width, height) / S
+                return max(1, round(width / ratio)), max(1, round(height / ratio))
+            case "squash":
+                return S, S
+
     def _resize(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Both sides to `size`; untouched if that is what they are (resizing RGBA to its own size would not be)."""
         return image if image.size == size else image.resize(size, _RESAMPLING[self.interpolation])
@@ -93,8 +110,7 @@ class Preprocess:
     def _resize_and_crop(self, image: Image.Image) -> Image.Image:
         S = self.size
         width, height = image.size
-        # torchvision's rounding: the long side is cut to a whole number of pixels
-        resized = (S, int(S * height / width)) if width <= height else (int(S * width / height), S)
+        resized = self._whole(width, height)
         left, top = (round((side - S) / 2) for side in resized)
         if image.size == resized or (image.mode in _NEAREST_MODES and math.prod(resized) <= _EXACT_NEAREST_PIXELS):
             return self._resize(image, resized).crop((left, top, left + S, top + S))
@@ -134,8 +150,7 @@ class Preprocess:
 
     def _resize_and_pad(self, image: Image.Image) -> Image.Image:
         S = self.size
-        ratio = max(image.size) / S
-        width, height = (max(1, round(side / ratio)) for side in image.size)
+        width, height = self._whole(*image.size)
         image = self._resize(image, (width, height))
         if (width, height) == (S, S):
             return image
