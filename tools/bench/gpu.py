@@ -29,6 +29,7 @@ from torch import Tensor
 from adawise.build.model import chunk_rows_of
 from adawise.build.worker import decode_threads
 from adawise.clip.attention import pack_attention
+from adawise.clip.patches import multiply_patches
 from adawise.clip.classifier import GRID, PairClassifier, _features
 from adawise.clip.device import Forward
 from adawise.clip.load import CheckpointPair
@@ -144,6 +145,7 @@ def random_pair(architecture: str) -> CheckpointPair:
         torch.manual_seed(0)
         model = open_clip.create_model(architecture, load_weights=False).float().eval().requires_grad_(False)
     pack_attention(model)
+    multiply_patches(model)
     tower = model.visual
     theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
     size = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
