@@ -20,8 +20,8 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adawise.clip.attention import pack_attention
-from adawise.clip.patches import multiply_patches
 from adawise.clip.load import CheckpointPair
+from adawise.clip.patches import multiply_patches
 from adawise.decode.preprocess import Preprocess
 
 CARD = torch.device("cuda:0")

@@ -29,10 +29,10 @@ from torch import Tensor
 from adawise.build.model import chunk_rows_of
 from adawise.build.worker import decode_threads
 from adawise.clip.attention import pack_attention
-from adawise.clip.patches import multiply_patches
 from adawise.clip.classifier import GRID, PairClassifier, _features
 from adawise.clip.device import Forward
 from adawise.clip.load import CheckpointPair
+from adawise.clip.patches import multiply_patches
 from adawise.decode.preprocess import Preprocess
 from adawise.records import Message
 from adawise.settings import ModelSettings, Settings
