@@ -151,3 +151,15 @@ def test_the_id_names_what_is_not_as_open_clip_does_it() -> None:
     assert len({Preprocess(224, rendition=one).id for one in renditions}) == len(renditions)
     assert [one.id for one in renditions[:3]] == ["", "-upright", "-grey16:7000:18000"]
     assert Preprocess(224).id.endswith("-224/2")
+
+
+def test_an_id_tells_pictures_that_are_read_otherwise_from_another_arithmetic() -> None:
+    upright, both = replace(UPRIGHT, size=224), Preprocess(224, rendition=Rendition("apply", (1, 2), reduced=True))
+    plain, before = Preprocess(224), Preprocess(224).continues[0]
+    for one in (plain, upright, both):
+        assert [one.reads_otherwise(other.id) for other in (plain, upright, both)] == [
+            other is not one for other in (plain, upright, both)
+        ]
+        assert one.reads_otherwise(before) == (one is not plain)
+        assert not any(one.reads_otherwise(id) for id in ("", UPRIGHT.id, PLAIN.id, Preprocess(224, "squash").id))
+    assert upright.continues == both.continues == (), "their pixels are others"

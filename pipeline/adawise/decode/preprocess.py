@@ -18,7 +18,7 @@ makes white, is brought to 8 bits first (`grey16`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 
 from adawise.decode import resize
 from adawise.decode.codec import rgb
-from adawise.decode.rendition import AS_OPEN_CLIP, Rendition
+from adawise.decode.rendition import AS_OPEN_CLIP, Rendition, id_as_open_clip
 
 if TYPE_CHECKING:  # loading torch takes seconds, and a process that only decodes has no use for it
     from torch import Tensor
@@ -83,9 +83,16 @@ class Preprocess:
     def continues(self) -> tuple[str, ...]:
         """Ids of earlier versions that gave the same pixels but for a level in less than .5 % of them.
 
-        By two levels differ a few of a million, by more none; `tests/decode/test_preprocess.py` measures it.
+        By two levels differ a few of a million, by more none; `tests/decode/test_preprocess.py` measures it. But 16-bit
+        grey was white then: of that nothing could be learned.
         """
-        return (f"pillow-{self._named}/1",)
+        return (f"pillow-{self._named}/1",) if self.rendition == AS_OPEN_CLIP else ()
+
+    def reads_otherwise(self, other: str) -> bool:
+        """Whether that is the id of this arithmetic, or one that it continues, on pictures of another rendition."""
+        as_open_clip = replace(self, rendition=AS_OPEN_CLIP)
+        known = as_open_clip.id, *as_open_clip.continues
+        return other not in (self.id, *self.continues) and id_as_open_clip(other) in known
 
     @property
     def _named(self) -> str:

@@ -6,6 +6,7 @@ always brought to 8 bits.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from adawise.decode.orientation import ORIENTATION, UPRIGHT, upright
 
 Orientation = Literal["ignore", "apply"]
 
+_ADDED = re.compile(r"(-upright)?(-grey16:\d+:\d+)?(-reduced)?(?=/\d+$)")
 _OVERSAMPLING = 2  # decoded pixels of one of the input: below, the codec's box filter shows through the resize's own
 
 
@@ -55,3 +57,8 @@ class Rendition:
 
 
 AS_OPEN_CLIP = Rendition()
+
+
+def id_as_open_clip(id: str) -> str:
+    """The id of a preprocessing without what its rendition adds."""
+    return _ADDED.sub("", id)
