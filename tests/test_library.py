@@ -147,6 +147,23 @@ def test_images_of_every_kind_are_one_batch(tiny: adawise.ModelPair, tmp_path: P
         assert step.state.to_bytes() == steps[0].state.to_bytes()
 
 
+def test_pictures_are_turned_where_the_pair_was_loaded_so(pair_folder: PairFolder, tmp_path: Path) -> None:
+    turned, upright = [], []
+    for n, data in enumerate(jpegs(4)):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        picture.save(tmp_path / f"{n}.png", exif=exif)
+        turned.append(tmp_path / f"{n}.png")
+        upright.append(picture.transpose(Image.Transpose.ROTATE_270))
+    as_stored, as_seen = load(pair_folder), load(pair_folder, orientation="apply")
+    for pair, images, others in ((as_seen, turned, as_stored), (as_stored, turned, as_seen)):
+        theirs = adawise.adapt_batch(pair, upright).probabilities
+        same = np.array_equal(adawise.adapt_batch(pair, images).probabilities, theirs)
+        assert same == (pair is as_seen)
+        assert pair.classifier.fingerprint != others.classifier.fingerprint
+
+
 def test_labels_are_the_most_probable_classes_in_the_pairs_order(tiny: adawise.ModelPair) -> None:
     step = adawise.adapt_batch(tiny, jpegs(9, "fog"))
     assert step.labels == tuple(tiny.classes[best] for best in step.probabilities.argmax(axis=1))
@@ -230,6 +247,7 @@ def test_a_state_of_another_stream_of_work_is_refused(tiny: adawise.ModelPair, p
         ({"theta_1": Path("pair")}, SettingsError, r"model.theta_1 = .*\n +expected a file, local-dir:"),
         ({"templates": ["a photo"]}, SettingsError, "templates: expected {} for the class name in 'a photo'"),
         ({"device": "gpu"}, SettingsError, r"model.device = 'gpu'  \(load_pair\)\n +expected auto, cpu, cuda"),
+        ({"grey16_range": (1, 2)}, SettingsError, r"decode.grey16_range = .*\n +expected own, or LOW-HIGH"),
         ({"precision": "fp8", "bank_mib": -1}, SettingsError, "2 things to correct"),
         ({"theta_1": "local-dir:nowhere"}, CheckpointError, "model.theta_1: no open_clip_config.json"),
         ({"card": __file__}, CardError, "test_library.py"),

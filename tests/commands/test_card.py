@@ -172,6 +172,38 @@ def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_th
     assert encoded == [0.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("setting", "flags"),
+    [
+        ({"orientation": "apply"}, ("--decode.orientation", "apply")),
+        ({"grey16_range": "7-9"}, ("--decode.grey16-range", "7-9")),
+        ({"reduced": True}, ("--decode.reduced",)),
+    ],
+)
+def test_a_card_of_pictures_that_are_read_otherwise_is_taken_and_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, setting: dict[str, object], flags: tuple[str, ...]
+) -> None:
+    """The other way round, too; and results that may differ do not look alike."""
+    others = DecodeSettings.model_validate(setting)
+    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "plain.json") == 0
+    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "other.json", *flags) == 0
+    capsys.readouterr()
+    models = {}
+    for card, decode in (
+        ("plain", others),
+        ("other", others),
+        ("other", DecodeSettings()),
+        ("plain", DecodeSettings()),
+    ):
+        is_other = (card == "other") != (decode is others)
+        models[card, decode is others] = model = load_model(with_card(folder, f"{card}.json"), decode)
+        assert model.card is not None
+        assert ("card_of_other_pictures" in "".join(capsys.readouterr())) == is_other
+    assert models["plain", True].classifier.fingerprint != models["plain", False].classifier.fingerprint
+    settings = [Settings(decode=decode) for decode in (others, DecodeSettings())]
+    assert len({config_fingerprint(one, models["plain", False]) for one in settings}) == 2
+
+
 def test_heads_of_another_card_stop_the_worker_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "d.json")
     heads_path(folder / "d.json").write_bytes(b"of another")
