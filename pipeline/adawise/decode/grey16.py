@@ -11,6 +11,8 @@ All sums and divisions are of integers, so every machine has the same levels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -28,41 +30,39 @@ _AT_ONCE = 2**20  # pixels: what NumPy makes of them on the way has 8 bytes each
 def to_8_bits(image: Image.Image, fixed: Range | None) -> Image.Image:
     """A picture of one of `MODES` -> mode L: linear from black at the range's low end to white at its high one.
 
-    The range is `fixed`, or the picture's own: without a `TAIL`th of its pixels at either end, or of all pixels where
-    that leaves one level. A picture of one level has no range, and becomes its share of `LEVELS`. Levels of mode I
-    beyond 16 bits count as the nearest that there is.
+    The range is `fixed`, or the picture's own: see `own_range`. Levels are rounded to the nearest, halves up. Levels of
+    mode I beyond 16 bits count as the nearest that there is.
 
     Raises whatever Pillow raises for broken data.
     """
-    pixels = np.asarray(image)
-    rows = max(1, _AT_ONCE // max(1, image.width))
-    strips = [pixels[y : y + rows] for y in range(0, image.height, rows)]
-    low, high = fixed or own_range(sum((_counted(strip) for strip in strips), np.zeros(LEVELS, np.int64)))
-    table = levels(low, high)
-    return Image.fromarray(np.concatenate([table[_16_bits(strip)] for strip in strips]))
+    pixels = np.asarray(np.clip(np.asarray(image), 0, LEVELS - 1), np.uint16)
+    low, high = fixed or own_range(pixels)
+    return Image.fromarray(np.concatenate([_stretched(strip, low, high) for strip in _strips(pixels)]))
 
 
-def own_range(counts: npt.NDArray[np.int64]) -> Range:
-    """LOW and HIGH by the number of pixels of each level; (0, 65535) for a picture of one level."""
-    pixels = int(counts.sum())
-    for outside in (pixels // TAIL, 0):
-        up_to = np.cumsum(counts)
-        low, high = (int(np.searchsorted(up_to, rank, side="right")) for rank in (outside, pixels - 1 - outside))
-        if low < high:
-            return low, high
-    return 0, LEVELS - 1
+def own_range(pixels: npt.NDArray[np.uint16]) -> Range:
+    """Of uint16 `[H, W]`: without a `TAIL`th of the pixels at either end, or of all where that leaves one level.
+
+    A picture of one level has no range, and is shown by its share of all levels: (0, 65535).
+    """
+    least, most = int(pixels.min()), int(pixels.max())
+    if least == most:
+        return 0, LEVELS - 1
+    counts = np.zeros(most - least + 1, np.int64)
+    for strip in _strips(pixels):
+        counts += np.bincount((strip - np.uint16(least)).ravel(), minlength=len(counts))
+    up_to, outside = np.cumsum(counts), pixels.size // TAIL
+    low, high = (least + int(np.searchsorted(up_to, n, side="right")) for n in (outside, pixels.size - 1 - outside))
+    return (low, high) if low < high else (least, most)
 
 
-def levels(low: int, high: int) -> npt.NDArray[np.uint8]:
-    """uint8 `[65536]`: what each level becomes, rounded to the nearest, halves up."""
+def _strips(pixels: npt.NDArray[np.uint16]) -> Iterator[npt.NDArray[np.uint16]]:
+    height, width = pixels.shape
+    rows = max(1, _AT_ONCE // width)
+    return (pixels[y : y + rows] for y in range(0, height, rows))
+
+
+def _stretched(strip: npt.NDArray[np.uint16], low: int, high: int) -> npt.NDArray[np.uint8]:
     span = high - low
-    inside = np.clip(np.arange(LEVELS) - low, 0, span)
-    return ((2 * 255 * inside + span) // (2 * span)).astype(np.uint8)
-
-
-def _counted(strip: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    return np.bincount(_16_bits(strip).ravel(), minlength=LEVELS)
-
-
-def _16_bits(strip: npt.NDArray[np.generic]) -> npt.NDArray[np.uint16]:
-    return np.asarray(np.clip(strip, 0, LEVELS - 1), np.uint16)
+    levels = np.clip(strip, low, high).astype(np.uint32) - np.uint32(low)
+    return ((2 * 255 * levels + span) // (2 * span)).astype(np.uint8)
