@@ -28,7 +28,7 @@ class PatchProduct(nn.Module):
         rows, columns = H // h, W // w
         images = images[:, :, : rows * h, : columns * w]
         patches = images.reshape(B, C, rows, h, columns, w).permute(0, 2, 4, 1, 3, 5).reshape(B, rows * columns, -1)
-        return linear(patches, self.weight.flatten(1), self.bias).transpose(1, 2).unflatten(2, (rows, columns))
+        return linear(patches, self.weight.flatten(1), self.bias).transpose(1, 2).reshape(B, -1, rows, columns)
 
 
 def multiply_patches(tower: nn.Module) -> int:
