@@ -19,8 +19,9 @@ from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import simplejpeg
-from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
 from adawise.errors import InvalidMessage, Reason
 
@@ -139,6 +140,13 @@ def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
             if pixels.shape == (image.height, image.width, 3):
                 return pixels
     return np.array(image.convert("RGB"))
+
+
+def build() -> str:
+    """Versions of all that makes pixels of bytes: others may make others of the same."""
+    libraries = ("libjpeg_turbo", "jpg", "zlib", "zlib_ng", "webp")
+    found = [f"{name} {features.version(name)}" for name in libraries]
+    return ", ".join([f"simplejpeg {simplejpeg.__version__}", f"pillow {PIL.__version__}", *found])
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
