@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from adawise.decode import resize
-from adawise.decode.codec import rgb
+from adawise.decode import codec, resize
 from adawise.decode.rendition import AS_OPEN_CLIP, Rendition, id_as_open_clip
 
 if TYPE_CHECKING:  # loading torch takes seconds, and a process that only decodes has no use for it
@@ -95,6 +94,11 @@ class Preprocess:
         return other not in (self.id, *self.continues) and id_as_open_clip(other) in known
 
     @property
+    def build(self) -> str:
+        """Versions of the libraries that decode; part of the fingerprint, and not of the identity."""
+        return codec.build()
+
+    @property
     def _named(self) -> str:
         fill = f"-fill{self.fill_color}" if self.resize_mode == "longest" else ""
         return f"{self.interpolation}-{self.resize_mode}{fill}-{self.size}"
@@ -116,7 +120,7 @@ class Preprocess:
         image.info.pop("transparency", None)  # ignored by a conversion to RGB, but Pillow warns about some of its forms
         image = self.rendition(image, self._whole(*image.size))
         pixels = (
-            self._by_integers(rgb(image), resized) if self._is_plain(image) else self._by_pillow(image)
+            self._by_integers(codec.rgb(image), resized) if self._is_plain(image) else self._by_pillow(image)
         )  # [S, S, 3]
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
