@@ -119,9 +119,8 @@ class Preprocess:
     def _pixels(self, image: Image.Image, resized: resize.Resize) -> npt.NDArray[np.uint8]:
         image.info.pop("transparency", None)  # ignored by a conversion to RGB, but Pillow warns about some of its forms
         image = self.rendition(image, self._whole(*image.size))
-        pixels = (
-            self._by_integers(codec.rgb(image), resized) if self._is_plain(image) else self._by_pillow(image)
-        )  # [S, S, 3]
+        is_plain = self._is_plain(image)
+        pixels = self._by_integers(codec.rgb(image), resized) if is_plain else self._by_pillow(image)  # [S, S, 3]
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _is_plain(self, image: Image.Image) -> bool:
