@@ -181,7 +181,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
         **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(Gap.of, scalars["gaps"]))},
         states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
         stream_table=stream_table[_DIGEST:],
-        trace=_unpacked(parts[_PARTS[2]]),
+        trace=schemas.with_later(_unpacked(parts[_PARTS[2]]), schemas.BATCH_TRACE),
         lineage=lineage,
     )
 
@@ -194,7 +194,9 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
     try:
         # Not `read_table`: it would take the key's folders for columns.
         file = opened(data, check_pages=True)
-        return schemas.with_later(file.read()) if columns is None else file.read(columns=list(columns))
+        if columns is not None:
+            return file.read(columns=list(columns))
+        return schemas.with_later(file.read(), schemas.PREDICTIONS)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 

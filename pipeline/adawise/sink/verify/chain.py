@@ -233,6 +233,7 @@ def _holds(data: bytes, table: pa.Table) -> bool:
         found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
     except (pa.ArrowException, OSError):
         return False
+    found = schemas.with_later(found, table.schema)
     return found.schema.equals(table.schema) and all(map(_same, found.columns, table.columns))
 
 
