@@ -21,6 +21,7 @@ from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from adawise.decode.headers import MAX_META
 from adawise.decode.message import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
 from adawise.decode.preprocess import Preprocess, ResizeMode
+from adawise.decode.statistics import statistics
 from adawise.errors import Lost, Reason
 from adawise.records import DecodedMessage, Message, RowId
 from tests.hostile import KINDS, Headers, Limits, arrow, hostile, picture
@@ -54,10 +55,13 @@ def check_contract(decoded: DecodedMessage) -> None:
     for frame in decoded.frames:
         assert (frame.image is None) != (frame.reason is None)
         assert (frame.detail is None) == (frame.reason is None)
+        assert (frame.statistics is None) == (frame.image is None)
         assert frame.row_id == RowId(sent.topic, sent.partition, sent.offset, frame.row_id.index)
         if frame.image is not None:
             assert (frame.image.shape, frame.image.dtype) == ((3, 32, 32), torch.uint8)
             assert frame.stream_id is not None
+            assert frame.statistics is not None
+            assert frame.statistics.tobytes() == statistics(frame.image.numpy()).tobytes()
         if frame.detail is not None:
             assert frame.detail.isprintable()
             assert 0 < len(frame.detail) <= MAX_DETAIL
