@@ -304,6 +304,11 @@ def test_whatever_is_raised_while_pixels_are_made_rejects_that_row_alone(error: 
         assert "lower decode.max_pixels" in str(decoded.frames[1].detail)
 
 
+def test_who_asks_for_no_pixels_is_told_no_statistics() -> None:
+    (frame,) = Decoder(lambda _: torch.empty(0, dtype=torch.uint8), 10**6, 8, 10**6)(message(JPEG)).frames
+    assert (frame.reason, frame.statistics) == (None, None)
+
+
 def test_an_interrupt_while_pixels_are_made_passes() -> None:
     def interrupted(image: Image.Image) -> torch.Tensor:
         raise KeyboardInterrupt

@@ -277,5 +277,5 @@ def _frame(
         true_label=facts.label,
         meta=facts.meta,
         note=None if facts.note is None else _shown(facts.note),
-        statistics=None if image is None else statistics(np.asarray(image)),
+        statistics=None if image is None or not image.nbytes else statistics(np.asarray(image)),
     )
