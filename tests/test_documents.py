@@ -93,7 +93,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("page", "number"), [("output.md", 0), ("output.md", 1), ("output.md", 2), ("output.md", 3), ("drift.md", 0)], ids=str
+    ("page", "number"),
+    [("output.md", 0), ("output.md", 1), ("output.md", 2), ("output.md", 3), ("drift.md", 0)],
+    ids=str,
 )
 def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None:
     recipe = blocks(GUIDE / page, "python")[number]

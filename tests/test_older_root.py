@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ from adawise.clip.classifier import GRID
 from adawise.commands.replay.run import replay
 from adawise.recording.source import RecordingSource
 from adawise.records import STATISTICS
+from adawise.sink import schemas
 from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.store.store import open_store
 from tests.fixtures.making import serve, settings
@@ -145,6 +147,17 @@ def test_batches_of_an_older_root_have_no_statistics_and_are_read_compacted_and_
     assert math.log(0.02) <= darkest < lightest <= math.log(1.02)
     assert least >= 0
     capsys.readouterr()
+
+
+def test_traces_that_an_older_worker_wrote_of_a_segment_that_has_statistics_are_whole(root: Path) -> None:
+    """It adopts the segment, and passes over what it does not know."""
+    serve_following(root)
+    newest = max((root / "traces" / "topic-frames" / "partition-00000").glob("*.parquet"))
+    traces = pq.read_table(newest, partitioning=None)
+    pq.write_table(traces.drop_columns([column.name for column in schemas.PIXELS]), newest)
+    assert main(["verify", str(root)]) == 0
+    pq.write_table(traces.drop_columns(["trigger"]), newest)
+    assert main(["verify", str(root)]) == 3
 
 
 def test_the_newest_traces_of_an_older_root_are_written_again_if_they_are_lost(root: Path) -> None:
