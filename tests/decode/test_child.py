@@ -56,6 +56,9 @@ def same(one: DecodedMessage, other: DecodedMessage) -> bool:
         if mine.image is not None and theirs.image is not None:
             assert torch.equal(mine.image, theirs.image)
             assert mine.image.is_contiguous()
+            assert mine.statistics is not None
+            assert theirs.statistics is not None
+            assert mine.statistics.tobytes() == theirs.statistics.tobytes()
         else:
             assert mine.image is theirs.image is None
     return True

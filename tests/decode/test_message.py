@@ -22,6 +22,7 @@ from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from adawise.decode.headers import MAX_META
 from adawise.decode.message import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
 from adawise.decode.preprocess import Preprocess, ResizeMode
+from adawise.decode.statistics import statistics
 from adawise.errors import Lost, Reason
 from adawise.records import DecodedMessage, Message, RowId
 from tests.hostile import KINDS, Headers, Limits, arrow, hostile, picture
@@ -55,10 +56,13 @@ def check_contract(decoded: DecodedMessage) -> None:
     for frame in decoded.frames:
         assert (frame.image is None) != (frame.reason is None)
         assert (frame.detail is None) == (frame.reason is None)
+        assert (frame.statistics is None) == (frame.image is None)
         assert frame.row_id == RowId(sent.topic, sent.partition, sent.offset, frame.row_id.index)
         if frame.image is not None:
             assert (frame.image.shape, frame.image.dtype) == ((3, 32, 32), torch.uint8)
             assert frame.stream_id is not None
+            assert frame.statistics is not None
+            assert frame.statistics.tobytes() == statistics(frame.image.numpy()).tobytes()
         if frame.detail is not None:
             assert frame.detail.isprintable()
             assert 0 < len(frame.detail) <= MAX_DETAIL
@@ -299,6 +303,11 @@ def test_whatever_is_raised_while_pixels_are_made_rejects_that_row_alone(error: 
     assert reasons(decoded) == [None, Reason.UNDECODABLE_IMAGE, None]
     if isinstance(error, MemoryError):
         assert "lower decode.max_pixels" in str(decoded.frames[1].detail)
+
+
+def test_who_asks_for_no_pixels_is_told_no_statistics() -> None:
+    (frame,) = Decoder(lambda _: torch.empty(0, dtype=torch.uint8), 10**6, 8, 10**6)(message(JPEG)).frames
+    assert (frame.reason, frame.statistics) == (None, None)
 
 
 def test_an_interrupt_while_pixels_are_made_passes() -> None:
