@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -382,3 +383,22 @@ def test_threads_share_a_decoder() -> None:
             assert reasons(alone) == reasons(shared)
             for a, b in zip(alone.frames, shared.frames, strict=True):
                 assert (a.image is None and b.image is None) or torch.equal(a.image, b.image)  # type: ignore[arg-type]
+
+
+def test_what_is_accepted_or_refused_and_why_is_as_by_pillow_alone() -> None:
+    """Whatever torch and libjpeg-turbo might take."""
+
+    def by_pillow(image: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(Preprocess(32)._by_pillow(image)).permute(2, 0, 1)
+
+    alone = replace(DECODE, preprocess=by_pillow)
+    sent = [message(h.value, h.key, h.headers) for h in hostile(11, 4 * len(KINDS))]
+    rng = random.Random(11)
+    good = [
+        picture(rng, "JPEG", mode, size) for mode in ("RGB", "L", "CMYK") for size in ((40, 30), (90, 20), (1, 200))
+    ]
+    sent += [message(data[: len(data) - cut], b"cam") for data in good for cut in (0, 1, 2, 9)]
+    for each in sent:
+        ours, theirs = DECODE(each), alone(each)
+        assert [(f.reason, f.detail) for f in ours.frames] == [(f.reason, f.detail) for f in theirs.frames]
+        assert (ours.dead, ours.is_batch) == (theirs.dead, theirs.is_batch)

@@ -91,9 +91,9 @@ def one_thread() -> Iterator[None]:
 
 
 def report_decoding(width: int, height: int) -> None:
-    """One thread, milliseconds an image: today, with the resize on a tensor, and what is left without pixels."""
+    """One thread, milliseconds an image: today, and what is left without pixels."""
     values = jpegs(width, height)
-    ways = {"today": decoder(PREPROCESS), "tensor": decoder(resize_tensor), "none": decoder(without_pixels(PREPROCESS))}
+    ways = {"today": decoder(PREPROCESS), "none": decoder(without_pixels(PREPROCESS))}
     took: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(3 * len(values)):
         message = Message("frames", 0, turn, b"camera", values[turn % len(values)], timestamp_ms=0)
@@ -101,11 +101,11 @@ def report_decoding(width: int, height: int) -> None:
             started = time.thread_time()
             assert not decode(message).dead
             took[name].append(1e3 * (time.thread_time() - started))
-    today, tensor, none = (median(times) for times in took.values())
+    today, none = (median(times) for times in took.values())
     size = sum(map(len, values)) / len(values) / 1e3
     print(
-        f"{width}x{height} ({size:.0f} KB): {today:.2f} ms to decode an image, {tensor:.2f} with the resize on a "
-        f"tensor, {none:.2f} without the pixels; one thread, medians of {len(took['today'])}"
+        f"{width}x{height} ({size:.0f} KB): {today:.2f} ms to decode an image, {none:.2f} "
+        f"without the pixels; one thread, medians of {len(took['today'])}"
     )
 
 
@@ -156,15 +156,6 @@ def decoder(resize: Resize) -> Decoder:
     """The worker's, with another way to the model's pixels."""
     limits = Settings().decode
     return Decoder(resize, limits.max_message_bytes, limits.max_rows, limits.max_pixels)
-
-
-def resize_tensor(image: Image.Image) -> Tensor:
-    """What a resize of torch's own would cost: antialiased bicubic on bytes, after the crop. Not the product's."""
-    width, height = image.size
-    side = min(width, height)
-    pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)  # [1, 3, H, W]
-    square = pixels[:, :, (height - side) // 2 :, (width - side) // 2 :][:, :, :side, :side]
-    return torch.nn.functional.interpolate(square, size=(SIDE, SIDE), mode="bicubic", antialias=True)[0].contiguous()
 
 
 def without_pixels(preprocess: Preprocess) -> Resize:
