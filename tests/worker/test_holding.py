@@ -54,7 +54,9 @@ def decode(message: Message) -> DecodedMessage:
         return DecodedMessage(message, (frame,), dead=frame.image is None)
     rows = enumerate(value[1:].decode())
     return DecodedMessage(
-        message, tuple(_frame(message, i, s, None if s == "." else 1 + (message.offset + i) % 250) for i, s in rows), True
+        message,
+        tuple(_frame(message, i, s, None if s == "." else 1 + (message.offset + i) % 250) for i, s in rows),
+        True,
     )
 
 
@@ -100,9 +102,7 @@ class Watched(Bench):
     def in_hand(self) -> int:
         """Bytes of messages and images."""
         worker = self._worker
-        pool = sum(
-            lanes.waiting_bytes + lanes.held_bytes for lanes in list(worker._prefetch._partitions.values())
-        )
+        pool = sum(lanes.waiting_bytes + lanes.held_bytes for lanes in list(worker._prefetch._partitions.values()))
         return pool + sum(work.image_bytes + work.kept_bytes for work in worker._owned.values())
 
     def _watch(self) -> bool:
@@ -232,7 +232,7 @@ def logs(draw: st.DrawFn) -> list[Message]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(logs(), st.integers(1, 12), st.integers(0, 4 * PIXELS), st.booleans(), st.integers(0, 3))
 def test_any_limits_that_the_messages_fit_in_give_the_batches_and_alphas_of_a_worker_without_any(
     messages: list[Message], poll: int, more: int, finite: bool, threads: int
@@ -244,7 +244,7 @@ def test_any_limits_that_the_messages_fit_in_give_the_batches_and_alphas_of_a_wo
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(logs(), st.integers(1, 12), st.integers(1, 100_000), st.booleans())
 def test_no_limit_is_so_low_that_the_worker_stands_still_or_loses_an_image(
     messages: list[Message], poll: int, limit: int, finite: bool

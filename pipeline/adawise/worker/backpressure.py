@@ -26,6 +26,7 @@ _EAGER = 0.125  # images of batches that may not be complete; above, only ripe m
 _OPEN = 0.1875  # images of open batches; above, the newest wait as messages again
 _AGAIN = 0.875  # of a bound on what need not become less by itself: below, reading goes on
 
+
 @dataclass(frozen=True)
 class Limits:
     """What the worker holds at most: bytes under decode or waiting for the model, rows not yet committed.

@@ -213,7 +213,7 @@ class Prefetch:
         return job
 
     def _is_eager(self) -> bool:
-        return self._promised_bytes() < self._eager_bytes
+        return self._promised_bytes() + self.image_bytes <= self._eager_bytes
 
     def _promised_bytes(self) -> int:
         """Of images that wait to be taken, and of those that will."""

@@ -145,7 +145,7 @@ class Lanes:
             self._hold(job)
         else:
             lane.waiting.append(job)
-            self._queue(lane)
+        self._queue(lane)
 
     def ripen(self, stream: str, until: int) -> None:
         """Messages of a stream below an offset may be decoded, even where memory is short."""

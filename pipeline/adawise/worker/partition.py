@@ -139,9 +139,7 @@ class PartitionWork:
         """False for a message whose rows are already in the chain: recovery reads on from the oldest pending offset."""
         return self._offsets.wants(message)
 
-    def read(
-        self, message: Message, streams: frozenset[str], now_s: float = 0.0, *, is_single: bool = False
-    ) -> None:
+    def read(self, message: Message, streams: frozenset[str], now_s: float = 0.0, *, is_single: bool = False) -> None:
         """A message that is wanted is under decode, of which these streams may have images; in the order of offsets.
 
         One that `is_single` waits to be decoded until its batch is ripe, where memory is short.
