@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from adawise.__main__ import main
 from adawise.adapt.card import read_card
+from adawise.build.model import load_model
+from adawise.errors import CardError
 from adawise.evaluate.tables import read_tables
 from adawise.recording.source import RecordingSource
 from adawise.sink.read.rows import read_predictions, read_traces
@@ -38,6 +41,7 @@ def test_a_root_is_whole_and_gone_on_from(name: str, tmp_path: Path) -> None:
     new = after.num_rows - before.num_rows
     assert new > 0
     assert not {"start", "settings_changed"} & set(after["reset"].to_pylist()[-new:])
+    assert [path.name for path in (root / "_models").iterdir()] == ["000000.json"]  # no other pair to it
 
 
 def test_a_compacted_root_says_what_its_segments_said() -> None:
@@ -56,6 +60,26 @@ def test_a_card_is_read_with_its_heads(capsys: pytest.CaptureFixture[str]) -> No
     assert read_card(card).heads is not None
     assert main(["card", "--show", str(card)]) == 0
     assert "entropy" in capsys.readouterr().out
+
+
+def test_a_card_of_earlier_pixels_is_taken_with_a_warning(tmp_path: Path) -> None:
+    card = FIXTURE / "pair.card.json"
+    chosen = settings(tmp_path).model.model_copy(update={"card": card})
+    with capture_logs() as logs:
+        model = load_model(chosen)
+    assert model.card == read_card(card)
+    (told,) = [line for line in logs if line["event"] == "card_of_earlier_pixels"]
+    claimed = json.loads((FIXTURE / "root" / "_models" / "000000.json").read_text())["identity"]
+    assert told["made_with"] == claimed["preprocess"] == model.classifier.lineage["preprocess"]
+    assert told["now"] == model.classifier.identity["preprocess"] != claimed["preprocess"]
+
+
+def test_a_card_of_other_pixels_is_refused(tmp_path: Path) -> None:
+    data = json.loads((FIXTURE / "pair.card.json").read_text())
+    data["identity"]["preprocess"] = data["identity"]["preprocess"].replace("bicubic", "bilinear")
+    (card := tmp_path / "card.json").write_text(json.dumps(data))
+    with pytest.raises(CardError, match="its preprocess is"):
+        load_model(settings(tmp_path).model.model_copy(update={"card": card}))
 
 
 def test_tables_of_logits_are_evaluated_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:

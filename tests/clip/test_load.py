@@ -59,7 +59,7 @@ def test_a_pair_of_folders_loads_with_its_preprocessing_scales_and_hashes(
         assert theta.keys() == {name.removeprefix("visual.") for name in saved if name.startswith("visual.")}
         assert all(torch.equal(tensor, saved[f"visual.{name}"]) for name, tensor in theta.items())
     assert pair.log_scales == tuple(float(saved["logit_scale"]) for saved in weights)
-    assert pair.preprocess.id == f"pillow-bicubic-shortest-{SIZE}/1"
+    assert pair.preprocess.id == f"integer-bicubic-shortest-{SIZE}/2"
     assert pair.mean == (0.48, 0.45, 0.4)
     assert pair.std == (0.27, 0.26, 0.28)
     assert pair.hashes[0] != pair.hashes[1]

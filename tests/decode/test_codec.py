@@ -7,13 +7,17 @@ import random
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
-from adawise.decode.codec import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, MAX_SIDE, foreign, open_image, sniff
+from adawise.decode.codec import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, MAX_SIDE, foreign, open_image, rgb, sniff
 from adawise.errors import InvalidMessage, Reason
 from tests.hostile import picture, png_chunk
 from tools.fuzz.extremes import png
@@ -282,3 +286,81 @@ def test_a_jpeg_that_not_every_libjpeg_reads_is_refused_with_a_reason_that_says_
     ) as caught:
         open_image(usual[:at] + bytes([marker]) + usual[at + 1 :], max_pixels=10_000)
     assert caught.value.reason == Reason.UNSUPPORTED_FORMAT
+
+
+def jpegs() -> dict[str, bytes]:
+    """Of every kind that is read."""
+    small = Image.frombytes("RGB", (9, 7), RNG.randbytes(9 * 7 * 3))
+    image = small.resize((203, 151), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    found = {
+        "progressive": saved(image, "JPEG", progressive=True),
+        "grey": saved(image.convert("L"), "JPEG"),
+        "four colours": saved(image.convert("CMYK"), "JPEG"),
+        "of RGB": saved(image, "JPEG", keep_rgb=True),
+        "restarts": saved(image, "JPEG", restart_marker_blocks=3),
+        "best": saved(image, "JPEG", quality=100),
+    }
+    kinds = ("444", "422", "420", "440", "411")
+    return found | {kind: simplejpeg.encode_jpeg(pixels, colorsubsampling=kind) for kind in kinds}
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """A few bytes are others, gone, new, a marker or from elsewhere; or the end is missing."""
+    broken = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(3, rng.choice((len(broken), min(len(broken), 700))))
+        match rng.randrange(6):
+            case 0:
+                broken[at] = rng.randrange(256)
+            case 1:
+                del broken[at : at + rng.randrange(1, 30)]
+            case 2:
+                broken[at:at] = rng.randbytes(rng.randrange(1, 9))
+            case 3:
+                broken[at : at + 2] = bytes([0xFF, rng.choice((0xD0, 0xD9, 0xDA, 0xDD, 0xC4, 0xDB, 0xFE))])
+            case 4:
+                start = rng.randrange(2, len(broken))
+                broken[at:at] = broken[start : start + rng.randrange(200)]
+            case _:
+                return bytes(broken[: max(4, at)])
+    return bytes(broken)
+
+
+def read_by(how: Callable[[Image.Image], npt.NDArray[np.uint8]], data: bytes) -> npt.NDArray[np.uint8] | str:
+    """The pixels, or why there are none."""
+    try:
+        image = open_image(data, max_pixels=1_000_000)
+        return how(image) if image.mode in ("RGB", "L") else image.mode
+    except Exception as error:  # noqa: BLE001  of any kind, and the same
+        return repr(error)
+
+
+def by_pillow(image: Image.Image) -> npt.NDArray[np.uint8]:
+    return np.array(image.convert("RGB"))
+
+
+def test_a_jpeg_is_read_or_refused_as_by_pillow_whatever_is_wrong_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    rng, refused = random.Random(4), 0
+    kinds = jpegs()
+    values = [*kinds.values(), *(damaged(rng.choice([*kinds.values()]), rng) for _ in range(1_500))]
+    good = kinds["420"]
+    values += [good[:-1], good[:-2], good[: len(good) // 2], good + b"x", good + good, b"\xff\xd8\xff\xff" + good[2:]]
+    for number, data in enumerate(values):
+        ours, theirs = read_by(rgb, data), read_by(by_pillow, data)
+        assert np.array_equal(ours, theirs), number
+        refused += isinstance(ours, str)
+    assert 300 < refused < 1_200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_jpeg_without_a_fault_is_not_read_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [open_image(data, max_pixels=1_000_000) for data in jpegs().values()]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert {rgb(image).shape for image in images if image.mode in ("RGB", "L")} == {(151, 203, 3)}
+
+
+def test_what_is_done_to_an_opened_jpeg_is_not_lost() -> None:
+    image = open_image(picture(RNG), max_pixels=1_000_000)
+    image.paste((1, 2, 3), (0, 0, *image.size))
+    assert rgb(image).reshape(-1, 3).tolist() == [[1, 2, 3]] * (40 * 30)

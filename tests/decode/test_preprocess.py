@@ -20,7 +20,11 @@ from adawise.decode.preprocess import Interpolation, Preprocess, ResizeMode
 
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16")
 SIZES = ((640, 480), (333, 517), (31, 47), (224, 300), (300, 224), (3, 120), (97, 1), (1, 1))
+PLAIN_MODES = ("RGB", "L")
 SHARE = 0.001  # of the pixels may differ: the box has float32 coordinates
+# Weights of 16 bits where Pillow has 22: a level in a few of a thousand pixels; two in a few of a million, where one of
+# the first pass meets one of the second. Where a scale makes many sums of just a half, more of a picture differs.
+INTEGER_SHARE, MOST_SHARE, TWO_LEVELS = 0.005, 0.05, 1e-5
 
 
 def image_of(mode: str, width: int, height: int) -> Image.Image:
@@ -73,22 +77,80 @@ def test_shortest_equals_open_clip_within_one_level_of_a_thousandth_of_the_pixel
     for width, height in SIZES:
         theirs = by_open_clip(image_of(mode, width, height), 224, "shortest", how)
         off = difference(Preprocess(224, "shortest", how)(image_of(mode, width, height)), theirs)
-        assert float((off > 0).float().mean()) <= SHARE, (width, height)
+        share = 2 * INTEGER_SHARE if mode in PLAIN_MODES else SHARE
+        assert float((off > 0).float().mean()) <= share, (width, height)
         # undoing near-zero alpha magnifies a level, CMYK multiplies two bands, 16 bits wrap in Pillow's filter
-        if mode in ("RGB", "L", "1", "P"):
-            assert int(off.max()) <= 1, (width, height)
+        if mode in (*PLAIN_MODES, "1", "P"):
+            assert int((off > 1).sum()) <= (4 if mode in PLAIN_MODES else 0), (width, height)
+            assert int(off.max()) <= 2, (width, height)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("resize_mode", ["squash", "longest"])
-def test_squash_and_longest_equal_open_clip_exactly(mode: str, resize_mode: ResizeMode) -> None:
-    for width, height in SIZES:
+def test_squash_and_longest_equal_open_clip_exactly_but_for_the_weights_bits(
+    mode: str, resize_mode: ResizeMode
+) -> None:
+    for width, height in (*SIZES, (300, 620), (480, 640)):
         for size in (96, 224):
             if resize_mode == "longest" and max(width, height) > size * 2 * min(width, height):
                 continue  # open_clip rounds a side to nothing there, and raises
             theirs = by_open_clip(image_of(mode, width, height), size, resize_mode, "bicubic", 7)
-            ours = Preprocess(size, resize_mode, "bicubic", 7)(image_of(mode, width, height))
-            assert int(difference(ours, theirs).max()) == 0, (width, height, size)
+            off = difference(Preprocess(size, resize_mode, "bicubic", 7)(image_of(mode, width, height)), theirs)
+            assert int(off.max()) <= (1 if mode in PLAIN_MODES else 0), (width, height, size)
+            assert float((off > 0).float().mean()) <= 2 * INTEGER_SHARE, (width, height, size)
+
+
+@pytest.mark.parametrize("how", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("fit", ["shortest", "squash", "longest"])
+def test_the_id_before_gave_the_same_pixels_but_for_a_level_in_a_few_of_them(
+    fit: ResizeMode, how: Interpolation
+) -> None:
+    """Which lets cards and states go on: see `continues`."""
+    preprocess, pixels, off, off_by_two = Preprocess(224, fit, how), 0, 0, 0
+    assert preprocess.continues == (f"pillow-{how}-{fit}{'-fill0' if fit == 'longest' else ''}-224/1",)
+    sides = np.random.default_rng(3).integers(30, 1_200, (40, 2)).tolist()
+    for width, height in (*sides, (640, 480), (1_920, 1_080), (448, 448), (896, 672)):
+        for mode in PLAIN_MODES:
+            image = image_of(mode, width, height)
+            before = torch.from_numpy(preprocess._by_pillow(image.copy())).permute(2, 0, 1)
+            found = difference(preprocess(image), before)
+            assert int(found.max()) <= 2, (width, height)
+            assert float((found > 0).float().mean()) <= MOST_SHARE, (width, height)
+            pixels, off = pixels + found.numel(), off + int((found > 0).sum())
+            off_by_two += int((found > 1).sum())
+    assert 0 < off <= INTEGER_SHARE * pixels
+    assert off_by_two <= TWO_LEVELS * pixels
+
+
+@pytest.mark.parametrize("fit", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("mode", PLAIN_MODES)
+def test_without_torch_the_pixels_are_the_same(mode: str, fit: ResizeMode) -> None:
+    for sides in (*SIZES, (224, 224), (500, 130)):
+        preprocess = Preprocess(224, fit, fill_color=9)
+        pixels = preprocess.pixels(image_of(mode, *sides))
+        assert torch.equal(torch.from_numpy(pixels), preprocess(image_of(mode, *sides))), sides
+        assert pixels.flags.c_contiguous
+
+
+def test_what_is_long_or_tall_is_never_resized_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of it is made that is larger than four times the model's input."""
+    sizes = []
+    whole = Preprocess._by_integers
+
+    def watched(preprocess: Preprocess, pixels: Any, *rest: Any) -> Any:
+        sizes.append(preprocess._whole(pixels.shape[1], pixels.shape[0]))
+        return whole(preprocess, pixels, *rest)
+
+    monkeypatch.setattr(Preprocess, "_by_integers", watched)
+    for fit, tallest in (("shortest", 4), ("longest", 2), ("squash", 1)):
+        sizes.clear()
+        for sides in ((400, 100), (100, 100 * tallest)):
+            Preprocess(32, fit)(Image.new("RGB", sides))  # type: ignore[arg-type]
+        assert len(sizes) == 2
+        assert max(width * height for width, height in sizes) <= 4 * 32 * 32
+        for sides in ((401, 100), (100, 100 * tallest + 1), (1, MAX_SIDE), (MAX_SIDE, 1)):
+            Preprocess(32, fit)(Image.new("RGB", sides))  # type: ignore[arg-type]
+        assert len(sizes) == 2
 
 
 def test_extreme_aspect_ratios_equal_open_clip() -> None:
@@ -144,7 +206,7 @@ def test_rows_that_are_cut_away_first_change_no_bit(
     image = image_of(mode, *(sides[::-1] if lying else sides))
     if image.width <= image.height and image.size == (size, int(size * image.height / image.width)):
         return  # untouched
-    ours = Preprocess(size, "shortest", how)(image.copy())
+    ours = torch.from_numpy(Preprocess(size, "shortest", how)._by_pillow(image.copy())).permute(2, 0, 1)
     assert int(difference(ours, passes_over_the_whole(image, size, how)).max()) == 0
 
 
@@ -198,7 +260,7 @@ def test_the_id_names_all_that_changes_the_result() -> None:
         Preprocess(224, interpolation="bilinear"),
     ]
     assert len({variant.id for variant in variants}) == len(variants)
-    assert Preprocess(224).id == "pillow-bicubic-shortest-224/1"
+    assert Preprocess(224).id == "integer-bicubic-shortest-224/2"
     assert Preprocess(224, fill_color=7).id == Preprocess(224).id, "only `longest` pads"
 
 

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adawise.clip.attention import pack_attention
 from adawise.clip.load import CheckpointPair
+from adawise.clip.patches import multiply_patches
 from adawise.decode.preprocess import Preprocess
 
 CARD = torch.device("cuda:0")
@@ -67,6 +68,7 @@ class FakeCard:
         for model in models:
             model.requires_grad_(False)
             pack_attention(model)
+            multiply_patches(model)
         tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
         with self._mode:
             memo = {id(t): _like(t) for t in tensors}

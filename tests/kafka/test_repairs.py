@@ -15,6 +15,7 @@ from kafka.net.transport import KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from adawise.kafka import repairs
+from adawise.kafka.source import KafkaSource
 from adawise.ports import Poll
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.sources import DEADLINE_S, BytesName, numbered, open_source, poll_until, produce, take_over
@@ -199,6 +200,44 @@ def test_a_member_that_was_expelled_from_a_rebalance_gets_its_partition_again(br
                 assert time.monotonic() < give_up
             assert time.monotonic() < give_up
         assert any(poll.lost for poll in polls)
+
+
+def owned_once_a_member_was_expelled(broker: Broker, topic: str, patience_s: float) -> list[int]:
+    """What is somebody's after the only member of a group was expelled, and joins again together with a second one."""
+    group = fresh_name("group")
+    with closing(open_source(broker, topic, group)) as first, closing(open_source(broker, topic, group)) as second:
+        poll_until(first, lambda poll: bool(poll.assigned))
+        coordinator = first._consumer._coordinator
+        known = coordinator._generation
+        coordinator._generation = Generation(known.generation_id, "somebody-else", known.protocol)
+        coordinator.request_rejoin()
+        owned: dict[KafkaSource, set[int]] = {first: set(range(4)), second: set()}
+        give_up = time.monotonic() + DEADLINE_S
+        while len(owned[first] | owned[second]) < 4 or not (owned[first] and owned[second]):
+            for source, partitions in owned.items():
+                poll = source.poll(0.05)
+                partitions -= {tp.partition for tp in poll.lost}
+                partitions |= {tp.partition for tp in poll.assigned}
+                if poll.assigned:
+                    give_up = time.monotonic() + patience_s
+            if time.monotonic() > give_up:
+                break
+        return sorted([*owned[first], *owned[second]])
+
+
+@pytest.mark.needs("first_generation")
+def test_a_member_that_was_expelled_claims_nothing_of_what_it_had(broker: Broker, topic: MakeTopic) -> None:
+    assert owned_once_a_member_was_expelled(broker, topic(4), DEADLINE_S) == [0, 1, 2, 3]
+
+
+@pytest.mark.needs("first_generation")
+def test_without_the_repair_partitions_are_nobodys(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repairs, "_claims_of_what_is_assigned", repairs._claims)
+    assert len(owned_once_a_member_was_expelled(broker, topic(4), 3.0)) < 4
+    monkeypatch.undo()
+    repairs.install()
 
 
 def left_behind_by_one_that_was_joining(broker: Broker, topic: str) -> bool:

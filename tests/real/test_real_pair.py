@@ -91,7 +91,7 @@ def served(pair: CheckpointPair, validation: Photographs) -> PairClassifier:
 
 
 def test_the_pair_loads_with_its_own_preprocessing(pair: CheckpointPair) -> None:
-    assert pair.preprocess.id == "pillow-bicubic-squash-70/1"
+    assert pair.preprocess.id == "integer-bicubic-squash-70/2"
     assert pair.mean == (0.485, 0.456, 0.406)
     assert not pair.text_is_shared
     assert pair.log_scales[0] != pair.log_scales[1]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from adawise.clip.attention import pack_attention
+from adawise.clip.patches import multiply_patches
 
 _ROWS, _REPEATS = 8, 7
 
@@ -26,6 +27,7 @@ def tower(dtype: torch.dtype, *, packed: bool) -> nn.Module:
     visual: nn.Module = open_clip.create_model("ViT-B-32").visual.eval().requires_grad_(False).to(dtype)
     if packed:
         pack_attention(visual)
+        multiply_patches(visual)
     return visual
 
 

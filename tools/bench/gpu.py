@@ -32,6 +32,7 @@ from adawise.clip.attention import pack_attention
 from adawise.clip.classifier import GRID, PairClassifier, _features
 from adawise.clip.device import Forward
 from adawise.clip.load import CheckpointPair
+from adawise.clip.patches import multiply_patches
 from adawise.decode.preprocess import Preprocess
 from adawise.records import Message
 from adawise.settings import ModelSettings, Settings
@@ -144,6 +145,7 @@ def random_pair(architecture: str) -> CheckpointPair:
         torch.manual_seed(0)
         model = open_clip.create_model(architecture, load_weights=False).float().eval().requires_grad_(False)
     pack_attention(model)
+    multiply_patches(model)
     tower = model.visual
     theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
     size = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]

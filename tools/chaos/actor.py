@@ -98,13 +98,20 @@ def play(role: Role, link: Connection) -> NoReturn:
     sys.exit(main(["run"]))
 
 
-def command(role: Role, *arguments: str) -> int:
-    """Any other command in a process of the same kind; its exit code."""
+def begin(role: Role, *arguments: str) -> Callable[[], int]:
+    """Any other command in a process of the same kind; what is returned waits for its exit code.
+
+    For one thread alone: to start a process asks after all others, and a code that two threads ask for comes once.
+    """
     process = multiprocessing.get_context("forkserver").Process(target=_call, args=(role, arguments))
     process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+
+    def ended() -> int:
+        process.join()
+        assert process.exitcode is not None
+        return process.exitcode
+
+    return ended
 
 
 def _call(role: Role, arguments: tuple[str, ...]) -> NoReturn:

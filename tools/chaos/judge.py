@@ -7,7 +7,7 @@ and names of segments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from adawise.errors import ChainError
 from tests.brokers import Broker
 from tests.worker.cameras import Shot, everything
 from tests.worker.output import Output
-from tools.chaos.actor import Role, command
+from tools.chaos.actor import Role, begin
 
 Integers = npt.NDArray[np.int64]
 Rows = list[dict[str, Any]]
@@ -83,12 +83,17 @@ def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], output: O
     return verdict
 
 
-def verify(role: Role, output: Output) -> list[str]:
-    """The faults that `adawise verify` finds, the last of them in full."""
+def verify(role: Role, output: Output) -> Callable[[], list[str]]:
+    """Begin `adawise verify`; what is returned waits for the faults that it finds, the last of them in full."""
     log = output.root.with_suffix(".verify")
-    if code := command(replace(role, log=log), "verify", str(output.store)):
-        return [f"adawise verify ended with code {code}", *log.read_text().splitlines()[-_SHOWN:]]
-    return []
+    ended = begin(replace(role, log=log), "verify", str(output.store))
+
+    def faults() -> list[str]:
+        if code := ended():
+            return [f"adawise verify ended with code {code}", *log.read_text().splitlines()[-_SHOWN:]]
+        return []
+
+    return faults
 
 
 def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
@@ -100,10 +105,10 @@ def compare_with_replay(verdict: Judgement, role: Role, output: Output, folder: 
     """Record the topic, replay it in peace (by commands in `role`), and add to the verdict whatever differs."""
     recording, again = folder / "recording", Output(folder / "again")
     for call in (("record", "--output", str(recording)), ("replay", str(recording), "-o", str(again.root))):
-        if code := command(role, *call):
+        if code := begin(role, *call)():
             verdict.faults.append(f"adawise {call[0]} ended with code {code}; see {role.log}")
             return
-    verdict.faults += verify(role, again)
+    verdict.faults += verify(role, again)()
     rows, other_rows = output.predictions, again.predictions
     if not rows.equals(other_rows):
         verdict.wrong_rows = differing(verdict, ("row_id",), rows.to_pylist(), other_rows.to_pylist())

@@ -7,7 +7,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -123,12 +122,11 @@ def run(
 
 def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, folder: Path) -> Judgement:
     """By the topic, by `adawise verify` and by a replay; the last two at the same time, each takes a processor."""
-    with ThreadPoolExecutor(1) as beside:
-        verified = beside.submit(verify, role, output)
-        verdict = judge(landed, feed.acknowledged, output)
-        if not play.overwrites:
-            compare_with_replay(verdict, role, output, folder)
-        verdict.faults += verified.result()
+    verified = verify(role, output)
+    verdict = judge(landed, feed.acknowledged, output)
+    if not play.overwrites:
+        compare_with_replay(verdict, role, output, folder)
+    verdict.faults += verified()
     return verdict
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -129,14 +129,14 @@ class Card:
         """The card as a file holds it."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
-    def check(self, identity: Mapping[str, str], alphas: tuple[float, ...]) -> None:
-        """Refuse the card for another pair.
+    def check(self, identity: Mapping[str, str], alphas: tuple[float, ...], *, continues: Sequence[str] = ()) -> None:
+        """Refuse the card for another pair. Preprocessings that the pair's own one `continues` are as good as that.
 
         Raises:
             CardError: with the first part of the identity that differs.
         """
         for part in identity:
-            if self.identity.get(part) != identity[part]:
+            if self.identity.get(part) not in (identity[part], *(continues if part == "preprocess" else ())):
                 raise CardError(
                     f"the card belongs to another pair: its {part} is {self.identity.get(part)!r}, this pair's is "
                     f"{identity[part]!r}. Make a card for this pair: adawise card --labelled FOLDER -o FILE"

@@ -33,6 +33,10 @@ TEMPLATES = (
     "a low resolution photo of a {}.",
     "{}",
 )
+_EARLIER_PIXELS = (
+    "pixels differ by at most one level of 255 in some of a thousand: the card holds, and streams go on; "
+    "`adawise card` makes one of today's pixels, with which streams begin anew"
+)
 _log = structlog.get_logger("model")
 _STATES_BYTES = 64_000_000  # of a partition
 _CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
@@ -91,11 +95,18 @@ def open_pair(
     card = read_card(settings.card) if with_card and settings.card is not None else None
     if card is not None:
         try:
-            card.check(classifier.identity, classifier.alphas)
+            check_card(card, checkpoints, classifier)
         except CardError as error:
             raise CardError(f"model.card {settings.card}: {error}") from error
         _use_heads(classifier, card, settings.card)
     return ModelPair(checkpoints, classifier, classes, card)
+
+
+def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> None:
+    """Refuse a card of another pair, by CardError; one that was made with an earlier preprocessing is told of."""
+    card.check(classifier.identity, classifier.alphas, continues=pair.preprocess.continues)
+    if (made_with := card.identity["preprocess"]) != pair.preprocess.id:
+        _log.warning("card_of_earlier_pixels", made_with=made_with, now=pair.preprocess.id, note=_EARLIER_PIXELS)
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:
@@ -145,7 +156,7 @@ def _strategy(chosen: SearchSettings, model: ModelPair) -> Strategy:
     if model.card is None and name not in NO_CARD:
         raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
     objective = model.card.objective(name) if model.card else NO_CARD[name]
-    belongs_to = f"{sorted(model.classifier.identity.items())} {model.card.digest if model.card else ''}"
+    belongs_to = f"{sorted(model.classifier.lineage.items())} {model.card.digest if model.card else ''}"
     return strategy(
         chosen.strategy,
         alphas=model.classifier.alphas,

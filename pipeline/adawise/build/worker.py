@@ -123,7 +123,7 @@ def is_picture(message: Message) -> bool:
 
 def identity_of(model: ModelPair) -> dict[str, str]:
     """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
-    return {**model.classifier.identity, "card": model.card.digest if model.card else ""}
+    return {**model.classifier.lineage, "card": model.card.digest if model.card else ""}
 
 
 def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:

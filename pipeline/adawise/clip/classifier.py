@@ -100,6 +100,12 @@ class PairClassifier:
         }
 
     @property
+    def lineage(self) -> dict[str, str]:
+        """`identity`, with the oldest preprocessing that this one continues: what states and roots are tied to."""
+        oldest = (*self._pair.preprocess.continues, self._pair.preprocess.id)[0]
+        return {**self.identity, "preprocess": oldest}
+
+    @property
     def fingerprint(self) -> str:
         """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
         numerics = f"{self.dtype} {self.device.numerics} {self.chunk_rows} {self._alphas} torch {torch.__version__}"

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, check_statistics
 from adawise.clip.attention import pack_attention
+from adawise.clip.patches import multiply_patches
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
 
@@ -130,6 +131,7 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
             )
     for model in models:
         pack_attention(model)
+        multiply_patches(model)
     tower = models[0].visual
     with _open_clip_silenced():
         tokenizer = open_clip.get_tokenizer(theta_0 if theta_0.startswith(_LOCAL) else architecture or "")
@@ -171,6 +173,7 @@ def load_starting_model(architecture: str, theta_0: str) -> StartingModel:
     if any(type(module).__name__ == "QuickGELU" for module in model.modules()):
         config["quick_gelu"] = True  # a tag turns it on, a path does not
     pack_attention(model)
+    multiply_patches(model)
     with _open_clip_silenced():
         tokenizer = open_clip.get_tokenizer(name)
     return StartingModel(

@@ -1,5 +1,7 @@
 """Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between message and preprocessing.
 
+Pillow opens and refuses; `rgb` reads a JPEG without a fault by libjpeg-turbo itself, with the same bits in less time.
+
 Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
 comments, colour profiles, text and animation chunks are dropped. Nothing is lost (neither open_clip nor we use them),
 and with them go the decompression bombs inside metadata, the warnings that Pillow raises about them (Python's warning
@@ -13,7 +15,11 @@ import io
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from adawise.errors import InvalidMessage, Reason
@@ -122,6 +128,27 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
     return image
 
 
+def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The pixels of an RGB or grey image, uint8 `[H, W, 3]`, contiguous and its caller's own.
+
+    Raises whatever Pillow raises when the image's data turns out to be broken.
+    """
+    if isinstance(image, _Jpeg) and image.tile:  # not decoded yet
+        with suppress(Exception):  # what it refuses or only warns of, Pillow decides
+            pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(image.data, strict=True)
+            if pixels.shape == (image.height, image.width, 3):
+                return pixels
+    return np.array(image.convert("RGB"))
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """With its bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        super().__init__(io.BytesIO(data))
+
+
 def undecodable(what: str, error: Exception) -> InvalidMessage:
     """What a codec raised about hostile bytes, as a reason.
 
@@ -157,7 +184,7 @@ def _is_tga(data: bytes) -> bool:
 def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
     """The plug-ins' classes, not Image.open: that warns about large images and follows MPO into other frames."""
     if kind == "image/jpeg":
-        return JpegImagePlugin.JpegImageFile(io.BytesIO(_jpeg_pixels(data)))
+        return _Jpeg(_jpeg_pixels(data))
     if kind == "image/png":
         return PngImagePlugin.PngImageFile(io.BytesIO(_png_pixels(data)))
     if kind == "image/webp":

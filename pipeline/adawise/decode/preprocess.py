@@ -1,11 +1,15 @@
 """A decoded image -> the model's uint8 input: resize, crop, RGB. Between the codec and the batch.
 
-Same result as open_clip's own evaluation transform before normalisation, in the same order of operations (resize in the
-image's native mode, crop or pad, then RGB), so that grey, palette, CMYK and 16-bit images agree too. The center crop is
-folded into the resize through Pillow's `box`: pixels that are cut away are never computed, which makes a 1 x 4000 image
-as cheap as a square one. (`squash` needs them all: a line of 65,535 rows takes 59 MB on its way to 224 px.) The box has
-float32 coordinates: about .02 % of the pixels differ from open_clip by one level (by more only under near-zero alpha,
-where undoing the premultiplication magnifies it).
+RGB and grey are resized whole, by integers that are the same everywhere (`resize`), then cropped or padded: a level
+away from open_clip's own evaluation transform before normalisation in a few of a thousand pixels, two in a few of a
+million.
+
+Every other mode, and what is long or tall, goes open_clip's own way through Pillow, in the same
+order of operations (resize in the image's native mode, crop or pad, then RGB), so that palette, CMYK and 16-bit images
+agree too. There the center crop is folded into the resize through Pillow's `box`: pixels that are cut away are never
+computed, which makes a 1 x 4000 image as cheap as a square one. (`squash` needs them all: a line of 65,535 rows takes
+59 MB on its way to 224 px.) The box has float32 coordinates: about .02 % of the pixels differ from open_clip by one
+level (by more only under near-zero alpha, where undoing the premultiplication magnifies it).
 
 Departures, where open_clip itself gives up: `longest` never rounds a side down to nothing.
 """
@@ -20,6 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from adawise.decode import resize
+from adawise.decode.codec import rgb
+
 if TYPE_CHECKING:  # loading torch takes seconds, and a process that only decodes has no use for it
     from torch import Tensor
 
@@ -27,6 +34,11 @@ ResizeMode = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_PLAIN_MODES = ("RGB", "L")
+# Longer ones would be resized whole for little of them: 1 x 65,535 px to 224 x 14,679,840. And of taller ones Pillow,
+# and so open_clip, resizes y first, which is up to 20 levels away where overshoots are clipped.
+_MOST_ASPECT = 4
+_TALLEST: dict[str, int] = {"shortest": _MOST_ASPECT, "longest": 2, "squash": 1}
 _NEAREST_MODES = ("1", "P")  # Pillow resizes these by picking pixels, where a rounded coordinate is another colour
 _EXACT_NEAREST_PIXELS = 16_000_000  # up to here such images are resized whole and then cropped
 _PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}  # transparent pixels must not bleed their colour into their neighbours
@@ -61,21 +73,73 @@ class Preprocess:
     @property
     def id(self) -> str:
         """Names the arithmetic: two equal ids give equal tensors. Part of the model fingerprint."""
+        return f"integer-{self._named}/2"
+
+    @property
+    def continues(self) -> tuple[str, ...]:
+        """Ids of earlier versions that gave the same pixels but for a level in less than .5 % of them.
+
+        By two levels differ a few of a million, by more none; `tests/decode/test_preprocess.py` measures it.
+        """
+        return (f"pillow-{self._named}/1",)
+
+    @property
+    def _named(self) -> str:
         fill = f"-fill{self.fill_color}" if self.resize_mode == "longest" else ""
-        return f"pillow-{self.interpolation}-{self.resize_mode}{fill}-{self.size}/1"
+        return f"{self.interpolation}-{self.resize_mode}{fill}-{self.size}"
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Any 8- or 16-bit Pillow image -> uint8 `[3, size, size]`. Raises what `pixels` does."""
         import torch
 
-        return torch.from_numpy(self.pixels(image))
+        return torch.from_numpy(self._pixels(image, resize.by_torch))
 
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """The same without torch.
 
         Raises whatever Pillow raises when the image's data turns out to be broken: Pillow decodes on first use.
         """
+        return self._pixels(image, resize.by_numpy)
+
+    def _pixels(self, image: Image.Image, resized: resize.Resize) -> npt.NDArray[np.uint8]:
         image.info.pop("transparency", None)  # ignored by a conversion to RGB, but Pillow warns about some of its forms
+        pixels = (
+            self._by_integers(rgb(image), resized) if self._is_plain(image) else self._by_pillow(image)
+        )  # [S, S, 3]
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _is_plain(self, image: Image.Image) -> bool:
+        width, height = image.size
+        fits = width <= _MOST_ASPECT * height and height <= _TALLEST[self.resize_mode] * width
+        return fits and image.mode in _PLAIN_MODES
+
+    def _by_integers(self, pixels: npt.NDArray[np.uint8], resized: resize.Resize) -> npt.NDArray[np.uint8]:
+        S = self.size
+        height, width, _ = pixels.shape
+        size = self._whole(width, height)
+        if size != (width, height):
+            pixels = resized(pixels, size, self.interpolation)
+        if self.resize_mode == "longest":
+            canvas = np.full((S, S, 3), self.fill_color, np.uint8)
+            left, top = ((S - side) // 2 for side in size)
+            canvas[top : top + size[1], left : left + size[0]] = pixels
+            return canvas
+        left, top = (round((side - S) / 2) for side in size)
+        return pixels[top : top + S, left : left + S]
+
+    def _whole(self, width: int, height: int) -> tuple[int, int]:
+        """What an image becomes before it is cropped or padded, px."""
+        S = self.size
+        match self.resize_mode:
+            case "shortest":  # torchvision's rounding: the long side is cut to a whole number of pixels
+                return (S, int(S * height / width)) if width <= height else (int(S * width / height), S)
+            case "longest":
+                ratio = max(width, height) / S
+                return max(1, round(width / ratio)), max(1, round(height / ratio))
+            case "squash":
+                return S, S
+
+    def _by_pillow(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         match self.resize_mode:
             case "shortest":
                 image = self._resize_and_crop(image)
@@ -83,8 +147,7 @@ class Preprocess:
                 image = self._resize_and_pad(image)
             case "squash":
                 image = self._resize(image, (self.size, self.size))
-        pixels = np.array(image.convert("RGB"))  # [S, S, 3]
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return np.array(image.convert("RGB"))
 
     def _resize(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Both sides to `size`; untouched if that is what they are (resizing RGBA to its own size would not be)."""
@@ -93,8 +156,7 @@ class Preprocess:
     def _resize_and_crop(self, image: Image.Image) -> Image.Image:
         S = self.size
         width, height = image.size
-        # torchvision's rounding: the long side is cut to a whole number of pixels
-        resized = (S, int(S * height / width)) if width <= height else (int(S * width / height), S)
+        resized = self._whole(width, height)
         left, top = (round((side - S) / 2) for side in resized)
         if image.size == resized or (image.mode in _NEAREST_MODES and math.prod(resized) <= _EXACT_NEAREST_PIXELS):
             return self._resize(image, resized).crop((left, top, left + S, top + S))
@@ -134,8 +196,7 @@ class Preprocess:
 
     def _resize_and_pad(self, image: Image.Image) -> Image.Image:
         S = self.size
-        ratio = max(image.size) / S
-        width, height = (max(1, round(side / ratio)) for side in image.size)
+        width, height = self._whole(*image.size)
         image = self._resize(image, (width, height))
         if (width, height) == (S, S):
             return image

@@ -20,6 +20,11 @@ Expulsion: a member that hears of it while it joins (it was frozen meanwhile) do
 new member, and says nothing of partitions that it gets again. Whoever saw that it was expelled would wait for them for
 ever. Repaired, it begins to join anew: what it had is lost, and what it gets is new.
 
+Claims: a member that joins tells the group which partitions it has. One that was expelled tells of those that it had
+before. What the leader then gives to others is held back until this one has let go of it, which it did long ago: such a
+partition is nobody's until somebody joins or leaves, and one that another has is taken from it. Repaired, a member
+claims what is assigned to it.
+
 Paused partitions: what was fetched of one and not delivered is put aside, and taken up again after `resume` if the
 fetcher has nothing else in hand. It takes what it has delivered to its end for something in hand. So a partition that
 is paused while others go on is silent for ever, whoever resumes it. Repaired, what is at its end is nothing.
@@ -50,6 +55,7 @@ _connect_socket = KafkaNetSocket.sock_connect
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
 _complete_join = ConsumerCoordinator._on_join_complete_async
 _needs_to_join = ConsumerCoordinator.need_rejoin
+_claims = ConsumerCoordinator.group_protocols
 _reset = ConsumerCoordinator.reset_generation
 _leave = ConsumerCoordinator.maybe_leave_group_async
 
@@ -75,6 +81,7 @@ def install() -> None:
     KafkaNetSocket.sock_connect = _connect_or_close_socket
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
     ConsumerCoordinator._on_join_complete_async = _complete_join_once
+    ConsumerCoordinator.group_protocols = _claims_of_what_is_assigned
     ConsumerCoordinator.need_rejoin = _needs_to_join_until_joined
     ConsumerCoordinator.reset_generation = _reset_and_begin_to_join_anew
     ConsumerCoordinator.maybe_leave_group_async = _leave_past_a_join
@@ -135,6 +142,12 @@ async def _join_and_sync_once(self: Any) -> Any:
 async def _complete_join_once(self: Any, *arguments: Any, **options: Any) -> Any:
     self._answered = (None, None)  # taken
     return await _complete_join(self, *arguments, **options)
+
+
+def _claims_of_what_is_assigned(self: Any) -> Any:
+    for assignor in self._assignors.values():
+        assignor.member_assignment = sorted(self._subscription.assigned_partitions())
+    return _claims(self)
 
 
 def _needs_to_join_until_joined(self: Any) -> bool:

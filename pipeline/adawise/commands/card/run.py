@@ -12,7 +12,7 @@ import torch
 
 from adawise.adapt.advice import judge, judge_own
 from adawise.adapt.card import Card, make_card, read_card
-from adawise.build.model import ModelPair, load_model
+from adawise.build.model import ModelPair, check_card, load_model
 from adawise.clip.heads import heads_path, write_heads
 from adawise.commands.card.search_fit import Fit, fit_recorded
 from adawise.commands.card.show import print_card
@@ -86,7 +86,7 @@ def extend_card(settings: Settings, *, output: Path, fit: Fit) -> int:
     """
     card = read_card(output)
     model = load_model(settings.model, with_card=False)
-    card.check(model.classifier.identity, model.classifier.alphas)
+    check_card(card, model.checkpoints, model.classifier)
     return _write(_fitted(settings, model, card, fit), output)
 
 
