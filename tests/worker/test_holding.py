@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 
 from adawise.errors import Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId, TopicPartition
+from adawise.settings import Settings
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
@@ -47,10 +49,10 @@ def streams(message: Message) -> frozenset[str]:
     return frozenset((message.value or b"")[1:].decode()) - {"."}
 
 
-def decode(message: Message) -> DecodedMessage:
+def decode(message: Message, side: int = SIDE) -> DecodedMessage:
     value = message.value or b""
     if is_picture(message):
-        frame = _frame(message, 0, (message.key or b"").decode(), value[1] or None)
+        frame = _frame(message, 0, (message.key or b"").decode(), value[1] or None, side)
         return DecodedMessage(message, (frame,), dead=frame.image is None)
     rows = enumerate(value[1:].decode())
     return DecodedMessage(
@@ -60,12 +62,12 @@ def decode(message: Message) -> DecodedMessage:
     )
 
 
-def _frame(message: Message, index: int, stream: str, pixel: int | None) -> Frame:
+def _frame(message: Message, index: int, stream: str, pixel: int | None, side: int = SIDE) -> Frame:
     return Frame(
         RowId(message.topic, message.partition, message.offset, index),
         message.timestamp_ms,
         stream,
-        image=None if pixel is None else torch.full((3, SIDE, SIDE), pixel, dtype=torch.uint8),
+        image=None if pixel is None else torch.full((3, side, side), pixel, dtype=torch.uint8),
         reason=Reason.UNDECODABLE_IMAGE if pixel is None else None,
     )
 
@@ -73,16 +75,25 @@ def _frame(message: Message, index: int, stream: str, pixel: int | None) -> Fram
 class Watched(Bench):
     """A worker that holds messages encoded; `peak` is the most that was in hand, in bytes."""
 
-    def __init__(self, messages: Iterable[Message], inflight_bytes: int, *, threads: int = 0, **changes: Any) -> None:
-        self.messages = list(messages)
+    def __init__(
+        self,
+        messages: Iterable[Message],
+        inflight_bytes: int,
+        *,
+        threads: int = 0,
+        side: int = SIDE,
+        batch: int = BATCH,
+        **changes: Any,
+    ) -> None:
+        self.messages, self._side = list(messages), side
         self.decoded: list[int] = []
         self.peak = 0
         source = {name: changes.pop(name) for name in ("partitions", "finite", "max_poll_records") if name in changes}
         kind = Prefetch if threads else Inline
         super().__init__(
             FakeSource(self.messages, **source),
-            prefetch=kind(self._decode, streams, is_single=is_picture, image_bytes=PIXELS, threads=threads),
-            batches=BatchPolicy(images=BATCH, max_age_s=MAX_AGE_S),
+            prefetch=kind(self._decode, streams, is_single=is_picture, image_bytes=3 * side * side, threads=threads),
+            batches=BatchPolicy(images=batch, max_age_s=MAX_AGE_S),
             limits=Limits(inflight_bytes, uncommitted_rows=100_000, round_images=8),
             **changes,
         )
@@ -111,7 +122,7 @@ class Watched(Bench):
 
     def _decode(self, message: Message) -> DecodedMessage:
         self.decoded.append(message.offset)
-        return decode(message)
+        return decode(message, self._side)
 
     def check(self, undisturbed: Watched) -> None:
         """The same rows, batches and alphas."""
@@ -132,6 +143,7 @@ def lockstep(cameras: int, rounds: int, *, every_ms: int = 10, partitions: int =
 
 
 UNLIMITED = 1 << 30
+JPEG = bytes(11_000)  # as large as one of 224 px
 POLL_BYTES = 10 * (BOOKKEEPING_BYTES + 2)  # a poll may go over it
 
 
@@ -145,6 +157,29 @@ def test_half_open_batches_whose_pixels_would_not_fit_are_complete_all_the_same(
     assert bench.peak <= limit + POLL_BYTES
     assert len(bench.decoded) <= 1.1 * len(messages)
     bench.check(Watched(messages, UNLIMITED, finite=True).finish())
+
+
+def test_a_thousand_cameras_at_224_px_are_held_by_the_default_limit_and_a_replay_finds_the_same_batches() -> None:
+    """A thousand half-open batches of 16, by a JPEG's bytes; then dealt to other partitions, in another order."""
+    chosen = Settings()
+    limit, batch = chosen.limits.inflight_mib << 20, chosen.batch.images
+    assert 1_000 * (batch - 1) * 3 * 224**2 > 4 * limit
+    found = []
+    for partitions, seed in ((4, 0), (3, 1)):
+        rng, at, messages = random.Random(seed), [0] * partitions, list[Message]()
+        for turn in range(batch + 1):
+            for camera in rng.sample(range(1_000), 1_000):
+                n, value = camera % partitions, b"p%c" % (1 + (7 * camera + 31 * turn) % 250) + JPEG
+                key, at_ms = b"camera-%d" % camera, 100 * turn
+                messages.append(Message(TP.topic, n, at[n], key, value, timestamp_ms=at_ms))
+                at[n] += 1
+        bench = Watched(messages, limit, side=224, batch=batch, partitions=partitions, finite=True).finish()
+        assert bench.closed_early == 0
+        assert len(bench.decoded) == len(messages)
+        assert bench.peak <= limit
+        found.append({(t["stream_id"], t["batch_number"]): (t["images"], t["alpha"]) for t in bench.traces})
+        assert sorted(images for images, _ in found[-1].values()) == [1] * 1_000 + [batch] * 1_000
+    assert found[0] == found[1]
 
 
 def test_batches_that_end_by_time_leave_no_pixels_of_the_image_that_ended_them() -> None:
@@ -192,24 +227,24 @@ def test_what_takes_less_room_decoded_is_decoded_at_once() -> None:
 
 
 def test_where_not_even_messages_fit_the_oldest_batches_are_closed_early_and_nothing_stands_still() -> None:
-    messages = lockstep(100, 2 * BATCH)
-    bench = Watched(messages, 100 * (BOOKKEEPING_BYTES + 2), max_poll_records=10).finish()
+    messages = lockstep(60, 2 * BATCH)
+    bench = Watched(messages, 60 * (BOOKKEEPING_BYTES + 2), max_poll_records=10).finish()
     assert bench.closed_early > 0
     assert {line["log_level"] for line in bench.log if line["event"] == "batches_closed_early"} == {"warning"}
     assert bench.now_s < 30.0
 
 
 def test_a_partition_that_is_full_of_half_open_batches_leaves_others_their_room() -> None:
-    """One has a thousand cameras that never complete a batch, the other one that does all the time."""
-    crowd = lockstep(1_000, 2)
-    busy = [picture(n, "busy", at_ms=n, partition=1) for n in range(400)]
-    limit = 1_000 * (BOOKKEEPING_BYTES + 2)
+    """One has many cameras that never complete a batch, the other one that does all the time."""
+    crowd = lockstep(300, 2)
+    busy = [picture(n, "busy", at_ms=n, partition=1) for n in range(200)]
+    limit = 300 * (BOOKKEEPING_BYTES + 2)
     bench = Watched([*crowd, *busy], limit, partitions=2, max_poll_records=20)
     served: list[int] = []
 
     def turn() -> bool:
         served.append(sum(t.images for t in bench.seen.served if t.stream_id == "busy"))
-        return served[-1] == 400
+        return served[-1] == 200
 
     bench.run(turn)
     assert bench.now_s < 10.0

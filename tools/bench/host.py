@@ -277,7 +277,7 @@ def free_worker(
     should_stop: Callable[[], bool] = lambda: False,
     **of_prefetch: Any,
 ) -> Worker:
-    """The worker by its default settings, where the classifier is given; `of_prefetch`: arguments of the decode pool."""
+    """The worker by its default settings, on a given classifier; `of_prefetch`: arguments of the decode pool."""
     settings = Settings()
     return Worker(
         source=source,

@@ -185,8 +185,8 @@ class LimitsSettings(Group):
         ge=16,
         le=2**20,
         description="MiB of messages and decoded images held at once; polling pauses above. Three quarters are for "
-        "messages that wait for their batch: if those of all cameras from batch.max_age_s seconds do not fit, batches are "
-        "closed early",
+        "messages that wait for their batch: if those that all cameras send in batch.max_age_s do not fit, batches "
+        "are closed early",
     )
     streams: int = Field(
         default=10_000,

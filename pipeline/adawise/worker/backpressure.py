@@ -50,8 +50,8 @@ class Backpressure:
     for them, nothing is decoded, and messages wait.
 
     No batch waits for ever. Ripe messages are decoded, since open batches leave room for them: above their share they
-    become messages again. If nothing is ripe in all partitions that are full, the oldest batches of the fullest are closed
-    early.
+    become messages again. If nothing is ripe in any partition that is full, the oldest batches of the fullest are
+    closed early.
     """
 
     limits: Limits

@@ -6,9 +6,9 @@ had nothing meanwhile is put where the others are: it is served next, but saves 
 spent, a guess before and the rest after: that asks for no look into a message, and is right where estimates are not.
 Deficit round robin would let a stream that comes back wait for a turn of each of the others.
 
-Where memory is short, a message of one image is *held* until its stream is ripe (`ripening`), and a lane whose turn it is
-begins a whole batch: what of it waits goes before all lanes, and room for its pixels is promised to it. If batches were
-decoded in turns there, each could have half of its pixels, none all, and no room would be left.
+Where memory is short, a message of one image is *held* until its stream is ripe (`ripening`), and a lane whose turn it
+is begins a whole batch: what of it waits goes before all lanes, and room for its pixels is promised to it. If batches
+were decoded in turns there, each could have half of its pixels, none all, and no room would be left.
 
 The order in which messages are decoded changes no result: those of one stream come back in the order of the log.
 """
@@ -91,9 +91,9 @@ _Heap = list[tuple[float, int, Lane]]  # by what was used when it was put there
 class Lanes:
     """Lanes of one partition, and the order in which each stream's messages are to come back.
 
-    `used_s` is the partition's as a whole. `waiting` are not begun, of them `held` not ripe, `jobs` not taken; bytes are
-    of what is not decoded, and of images that were not taken. `singles` are those of `jobs` that may be held, `promised`
-    images that have room and are not decoded.
+    `used_s` is the partition's as a whole. `waiting` are not begun, of them `held` not ripe, `jobs` not taken; bytes
+    are of what is not decoded, and of images that were not taken. `singles` are those of `jobs` that may be held,
+    `promised` images that have room and are not decoded.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Lanes:
         self._queue(lane)
 
     def put_back(self, jobs: Sequence[tuple[Message, bool]], stream: str, *, shares_lane: bool) -> bool:
-        """These (and whether apart) were taken, and come again before all others of their stream, held until it is ripe.
+        """These (and whether apart) were taken, and come again before all others of their stream, held until ripe.
 
         False, and nothing is done, if one that comes after them is begun.
         """

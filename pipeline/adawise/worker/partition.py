@@ -62,7 +62,7 @@ class PartitionWork:
         forget_after_s: float,
         max_streams: int,
         keeps_states: bool = False,
-        ripen: Callable[[str, int], None] = lambda stream, until: None,
+        ripen: Callable[[str, int], None] = lambda _, __: None,
         image_bytes: int = 0,
     ) -> None:
         self.tp, self.head = tp, head

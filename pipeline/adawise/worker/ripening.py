@@ -5,8 +5,8 @@ until those of a stream are *ripe*: with what is open they reach the count, or o
 others, or the oldest has waited as long as a silent stream's may. What takes less room decoded is ripe at once.
 
 This decides when something is decoded, and nothing else: it takes every image for a good one, and where that was wrong
-it counts again. What became ripe too early is open a while longer; what is ripe too late cannot be, as bad images only
-make batches later.
+it counts again. What became ripe too early is open a while longer. What is ripe too late (the image that a batch began
+with was bad, and the clock then ran backwards) is so by the count or by the time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from adawise.worker.batching import BatchPolicy, Part
+
+_NOTHING = Part(0, -1, 0.0)
 
 
 class _Waiting(NamedTuple):
@@ -32,7 +34,7 @@ class _Stream:
 
     waiting: deque[_Waiting] = field(default_factory=deque)
     waiting_bytes: int = 0
-    open: Part = Part(0, -1, 0.0)
+    open: Part = _NOTHING
     ripe_until: int = 0  # messages below this offset may be decoded
 
     @property
@@ -98,7 +100,7 @@ class Ripening:
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        stream.open = opened or Part(0, -1, 0.0)
+        stream.open = opened or _NOTHING
         until = max((each.offset + 1 for each in stream.waiting if self._step(stream, each)), default=0)
         if until > stream.ripe_until:
             self._ripen(stream_id, until)
@@ -159,7 +161,7 @@ class Ripening:
             images, first_ms, since_s = 0, following.timestamp_ms, following.read_s
         stream.open = Part(images + 1, first_ms, since_s)
         if stream.open.images >= self._policy.images:
-            stream.open = Part(0, -1, 0.0)
+            stream.open = _NOTHING
             return True
         return is_complete
 
