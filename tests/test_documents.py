@@ -85,12 +85,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain.check()
     chain.recover(TP, IDENTITY, 0)
     labelled = [replace(frame(offset, stream="camera-0"), true_label="car") for offset in range(16)]
-    chain.commit(replace(draft(0, 16), accepted=[served(labelled)]))
+    batches = [served(labelled[n : n + 4], number=n // 4) for n in range(0, 16, 4)]
+    images, said, trace = batches[1]
+    batches[1] = images, said, replace(trace, statistics={**trace.statistics, "luminance_mean": -2.0})
+    chain.commit(replace(draft(0, 16), accepted=batches))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("page", "number"), [("output.md", 0), ("output.md", 1), ("output.md", 2), ("drift.md", 0)], ids=str
+    ("page", "number"),
+    [("output.md", 0), ("output.md", 1), ("output.md", 2), ("output.md", 3), ("drift.md", 0)],
+    ids=str,
 )
 def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None:
     recipe = blocks(GUIDE / page, "python")[number]

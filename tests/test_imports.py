@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "compare": ("errors records store sink", "duckdb rich"),
     "drift": ("errors records adapt sink/read sink/verify labels page", "numpy duckdb ruptures scipy rich"),
     "drift/page": ("errors page", "numpy altair"),
-    "evaluate": ("errors ports adapt console page", "torch numpy pyarrow rich altair joblib"),
+    "evaluate": ("errors records ports adapt console page decode/statistics", "torch numpy pyarrow rich altair joblib"),
     "evaluate/corrupt": ("errors", "numpy PIL skimage"),
     "finetune": ("errors decode adapt labelled", "torch numpy PIL safetensors"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -23,13 +26,16 @@ from adawise.build.model import adaptation, load_model
 from adawise.clip.classifier import GRID
 from adawise.commands.replay.run import replay
 from adawise.recording.source import RecordingSource
-from adawise.sink.read.rows import read_predictions
+from adawise.records import STATISTICS
+from adawise.sink import schemas
+from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.store.store import open_store
 from tests.fixtures.making import serve, settings
 from tests.sink.footers import read_segment_footers
 
 FIXTURE = Path(__file__).parent / "fixtures" / "root_0_1_0"
 FOLLOWING = FIXTURE / "following"
+ORDER = [("stream_id", "ascending"), ("batch_number", "ascending")]
 HEADS = [f"predictions/topic-frames/partition-0000{p}/{first:020d}.parquet" for p, first in enumerate((112, 116))]
 
 
@@ -108,6 +114,60 @@ def test_rows_of_an_older_root_have_no_time_of_prediction_and_are_read_compacted
         connection.execute((root / "views.sql").read_text())
         counted = connection.execute("SELECT count(*), count(predicted_at) FROM predictions").fetchone()
     assert counted == (len(known), sum(known))
+
+
+def test_batches_of_an_older_root_have_no_statistics_and_are_read_compacted_and_verified_beside_new_ones(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [f"{name}_{moment}" for name in STATISTICS for moment in ("mean", "variance")]
+    serve_following(root)
+    for made in ([], ["--before", "2100-01-01"]):
+        if made:
+            assert main(["compact", str(root), *made]) == 0
+        traces = read_traces(root, columns=["batch_number", *columns])
+        found = traces.table()
+        of_now = [number >= 14 for number in found["batch_number"].to_pylist()]
+        assert 0 < sum(of_now) < len(of_now)
+        assert all(found[name].is_valid().to_pylist() == of_now for name in columns)
+        with duckdb.connect() as connection:
+            asked = ", ".join(f"count({name})" for name in columns)
+            (counts,) = traces.relation(connection).aggregate(asked).fetchall()
+        assert counts == (sum(of_now),) * len(columns)
+        assert main(["verify", str(root)]) == 0
+        assert main(["drift", str(root), "--json"]) == 0
+    with duckdb.connect() as connection:
+        connection.execute((root / "views.sql").read_text())
+        rows = connection.execute(
+            "SELECT count(*), min(luminance_mean), min(luminance_variance), max(luminance_mean) FROM traces "
+            "WHERE colourfulness_mean IS NOT NULL"
+        ).fetchone()
+    assert rows is not None
+    count, darkest, least, lightest = rows
+    assert count == sum(of_now)
+    assert math.log(0.02) <= darkest < lightest <= math.log(1.02)
+    assert least >= 0
+    capsys.readouterr()
+
+
+def test_traces_that_an_older_worker_wrote_of_a_segment_that_has_statistics_are_whole(root: Path) -> None:
+    """It adopts the segment, and passes over what it does not know."""
+    serve_following(root)
+    newest = max((root / "traces" / "topic-frames" / "partition-00000").glob("*.parquet"))
+    traces = pq.read_table(newest, partitioning=None)
+    pq.write_table(traces.drop_columns([column.name for column in schemas.PIXELS]), newest)
+    assert main(["verify", str(root)]) == 0
+    pq.write_table(traces.drop_columns(["trigger"]), newest)
+    assert main(["verify", str(root)]) == 3
+
+
+def test_the_newest_traces_of_an_older_root_are_written_again_if_they_are_lost(root: Path) -> None:
+    for head in HEADS:
+        (root / head.replace("predictions", "traces", 1)).unlink()
+    before = read_traces(FIXTURE / "root").table()
+    serve_following(root)
+    assert main(["verify", str(root)]) == 0
+    after = read_traces(root).table().filter(pc.field("batch_number") < 14)
+    assert repr(after.sort_by(ORDER).to_pylist()) == repr(before.sort_by(ORDER).to_pylist())  # nan equals nan
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # loading torch takes seconds, and commands without a model n
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
+STATISTICS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
+"""What `Frame.statistics` are, in order: logarithms of light, contrast, sharpness, texture and colour of the pixels."""
+
 _LATEST_MS = 1000 * int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
 
 
@@ -127,9 +130,10 @@ class RowId:
 class Frame:
     """One image of a message. Exactly one of `image` and `reason` is set.
 
-    `image` is uint8 `[3, S, S]`, resized and cropped, not yet normalised. `captured_at_us` is in microseconds since the
-    epoch, `kafka_timestamp_ms` in milliseconds. `note` is what its producer got wrong
-    without harm to the image. `stream_id` is None only for a rejected frame whose stream is unknown.
+    `image` is uint8 `[3, S, S]`, resized and cropped, not yet normalised; `statistics` are float32 `[5]`, of its pixels
+    (`decode.statistics`). `captured_at_us` is in microseconds since the epoch, `kafka_timestamp_ms` in milliseconds.
+    `note` is what its producer got wrong without harm to the image. `stream_id` is None only for a rejected frame whose
+    stream is unknown.
     """
 
     row_id: RowId
@@ -143,6 +147,7 @@ class Frame:
     true_label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
+    statistics: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,3 +225,4 @@ class BatchTrace:
     audit_regret: float = float("nan")  # what an audit found another alpha to be lower by; nan without an audit
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"
     predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone
+    statistics: Mapping[str, float] = field(default_factory=dict)  # the columns NAME_mean and NAME_variance; or none

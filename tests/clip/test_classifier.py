@@ -180,6 +180,21 @@ def test_identity_is_what_a_card_belongs_to_and_the_fingerprint_is_the_numerics_
         assert other_fingerprint != fingerprint
 
 
+@pytest.mark.parametrize(
+    ("library", "name", "version"),
+    [("PIL", "__version__", "12.0.0.post1"), ("PIL.features", "version", str), ("simplejpeg", "__version__", "1.9.1")],
+    ids=["Pillow-SIMD", "another libjpeg", "simplejpeg"],
+)
+def test_what_decodes_is_part_of_the_fingerprint_and_not_of_the_identity(
+    pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch, library: str, name: str, version: object
+) -> None:
+    identity, fingerprint = identity_of(pair)
+    monkeypatch.setattr(f"{library}.{name}", version)
+    same, other_fingerprint = identity_of(pair)
+    assert same == identity
+    assert other_fingerprint != fingerprint
+
+
 def test_images_and_the_rows_of_their_chunks_are_counted(pair: CheckpointPair) -> None:
     subject = classifier(pair)
     subject.logits(0, IMAGES)

@@ -17,6 +17,7 @@ from adawise.compare.show import sentences, show
 from adawise.errors import Reason, SettingsError
 from adawise.ports import SegmentDraft
 from adawise.records import Frame
+from adawise.sink import schemas
 from adawise.store.store import LocalStore
 from tests.sink.building import IDENTITY, TP, Served, frame, open_chain, served
 
@@ -126,6 +127,10 @@ def test_the_last_bit_of_one_probability_is_a_difference(tmp_path: Path) -> None
         ({"reset": "silent"}, ("reset",)),
         ({"posterior_sd": 0.2}, ("posterior_sd",)),
         ({"objective": float("nan")}, ("objective",)),
+        (
+            {"alpha": 0.4, "statistics": {column.name: -number / 7 for number, column in enumerate(schemas.PIXELS)}},
+            (*[column.name for column in schemas.PIXELS][1:], "alpha"),
+        ),
     ],
 )
 def test_the_first_batch_that_differs_is_named_with_what_differs_first(
@@ -140,6 +145,14 @@ def test_the_first_batch_that_differs_is_named_with_what_differs_first(
     assert north.first_batch is not None
     assert (north.first_batch.first_offset, north.first_batch.what) == (4 * IMAGES, what)
     assert f"frames/3/{4 * IMAGES}" in said(found)
+
+
+def test_a_run_of_an_earlier_version_which_wrote_no_statistics_is_equal_to_its_replay(tmp_path: Path) -> None:
+    def without(_: int, batch: Served) -> Served:
+        return batch[0], batch[1], replace(batch[2], statistics={})
+
+    found = compare(write(tmp_path / "a", batches(40), without), write(tmp_path / "b", batches(40)))
+    assert not found.differs
 
 
 def test_alpha_paths_are_as_far_apart_as_their_images_say(tmp_path: Path) -> None:

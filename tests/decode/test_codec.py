@@ -354,8 +354,8 @@ def test_a_jpeg_is_read_or_refused_as_by_pillow_whatever_is_wrong_with_it(capfd:
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_jpeg_without_a_fault_is_not_read_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = [open_image(data, max_pixels=1_000_000) for data in jpegs().values()]
+def test_a_baseline_jpeg_without_a_fault_is_not_read_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [open_image(data, max_pixels=1_000_000) for kind, data in jpegs().items() if kind != "progressive"]
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     assert {rgb(image).shape for image in images if image.mode in ("RGB", "L")} == {(151, 203, 3)}
 

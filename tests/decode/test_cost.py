@@ -17,6 +17,42 @@ SIZES = {"VGA": (640, 480), "HD": (1_280, 720), "Full HD": (1_920, 1_080), "5 MP
 LARGEST = (7_680, 4_320)
 MAX_PIXELS = 34_000_000
 
+BILLED = {
+    "PNG 1 bit": 0.8,
+    "PNG 1 bit interlaced": 4.8,
+    "PNG grey": 5.2,
+    "PNG grey 16": 8.9,
+    "PNG palette": 2.4,
+    "PNG palette 1 bit": 0.8,
+    "PNG colour": 13.6,
+    "PNG colour interlaced": 17.6,
+    "PNG colour Paeth": 13.6,
+    "PNG colour 16": 20.2,
+    "PNG grey alpha": 11.9,
+    "PNG grey alpha 16": 22.3,
+    "PNG alpha": 22.3,
+    "PNG alpha 16": 31.1,
+    "PNG alpha 16 interlaced": 35.1,
+    "WebP lossless": 12.0,
+    "WebP lossless gradient": 12.0,
+    "WebP lossless alpha": 18.5,
+    "WebP lossless animated": 12.0,
+    "WebP lossy": 12.0,
+    "WebP lossy alpha": 18.5,
+    "JPEG grey": 5.2,
+    "JPEG colour": 10.3,
+    "JPEG grey, 1 scan": 5.2,
+    "JPEG grey, 10 scans": 5.2,
+    "JPEG grey, 50 scans": 29.2,
+    "JPEG colour, 10 scans": 10.3,
+    "JPEG colour 4:4:4, 10 scans": 13.6,
+    "JPEG colour 4:4:4, 50 scans": 85.6,
+    "JPEG four colours, 10 scans": 17.8,
+    "JPEG four colours, 50 scans": 113.8,
+    "BMP 1 bit": 1.2,
+    "BMP colour": 8.0,
+}
+
 
 def share(data: bytes, images: int = 1) -> float:
     """Of what a message of this many such images may ask for; more than 1 is refused."""
@@ -109,6 +145,15 @@ def test_a_jpeg_whose_layers_have_no_samples_ends_nothing() -> None:
     for layer in range(3):
         data[at + 1 + 3 * layer] = 0
     assert estimated_ns(open_image(bytes(data), max_pixels=MAX_PIXELS), bytes(data)) > 0.0
+
+
+def test_the_bill_of_every_family_is_what_it_was() -> None:
+    """Nanoseconds a pixel: with others, a replay would reject what a worker accepted, or the other way round."""
+    billed = {}
+    for family, make in FAMILIES.items():
+        data = make(300, 300)
+        billed[family] = round(estimated_ns(open_image(data, max_pixels=MAX_PIXELS), data) / 300**2, 2)
+    assert billed == BILLED
 
 
 def test_scans_that_say_nothing_are_counted() -> None:

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from adawise.decode.headers import MAX_META
 from adawise.decode.message import MAX_DETAIL, PIXEL_ALLOWANCE, Decoder
 from adawise.decode.preprocess import Preprocess, ResizeMode
+from adawise.decode.statistics import statistics
 from adawise.errors import Lost, Reason
 from adawise.records import DecodedMessage, Message, RowId
 from tests.hostile import KINDS, Headers, Limits, arrow, hostile, picture
@@ -54,10 +56,13 @@ def check_contract(decoded: DecodedMessage) -> None:
     for frame in decoded.frames:
         assert (frame.image is None) != (frame.reason is None)
         assert (frame.detail is None) == (frame.reason is None)
+        assert (frame.statistics is None) == (frame.image is None)
         assert frame.row_id == RowId(sent.topic, sent.partition, sent.offset, frame.row_id.index)
         if frame.image is not None:
             assert (frame.image.shape, frame.image.dtype) == ((3, 32, 32), torch.uint8)
             assert frame.stream_id is not None
+            assert frame.statistics is not None
+            assert frame.statistics.tobytes() == statistics(frame.image.numpy()).tobytes()
         if frame.detail is not None:
             assert frame.detail.isprintable()
             assert 0 < len(frame.detail) <= MAX_DETAIL
@@ -300,6 +305,11 @@ def test_whatever_is_raised_while_pixels_are_made_rejects_that_row_alone(error: 
         assert "lower decode.max_pixels" in str(decoded.frames[1].detail)
 
 
+def test_who_asks_for_no_pixels_is_told_no_statistics() -> None:
+    (frame,) = Decoder(lambda _: torch.empty(0, dtype=torch.uint8), 10**6, 8, 10**6)(message(JPEG)).frames
+    assert (frame.reason, frame.statistics) == (None, None)
+
+
 def test_an_interrupt_while_pixels_are_made_passes() -> None:
     def interrupted(image: Image.Image) -> torch.Tensor:
         raise KeyboardInterrupt
@@ -373,3 +383,22 @@ def test_threads_share_a_decoder() -> None:
             assert reasons(alone) == reasons(shared)
             for a, b in zip(alone.frames, shared.frames, strict=True):
                 assert (a.image is None and b.image is None) or torch.equal(a.image, b.image)  # type: ignore[arg-type]
+
+
+def test_what_is_accepted_or_refused_and_why_is_as_by_pillow_alone() -> None:
+    """Whatever torch and libjpeg-turbo might take."""
+
+    def by_pillow(image: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(Preprocess(32)._by_pillow(image)).permute(2, 0, 1)
+
+    alone = replace(DECODE, preprocess=by_pillow)
+    sent = [message(h.value, h.key, h.headers) for h in hostile(11, 4 * len(KINDS))]
+    rng = random.Random(11)
+    good = [
+        picture(rng, "JPEG", mode, size) for mode in ("RGB", "L", "CMYK") for size in ((40, 30), (90, 20), (1, 200))
+    ]
+    sent += [message(data[: len(data) - cut], b"cam") for data in good for cut in (0, 1, 2, 9)]
+    for each in sent:
+        ours, theirs = DECODE(each), alone(each)
+        assert [(f.reason, f.detail) for f in ours.frames] == [(f.reason, f.detail) for f in theirs.frames]
+        assert (ours.dead, ours.is_batch) == (theirs.dead, theirs.is_batch)

@@ -6,9 +6,11 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,14 +82,34 @@ def digest_of_all() -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("environment", [{"ATEN_CPU_CAPABILITY": "default"}, {"JSIMD_FORCENONE": "1"}], ids=str)
-def test_a_processor_that_can_less_has_equal_bits(environment: dict[str, str]) -> None:
-    code = "from tests.decode.test_resize import digest_of_all; print(digest_of_all())"
+def threads_that_decoding_starts() -> int:
+    """Beyond those that decode; in a process in which torch has computed nothing yet."""
+    pixels, before = noise(640, 480), len(os.listdir("/proc/self/task"))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: by_torch(pixels, (298, 224), "bicubic"), range(8)))
+        return len(os.listdir("/proc/self/task")) - before - len(pool._threads)
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="only with AVX2")
+def test_a_resize_runs_in_the_thread_that_asks_for_it() -> None:
+    """And not in a team of torch's own, one for each thread that decodes."""
+    code = "from tests.decode.test_resize import threads_that_decoding_starts; print(threads_that_decoding_starts())"
+    assert asked(code, {"OMP_NUM_THREADS": "4"}) == "0"
+
+
+def asked(code: str, environment: dict[str, str]) -> str:
+    """What a process of its own prints."""
     found = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         check=True,
         capture_output=True,
         text=True,
     )
-    assert found.stdout.strip() == digest_of_all()
+    return found.stdout.strip()
+
+
+@pytest.mark.parametrize("environment", [{"ATEN_CPU_CAPABILITY": "default"}, {"JSIMD_FORCENONE": "1"}], ids=str)
+def test_a_processor_that_can_less_has_equal_bits(environment: dict[str, str]) -> None:
+    code = "from tests.decode.test_resize import digest_of_all; print(digest_of_all())"
+    assert asked(code, {"OMP_NUM_THREADS": "1", **environment}) == digest_of_all()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from adawise.decode.statistics import statistics
 from adawise.errors import SettingsError
 from adawise.evaluate.corrupt import Corruption, corrupt
 from adawise.evaluate.images import ImageSet, Made, Sample, make_tables
-from adawise.evaluate.tables import read_table
+from adawise.evaluate.tables import read_table, write_table
 from tests.adapt.curves import AlphaByAlpha
 
 SIZE, CLASSES, ALPHAS = 16, ("car", "bus", "tram"), (0.0, 0.5, 1.0)
@@ -104,6 +106,32 @@ def test_a_table_holds_what_the_model_says_of_the_clean_and_of_the_corrupted_ima
     for j in range(len(ALPHAS)):
         np.testing.assert_array_equal(clean.logits[j], Linear().logits(j, pictures(10)).numpy())
         np.testing.assert_array_equal(foggy.logits[j], Linear().logits(j, in_fog).numpy())
+
+
+def test_a_table_holds_the_statistics_of_its_own_pixels(make: Make) -> None:
+    pixels = list(pictures(10).numpy())
+    expected = [[statistics(x) for x in of] for of in (pixels, [corrupt(x, FOG, 0) for x in pixels])]
+    for _ in range(2):  # made, and read again
+        np.testing.assert_array_equal([made.table.pixels for made in make(Linear())], expected)
+
+
+def test_a_table_of_an_earlier_version_has_no_statistics_and_is_not_made_anew(make: Make, tmp_path: Path) -> None:
+    for made, path in zip(make(Linear()), sorted((tmp_path / "cache").glob("*.npz")), strict=True):
+        write_table(path, replace(made.table, pixels=None))
+    classifier = Linear()
+    assert [made.table.pixels for made in make(classifier)] == [None, None]
+    assert not classifier.calls
+
+
+def test_what_an_earlier_version_began_is_finished_with_statistics(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make(Linear(stop_after=5))
+    for begun in (tmp_path / "cache").glob(".*.pixels.npy"):
+        begun.unlink()
+    classifier = Linear()
+    for made in make(classifier):
+        assert made.table.pixels is not None
+    assert classifier.forwards == 10 * (2 * len(ALPHAS) - 5)
 
 
 def test_a_table_that_was_made_is_read_and_no_image_is_opened_again(make: Make) -> None:

@@ -32,15 +32,22 @@ def arrays_of(table: LogitTable) -> Arrays:
 
 def equal(a: LogitTable, b: LogitTable) -> bool:
     same = (a.name, a.alphas, a.class_names, a.logit_scale) == (b.name, b.alphas, b.class_names, b.logit_scale)
-    return same and a.logits.dtype == b.logits.dtype and a.logits.tobytes() == b.logits.tobytes()
+    pixels = [None if t.pixels is None else (t.pixels.dtype, t.pixels.tobytes()) for t in (a, b)]
+    return (
+        same
+        and a.logits.dtype == b.logits.dtype
+        and a.logits.tobytes() == b.logits.tobytes()
+        and pixels[0] == pixels[1]
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_a_table_comes_back_bit_by_bit(tmp_path: Path, dtype: str, scaled: bool) -> None:
+@pytest.mark.parametrize("more", [False, True])
+def test_a_table_comes_back_bit_by_bit(tmp_path: Path, dtype: str, more: bool) -> None:
     table = a_table("base_fog2", images=7)
-    scale = tuple(20.0 + a for a in table.alphas) if scaled else None
-    table = replace(table, logits=table.logits.astype(dtype), logit_scale=scale)
+    scale = tuple(20.0 + a for a in table.alphas) if more else None
+    pixels = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32) if more else None
+    table = replace(table, logits=table.logits.astype(dtype), logit_scale=scale, pixels=pixels)
     write_table(tmp_path / "base_fog2.npz", table)
     back = read_table(tmp_path / "base_fog2.npz")
     assert equal(back, table)
@@ -91,6 +98,8 @@ WRONG: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "no endpoint": (lambda a: a | {"alphas": a["alphas"] / 2}, "ascend from 0 to 1"),
     "no image": (lambda a: a | {"logits": a["logits"][:, :0], "labels": a["labels"][:0]}, "at least 2 alphas, 1 image"),
     "one class twice": (_set("class_names", np.array(["cat"] * 10)), "class_names: expected each once"),
+    "pixels of others": (_set("pixels", np.ones((95, 4))), "pixels: expected finite numbers (96, 5), got (95, 4)"),
+    "dark pixels": (_set("pixels", np.full((96, 5), -np.inf)), "pixels: expected finite numbers (96, 5)"),
     "scales of others": (_set("logit_scale", np.ones(3)), "logit_scale: expected 21 finite numbers"),
 }
 

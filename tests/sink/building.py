@@ -17,6 +17,7 @@ import torch
 from adawise.errors import Reason, StoreUnavailable
 from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
+from adawise.sink import schemas
 from adawise.sink.chain import SegmentChain
 from adawise.sink.owner import Owner
 from adawise.store.store import AlreadyExists, Failpoint, Store
@@ -73,6 +74,7 @@ def served(frames: Sequence[Frame], *, number: int = 0, alpha: float = 0.35) -> 
         reset=None,
         forward_equivalents=2.0,
         milliseconds={"decode": 1.5, "forward": 20.0},
+        statistics={column.name: -number / 8 for number, column in enumerate(schemas.PIXELS)},
     )
     images = torch.stack([f.image if f.image is not None else IMAGE for f in frames])
     return ImageBatch(stream, tuple(frames), images), predictions, trace

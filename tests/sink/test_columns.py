@@ -9,7 +9,7 @@ import pytest
 
 from adawise.errors import Reason
 from adawise.ports import SegmentDraft
-from adawise.records import Frame, RowId
+from adawise.records import STATISTICS, Frame, RowId
 from adawise.sink import schemas
 from adawise.sink.columns import prediction_table, trace_table
 from tests.sink.building import CLASSES, TP, Served, frame, served
@@ -138,8 +138,28 @@ def test_a_trace_row_says_how_alpha_was_chosen() -> None:
     assert row["trials"][0] == {"alpha": 0.35, "images": 2, "objective": 1.25}
     assert np.isnan(row["trials"][1]["objective"])
     assert row["milliseconds"] == [("decode", 1.5), ("forward", 20.0)]
+    assert (row["luminance_mean"], row["colourfulness_variance"]) == (0.0, -9 / 8)
     assert first["previous_alpha"] is None
     assert trace_table([]).num_rows == 0
+
+
+def test_a_trace_without_statistics_has_nulls_and_their_columns_are_mean_and_variance_of_each() -> None:
+    made = trace_table([replace(served([frame(1)])[2], statistics={})])
+    made.validate(full=True)
+    names = [f"{name}_{moment}" for name in STATISTICS for moment in ("mean", "variance")]
+    assert [column.name for column in schemas.PIXELS] == names
+    assert all(made[name].null_count == 1 for name in names)
+
+
+def test_tables_of_any_version_get_the_columns_that_came_later_and_others_stay_as_they_are() -> None:
+    for schema in (schemas.PREDICTIONS, schemas.BATCH_TRACE, schemas.TRACES):
+        whole = schema.empty_table()
+        older = whole.drop_columns([name for name in schema.names if name in schemas.LATER])
+        foreign = whole.drop_columns([schema.names[0]])
+        assert older.num_columns < whole.num_columns
+        assert schemas.with_later(older, schema).schema.equals(schema)
+        assert schemas.with_later(whole, schema).equals(whole)
+        assert schemas.with_later(foreign, schema).equals(foreign)
 
 
 def test_every_column_is_described() -> None:

@@ -120,6 +120,23 @@ def test_a_flipped_bit_in_the_table_of_streams_is_found() -> None:
         segment.read_footer(DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :], KEY)
 
 
+def test_a_flipped_bit_in_the_columns_that_came_later_is_found() -> None:
+    at = DATA.index(pq.read_metadata(pa.BufferReader(DATA)).metadata[b"adawise.later"]) + 80
+    with pytest.raises(ChainError, match="second part of the trace"):
+        segment.read_footer(DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :], KEY)
+
+
+def test_the_trace_is_kept_as_earlier_versions_read_it_and_what_they_wrote_has_nulls() -> None:
+    values = pq.read_metadata(pa.BufferReader(DATA)).metadata
+    names = [name for name in schemas.BATCH_TRACE.names if name not in schemas.LATER]
+    assert segment._unpacked(values[b"adawise.trace"]).column_names == names
+    earlier = segment.parquet(ROWS, [], {key: values[key] for key in values if key != b"adawise.later"})
+    trace = segment.read_footer(earlier, KEY).trace
+    assert trace.schema.equals(schemas.BATCH_TRACE)
+    assert trace.select(names).to_pylist()[0]["alpha"] == FOOTER.trace["alpha"][0].as_py()
+    assert all(trace[column.name].null_count == trace.num_rows for column in schemas.PIXELS)
+
+
 def test_a_truncated_file_is_damaged_and_says_what_to_do() -> None:
     with pytest.raises(ChainError, match=f"{KEY}.*stop every worker and move it away"):
         segment.read_footer(DATA[:-100], KEY)

@@ -10,8 +10,8 @@ from adawise.adapt.search import Strategy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.fixed import FixedSearch
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
-from adawise.records import ImageBatch
-from adawise.worker.adaptation import Adaptation, Adapted
+from adawise.records import STATISTICS, ImageBatch
+from adawise.worker.adaptation import Adaptation, Adapted, moments
 from adawise.worker.batching import batch_of
 from tests.adapt.curves import GRID, AlphaByAlpha, Weather, as_images, draw_values, logits, objective
 from tests.frames import a_frame
@@ -70,6 +70,25 @@ def test_a_trace_says_where_the_batch_lies_and_how_its_alpha_came_about() -> Non
     assert second.trace.batch_number == 1
     assert second.trace.previous_alpha == GRID[first.state.alpha_index]
     assert len(second.predictions.entropy) == 16
+
+
+def test_a_trace_has_mean_and_variance_of_the_statistics_whatever_the_order_of_the_images() -> None:
+    numbers = np.random.default_rng(0).normal(-1, 2, (16, len(STATISTICS))).astype(np.float32)
+    frames = [dataclasses.replace(a_frame(i), statistics=row) for i, row in enumerate(numbers)]
+    found = moments(frames)
+    exact = numbers.astype(np.float64)
+    np.testing.assert_allclose([found[f"{name}_mean"] for name in STATISTICS], exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose([found[f"{name}_variance"] for name in STATISTICS], exact.var(axis=0), rtol=1e-12)
+    assert moments(frames[::-1]) == found
+    assert {moments(frames[:1])[f"{name}_variance"] for name in STATISTICS} == {0.0}
+    batch = dataclasses.replace(a_batch("cam-1"), frames=tuple(frames))
+    assert adapt([batch], [WARM.initial()])[0].trace.statistics == found
+
+
+def test_a_trace_has_no_statistics_where_an_image_has_none() -> None:
+    known = dataclasses.replace(a_frame(0), statistics=np.zeros(len(STATISTICS), np.float32))
+    assert moments([known, a_frame(1)]) == {}
+    assert adapt([a_batch("cam-1")], [WARM.initial()])[0].trace.statistics == {}
 
 
 def test_the_previous_alpha_is_the_one_that_served_the_batch_before_wherever_this_one_starts() -> None:

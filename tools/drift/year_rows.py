@@ -78,6 +78,7 @@ class PartitionDay:
             **self._chosen(paths, spans),
             "model_fingerprint": pa.repeat(FINGERPRINT, len(at_us)),
             "segment": _named(keys, of_segment[place]),
+            **{column.name: pa.nulls(len(at_us), column.type) for column in schemas.PIXELS},
         }
         arrays = [
             columns[f.name].cast(f.type) if columns[f.name].type != f.type else columns[f.name] for f in schemas.TRACES

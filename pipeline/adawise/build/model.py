@@ -34,8 +34,8 @@ TEMPLATES = (
     "{}",
 )
 _EARLIER_PIXELS = (
-    "pixels differ by at most one level of 255 in some of a thousand: the card holds, and streams go on; "
-    "`adawise card` makes one of today's pixels, with which streams begin anew"
+    "pixels differ by one level of 255 in some of a thousand, by two in one of a million: the card holds, and streams go "
+    "on; `adawise card` makes one of today's pixels, with which streams begin anew"
 )
 _log = structlog.get_logger("model")
 _STATES_BYTES = 64_000_000  # of a partition

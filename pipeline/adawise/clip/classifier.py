@@ -109,7 +109,8 @@ class PairClassifier:
     def fingerprint(self) -> str:
         """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
         numerics = f"{self.dtype} {self.device.numerics} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
-        return digest(f"{sorted(self.identity.items())} {numerics}{self._embeddings_id}")
+        decoder = self._pair.preprocess.build
+        return digest(f"{sorted(self.identity.items())} {numerics} {decoder}{self._embeddings_id}")
 
     @property
     def class_count(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adawise.errors import SettingsError
+from adawise.sink import schemas
 from adawise.sink.read.rows import read_predictions, read_traces
 
 try:
@@ -26,7 +27,8 @@ SERVED = (
 )
 GIVEN = ("stream_id", "frame_id", "captured_at", "kafka_timestamp", "detail", "true_label", "meta")
 BATCH = (  # in the order in which they are told
-    *("last_offset", "images", "reset", "previous_alpha", "alpha", "trials", "objective", "trigger"),
+    *("last_offset", "images", *(column.name for column in schemas.PIXELS)),
+    *("reset", "previous_alpha", "alpha", "trials", "objective", "trigger"),
     *("posterior_mean", "posterior_sd", "audit_regret", "forward_equivalents"),
 )
 _ROW_KEY = ("topic", "partition", "offset", "index")
@@ -133,7 +135,7 @@ def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
 
 def batches(connection: duckdb.DuckDBPyConnection) -> list[Row]:
     """Facts of each stream's batches, of which those are one that begin with the same message."""
-    differ = {name: f"(a.{name} IS DISTINCT FROM b.{name})" for name in BATCH}
+    differ = {name: _differs(name) for name in BATCH}
     both = "(a_there AND b_there)"
     query = f"""
     WITH joined AS (
@@ -167,6 +169,13 @@ def batches(connection: duckdb.DuckDBPyConnection) -> list[Row]:
     FROM judged GROUP BY topic, partition, stream_id
     """
     return _fetch(connection, query)
+
+
+def _differs(name: str) -> str:
+    """What one run wrote and an earlier version did not is no difference."""
+    if name in schemas.LATER:
+        return f"coalesce(a.{name} <> b.{name}, false)"
+    return f"(a.{name} IS DISTINCT FROM b.{name})"
 
 
 def _struct(side: str) -> str:

@@ -1,6 +1,7 @@
 """Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between message and preprocessing.
 
-Pillow opens and refuses; `rgb` reads a JPEG without a fault by libjpeg-turbo itself, with the same bits in less time.
+Pillow opens and refuses; `rgb` reads a baseline JPEG without a fault by libjpeg-turbo itself, with the same bits in
+less time.
 
 Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
 comments, colour profiles, text and animation chunks are dropped. Nothing is lost (neither open_clip nor we use them),
@@ -19,8 +20,9 @@ from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import simplejpeg
-from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
 from adawise.errors import InvalidMessage, Reason
 
@@ -45,6 +47,7 @@ _JPEG_UNUSUAL = {
 }
 _SOS = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # after any fill bytes; 0xFF00 is an escaped byte
+_STRIP_ROWS = 64
 _BMP_RUN_LENGTH = (1, 2)
 # Pixels that a byte can stand for at most: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block of
 # 64 has at least one bit, in a lossy WebP each of 16 x 16. So a lie about the size is known before its pixels are made.
@@ -133,12 +136,25 @@ def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
 
     Raises whatever Pillow raises when the image's data turns out to be broken.
     """
-    if isinstance(image, _Jpeg) and image.tile:  # not decoded yet
+    # A progressive one may be dear, and what is refused here is decoded twice. Without tiles it is decoded already.
+    if isinstance(image, _Jpeg) and image.tile and not image.info.get("progressive"):
         with suppress(Exception):  # what it refuses or only warns of, Pillow decides
-            pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(image.data, strict=True)
-            if pixels.shape == (image.height, image.width, 3):
-                return pixels
-    return np.array(image.convert("RGB"))
+            read: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(image.data, strict=True)
+            if read.shape == (image.height, image.width, 3):
+                return read
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for y in range(0, height, _STRIP_ROWS):  # Pillow copies three times on the way, which a cache holds of a strip
+        strip = image.crop((0, y, width, min(height, y + _STRIP_ROWS)))
+        pixels[y : y + _STRIP_ROWS] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return pixels
+
+
+def build() -> str:
+    """Versions of all that makes pixels of bytes: others may make others of the same."""
+    libraries = ("libjpeg_turbo", "jpg", "zlib", "zlib_ng", "webp")
+    found = [f"{name} {features.version(name)}" for name in libraries]
+    return ", ".join([f"simplejpeg {simplejpeg.__version__}", f"pillow {PIL.__version__}", *found])
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, ImageFile
 
 from adawise.decode import arrow_batch, codec, cost
@@ -27,6 +28,7 @@ from adawise.decode.headers import (
     read_stream,
     read_time,
 )
+from adawise.decode.statistics import statistics
 from adawise.errors import InvalidMessage, Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId
 
@@ -275,4 +277,5 @@ def _frame(
         true_label=facts.label,
         meta=facts.meta,
         note=None if facts.note is None else _shown(facts.note),
+        statistics=None if image is None or not image.nbytes else statistics(np.asarray(image)),
     )

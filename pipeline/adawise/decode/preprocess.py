@@ -24,8 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from adawise.decode import resize
-from adawise.decode.codec import rgb
+from adawise.decode import codec, resize
 
 if TYPE_CHECKING:  # loading torch takes seconds, and a process that only decodes has no use for it
     from torch import Tensor
@@ -84,6 +83,11 @@ class Preprocess:
         return (f"pillow-{self._named}/1",)
 
     @property
+    def build(self) -> str:
+        """Versions of the libraries that decode; part of the fingerprint, and not of the identity."""
+        return codec.build()
+
+    @property
     def _named(self) -> str:
         fill = f"-fill{self.fill_color}" if self.resize_mode == "longest" else ""
         return f"{self.interpolation}-{self.resize_mode}{fill}-{self.size}"
@@ -103,9 +107,8 @@ class Preprocess:
 
     def _pixels(self, image: Image.Image, resized: resize.Resize) -> npt.NDArray[np.uint8]:
         image.info.pop("transparency", None)  # ignored by a conversion to RGB, but Pillow warns about some of its forms
-        pixels = (
-            self._by_integers(rgb(image), resized) if self._is_plain(image) else self._by_pillow(image)
-        )  # [S, S, 3]
+        is_plain = self._is_plain(image)
+        pixels = self._by_integers(codec.rgb(image), resized) if is_plain else self._by_pillow(image)  # [S, S, 3]
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _is_plain(self, image: Image.Image) -> bool:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from adawise.console import Progress, progress
+from adawise.decode.statistics import statistics
 from adawise.errors import SettingsError
 from adawise.evaluate.corrupt import Corruption, Pixels, corrupt
 from adawise.evaluate.partial import Partial
@@ -168,7 +169,9 @@ def _make(
             for block in _blocks(pixels, len(domains), block_bytes):
                 _fill(block, pixels, [d.corruption for d in domains], partials, classifier, seed, bar)
         for domain, partial in zip(domains, partials, strict=True):
-            table = LogitTable(domain.name, partial.logits, labels, tuple(classifier.alphas), images.classes)
+            table = LogitTable(
+                domain.name, partial.logits, labels, tuple(classifier.alphas), images.classes, pixels=partial.pixels
+            )
             record = {
                 "domain": domain.name,
                 "corruption": str(domain.corruption or CLEAN),
@@ -226,12 +229,13 @@ def _fill(
     seed: int,
     bar: Progress,
 ) -> None:
-    """The logits of a block: alpha by alpha, so that each merge is done once for all its images."""
+    """Statistics and logits of a block: alpha by alpha, so that each merge is done once for all its images."""
     pieces: dict[int, Tensor] = {}
     for d, rows in block:
-        if not all(partials[d].has(j, rows) for j in range(len(classifier.alphas))):
+        if not partials[d].is_whole(rows):
             bar.note(f"making {corruptions[d] or CLEAN}")
             pieces[d] = _corrupted(pixels[rows], corruptions[d], seed)
+            partials[d].pixels[rows] = [statistics(image) for image in pieces[d].numpy()]
     for j, alpha in enumerate(classifier.alphas):
         bar.note(f"alpha {alpha:g}")
         for d, rows in block:

@@ -7,38 +7,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from adawise.errors import SettingsError
+from adawise.records import STATISTICS, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Logits `[G, n, C]`, float32, in a file that is mapped into memory; nan where they are not known yet."""
+    """Logits `[G, n, C]` and statistics `[n, 5]`, float32, in files that are mapped; nan where not known yet."""
 
     path: Path
-    logits: npt.NDArray[np.float32]
+    logits: FloatArray
+    pixels: FloatArray
 
     @classmethod
     @contextmanager
     def open(cls, table: Path, shape: tuple[int, int, int]) -> Iterator[Partial]:
-        """The partial table for the file `table`: the one that is there, if it has that shape, else an empty one."""
+        """The partial table for the file `table`: what is there, if it has that shape, else an empty one."""
         path = table.with_name(f".{table.name}.partial.npy")
-        if _shape(path) != shape:
-            _create(path, shape)
-        logits = np.lib.format.open_memmap(path, mode="r+")
+        logits, pixels = _mapped(path, shape), _mapped(_beside(path), (shape[1], len(STATISTICS)))
         try:
-            yield cls(path, logits)
+            yield cls(path, logits, pixels)
         finally:
             logits.flush()
+            pixels.flush()
 
     def has(self, j: int, rows: slice) -> bool:
         """Whether all of these rows are known at alpha j."""
         return not np.isnan(self.logits[j, rows]).any()
 
-    def put(self, j: int, rows: slice, logits: npt.NDArray[np.float32]) -> None:
+    def is_whole(self, rows: slice) -> bool:
+        """Whether all that a table says of these rows is known."""
+        return not (np.isnan(self.logits[:, rows]).any() or np.isnan(self.pixels[rows]).any())
+
+    def put(self, j: int, rows: slice, logits: FloatArray) -> None:
         """Keep them.
 
         Raises:
@@ -55,6 +60,17 @@ class Partial:
     def remove(self) -> None:
         """The table is written; another process that computes it too keeps its own view."""
         self.path.unlink(missing_ok=True)
+        _beside(self.path).unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".pixels.npy")
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float32]]:
+    if _shape(path) != shape:
+        _create(path, shape)
+    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _shape(path: Path) -> tuple[int, ...] | None:

@@ -1,8 +1,9 @@
 """Logit tables: what both models and every mixture between them say of a labelled set of images, in one npz file.
 
 Any strategy runs on a table in seconds, since no image passes a model any more. Arrays of a file: `logits` `[G, n, C]`,
-float16 or float32, scale applied; `labels` `[n]`; `alphas` `[G]`; `class_names` `[C]`; and, if known, `domain` and
-`logit_scale` `[G]`. A file may come from anywhere: nothing in it is unpickled, and every array is checked.
+float16 or float32, scale applied; `labels` `[n]`; `alphas` `[G]`; `class_names` `[C]`; and, if known, `domain`,
+`logit_scale` `[G]` and `pixels` `[n, 5]`. A file may come from anywhere: nothing in it is unpickled, and every array is
+checked.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from adawise.errors import SettingsError
+from adawise.records import STATISTICS, FloatArray
 
 SUFFIX = ".npz"
 MAX_BYTES = 16 * 2**30  # of one array: more is a damaged header or an attack
 _REMEDY = "Make it anew, or leave it out (--domains)"
 _NEEDED = {"logits": ("f", 3), "labels": ("iu", 1), "alphas": ("f", 1), "class_names": ("U", 1)}
-_ARRAYS = _NEEDED | {"domain": ("U", 0), "logit_scale": ("f", 1)}  # kinds and dimensions
+_ARRAYS = _NEEDED | {"domain": ("U", 0), "logit_scale": ("f", 1), "pixels": ("f", 2)}  # kinds and dimensions
 _DAMAGED = (  # what zipfile and numpy raise for bytes that are no table
     ValueError,
     zipfile.BadZipFile,
@@ -44,7 +46,8 @@ class LogitTable:
     """One domain: n labelled images of C classes, with their logits at G alphas.
 
     `logits` `[G, n, C]` float16 or float32, finite; `labels` `[n]` int64, in [0, C); `alphas` ascend from 0 to 1;
-    `logit_scale` `[G]`, already in the logits, is kept for the record.
+    `logit_scale` `[G]`, already in the logits, is kept for the record. `pixels` `[n, 5]`, finite, are the statistics of
+    the images (`records.STATISTICS`); None where they are not known.
     """
 
     name: str
@@ -53,6 +56,7 @@ class LogitTable:
     alphas: tuple[float, ...]
     class_names: tuple[str, ...]
     logit_scale: tuple[float, ...] | None = None
+    pixels: FloatArray | None = None
 
     @property
     def group(self) -> str:
@@ -91,6 +95,8 @@ def write_table(path: Path, table: LogitTable) -> None:
     }
     if table.logit_scale is not None:
         arrays["logit_scale"] = np.asarray(table.logit_scale, dtype=np.float64)
+    if table.pixels is not None:
+        arrays["pixels"] = table.pixels
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
@@ -187,9 +193,12 @@ def _table(name: str, arrays: dict[str, npt.NDArray[Any]]) -> LogitTable:
         raise ValueError(f"logits: expected finite numbers; image {i} at alpha {alphas[j]} has none")
     logits = logits.astype(np.float32) if logits.dtype.itemsize > 4 else logits
     table = LogitTable(name, logits.astype(logits.dtype.newbyteorder("="), copy=False), labels, alphas, class_names)
-    scale = arrays.get("logit_scale")
-    if scale is None:
-        return table
-    if len(scale) != G or not np.isfinite(scale).all():
-        raise ValueError(f"logit_scale: expected {G} finite numbers, got {scale}")
-    return replace(table, logit_scale=tuple(float(s) for s in scale))
+    if (pixels := arrays.get("pixels")) is not None:
+        if pixels.shape != (n, len(STATISTICS)) or not np.isfinite(pixels).all():
+            raise ValueError(f"pixels: expected finite numbers {(n, len(STATISTICS))}, got {pixels.shape}")
+        table = replace(table, pixels=pixels.astype(np.float32))
+    if (scale := arrays.get("logit_scale")) is not None:
+        if len(scale) != G or not np.isfinite(scale).all():
+            raise ValueError(f"logit_scale: expected {G} finite numbers, got {scale}")
+        table = replace(table, logit_scale=tuple(float(s) for s in scale))
+    return table

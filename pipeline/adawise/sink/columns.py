@@ -152,6 +152,10 @@ def trace_table(traces: Iterable[BatchTrace]) -> pa.Table:
         "kafka_timestamp": pa.array(kafka_ms, mask=kafka_ms < 0).cast(_trace_type("kafka_timestamp")),
         "trials": pa.ListArray.from_arrays(ends, structs, _trace_type("trials")),
         "milliseconds": _maps([t.milliseconds for t in rows], _trace_type("milliseconds")),
+        **{
+            column.name: pa.array([t.statistics.get(column.name) for t in rows], column.type)
+            for column in schemas.PIXELS
+        },
     }
     columns = [
         derived[field.name] if field.name in derived else pa.array(list(map(attrgetter(field.name), rows)), field.type)

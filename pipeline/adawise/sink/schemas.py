@@ -33,9 +33,27 @@ TRIAL = pa.struct(
     ]
 )
 
+_STATISTICS = [
+    ("luminance", "log(mean luminance + .02), light"),
+    ("contrast", "log(sd of luminance + .02), contrast"),
+    ("gradient", "log((mean |dx| + mean |dy|) / (sd + .02) + .01) of luminance, sharpness"),
+    ("laplacian", "log(mean |laplacian| / (mean |dx| + mean |dy|) + .001) of luminance, fine texture or noise"),
+    ("colourfulness", "log(mean (max - min of the channels) + .02), colour"),
+]
+PIXELS = [
+    _field(
+        f"{name}_{moment}",
+        pa.float32(),
+        f"{moment} over the batch's images of {what}, of the model's pixels in [0, 1]; null from earlier versions",
+        nullable=True,
+    )
+    for name, what in _STATISTICS
+    for moment in ("mean", "variance")
+]
+
 PREDICTED_AT = "predicted_at"
-LATER = (PREDICTED_AT,)
-"""Columns of predictions that earlier versions did not write, as they came; they are the last of the schema."""
+LATER = (PREDICTED_AT, *(column.name for column in PIXELS))
+"""Columns that earlier versions did not write, as they came; they are the last of their schema."""
 
 PREDICTIONS = pa.schema(
     [
@@ -98,14 +116,13 @@ PREDICTIONS_DICTIONARY = [
 ]
 
 
-def with_later(rows: pa.Table) -> pa.Table:
-    """Rows of any version with the columns of `PREDICTIONS`: those that came later are null."""
-    for known in range(len(LATER)):
-        missing = list(PREDICTIONS)[known - len(LATER) :]
-        if rows.schema.equals(pa.schema(list(PREDICTIONS)[: -len(missing)])):
-            for field in missing:
-                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-            break
+def with_later(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of any version with the columns of this schema: those that came later are null."""
+    missing = list(schema)[rows.num_columns :]
+    is_older = {field.name for field in missing} <= {*LATER}
+    if is_older and rows.schema.equals(pa.schema(list(schema)[: rows.num_columns])):
+        for field in missing:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     return rows
 
 
@@ -136,12 +153,18 @@ BATCH_TRACE = pa.schema(
         _field("audit_regret", pa.float64(), "nats that an audit found another alpha to be lower by; nan without one"),
         _field("forward_equivalents", pa.float64(), "images through the image tower / images in the batch"),
         _field("milliseconds", _map(pa.float32()), "duration of each stage"),
+        *PIXELS,
     ]
 )
 
-TRACES = BATCH_TRACE.append(
-    _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision")
-).append(_field("segment", pa.string(), "the segment that the batch's rows are in"))
+TRACES = pa.schema(
+    [
+        *(field for field in BATCH_TRACE if field.name not in LATER),
+        _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
+        _field("segment", pa.string(), "the segment that the batch's rows are in"),
+        *PIXELS,
+    ]
+)
 TRACES_DICTIONARY = [
     "topic",
     "partition",

@@ -5,10 +5,11 @@ The footer's key-values, beside what Parquet needs:
     adawise.segment    JSON, the fields of `SegmentFooter` that are small; pending and gaps as [from, until) ranges,
                        of gaps with the reason behind it unless they were deleted
     adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
-    adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)): one row per batch
+    adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)), but for what came later: one row per batch
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
     adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
     adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
+    adawise.later      SHA-256 and, as the trace, its columns that came later, which earlier versions pass over
 
 A value longer than `SPLIT` goes on under `KEY.1`, `KEY.2` and so on: Arrow refuses to read one beyond 100 MB.
 """
@@ -40,6 +41,7 @@ _COMPARED = 32  # messages of a head that the broker has to have; a fetch brings
 
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
+_LATER = b"adawise.later"
 _DIGEST = 64  # hex digits before the JSON
 SPLIT = 64 * 2**20
 _LONGEST = 2**31 - 1  # bytes of a value; earlier versions did not split them
@@ -90,12 +92,16 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
     `blocks` are those of the segment before it, which make it quick where few of many states have changed.
     """
     states = (blocks or StateBlocks()).encode(footer.states)
-    parts = dict(zip(_PARTS, (_scalars(footer), states, _packed(footer.trace)), strict=True))
+    later = [name for name in footer.trace.column_names if name in schemas.LATER]
+    trace = _packed(footer.trace.drop_columns(later))
+    parts = dict(zip(_PARTS, (_scalars(footer), states, trace), strict=True))
     values = {**parts, _CHECKSUM: _checksum(parts)}
     if footer.lineage is not None:
         values[_LINEAGE] = footer.lineage.stored()
     if footer.stream_table:
         values[_STREAMS] = _guarded(footer.stream_table)
+    if footer.trace.num_rows:
+        values[_LATER] = _guarded(_packed(footer.trace.select(later)))
     return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
 
 
@@ -169,9 +175,14 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
     scalars = json.loads(parts[_PARTS[0]])
     if (version := scalars.pop("format")) > FORMAT:
         raise ChainError(f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program")
-    stream_table = _joined(found, _STREAMS)
-    if stream_table and stream_table != _guarded(stream_table[_DIGEST:]):
-        raise _damaged(key, "a table of streams that agrees with its checksum, but it differs")
+    stream_table, later = _joined(found, _STREAMS), _joined(found, _LATER)
+    for what, value in (("a table of streams", stream_table), ("a second part of the trace", later)):
+        if value and value != _guarded(value[_DIGEST:]):
+            raise _damaged(key, f"{what} that agrees with its checksum, but it differs")
+    trace = _unpacked(parts[_PARTS[2]])
+    if later:
+        more = _unpacked(later[_DIGEST:])
+        trace = pa.Table.from_arrays([*trace.columns, *more.columns], schema=pa.schema([*trace.schema, *more.schema]))
     states = _unpacked(parts[_PARTS[1]])
     try:
         lineage = Lineage.of(found[_LINEAGE]) if _LINEAGE in found else None
@@ -181,7 +192,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
         **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(Gap.of, scalars["gaps"]))},
         states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
         stream_table=stream_table[_DIGEST:],
-        trace=_unpacked(parts[_PARTS[2]]),
+        trace=schemas.with_later(trace, schemas.BATCH_TRACE),
         lineage=lineage,
     )
 
@@ -194,7 +205,9 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
     try:
         # Not `read_table`: it would take the key's folders for columns.
         file = opened(data, check_pages=True)
-        return schemas.with_later(file.read()) if columns is None else file.read(columns=list(columns))
+        if columns is not None:
+            return file.read(columns=list(columns))
+        return schemas.with_later(file.read(), schemas.PREDICTIONS)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 

@@ -16,9 +16,9 @@ from adawise.store.store import Store
 def derive(footer: SegmentFooter, key: str) -> pa.Table:
     """The traces, with the columns of `schemas.TRACES`, of the segment that was found at `key`."""
     rows = footer.trace.num_rows
-    constants = [pa.repeat(footer.model_fingerprint, rows), pa.repeat(key, rows)]
-    columns = [column.combine_chunks() for column in footer.trace.columns]
-    return pa.Table.from_arrays([*columns, *constants], schema=schemas.TRACES)
+    constants = {"model_fingerprint": pa.repeat(footer.model_fingerprint, rows), "segment": pa.repeat(key, rows)}
+    columns = constants | {name: footer.trace[name].combine_chunks() for name in footer.trace.column_names}
+    return pa.Table.from_arrays([columns[name] for name in schemas.TRACES.names], schema=schemas.TRACES)
 
 
 def write(store: Store, footer: SegmentFooter, key: str) -> None:

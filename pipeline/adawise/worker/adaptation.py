@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from adawise.adapt.predict import predict
 from adawise.adapt.search import Outcome, Strategy
 from adawise.adapt.state import StreamState
 from adawise.ports import Classifier
-from adawise.records import BatchTrace, ImageBatch, Predictions
+from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +105,21 @@ class Adaptation:
             forward_equivalents=outcome.forward_equivalents,
             milliseconds=milliseconds,
             predicted_at_us=now_us,
+            statistics=moments(batch.frames),
         )
+
+
+def moments(frames: Sequence[Frame]) -> dict[str, float]:
+    """Mean and variance of the statistics over these images, by column; nothing if one has none.
+
+    The variance is of these images, not an estimate: 0 for one. Sums are exact, so that their order does not matter.
+    """
+    known = [frame.statistics.tolist() for frame in frames if frame.statistics is not None]
+    if len(known) < len(frames):
+        return {}
+    found = {}
+    for name, values in zip(STATISTICS, zip(*known, strict=True), strict=True):
+        mean = math.fsum(values) / len(values)
+        found[f"{name}_mean"] = mean
+        found[f"{name}_variance"] = math.fsum((value - mean) ** 2 for value in values) / len(values)
+    return found

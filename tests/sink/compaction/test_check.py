@@ -150,7 +150,7 @@ def _changed(rows: pa.Table) -> pa.Table:
 
 def _rewrite(store: DictStore, change: Callable[[pa.Table], pa.Table]) -> None:
     key = key_of(store, 1)
-    rows = merged.read_rows(store.objects[key], key)
+    rows = merged.read_rows(layout.PREDICTIONS, store.objects[key], key)
     kept = pq.ParquetFile(pa.BufferReader(store.objects[key])).metadata.metadata
     facts = {name: value for name, value in kept.items() if name.startswith(b"adawise.")}
     store.objects[key] = segment.parquet(change(rows), [], facts)

@@ -106,7 +106,7 @@ def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int)
             continue
         key = layout.compacted_key(layout.PREDICTIONS, tp, name)
         data = read_bytes(store, key)
-        facts, rows = read_facts(data, key), read_rows(data, key, ["offset", "kafka_timestamp"])
+        facts, rows = read_facts(data, key), read_rows(layout.PREDICTIONS, data, key, ["offset", "kafka_timestamp"])
         yield Accounted(key, facts.first, facts.next, rows, facts.pending, facts.gaps)
 
 

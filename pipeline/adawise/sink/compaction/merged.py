@@ -130,14 +130,16 @@ def read_facts(data: bytes, key: str) -> Facts:
     return Facts(**document)
 
 
-def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_rows(dataset: str, data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of the compacted file `data`, found at `key`, each page checked against its checksum.
 
     Raises ChainError if a page is damaged.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        return schemas.with_later(file.read()) if columns is None else file.read(columns=list(columns))
+        if columns is not None:
+            return file.read(columns=list(columns))
+        return schemas.with_later(file.read(), _SCHEMA[dataset])
     except (pa.ArrowException, OSError) as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 
@@ -147,7 +149,7 @@ def read_proven(dataset: str, data: bytes, key: str) -> tuple[Facts, pa.Table]:
 
     Raises ChainError if they are not.
     """
-    facts, rows = read_facts(data, key), read_rows(data, key)
+    facts, rows = read_facts(data, key), read_rows(dataset, data, key)
     if not rows.schema.equals(_SCHEMA[dataset]):
         raise _damaged(key, f"the columns {_SCHEMA[dataset].names}, but they are {rows.schema.names}")
     if rows.num_rows != facts.rows or digest_of(dataset, rows) != facts.digest:

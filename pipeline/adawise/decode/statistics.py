@@ -1,0 +1,71 @@
+"""Five numbers that tell an image's light, contrast, sharpness, texture and colour, of the pixels that the model sees.
+
+With luminance Y = .299 R + .587 G + .114 B (Rec. 601), channels in [0, 1], and means over all pixels, pairs of
+neighbours along x and y, or pixels that have four neighbours:
+
+    luminance       log(mean Y + .02)
+    contrast        log(sd Y + .02)
+    gradient        log((mean |dx Y| + mean |dy Y|) / (sd Y + .02) + .01)
+    laplacian       log(mean |laplacian Y| / (mean |dx Y| + mean |dy Y|) + .001)
+    colourfulness   log(mean (max - min of the channels) + .02)
+
+They need no forward, and change when light, weather, dirt or focus do. Everything up to the sums is exact integers, in
+thousandths of a level: neither the order of additions nor the width of vectors matters, and every processor gives the
+same. Quotients and roots are float64, rounded as IEEE 754 says. What could still differ is the last bit of a C
+library's `log`; to show in float32 it would have to decide between two neighbours, about once in 2^29 numbers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+RED, GREEN, BLUE = 299, 587, 114  # thousandths of the luminance
+_WHITE = 255  # levels
+_UNIT = (RED + GREEN + BLUE) * _WHITE  # the luminance of white, as an integer
+
+
+def statistics(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """The model's input, uint8 `[3, H, W]` -> float32 `[5]`, in the order of `records.STATISTICS`; finite.
+
+    A quotient of nothing by nothing, as of a flat image or one that is too small, counts as 0.
+    """
+    _, H, W = pixels.shape
+    luminance = np.multiply(pixels[0], RED, dtype=np.int32)  # [H, W], up to 255,000
+    luminance += np.multiply(pixels[1], GREEN, dtype=np.int32)
+    luminance += np.multiply(pixels[2], BLUE, dtype=np.int32)
+    dx, dy = luminance[:, 1:] - luminance[:, :-1], luminance[1:] - luminance[:-1]
+    laplacian = dx[1:-1, 1:] - dx[1:-1, :-1]  # [H - 2, W - 2]
+    laplacian += dy[1:, 1:-1]
+    laplacian -= dy[:-1, 1:-1]
+    total, squares = _sum(luminance), _sum(np.square(luminance, dtype=np.int64))
+    spread = math.sqrt(H * W * squares - total**2) / (H * W * _UNIT)
+    gradient = _mean(_magnitude(dx), H * (W - 1) * _UNIT) + _mean(_magnitude(dy), (H - 1) * W * _UNIT)
+    curvature = _mean(_magnitude(laplacian), (H - 2) * (W - 2) * _UNIT)
+    colour = _sum(pixels.max(axis=0) - pixels.min(axis=0))
+    return np.array(
+        [
+            math.log(_mean(total, H * W * _UNIT) + 0.02),
+            math.log(spread + 0.02),
+            math.log(gradient / (spread + 0.02) + 0.01),
+            math.log((curvature / gradient if gradient else 0.0) + 0.001),
+            math.log(_mean(colour, H * W * _WHITE) + 0.02),
+        ],
+        dtype=np.float32,
+    )
+
+
+def _sum(numbers: npt.NDArray[np.integer]) -> int:
+    return int(numbers.sum(dtype=np.int64))
+
+
+def _magnitude(differences: npt.NDArray[np.int32]) -> int:
+    """The sum of absolute values, which take the place of the differences."""
+    return _sum(np.abs(differences, out=differences))
+
+
+def _mean(total: int, whole: int) -> float:
+    """Rounded once, as Python divides integers; 0 where there is nothing."""
+    return total / whole if total else 0.0
