@@ -175,7 +175,12 @@ def test_a_thousand_cameras_at_224_px_are_held_by_the_default_limit_and_a_replay
                 key, at_ms = b"camera-%d" % camera, 100 * turn
                 messages.append(Message(TP.topic, n, at[n], key, value, timestamp_ms=at_ms))
                 at[n] += 1
-        large = {"round_images": 256, "flush": FlushPolicy(4_096, 5.0), "max_poll_records": 2_048, "max_streams": 1_000}
+        large: dict[str, Any] = {
+            "round_images": 256,
+            "flush": FlushPolicy(4_096, 5.0),
+            "max_poll_records": 2_048,
+            "max_streams": 1_000,
+        }
         bench = Watched(messages, limit, side=224, batch=batch, partitions=partitions, finite=True, **large).finish()
         assert bench.closed_early == 0
         assert len(bench.decoded) <= 1.05 * len(messages)

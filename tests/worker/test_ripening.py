@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from adawise.worker.batching import BatchPolicy, Part
+from adawise.worker.batching import BatchPolicy, OpenPart
 from adawise.worker.ripening import Ripening
 
 POLICY = BatchPolicy(images=3, max_age_s=1.0)
@@ -50,7 +50,7 @@ def test_what_is_open_counts_and_what_was_put_back_waits_again_with_its_age() ->
     for offset in range(2):
         subject.put(offset, now_s=5.0)
         assert subject.decoded("a", offset) == 5.0
-    subject.count_again("a", Part(2, 0, 5.0))
+    subject.count_again("a", OpenPart(2, 0, 5.0))
     subject.put_back("a", [(0, 0, SIZE), (1, 0, SIZE)], 5.0)
     assert (subject.told, subject.first("a"), subject.unripe_bytes) == ([], 0, 2 * SIZE)
     assert list(subject.due(6.5)) == []

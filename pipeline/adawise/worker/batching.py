@@ -43,7 +43,7 @@ class BatchPolicy:
         return age_s > self.max_age_s + _GRACE_S
 
 
-class Part(NamedTuple):
+class OpenPart(NamedTuple):
     """Of a batch that is not complete: images, Kafka's timestamp of the first, when that was read (by the clock)."""
 
     images: int
@@ -110,10 +110,10 @@ class Gatherer:
         """Those that have an open batch."""
         return self._open
 
-    def part(self, stream: str) -> Part | None:
+    def part(self, stream: str) -> OpenPart | None:
         """What is open of a stream."""
         batch = self._open.get(stream)
-        return Part(len(batch.frames), batch.frames[0].kafka_timestamp_ms, batch.since_s) if batch else None
+        return OpenPart(len(batch.frames), batch.frames[0].kafka_timestamp_ms, batch.since_s) if batch else None
 
     def sizes(self) -> Iterator[tuple[str, float, int]]:
         """(stream, when it was begun, bytes) of what is open."""
@@ -126,7 +126,7 @@ class Gatherer:
             if len(batch.messages) == len(batch.frames):
                 yield stream, batch.messages
 
-    def reopen(self, stream: str) -> Part:
+    def reopen(self, stream: str) -> OpenPart:
         """Forget the images of a stream's open batch: its messages are to be decoded again. What it was."""
         part = self.part(stream)
         assert part is not None

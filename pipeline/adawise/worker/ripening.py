@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from adawise.worker.batching import BatchPolicy, Part
+from adawise.worker.batching import BatchPolicy, OpenPart
 
-_NOTHING = Part(0, -1, 0.0)
+_NOTHING = OpenPart(0, -1, 0.0)
 
 
 class _Waiting(NamedTuple):
@@ -34,7 +34,7 @@ class _Stream:
 
     waiting: deque[_Waiting] = field(default_factory=deque)
     waiting_bytes: int = 0
-    open: Part = _NOTHING
+    open: OpenPart = _NOTHING
     ripe_until: int = 0  # messages below this offset may be decoded
 
     @property
@@ -95,7 +95,7 @@ class Ripening:
             self.unripe_bytes -= first.size_bytes
         return first.read_s
 
-    def count_again(self, stream_id: str, opened: Part | None) -> None:
+    def count_again(self, stream_id: str, opened: OpenPart | None) -> None:
         """The stream's batch is not what it was taken for: `opened` is what is open now, if anything."""
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -159,7 +159,7 @@ class Ripening:
         is_complete = images > 0 and self._policy.separates(first_ms, following.timestamp_ms)
         if is_complete or not images:
             images, first_ms, since_s = 0, following.timestamp_ms, following.read_s
-        stream.open = Part(images + 1, first_ms, since_s)
+        stream.open = OpenPart(images + 1, first_ms, since_s)
         if stream.open.images >= self._policy.images:
             stream.open = _NOTHING
             return True
