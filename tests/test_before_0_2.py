@@ -66,7 +66,7 @@ def test_a_card_of_earlier_pixels_is_taken_with_a_warning(tmp_path: Path) -> Non
     card = FIXTURE / "pair.card.json"
     chosen = settings(tmp_path).model.model_copy(update={"card": card})
     with capture_logs() as logs:
-        model = load_model(chosen)
+        model = load_model(chosen, settings(tmp_path).decode)
     assert model.card == read_card(card)
     (told,) = [line for line in logs if line["event"] == "card_of_earlier_pixels"]
     claimed = json.loads((FIXTURE / "root" / "_models" / "000000.json").read_text())["identity"]
@@ -79,7 +79,7 @@ def test_a_card_of_other_pixels_is_refused(tmp_path: Path) -> None:
     data["identity"]["preprocess"] = data["identity"]["preprocess"].replace("bicubic", "bilinear")
     (card := tmp_path / "card.json").write_text(json.dumps(data))
     with pytest.raises(CardError, match="its preprocess is"):
-        load_model(settings(tmp_path).model.model_copy(update={"card": card}))
+        load_model(settings(tmp_path).model.model_copy(update={"card": card}), settings(tmp_path).decode)
 
 
 def test_tables_of_logits_are_evaluated_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "ports": ("records", "torch"),
     # bytes -> images -> alphas -> predictions
     "decode": ("errors records", "pyarrow PIL torch numpy"),
-    "decode/codec": ("errors", "PIL numpy simplejpeg"),
+    "decode/codec": ("errors decode/orientation", "PIL numpy simplejpeg"),
     "decode/child": ("errors records", "numpy torch PIL structlog"),
     "adapt": ("errors records ports", "torch numpy"),
     "adapt/botorch_model": ("", "torch botorch gpytorch"),

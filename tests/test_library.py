@@ -22,7 +22,7 @@ from adawise.demo.main import PAIR
 from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.errors import CardError, CheckpointError, InvalidMessage, SettingsError
-from adawise.settings import ModelSettings
+from adawise.settings import DecodeSettings, ModelSettings
 from tests.drift import yard
 from tests.fixtures import making
 from tests.models import CLASSES, TEMPLATES, PairFolder
@@ -89,7 +89,8 @@ def test_torch_is_not_loaded_before_a_pair_is(code: str) -> None:
 def test_what_has_a_default_in_the_settings_has_the_same_one_here() -> None:
     parameters = inspect.signature(adawise.load_pair).parameters
     ours = {name: p.default for name, p in parameters.items() if p.default is not p.empty and name != "templates"}
-    assert ours == {name: ModelSettings.model_fields[name].default for name in ours}
+    fields = ModelSettings.model_fields | DecodeSettings.model_fields
+    assert ours == {name: fields[name].default for name in ours}
 
 
 @pytest.mark.parametrize("search", [{}, {"price": 0.0001, "explore_every": 3, "objective": "entropy", "alpha": 0.3}])
@@ -144,6 +145,23 @@ def test_images_of_every_kind_are_one_batch(tiny: adawise.ModelPair, tmp_path: P
         assert step.probabilities.shape == (4, len(CLASSES))
         assert np.array_equal(step.probabilities, steps[0].probabilities)
         assert step.state.to_bytes() == steps[0].state.to_bytes()
+
+
+def test_pictures_are_turned_where_the_pair_was_loaded_so(pair_folder: PairFolder, tmp_path: Path) -> None:
+    turned, upright = [], []
+    for n, data in enumerate(jpegs(4)):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        picture.save(tmp_path / f"{n}.png", exif=exif)
+        turned.append(tmp_path / f"{n}.png")
+        upright.append(picture.transpose(Image.Transpose.ROTATE_270))
+    as_stored, as_seen = load(pair_folder), load(pair_folder, orientation="apply")
+    for pair, images, others in ((as_seen, turned, as_stored), (as_stored, turned, as_seen)):
+        theirs = adawise.adapt_batch(pair, upright).probabilities
+        same = np.array_equal(adawise.adapt_batch(pair, images).probabilities, theirs)
+        assert same == (pair is as_seen)
+        assert pair.classifier.fingerprint != others.classifier.fingerprint
 
 
 def test_labels_are_the_most_probable_classes_in_the_pairs_order(tiny: adawise.ModelPair) -> None:
@@ -229,6 +247,7 @@ def test_a_state_of_another_stream_of_work_is_refused(tiny: adawise.ModelPair, p
         ({"theta_1": Path("pair")}, SettingsError, r"model.theta_1 = .*\n +expected a file, local-dir:"),
         ({"templates": ["a photo"]}, SettingsError, "templates: expected {} for the class name in 'a photo'"),
         ({"device": "gpu"}, SettingsError, r"model.device = 'gpu'  \(load_pair\)\n +expected auto, cpu, cuda"),
+        ({"grey16_range": (1, 2)}, SettingsError, r"decode.grey16_range = .*\n +expected own, or LOW-HIGH"),
         ({"precision": "fp8", "bank_mib": -1}, SettingsError, "2 things to correct"),
         ({"theta_1": "local-dir:nowhere"}, CheckpointError, "model.theta_1: no open_clip_config.json"),
         ({"card": __file__}, CardError, "test_library.py"),

@@ -187,7 +187,7 @@ def test_an_older_root_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_states_of_every_strategy_and_setting_keep_their_keys() -> None:
-    model = load_model(settings(FIXTURE).model)
+    model = load_model(settings(FIXTURE).model, settings(FIXTURE).decode)
     for entry in json.loads((FIXTURE / "states.json").read_text()):
         made = adaptation(settings(FIXTURE, **entry["search"]), model).strategy
         if entry["fitted"]:

@@ -24,6 +24,7 @@ from adawise.adapt.state_key import is_of_another_pair
 from adawise.build.model import TEMPLATES, ModelPair, method, open_pair
 from adawise.decode.codec import open_image, undecodable
 from adawise.decode.preprocess import Preprocess
+from adawise.decode.rendition import Orientation
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.records import FloatArray, Frame, ImageBatch, RowId, TrialRecord
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings
@@ -50,6 +51,9 @@ def load_pair(
     head: Literal["text", "interpolate"] = "text",
     chunk_rows: int | Literal["auto"] = "auto",
     bank_mib: int = 4096,
+    orientation: Orientation = "ignore",
+    grey16_range: str = "own",
+    reduced: bool = False,
 ) -> ModelPair:
     """Load two checkpoints, check that they make a pair, and try them on the device.
 
@@ -67,6 +71,9 @@ def load_pair(
         head: the classifier at alpha: encode the prompts there, or interpolate the two heads.
         chunk_rows: images of every forward, 1 to 4096; `auto`: by the device.
         bank_mib: MiB of memory for merged copies of the weights.
+        orientation: whether pictures given as paths or bytes are turned as their EXIF says: `ignore` or `apply`.
+        grey16_range: levels of 16-bit grey that become black and white: `own` (of each picture) or `LOW-HIGH`.
+        reduced: whether a large JPEG is decoded at a half, a quarter or an eighth of its size.
 
     Raises:
         SettingsError: an argument is wrong, a CUDA device is not there, or does not suit the other arguments.
@@ -85,13 +92,15 @@ def load_pair(
         "chunk_rows": chunk_rows,
         "bank_mib": bank_mib,
     }
+    read: dict[str, Any] = {"orientation": orientation, "grey16_range": grey16_range, "reduced": reduced}
     check_arguments("model", named, "load_pair")
+    check_arguments("decode", read, "load_pair")
     if not (theta_0 and theta_1):
         raise SettingsError(f"theta_0 is {theta_0} and theta_1 is {theta_1}: expected {CHECKPOINT_EXPECTED} for each")
     prompts = _texts("templates", templates)
     if without := [prompt for prompt in prompts if "{}" not in prompt]:
         raise SettingsError(f"templates: expected {{}} for the class name in {without[0]!r}; put it there")
-    pair = open_pair(ModelSettings(**named), _texts("classes", classes), prompts)
+    pair = open_pair(ModelSettings(**named), DecodeSettings(**read), _texts("classes", classes), prompts)
     pair.classifier.warm_up()
     return pair
 

@@ -16,7 +16,7 @@ from adawise.build.worker import config_fingerprint, describe
 from adawise.clip.heads import heads_path
 from adawise.clip.load import CheckpointPair
 from adawise.errors import CardError
-from adawise.settings import ModelSettings, Settings, read
+from adawise.settings import DecodeSettings, ModelSettings, Settings, read
 from tests.labelled.places import Shot, write_parquet, write_recording
 from tests.models import CLASSES, PairFolder, random_images, write_pair
 
@@ -139,7 +139,7 @@ def test_auto_is_what_the_card_recommends_and_its_states_and_fingerprints_are_th
     (folder / "auto.json").write_text(card.to_json())
     heads_path(folder / "auto.json").write_bytes(heads_path(folder / "made.json").read_bytes())
     by_name = {name: with_objective(folder, name) for name in ("auto", *NAMES)}
-    model = load_model(by_name["auto"].model)
+    model = load_model(by_name["auto"].model, by_name["auto"].decode)
     keys = {name: adaptation(settings, model).strategy.key for name, settings in by_name.items()}
     prints = {name: config_fingerprint(settings, model) for name, settings in by_name.items()}
     assert [name for name in NAMES if keys[name] == keys["auto"]] == [meant]
@@ -165,18 +165,50 @@ def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_th
         return encode(self, alpha, *words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(CheckpointPair, "head", counted)
-    load_model(settings).classifier.warm_up()
+    load_model(settings, DecodeSettings()).classifier.warm_up()
     assert encoded == []
     heads_path(folder / "h.json").unlink()
-    load_model(settings).classifier.warm_up()
+    load_model(settings, DecodeSettings()).classifier.warm_up()
     assert encoded == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "flags"),
+    [
+        ({"orientation": "apply"}, ("--decode.orientation", "apply")),
+        ({"grey16_range": "7-9"}, ("--decode.grey16-range", "7-9")),
+        ({"reduced": True}, ("--decode.reduced",)),
+    ],
+)
+def test_a_card_of_pictures_that_are_read_otherwise_is_taken_and_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, setting: dict[str, object], flags: tuple[str, ...]
+) -> None:
+    """The other way round, too; and results that may differ do not look alike."""
+    others = DecodeSettings.model_validate(setting)
+    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "plain.json") == 0
+    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "other.json", *flags) == 0
+    capsys.readouterr()
+    models = {}
+    for card, decode in (
+        ("plain", others),
+        ("other", others),
+        ("other", DecodeSettings()),
+        ("plain", DecodeSettings()),
+    ):
+        is_other = (card == "other") != (decode is others)
+        models[card, decode is others] = model = load_model(with_card(folder, f"{card}.json"), decode)
+        assert model.card is not None
+        assert ("card_of_other_pictures" in "".join(capsys.readouterr())) == is_other
+    assert models["plain", True].classifier.fingerprint != models["plain", False].classifier.fingerprint
+    settings = [Settings(decode=decode) for decode in (others, DecodeSettings())]
+    assert len({config_fingerprint(one, models["plain", False]) for one in settings}) == 2
 
 
 def test_heads_of_another_card_stop_the_worker_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "d.json")
     heads_path(folder / "d.json").write_bytes(b"of another")
     with pytest.raises(CardError, match=r"d\.heads\.safetensors: expected heads with hash .*Delete it"):
-        load_model(with_card(folder, "d.json"))
+        load_model(with_card(folder, "d.json"), DecodeSettings())
 
 
 def test_the_card_as_json_holds_all_that_was_measured(

@@ -72,7 +72,7 @@ def test_a_table_of_every_kind_of_place_holds_the_models_own_logits(
     home: Path, shots: list[Shot], tmp_path: Path, place: str
 ) -> None:
     (table,) = tables(home, tmp_path, home / place)
-    model = load_model(settings(home).model)
+    model = load_model(settings(home).model, settings(home).decode)
     good = [shot for i, shot in enumerate(shots) if i != CUT_OFF]
     good.sort(key=lambda shot: CLASSES.index(shot.label))  # places differ in the order of classes, not within one
     order = table.labels.argsort(kind="stable")
@@ -218,7 +218,9 @@ def test_tables_that_earlier_versions_kept_are_found_by_the_same_digest(
     write_folder(tmp_path / "folder" / "yard", grey)
     write_parquet(tmp_path / "file" / "yard.parquet", [shot.png for shot in grey], [shot.label for shot in grey])
     write_singles(tmp_path / "recording" / "yard", [(shot.png, (("label", shot.label.encode()),)) for shot in grey])
-    images = image_set(settings(home), load_model(settings(home).model), tmp_path / place, "yard", limit)
+    images = image_set(
+        settings(home), load_model(settings(home).model, settings(home).decode), tmp_path / place, "yard", limit
+    )
     assert images.digest == digest
 
 

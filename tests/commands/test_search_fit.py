@@ -84,7 +84,9 @@ def settings(folder: Path, **environ: str) -> Settings:
 
 def test_a_recording_is_cut_into_batches_as_the_worker_cuts_it(folder: Path) -> None:
     chosen = settings(folder)
-    found = list(recorded_batches(chosen, folder / "yard", load_model(chosen.model).checkpoints.preprocess))
+    found = list(
+        recorded_batches(chosen, folder / "yard", load_model(chosen.model, chosen.decode).checkpoints.preprocess)
+    )
     assert [len(batch) for _, batch in found] == [IMAGES] * (STREAMS * BATCHES) + [1] * STREAMS
     offsets = [frame.row_id.offset for _, batch in found for frame in batch.frames if batch.stream_id == "cam-1"]
     assert offsets == sorted(offsets)
@@ -138,7 +140,7 @@ def test_the_worker_takes_the_fitted_surrogate_for_the_objective_that_it_was_fit
 
     def surrogate(objective: str) -> Surrogate:
         chosen = settings(folder, ADAWISE_MODEL__CARD="w.json", ADAWISE_SEARCH__OBJECTIVE=objective)
-        made = adaptation(chosen, load_model(chosen.model)).strategy
+        made = adaptation(chosen, load_model(chosen.model, chosen.decode)).strategy
         return made.surrogate  # type: ignore[attr-defined, no-any-return]
 
     assert surrogate("calibrated_entropy").persistence == found.persistence

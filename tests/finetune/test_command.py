@@ -76,6 +76,12 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(folder: Path, ca
     assert left == {"theta_1", "classes.txt", "templates.txt", "card.json", "card.heads.safetensors", "finetune.json"}
 
 
+def test_a_card_says_how_the_pictures_were_read(folder: Path) -> None:
+    assert finetune(folder, "--decode.orientation", "apply", "--decode.grey16-range", "7000-18000") == 0
+    assert read_card(folder / "out" / "card.json").identity["preprocess"].endswith("-upright-grey16:7000:18000/2")
+    assert finetune(folder, "--resume") == 1, "what is half done goes on with the same pictures"
+
+
 def test_cross_entropy_on_other_held_out_images_shares_the_text_tower(
     folder: Path, pair_folder: PairFolder, capsys: Captured
 ) -> None:
@@ -258,7 +264,7 @@ def test_a_theta_0_that_is_not_finite_is_refused(folder: Path, pair_folder: Pair
 
 
 def test_the_pair_is_loaded_as_a_worker_does(folder: Path) -> None:
-    from adawise.settings import ModelSettings
+    from adawise.settings import DecodeSettings, ModelSettings
 
     assert finetune(folder) == 0
     out = folder / "out"
@@ -272,6 +278,6 @@ def test_the_pair_is_loaded_as_a_worker_does(folder: Path) -> None:
         device="cpu",
         precision="fp32",
     )
-    model = load_model(settings)
+    model = load_model(settings, DecodeSettings())
     assert model.classes == CLASSES
     assert model.card is not None

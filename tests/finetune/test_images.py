@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from adawise.decode.preprocess import Preprocess
+from adawise.decode.rendition import Rendition
 from adawise.errors import SettingsError
 from adawise.finetune import images as module
 from adawise.finetune.images import HeldOut, Images, RandomCrop
@@ -64,6 +65,17 @@ def test_an_image_is_mirrored_as_often_as_asked() -> None:
 def test_any_kind_of_image_can_be_cropped(mode: str) -> None:
     image = Image.new("I;16", (40, 40)) if mode == "I;16" else picture(40, 40).convert(mode)
     assert crop(0)(image, SQUASH).shape == (3, 16, 16)
+
+
+def test_a_crop_is_of_the_picture_as_the_model_sees_it() -> None:
+    room = Image.fromarray(7_000 + np.arange(1_600, dtype=np.uint16).reshape(40, 40) // 4)
+    assert len(set(crop(0)(room, SQUASH).flatten().tolist())) > 100
+    turned = picture()
+    turned.info["orientation"] = 6
+    upright = Preprocess(16, "squash", rendition=Rendition(orientation="apply", reduced=True))
+    theirs = crop(3)(picture().transpose(Image.Transpose.ROTATE_270), SQUASH)
+    assert torch.equal(crop(3)(turned, upright), theirs)
+    assert not torch.equal(crop(3)(turned, SQUASH), theirs)
 
 
 def test_the_whole_image_is_what_the_model_sees_at_inference(make_images: MakeImages, shapes: Path) -> None:

@@ -202,6 +202,15 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("[kafka]\ndead_letter_topic = 'frames'\n", {}, "would be read again"),
         ("[kafka]\nmax_batch_bytes = '4 MiB'\n", {}, "at least decode.max_message_bytes (8388608)"),
         ("[kafka]\non_unreadable = 'fail'\n", {}, "expected stop or skip"),
+        ("[decode]\norientation = 'turn'\n", {}, "expected ignore or apply"),
+        (
+            "[decode]\ngrey16_range = '18000-7000'\n",
+            {},
+            "expected own, or LOW-HIGH: two levels from 0 to 65535: the first",
+        ),
+        ("[decode]\ngrey16_range = '0-65536'\n", {}, "which is at most 65535"),
+        ("[decode]\ngrey16_range = '7000'\n", {}, "expected own, or LOW-HIGH"),
+        ("", {"ADAWISE_DECODE__GREY16_RANGE": "7000--18000"}, "expected own, or LOW-HIGH"),
         ("[limits]\ninflight_mib = 16\n[decode]\nmax_message_bytes = '9 MiB'\n", {}, "it must be at least 18"),
     ],
 )

@@ -53,7 +53,7 @@ def replay(topic: Topic, pair: PairFolder, root: Path) -> Output:
     threads = torch.get_num_threads()
     make_worker(
         settings,
-        load_model(settings.model),
+        load_model(settings.model, settings.decode),
         source=RecordingSource(str(recording_of(root)), order="shuffled", seed=3, max_poll_records=50),
         root=settings.sink.root,
         dead_letters=NoDeadLetters(),

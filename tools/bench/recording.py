@@ -37,7 +37,7 @@ def main() -> None:
         for number in range(2 * ROUNDS):
             records = number % 2 == 1
             settings = settings_of(folder, broker.bootstrap_servers, f"round-{number}", records=records)
-            model = model or load_model(settings.model)
+            model = model or load_model(settings.model, settings.decode)
             rates[records].append(rate_of(settings, model))
         without, with_ = median(rates[False]), median(rates[True])
         print(f"without {without:.1f} images/s, recording {with_:.1f}: ratio {with_ / without:.3f}, {ROUNDS} rounds")

@@ -88,7 +88,7 @@ def main() -> None:
             ),
             sink=SinkSettings(root=str(folder / "output")),
         )
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.decode)
         prepare(model.classifier)
         before = bare(model.classifier)
         tally = Tally(IMAGES)

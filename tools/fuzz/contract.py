@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adawise.decode.message import MAX_DETAIL, Decoder
 from adawise.decode.preprocess import Preprocess, ResizeMode
+from adawise.decode.rendition import AS_OPEN_CLIP, Rendition
 from adawise.records import DecodedMessage, Message
 from tools.fuzz.messages import MAX_MESSAGE_BYTES, MAX_ROWS
 
@@ -12,11 +13,16 @@ MAX_PIXELS = 34_000_000  # the default: whatever a header may claim, up to there
 
 
 class EachMode:
-    """The decoder, with each way to fit an image to the model in turn."""
+    """The decoder, with each way to read an image and to fit it to the model in turn."""
 
     def __init__(self) -> None:
         modes: tuple[ResizeMode, ...] = ("shortest", "longest", "squash")
-        self._decoders = [Decoder(Preprocess(SIZE, mode), MAX_MESSAGE_BYTES, MAX_ROWS, MAX_PIXELS) for mode in modes]
+        otherwise = Rendition(orientation="apply", grey16_range=(7_000, 18_000), reduced=True)
+        self._decoders = [
+            Decoder(Preprocess(SIZE, mode, rendition=rendition), MAX_MESSAGE_BYTES, MAX_ROWS, MAX_PIXELS)
+            for rendition in (AS_OPEN_CLIP, otherwise)
+            for mode in modes
+        ]
 
     def __call__(self, message: Message) -> DecodedMessage:
         return self._decoders[message.offset % len(self._decoders)](message)

@@ -8,7 +8,18 @@ from PIL import Image
 from torch import Tensor
 
 from adawise.decode.message import Decoder
+from adawise.decode.rendition import Rendition
 from adawise.settings import DecodeSettings
+
+
+def rendition(settings: DecodeSettings) -> Rendition:
+    """What is done to pictures before they are resized."""
+    low, _, high = settings.grey16_range.partition("-")
+    return Rendition(
+        orientation=settings.orientation,
+        grey16_range=(int(low), int(high)) if high else None,
+        reduced=settings.reduced,
+    )
 
 
 def open_decoder(settings: DecodeSettings, preprocess: Callable[[Image.Image], Tensor]) -> Decoder:

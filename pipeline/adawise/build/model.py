@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -14,6 +14,7 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.search import Strategy
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
+from adawise.build.decoder import rendition
 from adawise.build.search import exploration
 from adawise.clip.classifier import PairClassifier, choose_dtype, digest
 from adawise.clip.cuda import Cuda, chunk_rows_for
@@ -22,7 +23,7 @@ from adawise.clip.heads import heads_path, read_heads
 from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.decode.headers import MAX_STREAM_ID_BYTES
 from adawise.errors import CardError, SettingsError
-from adawise.settings import ModelSettings, SearchSettings, Settings
+from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Settings
 from adawise.worker.adaptation import Adaptation
 
 TEMPLATES = (
@@ -34,8 +35,12 @@ TEMPLATES = (
     "{}",
 )
 _EARLIER_PIXELS = (
-    "pixels differ by one level of 255 in some of a thousand, by two in one of a million: the card holds, and streams go "
-    "on; `adawise card` makes one of today's pixels, with which streams begin anew"
+    "pixels differ by one level of 255 in some of a thousand, by two in one of a million: the card holds, and streams "
+    "go on; `adawise card` makes one of today's pixels, with which streams begin anew"
+)
+_READ_OTHERWISE = (
+    "the card was made with other decode.orientation, decode.grey16_range or decode.reduced: it holds as far as the "
+    "pictures are the same; `adawise card` with today's settings makes one of these pictures"
 )
 _log = structlog.get_logger("model")
 _STATES_BYTES = 64_000_000  # of a partition
@@ -60,19 +65,24 @@ class ModelPair:
         return self.card.temperature if self.card else (1.0,) * len(self.classifier.alphas)
 
 
-def load_model(settings: ModelSettings, *, with_card: bool = True) -> ModelPair:
+def load_model(settings: ModelSettings, decode: DecodeSettings, *, with_card: bool = True) -> ModelPair:
     """Load the pair of the settings, with the class names and prompts of their files; see `open_pair`."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     assert settings.classes is not None  # the command line has seen to it
     classes = read_lines(settings.classes, "model.classes", "class name")
-    return open_pair(settings, classes, prompt_templates(settings), with_card=with_card)
+    return open_pair(settings, decode, classes, prompt_templates(settings), with_card=with_card)
 
 
 def open_pair(
-    settings: ModelSettings, classes: tuple[str, ...], templates: tuple[str, ...], *, with_card: bool = True
+    settings: ModelSettings,
+    decode: DecodeSettings,
+    classes: tuple[str, ...],
+    templates: tuple[str, ...],
+    *,
+    with_card: bool = True,
 ) -> ModelPair:
-    """Load the pair and its card, and choose device, number format and forward shape.
+    """Load the pair and its card, and choose device, number format, forward shape and how pictures are read.
 
     Raises CheckpointError, CardError, DeviceError and SettingsError; see there.
     """
@@ -81,6 +91,7 @@ def open_pair(
     device = open_device(settings)
     dtype = number_format(settings, device)
     checkpoints = load_checkpoints(settings.architecture, settings.theta_0, settings.theta_1)
+    checkpoints = replace(checkpoints, preprocess=replace(checkpoints.preprocess, rendition=rendition(decode)))
     chunk_rows = chunk_rows_of(settings, device.where, checkpoints, dtype)
     classifier = PairClassifier(
         checkpoints,
@@ -103,10 +114,14 @@ def open_pair(
 
 
 def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> None:
-    """Refuse a card of another pair, by CardError; one that was made with an earlier preprocessing is told of."""
-    card.check(classifier.identity, classifier.alphas, continues=pair.preprocess.continues)
-    if (made_with := card.identity["preprocess"]) != pair.preprocess.id:
-        _log.warning("card_of_earlier_pixels", made_with=made_with, now=pair.preprocess.id, note=_EARLIER_PIXELS)
+    """Refuse a card of another pair, by CardError; one of an earlier preprocessing or another rendition is told of."""
+    ours, made_with = pair.preprocess, card.identity.get("preprocess", "")
+    otherwise = ours.reads_otherwise(made_with)
+    card.check(classifier.identity, classifier.alphas, continues=(made_with,) if otherwise else ours.continues)
+    if otherwise:
+        _log.warning("card_of_other_pictures", made_with=made_with, now=ours.id, note=_READ_OTHERWISE)
+    elif made_with != ours.id:
+        _log.warning("card_of_earlier_pixels", made_with=made_with, now=ours.id, note=_EARLIER_PIXELS)
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:

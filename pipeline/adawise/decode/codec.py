@@ -4,10 +4,10 @@ Pillow opens and refuses; `rgb` reads a baseline JPEG without a fault by libjpeg
 less time.
 
 Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
-comments, colour profiles, text and animation chunks are dropped. Nothing is lost (neither open_clip nor we use them),
-and with them go the decompression bombs inside metadata, the warnings that Pillow raises about them (Python's warning
-filters are not thread-safe, so a pool could not silence them), and every frame but the first. The size is read from the
-header, before any pixel is decoded.
+comments, colour profiles, text and animation chunks are dropped. Of all these open_clip uses nothing, and we the
+orientation alone, which a reader of our own finds; and with them go the decompression bombs inside metadata, the
+warnings that Pillow raises about them (Python's warning filters are not thread-safe, so a pool could not silence them),
+and every frame but the first. The size is read from the header, before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import PIL
 import simplejpeg
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
+from adawise.decode.orientation import ORIENTATION, orientation_of
 from adawise.errors import InvalidMessage, Reason
 
 # No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
@@ -128,18 +129,21 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
             Reason.UNDECODABLE_IMAGE,
             f"{kind}: expected data for {width} x {height} pixels, got {len(data)} bytes, which cannot hold them",
         )
+    image.info[ORIENTATION] = orientation_of(data)
     return image
 
 
 def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """The pixels of an RGB or grey image, uint8 `[H, W, 3]`, contiguous and its caller's own.
+    """The pixels of an RGB or grey image, uint8 `[H, W, 3]`, contiguous and its caller's own; after `draft`, fewer.
 
     Raises whatever Pillow raises when the image's data turns out to be broken.
     """
     # A progressive one may be dear, and what is refused here is decoded twice. Without tiles it is decoded already.
     if isinstance(image, _Jpeg) and image.tile and not image.info.get("progressive"):
         with suppress(Exception):  # what it refuses or only warns of, Pillow decides
-            read: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(image.data, strict=True)
+            read: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
+                image.data, min_height=image.height, min_width=image.width, strict=True
+            )
             if read.shape == (image.height, image.width, 3):
                 return read
     width, height = image.size

@@ -4,20 +4,21 @@ RGB and grey are resized whole, by integers that are the same everywhere (`resiz
 away from open_clip's own evaluation transform before normalisation in a few of a thousand pixels, two in a few of a
 million.
 
-Every other mode, and what is long or tall, goes open_clip's own way through Pillow, in the same
-order of operations (resize in the image's native mode, crop or pad, then RGB), so that palette, CMYK and 16-bit images
-agree too. There the center crop is folded into the resize through Pillow's `box`: pixels that are cut away are never
-computed, which makes a 1 x 4000 image as cheap as a square one. (`squash` needs them all: a line of 65,535 rows takes
-59 MB on its way to 224 px.) The box has float32 coordinates: about .02 % of the pixels differ from open_clip by one
-level (by more only under near-zero alpha, where undoing the premultiplication magnifies it).
+Every other mode, and what is long or tall, goes open_clip's own way through Pillow, in the same order of operations
+(resize in the image's native mode, crop or pad, then RGB), so that palette, alpha and CMYK agree too. There the center
+crop is folded into the resize through Pillow's `box`: pixels that are cut away are never computed, which makes a 1 x
+4000 image as cheap as a square one. (`squash` needs them all: a line of 65,535 rows takes 59 MB on its way to 224 px.)
+The box has float32 coordinates: about .02 % of the pixels differ from open_clip by one level (by more only under
+near-zero alpha, where undoing the premultiplication magnifies it).
 
-Departures, where open_clip itself gives up: `longest` never rounds a side down to nothing.
+Departures, where open_clip itself gives up: `longest` never rounds a side down to nothing, and 16-bit grey, which it
+makes white, is brought to 8 bits first (`grey16`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from adawise.decode import codec, resize
+from adawise.decode.rendition import AS_OPEN_CLIP, Rendition, id_as_open_clip
 
 if TYPE_CHECKING:  # loading torch takes seconds, and a process that only decodes has no use for it
     from torch import Tensor
@@ -54,12 +56,14 @@ class Preprocess:
             `squash` (both sides to `size`).
         interpolation: the filter; always antialiased.
         fill_color: grey level (0-255) of the padding of `longest`.
+        rendition: what is done to a picture before.
     """
 
     size: int
     resize_mode: ResizeMode = "shortest"
     interpolation: Interpolation = "bicubic"
     fill_color: int = 0
+    rendition: Rendition = AS_OPEN_CLIP
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -72,15 +76,22 @@ class Preprocess:
     @property
     def id(self) -> str:
         """Names the arithmetic: two equal ids give equal tensors. Part of the model fingerprint."""
-        return f"integer-{self._named}/2"
+        return f"integer-{self._named}{self.rendition.id}/2"
 
     @property
     def continues(self) -> tuple[str, ...]:
         """Ids of earlier versions that gave the same pixels but for a level in less than .5 % of them.
 
-        By two levels differ a few of a million, by more none; `tests/decode/test_preprocess.py` measures it.
+        By two levels differ a few of a million, by more none; `tests/decode/test_preprocess.py` measures it. But 16-bit
+        grey was white then: of that nothing could be learned.
         """
-        return (f"pillow-{self._named}/1",)
+        return (f"pillow-{self._named}/1",) if self.rendition == AS_OPEN_CLIP else ()
+
+    def reads_otherwise(self, other: str) -> bool:
+        """Whether that is the id of this arithmetic, or one that it continues, on pictures of another rendition."""
+        as_open_clip = replace(self, rendition=AS_OPEN_CLIP)
+        known = as_open_clip.id, *as_open_clip.continues
+        return other not in (self.id, *self.continues) and id_as_open_clip(other) in known
 
     @property
     def build(self) -> str:
@@ -107,6 +118,7 @@ class Preprocess:
 
     def _pixels(self, image: Image.Image, resized: resize.Resize) -> npt.NDArray[np.uint8]:
         image.info.pop("transparency", None)  # ignored by a conversion to RGB, but Pillow warns about some of its forms
+        image = self.rendition(image, self._whole(*image.size))
         is_plain = self._is_plain(image)
         pixels = self._by_integers(codec.rgb(image), resized) if is_plain else self._by_pillow(image)  # [S, S, 3]
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -128,7 +128,7 @@ def _classify(
     from adawise.build.worker import make_worker
 
     board = Board(cameras, lambda: sending.acknowledged, sending.served)
-    model = load_model(settings.model)
+    model = load_model(settings.model, settings.decode)
     with watching(board, f"adawise demo on {running.name}") as draw:
 
         def should_stop() -> bool:

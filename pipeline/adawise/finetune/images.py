@@ -130,7 +130,7 @@ class RandomCrop:
     def __call__(self, image: Image.Image, preprocess: Preprocess) -> Tensor:
         """uint8 `[3, S, S]`. Raises what Pillow raises for broken data."""
         image.info.pop("transparency", None)  # as `preprocess` does
-        image = image.convert("RGB")
+        image = preprocess.rendition(image, image.size).convert("RGB")
         S = preprocess.size
         resampling = Image.Resampling[preprocess.interpolation.upper()]
         pixels = np.array(image.resize((S, S), resampling, box=self._box(*image.size)))  # [S, S, 3]

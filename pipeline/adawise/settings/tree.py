@@ -36,6 +36,15 @@ def _root(value: str) -> str:
     return value
 
 
+def _levels(value: str) -> str:
+    low, _, high = value.partition("-")
+    if value != "own" and not (
+        all(level.isascii() and level.isdecimal() for level in (low, high)) and int(low) < int(high) <= 65_535
+    ):
+        raise ValueError("the first level is below the second one, which is at most 65535")
+    return value
+
+
 class ModelSettings(Group):
     """The two models and what they tell apart."""
 
@@ -157,6 +166,21 @@ class DecodeSettings(Group):
         ge=1,
         le=2**31 - 1,
         description="pixels (width x height) of the largest image; 34 million are 8K, and up to a second of decoding",
+    )
+    orientation: Literal["ignore", "apply"] = Field(
+        default="ignore",
+        description="what EXIF says of how the camera was held; ignore: as open_clip does; apply: pictures are turned",
+    )
+    grey16_range: Annotated[str, AfterValidator(_levels)] = Field(
+        default="own",
+        description="levels of 16-bit grey that become black and white; own: those of each picture, but for the "
+        "outermost thousandth of its pixels; two levels keep the absolute one, such as a temperature",
+        json_schema_extra={"expected": "own, or LOW-HIGH: two levels from 0 to 65535", "metavar": "LOW-HIGH"},
+    )
+    reduced: bool = Field(
+        default=False,
+        description="decode JPEG at 1/2, 1/4 or 1/8 of its size where twice the model's input is left: quicker, and "
+        "slightly other pixels",
     )
 
 

@@ -53,7 +53,7 @@ def build_card(
 
     `shifted` are others, or a folder of such places, a condition each; `images` is of each.
     """
-    model = load_model(settings.model, with_card=False)
+    model = load_model(settings.model, settings.decode, with_card=False)
     alphas = model.classifier.alphas
     own = _drawn(open_samples(settings.decode, labelled, "--labelled", model.classes), images)
     conditions = {
@@ -85,7 +85,7 @@ def extend_card(settings: Settings, *, output: Path, fit: Fit) -> int:
         CardError: there is no card, or it belongs to another pair.
     """
     card = read_card(output)
-    model = load_model(settings.model, with_card=False)
+    model = load_model(settings.model, settings.decode, with_card=False)
     check_card(card, model.checkpoints, model.classifier)
     return _write(_fitted(settings, model, card, fit), output)
 

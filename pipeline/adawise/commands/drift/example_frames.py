@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adawise.build.decoder import open_decoder
+from adawise.build.decoder import open_decoder, rendition
+from adawise.decode.rendition import Rendition
 from adawise.errors import SettingsError
 from adawise.recording.files import RecordedPartition, listing_of
 from adawise.records import RowId, TopicPartition
@@ -29,7 +31,7 @@ class ExampleFrames:
 
     Args:
         root: of the recording.
-        settings: limits of decoding.
+        settings: limits of decoding, and how pictures are read.
 
     Raises SettingsError if there is no recording.
     """
@@ -37,7 +39,7 @@ class ExampleFrames:
     def __init__(self, root: str, settings: DecodeSettings) -> None:
         self._root, self._store = root, open_store(root)
         self._partitions: dict[TopicPartition, RecordedPartition] = {}
-        self._decode = open_decoder(settings, _thumbnail)
+        self._decode = open_decoder(settings, partial(_thumbnail, rendition(settings)))
         if not any(self._store.list("")):
             raise SettingsError(f"--recording {root}: expected a folder that `adawise record` wrote, but it is empty")
 
@@ -78,8 +80,8 @@ class ExampleFrames:
         return frames[row.index].image if row.index < len(frames) else None
 
 
-def _thumbnail(image: Image.Image) -> Tensor:
-    small = image.convert("RGB")
+def _thumbnail(rendition: Rendition, image: Image.Image) -> Tensor:
+    small = rendition(image, (_WIDEST, _WIDEST)).convert("RGB")
     small.thumbnail((_WIDEST, _WIDEST))
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 

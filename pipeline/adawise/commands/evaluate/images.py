@@ -52,7 +52,7 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTab
         SettingsError, SourceError: see `domain_names`, or a place without labelled images.
     """
     kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
-    model = load_model(settings.model)
+    model = load_model(settings.model, settings.decode)
     tables: list[LogitTable] = []
     for place in wanted.places:
         images = image_set(settings, model, place, set_name(place), wanted.limit)

@@ -16,6 +16,7 @@ import torch
 
 from adawise.adapt.advice import judge_own
 from adawise.adapt.card import Card, make_card
+from adawise.build.decoder import rendition
 from adawise.build.model import load_model, number_format, open_device, prompt_templates, read_lines
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.clip.classifier import digest
@@ -68,6 +69,7 @@ def finetune(
     data = _read(settings, labelled, validation)
     assert settings.model.theta_0 is not None  # the command line has seen to it
     start = load_starting_model(settings.model.architecture, settings.model.theta_0)
+    start = replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
     record = folder.finished(_decided_by(settings, data, start)) if resume else None
     if record is not None:
         tell(record, settings.model, folder, as_json=as_json)
@@ -229,7 +231,7 @@ def _train(run: FinetuneRun, folder: Folder) -> bool:
 def _card(settings: Settings, folder: Folder, judges: Images, data: Data) -> Card:
     """Load the pair as a worker would, and make its card from held-out images."""
     limit, batch = settings.finetune.card_images, settings.finetune.batch_images
-    model = load_model(pair_settings(settings.model, folder), with_card=False)
+    model = load_model(pair_settings(settings.model, folder), settings.decode, with_card=False)
     mixed = _recipe(settings.finetune).random().permutation(data.held_out_rows).tolist()[:limit]
     alphas = model.classifier.alphas
     parts: list[list[torch.Tensor]] = [[] for _ in alphas]

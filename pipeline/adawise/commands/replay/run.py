@@ -107,7 +107,7 @@ def _replay(
 
     log = structlog.get_logger("worker")
     with stop_signals() as should_stop:
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.decode)
         log.info("model_loaded", **describe(settings, model))
         fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
         ours = claim(store, output, _claim(whole, wish, states, *fingerprints))

@@ -154,7 +154,7 @@ def _model(settings: Settings) -> str:
     from adawise.sink.served_by import check_pair
     from adawise.store.store import open_store
 
-    model = load_model(settings.model)
+    model = load_model(settings.model, settings.decode)
     adaptation(settings, model)
     changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
     facts = describe(settings, model)

@@ -27,7 +27,7 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
             open_store(root)  # what is wrong with a URL is told before the model takes its seconds
         source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
-            model = load_model(settings.model)
+            model = load_model(settings.model, settings.decode)
             log.info("model_loaded", **describe(settings, model))
             worker = make_worker(
                 settings,

@@ -1,0 +1,29 @@
+"""The pictures of a drift report are those that the model saw."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adawise.commands.drift.example_frames import ExampleFrames
+from adawise.records import RowId
+from adawise.settings import DecodeSettings
+from tests.labelled.places import write_singles
+
+ROW = RowId("frames", 0, 0, 0)
+
+
+def test_a_turned_thermal_frame_is_shown_upright_and_not_as_white(tmp_path: Path) -> None:
+    exif, out = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(7_000, 7_600, dtype=np.uint16).reshape(20, 30)).save(out, "PNG", exif=exif)
+    write_singles(tmp_path / "yard", [(out.getvalue(), ())])
+    frames = ExampleFrames(str(tmp_path / "yard"), DecodeSettings(orientation="apply"))
+    assert frames.looks([ROW])[ROW]["brightness"] == pytest.approx(0.5, abs=0.01)
+    image = frames._image(ROW)
+    assert image is not None
+    assert tuple(image.shape) == (3, 30, 20)
