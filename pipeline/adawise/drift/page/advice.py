@@ -156,14 +156,8 @@ def _look(report: Report) -> tuple[str, tuple[str, ...]]:
         frames = any(change.examples for change in report.cameras[0].changes)
         beside = "the frames before and after its changes" if frames else "what changed together with its alpha"
         parts.append(f"{farthest[0]} first, and {beside}")
-    nothing = "Nothing stands out that a person should look at"
-    said = (
-        f"Look at {'; at '.join(parts)}"
-        if parts
-        else f"{nothing}; the notes say what could not be seen"
-        if report.notes
-        else nothing
-    )
+    unseen = "; the notes say what could not be seen" if report.notes else ""
+    said = f"Look at {'; at '.join(parts)}" if parts else f"Nothing stands out that a person should look at{unseen}"
     return f"{said}.", tuple(dict.fromkeys([*farthest, *names]))
 
 
