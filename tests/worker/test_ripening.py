@@ -67,3 +67,15 @@ def test_what_takes_less_room_decoded_and_what_a_whole_batch_waits_for_is_ripe_a
     subject.read_whole(["b", "c"], 2)
     assert subject.told == [("a", 1), ("b", 2)]
     assert subject.unripe_bytes == 0
+
+
+def test_what_is_read_again_below_what_is_ripe_is_ripe_at_once() -> None:
+    """A recovery reads what is pending while later offsets are known; its stream may be ripe up to these by then."""
+    subject = Told()
+    subject.put(0)
+    subject.ripen("a", 9)
+    subject.put(1)
+    assert subject.told == [("a", 9), ("a", 9)]
+    assert subject.unripe_bytes == 0
+    assert [subject.decoded("a", offset) for offset in (0, 1)] == [0.0, 0.0]
+    assert subject.unripe_bytes == 0

@@ -68,8 +68,11 @@ class Ripening:
         waiting = _Waiting(offset, timestamp_ms, now_s, size_bytes)
         stream.waiting.append(waiting)
         stream.waiting_bytes += size_bytes
-        self.unripe_bytes += size_bytes
         is_complete = self._step(stream, waiting)
+        if offset < stream.ripe_until:  # read again, after what comes later was taken for the last: recovery does that
+            self._tell(stream_id, stream.ripe_until)
+            return
+        self.unripe_bytes += size_bytes
         if is_complete or stream.waiting_bytes >= len(stream.waiting) * self._image_bytes:
             self._ripen(stream_id, offset + 1)
 
