@@ -100,6 +100,21 @@ def test_squash_and_longest_equal_open_clip_exactly_but_for_the_weights_bits(
             assert float((off > 0).float().mean()) <= 2 * INTEGER_SHARE, (width, height, size)
 
 
+@pytest.mark.parametrize("mode", PLAIN_MODES)
+@pytest.mark.parametrize("sides", [(300, 600), (300, 601), (225, 500), (300, 1_200), (300, 1_201), (40, 3_000)])
+def test_shortest_resizes_x_first_however_tall_a_picture_is(mode: str, sides: tuple[int, int]) -> None:
+    """As it always did; Pillow 13, and so open_clip, begins with y beyond 2:1."""
+    levels = np.random.default_rng(4).integers(0, 2, (sides[1], sides[0], 3), np.uint8) * np.uint8(255)
+    image = Image.fromarray(levels).convert(mode)
+    height = 224 * sides[1] // sides[0]
+    whole = image.resize((224, sides[1]), Image.Resampling.BICUBIC).resize((224, height), Image.Resampling.BICUBIC)
+    top = round((height - 224) / 2)
+    expected = np.array(whole.crop((0, top, 224, top + 224)).convert("RGB"))
+    off = difference(Preprocess(224)(image), torch.from_numpy(expected).permute(2, 0, 1))
+    assert int(off.max()) <= 2
+    assert float((off > 0).float().mean()) <= 2 * INTEGER_SHARE
+
+
 @pytest.mark.parametrize("how", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("fit", ["shortest", "squash", "longest"])
 def test_the_id_before_gave_the_same_pixels_but_for_a_level_in_a_few_of_them(
