@@ -88,6 +88,11 @@ class Preprocess:
         """
         return (f"pillow-{self._named}/1",) if self.rendition == AS_OPEN_CLIP else ()
 
+    @property
+    def oldest(self) -> str:
+        """The first id of the same pixels: what outlives an upgrade is tied to it."""
+        return (*self.continues, self.id)[0]
+
     def reads_otherwise(self, other: str) -> bool:
         """Whether that is the id of this arithmetic, or one that it continues, on pictures of another rendition."""
         as_open_clip = replace(self, rendition=AS_OPEN_CLIP)
