@@ -37,7 +37,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _PLAIN_MODES = ("RGB", "L")
-# Longer ones would be resized whole for little of them: 1 x 65,535 px to 224 x 14,679,840. And taller ones Pillow, which
+# Longer ones would be resized whole for little of them: 1 x 65,535 px to 224 x 14,679,840. And taller ones Pillow, whom
 # `longest` and `squash` always followed, resizes y first: up to 30 levels away where overshoots are clipped.
 _MOST_ASPECT = 4
 _TALLEST: dict[str, int] = {"shortest": _MOST_ASPECT, "longest": 2, "squash": 1}
