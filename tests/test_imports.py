@@ -72,7 +72,7 @@ MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", 
 PURE = {
     *("errors", "records", "ports", "decode", "adapt"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
-    *("worker/stream_states", "worker/stream_table"),
+    *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
 PURE_BUT = {"decode/child"}  # a process of its own is what it is for
 

@@ -8,7 +8,7 @@ from kafka import errors
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.topic import KafkaTopics
 from adawise.records import TopicPartition
-from tests.brokers import Broker, MakeTopic
+from tests.brokers import Broker, MakeTopic, fresh_name
 
 
 def test_after_a_question_that_nobody_answered_the_next_goes_to_a_new_client(
@@ -27,5 +27,24 @@ def test_after_a_question_that_nobody_answered_the_next_goes_to_a_new_client(
         with pytest.raises(BrokerUnavailable):
             topics.bounds(tp)
         assert topics.bounds(tp) == (0, 0)
+    finally:
+        topics.close()
+
+
+def test_the_first_group_of_a_cluster_is_waited_for(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = KafkaTopics(bootstrap_servers=broker.bootstrap_servers, client_id="test", security={})
+    try:
+        ask, refused = topics._admin.list_group_offsets, [errors.CoordinatorNotAvailableError()] * 3
+
+        def later(groups: list[str]) -> Any:
+            if refused:
+                raise refused.pop()
+            return ask(groups)
+
+        monkeypatch.setattr(topics._admin, "list_group_offsets", later)
+        assert topics.committed(fresh_name("group"), topic()) == {}
+        assert not refused
     finally:
         topics.close()

@@ -70,13 +70,18 @@ def test_what_waited_longer_than_its_age_and_the_grace_is_closed_by_the_clock() 
     assert gatherer.close_due(1e9) == []
 
 
-def test_the_oldest_are_closed_until_enough_bytes_are_or_nothing_is_open() -> None:
+def test_batches_whose_messages_are_kept_can_be_opened_again_the_newest_first() -> None:
     gatherer = Gatherer(POLICY)
-    for offset, stream in enumerate(["a", "b", "c"]):
-        gatherer.add(single(offset, stream), 10.0 - offset)  # c is the oldest
-    assert gatherer.close_oldest(0) == []
-    assert rows(gatherer.close_oldest(49)) == [[(2, 0)], [(1, 0)]]  # an image here has 48 bytes
-    assert rows(gatherer.close_oldest(10**9)) == [[(0, 0)]]
+    for offset, stream in enumerate("abcab"):
+        gatherer.add(single(offset, stream), 10.0 + offset, kept_bytes=0 if offset == 4 else 7)
+    assert (gatherer.image_bytes, gatherer.kept_bytes) == (5 * 48, 4 * 7)  # an image here has 48 bytes
+    kept = [(stream, [m.offset for m in messages]) for stream, messages in gatherer.returnable()]
+    assert kept == [("c", [2]), ("a", [0, 3])]  # the last of b's is not kept
+    assert gatherer.reopen("a") == (2, 0, 10.0)
+    assert (gatherer.image_bytes, gatherer.kept_bytes) == (3 * 48, 2 * 7)
+    assert [frame.row_id.offset for frame in gatherer.frames] == [1, 4, 2]
+    assert rows(gatherer.close("b")) == [[(1, 0), (4, 0)]]
+    assert gatherer.close("b") == []
 
 
 def test_a_batch_ages_from_its_first_image() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from tools.bench import (
+    cameras,
     card_page,
     changes,
     chunks,
@@ -72,7 +73,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(BENCHES)}, soak, drift_read, cards, gpu; none: all but these four",
+        help=f"of {', '.join(BENCHES)}, soak, drift_read, cameras, cards, gpu; none: all but these five",
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="of soak; default: %(default)g")
     parser.add_argument(
@@ -82,6 +83,12 @@ def main() -> int:
         help="of cards and gpu: where the page goes, for gpu a folder, too; none: printed",
     )
     parser.add_argument(
+        "--cameras", nargs="+", type=int, default=[1_000, 5_000], help="of cameras; default: %(default)s"
+    )
+    parser.add_argument(
+        "--eager", action="store_true", help="of cameras: everything is decoded as it comes, as before 0.3"
+    )
+    parser.add_argument(
         "--architectures", nargs="+", default=["ViT-B-32"], help="of gpu: open_clip's names; default: %(default)s"
     )
     arguments = parser.parse_args()
@@ -89,6 +96,7 @@ def main() -> int:
         **BENCHES,
         "soak": partial(soak.main, arguments.minutes),
         "drift_read": drift_read.main,
+        "cameras": partial(cameras.main, arguments.cameras, holds=not arguments.eager),
         "cards": partial(card_page.main, arguments.output),
         "gpu": partial(gpu.main, arguments.output, arguments.architectures),
     }

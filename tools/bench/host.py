@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import cycle
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from adawise.dead_letters.sink import NoDeadLetters
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
 from adawise.decode.statistics import statistics
+from adawise.ports import Classifier, Source
 from adawise.records import Message
 from adawise.settings import Settings
 from adawise.sink.chain import SegmentChain
@@ -50,6 +51,7 @@ from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
+from adawise.worker.observer import Observer
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tools.bench.worker import Tally
@@ -265,34 +267,11 @@ def run(
     """
     images, cameras = load or (DECODED if case.decodes else FREE)
     decode = decoder(preprocess if case.decodes else without_pixels(preprocess))
-    settings, tally, classifier = Settings(), Tally(images), classifier or FreeClassifier(case.chunk_rows)
+    tally, classifier = Tally(images), classifier or FreeClassifier(case.chunk_rows)
     rows, seconds = classifier.rows, classifier.seconds
     with tempfile.TemporaryDirectory() as root:
-        worker = Worker(
-            source=MemorySource(messages(values, images, cameras), partitions=PARTITIONS, finite=True),
-            prefetch=Prefetch(decode, decode.streams, threads=decode_threads(settings)),
-            adaptation=Adaptation(default_search(), classifier, (1.0,) * len(GRID), settings.predict.top_k),
-            sink=SegmentChain(
-                store=open_store(root),
-                classes=[f"thing {number}" for number in range(CLASSES)],
-                model_fingerprint="model",
-                config_fingerprint="config",
-                writer="bench",
-            ),
-            dead_letters=NoDeadLetters(),
-            observer=tally,
-            batches=BatchPolicy(case.batch, settings.batch.max_age_s),
-            flush=FlushPolicy(settings.sink.flush_rows, settings.sink.flush_age_s),
-            limits=Limits(
-                inflight_bytes=settings.limits.inflight_mib * 2**20,
-                uncommitted_rows=4 * settings.sink.flush_rows,
-                round_images=ROUND_CHUNKS * case.chunk_rows,
-            ),
-            forget_after_s=settings.search.forget_after_s,
-            max_streams=settings.limits.streams,
-            skip_gaps=False,
-            should_stop=lambda: False,
-        )
+        source = MemorySource(messages(values, images, cameras), partitions=PARTITIONS, finite=True)
+        worker = free_worker(source, decode, classifier, tally, root, batch=case.batch, chunk_rows=case.chunk_rows)
         clocks = time.perf_counter, time.process_time, time.thread_time
         started = [clock() for clock in clocks]
         worker.run()
@@ -306,6 +285,47 @@ def run(
         chunks_ms=1e3 * (classifier.seconds - seconds) / batches,
         forward_equivalents=sum(trace.forward_equivalents * trace.images for trace in tally.traces) / images,
         rows=(classifier.rows - rows) / images,
+    )
+
+
+def free_worker(
+    source: Source,
+    decode: Decoder,
+    classifier: Classifier,
+    observer: Observer,
+    root: str,
+    *,
+    batch: int,
+    chunk_rows: int,
+    should_stop: Callable[[], bool] = lambda: False,
+    **of_prefetch: Any,
+) -> Worker:
+    """The worker by its default settings, on a given classifier; `of_prefetch`: arguments of the decode pool."""
+    settings = Settings()
+    return Worker(
+        source=source,
+        prefetch=Prefetch(decode, decode.streams, threads=decode_threads(settings), **of_prefetch),
+        adaptation=Adaptation(default_search(), classifier, (1.0,) * len(GRID), settings.predict.top_k),
+        sink=SegmentChain(
+            store=open_store(root),
+            classes=[f"thing {number}" for number in range(CLASSES)],
+            model_fingerprint="model",
+            config_fingerprint="config",
+            writer="bench",
+        ),
+        dead_letters=NoDeadLetters(),
+        observer=observer,
+        batches=BatchPolicy(batch, settings.batch.max_age_s),
+        flush=FlushPolicy(settings.sink.flush_rows, settings.sink.flush_age_s),
+        limits=Limits(
+            inflight_bytes=settings.limits.inflight_mib * 2**20,
+            uncommitted_rows=4 * settings.sink.flush_rows,
+            round_images=ROUND_CHUNKS * chunk_rows,
+        ),
+        forget_after_s=settings.search.forget_after_s,
+        max_streams=settings.limits.streams,
+        skip_gaps=False,
+        should_stop=should_stop,
     )
 
 

@@ -1,27 +1,41 @@
 """From bytes to pixels, one thread: by Pillow as id `/1` did it, with torch's resize, and as the decoder does it now.
 
 The ways take turns at each picture, in processor time of the thread; ratios are of pairs, medians over all of them.
+Then the predictions that change with the pixels: of the demo's frames by its pair, and of the validation photographs of
+`ADAWISE_REAL_DATA` by the real pair, where that is.
 """
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
+from adawise.build.model import load_model
 from adawise.decode import resize
 from adawise.decode.codec import open_image, rgb
 from adawise.decode.preprocess import Preprocess
-from adawise.settings import DecodeSettings
+from adawise.demo.main import demo_settings
+from adawise.demo.scene import StreetCamera
+from adawise.demo.weather import PRESETS
+from adawise.settings import DecodeSettings, ModelSettings
 from tools.bench.host import SIDE, jpegs, one_thread
 
 SIZES = ((224, 224), (640, 480), (1_920, 1_080), (3_840, 2_160))
 PICTURES, TURNS = 5, 8
+FRAMES, PHOTOGRAPHS = 25, 400  # of each camera in each weather; of the real pair
+REAL_DATA = Path(os.environ.get("ADAWISE_REAL_DATA", str(Path(__file__).parents[2] / ".." / "shared" / "data")))
 
 _PREPROCESS = Preprocess(SIDE)
 Way = Callable[[Image.Image], npt.NDArray[np.uint8]]
@@ -57,6 +71,13 @@ def main() -> None:
             values = jpegs(width, height)[:PICTURES]
             report(f"{width} x {height} JPEG", values)
             report(f"{width} x {height} PNG", [_as_png(value) for value in values])
+    print("\n| pair | images | alpha | predictions that change | largest change of the first's probability |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        report_predictions("demo", demo_settings("none:9092", Path(name)).model, drawn())
+    if (REAL_DATA / "pair").is_dir():
+        with tempfile.TemporaryDirectory() as name:
+            report_predictions("real", *real_pair(Path(name)))
 
 
 def report(what: str, values: list[bytes]) -> None:
@@ -78,6 +99,38 @@ def report(what: str, values: list[bytes]) -> None:
     times = " | ".join(f"{median(times):.2f}" for times in took.values())
     size = sum(map(len, values)) / len(values) / 1e3
     print(f"| {what} | {size:.0f} | {times} | {ratio:.2f} | {most} | {100 * sum(off) / len(off):.2f} % |")
+
+
+def report_predictions(pair: str, settings: ModelSettings, values: Sequence[bytes]) -> None:
+    """A row for each of three alphas."""
+    model = load_model(settings, DecodeSettings(), with_card=False)
+    preprocess, classifier = model.checkpoints.preprocess, model.classifier
+    images = [open_image(value, max_pixels=DecodeSettings().max_pixels) for value in values]
+    now = torch.stack([preprocess(image) for image in images])
+    before = torch.stack([torch.from_numpy(preprocess._by_pillow(image)).permute(2, 0, 1) for image in images])
+    last = len(classifier.alphas) - 1
+    for index in (0, last // 2, last):
+        new, old = (classifier.logits(index, pixels).softmax(dim=1) for pixels in (now, before))
+        first = old.argmax(dim=1)
+        moved = (new - old).gather(1, first[:, None]).abs().max()
+        changed = int((new.argmax(dim=1) != first).sum())
+        print(f"| {pair} | {len(images)} | {classifier.alphas[index]:g} | {changed} | {moved:.3f} |")
+
+
+def drawn() -> list[bytes]:
+    """Frames of the demo's cameras, in every weather."""
+    cameras = [StreetCamera(str(seed), seed) for seed in range(3)]
+    return [camera.jpeg(n, weather)[0] for camera in cameras for weather in PRESETS.values() for n in range(FRAMES)]
+
+
+def real_pair(folder: Path) -> tuple[ModelSettings, list[bytes]]:
+    """Its settings, and photographs."""
+    table = pq.read_table(REAL_DATA / "images" / "validation_base.parquet").slice(0, PHOTOGRAPHS)
+    names = json.loads(table.schema.metadata[b"class_names"])
+    (folder / "classes.txt").write_text("\n".join(names) + "\n")
+    ends = [f"local-dir:{REAL_DATA / 'pair' / name}" for name in ("theta0", "theta1")]
+    settings = ModelSettings(theta_0=ends[0], theta_1=ends[1], classes=folder / "classes.txt")
+    return settings, table["image"].to_pylist()
 
 
 def _as_png(value: bytes) -> bytes:

@@ -16,7 +16,9 @@ from adawise.build.model import ModelPair, adaptation, objective_name
 from adawise.build.store import await_store
 from adawise.clip.classifier import digest
 from adawise.decode.child import Apart
+from adawise.decode.codec import sniff
 from adawise.ports import DeadLetters, Source
+from adawise.records import Message
 from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
@@ -84,6 +86,8 @@ def make_worker(
         prefetch=Prefetch(
             decoder,
             decoder.streams,
+            is_single=is_picture,
+            image_bytes=3 * preprocess.size**2,
             threads=decode_threads(settings),
             apart=apart,
             apart_streams=apart.streams,
@@ -110,6 +114,11 @@ def make_worker(
         ends_streams=ends_streams,
         failpoint=failpoint,
     )
+
+
+def is_picture(message: Message) -> bool:
+    """True if a message begins as one image does: it is no batch, and no other thing that is rejected at a glance."""
+    return message.value is not None and sniff(message.value) is not None
 
 
 def identity_of(model: ModelPair) -> dict[str, str]:

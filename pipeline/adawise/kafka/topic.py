@@ -23,6 +23,7 @@ from adawise.records import TopicPartition
 
 _QUICK_MS = 2_000
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
+_NO_COORDINATOR_S, _AGAIN_S = 5.0, 0.1
 
 
 class KafkaTopics:
@@ -119,9 +120,7 @@ class KafkaTopics:
 
     def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
         """The offsets that a group has committed, with their notes. Raises BrokerUnavailable."""
-        # The client never forgets which broker coordinates a group, and would ask it for ever once that has fallen.
-        self._admin._manager.cluster._coordinators.clear()
-        found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._admin.list_group_offsets([group]))
+        found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._group_offsets(group))
         return {
             TopicPartition(topic, partition.partition): (int(said.offset), str(said.metadata or ""))
             for partition, said in found.get(group, {}).items()
@@ -138,6 +137,19 @@ class KafkaTopics:
         partitions = self.identity(tp.topic).partitions
         if not 0 <= tp.partition < partitions:
             raise SourceError(f"topic {tp.topic!r} at {self._servers} has {partitions} partitions, so it has no {tp}.")
+
+    def _group_offsets(self, group: str) -> Any:
+        """As the client answers; a cluster has no coordinator for its first group until it made a topic for groups."""
+        give_up_s = time.monotonic() + _NO_COORDINATOR_S
+        while True:
+            # The client never forgets which broker coordinates a group, and would ask it for ever once that has fallen.
+            self._admin._manager.cluster._coordinators.clear()
+            try:
+                return self._admin.list_group_offsets([group])
+            except errors.CoordinatorNotAvailableError:
+                if time.monotonic() > give_up_s:
+                    raise
+                time.sleep(_AGAIN_S)
 
     def _high_watermark(self, partition: KafkaPartition, at: int) -> int:
         """What a fetch says, which every broker gets right: some list the end of their last whole batch or less."""

@@ -205,7 +205,12 @@ class LimitsSettings(Group):
     """Bounds on memory, and on what each segment has to hold."""
 
     inflight_mib: int = Field(
-        default=512, ge=16, le=2**20, description="MiB of raw and decoded images held at once; polling pauses above"
+        default=512,
+        ge=16,
+        le=2**20,
+        description="MiB of messages and decoded images held at once; polling pauses above. Three quarters are for "
+        "messages that wait for their batch: if those that all cameras send in batch.max_age_s do not fit, batches "
+        "are closed early",
     )
     streams: int = Field(
         default=10_000,

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 
-from adawise.records import DecodedMessage, Frame, ImageBatch
+from adawise.records import DecodedMessage, Frame, ImageBatch, Message
 
 _GRACE_S = 0.5  # how much longer than the one before it a frame may be under way
 
@@ -28,31 +29,47 @@ class BatchPolicy:
     images: int
     max_age_s: float
 
-    def separates(self, first: Frame, following: Frame) -> bool:
-        """True if `following` was produced too late for the batch that `first` began (Kafka timestamps).
+    def separates(self, first_ms: int, following_ms: int) -> bool:
+        """True if an image was produced too late for the batch that another began (Kafka timestamps, -1 if none).
 
         One that has no timestamp shares no batch with one that has.
         """
-        if (following.kafka_timestamp_ms < 0) != (first.kafka_timestamp_ms < 0):
+        if (following_ms < 0) != (first_ms < 0):
             return True
-        return following.kafka_timestamp_ms - first.kafka_timestamp_ms > 1000.0 * self.max_age_s
+        return following_ms - first_ms > 1000.0 * self.max_age_s
 
     def due(self, age_s: float) -> bool:
         """True if a batch begun `age_s` seconds ago, by the clock here, has waited long enough."""
         return age_s > self.max_age_s + _GRACE_S
 
 
-@dataclass(slots=True)
-class _Open:
-    frames: list[Frame]
+class OpenPart(NamedTuple):
+    """Of a batch that is not complete: images, Kafka's timestamp of the first, when that was read (by the clock)."""
+
+    images: int
+    first_ms: int
     since_s: float
 
 
 @dataclass(slots=True)
+class _Open:
+    since_s: float
+    frames: list[Frame] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)  # of the frames, as long as each may be decoded again
+    image_bytes: int = 0
+    kept_bytes: int = 0  # of the messages
+
+
+@dataclass(slots=True)
 class Gatherer:
-    """The open batch of every stream of one partition."""
+    """The open batch of every stream of one partition.
+
+    `image_bytes` are of the images of all of them, `kept_bytes` of messages that they are kept with.
+    """
 
     policy: BatchPolicy
+    image_bytes: int = 0
+    kept_bytes: int = 0
     _open: dict[str, _Open] = field(default_factory=dict)
 
     @property
@@ -60,8 +77,12 @@ class Gatherer:
         """Frames whose batch is not complete."""
         return (frame for batch in self._open.values() for frame in batch.frames)
 
-    def add(self, decoded: DecodedMessage, now_s: float) -> list[ImageBatch]:
-        """Take the accepted frames of a message; the batches that this completed, in order."""
+    def add(self, decoded: DecodedMessage, now_s: float, *, kept_bytes: int = 0) -> list[ImageBatch]:
+        """Take the accepted frames of a message; the batches that this completed, in order.
+
+        `now_s`: when it was read. `kept_bytes`: of the message, of one image, if it is kept so that it can be decoded
+        again, or 0.
+        """
         frames = [frame for frame in decoded.frames if frame.image is not None]
         if decoded.is_batch:
             return self._take_whole(frames)
@@ -69,12 +90,17 @@ class Gatherer:
         for frame in frames:
             stream = _stream(frame)
             batch = self._open.get(stream)
-            if batch is not None and self.policy.separates(batch.frames[0], frame):
+            if batch is not None and self.policy.separates(
+                batch.frames[0].kafka_timestamp_ms, frame.kafka_timestamp_ms
+            ):
                 complete.append(self._close(stream))
                 batch = None
             if batch is None:
-                batch = self._open[stream] = _Open([], now_s)
+                batch = self._open[stream] = _Open(now_s)
             batch.frames.append(frame)
+            self._count(batch, _nbytes(frame), kept_bytes)
+            if kept_bytes:
+                batch.messages.append(decoded.message)
             if len(batch.frames) >= self.policy.images:
                 complete.append(self._close(stream))
         return complete
@@ -83,6 +109,29 @@ class Gatherer:
     def streams(self) -> Iterable[str]:
         """Those that have an open batch."""
         return self._open
+
+    def part(self, stream: str) -> OpenPart | None:
+        """What is open of a stream."""
+        batch = self._open.get(stream)
+        return OpenPart(len(batch.frames), batch.frames[0].kafka_timestamp_ms, batch.since_s) if batch else None
+
+    def sizes(self) -> Iterator[tuple[str, float, int]]:
+        """(stream, when it was begun, bytes) of what is open."""
+        return ((name, batch.since_s, batch.image_bytes + batch.kept_bytes) for name, batch in self._open.items())
+
+    def returnable(self) -> Iterator[tuple[str, list[Message]]]:
+        """The messages of batches of which each was kept, the newest batch first."""
+        for stream in reversed(self._open):
+            batch = self._open[stream]
+            if len(batch.messages) == len(batch.frames):
+                yield stream, batch.messages
+
+    def reopen(self, stream: str) -> OpenPart:
+        """Forget the images of a stream's open batch: its messages are to be decoded again. What it was."""
+        part = self.part(stream)
+        assert part is not None
+        self._pop(stream)
+        return part
 
     def is_due(self, now_s: float, awaited: Container[str] = ()) -> bool:
         """True if `close_due` would close something."""
@@ -104,15 +153,9 @@ class Gatherer:
         """Close every batch: nothing will ever come again."""
         return [self._close(stream) for stream in list(self._open)]
 
-    def close_oldest(self, nbytes: int) -> list[ImageBatch]:
-        """Close the batches that wait longest, until their images have `nbytes` or nothing is open."""
-        closed: list[ImageBatch] = []
-        for stream in sorted(self._open, key=lambda stream: self._open[stream].since_s):
-            if nbytes <= 0:
-                break
-            closed.append(self._close(stream))
-            nbytes -= closed[-1].images.nbytes
-        return closed
+    def close(self, stream: str) -> list[ImageBatch]:
+        """Close the batch of a stream, if it has one."""
+        return [self._close(stream)] if stream in self._open else []
 
     def _take_whole(self, frames: list[Frame]) -> list[ImageBatch]:
         """A batch as the producer sent it, one per stream in it; what was open of these streams comes before."""
@@ -127,7 +170,16 @@ class Gatherer:
         return complete
 
     def _close(self, stream: str) -> ImageBatch:
-        return batch_of(self._open.pop(stream).frames)
+        return batch_of(self._pop(stream).frames)
+
+    def _pop(self, stream: str) -> _Open:
+        batch = self._open.pop(stream)
+        self._count(batch, -batch.image_bytes, -batch.kept_bytes)
+        return batch
+
+    def _count(self, batch: _Open, image_bytes: int, kept_bytes: int) -> None:
+        batch.image_bytes, batch.kept_bytes = batch.image_bytes + image_bytes, batch.kept_bytes + kept_bytes
+        self.image_bytes, self.kept_bytes = self.image_bytes + image_bytes, self.kept_bytes + kept_bytes
 
 
 def batch_of(frames: list[Frame]) -> ImageBatch:
@@ -139,6 +191,11 @@ def without_pixels(batch: ImageBatch) -> ImageBatch:
     """The batch once its pixels are no longer needed: rows wait for their segment, images need not."""
     nothing = torch.empty(0, dtype=torch.uint8)
     return ImageBatch(batch.stream_id, tuple(replace(frame, image=nothing) for frame in batch.frames), nothing)
+
+
+def _nbytes(frame: Frame) -> int:
+    assert frame.image is not None  # as above
+    return frame.image.nbytes
 
 
 def _stream(frame: Frame) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.ports import DeadLetters, Head, Sink, Source
@@ -96,6 +97,8 @@ class Worker:
                 forget_after_s=forget_after_s,
                 max_streams=max_streams,
                 keeps_states=keeps_states,
+                ripen=partial(prefetch.ripen, tp),
+                image_bytes=prefetch.image_bytes,
             )
             work.apart_until = starts.begin(tp, head.low_water)
             return work
@@ -143,7 +146,7 @@ class Worker:
     # -- in: messages and partitions
 
     def _poll(self) -> None:
-        busy = self._ready or not self._prefetch.is_empty
+        busy = self._ready or not self._prefetch.is_idle
         if not self._reading.due(self._clock()):
             if not busy:
                 self._sleep(_IDLE_S)
@@ -170,7 +173,9 @@ class Worker:
             else:
                 self._starts.reads(work.tp, message.offset)
                 apart = message.offset < work.apart_until
-                work.read(message, self._prefetch.submit(message, known=work.head.states, apart=apart))
+                streams = self._prefetch.submit(message, known=work.head.states, apart=apart)
+                is_single = self._prefetch.is_single(message, streams)
+                work.read(message, streams, self._clock(), is_single=is_single)
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
@@ -208,7 +213,7 @@ class Worker:
         self._prefetch.wait(_IDLE_S / 2.0)
         took, works = True, self._owned.values()
         while took and sum(len(b) for work in works for b in work.ready) < self._round_images:
-            if self._pressure.is_full(works):
+            if self._pressure.is_full(works) and not self._prefetch.is_completing:
                 break
             took = False
             for tp, work in self._owned.items():
@@ -220,6 +225,9 @@ class Worker:
         for tp, work in self._owned.items():
             if work.is_due(now):  # only then is it worth a question to the broker
                 work.seen(now, drained=self._source.drained(tp))
+        if self._ends_streams and self._source.exhausted and self._prefetch.is_idle:
+            for work in works:
+                work.end_streams()
 
     def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
         work.add(decoded, self._clock())
@@ -261,7 +269,8 @@ class Worker:
 
     @property
     def _is_at_end(self) -> bool:
-        return self._source.exhausted and self._prefetch.is_empty and self._recovery.is_done
+        is_done = self._prefetch.is_empty if self._ends_streams else self._prefetch.is_idle
+        return self._source.exhausted and is_done and self._recovery.is_done
 
     def _finish(self) -> None:
         """Write what is complete. At the end of the streams nothing else will come: open batches are complete too."""

@@ -45,12 +45,19 @@ class OffsetLedger:
         self._undecoded_of.update(streams)
         return is_new
 
-    def decoded(self, message: Message) -> None:
-        """It is not under decode any more."""
-        for stream in self._undecoded.pop(message.offset):
+    def decoded(self, message: Message) -> frozenset[str]:
+        """It is not under decode any more: of which streams it may have images."""
+        streams = self._undecoded.pop(message.offset)
+        for stream in streams:
             self._undecoded_of[stream] -= 1
             if not self._undecoded_of[stream]:
                 del self._undecoded_of[stream]
+        return streams
+
+    def put_back(self, offset: int, stream: str) -> None:
+        """It was decoded, an image of the stream, and is to be decoded again."""
+        self._undecoded[offset] = frozenset([stream])
+        self._undecoded_of[stream] += 1
 
     def leave_out(self, first: int, until: int, reason: Lost) -> None:
         """Of [first, until), what is awaited and what was never read becomes gaps; the rest is in rows."""

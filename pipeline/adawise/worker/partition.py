@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from adawise.adapt.state import StreamState
@@ -24,7 +24,9 @@ from adawise.records import (
 from adawise.worker.adaptation import Adapted
 from adawise.worker.backoff import Backoff
 from adawise.worker.batching import BatchPolicy, Gatherer, without_pixels
+from adawise.worker.fair_queue import message_bytes
 from adawise.worker.offsets import OffsetLedger
+from adawise.worker.ripening import Ripening
 from adawise.worker.stream_states import StreamStates
 
 _QUIET_POLLS, _POLL_APART_S = 2, 0.05
@@ -60,6 +62,8 @@ class PartitionWork:
         forget_after_s: float,
         max_streams: int,
         keeps_states: bool = False,
+        ripen: Callable[[str, int], None] = lambda _, __: None,
+        image_bytes: int = 0,
     ) -> None:
         self.tp, self.head = tp, head
         self.apart_until = 0  # messages below are decoded in a process of their own
@@ -67,7 +71,8 @@ class PartitionWork:
         self._streams = StreamStates(
             head, initial, forget_after_s=forget_after_s, max_streams=max_streams, keeps_states=keeps_states
         )
-        self._gatherer = Gatherer(policy)
+        self._gatherer, self._ripening = Gatherer(policy), Ripening(policy, ripen, image_bytes=image_bytes)
+        self._cut: dict[str, int] = {}  # streams whose batch is complete once what waits below an offset is decoded
         self.ready: deque[ImageBatch] = deque()
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
@@ -105,6 +110,21 @@ class PartitionWork:
         """Of letters that wait for the broker."""
         return sum(len(message.value or b"") for message, _ in self.letters)
 
+    @property
+    def open_bytes(self) -> int:
+        """Of the images of batches that are not complete."""
+        return self._gatherer.image_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of messages that are kept with these images."""
+        return self._gatherer.kept_bytes
+
+    @property
+    def unripe_bytes(self) -> int:
+        """Of messages that complete no batch yet, and need not be decoded."""
+        return self._ripening.unripe_bytes
+
     # -- in
 
     def find_in(self, log: tuple[int, int], *, skip_gaps: bool) -> int:
@@ -119,22 +139,52 @@ class PartitionWork:
         """False for a message whose rows are already in the chain: recovery reads on from the oldest pending offset."""
         return self._offsets.wants(message)
 
-    def read(self, message: Message, streams: frozenset[str]) -> None:
-        """A message that is wanted is under decode, of which these streams may have images; in the order of offsets."""
+    def read(self, message: Message, streams: frozenset[str], now_s: float = 0.0, *, is_single: bool = False) -> None:
+        """A message that is wanted is under decode, of which these streams may have images; in the order of offsets.
+
+        One that `is_single` waits to be decoded until its batch is ripe, where memory is short.
+        """
         if self._offsets.read(message, streams):
             for stream_id in sorted(streams):
                 self._streams.hear(stream_id, message.offset)
+        if is_single:
+            (stream_id,) = streams
+            self._ripening.read(stream_id, message.offset, message.timestamp_ms, message_bytes(message), now_s)
+        else:
+            self._ripening.read_whole(streams, message.offset)
 
     def add(self, decoded: DecodedMessage, now_s: float) -> None:
         """Take a message that was read and is decoded; batches that it completed become ready."""
-        self._offsets.decoded(decoded.message)
+        message = decoded.message
+        streams = self._offsets.decoded(message)
+        read_s = None
+        for stream in streams:
+            read_s = self._ripening.decoded(stream, message.offset)
         rejected = [frame for frame in decoded.frames if frame.image is None]
         if decoded.dead:
-            self.letters.append((decoded.message, decoded.frames[0]))
+            self.letters.append((message, decoded.frames[0]))
         self._count(len(rejected), now_s)
         self._rejected += rejected
-        self.image_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
-        self.ready.extend(self._gatherer.add(decoded, now_s))
+        sizes = [frame.image.nbytes for frame in decoded.frames if frame.image is not None]
+        self.image_bytes += sum(sizes)
+        kept_bytes = message_bytes(message)
+        if read_s is None or decoded.is_batch or kept_bytes >= sum(sizes):
+            kept_bytes = 0
+        self.ready.extend(self._gatherer.add(decoded, now_s if read_s is None else read_s, kept_bytes=kept_bytes))
+        for stream in streams:
+            if rejected or decoded.is_batch:
+                self._ripening.count_again(stream, self._gatherer.part(stream))
+            self._after(stream)
+
+    def _after(self, stream: str) -> None:
+        """Something of a stream was decoded: it may be complete, or have nothing in hand any more."""
+        first = self._ripening.first(stream)
+        if stream in self._cut and (first is None or first >= self._cut[stream]):
+            del self._cut[stream]
+            self.ready.extend(self._gatherer.close(stream))
+            self._ripening.count_again(stream, None)
+        if self._gatherer.part(stream) is None:
+            self._ripening.forget(stream)
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> None:
         """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter."""
@@ -150,7 +200,7 @@ class PartitionWork:
 
         What is read of its stream and not decoded keeps it open; what is read of others does not.
         """
-        return self._gatherer.is_due(now_s, self._offsets.undecoded)
+        return self._gatherer.is_due(now_s, self._offsets.undecoded) or any(True for _ in self._ripening.due(now_s))
 
     def seen(self, now_s: float, *, drained: bool) -> None:
         """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
@@ -162,17 +212,65 @@ class PartitionWork:
         elif not self._quiet_polls or now_s - self._quiet_since_s >= _POLL_APART_S:
             self._quiet_polls, self._quiet_since_s = self._quiet_polls + 1, now_s
         if self._quiet_polls >= _QUIET_POLLS:
-            self.ready.extend(self._gatherer.close_due(now_s, self._offsets.undecoded))
+            for stream in list(self._ripening.due(now_s)):
+                self._ripening.ripen(stream, self.next_offset)
+            closed = self._gatherer.close_due(now_s, self._offsets.undecoded)
+            self.ready.extend(closed)
+            for batch in closed:
+                self._ripening.closed(batch.stream_id)
 
     def close_all(self) -> None:
         """Make ready all that is open."""
         self.ready.extend(self._gatherer.close_all())
 
+    def end_streams(self) -> None:
+        """Nothing will ever come: what waits to be ripe is ripe, and what is open then is complete."""
+        for stream, _, _ in list(self._ripening.waiting):
+            self._complete(stream)
+
     def close_oldest(self, nbytes: int) -> int:
-        """Make ready the oldest of what is open, `nbytes` of images or all; the number of batches."""
-        closed = self._gatherer.close_oldest(nbytes)
-        self.ready.extend(closed)
-        return len(closed)
+        """Make ready, as soon as it is decoded, the oldest of what is open or waits, `nbytes` or all; of how many."""
+        sizes: dict[str, tuple[float, int]] = {}
+        for stream, since_s, size in (*self._gatherer.sizes(), *self._ripening.waiting):
+            before_s, before = sizes.get(stream, (since_s, 0))
+            sizes[stream] = min(before_s, since_s), before + size
+        count = 0
+        for stream, (_, size) in sorted(sizes.items(), key=lambda item: item[1][0]):
+            if nbytes <= 0:
+                break
+            nbytes -= size
+            count += 1
+            self._complete(stream)
+        return count
+
+    def _complete(self, stream: str) -> None:
+        if self._ripening.first(stream) is None:
+            self.ready.extend(self._gatherer.close(stream))
+            self._ripening.closed(stream)
+        else:
+            self._cut[stream] = self.next_offset
+            self._ripening.ripen(stream, self.next_offset)
+
+    def put_back(self, nbytes: int, give: Callable[[str, Sequence[Message]], bool]) -> int:
+        """Let open batches, the newest first, wait as messages again, until `nbytes` of images less are held.
+
+        `give`: takes the messages of a stream, if it can. Returns the bytes.
+        """
+        freed = 0
+        for stream, messages in list(self._gatherer.returnable()):
+            if freed >= nbytes:
+                break
+            if stream in self._cut or self._ripening.is_ripe(stream) or not give(stream, messages):
+                continue
+            before = self._gatherer.image_bytes
+            part = self._gatherer.reopen(stream)
+            for message in messages:
+                self._offsets.put_back(message.offset, stream)
+            again = [(message.offset, message.timestamp_ms, message_bytes(message)) for message in messages]
+            self._ripening.put_back(stream, again, part.since_s)
+            freed += before - self._gatherer.image_bytes
+        self.image_bytes -= freed
+        return freed
 
     # -- through
 

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from adawise.worker.batching import BatchPolicy, OpenPart
+from adawise.worker.ripening import Ripening
+
+POLICY = BatchPolicy(images=3, max_age_s=1.0)
+SIZE = 10  # bytes of a message here; an image has 100
+
+
+class Told(Ripening):
+    """Keeps what it tells."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+        super().__init__(POLICY, lambda stream, until: self.told.append((stream, until)), image_bytes=100)
+
+    def put(self, offset: int, stream: str = "a", *, at_ms: int = 0, now_s: float = 0.0, size: int = SIZE) -> None:
+        self.read(stream, offset, at_ms, size, now_s)
+
+
+def test_a_stream_is_ripe_with_the_image_that_completes_its_count() -> None:
+    subject = Told()
+    for offset in range(7):
+        subject.put(offset, "ab"[offset % 2])
+    assert subject.told == [("a", 5), ("b", 6)]
+    assert subject.unripe_bytes == SIZE
+
+
+def test_a_stream_is_ripe_with_an_image_that_was_produced_too_late_for_the_others() -> None:
+    subject = Told()
+    for offset, at_ms in enumerate([0, 1_000, 1_001, 2_002]):
+        subject.put(offset, at_ms=at_ms)
+    assert subject.told == [("a", 3), ("a", 4)]
+
+
+def test_an_image_that_turns_out_bad_makes_the_stream_wait_for_one_more() -> None:
+    subject = Told()
+    subject.put(0)
+    subject.put(1)
+    assert subject.decoded("a", 0) == 0.0
+    subject.count_again("a", None)
+    subject.put(2)
+    assert subject.told == []
+    subject.put(3)
+    assert subject.told == [("a", 4)]
+
+
+def test_what_is_open_counts_and_what_was_put_back_waits_again_with_its_age() -> None:
+    subject = Told()
+    for offset in range(2):
+        subject.put(offset, now_s=5.0)
+        assert subject.decoded("a", offset) == 5.0
+    subject.count_again("a", OpenPart(2, 0, 5.0))
+    subject.put_back("a", [(0, 0, SIZE), (1, 0, SIZE)], 5.0)
+    assert (subject.told, subject.first("a"), subject.unripe_bytes) == ([], 0, 2 * SIZE)
+    assert list(subject.due(6.5)) == []
+    assert list(subject.due(6.6)) == ["a"]
+    subject.put(2, now_s=6.0)
+    assert subject.told == [("a", 3)]
+    assert list(subject.due(99.0)) == []
+
+
+def test_what_takes_less_room_decoded_and_what_a_whole_batch_waits_for_is_ripe_at_once() -> None:
+    subject = Told()
+    subject.put(0, size=100)
+    subject.put(1, "b")
+    subject.read_whole(["b", "c"], 2)
+    assert subject.told == [("a", 1), ("b", 2)]
+    assert subject.unripe_bytes == 0
