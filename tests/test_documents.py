@@ -86,15 +86,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain.recover(TP, IDENTITY, 0)
     labelled = [replace(frame(offset, stream="camera-0"), true_label="car") for offset in range(16)]
     batches = [served(labelled[n : n + 4], number=n // 4) for n in range(0, 16, 4)]
-    images, said, trace = batches[1]
-    batches[1] = images, said, replace(trace, statistics={**trace.statistics, "luminance_mean": -2.0})
+    for number, pixels in (
+        (1, {"luminance_mean": -2.0}),
+        (3, {"contrast_mean": -9.0, "gradient_mean": -9.0}),
+    ):  # night, fog
+        images, said, trace = batches[number]
+        batches[number] = images, said, replace(trace, statistics={**trace.statistics, **pixels})
     chain.commit(replace(draft(0, 16), accepted=batches))
     return folder
 
 
 @pytest.mark.parametrize(
     ("page", "number"),
-    [("output.md", 0), ("output.md", 1), ("output.md", 2), ("output.md", 3), ("drift.md", 0)],
+    [("output.md", 0), ("output.md", 1), ("output.md", 2), ("output.md", 3), ("output.md", 4), ("drift.md", 0)],
     ids=str,
 )
 def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None:

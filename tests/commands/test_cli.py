@@ -318,7 +318,7 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
         ("produce a --kafka.security.protocl SSL", ["did you mean --kafka.security.protocol?"]),
         ("produce a --model.card b", ["`produce` does not use it"]),
         ("produce a --kafka {}", ["it is a group of settings"]),
-        ("run --check=yes", ["ignored explicit argument"]),
+        ("run --check=yes", ["argument --check: is given without a value, not with 'yes'"]),
         ("replay rec PAIR", ["--output  (not given)"]),
         ("replay -o out PAIR", ["RECORDING  (not given)", "a topic with --topic"]),
         ("replay rec --topic yard -o out PAIR", ["--topic", "a recording is replayed, or a topic"]),

@@ -50,9 +50,10 @@ def write(
     rejected: Sequence[Frame] = (),
     until: int | None = None,
     each: int = 3,
+    model: str = "model",
 ) -> Path:
-    """A run of these batches, `each` in a segment."""
-    chain = open_chain(LocalStore(root))
+    """A run of these batches, `each` in a segment; a root that has some is gone on from."""
+    chain = open_chain(LocalStore(root), model=model)
     chain.check()
     chain.recover(TP, IDENTITY, origin)
     changed = [change(number, batch) for number, batch in enumerate(accepted)]
@@ -153,6 +154,14 @@ def test_a_run_of_an_earlier_version_which_wrote_no_statistics_is_equal_to_its_r
 
     found = compare(write(tmp_path / "a", batches(40), without), write(tmp_path / "b", batches(40)))
     assert not found.differs
+
+
+def test_every_model_that_served_is_named_not_the_last_alone(tmp_path: Path) -> None:
+    made = batches(40)
+    write(tmp_path / "a", made[:6], model="earlier")
+    write(tmp_path / "a", made[6:], model="later")
+    found = compare(tmp_path / "a", write(tmp_path / "b", made, model="later"))
+    assert (found.a.models, found.b.models) == (("earlier", "later"), ("later",))
 
 
 def test_alpha_paths_are_as_far_apart_as_their_images_say(tmp_path: Path) -> None:

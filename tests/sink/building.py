@@ -87,12 +87,16 @@ def draft(first: int, until: int, *, number: int = 0, states: dict[str, bytes] |
 
 
 def open_chain(
-    store: Store, writer: str = "worker-0", at: Failpoint = lambda _: None, owner: Owner | None = None
+    store: Store,
+    writer: str = "worker-0",
+    at: Failpoint = lambda _: None,
+    owner: Owner | None = None,
+    model: str = "model",
 ) -> SegmentChain:
     return SegmentChain(
         store=store,
         classes=CLASSES,
-        model_fingerprint="model",
+        model_fingerprint=model,
         config_fingerprint="config",
         writer=writer,
         owner=owner,

@@ -71,8 +71,13 @@ def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_str
     assert "model.classes was " in said
     assert "--model.on-change: reset (each begins anew) or keep" in said
     check = [sys.executable, "-m", "adawise", "run", "--check"]
-    checked = subprocess.run(check, capture_output=True, text=True, env=command_line(changed), timeout=DEADLINE_S)
-    assert (checked.returncode, "was written with another pair" in " ".join(checked.stdout.split())) == (1, True)
+    reset = settings_for(yard, pair, root, group, model={"classes": other, "on_change": "reset"})
+    for asked, code, told_before in (
+        (changed, 1, "was written with another pair"),
+        (reset, 0, f"classes not as {root} was written with: every stream begins anew"),
+    ):
+        checked = subprocess.run(check, capture_output=True, text=True, env=command_line(asked), timeout=DEADLINE_S)
+        assert (checked.returncode, told_before in " ".join(checked.stdout.split())) == (code, True), checked.stdout
 
     for times, (classes, on_change) in enumerate(((other, "keep"), (pair.classes, "reset")), 1):
         batches(yard, 2)

@@ -35,8 +35,8 @@ TEMPLATES = (
     "{}",
 )
 _EARLIER_PIXELS = (
-    "pixels differ by one level of 255 in some of a thousand, by two in one of a million: the card holds, and streams "
-    "go on; `adawise card` makes one of today's pixels, with which streams begin anew"
+    "pixels differ by one level of 255 in about three of a thousand, by two in one of a million: the card holds, and "
+    "streams go on; `adawise card` makes one of today's pixels, with which streams begin anew"
 )
 _READ_OTHERWISE = (
     "the card was made with other decode.orientation, decode.grey16_range or decode.reduced: it holds as far as the "

@@ -129,10 +129,15 @@ def identity_of(model: ModelPair) -> dict[str, str]:
 def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
     """One loud line for each part of the identity that is another one than what the root was written with."""
     for name, (was, now) in changes.items():
-        note = "streams go on from what they learned with the other one (model.on_change is keep)"
-        if on_change != "keep":
-            note = "every stream begins anew; rows from now on are this one's"
+        note = what_becomes_of_streams(on_change)
         structlog.get_logger("worker").warning("model_changed", part=name, was=was, now=now, note=note)
+
+
+def what_becomes_of_streams(on_change: OnChange) -> str:
+    """Where a part of the identity is another one than what the root was written with."""
+    if on_change == "keep":
+        return "streams go on from what they learned with the other one (model.on_change is keep)"
+    return "every stream begins anew; rows from now on are this one's"
 
 
 def _group(settings: Settings, source: Source) -> Owner:

@@ -172,7 +172,8 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
     try:
         namespace, extra = source.root_parser.parse_known_args(list(_with_hyphens(arguments)))
     except _Refused as error:
-        mistake = Mistake(f"{PROGRAM} {command.name}", "flags", f"{error}; see `{PROGRAM} {command.name} --help`")
+        told = str(error).replace("ignored explicit argument", "is given without a value, not with")
+        mistake = Mistake(f"{PROGRAM} {command.name}", "flags", f"{told}; see `{PROGRAM} {command.name} --help`")
         return Parsed(source, {}, (), [mistake], complete=False)
     given = vars(namespace)
     settings = {dest.removeprefix(_PREFIX): value for dest, value in given.items() if dest.startswith(_PREFIX)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ def compare(
             runs = []
             for name, root in (("a", str(root_a)), ("b", str(root_b))):
                 run, covered = _run(root)
-                runs.append(run)
                 query.load(connection, name, root, streams, covered)
+                served = query.models(connection, name)
+                runs.append(replace(run, models=tuple(sorted({*run.models, *served}))))
             by_stream, by_label = query.rows(connection)
             by_batch = query.batches(connection)
         finally:

@@ -72,7 +72,7 @@ def load(
     Raises SettingsError if no worker wrote there, StoreUnavailable.
     """
     rows = read_predictions(root, streams, columns=[*_ROW_KEY, *SERVED, *GIVEN, "batch_number"])
-    batches = read_traces(root, streams, columns=[*_BATCH_KEY, *BATCH, *_BESIDE])
+    batches = read_traces(root, streams, columns=[*_BATCH_KEY, *BATCH, *_BESIDE, "model_fingerprint"])
     rows.relation(connection).create_view(f"{name}_rows")
     batches.relation(connection).create_view(f"{name}_batches")
     connection.execute(f"CREATE TABLE {name}_covered (t VARCHAR, p INT, begins BIGINT, ends BIGINT)")
@@ -85,6 +85,12 @@ def load(
             connection.execute(
                 f"INSERT INTO {name}_open SELECT ?, ?, unnest(?)", [part.topic, part.partition, sorted(part.open)]
             )
+
+
+def models(connection: duckdb.DuckDBPyConnection, name: str) -> set[str]:
+    """Fingerprints of all models that served batches of the run `name`."""
+    query = f"SELECT DISTINCT model_fingerprint FROM {name}_batches WHERE model_fingerprint IS NOT NULL"
+    return {fingerprint for (fingerprint,) in connection.execute(query).fetchall()}
 
 
 def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:

@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One of the two runs, as its chains' heads tell it."""
+    """One of the two runs, as its chains' heads and its batches tell it."""
 
     root: str
-    models: tuple[str, ...]  # fingerprints; several if they changed between partitions
+    models: tuple[str, ...]  # fingerprints; several if they changed on the way
     settings: tuple[str, ...]
     partitions: int
     states_of: tuple[str, ...] = ()  # segments of another root that it went on from

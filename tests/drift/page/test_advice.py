@@ -48,10 +48,15 @@ def test_causes_that_came_as_often_are_told_in_the_same_order_each_time() -> Non
 
 def test_where_nothing_changed_this_is_said() -> None:
     told = advise(a_report([a_camera("flat", [(0, 0.3)])]))
-    assert told.headline == "No camera's alpha changed by .10 or more"
+    assert told.headline == "No camera's alpha changed by .10 or more and stayed"
     assert told.sentences[0].startswith("From 2026-10-01 00:00 to 2026-10-30 23:59 UTC, the alpha of none of 1 camera")
     assert told.sentences[-1] == "Nothing stands out that a person should look at."
     assert told.look == ()
+
+
+def test_where_little_could_be_told_the_verdict_says_so() -> None:
+    short = a_report([a_camera("flat", [(0, 0.3)])], notes=("1 of 1 cameras have fewer than 128 batches",))
+    assert advise(short).sentences[-1].endswith("; the notes say what could not be seen.")
 
 
 def test_with_labels_better_worse_and_not_shown_are_kept_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_it_says_what_a_point_is_where_it_is_drawn(page_file: Path) -> None:
     text = page_file.read_text(encoding="utf-8")
     said = text.count("one point is 1 hour; the lowest and the highest alpha in it are kept")
     assert said >= 11  # ten cameras, and over all
+
+
+def test_the_readers_that_the_page_names_are_where_it_says(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    (package,) = re.findall(r"read_traces\(ROOT\).* of <code>(\S+)</code> make them", text)
+    assert callable(importlib.import_module(package).read_traces)
+    assert callable(importlib.import_module(package).read_predictions)
 
 
 def test_a_hostile_name_does_not_stand_in_the_file_as_it_is(page_file: Path) -> None:

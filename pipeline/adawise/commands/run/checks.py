@@ -150,7 +150,7 @@ def _chains(settings: Settings) -> str:
 
 def _model(settings: Settings) -> str:
     from adawise.build.model import adaptation, load_model
-    from adawise.build.worker import describe, identity_of
+    from adawise.build.worker import describe, identity_of, what_becomes_of_streams
     from adawise.sink.served_by import check_pair
     from adawise.store.store import open_store
 
@@ -158,7 +158,8 @@ def _model(settings: Settings) -> str:
     adaptation(settings, model)
     changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
     facts = describe(settings, model)
-    changed = f", not as {settings.sink.root} was written with: {', '.join(changes)}" if changes else ""
+    becomes = what_becomes_of_streams(settings.model.on_change)
+    changed = f"; {', '.join(changes)} not as {settings.sink.root} was written with: {becomes}" if changes else ""
     card = f"card {facts['card']}" if model.card else "no card, temperature 1"
     return (
         f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "

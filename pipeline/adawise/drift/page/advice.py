@@ -51,7 +51,7 @@ def largest(camera: Camera) -> CameraChange | None:
 def _headline(report: Report) -> str:
     moved = [camera for camera in report.cameras if camera.changes]
     if not moved:
-        return f"No camera's alpha changed by {two(report.smallest)} or more"
+        return f"No camera's alpha changed by {two(report.smallest)} or more and stayed"
     first = moved[0]
     if len(report.cameras) == 1:
         return f"{first.stream_id} drifted by {two(first.drift)}"
@@ -156,8 +156,9 @@ def _look(report: Report) -> tuple[str, tuple[str, ...]]:
         frames = any(change.examples for change in report.cameras[0].changes)
         beside = "the frames before and after its changes" if frames else "what changed together with its alpha"
         parts.append(f"{farthest[0]} first, and {beside}")
-    said = f"Look at {'; at '.join(parts)}." if parts else "Nothing stands out that a person should look at."
-    return said, tuple(dict.fromkeys([*farthest, *names]))
+    unseen = "; the notes say what could not be seen" if report.notes else ""
+    said = f"Look at {'; at '.join(parts)}" if parts else f"Nothing stands out that a person should look at{unseen}"
+    return f"{said}.", tuple(dict.fromkeys([*farthest, *names]))
 
 
 def _some(names: Sequence[str]) -> str:
