@@ -121,6 +121,15 @@ def test_a_png_of_16_bit_grey_is_opened_in_one_of_the_modes() -> None:
     assert to_8_bits(image, None).tobytes() == to_8_bits(Image.fromarray(scene(*ROOM)), None).tobytes()
 
 
+@pytest.mark.parametrize("levels", [2, 300, 65_536])
+def test_few_pixels_have_the_range_that_many_of_the_same_have(levels: int) -> None:
+    """Although they are sorted, and these are counted."""
+    few = np.random.default_rng(levels).integers(0, levels, (20, 50)).astype(np.uint16)
+    few[0, :2] = 0, 65_535
+    assert own_range(few) == own_range(np.tile(few, (100, 1)))
+    assert own_range(few[:2]) == (0, 65_535)
+
+
 def test_strips_change_nothing_and_save_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, LEVELS, (700, 1_000), np.uint16))
     whole = to_8_bits(image, None).tobytes()

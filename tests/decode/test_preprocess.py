@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from open_clip.transform import image_transform
 from PIL import Image
@@ -98,6 +98,21 @@ def test_squash_and_longest_equal_open_clip_exactly_but_for_the_weights_bits(
             off = difference(Preprocess(size, resize_mode, "bicubic", 7)(image_of(mode, width, height)), theirs)
             assert int(off.max()) <= (1 if mode in PLAIN_MODES else 0), (width, height, size)
             assert float((off > 0).float().mean()) <= 2 * INTEGER_SHARE, (width, height, size)
+
+
+@pytest.mark.parametrize("mode", PLAIN_MODES)
+@pytest.mark.parametrize("sides", [(300, 600), (300, 601), (225, 500), (300, 1_200), (300, 1_201), (40, 3_000)])
+def test_shortest_resizes_x_first_however_tall_a_picture_is(mode: str, sides: tuple[int, int]) -> None:
+    """As it always did; Pillow 13, and so open_clip, begins with y beyond 2:1."""
+    levels = np.random.default_rng(4).integers(0, 2, (sides[1], sides[0], 3), np.uint8) * np.uint8(255)
+    image = Image.fromarray(levels).convert(mode)
+    height = 224 * sides[1] // sides[0]
+    whole = image.resize((224, sides[1]), Image.Resampling.BICUBIC).resize((224, height), Image.Resampling.BICUBIC)
+    top = round((height - 224) / 2)
+    expected = np.array(whole.crop((0, top, 224, top + 224)).convert("RGB"))
+    off = difference(Preprocess(224)(image), torch.from_numpy(expected).permute(2, 0, 1))
+    assert int(off.max()) <= 2
+    assert float((off > 0).float().mean()) <= 2 * INTEGER_SHARE
 
 
 @pytest.mark.parametrize("how", ["bicubic", "bilinear"])
@@ -192,6 +207,7 @@ def passes_over_the_whole(image: Image.Image, size: int, how: Interpolation) -> 
 
 
 @settings(max_examples=300, deadline=None)
+@example("RGBA", (224, 225), True, 224, "bicubic")
 @given(
     st.sampled_from([mode for mode in MODES if mode not in ("1", "P")]),
     st.tuples(st.integers(1, 700), st.integers(1, 700)) | st.tuples(st.integers(1, 5), st.integers(1, 9_000)),
@@ -204,9 +220,10 @@ def test_rows_that_are_cut_away_first_change_no_bit(
 ) -> None:
     """The id names the arithmetic, and cards and states are tied to it."""
     image = image_of(mode, *(sides[::-1] if lying else sides))
-    if image.width <= image.height and image.size == (size, int(size * image.height / image.width)):
+    preprocess = Preprocess(size, "shortest", how)
+    if image.size == preprocess._whole(*image.size):
         return  # untouched
-    ours = torch.from_numpy(Preprocess(size, "shortest", how)._by_pillow(image.copy())).permute(2, 0, 1)
+    ours = torch.from_numpy(preprocess._by_pillow(image.copy())).permute(2, 0, 1)
     assert int(difference(ours, passes_over_the_whole(image, size, how)).max()) == 0
 
 

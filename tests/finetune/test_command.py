@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -80,6 +81,13 @@ def test_a_card_says_how_the_pictures_were_read(folder: Path) -> None:
     assert finetune(folder, "--decode.orientation", "apply", "--decode.grey16-range", "7000-18000") == 0
     assert read_card(folder / "out" / "card.json").identity["preprocess"].endswith("-upright-grey16:7000:18000/2")
     assert finetune(folder, "--resume") == 1, "what is half done goes on with the same pictures"
+
+
+def test_a_run_that_0_2_began_goes_on(folder: Path) -> None:
+    """Which tied it to the pixels' first id."""
+    assert finetune(folder) == 0
+    made_by = json.loads((folder / "out" / "finetune.json").read_text())["settings"]
+    assert re.fullmatch(r"pillow-bicubic-shortest-\d+/1", made_by["preprocessing"])
 
 
 def test_cross_entropy_on_other_held_out_images_shares_the_text_tower(

@@ -102,8 +102,7 @@ class PairClassifier:
     @property
     def lineage(self) -> dict[str, str]:
         """`identity`, with the oldest preprocessing that this one continues: what states and roots are tied to."""
-        oldest = (*self._pair.preprocess.continues, self._pair.preprocess.id)[0]
-        return {**self.identity, "preprocess": oldest}
+        return {**self.identity, "preprocess": self._pair.preprocess.oldest}
 
     @property
     def fingerprint(self) -> str:

@@ -48,11 +48,16 @@ def own_range(pixels: npt.NDArray[np.uint16]) -> Range:
     least, most = int(pixels.min()), int(pixels.max())
     if least == most:
         return 0, LEVELS - 1
-    counts = np.zeros(most - least + 1, np.int64)
-    for strip in _strips(pixels):
-        counts += np.bincount((strip - np.uint16(least)).ravel(), minlength=len(counts))
-    up_to, outside = np.cumsum(counts), pixels.size // TAIL
-    low, high = (least + int(np.searchsorted(up_to, n, side="right")) for n in (outside, pixels.size - 1 - outside))
+    outside = pixels.size // TAIL
+    if pixels.size < most - least:  # a histogram of so few is dearer than they are
+        in_order = np.sort(pixels, axis=None, kind="stable")  # of 16 bits: by radix
+        low, high = int(in_order[outside]), int(in_order[-1 - outside])
+    else:
+        counts = np.zeros(most - least + 1, np.int64)
+        for strip in _strips(pixels):
+            counts += np.bincount((strip - np.uint16(least)).ravel(), minlength=len(counts))
+        up_to = np.cumsum(counts)
+        low, high = (least + int(np.searchsorted(up_to, n, side="right")) for n in (outside, pixels.size - 1 - outside))
     return (low, high) if low < high else (least, most)
 
 

@@ -12,7 +12,8 @@ The box has float32 coordinates: about .02 % of the pixels differ from open_clip
 near-zero alpha, where undoing the premultiplication magnifies it).
 
 Departures, where open_clip itself gives up: `longest` never rounds a side down to nothing, and 16-bit grey, which it
-makes white, is brought to 8 bits first (`grey16`).
+makes white, is brought to 8 bits first (`grey16`). And `shortest` resizes x first at any aspect, as it always did:
+Pillow since 13, and so open_clip, begins with y where a picture is taller than 2:1, up to 30 levels away in noise.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ Interpolation = Literal["bicubic", "bilinear"]
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _PLAIN_MODES = ("RGB", "L")
-# Longer ones would be resized whole for little of them: 1 x 65,535 px to 224 x 14,679,840. And of taller ones Pillow,
-# and so open_clip, resizes y first, which is up to 20 levels away where overshoots are clipped.
+# Longer ones would be resized whole for little of them: 1 x 65,535 px to 224 x 14,679,840. And taller ones Pillow, whom
+# `longest` and `squash` always followed, resizes y first: up to 30 levels away where overshoots are clipped.
 _MOST_ASPECT = 4
 _TALLEST: dict[str, int] = {"shortest": _MOST_ASPECT, "longest": 2, "squash": 1}
 _NEAREST_MODES = ("1", "P")  # Pillow resizes these by picking pixels, where a rounded coordinate is another colour
@@ -86,6 +87,11 @@ class Preprocess:
         grey was white then: of that nothing could be learned.
         """
         return (f"pillow-{self._named}/1",) if self.rendition == AS_OPEN_CLIP else ()
+
+    @property
+    def oldest(self) -> str:
+        """The first id of the same pixels: what outlives an upgrade is tied to it."""
+        return (*self.continues, self.id)[0]
 
     def reads_otherwise(self, other: str) -> bool:
         """Whether that is the id of this arithmetic, or one that it continues, on pictures of another rendition."""
@@ -182,8 +188,8 @@ class Preprocess:
         (first_x, last_x), (first_y, last_y) = self._reach(x0, x1, width), self._reach(y0, y1, height)
         if (first_x, first_y, last_x, last_y) != (0, 0, width, height):
             image = image.crop((first_x, first_y, last_x, last_y))
-        # One pass per axis, in the order that Pillow takes for the whole image: with a box it may choose the other one,
-        # and overshoots that are clipped between the passes then differ (10 levels and more).
+        # One pass per axis, always x first: Pillow chooses by the sides, and overshoots that are clipped between the
+        # passes then differ (10 levels and more).
         mode = image.mode
         image = self._resize_x(image, x0 - first_x, x1 - first_x)
         box = (0.0, y0 - first_y, float(S), y1 - first_y)

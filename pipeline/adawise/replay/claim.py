@@ -81,7 +81,7 @@ _DIFFERS = {
     "topic_id": "of another topic",
     "states_of": "that began with other states (--state-of)",
     "streams": "of other streams (--streams)",
-    "model_fingerprint": "by other models",
+    "model_fingerprint": "by other models, or of pictures that are read otherwise (decode.*)",
     "config_fingerprint": "with other settings",
 }
 

@@ -153,7 +153,7 @@ def _decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping
         "model.templates": digest("\n".join(data.templates)),
         "model.device": device.where.type,
         "model.precision": str(_training_format(settings, device)).removeprefix("torch."),
-        "preprocessing": start.preprocess.id,
+        "preprocessing": start.preprocess.oldest,
         "--labelled": f"{len(data.train_rows)} images {digest(f'{data.train.digest} {data.train_rows}')}",
         "--validation": f"{len(data.held_out_rows)} images {digest(f'{data.held_out.digest} {data.held_out_rows}')}",
     }
