@@ -181,7 +181,7 @@ def fed() -> str:
 
     def row(card: GpuCard, tower: Architecture) -> list[str]:
         both = loads(card, tower)
-        costs = (VGA.decode_ms, VGA.tensor_ms, HD.decode_ms, HD.tensor_ms)
+        costs = (VGA.decode_ms, HD.decode_ms)
         return [
             whole_span(load.processes(VGA) for load in both),
             *(whole_span(load.cores(ms) for load in both) for ms in costs),
@@ -192,9 +192,7 @@ def fed() -> str:
         [
             "processes",
             "cores, 640x480",
-            "resize on a tensor",
             "cores, 1280x720",
-            "resize on a tensor",
             *(f"cameras at {each}/s" for each in FRAMES_PER_S),
         ],
         row,
@@ -223,13 +221,8 @@ def memory() -> str:
 
 def measured() -> str:
     """The host's figures."""
-    rows = (
-        [frames.name, f"{frames.decode_ms:g}", f"{frames.tensor_ms:g}", f"{frames.python_ms:g}"]
-        for frames in (VGA, HD, FULL_HD)
-    )
-    return table(
-        ["JPEG, quality 85", "today, ms", "resize on a tensor, ms", "today's without libjpeg and resize, ms"], rows
-    )
+    rows = ([frames.name, f"{frames.decode_ms:.2f}", f"{frames.python_ms:g}"] for frames in (VGA, HD, FULL_HD))
+    return table(["JPEG, quality 85", "to pixels and statistics, ms", "without libjpeg and resize, ms"], rows)
 
 
 def page() -> str:
@@ -254,8 +247,8 @@ This page is written by `python -m tools.bench cards -o docs/gpu.md`; a test hol
 
 ## In short
 
-- For ViT-B/32 a large card is not the limit. The Python thread of each worker process is, and behind it decoding on
-  the processor. With {HOST_CORES} cores beside it an H100 serves no more than an A100.
+- For ViT-B/32 an H100 is not the limit. The Python thread of each worker process is, and behind it decoding on the
+  {HOST_CORES} cores beside it. An A100 is about as fast as these cores.
 - One worker process carries about {rounded(rate)} images/s of 640x480, whatever the card. Start several on one card.
 - ViT-L/14 on frames of 640x480 is limited by the card everywhere, ViT-B/16 on L4 and T4.
 - Publish frames at most 480 px high. A frame of 1280x720 costs {hd:.1f} times as much to decode, one of 1920x1080
@@ -306,7 +299,7 @@ JPEGs of 1280x720:
 ## What it takes to keep the card busy
 
 Processes and cores for {100 * NEARLY:.0f} % of what the card could serve, and the cameras that the whole card could
-carry. A resize on a tensor is not in the worker: these columns say what it would save.
+carry.
 
 {fed()}
 
@@ -377,15 +370,15 @@ The first ran without fused attention. No forward of these towers was found for 
 least certain. What was found for an L4 is SigLIP's tower of 428 M parameters, 28.6 ms an image of 384 px in fp16 (the
 benchmarks of FORGE-Nano): 19 % of the peak.
 
-**Measured** by `python -m tools.bench host` on two cores of an AMD EPYC (Zen 4) that other work used too (load 2.0 to
-4.6), torch 2.15, Pillow 13.0. Medians of three runs, processor time of one thread:
+**Measured** by `python -m tools.bench host` on two cores of an AMD EPYC (Zen 4) with nothing beside it, torch 2.15,
+Pillow 13.0, simplejpeg 1.9. Medians of three runs, processor time of one thread:
 
 {measured()}
 
 The main thread takes {alone:g} ms a batch of 16 and {alone_of_32:g} ms a batch of 32 where pixels are ready: the upper
 ends. A batch of 16 takes {MAIN_BESIDE_MS:g} ms while others decode on the same two cores and rounds are small: the
 lower ends. That is everything from polling to the segment in a folder, but for the broker's client, which comes on top.
-Chunks were of 64 then, and a round of 512 images; with today's 32 and 1,024, one run said 3.13 and 5.72 ms.
+On two cores decoding is the slower half, so the main thread takes more and smaller turns than beside sixteen.
 With pixels and forwards for nothing a process passed {rate} images/s ({least} to {most}). Another processor has other
 figures: run it on yours.
 """

@@ -30,13 +30,12 @@ RESERVED_MIB = 1536  # the CUDA context, the libraries' work space and what the 
 ACTIVATION_COPIES = 12  # tensors of [rows, tokens, width] that are alive at once; the MLP's are four times as wide
 
 
-# Measured: python -m tools.bench host, on two cores of an AMD EPYC (Zen 4) that other work used too (load 2.0 to 4.6),
-# torch 2.15, Pillow 13.0. Medians of three runs of the command; so are the figures of `JpegSize`. Chunks were of 64,
-# and a round of 512 images. With today's 32 and 1,024, one run said 3.13 and 5.72 ms for MAIN_ALONE_MS.
-PROCESS_RATE = {16: 1534, 32: 1620}  # images of a batch -> images/s of one process, pixels and forwards for nothing
-PROCESS_RATES = (1457, 2142)  # the least and the most of all repeats, batches of 16
-MAIN_ALONE_MS = {16: 3.15, 32: 6.35}  # images of a batch -> the main thread's milliseconds a batch there
-MAIN_BESIDE_MS = 7.75  # a batch of 16, while other threads decode on the same two cores and rounds are small
+# Measured: python -m tools.bench host, on two cores of an AMD EPYC (Zen 4) with nothing beside it, torch 2.15, Pillow
+# 13.0, simplejpeg 1.9. Medians of three runs of the command; so are the figures of `JpegSize`.
+PROCESS_RATE = {16: 1228, 32: 1140}  # images of a batch -> images/s of one process, pixels and forwards for nothing
+PROCESS_RATES = (1016, 1298)  # the least and the most of all repeats, batches of 16
+MAIN_ALONE_MS = {16: 3.2, 32: 6.0}  # images of a batch -> the main thread's milliseconds a batch there
+MAIN_BESIDE_MS = 3.4  # a batch of 16, while other threads decode on the same two cores and rounds are small
 
 # Counted: python -m tools.bench chunks. Rows of a chunk -> cameras -> rows that pass over images that pass.
 PADDING = {
@@ -53,13 +52,12 @@ class JpegSize:
 
     name: str
     decode_ms: float  # the worker's path
-    tensor_ms: float  # with the resize on a tensor, which the worker has not got
     python_ms: float  # of the path, without libjpeg and the resize: one thread of a process at a time
 
 
-VGA = JpegSize("640x480", 3.58, 1.87, 0.30)
-HD = JpegSize("1280x720", 7.70, 4.76, 0.52)
-FULL_HD = JpegSize("1920x1080", 15.6, 10.1, 0.81)
+VGA = JpegSize("640x480", 1.40, 0.45)
+HD = JpegSize("1280x720", 3.42, 0.66)
+FULL_HD = JpegSize("1920x1080", 6.91, 1.08)
 
 
 @dataclass(frozen=True)
