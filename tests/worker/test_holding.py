@@ -18,7 +18,7 @@ from adawise.settings import Settings
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
-from adawise.worker.fair_queue import BOOKKEEPING_BYTES, message_bytes
+from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Lanes, message_bytes
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.worker.loop import TP, Bench, Inline
@@ -188,6 +188,22 @@ def test_a_thousand_cameras_at_224_px_are_held_by_the_default_limit_and_a_replay
         found.append({(t["stream_id"], t["batch_number"]): (t["images"], t["alpha"]) for t in bench.traces})
         assert sorted(images for images, _ in found[-1].values()) == [1] * 1_000 + [batch] * 1_000
     assert found[0] == found[1]
+
+
+def test_a_lane_forgets_the_batch_that_was_begun_and_whoever_took_an_image_has_it_alone() -> None:
+    """Else images outlive their batch until their lane is first again, which may be long (3.3 GB of 1,000 cameras)."""
+    lanes = Lanes()
+    for message in lockstep(1, BATCH):
+        lanes.add(message, streams(message), shares_lane=False, is_single=True, hold=True)
+    lanes.ripen("camera-0", BATCH)
+    assert lanes.next(quick=False, eager=False, images=BATCH, must=False) is not None
+    assert not lanes._lanes["camera-0"].waiting
+    pool = Inline(decode, streams, is_single=is_picture, image_bytes=PIXELS, threads=0)
+    (message,) = lockstep(1, 1)
+    pool.submit(message, known=())
+    (job,) = pool._partitions[TP]._order["camera-0"]
+    assert pool.take(TP) is not None
+    assert job.decoded is None
 
 
 def test_batches_that_end_by_time_leave_no_pixels_of_the_image_that_ended_them() -> None:

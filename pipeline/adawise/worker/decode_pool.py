@@ -105,7 +105,9 @@ class Prefetch:
             partition = self._partitions.get(tp)
             job = partition.take() if partition is not None else None
             self._changed.notify_all()
-        decoded = job.decoded if job is not None else None
+        if job is None:
+            return None
+        decoded, job.decoded = job.decoded, None  # a lane may know the job for a while
         if isinstance(decoded, BaseException):
             raise decoded
         return decoded

@@ -46,6 +46,11 @@ class Lane:
         """True if its next message will take long, by the last one."""
         return self.guess_s > _QUICK_S
 
+    def drop_begun(self) -> None:
+        """Forget those at the front that no longer wait here: a lane may not be first for a long time."""
+        while self.waiting and ((job := self.waiting[0]).lane is not self or job.is_begun or job.is_next):
+            self.waiting.popleft()
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -239,6 +244,8 @@ class Lanes:
             job.is_next = job.is_promised = True
             self._next[job.lane.is_slow].append(job)
         self.promised += len(batch)
+        for lane in {id(job.lane): job.lane for job in batch}.values():
+            lane.drop_begun()
 
     def _hold(self, job: Job, *, first: bool = False) -> None:
         job.is_held = True
@@ -328,8 +335,7 @@ class Lanes:
     def _first_of(self, heap: _Heap) -> Lane | None:
         while heap:
             key, _, lane = heap[0]
-            while lane.waiting and ((job := lane.waiting[0]).lane is not lane or job.is_begun or job.is_next):
-                lane.waiting.popleft()
+            lane.drop_begun()
             if lane.waiting and lane.used_s <= key and heap is self._heaps[lane.is_slow]:
                 return lane
             heapq.heappop(heap)
