@@ -13,9 +13,7 @@ and every frame but the first. The size is read from the header, before any pixe
 from __future__ import annotations
 
 import io
-import re
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -25,6 +23,7 @@ import simplejpeg
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
 from adawise.decode.orientation import ORIENTATION, orientation_of
+from adawise.decode.pieces import PNG_MAGIC, TooManyPieces, jpeg_segments, png_chunks, webp_chunks
 from adawise.errors import InvalidMessage, Reason
 
 # No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
@@ -36,18 +35,14 @@ MAX_WEBP_SIDE = 16_383  # px; what the format allows an image; a canvas around i
 MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
 
 _WEBP_BEFORE_IMAGE = (b"VP8X", b"ICCP", b"ALPH", b"EXIF", b"XMP ")
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _PNG_IMAGE = (b"IDAT", b"IEND")
-_JPEG_BARE = {0x01, *range(0xD0, 0xDA)}  # TEM, RST, SOI, EOI: markers without a length
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}  # COM and APPn, but JFIF (APP0) and Adobe (APP14) choose the colours
 # Builds of libjpeg differ in whether they read these; and a bit of arithmetic code may stand for any number of blocks.
 _JPEG_UNUSUAL = {
     **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "lossless or hierarchical"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "arithmetic-coded"),
 }
-_SOS = 0xDA
-_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # after any fill bytes; 0xFF00 is an escaped byte
 _STRIP_ROWS = 64
 _BMP_RUN_LENGTH = (1, 2)
 # Pixels that a byte can stand for at most: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block of
@@ -64,7 +59,7 @@ def sniff(data: bytes | memoryview) -> str | None:
     head = bytes(data[:16])
     if head.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
-    if head.startswith(_PNG_MAGIC):
+    if head.startswith(PNG_MAGIC):
         return "image/png"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
@@ -215,14 +210,19 @@ def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
 def _jpeg_pixels(data: bytes) -> bytes:
     """The JPEG without metadata; what lies between segments, and is no segment, is dropped too."""
     parts = [b"\xff\xd8"]
-    for start, marker, end in _jpeg_segments(data):
-        if unusual := _JPEG_UNUSUAL.get(marker):
-            raise InvalidMessage(
-                Reason.UNSUPPORTED_FORMAT,
-                f"expected a baseline or progressive JPEG, got one that is {unusual}: re-encode it",
-            )
-        if marker not in _JPEG_METADATA:
-            parts.append(data[start:end])
+    try:
+        for start, marker, end in jpeg_segments(data, most=MAX_SEGMENTS):
+            if unusual := _JPEG_UNUSUAL.get(marker):
+                raise InvalidMessage(
+                    Reason.UNSUPPORTED_FORMAT,
+                    f"expected a baseline or progressive JPEG, got one that is {unusual}: re-encode it",
+                )
+            if marker not in _JPEG_METADATA:
+                parts.append(data[start:end])
+    except TooManyPieces:
+        raise InvalidMessage(
+            Reason.UNDECODABLE_IMAGE, f"expected an image within {MAX_SEGMENTS} JPEG segments, got more"
+        ) from None
     scans = parts[-1].count(b"\xff\xda") if len(parts) > 1 else 0  # image data escapes 0xFF, so these are markers
     if scans > MAX_SCANS:
         raise InvalidMessage(
@@ -231,38 +231,12 @@ def _jpeg_pixels(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(start, marker, end) of each segment; the last one is the first scan with all that follows it."""
-    position = 2
-    for _ in range(MAX_SEGMENTS):
-        found = _MARKER.search(data, position)
-        if found is None:
-            return
-        position = found.start()
-        marker = data[position + 1]
-        if marker == _SOS:
-            yield position, marker, len(data)
-            return
-        if marker in _JPEG_BARE:
-            position += 2
-            continue
-        if position + 4 > len(data):
-            return
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        yield position, marker, end
-        position = end
-    raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected an image within {MAX_SEGMENTS} JPEG segments, got more")
-
-
 def _is_lossy_webp(data: bytes) -> bool:
     """True if it is one lossy image: not an animation, and not lossless."""
-    position = 12
-    for _ in range(MAX_WEBP_CHUNKS):
-        kind = data[position : position + 4]
-        if kind not in _WEBP_BEFORE_IMAGE or position + 8 > len(data):
-            return kind == b"VP8 "
-        length = int.from_bytes(data[position + 4 : position + 8], "little")
-        position += 8 + length + length % 2
+    with suppress(TooManyPieces):
+        for _, kind, _ in webp_chunks(data, most=MAX_WEBP_CHUNKS):
+            if kind not in _WEBP_BEFORE_IMAGE:
+                return kind == b"VP8 "
     return False
 
 
@@ -272,22 +246,15 @@ def _png_pixels(data: bytes) -> bytes:
     Behind the first image data nothing but more of it is kept: Pillow would read a new header or palette there, after
     it has looked at the first one.
     """
-    parts = [_PNG_MAGIC]
-    position, packed_bytes = len(_PNG_MAGIC), 0
-    for _ in range(MAX_CHUNKS):
-        if position + 8 > len(data):
-            break
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 12 + length
-        if kind in (_PNG_IMAGE if packed_bytes else _PNG_PIXELS):
-            parts.append(data[position:end])
-        if kind == b"IDAT":
-            packed_bytes += min(end, len(data)) - position
-        if kind == b"IEND":
-            break
-        position = end
-    else:
-        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_CHUNKS} PNG chunks, got more")
+    parts, packed_bytes = [PNG_MAGIC], 0
+    try:
+        for start, kind, end in png_chunks(data, most=MAX_CHUNKS):
+            if kind in (_PNG_IMAGE if packed_bytes else _PNG_PIXELS):
+                parts.append(data[start:end])
+            if kind == b"IDAT":
+                packed_bytes += min(end, len(data)) - start
+    except TooManyPieces:
+        raise InvalidMessage(Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_CHUNKS} PNG chunks, got more") from None
     if not packed_bytes:  # Pillow would take it for a black image
         raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "image/png: expected image data (IDAT), got none")
     return b"".join(parts)

@@ -9,8 +9,11 @@ block of EXIF counts; XMP, which a few programs write in its place, is not looke
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 from PIL import Image
+
+from adawise.decode.pieces import PNG_MAGIC, TooManyPieces, jpeg_segments, png_chunks, webp_chunks
 
 MAX_PIECES = 4_096  # segments of a JPEG, chunks of a PNG or WebP
 MAX_ENTRIES = 256  # cameras write about a dozen, in the order of their tags
@@ -30,21 +33,20 @@ _TURNED = {
 
 _TAG, _SHORT = 0x0112, 3
 _MARK = b"Exif\0\0"
-_BARE = {0x01, *range(0xD0, 0xDA)}  # markers of a JPEG without a length
-_APP1, _SOS = 0xE1, 0xDA
+_APP1 = 0xE1
 _WEBP_HAS_EXIF = 0x08
 
 
 def orientation_of(data: bytes) -> int:
     """1 to 8 as EXIF counts them, of a JPEG, PNG or WebP; 1 (upright) where nothing is said."""
-    if data.startswith(b"\xff\xd8"):
-        block = _in_jpeg(data)
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        block = _in_png(data)
-    elif data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and data[20:21] and data[20] & _WEBP_HAS_EXIF:
-        block = _in_webp(data)
-    else:
-        return UPRIGHT
+    block = b""
+    with suppress(TooManyPieces):
+        if data.startswith(b"\xff\xd8"):
+            block = _in_jpeg(data)
+        elif data.startswith(PNG_MAGIC):
+            block = _in_png(data)
+        elif data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and data[20:21] and data[20] & _WEBP_HAS_EXIF:
+            block = _in_webp(data)
     return _by_tiff(block.removeprefix(_MARK))
 
 
@@ -55,44 +57,22 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _in_jpeg(data: bytes) -> bytes:
     """The first APP1 that is EXIF's, before the first scan."""
-    position = 2
-    for _ in range(MAX_PIECES):
-        position = data.find(b"\xff", position)
-        marker = data[position + 1 : position + 2]
-        if position < 0 or not marker or marker[0] == _SOS:
-            break
-        if marker[0] in (0x00, 0xFF, *_BARE):
-            position += 1 if marker[0] == 0xFF else 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker[0] == _APP1 and data.startswith(_MARK, position + 4):
-            return data[position + 4 : position + 2 + length]
-        position += 2 + length
-    return b""
+    return next(
+        (
+            data[start + 4 : end]
+            for start, marker, end in jpeg_segments(data, most=MAX_PIECES)
+            if marker == _APP1 and data.startswith(_MARK, start + 4)
+        ),
+        b"",
+    )
 
 
 def _in_png(data: bytes) -> bytes:
-    position = 8
-    for _ in range(MAX_PIECES):
-        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
-        if kind == b"eXIf":
-            return data[position + 8 : position + 8 + length]
-        if len(kind) < 4 or kind == b"IEND":
-            break
-        position += 12 + length
-    return b""
+    return next((data[at + 8 : end - 4] for at, kind, end in png_chunks(data, most=MAX_PIECES) if kind == b"eXIf"), b"")
 
 
 def _in_webp(data: bytes) -> bytes:
-    position = 12
-    for _ in range(MAX_PIECES):
-        kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
-        if kind == b"EXIF":
-            return data[position + 8 : position + 8 + length]
-        if len(kind) < 4:
-            break
-        position += 8 + length + length % 2
-    return b""
+    return next((data[at + 8 : end] for at, kind, end in webp_chunks(data, most=MAX_PIECES) if kind == b"EXIF"), b"")
 
 
 def _by_tiff(block: bytes) -> int:
