@@ -202,7 +202,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_image() -> None:
 
         def kill(point: str) -> None:
             if point == "worker.rows_complete" and bench.points.count(point) == 1:
-                os.kill(kafka.pid(1), signal.SIGKILL)
+                kafka.kill(1)  # returns when it is gone
 
         def turn() -> bool:
             if bench.seen.waits_s and not again:
