@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
     "recording": ("errors records ports store kafka/ownership decode/headers", "pyarrow"),
-    "dead_letters": ("errors records ports kafka/client decode/headers", "kafka"),
+    "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
     "produce": ("errors decode", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch", "kafka"),

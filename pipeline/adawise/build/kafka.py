@@ -6,8 +6,7 @@ import os
 import socket
 from typing import Any, Literal
 
-from adawise.dead_letters.sink import NoDeadLetters, open_dead_letters
-from adawise.dead_letters.topic import check_dead_letters
+from adawise.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
 from adawise.kafka.batches import BatchLimits
 from adawise.kafka.group import check_group
 from adawise.kafka.source import KafkaSource
@@ -60,6 +59,7 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
         return NoDeadLetters()
     return open_dead_letters(
         **_letter_topic(settings, max_message_bytes),
+        topic=settings.dead_letters_to,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         max_inflight_bytes=4 * max_message_bytes,
         timeout_s=_DEAD_LETTER_TIMEOUT_S,
@@ -67,8 +67,8 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
 
 
 def check_letters(settings: KafkaSettings, max_message_bytes: int) -> bool:
-    """See `check_dead_letters`."""
-    return check_dead_letters(**_letter_topic(settings, max_message_bytes))
+    """See `OwnTopics.check`."""
+    return letter_topics(**_letter_topic(settings, max_message_bytes)).check(settings.dead_letters_to)
 
 
 def _letter_topic(settings: KafkaSettings, max_message_bytes: int) -> dict[str, Any]:
@@ -76,7 +76,6 @@ def _letter_topic(settings: KafkaSettings, max_message_bytes: int) -> dict[str, 
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": settings.client_id,
         "security": security(settings),
-        "topic": settings.dead_letters_to,
         "retention_s": settings.dead_letter_days * 86_400,
         "retention_bytes": settings.dead_letter_bytes,
         "max_message_bytes": max_message_bytes,
