@@ -113,10 +113,13 @@ class Outbox(Generic[Record]):
         """True if `send` would not wait for a record of no bytes."""
         return self._inflight_bytes < self._max_inflight_bytes
 
-    def send(self, record: Record) -> None:
-        """Send a record, once there is room. Raises BrokerUnavailable like `flush`; then it was not taken."""
+    def send(self, record: Record, *, wait: bool = True) -> None:
+        """Send a record, once there is room, or without a `wait` for it, whatever `has_room` says.
+
+        Raises BrokerUnavailable like `flush`; then it was not taken.
+        """
         deadline = time.monotonic() + self._timeout_s
-        while self._inflight and self._inflight_bytes + record.size_bytes > self._max_inflight_bytes:
+        while wait and self._inflight and self._inflight_bytes + record.size_bytes > self._max_inflight_bytes:
             self._settle_oldest(deadline)
         sent = self._sent(record)
         self._inflight.extend(sent)
