@@ -126,7 +126,12 @@ def test_rows_whose_results_nobody_takes_pause_the_source_before_memory_is_full(
     source = FakeSource(images(400, "north"), max_poll_records=8)
     limits = Limits(inflight_bytes=1 << 20, uncommitted_rows=40, round_images=8)
     bench = Bench(source, results=results, limits=limits)
-    bench.run(lambda: bench.steps > 300 and setattr(results, "answers", True) is None and bench.rows >= 400)
+
+    def turn() -> bool:
+        results.answers = results.answers or bench.steps > 300
+        return bench.rows >= 400
+
+    bench.run(turn)
     assert max(trace.last_offset for trace in bench.seen.served[:14]) < 100
     assert sorted(rows(results.told)) == sorted(by_segment(bench).items())
 
@@ -145,7 +150,10 @@ def points(when: When) -> list[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize(("when", "point", "time"), [(w, *p) for w in ("early", "committed") for p in points(w)])  # type: ignore[misc,arg-type]
+WHEN: tuple[When, ...] = ("early", "committed")
+
+
+@pytest.mark.parametrize(("when", "point", "time"), [(when, *point) for when in WHEN for point in points(when)])
 def test_a_worker_that_dies_at_any_point_has_told_or_its_successor_tells_every_row(
     when: When, point: str, time: int
 ) -> None:
@@ -197,7 +205,7 @@ def test_a_partition_that_is_recovered_tells_its_newest_segment_again_if_results
     messages: list[Message] = images(24, "north")
     first = Bench(FakeSource(messages, finite=True)).run()
     newest = [footer for _, footer in read_segment_footers(first.store)][-1]
-    told = {when: FakeResults(when) for when in ("early", "committed")}  # type: ignore[arg-type]
+    told = {when: FakeResults(when) for when in WHEN}
     for results in told.values():
         Bench(FakeSource(messages, finite=True), first.store, results=results).run()
     assert told["early"].told == []

@@ -54,8 +54,8 @@ def check(broker: Broker, name: str, output: Output, when: Whenever) -> None:
     assert {row for row, _ in told} == {row for row, _ in truth}
     if when == "committed":
         assert told.keys() == truth.keys()
-    for key, row in truth.items():
-        said = told[key]
+    for place, row in truth.items():
+        said = told[place]
         assert {name: said[name] for name in SAME} == {name: row[name] for name in SAME}
     of_camera: dict[tuple[str, str | None], list[int]] = {}
     for (_, attempt), result in told.items():

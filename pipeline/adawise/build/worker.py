@@ -51,13 +51,14 @@ def make_worker(
     recorder: WriteAheadRecorder | None = None,
     ends_streams: bool = True,
     results_to: str | None = None,
+    partitions: int = 1,
     failpoint: Failpoint = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
     The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
     that has committed at the broker, with the id of the root that it was for. Results are sent to the topic
-    `results_to`, if there is one.
+    `results_to`, if there is one, which has so many `partitions` if it is created.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -79,7 +80,7 @@ def make_worker(
         telling = results(
             settings,
             results_to,
-            partitions=source.log.identity(settings.kafka.topic).partitions,
+            partitions=partitions,
             source=lambda: f"/adawise/roots/{chain.root_id}",
             classes=model.classes,
             model_fingerprint=model.classifier.fingerprint,
