@@ -52,7 +52,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "produce/sender": ("errors kafka/client decode/arrow_batch", "kafka"),
     "replay": ("errors records ports store sink", ""),
     # the loop
-    "worker": ("errors records ports adapt", "structlog torch"),
+    "alerts": ("records ports", "numpy"),
+    "worker": ("errors records ports adapt alerts", "structlog torch"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
@@ -73,7 +74,7 @@ MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", 
 PURE = {
     *("errors", "records", "ports", "decode", "adapt"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
-    *("results/message", "results/served"),
+    *("alerts", "results/message", "results/served", "results/alert", "results/schema"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
 PURE_BUT = {"decode/child"}  # a process of its own is what it is for

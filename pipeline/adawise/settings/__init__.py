@@ -1,5 +1,6 @@
 """Settings: what can be set (`tree`), where it is set (`sources`), and every mistake at once (`reading`)."""
 
+from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
 from adawise.settings.reading import Reading, read
@@ -17,6 +18,7 @@ from adawise.settings.tree import (
 )
 
 __all__ = [
+    "AlertsSettings",
     "BatchSettings",
     "DecodeSettings",
     "FinetuneSettings",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from adawise.settings.describe import SECRET, SETTINGS, is_secret, shown
 from adawise.settings.mistakes import Mistake
@@ -55,4 +56,4 @@ def as_json_text(reading: Reading, mistakes: Sequence[Mistake]) -> str:
 def _plain(value: Any, secret: bool) -> Any:
     if secret and value is not None:
         return SECRET
-    return str(value) if isinstance(value, Path) else value
+    return to_jsonable_python(value)

@@ -159,6 +159,7 @@ def _chains(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
+    from adawise.build.alerts import alert_rules
     from adawise.build.model import adaptation, load_model
     from adawise.build.worker import describe, identity_of, what_becomes_of_streams
     from adawise.sink.served_by import check_pair
@@ -166,6 +167,7 @@ def _model(settings: Settings) -> str:
 
     model = load_model(settings.model, settings.decode)
     adaptation(settings, model)
+    alert_rules(settings.alerts, model.classes)
     changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
     facts = describe(settings, model)
     becomes = what_becomes_of_streams(settings.model.on_change)
