@@ -15,6 +15,7 @@ from adawise.adapt.search import Strategy
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.build.decoder import rendition
+from adawise.build.machine import usable_cores
 from adawise.build.search import exploration
 from adawise.clip.classifier import PairClassifier, choose_dtype, digest
 from adawise.clip.cuda import Cuda, chunk_rows_for
@@ -67,11 +68,18 @@ class ModelPair:
 
 def load_model(settings: ModelSettings, decode: DecodeSettings, *, with_card: bool = True) -> ModelPair:
     """Load the pair of the settings, with the class names and prompts of their files; see `open_pair`."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    use_cores(settings.threads)
     assert settings.classes is not None  # the command line has seen to it
     classes = read_lines(settings.classes, "model.classes", "class name")
     return open_pair(settings, decode, classes, prompt_templates(settings), with_card=with_card)
+
+
+def use_cores(threads: int | None) -> None:
+    """Have torch's forwards run on so many threads; None: as torch decides, and never more than there are cores for.
+
+    Torch counts the cores of the machine, and knows nothing of a container's quota.
+    """
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
 
 
 def open_pair(
@@ -113,15 +121,34 @@ def open_pair(
     return ModelPair(checkpoints, classifier, classes, card)
 
 
+@dataclass(frozen=True, slots=True)
+class CardNote:
+    """What is to be known of a card that holds; `event` is its name in the log."""
+
+    event: str
+    made_with: str
+    text: str
+
+
 def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> None:
     """Refuse a card of another pair, by CardError; one of an earlier preprocessing or another rendition is told of."""
+    ours, note = pair.preprocess, card_note(card, pair)
+    otherwise = note is not None and note.text is _READ_OTHERWISE
+    card.check(
+        classifier.identity,
+        classifier.alphas,
+        continues=(note.made_with,) if note is not None and otherwise else ours.continues,
+    )
+    if note is not None:
+        _log.warning(note.event, made_with=note.made_with, now=ours.id, note=note.text)
+
+
+def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
+    """What is to be known of a card of an earlier preprocessing, or of pictures that were read otherwise."""
     ours, made_with = pair.preprocess, card.identity.get("preprocess", "")
-    otherwise = ours.reads_otherwise(made_with)
-    card.check(classifier.identity, classifier.alphas, continues=(made_with,) if otherwise else ours.continues)
-    if otherwise:
-        _log.warning("card_of_other_pictures", made_with=made_with, now=ours.id, note=_READ_OTHERWISE)
-    elif made_with != ours.id:
-        _log.warning("card_of_earlier_pixels", made_with=made_with, now=ours.id, note=_EARLIER_PIXELS)
+    if ours.reads_otherwise(made_with):
+        return CardNote("card_of_other_pictures", made_with, _READ_OTHERWISE)
+    return None if made_with == ours.id else CardNote("card_of_earlier_pixels", made_with, _EARLIER_PIXELS)
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:
