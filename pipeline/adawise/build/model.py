@@ -16,6 +16,7 @@ from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.build.decoder import rendition
 from adawise.build.machine import usable_cores
+from adawise.build.prompts import prompt_templates, read_lines
 from adawise.build.search import exploration
 from adawise.clip.classifier import PairClassifier, choose_dtype, digest
 from adawise.clip.cuda import Cuda, chunk_rows_for
@@ -27,14 +28,6 @@ from adawise.errors import CardError, SettingsError
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Settings
 from adawise.worker.adaptation import Adaptation
 
-TEMPLATES = (
-    "a photo of a {}.",
-    "a blurry photo of a {}.",
-    "a dark photo of a {}.",
-    "a bright photo of a {}.",
-    "a low resolution photo of a {}.",
-    "{}",
-)
 _EARLIER_PIXELS = (
     "pixels differ by one level of 255 in about three of a thousand, by two in one of a million: the card holds, and "
     "streams go on; `adawise card` makes one of today's pixels, with which streams begin anew"
@@ -215,17 +208,6 @@ def objective_name(search: SearchSettings, model: ModelPair) -> str:
     return advice.chosen(search.objective, model.card)
 
 
-def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
-    """The prompts, with `{}` for the class name. Raises SettingsError: a prompt without it, or see `read_lines`."""
-    if settings.templates is None:
-        return TEMPLATES
-    templates = read_lines(settings.templates, "model.templates", "prompt")
-    for line in templates:
-        if "{}" not in line:
-            raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
-    return templates
-
-
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -273,20 +255,3 @@ def choose_device(name: str) -> torch.device:
             "Set model.device to cpu or auto, or mend the driver."
         )
     return device
-
-
-def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
-    """The lines of a text file, without empty ones.
-
-    Raises:
-        SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
-    """
-    try:
-        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error
-    twice = sorted({line for line in lines if lines.count(line) > 1})
-    if not lines or twice:
-        found = f"{twice[0]!r} twice" if twice else "none"
-        raise SettingsError(f"{setting}: {path}: expected one {what} a line, each once; found {found}. Correct it.")
-    return lines

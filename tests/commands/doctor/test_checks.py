@@ -120,7 +120,7 @@ def test_checks_are_a_line_each_and_are_counted() -> None:
     assert report(checks, out) == checks
     *lines, last = out.getvalue().splitlines()
     assert lines == ["FAIL  store: not writable", "      chmod it", "SKIP  card", "WARN  disk: full"]
-    assert last == "1 warning, 1 failed, 1 not looked at"
+    assert last == "1 failed, 1 not looked at, 1 warning"
 
 
 def test_checks_are_an_object_for_other_programs() -> None:

@@ -42,7 +42,9 @@ def _host_of_64_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_container_s_quota_decides_how_many_threads_decode(tmp_path: Path) -> None:
     small = container(tmp_path, cpu="200000 100000")
-    assert module.cores(facts(), small) == Verdict("ok", "2 cores may be used of 64, by a quota of 2; 2 threads decode")
+    assert module.cores(facts(), small) == Verdict(
+        "ok", "2 cores may be used of 64, by a quota of 2; 2 threads to decode"
+    )
 
 
 @pytest.mark.parametrize(

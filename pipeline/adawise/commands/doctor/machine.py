@@ -40,7 +40,7 @@ def cores(known: Known, root: Path = ROOT) -> Verdict:
         if quota is not None and quota < 1:
             yield f"{has}: a forward waits for the next period again and again. Give the container a whole core or more"
 
-    return judged(warnings(), f"{has}; {settings.decode.threads or found} threads decode")
+    return judged(warnings(), f"{has}; {amount(settings.decode.threads or found, 'thread')} to decode")
 
 
 def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Verdict:

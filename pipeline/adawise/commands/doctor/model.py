@@ -14,7 +14,7 @@ _SHOWN = 3
 
 def words(known: Known) -> Verdict:
     """Class names and prompts, as the text tower will read them."""
-    from adawise.build.model import prompt_templates, read_lines
+    from adawise.build.prompts import prompt_templates, read_lines
 
     settings = known.settings.model
     assert settings.classes is not None  # the settings were seen to

@@ -15,7 +15,7 @@ from adawise.console import print_json
 
 Status = Literal["ok", "warn", "fail", "skip"]
 
-_WORDS: dict[Status, str] = {"ok": "passed", "warn": "warning", "fail": "failed", "skip": "not looked at"}
+_WORDS: dict[Status, str] = {"ok": "passed", "fail": "failed", "skip": "not looked at"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,12 @@ def report(checks: Iterable[Check], stream: TextIO | None = None) -> list[Check]
         print(f"{check.status.upper():<6}{check.name}{': ' if detail else ''}{detail}", file=out, flush=True)
         told.append(check)
     counts = Counter(check.status for check in told)
-    print(", ".join(f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]), file=out)
+    print(", ".join(_counted(status, count) for status, count in counts.items()), file=out)
     return told
+
+
+def _counted(status: Status, count: int) -> str:
+    return amount(count, "warning") if status == "warn" else f"{count} {_WORDS[status]}"
 
 
 def report_json(checks: Iterable[Check], stream: TextIO | None = None) -> list[Check]:

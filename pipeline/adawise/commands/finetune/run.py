@@ -17,7 +17,8 @@ from adawise.adapt.advice import judge_own
 from adawise.adapt.card import Card, make_card
 from adawise.build.decoder import rendition
 from adawise.build.machine import usable_cores
-from adawise.build.model import load_model, number_format, open_device, prompt_templates, read_lines, use_cores
+from adawise.build.model import load_model, number_format, open_device, use_cores
+from adawise.build.prompts import prompt_templates, read_lines
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.clip.classifier import digest
 from adawise.clip.device import Device
