@@ -12,6 +12,7 @@ from uuid import uuid4
 import structlog
 
 from adawise.build.decoder import open_decoder
+from adawise.build.kafka import results
 from adawise.build.machine import usable_cores
 from adawise.build.model import ModelPair, adaptation, objective_name
 from adawise.build.store import await_store
@@ -30,7 +31,7 @@ from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer
+from adawise.worker.observer import Observer, Phase
 from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
@@ -50,12 +51,15 @@ def make_worker(
     commits: Callable[[], Commits] = dict,
     recorder: WriteAheadRecorder | None = None,
     ends_streams: bool = True,
+    results_to: str | None = None,
+    partitions: int = 1,
     failpoint: Failpoint = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
     The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
-    that has committed at the broker, with the id of the root that it was for.
+    that has committed at the broker, with the id of the root that it was for. Results are sent to the topic
+    `results_to`, if there is one, which has so many `partitions` if it is created.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -72,12 +76,25 @@ def make_worker(
         failpoint=failpoint,
     )
 
+    telling = None
+    if results_to is not None:
+        telling = results(
+            settings,
+            results_to,
+            partitions=partitions,
+            source=lambda: f"/adawise/roots/{chain.root_id}",
+            classes=model.classes,
+            model_fingerprint=model.classifier.fingerprint,
+        )
+
     def check() -> None:
         chain.check()
         if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
             tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
 
+    observer.phase_entered(Phase.CHECKING_STORE)
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
+        observer.phase_entered(Phase.ENCODING_TEXT)
         model.classifier.warm_up()
     preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)
@@ -97,6 +114,7 @@ def make_worker(
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
+        results=telling,
         starts=StoredStarts(store, uuid4().hex, time.monotonic),
         recorder=recorder,
         observer=observer,

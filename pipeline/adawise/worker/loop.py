@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from uuid import uuid4
 
 from adawise.errors import AdawiseError, FatalError, RetryableError
-from adawise.ports import DeadLetters, Head, Sink, Source
+from adawise.ports import DeadLetters, Head, Results, Sink, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.backoff import Backoff
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.batching import BatchPolicy
-from adawise.worker.commit import Committer
+from adawise.worker.commit import Committer, NoResults
 from adawise.worker.decode_pool import Prefetch
-from adawise.worker.observer import Observer
+from adawise.worker.observer import Observer, PartitionProgress, Phase, WorkerProgress
 from adawise.worker.partition import FlushPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
 from adawise.worker.starts import NoStarts, Starts
@@ -40,6 +41,7 @@ class Worker:
         adaptation: the method, with the model pair.
         sink: the chain of segments.
         dead_letters: for messages that cannot be read.
+        results: for what becomes of images.
         starts: remembers who was killed.
         recorder: takes every message, and has it for good before its rows are written.
         observer: told what happens.
@@ -65,6 +67,7 @@ class Worker:
         adaptation: Adaptation,
         sink: Sink,
         dead_letters: DeadLetters,
+        results: Results | None = None,
         starts: Starts | None = None,
         recorder: WriteAheadRecorder | None = None,
         observer: Observer,
@@ -87,6 +90,7 @@ class Worker:
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
+        results = results or NoResults()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
             work = PartitionWork(
@@ -99,12 +103,17 @@ class Worker:
                 keeps_states=keeps_states,
                 ripen=partial(prefetch.ripen, tp),
                 image_bytes=prefetch.image_bytes,
+                tells=results.when,
+                new_attempt=lambda: uuid4().hex,
             )
             work.apart_until = starts.begin(tp, head.low_water)
             return work
 
-        self._recovery = Recovery(source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps)
-        self._committer = Committer(source, sink, dead_letters, recorder, observer, failpoint=failpoint)
+        tells_again = results.when == "committed"
+        self._recovery = Recovery(
+            source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps, tells_again=tells_again
+        )
+        self._committer = Committer(source, sink, dead_letters, results, recorder, observer, failpoint=failpoint)
         self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, recorder)
 
     def run(self) -> None:
@@ -115,6 +124,7 @@ class Worker:
         """
         with ExitStack() as stack:
             stack.push(self._leave)
+            self._observer.phase_entered(Phase.WORKING)
             for end in (self._observer.stopped, self._source.close, self._committer.close, self._prefetch.close):
                 stack.callback(end)
             ended = False
@@ -123,6 +133,8 @@ class Worker:
                 if not stopped:
                     self._step()
                 if stopped or (self._is_at_end and not self._ready):
+                    if stopped:
+                        self._observer.phase_entered(Phase.STOPPING)
                     self._finish()
                     ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
 
@@ -139,9 +151,11 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
+        self._committer.tell(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())
         self._committer.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
+        self._observer.stepped(self._progress)
 
     # -- in: messages and partitions
 
@@ -168,7 +182,8 @@ class Worker:
             if work is None or not work.wants(message):
                 continue
             if message.missing is not None:
-                work.miss(message, message.missing, self._clock())
+                for gap in work.miss(message, message.missing, self._clock()):
+                    self._observer.gap_found(work.tp, gap)
                 self._committer.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
@@ -192,6 +207,7 @@ class Worker:
                 commit = self._committer.write(work, self._clock(), wait=True)
                 if commit is not None and not commit.won:
                     break
+        self._committer.tell(leaving, self._clock())
         for tp in tps:
             self._drop(tp)
             self._observer.partition_lost(tp)
@@ -244,7 +260,9 @@ class Worker:
         states = [work.state(batch) for work, batch in round_]
         adapted = self._adaptation.run([batch for _, batch in round_], states)
         for (work, batch), result in zip(round_, adapted, strict=True):
-            self._observer.batch_served(work.complete(batch, result, self._clock()))
+            trace = work.complete(batch, result, self._clock())
+            self._observer.batch_served(trace)
+            self._observer.batch_predicted(batch, result.predictions, trace)
         self._failpoint("worker.rows_complete")
 
     # -- out: segments, then offsets
@@ -265,6 +283,28 @@ class Worker:
             self._drop(work.tp)
             self._recovery.add([work.tp])
 
+    # -- how far it is
+
+    def _progress(self) -> WorkerProgress:
+        return WorkerProgress(
+            partitions={
+                tp: PartitionProgress(
+                    lag=self._source.lag(tp),
+                    pending=work.pending,
+                    rows=work.rows,
+                    stands=self._source.stands(tp),
+                    paused=self._pressure.is_paused(tp),
+                    streams_evicted=work.evicted,
+                )
+                for tp, work in self._owned.items()
+            },
+            recovering=self._recovery.waiting,
+            held_bytes=self._pressure.held_bytes(self._owned.values()),
+            limit_bytes=self._pressure.limits.inflight_bytes,
+            paused=self._pressure.is_all_paused,
+            batches_closed_early=self._pressure.closed_early,
+        )
+
     # -- the end
 
     @property
@@ -283,6 +323,7 @@ class Worker:
             self._commit(due_only=False)
             waiting = [work for work in self._owned.values() if work.rows]
             if not waiting:
+                self._committer.tell(self._owned.values(), self._clock(), wait=True)
                 return
             self._sleep(max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()))
         raise FatalError(

@@ -198,7 +198,7 @@ def group(known: Known) -> Verdict:
 def letters(known: Known) -> Verdict:
     """Whether dead letters can be written, with the message in them."""
     from adawise.build.kafka import check_letters
-    from adawise.dead_letters.topic import HEADERS_ROOM_BYTES
+    from adawise.kafka.own_topic import HEADERS_ROOM_BYTES
 
     kafka, largest = known.settings.kafka, known.settings.decode.max_message_bytes
     if not check_letters(kafka, largest):
@@ -211,6 +211,15 @@ def letters(known: Known) -> Verdict:
             f"{largest + HEADERS_ROOM_BYTES}"
         )
     return ok(f"{kafka.dead_letters_to} can be written")
+
+
+def results(known: Known) -> Verdict:
+    """Whether results can be sent."""
+    from adawise.build.kafka import check_results
+
+    topic = known.settings.results.topic_of(known.settings.kafka.topic)
+    exists = check_results(known.settings)
+    return ok(f"{topic} {'can be written' if exists else 'can be created, at the first result'}")
 
 
 def codecs(known: Known) -> Verdict:

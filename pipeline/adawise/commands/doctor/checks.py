@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adawise.commands.doctor import broker, machine, model, store
 from adawise.commands.doctor.known import Known
@@ -59,10 +59,6 @@ def _of_store(name: str, look: Callable[[Known], Verdict], *after: str, limit_s:
     return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy)
 
 
-def _of_letters(settings: Settings) -> bool:
-    return settings.kafka.dead_letters
-
-
 PARTS: tuple[Examination, ...] = (
     _of_kafka("broker", broker.broker),
     _of_kafka("topic", broker.topic, "broker"),
@@ -72,13 +68,13 @@ PARTS: tuple[Examination, ...] = (
     _of_kafka("timestamps", broker.timestamps, "topic"),
     _of_kafka("consumer group", broker.group, "topic"),
     _of_kafka("workers", broker.workers, "topic"),
-    Examination(
-        "dead letters",
-        broker.letters,
-        frozenset({"kafka", "decode"}),
-        ("topic",),
-        remedy="See whether the brokers are overloaded.",
-        wanted=_of_letters,
+    replace(
+        _of_kafka("dead letters", broker.letters, "topic", reads="kafka decode"),
+        wanted=lambda settings: settings.kafka.dead_letters,
+    ),
+    replace(
+        _of_kafka("results", broker.results, "topic", reads="kafka results"),
+        wanted=lambda settings: settings.results.enabled,
     ),
     Examination("codecs of batches", broker.codecs, frozenset()),
     _of_store("output folder", store.output),
