@@ -52,6 +52,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "replay": ("errors records ports store sink", ""),
     # the loop
     "worker": ("errors records ports adapt", "structlog torch"),
+    # beside it
+    "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
@@ -72,6 +74,7 @@ MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", 
 PURE = {
     *("errors", "records", "ports", "decode", "adapt"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
 PURE_BUT = {"decode/child"}  # a process of its own is what it is for

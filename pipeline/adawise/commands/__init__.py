@@ -23,6 +23,7 @@ PROGRAM = "adawise"
 COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("demo:DemoCommand", "see it work on simulated cameras"),
     "run": ("run.options:RunCommand", "classify images from Kafka until stopped"),
+    "status": ("status.options:StatusCommand", "say how the fleet stands now"),
     "produce": ("produce.options:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("record.options:RecordCommand", "store raw messages of a topic"),
     "replay": ("replay.options:ReplayCommand", "run the worker on a recording"),
