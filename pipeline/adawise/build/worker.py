@@ -29,7 +29,7 @@ from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer
+from adawise.worker.observer import Observer, Phase
 from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
@@ -76,7 +76,9 @@ def make_worker(
         if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
             tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
 
+    observer.phase_entered(Phase.CHECKING_STORE)
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
+        observer.phase_entered(Phase.ENCODING_TEXT)
         model.classifier.warm_up()
     preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)
