@@ -274,7 +274,7 @@ def status_page() -> str:
     return page(
         "Status",
         first,
-        *(f"## {title}\n\n{_fields(shape)}" for title, shape in shapes.items()),
+        *(f"## {title}\n\n{_commented(shape)}" for title, shape in shapes.items()),
         f"## States of a camera\n\nThe most urgent first.\n\n{states}",
         f"## Kinds of trouble\n\nThe most urgent first. The words are stable.\n\n{kinds}",
     )
@@ -284,7 +284,7 @@ def _meanings(what: str, words: Mapping[str, str]) -> str:
     return table([what, "what it means"], ([f"`{word}`", meaning] for word, meaning in words.items()))
 
 
-def _fields(shape: type) -> str:
+def _commented(shape: type) -> str:
     """The fields of a dataclass with the comments beside them."""
     rows = re.findall(r"^    (\w+): ([^#=\n]+?)(?: = [^#\n]+)?(?:  # (.*))?$", inspect.getsource(shape), re.MULTILINE)
     return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", said] for name, kind, said in rows))
