@@ -53,6 +53,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "replay": ("errors records ports store sink", ""),
     # the loop
     "worker": ("errors records ports adapt", "structlog torch"),
+    # beside it
+    "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
@@ -73,6 +75,7 @@ MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", 
 PURE = {
     *("errors", "records", "ports", "decode", "adapt"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("results/message", "results/served"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
