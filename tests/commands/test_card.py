@@ -158,18 +158,19 @@ def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_th
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "h.json")
     settings = with_card(folder, "h.json")
     encoded: list[float] = []
-    encode = CheckpointPair.head
+    encode = Prompts.encode
 
-    def counted(self: CheckpointPair, alpha: float, *words: object) -> object:
+    def counted(self: Prompts, alpha: float, where: torch.device) -> Encoding:
         encoded.append(alpha)
-        return encode(self, alpha, *words)  # type: ignore[arg-type]
+        return encode(self, alpha, where)
 
-    monkeypatch.setattr(CheckpointPair, "head", counted)
+    monkeypatch.setattr(Prompts, "encode", counted)
     load_model(settings, DecodeSettings()).classifier.warm_up()
     assert encoded == []
     heads_path(folder / "h.json").unlink()
-    load_model(settings, DecodeSettings()).classifier.warm_up()
-    assert encoded == [0.0, 1.0]
+    without = settings.model_copy(update={"cache_mib": 0})
+    load_model(without, DecodeSettings()).classifier.warm_up(10)
+    assert encoded == [0.5]
 
 
 @pytest.mark.parametrize(

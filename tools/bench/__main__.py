@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from adawise.clip.machine import processor
 from tools.bench import (
     cameras,
     card_page,
@@ -35,7 +36,6 @@ from tools.bench import (
     states,
     worker,
 )
-from tools.bench.place import processor
 
 BENCHES = {
     "forward": forward.main,

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, check_statistics
 from adawise.clip.attention import pack_attention
 from adawise.clip.patches import multiply_patches
+from adawise.clip.prompts import Prompts, text_parameters
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
 
@@ -30,7 +30,6 @@ with warnings.catch_warnings():
     from open_clip.factory import load_checkpoint
 
 _LOCAL = "local-dir:"
-_PROMPTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,58 +53,13 @@ class CheckpointPair:
     @cached_property
     def text_is_shared(self) -> bool:
         """True if both text towers are equal: then one head serves every alpha."""
-        zero, one = (_text_parameters(model) for model in self._models)
+        zero, one = (text_parameters(model) for model in self._models)
         return all(torch.equal(zero[name], one[name]) for name in zero)
 
-    def head(
-        self,
-        alpha: float,
-        classes: Sequence[str],
-        templates: Sequence[str],
-        where: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
-    ) -> Tensor:
-        """Class embeddings from the text tower at theta(alpha): float32 `[D, C]` on `where`, which computes them.
-
-        The mean of the unit embeddings of a class's prompts, normalised (as open_clip's zero-shot classifier): unit
-        columns, without logit scale.
-        """
-        zero, one = (_text_parameters(model) for model in self._models)
-        theta = {f"model.{name}": torch.lerp(zero[name], one[name], alpha).to(where) for name in zero}
-        theta |= {f"model.{name}": buffer.to(where) for name, buffer in _text_buffers(self._models[0])}
-        encoder = _TextEncoder(self._models[0])
-        prompts = [template.replace("{}", name) for name in classes for template in templates]
-        tokens = self._tokenizer(prompts).to(where)
-        with torch.inference_mode():
-            parts = [
-                torch.func.functional_call(encoder, theta, (part,), strict=False)
-                for part in tokens.split(_PROMPTS_AT_ONCE)
-            ]
-        embeddings = torch.cat(parts).view(len(classes), len(templates), -1).mean(dim=1)  # [C, D]
-        return torch.nn.functional.normalize(embeddings, dim=-1).T.contiguous().clone()
-
-
-class _TextEncoder(nn.Module):
-    """`encode_text` as a forward, so that `functional_call` can run it with other parameters."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    @override
-    def forward(self, tokens: Tensor) -> Tensor:
-        embeddings: Tensor = self.model.encode_text(tokens, normalize=True)
-        return embeddings
-
-
-_NOT_TEXT = ("visual.", "logit_scale", "logit_bias")
-
-
-def _text_parameters(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(_NOT_TEXT)}
-
-
-def _text_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, buffer) for name, buffer in model.named_buffers() if not name.startswith(_NOT_TEXT)]
+    def prompts(self, classes: Sequence[str], templates: Sequence[str]) -> Prompts:
+        """Each class's name in each template, for the text tower."""
+        texts = [template.replace("{}", name) for name in classes for template in templates]
+        return Prompts(self._models, self._tokenizer(texts), len(classes))
 
 
 def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> CheckpointPair:
