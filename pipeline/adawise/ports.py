@@ -157,12 +157,16 @@ class SegmentDraft:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What came of `Sink.commit`. `won` is False if another worker wrote that segment: adopt `head`, drop the rest."""
+    """What came of `Sink.commit`. `won` is False if another worker wrote that segment: adopt `head`, drop the rest.
+
+    `seconds` is how long it took, nan if nobody looked.
+    """
 
     head: Head
     won: bool
     rows: int
     size_bytes: int
+    seconds: float = field(default=float("nan"), compare=False)
 
 
 class Sink(Protocol):

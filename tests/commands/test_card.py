@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from adawise.__main__ import main
@@ -14,7 +15,7 @@ from adawise.adapt.objective import NAMES
 from adawise.build.model import adaptation, load_model
 from adawise.build.worker import config_fingerprint, describe
 from adawise.clip.heads import heads_path
-from adawise.clip.load import CheckpointPair
+from adawise.clip.prompts import Encoding, Prompts
 from adawise.errors import CardError
 from adawise.settings import DecodeSettings, ModelSettings, Settings, read
 from tests.labelled.places import Shot, write_parquet, write_recording

@@ -31,6 +31,7 @@ from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
+from adawise.worker.observer import Observer
 from adawise.worker.partition import FlushPolicy
 from tests.adapt.curves import AlphaByAlpha
 from tests.sink.building import DictStore
@@ -127,7 +128,7 @@ class FakeDeadLetters:
 
 
 @dataclass
-class Journal:
+class Journal(Observer):
     """An `Observer` that keeps what it is told."""
 
     recovered: list[tuple[TopicPartition, Head]] = field(default_factory=list)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from structlog.testing import capture_logs
 
-from adawise.errors import Reason
+from adawise.errors import Lost, Reason
 from adawise.ports import Commit, Head
-from adawise.records import Frame, RowId, TopicPartition
-from adawise.worker.observer import LogObserver
+from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Missing, Predictions, RowId, TopicPartition
+from adawise.worker.backpressure import Limits
+from adawise.worker.observer import LogObserver, Observer, Observers, Phase, WorkerProgress
+from tests.fakes import FakeSource
+from tests.worker.loop import TP, Bench, Journal, bad, images
 
 
 class Told:
@@ -97,3 +102,73 @@ def test_a_producer_s_mistake_is_told_once_a_stream_and_of_so_many_streams_as_ar
                 told.observer.frame_noted(Frame(RowId("frames", 0, number, 0), 0, stream, note=note))
     assert [line["stream_id"] for line in lines].count("north") == 1
     assert len(lines) == 100
+
+
+class Facts(Observer):
+    """Keeps what `Journal` does not."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+        self.progress: list[WorkerProgress] = []
+        self.gaps: list[Gap] = []
+        self.letters: list[Frame] = []
+        self.predicted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
+        self.seconds: list[float] = []
+        self.notes: list[Frame] = []
+        self.ends = 0
+
+    def phase_entered(self, phase: Phase) -> None:
+        self.phases.append(phase)
+
+    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
+        self.progress.append(progress())
+
+    def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
+        self.gaps.append(gap)
+
+    def frame_noted(self, frame: Frame) -> None:
+        self.notes.append(frame)
+
+    def letter_sent(self, frame: Frame) -> None:
+        self.letters.append(frame)
+
+    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
+        self.predicted.append((batch, predictions, trace))
+
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        self.seconds.append(commit.seconds)
+
+    def stopped(self) -> None:
+        self.ends += 1
+
+
+def test_several_observers_hear_all_of_a_run_and_the_numbers_agree() -> None:
+    facts, journal = Facts(), Journal()
+    lost = Message(TP.topic, 0, 42, None, None, missing=Missing(41, Lost.BATCH_DAMAGED))
+    source = FakeSource([*images(40, "north", "south"), bad(40), lost, *images(5, "north", first=43)])
+    bench = Bench(source, observer=Observers(facts, journal))
+    bench.run(lambda: bench.rows >= 41)
+    assert facts.phases == [Phase.WORKING, Phase.STOPPING]
+    assert facts.gaps == [Gap(41, 43, Lost.BATCH_DAMAGED)]
+    assert {frame.reason for frame in facts.letters} == {Reason.UNDECODABLE_IMAGE, Lost.BATCH_DAMAGED}
+    assert len(facts.letters) == len(bench.letters.sent)
+    assert [trace for *_, trace in facts.predicted] == journal.served
+    assert all(len(batch) == len(said.top_index) == trace.images for batch, said, trace in facts.predicted)
+    assert all(torch.equal(batch.frames[0].image, batch.images[0]) for batch, *_ in facts.predicted)  # type: ignore[arg-type]
+    assert len(facts.seconds) == len(journal.commits)
+    assert all(seconds >= 0.0 for seconds in facts.seconds)
+    assert (facts.ends, journal.ends) == (1, 1)
+
+
+def test_progress_says_what_is_pending_what_is_done_and_what_waits_to_be_read() -> None:
+    facts = Facts()
+    source = FakeSource(images(10, "north", "south"), partitions=2, max_poll_records=4)
+    bench = Bench(source, observer=facts, limits=Limits(1 << 20, 1_000, 8))
+    bench.run(lambda: bool(facts.progress) and facts.progress[-1].partitions[TP].pending == 2)
+    first, last = facts.progress[0], facts.progress[-1]
+    assert set(first.partitions) == {TP, TopicPartition(TP.topic, 1)}
+    assert first.partitions[TP].lag == 10
+    assert (last.partitions[TP].lag, last.partitions[TP].rows) == (0, 8), "two batches of four, two images wait"
+    assert last.held_bytes == 2 * 12
+    assert last.limit_bytes == 1 << 20
+    assert not (last.paused or last.recovering or last.partitions[TP].stands or last.partitions[TP].paused)

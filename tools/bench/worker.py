@@ -29,18 +29,18 @@ from adawise.build.model import load_model
 from adawise.build.worker import make_worker
 from adawise.clip.classifier import PairClassifier
 from adawise.dead_letters.sink import NoDeadLetters
-from adawise.errors import AdawiseError
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.ports import Commit, Head
-from adawise.records import BatchTrace, Frame, TopicPartition
+from adawise.records import BatchTrace, TopicPartition
 from adawise.settings import KafkaSettings, ModelSettings, Settings, SinkSettings
 from adawise.sink.verify.root import verify
 from adawise.store.store import open_store
+from adawise.worker.observer import Observer
 
 IMAGES, CAMERAS, PARTITIONS, CLASSES = int(os.environ.get("BENCH_IMAGES", "2000")), 8, 4, 10
 
 
-class Tally:
+class Tally(Observer):
     """An observer that counts, and says when all images are committed."""
 
     def __init__(self, images: int) -> None:
@@ -50,22 +50,12 @@ class Tally:
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         self.started = self.started or time.perf_counter()
 
-    def partition_lost(self, tp: TopicPartition) -> None: ...
-
-    def frame_rejected(self, frame: Frame) -> None: ...
-
-    def frame_noted(self, frame: Frame) -> None: ...
-
     def batch_served(self, trace: BatchTrace) -> None:
         self.traces.append(trace)
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         self.rows += commit.rows
         self.ended = time.perf_counter()
-
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None: ...
-
-    def stopped(self) -> None: ...
 
     def done(self) -> bool:
         return sum(trace.images for trace in self.traces) >= self.images

@@ -30,7 +30,7 @@ from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer
+from adawise.worker.observer import Observer, Phase
 from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
@@ -79,7 +79,9 @@ def make_worker(
 
     method = adaptation(settings, model)
     likely = method.strategy.reach
+    observer.phase_entered(Phase.CHECKING_STORE)
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
+        observer.phase_entered(Phase.ENCODING_TEXT)
         model.classifier.warm_up(likely[0])
     preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)

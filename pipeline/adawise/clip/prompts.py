@@ -55,7 +55,7 @@ class Prompts:
         """
         encoder, theta = _TextEncoder(self._models[0]), self._theta(alpha, where)
         parts = []
-        for part in self._tokens.split(_AT_ONCE[where.type]):
+        for part in torch.split(self._tokens, _AT_ONCE[where.type]):
             with torch.inference_mode():
                 parts.append(torch.func.functional_call(encoder, theta, (part.to(where),), strict=False))
             yield

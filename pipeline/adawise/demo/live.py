@@ -17,10 +17,12 @@ from rich import box
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from adawise.console import paper
 from adawise.demo.script import CameraScript
 from adawise.demo.summary import CameraPath
+from adawise.worker.observer import Observer
 
 if TYPE_CHECKING:  # torch among them, which would keep the cameras waiting
     from adawise.errors import AdawiseError
@@ -48,7 +50,7 @@ class Seen:
         return self.path.numbers[-1] if self.path.numbers else -1
 
 
-class Board:
+class Board(Observer):
     """What is known of the run so far; an `Observer`.
 
     Args:
@@ -109,26 +111,31 @@ class Board:
 
     # -- Observer
 
+    @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         """See `Observer`: the worker can begin."""
         del tp, head
         if self.began_s is None:
             self.began_s = self._clock()
 
+    @override
     def partition_lost(self, tp: TopicPartition) -> None:
         """See `Observer`."""
         self.notes.append(f"partition {tp} moved; what was not written is classified again")
 
+    @override
     def frame_rejected(self, frame: Frame) -> None:
         """See `Observer`; none of the demo's frames should be."""
         self.rejected += 1
         self.notes.append(f"{frame.row_id} was rejected: {frame.reason}")
         self._on_served(1)
 
+    @override
     def frame_noted(self, frame: Frame) -> None:
         """See `Observer`; none of the demo's frames should be."""
         self.notes.append(f"{frame.row_id}: {frame.note}")
 
+    @override
     def batch_served(self, trace: BatchTrace) -> None:
         """See `Observer`."""
         seen = self.seen[trace.partition]
@@ -140,17 +147,16 @@ class Board:
         self._recent.append((self.ended_s, trace.partition, trace.images))
         self._on_served(trace.images)
 
+    @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         """See `Observer`."""
         del tp, lag
         self.committed += commit.rows if commit.won else 0
 
+    @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         """See `Observer`."""
         self.notes.append(f"again in {wait_s:.0f} s: {error}")
-
-    def stopped(self) -> None:
-        """See `Observer`."""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing_extensions import override
 from adawise.adapt.names import ObjectiveName, StrategyName
 from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.group import FilePath, Group, Location, Text
+from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings
 from adawise.settings.recording import RecordSettings
 
@@ -254,6 +255,7 @@ class Settings(Group):
     record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
     limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
+    http: HttpSettings = Field(default=HttpSettings(), description="one port for probes, metrics and the live page")
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
     log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")
 

@@ -62,6 +62,20 @@ class Backpressure:
     _all: bool = False
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)  # as was told last
     _message_bytes: int = 0
+    closed_early: int = 0  # batches, since the start
+
+    @property
+    def is_all_paused(self) -> bool:
+        """True while nothing is read because rows or the recording are not written quickly enough."""
+        return self._all
+
+    def is_paused(self, tp: TopicPartition) -> bool:
+        """True while the partition is not read."""
+        return tp in self._paused
+
+    def held_bytes(self, works: Iterable[PartitionWork]) -> int:
+        """Of messages, as of the last step, and of decoded images."""
+        return self._message_bytes + sum(work.image_bytes for work in works)
 
     def begin(self, tp: TopicPartition) -> None:
         """It is read from now on, as soon as there is room; the source has paused it."""
@@ -124,11 +138,13 @@ class Backpressure:
 
     def _close_early(self, work: PartitionWork) -> None:
         held = work.open_bytes + work.kept_bytes + work.unripe_bytes
+        batches = work.close_oldest(held // 2 + 1)
+        self.closed_early += batches
         _log.warning(
             "batches_closed_early",
             partition=work.tp.partition,
             open_bytes=held,
-            batches=work.close_oldest(held // 2 + 1),
+            batches=batches,
             remedy="the open batches of all streams do not fit: raise limits.inflight_mib, or lower batch.images",
         )
 

@@ -8,8 +8,10 @@ rebalance or to a broker that went away is lost, and a silent partition has no n
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from adawise.errors import RetryableError
 from adawise.ports import Commit, DeadLetters, Sink, Source
@@ -65,7 +67,8 @@ class Committer:
             self._send(work)
             self._dead_letters.flush()
             self._source.log.check()
-            commit = self._sink.commit(draft)
+            began_s = time.perf_counter()
+            commit = replace(self._sink.commit(draft), seconds=time.perf_counter() - began_s)
         except RetryableError as error:
             self._observer.retry_scheduled(error, work.backoff.failed(now_s))
             return None
@@ -102,5 +105,7 @@ class Committer:
 
     def _send(self, work: PartitionWork) -> None:
         while work.letters:
-            self._dead_letters.send(*work.letters[0])
+            message, frame = work.letters[0]
+            self._dead_letters.send(message, frame)
+            self._observer.letter_sent(frame)
             work.letters.popleft()

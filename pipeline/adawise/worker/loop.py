@@ -20,7 +20,7 @@ from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.commit import Committer
 from adawise.worker.decode_pool import Prefetch
-from adawise.worker.observer import Observer
+from adawise.worker.observer import Observer, PartitionProgress, Phase, WorkerProgress
 from adawise.worker.partition import FlushPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
 from adawise.worker.starts import NoStarts, Starts
@@ -120,6 +120,7 @@ class Worker:
         """
         with ExitStack() as stack:
             stack.push(self._leave)
+            self._observer.phase_entered(Phase.WORKING)
             for end in (self._observer.stopped, self._source.close, self._committer.close, self._prefetch.close):
                 stack.callback(end)
             ended = False
@@ -128,6 +129,8 @@ class Worker:
                 if not stopped:
                     self._step()
                 if stopped or (self._is_at_end and not self._ready):
+                    if stopped:
+                        self._observer.phase_entered(Phase.STOPPING)
                     self._finish()
                     ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
 
@@ -149,6 +152,7 @@ class Worker:
         self._recorder.turn(self._clock())
         self._committer.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
+        self._observer.stepped(self._progress)
 
     # -- in: messages and partitions
 
@@ -175,7 +179,8 @@ class Worker:
             if work is None or not work.wants(message):
                 continue
             if message.missing is not None:
-                work.miss(message, message.missing, self._clock())
+                for gap in work.miss(message, message.missing, self._clock()):
+                    self._observer.gap_found(work.tp, gap)
                 self._committer.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
@@ -251,7 +256,9 @@ class Worker:
         states = [work.state(batch) for work, batch in round_]
         adapted = self._adaptation.run([batch for _, batch in round_], states)
         for (work, batch), result in zip(round_, adapted, strict=True):
-            self._observer.batch_served(work.complete(batch, result, self._clock()))
+            trace = work.complete(batch, result, self._clock())
+            self._observer.batch_served(trace)
+            self._observer.batch_predicted(batch, result.predictions, trace)
         self._failpoint("worker.rows_complete")
 
     # -- out: segments, then offsets
@@ -271,6 +278,28 @@ class Worker:
             self._source.pause([work.tp])
             self._drop(work.tp)
             self._recovery.add([work.tp])
+
+    # -- how far it is
+
+    def _progress(self) -> WorkerProgress:
+        return WorkerProgress(
+            partitions={
+                tp: PartitionProgress(
+                    lag=self._source.lag(tp),
+                    pending=work.pending,
+                    rows=work.rows,
+                    stands=self._source.stands(tp),
+                    paused=self._pressure.is_paused(tp),
+                    streams_evicted=work.evicted,
+                )
+                for tp, work in self._owned.items()
+            },
+            recovering=self._recovery.waiting,
+            held_bytes=self._pressure.held_bytes(self._owned.values()),
+            limit_bytes=self._pressure.limits.inflight_bytes,
+            paused=self._pressure.is_all_paused,
+            batches_closed_early=self._pressure.closed_early,
+        )
 
     # -- the end
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
 
 import structlog
+from typing_extensions import override
 
 from adawise.errors import AdawiseError
 from adawise.ports import Commit, Head
-from adawise.records import BatchTrace, Frame, TopicPartition
+from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
 
 _IN_FULL = 3  # rejections of a stream and reason that are told one by one
 _EVERY_S = 60.0  # those after them: one line in that time
@@ -23,8 +24,58 @@ _MOST = (
 _COUNTED = "since the line before; the last of them is named here, the rows of the output name all"
 
 
-class Observer(Protocol):
-    """Called from the worker's main thread; must return quickly and never raise."""
+class Phase(StrEnum):
+    """What a worker is doing before its first step, and in the end. The values are stable: the probes tell them."""
+
+    STARTING = "starting"  # settings are read, the topic is looked up
+    LOADING_MODEL = "loading_model"  # two checkpoints and the card
+    ENCODING_TEXT = "encoding_text"  # heads of the classes, and the first forward
+    CHECKING_STORE = "checking_store"  # of the output; a store that does not answer is waited for
+    WORKING = "working"  # the loop turns
+    STOPPING = "stopping"  # what is complete is written, the group is left
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """One partition that this worker owns and reads.
+
+    `lag` is in messages, None if unknown. `pending` are messages that were read, of batches that are not complete;
+    `rows` are complete and not in a segment yet. It `stands` while what is next cannot be read. Streams are evicted
+    since it was recovered.
+    """
+
+    lag: int | None
+    pending: int
+    rows: int
+    stands: bool
+    paused: bool
+    streams_evicted: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProgress:
+    """Where the loop is, at a moment.
+
+    `recovering` are ours and not read yet. `held_bytes` of messages and images, of `limit_bytes` at most. All are
+    `paused` where the store or the recording is too slow. The last counts from the start.
+    """
+
+    partitions: Mapping[TopicPartition, PartitionProgress]
+    recovering: Sequence[TopicPartition]
+    held_bytes: int
+    limit_bytes: int
+    paused: bool
+    batches_closed_early: int
+
+
+class Observer:
+    """Called from the worker's main thread; must return quickly and never raise. This one ignores all."""
+
+    def phase_entered(self, phase: Phase) -> None:
+        """What the worker does from now on, before and after its loop."""
+
+    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
+        """The loop has made a turn, which is many times a second; `progress` costs as much as there are partitions."""
 
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         """A partition is ours, its chain was walked to `head`."""
@@ -32,14 +83,23 @@ class Observer(Protocol):
     def partition_lost(self, tp: TopicPartition) -> None:
         """A partition is no longer ours; what was not committed is dropped."""
 
+    def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
+        """These offsets will have no rows."""
+
     def frame_rejected(self, frame: Frame) -> None:
         """An image or a whole message was rejected or skipped."""
 
     def frame_noted(self, frame: Frame) -> None:
         """An image, accepted or not, has a mistake that its producer should hear of (`frame.note`)."""
 
+    def letter_sent(self, frame: Frame) -> None:
+        """A message that could not be read went to the dead letters, for the reason of `frame`."""
+
     def batch_served(self, trace: BatchTrace) -> None:
         """A batch was adapted and predicted; not committed yet."""
+
+    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
+        """The same batch with its images and what is served for them; whoever keeps it, keeps megabytes."""
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         """A segment was written, or the race for it was lost (`commit.won`). `lag` in messages, None if unknown."""
@@ -49,6 +109,91 @@ class Observer(Protocol):
 
     def stopped(self) -> None:
         """The worker has ended, in order or by an error; the last call."""
+
+
+class Observers(Observer):
+    """Tells several what happens, in their order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._all = observers
+
+    @override
+    def phase_entered(self, phase: Phase) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.phase_entered(phase)
+
+    @override
+    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.stepped(progress)
+
+    @override
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.partition_recovered(tp, head)
+
+    @override
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.partition_lost(tp)
+
+    @override
+    def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.gap_found(tp, gap)
+
+    @override
+    def frame_rejected(self, frame: Frame) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.frame_rejected(frame)
+
+    @override
+    def frame_noted(self, frame: Frame) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.frame_noted(frame)
+
+    @override
+    def letter_sent(self, frame: Frame) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.letter_sent(frame)
+
+    @override
+    def batch_served(self, trace: BatchTrace) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.batch_served(trace)
+
+    @override
+    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.batch_predicted(batch, predictions, trace)
+
+    @override
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.segment_committed(tp, commit, lag)
+
+    @override
+    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.retry_scheduled(error, wait_s)
+
+    @override
+    def stopped(self) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.stopped()
 
 
 @dataclass(slots=True)
@@ -101,7 +246,7 @@ class Rejections:
                 del self._alike[stream, reason]
 
 
-class LogObserver:
+class LogObserver(Observer):
     """One log event per observation; batches at debug level, since there are many, and floods of rejections counted."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,6 +254,7 @@ class LogObserver:
         self._rejections = Rejections(clock)
         self._noted: set[tuple[str | None, str]] = set()
 
+    @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         """See `Observer`."""
         self._log.info(
@@ -121,16 +267,19 @@ class LogObserver:
             segment=head.segment,
         )
 
+    @override
     def partition_lost(self, tp: TopicPartition) -> None:
         """See `Observer`."""
         self._log.info("partition_lost", topic=tp.topic, partition=tp.partition)
 
+    @override
     def frame_rejected(self, frame: Frame) -> None:
         """See `Observer`."""
         if self._rejections.add(frame):
             self._rejected("frame_rejected", frame, stream_id=frame.stream_id)
         self._tell_counted()
 
+    @override
     def frame_noted(self, frame: Frame) -> None:
         """See `Observer`; each stream and header once, of so many as are told apart."""
         key = frame.stream_id, (frame.note or "").partition(":")[0]
@@ -165,6 +314,7 @@ class LogObserver:
             named = f"of more than {_MOST} streams" if stream == "" else stream
             self._rejected("frames_rejected", last, stream_id=named, more=count, note=_COUNTED)
 
+    @override
     def batch_served(self, trace: BatchTrace) -> None:
         """See `Observer`."""
         self._log.debug(
@@ -179,6 +329,7 @@ class LogObserver:
             trigger=trace.trigger,
         )
 
+    @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         """See `Observer`."""
         self._tell_counted()
@@ -193,10 +344,12 @@ class LogObserver:
             lag=lag,
         )
 
+    @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         """See `Observer`."""
         self._log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
 
+    @override
     def stopped(self) -> None:
         """See `Observer`."""
         self._tell_counted(all_=True)

@@ -113,6 +113,11 @@ class OffsetLedger:
         return self._undecoded_of
 
     @property
+    def under_decode(self) -> int:
+        """How many messages are."""
+        return len(self._undecoded)
+
+    @property
     def is_reading_again(self) -> bool:
         """True while nothing but what was pending at the head was read, and not all: nobody knows whose the rest is."""
         return bool(self._awaited) and self.next_offset == self._began_at

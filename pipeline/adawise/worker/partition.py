@@ -106,6 +106,11 @@ class PartitionWork:
         return self._streams.evicted
 
     @property
+    def pending(self) -> int:
+        """Messages that were read and whose batch is not complete."""
+        return self._offsets.under_decode + sum(1 for _ in self._gatherer.frames)
+
+    @property
     def letter_bytes(self) -> int:
         """Of letters that wait for the broker."""
         return sum(len(message.value or b"") for message, _ in self.letters)
@@ -186,14 +191,19 @@ class PartitionWork:
         if self._gatherer.part(stream) is None:
             self._ripening.forget(stream)
 
-    def miss(self, message: Message, missing: Missing, now_s: float) -> None:
-        """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter."""
+    def miss(self, message: Message, missing: Missing, now_s: float) -> Sequence[Gap]:
+        """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter.
+
+        The gaps that are new.
+        """
+        before = len(self.left_out)
         self._offsets.leave_out(missing.first, message.next_offset, missing.reason)
         row_id = RowId(*self.tp, missing.first, 0)
         frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
         if missing.reason != Lost.COMPACTED:
             self.letters.append((message, frame))
         self._count(1, now_s)
+        return self.left_out[before:]
 
     def is_due(self, now_s: float) -> bool:
         """True if a batch has waited long enough to be closed by the clock, once everything was read.

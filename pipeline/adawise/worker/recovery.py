@@ -71,6 +71,11 @@ class Recovery:
         """True if no partition waits."""
         return not self._waiting
 
+    @property
+    def waiting(self) -> Sequence[TopicPartition]:
+        """What is ours and not recovered yet."""
+        return tuple(self._waiting)
+
     def add(self, tps: Iterable[TopicPartition]) -> None:
         """These are ours, and paused."""
         self._waiting += tps
@@ -133,6 +138,8 @@ class Recovery:
         self._compare(tp, head, log)
         if work.left_out:
             self._warn_of_loss(tp, head, work.left_out, log)
+            for gap in work.left_out:
+                self._observer.gap_found(tp, gap)
         self._source.seek(tp, self._recorder.begin(tp, offset, log))
         self._source.commit(
             {tp: offset}, self._sink.root_id

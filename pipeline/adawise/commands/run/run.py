@@ -11,7 +11,7 @@ from adawise.build.signals import stop_signals
 from adawise.build.worker import describe, make_worker
 from adawise.settings import Settings
 from adawise.store.store import Failpoint, open_store
-from adawise.worker.observer import LogObserver, Observer
+from adawise.worker.observer import LogObserver, Observer, Phase
 
 _AWAITED = (
     "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
@@ -23,10 +23,13 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop:
         log = structlog.get_logger("worker")
+        observer = observer or LogObserver()
+        observer.phase_entered(Phase.STARTING)
         for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
             open_store(root)  # what is wrong with a URL is told before the model takes its seconds
         source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
         try:
+            observer.phase_entered(Phase.LOADING_MODEL)
             model = load_model(settings.model, settings.decode)
             log.info("model_loaded", **describe(settings, model))
             worker = make_worker(
@@ -35,7 +38,7 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
                 source=source,
                 root=settings.sink.root,
                 dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
-                observer=observer or LogObserver(),
+                observer=observer,
                 should_stop=should_stop,
                 commits=source.committed,
                 recorder=worker_recorder(settings, source, failpoint=failpoint),

@@ -1,0 +1,93 @@
+"""Settings of the worker's HTTP port: probes, metrics and the live page."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from typing_extensions import override
+
+from adawise.settings.group import Group, Text
+
+PORT = 8642
+_LEAST_TOKEN = 16
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+
+def _listen(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value.strip("[]")))
+    except ValueError:
+        if value != "localhost":
+            raise ValueError("it is no address of this machine") from None
+        return value
+
+
+def _names(value: str) -> str:
+    names = [name.strip().lower() for name in value.split(",")]
+    for name in names:
+        if not _HOST.fullmatch(name) and not _is_address(name):
+            raise ValueError(f"{name!r} is no host name")
+    return ",".join(names)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class HttpSettings(Group):
+    """One port for probes, metrics and the live page."""
+
+    enabled: bool = Field(default=True, description="answer /livez, /readyz, /startupz, /metrics, and / with the page")
+    listen: Annotated[Text, AfterValidator(_listen)] = Field(
+        default="127.0.0.1",
+        description="address to listen on; where others can reach it (0.0.0.0 and :: are every one that there is), "
+        "there is no page without http.token",
+        json_schema_extra={"expected": "an IP address of this machine, or localhost", "metavar": "ADDRESS"},
+    )
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
+        default=None,
+        description=f"port to listen on; 0: any that is free; none: {PORT}, or where others have it the next of ten",
+    )
+    token: SecretStr | None = Field(
+        default=None, description="what opens the page, by its form, and /metrics, as a bearer; probes need none"
+    )
+    hosts: Annotated[str, AfterValidator(_names)] | None = Field(
+        default=None,
+        description="names under which the port is called, beside localhost and addresses",
+        json_schema_extra={"expected": "host names separated by commas", "metavar": "NAME,NAME"},
+    )
+    max_streams: int = Field(
+        default=100,
+        ge=0,
+        le=100_000,
+        description="streams with series of their own in /metrics, those that have most images; 0: none",
+    )
+    max_cameras: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="cameras that the page knows; beyond, the one heard last leaves"
+    )
+    silent_after_s: float = Field(
+        default=60.0, ge=1, le=1e9, description="seconds without an image after which the page calls a camera silent"
+    )
+    thumbnails: bool = Field(
+        default=False, description="keep the last image of each camera in memory and show it on the page, small"
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the port."""
+        return self.listen == "localhost" or ipaddress.ip_address(self.listen).is_loopback
+
+    @override
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """A token that can be guessed."""
+        if self.token is not None and len(self.token.get_secret_value()) < _LEAST_TOKEN:
+            yield "token", f"it has fewer than {_LEAST_TOKEN} characters; `openssl rand -hex 32` makes one"
