@@ -111,7 +111,7 @@ class OnGrid(ABC):
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """See `Strategy.reach`: where a stream starts, then ends, middle and quarters of the grid, then what is finer."""
+        """See `Strategy.reach`: where a stream starts, ends, middle and quarters of the grid, then what is finer."""
         last = len(self.alphas) - 1
         return (self.start, *sorted(set(range(last + 1)) - {self.start}, key=lambda j: (-math.gcd(j, last), j)))
 

@@ -50,19 +50,20 @@ class HeadCache:
         """The heads that are there of `alphas`. What is damaged is told of."""
         found = {}
         for alpha in alphas:
+            path = self._path(alpha)
             try:
-                content = self._content(self._path(alpha))
+                head = self._head(self._content(path), alpha)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                _log.warning("head_cache_unreadable", file=str(self._path(alpha)), error=str(error), remedy=_REMEDY)
+                _log.warning("head_cache_unreadable", file=str(path), error=str(error), remedy=_REMEDY)
                 break
-            head = self._head(content, alpha)
             if head is not None:
                 found[alpha] = head
-            else:
-                note = "it is encoded and written anew; nothing else depends on it"
-                _log.warning("head_damaged", file=str(self._path(alpha)), note=note)
+                continue
+            _log.warning("head_damaged", file=str(path), note="it is deleted and made anew, which costs a moment")
+            with suppress(OSError):
+                path.unlink()
         if found:
             with suppress(OSError):  # a folder that may be read alone
                 os.utime(self._home)

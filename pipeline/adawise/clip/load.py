@@ -8,9 +8,10 @@ import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
     Raises:
         CheckpointError: one cannot be loaded, or they are no pair; the message names the file or key and the remedy.
     """
-    models = _load(architecture, theta_0, "theta_0"), _load(architecture, theta_1, "theta_1")
+    with ThreadPoolExecutor(2) as both, _open_clip_silenced():
+        zero, one = both.map(partial(_load, architecture), (theta_0, theta_1), ("theta_0", "theta_1"))
+    models = zero, one
     check_pair(*models)
     settings = [open_clip.get_model_preprocess_cfg(model) for model in models]
     for key in settings[0].keys() | settings[1].keys():
@@ -87,8 +90,10 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
         pack_attention(model)
         multiply_patches(model)
     tower = models[0].visual
-    with _open_clip_silenced():
+    with ThreadPoolExecutor(2) as both, _open_clip_silenced():
+        hashing = both.map(hash_weights, models)
         tokenizer = open_clip.get_tokenizer(theta_0 if theta_0.startswith(_LOCAL) else architecture or "")
+        hash_0, hash_1 = hashing
     return CheckpointPair(
         tower=tower,
         theta_0={name: p.detach() for name, p in tower.named_parameters()},
@@ -97,7 +102,7 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
         mean=tuple(settings[0]["mean"]),
         std=tuple(settings[0]["std"]),
         log_scales=(float(models[0].logit_scale.detach()), float(models[1].logit_scale.detach())),
-        hashes=(hash_weights(models[0]), hash_weights(models[1])),
+        hashes=(hash_0, hash_1),
         _models=models,
         _tokenizer=tokenizer,
     )
@@ -118,7 +123,8 @@ class StartingModel:
 
 def load_starting_model(architecture: str, theta_0: str) -> StartingModel:
     """Load theta_0 for fine-tuning; arguments and errors as in `load_checkpoints`."""
-    model = _load(architecture, theta_0, "theta_0")
+    with _open_clip_silenced():
+        model = _load(architecture, theta_0, "theta_0")
     check_statistics(model)
     check_finite(model, "theta_0")
     settings = open_clip.get_model_preprocess_cfg(model)
@@ -153,14 +159,13 @@ def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
             f"model.{role} is {checkpoint}: a file or a tag says nothing of its architecture. Set model.architecture."
         )
     try:
-        with _open_clip_silenced():
-            if checkpoint.startswith(_LOCAL):
-                model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True)
-            elif architecture and architecture.startswith(_LOCAL):
-                model = open_clip.create_model(architecture, load_weights=False)
-                load_checkpoint(model, checkpoint, weights_only=True)
-            else:
-                model = open_clip.create_model(architecture, checkpoint, require_pretrained=True, weights_only=True)
+        if checkpoint.startswith(_LOCAL):
+            model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True)
+        elif architecture and architecture.startswith(_LOCAL):
+            model = open_clip.create_model(architecture, load_weights=False)
+            load_checkpoint(model, checkpoint, weights_only=True)
+        else:
+            model = open_clip.create_model(architecture, checkpoint, require_pretrained=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"model.{role}: {checkpoint} is not a pickle of tensors alone, and running more than that is not safe. "

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-
 ENCODER = "prompts/2"
 """What decides the bits of a head beside weights, tokens and machine; part of the fingerprint of who encodes."""
 
@@ -38,7 +37,7 @@ class Prompts:
 
     def __init__(self, models: tuple[Any, Any], tokens: Tensor, classes: int) -> None:
         self._models, self._classes = models, classes
-        self._cut = _useful_context(models[0], tokens)
+        self._cut = _longest(tokens) if _stops_at_the_end(models[0]) else tokens.shape[1]
         self._tokens = tokens[:, : self._cut]
 
     @cached_property
@@ -110,16 +109,17 @@ def _home(model: Any) -> tuple[Any, str]:
     return (model.text, "text.") if hasattr(model, "text") else (model, "")
 
 
-def _useful_context(model: Any, tokens: Tensor) -> int:
-    """Tokens of the context that can matter to an embedding: those up to the last end of a text, if it is causal.
+def _stops_at_the_end(model: Any) -> bool:
+    """True if nothing behind the end of a text can matter: the tower is causal, and reads out at the end alone.
 
-    The end is the token with the highest number, whose place a tower that pools by `argmax` reads.
+    The end is the token with the highest number (`argmax`). open_clip's only mask of a text tower is the causal one.
     """
     home, _ = _home(model)
     pools = getattr(home, "text_pool_type", None) or getattr(home, "pool_type", None)
-    mask = getattr(home, "attn_mask", None)
-    context = tokens.shape[1]
-    is_causal = isinstance(mask, Tensor) and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
-    if pools != "argmax" or not is_causal or getattr(home, "cls_emb", None) is not None:
-        return context
+    is_causal = isinstance(getattr(home, "attn_mask", None), Tensor)
+    return pools == "argmax" and is_causal and getattr(home, "cls_emb", None) is None
+
+
+def _longest(tokens: Tensor) -> int:
+    """Tokens of the longest text, its end included."""
     return int(tokens.argmax(dim=-1).max()) + 1

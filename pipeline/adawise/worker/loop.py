@@ -53,8 +53,8 @@ class Worker:
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
-        in_spare_time: called where nothing else is to do: does a fraction of a second of what the model will need later,
-            and says whether there is more. Changes no result.
+        in_spare_time: called where nothing else is to do: does a fraction of a second of what the model will need
+            later, and says whether there is more. Changes no result.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
