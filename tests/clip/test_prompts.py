@@ -11,6 +11,10 @@ from tests.models import CLASSES, TEMPLATES, classifier, random_images
 
 CPU = torch.device("cpu")
 IMAGES = random_images(3)
+IMAGE_TOWER = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+}
 MANY = tuple(f"thing {n}" for n in range(40))  # 120 prompts: eight parts
 
 
@@ -33,7 +37,7 @@ def test_a_context_that_is_cut_behind_the_longest_prompt_gives_the_same_head(
     pair: CheckpointPair, alpha: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut = pair.prompts(CLASSES, TEMPLATES)
-    assert cut._tokens.shape[1] == len("<start> a dark photo of a empty street . <end>".split())
+    assert cut._tokens.shape[1] == 10  # of "a dark photo of a empty street.", with its two ends
     monkeypatch.setattr(module, "_stops_at_the_end", lambda model: False)
     whole = pair.prompts(CLASSES, TEMPLATES)
     assert whole._tokens.shape[1] == 16
@@ -41,14 +45,10 @@ def test_a_context_that_is_cut_behind_the_longest_prompt_gives_the_same_head(
     torch.testing.assert_close(cut.head(alpha), whole.head(alpha), rtol=0, atol=1e-6)
 
 
-def test_a_text_tower_that_is_open_clips_module_of_its_own_is_cut_too(pair: CheckpointPair) -> None:
+def test_a_text_tower_that_is_open_clips_module_of_its_own_is_cut_too() -> None:
     torch.manual_seed(0)
-    settings = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-    }
     text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-    models = [open_clip.CustomTextCLIP(**settings, text_cfg=text).eval() for _ in range(2)]
+    models = [open_clip.CustomTextCLIP(**IMAGE_TOWER, text_cfg=text).eval() for _ in range(2)]
     tokens = open_clip.get_tokenizer("ViT-B-32")(["a car", "a long red bus"], context_length=16)
     subject = module.Prompts((models[0], models[1]), tokens, classes=2)
     assert subject._tokens.shape[1] == 6
@@ -63,12 +63,8 @@ def test_a_text_tower_that_is_open_clips_module_of_its_own_is_cut_too(pair: Chec
     ids=["that looks both ways", "that pools the last token", "with a class token behind the text"],
 )
 def test_a_text_tower_is_left_whole(text: dict[str, object]) -> None:
-    settings = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-    }
     whole = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, **text}
-    model = open_clip.CustomTextCLIP(**settings, text_cfg=whole)
+    model = open_clip.CustomTextCLIP(**IMAGE_TOWER, text_cfg=whole)
     assert not module._stops_at_the_end(model)
 
 
