@@ -7,6 +7,7 @@ comments beside the stable words.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,8 +22,11 @@ from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.parser import own_fields, parser_source
 from adawise.recording import format as recording_format
+from adawise.results.message import FIELDS, ResultField
+from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
+from adawise.status import facts, judge
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."
@@ -158,6 +162,8 @@ def schemas_page() -> str:
         "## Traces\n\nOne row per batch.\n\n" + _columns(schemas.TRACES),
         "Each of `trials`:\n\n" + _columns(schemas.TRIAL),
         "## Recordings\n\nOne row per message, as the broker delivered it.\n\n" + _types(recording_format.SCHEMA),
+        "## Results\n\nMessages on the topic of [results](../guide/results.md), a field each. As JSON Schema: "
+        "[results.schema.json](results.schema.json).\n\n" + _fields(FIELDS),
         "## Files of a root\n\n" + block(_drawn(layout.__doc__)),
         "## Files of a recording\n\n" + block(_drawn(recording_format.__doc__)),
     )
@@ -173,6 +179,19 @@ def _columns(fields: pa.Schema | pa.StructType) -> str:
 
 def _types(fields: pa.Schema) -> str:
     return table(["column", "type"], ([f"`{f.name}`", f"`{f.type}`"] for f in fields))
+
+
+def _fields(fields: Sequence[ResultField]) -> str:
+    return table(["field", "type", "what it is"], ([f"`{f.name}`", _type(f), f.description] for f in fields))
+
+
+def _type(field: ResultField) -> str:
+    return f"`{field.kind}`".replace("element: ", "")
+
+
+def results_schema() -> str:
+    """Messages on the topic of results, as JSON Schema."""
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 def _drawn(docstring: str | None) -> str:
@@ -232,12 +251,53 @@ def _words(words: type[StrEnum]) -> str:
     return table(["word", "meaning"], rows)
 
 
+# -- status
+
+
+def status_page() -> str:
+    """The JSON of `adawise status`."""
+    shapes: Mapping[str, type] = {
+        "All of it": facts.FleetStatus,
+        "Troubles": facts.Trouble,
+        "Members": facts.MemberStatus,
+        "Partitions": facts.PartitionStatus,
+        "Cameras": facts.CameraStatus,
+        "Rejects": facts.RejectStatus,
+    }
+    first = (
+        f"What `{PROGRAM} status --json` prints; with `--watch`, one such object a line. `well` is true if there are "
+        "no troubles. Times are ISO 8601 in UTC; ages and spans are seconds; null is what nobody could say. Fields may "
+        "be added; if one goes or changes its meaning, `version` rises."
+    )
+    states = _meanings("state", {str(state): meaning for state, meaning in facts.STATES.items()})
+    kinds = _meanings("kind", judge.KINDS)
+    return page(
+        "Status",
+        first,
+        *(f"## {title}\n\n{_commented(shape)}" for title, shape in shapes.items()),
+        f"## States of a camera\n\nThe most urgent first.\n\n{states}",
+        f"## Kinds of trouble\n\nThe most urgent first. The words are stable.\n\n{kinds}",
+    )
+
+
+def _meanings(what: str, words: Mapping[str, str]) -> str:
+    return table([what, "what it means"], ([f"`{word}`", meaning] for word, meaning in words.items()))
+
+
+def _commented(shape: type) -> str:
+    """The fields of a dataclass with the comments beside them."""
+    rows = re.findall(r"^    (\w+): ([^#=\n]+?)(?: = [^#\n]+)?(?:  # (.*))?$", inspect.getsource(shape), re.MULTILINE)
+    return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", said] for name, kind, said in rows))
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "commands.md": commands_page,
     "schemas.md": schemas_page,
     "exit-codes.md": exit_codes_page,
     "reasons.md": reasons_page,
+    "status.md": status_page,
+    "results.schema.json": results_schema,
 }
 
 

@@ -34,6 +34,7 @@ from tools.bench import (
     restart,
     soak,
     states,
+    status,
     worker,
 )
 
@@ -53,6 +54,7 @@ BENCHES = {
     "neighbours": neighbours.main,
     "restart": restart.main,
     "states": states.main,
+    "status": status.main,
     "names": names.main,
     "recording": recording.main,
     "changes": changes.main,
