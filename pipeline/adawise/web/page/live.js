@@ -301,9 +301,10 @@
     const next = current ? (step === 1 ? current.nextElementSibling : current.previousElementSibling) : at("rows").firstElementChild;
     if (next) { event.preventDefault(); next.focus(); next.scrollIntoView({ block: "nearest" }); }
   });
-  new IntersectionObserver((entries) => {
+  const end = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting) && shown.length >= limit) { limit += PAGE; plan(); }
-  }, { rootMargin: "600px" }).observe(at("more"));
+  }, { rootMargin: "600px" });
+  end.observe(at("more"));
   let drawnAt = 0;
   setInterval(() => {
     const step = Math.floor(now() / above.step), again = step !== drawnAt;
