@@ -45,7 +45,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
     "recording": ("errors records ports store kafka/ownership decode/headers", "pyarrow"),
-    "dead_letters": ("errors records ports kafka/client decode/headers", "kafka"),
+    "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
+    "results": ("errors records ports kafka/outbox kafka/own_topic decode", "pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
     "produce": ("errors decode", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch", "kafka"),
@@ -75,6 +76,7 @@ MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", 
 PURE = {
     *("errors", "records", "ports", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("results/message", "results/served"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
 PURE_BUT = {"decode/child", "live/observer"}  # a process of its own is what it is for; where two threads meet

@@ -7,6 +7,7 @@ comments beside the stable words.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.parser import own_fields, parser_source
 from adawise.recording import format as recording_format
+from adawise.results.message import FIELDS, ResultField
+from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
 
@@ -158,6 +161,8 @@ def schemas_page() -> str:
         "## Traces\n\nOne row per batch.\n\n" + _columns(schemas.TRACES),
         "Each of `trials`:\n\n" + _columns(schemas.TRIAL),
         "## Recordings\n\nOne row per message, as the broker delivered it.\n\n" + _types(recording_format.SCHEMA),
+        "## Results\n\nMessages on the topic of [results](../guide/results.md), a field each. As JSON Schema: "
+        "[results.schema.json](results.schema.json).\n\n" + _fields(FIELDS),
         "## Files of a root\n\n" + block(_drawn(layout.__doc__)),
         "## Files of a recording\n\n" + block(_drawn(recording_format.__doc__)),
     )
@@ -173,6 +178,19 @@ def _columns(fields: pa.Schema | pa.StructType) -> str:
 
 def _types(fields: pa.Schema) -> str:
     return table(["column", "type"], ([f"`{f.name}`", f"`{f.type}`"] for f in fields))
+
+
+def _fields(fields: Sequence[ResultField]) -> str:
+    return table(["field", "type", "what it is"], ([f"`{f.name}`", _type(f), f.description] for f in fields))
+
+
+def _type(field: ResultField) -> str:
+    return f"`{field.kind}`".replace("element: ", "")
+
+
+def results_schema() -> str:
+    """Messages on the topic of results, as JSON Schema."""
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 def _drawn(docstring: str | None) -> str:
@@ -238,6 +256,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "schemas.md": schemas_page,
     "exit-codes.md": exit_codes_page,
     "reasons.md": reasons_page,
+    "results.schema.json": results_schema,
 }
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Predictions, TopicPartition
+from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Predictions, RowResult, TopicPartition
 
 if TYPE_CHECKING:  # as in `records`
     from torch import Tensor
@@ -137,22 +137,28 @@ class Head:
         return min(self.pending, default=self.next_offset)
 
 
+Served: TypeAlias = tuple[ImageBatch, Predictions, BatchTrace]
+
+
 @dataclass(slots=True)
 class SegmentDraft:
     """All that a segment will hold: results of [head.next_offset, next_offset), less `pending`, plus the old pending.
 
     The invariant that recovery and `verify` rest on, over offsets of delivered messages:
     `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)`, every (offset, index) once.
+
+    `attempt` is of this draft alone, and was named before its first row was served; "" leaves it to the sink.
     """
 
     tp: TopicPartition
     next_offset: int
     pending: tuple[int, ...]
     states: Mapping[str, bytes]
-    accepted: Sequence[tuple[ImageBatch, Predictions, BatchTrace]]
+    accepted: Sequence[Served]
     rejected: Sequence[Frame]
     gaps: Sequence[Gap] = ()
     stream_table: bytes = b""
+    attempt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,51 @@ class Sink(Protocol):
 
         Raises StoreUnavailable when the store does not answer; calling again with the same draft is safe.
         """
+
+    def newest(self, tp: TopicPartition) -> Sequence[Told]:
+        """The rows of the newest segment of a recovered partition, batch by batch; nothing before the first.
+
+        Raises ChainError, StoreUnavailable.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """Something to be told: a batch that was served, a frame that was not accepted, or either as rows of a segment.
+
+    `attempt` is that of the draft, or of the segment, which has the rows.
+    """
+
+    attempt: str
+    what: Served | Frame | list[RowResult]
+
+
+When: TypeAlias = Literal["early", "committed"]
+"""When results are told: once they are served, or once they are durable."""
+
+
+class Results(Protocol):
+    """Where what becomes of images is told beside the chain. At least once, in order; never blocks but where it says.
+
+    The caller sees to it that early results are settled before their segment is created, and those of a segment before
+    the next one is; whoever recovers a partition tells committed results of its newest segment again.
+    """
+
+    @property
+    def when(self) -> When | None:
+        """None: nobody wants to be told anything."""
+
+    def send(self, told: Told, *, wait: bool) -> bool:
+        """Take it, if there is room, or `wait` for that; False if it was not taken.
+
+        Raises BrokerUnavailable; then it was not taken whole, and is to be sent again.
+        """
+
+    def settled(self, *, wait: bool) -> bool:
+        """True if all that was taken is acknowledged, or is after a `wait`. Raises BrokerUnavailable: call it again."""
+
+    def close(self) -> None:
+        """Settle and free. May be called twice."""
 
 
 class DeadLetters(Protocol):

@@ -132,6 +132,7 @@ class Frame:
 
     `image` is uint8 `[3, S, S]`, resized and cropped, not yet normalised; `statistics` are float32 `[5]`, of its pixels
     (`decode.statistics`). `captured_at_us` is in microseconds since the epoch, `kafka_timestamp_ms` in milliseconds.
+    `meta` is what its producer says beside that, and the trace that it belongs to (`decode.trace_context`).
     `note` is what its producer got wrong without harm to the image. `stream_id` is None only for a rejected frame whose
     stream is unknown.
     """
@@ -148,6 +149,13 @@ class Frame:
     meta: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
     statistics: FloatArray | None = None
+
+
+def status_of(frame: Frame) -> str:
+    """The column `status` of a frame."""
+    if frame.image is not None:
+        return "accepted"
+    return "skipped" if frame.reason is Reason.TOMBSTONE else "rejected"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,6 +197,35 @@ class Predictions:
     entropy: FloatArray  # [N], nats, of the served distribution
     endpoint_index: IntArray  # [2, N]
     endpoint_confidence: FloatArray  # [2, N]
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """One row of the output as it is told beside it; the names are those of its columns.
+
+    What was not evaluated is None, and all that the model says where the image was not accepted.
+    """
+
+    row_id: RowId
+    stream_id: str | None
+    frame_id: str | None
+    captured_at_us: int | None
+    kafka_timestamp_ms: int | None
+    status: str
+    reason: str | None
+    detail: str | None
+    meta: Mapping[str, str]
+    model_fingerprint: str
+    top_labels: Sequence[str] | None = None
+    top_probabilities: Sequence[float] | None = None
+    entropy: float | None = None
+    zero_shot_label: str | None = None
+    zero_shot_confidence: float | None = None
+    fine_tuned_label: str | None = None
+    fine_tuned_confidence: float | None = None
+    alpha: float | None = None
+    batch_number: int | None = None
+    predicted_at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import MakeTopic
+from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.replay.runs import Recorded, adawise, recorded_messages, traces
+from tests.results.topic import told_on
 
 Captured = pytest.CaptureFixture[str]
 
@@ -171,3 +172,21 @@ def test_a_recording_whose_images_were_forgotten_is_replayed_without_them_only_i
     assert "--skip-forgotten" in capsys.readouterr().err
     assert adawise(recorded.folder, "replay", str(old), "-o", str(tmp_path / "out"), "--skip-forgotten") == 0
     assert "nothing was left to do" in capsys.readouterr().out
+
+
+def test_a_replay_tells_nobody_unless_it_is_asked_and_then_every_row(
+    recorded: Recorded, broker: Broker, tmp_path: Path, capsys: Captured
+) -> None:
+    name = fresh_name("told")
+    quiet = ("--results.enabled", "--results.topic", name)
+    assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "quiet"), *quiet) == 0
+    asked = ("--results-to", name, "--results.per", "batch", "--results.when", "committed")
+    assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "asked"), *asked) == 0
+    told = told_on(broker, name)
+    rows = [result["row_id"] for result in told.results]
+    assert len(rows) == len(set(rows)) == recorded.rows, "of the replay that was asked, and of no other"
+    capsys.readouterr()
+    assert (
+        adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "x"), "--results-to", recorded.topic) == 2
+    )
+    assert "it is a topic of images" in capsys.readouterr().err

@@ -6,7 +6,7 @@ pure function of it and alpha. The clock moves by `STEP_S` a turn of the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from adawise.adapt.objective import raw_entropy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import AdawiseError, Reason
-from adawise.ports import Commit, Head, Source
-from adawise.records import BatchTrace, DecodedMessage, Frame, Message, RowId, TopicPartition
+from adawise.ports import Commit, Head, Source, Told, When
+from adawise.records import BatchTrace, DecodedMessage, Frame, Message, RowId, RowResult, TopicPartition
 from adawise.sink.chain import SegmentChain
 from adawise.sink.read.files import read_predictions, segment_keys
 from adawise.sink.schemas import PREDICTED_AT
@@ -125,6 +125,57 @@ class FakeDeadLetters:
     def _fail(self) -> None:
         if self.errors:
             raise self.errors.pop(0)
+
+
+class FakeResults:
+    """Keeps what it is told; each of `errors` is raised by one of the next calls. `room`: taken until settled."""
+
+    def __init__(self, when: When) -> None:
+        self._when = when
+        self.told: list[Told] = []
+        self.acknowledged = 0  # of `told`
+        self.errors: list[AdawiseError] = []
+        self.room, self.answers, self.closed = 1_000, True, 0
+
+    @property
+    def when(self) -> When:
+        return self._when
+
+    @property
+    def row_ids(self) -> dict[str | None, list[str]]:
+        """Of what it was told, by camera."""
+        found: dict[str | None, list[str]] = {}
+        for told in self.told:
+            for row in rows_of(told):
+                found.setdefault(row.stream_id, []).append(str(row.row_id))
+        return found
+
+    def send(self, told: Told, *, wait: bool) -> bool:
+        self._fail()
+        if not wait and len(self.told) - self.acknowledged >= self.room:
+            return False
+        self.told.append(told)
+        return True
+
+    def settled(self, *, wait: bool) -> bool:
+        self._fail()
+        if wait or self.answers:
+            self.acknowledged = len(self.told)
+        return self.acknowledged == len(self.told)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _fail(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+def rows_of(told: Told) -> Sequence[Frame | RowResult]:
+    """What it is about."""
+    if isinstance(told.what, Frame):
+        return [told.what]
+    return told.what if isinstance(told.what, list) else told.what[0].frames
 
 
 @dataclass

@@ -115,6 +115,20 @@ def test_a_topic_of_dead_letters_that_cannot_be_created_is_found_by_the_check(
     assert "collides with existing topic" in found["dead letters"]
 
 
+def test_a_topic_of_results_is_looked_at_by_the_check_and_not_made(
+    strict: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = fresh_name("yard")
+    create_topic(strict, name)
+    flags = ("--sink.root", str(tmp_path), "--results.enabled")
+    found = told(strict, name, fresh_name("group"), monkeypatch, capsys, *flags)
+    assert found["results"] == f"OK: {name}.results can be created, at the first result"
+    create_topic(strict, f"{name}_results")
+    found = told(strict, name, fresh_name("group"), monkeypatch, capsys, *flags)
+    assert found["results"].startswith(f"FAIL: could not create the results topic '{name}.results'")
+    assert found["results"].endswith("results.enabled = false.")
+
+
 def test_a_compacted_topic_fails_the_check_unless_it_is_meant(
     strict: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from adawise.dead_letters.sink import NoDeadLetters, open_dead_letters
-from adawise.dead_letters.topic import check_dead_letters
+from adawise.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
 from adawise.kafka.batches import BatchLimits
 from adawise.kafka.group import check_group
 from adawise.kafka.source import KafkaSource
 from adawise.ports import DeadLetters
-from adawise.settings import KafkaSettings
+from adawise.results.sink import KafkaResults, open_results, result_topics
+from adawise.settings import KafkaSettings, Settings
 
-_DEAD_LETTER_TIMEOUT_S = 10.0
+_TIMEOUT_S = 10.0  # of what is sent
+_DAY_S = 86_400
 
 
 def kafka_source(
@@ -60,15 +62,16 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
         return NoDeadLetters()
     return open_dead_letters(
         **_letter_topic(settings, max_message_bytes),
+        topic=settings.dead_letters_to,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         max_inflight_bytes=4 * max_message_bytes,
-        timeout_s=_DEAD_LETTER_TIMEOUT_S,
+        timeout_s=_TIMEOUT_S,
     )
 
 
 def check_letters(settings: KafkaSettings, max_message_bytes: int) -> bool:
-    """See `check_dead_letters`."""
-    return check_dead_letters(**_letter_topic(settings, max_message_bytes))
+    """See `OwnTopics.check`."""
+    return letter_topics(**_letter_topic(settings, max_message_bytes)).check(settings.dead_letters_to)
 
 
 def _letter_topic(settings: KafkaSettings, max_message_bytes: int) -> dict[str, Any]:
@@ -76,11 +79,51 @@ def _letter_topic(settings: KafkaSettings, max_message_bytes: int) -> dict[str, 
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": settings.client_id,
         "security": security(settings),
-        "topic": settings.dead_letters_to,
-        "retention_s": settings.dead_letter_days * 86_400,
+        "retention_s": settings.dead_letter_days * _DAY_S,
         "retention_bytes": settings.dead_letter_bytes,
         "max_message_bytes": max_message_bytes,
     }
+
+
+def results(
+    settings: Settings,
+    topic: str,
+    *,
+    partitions: int,
+    source: Callable[[], str],
+    classes: Sequence[str],
+    model_fingerprint: str,
+) -> KafkaResults:
+    """What sends results to a topic, which has so many partitions if it is created. `source`: what they are from."""
+    kafka, wanted = settings.kafka, settings.results
+    return open_results(
+        bootstrap_servers=kafka.bootstrap_servers,
+        client_id=kafka.client_id,
+        security=security(kafka),
+        topic=topic,
+        partitions=partitions,
+        retention_s=wanted.days * _DAY_S,
+        source=source,
+        classes=classes,
+        model_fingerprint=model_fingerprint,
+        when=wanted.when,
+        per=wanted.per,
+        form=wanted.form,
+        timeout_s=_TIMEOUT_S,
+    )
+
+
+def check_results(settings: Settings) -> bool:
+    """See `OwnTopics.check`."""
+    kafka, wanted = settings.kafka, settings.results
+    topics = result_topics(
+        kafka.bootstrap_servers,
+        kafka.client_id,
+        security(kafka),
+        partitions=1,
+        retention_s=wanted.days * _DAY_S,
+    )
+    return topics.check(wanted.topic_of(kafka.topic))
 
 
 def check_joining(settings: KafkaSettings) -> None:

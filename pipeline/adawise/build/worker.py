@@ -12,6 +12,7 @@ from uuid import uuid4
 import structlog
 
 from adawise.build.decoder import open_decoder
+from adawise.build.kafka import results
 from adawise.build.model import ModelPair, adaptation, objective_name
 from adawise.build.store import await_store
 from adawise.clip.classifier import digest
@@ -49,12 +50,15 @@ def make_worker(
     commits: Callable[[], Commits] = dict,
     recorder: WriteAheadRecorder | None = None,
     ends_streams: bool = True,
+    results_to: str | None = None,
+    partitions: int = 1,
     failpoint: Failpoint = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
 
     The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
-    that has committed at the broker, with the id of the root that it was for.
+    that has committed at the broker, with the id of the root that it was for. Results are sent to the topic
+    `results_to`, if there is one, which has so many `partitions` if it is created.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -70,6 +74,17 @@ def make_worker(
         begin_anew=settings.sink.begin_anew,
         failpoint=failpoint,
     )
+
+    telling = None
+    if results_to is not None:
+        telling = results(
+            settings,
+            results_to,
+            partitions=partitions,
+            source=lambda: f"/adawise/roots/{chain.root_id}",
+            classes=model.classes,
+            model_fingerprint=model.classifier.fingerprint,
+        )
 
     def check() -> None:
         chain.check()
@@ -98,6 +113,7 @@ def make_worker(
         adaptation=adaptation(settings, model),
         sink=chain,
         dead_letters=dead_letters,
+        results=telling,
         starts=StoredStarts(store, uuid4().hex, time.monotonic),
         recorder=recorder,
         observer=observer,

@@ -8,8 +8,8 @@ often it was replayed and where it was first is kept, if it can be what a replay
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from adawise.records import Frame, Message
 
@@ -23,7 +23,7 @@ OURS = ("__connect.errors.", "dlq.")
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record for the dead-letter topic, and the producer's future of the last try to send it (None: to be sent).
+    """A record for the dead-letter topic.
 
     Its timestamp is the moment of sending, or the topic's retention would go by the camera's clock; a header has that.
     """
@@ -32,7 +32,6 @@ class Letter:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
-    future: Any = None
 
     @property
     def size_bytes(self) -> int:
@@ -46,6 +45,10 @@ class Letter:
         """False once `without_original` has been called."""
         return all(name != OMITTED for name, _ in self.headers)
 
+    def smaller(self) -> Sequence[Letter]:
+        """See `kafka.outbox.Outgoing`."""
+        return [self.without_original()] if self.holds_original else []
+
     def without_original(self, why: str | None = None) -> Letter:
         """The letter that only says where the original is.
 
@@ -56,7 +59,7 @@ class Letter:
         said = why or (
             f"{self.size_bytes} bytes, more than this topic takes; the original topic and offset still have them"
         )
-        return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())), future=None)
+        return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())))
 
 
 def _past(message: Message) -> list[tuple[str, bytes]]:

@@ -2,8 +2,9 @@
 
 The key is the stream id. Of headers the last one of a name counts, and names are case-insensitive: `content-type`,
 `stream-id`, `captured-at` (RFC 3339), `frame-id`, `label`, `meta-*`; of CloudEvents in binary mode
-`ce_datacontenttype`, `ce_subject` or the last segment of `ce_source` (the stream), `ce_time`, `ce_id`. A header that
-cannot be read matters only where it is needed; a time that is none costs the time.
+`ce_datacontenttype`, `ce_subject` or the last segment of `ce_source` (the stream), `ce_time`, `ce_id`; and the trace
+that the message is of (W3C `traceparent`, `tracestate`). A header that cannot be read matters only where it is needed;
+a time that is none costs the time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from adawise.decode.trace_context import TRACEPARENT, TRACESTATE, is_traceparent
 from adawise.errors import InvalidMessage, Reason
 
 MAX_STREAM_ID_BYTES = 249  # what Kafka allows a topic to be called
@@ -54,7 +56,8 @@ class Headers:
     """What the key and the headers of one message say of its images; what cannot be read is as if it were absent.
 
     `content_type` is lower case and without parameters, `captured_at_us` in microseconds since the epoch, `meta`
-    without the prefix. `note` is a mistake of the producer's that costs no picture.
+    without the prefix. `trace` has the headers of its trace context, if they name a trace. `note` is a mistake of the
+    producer's that costs no picture.
     """
 
     stream: NamedStream = NamedStream()
@@ -63,6 +66,7 @@ class Headers:
     captured_at_us: int | None = None
     label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
 
 
@@ -83,6 +87,7 @@ def read_headers(key: bytes | None, headers: Iterable[tuple[str, bytes | None]])
         captured_at_us=captured_at_us,
         label=_text(named, "label"),
         meta=_meta(named),
+        trace=_trace(named) if TRACEPARENT in named else {},
         note=_misspelt(named) or note,
     )
 
@@ -124,6 +129,13 @@ def _meta(named: Mapping[str, bytes]) -> Mapping[str, str]:
     names = [name for name in named if name.startswith(_META) and len(name) <= MAX_META_NAME][:MAX_META]
     entries = {name.removeprefix(_META): _text(named, name) for name in names}
     return {name: text for name, text in entries.items() if text is not None}
+
+
+def _trace(named: Mapping[str, bytes]) -> Mapping[str, str]:
+    parent, state = _text(named, TRACEPARENT), _text(named, TRACESTATE)
+    if parent is None or not is_traceparent(parent):
+        return {}
+    return {TRACEPARENT: parent} if state is None else {TRACEPARENT: parent, TRACESTATE: state}
 
 
 def _text(named: Mapping[str, bytes], name: str) -> str | None:

@@ -275,7 +275,7 @@ def _frame(
         frame_id=facts.frame_id,
         captured_at_us=facts.captured_at_us,
         true_label=facts.label,
-        meta=facts.meta,
+        meta={**facts.meta, **facts.trace} if facts.trace else facts.meta,
         note=None if facts.note is None else _shown(facts.note),
         statistics=None if image is None or not image.nbytes else statistics(np.asarray(image)),
     )

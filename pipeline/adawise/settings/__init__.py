@@ -4,6 +4,7 @@ from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
 from adawise.settings.reading import Reading, read
+from adawise.settings.results import ResultsSettings
 from adawise.settings.tree import (
     BatchSettings,
     DecodeSettings,
@@ -27,6 +28,7 @@ __all__ = [
     "ModelSettings",
     "PredictSettings",
     "Reading",
+    "ResultsSettings",
     "SearchSettings",
     "SecuritySettings",
     "Settings",

@@ -44,7 +44,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None
         return same_key[0]
     close = get_close_matches(name, names, n=1, cutoff=cutoff)
     if not close:
-        keys = {other.rpartition(".")[2]: other for other in names}
+        keys = {other.rpartition(".")[2]: other for other in reversed(names)}  # of several, the first in the help
         close = [keys[match] for match in get_close_matches(key, keys, n=1, cutoff=cutoff)]
     return close[0] if close else None
 

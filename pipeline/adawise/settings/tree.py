@@ -14,8 +14,9 @@ from adawise.settings.group import FilePath, Group, Location, Text
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings
 from adawise.settings.recording import RecordSettings
+from adawise.settings.results import ResultsSettings
 
-BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits"})
+BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results"})
 """The groups that `Settings.problems` compares."""
 
 CHECKPOINT_EXPECTED = "a file, local-dir:FOLDER or the name of a pretrained tag"
@@ -246,6 +247,9 @@ class Settings(Group):
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
     sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
     record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
+    results: ResultsSettings = Field(
+        default=ResultsSettings(), description="what becomes of images, told at once on a topic of Kafka"
+    )
     limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
     http: HttpSettings = Field(default=HttpSettings(), description="one port for probes, metrics and the live page")
@@ -254,7 +258,7 @@ class Settings(Group):
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A bound below one message of the largest size: the worker could never take it in."""
+        """A bound below one message of the largest size, which could never be taken in; results that would be read."""
         needed_mib = -(-2 * self.decode.max_message_bytes // 2**20)
         if self.limits.inflight_mib < needed_mib:
             yield (
@@ -266,3 +270,15 @@ class Settings(Group):
                 "kafka.max_batch_bytes",
                 f"it must be at least decode.max_message_bytes ({self.decode.max_message_bytes}), of one message",
             )
+        if self.results.enabled:
+            yield from (
+                ("results.topic", problem) for problem in self._problems_of(self.results.topic_of(self.kafka.topic))
+            )
+
+    def _problems_of(self, topic: str) -> Iterator[str]:
+        if topic == self.kafka.topic:
+            yield "it is kafka.topic, which is read: results would be taken for images; name another"
+        if self.kafka.dead_letters and topic == self.kafka.dead_letters_to:
+            yield "it is the topic of dead letters, which are sent back from there; name another"
+        if len(topic) > 249:
+            yield "the topic's name and the suffix together are longer than 249 characters; set it yourself"

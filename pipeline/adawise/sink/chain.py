@@ -20,7 +20,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from adawise.errors import ChainError, StoreUnavailable
-from adawise.ports import Commit, Head, SegmentDraft, TopicIdentity
+from adawise.ports import Commit, Head, SegmentDraft, Told, TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, columns, holes, invariant, layout, name_reuse, segment, traces
 from adawise.sink.layout import SegmentName
@@ -28,6 +28,7 @@ from adawise.sink.lineage import Lineage
 from adawise.sink.name_reuse import Instant, is_fresh, was_deleted
 from adawise.sink.owner import Owner, check_commits, claim_owner
 from adawise.sink.read.files import read_bytes, read_link, segment_names
+from adawise.sink.results import results_of
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.state_blocks import StateBlocks
 from adawise.store.store import AlreadyExists, Failpoint, Store
@@ -182,6 +183,15 @@ class SegmentChain:
         self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
         return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))
 
+    def newest(self, tp: TopicPartition) -> Sequence[Told]:
+        """See `ports.Sink`."""
+        key = self._tips[tp].head.segment
+        if key is None:
+            return ()
+        data = read_bytes(self._store, key)
+        attempt = segment.read_footer(data, key).attempt
+        return [Told(attempt, rows) for rows in results_of(segment.read_rows(data, key))]
+
     def _adopt_winner(self, tp: TopicPartition, tip: _Tip) -> _Tip:
         """Go on from where others have got to; from the newest segment if what follows the tip may be a deleted one."""
         if is_fresh(tip.since, since := self._instant()):
@@ -207,7 +217,7 @@ class SegmentChain:
             sequence=tip.successor.sequence,
             next=draft.next_offset,
             previous=tip.head.segment,
-            attempt=uuid4().hex,
+            attempt=draft.attempt or uuid4().hex,
             writer=self._writer,
             created_at=self._now().isoformat(),
             model_fingerprint=self._model_fingerprint,

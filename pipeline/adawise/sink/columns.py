@@ -14,12 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adawise.errors import Reason
-from adawise.ports import SegmentDraft
-from adawise.records import BatchTrace, Frame, ImageBatch, Predictions
+from adawise.ports import SegmentDraft, Served
+from adawise.records import BatchTrace, Frame, status_of
 from adawise.sink import schemas
-
-Served = tuple[ImageBatch, Predictions, BatchTrace]
 
 
 def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fingerprint: str) -> pa.Table:
@@ -39,7 +36,7 @@ def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fing
     columns = {
         **_identity(draft, frames, offset, index),
         **_served(draft.accepted, classes, len(frames)),
-        "status": pa.concat_arrays([pa.repeat("accepted", served), _texts([_status(f) for f in draft.rejected])]),
+        "status": pa.concat_arrays([pa.repeat("accepted", served), _texts([status_of(f) for f in draft.rejected])]),
         "reason": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.reason for f in draft.rejected])]),
         "detail": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.detail for f in draft.rejected])]),
         "model_fingerprint": pa.repeat(model_fingerprint, len(frames)),
@@ -111,10 +108,6 @@ def _joined(
     arrays: Sequence[npt.NDArray[np.generic]], kind: type, empty: tuple[int, ...] = (0,)
 ) -> npt.NDArray[np.generic]:
     return np.concatenate([np.empty(empty, kind), *arrays], axis=-1)
-
-
-def _status(frame: Frame) -> str:
-    return "skipped" if frame.reason is Reason.TOMBSTONE else "rejected"
 
 
 def _type(name: str) -> pa.DataType:

@@ -85,7 +85,7 @@ PREDICTIONS = pa.schema(
         _field("alpha", pa.float64(), "mixing coefficient that served the image; null if not accepted", nullable=True),
         _field("batch_number", pa.int64(), "of its batch in the stream, from 0; null if not accepted", nullable=True),
         _field("true_label", pa.string(), "the producer's label of the image; null if it gave none", nullable=True),
-        _field("meta", _map(pa.string()), "the producer's meta_* columns, without the prefix"),
+        _field("meta", _map(pa.string()), "the producer's meta_* columns, without the prefix, and its trace context"),
         _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
         _field(
             "predicted_at",

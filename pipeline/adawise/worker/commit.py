@@ -1,7 +1,8 @@
 """Out: what is complete of a partition becomes durable, and then the broker hears of it.
 
 The order that nothing may change: what was read is in the recording (if there is one), dead letters are acknowledged,
-the topic is still the one that was read, the segment is created, the offset is committed. Kafka's committed offset is a
+so are results of what is served (told early) or of the segment before (told once they are durable), the topic is still
+the one that was read, the segment is created, the offset is committed. Kafka's committed offset is a
 hint for lag tools; where to go on is read from the chain. Hints are repeated now and then: one that was sent during a
 rebalance or to a broker that went away is lost, and a silent partition has no next segment that would make up for it.
 """
@@ -14,7 +15,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from adawise.errors import RetryableError
-from adawise.ports import Commit, DeadLetters, Sink, Source
+from adawise.ports import Commit, DeadLetters, Results, Sink, Source, Told
+from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
 from adawise.worker.partition import PartitionWork
 from adawise.worker.write_ahead import WriteAheadRecorder
@@ -22,13 +24,33 @@ from adawise.worker.write_ahead import WriteAheadRecorder
 _HINT_EVERY_S = 60.0  # how long a lost hint shows a wrong lag; one small request for all partitions
 
 
+class NoResults:
+    """Nothing is told beside the chain. Implements `ports.Results`."""
+
+    when = None
+
+    def send(self, told: Told, *, wait: bool) -> bool:
+        """Nothing."""
+        del told, wait
+        return True
+
+    def settled(self, *, wait: bool) -> bool:
+        """Nothing is on its way."""
+        del wait
+        return True
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class Committer:
-    """Writes to the dead letters, to the chain and to the broker's offsets.
+    """Writes to the dead letters, to the results, to the chain and to the broker's offsets.
 
     Args:
         source: is told the offsets.
         sink: has the chains.
         dead_letters: for messages that cannot be read.
+        results: for what becomes of images.
         recorder: has to have what a segment covers.
         observer: told what happens.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
@@ -39,21 +61,23 @@ class Committer:
         source: Source,
         sink: Sink,
         dead_letters: DeadLetters,
+        results: Results,
         recorder: WriteAheadRecorder,
         observer: Observer,
         *,
         failpoint: Callable[[str], None],
     ) -> None:
         self._source, self._sink, self._dead_letters, self._recorder = source, sink, dead_letters, recorder
+        self._results, self._telling = results, Backoff()
         self._observer, self._failpoint = observer, failpoint
         self._hinted_s: float | None = None
 
     def write(self, work: PartitionWork, now_s: float, *, wait: bool) -> Commit | None:
         """A segment of all that is complete, if somebody answers; else None, and `work.backoff` says when again.
 
-        Unless it is to `wait`, None too while the recording is being written: to be called again with the next step.
-        To be called while no batch of it is ready. If the race for the segment was lost (`Commit.won`), the work is
-        void: its partition is to be recovered.
+        Unless it is to `wait`, None too while the recording is being written, or results are not acknowledged: to be
+        called again with the next step. To be called while no batch of it is ready. If the race for the segment was
+        lost (`Commit.won`), the work is void: its partition is to be recovered.
 
         Raises:
             SourceError: the topic is not the one any more that the rows were read from.
@@ -66,6 +90,11 @@ class Committer:
             self._failpoint("worker.recorded")
             self._send(work)
             self._dead_letters.flush()
+            if not (wait or self._telling.due(now_s)):
+                return None
+            if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):
+                return None
+            self._failpoint("worker.results_told")
             self._source.log.check()
             began_s = time.perf_counter()
             commit = replace(self._sink.commit(draft), seconds=time.perf_counter() - began_s)
@@ -89,6 +118,29 @@ class Committer:
             except RetryableError as error:
                 self._observer.retry_scheduled(error, work.backoff.failed(now_s))
 
+    def tell(self, works: Iterable[PartitionWork], now_s: float, *, wait: bool = False) -> None:
+        """Send what is to be told beside the chain, as far as there is room; to be called once a step.
+
+        Unless it is to `wait`, which the last call is: whoever recovers the partitions tells again what was not.
+        """
+        if self._results.when is None or not (wait or self._telling.due(now_s)):
+            return
+        try:
+            for work in works:
+                self._told(work, wait=wait)
+            self._results.settled(wait=wait)
+        except RetryableError as error:
+            self._observer.retry_scheduled(error, self._telling.failed(now_s))
+        else:
+            self._telling.succeeded()
+
+    def _told(self, work: PartitionWork, *, wait: bool) -> bool:
+        while work.untold:
+            if not self._results.send(work.untold[0], wait=wait):
+                return False
+            work.untold.popleft()
+        return True
+
     def hint(self, works: Iterable[PartitionWork], now_s: float) -> None:
         """Tell the broker again, now and then, how far the chains are; to be called once a step."""
         if self._hinted_s is None:
@@ -98,8 +150,10 @@ class Committer:
             self._source.commit({work.tp: work.low_water for work in works}, self._sink.root_id)
 
     def close(self) -> None:
-        """Free the dead letters and the recorder."""
+        """Free the dead letters, the results and the recorder."""
         self._recorder.close()
+        with suppress(RetryableError):  # who reads on tells again what was not acknowledged
+            self._results.close()
         with suppress(RetryableError):  # a letter without a committed segment is sent again by whoever reads on
             self._dead_letters.close()
 

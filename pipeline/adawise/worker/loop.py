@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from uuid import uuid4
 
 from adawise.errors import AdawiseError, FatalError, RetryableError
-from adawise.ports import DeadLetters, Head, Sink, Source
+from adawise.ports import DeadLetters, Head, Results, Sink, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.backoff import Backoff
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.batching import BatchPolicy
-from adawise.worker.commit import Committer
+from adawise.worker.commit import Committer, NoResults
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.observer import Observer, PartitionProgress, Phase, WorkerProgress
 from adawise.worker.partition import FlushPolicy, PartitionWork
@@ -40,6 +41,7 @@ class Worker:
         adaptation: the method, with the model pair.
         sink: the chain of segments.
         dead_letters: for messages that cannot be read.
+        results: for what becomes of images.
         starts: remembers who was killed.
         recorder: takes every message, and has it for good before its rows are written.
         observer: told what happens.
@@ -65,6 +67,7 @@ class Worker:
         adaptation: Adaptation,
         sink: Sink,
         dead_letters: DeadLetters,
+        results: Results | None = None,
         starts: Starts | None = None,
         recorder: WriteAheadRecorder | None = None,
         observer: Observer,
@@ -87,6 +90,7 @@ class Worker:
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
+        results = results or NoResults()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
             work = PartitionWork(
@@ -99,12 +103,17 @@ class Worker:
                 keeps_states=keeps_states,
                 ripen=partial(prefetch.ripen, tp),
                 image_bytes=prefetch.image_bytes,
+                tells=results.when,
+                new_attempt=lambda: uuid4().hex,
             )
             work.apart_until = starts.begin(tp, head.low_water)
             return work
 
-        self._recovery = Recovery(source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps)
-        self._committer = Committer(source, sink, dead_letters, recorder, observer, failpoint=failpoint)
+        tells_again = results.when == "committed"
+        self._recovery = Recovery(
+            source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps, tells_again=tells_again
+        )
+        self._committer = Committer(source, sink, dead_letters, results, recorder, observer, failpoint=failpoint)
         self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, recorder)
 
     def run(self) -> None:
@@ -142,6 +151,7 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
+        self._committer.tell(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())
         self._committer.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
@@ -197,6 +207,7 @@ class Worker:
                 commit = self._committer.write(work, self._clock(), wait=True)
                 if commit is not None and not commit.won:
                     break
+        self._committer.tell(leaving, self._clock())
         for tp in tps:
             self._drop(tp)
             self._observer.partition_lost(tp)
@@ -312,6 +323,7 @@ class Worker:
             self._commit(due_only=False)
             waiting = [work for work in self._owned.values() if work.rows]
             if not waiting:
+                self._committer.tell(self._owned.values(), self._clock(), wait=True)
                 return
             self._sleep(max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()))
         raise FatalError(

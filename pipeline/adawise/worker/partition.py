@@ -8,19 +8,8 @@ from dataclasses import dataclass, replace
 
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost
-from adawise.ports import Head, SegmentDraft
-from adawise.records import (
-    BatchTrace,
-    DecodedMessage,
-    Frame,
-    Gap,
-    ImageBatch,
-    Message,
-    Missing,
-    Predictions,
-    RowId,
-    TopicPartition,
-)
+from adawise.ports import Head, SegmentDraft, Served, Told, When
+from adawise.records import BatchTrace, DecodedMessage, Frame, Gap, ImageBatch, Message, Missing, RowId, TopicPartition
 from adawise.worker.adaptation import Adapted
 from adawise.worker.backoff import Backoff
 from adawise.worker.batching import BatchPolicy, Gatherer, without_pixels
@@ -50,6 +39,9 @@ class PartitionWork:
     At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
     that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by
     dropping this object.
+
+    `untold` is what is to be told beside the chain and was not sent yet, in order: early, what was served; else what
+    was committed.
     """
 
     def __init__(
@@ -64,6 +56,8 @@ class PartitionWork:
         keeps_states: bool = False,
         ripen: Callable[[str, int], None] = lambda _, __: None,
         image_bytes: int = 0,
+        tells: When | None = None,
+        new_attempt: Callable[[], str] = str,
     ) -> None:
         self.tp, self.head = tp, head
         self.apart_until = 0  # messages below are decoded in a process of their own
@@ -78,8 +72,10 @@ class PartitionWork:
         self.backoff = Backoff()  # of writing: letters and segments
         self.image_bytes = 0
         self._quiet_polls, self._quiet_since_s = 0, 0.0
-        self._accepted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
+        self._accepted: list[Served] = []
         self._rejected: list[Frame] = []
+        self.untold: deque[Told] = deque()
+        self._tells, self._new_attempt, self._attempt = tells, new_attempt, new_attempt()
         self.rows = 0  # not committed; what is missing counts as one, so that it is committed too
         self.since_s = 0.0  # when the first row after the sealed draft was done
         self._sealed: SegmentDraft | None = None
@@ -170,6 +166,8 @@ class PartitionWork:
             self.letters.append((message, decoded.frames[0]))
         self._count(len(rejected), now_s)
         self._rejected += rejected
+        if self._tells == "early":
+            self.untold.extend(Told(self._attempt, frame) for frame in rejected)
         sizes = [frame.image.nbytes for frame in decoded.frames if frame.image is not None]
         self.image_bytes += sum(sizes)
         kept_bytes = message_bytes(message)
@@ -292,7 +290,10 @@ class PartitionWork:
         """Keep the results of a batch; its stream goes on from the new state. The trace as it will be written."""
         reset = self._streams.served(batch, adapted.state)
         trace = adapted.trace if reset is None else replace(adapted.trace, reset=reset)
-        self._accepted.append((without_pixels(batch), adapted.predictions, trace))
+        served = without_pixels(batch), adapted.predictions, trace
+        self._accepted.append(served)
+        if self._tells == "early":
+            self.untold.append(Told(self._attempt, served))
         self._count(len(batch), now_s)
         self.image_bytes -= batch.images.nbytes
         return trace
@@ -324,8 +325,9 @@ class PartitionWork:
                 accepted=self._accepted,
                 rejected=self._rejected,
                 gaps=self._offsets.take_gaps(),
+                attempt=self._attempt,
             )
-            self._accepted, self._rejected = [], []
+            self._accepted, self._rejected, self._attempt = [], [], self._new_attempt()
         return self._sealed
 
     def _waiting(self) -> set[str] | None:
@@ -336,6 +338,9 @@ class PartitionWork:
 
     def committed(self, head: Head) -> None:
         """The draft was written and ends at `head`; what was done since begins the next one."""
+        if self._tells == "committed" and (draft := self._sealed) is not None:
+            self.untold.extend(Told(draft.attempt, served) for served in draft.accepted)
+            self.untold.extend(Told(draft.attempt, frame) for frame in draft.rejected)
         self.head, self._sealed = head, None
         self.rows, self._sealed_rows = self.rows - self._sealed_rows, 0
 

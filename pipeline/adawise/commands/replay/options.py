@@ -17,7 +17,7 @@ from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
 
-REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "limits", "log")
+REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "results", "limits", "log")
 
 
 class ReplayCommand(Command):
@@ -25,7 +25,8 @@ class ReplayCommand(Command):
 
     With the same settings the same alphas and predictions come out, bit by bit, however the cameras interleave and
     however many workers wrote the original; `adawise diff` proves it. What the worker that is live does is not touched:
-    no group, no commits, no dead letters, another folder. Interrupted, the same command goes on where it was.
+    no group, no commits, no dead letters, no results, another folder. Interrupted, the same command goes on where it
+    was.
     """
 
     name = "replay"
@@ -90,6 +91,12 @@ class ReplayCommand(Command):
         "skipped; none: as fast as the model allows",
     )
 
+    results_to: KafkaName | None = Field(
+        default=None,
+        description="send results, as results.* says, to this topic of kafka.bootstrap_servers; none: to nobody, "
+        "whatever results.enabled says",
+        json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
+    )
     skip_forgotten: CliToggleFlag[bool] = Field(
         default=False, description="leave out recorded messages whose images were forgotten (--forget-images-after)"
     )
@@ -98,7 +105,7 @@ class ReplayCommand(Command):
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """A recording needs no broker."""
-        return frozenset(cls.groups if "topic" in options else REPLAY_GROUPS)
+        return frozenset(cls.groups if options.keys() & {"topic", "results_to"} else REPLAY_GROUPS)
 
     @classmethod
     @override
@@ -131,4 +138,5 @@ class ReplayCommand(Command):
             state_of=self.state_of,
             speed=self.speed,
             forgotten="skip" if self.skip_forgotten else "fail",
+            results_to=self.results_to,
         )

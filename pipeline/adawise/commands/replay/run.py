@@ -37,11 +37,12 @@ from adawise.worker.observer import LogObserver
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What of it is replayed beside its bounds in time, how fast, and from which states."""
+    """What of it is replayed beside its bounds in time, how fast, from which states, and who is told."""
 
     streams: Sequence[str] | None
     state_of: str | None
     speed: float | None
+    results_to: str | None
 
 
 def replay(
@@ -57,6 +58,7 @@ def replay(
     forgotten: Forgotten = "fail",
     order: Order = "timestamp",
     seed: int = 0,
+    results_to: str | None = None,
 ) -> int:
     """The worker on a recording, writing to `output`; 130 if it was stopped: the same command goes on where it was.
 
@@ -72,6 +74,7 @@ def replay(
         forgotten: whether recorded messages without their images are an error, or are left out.
         order: how the recorded partitions interleave.
         seed: of that order.
+        results_to: a topic that results are sent to; None: they are sent nowhere.
 
     Raises:
         SettingsError: `output` is of something else, or what was asked for cannot be.
@@ -91,7 +94,7 @@ def replay(
     )
     with opened as whole:
         states = recorded_states(state_of, whole) if state_of else {}
-        return _replay(settings, whole, _Wish(streams, state_of, speed), states, output, store)
+        return _replay(settings, whole, _Wish(streams, state_of, speed, results_to), states, output, store)
 
 
 def _replay(
@@ -106,6 +109,11 @@ def _replay(
     from adawise.build.worker import config_fingerprint, describe, make_worker
 
     log = structlog.get_logger("worker")
+    if wish.results_to in (whole.topic, settings.kafka.topic):
+        raise SettingsError(
+            f"--results-to {wish.results_to}: it is a topic of images, and results would be taken for them; "
+            "name another"
+        )
     with stop_signals() as should_stop:
         model = load_model(settings.model, settings.decode)
         log.info("model_loaded", **describe(settings, model))
@@ -127,6 +135,8 @@ def _replay(
                 observer=observer,
                 should_stop=should_stop,
                 ends_streams=ours.ends_streams,
+                results_to=wish.results_to,
+                partitions=whole.identity.partitions,
             )
             worker.run()
             stopped = should_stop()

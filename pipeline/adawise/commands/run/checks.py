@@ -29,6 +29,8 @@ def check(settings: Settings) -> Iterator[Check]:
         yield _try("consumer group", lambda: _group(settings))
         if settings.kafka.dead_letters:
             yield _try("dead letters", lambda: _letters(settings))
+        if settings.results.enabled:
+            yield _try("results", lambda: _results(settings))
     yield _try("codecs of batches", _codecs)
     yield (folder := _try("output folder", lambda: _store(settings, asks_broker=topic.status == "ok")))
     if folder.status == "ok":
@@ -66,6 +68,14 @@ def _letters(settings: Settings) -> str:
 
     exists = check_letters(settings.kafka, settings.decode.max_message_bytes)
     return f"{settings.kafka.dead_letters_to} {'can be written' if exists else 'can be created, at the first letter'}"
+
+
+def _results(settings: Settings) -> str:
+    from adawise.build.kafka import check_results
+
+    exists = check_results(settings)
+    topic = settings.results.topic_of(settings.kafka.topic)
+    return f"{topic} {'can be written' if exists else 'can be created, at the first result'}"
 
 
 def _codecs() -> str:

@@ -44,6 +44,8 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
                 should_stop=should_stop,
                 commits=source.committed,
                 recorder=worker_recorder(settings, source, failpoint=failpoint),
+                results_to=settings.results.topic_of(settings.kafka.topic) if settings.results.enabled else None,
+                partitions=source.log.identity(settings.kafka.topic).partitions,
                 failpoint=failpoint,
             )
         except BaseException:

@@ -1,0 +1,263 @@
+"""Records on their way to topics of our own, at least once and within bounded memory: dead letters, results.
+
+kafka-python 3's producer takes whatever it is given (600 MB went into it within half a second, measured), so what is
+sent and not yet acknowledged is bounded here. What a broker did not acknowledge in time is kept and sent again. Nothing
+that a broker says about such a topic ends a worker: what is forbidden may be allowed while it runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from kafka import KafkaProducer, errors
+
+from adawise.errors import AdawiseError, BrokerUnavailable, FatalError
+from adawise.kafka.client import TOO_LARGE, open_client, translated
+
+
+class Producer(Protocol):
+    """The part of kafka-python's KafkaProducer that an outbox needs."""
+
+    def send(self, topic: str, **record: Any) -> Any:
+        """A future with `get(timeout)`, `is_done` and `failed()`."""
+
+    def close(self, timeout: float | None = None) -> None:
+        """Free everything."""
+
+
+class Outgoing(Protocol):
+    """A record to be sent."""
+
+    @property
+    def topic(self) -> str:
+        """Where to."""
+
+    @property
+    def key(self) -> bytes | None:
+        """What its partition follows from."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Not None where the key is None."""
+
+    @property
+    def headers(self) -> tuple[tuple[str, bytes], ...]:
+        """In order."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it weighs in the producer's memory, less its framing."""
+
+    def smaller(self) -> Sequence[Self]:
+        """What to send in its place to a topic that does not take it; empty if nothing smaller would do."""
+
+
+Record = TypeVar("Record", bound=Outgoing)
+
+
+@dataclass(slots=True)
+class _InFlight(Generic[Record]):
+    """A record, and the producer's future of the last try to send it (None: to be sent)."""
+
+    record: Record
+    future: Any = None
+
+    @property
+    def has_failed(self) -> bool:
+        return self.future is not None and self.future.is_done and self.future.failed()
+
+
+class Outbox(Generic[Record]):
+    """Sends records and waits for their acknowledgements. Not for several threads at once.
+
+    Args:
+        connect: opens the producer, at the first record: many runs have none.
+        prepare: called with the name of a topic before its first record.
+        where: the brokers, for messages.
+        what: what a record is, for messages: "a dead letter".
+        meanwhile: what waits until a topic can be written, and what to do about it, for messages.
+        max_inflight_bytes: unacknowledged bytes above which there is no room; one record always fits.
+        timeout_s: how long `send` and `flush` wait for the broker.
+        in_order: what follows a record that failed is sent again, too, so that the last copies of all are in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Producer],
+        prepare: Callable[[str], None],
+        where: str,
+        what: str,
+        meanwhile: str,
+        max_inflight_bytes: int,
+        timeout_s: float,
+        in_order: bool,
+    ) -> None:
+        self._connect, self._prepare, self._where = connect, prepare, where
+        self._what, self._meanwhile, self._in_order = what, meanwhile, in_order
+        self._max_inflight_bytes, self._timeout_s = max_inflight_bytes, timeout_s
+        self._producer: Producer | None = None
+        self._prepared: set[str] = set()
+        self._inflight: deque[_InFlight[Record]] = deque()
+        self._inflight_bytes = 0
+        self._some_unsent = False  # in flight by name only, to be sent
+
+    @property
+    def has_room(self) -> bool:
+        """True if `send` would not wait for a record of no bytes."""
+        return self._inflight_bytes < self._max_inflight_bytes
+
+    def send(self, record: Record, *, wait: bool = True) -> None:
+        """Send a record, once there is room, or without a `wait` for it, whatever `has_room` says.
+
+        Raises BrokerUnavailable like `flush`; then it was not taken.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while wait and self._inflight and self._inflight_bytes + record.size_bytes > self._max_inflight_bytes:
+            self._settle_oldest(deadline)
+        sent = self._sent(record)
+        self._inflight.extend(sent)
+        self._inflight_bytes += sum(each.record.size_bytes for each in sent)
+
+    def flush(self) -> None:
+        """Return when everything sent is acknowledged.
+
+        Raises BrokerUnavailable if that takes too long. What failed is kept, and sent again by the next call.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while self._inflight:
+            self._settle_oldest(deadline)
+
+    def settle(self) -> bool:
+        """Without waiting: forget what is acknowledged, send again what failed; True if nothing is in flight.
+
+        Raises BrokerUnavailable, once for all that has failed.
+        """
+        while self._inflight:
+            self._send_again()
+            if not self._inflight[0].future.is_done:
+                return False
+            self._settle_oldest(time.monotonic())
+        return True
+
+    def close(self) -> None:
+        """Flush, and free the producer, also if that raises. May be called twice."""
+        if self._producer is None:
+            return
+        try:
+            self.flush()
+        finally:
+            producer, self._producer = self._producer, None
+            with suppress(errors.KafkaError):  # that something is left over is what `flush` raises
+                producer.close(timeout=0 if self._inflight else self._timeout_s)
+
+    def _settle_oldest(self, deadline: float) -> None:
+        """Wait until the oldest record is acknowledged, and forget it."""
+        self._send_again()
+        oldest = self._inflight[0]
+        try:
+            oldest.future.get(timeout=max(0.0, deadline - time.monotonic()))
+        except errors.KafkaError as error:
+            smaller = oldest.record.smaller() if isinstance(error, TOO_LARGE) else ()
+            if smaller:
+                self._forget_oldest()
+                self._inflight.extendleft(_InFlight(record) for record in reversed(smaller))
+                self._inflight_bytes += sum(record.size_bytes for record in smaller)
+                self._some_unsent = True
+                return
+            self._note_failed()
+            raise self._translated(error, oldest.record.topic) from error
+        else:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        self._inflight_bytes -= self._inflight.popleft().record.size_bytes
+
+    def _send_again(self) -> None:
+        """What is to be sent, in order."""
+        if not self._some_unsent:
+            return
+        waiting, self._inflight = self._inflight, deque()
+        try:
+            while waiting:
+                self._inflight.extend(self._sent(waiting[0].record) if waiting[0].future is None else [waiting[0]])
+                waiting.popleft()
+            self._some_unsent = False
+        finally:
+            self._inflight += waiting
+            self._inflight_bytes = sum(each.record.size_bytes for each in self._inflight)
+
+    def _note_failed(self) -> None:
+        """Everything that failed is to be sent again: after an outage most is, and each would raise by itself."""
+        failed = False
+        for each in self._inflight:
+            failed = each.has_failed or (failed and self._in_order)
+            if failed:
+                each.future, self._some_unsent = None, True
+
+    def _sent(self, record: Record) -> list[_InFlight[Record]]:
+        if self._producer is None:
+            self._producer = self._connect()
+        if record.topic not in self._prepared:
+            try:
+                self._prepare(record.topic)
+            except FatalError as error:
+                raise self._waits(error) from error
+            self._prepared.add(record.topic)
+        parts = {"key": record.key, "value": record.value, "headers": list(record.headers)}
+        try:
+            return [_InFlight(record, self._producer.send(record.topic, **parts))]
+        except errors.KafkaError as error:
+            smaller = record.smaller() if isinstance(error, TOO_LARGE) else ()
+            if smaller:
+                return [sent for each in smaller for sent in self._sent(each)]
+            raise self._translated(error, record.topic) from error
+
+    def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
+        ours = translated(error, self._where, f"send {self._what} to topic {topic!r}")
+        if not isinstance(ours, FatalError):
+            return ours
+        self._prepared.discard(topic)  # or each try would take as long as a producer is patient
+        return self._waits(ours)
+
+    def _waits(self, error: FatalError) -> BrokerUnavailable:
+        """What is forbidden may be allowed while the worker runs, and no record of ours may end it."""
+        return BrokerUnavailable(f"{error} {self._meanwhile}")
+
+
+def producer_of(
+    bootstrap_servers: str,
+    security: Mapping[str, object],
+    *,
+    client_id: str,
+    max_request_bytes: int,
+    timeout_s: float,
+    **config: Any,
+) -> Callable[[], Producer]:
+    """What opens a producer for an outbox.
+
+    Records say themselves which they are; an idempotent producer would not survive a broker that lost its data.
+    """
+    patience_ms = int(timeout_s * 1000)
+    return partial(
+        open_client,
+        KafkaProducer,
+        bootstrap_servers,
+        security,
+        client_id=client_id,
+        enable_idempotence=False,
+        acks="all",
+        max_request_size=max_request_bytes,
+        max_block_ms=patience_ms,
+        delivery_timeout_ms=patience_ms + 1000,
+        request_timeout_ms=patience_ms,
+        bootstrap_timeout_ms=patience_ms,
+        allow_auto_create_topics=False,
+        **config,
+    )

@@ -1,0 +1,328 @@
+"""Results as messages: a JSON object or an Arrow table, with the headers of a CloudEvent in Kafka's binary mode. Pure.
+
+One table of fields says what a result has: the JSON, the Arrow schema and the JSON Schema of the reference follow from
+it. A message is one image, or the images of one batch. Its id has the attempt in it: what is sent twice is the same
+event, and what two workers made of the same image are two.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+
+from adawise.decode.arrow_batch import ARROW_STREAM
+from adawise.decode.trace_context import TRACEPARENT, TRACESTATE, continued, is_traceparent
+from adawise.records import RowResult
+
+Per: TypeAlias = Literal["image", "batch"]
+Form: TypeAlias = Literal["json", "arrow"]
+Headers: TypeAlias = tuple[tuple[str, bytes], ...]
+
+IMAGE, BATCH = "adawise.result.image", "adawise.result.batch"
+"""Types of events."""
+
+JSON = "application/json"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TEXT, _NUMBER, _INTEGER = pa.string(), pa.float64(), pa.int64()
+_LIST = {"texts": pa.list_(pa.field("element", pa.string())), "numbers": pa.list_(pa.field("element", pa.float64()))}
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class ResultField:
+    """One field of a result: its type as Arrow has it, what it is, and how it is had from a result and its attempt."""
+
+    name: str
+    kind: pa.DataType
+    description: str
+    of: Callable[[RowResult, str], Any]
+    nullable: bool = True
+    values: tuple[str, ...] = ()
+
+
+def _best(values: Sequence[Any] | None) -> Any:
+    return values[0] if values else None
+
+
+def _agreement(result: RowResult) -> bool | None:
+    ends = result.zero_shot_label, result.fine_tuned_label
+    return None if None in ends else ends[0] == ends[1]
+
+
+FIELDS = (
+    ResultField(
+        "row_id",
+        _TEXT,
+        "topic/partition/offset/index of the image: stable for ever, the same in every duplicate",
+        lambda r, _: str(r.row_id),
+        False,
+    ),
+    ResultField("topic", _TEXT, "Kafka topic of the image", lambda r, _: r.row_id.topic, False),
+    ResultField("partition", _INTEGER, "its partition", lambda r, _: r.row_id.partition, False),
+    ResultField("offset", _INTEGER, "its offset", lambda r, _: r.row_id.offset, False),
+    ResultField("index", _INTEGER, "position of the image in its message, from 0", lambda r, _: r.row_id.index, False),
+    ResultField("stream_id", _TEXT, "the camera; null only if the message did not say", lambda r, _: r.stream_id),
+    ResultField("frame_id", _TEXT, "the producer's own id of the image; null if it gave none", lambda r, _: r.frame_id),
+    ResultField(
+        "captured_at",
+        _TIME,
+        "when the camera took it; null if the producer did not say",
+        lambda r, _: r.captured_at_us,
+    ),
+    ResultField(
+        "kafka_timestamp",
+        _TIME,
+        "the broker's timestamp; null if it keeps none",
+        lambda r, _: None if r.kafka_timestamp_ms is None else 1_000 * r.kafka_timestamp_ms,
+    ),
+    ResultField(
+        "status",
+        _TEXT,
+        "accepted, rejected, or skipped (a tombstone)",
+        lambda r, _: r.status,
+        False,
+        ("accepted", "rejected", "skipped"),
+    ),
+    ResultField("reason", _TEXT, "why it was not accepted, a stable word; null if accepted", lambda r, _: r.reason),
+    ResultField("detail", _TEXT, "the reason in a sentence; null if accepted", lambda r, _: r.detail),
+    ResultField("label", _TEXT, "the served class; null if not accepted", lambda r, _: _best(r.top_labels)),
+    ResultField(
+        "confidence", _NUMBER, "probability of label; null if not accepted", lambda r, _: _best(r.top_probabilities)
+    ),
+    ResultField(
+        "top_labels",
+        _LIST["texts"],
+        "predict.top_k classes, best first; null if not accepted",
+        lambda r, _: r.top_labels,
+    ),
+    ResultField(
+        "top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", lambda r, _: r.top_probabilities
+    ),
+    ResultField("entropy", _NUMBER, "of the served distribution, nats; null if not accepted", lambda r, _: r.entropy),
+    ResultField(
+        "alpha",
+        _NUMBER,
+        "mixing coefficient that served the image, from 0 to 1; null if not accepted",
+        lambda r, _: r.alpha,
+    ),
+    ResultField(
+        "batch_number",
+        _INTEGER,
+        "of its batch in the stream, from 0; null if not accepted",
+        lambda r, _: r.batch_number,
+    ),
+    ResultField(
+        "zero_shot_label",
+        _TEXT,
+        "class at alpha 0; null if not evaluated on this image",
+        lambda r, _: r.zero_shot_label,
+    ),
+    ResultField(
+        "zero_shot_confidence",
+        _NUMBER,
+        "of zero_shot_label; null if not evaluated",
+        lambda r, _: r.zero_shot_confidence,
+    ),
+    ResultField(
+        "fine_tuned_label",
+        _TEXT,
+        "class at alpha 1; null if not evaluated on this image",
+        lambda r, _: r.fine_tuned_label,
+    ),
+    ResultField(
+        "fine_tuned_confidence",
+        _NUMBER,
+        "of fine_tuned_label; null if not evaluated",
+        lambda r, _: r.fine_tuned_confidence,
+    ),
+    ResultField(
+        "agreement",
+        pa.bool_(),
+        "whether both ends say the same class; null unless both were evaluated",
+        lambda r, _: _agreement(r),
+    ),
+    ResultField(
+        "predicted_at",
+        _TIME,
+        "when it was predicted, by the worker's clock; null if not accepted",
+        lambda r, _: r.predicted_at_us,
+    ),
+    ResultField(
+        "model_fingerprint",
+        _TEXT,
+        "of checkpoints, classes, preprocessing and precision",
+        lambda r, _: r.model_fingerprint,
+        False,
+    ),
+    ResultField(
+        "attempt",
+        _TEXT,
+        "the worker's try at the segment that the row is for: the truth is what the segment with this attempt has",
+        lambda _, attempt: attempt,
+        False,
+    ),
+    ResultField(
+        "traceparent",
+        _TEXT,
+        "W3C trace context of the image's message; null if it has none",
+        lambda r, _: r.meta.get(TRACEPARENT),
+    ),
+)
+
+ARROW_SCHEMA = pa.schema([pa.field(field.name, field.kind, nullable=field.nullable) for field in FIELDS])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventMessage:
+    """A record for the topic of results. `shorten` makes it of fewer images, or of fewer labels; None: it cannot be."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Headers
+    shorten: Callable[[], Sequence[EventMessage]] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """See `kafka.outbox.Outgoing`."""
+        of_headers = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value) + of_headers
+
+    def smaller(self) -> Sequence[EventMessage]:
+        """See `kafka.outbox.Outgoing`."""
+        return self.shorten() if self.shorten is not None else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What all events of a worker have in common: the topic, and what they are from (`source`, a URI reference)."""
+
+    topic: str
+    source: str
+
+    def headers(
+        self, kind: str, event_id: str, subject: str | None, at_us: int | None, content_type: str = JSON
+    ) -> Headers:
+        """Of a CloudEvent in binary mode. `subject` is the camera, `at_us` when it happened."""
+        said = {
+            "content-type": content_type,
+            "ce_specversion": "1.0",
+            "ce_type": kind,
+            "ce_source": self.source,
+            "ce_id": event_id,
+            **({"ce_subject": subject} if subject else {}),
+            **({"ce_time": moment(at_us)} if at_us is not None else {}),
+        }
+        return tuple((name, text(value)) for name, value in said.items())
+
+
+def messages_of(
+    results: Sequence[RowResult], attempt: str, envelope: Envelope, *, per: Per, form: Form
+) -> list[EventMessage]:
+    """Messages of the results of one batch, or of one image that was not accepted."""
+    if per == "image":
+        return [_of_image(result, attempt, envelope) for result in results]
+    return [_of_batch(results, attempt, envelope, form)]
+
+
+def _of_image(result: RowResult, attempt: str, envelope: Envelope, labels: int | None = None) -> EventMessage:
+    event_id = f"{result.row_id}@{attempt}"
+    headers = envelope.headers(IMAGE, event_id, result.stream_id, result.predicted_at_us)
+    value = plain(result, attempt)
+    if labels is not None:
+        value |= {name: value[name][:labels] for name in ("top_labels", "top_probabilities")}
+    can_lose = labels is None and len(result.top_labels or ()) > 1
+    return EventMessage(
+        envelope.topic,
+        _key(result.stream_id),
+        encoded(value),
+        headers + _trace([result], event_id),
+        (lambda: [_of_image(result, attempt, envelope, labels=1)]) if can_lose else None,
+    )
+
+
+def _of_batch(results: Sequence[RowResult], attempt: str, envelope: Envelope, form: Form) -> EventMessage:
+    first = results[0]
+    event_id = f"{first.row_id}+{len(results)}@{attempt}"
+    if form == "arrow":
+        value, content_type = _arrow(results, attempt), ARROW_STREAM
+    else:
+        rows = [plain(result, attempt) for result in results]
+        value, content_type = encoded({"stream_id": first.stream_id, "results": rows}), JSON
+    headers = envelope.headers(BATCH, event_id, first.stream_id, first.predicted_at_us, content_type)
+
+    def halves() -> list[EventMessage]:
+        middle = len(results) // 2
+        return [_of_batch(half, attempt, envelope, form) for half in (results[:middle], results[middle:])]
+
+    trace = _trace(results, event_id) if len({r.row_id.offset for r in results}) == 1 else ()
+    shorten = halves if len(results) > 1 else None
+    return EventMessage(envelope.topic, _key(first.stream_id), value, headers + trace, shorten)
+
+
+def plain(result: RowResult, attempt: str) -> dict[str, Any]:
+    """The result as a JSON object: times as RFC 3339, null for numbers that are not finite."""
+    said: dict[str, Any] = {}
+    for field in FIELDS:
+        value = field.of(result, attempt)
+        if field.kind is _TIME and value is not None:
+            value = moment(value)
+        elif field.kind is _NUMBER:
+            value = _finite(value)
+        elif field.kind is _LIST["numbers"] and value is not None:
+            value = [_finite(each) for each in value]
+        said[field.name] = value
+    return said
+
+
+def _arrow(results: Sequence[RowResult], attempt: str) -> bytes:
+    columns = [pa.array([_valid(field.of(result, attempt)) for result in results], field.kind) for field in FIELDS]
+    batch = pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ARROW_SCHEMA) as writer:
+        writer.write_batch(batch)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value
+
+
+def _valid(value: Any) -> Any:
+    return text(value).decode() if isinstance(value, str) else value
+
+
+def _trace(results: Iterable[RowResult], span: str) -> Headers:
+    """The trace of the message that the images came in, gone on with; none if it was in none."""
+    meta: Mapping[str, str] = next(iter(results)).meta
+    parent, state = meta.get(TRACEPARENT, ""), meta.get(TRACESTATE)
+    if not is_traceparent(parent):
+        return ()
+    headers = ((TRACEPARENT, text(continued(parent, span))),)
+    return headers if state is None else (*headers, (TRACESTATE, text(state)))
+
+
+def _key(stream_id: str | None) -> bytes | None:
+    return None if stream_id is None else text(stream_id)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def moment(at_us: int) -> str:
+    """RFC 3339 in UTC, of microseconds since the epoch."""
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def encoded(value: Mapping[str, Any]) -> bytes:
+    """As JSON in UTF-8."""
+    return text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
+
+
+def text(value: str) -> bytes:
+    """UTF-8; what that cannot hold (a lone surrogate, from hostile input) is replaced by "?"."""
+    return value.encode("utf-8", "replace")

@@ -1,0 +1,69 @@
+"""What messages on the topic of results are, as JSON Schema: the reference has it, and tests hold messages to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from adawise.results.message import BATCH, FIELDS, IMAGE, ResultField
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """Of the values of all messages; `ce_type` says which definition a message is of."""
+    image = _object(FIELDS, "One image. ce_type is " + IMAGE)
+    batch = {
+        "description": "The images of one batch, in order. ce_type is " + BATCH,
+        "type": "object",
+        "properties": {
+            "stream_id": {"description": "the camera", "type": ["string", "null"]},
+            "results": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/image"}},
+        },
+        "required": ["stream_id", "results"],
+        "additionalProperties": False,
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "Messages on the topic of results",
+        "oneOf": [{"$ref": "#/$defs/image"}, {"$ref": "#/$defs/batch"}],
+        "$defs": {"image": image, "batch": batch},
+    }
+
+
+def _object(fields: Sequence[ResultField], description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "type": "object",
+        "properties": {field.name: _property(field) for field in fields},
+        "required": [field.name for field in fields],
+        "additionalProperties": False,
+    }
+
+
+def _property(field: ResultField) -> dict[str, Any]:
+    said: dict[str, Any] = {"description": field.description}
+    kind = _type(field.kind)
+    said["type"] = [kind, "null"] if field.nullable else kind
+    if pa.types.is_timestamp(field.kind):
+        said["format"] = "date-time"
+    if pa.types.is_list(field.kind):
+        of = _type(field.kind.value_type)
+        said["items"] = {"type": [of, "null"] if of == "number" else of}
+    if field.values:
+        said["enum"] = list(field.values)
+    return said
+
+
+def _type(kind: pa.DataType) -> str:
+    for fits, name in (
+        (pa.types.is_list, "array"),
+        (pa.types.is_boolean, "boolean"),
+        (pa.types.is_integer, "integer"),
+        (pa.types.is_floating, "number"),
+    ):
+        if fits(kind):
+            return name
+    return "string"

@@ -1,0 +1,157 @@
+"""Results on a topic of Kafka: at least once, in order for each camera, within bounded memory.
+
+Order: one request is in flight at a time, and what follows a message that failed is sent again. An idempotent producer
+would keep duplicates away that retries make, and would not survive a broker that lost its data; a consumer has to know
+duplicates by their row anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from adawise.kafka.outbox import Outbox, Producer, producer_of
+from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
+from adawise.ports import Served, Told, When
+from adawise.records import Frame, RowResult
+from adawise.results.message import Envelope, EventMessage, Form, Per, messages_of
+from adawise.results.served import result_of_frame, results_of_batch
+
+MESSAGE_BYTES = 2**20 - HEADERS_ROOM_BYTES
+"""Of a value; what a broker takes by default, with room for headers."""
+
+_INFLIGHT_BYTES = 8 * 2**20
+_LINGER_MS = 5
+_MEANWHILE = "Until then rows wait, uncommitted, and soon no more is read; results.enabled = false does without."
+
+
+class KafkaResults:
+    """Implements `ports.Results`; not for several threads at once.
+
+    Args:
+        connect: opens the producer, at the first message.
+        prepare: called with the name of the topic before its first message.
+        where: the brokers, for messages.
+        topic: of the results.
+        source: what the events are from, a URI reference; asked at the first message.
+        classes: the class list that predictions index.
+        model_fingerprint: of what served them.
+        when: see `ports.When`.
+        per: images of a message.
+        form: of its value.
+        max_inflight_bytes: unacknowledged bytes above which there is no room; what is sent at once always fits.
+        timeout_s: how long the broker is waited for.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Producer],
+        prepare: Callable[[str], None],
+        where: str,
+        topic: str,
+        source: Callable[[], str],
+        classes: Sequence[str],
+        model_fingerprint: str,
+        when: When,
+        per: Per,
+        form: Form,
+        max_inflight_bytes: int = _INFLIGHT_BYTES,
+        timeout_s: float,
+    ) -> None:
+        self._topic, self._source, self._classes, self._model_fingerprint = topic, source, classes, model_fingerprint
+        self._when, self._per, self._form = when, per, form
+        self._outbox: Outbox[EventMessage] = Outbox(
+            connect=connect,
+            prepare=prepare,
+            where=where,
+            what="results",
+            meanwhile=_MEANWHILE,
+            max_inflight_bytes=max_inflight_bytes,
+            timeout_s=timeout_s,
+            in_order=True,
+        )
+
+    @property
+    def when(self) -> When:
+        """See `ports.Results`."""
+        return self._when
+
+    def send(self, told: Told, *, wait: bool) -> bool:
+        """See `ports.Results`."""
+        if not wait and not self._outbox.has_room:
+            self._outbox.settle()
+            if not self._outbox.has_room:
+                return False
+        for message in self._messages(told):
+            self._outbox.send(message, wait=wait)
+        return True
+
+    def settled(self, *, wait: bool) -> bool:
+        """See `ports.Results`."""
+        if not wait:
+            return self._outbox.settle()
+        self._outbox.flush()
+        return True
+
+    def close(self) -> None:
+        """See `ports.Results`."""
+        self._outbox.close()
+
+    def _messages(self, told: Told) -> list[EventMessage]:
+        envelope = Envelope(self._topic, self._source())
+        return messages_of(self._results(told.what), told.attempt, envelope, per=self._per, form=self._form)
+
+    def _results(self, what: Served | Frame | list[RowResult]) -> list[RowResult]:
+        if isinstance(what, Frame):
+            return [result_of_frame(what, self._model_fingerprint)]
+        return what if isinstance(what, list) else results_of_batch(what, self._classes, self._model_fingerprint)
+
+
+def open_results(
+    *,
+    bootstrap_servers: str,
+    client_id: str,
+    security: Mapping[str, object],
+    topic: str,
+    partitions: int,
+    retention_s: int,
+    source: Callable[[], str],
+    classes: Sequence[str],
+    model_fingerprint: str,
+    when: When,
+    per: Per,
+    form: Form,
+    timeout_s: float,
+) -> KafkaResults:
+    """Results on the broker; the topic is created if it is absent. Connects at the first message."""
+    topics = result_topics(bootstrap_servers, client_id, security, partitions=partitions, retention_s=retention_s)
+    return KafkaResults(
+        connect=producer_of(
+            bootstrap_servers,
+            security,
+            client_id=client_id,
+            max_request_bytes=MESSAGE_BYTES + HEADERS_ROOM_BYTES,
+            timeout_s=timeout_s,
+            linger_ms=_LINGER_MS,
+            max_in_flight_requests_per_connection=1,
+        ),
+        prepare=topics.create,
+        where=bootstrap_servers,
+        topic=topic,
+        source=source,
+        classes=classes,
+        model_fingerprint=model_fingerprint,
+        when=when,
+        per=per,
+        form=form,
+        timeout_s=timeout_s,
+    )
+
+
+def result_topics(
+    bootstrap_servers: str, client_id: str, security: Mapping[str, object], *, partitions: int, retention_s: int
+) -> OwnTopics:
+    """The topic of results, if it is created: with so many partitions, forgetting messages by age."""
+    configs = {"cleanup.policy": "delete", "retention.ms": str(retention_s * 1000)}
+    otherwise = "set results.enabled = false"
+    return OwnTopics(bootstrap_servers, client_id, security, "results topic", otherwise, partitions, configs)

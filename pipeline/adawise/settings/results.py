@@ -1,0 +1,46 @@
+"""Settings of what is told beside the output: results of images on a topic of Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from adawise.settings.group import KAFKA_NAME_EXPECTED, Group, KafkaName
+
+RESULTS_SUFFIX = ".results"
+
+
+class ResultsSettings(Group):
+    """What becomes of images, told at once."""
+
+    enabled: bool = Field(default=False, description="send what becomes of each image to a topic of Kafka, too")
+    topic: KafkaName | None = Field(
+        default=None,
+        description=f"that topic; none: the topic's name and {RESULTS_SUFFIX}",
+        json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
+    )
+    when: Literal["early", "committed"] = Field(
+        default="early",
+        description="early: as soon as a batch is served, and perhaps again by another worker; committed: only what is "
+        "durable, up to sink.flush_age_s later",
+    )
+    per: Literal["image", "batch"] = Field(default="image", description="one message an image, or one a batch")
+    form: Literal["json", "arrow"] = Field(
+        default="json", description="form of the messages; arrow, an IPC stream with a row an image, is for batches"
+    )
+    days: int = Field(
+        default=7, ge=1, le=36_500, description="days that the topic keeps messages, if it is created here"
+    )
+
+    def topic_of(self, images: str) -> str:
+        """The topic of results of the topic `images`."""
+        return self.topic or f"{images}{RESULTS_SUFFIX}"
+
+    @override
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """A table of one row for each image."""
+        if self.form == "arrow" and self.per == "image":
+            yield "form", "arrow is for batches; set results.per to batch, or form to json"

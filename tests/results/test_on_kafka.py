@@ -1,0 +1,131 @@
+"""Results on a real topic, as a consumer sees them; and the consumer of the guide, as it stands there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from adawise.errors import BrokerUnavailable
+from adawise.kafka.embedded import EmbeddedBroker
+from adawise.ports import Told
+from tests.brokers import Broker, create_topic, fresh_name
+from tests.results.topic import on_kafka, told_on
+from tests.sink.building import TP, frame, served
+from tests.test_documents import GUIDE, blocks
+
+pytestmark = pytest.mark.broker
+
+
+def batch(first: int, count: int, stream: str = "north") -> Told:
+    return Told("a", served([frame(offset, stream=stream) for offset in range(first, first + count)]))
+
+
+def test_the_consumer_of_the_guide_prints_each_row_once(broker: Broker) -> None:
+    topic = fresh_name("frames.results")
+    with closing(on_kafka(broker, topic)) as results:
+        for _ in range(2):  # as after a lost acknowledgement
+            results.send(batch(0, 3), wait=True)
+        results.settled(wait=True)
+    recipe = blocks(GUIDE / "results.md", "python")[0]
+    assert len([line for line in recipe.splitlines() if line.strip() and "import" not in line]) <= 10
+    program = recipe.replace("frames.results", topic).replace("127.0.0.1:9092", broker.bootstrap_servers)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as consumer:
+        try:
+            assert consumer.stdout is not None
+            lines = [consumer.stdout.readline().strip() for _ in range(3)]
+            assert lines == ["north car 0.75", "north bus 0.75", "north empty street 0.75"]
+            extra = batch(9, 1, "south")
+            with closing(on_kafka(broker, topic)) as results:
+                results.send(extra, wait=True)
+            assert consumer.stdout.readline().startswith("south"), "the duplicates were passed over"
+        finally:
+            consumer.kill()
+
+
+def test_the_recipe_of_the_guide_tells_the_attempt_of_each_segment(tmp_path: Path) -> None:
+    from adawise.store.store import LocalStore
+    from tests.sink.building import IDENTITY, draft, open_chain
+
+    chain = open_chain(LocalStore(tmp_path / "runs" / "yard"))
+    chain.recover(TP, IDENTITY, 0)
+    made = draft(0, 4)
+    made.attempt = "named-before"
+    chain.commit(made)
+    recipe = blocks(GUIDE / "results.md", "python")[1]
+    done = subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["00000000000000000000.parquet", "named-before"], done.stderr
+
+
+def test_the_topic_is_made_with_the_partitions_of_the_images_and_forgets(broker: Broker) -> None:
+    topic = fresh_name("results")
+    with closing(on_kafka(broker, topic, partitions=3)) as results:
+        results.send(batch(0, 1), wait=True)
+    with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin:
+        (said,) = admin.describe_topics([topic])
+        assert len(said["partitions"]) == 3
+        if "describe_configs" in broker.capabilities:
+            found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="All")
+            assert found["topic"][topic]["retention.ms"]["value"] == "86400000"
+            assert found["topic"][topic]["cleanup.policy"]["value"] == "delete"
+
+
+def test_messages_of_a_camera_lie_in_one_partition_in_order(broker: Broker) -> None:
+    topic = fresh_name("results")
+    cameras = [f"camera-{number}" for number in range(6)]
+    with closing(on_kafka(broker, topic, partitions=3)) as results:
+        for first in range(0, 40, 4):
+            for camera in cameras:
+                results.send(batch(first, 4, camera), wait=True)
+    on_topic = told_on(broker, topic)
+    for camera in cameras:
+        mine = [event for event in on_topic.events if event.key == camera]
+        assert len({event.partition for event in mine}) == 1
+        assert [event.value["offset"] for event in mine] == list(range(40))
+
+
+@pytest.mark.needs("message_limits")
+def test_a_batch_that_the_topic_does_not_take_comes_in_parts(broker: Broker) -> None:
+    topic = fresh_name("results")
+    create_topic(broker, topic, configs={"max.message.bytes": "4000"})
+    with closing(on_kafka(broker, topic, per="batch")) as results:
+        results.send(batch(0, 32), wait=True)
+        results.settled(wait=True)
+    on_topic = told_on(broker, topic)
+    assert len(on_topic.events) > 1
+    assert sorted(on_topic.row_ids["north"]) == sorted(f"{TP.topic}/{TP.partition}/{n}/0" for n in range(32))
+
+
+@pytest.mark.timeout(280)
+def test_a_frozen_broker_takes_no_more_than_there_is_room_for_and_nothing_is_lost() -> None:
+    with EmbeddedBroker() as broker:
+        here = Broker(broker.bootstrap_servers, "", "", frozenset())
+        with closing(on_kafka(here, "results", timeout_s=1.0)) as results:
+            results._outbox._max_inflight_bytes = 20_000
+            assert results.send(batch(0, 1), wait=True)
+            assert results.settled(wait=True)
+            assert broker.pid is not None
+            process = psutil.Process(broker.pid)
+            process.suspend()
+            taken = 1
+            try:
+                while results.send(batch(taken, 1), wait=False):
+                    taken += 1
+                assert 10 < taken < 40, "a result is about a kilobyte"
+                with pytest.raises(BrokerUnavailable):
+                    results.settled(wait=True)
+            finally:
+                process.resume()
+            for _ in range(2):  # some expired meanwhile: heard of once, and sent again
+                with suppress(BrokerUnavailable):
+                    results.settled(wait=True)
+            results.settled(wait=True)
+        assert {*told_on(here, "results").row_ids["north"]} == {
+            f"{TP.topic}/{TP.partition}/{n}/0" for n in range(taken)
+        }

@@ -1,0 +1,106 @@
+"""Results on a real broker, of real workers under kill -9: none is lost, and which are the truth can be told."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from adawise.sink import segment
+from adawise.sink.read.files import read_bytes
+from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
+from tests.models import PairFolder
+from tests.results.topic import told_on
+from tests.sink.footers import read_segment_footers
+from tests.worker.cameras import Live, Output, Topic, recorded, run_to_the_end, settings_for
+from tests.worker.process import Plan, WorkerProcess
+
+SIGKILLED = -signal.SIGKILL
+POINTS = ("worker.rows_complete", "worker.results_told", "segment.created", "worker.segment_committed")
+KILLS = 6
+Whenever = Literal["early", "committed"]
+
+
+@pytest.fixture(scope="module")
+def recording(broker: Broker) -> Topic:
+    """Five cameras with every kind of message."""
+    topic = Topic(broker, fresh_name("results"))
+    for name in (topic.name, f"{topic.name}.dlq"):
+        create_topic(broker, name, partitions=2)
+    topic.produce(recorded(2, cameras=5, each=30, partitions=2))
+    return topic
+
+
+def results_to(name: str, when: Whenever, per: str) -> dict[str, Any]:
+    return {"results": {"enabled": True, "topic": name, "when": when, "per": per}}
+
+
+def check(broker: Broker, name: str, output: Output, when: Whenever) -> None:
+    """Every row of the output was told by the attempt that its segment names; and of committed results nothing else."""
+    truth: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, footer in read_segment_footers(output.store):
+        for row in segment.read_rows(read_bytes(output.store, key), key).to_pylist():
+            truth[row["row_id"], footer.attempt] = row
+    on_topic = told_on(broker, name)
+    told: dict[tuple[str, str], dict[str, Any]] = {}
+    for result in on_topic.results:
+        before = told.setdefault((result["row_id"], result["attempt"]), result)
+        assert result == before, "a duplicate of the same attempt says the same"
+    assert truth.keys() <= told.keys()
+    assert {row for row, _ in told} == {row for row, _ in truth}
+    if when == "committed":
+        assert told.keys() == truth.keys()
+    for place, row in truth.items():
+        said = told[place]
+        assert {name: said[name] for name in SAME} == {name: row[name] for name in SAME}
+    of_camera: dict[tuple[str, str | None], list[int]] = {}
+    for (_, attempt), result in told.items():
+        if result["status"] == "accepted":
+            of_camera.setdefault((attempt, result["stream_id"]), []).append(result["offset"])
+    assert all(offsets == sorted(offsets) for offsets in of_camera.values()), "in order for each camera"
+
+
+SAME = (
+    *("stream_id", "frame_id", "status", "reason", "label", "confidence", "top_labels", "top_probabilities", "alpha"),
+    *("entropy", "zero_shot_label", "fine_tuned_label", "batch_number", "model_fingerprint"),
+)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("when", "per"), [("early", "image"), ("committed", "batch")])
+def test_a_worker_that_is_killed_at_a_point_leaves_no_row_untold(
+    recording: Topic, pair: PairFolder, root: Path, point: str, when: Whenever, per: str
+) -> None:
+    name, group = fresh_name("told"), fresh_name("killed")
+    changes = results_to(name, when, per)
+    settings = settings_for(recording, pair, root, group, **changes)
+    with WorkerProcess(Plan(settings, root.with_suffix(".killed.log"), point=point, time=2)) as worker:
+        worker.wait_for("at", point)
+        assert worker.exit_code() == SIGKILLED
+    output = run_to_the_end(recording, pair, root, group, **changes)
+    assert output.faults(recording) == []
+    check(recording.broker, name, output, when)
+
+
+@pytest.mark.parametrize("when", ["early", "committed"])
+def test_workers_that_are_killed_at_any_moment_leave_no_row_untold(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, when: Whenever
+) -> None:
+    live, name, group = Topic(broker, topic(2)), fresh_name("told"), fresh_name("killed")
+    changes = results_to(name, when, "image") | {"batch": {"max_age_s": 3_000.0}}
+    settings = settings_for(live, pair, root, group, **changes)
+    moments = random.Random(9)
+    with Live(live, cameras=4, partitions=2, every_s=0.02):
+        for number in range(KILLS):
+            with WorkerProcess(Plan(settings, root.with_suffix(f".{number}.log"))) as worker:
+                worker.wait_for("recovered")
+                time.sleep(moments.uniform(0.2, 1.2))  # any moment: it is not for us to know what it is doing
+                worker.send(signal.SIGKILL)
+                assert worker.exit_code() == SIGKILLED
+    output = run_to_the_end(live, pair, root, group, **changes)
+    assert output.faults(live) == []
+    check(broker, name, output, when)
