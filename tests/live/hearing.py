@@ -8,14 +8,14 @@ from typing import Any
 from adawise.live.metrics import Scrape
 from adawise.live.observer import LiveObserver
 from adawise.live.row import CameraRow
-from adawise.live.worker import Bounds, LiveWorker
+from adawise.live.worker import LiveBounds, LiveWorker
 from adawise.ports import Source
 from adawise.store.store import Store
 from adawise.worker.observer import Observers
 from tests.worker.loop import CLASSES, Bench, Journal
 
 T = 1_790_812_800.0
-BOUNDS = Bounds(max_cameras=100, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
+BOUNDS = LiveBounds(max_cameras=100, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
 
 
 class Heard:
@@ -31,7 +31,7 @@ class Heard:
         source: Source,
         store: Store | None = None,
         *,
-        bounds: Bounds = BOUNDS,
+        bounds: LiveBounds = BOUNDS,
         keeps_pictures: bool = False,
         kind: Callable[..., Bench] = Bench,
         **changes: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adawise.live.camera import Camera, told_s, worst_first
+from adawise.live.camera import LiveCamera, told_s, worst_first
 from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState
 from adawise.records import TopicPartition
 from adawise.worker.observer import PartitionProgress
@@ -14,12 +14,12 @@ CLASSES = ("car", "bus", "empty street")
 T = 1_790_812_800.0
 
 
-def a_camera(now_s: float = T) -> Camera:
-    return Camera("north", TP, now_s)
+def a_camera(now_s: float = T) -> LiveCamera:
+    return LiveCamera("north", TP, now_s)
 
 
 def serve(
-    camera: Camera, now_s: float, alpha: float = 0.3, labels: tuple[int, ...] = (0, 0, 0, 1), fe: float = 1.0
+    camera: LiveCamera, now_s: float, alpha: float = 0.3, labels: tuple[int, ...] = (0, 0, 0, 1), fe: float = 1.0
 ) -> None:
     camera.served(
         now_s,
@@ -34,7 +34,7 @@ def serve(
 
 
 def row(
-    camera: Camera, now_s: float, *, failure: str = "", silent_after_s: float = 60.0, lag: int | None = 7
+    camera: LiveCamera, now_s: float, *, failure: str = "", silent_after_s: float = 60.0, lag: int | None = 7
 ) -> CameraRow:
     partition = PartitionProgress(lag, 0, 0, stands=False, paused=False, streams_evicted=0)
     return camera.row(now_s, CLASSES, partition, failure=failure, silent_after_s=silent_after_s)

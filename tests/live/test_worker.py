@@ -10,7 +10,7 @@ from PIL import Image
 from adawise.errors import BrokerUnavailable
 from adawise.live import observer as observing
 from adawise.live.row import CameraState
-from adawise.live.worker import Bounds
+from adawise.live.worker import LiveBounds
 from adawise.ports import Head
 from adawise.records import Frame, ImageBatch, TopicPartition
 from adawise.worker.observer import Phase
@@ -82,7 +82,7 @@ def test_a_row_that_nothing_happened_to_is_the_same_object() -> None:
 
 def test_more_cameras_than_there_is_room_for_push_out_those_that_were_heard_longest_ago() -> None:
     names = [f"camera-{n}" for n in range(30)]
-    bounds = Bounds(max_cameras=10, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
+    bounds = LiveBounds(max_cameras=10, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
     heard = Heard(FakeSource(images(120, *names), finite=True), bounds=bounds).run()
     assert len(heard.rows) == 10
     assert heard.worker.counts.images == 120

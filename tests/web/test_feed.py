@@ -10,7 +10,7 @@ import pytest
 
 from adawise.live.row import CameraState
 from adawise.web import feed as feeding
-from adawise.web.feed import Feed
+from adawise.web.feed import EventFeed
 from tests.web.asking import Listener
 from tests.web.yard import HOSTILE, Yard, a_row, a_yard, shown
 
@@ -22,7 +22,7 @@ def told(message: bytes | None) -> tuple[str, dict[str, Any]]:
 
 
 async def run(yard: Yard, steps: Any) -> None:
-    feed = Feed(yard, period_s=0.01)
+    feed = EventFeed(yard, period_s=0.01)
     try:
         await steps(feed)
     finally:
@@ -32,7 +32,7 @@ async def run(yard: Yard, steps: Any) -> None:
 def test_a_browser_hears_all_rows_and_then_those_that_changed_or_went() -> None:
     yard = a_yard(5)
 
-    async def steps(feed: Feed) -> None:
+    async def steps(feed: EventFeed) -> None:
         queue = feed.enter()
         name, everything = told(await queue.get())
         assert name == "all"
@@ -59,7 +59,7 @@ def test_a_browser_hears_all_rows_and_then_those_that_changed_or_went() -> None:
 def test_a_row_that_is_equal_is_not_told_again() -> None:
     yard = a_yard(3)
 
-    async def steps(feed: Feed) -> None:
+    async def steps(feed: EventFeed) -> None:
         queue = feed.enter()
         await queue.get()
         yard.rows = [a_row(number) for number in range(3)]  # other objects
@@ -72,7 +72,7 @@ def test_a_row_that_is_equal_is_not_told_again() -> None:
 def test_while_nobody_looks_nothing_is_asked() -> None:
     yard = a_yard(1)
 
-    async def steps(feed: Feed) -> None:
+    async def steps(feed: EventFeed) -> None:
         queue = feed.enter()
         await queue.get()
         await queue.get()
@@ -91,7 +91,7 @@ def test_while_nobody_looks_nothing_is_asked() -> None:
 def test_a_browser_that_does_not_keep_up_is_let_go_and_the_others_hear_on() -> None:
     yard = a_yard(1)
 
-    async def steps(feed: Feed) -> None:
+    async def steps(feed: EventFeed) -> None:
         slow, quick = feed.enter(), feed.enter()
         while feed.viewers == 2:
             await quick.get()
@@ -119,7 +119,7 @@ def test_there_are_so_many_places_and_no_more(monkeypatch: pytest.MonkeyPatch) -
 def test_hostile_names_are_one_line_of_json() -> None:
     yard = Yard([a_row(0, HOSTILE), a_row(1, "new\nline\r\u2028"), a_row(2, "event: all")])
 
-    async def steps(feed: Feed) -> None:
+    async def steps(feed: EventFeed) -> None:
         message = await feed.enter().get()
         assert message is not None
         assert message.count(b"\n") == 3

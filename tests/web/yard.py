@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from adawise.build.http import rows_port
-from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState, View
+from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState, LiveView
 from adawise.settings import HttpSettings
 
 NOW_S = 1_790_812_800.0
@@ -36,9 +36,9 @@ class Yard:
     pictures: dict[str, bytes] = field(default_factory=dict)
     views: int = 0
 
-    def view(self) -> View:
+    def view(self) -> LiveView:
         self.views += 1
-        return View("street by host:1234", self.now_s, list(self.rows), self.facts, tuple(self.notices))
+        return LiveView("street by host:1234", self.now_s, list(self.rows), self.facts, tuple(self.notices))
 
     def picture(self, key: str) -> bytes | None:
         return self.pictures.get(key)

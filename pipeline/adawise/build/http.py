@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
-from starlette.types import ASGIApp
 
-from adawise.live.health import Answer, Health
+from adawise.live.health import Health, ProbeAnswer
 from adawise.live.metrics import Scrape
 from adawise.live.observer import LiveObserver, steady
 from adawise.live.row import Provider
-from adawise.live.worker import Bounds, LiveWorker
+from adawise.live.worker import LiveBounds, LiveWorker
 from adawise.settings import HttpSettings, Settings
 from adawise.settings.http import PORT
 from adawise.web.access import Access
 from adawise.web.app import page_app
 from adawise.web.exposition import Exposition
-from adawise.web.feed import Feed
-from adawise.web.server import HttpThread, listen
+from adawise.web.feed import EventFeed
+from adawise.web.server import App, HttpThread, listen
 from adawise.worker.observer import Observer
 
 _log = structlog.get_logger("http")
@@ -60,7 +59,7 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
     worker = LiveWorker(
         f"{settings.kafka.topic} by {socket.gethostname()}:{os.getpid()}",
         clock(),
-        Bounds(
+        LiveBounds(
             max_cameras=http.max_cameras,
             silent_after_s=http.silent_after_s,
             write_within_s=max(_WRITE_WITHIN_LEAST_S, _WRITE_WITHIN * flush_s),
@@ -68,10 +67,10 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
         ),
     )
     observer = LiveObserver(worker, keeps_pictures=http.thumbnails, clock=clock)
-    feed = Feed(observer)
+    feed = EventFeed(observer)
 
-    def probe(ask: Callable[[Health, float], Answer]) -> Callable[[], Answer]:
-        def answer() -> Answer:
+    def probe(ask: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
+        def answer() -> ProbeAnswer:
             now = observer.catch_up()
             return ask(now.health, now.now_s)
 
@@ -95,12 +94,12 @@ def rows_port(http: HttpSettings, provider: Provider) -> Iterator[str]:
     Raises:
         SettingsError: the port cannot be had.
     """
-    with _serving(http, page_app(Feed(provider), provider, access(http))) as url:
+    with _serving(http, page_app(EventFeed(provider), provider, access(http))) as url:
         yield url
 
 
 @contextmanager
-def _serving(http: HttpSettings, app: ASGIApp) -> Iterator[str]:
+def _serving(http: HttpSettings, app: App) -> Iterator[str]:
     thread = HttpThread(app, listen(http.listen, http.port, PORT))
     try:
         thread.start()

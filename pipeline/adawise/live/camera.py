@@ -30,7 +30,7 @@ _SHOWN = 4  # classes
 _FORGOTTEN = 0.002  # of the fading sums
 
 
-class Camera:
+class LiveCamera:
     """One camera of one partition.
 
     Args:

@@ -26,7 +26,7 @@ _MARGIN_S = 15.0  # after the time of the next try: what it takes to fail again
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeAnswer:
     """Of a probe. `reasons` say why not, or, where `ok`, what is amiss all the same."""
 
     ok: bool
@@ -89,13 +89,13 @@ class Health:
 
     # -- the probes
 
-    def started(self, now_s: float) -> Answer:
+    def started(self, now_s: float) -> ProbeAnswer:
         """`/startupz`."""
         if self.has_stepped:
             return self._answer(True, "started", now_s)
         return self._answer(False, "starting", now_s, [self._doing(now_s)])
 
-    def alive(self, now_s: float) -> Answer:
+    def alive(self, now_s: float) -> ProbeAnswer:
         """`/livez`."""
         quiet_s = now_s - max(self.beat_s, self.phase_s)
         if self.phase in {Phase.WORKING, Phase.STOPPING} and quiet_s > self.stuck_after_s:
@@ -103,7 +103,7 @@ class Health:
             return self._answer(False, "stuck", now_s, [why])
         return self._answer(True, "alive", now_s)
 
-    def ready(self, now_s: float) -> Answer:
+    def ready(self, now_s: float) -> ProbeAnswer:
         """`/readyz`."""
         if self.phase == Phase.STOPPING:
             return self._answer(False, "stopping", now_s, [self._doing(now_s)])
@@ -138,8 +138,8 @@ class Health:
     def _doing(self, now_s: float) -> str:
         return f"it {_DOING[self.phase]}, for {told_s(now_s - self.phase_s)}"
 
-    def _answer(self, ok: bool, status: str, now_s: float, reasons: Sequence[str] = ()) -> Answer:
-        return Answer(ok, status, self.phase, now_s - self.phase_s, tuple(reasons))
+    def _answer(self, ok: bool, status: str, now_s: float, reasons: Sequence[str] = ()) -> ProbeAnswer:
+        return ProbeAnswer(ok, status, self.phase, now_s - self.phase_s, tuple(reasons))
 
 
 def who_failed(error: AdawiseError) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Literal
 
-from adawise.live.camera import Camera
+from adawise.live.camera import LiveCamera
 from adawise.live.counts import Distribution
 from adawise.live.worker import LiveWorker
 from adawise.worker.observer import PartitionProgress
@@ -63,7 +63,7 @@ def _partitions(value: Callable[[PartitionProgress], float | None]) -> Callable[
     return samples
 
 
-def _streams(value: Callable[[Camera], float | None]) -> Callable[[Scrape], Samples]:
+def _streams(value: Callable[[LiveCamera], float | None]) -> Callable[[Scrape], Samples]:
     def samples(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
         for camera in _largest(scrape):
             if (found := value(camera)) is not None:
@@ -72,7 +72,7 @@ def _streams(value: Callable[[Camera], float | None]) -> Callable[[Scrape], Samp
     return samples
 
 
-def _largest(scrape: Scrape) -> list[Camera]:
+def _largest(scrape: Scrape) -> list[LiveCamera]:
     """Those with most images. Names come from strangers, and each would be a series for ever."""
     return nlargest(scrape.max_streams, scrape.worker.cameras.values(), key=lambda camera: camera.images)
 

@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from adawise.errors import AdawiseError, RetryableError
-from adawise.live.row import View
+from adawise.live.row import LiveView
 from adawise.live.worker import LiveWorker
 from adawise.ports import Commit, Head
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
@@ -55,7 +55,7 @@ class LiveObserver(Observer):
         self._worker.now_s = self._clock()
         return self._worker
 
-    def view(self) -> View:
+    def view(self) -> LiveView:
         """See `Provider`."""
         return self.catch_up().view()
 

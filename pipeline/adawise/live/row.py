@@ -59,7 +59,7 @@ class CameraRow:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class LiveView:
     """All that the page shows at a moment, which is the Unix time `now_s`.
 
     `title` says whose cameras these are, `facts` are pairs of a name and a value, `notices` sentences about what is
@@ -76,7 +76,7 @@ class View:
 class Provider(Protocol):
     """Where the page's rows come from. Called from the HTTP thread about once a second, while somebody looks."""
 
-    def view(self) -> View:
+    def view(self) -> LiveView:
         """What is known now. A row that has not changed may be the same object, which is the quickest to compare."""
 
     def picture(self, key: str) -> bytes | None:

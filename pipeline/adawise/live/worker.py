@@ -14,10 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from adawise.errors import AdawiseError
-from adawise.live.camera import Camera, told_s
+from adawise.live.camera import LiveCamera, told_s
 from adawise.live.counts import Counts
 from adawise.live.health import Health, who_failed
-from adawise.live.row import STEP_S, CameraRow, CameraState, View
+from adawise.live.row import STEP_S, CameraRow, CameraState, LiveView
 from adawise.ports import Commit
 from adawise.records import BatchTrace, Frame, Gap, Predictions, TopicPartition
 from adawise.worker.observer import Phase, WorkerProgress
@@ -28,7 +28,7 @@ _NAMELESS_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class LiveBounds:
     """When something is amiss, and how much is kept.
 
     `silent_after_s` without an image, and longer than is usual, a camera is silent. `write_within_s` of its first row a
@@ -53,7 +53,7 @@ class LiveWorker:
 
     title: str
     began_s: float
-    bounds: Bounds
+    bounds: LiveBounds
     now_s: float = 0.0
     counts: Counts = field(default_factory=Counts)
     health: Health = field(init=False)
@@ -61,8 +61,8 @@ class LiveWorker:
     facts: Mapping[str, str] = field(default_factory=dict)  # of the model
     committed_s: float | None = None  # the last segment
     forgotten: int = 0  # cameras that had to leave their place
-    cameras: dict[tuple[TopicPartition, str], Camera] = field(default_factory=dict)  # the one heard last is last
-    _rows: dict[str, tuple[Camera, int, str, CameraRow]] = field(default_factory=dict)
+    cameras: dict[tuple[TopicPartition, str], LiveCamera] = field(default_factory=dict)  # the one heard last is last
+    _rows: dict[str, tuple[LiveCamera, int, str, CameraRow]] = field(default_factory=dict)
     _touched: set[str] = field(default_factory=set)
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)
     _unwritten_s: dict[TopicPartition, float] = field(default_factory=dict)  # since when there are rows
@@ -195,12 +195,12 @@ class LiveWorker:
 
     # -- what is shown
 
-    def view(self) -> View:
+    def view(self) -> LiveView:
         """See `Provider.view`; rows that nothing has happened to are the same objects."""
         step = int(self.now_s // STEP_S)
         rows = [self._row(camera, step) for camera in self.cameras.values()]
         self._touched.clear()
-        return View(self.title, self.now_s, rows, self._facts(rows), self._notices())
+        return LiveView(self.title, self.now_s, rows, self._facts(rows), self._notices())
 
     def states(self) -> Mapping[CameraState, int]:
         """Cameras in each state."""
@@ -232,7 +232,7 @@ class LiveWorker:
             return f"its rows have waited {told_s(self.now_s - since_s)} to be written"
         return ""
 
-    def _row(self, camera: Camera, step: int) -> CameraRow:
+    def _row(self, camera: LiveCamera, step: int) -> CameraRow:
         failure = self.failure(camera.tp)
         known = self._rows.get(key := f"{camera.tp}/{camera.stream_id}")
         if known and key not in self._touched and known[:3] == (camera, step, failure):
@@ -269,13 +269,13 @@ class LiveWorker:
 
     # -- cameras
 
-    def _camera(self, tp: TopicPartition, stream_id: str, now_s: float) -> Camera:
+    def _camera(self, tp: TopicPartition, stream_id: str, now_s: float) -> LiveCamera:
         camera = self.cameras.pop((tp, stream_id), None)
         if camera is None:
             if len(self.cameras) >= self.bounds.max_cameras:
                 self._forget(next(iter(self.cameras)))
                 self.forgotten += 1
-            camera = Camera(stream_id, tp, now_s)
+            camera = LiveCamera(stream_id, tp, now_s)
         self.cameras[tp, stream_id] = camera
         self._touched.add(f"{tp}/{stream_id}")
         return camera

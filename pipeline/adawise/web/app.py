@@ -20,11 +20,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from adawise.live.health import Answer
+from adawise.live.health import ProbeAnswer
 from adawise.live.row import Provider
 from adawise.web.access import COOKIE, COOKIE_S, METRICS_PATH, Access, Guard
 from adawise.web.exposition import Exposition
-from adawise.web.feed import Feed, TooManyViewers
+from adawise.web.feed import EventFeed, TooManyViewers
 
 _HERE = Path(__file__).parent
 _COLOURS = _HERE.parent / "page" / "colours.css"
@@ -32,11 +32,11 @@ _LONGEST_FORM = 4_096
 _FORM_S = 5.0
 _log = structlog.get_logger("http")
 
-Probe = Callable[[], Answer]
+Probe = Callable[[], ProbeAnswer]
 
 
 def page_app(
-    feed: Feed,
+    feed: EventFeed,
     provider: Provider,
     access: Access,
     *,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from adawise.live.row import STEP_S, STEPS, CameraRow, Provider, View
+from adawise.live.row import STEP_S, STEPS, CameraRow, LiveView, Provider
 
 MOST_VIEWERS = 32
 PERIOD_S = 1.0
@@ -25,7 +25,7 @@ class TooManyViewers(Exception):
     """There is no place for another browser."""
 
 
-class Feed:
+class EventFeed:
     """What browsers are told.
 
     Args:
@@ -93,7 +93,7 @@ class Feed:
             if self._viewers and (news := self._turn(self._provider.view())) is not None:
                 self._tell(news)
 
-    def _turn(self, view: View) -> bytes | None:
+    def _turn(self, view: LiveView) -> bytes | None:
         """What is new since the last turn, as a message."""
         changed, gone = [], set(self._known)
         for row in view.rows:
@@ -129,7 +129,7 @@ def _event(kind: str, fields: str) -> bytes:
     return f"event: {kind}\ndata: {{{fields}}}\n\n".encode()
 
 
-def _above(view: View) -> str:
+def _above(view: LiveView) -> str:
     """What stands above the rows, as the inside of a JSON object."""
     above: dict[str, Any] = {
         "title": view.title,

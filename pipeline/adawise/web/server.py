@@ -23,6 +23,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from adawise.errors import SettingsError
 
+App = ASGIApp
+
 MOST_CONNECTIONS = 128
 _LOOK_S = 5.0
 _IDLE_LOOKS = 2  # without a request
