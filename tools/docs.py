@@ -27,6 +27,7 @@ from adawise.results.message import FIELDS, ResultField
 from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
+from adawise.status import facts, judge
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."
@@ -271,6 +272,45 @@ def metrics_page() -> str:
     )
 
 
+# -- status
+
+
+def status_page() -> str:
+    """The JSON of `adawise status`."""
+    shapes: Mapping[str, type] = {
+        "All of it": facts.FleetStatus,
+        "Troubles": facts.Trouble,
+        "Members": facts.MemberStatus,
+        "Partitions": facts.PartitionStatus,
+        "Cameras": facts.CameraStatus,
+        "Rejects": facts.RejectStatus,
+    }
+    first = (
+        f"What `{PROGRAM} status --json` prints; with `--watch`, one such object a line. `well` is true if there are "
+        "no troubles. Times are ISO 8601 in UTC; ages and spans are seconds; null is what nobody could say. Fields may "
+        "be added; if one goes or changes its meaning, `version` rises."
+    )
+    states = _meanings("state", {str(state): meaning for state, meaning in facts.STATES.items()})
+    kinds = _meanings("kind", judge.KINDS)
+    return page(
+        "Status",
+        first,
+        *(f"## {title}\n\n{_commented(shape)}" for title, shape in shapes.items()),
+        f"## States of a camera\n\nThe most urgent first.\n\n{states}",
+        f"## Kinds of trouble\n\nThe most urgent first. The words are stable.\n\n{kinds}",
+    )
+
+
+def _meanings(what: str, words: Mapping[str, str]) -> str:
+    return table([what, "what it means"], ([f"`{word}`", meaning] for word, meaning in words.items()))
+
+
+def _commented(shape: type) -> str:
+    """The fields of a dataclass with the comments beside them."""
+    rows = re.findall(r"^    (\w+): ([^#=\n]+?)(?: = [^#\n]+)?(?:  # (.*))?$", inspect.getsource(shape), re.MULTILINE)
+    return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", said] for name, kind, said in rows))
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "commands.md": commands_page,
@@ -278,6 +318,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "exit-codes.md": exit_codes_page,
     "reasons.md": reasons_page,
     "metrics.md": metrics_page,
+    "status.md": status_page,
     "results.schema.json": results_schema,
 }
 

@@ -182,13 +182,14 @@ def report_checks(checks: Iterable[Check], stream: TextIO | None = None) -> int:
 
 def print_json(value: object, stream: TextIO | None = None) -> None:
     """Print a value as JSON on the output proper; nan and infinity, which JSON does not have, become null."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False, default=str)
+    text = json.dumps(finite(value), indent=2, allow_nan=False, default=str)
     print(text, file=stream if stream is not None else sys.stdout)
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
+    """The value with null in place of nan and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from adawise.clip.machine import processor
 from tools.bench import (
     cameras,
     card_page,
@@ -33,9 +34,9 @@ from tools.bench import (
     restart,
     soak,
     states,
+    status,
     worker,
 )
-from tools.bench.place import processor
 
 BENCHES = {
     "forward": forward.main,
@@ -53,6 +54,7 @@ BENCHES = {
     "neighbours": neighbours.main,
     "restart": restart.main,
     "states": states.main,
+    "status": status.main,
     "names": names.main,
     "recording": recording.main,
     "changes": changes.main,

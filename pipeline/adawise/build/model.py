@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,7 +111,24 @@ def open_pair(
         except CardError as error:
             raise CardError(f"model.card {settings.card}: {error}") from error
         _use_heads(classifier, card, settings.card)
+    _use_cache(classifier, settings)
     return ModelPair(checkpoints, classifier, classes, card)
+
+
+def _use_cache(classifier: PairClassifier, settings: ModelSettings) -> None:
+    """Take the heads of an earlier start, if they are kept."""
+    folder = settings.cache or _user_cache()
+    if settings.cache_mib and folder is not None:
+        classifier.use_cache(folder, settings.cache_mib * 2**20)
+
+
+def _user_cache() -> Path | None:
+    """Where this user's programs keep what they can make again; None for a user without a home."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (named if named.is_absolute() else Path.home() / ".cache") / "adawise" / "heads"
+    except RuntimeError:
+        return None
 
 
 def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "evaluate": ("evaluate.options:EvaluateCommand", "compare strategies on labelled images"),
     "drift": ("drift.options:DriftCommand", "say when and how far alpha moved, and whether adapting helped"),
     "labels": ("labels.options:LabelsCommand", "store labels that come later by Kafka"),
+    "status": ("status.options:StatusCommand", "say how the fleet stands now"),
     "verify": ("verify.options:VerifyCommand", "prove that an output folder is whole"),
     "repair": ("repair.options:RepairCommand", "mend an output folder of which files were lost"),
     "compact": ("compact.options:CompactCommand", "make few large files of the many small ones of past days"),
