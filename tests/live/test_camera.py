@@ -94,8 +94,8 @@ def test_a_camera_is_silent_after_longer_than_is_set_and_longer_than_is_usual() 
     seldom = a_camera()
     for minute in range(10):
         serve(seldom, T + 60 * minute)
-    assert row(seldom, T + 540 + 200).state == CameraState.OK
-    assert row(seldom, T + 540 + 400).state == CameraState.SILENT
+    assert row(seldom, T + 540 + 500).state == CameraState.OK
+    assert row(seldom, T + 540 + 700).state == CameraState.SILENT
 
 
 def test_rejections_count_from_a_tenth_of_the_last_five_minutes_on_and_name_the_last_reason() -> None:

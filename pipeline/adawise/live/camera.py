@@ -25,7 +25,7 @@ CHANGE = 0.1
 _RATE_STEPS = 12
 _NOW_STEPS = 12
 _REJECTED_SHARE = 0.1
-_GAPS = 5  # times what is usual, and a camera is silent
+_GAPS = 10  # times what is usual, and a camera is silent
 _SHOWN = 4  # classes
 _FORGOTTEN = 0.002  # of the fading sums
 
