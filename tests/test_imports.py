@@ -55,6 +55,9 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "replay": ("errors records ports store sink", ""),
     # the loop
     "worker": ("errors records ports adapt", "structlog torch"),
+    # what is known of it, and who shows it
+    "live": ("errors records ports worker/observer", "numpy PIL"),
+    "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
     # beside it
     "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
     # offline
@@ -75,13 +78,13 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 }
 MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", "demo"}
 PURE = {
-    *("errors", "records", "ports", "decode", "adapt"),
+    *("errors", "records", "ports", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("results/message", "results/served"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
-PURE_BUT = {"decode/child"}  # a process of its own is what it is for
+PURE_BUT = {"decode/child", "live/observer"}  # a process of its own is what it is for; where two threads meet
 
 
 def is_pure(module: str) -> bool:

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.parser import own_fields, parser_source
+from adawise.live.metrics import METRICS
 from adawise.recording import format as recording_format
 from adawise.results.message import FIELDS, ResultField
 from adawise.results.schema import json_schema
@@ -251,6 +252,26 @@ def _words(words: type[StrEnum]) -> str:
     return table(["word", "meaning"], rows)
 
 
+# -- metrics
+
+
+def metrics_page() -> str:
+    """Every metric of a worker's /metrics."""
+    rows = (
+        [f"`{spec.name}`", spec.kind, ", ".join(f"`{label}`" for label in spec.labels), spec.meaning, spec.remedy]
+        for spec in METRICS
+    )
+    return page(
+        "Metrics",
+        "What a worker answers at `/metrics`, in Prometheus' text format or as OpenMetrics. Units are seconds, bytes "
+        "and messages. Counts are since the worker began. Series with a partition or a stream are of what the worker "
+        "owns now: with the partition they go, and whoever has it next begins at 0. "
+        "The process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`) "
+        "are there too. See the [guide](../guide/watch.md).",
+        table(["metric", "type", "labels", "what it is", "what to do when it moves"], rows),
+    )
+
+
 # -- status
 
 
@@ -296,6 +317,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "schemas.md": schemas_page,
     "exit-codes.md": exit_codes_page,
     "reasons.md": reasons_page,
+    "metrics.md": metrics_page,
     "status.md": status_page,
     "results.schema.json": results_schema,
 }

@@ -21,7 +21,6 @@ from adawise import __version__
 from adawise.__main__ import main
 from adawise.commands import COMMANDS, command_of
 from adawise.commands.parser import parse, parser_source
-from adawise.console import Check
 from adawise.errors import BrokerUnavailable, ChainError, SettingsError
 from adawise.kafka import embedded
 from adawise.settings import Settings, read
@@ -141,7 +140,7 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
 
 
 REPLAY: dict[str, Any] = {
-    **dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed")),
+    **dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed", "results_to")),
     "forgotten": "fail",
 }
 
@@ -284,15 +283,20 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch) -> No
     assert ports == [19092]
 
 
-@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("skip", 0), ("fail", 1)])
-def test_check_prints_what_was_looked_at_and_starts_nothing(
-    status: Any, code: int, calls: list[Call], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checks = [Check("broker", "ok", "127.0.0.1:9092"), Check("topic", status, "frames")]
-    monkeypatch.setattr("adawise.commands.run.checks.check", lambda settings: checks)
-    assert main(["run", "--check", *PAIR]) == code
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == ["OK    settings", "OK    broker: 127.0.0.1:9092", f"{status.upper():<6}topic: frames"]
+def test_check_is_the_doctor_and_starts_nothing(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Settings, object, dict[str, bool]]] = []
+    fake = ModuleType("adawise.commands.doctor.run")
+
+    def doctor(settings: Settings, mistakes: object, **options: bool) -> int:
+        asked.append((settings, mistakes, options))
+        return 3
+
+    fake.doctor = doctor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    assert main(["run", "--check", *PAIR]) == main(["doctor", "--strict", "--json", *PAIR]) == 3
+    (by_run, by_name) = asked
+    assert by_run == (by_name[0], (), {"as_json": False, "strict": False})
+    assert by_name[1:] == ([], {"as_json": True, "strict": True})
     assert not calls
 
 
@@ -306,7 +310,7 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
         ("dlq shwo 0/1", ["'dlq shwo'", "did you mean `adawise dlq show`?"]),
         ("dlq list --since 2026-11-25T08:00", ["for so long ago: it has no time zone; add Z or an offset"]),
         ("--config", ["expected a command"]),
-        ("bogus", ["there are demo, run, produce"]),
+        ("bogus", ["there are demo, run, doctor"]),
         ("run", ["model.theta_0  (not set)", "model.theta_1  (not set)", "model.classes  (not set)"]),
         ("produce", ["SOURCE  (not given)"]),
         ("produce a b", ["'b'  (argument)"]),
@@ -378,11 +382,15 @@ def test_a_password_by_flag_is_refused_for_the_environment_or_the_file(
 ) -> None:
     assert main(line.format(flag_name(name)).split()) == 2
     told = capsys.readouterr()
-    assert flag_name(name) in told.err
-    assert environment_name(name) in told.err
-    assert f"{name.rpartition('.')[2]} under [kafka.security] in adawise.toml" in told.err
     assert "hunter2" not in told.err + told.out
     assert not calls
+    if name.partition(".")[0] not in command_of(line.partition(" {}")[0]).groups:
+        assert "does not use it" in told.err
+        return
+    assert flag_name(name) in told.err
+    assert environment_name(name) in told.err
+    table, _, key = name.rpartition(".")
+    assert f"{key} under [{table}] in adawise.toml" in told.err
 
 
 def test_config_show_has_every_value_with_its_origin_and_no_secret(

@@ -14,6 +14,7 @@ import structlog
 
 from adawise.build.decoder import open_decoder
 from adawise.build.kafka import results
+from adawise.build.machine import usable_cores
 from adawise.build.model import ModelPair, adaptation, objective_name
 from adawise.build.store import await_store
 from adawise.clip.classifier import digest
@@ -169,7 +170,7 @@ def _group(settings: Settings, source: Source) -> Owner:
 
 def decode_threads(settings: Settings) -> int:
     """Of the decode pool: the setting's, or one for each core that this process may use."""
-    return settings.decode.threads or len(os.sched_getaffinity(0))
+    return settings.decode.threads or usable_cores()
 
 
 def config_fingerprint(settings: Settings, model: ModelPair) -> str:

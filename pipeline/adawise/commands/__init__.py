@@ -15,7 +15,6 @@ from adawise import __version__
 if TYPE_CHECKING:
     from adawise.commands.command import Command
     from adawise.commands.parser import Parsed
-    from adawise.settings.mistakes import Mistake
     from adawise.settings.reading import Reading
 
 PROGRAM = "adawise"
@@ -23,6 +22,7 @@ PROGRAM = "adawise"
 COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("demo:DemoCommand", "see it work on simulated cameras"),
     "run": ("run.options:RunCommand", "classify images from Kafka until stopped"),
+    "doctor": ("doctor.options:DoctorCommand", "say whether a worker can do its work here"),
     "produce": ("produce.options:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("record.options:RecordCommand", "store raw messages of a topic"),
     "replay": ("replay.options:ReplayCommand", "run the worker on a recording"),
@@ -86,10 +86,12 @@ def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path)
         config=parsed.config,
         uses=command.uses(parsed.options) if parsed.complete else frozenset(),
     )
-    mistakes = [*parsed.mistakes, *reading.mistakes]
-    if name == "config show":
-        return _show(reading, mistakes, as_json="json" in parsed.options)
-    if mistakes:
+    from adawise.logs import configure
+
+    configure(reading.settings.log.level, reading.settings.log.format)
+    if not parsed.mistakes and (code := command.judge(reading, reading.mistakes, parsed.options)) is not None:
+        return code
+    if mistakes := [*parsed.mistakes, *reading.mistakes]:
         raise error_of(mistakes)
     return _call(command, parsed, reading)
 
@@ -97,11 +99,8 @@ def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path)
 def _call(command: type[Command], parsed: Parsed, reading: Reading) -> int:
     from pydantic_settings import CliApp
 
-    from adawise.logs import configure
-
-    settings = reading.settings
-    configure(settings.log.level, settings.log.format)
-    called = CliApp.run(command, cli_args={}, cli_settings_source=parsed.source, settings=settings, **parsed.options)
+    source, settings = parsed.source, reading.settings
+    called = CliApp.run(command, cli_args={}, cli_settings_source=source, settings=settings, **parsed.options)
     return called.exit_code
 
 
@@ -171,16 +170,3 @@ def _help() -> str:
             "Exit codes: 0 done, 1 failed, 2 wrong settings or usage, 3 something was found, 130 interrupted.",
         ]
     )
-
-
-def _show(reading: Reading, mistakes: Sequence[Mistake], as_json: bool) -> int:
-    from adawise.commands.config.run import as_json_text, as_table
-    from adawise.settings.mistakes import error_of
-
-    if as_json:
-        print(as_json_text(reading, mistakes))
-        return 2 if mistakes else 0
-    if mistakes:
-        raise error_of(mistakes)
-    print(as_table(reading))
-    return 0

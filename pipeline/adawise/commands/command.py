@@ -6,8 +6,8 @@ their groups, only those in `groups` have flags and are in the help of the comma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field, PrivateAttr
 from pydantic.fields import FieldInfo
@@ -15,6 +15,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from typing_extensions import override
 
 from adawise.settings.tree import Settings
+
+if TYPE_CHECKING:
+    from adawise.settings.mistakes import Mistake
+    from adawise.settings.reading import Reading
 
 ALL_GROUPS = tuple(Settings.model_fields)
 WORKER_GROUPS = tuple(name for name in ALL_GROUPS if name != "finetune")
@@ -72,6 +76,18 @@ class Command(BaseSettings):
         """Pairs of (option, what is wrong and the remedy) for options that are right alone but not together."""
         del options
         yield from ()
+
+    @classmethod
+    def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int | None:
+        """What a command does that is about the settings, right or wrong: its exit code. None: it wants them right.
+
+        Args:
+            reading: the settings with their origins.
+            mistakes: of the settings alone; mistakes in options come to no command.
+            options: as flags gave them.
+        """
+        del reading, mistakes, options
+        return None
 
     @property
     def exit_code(self) -> int:

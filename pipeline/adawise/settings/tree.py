@@ -164,7 +164,8 @@ class DecodeSettings(Group):
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None,
-        description="images decoded at the same time, and one more if it is quick; none: one for each core",
+        description="images decoded at the same time, and one more if it is quick; none: one for each core that this "
+        "process may use",
     )
     max_message_bytes: ByteSize = Field(
         default=ByteSize(8 * 2**20), ge=1024, le=2**30, description="bytes of the largest message that is read"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import AliasChoices, Field
@@ -10,6 +10,8 @@ from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
 from adawise.commands.command import ALL_GROUPS, Command
+from adawise.settings.mistakes import Mistake, error_of
+from adawise.settings.reading import Reading
 
 
 class ConfigShowCommand(Command):
@@ -35,3 +37,17 @@ class ConfigShowCommand(Command):
         """Nothing is started: what is not set is shown as such."""
         del options
         return frozenset()
+
+    @classmethod
+    @override
+    def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int:
+        """Print them; with what is wrong in JSON, and only that otherwise."""
+        from adawise.commands.config.run import as_json_text, as_table
+
+        if "json" in options:
+            print(as_json_text(reading, mistakes))
+            return 2 if mistakes else 0
+        if mistakes:
+            raise error_of(mistakes)
+        print(as_table(reading))
+        return 0
