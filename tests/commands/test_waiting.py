@@ -41,7 +41,8 @@ def call(command: str, servers: str, topic: str, folder: Path, *more: str) -> li
     kafka = ["--kafka.bootstrap-servers", servers, "--log.format", "json", *more]
     if command == "labels":
         group = ["--kafka.group", f"{topic}-group", "--kafka.session-timeout-ms", "6000"]
-        return ["labels", str(yard.write(folder)), "--topic", topic, *kafka, *group]
+        root = folder if folder.exists() else yard.write(folder)
+        return ["labels", str(root), "--topic", topic, *kafka, *group]
     return ["record", "-o", str(folder), "--kafka.topic", topic, *kafka]
 
 
