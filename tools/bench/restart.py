@@ -79,8 +79,8 @@ def rolling(*, static: bool) -> None:
     kind = "static members" if static else "dynamic members"
     calm, rolled = (worst(rows, until) for until in ((0, began_us), (began_us, ended_us)))
     print(
-        f"three in turn, {kind}: longest stall of a partition {rolled[0]:.2f} s (in peace {calm[0]:.2f} s), "
-        f"longest wait of an image {rolled[1]:.2f} s (in peace {calm[1]:.2f} s); a worker ended within {max(stops):.2f} s"
+        f"three in turn, {kind}: longest stall of a partition {rolled[0]:.2f} s (in peace {calm[0]:.2f}), "
+        f"longest wait of an image {rolled[1]:.2f} s (in peace {calm[1]:.2f} s); ended within {max(stops):.2f} s"
     )
 
 
