@@ -77,7 +77,8 @@ def rolling(*, static: bool) -> None:
             assert worker.exit_code() == 0, worker.diary
         rows = read_predictions(LocalStore(here.root), ["partition", "kafka_timestamp", PREDICTED_AT])
     kind = "static members" if static else "dynamic members"
-    calm, rolled = (worst(rows, until) for until in ((0, began_us), (began_us, ended_us)))
+    peace_us = began_us - round(2e6 * SESSION_S), began_us
+    calm, rolled = (worst(rows, within) for within in (peace_us, (began_us, ended_us)))
     print(
         f"three in turn, {kind}: longest stall of a partition {rolled[0]:.2f} s (in peace {calm[0]:.2f}), "
         f"longest wait of an image {rolled[1]:.2f} s (in peace {calm[1]:.2f} s); ended within {max(stops):.2f} s"
@@ -99,10 +100,7 @@ def worst(rows: pa.Table, within_us: tuple[int, int]) -> tuple[float, float]:
     partition, predicted = rows["partition"].to_numpy()[taken], predicted[taken]
     sent = rows["kafka_timestamp"].cast(pa.timestamp("us", "UTC")).cast("int64").to_numpy()[taken]
     stalls = [np.diff(np.sort(predicted[partition == number])).max() for number in np.unique(partition)]
-    waits = predicted - sent
-    if within_us[0] == 0:  # the first images were there before anybody read
-        waits = waits[predicted > predicted.min() + 10_000_000]
-    return float(max(stalls)) / 1e6, float(waits.max()) / 1e6
+    return float(max(stalls)) / 1e6, float((predicted - sent).max()) / 1e6
 
 
 def wait_for_members(here: BenchStage, count: int) -> None:
