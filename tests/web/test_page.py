@@ -86,6 +86,19 @@ def test_the_line_of_alpha_is_where_the_values_are(browser: Browser) -> None:
         assert path == "M116.0 25.0h1.0H117.0V3.0h1.0H119.0V14.0h1.0"
 
 
+def test_the_line_grows_at_its_end(browser: Browser) -> None:
+    yard = Yard([a_row(0)])
+    first = yard.rows[0].first_step + 116
+    yard.change(0, alphas=(0.0, 1.0), first_step=first)
+    with looking(browser, yard) as seen:
+        line = seen.page.locator("tbody .line")
+        expect(line).to_have_attribute("d", "M116.0 25.0h1.0H117.0V3.0h1.0h2.0")
+        yard.change(0, alphas=(0.0, 0.5, 1.0))
+        expect(line).to_have_attribute("d", "M116.0 25.0h1.0H117.0V14.0h1.0H118.0V3.0h1.0h1.0")
+        yard.change(0, alphas=(0.5, 1.0, 0.0), first_step=first + 1)
+        expect(line).to_have_attribute("d", "M117.0 14.0h1.0H118.0V3.0h1.0H119.0V25.0h1.0")
+
+
 def test_what_changes_is_shown_within_seconds_and_a_camera_that_goes_is_gone(browser: Browser) -> None:
     yard = a_yard(5)
     with looking(browser, yard) as seen:

@@ -231,12 +231,22 @@
     above = told;
     skewed = told.now - performance.now() / 1000;
     heard = Date.now();
-    for (const row of told.rows) { rows.set(row.key, row); stale.add(row.key); }
+    for (const row of told.rows) { rows.set(row.key, joined(row)); stale.add(row.key); }
     for (const key of told.gone ?? []) rows.delete(key);
     delete above.rows;
     here();
     head();
     plan();
+  }
+
+  function joined(row) {
+    // of a known row only the end of its line comes
+    const known = row.keep === undefined ? null : rows.get(row.key);
+    if (known) {
+      row.alphas = [...known.alphas.slice(row.keep - known.first, row.first - known.first), ...row.alphas];
+      row.first = row.keep;
+    }
+    return row;
   }
 
   function here() {
