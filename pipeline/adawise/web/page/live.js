@@ -6,7 +6,7 @@
     failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
     changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",
   };
-  const PAGE = 200, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12;
+  const PAGE = 100, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12;
   const SVG = "http://www.w3.org/2000/svg";
   const names = new Intl.Collator(undefined, { numeric: true });
   const orders = {
