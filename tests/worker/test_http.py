@@ -1,4 +1,4 @@
-"""The HTTP port of a real worker on a real broker: while it starts, works, is in reserve, loses its broker, stops.
+"""The HTTP port of a real worker on a real broker: as it starts, works, is in reserve, loses its broker, stops."""
 
 from __future__ import annotations
 
