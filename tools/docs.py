@@ -112,7 +112,7 @@ def _command(name: str) -> str:
     shorthands = "".join(
         f" `--{short}` is `{flag_name(setting)}`." for short, setting in sorted(command.shorthands.items())
     )
-    groups = ", ".join(f"[`{group}`](settings.md#{group})" for group in command.groups)
+    groups = ", ".join(f"[`{name}`](settings.md#{_group_of(name)})" for name in command.groups) or "none"
     parts = [
         f"## {PROGRAM} {name}",
         _prose(cleandoc(command.__doc__ or "")),
@@ -122,6 +122,11 @@ def _command(name: str) -> str:
         _examples(command.examples),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _group_of(name: str) -> str:
+    """The heading of a group's settings, or of the group that a setting is in."""
+    return (name if name in GROUPS else name.rpartition(".")[0]).replace(".", "")
 
 
 def _prose(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from hypothesis import strategies as st
 from adawise import __version__
 from adawise.__main__ import main
 from adawise.commands import COMMANDS, command_of
-from adawise.commands.parser import parse, parser_source
+from adawise.commands.command import OFTEN
+from adawise.commands.parser import own_fields, parse, parser_source
 from adawise.errors import BrokerUnavailable, ChainError, SettingsError
 from adawise.kafka import embedded
 from adawise.settings import Settings, read
@@ -90,19 +92,37 @@ def test_help_imports_nothing_heavy() -> None:
 import contextlib, io, sys
 from adawise.__main__ import main
 for command in {["", *COMMANDS]!r}:
+  for flag in ("-h", "--help"):
     with contextlib.redirect_stdout(io.StringIO()) as text:
         try:
-            code = main([*command.split(), "--help"])
+            code = main([*command.split(), flag])
         except SystemExit as end:
             code = end.code
     heavy = sorted({HEAVY!r} & set(sys.modules))
     expected = f"usage: adawise {{command or 'COMMAND'}}"
     assert not heavy and code == 0 and text.getvalue().startswith(expected), (command, heavy, code, text.getvalue())
-    print(command)
+  print(command)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert not done.stderr
     assert done.stdout.splitlines() == ["", *COMMANDS]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_short_help_has_what_is_used_most_and_names_the_whole_one(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = command_of(name)
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "-h"])
+    text = capsys.readouterr().out
+    named = {setting for setting in SETTINGS if re.search(rf"^  {re.escape(flag_name(setting))} ", text, re.MULTILINE)}
+    assert named == {setting for setting in OFTEN if command.takes(setting)}
+    assert all(f"--{option.replace('_', '-')}" in text or option.upper() in text for option in own_fields(command))
+    assert all(f"  adawise {line}" in text for _, line in command.examples)
+    assert text.count("settings that are used most") == (1 if named else 0)
+    count = sum(map(command.takes, SETTINGS))
+    assert (f"adawise {name} --help: all {count} settings that it reads" in text) == bool(count)
 
 
 def test_without_arguments_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +147,7 @@ def test_the_help_of_a_command_has_the_flags_of_its_groups_only_and_examples(nam
             if SETTINGS[setting].annotation is not bool
             else f"--no-{setting.replace('_', '-')}\n"
         )
-        assert (f"  {flag}" in text or f", {flag}" in text) == (setting.split(".")[0] in command.groups), setting
+        assert (f"  {flag}" in text or f", {flag}" in text) == command.takes(setting), setting
     assert "settings." not in text
     assert "examples:\n  adawise " in text
 
@@ -304,7 +324,7 @@ def test_check_is_the_doctor_and_starts_nothing(calls: list[Call], monkeypatch: 
     ("line", "told"),
     [
         ("rum", ["did you mean `adawise run`?"]),
-        ("config", ["did you mean `adawise config show`?"]),
+        ("config", ["there are config init, config show"]),
         ("dlq", ["'dlq'", "there are dlq list, dlq show, dlq replay"]),
         ("dlq --json", ["there are dlq list, dlq show, dlq replay"]),
         ("dlq shwo 0/1", ["'dlq shwo'", "did you mean `adawise dlq show`?"]),
@@ -468,7 +488,7 @@ def test_a_word_that_begins_several_commands_has_help_that_lists_them(
     assert "verify" not in out
 
 
-@pytest.mark.parametrize("line", ["config --help", "help config show", "config show -h", "--help config show"])
+@pytest.mark.parametrize("line", ["help config show", "config show -h", "--help config show"])
 def test_the_help_of_a_command_of_two_words_is_found(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(line.split())

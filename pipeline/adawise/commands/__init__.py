@@ -41,6 +41,8 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "dlq show": ("dlq.options:DlqShowCommand", "show one of them"),
     "dlq replay": ("dlq.options:DlqReplayCommand", "send them back to their topic"),
     "broker": ("broker:BrokerCommand", "start an embedded broker for trying out"),
+    "completion": ("completion.options:CompletionCommand", "complete commands and options in a shell"),
+    "config init": ("config.options:ConfigInitCommand", "write a file of settings to begin with"),
     "config show": ("config.options:ConfigShowCommand", "show every setting and where it comes from"),
 }
 
@@ -74,11 +76,16 @@ def run_command(arguments: Sequence[str], *, environ: Mapping[str, str], folder:
 def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> int:
     from adawise.commands.parser import parse
     from adawise.settings.mistakes import error_of
-    from adawise.settings.reading import read
+    from adawise.settings.reading import Reading, read
+    from adawise.settings.tree import Settings
 
     name, rest = _choose(arguments)
     command = command_of(name)
     parsed = parse(command, rest)
+    if not command.groups:  # it has nothing to do with settings, right or wrong
+        if parsed.mistakes:
+            raise error_of(parsed.mistakes)
+        return _call(command, parsed, Reading(Settings(), {}, ()))
     reading = read(
         parsed.flags,
         environ=environ,
@@ -118,8 +125,6 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     while rest and rest[0].startswith("--config"):
         count = 1 if "=" in rest[0] else 2
         before, rest = before + rest[:count], rest[count:]
-    if rest[:1] == ["config"] and rest[1:2] in (["-h"], ["--help"]):
-        rest = ["config", "show", "--help"]
     for words in (2, 1):
         name = " ".join(rest[:words])
         if name in COMMANDS:
@@ -144,7 +149,7 @@ def _family(word: str) -> list[str]:
 
 def _family_help(word: str, names: Sequence[str]) -> str:
     lines = [f"usage: {PROGRAM} {word} COMMAND [options]", "", "commands:", *_listed(names), ""]
-    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND --help   options, with units, ranges and examples"])
+    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND -h   what is used most; --help: all options"])
 
 
 def _listed(names: Sequence[str]) -> list[str]:
@@ -163,7 +168,8 @@ def _help() -> str:
             "commands:",
             *_listed(list(COMMANDS)),
             "",
-            f"  {PROGRAM} COMMAND --help   options, with units, ranges and examples",
+            f"  {PROGRAM} COMMAND -h       what is used most, with examples",
+            f"  {PROGRAM} COMMAND --help   all options, with units and ranges",
             f"  {PROGRAM} --version",
             "",
             "Settings: flags over environment (ADAWISE_*) over adawise.toml (or --config FILE) over defaults.",
