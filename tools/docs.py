@@ -22,12 +22,14 @@ from pydantic.fields import FieldInfo
 from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.parser import own_fields, parser_source
+from adawise.live.metrics import METRICS
 from adawise.recording import format as recording_format
 from adawise.results import alert
 from adawise.results.message import FIELDS, EventField
 from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
+from adawise.status import facts, judge
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."
@@ -112,7 +114,7 @@ def _command(name: str) -> str:
     shorthands = "".join(
         f" `--{short}` is `{flag_name(setting)}`." for short, setting in sorted(command.shorthands.items())
     )
-    groups = ", ".join(f"[`{group}`](settings.md#{group})" for group in command.groups)
+    groups = ", ".join(f"[`{name}`](settings.md#{_group_of(name)})" for name in command.groups) or "none"
     parts = [
         f"## {PROGRAM} {name}",
         _prose(cleandoc(command.__doc__ or "")),
@@ -122,6 +124,11 @@ def _command(name: str) -> str:
         _examples(command.examples),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _group_of(name: str) -> str:
+    """The heading of a group's settings, or of the group that a setting is in."""
+    return (name if name in GROUPS else name.rpartition(".")[0]).replace(".", "")
 
 
 def _prose(text: str) -> str:
@@ -253,12 +260,73 @@ def _words(words: type[StrEnum]) -> str:
     return table(["word", "meaning"], rows)
 
 
+# -- metrics
+
+
+def metrics_page() -> str:
+    """Every metric of a worker's /metrics."""
+    rows = (
+        [f"`{spec.name}`", spec.kind, ", ".join(f"`{label}`" for label in spec.labels), spec.meaning, spec.remedy]
+        for spec in METRICS
+    )
+    return page(
+        "Metrics",
+        "What a worker answers at `/metrics`, in Prometheus' text format or as OpenMetrics. Units are seconds, bytes "
+        "and messages. Counts are since the worker began. Series with a partition or a stream are of what the worker "
+        "owns now: with the partition they go, and whoever has it next begins at 0. "
+        "The process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`) "
+        "are there too. See the [guide](../guide/watch.md).",
+        table(["metric", "type", "labels", "what it is", "what to do when it moves"], rows),
+    )
+
+
+# -- status
+
+
+def status_page() -> str:
+    """The JSON of `adawise status`."""
+    shapes: Mapping[str, type] = {
+        "All of it": facts.FleetStatus,
+        "Troubles": facts.Trouble,
+        "Members": facts.MemberStatus,
+        "Partitions": facts.PartitionStatus,
+        "Cameras": facts.CameraStatus,
+        "Rejects": facts.RejectStatus,
+    }
+    first = (
+        f"What `{PROGRAM} status --json` prints; with `--watch`, one such object a line. `well` is true if there are "
+        "no troubles. Times are ISO 8601 in UTC; ages and spans are seconds; null is what nobody could say. Fields may "
+        "be added; if one goes or changes its meaning, `version` rises."
+    )
+    states = _meanings("state", {str(state): meaning for state, meaning in facts.STATES.items()})
+    kinds = _meanings("kind", judge.KINDS)
+    return page(
+        "Status",
+        first,
+        *(f"## {title}\n\n{_commented(shape)}" for title, shape in shapes.items()),
+        f"## States of a camera\n\nThe most urgent first.\n\n{states}",
+        f"## Kinds of trouble\n\nThe most urgent first. The words are stable.\n\n{kinds}",
+    )
+
+
+def _meanings(what: str, words: Mapping[str, str]) -> str:
+    return table([what, "what it means"], ([f"`{word}`", meaning] for word, meaning in words.items()))
+
+
+def _commented(shape: type) -> str:
+    """The fields of a dataclass with the comments beside them."""
+    rows = re.findall(r"^    (\w+): ([^#=\n]+?)(?: = [^#\n]+)?(?:  # (.*))?$", inspect.getsource(shape), re.MULTILINE)
+    return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", said] for name, kind, said in rows))
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "commands.md": commands_page,
     "schemas.md": schemas_page,
     "exit-codes.md": exit_codes_page,
     "reasons.md": reasons_page,
+    "metrics.md": metrics_page,
+    "status.md": status_page,
     "results.schema.json": results_schema,
 }
 

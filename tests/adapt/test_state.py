@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.change import ClassMix, Level
+from adawise.adapt.heard import Heard
 from adawise.adapt.noise import PairedNoise
-from adawise.adapt.state import Heard, Observation, StreamState, largest_bytes
+from adawise.adapt.state import Observation, StreamState, largest_bytes
 from adawise.adapt.surrogate import Belief
 from adawise.errors import ChainError
 

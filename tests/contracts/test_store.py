@@ -127,6 +127,25 @@ def test_list_sorts_more_names_than_one_answer_holds(store: Store, monkeypatch: 
     assert store.list(FOLDER) == keys
 
 
+def test_pages_of_a_folder_follow_each_other_until_one_says_that_it_is_the_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    names = [f"{offset:020d}.parquet" for offset in range(1100)]
+    for name in names:
+        store.put(f"{FOLDER}{name}", b"")
+    found: list[str] = []
+    is_last, after = False, ""
+    while not is_last:
+        keys, is_last = store.page(FOLDER, after)
+        assert keys
+        found, after = [*found, *keys], keys[-1].rpartition("/")[2]
+    assert found == [f"{FOLDER}{name}" for name in names]
+    assert store.page(FOLDER, names[1097]) == ([f"{FOLDER}{name}" for name in names[1098:]], True)
+    assert store.page(FOLDER, names[-1]) == ([], True)
+    assert store.page("no/such/folder") == ([], True)
+
+
 def test_what_was_deleted_is_absent_and_deleting_it_again_is_no_error(store: Store) -> None:
     store.create(KEY, b"segment")
     store.delete(KEY)

@@ -112,6 +112,7 @@ class DictStore:
         self.now = datetime(2026, 12, 1, tzinfo=UTC)
         self._written: dict[str, datetime] = {}
         self.refuse: list[str] = []
+        self.page_keys = 1_000
 
     def create(self, key: str, data: bytes) -> None:
         self._fail("before")
@@ -134,6 +135,11 @@ class DictStore:
     def list(self, prefix: str) -> list[str]:
         folder = prefix.removesuffix("/") + "/" if prefix else ""
         return sorted(key for key in self.objects if key.startswith(folder))
+
+    def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
+        before = folder.removesuffix("/")
+        keys = [key for key in self.list(folder) if key > f"{before}/{after}"]
+        return keys[: self.page_keys], len(keys) <= self.page_keys
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from adawise.adapt.state import Heard, StreamState
+from adawise.adapt.heard import Heard
+from adawise.adapt.state import StreamState
 from adawise.errors import Reason
 from adawise.ports import SegmentDraft
 from adawise.sink import layout, segment, traces

@@ -103,7 +103,7 @@ class _Request(BaseHTTPRequestHandler):
     def _list(self, query: dict[str, str]) -> None:
         """A page of names, after the one that the last page ended with."""
         bucket, azure = f"{self._key}/", query.get("comp") == "list"
-        last = query.get("marker" if azure else "continuation-token", "")
+        last = query.get("marker" if azure else "continuation-token") or query.get("start-after", "")
         with self.server.lock:
             names = sorted(key.removeprefix(bucket) for key in self.server.objects if key.startswith(bucket))
         names = [name for name in names if name.startswith(query.get("prefix", "")) and name > last]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adawise.adapt.state import Heard, StreamState
+from adawise.adapt.heard import Heard
+from adawise.adapt.state import StreamState
 from adawise.errors import ChainError
 from adawise.worker.expiry import Expiry, PartitionClock
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from adawise.clip.machine import processor
 from tools.bench import (
     cameras,
     card_page,
@@ -23,6 +24,7 @@ from tools.bench import (
     fuzz,
     gpu,
     host,
+    http,
     kills,
     latency,
     names,
@@ -33,15 +35,17 @@ from tools.bench import (
     restart,
     results,
     soak,
+    start,
     states,
+    status,
     worker,
 )
-from tools.bench.place import processor
 
 BENCHES = {
     "forward": forward.main,
     "decision": decision.main,
     "host": host.main,
+    "http": http.main,
     "pixels": pixels.main,
     "chunks": chunks.main,
     "commits": commits.main,
@@ -54,7 +58,9 @@ BENCHES = {
     "results": results.main,
     "neighbours": neighbours.main,
     "restart": restart.main,
+    "start": start.main,
     "states": states.main,
+    "status": status.main,
     "names": names.main,
     "recording": recording.main,
     "changes": changes.main,

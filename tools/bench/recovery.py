@@ -29,7 +29,7 @@ def main() -> None:
     """Print seconds, median of 5."""
     with tempfile.TemporaryDirectory() as name:
         measure(LocalStore(Path(name)), "a folder")
-    with _environment(s3_environment(s3_server())):
+    with environment(s3_environment(s3_server())):
         measure(open_store(f"s3://{new_bucket()}/chain"), "S3 (moto, one process)")
 
 
@@ -68,7 +68,7 @@ def fill(store: Store) -> None:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -11,8 +11,9 @@ from statistics import median
 import numpy as np
 import pyarrow.parquet as pq
 
+from adawise.adapt.heard import Heard
 from adawise.adapt.objective import raw_entropy
-from adawise.adapt.state import Heard, StreamState
+from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.ports import TopicIdentity
 from adawise.sink.state_blocks import StateBlocks

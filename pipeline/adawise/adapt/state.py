@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from adawise.adapt.change import CELLS, ClassMix, Level
+from adawise.adapt.heard import UNREADABLE, Heard, damaged, heard_of, of_kind
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state_key import current_key
 from adawise.adapt.surrogate import Array, Belief
@@ -42,19 +43,6 @@ class Observation:
     index: int
     value: float
     noise_variance: float
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """When a stream was last heard, in milliseconds; `adawise.worker.expiry` says what it is for.
-
-    `last_ms`: Kafka timestamp of the last image of its last batch, -1 if that has none. `clock_ms`: the same on the
-    partition's clock. `at_ms`: what the partition's clock showed then.
-    """
-
-    last_ms: int
-    clock_ms: int
-    at_ms: int
 
 
 @dataclass(frozen=True)
@@ -121,27 +109,27 @@ class StreamState:
             if parts["format"] == 1:
                 parts["level"] = dict(zip(("mean", "variance", "batches"), parts["level"], strict=True))
             return cls(
-                key=current_key(_of(str, parts["key"])),
-                alpha_index=_of(int, parts["alpha_index"]),
-                batches=_of(int, parts["batches"]),
-                quiet_batches=_of(int, parts["quiet_batches"]),
-                pinned_batches=_of(int, parts["pinned_batches"]),
-                capped_batches=_of(int, parts["capped_batches"]),
-                hazard=_of(float, parts["hazard"]),
+                key=current_key(of_kind(str, parts["key"])),
+                alpha_index=of_kind(int, parts["alpha_index"]),
+                batches=of_kind(int, parts["batches"]),
+                quiet_batches=of_kind(int, parts["quiet_batches"]),
+                pinned_batches=of_kind(int, parts["pinned_batches"]),
+                capped_batches=of_kind(int, parts["capped_batches"]),
+                hazard=of_kind(float, parts["hazard"]),
                 level=_read(Level, parts["level"]),
                 mix=ClassMix(tuple(_decode(parts["mix"]["shares"]).tolist()), _read(Level, parts["mix"]["likeness"])),
                 noise=_read(PairedNoise, parts["noise"]),
-                broken=tuple(_of(int, index) for index in parts["broken"]),
+                broken=tuple(of_kind(int, index) for index in parts["broken"]),
                 belief=None if parts["belief"] is None else _unpack(parts["belief"]),
                 observations=tuple(
-                    Observation(_of(int, batch), _of(int, index), _of(float, value), _of(float, noise))
+                    Observation(of_kind(int, batch), of_kind(int, index), of_kind(float, value), of_kind(float, noise))
                     for batch, index, value, noise in parts["observations"]
                 ),
-                heard=_heard(parts),
-                served_index=None if parts["served_index"] is None else _of(int, parts["served_index"]),
+                heard=heard_of(parts),
+                served_index=None if parts["served_index"] is None else of_kind(int, parts["served_index"]),
             )
-        except _UNREADABLE as error:
-            raise _damaged(error) from error
+        except UNREADABLE as error:
+            raise damaged(error) from error
 
 
 def largest_bytes(key: str, points: int, observations: int = 0) -> int:
@@ -171,46 +159,10 @@ def largest_bytes(key: str, points: int, observations: int = 0) -> int:
     return len(state.to_bytes())
 
 
-def heard_in(data: bytes) -> Heard | None:
-    """When the stream was last heard, by its serialised state; None if that does not say. Raises ChainError."""
-    try:
-        return _heard(json.loads(data))
-    except _UNREADABLE as error:
-        raise _damaged(error) from error
-
-
-def batches_in(data: bytes) -> int:
-    """How many batches led to a serialised state. Raises ChainError."""
-    try:
-        return _of(int, json.loads(data)["batches"])
-    except _UNREADABLE as error:
-        raise _damaged(error) from error
-
-
-_UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
-
-
-def _damaged(error: Exception) -> ChainError:
-    return ChainError(f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy.")
-
-
-def _heard(parts: Any) -> Heard | None:
-    if "heard" not in parts:
-        return None
-    last_ms, clock_ms, at_ms = parts["heard"]
-    return Heard(_of(int, last_ms), _of(int, clock_ms), _of(int, at_ms))
-
-
-def _of(kind: type[_T], value: Any) -> _T:
-    if type(value) is not kind:
-        raise TypeError(f"expected {kind.__name__}, got {value!r}")
-    return value
-
-
 def _read(kind: type[_T], parts: Any) -> _T:
     """A dataclass of numbers, each of the type of its default, which is what a missing one is."""
-    known = [f for f in fields(kind) if f.name in _of(dict, parts)]  # type: ignore[arg-type]
-    return kind(**{f.name: _of(type(f.default), parts[f.name]) for f in known})
+    known = [f for f in fields(kind) if f.name in of_kind(dict, parts)]  # type: ignore[arg-type]
+    return kind(**{f.name: of_kind(type(f.default), parts[f.name]) for f in known})
 
 
 def _pack(belief: Belief) -> dict[str, str]:

@@ -1,92 +1,70 @@
-"""The store's first answer. A worker that starts while its store is down waits for it, and is in no group meanwhile."""
+"""Whether a store does what it has to, tried out."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from adawise.errors import RetryableError, SettingsError
+from adawise.errors import SettingsError, StoreUnavailable
 from adawise.sink.claims import OVERWRITES
-from adawise.store.store import AlreadyExists, open_store
-from adawise.worker.backoff import Backoff
-from adawise.worker.observer import Observer
+from adawise.store.store import AlreadyExists, Store, open_store
 
-_LOOK_S = 0.05  # how soon a signal is noticed
-
-
-def await_store(
-    check: Callable[[], None],
-    observer: Observer,
-    should_stop: Callable[[], bool],
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Check what lies in a store again and again until it answers; True then, False if told to stop before.
-
-    `observer` is told of each try that failed. `clock` and `sleep` are of the waits between tries, in seconds.
-
-    Raises:
-        SettingsError: the store cannot create what is absent, or never will answer.
-        ChainError: the root is of another layout.
-    """
-    backoff = Backoff()
-    while not should_stop():
-        if not backoff.due(clock()):
-            sleep(_LOOK_S)
-            continue
-        tried = _in_a_thread(check)
-        while not tried.done():
-            if should_stop():
-                return False
-            wait([tried], timeout=_LOOK_S)
-        try:
-            tried.result()
-        except RetryableError as error:
-            observer.retry_scheduled(error, backoff.failed(clock()))
-        else:
-            return True
-    return False
+_TICK_S = 1.0  # object stores tell whole seconds
+_TRIAL = b"by adawise doctor\n"
 
 
 def prove_store(root: str) -> None:
-    """Create a key twice, which the store must refuse, and delete it: nothing is left, also no folder that was made.
+    """Create a key twice, which the store must refuse, and replace it whole. Nothing is left, also no folder.
 
-    Raises SettingsError if the store does not refuse, or may not be written; StoreUnavailable.
+    Raises SettingsError if the store does not do so, or may not be written; StoreUnavailable.
     """
+    with _trial(root) as (store, key):
+        store.create(key, _TRIAL)
+        try:
+            store.create(key, b"again\n")
+        except AlreadyExists:
+            pass
+        else:
+            raise SettingsError(OVERWRITES.format(store))
+        replaced = _TRIAL + uuid4().bytes
+        store.put(key, replaced)
+        if (found := store.get(key)) != replaced:
+            raise SettingsError(
+                f"{store}: expected a store that has what was written last, but it has "
+                f"{'nothing' if found is None else f'{len(found)} other bytes'}: another one answers in its place, or "
+                "it keeps old copies. Set it to a local folder or to a store that is consistent"
+            )
+
+
+def ahead_s(root: str) -> float:
+    """By how many seconds the store's clock is ahead of ours, by a key that is written and deleted.
+
+    Half of the time that the writing took is nobody's. Raises SettingsError, StoreUnavailable.
+    """
+    with _trial(root) as (store, key):
+        began = time.time()
+        store.create(key, _TRIAL)
+        ended = time.time()
+        written = store.modified(key)
+        if written is None:
+            raise StoreUnavailable(f"{store}: {key} was created but cannot be found; try again")
+    at = written.timestamp()
+    return max(at - ended, 0.0) + min(at + _TICK_S - began, 0.0)
+
+
+@contextmanager
+def _trial(root: str) -> Iterator[tuple[Store, str]]:
+    """A store with a key that nobody has, deleted at the end with the folders that were made."""
     folders = [] if "://" in root else [Path(root), *Path(root).parents]
     made = [folder for folder in folders if not folder.exists()]
     store, key = open_store(root), f"_check-{uuid4().hex}"
     try:
-        store.create(key, b"by adawise run --check\n")
-        try:
-            store.create(key, b"again\n")
-        except AlreadyExists:
-            return
-        raise SettingsError(OVERWRITES.format(store))
+        yield store, key
     finally:
         store.delete(key)
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
-
-
-def _in_a_thread(call: Callable[[], None]) -> Future[None]:
-    """What comes of the call. Its thread does not keep the process: a store that hangs would, for half a minute."""
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the result is asked for
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=run, name="store-check", daemon=True).start()
-    return future

@@ -19,7 +19,7 @@ from adawise.errors import BrokerUnavailable, SettingsError
 from adawise.kafka.client import kafka_errors, open_client
 from adawise.kafka.embedded import HOST, EmbeddedBroker
 
-KAFKA = Path(__file__).parents[2] / "deploy" / "kafka" / "kafka"
+KAFKA = Path(__file__).parents[3] / "deploy" / "kafka" / "kafka"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, errors
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -16,10 +17,20 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from adawise.errors import AdawiseError, BrokerUnavailable, SettingsError, SourceError
 from adawise.kafka.batches import NOTHING, bound_batches
-from adawise.kafka.client import EMBEDDED, REQUEST_TIMEOUT_MS, kafka_errors, open_client, translated
+from adawise.kafka.client import (
+    BOOTSTRAP_TIMEOUT_MS,
+    EMBEDDED,
+    REQUEST_TIMEOUT_MS,
+    kafka_errors,
+    open_client,
+    translated,
+)
+from adawise.kafka.members import Membership, members
 from adawise.kafka.transactions import OpenTransaction, open_transaction
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
+
+Answer = TypeVar("Answer")
 
 _QUICK_MS = 2_000
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
@@ -27,11 +38,24 @@ _NO_COORDINATOR_S, _AGAIN_S = 5.0, 0.1
 
 
 class KafkaTopics:
-    """The topics of one cluster, asked about one at a time."""
+    """The topics of one cluster, asked about one at a time; the first broker has `connect_ms` to answer."""
 
-    def __init__(self, *, bootstrap_servers: str, client_id: str, security: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str,
+        client_id: str,
+        security: Mapping[str, object],
+        connect_ms: int = BOOTSTRAP_TIMEOUT_MS,
+    ) -> None:
         self._servers, self._client_id, self._security = bootstrap_servers, client_id, security
-        self._admin: Any = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=f"{client_id}-topics")
+        self._admin: Any = open_client(
+            KafkaAdminClient,
+            bootstrap_servers,
+            security,
+            client_id=f"{client_id}-topics",
+            bootstrap_timeout_ms=connect_ms,
+        )
         try:
             self._cluster_id = self._ask("ask for the cluster's id", self._admin.describe_cluster)["cluster_id"] or ""
             self._probe: Any = self._open_probe()
@@ -96,6 +120,20 @@ class KafkaTopics:
         ]
         end = self._ask_probe(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
         return start, max(end, self._ask_probe(doing, lambda: self._high_watermark(partition, end)))
+
+    def all_bounds(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
+        """(log start, log end) of every partition, by a few questions for all of them together."""
+        tps = [TopicPartition(topic, number) for number in range(self.identity(topic).partitions)]
+        partitions, doing = [KafkaPartition(*tp) for tp in tps], f"ask for the bounds of {topic!r}"
+        starts = self._ask_probe(doing, lambda: self._probe.beginning_offsets(partitions, REQUEST_TIMEOUT_MS))
+        ends = self._ask_probe(doing, lambda: self._probe.end_offsets(partitions, REQUEST_TIMEOUT_MS))
+        if self._cluster_id == EMBEDDED:  # which lists the end of its last whole batch or less
+            ends = {p: max(ends[p], self._ask_probe(doing, partial(self._high_watermark, p, ends[p]))) for p in ends}
+        return {tp: (int(starts[p]), int(ends[p])) for tp, p in zip(tps, partitions, strict=True)}
+
+    def members(self, group: str) -> Membership:
+        """Who is in a group. Raises FatalError (no right DESCRIBE on it), BrokerUnavailable."""
+        return self._ask(f"ask who is in group {group!r}", lambda: members(self._admin, group))
 
     def end(self, tp: TopicPartition) -> int:
         """The log's end by one quick question; some brokers name an offset before it. Raises BrokerUnavailable."""
@@ -186,7 +224,7 @@ class KafkaTopics:
             self._probe.close()
             self._probe = None
 
-    def _ask_probe(self, doing: str, question: Callable[[], Any]) -> Any:
+    def _ask_probe(self, doing: str, question: Callable[[], Answer]) -> Answer:
         """Ask the probe; after a question that nobody answered, the next one goes to a new client.
 
         The client of a process that stood still while a broker died and came back asked in vain for ever, and the
@@ -200,6 +238,6 @@ class KafkaTopics:
             self._close_probe()
             raise
 
-    def _ask(self, doing: str, question: Callable[[], Any]) -> Any:
+    def _ask(self, doing: str, question: Callable[[], Answer]) -> Answer:
         with kafka_errors(self._servers, doing):
             return question()

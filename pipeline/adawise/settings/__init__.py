@@ -2,6 +2,7 @@
 
 from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings
+from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
 from adawise.settings.reading import Reading, read
 from adawise.settings.results import ResultsSettings
@@ -22,6 +23,7 @@ __all__ = [
     "BatchSettings",
     "DecodeSettings",
     "FinetuneSettings",
+    "HttpSettings",
     "KafkaSettings",
     "LimitsSettings",
     "LogSettings",

@@ -42,6 +42,7 @@ SINK = DOCUMENT
 OWNER = "_owner.json"
 REPLAY = "_replay.json"
 TOPICS = "_topics"
+ORIGINS = "_origin"
 MODELS = "_models"
 PREDICTIONS = "predictions"
 TRACES = "traces"
@@ -52,6 +53,7 @@ _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _NAME = re.compile(r"(?P<first>[0-9]{20})(?:_(?P<sequence>[0-9]{6}))?\.parquet")
 _STEM = r"[0-9]{20}(?:_[0-9]{6})?"
 _COMPACTED = re.compile(rf"(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})_(?P<first>{_STEM})-(?P<until>{_STEM})\.parquet")
+_ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{{5,10}})\.json")
 _KEY = re.compile(r"[a-z]+/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<name>[^/]+)")
 
 
@@ -161,7 +163,13 @@ def model_key(number: int) -> str:
 
 def origin_key(tp: TopicPartition) -> str:
     """The key of the claim that says where the partition's chain begins."""
-    return f"{folder('_origin', tp).removesuffix('/')}.json"
+    return f"{folder(ORIGINS, tp).removesuffix('/')}.json"
+
+
+def parse_origin_key(key: str) -> TopicPartition | None:
+    """The partition whose chain the claim with this key is of; None if it is no such claim."""
+    match = _ORIGIN.fullmatch(key)
+    return TopicPartition(match["topic"], int(match["partition"])) if match else None
 
 
 def starts_folder(tp: TopicPartition) -> str:

@@ -116,6 +116,17 @@ class StoredStarts:
         self._store.put(layout.start_key(tp, self._start), json.dumps(document).encode())
 
 
+def open_marks(store: Store, tp: TopicPartition, low_water: int) -> int:
+    """Of how many workers there are marks that still say something, with everything before `low_water` in rows.
+
+    One of a worker that has the partition is among them. Few need not be read. Raises StoreUnavailable.
+    """
+    keys = store.list(layout.starts_folder(tp))
+    if len(keys) < DEATHS:
+        return len(keys)
+    return sum(_until(store.get(key) or b"") > low_water for key in keys)
+
+
 def _until(data: bytes) -> int:
     """The end of a mark; 0 for one that cannot be read: it is a hint."""
     try:

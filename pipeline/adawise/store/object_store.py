@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 T = TypeVar("T")
+
+_PAGE = 1_000  # keys that one request lists
 
 ATTEMPTS = 4
 """Tries of one request before StoreUnavailable; the worker's own retries come on top, with its partition paused."""
@@ -184,10 +186,21 @@ class ObjectStore:
         """See `Store.list`."""
 
         def keys() -> list[str]:
-            pages = obstore.list(self._store, prefix.removesuffix("/") or None, chunk_size=1000)
+            pages = obstore.list(self._store, prefix.removesuffix("/") or None, chunk_size=_PAGE)
             return sorted(str(entry["path"]) for page in pages for entry in page)
 
         return self._ask(prefix, keys)
+
+    def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
+        """See `Store.page`."""
+        before = folder.removesuffix("/")
+
+        def keys() -> tuple[Sequence[str], bool]:
+            offset = f"{before}/{after}" if after else None
+            found = next(iter(obstore.list(self._store, before, offset=offset, chunk_size=_PAGE)), [])
+            return sorted(str(entry["path"]) for entry in found), len(found) < _PAGE
+
+        return self._ask(folder, keys)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""

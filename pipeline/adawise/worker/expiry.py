@@ -23,7 +23,7 @@ from bisect import bisect_left, insort
 from collections.abc import Container, Iterable, Mapping
 from enum import StrEnum
 
-from adawise.adapt.state import Heard, heard_in
+from adawise.adapt.heard import Heard, heard_in
 
 
 class Expiry(StrEnum):

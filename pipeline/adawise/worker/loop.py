@@ -29,8 +29,10 @@ from adawise.worker.starts import NoStarts, Starts
 from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
+_PEEK_S = 0.01  # likewise, where there is work for spare time
 _LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
-_LAST_TRIES = 5  # to write the last segments, when told to stop
+_LAST_S = 15.0  # for the last segments, when told to stop: five tries of a store that fails at once
+_SILENT_S = 5.0  # of a store's failure: it did not answer, and would take as long for the next partition
 
 
 class Worker:
@@ -58,6 +60,8 @@ class Worker:
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
+        in_spare_time: called where nothing else is to do: does a fraction of a second of what the model will need
+            later, and says whether there is more. Changes no result.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
@@ -86,6 +90,7 @@ class Worker:
         keeps_states: bool = False,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
+        in_spare_time: Callable[[], bool] = lambda: False,
         ends_streams: bool = True,
         failpoint: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -94,6 +99,7 @@ class Worker:
         self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
         self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
         self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock, sleep
+        self._in_spare_time, self._has_spare_work = in_spare_time, True
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
@@ -161,6 +167,8 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
+        elif self._has_spare_work:
+            self._has_spare_work = self._in_spare_time()
         self._committer.tell(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())
         self._committer.hint(self._owned.values(), self._clock())
@@ -176,7 +184,7 @@ class Worker:
                 self._sleep(_IDLE_S)
             return
         try:
-            poll = self._source.poll(0.0 if busy else _IDLE_S)
+            poll = self._source.poll(0.0 if busy else _PEEK_S if self._has_spare_work else _IDLE_S)
         except RetryableError as error:
             self._observer.retry_scheduled(error, self._reading.failed(self._clock()))
             return
@@ -283,7 +291,8 @@ class Worker:
             due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
             if work.rows and due and work.backoff.due(now):
                 self._commit_partition(work, wait=not due_only)
-                if due_only and not work.backoff.due(now):
+                failed = not work.backoff.due(now)
+                if failed and (due_only or self._clock() - now > _SILENT_S):
                     return  # a store that is silent for one is for all: poll before the next, or the broker expels us
 
     def _commit_partition(self, work: PartitionWork, *, wait: bool) -> None:
@@ -329,17 +338,20 @@ class Worker:
                 work.close_all()
         while self._ready:
             self._adapt_round(self._owned.values())
-        for _ in range(_LAST_TRIES):
+        until_s, tries = self._clock() + _LAST_S, 1
+        self._commit(due_only=False)
+        while waiting := [work for work in self._owned.values() if work.rows]:
+            wait_s = max(0.0, min(work.backoff.again_s for work in waiting) - self._clock())
+            if self._clock() + wait_s > until_s:
+                raise FatalError(
+                    f"{sum(work.rows for work in waiting)} rows could not be written in {tries} tries. Nothing is "
+                    "lost: their offsets are not committed, and the next run computes them again. See the log for the "
+                    "store's answer."
+                )
+            self._sleep(wait_s)
+            tries += 1
             self._commit(due_only=False)
-            waiting = [work for work in self._owned.values() if work.rows]
-            if not waiting:
-                self._committer.tell(self._owned.values(), self._clock(), wait=True)
-                return
-            self._sleep(max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()))
-        raise FatalError(
-            f"{sum(work.rows for work in waiting)} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: "
-            "their offsets are not committed, and the next run computes them again. See the log for the store's answer."
-        )
+        self._committer.tell(self._owned.values(), self._clock(), wait=True)
 
 
 def next_round(works: Iterable[PartitionWork]) -> list[tuple[PartitionWork, ImageBatch]]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 import structlog
 from typing_extensions import override
 
-from adawise.errors import AdawiseError
+from adawise.errors import AdawiseError, StoreFull
 from adawise.ports import Commit, Head
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
 
@@ -68,11 +68,19 @@ class WorkerProgress:
     batches_closed_early: int
 
 
+def outage_event(error: AdawiseError, event: str) -> str:
+    """What a try that failed is called in the log: `event`, or that the store is full, which somebody has to act on."""
+    return "store_full" if isinstance(error, StoreFull) else event
+
+
 class Observer:
     """Called from the worker's main thread; must return quickly and never raise. This one ignores all."""
 
     def phase_entered(self, phase: Phase) -> None:
         """What the worker does from now on, before and after its loop."""
+
+    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+        """The pair is there: its C class names in the order of indices, and what is worth a line of log."""
 
     def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
         """The loop has made a turn, which is many times a second; `progress` costs as much as there are partitions."""
@@ -122,6 +130,12 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._all:
             observer.phase_entered(phase)
+
+    @override
+    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.model_loaded(classes, facts)
 
     @override
     def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
@@ -255,6 +269,11 @@ class LogObserver(Observer):
         self._noted: set[tuple[str | None, str]] = set()
 
     @override
+    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+        """See `Observer`."""
+        self._log.info("model_loaded", **facts)
+
+    @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         """See `Observer`."""
         self._log.info(
@@ -347,7 +366,8 @@ class LogObserver(Observer):
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         """See `Observer`."""
-        self._log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
+        event = outage_event(error, "retry_scheduled")
+        self._log.warning(event, error=str(error), wait_s=round(wait_s, 1))
 
     @override
     def stopped(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,7 @@ from adawise.sink import layout, schemas
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.compaction.merged import digest_of
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.read.files import data_keys, is_covered, read_predictions
+from adawise.sink.read.files import data_keys, is_covered, newest_names, read_predictions
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.compaction.building import Days, compacted, content, found
 from tests.sink.footers import read_segment_footers
@@ -94,3 +95,47 @@ def test_a_file_covers_its_first_segment_and_all_up_to_the_next_file() -> None:
 
 
 COVERS = [((2, 1), (4, 0)), ((4, 0), (5, 2)), ((7, 0), (9, 0))]
+
+
+class Paged(DictStore):
+    """Counts its pages, of ten keys."""
+
+    pages = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.page_keys = 10
+
+    def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
+        self.pages += 1
+        return super().page(folder, after)
+
+
+def named(*names: SegmentName) -> Paged:
+    store = Paged()
+    for name in names:
+        store.objects[layout.segment_key(TP, name)] = b""
+    return store
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 12, 57, 100_000])
+@pytest.mark.parametrize("spacing", [1, 4096])
+def test_the_newest_names_of_a_long_chain_are_found_in_few_requests(count: int, spacing: int) -> None:
+    names = [SegmentName(n * spacing) for n in range(count)]
+    store = named(*names)
+    found, are_all = newest_names(store, TP)
+    assert are_all == (count <= 10)
+    assert found == names[-len(found) :] if found else not count
+    assert len(found) >= min(count, 5)
+    assert store.pages <= 40
+
+
+def test_the_newest_names_are_found_behind_a_jump_of_the_offsets_and_among_many_of_one_offset() -> None:
+    early = [SegmentName(n) for n in range(50)]
+    late = [SegmentName(2**60 + n) for n in range(3)]
+    same = [SegmentName(2**60 + 3, sequence) for sequence in range(35)]
+    for names in ([*early, *late], [*early, *late, *same]):
+        store = named(*names)
+        found, _ = newest_names(store, TP)
+        assert found == names[-len(found) :]
+        assert store.pages <= 90

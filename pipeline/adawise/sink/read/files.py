@@ -34,6 +34,37 @@ def segment_names(store: Store, tp: TopicPartition, dataset: str = layout.PREDIC
     return sorted(name for key in store.list(folder) if (name := SegmentName.parse(key.removeprefix(folder))))
 
 
+def newest_names(store: Store, tp: TopicPartition) -> tuple[list[SegmentName], bool]:
+    """The last segments of a partition, in the order of the chain, and whether they are all that are there.
+
+    Of a chain of millions in an object store it takes some forty requests, and not thousands: the end is looked for in
+    steps that grow, and then halved. Empty only if there is no segment.
+    """
+    folder = layout.folder(layout.PREDICTIONS, tp)
+
+    def page(after: SegmentName | None) -> tuple[list[SegmentName], bool]:
+        keys, is_last = store.page(folder, "" if after is None else str(after))
+        return [name for key in keys if (name := SegmentName.parse(key.removeprefix(folder)))], is_last
+
+    found, is_last = page(None)
+    if is_last:
+        return found, True
+    low, step, beyond, enough = found[-1], found[-1].first - found[0].first, None, len(found) // 2
+    while True:
+        step *= 2
+        at = low.first + step if beyond is None else (low.first + beyond) // 2
+        after = SegmentName(at) if at > low.first else low  # there is nothing left to halve
+        more, is_last = page(after)
+        if more and not is_last:
+            found, low = more, more[-1]
+        elif after == low:
+            return [*found, *more], False
+        elif len(more) >= enough:
+            return more, False
+        else:
+            beyond = at
+
+
 def compacted_names(store: Store, dataset: str, tp: TopicPartition) -> list[CompactedName]:
     """The compacted files of a partition, in the order of the chain."""
     folder = layout.compacted_folder(dataset, tp)

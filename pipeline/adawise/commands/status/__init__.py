@@ -1,0 +1,1 @@
+"""The command `status`: how the fleet stands now."""

@@ -1,0 +1,77 @@
+"""`adawise status`: its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+from typing_extensions import override
+
+from adawise.commands.command import Command
+from adawise.settings.recording import DURATION_SCHEMA, Duration
+
+_WINDOW_S = 3_600.0
+
+
+class StatusCommand(Command):
+    """Say how the fleet stands now: workers, partitions, lag, cameras, gaps and rejects; what is wrong comes first.
+
+    Reads the newest segments of the output, however long its chains are, and asks the broker who is in the group and
+    how far it has come. Topic and group are those that the output belongs to. Where root or broker cannot be asked it
+    says so, and tells what the other knows. Changes nothing. Ends with code 3 if there is something to see to, so that
+    a script can ask; cameras that changed, or are gone for a day, are none.
+    """
+
+    name = "status"
+    groups = ("kafka", "sink", "log")
+    shorthands: ClassVar[Mapping[str, str]] = {"root": "sink.root"}
+    examples = (
+        ("of the output that adawise.toml names", "status"),
+        ("again every five seconds, until Ctrl-C", "status --root runs/yard --watch 5"),
+        ("for a script, without the broker", "status --root s3://bucket/yard --no-broker --json"),
+    )
+
+    broker: bool = Field(default=True, description="ask the broker at kafka.bootstrap_servers")
+    window: Annotated[Duration, Field(ge=1)] | None = Field(
+        default=None,
+        description="how far back cameras, gaps and rejects are looked at; none: 1h",
+        json_schema_extra=DURATION_SCHEMA,
+    )
+    every: float | None = Field(
+        default=None,
+        ge=0.2,
+        le=86_400,
+        validation_alias=AliasChoices("watch"),
+        description="look again after so many seconds, until Ctrl-C; the exit code is the last look's",
+        json_schema_extra={"metavar": "SECONDS"},
+    )
+    show_all: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("all"), description="every camera, not those in trouble alone"
+    )
+    as_json: CliToggleFlag[bool] = Field(
+        default=False,
+        validation_alias=AliasChoices("json"),
+        description="print it as JSON; with --watch, an object a line",
+    )
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """The broker's settings only if it is asked."""
+        return frozenset({"sink", *(() if options.get("broker") is False else ("kafka",))})
+
+    @override
+    def call(self) -> int:
+        """Look."""
+        from adawise.commands.status.run import status
+
+        return status(
+            self.settings,
+            wants_broker=self.broker,
+            window_s=_WINDOW_S if self.window is None else self.window,
+            every_s=self.every,
+            show_all=self.show_all,
+            as_json=self.as_json,
+        )

@@ -1,0 +1,189 @@
+"""Settings -> how the fleet stands, once or again and again."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
+from typing import Self, TypeVar
+
+from adawise.build.kafka import batch_limits, security
+from adawise.commands.status.show import picture
+from adawise.console import finite, paper, print_json
+from adawise.errors import AdawiseError, SettingsError, StoreUnavailable
+from adawise.kafka.log import KafkaLog
+from adawise.kafka.topic import KafkaTopics
+from adawise.settings import Settings
+from adawise.sink.owner import Owner, read_owner
+from adawise.status.broker import BrokerFacts, ask, waiting
+from adawise.status.facts import FleetStatus
+from adawise.status.fleet import FleetQuestion, fleet_status, low_waters
+from adawise.status.root import RootReader
+from adawise.store.store import open_store
+
+Answered = TypeVar("Answered")
+
+FOUND = 3
+_CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
+_NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the broker knows nothing"
+
+
+def status(
+    settings: Settings, *, wants_broker: bool, window_s: float, every_s: float | None, show_all: bool, as_json: bool
+) -> int:
+    """Print how the fleet stands; with `every_s`, again after so many seconds, until Ctrl-C. 0 if it is well, else 3.
+
+    Raises SettingsError: no worker ever wrote to sink.root, and the broker does not know its group either.
+    """
+    with Fleet(settings, wants_broker=wants_broker, window_s=window_s) as fleet:
+        if every_s is None:
+            found = fleet.look()
+            if as_json:
+                print_json(as_document(found))
+            else:
+                console = paper()
+                console.print(picture(found, show_all=show_all, height=None))
+            return _code(found)
+        return _watch(fleet, every_s, show_all=show_all, as_json=as_json)
+
+
+def _watch(fleet: Fleet, every_s: float, *, show_all: bool, as_json: bool) -> int:
+    """Until Ctrl-C; the code of the last look."""
+    from rich.live import Live
+
+    code, console = 0, paper()
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        is_screen = console.is_terminal and not as_json
+        live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False)) if is_screen else None
+        while True:
+            begun_s, found = time.monotonic(), fleet.look()
+            code = _code(found)
+            if live is not None:
+                live.update(picture(found, show_all=show_all, height=console.height), refresh=True)
+            elif as_json:
+                print(json.dumps(finite(as_document(found)), default=str), flush=True)
+            else:
+                console.print(picture(found, show_all=show_all, height=None))
+                sys.stdout.flush()
+            time.sleep(max(0.0, every_s - (time.monotonic() - begun_s)))
+    return code
+
+
+def as_document(found: FleetStatus) -> dict[str, object]:
+    """The status as JSON has it (docs/reference/status.md)."""
+    document = asdict(found)
+    return {"version": document.pop("version"), "well": found.is_well, **document}
+
+
+def _code(found: FleetStatus) -> int:
+    return FOUND if found.troubles else 0
+
+
+class Fleet:
+    """Asks root and broker, side by side; what is asked again is kept open.
+
+    Args:
+        settings: whose root and broker.
+        wants_broker: False to ask the root alone.
+        window_s: how far back.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        wants_broker: bool,
+        window_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._wants_broker, self._window_s, self._clock = settings, wants_broker, window_s, clock
+        self._store = open_store(settings.sink.root)
+        self._root = RootReader(self._store)
+        self._pool = ThreadPoolExecutor(2, "status-ask")
+        self._broker = ExitStack()
+        self._clients: tuple[KafkaTopics, KafkaLog] | None = None
+        self._owner: Owner | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._broker.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def look(self) -> FleetStatus:
+        """How it stands now."""
+        not_asked: dict[str, str] = {}
+        now_s = self._clock()
+        try:
+            self._owner = read_owner(self._store) or self._owner
+        except StoreUnavailable as error:
+            not_asked["root"] = str(error)
+        question = self._question()
+        root_asked = self._pool.submit(self._root.look, now_s - self._window_s) if not not_asked else None
+        is_replay = self._owner is not None and self._owner.purpose == "replay"
+        if not self._wants_broker or is_replay:
+            not_asked["broker"] = _NO_BROKER if not self._wants_broker else _OF_REPLAY
+        broker_asked = self._pool.submit(self._ask, question) if "broker" not in not_asked else None
+        root = _answer(root_asked, "root", not_asked)
+        broker = _answer(broker_asked, "broker", not_asked)
+        if broker is not None and self._clients is not None:
+            broker = replace(broker, waiting_ms=waiting(self._clients[1], low_waters(root, broker)))
+        if root is not None and root.root_id is None and (broker is None or not broker.committed):
+            raise SettingsError(
+                f"there is no output of a worker in {self._settings.sink.root}"
+                + (f", and group {question.group!r} has read nothing of {question.topic!r}" if broker else "")
+                + "; set --root to the folder that sink.root names"
+            )
+        return fleet_status(question, root, broker, not_asked, now_s=now_s)
+
+    def _question(self) -> FleetQuestion:
+        kafka, root = self._settings.kafka, self._settings.sink.root
+        topic, group = (kafka.topic, kafka.group) if self._owner is None else (self._owner.topic, self._owner.group)
+        is_replay = self._owner is not None and self._owner.purpose == "replay"
+        return FleetQuestion(root, topic, group, self._window_s, self._wants_broker and not is_replay)
+
+    def _ask(self, question: FleetQuestion) -> BrokerFacts:
+        if self._clients is None:
+            self._clients = self._opened()
+        try:
+            return ask(self._clients[0], question.topic, question.group)
+        except AdawiseError:
+            self._broker.close()  # the next look begins with new connections
+            self._clients = None
+            raise
+
+    def _opened(self) -> tuple[KafkaTopics, KafkaLog]:
+        kafka = self._settings.kafka
+        topics = KafkaTopics(
+            bootstrap_servers=kafka.bootstrap_servers,
+            client_id=kafka.client_id,
+            security=security(kafka),
+            connect_ms=_CONNECT_MS,
+        )
+        self._broker.callback(topics.close)
+        log = KafkaLog(
+            bootstrap_servers=kafka.bootstrap_servers,
+            client_id=kafka.client_id,
+            max_partition_fetch_bytes=1,
+            batch_limits=batch_limits(kafka),
+            security=security(kafka),
+            patience_s=2.0,
+        )
+        self._broker.callback(log.close)
+        return topics, log
+
+
+def _answer(asked: Future[Answered] | None, whom: str, not_asked: dict[str, str]) -> Answered | None:
+    if asked is None:
+        return None
+    try:
+        return asked.result()
+    except AdawiseError as error:
+        not_asked[whom] = str(error)
+        return None

@@ -1,0 +1,58 @@
+"""What the broker tells: how far the log of each partition is, what the group has committed, and who is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from adawise.errors import AdawiseError, RetryableError
+from adawise.kafka.log import KafkaLog
+from adawise.kafka.members import Membership
+from adawise.kafka.topic import KafkaTopics
+from adawise.records import TopicPartition
+
+_PATIENCE_S = 5.0  # for the times of waiting messages, of all partitions together
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """The topic and the group. `cluster_id` is "" where a broker has none."""
+
+    cluster_id: str
+    bounds: Mapping[TopicPartition, tuple[int, int]]  # (log start, log end)
+    committed: Mapping[TopicPartition, tuple[int, str]]  # (offset, id of the root)
+    group: Membership
+    waiting_ms: Mapping[TopicPartition, int] = field(default_factory=dict)  # timestamp of the first message not served
+
+
+def ask(topics: KafkaTopics, topic: str, group: str) -> BrokerFacts:
+    """Everything but `waiting_ms`. Raises SourceError if there is no such topic, FatalError, BrokerUnavailable."""
+    return BrokerFacts(
+        topics.identity(topic).cluster_id,
+        topics.all_bounds(topic),
+        topics.committed(group, topic),
+        topics.members(group),
+    )
+
+
+def waiting(
+    log: KafkaLog, offsets: Mapping[TopicPartition, tuple[int, int]], clock: Callable[[], float] = time.monotonic
+) -> dict[TopicPartition, int]:
+    """Timestamps, in milliseconds, of the first messages of [offset, log end), as far as the broker tells them soon.
+
+    Partitions that nobody answers for are left out, and so are those that come after five seconds.
+    """
+    found: dict[TopicPartition, int] = {}
+    give_up_s = clock() + _PATIENCE_S
+    for tp, (offset, end) in offsets.items():
+        if offset < end and clock() < give_up_s:
+            try:
+                _, times = log.messages(tp, offset, offset + 1)
+            except RetryableError:
+                return found
+            except AdawiseError:
+                continue
+            if len(times) and times[0] >= 0:
+                found[tp] = int(times[0])
+    return found

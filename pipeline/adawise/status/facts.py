@@ -1,0 +1,132 @@
+"""What `adawise status` knows, as values. Their fields, with the comments beside them, are its JSON and its reference.
+
+Times are ISO 8601 in UTC; ages and spans are seconds; null is what nobody could say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+VERSION = 1
+"""Of the JSON: it rises only if a field goes or changes its meaning. New ones may come."""
+
+CameraState = Literal["rejected", "silent", "changed", "ok", "gone"]
+
+STATES: dict[CameraState, str] = {
+    "rejected": "half of its images or more were rejected",
+    "silent": "nothing of it came for a minute, and for ten times its usual pause, although its partition is read",
+    "changed": "its conditions changed within the last ten minutes: alpha was chosen anew",
+    "ok": "none of these",
+    "gone": "nothing of it came for a day; its neighbours go on",
+}
+"""The states of a camera, the most urgent first."""
+
+TROUBLED: tuple[CameraState, ...] = ("rejected", "silent")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something to see to."""
+
+    kind: str  # a stable word
+    where: str  # the partition, camera or worker that it is about; "" for all of the fleet
+    what: str  # a sentence
+    remedy: str  # what to do about it
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """A worker: a member of the consumer group, or, where the broker was not asked, who wrote last."""
+
+    client_id: str  # kafka.client_id of its settings; "" if the broker was not asked
+    host: str  # as the broker sees it, or of the process that wrote
+    member: str  # its id in the group, or HOST:PID of the process that wrote
+    partitions: Sequence[int]  # of the topic, that it has
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """A partition of the topic, with its chain."""
+
+    topic: str
+    partition: int
+    member: str | None  # of which worker; null if of nobody, or if the broker was not asked
+    writer: str | None  # HOST:PID of the process that wrote the newest segment
+    log_start: int | None  # first offset that the broker still has
+    log_end: int | None  # the offset after its last
+    committed: int | None  # what the group has committed: a hint
+    next_offset: int | None  # where the chain ends: offsets below are in rows or pending
+    pending: int | None  # offsets below that were read, and whose batch is not complete
+    lag: int | None  # messages that have no rows yet
+    lag_s: float | None  # age of the oldest of them, by its Kafka timestamp; 0 if there is none
+    segment: str | None  # the newest
+    committed_at: str | None  # when it was written
+    commit_age_s: float | None  # and how long ago
+    streams: int | None  # that have a state
+    rows: int  # within the window
+    reads_s: float  # how far back the newest segments were read; less than the window if there are many
+    gaps: Sequence[dict[str, object]]  # offsets without rows within the window: first, last, offsets, reason
+    holes: Sequence[str]  # segments that are missing from the chain
+    holes_looked_for: bool  # false where the chain is too long to list: `adawise verify` does
+    unclean_starts: int  # workers that had it and did not end in order
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """A camera, as the newest segments have it."""
+
+    stream_id: str
+    topic: str
+    partition: int
+    state: CameraState
+    last_seen: str | None  # when its last image was served or rejected, by the worker's clock
+    age_s: float | None  # how long ago that was
+    alpha: float | None  # that served its last batch
+    alphas: Sequence[float]  # of its last batches within the window, oldest first, 48 at most
+    images: int  # within the window
+    images_per_s: float | None  # while it was sending within the window
+    rejected: int  # images of it that were, within the window
+    reasons: dict[str, int]  # why
+    forward_equivalents: float | None  # images through the image tower over images
+    agreement: float | None  # share of images of one class by zero-shot and fine-tuned, where both were asked
+    top: Sequence[tuple[str, float]]  # classes that were served most, with their shares; three at most
+    changed: str | None  # when its conditions changed last within the window
+
+
+@dataclass(frozen=True, slots=True)
+class RejectStatus:
+    """Images that were rejected for one reason, within the window."""
+
+    reason: str
+    images: int
+    streams: int  # that they came from, those without a name as one
+    last: str | None  # when the newest was written
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """All of it."""
+
+    at: str  # when it was asked
+    root: str
+    root_id: str | None
+    topic: str
+    group: str
+    purpose: str  # run, or replay, of which the broker knows nothing
+    window_s: float  # how far back cameras, gaps and rejects are looked at
+    not_asked: dict[str, str]  # root or broker: why it was not, or could not be, asked
+    group_state: str | None  # as the broker calls it, such as Stable or PreparingRebalance
+    troubles: Sequence[Trouble]  # the most urgent first
+    members: Sequence[MemberStatus]
+    partitions: Sequence[PartitionStatus]
+    camera_states: dict[str, int]  # how many cameras are in which state
+    cameras: Sequence[CameraStatus]  # troubled ones first
+    rejects: Sequence[RejectStatus]
+    version: int = field(default=VERSION)
+
+    @property
+    def is_well(self) -> bool:
+        """True if there is nothing to see to."""
+        return not self.troubles

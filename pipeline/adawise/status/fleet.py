@@ -1,0 +1,167 @@
+"""What root and broker tell, put together: one `FleetStatus`. Either may be missing, and then that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adawise.records import TopicPartition
+from adawise.sink.verify.findings import joined
+from adawise.status.broker import BrokerFacts
+from adawise.status.cameras import cameras, counts, moment, rejects
+from adawise.status.facts import FleetStatus, MemberStatus, PartitionStatus
+from adawise.status.judge import troubles
+from adawise.status.root import ChainFacts, RootFacts
+
+
+@dataclass(frozen=True, slots=True)
+class FleetQuestion:
+    """Whose fleet it is, and what was asked."""
+
+    root: str
+    topic: str
+    group: str
+    window_s: float
+    wants_broker: bool
+
+
+def fleet_status(
+    question: FleetQuestion,
+    root: RootFacts | None,
+    broker: BrokerFacts | None,
+    not_asked: Mapping[str, str],
+    *,
+    now_s: float,
+) -> FleetStatus:
+    """The status now. `root` or `broker` is None where `not_asked` says why; `now_s` is since the epoch."""
+    chains = {} if root is None else root.chains
+    tps = sorted({*chains, *({} if broker is None else broker.bounds)})
+    owners = _owners(broker)
+    partitions = [_partition(tp, chains.get(tp), broker, owners.get(tp), question, now_s) for tp in tps]
+    behind = {TopicPartition(each.topic, each.partition) for each in partitions if each.lag}
+    since_s = now_s - question.window_s
+    seen = cameras(chains.values(), since_s=since_s, now_s=now_s, behind=behind)
+    rejected = rejects(chains.values(), since_s=since_s)
+    members = _members(broker, chains)
+    group_state = None if broker is None else broker.group.state
+    return FleetStatus(
+        at=moment(now_s),
+        root=question.root,
+        root_id=None if root is None else root.root_id,
+        topic=question.topic,
+        group=question.group,
+        purpose="replay" if root is not None and root.is_replay else "run",
+        window_s=question.window_s,
+        not_asked=dict(not_asked),
+        group_state=group_state,
+        troubles=troubles(
+            not_asked=not_asked,
+            wanted_broker=question.wants_broker,
+            others=_others(root, broker),
+            root=question.root,
+            topic=question.topic,
+            group=question.group,
+            group_state=group_state,
+            members=members,
+            partitions=partitions,
+            faults={str(tp): chain.fault for tp, chain in chains.items() if chain.fault is not None},
+            cameras=seen,
+            rejects=rejected,
+        ),
+        members=members,
+        partitions=partitions,
+        camera_states=counts(seen),
+        cameras=seen,
+        rejects=rejected,
+    )
+
+
+def low_waters(root: RootFacts | None, broker: BrokerFacts) -> dict[TopicPartition, tuple[int, int]]:
+    """(the first offset without a row, log end) of every partition that the broker has."""
+    found = {}
+    for tp, (start, end) in broker.bounds.items():
+        head = None if root is None or tp not in root.chains else root.chains[tp].head
+        committed = broker.committed[tp][0] if tp in broker.committed else start
+        at = committed if head is None else head.low_water if head.pending else max(head.next_offset, committed)
+        found[tp] = max(at, start), end
+    return found
+
+
+def _partition(
+    tp: TopicPartition,
+    chain: ChainFacts | None,
+    broker: BrokerFacts | None,
+    member: str | None,
+    question: FleetQuestion,
+    now_s: float,
+) -> PartitionStatus:
+    head = None if chain is None else chain.head
+    start, end = (None, None) if broker is None else broker.bounds.get(tp, (None, None))
+    committed = None if broker is None or tp not in broker.committed else broker.committed[tp][0]
+    lag, lag_s = None, None
+    if broker is not None and start is not None and end is not None:
+        next_offset = head.next_offset if head is not None else start if chain is None else chain.origin
+        lag = max(0, end - max(next_offset, committed or 0, start)) + len(head.pending if head is not None else ())
+        lag_s = max(0.0, now_s - broker.waiting_ms[tp] / 1e3) if tp in broker.waiting_ms else None if lag else 0.0
+    within = [] if chain is None else [each for each in chain.segments if each.created_s >= now_s - question.window_s]
+    reads_s = question.window_s
+    if chain is not None and chain.segments and within and len(within) == len(chain.segments):
+        reads_s = min(reads_s, now_s - within[0].created_s) if within[0].previous is not None else reads_s
+    return PartitionStatus(
+        topic=tp.topic,
+        partition=tp.partition,
+        member=member,
+        writer=None if head is None else head.writer,
+        log_start=start,
+        log_end=end,
+        committed=committed,
+        next_offset=None if head is None else head.next_offset,
+        pending=None if head is None else len(head.pending),
+        lag=lag,
+        lag_s=lag_s,
+        segment=None if head is None else head.key,
+        committed_at=None if head is None else moment(head.created_s),
+        commit_age_s=None if head is None else max(0.0, now_s - head.created_s),
+        streams=None if head is None else len(head.states),
+        rows=sum(each.rows for each in within),
+        reads_s=reads_s,
+        gaps=[
+            {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first, "reason": str(gap.reason)}
+            for gap in joined(gap for each in within for gap in each.gaps)
+        ],
+        holes=[] if chain is None or chain.holes is None else list(chain.holes),
+        holes_looked_for=chain is not None and chain.holes is not None,
+        unclean_starts=0 if chain is None else max(0, chain.starts - 1),
+    )
+
+
+def _others(root: RootFacts | None, broker: BrokerFacts | None) -> dict[str, str]:
+    """The ids of the broker's cluster and of the group's root, by the kind of trouble, where they are not ours."""
+    if root is None or broker is None or root.owner is None:
+        return {}
+    found = {}
+    if root.owner.cluster_id and broker.cluster_id and root.owner.cluster_id != broker.cluster_id:
+        found["other_cluster"] = broker.cluster_id
+    notes = {note for _, note in broker.committed.values()} - {"", root.root_id}
+    if notes:
+        found["other_root"] = min(notes)
+    return found
+
+
+def _owners(broker: BrokerFacts | None) -> dict[TopicPartition, str]:
+    members = () if broker is None else broker.group.members
+    return {tp: member.member_id for member in members for tp in member.partitions}
+
+
+def _members(broker: BrokerFacts | None, chains: Mapping[TopicPartition, ChainFacts]) -> list[MemberStatus]:
+    if broker is not None:
+        found = [
+            MemberStatus(each.client_id, each.host, each.member_id, [tp.partition for tp in each.partitions])
+            for each in broker.group.members
+        ]
+        return sorted(found, key=lambda member: (member.partitions[:1], member.member))
+    wrote: dict[str, list[int]] = {}
+    for tp, chain in chains.items():
+        if chain.head is not None:
+            wrote.setdefault(chain.head.writer, []).append(tp.partition)
+    return [MemberStatus("", who.rpartition(":")[0], who, numbers) for who, numbers in wrote.items()]

@@ -1,0 +1,224 @@
+"""What is wrong with the fleet, the most urgent first, each with what to do about it. Pure.
+
+A trouble is what somebody should see to now. That a camera changed, or is gone for good, is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from adawise.status.facts import CameraStatus, MemberStatus, PartitionStatus, RejectStatus, Trouble
+
+KINDS: dict[str, str] = {
+    "root_unreadable": "the output could not be asked",
+    "broker_silent": "the broker could not be asked; what only it knows is missing here",
+    "other_cluster": "the broker's cluster is not the one that the output is of",
+    "other_root": "the group commits its offsets for another output",
+    "chain_broken": "a partition's newest segments cannot be read",
+    "log_ends_early": "the broker's log ends before what was read from it",
+    "messages_lost": "the broker deleted messages that nobody had read",
+    "no_worker": "nobody is in the consumer group",
+    "not_assigned": "a partition that no worker has",
+    "stalled": "messages wait, and nothing was committed for two minutes",
+    "behind": "the oldest message without a row is more than a minute old",
+    "hole": "segments are missing from a chain",
+    "gap": "offsets have no rows, and that is recorded",
+    "unclean_starts": "workers that had a partition did not end in order, three times or more",
+    "camera_rejected": "half of a camera's images or more were rejected",
+    "camera_silent": "a camera of which nothing comes",
+    "rejects": "more than one image in a hundred was rejected",
+}
+"""The kinds of trouble, the most urgent first. The words are stable."""
+
+_BEHIND_S = 60.0
+_STALLED_S = 120.0
+_DEATHS = 3  # as `sink.starts`
+_OFTEN = 0.01
+_SETTLED_S = 30.0  # after a commit the log's end, which was asked for in the same moment, is behind it no more
+_UNSETTLED = {"PreparingRebalance", "CompletingRebalance"}
+
+
+def troubles(
+    *,
+    not_asked: Mapping[str, str],
+    wanted_broker: bool,
+    others: Mapping[str, str],
+    root: str,
+    topic: str,
+    group: str,
+    group_state: str | None,
+    members: Sequence[MemberStatus],
+    partitions: Sequence[PartitionStatus],
+    faults: Mapping[str, str],
+    cameras: Sequence[CameraStatus],
+    rejects: Sequence[RejectStatus],
+) -> list[Trouble]:
+    """All of them. `faults` are what could not be read of chains, by partition; `others` the ids of another cluster or
+    root that root and broker name, by kind.
+    """
+    found = [
+        *_unasked(not_asked, wanted_broker),
+        *_others(others, root, group),
+        *(
+            Trouble("chain_broken", where, what, f"see what else is: `adawise verify {root}`")
+            for where, what in faults.items()
+        ),
+        *_of_group(topic, group, group_state, members, partitions),
+        *(trouble for partition in partitions for trouble in _of_partition(partition, root, group_state)),
+        *_of_cameras(cameras),
+        *_of_rejects(rejects, cameras, topic),
+    ]
+    order = list(KINDS)
+    return sorted(found, key=lambda trouble: order.index(trouble.kind))
+
+
+def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Trouble]:
+    if "root" in not_asked:
+        yield Trouble("root_unreadable", "", not_asked["root"], "bring the store back; workers wait for it meanwhile")
+    if wanted_broker and "broker" in not_asked:
+        yield Trouble(
+            "broker_silent",
+            "",
+            not_asked["broker"],
+            "start it; workers wait for it meanwhile; --no-broker leaves it out",
+        )
+
+
+def _others(others: Mapping[str, str], root: str, group: str) -> Iterator[Trouble]:
+    if (cluster := others.get("other_cluster")) is not None:
+        what = f"this broker's cluster is called {cluster}, and the output was written from another one"
+        yield Trouble("other_cluster", "", what, "set kafka.bootstrap_servers to the output's, or --root to its output")
+    if (root_id := others.get("other_root")) is not None:
+        what = f"what the group {group!r} commits is in the output with the id {root_id}, not in {root}"
+        yield Trouble("other_root", "", what, "set --root to that output (its id is in its _sink.json)")
+
+
+def _of_group(
+    topic: str,
+    group: str,
+    state: str | None,
+    members: Sequence[MemberStatus],
+    partitions: Sequence[PartitionStatus],
+) -> Iterator[Trouble]:
+    if state is None:
+        return
+    if not members:
+        waits = sum(partition.lag or 0 for partition in partitions)
+        yield Trouble(
+            "no_worker",
+            "",
+            f"nobody is in the group {group!r}; {waits} messages of {topic!r} wait",
+            "start a worker: `adawise run`; if one runs, its log says why it is not in the group",
+        )
+    elif state not in _UNSETTLED and any(member.partitions for member in members):
+        mine = [p for p in partitions if p.topic == topic and p.log_end is not None and p.member is None]
+        for partition in mine:
+            yield Trouble(
+                "not_assigned",
+                _called(partition),
+                "no worker of the group has it",
+                "it is assigned with the next rebalance: if it stays so, restart a worker and read its log",
+            )
+
+
+def _of_partition(partition: PartitionStatus, root: str, group_state: str | None) -> Iterator[Trouble]:
+    where, who = _called(partition), partition.writer or "its worker"
+    read_from = partition.next_offset if partition.next_offset is not None else partition.committed
+    if partition.log_start is not None and read_from is not None and read_from < partition.log_start:
+        yield Trouble(
+            "messages_lost",
+            where,
+            f"the broker has nothing before offset {partition.log_start}, and {read_from} comes next: "
+            f"{partition.log_start - read_from} messages are gone that nobody read",
+            "raise retention.ms of the topic; the worker stops there unless kafka.on_gap is skip, which records them",
+        )
+    lag, lag_s, age_s, until = partition.lag, partition.lag_s, partition.commit_age_s or 0.0, partition.next_offset or 0
+    if partition.log_end is not None and until > partition.log_end and age_s > _SETTLED_S:
+        yield Trouble(
+            "log_ends_early",
+            where,
+            f"the log ends at offset {partition.log_end}, and everything up to {until} was read from it",
+            "the broker lost data, or the topic was made anew: restore it, or begin a new output (--sink.root)",
+        )
+    if lag and group_state is not None and partition.member is not None and age_s > _STALLED_S:
+        yield Trouble(
+            "stalled",
+            where,
+            f"{lag} messages wait, and the last segment is {spoken(age_s)} old",
+            f"look at the log of {who} for retry_scheduled, which names what does not answer",
+        )
+    elif lag and lag_s is not None and lag_s > _BEHIND_S:
+        yield Trouble(
+            "behind",
+            where,
+            f"{lag} messages wait, the oldest for {spoken(lag_s)}",
+            "if it grows, start another worker (as many as partitions help), or spend less: a higher search.price",
+        )
+    for hole in partition.holes:
+        yield Trouble(
+            "hole",
+            where,
+            hole,
+            f"restore it from a backup; `adawise verify {root}` says all that is missing, `adawise repair {root}` "
+            "what can be done without one",
+        )
+    for gap in partition.gaps:
+        yield Trouble(
+            "gap",
+            where,
+            f"offsets {gap['first']} to {gap['last']} have no rows: {gap['reason']}",
+            "docs/reference/reasons.md says what the word means, and which setting bears on it",
+        )
+    if partition.unclean_starts >= _DEATHS:
+        yield Trouble(
+            "unclean_starts",
+            where,
+            f"{partition.unclean_starts} workers that had it did not end in order",
+            "was it the host, or out of memory? If a message does it, it is decoded apart, and rejected: see the log "
+            "for decoding_apart",
+        )
+
+
+def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
+    for camera in cameras:
+        if camera.state == "rejected":
+            most = max(camera.reasons, key=lambda reason: camera.reasons[reason])
+            yield Trouble(
+                "camera_rejected",
+                camera.stream_id,
+                f"{camera.rejected} images were rejected and {camera.images} accepted; most for {most}",
+                "mend its producer: `adawise dlq list` shows what came, docs/reference/reasons.md what the word means",
+            )
+        elif camera.state == "silent":
+            age = "" if camera.age_s is None else f" for {spoken(camera.age_s)}"
+            yield Trouble(
+                "camera_silent",
+                camera.stream_id,
+                f"nothing of it came{age}",
+                "look at the camera, and at what sends its images",
+            )
+
+
+def _of_rejects(rejects: Sequence[RejectStatus], cameras: Sequence[CameraStatus], topic: str) -> Iterator[Trouble]:
+    told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == "rejected"), 0)
+    images, rejected = sum(camera.images for camera in cameras), sum(reject.images for reject in rejects)
+    if rejected - told > _OFTEN * (images + rejected):
+        words = ", ".join(f"{reject.reason} {reject.images}" for reject in rejects)
+        yield Trouble(
+            "rejects",
+            "",
+            f"{rejected} of {images + rejected} images were rejected: {words}",
+            f"`adawise dlq list --kafka.topic {topic}` shows them, docs/reference/reasons.md says what the words mean",
+        )
+
+
+def _called(partition: PartitionStatus) -> str:
+    return f"{partition.topic}/{partition.partition}"
+
+
+def spoken(seconds: float) -> str:
+    """A span for people: 12 s, 5 min, 3 h, 2 days."""
+    for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size or (unit == "min" and seconds >= 100):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,152 @@
+"""What an output tells: the newest segments of every partition, and no others, however long the chains are.
+
+Everything is asked of the store in threads, since an object store takes its time. What was read is kept, so that a
+second look reads only what came since: it goes on from the heads, as the chain does, and lists nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from adawise.errors import ChainError
+from adawise.records import TopicPartition
+from adawise.sink import claims, holes, layout, owner
+from adawise.sink.owner import Owner
+from adawise.sink.read.files import newest_names
+from adawise.sink.starts import open_marks
+from adawise.status import segments
+from adawise.status.segments import SegmentFacts
+from adawise.store.store import Store
+
+_THREADS = 16
+_AHEAD = 8  # segments of a partition that are asked for at once
+_SEGMENTS = 2_880  # that are read in all, most of them: of eight partitions an hour's, at the default flush
+_LEAST = 12  # of a partition, if the window has so many
+_BYTES = 256 * 2**20  # in all
+
+
+@dataclass(slots=True)
+class ChainFacts:
+    """A partition's chain: its newest segments in order, of which the last is the head.
+
+    `origin` is where it begins; `holes` are None where they were not looked for; `starts` are the marks of workers that
+    have it, or had it and were killed; `fault` says what could not be read.
+    """
+
+    tp: TopicPartition
+    origin: int = 0
+    segments: list[SegmentFacts] = field(default_factory=list)
+    holes: Sequence[str] | None = None
+    starts: int = 0
+    fault: str | None = None
+
+    @property
+    def head(self) -> SegmentFacts | None:
+        """The newest."""
+        return self.segments[-1] if self.segments else None
+
+
+@dataclass(frozen=True, slots=True)
+class RootFacts:
+    """An output: whose it is, and its chains."""
+
+    root_id: str | None
+    owner: Owner | None
+    is_replay: bool
+    chains: dict[TopicPartition, ChainFacts]
+
+
+class RootReader:
+    """Looks at a root again and again.
+
+    Args:
+        store: where it is.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[TopicPartition, ChainFacts] = {}
+
+    def look(self, since_s: float) -> RootFacts:
+        """The segments that were written after `since_s` (seconds since the epoch), and each chain's head.
+
+        Fewer of them where there are very many. A chain that cannot be read says so, and hides no other.
+
+        Raises:
+            ChainError: the root's own documents cannot be read.
+            StoreUnavailable, SettingsError: by the store.
+        """
+        with ThreadPoolExecutor(_THREADS, "status") as pool, ThreadPoolExecutor(_THREADS, "status-segment") as readers:
+            # Claims before chains: they are few, and say which chains there are.
+            root_id, owned = claims.read_sink_id(self._store), owner.read_owner(self._store)
+            is_replay = owned is not None and owned.purpose == "replay"
+            tps = sorted(filter(None, map(layout.parse_origin_key, self._store.list(layout.ORIGINS))))
+            most = max(_LEAST, _SEGMENTS // max(1, len(tps))), _BYTES // max(1, len(tps))
+            chains = pool.map(lambda tp: self._chain(tp, since_s, most, readers), tps)
+            self._known = {chain.tp: chain for chain in chains}
+        return RootFacts(root_id, owned, is_replay, self._known)
+
+    def _chain(
+        self, tp: TopicPartition, since_s: float, most: tuple[int, int], readers: ThreadPoolExecutor
+    ) -> ChainFacts:
+        chain = self._known.get(tp)
+        try:
+            if chain is None or chain.head is None or chain.fault is not None:
+                chain = self._begun(tp, since_s, most, readers)
+            else:
+                self._follow(chain, since_s)
+            low_water = chain.origin if chain.head is None else chain.head.low_water
+            chain.starts = open_marks(self._store, tp, low_water)
+        except ChainError as error:
+            chain = ChainFacts(tp, fault=str(error))
+        return chain
+
+    def _begun(
+        self, tp: TopicPartition, since_s: float, most: tuple[int, int], readers: ThreadPoolExecutor
+    ) -> ChainFacts:
+        names, are_all = newest_names(self._store, tp)
+        origin = None if names else claims.read_origin(self._store, tp)
+        chain, (segments_left, bytes_left) = ChainFacts(tp, 0 if origin is None else origin.offset), most
+        found: list[SegmentFacts] = []
+        left = names[::-1]
+        while left and segments_left > 0 and bytes_left > 0 and (not found or found[-1].created_s >= since_s):
+            ahead = _AHEAD if found else 1
+            keys, left = [layout.segment_key(tp, name) for name in left[:ahead]], left[ahead:]
+            for key, data in zip(keys, readers.map(self._store.get, keys), strict=True):
+                if data is None and found:  # compacted and deleted since it was listed, and so are those before it
+                    left = []
+                    break
+                found.append(_facts(data, key, keeps_states=not found))
+                bytes_left -= len(data or b"")
+            segments_left -= len(keys)
+        chain.segments = found[::-1]
+        if chain.head is not None:
+            self._follow(chain, since_s)
+            if are_all and chain.head.lineage.count > 1:
+                chain.holes = holes.holes(self._store, tp, names, found[0].lineage)
+            elif are_all:
+                chain.holes = ()
+        return chain
+
+    def _follow(self, chain: ChainFacts, since_s: float) -> None:
+        """Add what came since, and drop what is too old."""
+        while (head := chain.head) is not None:
+            key = layout.segment_key(chain.tp, head.name.successor(head.next_offset))
+            data = self._store.get(key)
+            if data is None:
+                break
+            facts = _facts(data, key, keeps_states=True)
+            if facts.previous != head.key:
+                raise ChainError(f"{key}: expected a successor of {head.key}, but it is one of {facts.previous}")
+            chain.segments[-1] = replace(head, states={})
+            chain.segments.append(facts)
+        while len(chain.segments) > 1 and chain.segments[1].created_s < since_s:  # one before the window shows its end
+            del chain.segments[0]
+
+
+def _facts(data: bytes | None, key: str, *, keeps_states: bool) -> SegmentFacts:
+    if data is None:
+        raise ChainError(f"{key}: expected the segment that was listed, but it is gone; restore it")
+    return segments.read(data, key, keeps_states=keeps_states)
