@@ -203,7 +203,7 @@ def cost(broker: Broker, folder: Path) -> float:
     def seconds(when: str) -> float:
         """Of the processor, an image."""
         root = folder / fresh_name("cost")
-        topic = Topic(broker, fresh_name("cost"))
+        topic = Topic(broker, "frames")
         results = ResultsSettings(enabled=when != "off", when="early" if when == "off" else when)  # type: ignore[arg-type]
         worker = make_worker(
             settings_of(broker, topic, root, model_settings, results),
@@ -213,7 +213,7 @@ def cost(broker: Broker, folder: Path) -> float:
             dead_letters=NoDeadLetters(),
             observer=Tally(COST_IMAGES),
             should_stop=lambda: False,
-            results_to=None if when == "off" else f"{topic.name}.results",
+            results_to=None if when == "off" else f"{root.name}.results",
             partitions=PARTITIONS,
         )
         before = time.process_time()

@@ -23,7 +23,7 @@ from adawise.records import Alert, RowId, TopicPartition
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Window:
     """Of one camera and label rule: which of its last images matched, the newest in the lowest bit."""
 
     window: int = 0
@@ -36,13 +36,13 @@ class _Seen:
         return [self.window, self.quiet, self.raised and list(_place(self.raised)), self.label, self.confidence]
 
     @classmethod
-    def of(cls, stored: Sequence[Any], topic: str) -> _Seen:
+    def of(cls, stored: Sequence[Any], topic: str) -> _Window:
         window, quiet, raised, label, confidence = stored
         return cls(window, quiet, RowId(topic, *raised) if raised else None, label, confidence)
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Watch:
     """Of a silence rule: when each camera was heard last and at which offset; `raised` are the silent ones."""
 
     watched: OrderedDict[str, tuple[int, int]]  # the one that was silent for the longest is the first
@@ -64,8 +64,8 @@ class PartitionAlerts:
         self._rules = {rule.name: rule for rule in rules}
         self._labels = [(rule, _indices(rule, classes)) for rule in rules if isinstance(rule, LabelRule)]
         self._silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
-        self._seen: dict[str, dict[str, _Seen]] = {rule.name: {} for rule, _ in self._labels}
-        self._heard = {rule.name: _Heard(OrderedDict(), {}) for rule in self._silences}
+        self._seen: dict[str, dict[str, _Window]] = {rule.name: {} for rule, _ in self._labels}
+        self._heard = {rule.name: _Watch(OrderedDict(), {}) for rule in self._silences}
         self.news: list[Alert] = []  # not in a segment yet
         parts: dict[str, Any] = json.loads(stored) if stored else {}
         self.written = [_alert(each, tp) for each in parts.get("events", ())]
@@ -93,7 +93,7 @@ class PartitionAlerts:
             matches = np.isin(best, indices) & (confidence >= rule.confidence)
             if (not matches.any() and stream not in known) or not covers(rule, stream):
                 continue
-            seen = known.setdefault(stream, _Seen())
+            seen = known.setdefault(stream, _Window())
             for i, frame in enumerate(batch.frames):
                 seen.window = (seen.window << 1 | int(matches[i])) & ((1 << rule.of) - 1)
                 holds = seen.window.bit_count() >= rule.frames
@@ -195,7 +195,7 @@ class PartitionAlerts:
                 changes.append(self._cleared(name, stream, seen, "forgotten", None, at_us))
         return changes
 
-    def _cleared(self, name: str, stream: str, seen: _Seen, cause: str, at: RowId | None, at_us: int | None) -> Alert:
+    def _cleared(self, name: str, stream: str, seen: _Window, cause: str, at: RowId | None, at_us: int | None) -> Alert:
         alert = self._label_alert(name, stream, seen, cause, at, at_us, raised=False)
         seen.raised = seen.label = seen.confidence = None
         return alert
@@ -204,7 +204,7 @@ class PartitionAlerts:
         self,
         name: str,
         stream: str,
-        seen: _Seen,
+        seen: _Window,
         cause: str,
         at: RowId | None,
         at_us: int | None,
@@ -229,11 +229,11 @@ class PartitionAlerts:
 
     def _restore(self, name: str, state: Mapping[str, Any]) -> None:
         if "seen" in state:
-            self._seen[name] = {stream: _Seen.of(said, self._tp.topic) for stream, said in state["seen"].items()}
+            self._seen[name] = {stream: _Window.of(said, self._tp.topic) for stream, said in state["seen"].items()}
             return
         watched = sorted(state["watched"].items(), key=lambda item: item[1])
         raised = {stream: (at_ms, offset) for stream, (at_ms, offset) in state["raised"].items()}
-        self._heard[name] = _Heard(
+        self._heard[name] = _Watch(
             OrderedDict((stream, (at_ms, offset)) for stream, (at_ms, offset) in watched), raised
         )
 
@@ -241,7 +241,7 @@ class PartitionAlerts:
         """What a rule that is not there any more, or says something else now, had raised."""
         cause = "rule_changed"
         for stream, said in sorted(state.get("seen", {}).items()):
-            seen = _Seen.of(said, self._tp.topic)
+            seen = _Window.of(said, self._tp.topic)
             if seen.raised is not None:
                 yield self._label_alert(name, stream, seen, cause, None, None, raised=False)
         for stream, (at_ms, offset) in sorted(state.get("raised", {}).items()):

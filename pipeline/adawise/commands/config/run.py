@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from adawise.errors import SettingsError
 from adawise.settings.describe import SECRET, SETTINGS, is_secret, shown
 from adawise.settings.mistakes import Mistake
@@ -59,7 +57,9 @@ def as_json_text(reading: Reading, mistakes: Sequence[Mistake]) -> str:
 def _plain(value: Any, secret: bool) -> Any:
     if secret and value is not None:
         return SECRET
-    return to_jsonable_python(value)
+    if isinstance(value, tuple):
+        return [table.model_dump(mode="json") for table in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def write_template(path: Path) -> int:
