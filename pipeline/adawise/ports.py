@@ -229,9 +229,11 @@ class Told:
 
     @property
     def rows(self) -> int:
-        """How many rows it is about."""
+        """How many rows it tells; an alert is about some, and tells none."""
         if isinstance(self.what, tuple):
             return len(self.what[0])
+        if isinstance(self.what, Alert):
+            return 0
         return 1 if isinstance(self.what, Frame) else len(self.what)
 
 
