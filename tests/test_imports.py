@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink": ("errors records ports store", "numpy pyarrow"),
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
-    "recording": ("errors records ports store kafka/ownership decode/headers", "pyarrow"),
+    "recording": ("errors records ports passes store kafka/ownership decode/headers", "pyarrow"),
     "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
     "results": ("errors records ports kafka/outbox kafka/own_topic decode", "pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
@@ -53,6 +53,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "replay": ("errors records ports store sink", ""),
     # the loop
     "worker": ("errors records ports adapt", "structlog torch"),
+    "worker/housekeeping": ("errors records ports passes", "structlog"),
+    "passes": ("errors", ""),
     # beside it
     "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
     # offline

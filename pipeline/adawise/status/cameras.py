@@ -76,8 +76,10 @@ def _of_chain(chain: ChainFacts, since_s: float, now_s: float, *, waits: bool) -
 def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: float) -> CameraStatus:
     batches = [batch for sight in camera.sights for batch in sight.batches]
     images = sum(sight.images for sight in camera.sights)
-    reasons = sum((sight.rejected for sight in camera.sights), Counter[str]())
-    labels = sum((sight.labels for sight in camera.sights), Counter[str]())
+    reasons, labels = Counter[str](), Counter[str]()
+    for sight in camera.sights:
+        reasons.update(sight.rejected)
+        labels.update(sight.labels)
     compared = sum(sight.compared for sight in camera.sights)
     changes = [sight.changed_s for sight in camera.sights if sight.changed_s is not None]
     forwards = sum(sight.forwards for sight in camera.sights)
