@@ -12,7 +12,7 @@ import pytest
 from rich.table import Table
 
 import adawise
-from adawise.console import Check, Lines, paper, print_json, progress, report_checks
+from adawise.console import Lines, paper, print_json, progress
 
 
 class Terminal(io.StringIO):
@@ -70,13 +70,6 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         meter.note("lag 3")
     assert "4/4" in out.getvalue()
     assert "\x1b[" in out.getvalue()
-
-
-def test_checks_are_a_line_each_and_fail_together() -> None:
-    out = io.StringIO()
-    checks = [Check("store", "fail", "not writable\nchmod it"), Check("card", "skip"), Check("device", "ok", "cpu")]
-    assert report_checks(checks, out) == 1
-    assert out.getvalue() == "FAIL  store: not writable\n      chmod it\nSKIP  card\nOK    device: cpu\n"
 
 
 def test_json_has_no_nan() -> None:

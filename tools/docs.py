@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.parser import own_fields, parser_source
+from adawise.live.metrics import METRICS
 from adawise.recording import format as recording_format
 from adawise.results.message import FIELDS, ResultField
 from adawise.results.schema import json_schema
@@ -111,7 +112,7 @@ def _command(name: str) -> str:
     shorthands = "".join(
         f" `--{short}` is `{flag_name(setting)}`." for short, setting in sorted(command.shorthands.items())
     )
-    groups = ", ".join(f"[`{group}`](settings.md#{group})" for group in command.groups)
+    groups = ", ".join(f"[`{name}`](settings.md#{_group_of(name)})" for name in command.groups) or "none"
     parts = [
         f"## {PROGRAM} {name}",
         _prose(cleandoc(command.__doc__ or "")),
@@ -121,6 +122,11 @@ def _command(name: str) -> str:
         _examples(command.examples),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _group_of(name: str) -> str:
+    """The heading of a group's settings, or of the group that a setting is in."""
+    return (name if name in GROUPS else name.rpartition(".")[0]).replace(".", "")
 
 
 def _prose(text: str) -> str:
@@ -251,6 +257,26 @@ def _words(words: type[StrEnum]) -> str:
     return table(["word", "meaning"], rows)
 
 
+# -- metrics
+
+
+def metrics_page() -> str:
+    """Every metric of a worker's /metrics."""
+    rows = (
+        [f"`{spec.name}`", spec.kind, ", ".join(f"`{label}`" for label in spec.labels), spec.meaning, spec.remedy]
+        for spec in METRICS
+    )
+    return page(
+        "Metrics",
+        "What a worker answers at `/metrics`, in Prometheus' text format or as OpenMetrics. Units are seconds, bytes "
+        "and messages. Counts are since the worker began. Series with a partition or a stream are of what the worker "
+        "owns now: with the partition they go, and whoever has it next begins at 0. "
+        "The process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`) "
+        "are there too. See the [guide](../guide/watch.md).",
+        table(["metric", "type", "labels", "what it is", "what to do when it moves"], rows),
+    )
+
+
 # -- status
 
 
@@ -296,6 +322,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "schemas.md": schemas_page,
     "exit-codes.md": exit_codes_page,
     "reasons.md": reasons_page,
+    "metrics.md": metrics_page,
     "status.md": status_page,
     "results.schema.json": results_schema,
 }

@@ -9,11 +9,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:  # commands that print no table start without it
     from rich.console import Console
@@ -155,29 +154,6 @@ def _bar(title: str, total: int | None, unit: str, out: TextIO) -> Iterator[Prog
                 rich_progress.update(task, note=text)
 
         yield _Bar()
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that `run --check` looked at. `detail` says what was found, and the remedy if it failed."""
-
-    name: str
-    status: Literal["ok", "fail", "skip"]
-    detail: str = ""
-
-
-def report_checks(checks: Iterable[Check], stream: TextIO | None = None) -> int:
-    """Print a line for each check as it comes; return 1 if one failed, else 0.
-
-    The lines are the result, so they go to the output proper, in place of which `stream` may be given.
-    """
-    out = stream if stream is not None else sys.stdout
-    failed = False
-    for check in checks:
-        failed = failed or check.status == "fail"
-        detail = check.detail.replace("\n", "\n" + " " * 6)
-        print(f"{check.status.upper():<6}{check.name}{': ' if detail else ''}{detail}", file=out, flush=True)
-    return 1 if failed else 0
 
 
 def print_json(value: object, stream: TextIO | None = None) -> None:

@@ -21,7 +21,8 @@ from torch import Tensor
 from adawise.adapt.search import Strategy
 from adawise.adapt.state import StreamState
 from adawise.adapt.state_key import is_of_another_pair
-from adawise.build.model import TEMPLATES, ModelPair, method, open_pair
+from adawise.build.model import ModelPair, method, open_pair
+from adawise.build.prompts import TEMPLATES
 from adawise.decode.codec import open_image, undecodable
 from adawise.decode.preprocess import Preprocess
 from adawise.decode.rendition import Orientation

@@ -100,6 +100,15 @@ def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: st
         states = [outcome.state for outcome in together]
 
 
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"fixed"}))
+def test_every_alpha_is_in_reach_once_where_a_stream_starts_first_and_then_where_looks_are_likeliest(name: str) -> None:
+    made = strategy(name, alphas=GRID, objective=objective, context="t", alpha=0.3, exploration=Exploration())
+    assert made.reach[:6] == (6, 0, 20, 10, 5, 15)
+    assert sorted(made.reach) == list(range(len(GRID)))
+    one = strategy(name, alphas=(0.5,), objective=objective, context="t", alpha=0.3, exploration=Exploration())
+    assert one.reach == (0,)
+
+
 def test_forward_equivalents_are_images_passed_over_images_in_the_batch() -> None:
     made = ScratchSearch(GRID, objective, "test", 10, Exploration(budget=3))
     batch = as_images(draw_values(Weather(0.2), 16, np.random.default_rng(0)))

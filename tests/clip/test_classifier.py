@@ -138,7 +138,7 @@ def test_the_logit_scale_is_interpolated_in_log_space(pair: CheckpointPair, inde
     zero, one = pair.log_scales
     alpha = GRID[index]
     features = torch.nn.functional.normalize(subject.bank.tower(index)(_normalised(pair, IMAGES[:3])), dim=-1)
-    cosines = features @ pair.head(alpha, CLASSES, TEMPLATES)
+    cosines = features @ pair.prompts(CLASSES, TEMPLATES).head(alpha)
     scale = torch.tensor((1 - alpha) * zero + alpha * one).exp()
     torch.testing.assert_close(subject.logits(index, IMAGES[:3]), cosines * scale, rtol=1e-4, atol=1e-4)
 
@@ -152,7 +152,7 @@ def test_an_interpolated_head_has_unit_length_and_the_ends_of_the_text_heads(pai
     text, straight = classifier(pair), classifier(pair, head="interpolate")
     for j in (0, 20):
         torch.testing.assert_close(straight.logits(j, IMAGES), text.logits(j, IMAGES), rtol=1e-5, atol=1e-5)
-    zero, one = (pair.head(alpha, CLASSES, TEMPLATES) for alpha in (0.0, 1.0))
+    zero, one = (pair.prompts(CLASSES, TEMPLATES).head(alpha) for alpha in (0.0, 1.0))
     middle = torch.nn.functional.normalize((zero + one) / 2, dim=0)
     torch.testing.assert_close(straight._class_embeddings(10), middle)
     assert not torch.allclose(straight._class_embeddings(10), text._class_embeddings(10), atol=1e-3)

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from adawise.clip.heads import heads_path, read_heads, write_heads
 from adawise.clip.load import CheckpointPair
+from adawise.clip.prompts import Prompts
 from adawise.errors import CardError
 from tests.models import CLASSES, classifier, random_images
 
@@ -74,7 +75,7 @@ def test_with_the_heads_of_its_card_a_classifier_encodes_no_prompt_and_gives_the
 
     second = classifier(pair, head=head)
     second.use_embeddings(embeddings, "abc")
-    monkeypatch.setattr(CheckpointPair, "head", encode)
+    monkeypatch.setattr(Prompts, "encode", encode)
     for expected, j in zip(logits, (0, 7, 20), strict=True):
         assert torch.equal(second.logits(j, images), expected)
 

@@ -99,7 +99,7 @@ def test_the_head_at_an_end_is_open_clips_zero_shot_classifier(
     expected = open_clip.build_zero_shot_classifier(
         model.eval(), open_clip.get_tokenizer(pair_folder.theta_0), list(CLASSES), prompts
     )
-    head = pair.head(float(end), CLASSES, TEMPLATES)
+    head = pair.prompts(CLASSES, TEMPLATES).head(float(end))
     torch.testing.assert_close(head, expected, rtol=0, atol=1e-5)  # float32; attention sums in another order
     torch.testing.assert_close(head.norm(dim=0), torch.ones(len(CLASSES)))
 
@@ -113,9 +113,9 @@ def test_the_head_between_the_ends_comes_from_a_text_tower_with_interpolated_wei
         weights.update({name: torch.lerp(tensor, one[name], 0.35) for name, tensor in weights.items()})
 
     middle = load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "mixed", pair_folder.theta_0, mix))
-    expected = middle.head(1.0, CLASSES, TEMPLATES)
-    assert torch.equal(pair.head(0.35, CLASSES, TEMPLATES), expected)
-    assert not torch.allclose(expected, pair.head(0.0, CLASSES, TEMPLATES), atol=1e-2)
+    expected = middle.prompts(CLASSES, TEMPLATES).head(1.0)
+    assert torch.equal(pair.prompts(CLASSES, TEMPLATES).head(0.35), expected)
+    assert not torch.allclose(expected, pair.prompts(CLASSES, TEMPLATES).head(0.0), atol=1e-2)
 
 
 def test_a_text_tower_that_was_locked_is_seen_as_shared(
@@ -142,7 +142,7 @@ def test_a_coca_pair_loads_and_its_text_is_open_clips(tmp_path: Path) -> None:
     tokens = open_clip.get_tokenizer(names[0])(["a photo of a car."])
     with torch.inference_mode():
         expected = models[1].encode_text(tokens, normalize=True)
-    torch.testing.assert_close(pair.head(1.0, ["car"], ["a photo of a {}."]).T, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(pair.prompts(["car"], ["a photo of a {}."]).head(1.0).T, expected, rtol=0, atol=1e-5)
 
 
 def test_nothing_of_open_clips_own_chatter_reaches_the_log(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from adawise.__main__ import main
@@ -14,7 +15,7 @@ from adawise.adapt.objective import NAMES
 from adawise.build.model import adaptation, load_model
 from adawise.build.worker import config_fingerprint, describe
 from adawise.clip.heads import heads_path
-from adawise.clip.load import CheckpointPair
+from adawise.clip.prompts import Encoding, Prompts
 from adawise.errors import CardError
 from adawise.settings import DecodeSettings, ModelSettings, Settings, read
 from tests.labelled.places import Shot, write_parquet, write_recording
@@ -158,18 +159,19 @@ def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_th
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "h.json")
     settings = with_card(folder, "h.json")
     encoded: list[float] = []
-    encode = CheckpointPair.head
+    encode = Prompts.encode
 
-    def counted(self: CheckpointPair, alpha: float, *words: object) -> object:
+    def counted(self: Prompts, alpha: float, where: torch.device) -> Encoding:
         encoded.append(alpha)
-        return encode(self, alpha, *words)  # type: ignore[arg-type]
+        return encode(self, alpha, where)
 
-    monkeypatch.setattr(CheckpointPair, "head", counted)
+    monkeypatch.setattr(Prompts, "encode", counted)
     load_model(settings, DecodeSettings()).classifier.warm_up()
     assert encoded == []
     heads_path(folder / "h.json").unlink()
-    load_model(settings, DecodeSettings()).classifier.warm_up()
-    assert encoded == [0.0, 1.0]
+    without = settings.model_copy(update={"cache_mib": 0})
+    load_model(without, DecodeSettings()).classifier.warm_up(10)
+    assert encoded == [0.5]
 
 
 @pytest.mark.parametrize(

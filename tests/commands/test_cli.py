@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from adawise import __version__
 from adawise.__main__ import main
 from adawise.commands import COMMANDS, command_of
-from adawise.commands.parser import parse, parser_source
-from adawise.console import Check
+from adawise.commands.command import OFTEN
+from adawise.commands.parser import own_fields, parse, parser_source
 from adawise.errors import BrokerUnavailable, ChainError, SettingsError
 from adawise.kafka import embedded
 from adawise.settings import Settings, read
@@ -91,19 +92,37 @@ def test_help_imports_nothing_heavy() -> None:
 import contextlib, io, sys
 from adawise.__main__ import main
 for command in {["", *COMMANDS]!r}:
+  for flag in ("-h", "--help"):
     with contextlib.redirect_stdout(io.StringIO()) as text:
         try:
-            code = main([*command.split(), "--help"])
+            code = main([*command.split(), flag])
         except SystemExit as end:
             code = end.code
     heavy = sorted({HEAVY!r} & set(sys.modules))
     expected = f"usage: adawise {{command or 'COMMAND'}}"
     assert not heavy and code == 0 and text.getvalue().startswith(expected), (command, heavy, code, text.getvalue())
-    print(command)
+  print(command)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert not done.stderr
     assert done.stdout.splitlines() == ["", *COMMANDS]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_short_help_has_what_is_used_most_and_names_the_whole_one(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = command_of(name)
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "-h"])
+    text = capsys.readouterr().out
+    named = {setting for setting in SETTINGS if re.search(rf"^  {re.escape(flag_name(setting))} ", text, re.MULTILINE)}
+    assert named == {setting for setting in OFTEN if command.takes(setting)}
+    assert all(f"--{option.replace('_', '-')}" in text or option.upper() in text for option in own_fields(command))
+    assert all(f"  adawise {line}" in text for _, line in command.examples)
+    assert text.count("settings that are used most") == (1 if named else 0)
+    count = sum(map(command.takes, SETTINGS))
+    assert (f"adawise {name} --help: all {count} settings that it reads" in text) == bool(count)
 
 
 def test_without_arguments_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +147,7 @@ def test_the_help_of_a_command_has_the_flags_of_its_groups_only_and_examples(nam
             if SETTINGS[setting].annotation is not bool
             else f"--no-{setting.replace('_', '-')}\n"
         )
-        assert (f"  {flag}" in text or f", {flag}" in text) == (setting.split(".")[0] in command.groups), setting
+        assert (f"  {flag}" in text or f", {flag}" in text) == command.takes(setting), setting
     assert "settings." not in text
     assert "examples:\n  adawise " in text
 
@@ -141,7 +160,7 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
 
 
 REPLAY: dict[str, Any] = {
-    **dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed")),
+    **dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed", "results_to")),
     "forgotten": "fail",
 }
 
@@ -284,15 +303,20 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch) -> No
     assert ports == [19092]
 
 
-@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("skip", 0), ("fail", 1)])
-def test_check_prints_what_was_looked_at_and_starts_nothing(
-    status: Any, code: int, calls: list[Call], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checks = [Check("broker", "ok", "127.0.0.1:9092"), Check("topic", status, "frames")]
-    monkeypatch.setattr("adawise.commands.run.checks.check", lambda settings: checks)
-    assert main(["run", "--check", *PAIR]) == code
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == ["OK    settings", "OK    broker: 127.0.0.1:9092", f"{status.upper():<6}topic: frames"]
+def test_check_is_the_doctor_and_starts_nothing(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Settings, object, dict[str, bool]]] = []
+    fake = ModuleType("adawise.commands.doctor.run")
+
+    def doctor(settings: Settings, mistakes: object, **options: bool) -> int:
+        asked.append((settings, mistakes, options))
+        return 3
+
+    fake.doctor = doctor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    assert main(["run", "--check", *PAIR]) == main(["doctor", "--strict", "--json", *PAIR]) == 3
+    (by_run, by_name) = asked
+    assert by_run == (by_name[0], (), {"as_json": False, "strict": False})
+    assert by_name[1:] == ([], {"as_json": True, "strict": True})
     assert not calls
 
 
@@ -300,13 +324,13 @@ def test_check_prints_what_was_looked_at_and_starts_nothing(
     ("line", "told"),
     [
         ("rum", ["did you mean `adawise run`?"]),
-        ("config", ["did you mean `adawise config show`?"]),
+        ("config", ["there are config init, config show"]),
         ("dlq", ["'dlq'", "there are dlq list, dlq show, dlq replay"]),
         ("dlq --json", ["there are dlq list, dlq show, dlq replay"]),
         ("dlq shwo 0/1", ["'dlq shwo'", "did you mean `adawise dlq show`?"]),
         ("dlq list --since 2026-11-25T08:00", ["for so long ago: it has no time zone; add Z or an offset"]),
         ("--config", ["expected a command"]),
-        ("bogus", ["there are demo, run, produce"]),
+        ("bogus", ["there are demo, run, doctor"]),
         ("run", ["model.theta_0  (not set)", "model.theta_1  (not set)", "model.classes  (not set)"]),
         ("produce", ["SOURCE  (not given)"]),
         ("produce a b", ["'b'  (argument)"]),
@@ -378,11 +402,15 @@ def test_a_password_by_flag_is_refused_for_the_environment_or_the_file(
 ) -> None:
     assert main(line.format(flag_name(name)).split()) == 2
     told = capsys.readouterr()
-    assert flag_name(name) in told.err
-    assert environment_name(name) in told.err
-    assert f"{name.rpartition('.')[2]} under [kafka.security] in adawise.toml" in told.err
     assert "hunter2" not in told.err + told.out
     assert not calls
+    if name.partition(".")[0] not in command_of(line.partition(" {}")[0]).groups:
+        assert "does not use it" in told.err
+        return
+    assert flag_name(name) in told.err
+    assert environment_name(name) in told.err
+    table, _, key = name.rpartition(".")
+    assert f"{key} under [{table}] in adawise.toml" in told.err
 
 
 def test_config_show_has_every_value_with_its_origin_and_no_secret(
@@ -460,7 +488,7 @@ def test_a_word_that_begins_several_commands_has_help_that_lists_them(
     assert "verify" not in out
 
 
-@pytest.mark.parametrize("line", ["config --help", "help config show", "config show -h", "--help config show"])
+@pytest.mark.parametrize("line", ["help config show", "config show -h", "--help config show"])
 def test_the_help_of_a_command_of_two_words_is_found(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(line.split())

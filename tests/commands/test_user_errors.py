@@ -77,13 +77,17 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
         NOBODY,
     )
     code, out, err = ended(folder, "run", "--check", *flags)
-    settings, broker, codecs, store, model = out.splitlines()
-    assert (code, settings, err) == (1, "OK    settings", "")
-    assert broker.startswith(f"FAIL  broker and topic: could not connect to Kafka at {NOBODY}: ")
+    *lines, counts = out.splitlines()
+    told = {line[6:].partition(":")[0]: line for line in lines}
+    assert (code, lines[0], err) == (1, "OK    settings", "")
+    broker, store, model = told["broker"], told["output folder"], told["model pair and card"]
+    assert broker.startswith(f"FAIL  broker: could not connect to Kafka at {NOBODY}: ")
     assert broker.endswith(f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers.")
-    assert codecs == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
+    assert told["topic"] == "SKIP  topic: needs broker"
+    assert told["codecs of batches"] == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
     assert store.startswith("FAIL  output folder: file/out/")
     assert store.endswith("set sink.root to one, or give this user the permission")
+    assert ", 3 failed, " in counts
     assert model.startswith(
         f"FAIL  model pair and card: model.theta_1: {wider}/open_clip_model.safetensors does not load"
     )

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import open_clip
+import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from adawise.clip import prompts
 from adawise.clip.attention import pack_attention
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
@@ -52,7 +54,8 @@ class FakeCard:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        with self._mode, _Strict():  # type: ignore[no-untyped-call]
+        with self._mode, _Strict(), pytest.MonkeyPatch.context() as patch:  # type: ignore[no-untyped-call]
+            patch.setattr(prompts, "_longest", lambda tokens: min(10, tokens.shape[1]))  # a value of tokens
             yield
 
     def pair(self, pair: CheckpointPair) -> CheckpointPair:

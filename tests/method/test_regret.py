@@ -32,7 +32,7 @@ class Forgetful:
     key = "forgetful"
 
     def __init__(self, strategy: Strategy) -> None:
-        self._strategy = strategy
+        self._strategy, self.reach = strategy, strategy.reach
 
     def initial(self) -> StreamState:
         return self._strategy.initial()

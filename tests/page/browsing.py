@@ -33,14 +33,14 @@ def a_browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def opened(context: BrowserContext, file: Path) -> Seen:
-    """The page when it has drawn what it draws at the start."""
+def opened(context: BrowserContext, place: Path | str) -> Seen:
+    """The page of a file or a URL, when it has drawn what it draws at the start."""
     page = context.new_page()
     seen = Seen(page)
     page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("dialog", lambda dialog: seen.complaints.append(f"dialog: {dialog.message}"))
-    page.goto(file.as_uri())
+    page.goto(place.as_uri() if isinstance(place, Path) else place)
     page.wait_for_selector("html[data-drawn]", timeout=180_000)
     return seen

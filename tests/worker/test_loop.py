@@ -691,3 +691,34 @@ def test_a_stream_that_cannot_be_decoded_for_a_while_holds_no_other_back_and_is_
 
     bench.run(turn)
     bench.check_against(messages, undisturbed(messages))
+
+
+def test_idle_moments_are_spent_on_what_the_model_will_need_and_a_ready_batch_never_waits_for_two() -> None:
+    """Nothing of it while a batch is ready; at most one piece between a batch's last image and its row."""
+    pieces_after: list[int] = []  # served batches at the time of each piece
+    bench: Bench
+
+    def piece() -> bool:
+        assert not bench._worker._ready
+        pieces_after.append(len(bench.seen.served))
+        return len(pieces_after) < 50
+
+    messages = images(60, *CAMERAS)
+    bench = Bench(FakeSource(messages, max_poll_records=2), in_spare_time=piece)
+    bench.run(lambda: len(bench.seen.served) == 15 and len(pieces_after) == 50 and bench.steps > 200)
+    assert len(pieces_after) == 50  # and never again, once there was nothing left
+    assert [served for served in pieces_after if served < 15]  # also between batches
+    expected = undisturbed(messages, limits=Limits(1 << 20, 1_000, round_images=8))
+    assert repr(bench.traces) == repr([trace for trace in expected.traces if trace["images"] == 4])
+
+
+def test_a_worker_without_work_for_idle_moments_asks_once() -> None:
+    asked: list[int] = []
+
+    def nothing() -> bool:
+        asked.append(1)
+        return False
+
+    bench = Bench(FakeSource(images(8, *CAMERAS)), in_spare_time=nothing)
+    bench.run(lambda: bench.steps > 20)
+    assert asked == [1]

@@ -171,4 +171,5 @@ def test_progress_says_what_is_pending_what_is_done_and_what_waits_to_be_read() 
     assert (last.partitions[TP].lag, last.partitions[TP].rows) == (0, 8), "two batches of four, two images wait"
     assert last.held_bytes == 2 * 12
     assert last.limit_bytes == 1 << 20
-    assert not (last.paused or last.recovering or last.partitions[TP].stands or last.partitions[TP].paused)
+    assert (last.paused, last.recovering) == (False, ())
+    assert (last.partitions[TP].stands, last.partitions[TP].paused) == (False, False)

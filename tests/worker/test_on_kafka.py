@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import time
 from contextlib import ExitStack, closing
 from typing import Any

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from adawise.clip.machine import processor
 from tools.bench import (
     cameras,
     card_page,
@@ -36,7 +37,6 @@ from tools.bench import (
     status,
     worker,
 )
-from tools.bench.place import processor
 
 BENCHES = {
     "forward": forward.main,

@@ -6,7 +6,6 @@ Settings (ours and those of the baselines) were chosen on the development half; 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 import ruptures
 import torch
 
+from adawise.build.machine import usable_cores
 from adawise.drift.changes.find import find_changes
 from tests.drift.simulate import Trace, TrueChange, simulate
 
@@ -116,7 +116,7 @@ def main() -> None:
 
 def traces(seeds: Sequence[int]) -> list[Trace]:
     """Simulated on all cores; some minutes for 500."""
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(usable_cores(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         return list(pool.map(simulate, seeds, chunksize=5))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from adawise.build.machine import usable_cores
 from adawise.sink.read.rows import Rows, read_traces
 from tools.drift.year import make
 from tools.drift.year_rows import Year
@@ -33,7 +34,7 @@ def main() -> None:
         root = Path(given) if given else Path(folder) / "year"
         if not given:
             started = time.perf_counter()
-            make(root, Year(), processes=os.cpu_count() or 1)
+            make(root, Year(), processes=usable_cores())
             print(f"made in {time.perf_counter() - started:.0f} s")
         files = read_traces(root).files
         size_mib = sum(os.path.getsize(file) for file in files) / 2**20

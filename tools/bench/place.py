@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from adawise.build.model import number_format, open_device
 from adawise.clip.device import Device
+from adawise.clip.machine import processor
 from adawise.settings import ModelSettings
 
 _CASE_BLOCKS = (3, 15)  # the least and the most of a figure's repeats
@@ -131,18 +131,3 @@ def driver() -> str:
         return Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError):
         return "unknown: no nvidia-smi"
-
-
-def processor() -> tuple[str, set[str]]:
-    """Name and flags, as far as the system tells."""
-    model, flags = platform.processor(), set[str]()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                model = value.strip()
-            if name.strip() == "flags":
-                flags = set(value.split())
-    except OSError:
-        pass
-    return model, flags

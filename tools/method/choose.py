@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from torch import Tensor
 from adawise.adapt.card import Card, make_card
 from adawise.adapt.objective import DEFAULT, entropy
 from adawise.adapt.strategies.warm import Exploration
+from adawise.build.machine import usable_cores
 from adawise.demo.scene import CLASSES
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
@@ -113,7 +113,7 @@ def lines(
     bench = Bench(tuple(tables), (1.0,) * len(tables[0].alphas))
     candidates = parse(variants, objective=DEFAULT, alpha=0.5, exploration=Exploration())
     plan = Plan(candidates, kinds, orders, seeds=seeds)
-    runs = run(bench, plan, card_of(tables), processes=os.cpu_count() or 1, done=lambda _: None)
+    runs = run(bench, plan, card_of(tables), processes=usable_cores(), done=lambda _: None)
     accuracy = bench.accuracy  # [D, G]
     best = int(accuracy.mean(axis=0).argmax())
     yield f"## {regime}: {len(tables)} domains"

@@ -10,7 +10,6 @@ of its validation cameras and judged by their other conditions. Neither defaults
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from adawise.adapt.advice import AUTO, chosen, judge, judge_own
 from adawise.adapt.card import Card, make_card
 from adawise.adapt.objective import DEFAULT
 from adawise.adapt.strategies.warm import Exploration
+from adawise.build.machine import usable_cores
 from adawise.console import Progress, print_json, progress
 from adawise.evaluate import references as ref
 from adawise.evaluate.bench import Bench
@@ -198,7 +198,7 @@ def main() -> None:
     )
     parser.add_argument("--domains", help="of the real pair, separated by commas; none: all but val*")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=int, default=usable_cores())
     parser.add_argument("--json", action="store_true", dest="as_json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -79,6 +79,10 @@ class Strategy(Protocol):
     def initial(self) -> StreamState:
         """The state of a stream that was never seen."""
 
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """The alphas, by index, that a search may ask for, the likeliest first: what idle moments may prepare."""
+
     def search(self, state: StreamState, images: int) -> Search:
         """Choose the alpha of a batch of that many images. A pure function of (state, logits sent)."""
 
@@ -104,6 +108,12 @@ class OnGrid(ABC):
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""
         return StreamState(self.key, self.start)
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """See `Strategy.reach`: where a stream starts, ends, middle and quarters of the grid, then what is finer."""
+        last = len(self.alphas) - 1
+        return (self.start, *sorted(set(range(last + 1)) - {self.start}, key=lambda j: (-math.gcd(j, last), j)))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from adawise.adapt.search import Strategy
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.build.decoder import rendition
+from adawise.build.machine import usable_cores
+from adawise.build.prompts import prompt_templates, read_lines
 from adawise.build.search import exploration
 from adawise.clip.classifier import PairClassifier, choose_dtype, digest
 from adawise.clip.cuda import Cuda, chunk_rows_for
@@ -26,14 +29,6 @@ from adawise.errors import CardError, SettingsError
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Settings
 from adawise.worker.adaptation import Adaptation
 
-TEMPLATES = (
-    "a photo of a {}.",
-    "a blurry photo of a {}.",
-    "a dark photo of a {}.",
-    "a bright photo of a {}.",
-    "a low resolution photo of a {}.",
-    "{}",
-)
 _EARLIER_PIXELS = (
     "pixels differ by one level of 255 in about three of a thousand, by two in one of a million: the card holds, and "
     "streams go on; `adawise card` makes one of today's pixels, with which streams begin anew"
@@ -67,11 +62,18 @@ class ModelPair:
 
 def load_model(settings: ModelSettings, decode: DecodeSettings, *, with_card: bool = True) -> ModelPair:
     """Load the pair of the settings, with the class names and prompts of their files; see `open_pair`."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    use_cores(settings.threads)
     assert settings.classes is not None  # the command line has seen to it
     classes = read_lines(settings.classes, "model.classes", "class name")
     return open_pair(settings, decode, classes, prompt_templates(settings), with_card=with_card)
+
+
+def use_cores(threads: int | None) -> None:
+    """Have torch's forwards run on so many threads; None: as torch decides, and never more than there are cores for.
+
+    Torch counts the cores of the machine, and knows nothing of a container's quota.
+    """
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
 
 
 def open_pair(
@@ -110,18 +112,54 @@ def open_pair(
         except CardError as error:
             raise CardError(f"model.card {settings.card}: {error}") from error
         _use_heads(classifier, card, settings.card)
+    _use_cache(classifier, settings)
     return ModelPair(checkpoints, classifier, classes, card)
+
+
+@dataclass(frozen=True, slots=True)
+class CardNote:
+    """What is to be known of a card that holds; `event` is its name in the log."""
+
+    event: str
+    made_with: str
+    text: str
+
+
+def _use_cache(classifier: PairClassifier, settings: ModelSettings) -> None:
+    """Take the heads of an earlier start, if they are kept."""
+    folder = settings.cache or _user_cache()
+    if settings.cache_mib and folder is not None:
+        classifier.use_cache(folder, settings.cache_mib * 2**20)
+
+
+def _user_cache() -> Path | None:
+    """Where this user's programs keep what they can make again; None for a user without a home."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (named if named.is_absolute() else Path.home() / ".cache") / "adawise" / "heads"
+    except RuntimeError:
+        return None
 
 
 def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> None:
     """Refuse a card of another pair, by CardError; one of an earlier preprocessing or another rendition is told of."""
+    ours, note = pair.preprocess, card_note(card, pair)
+    otherwise = note is not None and note.text is _READ_OTHERWISE
+    card.check(
+        classifier.identity,
+        classifier.alphas,
+        continues=(note.made_with,) if note is not None and otherwise else ours.continues,
+    )
+    if note is not None:
+        _log.warning(note.event, made_with=note.made_with, now=ours.id, note=note.text)
+
+
+def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
+    """What is to be known of a card of an earlier preprocessing, or of pictures that were read otherwise."""
     ours, made_with = pair.preprocess, card.identity.get("preprocess", "")
-    otherwise = ours.reads_otherwise(made_with)
-    card.check(classifier.identity, classifier.alphas, continues=(made_with,) if otherwise else ours.continues)
-    if otherwise:
-        _log.warning("card_of_other_pictures", made_with=made_with, now=ours.id, note=_READ_OTHERWISE)
-    elif made_with != ours.id:
-        _log.warning("card_of_earlier_pixels", made_with=made_with, now=ours.id, note=_EARLIER_PIXELS)
+    if ours.reads_otherwise(made_with):
+        return CardNote("card_of_other_pictures", made_with, _READ_OTHERWISE)
+    return None if made_with == ours.id else CardNote("card_of_earlier_pixels", made_with, _EARLIER_PIXELS)
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:
@@ -188,17 +226,6 @@ def objective_name(search: SearchSettings, model: ModelPair) -> str:
     return advice.chosen(search.objective, model.card)
 
 
-def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
-    """The prompts, with `{}` for the class name. Raises SettingsError: a prompt without it, or see `read_lines`."""
-    if settings.templates is None:
-        return TEMPLATES
-    templates = read_lines(settings.templates, "model.templates", "prompt")
-    for line in templates:
-        if "{}" not in line:
-            raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
-    return templates
-
-
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -246,20 +273,3 @@ def choose_device(name: str) -> torch.device:
             "Set model.device to cpu or auto, or mend the driver."
         )
     return device
-
-
-def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
-    """The lines of a text file, without empty ones.
-
-    Raises:
-        SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
-    """
-    try:
-        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error
-    twice = sorted({line for line in lines if lines.count(line) > 1})
-    if not lines or twice:
-        found = f"{twice[0]!r} twice" if twice else "none"
-        raise SettingsError(f"{setting}: {path}: expected one {what} a line, each once; found {found}. Correct it.")
-    return lines

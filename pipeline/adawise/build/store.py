@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from adawise.errors import RetryableError, SettingsError
+from adawise.errors import RetryableError, SettingsError, StoreUnavailable
 from adawise.sink.claims import OVERWRITES
-from adawise.store.store import AlreadyExists, open_store
+from adawise.store.store import AlreadyExists, Store, open_store
 from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
 
 _LOOK_S = 0.05  # how soon a signal is noticed
+_TICK_S = 1.0  # object stores tell whole seconds
+_TRIAL = b"by adawise doctor\n"
 
 
 def await_store(
@@ -55,20 +57,52 @@ def await_store(
 
 
 def prove_store(root: str) -> None:
-    """Create a key twice, which the store must refuse, and delete it: nothing is left, also no folder that was made.
+    """Create a key twice, which the store must refuse, and replace it whole. Nothing is left, also no folder.
 
-    Raises SettingsError if the store does not refuse, or may not be written; StoreUnavailable.
+    Raises SettingsError if the store does not do so, or may not be written; StoreUnavailable.
     """
+    with _trial(root) as (store, key):
+        store.create(key, _TRIAL)
+        try:
+            store.create(key, b"again\n")
+        except AlreadyExists:
+            pass
+        else:
+            raise SettingsError(OVERWRITES.format(store))
+        replaced = _TRIAL + uuid4().bytes
+        store.put(key, replaced)
+        if (found := store.get(key)) != replaced:
+            raise SettingsError(
+                f"{store}: expected a store that has what was written last, but it has "
+                f"{'nothing' if found is None else f'{len(found)} other bytes'}: another one answers in its place, or "
+                "it keeps old copies. Set it to a local folder or to a store that is consistent"
+            )
+
+
+def ahead_s(root: str) -> float:
+    """By how many seconds the store's clock is ahead of ours, by a key that is written and deleted.
+
+    Half of the time that the writing took is nobody's. Raises SettingsError, StoreUnavailable.
+    """
+    with _trial(root) as (store, key):
+        began = time.time()
+        store.create(key, _TRIAL)
+        ended = time.time()
+        written = store.modified(key)
+        if written is None:
+            raise StoreUnavailable(f"{store}: {key} was created but cannot be found; try again")
+    at = written.timestamp()
+    return max(at - ended, 0.0) + min(at + _TICK_S - began, 0.0)
+
+
+@contextmanager
+def _trial(root: str) -> Iterator[tuple[Store, str]]:
+    """A store with a key that nobody has, deleted at the end with the folders that were made."""
     folders = [] if "://" in root else [Path(root), *Path(root).parents]
     made = [folder for folder in folders if not folder.exists()]
     store, key = open_store(root), f"_check-{uuid4().hex}"
     try:
-        store.create(key, b"by adawise run --check\n")
-        try:
-            store.create(key, b"again\n")
-        except AlreadyExists:
-            return
-        raise SettingsError(OVERWRITES.format(store))
+        yield store, key
     finally:
         store.delete(key)
         for folder in made:

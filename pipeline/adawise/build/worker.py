@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import structlog
 
 from adawise.build.decoder import open_decoder
 from adawise.build.kafka import results
+from adawise.build.machine import usable_cores
 from adawise.build.model import ModelPair, adaptation, objective_name
 from adawise.build.store import await_store
 from adawise.clip.classifier import digest
@@ -91,10 +93,12 @@ def make_worker(
         if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
             tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
 
+    method = adaptation(settings, model)
+    likely = method.strategy.reach
     observer.phase_entered(Phase.CHECKING_STORE)
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         observer.phase_entered(Phase.ENCODING_TEXT)
-        model.classifier.warm_up()
+        model.classifier.warm_up(likely[0])
     preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)
     apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
@@ -110,7 +114,7 @@ def make_worker(
             apart_streams=apart.streams,
             end_apart=apart.close,
         ),
-        adaptation=adaptation(settings, model),
+        adaptation=method,
         sink=chain,
         dead_letters=dead_letters,
         results=telling,
@@ -129,6 +133,7 @@ def make_worker(
         keeps_states=settings.model.on_change == "keep",
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
+        in_spare_time=partial(model.classifier.prepare, likely),
         ends_streams=ends_streams,
         failpoint=failpoint,
     )
@@ -165,7 +170,7 @@ def _group(settings: Settings, source: Source) -> Owner:
 
 def decode_threads(settings: Settings) -> int:
     """Of the decode pool: the setting's, or one for each core that this process may use."""
-    return settings.decode.threads or len(os.sched_getaffinity(0))
+    return settings.decode.threads or usable_cores()
 
 
 def config_fingerprint(settings: Settings, model: ModelPair) -> str:

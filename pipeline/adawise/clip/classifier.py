@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TypeVar
 
 import structlog
 import torch
@@ -12,10 +14,15 @@ from torch import Tensor, nn
 
 from adawise.clip.bank import Bank
 from adawise.clip.device import Device, chunks
+from adawise.clip.head_cache import HeadCache
 from adawise.clip.load import CheckpointPair
+from adawise.clip.machine import numerics
+from adawise.clip.prompts import ENCODER, Encoding, Prompts
 from adawise.errors import DeviceError, SettingsError
 
 _log = structlog.get_logger("model")
+
+T = TypeVar("T")
 
 GRID = tuple(j / 20 for j in range(21))
 
@@ -65,7 +72,9 @@ class PairClassifier:
         self._shared_head = pair.text_is_shared
         self._heads: dict[int, Tensor] = {}
         self._encoded: dict[float, Tensor] = {}  # alpha -> [D, C] on the device, what the text tower said
-        self._embeddings_id = ""
+        self._encoding: dict[float, Encoding] = {}  # begun in spare time
+        self._cache: HeadCache | None = None
+        self._embeddings_id = f" {ENCODER}"
         self.images = self.rows = 0  # that were passed through the tower; rows count what fills a chunk up, too
         try:
             with device.guarded():
@@ -139,6 +148,36 @@ class PairClassifier:
         self._embeddings_id = f" embeddings {digest}"
         self._heads.clear()
 
+    def use_cache(self, folder: Path, limit_bytes: int) -> None:
+        """Take the heads that lie in `folder` and are bit for bit those of this classifier; keep those that it encodes.
+
+        What is there is no promise: whatever of it is missing or damaged is encoded when it is asked for.
+        """
+        parts = {
+            "weights": self._pair.hashes,
+            "tokens": self._prompts.digest,
+            "encoder": ENCODER,
+            "device": self.device.numerics,
+            "machine": numerics(),
+        }
+        key = "\n".join(f"{name} {value}" for name, value in parts.items())
+        self._cache = HeadCache(folder, key=key, classes=self.class_count, limit_bytes=limit_bytes)
+        found = self._cache.read([alpha for alpha in self.encoded_alphas if alpha not in self._encoded])
+        with self.device.guarded():
+            self._encoded |= {alpha: head.to(self.device.where) for alpha, head in found.items()}
+
+    def prepare(self, likely: Sequence[int]) -> bool:
+        """Encode one part of the prompts, a fraction of a second, for the first head that is missing at these alphas.
+
+        They are indices, the likeliest first. False if no head is missing. Changes no result. Raises DeviceError.
+        """
+        missing = (alpha for index in likely for alpha in self._ends_of(index) if alpha not in self._encoded)
+        alpha = next(missing, None)
+        if alpha is None:
+            return False
+        self._fitting(lambda: self._encode_part(alpha))
+        return True
+
     def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
         """At one alpha: uint8 `[n, 3, S, S]`, N images in all -> float32 `[N, C]`; errors as of `evaluate`."""
         return self.evaluate({alpha_index: images})[alpha_index]
@@ -153,7 +192,7 @@ class PairClassifier:
         parts = torch.split(logits, [sum(map(len, images)) for images in asked.values()])
         return dict(zip(asked, parts, strict=True))
 
-    def _fitting(self, compute: Callable[[], Tensor]) -> Tensor:
+    def _fitting(self, compute: Callable[[], T]) -> T:
         """What `compute` gives, called again with a smaller bank for as long as the device's memory runs out."""
         while True:
             copies = self.bank.capacity
@@ -175,11 +214,14 @@ class PairClassifier:
                 "changes no result; lower model.bank_mib, or give the worker a device of its own",
             )
 
-    def _evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Tensor:
-        """Logits of all that is asked for, one alpha after the other, `[N, C]` on the processor."""
+    def _evaluate(self, asked: Mapping[int, Sequence[Tensor]], head_of: int | None = None) -> Tensor:
+        """Logits of all that is asked for, one alpha after the other, `[N, C]` on the processor.
+
+        With the head of one alpha for all, if it is given.
+        """
         parts = []
         for index, images in asked.items():
-            head, copy = self._head(index), self.bank.copy(index)
+            head, copy = self._head(index if head_of is None else head_of), self.bank.copy(index)
             with torch.inference_mode():
                 for n, views in chunks(images, self.chunk_rows):
                     chunk = self.device.stage(views, self.chunk_rows)
@@ -191,8 +233,10 @@ class PairClassifier:
         with torch.inference_mode():
             return self.device.fetch(parts)
 
-    def warm_up(self) -> None:
-        """Run both endpoints, so that the first batch does not pay for allocation and kernel choice.
+    def warm_up(self, first: int = 0) -> None:
+        """Run both endpoints' towers, so that the first batch does not pay for allocation and kernel choice.
+
+        With the head of the alpha at index `first`, which is the only one that a start waits for.
 
         Raises:
             SettingsError: on this machine an image's logits depend on its place in the chunk, which some sizes do to
@@ -204,14 +248,18 @@ class PairClassifier:
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         here = f"on this machine ({self.device}, {self.dtype})"
         for index in (0, len(self._alphas) - 1):
-            logits = self.logits(index, images)
-            if not bool(torch.isfinite(logits).all()):
+
+            def logits(images: Tensor, index: int = index) -> Tensor:
+                return self._fitting(lambda: self._evaluate({index: (images,)}, first))
+
+            whole = logits(images)
+            if not bool(torch.isfinite(whole).all()):
                 raise SettingsError(
                     f"model.precision: {here} alpha {self._alphas[index]:g} gives logits that are not finite. "
                     "Set model.precision to fp32, or to bf16 where the device has it."
                 )
             for moved in (1, self.chunk_rows // 2):
-                if not torch.equal(logits, self.logits(index, images.roll(moved, 0)).roll(-moved, 0)):
+                if not torch.equal(whole, logits(images.roll(moved, 0)).roll(-moved, 0)):
                     raise SettingsError(
                         f"model.chunk_rows is {self.chunk_rows}: {here} an image's logits then depend on its place in "
                         "the chunk, and a replay would not be exact. Set model.chunk_rows to a multiple of 8, or to 1."
@@ -231,17 +279,36 @@ class PairClassifier:
         return self._heads[index]
 
     def _class_embeddings(self, index: int) -> Tensor:
-        if self._shared_head:
-            return self._encode(0.0)
-        if self._head_mode == "text":
-            return self._encode(self._alphas[index])
-        line = torch.lerp(self._encode(0.0), self._encode(1.0), self._alphas[index])
-        return torch.nn.functional.normalize(line, dim=0)
+        first, *others = (self._encode(alpha) for alpha in self._ends_of(index))
+        if not others:
+            return first
+        return torch.nn.functional.normalize(torch.lerp(first, others[0], self._alphas[index]), dim=0)
+
+    def _ends_of(self, index: int) -> tuple[float, ...]:
+        """The alphas whose heads make the one at `index`."""
+        if self._shared_head or self._head_mode == "interpolate":
+            return self.encoded_alphas
+        return (self._alphas[index],)
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        return self._pair.prompts(self._classes, self._templates)
 
     def _encode(self, alpha: float) -> Tensor:
-        if alpha not in self._encoded:
-            self._encoded[alpha] = self._pair.head(alpha, self._classes, self._templates, self.device.where)
+        while alpha not in self._encoded:
+            self._encode_part(alpha)
         return self._encoded[alpha]
+
+    def _encode_part(self, alpha: float) -> None:
+        encoding = self._encoding.pop(alpha, None) or self._prompts.encode(alpha, self.device.where)
+        try:
+            next(encoding)
+        except StopIteration as done:
+            self._encoded[alpha] = done.value
+            if self._cache is not None:
+                self._cache.write(alpha, done.value)
+        else:
+            self._encoding[alpha] = encoding
 
 
 def _scale(log_scale: float) -> float:

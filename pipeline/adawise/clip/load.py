@@ -8,19 +8,20 @@ import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, check_statistics
 from adawise.clip.attention import pack_attention
 from adawise.clip.patches import multiply_patches
+from adawise.clip.prompts import Prompts, text_parameters
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
 
@@ -30,7 +31,6 @@ with warnings.catch_warnings():
     from open_clip.factory import load_checkpoint
 
 _LOCAL = "local-dir:"
-_PROMPTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,58 +54,13 @@ class CheckpointPair:
     @cached_property
     def text_is_shared(self) -> bool:
         """True if both text towers are equal: then one head serves every alpha."""
-        zero, one = (_text_parameters(model) for model in self._models)
+        zero, one = (text_parameters(model) for model in self._models)
         return all(torch.equal(zero[name], one[name]) for name in zero)
 
-    def head(
-        self,
-        alpha: float,
-        classes: Sequence[str],
-        templates: Sequence[str],
-        where: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
-    ) -> Tensor:
-        """Class embeddings from the text tower at theta(alpha): float32 `[D, C]` on `where`, which computes them.
-
-        The mean of the unit embeddings of a class's prompts, normalised (as open_clip's zero-shot classifier): unit
-        columns, without logit scale.
-        """
-        zero, one = (_text_parameters(model) for model in self._models)
-        theta = {f"model.{name}": torch.lerp(zero[name], one[name], alpha).to(where) for name in zero}
-        theta |= {f"model.{name}": buffer.to(where) for name, buffer in _text_buffers(self._models[0])}
-        encoder = _TextEncoder(self._models[0])
-        prompts = [template.replace("{}", name) for name in classes for template in templates]
-        tokens = self._tokenizer(prompts).to(where)
-        with torch.inference_mode():
-            parts = [
-                torch.func.functional_call(encoder, theta, (part,), strict=False)
-                for part in tokens.split(_PROMPTS_AT_ONCE)
-            ]
-        embeddings = torch.cat(parts).view(len(classes), len(templates), -1).mean(dim=1)  # [C, D]
-        return torch.nn.functional.normalize(embeddings, dim=-1).T.contiguous().clone()
-
-
-class _TextEncoder(nn.Module):
-    """`encode_text` as a forward, so that `functional_call` can run it with other parameters."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    @override
-    def forward(self, tokens: Tensor) -> Tensor:
-        embeddings: Tensor = self.model.encode_text(tokens, normalize=True)
-        return embeddings
-
-
-_NOT_TEXT = ("visual.", "logit_scale", "logit_bias")
-
-
-def _text_parameters(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(_NOT_TEXT)}
-
-
-def _text_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, buffer) for name, buffer in model.named_buffers() if not name.startswith(_NOT_TEXT)]
+    def prompts(self, classes: Sequence[str], templates: Sequence[str]) -> Prompts:
+        """Each class's name in each template, for the text tower."""
+        texts = [template.replace("{}", name) for name in classes for template in templates]
+        return Prompts(self._models, self._tokenizer(texts), len(classes))
 
 
 def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> CheckpointPair:
@@ -120,7 +75,9 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
     Raises:
         CheckpointError: one cannot be loaded, or they are no pair; the message names the file or key and the remedy.
     """
-    models = _load(architecture, theta_0, "theta_0"), _load(architecture, theta_1, "theta_1")
+    with ThreadPoolExecutor(2) as both, _open_clip_silenced():
+        zero, one = both.map(partial(_load, architecture), (theta_0, theta_1), ("theta_0", "theta_1"))
+    models = zero, one
     check_pair(*models)
     settings = [open_clip.get_model_preprocess_cfg(model) for model in models]
     for key in settings[0].keys() | settings[1].keys():
@@ -133,8 +90,10 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
         pack_attention(model)
         multiply_patches(model)
     tower = models[0].visual
-    with _open_clip_silenced():
+    with ThreadPoolExecutor(2) as both, _open_clip_silenced():
+        hashing = both.map(hash_weights, models)
         tokenizer = open_clip.get_tokenizer(theta_0 if theta_0.startswith(_LOCAL) else architecture or "")
+        hash_0, hash_1 = hashing
     return CheckpointPair(
         tower=tower,
         theta_0={name: p.detach() for name, p in tower.named_parameters()},
@@ -143,7 +102,7 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
         mean=tuple(settings[0]["mean"]),
         std=tuple(settings[0]["std"]),
         log_scales=(float(models[0].logit_scale.detach()), float(models[1].logit_scale.detach())),
-        hashes=(hash_weights(models[0]), hash_weights(models[1])),
+        hashes=(hash_0, hash_1),
         _models=models,
         _tokenizer=tokenizer,
     )
@@ -164,7 +123,8 @@ class StartingModel:
 
 def load_starting_model(architecture: str, theta_0: str) -> StartingModel:
     """Load theta_0 for fine-tuning; arguments and errors as in `load_checkpoints`."""
-    model = _load(architecture, theta_0, "theta_0")
+    with _open_clip_silenced():
+        model = _load(architecture, theta_0, "theta_0")
     check_statistics(model)
     check_finite(model, "theta_0")
     settings = open_clip.get_model_preprocess_cfg(model)
@@ -199,14 +159,13 @@ def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
             f"model.{role} is {checkpoint}: a file or a tag says nothing of its architecture. Set model.architecture."
         )
     try:
-        with _open_clip_silenced():
-            if checkpoint.startswith(_LOCAL):
-                model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True)
-            elif architecture and architecture.startswith(_LOCAL):
-                model = open_clip.create_model(architecture, load_weights=False)
-                load_checkpoint(model, checkpoint, weights_only=True)
-            else:
-                model = open_clip.create_model(architecture, checkpoint, require_pretrained=True, weights_only=True)
+        if checkpoint.startswith(_LOCAL):
+            model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True)
+        elif architecture and architecture.startswith(_LOCAL):
+            model = open_clip.create_model(architecture, load_weights=False)
+            load_checkpoint(model, checkpoint, weights_only=True)
+        else:
+            model = open_clip.create_model(architecture, checkpoint, require_pretrained=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"model.{role}: {checkpoint} is not a pickle of tensors alone, and running more than that is not safe. "

@@ -15,7 +15,6 @@ from adawise import __version__
 if TYPE_CHECKING:
     from adawise.commands.command import Command
     from adawise.commands.parser import Parsed
-    from adawise.settings.mistakes import Mistake
     from adawise.settings.reading import Reading
 
 PROGRAM = "adawise"
@@ -23,6 +22,7 @@ PROGRAM = "adawise"
 COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("demo:DemoCommand", "see it work on simulated cameras"),
     "run": ("run.options:RunCommand", "classify images from Kafka until stopped"),
+    "doctor": ("doctor.options:DoctorCommand", "say whether a worker can do its work here"),
     "produce": ("produce.options:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("record.options:RecordCommand", "store raw messages of a topic"),
     "replay": ("replay.options:ReplayCommand", "run the worker on a recording"),
@@ -42,6 +42,8 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "dlq show": ("dlq.options:DlqShowCommand", "show one of them"),
     "dlq replay": ("dlq.options:DlqReplayCommand", "send them back to their topic"),
     "broker": ("broker:BrokerCommand", "start an embedded broker for trying out"),
+    "completion": ("completion.options:CompletionCommand", "complete commands and options in a shell"),
+    "config init": ("config.options:ConfigInitCommand", "write a file of settings to begin with"),
     "config show": ("config.options:ConfigShowCommand", "show every setting and where it comes from"),
 }
 
@@ -75,11 +77,16 @@ def run_command(arguments: Sequence[str], *, environ: Mapping[str, str], folder:
 def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> int:
     from adawise.commands.parser import parse
     from adawise.settings.mistakes import error_of
-    from adawise.settings.reading import read
+    from adawise.settings.reading import Reading, read
+    from adawise.settings.tree import Settings
 
     name, rest = _choose(arguments)
     command = command_of(name)
     parsed = parse(command, rest)
+    if not command.groups:  # it has nothing to do with settings, right or wrong
+        if parsed.mistakes:
+            raise error_of(parsed.mistakes)
+        return _call(command, parsed, Reading(Settings(), {}, ()))
     reading = read(
         parsed.flags,
         environ=environ,
@@ -87,10 +94,12 @@ def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path)
         config=parsed.config,
         uses=command.uses(parsed.options) if parsed.complete else frozenset(),
     )
-    mistakes = [*parsed.mistakes, *reading.mistakes]
-    if name == "config show":
-        return _show(reading, mistakes, as_json="json" in parsed.options)
-    if mistakes:
+    from adawise.logs import configure
+
+    configure(reading.settings.log.level, reading.settings.log.format)
+    if not parsed.mistakes and (code := command.judge(reading, reading.mistakes, parsed.options)) is not None:
+        return code
+    if mistakes := [*parsed.mistakes, *reading.mistakes]:
         raise error_of(mistakes)
     return _call(command, parsed, reading)
 
@@ -98,11 +107,8 @@ def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path)
 def _call(command: type[Command], parsed: Parsed, reading: Reading) -> int:
     from pydantic_settings import CliApp
 
-    from adawise.logs import configure
-
-    settings = reading.settings
-    configure(settings.log.level, settings.log.format)
-    called = CliApp.run(command, cli_args={}, cli_settings_source=parsed.source, settings=settings, **parsed.options)
+    source, settings = parsed.source, reading.settings
+    called = CliApp.run(command, cli_args={}, cli_settings_source=source, settings=settings, **parsed.options)
     return called.exit_code
 
 
@@ -120,8 +126,6 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     while rest and rest[0].startswith("--config"):
         count = 1 if "=" in rest[0] else 2
         before, rest = before + rest[:count], rest[count:]
-    if rest[:1] == ["config"] and rest[1:2] in (["-h"], ["--help"]):
-        rest = ["config", "show", "--help"]
     for words in (2, 1):
         name = " ".join(rest[:words])
         if name in COMMANDS:
@@ -146,7 +150,7 @@ def _family(word: str) -> list[str]:
 
 def _family_help(word: str, names: Sequence[str]) -> str:
     lines = [f"usage: {PROGRAM} {word} COMMAND [options]", "", "commands:", *_listed(names), ""]
-    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND --help   options, with units, ranges and examples"])
+    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND -h   what is used most; --help: all options"])
 
 
 def _listed(names: Sequence[str]) -> list[str]:
@@ -165,23 +169,11 @@ def _help() -> str:
             "commands:",
             *_listed(list(COMMANDS)),
             "",
-            f"  {PROGRAM} COMMAND --help   options, with units, ranges and examples",
+            f"  {PROGRAM} COMMAND -h       what is used most, with examples",
+            f"  {PROGRAM} COMMAND --help   all options, with units and ranges",
             f"  {PROGRAM} --version",
             "",
             "Settings: flags over environment (ADAWISE_*) over adawise.toml (or --config FILE) over defaults.",
             "Exit codes: 0 done, 1 failed, 2 wrong settings or usage, 3 something was found, 130 interrupted.",
         ]
     )
-
-
-def _show(reading: Reading, mistakes: Sequence[Mistake], as_json: bool) -> int:
-    from adawise.commands.config.run import as_json_text, as_table
-    from adawise.settings.mistakes import error_of
-
-    if as_json:
-        print(as_json_text(reading, mistakes))
-        return 2 if mistakes else 0
-    if mistakes:
-        raise error_of(mistakes)
-    print(as_table(reading))
-    return 0

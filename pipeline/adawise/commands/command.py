@@ -1,13 +1,13 @@
 """What a command is: the settings, and options of its own that only flags can give.
 
-A command is a pydantic-settings model that CliApp turns into a parser and calls. The settings are one field of it; of
-their groups, only those in `groups` have flags and are in the help of the command.
+A command is a pydantic-settings model that CliApp turns into a parser and calls. The settings are one field of it; only
+those that it reads, which `groups` names, have flags and are in its help. A command without any reads no file of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field, PrivateAttr
 from pydantic.fields import FieldInfo
@@ -16,8 +16,22 @@ from typing_extensions import override
 
 from adawise.settings.tree import Settings
 
+if TYPE_CHECKING:
+    from adawise.settings.mistakes import Mistake
+    from adawise.settings.reading import Reading
+
 ALL_GROUPS = tuple(Settings.model_fields)
 WORKER_GROUPS = tuple(name for name in ALL_GROUPS if name != "finetune")
+BROKER = ("kafka.bootstrap_servers", "kafka.client_id", "kafka.security")
+"""Of a command that only asks the broker, or sends to it."""
+OFTEN = frozenset(
+    {
+        *("kafka.bootstrap_servers", "kafka.topic", "kafka.group"),
+        *("model.architecture", "model.theta_0", "model.theta_1", "model.classes", "model.card"),
+        *("search.strategy", "sink.root", "log.level"),
+    }
+)
+"""The settings that are in the short help."""
 
 
 class Command(BaseSettings):
@@ -35,7 +49,7 @@ class Command(BaseSettings):
     )
 
     name: ClassVar[str]  # the words that call it
-    groups: ClassVar[tuple[str, ...]] = ("log",)
+    groups: ClassVar[tuple[str, ...]] = ("log",)  # and single settings, as `kafka.topic`
     shorthands: ClassVar[Mapping[str, str]] = {}  # another name of a setting's flag: the setting
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (what it does, command line after `adawise`)
 
@@ -65,13 +79,30 @@ class Command(BaseSettings):
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """The groups whose needs must be met, for these options as flags gave them."""
         del options
-        return frozenset(cls.groups)
+        return frozenset(name.partition(".")[0] for name in cls.groups)
+
+    @classmethod
+    def takes(cls, setting: str) -> bool:
+        """Whether it reads this setting."""
+        return any(setting == name or setting.startswith(f"{name}.") for name in cls.groups)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Pairs of (option, what is wrong and the remedy) for options that are right alone but not together."""
         del options
         yield from ()
+
+    @classmethod
+    def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int | None:
+        """What a command does that is about the settings, right or wrong: its exit code. None: it wants them right.
+
+        Args:
+            reading: the settings with their origins.
+            mistakes: of the settings alone; mistakes in options come to no command.
+            options: as flags gave them.
+        """
+        del reading, mistakes, options
+        return None
 
     @property
     def exit_code(self) -> int:
@@ -86,10 +117,10 @@ class Command(BaseSettings):
                 alias, value = field.validation_alias, getattr(self, name)
                 flag = str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
                 words += [str(value)] if _is_positional(field) else _flag(flag, value)
-        for group in self.groups:
-            chosen = getattr(self.settings, group).model_dump(mode="json", exclude_defaults=True)
+        for group, chosen in self.settings.model_dump(mode="json", exclude_defaults=True).items():
             for name, value in chosen.items():
-                words += _flag(f"{group}.{name}", value)
+                if self.takes(f"{group}.{name}"):
+                    words += _flag(f"{group}.{name}", value)
         return words
 
     def call(self) -> int:

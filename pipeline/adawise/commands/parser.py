@@ -8,7 +8,7 @@ argparse would refuse one by one is collected.
 from __future__ import annotations
 
 import shutil
-from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
@@ -20,7 +20,7 @@ from pydantic_settings import CliSettingsSource
 from typing_extensions import override
 
 from adawise.commands import PROGRAM
-from adawise.commands.command import Command
+from adawise.commands.command import OFTEN, Command
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.settings.mistakes import Mistake, nearest
 from adawise.settings.reading import as_given, reason_of
@@ -29,6 +29,7 @@ from adawise.settings.sources import Given, Origin, ways_to_set
 _PREFIX = "settings."
 _PASSWORD = "kafka.security.sasl_password"
 _SEEN = "every user of the machine sees it there (ps), and the shell remembers it"
+_OFTEN_TITLE = "settings that are used most"
 _PLAIN = {"a path", "text that is not empty", "text, kept secret", "true or false"}  # the help need not say these
 
 
@@ -80,7 +81,7 @@ def own_fields(command: type[Command]) -> dict[str, FieldInfo]:
     """The command's options by the name that the flag has, with `_` for `-`."""
     fields = {}
     for name, field in command.model_fields.items():
-        if name != "settings":
+        if name != "settings" and (name != "config" or command.groups):
             alias = field.validation_alias
             fields[str(alias.choices[0]) if isinstance(alias, AliasChoices) else name] = field
     return fields
@@ -90,26 +91,46 @@ def _is_positional(field: FieldInfo) -> bool:
     return any(getattr(item, "__name__", "") == "_CliPositionalArg" for item in field.metadata)
 
 
-def parser_source(command: type[Command]) -> CliSettingsSource[Any]:
-    """The parser of a command (`.root_parser`), as CliApp takes it."""
+class _ShortHelp(Action):
+    """`-h`: usage, what it does, the options of its own, the settings that are used most, and examples."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, command: type[Command], help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=SUPPRESS, help=help)
+        self._command = command
+
+    @override
+    def __call__(self, *_: object) -> NoReturn:
+        print(short_help(self._command), end="")
+        raise SystemExit(0)
+
+
+def short_help(command: type[Command]) -> str:
+    """What `-h` prints."""
+    text: str = parser_source(command, is_short=True).root_parser.format_help()
+    return text
+
+
+def parser_source(command: type[Command], *, is_short: bool = False) -> CliSettingsSource[Any]:
+    """The parser of a command (`.root_parser`), as CliApp takes it; of the settings, those used most if `is_short`."""
     parser = _Parser(
         prog=f"{PROGRAM} {command.name}",
         usage=_usage(command),
         description=cleandoc(command.__doc__ or ""),
-        epilog=_epilog(command),
+        epilog=_short_epilog(command) if is_short else _epilog(command),
         formatter_class=_Formatter,
         allow_abbrev=False,
         add_help=False,
     )
-    parser.add_argument("-h", "--help", action="help", default=SUPPRESS, help="show this help and end")
+    parser.add_argument("-h", action=_ShortHelp, command=command, help="show what is used most, and end")
+    parser.add_argument("--help", action="help", default=SUPPRESS, help="show everything, and end")
     own = own_fields(command)
 
     def add_argument(container: Any, *names: str, **kwargs: Any) -> None:
         dest = kwargs.get("dest", names[0])
         setting = dest.removeprefix(_PREFIX)
-        if dest == "settings" or (
-            dest != setting and (setting in GROUPS or setting.split(".")[0] not in command.groups)
-        ):
+        if dest == setting and dest not in own:  # the settings as a whole, and `--config` where none are read
+            return
+        if dest != setting and (setting in GROUPS or not command.takes(setting) or is_short > (setting in OFTEN)):
             return
         field = own[dest] if dest == setting else SETTINGS[setting]
         if "action" not in kwargs:
@@ -121,12 +142,20 @@ def parser_source(command: type[Command]) -> CliSettingsSource[Any]:
 
     def add_group(root: ArgumentParser, *, title: str, description: str | None) -> Any:
         name = title.removesuffix(" options").removeprefix(_PREFIX)
-        visible = name in GROUPS and name.split(".")[0] in command.groups
+        visible = name in GROUPS and any(map(command.takes, _settings_of(name)))
+        if is_short:  # one heading for all of them
+            settings = next((group for group in root._action_groups if group.title == _OFTEN_TITLE), None)
+            return (settings or root.add_argument_group(_OFTEN_TITLE)) if visible else root.add_argument_group(None)
         return root.add_argument_group(f"{name} ({description})" if visible else None)
 
     return CliSettingsSource(
         command, root_parser=parser, add_argument_method=add_argument, add_argument_group_method=add_group
     )
+
+
+def _settings_of(group: str) -> list[str]:
+    """The settings of a group, without those of groups in it."""
+    return [name for name in SETTINGS if name.rpartition(".")[0] == group]
 
 
 def _usage(command: type[Command]) -> str:
@@ -151,8 +180,20 @@ def _help(field: FieldInfo) -> str:
     return f"{field.description} [{'; '.join(words)}]" if words else str(field.description)
 
 
+def _examples(command: type[Command]) -> str:
+    return "\n".join(["examples:", *(f"  {PROGRAM} {line}\n      {purpose}" for purpose, line in command.examples)])
+
+
+def _short_epilog(command: type[Command]) -> str:
+    if not command.groups:
+        return _examples(command)
+    count = sum(map(command.takes, SETTINGS))
+    return f"{_examples(command)}\n\n  {PROGRAM} {command.name} --help: all {count} settings that it reads"
+
+
 def _epilog(command: type[Command]) -> str:
-    examples = [f"  {PROGRAM} {line}\n      {purpose}" for purpose, line in command.examples]
+    if not command.groups:
+        return _examples(command)
     rule = (
         "Every setting can also stand in the environment or in adawise.toml; flags win over environment over file:\n"
         '  --log.level debug  =  ADAWISE_LOG__LEVEL=debug  =  level = "debug" under [log]'
@@ -160,10 +201,10 @@ def _epilog(command: type[Command]) -> str:
     secret = (
         f"\nPasswords come from the environment ({environment_name(_PASSWORD)}, ...) or the file;\nas flags they are "
         "refused: every user of the machine could see them."
-        if "kafka" in command.groups
+        if command.takes(_PASSWORD)
         else ""
     )
-    return "\n".join(["examples:", *examples]) + f"\n\n{rule}{secret}"
+    return f"{_examples(command)}\n\n{rule}{secret}"
 
 
 def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
@@ -209,7 +250,7 @@ def _unknown_flag(command: type[Command], flag: str) -> Mistake:
         return Mistake(flag, "flag", f"`{command.name}` does not use it; leave it out")
     if name in GROUPS:
         return Mistake(flag, "flag", "it is a group of settings, not a setting; see --help")
-    known = [*own_fields(command), *(setting for setting in SETTINGS if setting.split(".")[0] in command.groups)]
+    known = [*own_fields(command), *filter(command.takes, SETTINGS)]
     match = nearest(name, known)
     hint = f"did you mean {flag_name(match)}?" if match else f"see `{PROGRAM} {command.name} --help`"
     return Mistake(flag, "flag", f"there is no such flag; {hint}")

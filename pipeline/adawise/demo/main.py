@@ -123,13 +123,18 @@ def _classify(
     interruption: Interruption,
 ) -> tuple[ModelPair, Board]:
     """Run the worker until every frame is served and written, or a signal."""
+    from adawise.build.http import worker_port
     from adawise.build.kafka import dead_letters, kafka_source
     from adawise.build.model import load_model
-    from adawise.build.worker import make_worker
+    from adawise.build.worker import describe, make_worker
+    from adawise.worker.observer import Observers, Phase
 
     board = Board(cameras, lambda: sending.acknowledged, sending.served)
-    model = load_model(settings.model, settings.decode)
-    with watching(board, f"adawise demo on {running.name}") as draw:
+    with worker_port(settings) as port, watching(board, f"adawise demo on {running.name}") as draw:
+        observer = Observers(board, port.observer)
+        observer.phase_entered(Phase.LOADING_MODEL)
+        model = load_model(settings.model, settings.decode)
+        observer.model_loaded(model.classes, describe(settings, model))
 
         def should_stop() -> bool:
             draw()
@@ -138,6 +143,7 @@ def _classify(
             return interruption.requested or (board.done and sending.complete)
 
         source = kafka_source(settings.kafka)
+        port.knows_member(lambda: source.is_member)
         try:
             worker = make_worker(
                 settings,
@@ -145,7 +151,7 @@ def _classify(
                 source=source,
                 root=settings.sink.root,
                 dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
-                observer=board,
+                observer=observer,
                 should_stop=should_stop,
             )
         except BaseException:

@@ -148,6 +148,11 @@ class KafkaSource:
                 self._consumer.partitions_for_topic(topic)
 
     @property
+    def is_member(self) -> bool:
+        """True while this is in its group, and has the partitions that it is to have, which may be none."""
+        return self._group is None or self._consumer.group_metadata().state == MemberState.STABLE
+
+    @property
     def exhausted(self) -> bool:
         """Never: a topic may always go on."""
         return False

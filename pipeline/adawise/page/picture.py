@@ -33,7 +33,7 @@ def write_figure(stem: Path, spec: Mapping[str, Any], *, width_in: float) -> Non
 
 
 def _svg(spec: Mapping[str, Any]) -> str:
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    style = Path(__file__).with_name("colours.css").read_text(encoding="utf-8")
     colours = dict(_COLOUR.findall(style.partition("@media")[0]))
     text = re.sub(r"var\(--([a-z-]+)\)", lambda named: colours.get(named[1], named[0]), json.dumps(spec))
     svg: str = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])

@@ -57,7 +57,7 @@ def render(
     place = _HERE.parent.joinpath(*package.split(".")[1:])
     given: Mapping[str, Any] = {
         "outlines": _OUTLINES,
-        "style": _assets(_HERE / "page.css", *(place / name for name in styles)),
+        "style": _assets(_HERE / "colours.css", _HERE / "page.css", *(place / name for name in styles)),
         "script": _assets(_HERE / "draw.js", *(place / name for name in scripts)),
         "library": inline(drawing_library()),
         **values,

@@ -1,7 +1,7 @@
 """Colours and type of the figures.
 
 A colour is a custom property of the page's style, so that a figure drawn once follows light, dark and paper. The values
-stand in `page.css`: told apart by people who confuse colours, and each series has a shape of its own besides.
+stand in `colours.css`: told apart by people who confuse colours, and each series has a shape of its own besides.
 """
 
 from __future__ import annotations

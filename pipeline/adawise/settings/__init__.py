@@ -1,6 +1,7 @@
 """Settings: what can be set (`tree`), where it is set (`sources`), and every mistake at once (`reading`)."""
 
 from adawise.settings.finetuning import FinetuneSettings
+from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
 from adawise.settings.reading import Reading, read
 from adawise.settings.results import ResultsSettings
@@ -20,6 +21,7 @@ __all__ = [
     "BatchSettings",
     "DecodeSettings",
     "FinetuneSettings",
+    "HttpSettings",
     "KafkaSettings",
     "LimitsSettings",
     "LogSettings",

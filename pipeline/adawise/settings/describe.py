@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
+from adawise.settings.group import PLACE
 from adawise.settings.tree import Settings
 
 ENVIRONMENT_PREFIX = "ADAWISE_"
@@ -87,6 +88,12 @@ def is_optional(field: FieldInfo) -> bool:
 def is_secret(field: FieldInfo) -> bool:
     """Whether the value must never be shown."""
     return SecretStr in members(field.annotation)[0]
+
+
+def is_path(field: FieldInfo) -> bool:
+    """Whether a value may be a path."""
+    types, metadata = members(field.annotation)
+    return Path in types or PLACE in [*field.metadata, *metadata]
 
 
 def takes_bool(field: FieldInfo) -> bool:

@@ -70,7 +70,10 @@ def _kafka_name(value: str) -> str:
 FilePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_expanded)]
 """A file, relative to the current folder; `~` is the home folder."""
 
-Location = Annotated[str, BeforeValidator(_not_empty), AfterValidator(_without_tilde)]
+PLACE = "place"
+"""Marks text that is a path unless it is another kind of name."""
+
+Location = Annotated[str, BeforeValidator(_not_empty), AfterValidator(_without_tilde), PLACE]
 """A path or another kind of name; only a leading `~` is replaced."""
 
 Text = Annotated[str, BeforeValidator(_not_empty)]

@@ -55,7 +55,7 @@ class HttpSettings(Group):
     )
     port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         default=None,
-        description=f"port to listen on; 0: any that is free; none: {PORT}, or where others have it the next of ten",
+        description=f"port to listen on; 0: any that is free; none: {PORT}, or one near it where others have it",
     )
     token: SecretStr | None = Field(
         default=None, description="what opens the page, by its form, and /metrics, as a bearer; probes need none"
@@ -76,6 +76,12 @@ class HttpSettings(Group):
     )
     silent_after_s: float = Field(
         default=60.0, ge=1, le=1e9, description="seconds without an image after which the page calls a camera silent"
+    )
+    stuck_after_s: float = Field(
+        default=600.0,
+        ge=10,
+        le=86_400,
+        description="seconds without a sign of life of the worker's loop after which /livez asks for a restart",
     )
     thumbnails: bool = Field(
         default=False, description="keep the last image of each camera in memory and show it on the page, small"

@@ -13,6 +13,9 @@ from typing_extensions import override
 
 from adawise.errors import SettingsError
 
+NOT_SET = "not set"
+"""The origin of a value that is missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mistake:

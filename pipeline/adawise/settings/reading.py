@@ -26,7 +26,7 @@ from adawise.settings.describe import (
     takes_bool,
 )
 from adawise.settings.group import INCONSISTENT
-from adawise.settings.mistakes import Mistake, error_of
+from adawise.settings.mistakes import NOT_SET, Mistake, error_of
 from adawise.settings.requirements import unmet
 from adawise.settings.sources import CONFIG, Given, Origin, find_file, from_environment, from_file, ways_to_set
 from adawise.settings.tree import BETWEEN_GROUPS, Settings
@@ -173,7 +173,7 @@ def _tree(given: Iterable[Given]) -> dict[str, Any]:
 def _mistake_at(name: str, problem: str, values: Mapping[str, Given]) -> Mistake:
     given = values.get(name)
     if given is None or given.value is None:
-        return Mistake(name, "not set", f"{problem}; set it by {ways_to_set(name)}")
+        return Mistake(name, NOT_SET, f"{problem}; set it by {ways_to_set(name)}")
     return Mistake(name, str(given.origin), problem, as_given(SETTINGS[name], given.value))
 
 

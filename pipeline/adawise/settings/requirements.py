@@ -24,11 +24,12 @@ _SHAPE = {  # what tells architectures apart, where two configs of open_clip bot
 }
 CHECKPOINT_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 
-_NEEDED = {
-    "theta_0": "the zero-shot checkpoint is needed",
-    "theta_1": "the fine-tuned checkpoint is needed",
-    "classes": "the class names are needed",
+NEEDED = {
+    "model.theta_0": "the zero-shot checkpoint is needed",
+    "model.theta_1": "the fine-tuned checkpoint is needed",
+    "model.classes": "the class names are needed",
 }
+"""What a worker cannot do without, and has no default."""
 
 
 def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tuple[str, str]]:
@@ -40,11 +41,11 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
         folder: what relative paths are relative to.
     """
     if "model" in uses:
-        for name, problem in _NEEDED.items():
-            if getattr(settings.model, name) is None:
-                yield f"model.{name}", problem
+        for name, problem in NEEDED.items():
+            if getattr(settings.model, name.removeprefix("model.")) is None:
+                yield name, problem
     if "finetune" in uses and settings.model.theta_0 is None:  # theta_1 and the class names it makes
-        yield "model.theta_0", _NEEDED["theta_0"]
+        yield "model.theta_0", NEEDED["model.theta_0"]
     objective = settings.search.objective
     if "search" in uses and objective in get_args(WithCard) and settings.model.card is None:
         remedy = "make one with `adawise card` and set model.card, or use objective tsallis"

@@ -75,6 +75,13 @@ class ModelSettings(Group):
         description="what a worker does on a root that another pair or class list has written: refuse; reset: each "
         "stream begins anew; keep: each goes on from what it learned with the other one (also after another card)",
     )
+    cache: FilePath | None = Field(
+        default=None,
+        description="folder that keeps the text heads of each pair and machine, so that a second start encodes none; "
+        "none: adawise/heads in the user's cache folder (XDG_CACHE_HOME, ~/.cache)",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    cache_mib: int = Field(default=512, ge=0, le=2**20, description="MiB that model.cache may hold; 0: keep none")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         default="auto",
         description="number format of the forwards; auto: bf16 where it is quicker, else fp16 on a GPU, fp32 on a "
@@ -157,7 +164,8 @@ class DecodeSettings(Group):
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None,
-        description="images decoded at the same time, and one more if it is quick; none: one for each core",
+        description="images decoded at the same time, and one more if it is quick; none: one for each core that this "
+        "process may use",
     )
     max_message_bytes: ByteSize = Field(
         default=ByteSize(8 * 2**20), ge=1024, le=2**30, description="bytes of the largest message that is read"

@@ -28,6 +28,7 @@ from adawise.worker.starts import NoStarts, Starts
 from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
+_PEEK_S = 0.01  # likewise, where there is work for spare time
 _LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
 _LAST_TRIES = 5  # to write the last segments, when told to stop
 
@@ -54,6 +55,8 @@ class Worker:
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
+        in_spare_time: called where nothing else is to do: does a fraction of a second of what the model will need
+            later, and says whether there is more. Changes no result.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
@@ -79,6 +82,7 @@ class Worker:
         keeps_states: bool = False,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
+        in_spare_time: Callable[[], bool] = lambda: False,
         ends_streams: bool = True,
         failpoint: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -87,6 +91,7 @@ class Worker:
         self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
         self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
         self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock, sleep
+        self._in_spare_time, self._has_spare_work = in_spare_time, True
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
@@ -151,6 +156,8 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
+        elif self._has_spare_work:
+            self._has_spare_work = self._in_spare_time()
         self._committer.tell(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())
         self._committer.hint(self._owned.values(), self._clock())
@@ -166,7 +173,7 @@ class Worker:
                 self._sleep(_IDLE_S)
             return
         try:
-            poll = self._source.poll(0.0 if busy else _IDLE_S)
+            poll = self._source.poll(0.0 if busy else _PEEK_S if self._has_spare_work else _IDLE_S)
         except RetryableError as error:
             self._observer.retry_scheduled(error, self._reading.failed(self._clock()))
             return

@@ -74,6 +74,9 @@ class Observer:
     def phase_entered(self, phase: Phase) -> None:
         """What the worker does from now on, before and after its loop."""
 
+    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+        """The pair is there: its C class names in the order of indices, and what is worth a line of log."""
+
     def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
         """The loop has made a turn, which is many times a second; `progress` costs as much as there are partitions."""
 
@@ -122,6 +125,12 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._all:
             observer.phase_entered(phase)
+
+    @override
+    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.model_loaded(classes, facts)
 
     @override
     def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
@@ -253,6 +262,11 @@ class LogObserver(Observer):
         self._log = structlog.get_logger("worker")
         self._rejections = Rejections(clock)
         self._noted: set[tuple[str | None, str]] = set()
+
+    @override
+    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+        """See `Observer`."""
+        self._log.info("model_loaded", **facts)
 
     @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:

@@ -21,3 +21,7 @@ def test_the_objective_is_reported_and_changes_nothing() -> None:
     assert abs(outcome.objective - 0.5) < 0.02  # the mean over 4,000 images whose sd is .1
     (broken,) = drive(SEARCH, [Weather(0.0)], answer=lambda index, images: torch.full((len(images), 3), torch.nan))
     assert broken.index == 14
+
+
+def test_no_other_alpha_is_in_reach() -> None:
+    assert SEARCH.reach == (14,)

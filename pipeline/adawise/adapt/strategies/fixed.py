@@ -23,6 +23,12 @@ class FixedSearch(OnGrid):
         """See `Strategy.key`."""
         return self.key_of("fixed")
 
+    @property
+    @override
+    def reach(self) -> tuple[int, ...]:
+        """See `Strategy.reach`."""
+        return (self.start,)
+
     def search(self, state: StreamState, images: int) -> Search:
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)

@@ -1,1 +1,1 @@
-"""The command `config show`: every setting, and where it comes from."""
+"""The commands `config show` and `config init`: every setting, where it comes from, and a file to begin with."""

@@ -1,15 +1,19 @@
-"""`adawise config show`: its options."""
+"""`adawise config show` and `config init`: their options."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field
-from pydantic_settings import CliToggleFlag
+from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
 from adawise.commands.command import ALL_GROUPS, Command
+from adawise.settings.group import FilePath
+from adawise.settings.mistakes import Mistake, error_of
+from adawise.settings.reading import Reading
 
 
 class ConfigShowCommand(Command):
@@ -35,3 +39,43 @@ class ConfigShowCommand(Command):
         """Nothing is started: what is not set is shown as such."""
         del options
         return frozenset()
+
+    @classmethod
+    @override
+    def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int:
+        """Print them; with what is wrong in JSON, and only that otherwise."""
+        from adawise.commands.config.run import as_json_text, as_table
+
+        if "json" in options:
+            print(as_json_text(reading, mistakes))
+            return 2 if mistakes else 0
+        if mistakes:
+            raise error_of(mistakes)
+        print(as_table(reading))
+        return 0
+
+
+class ConfigInitCommand(Command):
+    """Write a file of settings to begin with: each with what it is, its range and its default, commented out.
+
+    As it stands, the file changes nothing. A file that is there stays as it is.
+    """
+
+    name = "config init"
+    groups = ()
+    examples = (
+        ("adawise.toml, which every command reads", "config init"),
+        ("another file, for `--config`", "config init yard.toml"),
+        ("to look at", "config init -"),
+    )
+
+    file: CliPositionalArg[FilePath] = Field(
+        default=Path("adawise.toml"), description="file to write; - is the output proper"
+    )
+
+    @override
+    def call(self) -> int:
+        """Write it."""
+        from adawise.commands.config.run import write_template
+
+        return write_template(self.file)

@@ -1,4 +1,4 @@
-"""`adawise config show`: every setting with its value and where that comes from; secrets hidden."""
+"""`adawise config`: every setting with its value and where that comes from, and a file to begin with."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from adawise.errors import SettingsError
 from adawise.settings.describe import SECRET, SETTINGS, is_secret, shown
 from adawise.settings.mistakes import Mistake
 from adawise.settings.reading import Reading
+from adawise.settings.template import template
 
 
 def value_of(reading: Reading, name: str) -> Any:
@@ -56,3 +58,22 @@ def _plain(value: Any, secret: bool) -> Any:
     if secret and value is not None:
         return SECRET
     return str(value) if isinstance(value, Path) else value
+
+
+def write_template(path: Path) -> int:
+    """Write the template to a file that is not there yet, or to the output proper.
+
+    Raises SettingsError: the file is there, or cannot be written.
+    """
+    if str(path) == "-":
+        print(template(), end="")
+        return 0
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template())
+    except FileExistsError as error:
+        raise SettingsError(f"{path} is there already, and stays as it is; name another, or remove it") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}; name a file in a folder that can be written") from error
+    print(f"wrote {path}: set model.theta_0, model.theta_1 and model.classes there, and what else is yours")
+    return 0

@@ -17,7 +17,7 @@ import numpy as np
 
 from adawise.adapt import advice
 from adawise.adapt.card import Card, read_card
-from adawise.build.model import read_lines
+from adawise.build.prompts import read_lines
 from adawise.commands.drift.example_frames import LOOKS, ExampleFrames
 from adawise.console import paper, print_json, progress
 from adawise.drift.limits import Limit

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from adawise.build.model import ModelPair, load_model, prompt_templates
+from adawise.build.model import ModelPair, load_model
+from adawise.build.prompts import prompt_templates
 from adawise.clip.classifier import PairClassifier
 from adawise.commands.evaluate.run import TableSources
 from adawise.commands.labelled import open_samples

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 
 from adawise.adapt.advice import AUTO, advise
 from adawise.adapt.card import Card, make_card, read_card
+from adawise.build.machine import usable_cores
 from adawise.build.search import exploration
 from adawise.console import paper, print_json, progress
 from adawise.errors import SettingsError
@@ -77,7 +77,7 @@ def evaluate(
     bench = Bench(tables, temperatures, {} if groups is None else group_names(groups, tables))
     pair = None if smooth is None else smooth_groups(bench, smooth)
     plan = Plan(candidates, kinds, orders, seeds, pair)
-    result = _run(bench, plan, card, calibration, processes or os.cpu_count() or 1)
+    result = _run(bench, plan, card, calibration, processes or usable_cores())
     if output is not None:
         write_result(output, result)
         _write_page(output, result, command, tables)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,7 +16,9 @@ import torch
 from adawise.adapt.advice import judge_own
 from adawise.adapt.card import Card, make_card
 from adawise.build.decoder import rendition
-from adawise.build.model import load_model, number_format, open_device, prompt_templates, read_lines
+from adawise.build.machine import usable_cores
+from adawise.build.model import load_model, number_format, open_device, use_cores
+from adawise.build.prompts import prompt_templates, read_lines
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.clip.classifier import digest
 from adawise.clip.device import Device
@@ -64,8 +65,7 @@ def finetune(
     """Train, or go on training; then make the card and print the record. 130 if it was stopped before its end."""
     folder = Folder(output)
     folder.check(resume=resume, overwrite=overwrite)
-    if settings.model.threads is not None:
-        torch.set_num_threads(settings.model.threads)
+    use_cores(settings.model.threads)
     data = _read(settings, labelled, validation)
     assert settings.model.theta_0 is not None  # the command line has seen to it
     start = load_starting_model(settings.model.architecture, settings.model.theta_0)
@@ -195,7 +195,7 @@ def _decoders(settings: Settings, data: Data, start: StartingModel) -> Iterator[
             index,
             preprocess=start.preprocess,
             max_pixels=settings.decode.max_pixels,
-            threads=settings.decode.threads or os.cpu_count() or 1,
+            threads=settings.decode.threads or usable_cores(),
         )
 
     with closing(decoder(data.train)) as images, closing(decoder(data.held_out)) as judges:

@@ -1,1 +1,1 @@
-"""The command `run`: classify images from Kafka until stopped; and `run --check`."""
+"""The command `run`: classify images from Kafka until stopped."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from pydantic import Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
@@ -22,7 +20,7 @@ class RunCommand(Command):
     name = "run"
     groups = WORKER_GROUPS
     examples = (
-        ("check settings, broker, topic, output folder, checkpoints and card, and start nothing", "run --check"),
+        ("look at everything, and start nothing", "run --check"),
         ("another topic than the file says", "run --kafka.topic yard --sink.root s3://bucket/yard"),
         (
             "zero-shot only, beside a live worker",
@@ -31,17 +29,15 @@ class RunCommand(Command):
         ),
     )
 
-    check: CliToggleFlag[bool] = Field(default=False, description="check everything, print OK or FAIL, and end")
+    check: CliToggleFlag[bool] = Field(default=False, description="as `adawise doctor`: look at everything, and end")
 
     @override
     def call(self) -> int:
         """Run the worker, or only the checks."""
         if self.check:
-            from adawise.commands.run.checks import check
-            from adawise.console import Check, report_checks
+            from adawise.commands.doctor.run import doctor
 
-            # that this is reached means that flags, environment and file are in order
-            return report_checks(chain([Check("settings", "ok")], check(self.settings)))
+            return doctor(self.settings, (), as_json=False, strict=False)
         from adawise.commands.run.run import run_worker
 
         return run_worker(self.settings)

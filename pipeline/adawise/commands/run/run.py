@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from adawise.build.http import worker_port
 from adawise.build.kafka import dead_letters, kafka_source
 from adawise.build.model import load_model
 from adawise.build.recording import worker_recorder
@@ -11,7 +12,7 @@ from adawise.build.signals import stop_signals
 from adawise.build.worker import describe, make_worker
 from adawise.settings import Settings
 from adawise.store.store import Failpoint, open_store
-from adawise.worker.observer import LogObserver, Observer, Phase
+from adawise.worker.observer import LogObserver, Observer, Observers, Phase
 
 _AWAITED = (
     "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
@@ -21,17 +22,18 @@ _AWAITED = (
 
 def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, observer: Observer | None = None) -> int:
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
-    with stop_signals() as should_stop:
+    with stop_signals() as should_stop, worker_port(settings) as port:
         log = structlog.get_logger("worker")
-        observer = observer or LogObserver()
+        observer = Observers(observer or LogObserver(), port.observer)
         observer.phase_entered(Phase.STARTING)
         for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
             open_store(root)  # what is wrong with a URL is told before the model takes its seconds
         source = kafka_source(settings.kafka, on_compacted=settings.kafka.on_compacted)
+        port.knows_member(lambda: source.is_member)
         try:
             observer.phase_entered(Phase.LOADING_MODEL)
             model = load_model(settings.model, settings.decode)
-            log.info("model_loaded", **describe(settings, model))
+            observer.model_loaded(model.classes, describe(settings, model))
             worker = make_worker(
                 settings,
                 model,

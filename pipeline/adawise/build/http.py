@@ -1,0 +1,121 @@
+"""Settings -> the HTTP port of a worker, or of anything else that has rows to show."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import structlog
+
+from adawise.live.health import Health, ProbeAnswer
+from adawise.live.metrics import Scrape
+from adawise.live.observer import LiveObserver, steady
+from adawise.live.row import Provider
+from adawise.live.worker import LiveBounds, LiveWorker
+from adawise.settings import HttpSettings, Settings
+from adawise.settings.http import PORT
+from adawise.web.access import Access
+from adawise.web.app import page_app
+from adawise.web.exposition import Exposition
+from adawise.web.feed import EventFeed
+from adawise.web.server import App, HttpThread, listen
+from adawise.worker.observer import Observer
+
+_log = structlog.get_logger("http")
+_WRITE_WITHIN = 3.0  # times sink.flush_age_s
+_WRITE_WITHIN_LEAST_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPort:
+    """The port of a worker: what to tell it, and where it is; without a port nothing and nowhere."""
+
+    observer: Observer
+    url: str | None = None
+
+    def knows_member(self, is_member: Callable[[], bool]) -> None:
+        """From now on this says whether the worker is in its group; called from the worker's thread."""
+        if isinstance(self.observer, LiveObserver):
+            self.observer.is_member = is_member
+
+
+@contextmanager
+def worker_port(settings: Settings) -> Iterator[WorkerPort]:
+    """Serve probes, metrics and the page of a worker that runs meanwhile, if the settings say so.
+
+    Raises:
+        SettingsError: the port cannot be had.
+    """
+    http = settings.http
+    if not http.enabled:
+        yield WorkerPort(Observer())
+        return
+    clock = steady()
+    flush_s = settings.sink.flush_age_s
+    worker = LiveWorker(
+        f"{settings.kafka.topic} by {socket.gethostname()}:{os.getpid()}",
+        clock(),
+        LiveBounds(
+            max_cameras=http.max_cameras,
+            silent_after_s=http.silent_after_s,
+            write_within_s=max(_WRITE_WITHIN_LEAST_S, _WRITE_WITHIN * flush_s),
+            stuck_after_s=http.stuck_after_s,
+        ),
+    )
+    observer = LiveObserver(worker, keeps_pictures=http.thumbnails, clock=clock)
+    feed = EventFeed(observer)
+
+    def probe(ask: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
+        def answer() -> ProbeAnswer:
+            now = observer.catch_up()
+            return ask(now.health, now.now_s)
+
+        return answer
+
+    def scrape() -> Scrape:
+        return Scrape(observer.catch_up(), version("adawise"), http.max_streams, feed.viewers, observer.dropped)
+
+    probes = {"/livez": probe(Health.alive), "/readyz": probe(Health.ready), "/startupz": probe(Health.started)}
+    app = page_app(
+        feed, observer, access(http), probes=probes, exposition=Exposition(scrape), each_turn=observer.catch_up
+    )
+    with _serving(http, app) as url:
+        yield WorkerPort(observer, url)
+
+
+@contextmanager
+def rows_port(http: HttpSettings, provider: Provider) -> Iterator[str]:
+    """Serve the live page with the rows of a provider, and neither probes nor metrics; gives the page's URL.
+
+    Raises:
+        SettingsError: the port cannot be had.
+    """
+    with _serving(http, page_app(EventFeed(provider), provider, access(http))) as url:
+        yield url
+
+
+@contextmanager
+def _serving(http: HttpSettings, app: App) -> Iterator[str]:
+    thread = HttpThread(app, listen(http.listen, http.port, PORT))
+    try:
+        thread.start()
+        closed = http.token is None and not http.is_loopback
+        note = "there is no page without http.token, since others can reach the port" if closed else None
+        _log.info("http_started", url=thread.url, **({"note": note} if note else {}))
+        yield thread.url
+    finally:
+        thread.close()
+
+
+def access(http: HttpSettings) -> Access:
+    """Who may see what, by the settings."""
+    return Access(
+        token=http.token.get_secret_value() if http.token else None,
+        hosts=frozenset(http.hosts.split(",") if http.hosts else ()),
+        is_local=http.is_loopback,
+        clock=steady(),
+    )

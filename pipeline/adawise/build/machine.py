@@ -1,0 +1,125 @@
+"""What this process may use of the machine: cores and memory, within the limits of a container (Linux's cgroups).
+
+A container of two cores on a host of 64 sees 64: `os.cpu_count` and torch know nothing of its quota. As many threads as
+the host has cores spend the quota in the first milliseconds of each period, and then all of them stand.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+ROOT = Path("/")
+_UNLIMITED_BYTES = 1 << 60  # version 1 says "none" by the largest number of pages
+_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}  # of the kernel's list of mounts
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of the kernel's list: `root` is what of the file system is to be seen below the folder `at`."""
+
+    root: PurePosixPath
+    at: PurePosixPath
+    kind: str
+    options: frozenset[str]
+
+
+def usable_cores(root: Path = ROOT) -> int:
+    """Cores that this process may keep busy, at least 1: its affinity (cpuset), and its quota, rounded up.
+
+    Args:
+        root: where `proc` and the cgroups lie.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota(root)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """The least quota of the process's cgroup and those around it, in cores; None if there is none."""
+    quotas = []
+    for folder in _cgroups(root, "cpu"):
+        with suppress(OSError, ValueError, IndexError):  # no such file: the other version, or no limit
+            if (folder / "cpu.max").exists():
+                quota, period = (folder / "cpu.max").read_text().split()[:2]
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text()
+                period = (folder / "cpu.cfs_period_us").read_text()
+            if quota.strip() not in {"max", "-1"}:
+                quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def usable_memory_bytes(root: Path = ROOT) -> int:
+    """Bytes that this process and its children may have: the machine's memory, or its cgroup's limit if that is less.
+
+    0 if neither is told.
+    """
+    limits = [limit for limit in (memory_limit_bytes(root), _of_the_machine(root)) if limit]
+    return min(limits, default=0)
+
+
+def memory_limit_bytes(root: Path = ROOT) -> int | None:
+    """The least limit of the process's cgroup and those around it; None if there is none."""
+    limits = []
+    for folder in _cgroups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                limits.append(int((folder / name).read_text()))
+    return min((limit for limit in limits if limit < _UNLIMITED_BYTES), default=None)
+
+
+def mounts(root: Path = ROOT) -> list[Mount]:
+    """What is mounted, as this process sees it; a later one lies over an earlier one at the same place."""
+    found = []
+    with suppress(OSError):
+        for line in (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            before, _, after = line.partition(" - ")
+            fields, more = before.split(), after.split()
+            if len(fields) > 4 and len(more) > 2:
+                at = fields[4]
+                for escape, character in _ESCAPES.items():
+                    at = at.replace(escape, character)
+                options = frozenset(more[2].split(","))
+                found.append(Mount(PurePosixPath(fields[3]), PurePosixPath(at), more[0], options))
+    return found
+
+
+def _of_the_machine(root: Path) -> int | None:
+    with suppress(OSError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemTotal":
+                return int(value.split()[0]) * 1024
+    return None
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of the process's cgroup for a controller and of those around it, as far as they are to be seen.
+
+    In a container the path of its cgroup may be the host's, and begin above what is mounted: that part is left out.
+    """
+    paths: dict[str, PurePosixPath] = {}  # controller, "" for version 2: path
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, named = line.split(":", 2)
+            paths |= dict.fromkeys(controllers.split(","), PurePosixPath(named))
+    for mount in mounts(root):
+        is_second = mount.kind == "cgroup2"
+        if not is_second and (mount.kind != "cgroup" or controller not in mount.options):
+            continue
+        path = paths.get("" if is_second else controller)
+        if path is None:
+            continue
+        inside = path.relative_to(mount.root) if path.is_relative_to(mount.root) else path.relative_to("/")
+        top = root / mount.at.relative_to("/")
+        folder = top / inside
+        while folder != top:
+            if folder.is_dir():
+                yield folder
+            folder = folder.parent
+        yield top

@@ -1,0 +1,45 @@
+"""Settings -> class names and prompts, from their files. Loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adawise.errors import SettingsError
+from adawise.settings import ModelSettings
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a blurry photo of a {}.",
+    "a dark photo of a {}.",
+    "a bright photo of a {}.",
+    "a low resolution photo of a {}.",
+    "{}",
+)
+
+
+def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
+    """The prompts, with `{}` for the class name. Raises SettingsError: a prompt without it, or see `read_lines`."""
+    if settings.templates is None:
+        return TEMPLATES
+    templates = read_lines(settings.templates, "model.templates", "prompt")
+    for line in templates:
+        if "{}" not in line:
+            raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
+    return templates
+
+
+def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
+    """The lines of a text file, without empty ones.
+
+    Raises:
+        SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
+    """
+    try:
+        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error
+    twice = sorted({line for line in lines if lines.count(line) > 1})
+    if not lines or twice:
+        found = f"{twice[0]!r} twice" if twice else "none"
+        raise SettingsError(f"{setting}: {path}: expected one {what} a line, each once; found {found}. Correct it.")
+    return lines

@@ -1,0 +1,168 @@
+"""Text heads on disk, so that the next start encodes none: a file a head, a folder for all that decides their bits.
+
+A file is read only where pair, prompts, libraries, processor and threads are those that made it. So a head from here is
+the one that this start would have made, and the fingerprint does not tell them apart. What is damaged is made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+_log = structlog.get_logger("model")
+
+_HEAD, _SUM = "head", "sha256"
+_NAME_LENGTH = 32  # of a folder: hex digits. Nothing that is called otherwise is ours to delete
+_WHOLE, _PART = ".safetensors", ".part"
+_WIDEST = 10_000  # D that a file may have, and its frame
+_ABANDONED_S = 3_600.0  # a file in the making that is older belongs to nobody any more
+_REMEDY = "heads are encoded at each start; give the worker a folder that it may write, by model.cache"
+
+
+class HeadCache:
+    """The heads of one pair, class list, library and machine, each float32 `[D, C]`; many workers share the folder.
+
+    Args:
+        folder: of the heads of all pairs; made with the first head.
+        key: all that decides the bits of a head but its alpha.
+        classes: C.
+        limit_bytes: of the folder; heads of pairs that were not used for the longest time make room.
+    """
+
+    def __init__(self, folder: Path, *, key: str, classes: int, limit_bytes: int) -> None:
+        self._key, self._classes, self._limit = key, classes, limit_bytes
+        self._folder, self._home = folder, folder / sha256(key.encode()).hexdigest()[:_NAME_LENGTH]
+        self._writes = True
+
+    def read(self, alphas: Sequence[float]) -> dict[float, Tensor]:
+        """The heads that are there of `alphas`. What is damaged is told of."""
+        found = {}
+        for alpha in alphas:
+            path = self._path(alpha)
+            try:
+                head = self._head(self._content(path), alpha)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                _log.warning("head_cache_unreadable", file=str(path), error=str(error), remedy=_REMEDY)
+                break
+            if head is not None:
+                found[alpha] = head
+                continue
+            _log.warning("head_damaged", file=str(path), note="it is deleted and made anew, which costs a moment")
+            with suppress(OSError):
+                path.unlink()
+        if found:
+            with suppress(OSError):  # a folder that may be read alone
+                os.utime(self._home)
+        return found
+
+    def write(self, alpha: float, head: Tensor) -> None:
+        """Keep a head, whole or not at all. The first failure is told of, and the last attempt."""
+        if not self._writes:
+            return
+        values = head.cpu().contiguous()
+        digest = torch.frombuffer(bytearray(self._digest(alpha, values)), dtype=torch.uint8)
+        content = save({_HEAD: values, _SUM: digest})
+        try:
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._make_room(len(content)):
+                _replace(self._path(alpha), content)
+                return
+            error = f"the heads of this pair need more than {self._limit} bytes (model.cache_mib)"
+        except OSError as reason:
+            error = str(reason)
+        self._writes = False
+        _log.warning("head_cache_not_written", folder=str(self._home), error=error, remedy=_REMEDY)
+
+    def _path(self, alpha: float) -> Path:
+        return self._home / f"{alpha:.6f}{_WHOLE}"
+
+    def _content(self, path: Path) -> bytes:
+        """Of the file, "" if it is none or too large; a pipe that is called so keeps nobody waiting."""
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > 4 * _WIDEST * self._classes:
+            return b""
+        return path.read_bytes()
+
+    def _head(self, content: bytes, alpha: float) -> Tensor | None:
+        try:
+            tensors = load(content)
+            head, digest = tensors[_HEAD], tensors[_SUM].numpy().tobytes()
+        except Exception:  # noqa: BLE001  # safetensors raises all sorts of things for bytes that are no such file
+            return None
+        is_head = head.dtype == torch.float32 and head.ndim == 2 and head.shape[1] == self._classes
+        return head if is_head and digest == self._digest(alpha, head) else None
+
+    def _digest(self, alpha: float, head: Tensor) -> bytes:
+        return sha256(f"{self._key} {alpha!r} {tuple(head.shape)} ".encode() + head.numpy().tobytes()).digest()
+
+    def _make_room(self, size: int) -> bool:
+        """Delete what was not used for the longest time until `size` bytes more fit; False if ours alone do not."""
+        sizes = dict(_sizes(self._folder))
+        total = sum(sizes.values()) + size
+        for folder in sorted(sizes, key=_used_s):
+            if total <= self._limit:
+                break
+            if folder != self._home:
+                _delete(folder)
+                total -= sizes[folder]
+        return total <= self._limit
+
+
+def _sizes(folder: Path) -> Iterator[tuple[Path, int]]:
+    """(folder of one key, bytes in it) below `folder`; files in the making that nobody finished are deleted."""
+    for home in folder.iterdir():
+        if re.fullmatch(rf"[0-9a-f]{{{_NAME_LENGTH}}}", home.name):
+            yield home, sum(map(_size, _files(home)))
+
+
+def _files(home: Path) -> list[Path]:
+    """What of a key's folder we have made."""
+    with suppress(FileNotFoundError, NotADirectoryError):  # another worker deletes it too
+        return [path for path in home.iterdir() if path.suffix in {_WHOLE, _PART}]
+    return []
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        if path.suffix != _PART or time.time() - status.st_mtime < _ABANDONED_S:
+            return status.st_size
+        path.unlink()
+    return 0
+
+
+def _used_s(folder: Path) -> float:
+    with suppress(FileNotFoundError):
+        return folder.stat().st_mtime
+    return 0.0
+
+
+def _delete(folder: Path) -> None:
+    with suppress(OSError):  # another worker has just written into it, or somebody else keeps something there
+        for path in _files(folder):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside and rename: whoever reads sees the old file or the new one, and the last of several writers wins."""
+    part = path.with_name(f"{uuid4().hex}{_PART}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

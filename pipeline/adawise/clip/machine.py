@@ -1,0 +1,47 @@
+"""What of this machine and its libraries decides the bits of a product."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+_SETS_KERNELS = ("ATEN_", "DNNL_", "MKL_", "NVIDIA_", "ONEDNN_", "TORCH_")  # environment, by prefix
+
+
+def numerics() -> str:
+    """Of two processes on processors with equal answers, equal products of equal matrices are equal bit by bit.
+
+    Threads are named, too: how many share a product may decide where its sums are cut.
+    """
+    chosen = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETS_KERNELS)}
+    model, flags = processor()
+    parts = {
+        "torch": torch.__version__,
+        "open_clip": version("open_clip_torch"),
+        "build": torch.__config__.show(),
+        "processor": f"{platform.machine()} {model} {' '.join(sorted(flags))}",
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "environment": chosen,
+    }
+    return "\n".join(f"{name}: {value}" for name, value in parts.items())
+
+
+def processor() -> tuple[str, set[str]]:
+    """Name and flags, as far as the system tells."""
+    model, flags = platform.processor(), set[str]()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                model = value.strip()
+            if name.strip() == "flags":
+                flags = set(value.split())
+    except OSError:
+        pass
+    return model, flags

@@ -1,0 +1,68 @@
+"""All commands as one parser, and from that a shell's completion, by shtab."""
+
+from __future__ import annotations
+
+from argparse import Action, ArgumentParser, _SubParsersAction
+from typing import Literal, get_args, get_origin
+
+import shtab
+from pydantic.fields import FieldInfo
+
+from adawise.commands import COMMANDS, PROGRAM, command_of
+from adawise.commands.parser import own_fields, parser_source
+from adawise.settings.describe import SETTINGS, is_path, members
+
+_OF_SETTINGS = "settings."
+
+
+def script(shell: str) -> str:
+    """The text for a shell that shtab knows."""
+    return shtab.complete(program_parser(), shell=shell)
+
+
+def program_parser() -> ArgumentParser:
+    """Every command with its options, as shtab takes them: what may follow is said where it is known."""
+    root = ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
+    root.add_argument("-h", "--help", action="store_true", help="list the commands")
+    root.add_argument("-V", "--version", action="store_true", help="print the version")
+    commands = root.add_subparsers()
+    families: dict[str, _SubParsersAction[ArgumentParser]] = {}
+    for name, (_, summary) in COMMANDS.items():
+        first, _, second = name.partition(" ")
+        where = commands
+        if second and first not in families:
+            families[first] = commands.add_parser(first, add_help=False, help=_of_family(first)).add_subparsers()
+        if second:
+            where = families[first]
+        parser = parser_source(command_of(name)).root_parser
+        _say_values(parser, {**own_fields(command_of(name)), **{_OF_SETTINGS + n: f for n, f in SETTINGS.items()}})
+        where.add_parser(second or first, parents=[parser], add_help=False, help=summary)
+    return root
+
+
+def _of_family(word: str) -> str:
+    return ", ".join(name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{word} "))
+
+
+def _say_values(parser: ArgumentParser, fields: dict[str, FieldInfo]) -> None:
+    for action in parser._actions:
+        field = fields.get(action.dest)
+        if field is None or action.nargs == 0:
+            continue
+        action.metavar = action.metavar or action.dest.upper()
+        if choices := _choices(field):
+            action.choices = choices
+        elif is_path(field):
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
+        _of_one_value(action)
+
+
+def _of_one_value(action: Action) -> None:
+    """Parsing lets a value be missing, to tell that with all else; a shell is to expect it."""
+    if action.option_strings:
+        action.nargs = None
+
+
+def _choices(field: FieldInfo) -> list[str]:
+    kinds = members(field.annotation)[0]
+    return [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]

@@ -1,0 +1,163 @@
+"""Which parts are looked at, in which order, and that none of them holds the others up.
+
+A part that fails does not hide the next one's fault; what cannot be looked at without it is passed over, and says so.
+Each has its time, after which it failed: a broker behind a firewall answers nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+from adawise.commands.doctor import broker, machine, model, store
+from adawise.commands.doctor.known import Known
+from adawise.commands.doctor.verdict import Check, Verdict
+from adawise.errors import AdawiseError
+from adawise.settings import Settings
+
+_PAIR = {"model.theta_0", "model.theta_1", "model.classes", "model.card", "search.objective"}
+_QUICK_S, _STORE_S, _LONG_S = 25.0, 45.0, 180.0  # clients give up before: they say more
+
+
+def _always(settings: Settings) -> bool:
+    del settings
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """One part to be looked at.
+
+    Args:
+        name: what it is, for people.
+        look: raises what a worker would.
+        reads: the groups of settings without which it cannot be judged, and settings that must be there.
+        after: names of parts that must not have failed.
+        limit_s: seconds after which it failed.
+        remedy: what to do when they are over.
+        wanted: whether these settings have it at all.
+    """
+
+    name: str
+    look: Callable[[Known], Verdict]
+    reads: frozenset[str]
+    after: tuple[str, ...] = ()
+    limit_s: float = _QUICK_S
+    remedy: str = "See whether this machine is overloaded, and try again."
+    wanted: Callable[[Settings], bool] = _always
+
+
+def _of_kafka(name: str, look: Callable[[Known], Verdict], *after: str, reads: str = "kafka") -> Examination:
+    remedy = "See whether a firewall drops what is sent to kafka.bootstrap_servers, or the brokers are overloaded."
+    return Examination(name, look, frozenset(reads.split()), after, remedy=remedy)
+
+
+def _of_store(name: str, look: Callable[[Known], Verdict], *after: str, limit_s: float = _STORE_S) -> Examination:
+    remedy = "See whether sink.root and record.root answer: a mount that hangs, a firewall, a proxy."
+    return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy)
+
+
+PARTS: tuple[Examination, ...] = (
+    _of_kafka("broker", broker.broker),
+    _of_kafka("topic", broker.topic, "broker"),
+    _of_kafka("replicas", broker.replicas, "topic"),
+    _of_kafka("message size", broker.message_size, "topic", reads="kafka decode"),
+    _of_kafka("retention", broker.retention, "topic"),
+    _of_kafka("timestamps", broker.timestamps, "topic"),
+    _of_kafka("consumer group", broker.group, "topic"),
+    _of_kafka("workers", broker.workers, "topic"),
+    replace(
+        _of_kafka("dead letters", broker.letters, "topic", reads="kafka decode"),
+        wanted=lambda settings: settings.kafka.dead_letters,
+    ),
+    replace(
+        _of_kafka("results", broker.results, "topic", reads="kafka results"),
+        wanted=lambda settings: settings.results.enabled,
+    ),
+    Examination("codecs of batches", broker.codecs, frozenset()),
+    _of_store("output folder", store.output),
+    _of_store("chains", store.chains, "output folder", limit_s=_LONG_S),
+    Examination(
+        "recording folder",
+        store.recording,
+        frozenset({"record", "kafka"}),
+        ("topic",),
+        _STORE_S,
+        "See whether record.root answers: a mount that hangs, a firewall, a proxy.",
+        wanted=lambda settings: settings.record.enabled,
+    ),
+    _of_store("file system", store.file_system),
+    _of_store("free space", store.space),
+    _of_store("store's clock", store.clock, "output folder"),
+    Examination("class names", model.words, frozenset({"model", "model.classes"})),
+    Examination("device", machine.device, frozenset({"model"}), limit_s=_LONG_S, remedy="See `nvidia-smi`."),
+    Examination(
+        "model pair and card",
+        model.pair,
+        frozenset({"model", "search", "decode", "predict", "limits", "sink", *_PAIR}),
+        limit_s=_LONG_S,
+        remedy="See whether the disk with the checkpoints answers, or the network that they come over.",
+    ),
+    Examination("cores", machine.cores, frozenset({"decode", "model"})),
+    Examination(
+        "memory",
+        machine.memory,
+        frozenset({"decode", "model", "limits", "record", "kafka"}),
+        ("model pair and card",),
+    ),
+    Examination("open files", machine.open_files, frozenset({"kafka", "decode"}), ("topic",)),
+)
+
+
+def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examination] = PARTS) -> Iterator[Check]:
+    """Look at each part as a worker will use it, in seconds. No rows are written, and nothing is left behind.
+
+    Args:
+        settings: those that are wrong are at their defaults.
+        wrong: the groups of these, and settings that are missing.
+        parts: in this order.
+    """
+    known, damaged = Known(settings), frozenset(wrong)
+    try:
+        for part in parts:
+            if not part.wanted(settings):
+                continue
+            lacking, missing = sorted(damaged & part.reads), [name for name in part.after if name in known.failed]
+            if lacking:
+                named = ", ".join(name if "." in name else f"those under [{name}]" for name in lacking)
+                answer = Verdict("skip", f"correct these settings first: {named}")
+            elif missing:
+                answer = Verdict("skip", f"needs {', '.join(missing)}")
+            else:
+                answer = _within(part, known)
+            if answer.status == "fail" or lacking or missing:
+                known.failed.add(part.name)
+            yield Check(part.name, answer.status, answer.detail)
+    finally:
+        known.close()
+
+
+def _within(part: Examination, known: Known) -> Verdict:
+    """What the part answers within its time. Its thread does not keep the process: what hangs would."""
+    future: Future[Verdict] = Future()
+
+    def look() -> None:
+        try:
+            future.set_result(part.look(known))
+        except BaseException as error:  # noqa: BLE001  # it is raised, or told, where the answer is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=look, name=f"doctor-{part.name}", daemon=True).start()
+    try:
+        return future.result(part.limit_s)
+    except AdawiseError as error:
+        return Verdict("fail", str(error))
+    except TimeoutError:
+        if future.done():  # the part's own: of the system
+            return Verdict("fail", f"{future.exception()}. {part.remedy}")
+        known.abandon_clients()
+        return Verdict("fail", f"expected an answer within {part.limit_s:g} s, and there was none. {part.remedy}")
+    except Exception as error:  # noqa: BLE001  # a fault of ours, or one that nobody thought of: the next part is looked at
+        return Verdict("fail", f"{type(error).__name__}: {error}. This was not expected: please report it.")

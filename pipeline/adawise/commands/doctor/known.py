@@ -1,0 +1,89 @@
+"""What several checks go by, each asked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from adawise.ports import TopicIdentity
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+
+if TYPE_CHECKING:
+    from adawise.build.model import ModelPair
+    from adawise.kafka.inquiry import Cluster, KafkaInquiry, Topic
+    from adawise.kafka.topic import KafkaTopics
+
+
+class Known:
+    """The settings, and what was found out so far. Errors are of whoever answers; what failed is asked again.
+
+    `failed` are the names of checks that failed, or could not be made. `model` is the pair, once it was loaded.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.failed: set[str] = set()
+        self.model: ModelPair | None = None
+        self._opened = ExitStack()
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """Who answers."""
+        return self.inquiry.cluster()
+
+    @cached_property
+    def topic(self) -> Topic:
+        """The topic that is read."""
+        return self.inquiry.topic(self.settings.kafka.topic)
+
+    @cached_property
+    def configs(self) -> Mapping[str, str] | None:
+        """Its settings at the broker; None where they are not told."""
+        return self.inquiry.configs(self.settings.kafka.topic)
+
+    @cached_property
+    def identity(self) -> TopicIdentity:
+        """Which topic it is. Raises SourceError: there is none of this name."""
+        return self.topics.identity(self.settings.kafka.topic)
+
+    @cached_property
+    def commits(self) -> Mapping[TopicPartition, tuple[int, str]]:
+        """What the group has committed, with the id of the root that it was for."""
+        return self.topics.committed(self.settings.kafka.group, self.settings.kafka.topic)
+
+    @cached_property
+    def inquiry(self) -> KafkaInquiry:
+        """Asks about clusters and topics."""
+        from adawise.build.kafka import security
+        from adawise.kafka.inquiry import KafkaInquiry
+
+        kafka = self.settings.kafka
+        inquiry = KafkaInquiry(
+            bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka)
+        )
+        return self._opened.enter_context(closing(inquiry))
+
+    @cached_property
+    def topics(self) -> KafkaTopics:
+        """Asks what a worker asks."""
+        from adawise.build.kafka import security
+        from adawise.kafka.topic import KafkaTopics
+
+        kafka = self.settings.kafka
+        topics = KafkaTopics(
+            bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka)
+        )
+        return self._opened.enter_context(closing(topics))
+
+    def abandon_clients(self) -> None:
+        """A question was never answered: whoever waits for it keeps its client, and the next one goes to another."""
+        self._opened.pop_all()
+        self.__dict__.pop("inquiry", None)
+        self.__dict__.pop("topics", None)
+
+    def close(self) -> None:
+        """Free what was opened."""
+        self._opened.close()

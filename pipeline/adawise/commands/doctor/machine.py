@@ -1,0 +1,159 @@
+"""Checks of the machine and its container: cores, memory, open files, and the device that runs the model."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from adawise.build.machine import ROOT, cpu_quota, memory_limit_bytes, usable_cores, usable_memory_bytes
+from adawise.commands.doctor.known import Known
+from adawise.commands.doctor.verdict import Verdict, amount, judged, ok, size, skip, warn
+from adawise.errors import FatalError
+
+_BASE_FILES = 96  # of a worker that has just begun: libraries, pipes, sockets of its clients
+_FILES_A_BROKER = 8  # clients that connect to each
+_FETCH_BYTES = 50 * 2**20  # what kafka-python fetches at once, of all partitions together
+_BYTES_A_PIXEL = 3
+_ROOM = 1.1  # what the allocator needs beyond what is asked of it
+
+
+def cores(known: Known, root: Path = ROOT) -> Verdict:
+    """The threads of the settings against the cores that may be used.
+
+    Args:
+        root: where `proc` and the cgroups lie; also of the others.
+    """
+    found, quota = usable_cores(root), cpu_quota(root)
+    settings = known.settings
+    limit = f", by a quota of {quota:g}" if quota is not None else ""
+    has = f"{amount(found, 'core')} may be used of {os.cpu_count()}{limit}"
+
+    def warnings() -> Iterator[str]:
+        for name, threads in (("decode.threads", settings.decode.threads), ("model.threads", settings.model.threads)):
+            if threads is not None and threads > 2 * found:
+                yield (
+                    f"{name} is {threads}, and {has}: more threads than cores stand in each other's way, and spend a "
+                    f"quota at once. Leave {name} out, or give the container more cores"
+                )
+        if quota is not None and quota < 1:
+            yield f"{has}: a forward waits for the next period again and again. Give the container a whole core or more"
+
+    return judged(warnings(), f"{has}; {amount(settings.decode.threads or found, 'thread')} to decode")
+
+
+def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Verdict:
+    """What a worker will hold against what it may.
+
+    Args:
+        held_bytes: by this process with the pair in it; None: asked of the system.
+    """
+    if known.model is None:
+        return skip("needs the pair, to know what it takes")
+    limit, settings, classifier = usable_memory_bytes(root), known.settings, known.model.classifier
+    if not limit:
+        return skip("the machine does not tell how much there is")
+    held = _held_bytes() if held_bytes is None else held_bytes
+    bank = classifier.bank.capacity * classifier.bank.copy_bytes if classifier.device.where.type == "cpu" else 0
+    inflight = settings.limits.inflight_mib * 2**20
+    record = settings.record.inflight_mib * 2**20 if settings.record.enabled else 0
+    fetched = max(_FETCH_BYTES, settings.kafka.max_partition_fetch_bytes)
+    needed = int(_ROOM * (held + bank + inflight + record + fetched))
+    threads = settings.decode.threads or usable_cores(root)
+    worst = needed + threads * settings.decode.max_pixels * _BYTES_A_PIXEL
+    parts = (
+        f"{size(held)} for the program and the pair, {size(bank)} for {classifier.bank.capacity} merged copies "
+        f"(model.bank_mib), {size(inflight)} for messages (limits.inflight_mib)"
+        + (f", {size(record)} for the recording (record.inflight_mib)" if record else "")
+        + f", {size(fetched)} for what is fetched"
+    )
+    whose = "the container's limit" if memory_limit_bytes(root) == limit else "this machine"
+    if needed > limit:
+        raise FatalError(
+            f"expected {size(needed)} of memory: {parts}; and {whose} has {size(limit)}, so that the worker will be "
+            "killed. Lower model.bank_mib or limits.inflight_mib, or give it more memory."
+        )
+
+    def warnings() -> Iterator[str]:
+        if worst > limit:
+            yield (
+                f"{size(needed)} of {size(limit)} are enough ({parts}), but not when {amount(threads, 'thread')} "
+                f"decode pictures of decode.max_pixels ({settings.decode.max_pixels}) at once, which takes "
+                f"{size(worst)}. Lower decode.max_pixels or decode.threads, or give it more memory"
+            )
+        if classifier.device.where.type == "cuda":
+            yield from _too_much_for_the_card(known)
+
+    return judged(warnings(), f"{size(needed)} of {size(limit)}: {parts}")
+
+
+def open_files(known: Known) -> Verdict:
+    """What a worker has open at once against its limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    partitions, brokers = len(known.topic.partitions), known.cluster.brokers
+    threads = known.settings.decode.threads or usable_cores()
+    needed = _BASE_FILES + _FILES_A_BROKER * (brokers + 1) + 2 * partitions + threads
+    counted = f"{amount(brokers, 'broker')}, {amount(partitions, 'partition')}, {amount(threads, 'thread')}"
+    if soft == resource.RLIM_INFINITY or soft >= 2 * needed:
+        shown = "any number" if soft == resource.RLIM_INFINITY else soft
+        return ok(f"{shown} at once; {needed} are enough ({counted})")
+    remedy = f"Raise it (`ulimit -n {max(1024, 4 * needed)}`, LimitNOFILE= of a service; the hard limit is {hard})"
+    if soft < needed:
+        raise FatalError(f"expected {needed} open files or more ({counted}), and the limit is {soft}. {remedy}.")
+    return warn(f"the limit is {soft} open files, and up to {needed} are needed ({counted}): that is close. {remedy}")
+
+
+def device(known: Known) -> Verdict:
+    """Whether the device of the settings answers, and which number format runs there."""
+    import torch
+
+    from adawise.build.model import number_format, open_device
+
+    opened = open_device(known.settings.model)
+    precision = str(number_format(known.settings.model, opened)).removeprefix("torch.")
+    if opened.where.type != "cuda":
+        if torch.cuda.device_count():  # as the driver counts them, which needs no CUDA
+            return warn(
+                f"{opened} in {precision}, although there is a card: model.device is cpu, or CUDA does not start on "
+                "it. See `nvidia-smi`, and that torch was built for its driver"
+            )
+        return ok(f"{opened} in {precision}; there is no card")
+    free, total = torch.cuda.mem_get_info(opened.where)
+    return ok(
+        f"{torch.cuda.get_device_name(opened.where)} as {opened.where} in {precision}: {size(free)} of {size(total)} "
+        f"free, CUDA {torch.version.cuda}, driver {_driver() or 'not told'}"
+    )
+
+
+def _too_much_for_the_card(known: Known) -> Iterator[str]:
+    """Whether the merged copies fit on it beside what is there."""
+    import torch
+
+    assert known.model is not None
+    bank, where = known.model.classifier.bank, known.model.classifier.device.where
+    free, total = torch.cuda.mem_get_info(where)
+    needed = bank.capacity * bank.copy_bytes
+    if needed > free:
+        yield (
+            f"{bank.capacity} merged copies (model.bank_mib) take {size(needed)}, and {size(free)} of {size(total)} on "
+            f"{where} are free: the bank shrinks, and copies are made anew more often. Lower model.bank_mib, or give "
+            "the worker a card of its own"
+        )
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, "" where none says so."""
+    try:
+        words = Path("/proc/driver/nvidia/version").read_text().split()
+    except OSError:
+        return ""
+    return next((word for word in words if word[:1].isdigit()), "")
+
+
+def _held_bytes() -> int:
+    """Resident memory of this process."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0

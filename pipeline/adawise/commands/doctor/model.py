@@ -1,0 +1,79 @@
+"""Checks of what is told apart, and of the pair that tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adawise.commands.doctor.known import Known
+from adawise.commands.doctor.verdict import Verdict, amount, judged
+from adawise.errors import SettingsError
+
+_LONG_CLASS = 60  # letters
+_SHOWN = 3
+
+
+def words(known: Known) -> Verdict:
+    """Class names and prompts, as the text tower will read them."""
+    from adawise.build.prompts import prompt_templates, read_lines
+
+    settings = known.settings.model
+    assert settings.classes is not None  # the settings were seen to
+    classes = read_lines(settings.classes, "model.classes", "class name")
+    templates = prompt_templates(settings)
+    if len(classes) < 2:
+        raise SettingsError(
+            f"model.classes: {settings.classes} has one class, {classes[0]!r}, which every image would be; add what it "
+            "is told from"
+        )
+
+    def warnings() -> Iterator[str]:
+        where = f"model.classes: {settings.classes}"
+        folded: dict[str, list[str]] = {}
+        for name in classes:
+            folded.setdefault(" ".join(name.casefold().replace("_", " ").split()), []).append(name)
+        if same := [names for names in folded.values() if len(names) > 1]:
+            yield f"{where}: {' and '.join(map(repr, same[0]))} read the same to the model: keep one of them"
+        if coded := [name for name in classes if "_" in name or name.isdecimal()]:
+            yield (
+                f"{where}: {_shown(coded)} are no words: the text tower reads them as they stand in a prompt, such as "
+                f"{templates[0].replace('{}', coded[0])!r}. Write what a person would say"
+            )
+        if long := [name for name in classes if len(name) > _LONG_CLASS]:
+            yield f"{where}: {_shown(long)} are long, and what does not fit into a prompt is cut off. Shorten them"
+
+    return judged(warnings(), f"{amount(len(classes), 'class', 'classes')}, {amount(len(templates), 'prompt')} each")
+
+
+def pair(known: Known) -> Verdict:
+    """Whether the checkpoints load and are a pair, the card is theirs, and the root was written with them."""
+    from adawise.build.model import adaptation, card_note, load_model
+    from adawise.build.worker import describe, identity_of, what_becomes_of_streams
+    from adawise.sink.served_by import check_pair
+    from adawise.store.store import open_store
+
+    settings = known.settings
+    model = load_model(settings.model, settings.decode)
+    adaptation(settings, model)
+    known.model = model
+    changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
+    told = describe(settings, model)
+    zero, one = model.checkpoints.hashes
+    card = f"card {told['card']}" if model.card else "no card, temperature 1"
+
+    def warnings() -> Iterator[str]:
+        if model.card and (note := card_note(model.card, model.checkpoints)):
+            yield f"model.card {settings.model.card}: {note.text}"
+        if changes:
+            becomes = what_becomes_of_streams(settings.model.on_change)
+            yield f"{', '.join(changes)} not as {settings.sink.root} was written with: {becomes}"
+
+    return judged(
+        warnings(),
+        f"{zero} and {one}, {told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, "
+        f"{card}, objective {told['objective']}",
+    )
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more

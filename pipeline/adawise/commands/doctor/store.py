@@ -1,0 +1,211 @@
+"""Checks of where a worker writes: output folder and recording, the file systems under them, and their clocks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from adawise.build.machine import Mount, mounts
+from adawise.commands.doctor.broker import CLOCK_S
+from adawise.commands.doctor.known import Known
+from adawise.commands.doctor.verdict import Verdict, duration, judged, ok, size, skip
+from adawise.errors import ChainError, FatalError
+from adawise.settings import Settings
+
+_SHOWN = 3  # holes
+_LEAST_BYTES = 2**30  # free, below which it fails
+_LEAST_DAYS = 7.0  # left at the pace of the last day, below which it is said
+_DAY_S = 86_400.0
+_LOOK_S = 5.0  # for the files of the last day
+_LEAST_NODES = 10_000  # names that the file system still has room for
+
+_KINDS = {
+    "nfs": "two hosts may see a new file at different times, and a server that hangs holds a worker up. Mount it "
+    "`hard`, of version 4; an object store (s3://...) does without these risks",
+    "cifs": "hard links and atomic names depend on the server. Take a local disk, NFS 4, or an object store (s3://...)",
+    "fuse": "whether names are atomic and files durable depends on what is behind it; of mounted object stores they "
+    "are not. Name the store itself (s3://...), or take a local disk",
+    "overlay": "it is the container's own layer, which goes with the container. Mount a volume there",
+    "tmpfs": "it is memory: its files are gone after a restart, and count against the memory's limit. Take a disk",
+}
+_ALSO = {"nfs4": "nfs", "smb3": "cifs", "smbfs": "cifs", "ramfs": "tmpfs", "aufs": "overlay"}
+
+
+def output(known: Known) -> Verdict:
+    """Whether it is ours, creates only what is absent, and replaces whole files."""
+    from adawise.build.store import prove_store
+    from adawise.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
+    from adawise.sink.owner import Owner, check_commits, check_owner
+    from adawise.store.store import open_store
+
+    settings = known.settings
+    store, kafka = open_store(settings.sink.root), settings.kafka
+    asks_broker = "topic" not in known.failed
+    ours = Owner(known.identity.cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
+    if asks_broker and not settings.sink.begin_anew:
+        check_commits(store, ours, known_sink_id(store), known.commits)
+    if read_sink_id(store) is not None:
+        sink_id(store, created_at=datetime.now(UTC).isoformat())
+        prove_create_if_absent(store)
+    prove_store(settings.sink.root)
+    check_owner(store, ours)
+    return ok(f"{store} creates only what is absent, and is nobody else's")
+
+
+def chains(known: Known) -> Verdict:
+    """Whether every segment is there that the newest ones count."""
+    from adawise.sink.holes import of_root
+    from adawise.store.store import open_store
+
+    root = known.settings.sink.root
+    if found := [f"{tp}: {hole}" for tp, hole in of_root(open_store(root))]:
+        told = "; ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        raise ChainError(
+            f"expected every segment that the newest ones count, but {told}. A worker goes on at the ends all the "
+            f"same. `adawise verify {root}` says all that is missing: restore it, or bridge it with `adawise repair "
+            f"{root}`"
+        )
+    return ok("nothing is missing of what the newest segments count")
+
+
+def recording(known: Known) -> Verdict:
+    """Whether the recording is this topic's, or can be begun."""
+    from adawise.build.recording import recording_folder
+    from adawise.build.store import prove_store
+    from adawise.recording.manifest import MANIFEST
+    from adawise.store.store import open_store
+
+    root, identity = known.settings.record.root, known.identity
+    prove_store(root)
+    if open_store(root).get(MANIFEST) is None:
+        return ok(f"{root} creates only what is absent, and can hold a recording of {known.settings.kafka.topic}")
+    folder = recording_folder(known.settings, identity)
+    return ok(f"{folder.root} creates only what is absent, and is a recording of {known.settings.kafka.topic}")
+
+
+def file_system(known: Known, root: Path = Path("/")) -> Verdict:
+    """What kind of file system each folder is on.
+
+    Args:
+        root: where the kernel's list of mounts lies, in `proc`.
+    """
+    table = mounts(root)
+    found = {folder: mount for folder in folders(known.settings) if (mount := _mount_of(folder, table))}
+    warnings = []
+    for folder, mount in found.items():
+        kind = "fuse" if mount.kind.startswith("fuse") else _ALSO.get(mount.kind, mount.kind)
+        if kind in _KINDS:
+            warnings.append(f"{folder} is on {mount.kind}: {_KINDS[kind]}")
+    if not found:
+        return skip("no folder of this machine is written to, or it does not say what is mounted")
+    return judged(warnings, ", ".join(f"{folder} is on {mount.kind}" for folder, mount in found.items()))
+
+
+def space(known: Known) -> Verdict:
+    """Free space, and for how long it lasts at the pace at which the folder grew within the last day."""
+    told, warnings = [], []
+    for folder in folders(known.settings):
+        there = _existing(folder)
+        usage, nodes = shutil.disk_usage(there), os.statvfs(there)
+        if usage.free < _LEAST_BYTES:
+            raise FatalError(
+                f"{folder}: expected {size(_LEAST_BYTES)} of free space or more, and there are {size(usage.free)} of "
+                f"{size(usage.total)}. Remove what is not needed, or set the folder to a larger disk."
+            )
+        if nodes.f_files > 0 and nodes.f_favail < _LEAST_NODES:
+            raise FatalError(
+                f"{folder}: expected room for {_LEAST_NODES} more files, and the file system has {nodes.f_favail} "
+                "inodes left. Remove small files (`adawise compact`), or set the folder to another disk."
+            )
+        pace = _bytes_a_day(folder)
+        days = usage.free / pace if pace else None
+        if days is not None and days < _LEAST_DAYS:
+            warnings.append(
+                f"{folder} grew by {size(pace or 0)} a day of late, and {size(usage.free)} are free: enough for "
+                f"{duration(days * _DAY_S)}. Make room, or keep less"
+            )
+        lasts = f", enough for {duration(days * _DAY_S)} at the pace of the last day" if days is not None else ""
+        told.append(f"{folder}: {size(usage.free)} free{lasts}")
+    if not told:
+        return skip("what is written to is no folder of this machine")
+    return judged(warnings, "; ".join(told))
+
+
+def clock(known: Known) -> Verdict:
+    """The clock of each store against ours, by when it says that a file was written that we write now."""
+    from adawise.build.store import ahead_s
+
+    told, warnings = [], []
+    for place in _places(known.settings):
+        by = ahead_s(place)
+        if abs(by) > CLOCK_S:
+            warnings.append(
+                f"{place}: the store's clock is {duration(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
+                "machine's: what is removed by its age, and requests that are signed, go by it. Set both by NTP"
+            )
+        told.append(f"{place}: {abs(by):.1f} s apart")
+    return judged(warnings, "; ".join(told))
+
+
+def _places(settings: Settings) -> list[str]:
+    """What a worker of these settings writes to."""
+    return [settings.sink.root, *([settings.record.root] if settings.record.enabled else [])]
+
+
+def folders(settings: Settings) -> list[Path]:
+    """Those of this machine."""
+    return [Path(place.removeprefix("file://")) for place in _places(settings) if _is_local(place)]
+
+
+def _is_local(place: str) -> bool:
+    return "://" not in place or place.startswith("file://")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    resolved = folder.resolve()
+    return next(path for path in (resolved, *resolved.parents) if path.exists())
+
+
+def _mount_of(folder: Path, table: list[Mount]) -> Mount | None:
+    """What the folder is on: the last of the longest that fit."""
+    where = PurePosixPath(_existing(folder))
+    fitting = [mount for mount in table if where.is_relative_to(mount.at)]
+    return max(reversed(fitting), key=lambda mount: len(mount.at.parts), default=None)
+
+
+def _bytes_a_day(folder: Path) -> float | None:
+    """Bytes of the files that were written within the last day, at a pace for a whole one; None if there are none.
+
+    A folder of very many files is looked at for a few seconds, and what was seen of it by then counts.
+    """
+    began, now = time.monotonic(), time.time()
+    written, oldest = 0, now
+    for entry in _files(folder):
+        if time.monotonic() - began > _LOOK_S:
+            break
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except OSError:  # removed meanwhile
+            continue
+        if now - _DAY_S < found.st_mtime <= now:
+            written, oldest = written + found.st_size, min(oldest, found.st_mtime)
+    return written * _DAY_S / max(now - oldest, 3600.0) if written else None
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        yield entry
+        except OSError:  # not there yet, or not ours to see
+            continue

@@ -1,0 +1,234 @@
+"""What is kept of one camera: sums that fade, and the last ten minutes in steps. Pure: time is an argument."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState
+from adawise.records import TopicPartition
+from adawise.worker.observer import PartitionProgress
+
+HALF_LIFE_S = 60.0
+"""Of what shares, FE and agreement are taken over."""
+
+RECENT_STEPS = 60
+"""Five minutes: what rejections and changes are judged by."""
+
+CHANGE = 0.1
+"""Of alpha, that counts; as in the drift report."""
+
+_RATE_STEPS = 12
+_NOW_STEPS = 12
+_REJECTED_SHARE = 0.1
+_GAPS = 10  # times what is usual, and a camera is silent
+_SHOWN = 4  # classes
+_FORGOTTEN = 0.002  # of the fading sums
+
+
+class LiveCamera:
+    """One camera of one partition.
+
+    Args:
+        stream_id: its name.
+        tp: its partition.
+        now_s: when it was first heard; Unix time, as all times here.
+    """
+
+    __slots__ = (
+        *("stream_id", "tp", "began_s", "seen_s", "images", "rejected", "forwards", "reason", "reset", "reset_s"),
+        *("alpha", "pixels", "picture", "gap_s", "_served_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
+        *("_weight", "_passed", "_compared", "_agreed", "_confidence", "_classes"),
+    )
+
+    def __init__(self, stream_id: str, tp: TopicPartition, now_s: float) -> None:
+        self.stream_id, self.tp = stream_id, tp
+        self.began_s = self.seen_s = now_s
+        self.images = self.rejected = 0
+        self.forwards = 0.0
+        self.alpha: float | None = None
+        self.reason = ""  # of its last rejection
+        self.reset, self.reset_s = "", -math.inf
+        self.gap_s = 0.0  # between batches, as is usual
+        self.pixels: npt.NDArray[np.uint8] | None = None
+        self.picture = 0
+        self._served_s: float | None = None
+        self._step = int(now_s // STEP_S)
+        self._alphas, self._images, self._rejected = (
+            array("d", [0.0] * STEPS),
+            array("L", [0] * STEPS),
+            array("L", [0] * STEPS),
+        )
+        self._faded_s = now_s
+        self._weight = self._passed = self._compared = self._agreed = self._confidence = 0.0
+        self._classes: dict[int, float] = {}
+
+    def served(
+        self,
+        now_s: float,
+        *,
+        alpha: float,
+        forward_equivalents: float,
+        labels: Sequence[int],
+        confidence: float,
+        compared: int,
+        agreed: int,
+        reset: str | None,
+    ) -> None:
+        """A batch; `labels` are class indices of its images, `confidence` is their mean, `agreed` of `compared`."""
+        count = len(labels)
+        at = self._at(now_s)
+        self._fade(now_s)
+        self._images[at] += count
+        self._alphas[at] += alpha * count
+        self.images += count
+        self.forwards += forward_equivalents * count
+        self.alpha = alpha
+        self._weight += count
+        self._passed += forward_equivalents * count
+        self._confidence += confidence * count
+        self._compared += compared
+        self._agreed += agreed
+        for label in labels:
+            self._classes[label] = self._classes.get(label, 0.0) + 1.0
+        if reset:
+            self.reset, self.reset_s = reset, now_s
+        if self._served_s is not None:
+            gap_s = now_s - self._served_s
+            self.gap_s = gap_s if not self.gap_s else 0.8 * self.gap_s + 0.2 * gap_s
+        self._served_s = self.seen_s = now_s
+
+    def reject(self, now_s: float, reason: str) -> None:
+        """An image of it could not be read."""
+        self._rejected[self._at(now_s)] += 1
+        self.rejected += 1
+        self.reason, self.seen_s = reason, now_s
+
+    @property
+    def forward_equivalents(self) -> float | None:
+        """Of the last minutes."""
+        return self._passed / self._weight if self._weight > 0.0 else None
+
+    def row(
+        self,
+        now_s: float,
+        classes: Sequence[str],
+        partition: PartitionProgress | None,
+        *,
+        failure: str = "",
+        silent_after_s: float,
+    ) -> CameraRow:
+        """What the page shows; `failure` is what keeps its partition from being served or written."""
+        self._at(now_s)
+        state, why = self.judge(now_s, failure=failure, silent_after_s=silent_after_s)
+        first_step, alphas = self._means()
+        total = sum(self._classes.values())
+        best = sorted(self._classes.items(), key=lambda item: -item[1])[:_SHOWN] if total else ()
+        over_s = min(_RATE_STEPS * STEP_S, max(STEP_S, now_s - self.began_s))
+        return CameraRow(
+            stream_id=self.stream_id,
+            partition=str(self.tp),
+            state=state,
+            why=why,
+            alpha=self.alpha,
+            first_step=first_step,
+            alphas=alphas,
+            classes=tuple((_name(classes, index), weight / total) for index, weight in best),
+            images_per_s=self._sum(self._images, _RATE_STEPS) / over_s,
+            images=self.images,
+            rejected=self.rejected,
+            forward_equivalents=self.forward_equivalents,
+            agreement=self._agreed / self._compared if self._compared > 0.0 else None,
+            confidence=self._confidence / self._weight if self._weight > 0.0 else None,
+            lag=partition.lag if partition else None,
+            seen_s=self.seen_s,
+            picture=self.picture,
+        )
+
+    def judge(self, now_s: float, *, failure: str, silent_after_s: float) -> tuple[CameraState, str]:
+        """Its state, the worst that is true, and why."""
+        self._at(now_s)
+        images, rejected = self._sum(self._images, RECENT_STEPS), self._sum(self._rejected, RECENT_STEPS)
+        if failure:
+            return CameraState.FAILING, failure
+        if rejected and rejected >= _REJECTED_SHARE * (images + rejected):
+            of = f"{rejected} of {images + rejected} images"
+            return CameraState.REJECTED, f"{of} rejected in five minutes, the last: {self.reason}"
+        quiet_s = now_s - self.seen_s
+        if quiet_s > max(silent_after_s, _GAPS * self.gap_s):
+            return CameraState.SILENT, f"nothing for {told_s(quiet_s)}"
+        if moved := self._moved(now_s):
+            return CameraState.CHANGED, moved
+        return CameraState.OK, ""
+
+    def _moved(self, now_s: float) -> str:
+        recent_s = RECENT_STEPS * STEP_S
+        now, before = self._level(0, _NOW_STEPS), self._level(_NOW_STEPS, RECENT_STEPS)
+        if now is not None and before is not None and abs(now - before) >= CHANGE:
+            return f"alpha went from {before:.2f} to {now:.2f}"
+        if now_s - self.reset_s < recent_s and self.reset == "jump":
+            return "what it sees jumped, and it began to learn anew"
+        return ""
+
+    def _level(self, first: int, until: int) -> float | None:
+        """Mean alpha over the images of steps, counted back from now."""
+        steps = [(self._step - ago) % STEPS for ago in range(first, until)]
+        images = sum(self._images[at] for at in steps)
+        return sum(self._alphas[at] for at in steps) / images if images else None
+
+    def _means(self) -> tuple[int, tuple[float | None, ...]]:
+        """From the first step that had a batch to the last one, and which step the first is."""
+        steps = range(self._step - STEPS + 1, self._step + 1)
+        had = [step for step in steps if self._images[step % STEPS]]
+        if not had:
+            return 0, ()
+        means = [
+            round(self._alphas[step % STEPS] / self._images[step % STEPS], 3) if self._images[step % STEPS] else None
+            for step in range(had[0], had[-1] + 1)
+        ]
+        return had[0], tuple(means)
+
+    def _sum(self, ring: Sequence[int], steps: int) -> int:
+        return sum(ring[(self._step - ago) % STEPS] for ago in range(steps))
+
+    def _at(self, now_s: float) -> int:
+        """The place of this step; those between it and the last one are emptied."""
+        step = max(self._step, int(now_s // STEP_S))
+        for passed in range(max(self._step, step - STEPS) + 1, step + 1):
+            at = passed % STEPS
+            self._images[at] = self._rejected[at] = 0
+            self._alphas[at] = 0.0
+        self._step = step
+        return step % STEPS
+
+    def _fade(self, now_s: float) -> None:
+        kept = 0.5 ** (max(0.0, now_s - self._faded_s) / HALF_LIFE_S)
+        self._faded_s = now_s
+        self._weight *= kept
+        self._passed *= kept
+        self._confidence *= kept
+        self._compared *= kept
+        self._agreed *= kept
+        least = _FORGOTTEN * self._weight
+        self._classes = {label: kept * weight for label, weight in self._classes.items() if kept * weight > least}
+
+
+def _name(classes: Sequence[str], index: int) -> str:
+    return classes[index] if 0 <= index < len(classes) else str(index)
+
+
+def told_s(seconds: float) -> str:
+    """A duration for people: `42 s`, `12 min`, `3.5 h`."""
+    if seconds < 100.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6_000.0 else f"{seconds / 3_600:.1f} h"
+
+
+def worst_first(rows: Iterable[CameraRow]) -> list[CameraRow]:
+    """As the page orders them at first."""
+    order = list(CameraState)
+    return sorted(rows, key=lambda row: (order.index(row.state), row.stream_id))

@@ -1,0 +1,286 @@
+"""All that is known of one running worker: its cameras, its counts, its health. Pure: time is an argument.
+
+It belongs to one thread, which hands it the worker's events in their order (`observer`) and is asked for views.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from adawise.errors import AdawiseError
+from adawise.live.camera import LiveCamera, told_s
+from adawise.live.counts import Counts
+from adawise.live.health import Health, who_failed
+from adawise.live.row import STEP_S, CameraRow, CameraState, LiveView
+from adawise.ports import Commit
+from adawise.records import BatchTrace, Frame, Gap, Predictions, TopicPartition
+from adawise.worker.observer import Phase, WorkerProgress
+
+Pixels = npt.NDArray[np.uint8]
+
+_NAMELESS_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBounds:
+    """When something is amiss, and how much is kept.
+
+    `silent_after_s` without an image, and longer than is usual, a camera is silent. `write_within_s` of its first row a
+    segment is written, or its cameras fail. `stuck_after_s` without a step, the worker is.
+    """
+
+    max_cameras: int
+    silent_after_s: float
+    write_within_s: float
+    stuck_after_s: float
+
+
+@dataclass(slots=True)
+class LiveWorker:
+    """What events have made known.
+
+    Args:
+        title: of the page.
+        began_s: when the process began; Unix time, as all times here.
+        bounds: see there.
+    """
+
+    title: str
+    began_s: float
+    bounds: LiveBounds
+    now_s: float = 0.0
+    counts: Counts = field(default_factory=Counts)
+    health: Health = field(init=False)
+    classes: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)  # of the model
+    committed_s: float | None = None  # the last segment
+    forgotten: int = 0  # cameras that had to leave their place
+    cameras: dict[tuple[TopicPartition, str], LiveCamera] = field(default_factory=dict)  # the one heard last is last
+    _rows: dict[str, tuple[LiveCamera, int, str, CameraRow]] = field(default_factory=dict)
+    _touched: set[str] = field(default_factory=set)
+    _evicted: dict[TopicPartition, int] = field(default_factory=dict)
+    _unwritten_s: dict[TopicPartition, float] = field(default_factory=dict)  # since when there are rows
+    _nameless: tuple[float, str] | None = None  # the last rejection that names no camera
+
+    def __post_init__(self) -> None:
+        self.now_s = self.began_s
+        self.health = Health(self.began_s, self.bounds.stuck_after_s)
+
+    # -- events, each with its time
+
+    def enter(self, now_s: float, phase: Phase) -> None:
+        """See `Observer.phase_entered`."""
+        self.health.enter(phase, now_s)
+
+    def load(self, now_s: float, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+        """See `Observer.model_loaded`."""
+        del now_s
+        self.classes, self.facts = (
+            tuple(classes),
+            {name: str(value) for name, value in facts.items() if value is not None},
+        )
+
+    def progressed(self, now_s: float, progress: WorkerProgress, is_member: bool) -> None:
+        """See `Observer.stepped`."""
+        self.health.progressed(progress, now_s, is_member=is_member)
+        self.counts.closed_early = max(self.counts.closed_early, progress.batches_closed_early)
+        for tp, partition in progress.partitions.items():
+            before = self._evicted.get(tp, 0)
+            self.counts.evicted += max(0, partition.streams_evicted - before)
+            self._evicted[tp] = partition.streams_evicted
+            if not partition.rows:
+                self._unwritten_s.pop(tp, None)
+            else:
+                self._unwritten_s.setdefault(tp, now_s)
+
+    def recover(self, now_s: float, tp: TopicPartition) -> None:
+        """See `Observer.partition_recovered`."""
+        del now_s
+        self.counts.gained += 1
+        self._evicted.pop(tp, None)
+
+    def part(self, now_s: float, tp: TopicPartition) -> None:
+        """See `Observer.partition_lost`: its cameras are somebody else's."""
+        del now_s
+        self.counts.parted += 1
+        self._evicted.pop(tp, None)
+        self._unwritten_s.pop(tp, None)
+        for key in [key for key in self.cameras if key[0] == tp]:
+            self._forget(key)
+
+    def lose(self, now_s: float, gap: Gap) -> None:
+        """See `Observer.gap_found`."""
+        del now_s
+        self.counts.lost[str(gap.reason)] += gap.until - gap.first
+
+    def reject(self, now_s: float, frame: Frame) -> None:
+        """See `Observer.frame_rejected`."""
+        reason = str(frame.reason)
+        self.counts.rejected[reason] += 1
+        if frame.stream_id is None:
+            self._nameless = now_s, reason
+            return
+        row = frame.row_id
+        self._camera(TopicPartition(row.topic, row.partition), frame.stream_id, now_s).reject(now_s, reason)
+
+    def note(self, now_s: float) -> None:
+        """See `Observer.frame_noted`."""
+        del now_s
+        self.counts.mistakes += 1
+
+    def send_letter(self, now_s: float) -> None:
+        """See `Observer.letter_sent`."""
+        del now_s
+        self.counts.letters += 1
+
+    def serve(
+        self,
+        now_s: float,
+        trace: BatchTrace,
+        predictions: Predictions,
+        timestamps_ms: Sequence[int],
+        pixels: Pixels | None = None,
+    ) -> None:
+        """See `Observer.batch_predicted`: what of the images is needed are their times, and perhaps a small one."""
+        counts = self.counts
+        counts.images += trace.images
+        counts.forwards += trace.forward_equivalents * trace.images
+        counts.batches[trace.trigger] += 1
+        if trace.reset:
+            counts.resets[trace.reset] += 1
+        counts.batch_s.add(sum(trace.milliseconds.values()) / 1e3)
+        predicted_s = (trace.predicted_at_us or 0) / 1e6
+        for stamp in timestamps_ms:
+            if stamp >= 0:
+                counts.latency_s.add(max(0.0, predicted_s - stamp / 1e3))
+        first, second = predictions.endpoint_index
+        both = (first >= 0) & (second >= 0)
+        camera = self._camera(TopicPartition(trace.topic, trace.partition), trace.stream_id, now_s)
+        camera.served(
+            now_s,
+            alpha=trace.alpha,
+            forward_equivalents=trace.forward_equivalents,
+            labels=predictions.top_index[:, 0].tolist(),
+            confidence=float(predictions.top_probability[:, 0].mean()),
+            compared=int(both.sum()),
+            agreed=int((both & (first == second)).sum()),
+            reset=trace.reset,
+        )
+        if pixels is not None:
+            camera.pixels = pixels
+            camera.picture += 1
+
+    def commit(self, now_s: float, tp: TopicPartition, commit: Commit) -> None:
+        """See `Observer.segment_committed`."""
+        if not commit.won:
+            self.counts.races_lost += 1
+            return
+        self.counts.segments += 1
+        self.counts.rows += commit.rows
+        self.counts.segment_bytes += commit.size_bytes
+        self.counts.commit_s.add(commit.seconds)
+        self.committed_s = now_s
+        self._unwritten_s.pop(tp, None)
+
+    def retry(self, now_s: float, error: AdawiseError, wait_s: float) -> None:
+        """See `Observer.retry_scheduled`."""
+        self.counts.retries[who_failed(error).removeprefix("the ")] += 1
+        self.health.retried(error, wait_s, now_s)
+
+    # -- what is shown
+
+    def view(self) -> LiveView:
+        """See `Provider.view`; rows that nothing has happened to are the same objects."""
+        step = int(self.now_s // STEP_S)
+        rows = [self._row(camera, step) for camera in self.cameras.values()]
+        self._touched.clear()
+        return LiveView(self.title, self.now_s, rows, self._facts(rows), self._notices())
+
+    def states(self) -> Mapping[CameraState, int]:
+        """Cameras in each state."""
+        found = dict.fromkeys(CameraState, 0)
+        for camera in self.cameras.values():
+            failure, silent_s = self.failure(camera.tp), self.bounds.silent_after_s
+            found[camera.judge(self.now_s, failure=failure, silent_after_s=silent_s)[0]] += 1
+        return found
+
+    def picture(self, key: str) -> bytes | None:
+        """See `Provider.picture`."""
+        tp, _, stream_id = key.partition("/")
+        number, _, stream_id = stream_id.partition("/")
+        camera = self.cameras.get((TopicPartition(tp, int(number)), stream_id)) if number.isdecimal() else None
+        if camera is None or camera.pixels is None:
+            return None
+        out = io.BytesIO()
+        Image.fromarray(camera.pixels.transpose(1, 2, 0)).save(out, "JPEG", quality=80)
+        return out.getvalue()
+
+    def failure(self, tp: TopicPartition) -> str:
+        """What keeps a partition from being served or written, for people; empty if nothing does."""
+        progress = self.health.progress
+        partition = progress.partitions.get(tp) if progress else None
+        if partition is not None and partition.stands:
+            return "what is next in its partition cannot be read, see the log"
+        since_s = self._unwritten_s.get(tp)
+        if since_s is not None and self.now_s - since_s > self.bounds.write_within_s:
+            return f"its rows have waited {told_s(self.now_s - since_s)} to be written"
+        return ""
+
+    def _row(self, camera: LiveCamera, step: int) -> CameraRow:
+        failure = self.failure(camera.tp)
+        known = self._rows.get(key := f"{camera.tp}/{camera.stream_id}")
+        if known and key not in self._touched and known[:3] == (camera, step, failure):
+            return known[3]
+        partition = self.health.progress.partitions.get(camera.tp) if self.health.progress else None
+        silent_s = self.bounds.silent_after_s
+        row = camera.row(self.now_s, self.classes, partition, failure=failure, silent_after_s=silent_s)
+        self._rows[key] = camera, step, failure, row
+        return row
+
+    def _facts(self, rows: Sequence[CameraRow]) -> list[tuple[str, str]]:
+        health = self.health
+        found = [("state", health.ready(self.now_s).status), ("images/s", f"{sum(r.images_per_s for r in rows):.1f}")]
+        passed = sum((row.forward_equivalents or 0.0) * row.images_per_s for row in rows)
+        rate = sum(row.images_per_s for row in rows if row.forward_equivalents is not None)
+        if rate:
+            found.append(("FE", f"{passed / rate:.2f}"))
+        if health.progress:
+            lags = [partition.lag for partition in health.progress.partitions.values() if partition.lag is not None]
+            found += [("lag", str(sum(lags))), ("partitions", str(len(health.progress.partitions)))]
+        if self.committed_s is not None:
+            found.append(("last segment", f"{told_s(self.now_s - self.committed_s)} ago"))
+        return [*found, *((name, self.facts[name]) for name in ("fingerprint", "card", "device") if name in self.facts)]
+
+    def _notices(self) -> list[str]:
+        health = self.health
+        found = [*health.ready(self.now_s).reasons] if not health.ready(self.now_s).ok else []
+        found += [told for told in health.amiss(self.now_s, in_full=True) if told not in found]
+        if self._nameless and self.now_s - self._nameless[0] < _NAMELESS_S:
+            found.append(f"messages that name no camera were rejected, the last: {self._nameless[1]}")
+        if self.forgotten:
+            found.append(f"{self.forgotten} cameras had to leave this page (http.max_cameras)")
+        return found
+
+    # -- cameras
+
+    def _camera(self, tp: TopicPartition, stream_id: str, now_s: float) -> LiveCamera:
+        camera = self.cameras.pop((tp, stream_id), None)
+        if camera is None:
+            if len(self.cameras) >= self.bounds.max_cameras:
+                self._forget(next(iter(self.cameras)))
+                self.forgotten += 1
+            camera = LiveCamera(stream_id, tp, now_s)
+        self.cameras[tp, stream_id] = camera
+        self._touched.add(f"{tp}/{stream_id}")
+        return camera
+
+    def _forget(self, key: tuple[TopicPartition, str]) -> None:
+        del self.cameras[key]
+        self._rows.pop(f"{key[0]}/{key[1]}", None)
+        self._touched.discard(f"{key[0]}/{key[1]}")

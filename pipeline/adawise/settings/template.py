@@ -1,0 +1,66 @@
+"""A file of settings to begin with: every setting with what it is and its default, which is commented out."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+
+from pydantic import ByteSize
+from pydantic.fields import FieldInfo
+
+from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, is_secret, metavar, shown
+from adawise.settings.requirements import NEEDED
+
+NO_DEFAULT = "# none by default"
+"""How the line of a setting ends that has no default: what stands there says only what kind of value it takes."""
+
+_WIDTH = 100
+_HEAD = """\
+Settings of adawise. A line as `#name = value` has a default: take its # away to change it.
+Flags win over the environment (ADAWISE_*), which wins over this file.
+`adawise config show` says what holds, `adawise doctor` whether a worker can start with it."""
+
+
+def template() -> str:
+    """The text of the file. As it stands, it says nothing: what it sets are the defaults."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield from _comment(_HEAD)
+    table = ""
+    for name, field in SETTINGS.items():
+        group, _, key = name.rpartition(".")
+        if group != table:
+            yield from ("", "", *_comment(str(GROUPS[group].description)), f"[{group}]")
+            table = group
+        yield ""
+        yield from _comment(_told(name, field))
+        yield f"#{key} = {_value(field)}"
+
+
+def _told(name: str, field: FieldInfo) -> str:
+    needed = "NEEDED by a worker: " if name in NEEDED else ""
+    where = f"; better in the environment, as {environment_name(name)}" if is_secret(field) else ""
+    return f"{needed}{field.description} [{expected(field)}{where}]"
+
+
+def _value(field: FieldInfo) -> str:
+    """The default as TOML writes it, or what stands for a value."""
+    default = field.default
+    if default is None:
+        return f"{json.dumps(metavar(field))}  {NO_DEFAULT}"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, ByteSize):
+        return json.dumps(shown(field, default))
+    return repr(default) if isinstance(default, (int, float)) else json.dumps(str(default), ensure_ascii=False)
+
+
+def _comment(text: str) -> list[str]:
+    return [
+        f"# {line}"
+        for part in text.splitlines()
+        for line in textwrap.wrap(part, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    ]

@@ -1,0 +1,171 @@
+"""Who may see what: the Host of a request, the token or its cookie, and what every answer says to a browser.
+
+Probes answer anybody under any name. All else wants a Host that is an address, localhost or a name of the settings: a
+page elsewhere cannot have its own name point here and read along (DNS rebinding). With a token, the page and the
+metrics want it: as `Authorization: Bearer`, or as the cookie that the form sets, since an event source sends no header.
+Without one, the page is for this machine alone, and metrics are for everybody who can reach the port.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PROBES = ("/livez", "/readyz", "/startupz")
+METRICS_PATH = "/metrics"
+COOKIE = "adawise_page"
+COOKIE_S = 7 * 86_400
+_OPEN = {"/login", "/live.css"}
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # with none, a browser says of our own form that it is nobody's
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rules.
+
+    Args:
+        token: None for none.
+        hosts: names beside localhost and addresses, in lower case.
+        is_local: only this machine can reach the port.
+        clock: Unix time in seconds.
+    """
+
+    token: str | None
+    hosts: frozenset[str]
+    is_local: bool
+    clock: Callable[[], float]
+
+    def knows(self, host: str | None) -> bool:
+        """Whether a Host is one of ours; none (HTTP/1.0) is no browser's."""
+        if host is None:
+            return True
+        name = host_name(host)
+        return name == "localhost" or name in self.hosts or _is_address(name)
+
+    def is_token(self, given: str) -> bool:
+        """In a time that does not tell how much of it is right."""
+        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+    def cookie(self) -> str:
+        """What shows until when the token was given. It holds for every worker that has the same token."""
+        until = str(int(self.clock()) + COOKIE_S)
+        return f"{until}.{self._signature(until)}"
+
+    def is_cookie(self, given: str) -> bool:
+        """Whether it is ours, and not over."""
+        until, _, signature = given.partition(".")
+        if self.token is None or not (until.isascii() and until.isdecimal() and len(until) < 15):
+            return False
+        return hmac.compare_digest(signature.encode(), self._signature(until).encode()) and int(until) > self.clock()
+
+    def _signature(self, until: str) -> str:
+        return hmac.new((self.token or "").encode(), f"adawise page until {until}".encode(), hashlib.sha256).hexdigest()
+
+    def admits(self, headers: Headers) -> bool:
+        """Whether the request shows the token."""
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self.is_token(given.strip())
+        try:
+            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return morsel is not None and self.is_cookie(morsel.value)
+
+
+class Guard:
+    """The rules before an application, and the headers on all of its answers."""
+
+    def __init__(self, app: ASGIApp, access: Access, login: Callable[[int], Response]) -> None:
+        self._app, self._access, self._login = app, access, login
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                found = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    found[name] = value
+                found.setdefault("cache-control", "no-store")
+            await send(message)
+
+        answer = self._refusal(scope["path"], scope["method"], headers) or self._app
+        await answer(scope, receive, send_with_headers)
+
+    def _refusal(self, path: str, method: str, headers: Headers) -> Response | None:
+        access = self._access
+        if path in PROBES:
+            return None
+        if not access.knows(host := headers.get("host")):
+            return _told(
+                421,
+                f"expected the Host to be localhost, an address or one of http.hosts; got {host!r}. Add the name to "
+                "http.hosts if it is yours.",
+            )
+        if method == "POST" and not _is_same_origin(headers):
+            return _told(403, "expected a form of this page; it was sent by another one.")
+        if access.token is None:
+            if access.is_local or path == METRICS_PATH:
+                return None
+            return _told(
+                403,
+                "the page is closed, because others than this machine can reach it and no http.token is set. Set one "
+                "(`openssl rand -hex 32`, as ADAWISE_HTTP__TOKEN); probes and /metrics answer without.",
+            )
+        if path in _OPEN or access.admits(headers):
+            return None
+        if path == "/":
+            return self._login(401)
+        refused = _told(401, "expected http.token, as a bearer or by the form at /.")
+        refused.headers["www-authenticate"] = "Bearer"
+        return refused
+
+
+def host_name(host: str) -> str:
+    """A Host without its port, in lower case."""
+    name = host.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_same_origin(headers: Headers) -> bool:
+    origin = headers.get("origin")
+    if origin is None:
+        return headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+def _told(status: int, text: str) -> Response:
+    return PlainTextResponse(text + "\n", status)

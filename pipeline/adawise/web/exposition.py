@@ -1,0 +1,67 @@
+"""The table of metrics as Prometheus reads it, by prometheus-client, with a registry of our own.
+
+A process may have other metrics in the library's global registry; they are none of ours. The process's own (processor
+seconds, memory, file descriptors) come from the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from adawise.live.counts import Distribution
+from adawise.live.metrics import METRICS, MetricSpec, Scrape
+
+
+class WorkerCollector(Collector):
+    """Reads all samples at each scrape."""
+
+    def __init__(self, scrape: Callable[[], Scrape]) -> None:
+        self._scrape = scrape
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus-client has it."""
+        scrape = self._scrape()
+        for spec in METRICS:
+            yield _family(spec, scrape)
+
+
+def _family(spec: MetricSpec, scrape: Scrape) -> Metric:
+    family: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+    if spec.kind == "histogram":
+        family = HistogramMetricFamily(spec.name, spec.meaning, labels=spec.labels)
+        for labels, value in spec.samples(scrape):
+            assert isinstance(value, Distribution)
+            family.add_metric(labels, [*value.cumulative()], value.total)
+        return family
+    kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+    family = kind(spec.name, spec.meaning, labels=spec.labels)
+    for labels, value in spec.samples(scrape):
+        assert not isinstance(value, Distribution)
+        family.add_metric(labels, value)
+    return family
+
+
+class Exposition:
+    """Answers scrapes.
+
+    Args:
+        scrape: what samples are read from, now.
+    """
+
+    def __init__(self, scrape: Callable[[], Scrape]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(WorkerCollector(scrape))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def answer(self, accept: str) -> tuple[bytes, str]:
+        """(body, content type), in the format that the scraper asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type

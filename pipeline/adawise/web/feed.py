@@ -1,0 +1,174 @@
+"""The live page's events: all rows at first, then those that changed, to a bounded number of browsers.
+
+One turn a second serves all of them, and none is made while nobody looks. A browser that does not keep up is let go: it
+comes back by itself and begins with all rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from adawise.live.row import STEP_S, STEPS, CameraRow, LiveView, Provider
+
+MOST_VIEWERS = 32
+PERIOD_S = 1.0
+_WAITING = 8  # messages that a browser may be behind
+_KEEP_ALIVE_S = 15.0
+_RETRY_MS = 2_000
+
+
+class TooManyViewers(Exception):
+    """There is no place for another browser."""
+
+
+class EventFeed:
+    """What browsers are told.
+
+    Args:
+        provider: of the rows.
+        period_s: between two turns.
+    """
+
+    def __init__(self, provider: Provider, *, period_s: float = PERIOD_S) -> None:
+        self._provider, self._period_s = provider, period_s
+        self._viewers: set[asyncio.Queue[bytes | None]] = set()
+        self._known: dict[str, tuple[CameraRow, str]] = {}  # and its JSON
+        self._turning: asyncio.Task[None] | None = None
+
+    @property
+    def viewers(self) -> int:
+        """Browsers that look."""
+        return len(self._viewers)
+
+    def enter(self) -> asyncio.Queue[bytes | None]:
+        """A place for a browser; its messages, None at their end. Raises TooManyViewers."""
+        if len(self._viewers) >= MOST_VIEWERS:
+            raise TooManyViewers
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
+        if not self._viewers:
+            self._known.clear()  # nobody has looked after them
+        view = self._provider.view()
+        news = self._turn(view)
+        if news is not None:
+            self._tell(news)  # the others, or they would never hear of it
+        queue.put_nowait(_event("all", _above(view) + _list("rows", [text for _, text in self._known.values()])))
+        self._viewers.add(queue)
+        if self._turning is None or self._turning.done():
+            self._turning = asyncio.ensure_future(self._run())
+        return queue
+
+    def leave(self, queue: asyncio.Queue[bytes | None]) -> None:
+        """Its place is free."""
+        self._viewers.discard(queue)
+
+    async def events(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
+        """What is written to a browser, until it leaves or is let go."""
+        try:
+            yield b"retry: %d\n\n" % _RETRY_MS
+            while True:
+                try:
+                    message = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
+                except TimeoutError:
+                    message = b": still here\n\n"
+                if message is None:
+                    return
+                yield message
+        finally:
+            self.leave(queue)
+
+    def close(self) -> None:
+        """Let all browsers go."""
+        for queue in list(self._viewers):
+            self._let_go(queue)
+        if self._turning is not None:
+            self._turning.cancel()
+
+    async def _run(self) -> None:
+        while self._viewers:
+            await asyncio.sleep(self._period_s)
+            if self._viewers and (news := self._turn(self._provider.view())) is not None:
+                self._tell(news)
+
+    def _turn(self, view: LiveView) -> bytes | None:
+        """What is new since the last turn, as a message."""
+        changed, gone = [], set(self._known)
+        for row in view.rows:
+            key = row.key
+            gone.discard(key)
+            known = self._known.get(key)
+            if known is not None and (known[0] is row or known[0] == row):
+                continue
+            text = json.dumps(_row(row), separators=(",", ":"))
+            self._known[key] = row, text
+            changed.append(text)
+        for key in gone:
+            del self._known[key]
+        lost = f',"gone":{json.dumps(sorted(gone))}' if gone else ""
+        return _event("some", _above(view) + _list("rows", changed) + lost)
+
+    def _tell(self, message: bytes) -> None:
+        for queue in list(self._viewers):
+            try:
+                queue.put_nowait(message)
+            except asyncio.QueueFull:
+                self._let_go(queue)
+
+    def _let_go(self, queue: asyncio.Queue[bytes | None]) -> None:
+        self._viewers.discard(queue)
+        with suppress(asyncio.QueueEmpty):
+            while True:
+                queue.get_nowait()
+        queue.put_nowait(None)
+
+
+def _event(kind: str, fields: str) -> bytes:
+    return f"event: {kind}\ndata: {{{fields}}}\n\n".encode()
+
+
+def _above(view: LiveView) -> str:
+    """What stands above the rows, as the inside of a JSON object."""
+    above: dict[str, Any] = {
+        "title": view.title,
+        "now": round(view.now_s, 1),
+        "facts": list(view.facts),
+        "notices": list(view.notices),
+        "step": STEP_S,
+        "steps": STEPS,
+    }
+    return json.dumps(above, separators=(",", ":"))[1:-1]
+
+
+def _list(name: str, texts: list[str]) -> str:
+    return f',"{name}":[{",".join(texts)}]'
+
+
+def _row(row: CameraRow) -> dict[str, Any]:
+    """Short, since there may be thousands: shares in per cent, alpha in hundredths."""
+    return {
+        "key": row.key,
+        "name": row.stream_id,
+        "at": row.partition,
+        "state": row.state.value,
+        "why": row.why,
+        "alpha": _rounded(row.alpha, 2),
+        "first": row.first_step,
+        "alphas": [None if alpha is None else round(100 * alpha) for alpha in row.alphas],
+        "classes": [[name, round(100 * share)] for name, share in row.classes],
+        "rate": round(row.images_per_s, 2),
+        "images": row.images,
+        "rejected": row.rejected,
+        "fe": _rounded(row.forward_equivalents, 2),
+        "agree": None if row.agreement is None else round(100 * row.agreement),
+        "sure": None if row.confidence is None else round(100 * row.confidence),
+        "lag": row.lag,
+        "seen": _rounded(row.seen_s, 1),
+        "picture": row.picture,
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None or value != value else round(value, digits)

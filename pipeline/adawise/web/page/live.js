@@ -1,0 +1,320 @@
+"use strict";
+// Rows come by server-sent events: all at first, then those that changed. Whatever they hold is text, never markup.
+(() => {
+  const STATES = ["failing", "rejected", "silent", "changed", "ok"];
+  const MARKS = { // in a square of 16
+    failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
+    changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",
+  };
+  const PAGE = 200, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12;
+  const SVG = "http://www.w3.org/2000/svg";
+  const names = new Intl.Collator(undefined, { numeric: true });
+  const orders = {
+    state: (a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state),
+    name: () => 0,
+    alpha: (a, b) => (b.alpha ?? -1) - (a.alpha ?? -1),
+    rate: (a, b) => b.rate - a.rate,
+    fe: (a, b) => (b.fe ?? -1) - (a.fe ?? -1),
+    agree: (a, b) => (a.agree ?? 101) - (b.agree ?? 101),
+    lag: (a, b) => (b.lag ?? -1) - (a.lag ?? -1),
+  };
+  const at = (id) => document.getElementById(id);
+  const rows = new Map(), nodes = new Map(), stale = new Set(), only = new Set();
+  let above = { now: 0, step: 10, steps: 60 }, limit = PAGE, shown = [], planned = false, heard = 0, source = null, skewed = 0;
+
+  const element = (name, kind, text) => {
+    const made = document.createElement(name);
+    if (kind) made.className = kind;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+  const drawn = (name, attributes) => {
+    const made = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+  const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+  const mark = (state) => {
+    const svg = drawn("svg", { viewBox: "0 0 16 16", class: `mark ${state}`, "aria-hidden": "true" });
+    svg.append(drawn("path", state === "changed" ? { d: MARKS[state], fill: "none", "stroke-width": 3 } : { d: MARKS[state], "stroke-width": 0 }));
+    return svg;
+  };
+  const whole = (n) => n < 10_000 ? String(n) : n < 1e6 ? `${(n / 1e3).toFixed(n < 1e5 ? 1 : 0)}k` : `${(n / 1e6).toFixed(1)}M`;
+  const ago = (s) => s < 100 ? `${Math.max(0, Math.round(s))} s` : s < 6_000 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
+  const now = () => performance.now() / 1000 + skewed;
+
+  // -- a row
+
+  function build(key) {
+    const row = element("tr", "new");
+    row.tabIndex = -1;
+    row.dataset.key = key;
+    const camera = element("th");
+    camera.scope = "row";
+    const who = element("div", "who"), name = element("bdi", "name"), place = element("span", "place"), word = element("span", "word"), why = element("span", "why");
+    who.append(name, word, place);
+    camera.append(who, why);
+    const pictured = element("td", "pictured");
+    const alphas = element("td", "of-alpha"), alpha = element("div", "alpha"), value = element("span", "value");
+    const spark = drawn("svg", { viewBox: `0 0 ${WIDTH} 28`, preserveAspectRatio: "none", class: "spark", role: "img" });
+    const line = drawn("path", { class: "line" });
+    spark.append(drawn("path", { class: "frame", d: `M0 ${TOP}H${WIDTH}M0 ${BOTTOM}H${WIDTH}` }), drawn("path", { class: "half", d: `M0 14H${WIDTH}` }), line);
+    alpha.append(spark, value);
+    alphas.append(alpha);
+    const mixed = element("td", "of-sees"), sees = element("div", "sees");
+    const mix = drawn("svg", { class: "mix", viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" });
+    mixed.append(mix, sees);
+    const numbers = ["Images/s", "FE", "Agree", "Lag", "Seen"].map((label) => {
+      const cell = element("td", "number");
+      cell.dataset.label = label;
+      return cell;
+    });
+    row.append(camera, pictured, alphas, mixed, ...numbers);
+    const node = { row, who, name, place, word, why, pictured, spark, line, value, mix, sees, numbers, state: "", picture: 0 };
+    nodes.set(key, node);
+    return node;
+  }
+
+  function fill(node, data) {
+    if (node.state !== data.state) {
+      node.who.querySelector(".mark")?.remove();
+      node.who.prepend(mark(data.state));
+      node.word.className = `word ${data.state}`;
+      node.why.className = `why ${data.state}`;
+      node.row.classList.toggle("is-silent", data.state === "silent");
+      node.state = data.state;
+    }
+    put(node.name, data.name);
+    node.name.title = data.name;
+    put(node.word, data.state === "ok" ? "" : data.state);
+    put(node.place, data.at);
+    put(node.why, data.why);
+    put(node.value, data.alpha === null ? "" : data.alpha.toFixed(2));
+    node.spark.setAttribute("aria-label", data.alpha === null ? "no batch yet" : `alpha ${data.alpha.toFixed(2)} now`);
+    trace(node, data);
+    node.mix.replaceChildren(...bars(data.classes));
+    node.sees.replaceChildren(...data.classes.filter(([, share]) => share).slice(0, 3).flatMap(([label, share], n) => {
+      const told = element("bdi", "", `${label} ${share}%`);
+      return n ? [", ", told] : [told];
+    }));
+    node.sees.title = data.classes.map(([label, share]) => `${label} ${share}%`).join(", ");
+    const [rate, fe, agree, lag] = node.numbers;
+    put(rate, data.rate >= 100 ? data.rate.toFixed(0) : data.rate.toFixed(1));
+    put(fe, data.fe === null ? "–" : data.fe.toFixed(2));
+    fe.classList.toggle("hot", data.fe !== null && data.fe >= 2);
+    put(agree, data.agree === null ? "–" : `${data.agree}%`);
+    put(lag, data.lag === null ? "–" : whole(data.lag));
+    age(node, data);
+    if (data.picture && node.picture !== data.picture) {
+      const image = node.pictured.firstChild ?? element("img");
+      image.alt = "";
+      image.loading = "lazy";
+      image.src = `picture?of=${encodeURIComponent(data.key)}&v=${data.picture}`;
+      node.pictured.append(image);
+      node.picture = data.picture;
+    }
+  }
+
+  function age(node, data) {
+    put(node.numbers[4], data.seen === null ? "–" : ago(now() - data.seen));
+  }
+
+  function trace(node, data) {
+    // a step is as wide as the others; where few are missing the level goes on, and where many are the line ends
+    const width = WIDTH / above.steps, first = Math.floor(now() / above.step) - above.steps + 1;
+    let path = "", missing = Infinity;
+    data.alphas.forEach((alpha, n) => {
+      const step = data.first + n - first;
+      if (alpha === null || step < 0) { missing += 1; return; }
+      const x = (step * width).toFixed(1), y = (BOTTOM - (BOTTOM - TOP) * alpha / 100).toFixed(1);
+      path += missing > BRIDGED ? `M${x} ${y}` : `H${x}V${y}`;
+      path += `h${width.toFixed(1)}`;
+      missing = 0;
+    });
+    const left = above.steps - 1 - (data.first + data.alphas.length - 1 - first); // served since then, perhaps in silence
+    if (path && left > 0 && left <= BRIDGED && data.state !== "silent") path += `h${(left * width).toFixed(1)}`;
+    node.line.setAttribute("d", path);
+  }
+
+  function bars(classes) {
+    let x = 0;
+    return classes.map(([, share]) => {
+      const bar = drawn("rect", { x, y: 0, width: Math.max(0, share - 0.6), height: 5 });
+      x += share;
+      return bar;
+    });
+  }
+
+  // -- all rows
+
+  function wanted() {
+    const words = at("filter").value.toLocaleLowerCase().split(/\s+/).filter(Boolean);
+    const by = orders[at("order").value];
+    const found = [];
+    for (const row of rows.values()) {
+      if (only.size && !only.has(row.state)) continue;
+      if (words.length) {
+        const text = `${row.name} ${row.at} ${row.state} ${row.classes.map(([label]) => label).join(" ")}`.toLocaleLowerCase();
+        if (!words.every((word) => text.includes(word))) continue;
+      }
+      found.push(row);
+    }
+    return found.sort((a, b) => by(a, b) || names.compare(a.name, b.name) || names.compare(a.key, b.key));
+  }
+
+  function show() {
+    planned = false;
+    const found = wanted(), body = at("rows");
+    shown = found.slice(0, limit);
+    const keep = new Set(shown.map((row) => row.key));
+    for (const [key, node] of nodes) {
+      if (!keep.has(key)) { node.row.remove(); nodes.delete(key); }
+    }
+    let next = body.firstChild;
+    for (const data of shown) {
+      let node = nodes.get(data.key);
+      if (!node) { node = build(data.key); stale.add(data.key); }
+      if (stale.has(data.key)) fill(node, data);
+      if (node.row === next) next = next.nextSibling;
+      else body.insertBefore(node.row, next);
+    }
+    stale.clear();
+    if (!body.querySelector("tr[tabindex='0']") && body.firstChild) body.firstChild.tabIndex = 0;
+    const rest = found.length - shown.length;
+    at("more").hidden = !rest;
+    put(at("more"), `${rest} more; scroll on, or filter.`);
+    at("none").hidden = found.length > 0;
+    put(at("none"), !rows.size ? "Waiting for the first images." : "No camera is like that.");
+    document.body.classList.toggle("with-pictures", shown.some((row) => row.picture));
+    count();
+    document.documentElement.dataset.drawn = String(shown.length);
+  }
+
+  function count() {
+    const counts = Object.fromEntries(STATES.map((state) => [state, 0]));
+    for (const row of rows.values()) counts[row.state] += 1;
+    for (const button of at("states").children) {
+      const state = button.dataset.state;
+      put(button.querySelector("b"), whole(counts[state]));
+      button.disabled = !counts[state] && !only.has(state);
+    }
+    const trouble = counts.failing + counts.rejected + counts.silent;
+    document.title = `${trouble ? `(${trouble}) ` : ""}${above.title ?? "AdaWiSE"}`;
+  }
+
+  function head() {
+    put(at("title"), above.title);
+    const said = JSON.stringify([above.facts, above.notices]);
+    if (at("facts").dataset.said === said) return;
+    at("facts").dataset.said = said;
+    at("facts").replaceChildren(...above.facts.map(([name, value]) => {
+      const pair = element("div", value.length > 14 ? "long" : "");
+      pair.append(element("dt", "", name), element("dd", "", value));
+      return pair;
+    }));
+    at("notices").hidden = !above.notices.length;
+    at("notices").replaceChildren(...above.notices.map((text) => element("li", "", text)));
+  }
+
+  function plan() {
+    if (!planned) { planned = true; requestAnimationFrame(show); }
+  }
+
+  // -- what comes
+
+  function take(event, all) {
+    const told = JSON.parse(event.data);
+    if (all) {
+      for (const key of rows.keys()) stale.add(key);
+      rows.clear();
+    }
+    above = told;
+    skewed = told.now - performance.now() / 1000;
+    heard = Date.now();
+    for (const row of told.rows) { rows.set(row.key, row); stale.add(row.key); }
+    for (const key of told.gone ?? []) rows.delete(key);
+    delete above.rows;
+    here();
+    head();
+    plan();
+  }
+
+  function here() {
+    at("away").hidden = true;
+    document.body.classList.remove("away");
+  }
+
+  function away(why) {
+    if (at("away").hidden) {
+      const since = heard ? ` Below is what was known at ${new Date(heard).toLocaleTimeString()}.` : "";
+      put(at("away"), `${why}${since} It comes back by itself.`);
+    }
+    at("away").hidden = false;
+    document.body.classList.add("away");
+  }
+
+  async function listen() {
+    source?.close();
+    source = new EventSource("events");
+    source.addEventListener("all", (event) => take(event, true));
+    source.addEventListener("some", (event) => take(event, false));
+    source.addEventListener("error", async () => {
+      away("The worker does not answer.");
+      if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+      const status = await fetch("readyz").then(() => fetch("live.js", { method: "HEAD" })).then((answer) => answer.status, () => 0);
+      if (status === 401) location.reload(); // the token is asked for again
+      else setTimeout(listen, 5_000);
+    });
+  }
+
+  // -- hands
+
+  for (const state of STATES) {
+    const button = element("button", state);
+    button.type = "button";
+    button.dataset.state = state;
+    button.setAttribute("aria-pressed", "false");
+    button.append(mark(state), element("b", "", "0"), element("span", "", state));
+    button.addEventListener("click", () => {
+      const on = !only.delete(state) && Boolean(only.add(state));
+      button.setAttribute("aria-pressed", String(on));
+      limit = PAGE;
+      plan();
+    });
+    at("states").append(button);
+  }
+  at("filter").addEventListener("input", () => { limit = PAGE; plan(); });
+  at("order").addEventListener("change", () => { limit = PAGE; plan(); });
+  at("rows").addEventListener("focusin", (event) => {
+    const row = event.target.closest("tr");
+    for (const other of at("rows").querySelectorAll("tr[tabindex='0']")) other.tabIndex = -1;
+    if (row) row.tabIndex = 0;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.closest?.("input, select, textarea");
+    if (event.key === "/" && !typing) { event.preventDefault(); at("filter").focus(); at("filter").select(); }
+    if (event.key === "Escape" && event.target === at("filter")) { at("filter").value = ""; limit = PAGE; plan(); at("filter").blur(); }
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || (typing && !(event.target === at("filter") && step === 1))) return;
+    const current = event.target.closest("tr");
+    const next = current ? (step === 1 ? current.nextElementSibling : current.previousElementSibling) : at("rows").firstElementChild;
+    if (next) { event.preventDefault(); next.focus(); next.scrollIntoView({ block: "nearest" }); }
+  });
+  const end = new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting) && shown.length >= limit) { limit += PAGE; plan(); }
+  }, { rootMargin: "600px" });
+  end.observe(at("more"));
+  let drawnAt = 0;
+  setInterval(() => {
+    const step = Math.floor(now() / above.step), again = step !== drawnAt;
+    drawnAt = step;
+    for (const row of shown) {
+      const node = nodes.get(row.key);
+      if (!node) continue;
+      age(node, row);
+      if (again) trace(node, row);
+    }
+  }, 1_000);
+  listen();
+})();

@@ -1,0 +1,73 @@
+"""A worker over fakes that is heard by what the live page and the metrics are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from adawise.live.metrics import Scrape
+from adawise.live.observer import LiveObserver
+from adawise.live.row import CameraRow
+from adawise.live.worker import LiveBounds, LiveWorker
+from adawise.ports import Source
+from adawise.store.store import Store
+from adawise.worker.observer import Observers
+from tests.worker.loop import CLASSES, Bench, Journal
+
+T = 1_790_812_800.0
+BOUNDS = LiveBounds(max_cameras=100, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
+
+
+class Heard:
+    """The bench's worker, and what is known of it at the bench's time.
+
+    Args:
+        source, store, changes: of `Bench`.
+        bounds: of what is known.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        store: Store | None = None,
+        *,
+        bounds: LiveBounds = BOUNDS,
+        keeps_pictures: bool = False,
+        kind: Callable[..., Bench] = Bench,
+        **changes: Any,
+    ) -> None:
+        self.extra_s = 0.0
+        self.observer = LiveObserver(
+            LiveWorker("frames by test", T, bounds), keeps_pictures=keeps_pictures, clock=self.now_s
+        )
+        self.observer.model_loaded(CLASSES, {"fingerprint": "f00d", "card": None, "device": "cpu", "threads": 3})
+        self.journal = Journal()
+        self.bench = kind(source, store, observer=Observers(self.observer, self.journal), **changes)
+
+    def now_s(self) -> float:
+        bench = getattr(self, "bench", None)
+        return T + self.extra_s + (bench.now_s if bench else 0.0)
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> Heard:
+        """As `Bench.run`; what is known follows each turn."""
+
+        def turn() -> bool:
+            self.observer.catch_up()
+            return until()
+
+        self.bench.run(turn)
+        return self
+
+    @property
+    def worker(self) -> LiveWorker:
+        """What is known by now."""
+        return self.observer.catch_up()
+
+    @property
+    def rows(self) -> dict[str, CameraRow]:
+        """Of the page, by camera."""
+        return {row.stream_id: row for row in self.observer.view().rows}
+
+    def scrape(self, max_streams: int = 100) -> Scrape:
+        """As /metrics reads it."""
+        return Scrape(self.worker, "1.2.3", max_streams, viewers=0, dropped=self.observer.dropped)

@@ -1,0 +1,229 @@
+"""Every metric moves in a run of the worker, means what its name says, and is gone with what it is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from adawise.errors import BrokerUnavailable, Lost
+from adawise.live import observer
+from adawise.live.counts import Distribution
+from adawise.live.metrics import METRICS, Scrape
+from adawise.live.worker import LiveWorker
+from adawise.records import DecodedMessage, Message, Missing, TopicPartition
+from adawise.worker.backpressure import Limits
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.fair_queue import BOOKKEEPING_BYTES
+from adawise.worker.partition import FlushPolicy
+from tests.fakes import FakeSource
+from tests.live.hearing import BOUNDS, Heard, T
+from tests.sink.building import DictStore
+from tests.worker.loop import TP, Bench, Inline, bad, decode, images
+
+ELSEWHERE = {
+    "adawise_build_info": "always the same",
+    "adawise_page_viewers": "tests/web/test_feed.py",
+}
+Values = dict[str, dict[tuple[str, ...], float]]
+
+
+def values(scrape: Scrape) -> Values:
+    """Each metric's samples; of a distribution, how many values it has."""
+    return {
+        spec.name: {
+            labels: value.count if isinstance(value, Distribution) else value for labels, value in spec.samples(scrape)
+        }
+        for spec in METRICS
+    }
+
+
+def everyday() -> tuple[Heard, Iterable[Values]]:
+    """Images, one that is bad, one with a mistake, a gap, a rebalance, a silent camera."""
+
+    def with_mistake(message: Message) -> DecodedMessage:
+        decoded = decode(message)
+        if message.offset != 3:
+            return decoded
+        return replace(decoded, frames=tuple(replace(frame, note="time: none") for frame in decoded.frames))
+
+    lost = Message(TP.topic, 0, 41, None, None, missing=Missing(41, Lost.BATCH_DAMAGED))
+    other = TopicPartition(TP.topic, 1)
+    source = FakeSource([*images(40, "north", "south"), bad(40), lost, *images(6, "north", first=42)], partitions=2)
+    pool = Inline(with_mistake, lambda message: frozenset([(message.key or b"").decode()]), threads=0)
+    heard = Heard(source, prefetch=pool, limits=Limits(1 << 20, 1_000, round_images=4))
+    source.fail(BrokerUnavailable("away"))
+    seen = [values(heard.scrape(1))]
+
+    def turn() -> bool:
+        seen.append(values(heard.scrape(1)))
+        if heard.bench.steps == 100:
+            source.standing.add(TP)
+        if heard.bench.steps == 140:
+            source.lose(other)
+            heard.extra_s = 200.0
+        return heard.bench.steps > 180
+
+    return heard.run(turn), seen
+
+
+def race() -> tuple[Heard, Iterable[Values]]:
+    """Another worker writes the segment first."""
+    store = DictStore()
+    heard = Heard(FakeSource(images(60, "north"), finite=True), store)
+    quick = Bench(FakeSource(images(40, "north")), store, flush=FlushPolicy(7, 5.0))
+    points = heard.bench.points
+
+    def overtaken(point: str) -> None:
+        if point == "segment.encoded" and points.count(point) == 1:
+            quick.run(lambda: quick.rows >= 24)
+
+    heard.bench.at = overtaken
+    before = values(heard.scrape(1))
+    return heard.run(), [before]
+
+
+def slow_store() -> tuple[Heard, Iterable[Values]]:
+    """Reading pauses, and a partition that is ours waits to be recovered."""
+    store = DictStore()
+    source = FakeSource(images(400, "north"), max_poll_records=4)
+    heard = Heard(source, store, limits=Limits(1 << 20, uncommitted_rows=40, round_images=8))
+    heard.bench.at = lambda point: (
+        setattr(store, "refuse", ["before"]) if point == "segment.encoded" and heard.bench.now_s < 25.0 else None
+    )
+    seen = [values(heard.scrape(1))]
+    original = store.list
+
+    def refuse_once(prefix: str) -> list[str]:
+        if heard.bench.now_s < 3.0:
+            raise BrokerUnavailable("stands for a store that lists nothing")
+        return original(prefix)
+
+    store.list = refuse_once  # type: ignore[method-assign]
+
+    def turn() -> bool:
+        seen.append(values(heard.scrape(1)))
+        return heard.bench.now_s > 30.0
+
+    return heard.run(turn), seen
+
+
+def crowd() -> tuple[Heard, Iterable[Values]]:
+    """More cameras than places, and open batches that do not fit."""
+    names = [f"camera-{n}" for n in range(150)]
+    source = FakeSource(images(600, *names), max_poll_records=10)
+    heard = Heard(
+        source,
+        limits=Limits(inflight_bytes=80 * 12, uncommitted_rows=1_000, round_images=8),
+        max_streams=8,
+    )
+    seen = [values(heard.scrape(1))]
+
+    def turn() -> bool:
+        seen.append(values(heard.scrape(1)))
+        return heard.bench.rows == 600
+
+    return heard.run(turn), seen
+
+
+def backlog() -> tuple[Heard, Iterable[Values]]:
+    """A partition is paused for its own messages."""
+    messages = [Message("frames", 0, n, b"north", bytes([n % 250]) + bytes(99)) for n in range(400)]
+    source = FakeSource(messages, finite=True, max_poll_records=10)
+    heard = Heard(
+        source,
+        limits=Limits(inflight_bytes=2 * BOOKKEEPING_BYTES, uncommitted_rows=1_000, round_images=4),
+        batches=BatchPolicy(images=4, max_age_s=2.0),
+    )
+    seen = [values(heard.scrape(1))]
+
+    def turn() -> bool:
+        seen.append(values(heard.scrape(1)))
+        return False
+
+    return heard.run(turn), seen
+
+
+def flood() -> tuple[Heard, Iterable[Values]]:
+    """What nobody takes up in time is dropped."""
+    heard = Heard(FakeSource([bad(n) for n in range(40)], finite=True))
+    before = values(heard.scrape(1))
+    heard.bench.run()
+    return heard, [before]
+
+
+def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0))
+    moved: set[str] = set()
+    for scenario in (everyday, race, slow_store, crowd, backlog, flood):
+        if scenario is flood:
+            monkeypatch.setattr(observer, "MOST", 8)
+        heard, seen = scenario()
+        for now in (*seen, values(heard.scrape(1))):
+            moved |= {name for name in now if now[name] != first[name]}
+    assert {spec.name for spec in METRICS} - moved == set(ELSEWHERE)
+
+
+def test_samples_have_a_value_for_each_label_and_counters_only_grow() -> None:
+    _, seen = everyday()
+    last: Values = {}
+    for now in seen:
+        for spec in METRICS:
+            for labels, value in now[spec.name].items():
+                assert len(labels) == len(spec.labels), spec.name
+                if spec.kind == "counter" and "stream" not in spec.labels:
+                    assert value >= last.get(spec.name, {}).get(labels, 0.0), spec.name
+        last = now
+
+
+def test_names_follow_prometheus_and_each_says_what_to_do() -> None:
+    names = [spec.name for spec in METRICS]
+    assert len(set(names)) == len(names)
+    for spec in METRICS:
+        assert re.fullmatch(r"adawise_[a-z_]+", spec.name)
+        assert spec.name.endswith("_total") == (spec.kind == "counter"), spec.name
+        assert spec.kind != "histogram" or spec.name.endswith("_seconds"), spec.name
+        assert spec.meaning.endswith("."), spec.name
+        assert spec.remedy.endswith("."), spec.name
+
+
+def test_the_labels_of_a_lost_partition_are_gone_and_its_counts_are_not() -> None:
+    other = TopicPartition(TP.topic, 1)
+    source = FakeSource([*images(32, "north"), *images(32, "south", partition=1)], partitions=2)
+    heard = Heard(source)
+
+    def turn() -> bool:
+        if heard.bench.steps == 60:
+            assert ("1",) in values(heard.scrape())["adawise_lag_messages"]
+            assert ("south", "1") in values(heard.scrape())["adawise_stream_alpha"]
+            source.lose(other)
+        return heard.bench.steps > 100
+
+    heard.run(turn)
+    after = values(heard.scrape())
+    labelled = {labels for spec in METRICS if "partition" in spec.labels for labels in after[spec.name]}
+    assert {labels[-1] for labels in labelled} == {"0"}
+    assert after["adawise_images_total"][()] == 64
+    assert after["adawise_partitions"][()] == 1
+
+
+def test_streams_with_series_are_bounded_and_are_those_with_most_images() -> None:
+    messages = images(90, "north", "south", "north", *(f"camera-{n}" for n in range(27)))
+    heard = Heard(FakeSource(messages, finite=True)).run()
+    found = values(heard.scrape(max_streams=2))
+    for spec in METRICS:
+        assert "stream" not in spec.labels or len(found[spec.name]) == 2, spec.name
+    assert ("north", "0") in found["adawise_stream_images_total"]
+    assert found["adawise_streams_without_series"][()] == 27
+    assert values(heard.scrape(max_streams=0))["adawise_stream_images_total"] == {}
+
+
+def test_a_distribution_counts_from_below_and_knows_no_nan() -> None:
+    subject = Distribution((0.1, 1.0))
+    for value in (0.1, 0.5, 7.0, float("nan")):
+        subject.add(value)
+    assert [*subject.cumulative()] == [("0.1", 1), ("1.0", 2), ("+Inf", 3)]
+    assert subject.count == 3
+    assert subject.total == pytest.approx(7.6)

@@ -1,0 +1,153 @@
+"""What is known of a worker is what it did, by its own journal; it is bounded, and a lost partition leaves nothing."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from adawise.errors import BrokerUnavailable
+from adawise.live import observer as observing
+from adawise.live.row import CameraState
+from adawise.live.worker import LiveBounds
+from adawise.ports import Head
+from adawise.records import Frame, ImageBatch, TopicPartition
+from adawise.worker.observer import Phase
+from tests.fakes import FakeSource
+from tests.live.hearing import Heard
+from tests.sink.building import DictStore
+from tests.worker.loop import CLASSES, TP, bad, batch, image, images
+
+MIXED = [*images(30, "north", "south"), bad(30), batch(31, "north", b"\x05\x00\x09"), *images(28, "north", first=32)]
+
+
+def test_counts_and_cameras_agree_with_what_the_worker_told_everybody() -> None:
+    heard = Heard(FakeSource(MIXED, finite=True)).run()
+    counts, journal = heard.worker.counts, heard.journal
+    assert counts.images == sum(trace.images for trace in journal.served) == 60
+    assert counts.forwards == pytest.approx(sum(t.forward_equivalents * t.images for t in journal.served))
+    assert counts.batches.total() == len(journal.served)
+    assert counts.rejected == {"undecodable_image": 2}
+    assert counts.letters == 1
+    assert counts.segments == len(journal.commits)
+    assert counts.rows == heard.bench.rows == 62
+    assert counts.latency_s.count == 58, "a batch without a timestamp has no latency"
+    assert counts.batch_s.count == len(journal.served)
+    rows = heard.rows
+    assert (rows["north"].images, rows["south"].images) == (45, 15)
+    assert (rows["north"].rejected, rows["south"].rejected) == (1, 1)
+    assert rows["north"].alpha == [t.alpha for t in journal.served if t.stream_id == "north"][-1]
+    assert {name for row in rows.values() for name, _ in row.classes} <= set(CLASSES)
+
+
+def test_the_page_names_the_worker_its_numbers_and_its_model() -> None:
+    view = Heard(FakeSource(images(32, "north"), finite=True)).run().observer.view()
+    assert view.title == "frames by test"
+    facts = dict(view.facts)
+    assert facts["fingerprint"] == "f00d"
+    assert "card" not in facts, "there is none"
+    assert float(facts["FE"]) >= 1.0
+    assert facts["partitions"] == "1"
+
+
+def test_cameras_of_a_lost_partition_are_gone_and_come_back_with_it() -> None:
+    other = TopicPartition(TP.topic, 1)
+    source = FakeSource([*images(32, "north"), *images(32, "south", partition=1)], partitions=2)
+    heard = Heard(source)
+    seen: list[set[str]] = []
+
+    def turn() -> bool:
+        seen.append(set(heard.rows))
+        if heard.bench.steps == 20:
+            source.lose(other)
+        if heard.bench.steps == 40:
+            source.append(*images(8, "south", first=32, partition=1))
+            source.assign(other)
+        return heard.bench.steps > 200 and heard.worker.counts.images == 72
+
+    heard.run(turn)
+    assert seen[19] == {"north", "south"}
+    assert seen[30] == {"north"}
+    assert seen[-1] == {"north", "south"}
+    assert heard.rows["south"].images == 8, "since it is ours again"
+
+
+def test_a_row_that_nothing_happened_to_is_the_same_object() -> None:
+    heard = Heard(FakeSource(images(32, "north"), finite=True)).run()
+    assert heard.rows["north"] is heard.rows["north"]
+    heard.extra_s = 400.0
+    assert heard.rows["north"].state == CameraState.SILENT
+
+
+def test_more_cameras_than_there_is_room_for_push_out_those_that_were_heard_longest_ago() -> None:
+    names = [f"camera-{n}" for n in range(30)]
+    bounds = LiveBounds(max_cameras=10, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
+    heard = Heard(FakeSource(images(120, *names), finite=True), bounds=bounds).run()
+    assert len(heard.rows) == 10
+    assert heard.worker.counts.images == 120
+    assert any("20 cameras had to leave" in notice for notice in heard.observer.view().notices)
+
+
+def test_a_flood_of_events_that_nobody_takes_up_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "MOST", 10)
+    heard = Heard(FakeSource([], finite=True))
+    for _ in range(25):
+        heard.observer.phase_entered(Phase.WORKING)
+    assert heard.observer.dropped == 16, "one of ten is the model"
+    heard.observer.catch_up()
+    heard.observer.phase_entered(Phase.STOPPING)
+    assert heard.worker.health.phase == Phase.STOPPING
+
+
+def test_rows_that_cannot_be_written_for_long_are_what_fails_their_cameras() -> None:
+    store = DictStore()
+    heard = Heard(FakeSource(images(64, "north")), store)
+    heard.bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
+    states: dict[float, str] = {}
+
+    def turn() -> bool:
+        if row := heard.rows.get("north"):
+            states[heard.bench.now_s] = row.state
+        if heard.bench.now_s > 100.0:
+            heard.bench.at = lambda _: None
+        return heard.bench.rows == 64
+
+    heard.run(turn)
+    assert {state for at, state in states.items() if at < 50.0} == {CameraState.OK}
+    assert CameraState.FAILING in {state for at, state in states.items() if at > 80.0}
+    assert heard.rows["north"].state != CameraState.FAILING, "they were written in the end"
+
+
+def test_messages_that_name_no_camera_and_outages_are_notices() -> None:
+    source = FakeSource(images(8, "north"))
+    heard = Heard(source)
+    source.fail(BrokerUnavailable("nobody at broker:9092"))
+    heard.run(lambda: heard.worker.counts.retries["broker"] == 1)
+    (notice, *_) = [told for told in heard.observer.view().notices if "broker" in told]
+    assert notice.startswith("the broker has not answered for")
+    assert "nobody at broker:9092" in notice
+
+
+def test_the_last_picture_is_kept_where_it_is_asked_for_and_nowhere_else() -> None:
+    plain = Heard(FakeSource(images(8, "north"), finite=True)).run()
+    assert plain.rows["north"].picture == 0
+    assert plain.observer.picture("frames/0/north") is None
+    heard = Heard(FakeSource([*images(7, "a/b"), image(7, "a/b", 200)], finite=True), keeps_pictures=True).run()
+    assert heard.rows["a/b"].picture == 1, "one in ten seconds"
+    jpeg = heard.observer.picture("frames/0/a/b")
+    assert jpeg is not None
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        assert picture.size == (1, 1)
+    assert heard.observer.picture("frames/x/north") is None
+    assert heard.observer.picture("") is None
+
+
+def test_what_is_put_down_for_the_other_thread_holds_no_images() -> None:
+    heard = Heard(FakeSource([*images(8, "north"), bad(8)], finite=True))
+    heard.bench.run()
+    kinds = {type(argument) for _, arguments in heard.observer._events for argument in arguments}
+    assert ImageBatch not in kinds
+    assert Head not in kinds
+    frames = [each for _, arguments in heard.observer._events for each in arguments if isinstance(each, Frame)]
+    assert [frame.image for frame in frames] == [None]

@@ -1,0 +1,16 @@
+"""A browser for all tests of the live page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.page.browsing import a_browser
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with a_browser() as chromium:
+        yield chromium

@@ -1,0 +1,184 @@
+"""The port as strangers use it: too many connections, slow ones, garbage; and what becomes of it when it fails."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from http.client import HTTPException
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
+
+from adawise.build.http import worker_port
+from adawise.errors import SettingsError
+from adawise.settings import Settings
+from adawise.web import app as application
+from adawise.web import server
+from adawise.web.server import HttpThread, listen, url_of
+from tests.web.asking import Listener, ask, connected
+from tests.web.yard import a_yard, shown
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at connections often."""
+    monkeypatch.setattr(server, "_LOOK_S", 0.05)
+
+
+def ended(sock: socket.socket) -> bool:
+    """Reads until the other side ends it."""
+    try:
+        while sock.recv(65_536):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+def test_a_default_port_that_is_taken_gives_one_near_it_and_a_set_one_an_error() -> None:
+    with closing(listen("127.0.0.1", 0, 0)) as taken:
+        number = taken.getsockname()[1]
+        with closing(listen("127.0.0.1", None, number)) as near:
+            assert near.getsockname()[1] != number
+        with pytest.raises(SettingsError, match=rf"http.port: expected a free port, but 127.0.0.1 port {number} is"):
+            listen("127.0.0.1", number, 0)
+
+
+def test_where_all_near_it_are_taken_any_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_TRIES", 1)
+    with (
+        closing(listen("127.0.0.1", 0, 0)) as taken,
+        closing(listen("127.0.0.1", None, taken.getsockname()[1])) as any_,
+    ):
+        assert any_.getsockname()[1] > 0
+
+
+def test_an_address_that_is_not_this_machines_is_told_with_the_remedy() -> None:
+    with pytest.raises(SettingsError, match=r"http.listen: expected an address of this machine.*--no-http.enabled"):
+        listen("192.0.2.1", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("0.0.0.0", "http://127.0.0.1:{}/"), ("::1", "http://[::1]:{}/"), ("::", "http://[::1]:{}/")]
+)
+def test_the_url_is_one_that_a_browser_here_can_open(address: str, url: str) -> None:
+    with closing(listen(address, 0, 0)) as bound:
+        assert url_of(bound) == url.format(bound.getsockname()[1])
+
+
+def test_a_port_that_others_can_reach_says_at_the_start_that_it_has_no_page() -> None:
+    with capture_logs() as lines, worker_port(Settings.model_validate({"http": {"port": 0, "listen": "0.0.0.0"}})):
+        pass
+    (line,) = lines
+    assert line["event"] == "http_started"
+    assert "http.token" in line["note"]
+
+
+def test_a_thousand_idle_connections_are_cut_and_probes_answer_on(quick: None) -> None:
+    with shown(a_yard(1)) as url, ExitStack() as stack:
+        sockets = [stack.enter_context(closing(connected(url))) for _ in range(1_000)]
+        assert all(ended(sock) for sock in sockets), "also those within the bound, since they ask for nothing"
+        assert ask(url, "/").status == 200
+
+
+def test_what_is_within_the_bound_is_served_and_one_more_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    with shown(a_yard(1)) as url, ExitStack() as stack:
+        listeners = [stack.enter_context(Listener(url)) for _ in range(3)]
+        assert [listener.next()[0] for listener in listeners] == ["all"] * 3
+        with closing(connected(url)) as fourth:
+            assert ended(fourth)
+        assert [listener.next()[0] for listener in listeners] == ["some"] * 3
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
+def test_a_request_that_does_not_come_to_its_end_is_cut(quick: None, begun: bytes) -> None:
+    with shown(a_yard(1)) as url, closing(connected(url)) as sock:
+        sock.sendall(begun)
+        assert ended(sock)
+
+
+def test_a_form_that_does_not_come_to_its_end_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "_FORM_S", 0.1)
+    with shown(a_yard(1), token="0123456789abcdef") as url, closing(connected(url)) as sock:
+        sock.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=")
+        assert sock.recv(100).startswith(b"HTTP/1.1 403")
+
+
+def test_a_browser_that_takes_nothing_is_cut_and_another_has_its_place(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows of many cameras do not fit into the buffers of the kernel."""
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
+    with shown(a_yard(20_000)) as url, closing(connected(url)) as sock:
+        sock.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        refused = 0
+        while True:
+            try:
+                assert ask(url, "/").status == 200
+                break
+            except (ConnectionError, HTTPException):
+                refused += 1
+        assert refused > 0
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01\xfc\x03", b"GET\r\n\r\n", b"G" * 200_000, b"\x00" * 50])
+def test_garbage_is_answered_or_cut_and_not_logged(garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with shown(a_yard(1)) as url:
+        with closing(connected(url)) as sock:
+            try:
+                sock.sendall(garbage)
+                sock.shutdown(socket.SHUT_WR)
+                ended(sock)
+            except OSError:
+                pass
+        assert ask(url, "/").status == 200
+    assert caplog.records == []
+
+
+def test_the_port_ends_with_the_worker_also_while_browsers_look() -> None:
+    with ExitStack() as stack:
+        with shown(a_yard(1)) as url:
+            listener = stack.enter_context(Listener(url))
+            assert listener.next()[0] == "all"
+        assert listener.ended()
+        assert "http" not in {thread.name for thread in threading.enumerate()}
+        with pytest.raises(ConnectionRefusedError):
+            connected(url)
+
+
+def test_a_thread_that_fails_is_logged_and_ends_nothing_else() -> None:
+    bound = listen("127.0.0.1", 0, 0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("never")(scope, receive, send)
+
+    thread = HttpThread(app, bound)
+    thread._server.run = lambda **_: (_ for _ in ()).throw(MemoryError("no more"))  # type: ignore[method-assign]
+    with capture_logs() as lines:
+        thread.start()
+        thread.close()
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("http_failed", "error")
+    assert "the worker goes on" in line["note"]
+
+
+def test_a_page_whose_rows_fail_is_an_error_of_that_request_alone(caplog: pytest.LogCaptureFixture) -> None:
+    yard = a_yard(1)
+    with shown(yard) as url:
+        yard.rows = [None]  # type: ignore[list-item]
+        with Listener(url) as broken:
+            assert broken.status == 500
+        assert ask(url, "/").status == 200
+    assert "Exception in ASGI application" in caplog.text
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert "http" not in {thread.name for thread in threading.enumerate()}
