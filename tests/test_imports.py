@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "worker": ("errors records ports adapt", "structlog torch"),
     "worker/housekeeping": ("errors records ports passes", "structlog"),
     "passes": ("errors", ""),
+    "events": ("", ""),
     # what is known of it, and who shows it
     "live": ("errors records ports worker/observer", "numpy PIL"),
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),

@@ -8,6 +8,7 @@ from adawise.build.http import worker_port
 from adawise.build.kafka import dead_letters, kafka_source
 from adawise.build.model import load_model
 from adawise.build.recording import worker_recorder
+from adawise.build.retention import housekeeping
 from adawise.build.signals import stop_signals
 from adawise.build.worker import describe, make_worker
 from adawise.settings import Settings
@@ -24,7 +25,8 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0."""
     with stop_signals() as should_stop, worker_port(settings) as port:
         log = structlog.get_logger("worker")
-        observer = Observers(observer or LogObserver(), port.observer)
+        keeper = housekeeping(settings, failpoint=failpoint)
+        observer = Observers(observer or LogObserver(), port.observer, *([keeper] if keeper is not None else ()))
         observer.phase_entered(Phase.STARTING)
         for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
             open_store(root)  # what is wrong with a URL is told before the model takes its seconds
