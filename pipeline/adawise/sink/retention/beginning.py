@@ -17,7 +17,7 @@ from adawise.sink import layout
 from adawise.sink.claims import LAYOUT, parsed, unreadable
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
-from adawise.sink.read.files import beginning_name
+from adawise.sink.read.files import beginning_name, beginnings
 from adawise.store.store import AlreadyExists, Store
 
 
@@ -52,13 +52,15 @@ def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | No
 
     Raises ChainError if the claim cannot be read.
     """
-    name = beginning_name(store, tp)
+    name = beginnings(store, layout.retained_folder(tp)).get(tp)
+    if name is None:
+        return None
     key = layout.retained_key(tp, name)
     data = store.get(key)
     if data is None:
-        if name != SegmentName(0):
-            raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
-        return None
+        if beginning_name(store, tp) > name:  # retention has cut it again, a moment ago
+            return read(store, tp)
+        raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
     document: dict[str, Any] = dict(parsed(store, key, data))
     try:
         if document.pop("layout") != LAYOUT:
