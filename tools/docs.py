@@ -325,9 +325,9 @@ def events_page() -> str:
     """What is logged."""
     calls = logged()
     first = (
-        "What the program says of itself, on the error output: one JSON object a line, or lines for people on a terminal "
-        "(`log.format`). `event` is a name of this table, with `level`, `timestamp` (UTC) and the keys below; `note` "
-        "says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from what "
+        "What the program says of itself, on the error output: one JSON object a line, or lines for people on a "
+        "terminal (`log.format`). `event` is a name of this table, with `level`, `timestamp` (UTC) and the keys below; "
+        "`note` says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from what "
         "talks to the broker."
     )
     rows = [

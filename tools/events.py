@@ -1,4 +1,4 @@
-"""The events that the code logs, read off its calls: name, levels, keys. `tools.docs` puts them beside what they mean."""
+"""The events that the code logs, read off its calls: name, levels, keys. `tools.docs` adds what they mean."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import adawise
+from adawise.worker.observer import outage_event
 
 _LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 _LOGGERS = {"log", "_log"}
@@ -60,6 +61,9 @@ def _constants(node: ast.expr) -> Iterator[str]:
     if isinstance(node, ast.IfExp):
         yield from _constants(node.body)
         yield from _constants(node.orelse)
+    elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == outage_event.__name__:
+        yield "store_full"
+        yield from _constants(node.args[1])
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
 

@@ -5,6 +5,7 @@
     ├── RetryableError      the world is unwell, the data is not                     -> retry within bounds
     │   ├── BrokerUnavailable
     │   └── StoreUnavailable
+    │       └── StoreFull       no space, or a quota is used up: it is waited for until there is room
     └── FatalError          going on would lose or corrupt something, or cannot work -> stop without committing
         ├── SettingsError       a setting, a flag or a file named by one
         ├── CheckpointError     the two checkpoints do not make a pair
@@ -80,6 +81,10 @@ class BrokerUnavailable(RetryableError):
 
 class StoreUnavailable(RetryableError):
     """The store refused or failed a request that was in order."""
+
+
+class StoreFull(StoreUnavailable):
+    """The store has no room: the disk is full, or a quota is used up. Nothing is lost; work goes on with the room."""
 
 
 class FatalError(AdawiseError):

@@ -1,7 +1,7 @@
 """Every event that the program logs: what it means, and what to do about it.
 
-An event is named in the past tense, and its facts are the keys of its line. Names are stable. Which level and which keys
-an event has is read off the code that logs it (`python -m tools.docs`), and a test holds the two to each other.
+An event is named in the past tense, and its facts are the keys of its line. Names are stable. Which level and which
+keys an event has is read off the code that logs it (`python -m tools.docs`), and a test holds the two to each other.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ EVENTS: dict[str, LoggedEvent] = {
         "another worker wrote this segment; its state is adopted", "often: see the group's members"
     ),
     "retry_scheduled": LoggedEvent("broker or store did not answer; it is tried again", "if it stays: bring it back"),
+    "store_full": LoggedEvent("the output has no room; it is tried again, and nothing is lost meanwhile", "make room"),
     "store_retried": LoggedEvent("a request to an object store is sent again"),
     "messages_lost": LoggedEvent(
         "the broker deleted messages that nobody had read; the gap is recorded", "raise retention.ms, or read faster"
@@ -75,12 +76,14 @@ EVENTS: dict[str, LoggedEvent] = {
     "card_not_used": LoggedEvent("the card does not belong to this pair", "see the line's remedy"),
     "bank_shrunk": LoggedEvent("there is room for fewer merged copies of the weights", "see the line's remedy"),
     "graph_refused": LoggedEvent("CUDA could not capture the forward; it runs without", "see the line's remedy"),
+    "heads_encoded": LoggedEvent("the text heads of all alphas are there"),
     "head_damaged": LoggedEvent("a text head on disk is damaged, and is made anew"),
     "head_cache_not_read": LoggedEvent("text heads on disk cannot be read; they are encoded", "see the line's remedy"),
     "head_cache_not_written": LoggedEvent("text heads cannot be kept on disk", "see the line's remedy"),
     # recordings and replays
     "recording_tidied": LoggedEvent("old files or images of a recording were removed"),
     "recording_not_tidied": LoggedEvent("they could not be; it is tried again", "the line says why"),
+    "labels_retried": LoggedEvent("broker or store did not answer `adawise labels`; it is tried again"),
     "recording_retried": LoggedEvent("broker or store did not answer `adawise record`; it is tried again"),
     "replay_continued": LoggedEvent("the folder holds a part of this replay, and it goes on there"),
     "states_not_taken": LoggedEvent("the states to begin with are of other settings: streams begin anew"),

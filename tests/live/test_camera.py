@@ -71,8 +71,13 @@ def test_steps_older_than_the_window_are_forgotten() -> None:
     serve(camera, T)
     serve(camera, T + (STEPS - 1) * STEP_S)
     assert len(row(camera, T + (STEPS - 1) * STEP_S).alphas) == STEPS
-    assert len(row(camera, T + STEPS * STEP_S).alphas) == 1
-    assert row(camera, T + 10 * STEPS * STEP_S).alphas == ()
+    serve(camera, T + (STEPS + 1) * STEP_S, 0.7)
+    found = row(camera, T + (STEPS + 1) * STEP_S)
+    assert len(found.alphas) == STEPS
+    assert found.first_step == int(T // STEP_S) + 2
+    serve(camera, T + 10 * STEPS * STEP_S, 0.9)
+    found = row(camera, T + 10 * STEPS * STEP_S)
+    assert (found.alphas, found.first_step) == ((0.9,), int(T // STEP_S) + 10 * STEPS)
 
 
 def test_shares_fade_so_that_the_last_minutes_count_most() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.errors import SettingsError, StoreUnavailable
+from adawise.errors import SettingsError, StoreFull, StoreUnavailable
 from adawise.sink import layout
 from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
@@ -152,7 +152,8 @@ def test_a_folder_without_permission_is_a_setting_to_correct(tmp_path: Path) -> 
         (errno.EACCES, SettingsError),
         (errno.ENOTSUP, SettingsError),
         (errno.EROFS, SettingsError),
-        (errno.ENOSPC, StoreUnavailable),
+        (errno.ENOSPC, StoreFull),
+        (errno.EDQUOT, StoreFull),
         (errno.EIO, StoreUnavailable),
         (errno.ESTALE, StoreUnavailable),
     ],

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from adawise.live.camera import LiveCamera
 from adawise.live.row import CameraState
+from adawise.records import TopicPartition
 from adawise.web import feed as feeding
 from adawise.web.feed import EventFeed
 from tests.web.asking import Listener
-from tests.web.yard import HOSTILE, Yard, a_row, a_yard, shown
+from tests.web.yard import HOSTILE, NOW_S, Yard, a_row, a_yard, shown
 
 
 def told(message: bytes | None) -> tuple[str, dict[str, Any]]:
@@ -54,6 +56,44 @@ def test_a_browser_hears_all_rows_and_then_those_that_changed_or_went() -> None:
         assert news["gone"] == ["street/0/gate-0000"]
 
     asyncio.run(run(yard, steps))
+
+
+def test_of_a_line_only_its_end_is_told_and_a_browser_has_it_whole() -> None:
+    camera = LiveCamera("gate", TopicPartition("street", 0), NOW_S)
+    seen: dict[str, Any] = {}
+    lengths: list[int] = []
+
+    async def steps(feed: EventFeed) -> None:
+        queue = feed.enter()
+        await queue.get()
+        for turn in range(400):
+            now_s = NOW_S + 2.0 * turn + (300.0 if turn > 200 else 0.0) + (900.0 if turn > 300 else 0.0)
+            camera.served(
+                now_s,
+                alpha=turn % 7 / 10,
+                forward_equivalents=1.0,
+                labels=[0],
+                confidence=0.5,
+                compared=0,
+                agreed=0,
+                reset=None,
+            )
+            row = camera.row(now_s, (), None, silent_after_s=60.0)
+            yard.rows = [row]
+            _, news = told(feed._turn(yard.view()))
+            for said in news["rows"]:
+                lengths.append(len(said["alphas"]))
+                if "keep" in said:  # as the page does it
+                    begin = said["keep"] - seen["first"]
+                    said["alphas"] = seen["alphas"][begin : said["first"] - seen["first"]] + said["alphas"]
+                    said["first"] = said["keep"]
+                seen.update(said)
+            assert seen["first"] == row.first_step
+            assert seen["alphas"] == [None if alpha is None else round(100 * alpha) for alpha in row.alphas]
+
+    yard = Yard([])
+    asyncio.run(run(yard, steps))
+    assert sorted(lengths)[len(lengths) // 2] <= 2
 
 
 def test_a_row_that_is_equal_is_not_told_again() -> None:

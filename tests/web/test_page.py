@@ -78,12 +78,36 @@ def test_trouble_comes_first_with_a_word_a_shape_and_a_reason(browser: Browser) 
 
 
 def test_the_line_of_alpha_is_where_the_values_are(browser: Browser) -> None:
-    yard = Yard([a_row(0)])
+    yard = Yard([a_row(0), a_row(1)])
     first = yard.rows[0].first_step
     yard.change(0, alphas=(0.0, 1.0, None, 0.5), first_step=first + 116)
     with looking(browser, yard) as seen:
-        path = seen.page.locator("tbody .line").get_attribute("d")
+        path = seen.page.locator("tbody .line").first.get_attribute("d")
         assert path == "M116.0 25.0h1.0H117.0V3.0h1.0H119.0V14.0h1.0"
+
+
+def test_the_line_grows_at_its_end(browser: Browser) -> None:
+    yard = Yard([a_row(0), a_row(1)])
+    first = yard.rows[0].first_step + 116
+    yard.change(0, alphas=(0.0, 1.0), first_step=first)
+    with looking(browser, yard) as seen:
+        line = seen.page.locator("tbody .line").first
+        expect(line).to_have_attribute("d", "M116.0 25.0h1.0H117.0V3.0h1.0h2.0")
+        yard.change(0, alphas=(0.0, 0.5, 1.0))
+        expect(line).to_have_attribute("d", "M116.0 25.0h1.0H117.0V14.0h1.0H118.0V3.0h1.0h1.0")
+        yard.change(0, alphas=(0.5, 1.0, 0.0), first_step=first + 1)
+        expect(line).to_have_attribute("d", "M117.0 14.0h1.0H118.0V3.0h1.0H119.0V25.0h1.0")
+
+
+def test_a_line_has_all_of_its_place_while_a_worker_is_young(browser: Browser) -> None:
+    yard = Yard([a_row(0)])
+    first = yard.rows[0].first_step
+    yard.change(0, alphas=(0.0, 1.0), first_step=first + 118)
+    with looking(browser, yard) as seen:
+        expect(seen.page.locator("#past")).to_have_text("last 2 minutes")
+        expect(seen.page.locator("tbody .line")).to_have_attribute("d", "M110.0 25.0h5.0H115.0V3.0h5.0")
+        yard.now_s += 60 * 4
+        expect(seen.page.locator("#past")).to_have_text("last 5 minutes", timeout=10_000)
 
 
 def test_what_changes_is_shown_within_seconds_and_a_camera_that_goes_is_gone(browser: Browser) -> None:
@@ -163,13 +187,13 @@ def test_the_arrows_go_from_camera_to_camera(browser: Browser) -> None:
 def test_a_thousand_cameras_are_drawn_as_one_scrolls_and_found_at_once(browser: Browser) -> None:
     with looking(browser, a_yard(1_000), viewport={"width": 1280, "height": 800}) as seen:
         drawn = seen.page.locator("tbody tr").count()
-        assert drawn <= 400
+        assert drawn <= 200
         assert "more; scroll on" in (seen.page.locator("#more").text_content() or "")
         seen.page.fill("#filter", "gate-0999")
         expect(seen.page.locator("tbody .name")).to_have_text(["gate-0999"])
         seen.page.fill("#filter", "")
-        for count in (400, 600, 800):
-            expect(seen.page.locator("#more")).to_have_text(f"{1_200 - count} more; scroll on, or filter.")
+        for count in range(200, 1_000, 100):
+            expect(seen.page.locator("#more")).to_have_text(f"{1_100 - count} more; scroll on, or filter.")
             seen.page.evaluate("scrollTo(0, document.body.scrollHeight)")
             expect(seen.page.locator("tbody tr")).to_have_count(count)
         seen.page.evaluate("scrollTo(0, document.body.scrollHeight)")

@@ -141,7 +141,7 @@ def test_garbage_is_answered_or_cut_and_not_logged(garbage: bytes, caplog: pytes
     assert caplog.records == []
 
 
-def test_the_port_ends_with_the_worker_also_while_browsers_look() -> None:
+def test_the_port_ends_with_the_worker_also_while_browsers_look(caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
         with shown(a_yard(1)) as url:
             listener = stack.enter_context(Listener(url))
@@ -150,6 +150,7 @@ def test_the_port_ends_with_the_worker_also_while_browsers_look() -> None:
         assert "http" not in {thread.name for thread in threading.enumerate()}
         with pytest.raises(ConnectionRefusedError):
             connected(url)
+    assert caplog.records == []
 
 
 def test_a_thread_that_fails_is_logged_and_ends_nothing_else() -> None:

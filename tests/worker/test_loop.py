@@ -722,3 +722,29 @@ def test_a_worker_without_work_for_idle_moments_asks_once() -> None:
     bench = Bench(FakeSource(images(8, *CAMERAS)), in_spare_time=nothing)
     bench.run(lambda: bench.steps > 20)
     assert asked == [1]
+
+
+def test_at_the_end_a_silent_store_is_asked_for_one_partition_alone_and_no_longer_than_the_time_for_it() -> None:
+    """Each answer that does not come takes half a minute, and whoever has told the worker to stop waits."""
+    tps = [TopicPartition(TP.topic, number) for number in range(6)]
+    messages = [image(n, "north", partition=tp.partition) for tp in tps for n in range(8)]
+    bench: Bench
+
+    class Silent(DictStore):
+        def create(self, key: str, data: bytes) -> None:
+            if key.startswith("predictions"):
+                bench.now_s += 30.0
+                raise StoreUnavailable("no answer")
+            super().create(key, data)
+
+    bench = Bench(FakeSource(messages, partitions=len(tps)), Silent(), flush=FlushPolicy(1_000, 1_000.0))
+    stopped_s: list[float] = []
+
+    def stop() -> bool:
+        if sum(trace.images for trace in bench.seen.served) == len(messages):
+            stopped_s.append(bench.now_s)
+        return bool(stopped_s)
+
+    with pytest.raises(FatalError, match=r"48 rows could not be written in 1 tries.*Nothing is lost"):
+        bench.run(stop)
+    assert bench.now_s - stopped_s[0] < 35.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import stamina
 
-from adawise.errors import AdawiseError, SettingsError, StoreUnavailable
+from adawise.errors import AdawiseError, SettingsError, StoreFull, StoreUnavailable
 from adawise.records import Message
 from adawise.sink import layout
 from adawise.store.store import LocalStore, Store
@@ -36,10 +36,12 @@ class Keeping(Journal):
     def __init__(self) -> None:
         super().__init__()
         self.errors: list[str] = []
+        self.kinds: list[AdawiseError] = []
 
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         super().retry_scheduled(error, wait_s)
         self.errors.append(str(error))
+        self.kinds.append(error)
 
 
 class Outage:
@@ -212,7 +214,8 @@ def test_a_full_disk_is_named_leaves_no_part_of_a_file_and_is_gone_on_with_once_
         found: list[Path] = []
         outage = Outage(LocalStore(disk / "output"), begin=fill, end=make_room).run()
         outage.check()
-        assert all("No space left on device; a worker tries again (free space" in error for error in outage.errors)
+        assert all("expected room for a file, but: No space left on device. Make room" in e for e in outage.errors)
+        assert set(map(type, outage.journal.kinds)) == {StoreFull}
         segments = [path for path in found if path.parts[-3:-1] == ("topic-frames", "partition-00000")]
         assert len(segments) == 3 * 2  # three segments with their traces, whole
         assert not [path for path in found if path.name.startswith(".tmp")]

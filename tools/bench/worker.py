@@ -158,8 +158,8 @@ def create_topic(bootstrap_servers: str) -> None:
     admin.close()
 
 
-def produce(bootstrap_servers: str) -> None:
-    """Smooth random pictures with some noise, about 40 KB each, dealt to the cameras."""
+def pictures() -> list[bytes]:
+    """40 smooth random pictures with some noise, JPEGs of about 40 KB each."""
     rng = np.random.default_rng(0)
     values = []
     for _ in range(40):
@@ -170,6 +170,12 @@ def produce(bootstrap_servers: str) -> None:
         buffer = io.BytesIO()
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
         values.append(buffer.getvalue())
+    return values
+
+
+def produce(bootstrap_servers: str) -> None:
+    """Pictures, dealt to the cameras."""
+    values = pictures()
     producer = KafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=False)
     for number in range(IMAGES):
         camera = f"camera-{number % CAMERAS}".encode()

@@ -83,7 +83,7 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
     app = page_app(
         feed, observer, access(http), probes=probes, exposition=Exposition(scrape), each_turn=observer.catch_up
     )
-    with _serving(http, app) as url:
+    with _serving(http, app, feed) as url:
         yield WorkerPort(observer, url)
 
 
@@ -94,13 +94,14 @@ def rows_port(http: HttpSettings, provider: Provider) -> Iterator[str]:
     Raises:
         SettingsError: the port cannot be had.
     """
-    with _serving(http, page_app(EventFeed(provider), provider, access(http))) as url:
+    feed = EventFeed(provider)
+    with _serving(http, page_app(feed, provider, access(http)), feed) as url:
         yield url
 
 
 @contextmanager
-def _serving(http: HttpSettings, app: App) -> Iterator[str]:
-    thread = HttpThread(app, listen(http.listen, http.port, PORT))
+def _serving(http: HttpSettings, app: App, feed: EventFeed) -> Iterator[str]:
+    thread = HttpThread(app, listen(http.listen, http.port, PORT), feed.close)
     try:
         thread.start()
         closed = http.token is None and not http.is_loopback

@@ -12,21 +12,58 @@ INTERRUPTED = 130
 """The exit code of a command that was told to stop before it was done."""
 
 
-@contextmanager
-def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT ask for an orderly end; the second of them ends the process at once, which is safe too."""
-    stopping = False
+class StopRequest:
+    """Whether a signal has asked for an orderly end: call it."""
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
+    def __init__(self, on_stop: Callable[[], object]) -> None:
+        self._on_stop = on_stop
+        self._stopping = self._interrupts = False
+
+    def __call__(self) -> bool:
+        """True once it has."""
+        return self._stopping
+
+    @contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """Within it, the signal raises KeyboardInterrupt: for a start, of which nothing has to be finished.
+
+        One that came before does so at once.
+        """
+        self._interrupts = True
+        try:
+            if self._stopping:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._interrupts = False
+
+    def received(self, number: int, _frame: FrameType | None) -> None:
+        """The handler. The second signal ends the process at once, which is safe too."""
+        if self._stopping:
             os._exit(128 + number)
-        stopping = True
-        on_stop()
+        self._stopping = True
+        self._on_stop()
+        if self._interrupts:
+            raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+
+@contextmanager
+def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
+    """SIGTERM and SIGINT ask for an orderly end; the second of them ends the process at once."""
+    request = StopRequest(on_stop)
+    previous = {number: signal.signal(number, request.received) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: stopping
+        yield request
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """While modules are loaded, which takes seconds, nothing has begun: SIGTERM ends the process with 0."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,59 +1,19 @@
-"""The store's first answer. A worker that starts while its store is down waits for it, and is in no group meanwhile."""
+"""Whether a store does what it has to, tried out."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from adawise.errors import RetryableError, SettingsError, StoreUnavailable
+from adawise.errors import SettingsError, StoreUnavailable
 from adawise.sink.claims import OVERWRITES
 from adawise.store.store import AlreadyExists, Store, open_store
-from adawise.worker.backoff import Backoff
-from adawise.worker.observer import Observer
 
-_LOOK_S = 0.05  # how soon a signal is noticed
 _TICK_S = 1.0  # object stores tell whole seconds
 _TRIAL = b"by adawise doctor\n"
-
-
-def await_store(
-    check: Callable[[], None],
-    observer: Observer,
-    should_stop: Callable[[], bool],
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Check what lies in a store again and again until it answers; True then, False if told to stop before.
-
-    `observer` is told of each try that failed. `clock` and `sleep` are of the waits between tries, in seconds.
-
-    Raises:
-        SettingsError: the store cannot create what is absent, or never will answer.
-        ChainError: the root is of another layout.
-    """
-    backoff = Backoff()
-    while not should_stop():
-        if not backoff.due(clock()):
-            sleep(_LOOK_S)
-            continue
-        tried = _in_a_thread(check)
-        while not tried.done():
-            if should_stop():
-                return False
-            wait([tried], timeout=_LOOK_S)
-        try:
-            tried.result()
-        except RetryableError as error:
-            observer.retry_scheduled(error, backoff.failed(clock()))
-        else:
-            return True
-    return False
 
 
 def prove_store(root: str) -> None:
@@ -108,19 +68,3 @@ def _trial(root: str) -> Iterator[tuple[Store, str]]:
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
-
-
-def _in_a_thread(call: Callable[[], None]) -> Future[None]:
-    """What comes of the call. Its thread does not keep the process: a store that hangs would, for half a minute."""
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the result is asked for
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=run, name="store-check", daemon=True).start()
-    return future

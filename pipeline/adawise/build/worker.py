@@ -16,7 +16,7 @@ from adawise.build.decoder import open_decoder
 from adawise.build.kafka import results
 from adawise.build.machine import usable_cores
 from adawise.build.model import ModelPair, adaptation, objective_name
-from adawise.build.store import await_store
+from adawise.build.waiting import await_store
 from adawise.clip.classifier import digest
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff

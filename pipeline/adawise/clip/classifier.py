@@ -174,6 +174,7 @@ class PairClassifier:
         missing = (alpha for index in likely for alpha in self._ends_of(index) if alpha not in self._encoded)
         alpha = next(missing, None)
         if alpha is None:
+            _log.info("heads_encoded", heads=len(self._encoded))
             return False
         self._fitting(lambda: self._encode_part(alpha))
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -42,6 +43,7 @@ class LiveCamera:
     __slots__ = (
         *("stream_id", "tp", "began_s", "seen_s", "images", "rejected", "forwards", "reason", "reset", "reset_s"),
         *("alpha", "pixels", "picture", "gap_s", "_served_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
+        *("_trail", "_trail_step"),
         *("_weight", "_passed", "_compared", "_agreed", "_confidence", "_classes"),
     )
 
@@ -63,6 +65,8 @@ class LiveCamera:
             array("L", [0] * STEPS),
             array("L", [0] * STEPS),
         )
+        self._trail: deque[float | None] = deque(maxlen=STEPS)  # of the steps up to the last one that had a batch
+        self._trail_step = self._step
         self._faded_s = now_s
         self._weight = self._passed = self._compared = self._agreed = self._confidence = 0.0
         self._classes: dict[int, float] = {}
@@ -85,6 +89,7 @@ class LiveCamera:
         self._fade(now_s)
         self._images[at] += count
         self._alphas[at] += alpha * count
+        self._trace(at)
         self.images += count
         self.forwards += forward_equivalents * count
         self.alpha = alpha
@@ -125,7 +130,6 @@ class LiveCamera:
         """What the page shows; `failure` is what keeps its partition from being served or written."""
         self._at(now_s)
         state, why = self.judge(now_s, failure=failure, silent_after_s=silent_after_s)
-        first_step, alphas = self._means()
         total = sum(self._classes.values())
         best = sorted(self._classes.items(), key=lambda item: -item[1])[:_SHOWN] if total else ()
         over_s = min(_RATE_STEPS * STEP_S, max(STEP_S, now_s - self.began_s))
@@ -135,10 +139,10 @@ class LiveCamera:
             state=state,
             why=why,
             alpha=self.alpha,
-            first_step=first_step,
-            alphas=alphas,
+            first_step=self._trail_step - len(self._trail) + 1,
+            alphas=tuple(self._trail),
             classes=tuple((_name(classes, index), weight / total) for index, weight in best),
-            images_per_s=self._sum(self._images, _RATE_STEPS) / over_s,
+            images_per_s=self._sum(self._images, 0, _RATE_STEPS) / over_s,
             images=self.images,
             rejected=self.rejected,
             forward_equivalents=self.forward_equivalents,
@@ -152,18 +156,22 @@ class LiveCamera:
     def judge(self, now_s: float, *, failure: str, silent_after_s: float) -> tuple[CameraState, str]:
         """Its state, the worst that is true, and why."""
         self._at(now_s)
-        images, rejected = self._sum(self._images, RECENT_STEPS), self._sum(self._rejected, RECENT_STEPS)
+        images = int(self._sum(self._images, 0, RECENT_STEPS))
+        rejected = int(self._sum(self._rejected, 0, RECENT_STEPS)) if self.rejected else 0
         if failure:
             return CameraState.FAILING, failure
         if rejected and rejected >= _REJECTED_SHARE * (images + rejected):
             of = f"{rejected} of {images + rejected} images"
             return CameraState.REJECTED, f"{of} rejected in five minutes, the last: {self.reason}"
-        quiet_s = now_s - self.seen_s
-        if quiet_s > max(silent_after_s, _GAPS * self.gap_s):
-            return CameraState.SILENT, f"nothing for {told_s(quiet_s)}"
+        if now_s > self.silent_from_s(silent_after_s):
+            return CameraState.SILENT, f"nothing for {told_s(now_s - self.seen_s)}"
         if moved := self._moved(now_s):
             return CameraState.CHANGED, moved
         return CameraState.OK, ""
+
+    def silent_from_s(self, silent_after_s: float) -> float:
+        """When it will be silent, if nothing comes."""
+        return self.seen_s + max(silent_after_s, _GAPS * self.gap_s)
 
     def _moved(self, now_s: float) -> str:
         recent_s = RECENT_STEPS * STEP_S
@@ -176,24 +184,14 @@ class LiveCamera:
 
     def _level(self, first: int, until: int) -> float | None:
         """Mean alpha over the images of steps, counted back from now."""
-        steps = [(self._step - ago) % STEPS for ago in range(first, until)]
-        images = sum(self._images[at] for at in steps)
-        return sum(self._alphas[at] for at in steps) / images if images else None
+        images = self._sum(self._images, first, until)
+        return self._sum(self._alphas, first, until) / images if images else None
 
-    def _means(self) -> tuple[int, tuple[float | None, ...]]:
-        """From the first step that had a batch to the last one, and which step the first is."""
-        steps = range(self._step - STEPS + 1, self._step + 1)
-        had = [step for step in steps if self._images[step % STEPS]]
-        if not had:
-            return 0, ()
-        means = [
-            round(self._alphas[step % STEPS] / self._images[step % STEPS], 3) if self._images[step % STEPS] else None
-            for step in range(had[0], had[-1] + 1)
-        ]
-        return had[0], tuple(means)
-
-    def _sum(self, ring: Sequence[int], steps: int) -> int:
-        return sum(ring[(self._step - ago) % STEPS] for ago in range(steps))
+    def _sum(self, ring: array[int] | array[float], first: int, until: int) -> float:
+        """Over steps, counted back from now."""
+        end = (self._step - first) % STEPS + 1
+        begin = end - (until - first)
+        return sum(ring[begin:end]) if begin >= 0 else sum(ring[begin:]) + sum(ring[:end])
 
     def _at(self, now_s: float) -> int:
         """The place of this step; those between it and the last one are emptied."""
@@ -204,6 +202,16 @@ class LiveCamera:
             self._alphas[at] = 0.0
         self._step = step
         return step % STEPS
+
+    def _trace(self, at: int) -> None:
+        """Keep the mean alpha of this step, which had a batch."""
+        trail, missing = self._trail, self._step - self._trail_step
+        if missing >= STEPS or not trail:
+            trail.clear()
+            missing = 1
+        trail.extend([None] * missing)
+        trail[-1] = round(self._alphas[at] / self._images[at], 3)
+        self._trail_step = self._step
 
     def _fade(self, now_s: float) -> None:
         kept = 0.5 ** (max(0.0, now_s - self._faded_s) / HALF_LIFE_S)

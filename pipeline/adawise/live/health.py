@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from adawise.errors import AdawiseError, BrokerUnavailable, StoreUnavailable
+from adawise.errors import AdawiseError, BrokerUnavailable, StoreFull, StoreUnavailable
 from adawise.live.camera import told_s
 from adawise.worker.observer import Phase, WorkerProgress
 
@@ -43,6 +43,7 @@ class Outage:
     since_s: float
     until_s: float
     error: str
+    is_full: bool = False  # and not silent
 
 
 @dataclass(slots=True)
@@ -83,9 +84,8 @@ class Health:
         who, until_s = who_failed(error), now_s + wait_s + _MARGIN_S
         outage = self.outages.get(who)
         if outage is None or outage.until_s < now_s:
-            self.outages[who] = Outage(now_s, until_s, str(error))
-        else:
-            outage.until_s, outage.error = until_s, str(error)
+            outage = self.outages[who] = Outage(now_s, until_s, str(error))
+        outage.until_s, outage.error, outage.is_full = until_s, str(error), isinstance(error, StoreFull)
 
     # -- the probes
 
@@ -121,7 +121,8 @@ class Health:
         for who, outage in self.outages.items():
             if outage.until_s >= now_s:
                 error = f": {outage.error}" if in_full else ""
-                found.append(f"{who} has not answered for {told_s(now_s - outage.since_s)}{error}")
+                state = "is full, and nothing is written," if outage.is_full else "has not answered"
+                found.append(f"{who} {state} for {told_s(now_s - outage.since_s)}{error}")
         progress = self.progress
         if progress is None:
             return found

@@ -55,6 +55,11 @@ class LiveObserver(Observer):
         self._worker.now_s = self._clock()
         return self._worker
 
+    @property
+    def waiting(self) -> int:
+        """Events that were put down and not taken up yet."""
+        return len(self._events)
+
     def view(self) -> LiveView:
         """See `Provider`."""
         return self.catch_up().view()

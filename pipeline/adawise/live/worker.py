@@ -17,7 +17,7 @@ from adawise.errors import AdawiseError
 from adawise.live.camera import LiveCamera, told_s
 from adawise.live.counts import Counts
 from adawise.live.health import Health, who_failed
-from adawise.live.row import STEP_S, CameraRow, CameraState, LiveView
+from adawise.live.row import CameraRow, CameraState, LiveView
 from adawise.ports import Commit
 from adawise.records import BatchTrace, Frame, Gap, Predictions, TopicPartition
 from adawise.worker.observer import Phase, WorkerProgress
@@ -25,6 +25,7 @@ from adawise.worker.observer import Phase, WorkerProgress
 Pixels = npt.NDArray[np.uint8]
 
 _NAMELESS_S = 300.0
+_HOLDS_S = 30.0  # a row that nothing happened to: its rate falls, what changed gets old
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class LiveWorker:
     committed_s: float | None = None  # the last segment
     forgotten: int = 0  # cameras that had to leave their place
     cameras: dict[tuple[TopicPartition, str], LiveCamera] = field(default_factory=dict)  # the one heard last is last
-    _rows: dict[str, tuple[LiveCamera, int, str, CameraRow]] = field(default_factory=dict)
+    _rows: dict[str, tuple[str, float, CameraRow]] = field(default_factory=dict)  # failure, until when it holds, row
     _touched: set[str] = field(default_factory=set)
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)
     _unwritten_s: dict[TopicPartition, float] = field(default_factory=dict)  # since when there are rows
@@ -197,8 +198,7 @@ class LiveWorker:
 
     def view(self) -> LiveView:
         """See `Provider.view`; rows that nothing has happened to are the same objects."""
-        step = int(self.now_s // STEP_S)
-        rows = [self._row(camera, step) for camera in self.cameras.values()]
+        rows = [self._row(camera) for camera in self.cameras.values()]
         self._touched.clear()
         return LiveView(self.title, self.now_s, rows, self._facts(rows), self._notices())
 
@@ -232,15 +232,17 @@ class LiveWorker:
             return f"its rows have waited {told_s(self.now_s - since_s)} to be written"
         return ""
 
-    def _row(self, camera: LiveCamera, step: int) -> CameraRow:
+    def _row(self, camera: LiveCamera) -> CameraRow:
         failure = self.failure(camera.tp)
         known = self._rows.get(key := f"{camera.tp}/{camera.stream_id}")
-        if known and key not in self._touched and known[:3] == (camera, step, failure):
-            return known[3]
+        if known and key not in self._touched and known[0] == failure and self.now_s <= known[1]:
+            return known[2]
         partition = self.health.progress.partitions.get(camera.tp) if self.health.progress else None
         silent_s = self.bounds.silent_after_s
         row = camera.row(self.now_s, self.classes, partition, failure=failure, silent_after_s=silent_s)
-        self._rows[key] = camera, step, failure, row
+        silent_from_s = camera.silent_from_s(silent_s)
+        holds_s = _HOLDS_S if self.now_s > silent_from_s else min(_HOLDS_S, silent_from_s - self.now_s)
+        self._rows[key] = failure, self.now_s + holds_s, row
         return row
 
     def _facts(self, rows: Sequence[CameraRow]) -> list[tuple[str, str]]:

@@ -38,6 +38,17 @@ class RecordingProgress:
     left_out: int = 0  # messages of other streams
     nameless: int = 0  # of these, which name no stream by key or headers
     missing: int = 0  # offsets that nobody could read
+    stored: int = 0  # messages that are in files
+
+
+def together(runs: Iterable[RecordingProgress]) -> RecordingProgress:
+    """Of several runs, one after the other, each of which read again what the one before had not stored."""
+    runs = list(runs)
+    stored = sum(run.stored for run in runs)
+    others = ("size_bytes", "files", "stored_bytes", "left_out", "nameless", "missing")
+    return RecordingProgress(
+        stored, **{name: sum(getattr(run, name) for run in runs) for name in others}, stored=stored
+    )
 
 
 class Recorder:
@@ -92,7 +103,9 @@ class Recorder:
         self._check = check
         self._on_race = on_race
         self._buffers: dict[TopicPartition, Buffer] = {}
-        self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = self._missing = 0
+        self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = self._missing = (
+            self._stored
+        ) = 0
 
     @property
     def recorded(self) -> RecordingProgress:
@@ -105,7 +118,13 @@ class Recorder:
             self._left_out,
             self._streams.nameless,
             self._missing,
+            self._stored,
         )
+
+    @property
+    def durable(self) -> dict[TopicPartition, int]:
+        """Of the partitions that are recorded now, the offset below which everything is in files."""
+        return {tp: buffer.first for tp, buffer in self._buffers.items()}
 
     @property
     def partitions(self) -> list[TopicPartition]:
@@ -176,4 +195,5 @@ class Recorder:
             )
         self._files += 1
         self._stored_bytes += created.size_bytes
+        self._stored += len(buffer.messages)
         self._buffers[tp] = Buffer(buffer.next, buffer.next)

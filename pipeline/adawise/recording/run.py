@@ -14,6 +14,7 @@ from adawise.recording.recorder import Recorder, RecordingProgress
 from adawise.records import Message, TopicPartition
 
 _POLL_S = 0.5
+_HINT_EVERY_S = 60.0  # a hint that was lost in a rebalance is made good then
 
 
 @dataclass(slots=True)
@@ -79,6 +80,7 @@ def record(
     bounds = bounds or Bounds()
     began_s = clock()
     owned: set[TopicPartition] = set()
+    hints = _Hints(source, recorder)
     standing: list[TopicPartition] = []
     try:
         while not stop():
@@ -88,6 +90,7 @@ def record(
             _begin(source, recorder, poll.assigned, skip_gaps=skip_gaps)
             full = _append(source, recorder, poll.messages, bounds, clock())
             recorder.flush_due(clock())
+            hints.turn(clock())
             on_progress(recorder.recorded)
             if full or bounds.is_over(source, owned, clock() - began_s, wall_ms()):
                 standing = [] if full else [tp for tp in sorted(owned - bounds.ended) if source.stands(tp)]
@@ -97,12 +100,31 @@ def record(
             recorder.flush()
         raise
     recorder.flush()
+    hints.turn(clock())
     if standing:
         raise SourceError(
             f"{', '.join(map(str, standing))} cannot be read to the end: see the line above. What comes before is "
             "stored; the same command goes on from there, and kafka.on_unreadable=skip past it."
         )
     return recorder.recorded
+
+
+class _Hints:
+    """Tells the group's offsets to the broker, for lag tools: what is durable, and all of it again now and then."""
+
+    def __init__(self, source: Source, recorder: Recorder) -> None:
+        self._source, self._recorder = source, recorder
+        self._told: dict[TopicPartition, int] = {}
+        self._told_s: float | None = None
+
+    def turn(self, now_s: float) -> None:
+        """To be called after each poll, and at the end."""
+        durable = self._recorder.durable
+        if self._told_s is None or now_s - self._told_s >= _HINT_EVERY_S:
+            self._told, self._told_s = {}, now_s
+        if news := {tp: at for tp, at in durable.items() if self._told.get(tp) != at}:
+            self._source.commit(news)
+        self._told = durable
 
 
 def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *, skip_gaps: bool) -> None:

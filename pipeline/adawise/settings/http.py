@@ -72,7 +72,10 @@ class HttpSettings(Group):
         description="streams with series of their own in /metrics, those that have most images; 0: none",
     )
     max_cameras: int = Field(
-        default=10_000, ge=1, le=1_000_000, description="cameras that the page knows; beyond, the one heard last leaves"
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="cameras that the page knows; beyond, the one heard longest ago leaves",
     )
     silent_after_s: float = Field(
         default=60.0, ge=1, le=1e9, description="seconds without an image after which the page calls a camera silent"

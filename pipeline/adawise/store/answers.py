@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from adawise.errors import AdawiseError, SettingsError, StoreUnavailable
+from adawise.errors import AdawiseError, SettingsError, StoreFull, StoreUnavailable
 
 
 class Answer(NamedTuple):
@@ -29,6 +29,13 @@ class Answer(NamedTuple):
 _NO_BUCKET = "NoSuchBucket|ContainerNotFound|ContainerBeingDeleted|InvalidBucketName"
 _NO_SUCH_URL = "InvalidPathError|UnknownConfigurationKeyError"
 _BUCKET = "check the URL (sink.root, record.root or the option that named it), the region and the endpoint"
+
+FULL = Answer(
+    *("QuotaExceeded|XMinioStorageFull", "507"),
+    "the store is full",
+    waits=True,
+    remedy="make room, or raise the quota; work goes on by itself then",
+)
 
 ANSWERS = (
     Answer(
@@ -70,12 +77,7 @@ ANSWERS = (
         waits=True,
         remedy="nothing is to be done unless it lasts; then larger segments (sink.flush_rows) ask less",
     ),
-    Answer(
-        *("QuotaExceeded|XMinioStorageFull", "507"),
-        "the store is full",
-        waits=True,
-        remedy="make room, or raise the quota; work goes on by itself then",
-    ),
+    FULL,
     Answer(
         *("NotImplemented|MethodNotAllowed|NotImplementedError|NotSupportedError", "405|501"),
         "the store does not do conditional writes",
@@ -129,7 +131,8 @@ def translated(error: Exception, where: str) -> AdawiseError:
     answer = answer_of(error)
     said = f"{where}: expected the store to do this, but {answer.cause} ({brief(error)})"
     if answer.waits:
-        return StoreUnavailable(f"{said}. It is tried again; {answer.remedy}")
+        kind = StoreFull if answer is FULL else StoreUnavailable
+        return kind(f"{said}. It is tried again; {answer.remedy}")
     return SettingsError(f"{said}. To mend it: {answer.remedy}")
 
 

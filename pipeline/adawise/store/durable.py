@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from adawise.errors import SettingsError, StoreUnavailable
+from adawise.errors import SettingsError, StoreFull, StoreUnavailable
 
 TEMPORARY = ".tmp-"
 """How the names of files begin that are being written."""
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 # The operator has to act on these: waiting does not help.
 _LASTING = {
     errno.EACCES,
@@ -70,6 +71,11 @@ def translated(path: Path) -> Iterator[None]:
         what = f"{path}: expected a folder that can be written and has hard links, but: {error.strerror or error}"
         if error.errno in _LASTING:
             raise SettingsError(f"{what}; set sink.root to one, or give this user the permission") from error
+        if error.errno in _FULL:
+            raise StoreFull(
+                f"{path}: expected room for a file, but: {error.strerror}. Make room or raise the quota: nothing is "
+                "lost, and work goes on by itself then (`adawise record --prune-only` removes what a recording may)"
+            ) from error
         raise StoreUnavailable(
             f"{what}; a worker tries again (free space, the mount and the disk are the usual causes)"
         ) from error

@@ -63,7 +63,6 @@ def page_app(
         turning = asyncio.ensure_future(_turn(each_turn, turn_s))
         yield
         turning.cancel()
-        feed.close()
 
     def asset(request: Request) -> Response:
         body, kind, tag = assets[request.url.path.rpartition("/")[2] or "live.html"]

@@ -36,7 +36,7 @@ class EventFeed:
     def __init__(self, provider: Provider, *, period_s: float = PERIOD_S) -> None:
         self._provider, self._period_s = provider, period_s
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
-        self._known: dict[str, tuple[CameraRow, str]] = {}  # and its JSON
+        self._known: dict[str, CameraRow] = {}
         self._turning: asyncio.Task[None] | None = None
 
     @property
@@ -49,13 +49,12 @@ class EventFeed:
         if len(self._viewers) >= MOST_VIEWERS:
             raise TooManyViewers
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
-        if not self._viewers:
-            self._known.clear()  # nobody has looked after them
         view = self._provider.view()
-        news = self._turn(view)
-        if news is not None:
-            self._tell(news)  # the others, or they would never hear of it
-        queue.put_nowait(_event("all", _above(view) + _list("rows", [text for _, text in self._known.values()])))
+        if self._viewers:
+            self._tell(self._turn(view))  # or they would never hear of it
+        else:
+            self._known = {row.key: row for row in view.rows}
+        queue.put_nowait(_event("all", _above(view) + _list("rows", [_text(row) for row in self._known.values()])))
         self._viewers.add(queue)
         if self._turning is None or self._turning.done():
             self._turning = asyncio.ensure_future(self._run())
@@ -90,21 +89,19 @@ class EventFeed:
     async def _run(self) -> None:
         while self._viewers:
             await asyncio.sleep(self._period_s)
-            if self._viewers and (news := self._turn(self._provider.view())) is not None:
-                self._tell(news)
+            if self._viewers:
+                self._tell(self._turn(self._provider.view()))
 
-    def _turn(self, view: LiveView) -> bytes | None:
+    def _turn(self, view: LiveView) -> bytes:
         """What is new since the last turn, as a message."""
         changed, gone = [], set(self._known)
         for row in view.rows:
             key = row.key
             gone.discard(key)
             known = self._known.get(key)
-            if known is not None and (known[0] is row or known[0] == row):
-                continue
-            text = json.dumps(_row(row), separators=(",", ":"))
-            self._known[key] = row, text
-            changed.append(text)
+            if known is None or (known is not row and known != row):
+                changed.append(_text(row, known))
+            self._known[key] = row
         for key in gone:
             del self._known[key]
         lost = f',"gone":{json.dumps(sorted(gone))}' if gone else ""
@@ -146,28 +143,40 @@ def _list(name: str, texts: list[str]) -> str:
     return f',"{name}":[{",".join(texts)}]'
 
 
-def _row(row: CameraRow) -> dict[str, Any]:
-    """Short, since there may be thousands: shares in per cent, alpha in hundredths."""
-    return {
+def _text(row: CameraRow, known: CameraRow | None = None) -> str:
+    """As JSON, short, since there may be thousands: shares in per cent, alpha in hundredths.
+
+    Of `alphas` only what a browser that has the `known` row lacks, where that is their end: it keeps those from the
+    step `keep` on.
+    """
+    first, alphas, keep = row.first_step, row.alphas, None
+    if known is not None and known.alphas:
+        passed = first - known.first_step
+        same = known.alphas[passed:-1]
+        if 0 <= passed < len(known.alphas) and same == alphas[: len(same)]:
+            first, alphas, keep = first + len(same), alphas[len(same) :], first
+    told: dict[str, Any] = {
         "key": row.key,
         "name": row.stream_id,
         "at": row.partition,
         "state": row.state.value,
         "why": row.why,
         "alpha": _rounded(row.alpha, 2),
-        "first": row.first_step,
-        "alphas": [None if alpha is None else round(100 * alpha) for alpha in row.alphas],
+        "first": first,
+        "alphas": [None if alpha is None else round(100 * alpha) for alpha in alphas],
         "classes": [[name, round(100 * share)] for name, share in row.classes],
         "rate": round(row.images_per_s, 2),
         "images": row.images,
         "rejected": row.rejected,
         "fe": _rounded(row.forward_equivalents, 2),
         "agree": None if row.agreement is None else round(100 * row.agreement),
-        "sure": None if row.confidence is None else round(100 * row.confidence),
         "lag": row.lag,
         "seen": _rounded(row.seen_s, 1),
         "picture": row.picture,
     }
+    if keep is not None:
+        told["keep"] = keep
+    return json.dumps(told, separators=(",", ":"))
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

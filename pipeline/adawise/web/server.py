@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -108,15 +109,30 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class _Server(uvicorn.Server):
+    """Says farewell before it waits for what is being answered."""
+
+    def __init__(self, config: uvicorn.Config, farewell: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._farewell = farewell
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn has it."""
+        self._farewell()
+        await super().shutdown(sockets)
+
+
 class HttpThread:
     """Serves from `start` to `close`.
 
     Args:
         app: what.
         bound: where; it is closed in the end.
+        farewell: called in the thread when it is to end: answers that would go on for ever are to end now.
     """
 
-    def __init__(self, app: ASGIApp, bound: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, bound: socket.socket, farewell: Callable[[], object] = lambda: None) -> None:
         self._bound = bound
         self.url = url_of(bound)
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are about strangers' requests
@@ -131,7 +147,7 @@ class HttpThread:
             "timeout_keep_alive": 5,
             "timeout_graceful_shutdown": 1,
         }
-        self._server = uvicorn.Server(uvicorn.Config(app, **options))
+        self._server = _Server(uvicorn.Config(app, **options), farewell)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:

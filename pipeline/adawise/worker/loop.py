@@ -30,7 +30,8 @@ from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _PEEK_S = 0.01  # likewise, where there is work for spare time
 _LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
-_LAST_TRIES = 5  # to write the last segments, when told to stop
+_LAST_S = 15.0  # for the last segments, when told to stop: five tries of a store that fails at once
+_SILENT_S = 5.0  # of a store's failure: it did not answer, and would take as long for the next partition
 
 
 class Worker:
@@ -280,7 +281,8 @@ class Worker:
             due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
             if work.rows and due and work.backoff.due(now):
                 self._commit_partition(work, wait=not due_only)
-                if due_only and not work.backoff.due(now):
+                failed = not work.backoff.due(now)
+                if failed and (due_only or self._clock() - now > _SILENT_S):
                     return  # a store that is silent for one is for all: poll before the next, or the broker expels us
 
     def _commit_partition(self, work: PartitionWork, *, wait: bool) -> None:
@@ -326,17 +328,20 @@ class Worker:
                 work.close_all()
         while self._ready:
             self._adapt_round(self._owned.values())
-        for _ in range(_LAST_TRIES):
+        until_s, tries = self._clock() + _LAST_S, 1
+        self._commit(due_only=False)
+        while waiting := [work for work in self._owned.values() if work.rows]:
+            wait_s = max(0.0, min(work.backoff.again_s for work in waiting) - self._clock())
+            if self._clock() + wait_s > until_s:
+                raise FatalError(
+                    f"{sum(work.rows for work in waiting)} rows could not be written in {tries} tries. Nothing is "
+                    "lost: their offsets are not committed, and the next run computes them again. See the log for the "
+                    "store's answer."
+                )
+            self._sleep(wait_s)
+            tries += 1
             self._commit(due_only=False)
-            waiting = [work for work in self._owned.values() if work.rows]
-            if not waiting:
-                self._committer.tell(self._owned.values(), self._clock(), wait=True)
-                return
-            self._sleep(max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()))
-        raise FatalError(
-            f"{sum(work.rows for work in waiting)} rows could not be written in {_LAST_TRIES} tries. Nothing is lost: "
-            "their offsets are not committed, and the next run computes them again. See the log for the store's answer."
-        )
+        self._committer.tell(self._owned.values(), self._clock(), wait=True)
 
 
 def next_round(works: Iterable[PartitionWork]) -> list[tuple[PartitionWork, ImageBatch]]:

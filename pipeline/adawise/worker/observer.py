@@ -10,7 +10,7 @@ from enum import StrEnum
 import structlog
 from typing_extensions import override
 
-from adawise.errors import AdawiseError
+from adawise.errors import AdawiseError, StoreFull
 from adawise.ports import Commit, Head
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
 
@@ -66,6 +66,11 @@ class WorkerProgress:
     limit_bytes: int
     paused: bool
     batches_closed_early: int
+
+
+def outage_event(error: AdawiseError, event: str) -> str:
+    """What a try that failed is called in the log: `event`, or that the store is full, which somebody has to act on."""
+    return "store_full" if isinstance(error, StoreFull) else event
 
 
 class Observer:
@@ -361,7 +366,7 @@ class LogObserver(Observer):
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         """See `Observer`."""
-        self._log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
+        self._log.warning(outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(wait_s, 1))
 
     @override
     def stopped(self) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
+
+import structlog
+
 from adawise.build.kafka import kafka_source
 from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.build.waiting import again_and_again
 from adawise.console import print_json, progress
-from adawise.errors import SettingsError, SourceError
+from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.kafka.source import KafkaSource
 from adawise.labels.columns import LabelColumns
-from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress
+from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, together
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
 from adawise.settings import Settings
 from adawise.sink.claims import read_sink_id
 from adawise.store.store import open_store
+from adawise.worker.observer import outage_event
 
 SUFFIX = ".labels"
 """Of the topic's name and of the group's, where nothing else is said."""
@@ -27,45 +33,62 @@ def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: 
     """Store the labels of a topic under `root`, until none is left, or until it is stopped: 130 if not to `follow`.
 
     Members of one group share the partitions. Whatever dies, each message is stored once: its file is created only if
-    absent, under a name that says where the next one goes on.
+    absent, under a name that says where the next one goes on. The group's offset is committed once the file is durable.
+    To `follow`, a broker or a store that does not answer is waited for.
 
     Raises:
         SettingsError: no worker wrote to `root`.
         SourceError: there is no such topic, or the labels there are of another one.
-        BrokerUnavailable, StoreUnavailable.
+        BrokerUnavailable, StoreUnavailable: not to `follow`.
     """
+    kafka = settings.kafka
+    topic = topic or f"{kafka.topic}{SUFFIX}"
+    columns, folder = LabelColumns(), f"{root.rstrip('/')}/labels"
+    kafka = kafka.model_copy(update={"topic": topic, "group": f"{kafka.group}{SUFFIX}"})
+    recorders: list[Recorder] = []
+    log = structlog.get_logger("labels")
+    with progress("stored", total=None, unit="messages") as bar, stop_signals() as stop:
+
+        def collect() -> None:
+            with ExitStack() as stack:
+                with stop.interrupts():
+                    _expect_output(root)
+                    source = stack.enter_context(closing(kafka_source(kafka)))
+                    recorder = _recorder(source, folder, topic, columns)
+                recorders.append(recorder)
+                told = 0
+
+                def tell(recorded: RecordingProgress) -> None:
+                    nonlocal told
+                    bar.advance(recorded.messages - told)
+                    told = recorded.messages
+
+                record_all(
+                    source,
+                    recorder,
+                    Bounds(until_drained=not follow),
+                    on_progress=tell,
+                    stop=stop,
+                    skip_gaps=kafka.on_gap == "skip",
+                )
+
+        def failed(error: AdawiseError, wait_s: float) -> None:
+            if not follow:
+                raise error
+            log.warning(outage_event(error, "labels_retried"), error=str(error), wait_s=wait_s)
+
+        again_and_again(collect, failed, stop)
+        stopped = stop()
+    _tell(together(each.recorded for each in recorders), columns, topic, folder, as_json=as_json)
+    return INTERRUPTED if stopped and not follow else 0
+
+
+def _expect_output(root: str) -> None:
     if read_sink_id(open_store(root)) is None:
         raise SettingsError(
             f"{root}: expected the output of a worker, beside which labels go, but there is none; "
             "name the folder or URL that sink.root or -o named"
         )
-    kafka = settings.kafka
-    topic = topic or f"{kafka.topic}{SUFFIX}"
-    source = kafka_source(kafka.model_copy(update={"topic": topic, "group": f"{kafka.group}{SUFFIX}"}))
-    columns, folder = LabelColumns(), f"{root.rstrip('/')}/labels"
-    try:
-        recorder = _recorder(source, folder, topic, columns)
-        with progress("stored", total=None, unit="messages") as bar, stop_signals() as should_stop:
-            told = 0
-
-            def tell(recorded: RecordingProgress) -> None:
-                nonlocal told
-                bar.advance(recorded.messages - told)
-                told = recorded.messages
-
-            done = record_all(
-                source,
-                recorder,
-                Bounds(until_drained=not follow),
-                on_progress=tell,
-                stop=should_stop,
-                skip_gaps=kafka.on_gap == "skip",
-            )
-            stopped = should_stop()
-    finally:
-        source.close()
-    _tell(done, columns, topic, folder, as_json=as_json)
-    return INTERRUPTED if stopped and not follow else 0
 
 
 def _recorder(source: KafkaSource, folder: str, topic: str, columns: LabelColumns) -> Recorder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal
 
@@ -13,20 +14,21 @@ import structlog
 from adawise.build.kafka import kafka_source
 from adawise.build.recording import FILES, tidying_of, told
 from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.build.waiting import again_and_again
 from adawise.console import progress
-from adawise.errors import RetryableError, SourceError
+from adawise.errors import AdawiseError, SourceError
+from adawise.kafka.source import KafkaSource
 from adawise.recording.files import partitions_of
 from adawise.recording.manifest import MANIFEST, Retention, decode_manifest
-from adawise.recording.recorder import Recorder, RecordingProgress
+from adawise.recording.recorder import Recorder, RecordingProgress, together
 from adawise.recording.retention import RecordingRetention
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
 from adawise.settings import Settings
 from adawise.store.store import open_store
-from adawise.worker.backoff import Backoff
+from adawise.worker.observer import outage_event
 
 _BUFFERED_BYTES = 256 * 2**20
-_LOOK_S = 0.05  # how soon a signal is noticed
 
 
 def record(
@@ -58,69 +60,57 @@ def record(
         until_drained=not (limited or follow),
     )
     retention = Retention(keep_s, forget_images_after_s)
-    backoff, log = Backoff(), structlog.get_logger("recording")
-    with stop_signals() as should_stop:
-        while True:
-            try:
-                _record(settings, output, origin, bounds, streams, retention, should_stop)
-                break
-            except RetryableError as error:
-                if not follow:
-                    raise
-                log.warning("recording_retried", error=str(error), wait_s=backoff.failed(time.monotonic()))
-            while not (should_stop() or backoff.due(time.monotonic())):
-                time.sleep(_LOOK_S)
-            if should_stop():
-                break
-        stopped = should_stop()
+    log, recorders, pace = structlog.get_logger("recording"), list[Recorder](), Pace(output)
+
+    def failed(error: AdawiseError, wait_s: float) -> None:
+        if not follow:
+            raise error
+        log.warning(outage_event(error, "recording_retried"), error=str(error), wait_s=wait_s)
+
+    with stop_signals() as stop, progress("recorded", total=max_messages, unit="messages") as bar:
+
+        def attempt() -> None:
+            with ExitStack() as stack:
+                with stop.interrupts():
+                    source = stack.enter_context(closing(kafka_source(settings.kafka, group=False, origin=origin)))
+                    recorder = _recorder(settings, source, output, streams, retention)
+                recorders.append(recorder)
+                tidying = stack.enter_context(closing(tidying_of(recorder.folder)))
+                told = 0
+
+                def tell(recorded: RecordingProgress) -> None:
+                    nonlocal told
+                    bar.advance(recorded.messages - told)
+                    bar.note(pace.of(together(each.recorded for each in recorders)))
+                    told = recorded.messages
+                    tidying.turn(recorder.partitions, time.monotonic())
+
+                record_all(source, recorder, bounds, on_progress=tell, stop=stop)
+
+        again_and_again(attempt, failed, stop)
+        stopped = stop()
+    if recorders:
+        print(_summary(together(each.recorded for each in recorders), settings.kafka.topic, output, pace))
     if stopped and not follow:
         print("stopped before the end; the same command goes on from here")
         return INTERRUPTED
     return 0
 
 
-def _record(
-    settings: Settings,
-    output: str,
-    origin: Literal["earliest", "latest"] | int,
-    bounds: Bounds,
-    streams: str | None,
-    retention: Retention,
-    should_stop: Callable[[], bool],
-) -> None:
-    """Until the bounds or `should_stop` say so; then print what came of it."""
-    kafka = settings.kafka
-    source = kafka_source(kafka, group=False, origin=origin)
-    try:
-        recorder = Recorder(
-            output,
-            topic=kafka.topic,
-            identity=source.log.identity(kafka.topic),
-            policy=FILES,
-            max_buffered_bytes=_BUFFERED_BYTES,
-            streams=streams,
-            retention=retention,
-            check=source.log.check,
-        )
-        tidying = tidying_of(recorder.folder)
-        pace = Pace(output)
-        with progress("recorded", total=bounds.max_messages, unit="messages") as bar:
-            told = 0
-
-            def tell(recorded: RecordingProgress) -> None:
-                nonlocal told
-                bar.advance(recorded.messages - told)
-                bar.note(pace.of(recorded))
-                told = recorded.messages
-                tidying.turn(recorder.partitions, time.monotonic())
-
-            try:
-                done = record_all(source, recorder, bounds, on_progress=tell, stop=should_stop)
-            finally:
-                tidying.close()
-    finally:
-        source.close()
-    print(_summary(done, kafka.topic, output, pace))
+def _recorder(
+    settings: Settings, source: KafkaSource, output: str, streams: str | None, retention: Retention
+) -> Recorder:
+    topic = settings.kafka.topic
+    return Recorder(
+        output,
+        topic=topic,
+        identity=source.log.identity(topic),
+        policy=FILES,
+        max_buffered_bytes=_BUFFERED_BYTES,
+        streams=streams,
+        retention=retention,
+        check=source.log.check,
+    )
 
 
 def prune_recording(root: str, *, keep_s: float | None, forget_images_after_s: float | None) -> int:

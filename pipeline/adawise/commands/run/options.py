@@ -38,6 +38,9 @@ class RunCommand(Command):
             from adawise.commands.doctor.run import doctor
 
             return doctor(self.settings, (), as_json=False, strict=False)
-        from adawise.commands.run.run import run_worker
+        from adawise.build.signals import ended_at_once
+
+        with ended_at_once():
+            from adawise.commands.run.run import run_worker
 
         return run_worker(self.settings)

@@ -6,7 +6,7 @@
     failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
     changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",
   };
-  const PAGE = 200, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12;
+  const PAGE = 100, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12, LEAST = 24;
   const SVG = "http://www.w3.org/2000/svg";
   const names = new Intl.Collator(undefined, { numeric: true });
   const orders = {
@@ -20,7 +20,7 @@
   };
   const at = (id) => document.getElementById(id);
   const rows = new Map(), nodes = new Map(), stale = new Set(), only = new Set();
-  let above = { now: 0, step: 10, steps: 60 }, limit = PAGE, shown = [], planned = false, heard = 0, source = null, skewed = 0;
+  let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], planned = false, heard = 0, source = null, skewed = 0;
 
   const element = (name, kind, text) => {
     const made = document.createElement(name);
@@ -121,7 +121,7 @@
 
   function trace(node, data) {
     // a step is as wide as the others; where few are missing the level goes on, and where many are the line ends
-    const width = WIDTH / above.steps, first = Math.floor(now() / above.step) - above.steps + 1;
+    const width = WIDTH / span, first = Math.floor(now() / above.step) - span + 1;
     let path = "", missing = Infinity;
     data.alphas.forEach((alpha, n) => {
       const step = data.first + n - first;
@@ -131,7 +131,7 @@
       path += `h${width.toFixed(1)}`;
       missing = 0;
     });
-    const left = above.steps - 1 - (data.first + data.alphas.length - 1 - first); // served since then, perhaps in silence
+    const left = span - 1 - (data.first + data.alphas.length - 1 - first); // served since then, perhaps in silence
     if (path && left > 0 && left <= BRIDGED && data.state !== "silent") path += `h${(left * width).toFixed(1)}`;
     node.line.setAttribute("d", path);
   }
@@ -231,12 +231,35 @@
     above = told;
     skewed = told.now - performance.now() / 1000;
     heard = Date.now();
-    for (const row of told.rows) { rows.set(row.key, row); stale.add(row.key); }
+    for (const row of told.rows) { rows.set(row.key, joined(row)); stale.add(row.key); }
     for (const key of told.gone ?? []) rows.delete(key);
     delete above.rows;
     here();
     head();
+    stretch();
     plan();
+  }
+
+  function stretch() {
+    // as long as nobody was heard for ten minutes, lines show less of the past
+    let earliest = Infinity;
+    for (const row of rows.values()) if (row.alphas.length && row.first < earliest) earliest = row.first;
+    const wanted = Math.min(above.steps, Math.max(LEAST, Math.floor(now() / above.step) - earliest + 1));
+    if (wanted === span) return;
+    span = wanted;
+    const minutes = Math.ceil(span * above.step / 60);
+    put(at("past"), minutes === 1 ? "last minute" : `last ${minutes} minutes`);
+    for (const row of shown) if (nodes.has(row.key)) trace(nodes.get(row.key), rows.get(row.key) ?? row);
+  }
+
+  function joined(row) {
+    // of a known row only the end of its line comes
+    const known = row.keep === undefined ? null : rows.get(row.key);
+    if (known) {
+      row.alphas = [...known.alphas.slice(row.keep - known.first, row.first - known.first), ...row.alphas];
+      row.first = row.keep;
+    }
+    return row;
   }
 
   function here() {

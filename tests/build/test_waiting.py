@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adawise.build.store import await_store
+from adawise.build.waiting import await_store
 from adawise.commands.run import run
 from adawise.errors import RetryableError, SettingsError, StoreUnavailable
 from adawise.settings import Settings

@@ -1,0 +1,115 @@
+"""The first answers of broker and store. A worker that starts while one is down waits, and is in no group meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+from adawise.errors import AdawiseError, RetryableError
+from adawise.worker.backoff import Backoff
+from adawise.worker.observer import Observer
+
+T = TypeVar("T")
+
+_LOOK_S = 0.05  # how soon a signal is noticed
+_LASTED_S = 60.0  # an attempt that worked for so long was no failure from the start
+
+
+def await_store(
+    check: Callable[[], None],
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Check what lies in a store again and again until it answers; True then, False if told to stop before.
+
+    `observer` is told of each try that failed. The rest is as of `patiently`.
+
+    Raises:
+        SettingsError: the store cannot create what is absent, or never will answer.
+        ChainError: the root is of another layout.
+    """
+    try:
+        patiently(check, observer.retry_scheduled, should_stop, clock=clock, sleep=sleep)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def patiently(
+    attempt: Callable[[], T],
+    failed: Callable[[AdawiseError, float], object],
+    should_stop: Callable[[], bool],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """What `attempt` gives, called again and again for as long as broker or store do not answer.
+
+    `failed` is told of each try that failed, and in how many seconds the next one is made. A try runs in a thread that
+    does not keep the process. `clock` and `sleep` are of the waits between tries, in seconds.
+
+    Raises KeyboardInterrupt if told to stop meanwhile, and whatever else the attempt raises.
+    """
+    backoff = Backoff()
+    while not should_stop():
+        if not backoff.due(clock()):
+            sleep(_LOOK_S)
+            continue
+        tried = _in_a_thread(attempt)
+        while not tried.done() and not should_stop():
+            wait([tried], timeout=_LOOK_S)
+        if not tried.done():
+            break
+        try:
+            return tried.result()
+        except RetryableError as error:
+            failed(error, backoff.failed(clock()))
+    raise KeyboardInterrupt
+
+
+def again_and_again(
+    attempt: Callable[[], T],
+    failed: Callable[[AdawiseError, float], object],
+    should_stop: Callable[[], bool],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T | None:
+    """What `attempt` gives, which works until it is told to stop by `should_stop` too, begun again after each outage.
+
+    `failed` is told as of `patiently`. None if told to stop while it waited.
+    """
+    backoff = Backoff()
+    while not should_stop():
+        began_s = clock()
+        try:
+            return attempt()
+        except RetryableError as error:
+            if clock() - began_s > _LASTED_S:
+                backoff.succeeded()
+            failed(error, backoff.failed(clock()))
+        except KeyboardInterrupt:
+            return None
+        while not (should_stop() or backoff.due(clock())):
+            sleep(_LOOK_S)
+    return None
+
+
+def _in_a_thread(call: Callable[[], T]) -> Future[T]:
+    """What comes of the call. Its thread does not keep the process: a store that hangs would, for half a minute."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="first-answer", daemon=True).start()
+    return future

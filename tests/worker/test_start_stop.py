@@ -1,0 +1,137 @@
+"""SIGTERM ends a start with 0, within seconds. A start waits for a broker, and for room on a disk."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from adawise.sink.verify.root import verify
+from adawise.store.store import LocalStore
+from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.kafka.cluster import free_ports
+from tests.models import PairFolder
+from tests.told import Told, fill
+from tests.worker.cameras import Live, Output, Topic, settings_for, single
+from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
+from tests.worker.test_outages import mounted
+from tests.worker.test_stop import command_line
+
+FULL = '"store_full"'
+WITHIN_S = 15.0  # of a grace period of 30; the machine may be busy
+_SLOW_IMPORT = """
+import sys, time
+print('{"event": "imports"}', file=sys.stderr, flush=True)
+time.sleep(60)
+"""
+
+
+def started(settings: object, *before: str) -> subprocess.Popen[str]:
+    """`adawise run`, after these lines of Python."""
+    code = "\n".join(
+        ["import sys", *before, "from adawise.__main__ import program", "sys.argv[1:] = ['run']", "program()"]
+    )
+    environment = command_line(settings)  # type: ignore[arg-type]
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def ended(told: Told) -> str:
+    """SIGTERM; what it said."""
+    began = time.monotonic()
+    said = told.stop()
+    assert time.monotonic() - began < WITHIN_S
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.fixture
+def filled(broker: Broker, topic: MakeTopic) -> Topic:
+    filled, rng = Topic(broker, topic(1)), random.Random(3)
+    filled.produce(single(rng, camera, 1) for _ in range(16) for camera in range(3))
+    return filled
+
+
+def test_sigterm_while_modules_are_loaded_ends_the_process_with_0(
+    filled: Topic, pair: PairFolder, tmp_path: Path
+) -> None:
+    """A module that takes a minute, in place of torch's seconds."""
+    (tmp_path / "open_clip.py").write_text(_SLOW_IMPORT)
+    settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"))
+    with started(settings, f"sys.path.insert(0, {str(tmp_path)!r})") as process:
+        told = Told(process)
+        told.until(lambda: bool(told.events("imports")))
+        ended(told)
+
+
+@pytest.mark.parametrize("where", ["load_model", "make_worker"], ids=["while models load", "while heads are encoded"])
+def test_sigterm_in_the_middle_of_a_start_ends_it_with_0_and_says_so(
+    where: str, filled: Topic, pair: PairFolder, tmp_path: Path
+) -> None:
+    """At a point that takes a minute."""
+    settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"))
+    slow = (
+        "import time, adawise.commands.run.run as run",
+        'def slow(*_, **__): print(\'{"event": "slow"}\', file=sys.stderr, flush=True); time.sleep(60)',
+        f"run.{where} = slow",
+    )
+    with started(settings, *slow) as process:
+        told = Told(process)
+        told.until(lambda: bool(told.events("slow")))
+        ended(told)
+        assert "before its first step" in told.events("worker_stopped")[0]["note"]
+    assert not (tmp_path / "root" / "predictions").exists()
+
+
+def test_a_worker_waits_for_a_broker_that_is_down_and_sigterm_ends_the_wait(
+    filled: Topic, pair: PairFolder, tmp_path: Path
+) -> None:
+    nobody = f"127.0.0.1:{free_ports(1)}"
+    settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"), kafka={"bootstrap_servers": nobody})
+    with started(settings) as process:
+        told = Told(process)
+        told.until(lambda: len(told.events("retry_scheduled")) == 2)
+        assert nobody in told.events("retry_scheduled")[0]["error"]
+        ended(told)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_the_start_and_later_is_waited_for_and_nothing_is_lost(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, tmp_path: Path
+) -> None:
+    """Claims, segments, traces, marks of starts and the recording, all on the disk that is full twice."""
+    made, group = Topic(broker, topic(2, dead_letters=True)), fresh_name("full")
+    log = tmp_path / "worker.log"
+    with mounted(tmp_path / "disk", "size=4m") as disk:
+        ballast, output = disk / "ballast", Output(disk / "out")
+        recording = {"enabled": True, "root": str(disk / "recording")}
+        settings = settings_for(made, pair, disk / "out", group, record=recording)
+        fill(ballast)
+        with WorkerProcess(Plan(settings, log)) as worker, Live(made, cameras=4, partitions=2, every_s=0.01):
+            tell_full(worker, log, 2)
+            ballast.unlink()
+            worker.wait_for("committed")
+            before = log.read_text().count(FULL)
+            fill(ballast)
+            tell_full(worker, log, before + 2)
+            ballast.unlink()
+            for _ in range(3):
+                worker.wait_for("committed")
+        assert output.rows > 0
+        with WorkerProcess(Plan(settings, log)) as worker:
+            wait_until(lambda: output.rows >= made.rows, worker)
+            worker.stop()
+        assert output.faults(made) == []
+        assert verify(LocalStore(disk / "out")) == []
+        assert not list(disk.rglob(".tmp-*"))
+
+
+def tell_full(worker: WorkerProcess, log: Path, count: int) -> None:
+    """Until it has said so often that the disk is full."""
+    give_up = time.monotonic() + DEADLINE_S
+    while not log.exists() or log.read_text().count(FULL) < count:
+        assert time.monotonic() < give_up, worker.diary
+        worker.listen(0.1)

@@ -1,0 +1,143 @@
+"""From the start of the process to the first prediction, against open_clip's own load of one of the two checkpoints.
+
+ViT-B-32 on a processor, 10 classes of six prompts, images waiting in the topic. In turns: open_clip alone (import,
+`create_model_and_transforms` with the checkpoint), the worker with an empty cache of heads, and the same again. `ready`
+is `worker_started` in the log. Beside wall time stands the processor's, for machines that others use, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from tests.brokers import Broker, create_topic, fresh_name, running
+from tests.worker.cameras import Topic, single
+from tools.bench.worker import write_pair
+
+ROUNDS, CAMERAS, IMAGES = int(os.environ.get("BENCH_ROUNDS", "3")), 4, 64
+OPEN_CLIP = (
+    "import open_clip, sys; open_clip.create_model_and_transforms('ViT-B-32', pretrained=sys.argv[1]); "
+    "print('loaded', flush=True); sys.stdin.read()"
+)
+WANTED = ("model_loaded", "worker_started", "batch_served", "heads_encoded")
+Moment = tuple[float, float]  # seconds since the process began: wall, processor
+
+
+def main() -> int:
+    """Print the moments of each round, medians, and the ratio; 1 if a cold start takes more than twice open_clip's."""
+    own: list[Moment] = []
+    starts: dict[str, list[dict[str, Moment]]] = {"without heads on disk": [], "with heads on disk": []}
+    with tempfile.TemporaryDirectory() as name, running() as broker:
+        folder = Path(name)
+        write_pair(folder)
+        topic = filled(broker)
+        print(f"broker: {broker.name}; {ROUNDS} rounds; seconds of wall (of the processor)")
+        for number in range(ROUNDS):
+            own.append(open_clips_own(folder))
+            print(f"  open_clip: {told(own[-1])}")
+            for which, found in starts.items():
+                found.append(start(folder, topic, f"{number}-{len(which)}", folder / f"cache-{number}"))
+                print(f"  {which}: " + ", ".join(f"{event} {told(at)}" for event, at in found[-1].items()))
+    print(f"open_clip's own load: {told(middle(own))}")
+    for which, found in starts.items():
+        for event in WANTED:
+            print(f"{which}: {event} {told(middle([moments[event] for moments in found]))}")
+    ready = middle([moments["worker_started"] for moments in starts["without heads on disk"]])
+    ratios = [mine / theirs for mine, theirs in zip(ready, middle(own), strict=True)]
+    print(
+        f"ready without heads on disk over open_clip's own: {ratios[0]:.2f} of wall, {ratios[1]:.2f} of the processor"
+    )
+    return int(min(ratios) > 2.0)
+
+
+def filled(broker: Broker) -> Topic:
+    """Images of some cameras, before any worker runs."""
+    topic, rng = Topic(broker, fresh_name("start")), random.Random(0)
+    create_topic(broker, topic.name, 1)
+    create_topic(broker, f"{topic.name}.dlq")
+    topic.produce(single(rng, camera, 1) for _ in range(IMAGES) for camera in range(CAMERAS))
+    return topic
+
+
+def open_clips_own(folder: Path) -> Moment:
+    """Until open_clip has one checkpoint."""
+    call = [sys.executable, "-W", "ignore", "-c", OPEN_CLIP, str(folder / "theta_0.safetensors")]
+    with process(call, os.environ.copy()) as (lines, moment):
+        for line in lines:
+            if line.startswith("loaded"):
+                return moment()
+    raise AssertionError("open_clip ended before it had loaded")
+
+
+def start(folder: Path, topic: Topic, name: str, cache: Path) -> dict[str, Moment]:
+    """Until the worker has served a batch and has all heads: when it came to what."""
+    flags = {
+        "kafka.bootstrap-servers": topic.broker.bootstrap_servers,
+        "kafka.topic": topic.name,
+        "kafka.group": f"{topic.name}-{name}",
+        "kafka.session-timeout-ms": "6000",
+        "model.theta-0": str(folder / "theta_0.safetensors"),
+        "model.theta-1": str(folder / "theta_1.safetensors"),
+        "model.classes": str(folder / "classes.txt"),
+        "model.cache": str(cache),
+        "model.device": "cpu",
+        "sink.root": str(folder / name),
+        "log.level": "debug",
+        "log.format": "json",
+    }
+    call = [
+        sys.executable,
+        "-m",
+        "adawise",
+        "run",
+        *(word for key, value in flags.items() for word in (f"--{key}", value)),
+    ]
+    found: dict[str, Moment] = {}
+    with process(call, os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}) as (lines, moment):
+        for line in lines:
+            event = json.loads(line)["event"] if line.startswith("{") else ""
+            if event in WANTED:
+                found.setdefault(event, moment())
+            if len(found) == len(WANTED):
+                return {event: found[event] for event in WANTED}
+    raise AssertionError(f"the worker ended after {found}")
+
+
+@contextmanager
+def process(call: list[str], environ: dict[str, str]) -> Iterator[tuple[Iterator[str], Callable[[], Moment]]]:
+    """Lines of its output as they come, and how long it runs by now; killed in the end."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ
+    ) as child:
+
+        def moment() -> Moment:
+            times = psutil.Process(child.pid).cpu_times()
+            return time.monotonic() - began, times.user + times.system
+
+        try:
+            assert child.stdout is not None
+            yield iter(child.stdout), moment
+        finally:
+            child.kill()
+
+
+def middle(moments: list[Moment]) -> Moment:
+    """The medians."""
+    return median(wall for wall, _ in moments), median(processor for _, processor in moments)
+
+
+def told(moment: Moment) -> str:
+    """Both, for people."""
+    return f"{moment[0]:.1f} ({moment[1]:.1f})"
