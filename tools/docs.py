@@ -327,8 +327,8 @@ def events_page() -> str:
     first = (
         "What the program says of itself, on the error output: one JSON object a line, or lines for people on a "
         "terminal (`log.format`). `event` is a name of this table, with `level`, `timestamp` (UTC) and the keys below; "
-        "`note` says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from what "
-        "talks to the broker."
+        "`note` says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from "
+        "what talks to the broker."
     )
     rows = [
         [

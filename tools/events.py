@@ -62,7 +62,7 @@ def _constants(node: ast.expr) -> Iterator[str]:
         yield from _constants(node.body)
         yield from _constants(node.orelse)
     elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == outage_event.__name__:
-        yield "store_full"
+        yield "store_filled"
         yield from _constants(node.args[1])
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value

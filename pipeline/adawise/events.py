@@ -39,7 +39,9 @@ EVENTS: dict[str, LoggedEvent] = {
         "another worker wrote this segment; its state is adopted", "often: see the group's members"
     ),
     "retry_scheduled": LoggedEvent("broker or store did not answer; it is tried again", "if it stays: bring it back"),
-    "store_full": LoggedEvent("the output has no room; it is tried again, and nothing is lost meanwhile", "make room"),
+    "store_filled": LoggedEvent(
+        "the output has no room; it is tried again, and nothing is lost meanwhile", "make room"
+    ),
     "store_retried": LoggedEvent("a request to an object store is sent again"),
     "messages_lost": LoggedEvent(
         "the broker deleted messages that nobody had read; the gap is recorded", "raise retention.ms, or read faster"

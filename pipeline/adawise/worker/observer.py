@@ -70,7 +70,7 @@ class WorkerProgress:
 
 def outage_event(error: AdawiseError, event: str) -> str:
     """What a try that failed is called in the log: `event`, or that the store is full, which somebody has to act on."""
-    return "store_full" if isinstance(error, StoreFull) else event
+    return "store_filled" if isinstance(error, StoreFull) else event
 
 
 class Observer:
