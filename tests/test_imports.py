@@ -61,8 +61,9 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # what is known of it, and who shows it
     "live": ("errors records ports worker/observer", "numpy PIL"),
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
+    "telemetry": ("errors records ports worker/observer", "opentelemetry"),
     # beside it
-    "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
+    "status": ("errors records sink store kafka adapt/heard live/row", "pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),

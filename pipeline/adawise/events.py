@@ -24,6 +24,8 @@ EVENTS: dict[str, LoggedEvent] = {
         "the group has not given it a partition yet", "wait; a worker beyond the number of partitions is in reserve"
     ),
     "worker_stopped": LoggedEvent("it was told to stop, and wrote what was complete"),
+    "tracing_started": LoggedEvent("spans of batches go to this collector"),
+    "tracing_left_out": LoggedEvent("a collector is named, and no spans go there", "the line says what is needed"),
     "http_started": LoggedEvent("probes, metrics and the page are served there"),
     "http_failed": LoggedEvent("the HTTP port ended; the worker goes on", "report it, with the lines before"),
     "page_fell_behind": LoggedEvent("what the page shows could not be made; the worker goes on", "report it"),
@@ -39,9 +41,7 @@ EVENTS: dict[str, LoggedEvent] = {
         "another worker wrote this segment; its state is adopted", "often: see the group's members"
     ),
     "retry_scheduled": LoggedEvent("broker or store did not answer; it is tried again", "if it stays: bring it back"),
-    "store_filled": LoggedEvent(
-        "the output has no room; it is tried again, and nothing is lost meanwhile", "make room"
-    ),
+    "store_filled": LoggedEvent("the output has no room; it is tried again, and nothing is lost", "make room"),
     "store_retried": LoggedEvent("a request to an object store is sent again"),
     "messages_lost": LoggedEvent(
         "the broker deleted messages that nobody had read; the gap is recorded", "raise retention.ms, or read faster"

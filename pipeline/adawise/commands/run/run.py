@@ -13,6 +13,7 @@ from adawise.build.model import load_model
 from adawise.build.recording import worker_recorder
 from adawise.build.retention import housekeeping
 from adawise.build.signals import stop_signals
+from adawise.build.telemetry import spans
 from adawise.build.waiting import patiently
 from adawise.build.worker import describe, make_worker
 from adawise.settings import Settings
@@ -35,8 +36,8 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
     """
     with stop_signals() as should_stop, worker_port(settings) as port:
         log = structlog.get_logger("worker")
-        keeper = housekeeping(settings, failpoint=failpoint)
-        observer = Observers(observer or LogObserver(), port.observer, *([keeper] if keeper is not None else ()))
+        beside = (housekeeping(settings, failpoint=failpoint), spans())
+        observer = Observers(observer or LogObserver(), port.observer, *(each for each in beside if each is not None))
         try:
             with should_stop.interrupts():
                 worker = _start(settings, observer, port, should_stop, failpoint)
