@@ -37,7 +37,7 @@ def test_both_formats_have_every_metric_with_its_meaning(exposition: Exposition)
     assert kind.startswith("text/plain")
     opened, open_kind = exposition.answer(OPENMETRICS)
     assert open_kind.startswith("application/openmetrics-text")
-    for families in (of(parse_text(text.decode())), of(parse_openmetrics(opened.decode()))):
+    for families in (of(parse_text(text.decode())), of(parse_openmetrics(opened.decode()))):  # type: ignore[no-untyped-call]
         for spec in METRICS:
             family = families[spec.name.removesuffix("_total")]
             assert (family.type, family.documentation) == (spec.kind, spec.meaning)
