@@ -224,6 +224,13 @@ class Told:
     attempt: str
     what: Served | Frame | list[RowResult]
 
+    @property
+    def rows(self) -> int:
+        """How many rows it is about."""
+        if isinstance(self.what, tuple):
+            return len(self.what[0])
+        return 1 if isinstance(self.what, Frame) else len(self.what)
+
 
 When: TypeAlias = Literal["early", "committed"]
 """When results are told: once they are served, or once they are durable."""

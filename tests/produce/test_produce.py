@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ class Clock(Event):
         return self.now > self._ends_at
 
 
-def shots(number: int | None = None, size: int = 10, **facts: str) -> Iterator[Shot]:
+def shots(number: int | None = None, size: int = 10, **facts: Any) -> Iterator[Shot]:
     for i in count() if number is None else range(number):
         yield Shot(bytes(size), "image/jpeg", str(i), **facts)
 
@@ -109,6 +110,50 @@ def test_the_pace_is_kept_from_the_start_and_dates_the_images() -> None:
     taken = [time for parcel in sent.parcels for time in parcel.captured_at_us]
     assert taken == [1_000_000_000 + 250_000 * i for i in range(6)]
     assert produced.seconds == 1.25
+
+
+class Tape:
+    """Frames of a video, at uneven times."""
+
+    TIMES = (0.0, 0.5, 0.75, 4.0)
+
+    def __iter__(self) -> Iterator[Shot]:
+        for number, at_s in enumerate(self.TIMES):
+            yield Shot(b"x", "image/jpeg", str(number), at_s=at_s)
+
+
+@pytest.mark.parametrize(
+    ("speed", "rate", "sent_at"),
+    [
+        (1.0, None, (0.0, 0.5, 0.75, 4.0)),
+        (2.0, None, (0.0, 0.25, 0.375, 2.0)),
+        (None, None, (0.0, 0.0, 0.0, 0.0)),
+        (1.0, 1.0, (0.0, 1.0, 2.0, 3.0)),
+    ],
+)
+def test_a_video_is_sent_at_its_own_pace_and_has_its_own_times(
+    speed: float | None, rate: float | None, sent_at: tuple[float, ...]
+) -> None:
+    clock, times = Clock(), []
+
+    class Timed(Sent):
+        def send(self, parcel: Parcel) -> None:
+            super().send(parcel)
+            times.append(clock.now - 1_000.0)
+
+    sent = Timed()
+    begins_us = 1_795_593_600_000_000
+    pace: dict[str, Any] = {"rate": rate, "speed": speed, "begins_us": begins_us}
+    produce(Tape(), sent, streams=["a"], gathering=gathering(), stop=clock, clock=clock, **pace)
+    assert tuple(times) == sent_at
+    taken = [(time - begins_us) / 1e6 for parcel in sent.parcels for time in parcel.captured_at_us]
+    assert taken == [0.0, 0.5, 0.75, 4.0]
+
+
+def test_a_video_of_which_nobody_says_when_it_began_begins_now() -> None:
+    clock, sent = Clock(), Sent()
+    produce(Tape(), sent, streams=["a"], gathering=gathering(), speed=None, stop=clock, clock=clock)
+    assert [p.captured_at_us[0] for p in sent.parcels] == [1_000_000_000 + int(at * 1e6) for at in Tape.TIMES]
 
 
 def test_a_slow_broker_is_caught_up_with_without_waiting() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -79,6 +80,52 @@ def test_every_frame_of_a_video_is_a_jpeg_in_order(video: Path) -> None:
     assert len({image.tobytes() for image in images}) == 20
 
 
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten frames: five .1 s apart, and five .5 s and a third of a second in turn. Some are coded before their turn."""
+    path = tmp_path_factory.mktemp("video") / "uneven.mkv"
+    times = "if(lt(N\\,5)\\,N/10\\,0.5+(N-5)*5/12+mod(N-5\\,2)/12)"
+    made = ["-f", "lavfi", "-i", "testsrc=size=96x64:rate=1000:duration=0.01", "-vf", f"setpts=({times})/TB"]
+    coded = ["-vsync", "vfr", "-enc_time_base", "1:1000", "-c:v", "mpeg4", "-bf", "2"]
+    tags = ["-metadata", "creation_time=2026-11-25T08:00:00.5Z"]
+    subprocess.run(["ffmpeg", "-v", "error", *made, *coded, *tags, str(path)], check=True)
+    return path
+
+
+UNEVEN = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.333, 1.833, 2.167]
+
+
+@needs_ffmpeg
+def test_a_frame_has_its_own_time_whatever_the_frame_rate(video: Path, uneven: Path) -> None:
+    assert [shot.at_s for shot in VideoShots(str(video))] == pytest.approx([n / 10 for n in range(20)])
+    times = [shot.at_s for shot in VideoShots(str(uneven))]
+    assert times == pytest.approx(UNEVEN, abs=0.002)  # the file has milliseconds
+    with closing(cast("Generator[Shot]", iter(VideoShots(str(uneven), loop=True)))) as shots:
+        looped = [shot.at_s or 0.0 for shot in islice(shots, 25)]
+    assert looped == sorted(looped)
+    assert len(set(looped)) == 25
+
+
+@needs_ffmpeg
+def test_a_file_says_when_it_was_recorded_and_what_it_does_not_say_is_none(
+    video: Path, uneven: Path, tmp_path: Path
+) -> None:
+    assert VideoShots(str(uneven)).created() == datetime(2026, 11, 25, 8, 0, 0, 500_000, tzinfo=UTC)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    old = tmp_path / "old.mp4"
+    tags = ["-c", "copy", "-metadata", "creation_time=1904-01-01T00:00:00Z"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", video, *tags, old], check=True)
+    for silent in (
+        VideoShots(str(video)),
+        VideoShots(str(broken)),
+        VideoShots(str(old)),
+        VideoShots("rtsp://cam/1"),
+        VideoShots(str(uneven), ffprobe="no-ffprobe"),
+    ):
+        assert silent.created() is None, silent
+
+
 @needs_ffmpeg
 def test_a_loop_goes_on_after_the_last_frame_and_closing_ends_ffmpeg(video: Path) -> None:
     before = children()
@@ -94,7 +141,8 @@ def test_a_camera_that_falls_silent_can_be_closed(tmp_path: Path) -> None:
     silent.chmod(0o755)
     before = children()
     with closing(cast("Generator[Shot]", iter(VideoShots("rtsp://cam/1", ffmpeg=str(silent))))) as shots:
-        assert next(shots).data == b"abc"
+        shot = next(shots)
+        assert (shot.data, shot.at_s) == (b"abc", None)  # it is of now
     assert children() == before
 
 

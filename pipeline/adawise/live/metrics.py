@@ -189,6 +189,13 @@ METRICS: tuple[MetricSpec, ...] = (
         _one(lambda w: w.counts.letters),
     ),
     MetricSpec(
+        "adawise_results_total",
+        "counter",
+        "Rows that were told on the results topic, each time that they are. 0 without results.enabled.",
+        "Behind adawise_images_total (early) or adawise_rows_total (committed): the broker does not keep up.",
+        _one(lambda w: w.counts.told),
+    ),
+    MetricSpec(
         "adawise_lost_messages_total",
         "counter",
         "Offsets that will have no rows, by why.",

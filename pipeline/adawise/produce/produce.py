@@ -132,6 +132,8 @@ def produce(
     streams: Sequence[str],
     gathering: Gathering,
     rate: float | None = None,
+    speed: float | None = None,
+    begins_us: int | None = None,
     limit: int | None = None,
     stop: Event | None = None,
     clock: Callable[[], float] = time.time,
@@ -144,9 +146,12 @@ def produce(
         streams: the ids that shots without a stream of their own are dealt out to, in turn.
         gathering: how many images share a message.
         rate: images a second, of all streams together; as fast as the broker takes them if None.
+        speed: seconds of a video that are sent in a second, where its frames have times and there is no `rate`; as
+            fast as the broker takes them if None.
+        begins_us: when such a video began, in microseconds since the epoch; None: now.
         limit: images to send at most.
         stop: ends the run early, from a signal handler or another thread.
-        clock: seconds since the epoch: paces, and dates the images.
+        clock: seconds since the epoch: paces, and dates the images that have no time of their own.
 
     Raises:
         BrokerUnavailable: a message was not acknowledged in time.
@@ -157,6 +162,12 @@ def produce(
     by_stream: Counter[str] = Counter()
     messages = image_bytes = 0
     start = clock()
+    begins_us = int(start * 1_000_000) if begins_us is None else begins_us
+
+    def due_s(number: int, shot: Shot) -> float:
+        if rate is not None:
+            return start + number / rate
+        return start if speed is None or shot.at_s is None else start + shot.at_s / speed
 
     def send(parcels: Iterable[Parcel]) -> None:
         nonlocal messages, image_bytes
@@ -168,11 +179,12 @@ def produce(
 
     with _closing(iter(shots)) as iterator:
         for number, shot in enumerate(islice(iterator, limit)):
-            delay_s = 0.0 if rate is None else start + number / rate - clock()
+            delay_s = due_s(number, shot) - clock()
             if stop.is_set() or (delay_s > 0 and stop.wait(delay_s)):
                 break
             stream_id = _checked(shot.stream_id) if shot.stream_id else dealt[number % len(dealt)]
-            send(gathering.add(stream_id, shot, int(clock() * 1_000_000)))
+            taken_us = int(clock() * 1_000_000) if shot.at_s is None else begins_us + round(shot.at_s * 1_000_000)
+            send(gathering.add(stream_id, shot, taken_us))
     send(gathering.rest())
     sender.flush()
     return Produced(by_stream.total(), messages, image_bytes, clock() - start, dict(by_stream))

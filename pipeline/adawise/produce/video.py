@@ -1,20 +1,25 @@
 """Frames of a video file, a camera or a network stream as shots, decoded by the system's `ffmpeg`. The producing side.
 
 ffmpeg writes one JPEG per frame with its length before it (its `mpjpeg` format), so that nobody has to guess where a
-frame ends. The pipe holds it back when frames are not taken. What ffmpeg may open on its way is listed: a file that is
-a playlist inside (HLS, concat) could otherwise have it read other files, or ask hosts that only we can reach.
+frame ends. The pipe holds it back when frames are not taken. The time of each frame of a file comes by a second pipe, a
+line each (`framecrc`), so that frame rates need not be constant. A live source is of now. What ffmpeg may open on its
+way is listed: a file that is a playlist inside (HLS, concat) could otherwise have it read other files, or ask hosts
+that only we can reach.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
@@ -39,6 +44,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 _LENGTH = re.compile(rb"content-length:\s*(\d{1,10})\s*", re.IGNORECASE)
 _COMPLAINTS_BYTES = 64 * 1024
 _SECRET_LETTERS = 3  # shorter parts of a secret are in every word
+_PROBE_S = 20.0
+_FIRST_VIDEO = datetime(1990, 1, 1, tzinfo=UTC)  # what is older was never set
 _BY_SIGNAL = 255  # ffmpeg's exit status when it was asked to stop, by Ctrl-C for one
 
 
@@ -65,11 +72,13 @@ class VideoShots:
         source: a path, a device or a URL that ffmpeg can open.
         loop: begin again at the end (files).
         ffmpeg: the program.
+        ffprobe: the one that comes with it.
     """
 
     source: str
     loop: bool = False
     ffmpeg: str = "ffmpeg"
+    ffprobe: str = "ffprobe"
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -87,11 +96,12 @@ class VideoShots:
             )
         name = address.name or "frame"
         number = -1
-        with tempfile.TemporaryFile() as complaints, _running(self._command(), complaints) as process:
-            assert process.stdout is not None
-            for number, data in enumerate(_parts(process.stdout)):
-                yield Shot(data, "image/jpeg", f"{name}#{number}")
-            status = process.wait()
+        with tempfile.TemporaryFile() as complaints:
+            with _running(self._command, complaints, is_timed=not is_live(self.source)) as (process, times):
+                assert process.stdout is not None
+                for number, data in enumerate(_parts(process.stdout)):
+                    yield Shot(data, "image/jpeg", f"{name}#{number}", at_s=next(times, None))
+                status = process.wait()
             if status not in (0, _BY_SIGNAL) or number < 0:
                 complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
                 said = address.hide(complaints.read().decode("utf-8", "replace").strip())[-500:]
@@ -100,37 +110,99 @@ class VideoShots:
                     "Check that `ffmpeg -i` can open it."
                 )
 
-    def _command(self) -> list[str]:
-        scheme, source = _scheme(self.source), self.source
-        options = ["-stream_loop", "-1"] if self.loop and not is_live(source) else []
-        options += ["-protocol_whitelist", _NETWORK.get(scheme, "file")]
-        if source.startswith("/dev/video"):
-            options += ["-f", "v4l2"]
-        elif scheme in ("rtsp", "rtsps"):
-            options += ["-rtsp_transport", "tcp"]  # over UDP a full pipe loses packets, and frames come out torn
-        else:
-            options += [
-                "-format_whitelist",
-                f"{_CONTAINERS},{_PLAYLISTS}" if scheme in ("http", "https") else _CONTAINERS,
-            ]
-        if not is_live(source) and scheme != "file":
-            source = f"file:{source}"  # or `concat:a|b.mp4` would be what it says
+    def created(self) -> datetime | None:
+        """When a file says that it was recorded; None if it does not, or is none. Never raises."""
+        if is_live(self.source) or shutil.which(self.ffprobe) is None:
+            return None
+        entries = "format_tags=creation_time:stream_tags=creation_time"
+        command = [self.ffprobe, "-v", "error", *self._guarded(), "-show_entries", entries, "-of", "json"]
+        try:
+            done = subprocess.run(
+                [*command, self._opened()],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_PROBE_S,
+                check=False,  # it then says nothing
+            )
+            told = json.loads(done.stdout or b"{}")
+            tagged = [told.get("format", {}), *told.get("streams", [])]
+            times = [each.get("tags", {}).get("creation_time") for each in tagged]
+            found = [datetime.fromisoformat(time) for time in times if time]
+            return next((time for time in found if time.tzinfo and time > _FIRST_VIDEO), None)
+        except (OSError, ValueError, AttributeError, TypeError, subprocess.TimeoutExpired):
+            return None
+
+    def _command(self, times_to: int | None) -> list[str]:
+        """What runs ffmpeg. `times_to`: the end of a pipe for the times."""
+        loop = ["-stream_loop", "-1"] if self.loop and not is_live(self.source) else []
+        written = ["-f", "mpjpeg", "pipe:1"]
+        if times_to is not None:  # a frame's line goes first, so that whoever has a frame need not wait for its time
+            written = ["-enc_time_base", "1:1000000", "-f", "tee"]
+            written += [f"[f=framecrc:flush_packets=1]pipe:{times_to}|[f=mpjpeg:flush_packets=1]pipe:1"]
         return [
-            *(self.ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", *options),
-            *("-i", source, "-map", "0:v:0", "-vsync", "passthrough", "-pix_fmt", "yuvj420p"),  # no frame doubled
-            *("-c:v", "mjpeg", "-q:v", str(JPEG_QUALITY), "-f", "mpjpeg", "pipe:1"),
+            *(self.ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", *loop, *self._guarded()),
+            *("-i", self._opened(), "-map", "0:v:0", "-vsync", "passthrough", "-pix_fmt", "yuvj420p"),  # none doubled
+            *("-c:v", "mjpeg", "-q:v", str(JPEG_QUALITY), *written),
         ]
+
+    def _guarded(self) -> list[str]:
+        """Options of the input: what may be opened on its way."""
+        scheme = _scheme(self.source)
+        options = ["-protocol_whitelist", _NETWORK.get(scheme, "file")]
+        if self.source.startswith("/dev/video"):
+            return [*options, "-f", "v4l2"]
+        if scheme in ("rtsp", "rtsps"):  # over UDP a full pipe loses packets, and frames come out torn
+            return [*options, "-rtsp_transport", "tcp"]
+        allowed = f"{_CONTAINERS},{_PLAYLISTS}" if scheme in ("http", "https") else _CONTAINERS
+        return [*options, "-format_whitelist", allowed]
+
+    def _opened(self) -> str:
+        """The source as ffmpeg is told; `concat:a|b.mp4` would be what it says."""
+        return self.source if is_live(self.source) or _scheme(self.source) == "file" else f"file:{self.source}"
 
 
 @contextmanager
-def _running(command: Sequence[str], complaints: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """The program, killed at the end whatever happened. `complaints`: a file; an unread pipe would stop it."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
-    with process:
+def _running(
+    command: Callable[[int | None], list[str]], complaints: IO[bytes], *, is_timed: bool
+) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[float]]]:
+    """The program and the times of its frames, killed at the end whatever happened.
+
+    Args:
+        command: given the end of a pipe for the times, or None if there are none.
+        complaints: a file; an unread pipe would stop it.
+        is_timed: whether there are times.
+    """
+    reading, writing = os.pipe() if is_timed else (None, None)
+    try:
+        process = subprocess.Popen(
+            command(writing),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            pass_fds=() if writing is None else (writing,),
+        )
+    except BaseException:
+        if reading is not None:
+            os.close(reading)
+        raise
+    finally:
+        if writing is not None:
+            os.close(writing)
+    with open(os.devnull if reading is None else reading, "rb") as pipe, process:
         try:
-            yield process
+            yield process, _seconds(pipe)
         finally:
             process.kill()
+
+
+def _seconds(pipe: IO[bytes]) -> Iterator[float]:
+    """The times that ffmpeg writes, in seconds from the begin of the file."""
+    unit = Fraction(1)
+    for line in pipe:
+        if line.startswith(b"#tb 0:"):
+            unit = Fraction(line.partition(b":")[2].decode().strip())
+        elif not line.startswith(b"#"):
+            yield float(int(line.split(b",")[2]) * unit)
 
 
 def _parts(pipe: IO[bytes]) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import structlog
 from typing_extensions import override
 
 from adawise.errors import AdawiseError, StoreFull
-from adawise.ports import Commit, Head
+from adawise.ports import Commit, Head, Told
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
 
 _IN_FULL = 3  # rejections of a stream and reason that are told one by one
@@ -103,6 +103,9 @@ class Observer:
     def letter_sent(self, frame: Frame) -> None:
         """A message that could not be read went to the dead letters, for the reason of `frame`."""
 
+    def result_told(self, told: Told) -> None:
+        """What became of images was handed to where it is told beside the chain; whoever keeps it, keeps megabytes."""
+
     def batch_served(self, trace: BatchTrace) -> None:
         """A batch was adapted and predicted; not committed yet."""
 
@@ -178,6 +181,12 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._all:
             observer.letter_sent(frame)
+
+    @override
+    def result_told(self, told: Told) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.result_told(told)
 
     @override
     def batch_served(self, trace: BatchTrace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ from typing import Any, cast
 import pytest
 import torch
 
+from adawise.build import machine
 from adawise.build import model as build_model
+from adawise.build import worker as build_worker
 from adawise.build.model import ModelPair
 from adawise.commands.doctor import machine as module
 from adawise.commands.doctor.known import Known
@@ -169,3 +172,43 @@ def test_a_card_is_told_with_its_memory_and_number_format(monkeypatch: pytest.Mo
     answer = module.device(facts())
     assert answer.status == "ok"
     assert answer.detail.startswith("NVIDIA L4 as cuda:0 in bfloat16: 20.0 GiB of 24.0 GiB free, CUDA ")
+
+
+def test_a_port_that_others_have_fails_if_it_was_asked_for_and_is_passed_over_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"127.0.0.1 port {port} is taken, perhaps by another worker"):
+            module.http_port(facts(http={"port": port}))
+        monkeypatch.setattr("adawise.settings.http.PORT", port)
+        verdict = module.http_port(facts())
+        assert verdict.status == "ok"
+        assert verdict.detail.endswith(f"is free; others have {port}, so it is the next free one")
+    assert module.http_port(facts(http={"port": port})) == Verdict("ok", f"http://127.0.0.1:{port}/ is free")
+    assert module.http_port(facts(http={"port": 0})) == Verdict("ok", "any port is free")
+    with pytest.raises(SettingsError, match="expected an address of this machine"):
+        module.http_port(facts(http={"listen": "192.0.2.1", "port": 0}))
+
+
+def test_a_port_that_others_can_reach_without_a_token_is_a_warning() -> None:
+    verdict = module.http_port(facts(http={"listen": "0.0.0.0", "port": 0}))
+    assert verdict.status == "warn"
+    assert "http.token is not set: there is no page then" in verdict.detail
+    assert module.http_port(facts(http={"listen": "0.0.0.0", "port": 0, "token": "x" * 32})).status == "ok"
+
+
+def test_decoding_and_torch_keep_to_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = container(tmp_path, cpu="150000 100000")
+    monkeypatch.setattr(build_worker, "usable_cores", lambda: machine.usable_cores(small))
+    assert build_worker.decode_threads(Settings()) == 2
+    assert build_worker.decode_threads(Settings.model_validate({"decode": {"threads": 7}})) == 7
+    given: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(build_model, "usable_cores", lambda: machine.usable_cores(small))
+    build_model.use_cores(None)
+    build_model.use_cores(5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    build_model.use_cores(None)  # never more than torch would take: the last bits may depend on it
+    assert given == [2, 5, 1]

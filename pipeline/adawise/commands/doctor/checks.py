@@ -107,6 +107,7 @@ PARTS: tuple[Examination, ...] = (
         frozenset({"decode", "model", "limits", "record", "kafka"}),
         ("model pair and card",),
     ),
+    Examination("HTTP port", machine.http_port, frozenset({"http"}), wanted=lambda settings: settings.http.enabled),
     Examination("open files", machine.open_files, frozenset({"kafka", "decode"}), ("topic",)),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from adawise.build.machine import ROOT, cpu_quota, memory_limit_bytes, usable_cores, usable_memory_bytes
@@ -102,6 +103,23 @@ def open_files(known: Known) -> Verdict:
     if soft < needed:
         raise FatalError(f"expected {needed} open files or more ({counted}), and the limit is {soft}. {remedy}.")
     return warn(f"the limit is {soft} open files, and up to {needed} are needed ({counted}): that is close. {remedy}")
+
+
+def http_port(known: Known) -> Verdict:
+    """Whether the port can be had, and whether the page is to be seen there."""
+    from adawise.settings.http import PORT
+    from adawise.web.server import listen, url_of
+
+    http = known.settings.http
+    with closing(listen(http.listen, http.port, PORT)) as bound:
+        url, port = url_of(bound), bound.getsockname()[1]
+    if not http.is_loopback and http.token is None:
+        return warn(
+            f"{url} can be reached by others, and http.token is not set: there is no page then, and probes and metrics "
+            "are open. Set http.token, or http.listen to 127.0.0.1"
+        )
+    taken = f"; others have {PORT}, so it is the next free one" if http.port is None and port != PORT else ""
+    return ok(f"{url if http.port != 0 else 'any port'} is free{taken}")
 
 
 def device(known: Known) -> Verdict:

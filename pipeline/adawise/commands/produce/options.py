@@ -9,8 +9,9 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import BROKER, Command
 from adawise.settings.group import Location
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
 
 
 def _stream_ids(value: str) -> str:
@@ -23,14 +24,19 @@ def _stream_ids(value: str) -> str:
 class ProduceCommand(Command):
     """Send images to the topic: a folder (the names of its subfolders are kept as labels), a list, or a video.
 
-    Each stream is a camera of its own; images are dealt out to the streams in turn.
+    Each stream is a camera of its own; images are dealt out to the streams in turn. A video is sent at its own pace,
+    and its frames have the times at which they were taken, whatever the frame rate; a live source is of now.
     """
 
     name = "produce"
-    groups = ("kafka", "log")
+    groups = (*BROKER, "kafka.topic", "decode.max_message_bytes", "log")
     examples = (
         ("a folder as four cameras, 20 images a second", "produce images/ --streams 4 --rate 20"),
         ("a camera through ffmpeg", "produce rtsp://camera.local/stream --stream-ids yard"),
+        (
+            "a recorded day in an hour, which began at eight",
+            "produce day.mp4 --speed 24 --start 2026-11-25T08:00:00Z",
+        ),
         ("a folder as batches of 16, in a new topic", "produce images/ --batch 16 --create-topic --partitions 4"),
     )
 
@@ -42,7 +48,19 @@ class ProduceCommand(Command):
         json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
     )
     rate: float | None = Field(
-        default=None, gt=0, description="images a second, all streams together; none: as fast as possible"
+        default=None,
+        gt=0,
+        description="images a second, all streams together; none: a video by its own clock, all else as fast as "
+        "possible",
+    )
+    speed: float | None = Field(
+        default=None, gt=0, le=1e6, description="seconds of a video that are sent in a second; none: 1"
+    )
+    fast: CliToggleFlag[bool] = Field(default=False, description="a video as fast as possible, with its own times")
+    start: Moment | None = Field(
+        default=None,
+        description="when a video began; none: when the file says that it was recorded, or now",
+        json_schema_extra=MOMENT_SCHEMA,
     )
     loop: CliToggleFlag[bool] = Field(default=False, description="begin again at the end, until stopped")
     batch: int = Field(default=1, ge=1, le=4096, description="images of a message; 1: single images")
@@ -59,6 +77,17 @@ class ProduceCommand(Command):
             yield "stream_ids", "it names the streams and --streams counts them; leave one of them out"
         if "partitions" in options and "create_topic" not in options:
             yield "partitions", "it has a use only with --create-topic; add that, or leave this out"
+        paces = [name for name in ("rate", "speed", "fast") if name in options]
+        if len(paces) > 1:
+            yield paces[1], f"--{paces[0]} says how fast, too; leave one of them out"
+        of_video = [name for name in ("speed", "fast", "start") if name in options]
+        if of_video and isinstance(source := options.get("source"), str):
+            from adawise.produce.video import is_live, is_video
+
+            if is_live(source):
+                yield of_video[0], "it is for files: a live source comes at its own pace, and is of now; leave it out"
+            elif not is_video(source):
+                yield of_video[0], "it is for videos: pictures have no times of their own; leave it out, or use --rate"
 
     @override
     def call(self) -> int:
@@ -71,6 +100,8 @@ class ProduceCommand(Command):
             streams=self.streams,
             stream_ids=tuple(name.strip() for name in self.stream_ids.split(",")) if self.stream_ids else None,
             rate=self.rate,
+            speed=None if self.fast else self.speed or 1.0,
+            begins=self.start,
             loop=self.loop,
             batch=self.batch,
             shuffle=self.shuffle,

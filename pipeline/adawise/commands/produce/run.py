@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 
 from adawise.build.kafka import security
 from adawise.build.signals import INTERRUPTED, stop_signals
@@ -11,8 +12,10 @@ from adawise.console import progress
 from adawise.produce.produce import Gathering, open_shots
 from adawise.produce.produce import produce as send_all
 from adawise.produce.sender import ensure_topic, open_sender
+from adawise.produce.video import VideoShots
 from adawise.settings import Settings
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEED = 0
 _INFLIGHT_MESSAGES = 8  # of the largest size: what is on its way to the broker at once
 _TIMEOUT_S = 30.0
@@ -26,6 +29,8 @@ def produce(
     streams: int | None,
     stream_ids: tuple[str, ...] | None,
     rate: float | None,
+    speed: float | None,
+    begins: datetime | None,
     loop: bool,
     batch: int,
     shuffle: bool,
@@ -35,9 +40,12 @@ def produce(
 ) -> int:
     """Send images from a folder, a list or a video; a summary at the end. Ctrl-C ends it in order: with 130,
     unless it would have gone on for ever.
+
+    A video began at `begins`, or when it says so, or now.
     """
     kafka, largest = settings.kafka, int(settings.decode.max_message_bytes)
     shots = open_shots(source, max_message_bytes=largest, loop=loop, shuffle_seed=_SEED if shuffle else None)
+    began = begins or (shots.created() if isinstance(shots, VideoShots) else None)
     secure = security(kafka)
     ensure_topic(
         bootstrap_servers=kafka.bootstrap_servers,
@@ -77,6 +85,8 @@ def produce(
                     batch=batch, max_message_bytes=largest, max_held_bytes=_INFLIGHT_MESSAGES * largest
                 ),
                 rate=rate,
+                speed=speed,
+                begins_us=None if began is None else (began - _EPOCH) // timedelta(microseconds=1),
                 limit=limit,
                 stop=stop,
             )
