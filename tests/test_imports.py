@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink": ("errors records ports store", "numpy pyarrow"),
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
-    "recording": ("errors records ports store kafka/ownership decode/headers", "pyarrow"),
+    "recording": ("errors records ports passes store kafka/ownership decode/headers", "pyarrow"),
     "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
     "results": ("errors records ports kafka/outbox kafka/own_topic decode", "pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
@@ -55,11 +55,15 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "replay": ("errors records ports store sink", ""),
     # the loop
     "worker": ("errors records ports adapt", "structlog torch"),
+    "worker/housekeeping": ("errors records ports passes", "structlog"),
+    "passes": ("errors", ""),
+    "events": ("", ""),
     # what is known of it, and who shows it
     "live": ("errors records ports worker/observer", "numpy PIL"),
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
+    "telemetry": ("errors records ports worker/observer", "opentelemetry"),
     # beside it
-    "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
+    "status": ("errors records sink store kafka adapt/heard live/row", "pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.parser import own_fields, parser_source
+from adawise.events import EVENTS
 from adawise.live.metrics import METRICS
 from adawise.recording import format as recording_format
 from adawise.results.message import FIELDS, ResultField
@@ -28,6 +29,7 @@ from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
 from adawise.status import facts, judge
+from tools.events import logged
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."
@@ -316,6 +318,31 @@ def _commented(shape: type) -> str:
     return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", said] for name, kind, said in rows))
 
 
+# -- events
+
+
+def events_page() -> str:
+    """What is logged."""
+    calls = logged()
+    first = (
+        "What the program says of itself, on the error output: one JSON object a line, or lines for people on a "
+        "terminal (`log.format`). `event` is a name of this table, with `level`, `timestamp` (UTC) and the keys below; "
+        "`note` says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from "
+        "what talks to the broker."
+    )
+    rows = [
+        [
+            f"`{name}`",
+            ", ".join(sorted(calls[name].levels)),
+            ", ".join([*(f"`{key}`" for key in calls[name].keys), *(["..."] if calls[name].more else [])]),
+            event.meaning,
+            event.remedy,
+        ]
+        for name, event in EVENTS.items()
+    ]
+    return page("Events", first, table(["event", "level", "keys", "what it means", "what to do"], rows))
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "commands.md": commands_page,
@@ -324,6 +351,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reasons.md": reasons_page,
     "metrics.md": metrics_page,
     "status.md": status_page,
+    "events.md": events_page,
     "results.schema.json": results_schema,
 }
 

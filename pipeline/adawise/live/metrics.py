@@ -250,7 +250,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "adawise_retries_total",
         "counter",
         "Tries that failed and are made again, by who did not answer.",
-        "Nothing is lost. See to the broker or the store; the log's retry_scheduled (store_full where there is no "
+        "Nothing is lost. See to the broker or the store; the log's retry_scheduled (store_filled where there is no "
         "room) has its words.",
         _each(lambda w: w.counts.retries),
         ("of",),

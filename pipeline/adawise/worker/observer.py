@@ -70,7 +70,7 @@ class WorkerProgress:
 
 def outage_event(error: AdawiseError, event: str) -> str:
     """What a try that failed is called in the log: `event`, or that the store is full, which somebody has to act on."""
-    return "store_full" if isinstance(error, StoreFull) else event
+    return "store_filled" if isinstance(error, StoreFull) else event
 
 
 class Observer:
@@ -375,8 +375,7 @@ class LogObserver(Observer):
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         """See `Observer`."""
-        event = outage_event(error, "retry_scheduled")
-        self._log.warning(event, error=str(error), wait_s=round(wait_s, 1))
+        self._log.warning(outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(wait_s, 1))
 
     @override
     def stopped(self) -> None:
