@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pydantic.fields import FieldInfo
@@ -24,7 +25,8 @@ from adawise.commands.parser import own_fields, parser_source
 from adawise.events import EVENTS
 from adawise.live.metrics import METRICS
 from adawise.recording import format as recording_format
-from adawise.results.message import FIELDS, ResultField
+from adawise.results import alert
+from adawise.results.message import FIELDS, EventField
 from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
@@ -172,6 +174,7 @@ def schemas_page() -> str:
         "## Recordings\n\nOne row per message, as the broker delivered it.\n\n" + _types(recording_format.SCHEMA),
         "## Results\n\nMessages on the topic of [results](../guide/results.md), a field each. As JSON Schema: "
         "[results.schema.json](results.schema.json).\n\n" + _fields(FIELDS),
+        "## Alerts\n\nOn the same topic.\n\n" + _fields(alert.FIELDS),
         "## Files of a root\n\n" + block(_drawn(layout.__doc__)),
         "## Files of a recording\n\n" + block(_drawn(recording_format.__doc__)),
     )
@@ -189,11 +192,11 @@ def _types(fields: pa.Schema) -> str:
     return table(["column", "type"], ([f"`{f.name}`", f"`{f.type}`"] for f in fields))
 
 
-def _fields(fields: Sequence[ResultField]) -> str:
+def _fields(fields: Sequence[EventField[Any]]) -> str:
     return table(["field", "type", "what it is"], ([f"`{f.name}`", _type(f), f.description] for f in fields))
 
 
-def _type(field: ResultField) -> str:
+def _type(field: EventField[Any]) -> str:
     return f"`{field.kind}`".replace("element: ", "")
 
 
