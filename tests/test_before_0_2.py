@@ -68,7 +68,7 @@ def test_a_card_of_earlier_pixels_is_taken_with_a_warning(tmp_path: Path) -> Non
     with capture_logs() as logs:
         model = load_model(chosen, settings(tmp_path).decode)
     assert model.card == read_card(card)
-    (told,) = [line for line in logs if line["event"] == "card_of_earlier_pixels"]
+    (told,) = [line for line in logs if line["event"] == "card_made_of_earlier_pixels"]
     claimed = json.loads((FIXTURE / "root" / "_models" / "000000.json").read_text())["identity"]
     assert told["made_with"] == claimed["preprocess"] == model.classifier.lineage["preprocess"]
     assert told["now"] == model.classifier.identity["preprocess"] != claimed["preprocess"]

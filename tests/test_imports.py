@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink": ("errors records ports store", "numpy pyarrow"),
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
-    "recording": ("errors records ports store kafka/ownership decode/headers", "pyarrow"),
+    "recording": ("errors records ports passes store kafka/ownership decode/headers", "pyarrow"),
     "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
     "results": ("errors records ports kafka/outbox kafka/own_topic decode", "pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
@@ -54,12 +54,17 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "produce/sender": ("errors kafka/client decode/arrow_batch", "kafka"),
     "replay": ("errors records ports store sink", ""),
     # the loop
-    "worker": ("errors records ports adapt", "structlog torch"),
+    "alerts": ("records ports", "numpy"),
+    "worker": ("errors records ports adapt alerts", "structlog torch"),
+    "worker/housekeeping": ("errors records ports passes", "structlog"),
+    "passes": ("errors", ""),
+    "events": ("", ""),
     # what is known of it, and who shows it
     "live": ("errors records ports worker/observer", "numpy PIL"),
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
+    "telemetry": ("errors records ports worker/observer", "opentelemetry"),
     # beside it
-    "status": ("errors records sink store kafka adapt/heard", "pyarrow"),
+    "status": ("errors records sink store kafka adapt/heard live/row", "pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
@@ -81,7 +86,7 @@ PURE = {
     *("errors", "records", "ports", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
-    *("results/message", "results/served"),
+    *("alerts", "results/message", "results/served", "results/alert", "results/schema"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
 PURE_BUT = {"decode/child", "live/observer"}  # a process of its own is what it is for; where two threads meet

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pydantic.fields import FieldInfo
@@ -22,13 +23,16 @@ from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.command import Command
 from adawise.commands.parser import own_fields, parser_source
+from adawise.events import EVENTS
 from adawise.live.metrics import METRICS
 from adawise.recording import format as recording_format
-from adawise.results.message import FIELDS, ResultField
+from adawise.results import alert
+from adawise.results.message import FIELDS, EventField
 from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
 from adawise.status import facts, judge
+from tools.events import logged
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."
@@ -182,6 +186,7 @@ def schemas_page() -> str:
         "## Recordings\n\nOne row per message, as the broker delivered it.\n\n" + _types(recording_format.SCHEMA),
         "## Results\n\nMessages on the topic of [results](../guide/results.md), a field each. As JSON Schema: "
         "[results.schema.json](results.schema.json).\n\n" + _fields(FIELDS),
+        "## Alerts\n\nOn the same topic.\n\n" + _fields(alert.FIELDS),
         "## Files of a root\n\n" + block(_drawn(layout.__doc__)),
         "## Files of a recording\n\n" + block(_drawn(recording_format.__doc__)),
     )
@@ -199,11 +204,11 @@ def _types(fields: pa.Schema) -> str:
     return table(["column", "type"], ([f"`{f.name}`", f"`{f.type}`"] for f in fields))
 
 
-def _fields(fields: Sequence[ResultField]) -> str:
+def _fields(fields: Sequence[EventField[Any]]) -> str:
     return table(["field", "type", "what it is"], ([f"`{f.name}`", _type(f), f.description] for f in fields))
 
 
-def _type(field: ResultField) -> str:
+def _type(field: EventField[Any]) -> str:
     return f"`{field.kind}`".replace("element: ", "")
 
 
@@ -328,6 +333,31 @@ def _commented(shape: type) -> str:
     return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", said] for name, kind, said in rows))
 
 
+# -- events
+
+
+def events_page() -> str:
+    """What is logged."""
+    calls = logged()
+    first = (
+        "What the program says of itself, on the error output: one JSON object a line, or lines for people on a "
+        "terminal (`log.format`). `event` is a name of this table, with `level`, `timestamp` (UTC) and the keys below; "
+        "`note` says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from "
+        "what talks to the broker."
+    )
+    rows = [
+        [
+            f"`{name}`",
+            ", ".join(sorted(calls[name].levels)),
+            ", ".join([*(f"`{key}`" for key in calls[name].keys), *(["..."] if calls[name].more else [])]),
+            event.meaning,
+            event.remedy,
+        ]
+        for name, event in EVENTS.items()
+    ]
+    return page("Events", first, table(["event", "level", "keys", "what it means", "what to do"], rows))
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "commands.md": commands_page,
@@ -336,6 +366,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reasons.md": reasons_page,
     "metrics.md": metrics_page,
     "status.md": status_page,
+    "events.md": events_page,
     "results.schema.json": results_schema,
 }
 

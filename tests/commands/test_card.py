@@ -200,7 +200,7 @@ def test_a_card_of_pictures_that_are_read_otherwise_is_taken_and_told(
         is_other = (card == "other") != (decode is others)
         models[card, decode is others] = model = load_model(with_card(folder, f"{card}.json"), decode)
         assert model.card is not None
-        assert ("card_of_other_pictures" in "".join(capsys.readouterr())) == is_other
+        assert ("card_made_otherwise" in "".join(capsys.readouterr())) == is_other
     assert models["plain", True].classifier.fingerprint != models["plain", False].classifier.fingerprint
     settings = [Settings(decode=decode) for decode in (others, DecodeSettings())]
     assert len({config_fingerprint(one, models["plain", False]) for one in settings}) == 2

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -247,3 +248,23 @@ def test_a_store_that_is_down_leaves_what_the_broker_knows(
     found = json.loads(capsys.readouterr().out)
     assert [trouble["kind"] for trouble in found["troubles"]] == ["root_unreadable"]
     assert [each["log_end"] for each in found["partitions"]] == [0, 0]
+
+
+def test_the_fleet_is_shown_as_a_page_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    well(str(tmp_path))
+    command = [sys.executable, "-m", "adawise", "status", "--root", str(tmp_path), "--no-broker", "--http"]
+    with subprocess.Popen(
+        [*command, "--http.port", "0", "--watch", "0.5"], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    ) as serving:
+        assert serving.stderr is not None
+        told = next(line for line in iter(serving.stderr.readline, "") if " is shown at " in line)
+        url = told.split(" is shown at ")[1].split(",")[0]
+        with urllib.request.urlopen(url, timeout=30) as page:
+            assert page.status == 200
+            assert b"<html" in page.read().lower()
+        with urllib.request.urlopen(f"{url.rstrip('/')}/events", timeout=30) as events:
+            read = b""
+            while b"north" not in read:
+                read += events.readline()
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(60) == 0

@@ -19,8 +19,7 @@ from tests.drift import yard
 from tests.kafka.cluster import free_ports
 from tests.kafka.sources import DEADLINE_S, produce
 from tests.replay.runs import process
-from tests.told import Told, fill
-from tests.worker.test_outages import mounted
+from tests.told import Told, fill, mounted
 
 COMMANDS = ("record", "labels")
 _MANY = 400
@@ -119,7 +118,7 @@ def test_a_full_disk_is_waited_for_and_each_message_is_stored_once(
     command: str, broker: Broker, topic: MakeTopic, tmp_path: Path
 ) -> None:
     name = topic()
-    retried = "store_full"
+    retried = "store_filled"
     with mounted(tmp_path / "disk", "size=3m") as disk:
         folder = disk / "out"
         line = call(command, broker.bootstrap_servers, name, folder, "--follow")  # writes what labels go beside

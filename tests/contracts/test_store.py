@@ -117,6 +117,8 @@ def test_list_names_what_is_in_a_folder_at_any_depth_and_nothing_beside_it(store
     assert store.list("a/") == ["a/b/1", "a/b/2", "a/c"]
     assert store.list("a") == ["a/b/1", "a/b/2", "a/c"]
     assert store.list("") == sorted(keys)
+    store.create("a/d", b"four")
+    assert store.sizes("a") == {"a/b/1": 0, "a/b/2": 0, "a/c": 0, "a/d": 4}
 
 
 def test_list_sorts_more_names_than_one_answer_holds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

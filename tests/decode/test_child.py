@@ -176,6 +176,6 @@ class Told:
         self._told = told
 
     def warning(self, event: str, **facts: object) -> None:
-        assert event == "decoder_hangs"
+        assert event == "decoder_stalled"
         assert facts["waiting"] == "to decode frames/2/5"
         self._told.set()

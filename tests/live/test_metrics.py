@@ -21,7 +21,7 @@ from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.live.hearing import BOUNDS, Heard, T
 from tests.sink.building import DictStore
-from tests.worker.loop import TP, Bench, Inline, bad, decode, images
+from tests.worker.loop import TP, Bench, FakeResults, Inline, bad, decode, images
 
 ELSEWHERE = {
     "adawise_build_info": "always the same",
@@ -81,6 +81,13 @@ def race() -> tuple[Heard, Iterable[Values]]:
             quick.run(lambda: quick.rows >= 24)
 
     heard.bench.at = overtaken
+    before = values(heard.scrape(1))
+    return heard.run(), [before]
+
+
+def results() -> tuple[Heard, Iterable[Values]]:
+    """What becomes of images is told beside the chain."""
+    heard = Heard(FakeSource(images(40, "north"), finite=True), results=FakeResults("early"))
     before = values(heard.scrape(1))
     return heard.run(), [before]
 
@@ -157,7 +164,7 @@ def flood() -> tuple[Heard, Iterable[Values]]:
 def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0))
     moved: set[str] = set()
-    for scenario in (everyday, race, slow_store, crowd, backlog, flood):
+    for scenario in (everyday, race, results, slow_store, crowd, backlog, flood):
         if scenario is flood:
             monkeypatch.setattr(observer, "MOST", 8)
         heard, seen = scenario()

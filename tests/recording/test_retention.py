@@ -20,7 +20,7 @@ from adawise.recording.buffer import Buffer, Draft
 from adawise.recording.files import listing_of, partitions_of
 from adawise.recording.manifest import Retention
 from adawise.recording.recorder import FilePolicy, Recorder
-from adawise.recording.retention import EVERY_S, RecordingRetention, Tidied, Tidying
+from adawise.recording.retention import EVERY_S, RecordingRetention, Tidied, tidying
 from adawise.recording.source import RecordingSource
 from adawise.records import Message, Missing, TopicPartition
 from adawise.store.store import LocalStore
@@ -243,14 +243,14 @@ def test_passes_are_made_in_the_background_one_a_minute_and_told(tmp_path: Path)
     now_ms = NOW_MS
     keeper = RecordingRetention(str(tmp_path), store, Retention(keep_s=7 * 86_400.0), now_ms=lambda: now_ms)
     told: list[Tidied] = []
-    tidying = Tidying(keeper, tell=told.append, failed=lambda _: None, pool=AtOnce())
+    passes = tidying(keeper, tell=told.append, failed=lambda _: None, pool=AtOnce())
     for now_s in (0.0, 1.0):
-        tidying.turn([TP], now_s)
+        passes.turn([TP], now_s)
     assert told == []
     now_ms += 30 * DAY_MS
     for now_s in (EVERY_S, 1.0 + EVERY_S, 2.0 + EVERY_S):
-        tidying.turn([TP], now_s)
-    tidying.close()
+        passes.turn([TP], now_s)
+    passes.close()
     assert [done.removed for done in told] == [2]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -135,6 +135,9 @@ class DictStore:
     def list(self, prefix: str) -> list[str]:
         folder = prefix.removesuffix("/") + "/" if prefix else ""
         return sorted(key for key in self.objects if key.startswith(folder))
+
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        return {key: len(self.objects[key]) for key in self.list(prefix)}
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
         before = folder.removesuffix("/")

@@ -142,7 +142,7 @@ def test_a_worker_says_it_loudly_and_goes_on() -> None:
     store.delete(victim)
     with capture_logs() as lines:
         bench = Bench(FakeSource(images(160, "north", "south"), finite=True), store).run()
-    (line,) = [line for line in lines if line["event"] == "chain_has_a_hole"]
+    (line,) = [line for line in lines if line["event"] == "hole_found"]
     assert line["log_level"] == "error"
     assert "1 segment is missing" in line["hole"]
     assert "`adawise repair ROOT`" in line["note"]

@@ -169,7 +169,7 @@ def test_the_question_is_asked_only_after_a_standstill_and_harms_nobody_who_was_
     zombie.pass_hours()
     idle = zombie.chain.commit(zombie.draft)
     assert idle.won
-    assert set(listed) == {layout.compacted_folder(layout.PREDICTIONS, TP)}
+    assert set(listed) == {layout.retained_folder(TP), layout.compacted_folder(layout.PREDICTIONS, TP)}
     listed.clear()
     zombie.head = idle.head
     assert zombie.chain.commit(zombie.draft).won

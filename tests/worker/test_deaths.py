@@ -57,7 +57,7 @@ def test_a_message_that_kills_workers_is_a_rejected_row_and_a_dead_letter_after_
     assert [(row["stream_id"], row["reason"]) for row in rejected] == [(None if as_batch else stream, reason)]
     [(place, said, record)] = letters(broker, f"{mixed.name}.dlq")
     assert (mixed.sent[place], said["dlq.reason"], record.value) == (killing, reason, killing.value)
-    assert log.read_text().count("decoding_apart") >= 1
+    assert log.read_text().count("decoding_set_apart") >= 1
     left = LocalStore(root).list(layout.starts_folder(TopicPartition(mixed.name, 0)))
     assert len(left) == DEATHS  # until the chain is beyond all that the dead may have read
 

@@ -121,10 +121,10 @@ def test_a_log_that_was_rewritten_lets_its_partition_stand_and_verify_finds_ever
         produce(yard, 12 * IMAGES, from_ms=FIRST_MS + 1_800_000)
         rows = output.rows
         with WorkerProcess(Plan(settings, log)) as worker:
-            while not events(log, "partition_stands"):  # it tells its parent nothing of that
+            while not events(log, "partition_blocked"):  # it tells its parent nothing of that
                 worker.listen(0.1)
             worker.stop()
-        line = events(log, "partition_stands")[0]
+        line = events(log, "partition_blocked")[0]
         assert line["level"] == "error"
         assert "Its log was rewritten" in str(line["error"])
         assert output.rows == rows
@@ -159,7 +159,7 @@ def test_a_hole_is_told_by_check_and_by_the_worker_bridged_beside_it_and_compute
     assert code == 1
     assert f"FAIL  chains: expected every segment that the newest ones count, but {yard.name}/0: between" in said
     with WorkerProcess(Plan(settings, log)) as live:
-        while not events(log, "chain_has_a_hole"):
+        while not events(log, "hole_found"):
             live.listen(0.1)
         assert main(["repair", str(root)]) == 3
         assert main(["repair", str(root), "--yes"]) == 0
@@ -169,7 +169,7 @@ def test_a_hole_is_told_by_check_and_by_the_worker_bridged_beside_it_and_compute
         live.stop()
     assert main(["verify", str(root)]) == 0
     assert f"every offset once but for {lost.num_rows} that were never served" in capsys.readouterr().out
-    assert len(events(log, "chain_has_a_hole")) == 1
+    assert len(events(log, "hole_found")) == 1
     assert list(of_root(output.store)) == []
 
     again = tmp_path / "again"

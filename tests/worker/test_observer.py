@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from structlog.testing import capture_logs
 
 from adawise.errors import Lost, Reason
-from adawise.ports import Commit, Head
+from adawise.ports import Commit, Head, Told, When
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Missing, Predictions, RowId, TopicPartition
 from adawise.worker.backpressure import Limits
 from adawise.worker.observer import LogObserver, Observer, Observers, Phase, WorkerProgress
 from tests.fakes import FakeSource
-from tests.worker.loop import TP, Bench, Journal, bad, images
+from tests.worker.loop import TP, Bench, FakeResults, Journal, bad, batch, images
 
 
-class Told:
+class Telling:
     """A `LogObserver` at a time of ours."""
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ def counts(lines: list[Any]) -> tuple[int, int]:
 
 
 def test_the_first_of_a_stream_and_reason_are_told_in_full_and_the_others_once_a_minute() -> None:
-    told = Told()
+    told = Telling()
     with capture_logs() as lines:
         told.reject(20_000)
         assert counts(lines) == (3, 0)
@@ -54,7 +55,7 @@ def test_the_first_of_a_stream_and_reason_are_told_in_full_and_the_others_once_a
 
 
 def test_what_was_counted_is_told_at_a_later_segment_and_at_the_end() -> None:
-    told = Told()
+    told = Telling()
     head = Head(9)
     with capture_logs() as lines:
         told.reject(5)
@@ -70,7 +71,7 @@ def test_what_was_counted_is_told_at_a_later_segment_and_at_the_end() -> None:
 
 
 def test_a_flood_of_names_is_told_by_reason_and_takes_no_memory() -> None:
-    told = Told()
+    told = Telling()
     with capture_logs() as lines:
         for number in range(20_000):
             told.reject(1, stream=f"name-{number}")
@@ -82,7 +83,7 @@ def test_a_flood_of_names_is_told_by_reason_and_takes_no_memory() -> None:
 
 
 def test_after_an_hour_without_one_the_next_is_told_in_full_again() -> None:
-    told = Told()
+    told = Telling()
     with capture_logs() as lines:
         told.reject(10)
         told.now = 61.0
@@ -94,7 +95,7 @@ def test_after_an_hour_without_one_the_next_is_told_in_full_again() -> None:
 
 
 def test_a_producer_s_mistake_is_told_once_a_stream_and_of_so_many_streams_as_are_told_apart() -> None:
-    told = Told()
+    told = Telling()
     with capture_logs() as lines:
         for number in range(500):
             for stream in ("north", f"name-{number}"):
@@ -115,6 +116,7 @@ class Facts(Observer):
         self.predicted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
         self.seconds: list[float] = []
         self.notes: list[Frame] = []
+        self.told: list[Told] = []
         self.ends = 0
 
     def phase_entered(self, phase: Phase) -> None:
@@ -131,6 +133,9 @@ class Facts(Observer):
 
     def letter_sent(self, frame: Frame) -> None:
         self.letters.append(frame)
+
+    def result_told(self, told: Told) -> None:
+        self.told.append(told)
 
     def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
         self.predicted.append((batch, predictions, trace))
@@ -173,3 +178,11 @@ def test_progress_says_what_is_pending_what_is_done_and_what_waits_to_be_read() 
     assert last.limit_bytes == 1 << 20
     assert (last.paused, last.recovering) == (False, ())
     assert (last.partitions[TP].stands, last.partitions[TP].paused) == (False, False)
+
+
+@pytest.mark.parametrize("when", ["early", "committed"])
+def test_of_results_it_is_told_how_many_rows_they_are_about(when: When) -> None:
+    facts = Facts()
+    source = FakeSource([*images(16, "north"), bad(16), batch(17, "north", b"\x05\x00\x09")], finite=True)
+    bench = Bench(source, observer=facts, results=FakeResults(when)).run()
+    assert sum(told.rows for told in facts.told) == bench.rows == 20

@@ -37,7 +37,7 @@ def test_a_partition_whose_log_was_rewritten_stands_until_it_is_restored_and_the
     bench, before = Bench(source, store), Bench(source, store).rows
     with capture_logs() as lines:
         bench.run(lambda: source.committed.get(OTHER, 0) > 0 and bench.now_s > 130.0)
-    stood = [line for line in lines if line["event"] == "partition_stands"]
+    stood = [line for line in lines if line["event"] == "partition_blocked"]
     assert len(stood) == 3  # at first, and a minute later, and again
     assert (stood[0]["log_level"], stood[0]["partition"]) == ("error", 0)
     assert re.search(
@@ -52,7 +52,7 @@ def test_a_partition_whose_log_was_rewritten_stands_until_it_is_restored_and_the
     bench = Bench(restored, store)
     with capture_logs() as lines:
         bench.run(lambda: bench.rows >= 76)
-    assert not [line for line in lines if line["event"] == "partition_stands"]
+    assert not [line for line in lines if line["event"] == "partition_blocked"]
 
 
 def test_a_log_that_is_restored_while_its_partition_stands_is_read_on() -> None:
@@ -68,7 +68,7 @@ def test_a_log_that_is_restored_while_its_partition_stands_is_read_on() -> None:
 
     with capture_logs() as lines:
         bench.run(restore_and_wait)
-    assert len([line for line in lines if line["event"] == "partition_stands"]) == 1
+    assert len([line for line in lines if line["event"] == "partition_blocked"]) == 1
     assert bench.now_s > 60.0
 
 

@@ -158,8 +158,8 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
     """What is to be known of a card of an earlier preprocessing, or of pictures that were read otherwise."""
     ours, made_with = pair.preprocess, card.identity.get("preprocess", "")
     if ours.reads_otherwise(made_with):
-        return CardNote("card_of_other_pictures", made_with, _READ_OTHERWISE)
-    return None if made_with == ours.id else CardNote("card_of_earlier_pixels", made_with, _EARLIER_PIXELS)
+        return CardNote("card_made_otherwise", made_with, _READ_OTHERWISE)
+    return None if made_with == ours.id else CardNote("card_made_of_earlier_pixels", made_with, _EARLIER_PIXELS)
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import structlog
 
+from adawise.passes import Passes
 from adawise.ports import Source, TopicIdentity
 from adawise.recording.buffer import FilePolicy
 from adawise.recording.folder import RecordingFolder
 from adawise.recording.manifest import Retention
-from adawise.recording.retention import RecordingRetention, Tidied, Tidying
+from adawise.recording.retention import RecordingRetention, Tidied, tidying
 from adawise.recording.write_ahead import WorkerRecorder
+from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.store.store import Failpoint
 
@@ -48,10 +50,10 @@ def recording_folder(
     )
 
 
-def tidying_of(folder: RecordingFolder) -> Tidying:
+def tidying_of(folder: RecordingFolder) -> Passes[TopicPartition, Tidied]:
     """What removes old files of a recording, and says so."""
     log = structlog.get_logger("recording")
-    return Tidying(
+    return tidying(
         RecordingRetention(folder.root, folder.store, folder.retention, failpoint=folder.failpoint),
         tell=lambda done: log.info("recording_tidied", root=folder.root, done=told(done)),
         failed=lambda text: log.warning("recording_not_tidied", root=folder.root, error=text),

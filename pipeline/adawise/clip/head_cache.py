@@ -56,7 +56,7 @@ class HeadCache:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                _log.warning("head_cache_unreadable", file=str(path), error=str(error), remedy=_REMEDY)
+                _log.warning("head_cache_not_read", file=str(path), error=str(error), remedy=_REMEDY)
                 break
             if head is not None:
                 found[alpha] = head

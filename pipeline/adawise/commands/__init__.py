@@ -36,6 +36,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "verify": ("verify.options:VerifyCommand", "prove that an output folder is whole"),
     "repair": ("repair.options:RepairCommand", "mend an output folder of which files were lost"),
     "compact": ("compact.options:CompactCommand", "make few large files of the many small ones of past days"),
+    "retain": ("retain.options:RetainCommand", "remove what was committed long ago"),
     "files": ("compact.options:FilesCommand", "list the files that hold each row once"),
     "dlq list": ("dlq.options:DlqListCommand", "list messages that could not be read"),
     "dlq show": ("dlq.options:DlqShowCommand", "show one of them"),

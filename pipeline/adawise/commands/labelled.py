@@ -25,5 +25,5 @@ def open_samples(
     """
     samples = read_samples(path, flag, classes, partial(open_decoder, settings), own_classes=own_classes)
     if samples.unlabelled:
-        _log.info("images_without_label", images=str(path), count=samples.unlabelled)
+        _log.info("images_not_labelled", images=str(path), count=samples.unlabelled)
     return samples

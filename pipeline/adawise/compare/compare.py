@@ -30,6 +30,7 @@ from adawise.records import RowId, TopicPartition
 from adawise.sink import claims, segment
 from adawise.sink.read.duckdb_rows import translated
 from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.retention import beginning
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store, open_store
 
@@ -109,6 +110,8 @@ def _footer(store: Store, key: str) -> SegmentFooter:
 def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: SegmentFooter) -> CoveredOffsets:
     origin = claims.read_origin(store, tp)
     begin = first.first if origin is None else origin.offset
+    if (cut := beginning.read(store, tp)) is not None:
+        begin = cut[0].first
     open_ = set(newest.pending)
     if first.states_of is not None:  # what the other root had done already is not read again
         open_ |= {offset for gap in first.gaps for offset in range(gap.first, gap.until)}

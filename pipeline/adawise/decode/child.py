@@ -182,7 +182,7 @@ class _Child:
         while not self._process.stdout.closed and not select.select([self._process.stdout], [], [], _TOLD_EVERY_S)[0]:
             seconds += _TOLD_EVERY_S
             _log.warning(
-                "decoder_hangs",
+                "decoder_stalled",
                 waiting=what,
                 seconds=seconds,
                 pid=self._process.pid,

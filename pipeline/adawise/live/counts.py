@@ -56,6 +56,7 @@ class Counts:
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
     mistakes: int = 0
     letters: int = 0
+    told: int = 0  # rows, as results
     lost: Counter[str] = field(default_factory=Counter)  # offsets, by reason
     segments: int = 0
     rows: int = 0

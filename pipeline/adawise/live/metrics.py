@@ -189,6 +189,13 @@ METRICS: tuple[MetricSpec, ...] = (
         _one(lambda w: w.counts.letters),
     ),
     MetricSpec(
+        "adawise_results_total",
+        "counter",
+        "Rows that were told on the results topic, each time that they are. 0 without results.enabled.",
+        "Behind adawise_images_total (early) or adawise_rows_total (committed): the broker does not keep up.",
+        _one(lambda w: w.counts.told),
+    ),
+    MetricSpec(
         "adawise_lost_messages_total",
         "counter",
         "Offsets that will have no rows, by why.",
@@ -243,7 +250,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "adawise_retries_total",
         "counter",
         "Tries that failed and are made again, by who did not answer.",
-        "Nothing is lost. See to the broker or the store; the log's retry_scheduled (store_full where there is no "
+        "Nothing is lost. See to the broker or the store; the log's retry_scheduled (store_filled where there is no "
         "room) has its words.",
         _each(lambda w: w.counts.retries),
         ("of",),

@@ -17,7 +17,7 @@ from typing_extensions import override
 from adawise.errors import AdawiseError, RetryableError
 from adawise.live.row import LiveView
 from adawise.live.worker import LiveWorker
-from adawise.ports import Commit, Head
+from adawise.ports import Commit, Head, Told
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
 from adawise.worker.observer import Observer, Phase, WorkerProgress
 
@@ -123,6 +123,11 @@ class LiveObserver(Observer):
     def letter_sent(self, frame: Frame) -> None:
         """See `Observer`."""
         self._put(self._worker.send_letter)
+
+    @override
+    def result_told(self, told: Told) -> None:
+        """See `Observer`."""
+        self._put(self._worker.tell, told.rows)
 
     @override
     def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:

@@ -140,6 +140,11 @@ class LiveWorker:
         del now_s
         self.counts.letters += 1
 
+    def tell(self, now_s: float, rows: int) -> None:
+        """See `Observer.result_told`."""
+        del now_s
+        self.counts.told += rows
+
     def serve(
         self,
         now_s: float,

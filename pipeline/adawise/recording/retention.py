@@ -8,11 +8,12 @@ counts from then on, then that one is removed. What a pass that died left behind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from adawise.errors import AdawiseError, SourceError, Vanished
+from adawise.errors import SourceError, Vanished
+from adawise.passes import Passes
 from adawise.recording import format as layout
 from adawise.recording.buffer import wall_ms
 from adawise.recording.files import Listing, RecordedFile, listing_of
@@ -135,50 +136,21 @@ class RecordingRetention:
         return self._footers[file.key]
 
 
-class Tidying:
-    """Passes in a thread of their own, one every `EVERY_S` seconds.
+def tidying(
+    retention: RecordingRetention,
+    *,
+    tell: Callable[[Tidied], None],
+    failed: Callable[[str], None],
+    pool: Executor | None = None,
+) -> Passes[TopicPartition, Tidied]:
+    """Passes in a thread of their own, one every `EVERY_S` seconds; `tell` hears of those that did something."""
 
-    Args:
-        retention: does them.
-        tell: is told of each that did something.
-        failed: is told of each that could not be done; the next one tries again.
-        pool: what does them, in place of a thread.
-    """
-
-    def __init__(
-        self,
-        retention: RecordingRetention,
-        *,
-        tell: Callable[[Tidied], None],
-        failed: Callable[[str], None],
-        pool: Executor | None = None,
-    ) -> None:
-        self._retention, self._tell, self._failed = retention, tell, failed
-        self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="retention")
-        self._running: Future[Tidied] | None = None
-        self._again_s: float | None = None
-
-    def turn(self, tps: Iterable[TopicPartition], now_s: float) -> None:
-        """Begin a pass over these partitions if one is due, and tell what came of the last; to be called often."""
-        if self._running is not None and self._running.done():
-            self._told(self._running)
-            self._running, self._again_s = None, now_s + EVERY_S
-        if self._running is None and (self._again_s is None or now_s >= self._again_s):
-            self._running = self._pool.submit(self._retention.tidy, list(tps))
-
-    def close(self) -> None:
-        """Wait for the pass that is under way."""
-        self._pool.shutdown(wait=True)
-        if self._running is not None:
-            self._told(self._running)
-
-    def _told(self, over: Future[Tidied]) -> None:
-        try:
-            done = over.result()
-        except AdawiseError as error:
-            self._failed(str(error))
-            return
+    def told(done: Tidied) -> None:
         for text in done.errors:
-            self._failed(text)
+            failed(text)
         if done.removed or done.forgotten or done.leftovers:
-            self._tell(done)
+            tell(done)
+
+    return Passes(
+        lambda tps, _: retention.tidy(tps), tell=told, failed=failed, every_s=EVERY_S, name="retention", pool=pool
+    )

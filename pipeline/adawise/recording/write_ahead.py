@@ -13,9 +13,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from adawise.errors import LogEndsEarly, RetryableError, SourceError
+from adawise.passes import Passes
 from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
 from adawise.recording.folder import Created, RecordingFolder
-from adawise.recording.retention import Tidying
+from adawise.recording.retention import Tidied
 from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
 
@@ -78,7 +79,7 @@ class WorkerRecorder:
         max_buffered_bytes: int,
         streams: str | None = None,
         skip_gaps: bool = False,
-        tidying: Tidying | None = None,
+        tidying: Passes[TopicPartition, Tidied] | None = None,
         pool: Executor | None = None,
     ) -> None:
         self._folder, self._check, self._policy = folder, check, policy

@@ -12,6 +12,7 @@ from adawise.sink import claims, layout, segment
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.read.files import compacted_names, read_bytes, segment_keys
+from adawise.sink.retention import beginning
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 
@@ -42,11 +43,16 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
         key = layout.segment_key(tp, name)
         return segment.read_footer(read_bytes(store, key), key)
 
+    cut = beginning.read(store, tp)
+    begins = SegmentName(0) if cut is None else cut[0]
+    names = [name for name in names if name >= begins]
     covers = compacted_names(store, layout.PREDICTIONS, tp)
     base = Lineage(head.since)
+    if cut is not None and (counted_there := cut[1].after_previous()) is not None:
+        base = counted_there if counted_there.since == head.since else base
     if covers:
         origin = claims.read_origin(store, tp)
-        due = covers[0].first if origin is None else SegmentName(origin.offset)
+        due = begins if cut is not None else covers[0].first if origin is None else SegmentName(origin.offset)
         for cover in covers:
             if cover.first != due:
                 yield f"{layout.compacted_folder(layout.PREDICTIONS, tp)}: no file begins with {due.stem}"
@@ -59,7 +65,7 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
             base = lineage
         start = max(kept[-1], head.since)
     else:
-        start = head.since
+        start = max(head.since, begins)
     left = [name for name in names if name >= start]
     while left:
         counted = [base]

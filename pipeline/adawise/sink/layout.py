@@ -12,6 +12,7 @@
     compacted/plans/topic-<t>/partition-<p>/<first>.json    which segments the file that begins there is made of
     compacted/predictions/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet   the rows of these segments again
     compacted/traces/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet        and their batches
+    _retained/topic-<t>/partition-<p>/<segment>.json        with which segment it begins since retention removed others
     views.sql                                               how DuckDB reads all of it
 
 A segment is called `<first offset, 20 digits>`. One that moves no offset forward, because only images that were pending
@@ -22,6 +23,9 @@ makes two workers collide that extend the same head; and names sort in the order
 A compacted file covers the segments from `first` until before `until`; its name says so, because a reader that lists
 names must know at once which segments to leave out: those before the last `until` of their partition. The day is the
 one (UTC) on which the segments were committed.
+
+A chain that retention has cut begins with the last name under `_retained`. What lies before it is as good as removed:
+names say so, too.
 
 The folders are `topic-frames`, not Hive's `topic=frames`: topic and partition are columns of the files, and beside them
 Hive keys make `pandas.read_parquet` fail (string against dictionary) and DuckDB read `partition` as text. The prefix
@@ -43,6 +47,7 @@ OWNER = "_owner.json"
 REPLAY = "_replay.json"
 TOPICS = "_topics"
 ORIGINS = "_origin"
+RETAINED = "_retained"
 MODELS = "_models"
 PREDICTIONS = "predictions"
 TRACES = "traces"
@@ -54,6 +59,9 @@ _NAME = re.compile(r"(?P<first>[0-9]{20})(?:_(?P<sequence>[0-9]{6}))?\.parquet")
 _STEM = r"[0-9]{20}(?:_[0-9]{6})?"
 _COMPACTED = re.compile(rf"(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})_(?P<first>{_STEM})-(?P<until>{_STEM})\.parquet")
 _ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{{5,10}})\.json")
+_RETAINED = re.compile(
+    rf"{RETAINED}/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{{5,10}})/(?P<stem>{_STEM})\.json"
+)
 _KEY = re.compile(r"[a-z]+/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<name>[^/]+)")
 
 
@@ -170,6 +178,25 @@ def parse_origin_key(key: str) -> TopicPartition | None:
     """The partition whose chain the claim with this key is of; None if it is no such claim."""
     match = _ORIGIN.fullmatch(key)
     return TopicPartition(match["topic"], int(match["partition"])) if match else None
+
+
+def retained_folder(tp: TopicPartition) -> str:
+    """The folder of what says with which segment the partition's chain begins since retention cut it."""
+    return folder(RETAINED, tp)
+
+
+def retained_key(tp: TopicPartition, begins: SegmentName) -> str:
+    """The key of the claim that the chain begins with the segment `begins`."""
+    return f"{retained_folder(tp)}{begins.stem}.json"
+
+
+def parse_retained_key(key: str) -> tuple[TopicPartition, SegmentName] | None:
+    """What such a key names; None if it is none."""
+    match = _RETAINED.fullmatch(key)
+    name = SegmentName.parse(f"{match['stem']}.parquet") if match else None
+    if match is None or name is None:
+        return None
+    return TopicPartition(match["topic"], int(match["partition"])), name
 
 
 def starts_folder(tp: TopicPartition) -> str:

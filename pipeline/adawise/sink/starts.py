@@ -71,7 +71,7 @@ class StoredStarts:
         if len(ends) < DEATHS:
             return 0
         _log.warning(
-            "decoding_apart",
+            "decoding_set_apart",
             topic=tp.topic,
             partition=tp.partition,
             until=max(ends),

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adawise.adapt.heard import heard_in
+from adawise.live.row import STEP_S, STEPS
 from adawise.records import TopicPartition
 from adawise.status.facts import STATES, CameraState, CameraStatus, RejectStatus
 from adawise.status.root import ChainFacts
 from adawise.status.segments import Sight
 
-_ALPHAS = 48
+_BATCHES = 20 * STEPS
 _TOP = 3
 _SILENT_S = 60.0  # the least
 _PAUSES = 10.0  # of its own that a silence is longer than
@@ -76,14 +77,20 @@ def _of_chain(chain: ChainFacts, since_s: float, now_s: float, *, waits: bool) -
 def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: float) -> CameraStatus:
     batches = [batch for sight in camera.sights for batch in sight.batches]
     images = sum(sight.images for sight in camera.sights)
-    reasons = sum((sight.rejected for sight in camera.sights), Counter[str]())
-    labels = sum((sight.labels for sight in camera.sights), Counter[str]())
+    reasons, labels = Counter[str](), Counter[str]()
+    for sight in camera.sights:
+        reasons.update(sight.rejected)
+        labels.update(sight.labels)
     compared = sum(sight.compared for sight in camera.sights)
     changes = [sight.changed_s for sight in camera.sights if sight.changed_s is not None]
     forwards = sum(sight.forwards for sight in camera.sights)
     span_s = batches[-1][0] - batches[0][0] if len(batches) > 1 else 0.0
     sent = sum(count for _, _, count in batches[1:])
     pause_s = span_s / (len(batches) - 1) if span_s > 0 else _UNKNOWN_PAUSE_S
+    steps: dict[int, list[float]] = {}
+    for at_s, alpha, _ in batches[-_BATCHES:]:
+        steps.setdefault(int(at_s / STEP_S), []).append(alpha)
+    steps = dict(list(steps.items())[-STEPS:])
     silence_s = None if camera.last_s is None else until_s - camera.last_s
     return CameraStatus(
         stream_id=stream,
@@ -93,7 +100,8 @@ def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: f
         last_seen=None if camera.last_s is None else moment(camera.last_s),
         age_s=None if camera.last_s is None else max(0.0, now_s - camera.last_s),
         alpha=camera.alpha,
-        alphas=[alpha for _, alpha, _ in batches[-_ALPHAS:]],
+        alphas=[sum(alphas) / len(alphas) for alphas in steps.values()],
+        alpha_steps=list(steps),
         images=images,
         images_per_s=sent / span_s if span_s > 0 else None,
         rejected=reasons.total(),

@@ -84,7 +84,8 @@ class CameraStatus:
     last_seen: str | None  # when its last image was served or rejected, by the worker's clock
     age_s: float | None  # how long ago that was
     alpha: float | None  # that served its last batch
-    alphas: Sequence[float]  # of its last batches within the window, oldest first, 48 at most
+    alphas: Sequence[float]  # of its last batches within the window, a mean for five seconds, oldest first, 120 at most
+    alpha_steps: Sequence[int]  # when each was: Unix time over five
     images: int  # within the window
     images_per_s: float | None  # while it was sending within the window
     rejected: int  # images of it that were, within the window

@@ -175,7 +175,7 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
             where,
             f"{partition.unclean_starts} workers that had it did not end in order",
             "was it the host, or out of memory? If a message does it, it is decoded apart, and rejected: see the log "
-            "for decoding_apart",
+            "for decoding_set_apart",
         )
 
 

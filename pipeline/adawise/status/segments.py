@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -68,8 +68,7 @@ def read(data: bytes, key: str, *, keeps_states: bool) -> SegmentFacts:
     Raises ChainError if it is damaged.
     """
     footer = segment.read_footer(data, key)
-    has = segment.opened(data).schema_arrow.names
-    rows = segment.read_rows(data, key, [name for name in _COLUMNS if name in has])
+    rows = segment.read_rows(data, key, _COLUMNS)  # of those that it has
     created_s = datetime.fromisoformat(footer.created_at).timestamp()
     return SegmentFacts(
         name=footer.name,
@@ -88,32 +87,28 @@ def read(data: bytes, key: str, *, keeps_states: bool) -> SegmentFacts:
 
 
 def _sights(rows: pa.Table, trace: pa.Table, created_s: float) -> dict[str | None, Sight]:
-    sights: dict[str | None, Sight] = {}
-
-    def of(stream: str | None) -> Sight:
-        return sights.setdefault(stream, Sight())
-
+    sights = defaultdict[str | None, Sight](Sight)
     accepted = rows.filter(pc.equal(rows["status"], "accepted"))
     served = _served_at(accepted)
     for stream, label, images in _counted(accepted, "label"):
-        sight = of(stream)
+        sight = sights[stream]
         sight.images += images
         sight.labels[label] += images
     both = accepted.filter(pc.and_(accepted["zero_shot_label"].is_valid(), accepted["fine_tuned_label"].is_valid()))
     same = both.append_column("same", pc.equal(both["zero_shot_label"], both["fine_tuned_label"]))
     for stream, is_same, images in _counted(same, "same"):
-        sight = of(stream)
+        sight = sights[stream]
         sight.compared += images
         sight.agree += images if is_same else 0
     for batch in trace.select(_TRACED).to_pylist():
-        sight, at = of(batch["stream_id"]), served.get((batch["stream_id"], batch["batch_number"]), created_s)
+        sight, at = sights[batch["stream_id"]], served.get((batch["stream_id"], batch["batch_number"]), created_s)
         sight.batches.append((at, batch["alpha"], batch["images"]))
         sight.forwards += batch["forward_equivalents"] * batch["images"]
         sight.last_s = max(sight.last_s, at)
         if batch["reset"] in CHANGES:
             sight.changed_s = at
     for stream, reason, images in _counted(rows.filter(pc.equal(rows["status"], "rejected")), "reason"):
-        sight = of(stream)
+        sight = sights[stream]
         sight.rejected[reason] += images
         sight.last_s = max(sight.last_s, created_s)
     return sights
@@ -124,7 +119,7 @@ _TRACED = ["stream_id", "batch_number", "alpha", "images", "forward_equivalents"
 
 def _counted(rows: pa.Table, by: str) -> list[tuple[str | None, str, int]]:
     """(stream, value, rows) of each that there is."""
-    found = rows.select(["stream_id", by]).group_by(["stream_id", by]).aggregate([([], "count_all")])
+    found = rows.select(["stream_id", by]).group_by(["stream_id", by], use_threads=False).aggregate([([], "count_all")])
     return list(zip(*(found[name].to_pylist() for name in ("stream_id", by, "count_all")), strict=True))
 
 
@@ -132,7 +127,7 @@ def _served_at(accepted: pa.Table) -> dict[tuple[str, int], float]:
     """When each batch was, seconds; empty for segments of versions that did not write it down."""
     if "predicted_at" not in accepted.column_names:
         return {}
-    found = accepted.group_by(["stream_id", "batch_number"]).aggregate([("predicted_at", "max")])
+    found = accepted.group_by(["stream_id", "batch_number"], use_threads=False).aggregate([("predicted_at", "max")])
     at = found["predicted_at_max"].cast(pa.int64()).to_pylist()
     keys = zip(found["stream_id"].to_pylist(), found["batch_number"].to_pylist(), strict=True)
     return {key: us / 1e6 for key, us in zip(keys, at, strict=True) if us is not None}

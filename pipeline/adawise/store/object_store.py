@@ -185,11 +185,16 @@ class ObjectStore:
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`."""
 
-        def keys() -> list[str]:
-            pages = obstore.list(self._store, prefix.removesuffix("/") or None, chunk_size=_PAGE)
-            return sorted(str(entry["path"]) for page in pages for entry in page)
+        return list(self.sizes(prefix))
 
-        return self._ask(prefix, keys)
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        """See `Store.sizes`."""
+
+        def entries() -> dict[str, int]:
+            pages = obstore.list(self._store, prefix.removesuffix("/") or None, chunk_size=_PAGE)
+            return dict(sorted((str(entry["path"]), int(entry["size"])) for page in pages for entry in page))
+
+        return self._ask(prefix, entries)
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
         """See `Store.page`."""

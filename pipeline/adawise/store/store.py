@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -77,6 +77,9 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> list[str]:
         """All keys under the folder `prefix` ("" is the root), at any depth, sorted."""
+
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        """As `list`, with the bytes of each."""
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
         """The first keys right in `folder` that come after the name `after`, sorted, and whether they are all of them.
@@ -187,6 +190,14 @@ class LocalStore:
                 found += [before + name for name in names if not name.startswith(TEMPORARY)]
             self._check_root()
         return sorted(found)
+
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        """See `Store.sizes`."""
+        found = {}
+        for key in self.list(prefix):
+            with suppress(FileNotFoundError):  # removed since it was listed
+                found[key] = self._path(key).stat().st_size
+        return found
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
         """See `Store.page`: all of them, since a folder's names come in no order."""

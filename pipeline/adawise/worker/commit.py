@@ -138,7 +138,7 @@ class Committer:
         while work.untold:
             if not self._results.send(work.untold[0], wait=wait):
                 return False
-            work.untold.popleft()
+            self._observer.result_told(work.untold.popleft())
         return True
 
     def hint(self, works: Iterable[PartitionWork], now_s: float) -> None:

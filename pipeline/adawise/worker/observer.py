@@ -11,7 +11,7 @@ import structlog
 from typing_extensions import override
 
 from adawise.errors import AdawiseError, StoreFull
-from adawise.ports import Commit, Head
+from adawise.ports import Commit, Head, Told
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
 
 _IN_FULL = 3  # rejections of a stream and reason that are told one by one
@@ -70,7 +70,7 @@ class WorkerProgress:
 
 def outage_event(error: AdawiseError, event: str) -> str:
     """What a try that failed is called in the log: `event`, or that the store is full, which somebody has to act on."""
-    return "store_full" if isinstance(error, StoreFull) else event
+    return "store_filled" if isinstance(error, StoreFull) else event
 
 
 class Observer:
@@ -102,6 +102,9 @@ class Observer:
 
     def letter_sent(self, frame: Frame) -> None:
         """A message that could not be read went to the dead letters, for the reason of `frame`."""
+
+    def result_told(self, told: Told) -> None:
+        """What became of images was handed to where it is told beside the chain; whoever keeps it, keeps megabytes."""
 
     def batch_served(self, trace: BatchTrace) -> None:
         """A batch was adapted and predicted; not committed yet."""
@@ -178,6 +181,12 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._all:
             observer.letter_sent(frame)
+
+    @override
+    def result_told(self, told: Told) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.result_told(told)
 
     @override
     def batch_served(self, trace: BatchTrace) -> None:
@@ -366,8 +375,7 @@ class LogObserver(Observer):
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         """See `Observer`."""
-        event = outage_event(error, "retry_scheduled")
-        self._log.warning(event, error=str(error), wait_s=round(wait_s, 1))
+        self._log.warning(outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(wait_s, 1))
 
     @override
     def stopped(self) -> None:

@@ -107,7 +107,7 @@ class Recovery:
             try:
                 begun.append(self._recovered(due[0]))
             except LogRewritten as error:
-                _log.error("partition_stands", topic=due[0].topic, partition=due[0].partition, error=str(error))
+                _log.error("partition_blocked", topic=due[0].topic, partition=due[0].partition, error=str(error))
                 self._stands_until_s[due[0]] = now_s + _LOOK_AGAIN_S
                 continue
             except (RetryableError, LogEndsEarly) as error:
@@ -132,7 +132,7 @@ class Recovery:
         if is_added and head.segment is None:
             _log.warning("partition_added", topic=tp.topic, partition=tp.partition, had=had, note=_ADDED)
         for hole in head.holes:
-            _log.error("chain_has_a_hole", topic=tp.topic, partition=tp.partition, hole=hole, note=_HOLE)
+            _log.error("hole_found", topic=tp.topic, partition=tp.partition, hole=hole, note=_HOLE)
         if not head.is_counted:
             _log.info("chain_not_counted", topic=tp.topic, partition=tp.partition, note=_UNCOUNTED)
         work = self._begin(tp, head)

@@ -22,7 +22,7 @@ from adawise.page.render import drawing_library
 from tests.evaluate.building import a_table, write_tables
 from tests.evaluate.page.conftest import HOSTILE
 
-STYLE = (Path(render.__file__).parent / "page.css").read_text(encoding="utf-8")
+STYLE = (Path(render.__file__).parent / "colours.css").read_text(encoding="utf-8")
 
 
 def test_nothing_outside_is_named_beside_the_drawing_library(page_file: Path) -> None:

@@ -60,7 +60,7 @@ def fit_recorded(settings: Settings, model: ModelPair, card: Card, fit: Fit) -> 
     try:
         streams = _cut(settings, fit.recording)
         runs = [streams[s][batches] for s, batches in windows([len(stream) for stream in streams], fit.batches)]
-        _log.info("search_fitting", batches=sum(map(len, runs)), of=sum(map(len, streams)), objective=name)
+        _log.info("search_fit_begun", batches=sum(map(len, runs)), of=sum(map(len, streams)), objective=name)
 
         def values(images: Tensor) -> Values:
             return np.stack([objective(model.classifier.logits(j, images), j) for j in indices])  # [A, n]

@@ -121,7 +121,7 @@ def _read(settings: Settings, labelled: Path, validation: Path | None) -> Data:
         held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
     without = sorted(set(classes) - set(train.classes))
     if without:
-        _log.warning("classes_without_images", count=len(without), first=without[:5])
+        _log.warning("classes_left_empty", count=len(without), first=without[:5])
     return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model))
 
 
@@ -219,7 +219,7 @@ def _train(run: FinetuneRun, folder: Folder) -> bool:
         def on_epoch(row: Epoch) -> None:
             _log.info("epoch_finished", **row.as_row())
             if row.has_barrier:
-                _log.warning("barrier_on_path", accuracy=row.accuracy, accuracy_half=row.accuracy_half)
+                _log.warning("barrier_found", accuracy=row.accuracy, accuracy_half=row.accuracy_half)
 
         finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
     if not finished:

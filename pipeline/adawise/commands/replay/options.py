@@ -17,7 +17,7 @@ from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
 
-REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "results", "limits", "log")
+REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "results", "alerts", "limits", "log")
 
 
 class ReplayCommand(Command):

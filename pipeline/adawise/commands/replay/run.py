@@ -182,7 +182,7 @@ def _tell_differences(
     written_by = {(r.footer.model_fingerprint, r.footer.config_fingerprint) for r in states.values()}
     if written_by - {fingerprints}:
         note = "the states were written with other models or settings; streams that they do not fit begin anew"
-        log.warning("states_of_other_settings", note=note)
+        log.warning("states_not_taken", note=note)
 
 
 def _head(store: Store, tp: TopicPartition, begin: int) -> int:

@@ -11,7 +11,9 @@ from adawise.build.http import WorkerPort, worker_port
 from adawise.build.kafka import dead_letters, kafka_source
 from adawise.build.model import load_model
 from adawise.build.recording import worker_recorder
+from adawise.build.retention import housekeeping
 from adawise.build.signals import stop_signals
+from adawise.build.telemetry import spans
 from adawise.build.waiting import patiently
 from adawise.build.worker import describe, make_worker
 from adawise.settings import Settings
@@ -34,7 +36,8 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
     """
     with stop_signals() as should_stop, worker_port(settings) as port:
         log = structlog.get_logger("worker")
-        observer = Observers(observer or LogObserver(), port.observer)
+        beside = (housekeeping(settings, failpoint=failpoint), spans())
+        observer = Observers(observer or LogObserver(), port.observer, *(each for each in beside if each is not None))
         try:
             with should_stop.interrupts():
                 worker = _start(settings, observer, port, should_stop, failpoint)

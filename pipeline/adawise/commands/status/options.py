@@ -25,11 +25,12 @@ class StatusCommand(Command):
     """
 
     name = "status"
-    groups = (*LOG_READING, "kafka.topic", "kafka.group", "sink.root", "log")
+    groups = (*LOG_READING, "kafka.topic", "kafka.group", "sink.root", "http", "log")
     shorthands: ClassVar[Mapping[str, str]] = {"root": "sink.root"}
     examples = (
         ("of the output that adawise.toml names", "status"),
         ("again every five seconds, until Ctrl-C", "status --root runs/yard --watch 5"),
+        ("as a page in the browser", "status --root runs/yard --http"),
         ("for a script, without the broker", "status --root s3://bucket/yard --no-broker --json"),
     )
 
@@ -56,6 +57,12 @@ class StatusCommand(Command):
         description="print it as JSON; with --watch, an object a line",
     )
 
+    serves: CliToggleFlag[bool] = Field(
+        default=False,
+        validation_alias=AliasChoices("http"),
+        description="serve the live page of the whole fleet at http.listen and http.port, until Ctrl-C",
+    )
+
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
@@ -74,4 +81,5 @@ class StatusCommand(Command):
             every_s=self.every,
             show_all=self.show_all,
             as_json=self.as_json,
+            serves=self.serves,
         )

@@ -22,24 +22,37 @@ from adawise.sink.owner import Owner, read_owner
 from adawise.status.broker import BrokerFacts, ask, waiting
 from adawise.status.facts import FleetStatus
 from adawise.status.fleet import FleetQuestion, fleet_status, low_waters
+from adawise.status.page import FleetPage
 from adawise.status.root import RootReader
 from adawise.store.store import open_store
 
 Answered = TypeVar("Answered")
 
 FOUND = 3
+_EVERY_S = 5.0
 _CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
 _NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the broker knows nothing"
 
 
 def status(
-    settings: Settings, *, wants_broker: bool, window_s: float, every_s: float | None, show_all: bool, as_json: bool
+    settings: Settings,
+    *,
+    wants_broker: bool,
+    window_s: float,
+    every_s: float | None,
+    show_all: bool,
+    as_json: bool,
+    serves: bool = False,
 ) -> int:
     """Print how the fleet stands; with `every_s`, again after so many seconds, until Ctrl-C. 0 if it is well, else 3.
+
+    If it `serves`, show it as a page by HTTP instead, until Ctrl-C.
 
     Raises SettingsError: no worker ever wrote to sink.root, and the broker does not know its group either.
     """
     with Fleet(settings, wants_broker=wants_broker, window_s=window_s) as fleet:
+        if serves:
+            return _serve(fleet, settings, every_s or _EVERY_S)
         if every_s is None:
             found = fleet.look()
             if as_json:
@@ -71,6 +84,22 @@ def _watch(fleet: Fleet, every_s: float, *, show_all: bool, as_json: bool) -> in
                 sys.stdout.flush()
             time.sleep(max(0.0, every_s - (time.monotonic() - begun_s)))
     return code
+
+
+def _serve(fleet: Fleet, settings: Settings, every_s: float) -> int:
+    """Until Ctrl-C or SIGTERM; the code of the last look."""
+    from adawise.build.http import rows_port
+    from adawise.build.signals import stop_signals
+
+    shown = FleetPage(fleet.look())
+    with stop_signals() as should_stop, rows_port(settings.http, shown) as url:
+        print(f"the fleet of {settings.sink.root} is shown at {url}, until Ctrl-C", file=sys.stderr, flush=True)
+        again_s = time.monotonic() + every_s
+        while not should_stop():
+            time.sleep(min(0.1, every_s))
+            if time.monotonic() >= again_s:
+                shown.found, again_s = fleet.look(), time.monotonic() + every_s
+    return _code(shown.found)
 
 
 def as_document(found: FleetStatus) -> dict[str, object]:

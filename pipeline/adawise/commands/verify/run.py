@@ -17,6 +17,7 @@ from adawise.settings import Settings
 from adawise.sink.claims import read_origin, read_sink_id
 from adawise.sink.owner import read_owner
 from adawise.sink.read.files import segment_keys
+from adawise.sink.retention.beginning import Beginning
 from adawise.sink.verify.findings import ChainReport, Fault, joined
 from adawise.sink.verify.root import strays, walk
 from adawise.store.store import Store, open_store
@@ -164,12 +165,24 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         )
     if len(gaps) > _SHOWN:
         yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
+    yield from (_retained(chain.tp, chain.retained) for chain in found.chains if chain.retained)
     if broker:
         yield (
             f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
             f"{found.lag} are not written yet"
             + (", besides those of partitions that were not read" if found.unread else "")
         )
+
+
+def _cut(cut: Beginning) -> dict[str, object]:
+    return {"rows": cut.rows, "files": cut.files, "until_day": cut.until_day, "removed_at": cut.removed_at}
+
+
+def _retained(tp: TopicPartition, cut: Beginning) -> str:
+    return (
+        f"{tp}: begins where retention has cut it; what was committed up to {cut.until_day} is removed, and that is "
+        f"recorded: {cut.rows} rows in {cut.files} files"
+    )
 
 
 def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
@@ -186,6 +199,7 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
                 {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first, "reason": gap.reason}
                 for gap in joined(chain.gaps)
             ],
+            **({"retained": _cut(chain.retained)} if chain.retained is not None else {}),
             **({"messages_compared": chain.messages, "lag": chain.lag} if broker else {}),
         }
         for chain in found.chains

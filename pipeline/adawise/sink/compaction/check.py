@@ -50,10 +50,10 @@ def check(
 ) -> tuple[Covered, list[Said]]:
     """Check the compacted files of a partition; in memory are the rows of one at a time.
 
-    Segments before `Covered.until` need no further look. Without compacted files that is the origin of the chain.
+    Segments before `Covered.until` need no further look. Without compacted files that is where the chain begins.
     `contiguous` as in `invariant.breaches`.
     """
-    covered = Covered(chain.origin, None, chain.origin.first, ())
+    covered = Covered(chain.origin, chain.previous, chain.origin.first, chain.pending)
     said: list[Said] = []
     names, traced = compacted_names(store, layout.PREDICTIONS, tp), compacted_names(store, layout.TRACES, tp)
     segments = segment_names(store, tp)

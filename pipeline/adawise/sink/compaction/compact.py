@@ -27,7 +27,7 @@ from adawise.sink.compaction.choice import CompactionPlan, FileLimits
 from adawise.sink.compaction.merged import encode
 from adawise.sink.compaction.segments import ChainIdentity, gather
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.read.files import compacted_names, segment_names
+from adawise.sink.read.files import beginning_name, compacted_names, segment_names
 from adawise.store.store import AlreadyExists, Failpoint, Store
 
 FAILPOINTS = (
@@ -81,10 +81,21 @@ def compact(
         store.sweep(layout.compacted_folder(dataset, tp))
     partition = _Partition.of(store, tp)
     start = partition.chain.origin
-    while chosen := partition.next_plan(store, start, limits):
-        plan = choice.claim(store, tp, chosen)
-        failpoint("compact.planned")
-        yield partition.make(store, plan.name, now(), failpoint)
+    while True:
+        try:
+            chosen = partition.next_plan(store, start, limits)
+            if chosen is None:
+                return
+            plan = choice.claim(store, tp, chosen)
+            failpoint("compact.planned")
+            made = partition.make(store, plan.name, now(), failpoint)
+        except ChainError:
+            if beginning_name(store, tp) <= partition.chain.origin:
+                raise
+            partition = _Partition.of(store, tp)  # retention has removed meanwhile what was to be compacted
+            start = partition.chain.origin
+            continue
+        yield made
         start = plan.name.until
 
 

@@ -14,17 +14,33 @@ from adawise.sink import claims, consistency, invariant, layout, schemas, segmen
 from adawise.sink.compaction.merged import Facts, Replaced, digest_of
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.read.files import read_bytes, read_link
+from adawise.sink.retention import beginning
+from adawise.sink.retention.beginning import Beginning
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class ChainIdentity:
-    """What every segment of a partition has to agree with: the root's id, where the chain begins, of which topic."""
+    """What every segment of a partition has to agree with: the root's id, where the chain begins, of which topic.
+
+    Where retention has cut it, `retained` says what was before.
+    """
 
     sink: str
     origin: SegmentName
     identity: TopicIdentity
+    retained: Beginning | None = None
+
+    @property
+    def previous(self) -> str | None:
+        """The key of the segment before the first, which is removed; None if there was none."""
+        return None if self.retained is None else self.retained.previous
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """What is pending where the chain begins."""
+        return () if self.retained is None else self.retained.pending
 
     @staticmethod
     def of(store: Store, tp: TopicPartition) -> ChainIdentity:
@@ -34,6 +50,8 @@ class ChainIdentity:
             missing = layout.SINK if sink is None else layout.origin_key(tp)
             raise ChainError(f"{store}: {missing}: expected this claim beside the segments, but it is gone; restore it")
         identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
+        if (cut := beginning.read(store, tp)) is not None:
+            return ChainIdentity(sink, cut[0], identity, cut[1])
         return ChainIdentity(sink, SegmentName(origin.offset), identity)
 
 
@@ -93,7 +111,7 @@ def gather(
         data = read_bytes(store, key)
         footer = read_link(data, key, chain.identity)
         if not gathered.keys:
-            pending = gathered.before = _pending_after(store, footer.previous)
+            pending = gathered.before = _pending_after(store, chain, footer.previous)
         if found != due or (gathered.keys and footer.previous != gathered.keys[-1]):
             raise _broken(store, key, f"expected the chain to go on with {due}")
         rows = segment.read_rows(data, key)
@@ -110,7 +128,9 @@ def gather(
     return gathered
 
 
-def _pending_after(store: Store, key: str | None) -> tuple[int, ...]:
+def _pending_after(store: Store, chain: ChainIdentity, key: str | None) -> tuple[int, ...]:
+    if key == chain.previous:
+        return chain.pending
     return () if key is None else segment.read_footer(read_bytes(store, key), key).pending
 
 

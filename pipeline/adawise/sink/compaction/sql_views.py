@@ -32,15 +32,22 @@ set variable {dataset}_files = (
             regexp_extract(file, '_(\d{{20}}(_\d{{6}})?)-[\d_]+\.parquet$', 1) as first,
             regexp_extract(file, '-(\d{{20}}(_\d{{6}})?)\.parquet$', 1) as until
         from glob(getvariable('root') || '/{compacted}/{dataset}/topic-*/partition-*/*.parquet')
+    ),
+    beginnings as (
+        select regexp_extract(file, 'topic-[^/]+/partition-\d+') as chain,
+            max(regexp_extract(file, '(\d{{20}}(_\d{{6}})?)\.json$', 1)) as name
+        from glob(getvariable('root') || '/{retained}/topic-*/partition-*/*.json')
+        group by chain
     )
     select list(file) from (
-        select file from compacted
+        select file, chain, first as name from compacted
         union all
-        select file from segments where not exists (
+        select file, chain, name from segments where not exists (
             select 1 from compacted
             where compacted.chain = segments.chain and first <= segments.name and segments.name < until
         )
-    )
+    ) as files
+    where not exists (select 1 from beginnings where beginnings.chain = files.chain and files.name < beginnings.name)
 );
 create or replace temp view {dataset} as
 select * from read_parquet(getvariable('{dataset}_files'), union_by_name = true);
@@ -57,5 +64,8 @@ def write(store: Store, root: str) -> None:
 def sql(root: str) -> str:
     """The statements for a root of this path or URL."""
     text = "'" + root.rstrip("/").replace("'", "''") + "'"
-    parts = [_DATASET.format(dataset=name, compacted=layout.COMPACTED) for name in (layout.PREDICTIONS, layout.TRACES)]
+    parts = [
+        _DATASET.format(dataset=name, compacted=layout.COMPACTED, retained=layout.RETAINED)
+        for name in (layout.PREDICTIONS, layout.TRACES)
+    ]
     return _HEAD.format(root=text) + "".join(parts)

@@ -8,8 +8,8 @@ earlier still: each row once, at any moment, whatever runs beside the reader.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -25,13 +25,37 @@ from adawise.store.store import Store, open_store
 def segment_keys(store: Store) -> list[tuple[TopicPartition, str]]:
     """Every segment with its partition, in the order of the chains."""
     named = [(parsed, key) for key in store.list(layout.PREDICTIONS) if (parsed := layout.parse_key(key))]
-    return [(tp, key) for (tp, _), key in sorted(named)]
+    begins = beginnings(store) if named else {}
+    return [(tp, key) for (tp, name), key in sorted(named) if tp not in begins or name >= begins[tp]]
+
+
+def beginnings(store: Store, under: str = layout.RETAINED) -> dict[TopicPartition, SegmentName]:
+    """The names with which chains begin that retention has cut; what lies before them is as good as removed.
+
+    To be listed after the files: what was removed in between is then before a name that is listed.
+    """
+    found: dict[TopicPartition, SegmentName] = {}
+    for tp, name in filter(None, map(layout.parse_retained_key, store.list(under))):
+        found[tp] = max(name, found.get(tp, name))
+    return found
+
+
+def is_removed(key: str, begins: Mapping[TopicPartition, SegmentName]) -> bool:
+    """True if the segment or the traces of this key lie before the beginning of their chain."""
+    named = layout.parse_key(key)
+    return named is not None and named[0] in begins and named[1] < begins[named[0]]
+
+
+def beginning_name(store: Store, tp: TopicPartition) -> SegmentName:
+    """As `beginnings`, of one partition; the least of all names if retention never cut it."""
+    return beginnings(store, layout.retained_folder(tp)).get(tp, SegmentName(0))
 
 
 def segment_names(store: Store, tp: TopicPartition, dataset: str = layout.PREDICTIONS) -> list[SegmentName]:
     """The segments of a partition that are there, covered or not, in the order of the chain."""
     folder = layout.folder(dataset, tp)
-    return sorted(name for key in store.list(folder) if (name := SegmentName.parse(key.removeprefix(folder))))
+    names = sorted(name for key in store.list(folder) if (name := SegmentName.parse(key.removeprefix(folder))))
+    return names[bisect_left(names, beginning_name(store, tp)) :] if names else []
 
 
 def newest_names(store: Store, tp: TopicPartition) -> tuple[list[SegmentName], bool]:
@@ -68,7 +92,9 @@ def newest_names(store: Store, tp: TopicPartition) -> tuple[list[SegmentName], b
 def compacted_names(store: Store, dataset: str, tp: TopicPartition) -> list[CompactedName]:
     """The compacted files of a partition, in the order of the chain."""
     folder = layout.compacted_folder(dataset, tp)
-    return sorted(name for key in store.list(folder) if (name := CompactedName.parse(key.removeprefix(folder))))
+    names = sorted(name for key in store.list(folder) if (name := CompactedName.parse(key.removeprefix(folder))))
+    begins = beginning_name(store, tp) if names else SegmentName(0)
+    return [name for name in names if name.first >= begins]
 
 
 def data_keys(store: Store, dataset: str = layout.PREDICTIONS) -> list[str]:
@@ -79,11 +105,13 @@ def data_keys(store: Store, dataset: str = layout.PREDICTIONS) -> list[str]:
     segments = [(key, *named) for key in store.list(dataset) if (named := layout.parse_key(key))]
     folder = f"{layout.COMPACTED}/{dataset}"
     compacted = [(key, *parsed) for key in store.list(folder) if (parsed := layout.parse_compacted_key(key))]
+    begins = beginnings(store) if segments or compacted else {}
     covers: dict[TopicPartition, list[CompactedName]] = {}
     for _, tp, name in sorted(compacted, key=lambda entry: entry[1:]):
         covers.setdefault(tp, []).append(name)
     kept = [(tp, name, key) for key, tp, name in segments if not is_covered(name, covers.get(tp, []))]
-    return [key for _, _, key in sorted([*kept, *((tp, name.first, key) for key, tp, name in compacted)])]
+    kept += [(tp, name.first, key) for key, tp, name in compacted]
+    return [key for tp, first, key in sorted(kept) if tp not in begins or first >= begins[tp]]
 
 
 def is_covered(name: SegmentName, covers: Sequence[CompactedName]) -> bool:

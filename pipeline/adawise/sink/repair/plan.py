@@ -15,7 +15,7 @@ What was computed is gone: `RepairStep.again` says how it is computed once more,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby, pairwise
@@ -25,8 +25,11 @@ from adawise.errors import ChainError
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout, schemas, segment, traces
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import compacted_names, read_bytes, segment_keys
+from adawise.sink.lineage import Lineage
+from adawise.sink.read.files import beginnings, compacted_names, is_removed, read_bytes, segment_keys
 from adawise.sink.repair.bridge import bridge, key_of
+from adawise.sink.retention import beginning
+from adawise.sink.retention.beginning import Beginning
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import AlreadyExists, Store
 
@@ -61,7 +64,8 @@ def plan(store: Store) -> RepairPlan:
         chain.follow()
         sinks |= chain.sinks
     known = {layout.traces_key(key) for keys in chains.values() for key in keys}
-    stale = [key for key in traced if key not in known]
+    begins = beginnings(store) if traced else {}
+    stale = [key for key in traced if key not in known and not is_removed(key, begins)]
     made.steps[:0] = [  # before a bridge takes the name of a segment whose traces are still there
         *_sink(store, sinks, made),
         *(
@@ -96,13 +100,15 @@ class _Chain:
         covers = compacted_names(store, layout.PREDICTIONS, tp)
         # Traces are made after the predictions that they are of.
         self._orphans = [name for name in compacted_names(store, layout.TRACES, tp) if name not in covers]
-        begins = claims.read_origin(store, tp) if covers else None
+        self._cut = beginning.read(store, tp)
+        origin = claims.read_origin(store, tp) if covers else None
+        begins = self._cut[0] if self._cut is not None else None if origin is None else SegmentName(origin.offset)
         for name in self._orphans:
             key = layout.compacted_key(layout.PREDICTIONS, tp, name)
             made.beyond.append(f"{key} is gone, of which the traces are there: restore it from a backup")
         if not self._orphans and any(one.until != other.first for one, other in pairwise(covers)):
             made.beyond.append(f"{tp}: a compacted file is gone between others: restore it, see `adawise verify`")
-        elif not self._orphans and begins is not None and covers[0].first != SegmentName(begins.offset):
+        elif covers and not self._orphans and begins is not None and covers[0].first != begins:
             made.beyond.append(f"{tp}: what was compacted before {covers[0]} is gone: restore it from a backup")
         self._until = covers[-1].until if covers else None
         self._keys = keys
@@ -160,7 +166,10 @@ class _Chain:
     def _joined(self, before: SegmentFooter | None, footer: SegmentFooter, key: str) -> bool:
         """True if the segment follows, or does once the bridge is there that is added to the steps."""
         origin = footer.name if self.origin is None else SegmentName(self.origin.offset)
-        due = origin if before is None else before.name.successor(before.next)
+        known = before
+        if before is None and self._cut is not None:
+            known = _removed(self._cut[0], self._cut[1], footer)
+        due = origin if known is None else known.name.successor(known.next)
         if footer.name == due:
             return True
         if footer.name < due:
@@ -169,7 +178,7 @@ class _Chain:
         if self._orphans:
             return False  # what is missing is in a file that was told of, and a bridge would be in its way
         try:
-            bridged = bridge(self._store, before, footer, key, due)
+            bridged = bridge(self._store, known, footer, key, due)
         except ChainError as error:
             self._made.beyond.append(str(error))
             return False
@@ -201,6 +210,25 @@ class _Chain:
             f"again, as it was, from there to its end (what is lost ends at offset {last.next - 1}), as long as the "
             f"broker has it (or a recording, named instead of --topic)"
         )
+
+
+def _removed(name: SegmentName, cut: Beginning, footer: SegmentFooter) -> SegmentFooter:
+    """What is known of the last segment that retention removed, before `name`, with all else as in `footer`."""
+    named = layout.parse_key(cut.previous)
+    if named is None:
+        raise ChainError(f"{layout.RETAINED}: {name.stem}: expected the name of a segment, but found {cut.previous!r}")
+    return replace(
+        footer,
+        first=named[1].first,
+        sequence=named[1].sequence,
+        next=name.first,
+        previous=None,
+        pending=cut.pending,
+        gaps=(),
+        states={},
+        stream_table=b"",
+        lineage=Lineage.of(cut.lineage.encode()) if cut.lineage else None,
+    )
 
 
 def _set_aside(store: Store, key: str) -> None:

@@ -63,7 +63,8 @@ class ChainCheck:
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         self.report.faults += [Fault(*each) for each in said]
-        self._sink, self._name = chain.sink, chain.origin
+        self._sink, self._name, self._previous, self._pending = chain.sink, chain.origin, chain.previous, chain.pending
+        self.report.retained, self._knows_before = chain.retained, chain.retained is None
         # A topic may have got more partitions since: how many there were says nothing about a segment.
         self._identity = replace(chain.identity, partitions=_ANY)
         if self._log is not None:

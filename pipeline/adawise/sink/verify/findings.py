@@ -11,6 +11,7 @@ from typing_extensions import override
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink.invariant import Offsets
+from adawise.sink.retention.beginning import Beginning
 
 RESTORE = "restore the file from a backup"
 RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do instead"
@@ -40,7 +41,7 @@ class ChainReport:
     """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head.
 
     `rows` are those of the segments, and of the `compacted` files that stand for segments which were deleted; `gaps`
-    are offsets that have none on purpose.
+    are offsets that have none on purpose. With `retained`, retention removed what was before the chain's beginning.
     """
 
     tp: TopicPartition
@@ -53,6 +54,7 @@ class ChainReport:
     lag: int | None = None
     gaps: list[Gap] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    retained: Beginning | None = None
 
 
 def joined(gaps: Iterable[Gap]) -> list[Gap]:

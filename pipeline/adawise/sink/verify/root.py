@@ -13,7 +13,7 @@ from itertools import groupby
 from adawise.sink import layout
 from adawise.sink.compaction.check import compacted_partitions, foreign_keys
 from adawise.sink.consistency import ReadState
-from adawise.sink.read.files import segment_keys
+from adawise.sink.read.files import beginnings, is_removed, segment_keys
 from adawise.sink.verify.chain import ChainCheck
 from adawise.sink.verify.findings import STALE, Broken, BrokerLog, ChainReport, Fault
 from adawise.store.store import Store
@@ -30,6 +30,7 @@ def strays(store: Store) -> list[Fault]:
     traces = store.list(layout.TRACES)  # before the segments: a worker writes them after these
     segments = store.list(layout.PREDICTIONS)
     known = {layout.traces_key(key) for key in segments}
+    begins = beginnings(store) if traces else {}
     return [
         *(
             Fault(key, "expected only segments here, but this is none", "move it away")
@@ -40,7 +41,7 @@ def strays(store: Store) -> list[Fault]:
         *(
             Fault(key, "expected a segment of this name, but there is none", STALE)
             for key in traces
-            if key not in known
+            if key not in known and not is_removed(key, begins)
         ),
     ]
 

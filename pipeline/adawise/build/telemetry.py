@@ -1,0 +1,45 @@
+"""The environment -> traces for OpenTelemetry, or none. Nothing of it is loaded unless it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import structlog
+
+from adawise.worker.observer import Observer
+
+SERVICE = "adawise"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_SPOKEN = "http/protobuf"
+
+
+def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
+    """What exports a worker's traces, if a collector is named; None, with a word in the log, where it cannot.
+
+    A platform may set these variables for all that runs on it, so none of them stops a worker.
+    """
+    if not is_wanted(environ):
+        return None
+    log = structlog.get_logger("telemetry")
+    protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _SPOKEN)
+    if protocol != _SPOKEN:
+        note = f"OTLP is spoken as {_SPOKEN}, not as {protocol}: set OTEL_EXPORTER_OTLP_PROTOCOL to that"
+        log.warning("tracing_left_out", note=note)
+        return None
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
+        log.warning("tracing_left_out", note="install what exports it: pip install 'adawise[otel]'")
+        return None
+    from adawise.telemetry.export import span_observer
+
+    log.info("tracing_started", collector=next(environ[name] for name in reversed(_ENDPOINTS) if environ.get(name)))
+    return span_observer(SERVICE)
+
+
+def is_wanted(environ: Mapping[str, str]) -> bool:
+    """Whether the environment names a collector for traces, and nothing there forbids them."""
+    named = any(environ.get(name) for name in _ENDPOINTS)
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower()
+    return named and exporter == "otlp" and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"

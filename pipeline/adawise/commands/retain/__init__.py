@@ -1,0 +1,1 @@
+"""The command `retain`: what was written long ago is removed."""

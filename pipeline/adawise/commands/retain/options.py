@@ -1,0 +1,46 @@
+"""`adawise retain`: its options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
+
+from adawise.commands.command import Command
+from adawise.settings.group import Location
+from adawise.settings.recording import DURATION_SCHEMA, Duration
+
+
+class RetainCommand(Command):
+    """Remove what was committed long ago from an output folder: say what would go, or, with --yes, remove it.
+
+    Whole files go, of the days (UTC) that are over for that long: segments, traces, and what compaction made of them;
+    never the end of a chain. A claim under `_retained` says first where each chain begins from then on, so that verify,
+    repair and readers know it from a file that was lost; from that moment on nobody sees what goes. Workers, readers
+    and `compact` may run beside it, and it may be interrupted: the next call ends it. A worker does the same with
+    sink.keep. Labels that came later stay.
+    """
+
+    name = "retain"
+    examples = (
+        ("what would go", "retain runs/yard --keep 400d"),
+        ("every night", "retain s3://bucket/yard --keep 400d --yes"),
+    )
+
+    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    keep: Annotated[Duration, Field(ge=86_400)] = Field(
+        description="time for which everything is kept, at least a day", json_schema_extra=DURATION_SCHEMA
+    )
+    yes: CliToggleFlag[bool] = Field(default=False, description="remove it")
+    as_json: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("json"), description="print what goes as JSON"
+    )
+
+    @override
+    def call(self) -> int:
+        """Retain."""
+        from adawise.commands.retain.run import retain
+
+        return retain(self.settings, root=self.root, keep_s=self.keep, does=self.yes, as_json=self.as_json)

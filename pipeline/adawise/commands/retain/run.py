@@ -1,0 +1,79 @@
+"""Settings -> what of an output is old enough to go, and, if that is wanted, gone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from adawise.console import print_json, progress
+from adawise.errors import SettingsError
+from adawise.settings import Settings
+from adawise.sink.claims import known_sink_id
+from adawise.sink.compaction.delete import now_of
+from adawise.sink.read.files import segment_keys
+from adawise.sink.retention.retain import Removal, removal, remove, sweep
+from adawise.store.store import open_store
+
+_MIB = 2**20
+
+
+def retain(settings: Settings, *, root: str, keep_s: float, does: bool, as_json: bool) -> int:
+    """Print what goes of every partition, and remove it if it `does`.
+
+    Raises:
+        SettingsError: no worker ever wrote there.
+        ChainError: a chain has a hole, or is damaged; partitions before it are done.
+        StoreUnavailable: by the store.
+    """
+    del settings
+    store = open_store(root)
+    if known_sink_id(store) is None:
+        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+    now = now_of(store) if does else datetime.now(UTC)
+    before = (now - timedelta(seconds=keep_s)).astimezone(UTC).date()
+    found: list[Removal] = []
+    with progress("removed" if does else "found", unit="files") as bar:
+        for tp in sorted({tp for tp, _ in segment_keys(store)}):
+            what = removal(store, tp, before=before, now=now)
+            if what is not None:
+                found.append(what)
+            if not does:
+                bar.advance(0 if what is None else what.files)
+                continue
+            for _ in sweep(store, tp) if what is None else remove(store, what):
+                bar.advance()
+    if as_json:
+        print_json({"root": root, "before": before, "removed": does, "partitions": [_as_json(what) for what in found]})
+    else:
+        _tell(root, before.isoformat(), found, does)
+    return 0
+
+
+def _as_json(what: Removal) -> dict[str, object]:
+    return {
+        "topic": what.tp.topic,
+        "partition": what.tp.partition,
+        "begins": what.name.first,
+        "files": what.files,
+        "rows": what.rows,
+        "bytes": what.size_bytes,
+        "since_day": what.since_day,
+        "until_day": what.until_day,
+    }
+
+
+def _tell(root: str, before: str, found: list[Removal], does: bool) -> None:
+    for what in found:
+        print(
+            f"{what.tp}: {what.files} files, {what.rows} rows, {what.size_bytes / _MIB:.1f} MiB, committed "
+            f"{what.since_day} to {what.until_day}; "
+            f"it {'begins' if does else 'would begin'} at offset {what.name.first}"
+        )
+    if not found:
+        print(f"{root}: nothing was committed before {before} that can go")
+        return
+    files, rows, size = (sum(getattr(what, name) for what in found) for name in ("files", "rows", "size_bytes"))
+    told = f"{files} files of {len(found)} partitions, {rows} rows, {size / _MIB:.1f} MiB, committed before {before}"
+    if does:
+        print(f"{root}: removed {told}")
+    else:
+        print(f"{root}: would remove {told}; nothing was changed; to do it: add --yes")

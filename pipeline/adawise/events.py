@@ -1,0 +1,102 @@
+"""Every event that the program logs: what it means, and what to do about it.
+
+An event is named in the past tense, and its facts are the keys of its line. Names are stable. Which level and which
+keys an event has is read off the code that logs it (`python -m tools.docs`), and a test holds the two to each other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class LoggedEvent(NamedTuple):
+    """What an event means, and what to do about it; "" if nothing."""
+
+    meaning: str
+    remedy: str = ""
+
+
+EVENTS: dict[str, LoggedEvent] = {
+    # a worker's life
+    "worker_started": LoggedEvent("the model is loaded, and the worker joins its group"),
+    "model_loaded": LoggedEvent("checkpoints, classes and card are there: what they are, and on which device"),
+    "partitions_awaited": LoggedEvent(
+        "the group has not given it a partition yet", "wait; a worker beyond the number of partitions is in reserve"
+    ),
+    "worker_stopped": LoggedEvent("it was told to stop, and wrote what was complete"),
+    "tracing_started": LoggedEvent("spans of batches go to this collector"),
+    "tracing_left_out": LoggedEvent("a collector is named, and no spans go there", "the line says what is needed"),
+    "http_started": LoggedEvent("probes, metrics and the page are served there"),
+    "http_failed": LoggedEvent("the HTTP port ended; the worker goes on", "report it, with the lines before"),
+    "page_fell_behind": LoggedEvent("what the page shows could not be made; the worker goes on", "report it"),
+    # partitions and their chains
+    "partition_recovered": LoggedEvent("a partition is this worker's, and its chain was followed to the end"),
+    "partition_lost": LoggedEvent("a partition is another worker's now, or nobody's"),
+    "partition_added": LoggedEvent("the topic got a partition since its first output; it is read from its start"),
+    "partition_blocked": LoggedEvent(
+        "what comes next in a partition cannot be read; the others go on", "the line says why and what to do"
+    ),
+    "segment_committed": LoggedEvent("rows are durable, and the offset is told to the broker"),
+    "race_lost": LoggedEvent(
+        "another worker wrote this segment; its state is adopted", "often: see the group's members"
+    ),
+    "retry_scheduled": LoggedEvent("broker or store did not answer; it is tried again", "if it stays: bring it back"),
+    "store_filled": LoggedEvent("the output has no room; it is tried again, and nothing is lost", "make room"),
+    "store_retried": LoggedEvent("a request to an object store is sent again"),
+    "messages_lost": LoggedEvent(
+        "the broker deleted messages that nobody had read; the gap is recorded", "raise retention.ms, or read faster"
+    ),
+    "hole_found": LoggedEvent(
+        "segments are missing from a chain", "`adawise verify`; restore them, or bridge them with `adawise repair`"
+    ),
+    "chain_not_counted": LoggedEvent("an earlier version wrote the end of a chain: holes before it cannot be seen"),
+    "files_retained": LoggedEvent("what is older than sink.keep was removed"),
+    "retention_failed": LoggedEvent("it could not be removed; it is tried again in an hour", "the line says why"),
+    # images and streams
+    "batch_served": LoggedEvent("a batch was adapted and predicted (log.level debug)"),
+    "frame_rejected": LoggedEvent("an image or message cannot be read", "mend its producer; `adawise dlq list`"),
+    "frames_rejected": LoggedEvent("so many more of one camera and reason since the line before", "as frame_rejected"),
+    "producer_mistaken": LoggedEvent("a header or column was passed over; the image counts", "mend its producer"),
+    "batches_closed_early": LoggedEvent("open batches do not fit into memory", "raise limits.inflight_mib"),
+    "streams_evicted": LoggedEvent(
+        "more streams than limits.streams: some begin anew", "raise it, or find who names them"
+    ),
+    "decoder_killed": LoggedEvent("a message ended the process that decoded it apart; it is rejected after the second"),
+    "decoder_stalled": LoggedEvent("a message is decoded for long; it is waited for", "see the line's remedy"),
+    "decoding_set_apart": LoggedEvent(
+        "workers that had this partition were killed: what they read is decoded in a process of its own",
+        "was it the host, or out of memory? Else the message is found and rejected",
+    ),
+    "start_not_marked": LoggedEvent("the mark by which deaths are counted could not be written; it goes on without"),
+    "start_not_unmarked": LoggedEvent("such a mark could not be removed, and counts as a death"),
+    # models
+    "model_changed": LoggedEvent("a part of the pair is not what the root was written with", "see model.on_change"),
+    "card_made_otherwise": LoggedEvent("the card was made from pictures read by other settings", "make the card anew"),
+    "card_made_of_earlier_pixels": LoggedEvent(
+        "an earlier version made the card; pixels differ by a level here and there"
+    ),
+    "card_not_used": LoggedEvent("the card does not belong to this pair", "see the line's remedy"),
+    "bank_shrunk": LoggedEvent("there is room for fewer merged copies of the weights", "see the line's remedy"),
+    "graph_refused": LoggedEvent("CUDA could not capture the forward; it runs without", "see the line's remedy"),
+    "heads_encoded": LoggedEvent("the text heads of all alphas are there"),
+    "head_damaged": LoggedEvent("a text head on disk is damaged, and is made anew"),
+    "head_cache_not_read": LoggedEvent("text heads on disk cannot be read; they are encoded", "see the line's remedy"),
+    "head_cache_not_written": LoggedEvent("text heads cannot be kept on disk", "see the line's remedy"),
+    # recordings and replays
+    "recording_tidied": LoggedEvent("old files or images of a recording were removed"),
+    "recording_not_tidied": LoggedEvent("they could not be; it is tried again", "the line says why"),
+    "labels_retried": LoggedEvent("broker or store did not answer `adawise labels`; it is tried again"),
+    "recording_retried": LoggedEvent("broker or store did not answer `adawise record`; it is tried again"),
+    "replay_continued": LoggedEvent("the folder holds a part of this replay, and it goes on there"),
+    "states_not_taken": LoggedEvent("the states to begin with are of other settings: streams begin anew"),
+    # cards, evaluation, fine-tuning
+    "images_left_out": LoggedEvent("images of classes that the pair does not know"),
+    "image_skipped": LoggedEvent("an image cannot be read", "the line says why"),
+    "images_not_labelled": LoggedEvent("images without a label are left out"),
+    "search_fit_begun": LoggedEvent("the search's numbers are fitted for the card"),
+    "objective_chosen": LoggedEvent("which objective is minimised, and why"),
+    "training_began": LoggedEvent("fine-tuning begins"),
+    "epoch_finished": LoggedEvent("an epoch of fine-tuning is over"),
+    "classes_left_empty": LoggedEvent("classes without an image to learn from", "add some, or leave the class out"),
+    "barrier_found": LoggedEvent("half-way between the models is worse than both", "train with a lower rate"),
+}

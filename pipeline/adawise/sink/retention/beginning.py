@@ -1,0 +1,78 @@
+"""With which segment a chain begins since retention cut it, and what whoever follows the chain has to know there.
+
+One small document for each cut, created once; the one with the last name counts. It makes the difference between a
+beginning that was retained and a file that was lost.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adawise.errors import ChainError
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.claims import LAYOUT, parsed, unreadable
+from adawise.sink.layout import SegmentName
+from adawise.sink.lineage import Lineage
+from adawise.sink.read.files import beginning_name, beginnings
+from adawise.store.store import AlreadyExists, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A chain begins with `name`, of which this claim is called; what was before it is removed.
+
+    `previous` is the key of the segment before, `pending` what that left open, `lineage` what it counted before itself
+    (as in its footer; "" if it did not). Removed in all: `rows`, `files`, `size_bytes`, which were committed up to the
+    day `until_day` (UTC).
+    """
+
+    previous: str
+    pending: tuple[int, ...]
+    lineage: str
+    rows: int
+    files: int
+    size_bytes: int
+    until_day: str
+    removed_at: str
+
+    def after_previous(self) -> Lineage | None:
+        """Counted up to and with the segment before; None if that is not known."""
+        named = layout.parse_key(self.previous)
+        if not self.lineage or named is None:
+            return None
+        return Lineage.of(self.lineage.encode()).extended(named[1])
+
+
+def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | None:
+    """The name that the chain begins with, and the claim; None if retention never cut it.
+
+    Raises ChainError if the claim cannot be read.
+    """
+    name = beginnings(store, layout.retained_folder(tp)).get(tp)
+    if name is None:
+        return None
+    key = layout.retained_key(tp, name)
+    data = store.get(key)
+    if data is None:
+        if beginning_name(store, tp) > name:  # retention has cut it again, a moment ago
+            return read(store, tp)
+        raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
+    document: dict[str, Any] = dict(parsed(store, key, data))
+    try:
+        if document.pop("layout") != LAYOUT:
+            raise ValueError("another layout")
+        found = Beginning(**{**document, "pending": tuple(map(int, document["pending"]))})
+        found.after_previous()
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(store, key) from error
+    return name, found
+
+
+def claim(store: Store, tp: TopicPartition, name: SegmentName, beginning: Beginning) -> None:
+    """Say that the chain begins with `name`. If another has said the same, that holds."""
+    with suppress(AlreadyExists):
+        store.create(layout.retained_key(tp, name), json.dumps({"layout": LAYOUT, **asdict(beginning)}).encode())

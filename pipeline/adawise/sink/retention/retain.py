@@ -1,0 +1,225 @@
+"""Removing what is old enough, of one partition: first the beginning is claimed, then what lies before it is removed.
+
+What goes together is what compaction makes one file of, or would: cuts lie where compacted files begin, and where they
+will, for a cut takes the same plans (`compaction.choice`). So a compaction that runs beside it makes no file that lies
+on both sides of a cut. The newest two segments stay: whoever goes on from the head may have to read the one before.
+
+From the moment in which the claim is created, nobody sees what lies before it, whether it is still there or not. So a
+pass may die anywhere, and the next one removes what is left. Nothing goes that the store has not had for a day by its
+own clock: a worker whose clock is years behind would else lose its rows, and `name_reuse` counts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from adawise.errors import ChainError
+from adawise.records import TopicPartition
+from adawise.sink import claims, layout, segment
+from adawise.sink.compaction import choice
+from adawise.sink.compaction.choice import CompactionPlan, FileLimits
+from adawise.sink.compaction.merged import read_facts
+from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.read.files import beginning_name, compacted_names, read_bytes, segment_names
+from adawise.sink.retention import beginning
+from adawise.sink.retention.beginning import Beginning
+from adawise.store.store import Failpoint, Store
+
+FAILPOINTS = ("retain.planned", "retain.begun", "retain.removed", "retain.forgotten")
+"""Where it can die: after a plan, the new beginning, each file that is removed, and each beginning before it."""
+
+LEAST = timedelta(days=1)
+"""What was committed later is never removed."""
+
+_MAX_ROWS, _MAX_BYTES = 262_144, 1 << 30  # of a plan that no compaction has made: as `adawise compact` does
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Files of one partition that are old enough: everything before `name`, with which the chain then begins."""
+
+    tp: TopicPartition
+    name: SegmentName
+    last: str  # the segment before it
+    rows: int
+    files: int
+    size_bytes: int
+    since_day: str
+    until_day: str
+    plans: tuple[CompactionPlan, ...] = ()  # that are claimed first
+
+
+def removal(
+    store: Store,
+    tp: TopicPartition,
+    *,
+    before: date,
+    now: datetime,
+    most_rows: int | None = None,
+    ends: Callable[[], bool] = lambda: False,
+) -> Removal | None:
+    """What of a partition was committed before the day `before` (UTC); None if nothing was. Nothing is changed.
+
+    `now` is by the store's clock. With `most_rows`, no more than is needed to come to so many; less if it `ends`.
+
+    Raises ChainError if the chain is not whole, StoreUnavailable.
+    """
+    covers = {name.first: name for name in compacted_names(store, layout.PREDICTIONS, tp)}
+    names = segment_names(store, tp)
+    if len(names) < 3:
+        return None
+    start = _begins(store, tp, names[0])
+    units: list[_Unit] = []
+    rows = 0
+    while not ends() and (most_rows is None or rows < most_rows):
+        found = _next(store, tp, start, covers, names, before)
+        if found is None or found.name.until > names[-2] or _is_new(store, tp, found, names, now):
+            break
+        units.append(found)
+        rows += found.rows
+        start = found.name.until
+    if not units:
+        return None
+    plans = layout.compacted_folder("plans", tp)
+    sizes = {key: size for key, size in _sizes(store, tp, start).items() if not key.startswith(plans)}
+    return Removal(
+        tp,
+        start,
+        layout.segment_key(tp, max(name for name in names if name < start)),
+        sum(found.rows for found in units),
+        len(sizes),
+        sum(sizes.values()),
+        units[0].name.day,
+        units[-1].name.day,
+        tuple(CompactionPlan(found.name, found.segments, found.rows) for found in units if found.is_planned),
+    )
+
+
+def _begins(store: Store, tp: TopicPartition, first: SegmentName) -> SegmentName:
+    """Where the chain does."""
+    origin = claims.read_origin(store, tp)
+    return max(first if origin is None else SegmentName(origin.offset), beginning_name(store, tp))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What is one compacted file, or is planned to be one."""
+
+    name: CompactedName
+    segments: int
+    rows: int
+    is_planned: bool
+
+
+def _next(
+    store: Store,
+    tp: TopicPartition,
+    start: SegmentName,
+    covers: dict[SegmentName, CompactedName],
+    names: Sequence[SegmentName],
+    before: date,
+) -> _Unit | None:
+    """What begins with `start`, if all of it was committed before the day."""
+    if (cover := covers.get(start)) is not None:
+        if cover.day >= before.isoformat():
+            return None
+        key = layout.compacted_key(layout.PREDICTIONS, tp, cover)
+        facts = read_facts(read_bytes(store, key), key)
+        return _Unit(cover, len(facts.segments), facts.rows, is_planned=False)
+    left = [name for name in names if name >= start]
+    if not left or left[0] != start:
+        raise ChainError(
+            f"{store}: {layout.segment_key(tp, start)}: expected the chain to go on here; nothing is removed of a "
+            "chain with a hole: see `adawise verify`"
+        )
+    plan = choice.read(store, tp, start) or choice.choose(
+        store, tp, left[:-1], FileLimits(max_rows=_MAX_ROWS, max_bytes=_MAX_BYTES, before=before)
+    )
+    if plan is None or plan.name.day >= before.isoformat():
+        return None
+    return _Unit(plan.name, plan.segments, plan.rows, is_planned=True)
+
+
+def _is_new(store: Store, tp: TopicPartition, found: _Unit, names: Sequence[SegmentName], now: datetime) -> bool:
+    """Whether the store has had the last of its segments for less than a day."""
+    last = max((name for name in names if name < found.name.until), default=found.name.first)
+    written = store.modified(layout.segment_key(tp, last))
+    return written is None or now - written < LEAST
+
+
+def remove(
+    store: Store,
+    what: Removal,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    failpoint: Failpoint = lambda _: None,
+) -> Iterator[str]:
+    """Remove it; each key is yielded when it is gone. May be begun again.
+
+    Raises ChainError if the chain is not whole, or another cut was quicker; StoreUnavailable.
+    """
+    for plan in what.plans:
+        claimed = choice.claim(store, what.tp, plan)
+        if claimed.name != plan.name:
+            raise ChainError(f"{what.tp}: a compaction has planned {claimed.name} meanwhile; begin again")
+        failpoint("retain.planned")
+    if beginning_name(store, what.tp) < what.name:
+        beginning.claim(store, what.tp, what.name, _beginning(store, what, now()))
+        failpoint("retain.begun")
+    yield from sweep(store, what.tp, failpoint=failpoint)
+
+
+def _beginning(store: Store, what: Removal, now: datetime) -> Beginning:
+    footer = segment.read_footer(read_bytes(store, what.last), what.last)
+    known = layout.parse_key(what.last)
+    if known is None or known[1].successor(footer.next) != what.name:
+        raise ChainError(f"{store}: {what.last}: expected the segment before {what.name.stem}, but it ends elsewhere")
+    before = beginning.read(store, what.tp)
+    was = before[1] if before is not None else None
+    return Beginning(
+        previous=what.last,
+        pending=footer.pending,
+        lineage="" if footer.lineage is None else footer.lineage.stored().decode(),
+        rows=what.rows + (0 if was is None else was.rows),
+        files=what.files + (0 if was is None else was.files),
+        size_bytes=what.size_bytes + (0 if was is None else was.size_bytes),
+        until_day=what.until_day,
+        removed_at=now.isoformat(),
+    )
+
+
+def sweep(store: Store, tp: TopicPartition, *, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
+    """Remove what lies before the beginning: of this pass, of one that died, of a worker that stood still for days."""
+    begins = beginning_name(store, tp)
+    for key in _sizes(store, tp, begins):
+        store.delete(key)
+        failpoint("retain.removed")
+        yield key
+    newest = layout.retained_key(tp, begins)
+    for key in store.list(layout.retained_folder(tp)):
+        if key < newest:
+            store.delete(key)
+            failpoint("retain.forgotten")
+
+
+def _sizes(store: Store, tp: TopicPartition, begins: SegmentName) -> dict[str, int]:
+    """The bytes of every file of the partition before its beginning, traces before the predictions that they are of."""
+    found: dict[str, int] = {}
+    for dataset in (layout.TRACES, layout.PREDICTIONS):
+        for key, size in store.sizes(layout.folder(dataset, tp)).items():
+            named = layout.parse_key(key)
+            if named is not None and named[1] < begins:
+                found[key] = size
+    for dataset in (layout.TRACES, layout.PREDICTIONS):
+        for key, size in store.sizes(layout.compacted_folder(dataset, tp)).items():
+            made = layout.parse_compacted_key(key)
+            if made is not None and made[1].first < begins:
+                found[key] = size
+    folder = layout.compacted_folder("plans", tp)
+    for key, size in store.sizes(folder).items():
+        first = SegmentName.parse(f"{key.removeprefix(folder).removesuffix('.json')}.parquet")
+        if first is not None and first < begins:
+            found[key] = size
+    return found

@@ -1,0 +1,83 @@
+"""The fleet's cameras as rows of the live page, which each worker has for its own (`adawise.live.row`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from adawise.live.row import STEPS, CameraRow, CameraState, LiveView
+from adawise.records import TopicPartition
+from adawise.status.facts import CameraStatus, FleetStatus
+from adawise.status.judge import spoken
+
+_NOTICES = 20
+_OF_CAMERAS = {"camera_silent", "camera_rejected"}  # which their rows say
+
+
+class FleetPage:
+    """Shows what was found last; implements `adawise.live.row.Provider`. `found` may be replaced by another thread."""
+
+    def __init__(self, found: FleetStatus) -> None:
+        self.found = found
+
+    def view(self) -> LiveView:
+        """See `Provider`."""
+        found = self.found
+        lags = {(each.topic, each.partition): each.lag for each in found.partitions}
+        waiting = [lag for lag in lags.values() if lag is not None]
+        facts = [
+            ("workers", str(len(found.members))),
+            ("partitions", str(len(found.partitions))),
+            ("waiting", str(sum(waiting)) if waiting else "not known"),
+            ("gone for a day", str(found.camera_states["gone"])),
+        ]
+        return LiveView(
+            title=f"{found.topic} in {found.root}",
+            now_s=_unix_s(found.at),
+            rows=[_row(each, lags.get((each.topic, each.partition))) for each in found.cameras if each.state != "gone"],
+            facts=facts,
+            notices=[
+                f"{each.where}: {each.what}; {each.remedy}" if each.where else f"{each.what}; {each.remedy}"
+                for each in found.troubles
+                if each.kind not in _OF_CAMERAS
+            ][:_NOTICES],
+        )
+
+    def picture(self, key: str) -> bytes | None:
+        """See `Provider`: an output has none."""
+        del key
+        return None
+
+
+def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
+    alphas = dict(zip(camera.alpha_steps, camera.alphas, strict=True))
+    last = max(alphas, default=0)
+    first = max(min(alphas, default=0), last - STEPS + 1)
+    return CameraRow(
+        stream_id=camera.stream_id,
+        partition=str(TopicPartition(camera.topic, camera.partition)),
+        state=CameraState.OK if camera.state == "gone" else CameraState(camera.state),
+        why=_why(camera),
+        alpha=camera.alpha,
+        first_step=first,
+        alphas=tuple(alphas.get(step) for step in range(first, last + 1)) if alphas else (),
+        classes=tuple(camera.top),
+        images_per_s=0.0 if camera.state == "silent" else camera.images_per_s or 0.0,
+        images=camera.images,
+        rejected=camera.rejected,
+        forward_equivalents=camera.forward_equivalents,
+        agreement=camera.agreement,
+        lag=lag,
+        seen_s=None if camera.last_seen is None else _unix_s(camera.last_seen),
+    )
+
+
+def _why(camera: CameraStatus) -> str:
+    if camera.state == "silent":
+        return "nothing of it came" + ("" if camera.age_s is None else f" for {spoken(camera.age_s)}")
+    if camera.state == "rejected":
+        return f"{camera.rejected} images were rejected: {', '.join(camera.reasons)}"
+    return "alpha was chosen anew" if camera.state == "changed" else ""
+
+
+def _unix_s(moment: str) -> float:
+    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()

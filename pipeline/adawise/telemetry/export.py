@@ -1,0 +1,35 @@
+"""Where spans go: to a collector by OTLP over HTTP, as the standard OTEL_* variables say."""
+
+from __future__ import annotations
+
+import threading
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+
+from adawise.telemetry.spans import SpanObserver
+
+_LAST_S = 3.0  # for the last spans; a collector that is away holds no worker
+
+
+def span_observer(service: str, exporter: SpanExporter | None = None) -> SpanObserver:
+    """An observer whose spans are exported in a thread; those that no collector takes are dropped.
+
+    Args:
+        service: what the process is called, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES say.
+        exporter: in place of OTLP.
+    """
+    named = Resource.create({})  # reads the environment; unnamed, it begins with unknown_service
+    is_named = not str(named.attributes[SERVICE_NAME]).startswith("unknown_service")
+    resource = named if is_named else named.merge(Resource({SERVICE_NAME: service}))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+
+    def end() -> None:
+        last = threading.Thread(target=provider.shutdown, name="spans", daemon=True)
+        last.start()
+        last.join(_LAST_S)
+
+    return SpanObserver(provider, end)

@@ -1,0 +1,156 @@
+"""Spans of a batch, made of what the worker tells anyway, so that its loop knows nothing of them.
+
+    batch         from its first message's timestamp until it was predicted
+      gather      until its images were together: at the broker, decoding, waiting for the others
+      adapt       the search for alpha; its share, where batches are adapted together
+      forward     the forwards through the model; its share
+    commit        from then until its rows were durable; a child of `batch` that may end seconds later
+
+The batch is a child of what its first message says in `traceparent`; to the other messages' traces it has links. A
+message whose timestamp is none, or lies more than an hour back, does not stretch it: `gather` is then left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from opentelemetry import trace as otel
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing_extensions import override
+
+from adawise.ports import Commit
+from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, TopicPartition
+from adawise.worker.observer import Observer
+
+MOST = 8_192
+"""Batches of a partition whose commit is waited for; those beyond have no span of it."""
+
+_LINKS = 128
+_LONGEST_MS = 3_600_000
+_NAME = "adawise"
+_W3C = TraceContextTextMapPropagator()
+
+
+class _Served(NamedTuple):
+    """A batch that is not durable yet."""
+
+    context: Context
+    at_ns: int
+
+
+class SpanObserver(Observer):
+    """Makes the spans of all batches that are sampled.
+
+    Args:
+        provider: gives them to whoever exports; ended with the worker.
+        end: ends the provider.
+        now_ns: since the epoch.
+    """
+
+    def __init__(
+        self, provider: TracerProvider, end: Callable[[], None], now_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._tracer, self._end, self._now_ns = provider.get_tracer(_NAME), end, now_ns
+        self._waiting: dict[TopicPartition, list[_Served]] = {}
+
+    @override
+    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
+        """See `Observer`."""
+        end_ns = 1_000 * trace.predicted_at_us if trace.predicted_at_us is not None else self._now_ns()
+        adapt_ns, forward_ns = (round(1e6 * trace.milliseconds.get(name, 0.0)) for name in ("search", "forward"))
+        together_ns = end_ns - adapt_ns - forward_ns
+        begun_ns = _begun(batch.frames, together_ns)
+        parent, links = _origin(batch.frames)
+        span = self._tracer.start_span(
+            "batch",
+            context=parent,
+            kind=SpanKind.CONSUMER,
+            links=links,
+            attributes=_facts(trace),
+            start_time=together_ns if begun_ns is None else begun_ns,
+        )
+        if span.is_recording():
+            context = otel.set_span_in_context(span, Context())
+            if begun_ns is not None:
+                self._child("gather", context, begun_ns, together_ns)
+            self._child("adapt", context, together_ns, together_ns + adapt_ns)
+            self._child("forward", context, together_ns + adapt_ns, end_ns)
+            waiting = self._waiting.setdefault(TopicPartition(trace.topic, trace.partition), [])
+            if len(waiting) < MOST:
+                waiting.append(_Served(context, end_ns))
+        span.end(end_ns)
+
+    @override
+    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+        """See `Observer`: all batches of the partition that were served are in it, or were for nothing."""
+        now_ns = self._now_ns()
+        for served in self._waiting.pop(tp, ()):
+            span = self._child("commit", served.context, served.at_ns, None)
+            if commit.won and commit.head.segment is not None:
+                span.set_attribute("adawise.segment", commit.head.segment)
+            else:
+                span.set_status(Status(StatusCode.ERROR, "another worker wrote this segment"))
+            span.end(now_ns)
+
+    @override
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """See `Observer`."""
+        self._waiting.pop(tp, None)
+
+    @override
+    def stopped(self) -> None:
+        """See `Observer`."""
+        self._end()
+
+    def _child(self, name: str, context: Context, start_ns: int, end_ns: int | None) -> Span:
+        span = self._tracer.start_span(name, context=context, start_time=start_ns)
+        if end_ns is not None:
+            span.end(end_ns)
+        return span
+
+
+def _begun(frames: tuple[Frame, ...], together_ns: int) -> int | None:
+    """When the first message of the batch was sent, if that can be believed."""
+    sent_ms = frames[0].kafka_timestamp_ms
+    waited_ms = together_ns / 1e6 - sent_ms
+    return 1_000_000 * sent_ms if sent_ms >= 0 and 0 <= waited_ms <= _LONGEST_MS else None
+
+
+def _origin(frames: tuple[Frame, ...]) -> tuple[Context, list[Link]]:
+    """What the batch is a child of, and the other traces that its images came in."""
+    found: dict[str, tuple[Context, SpanContext]] = {}
+    for frame in frames:
+        parent = frame.meta.get("traceparent")
+        if parent is not None and parent not in found and len(found) <= _LINKS:
+            context = _W3C.extract(_carrier(frame.meta), Context())
+            said = otel.get_current_span(context).get_span_context()
+            if said.is_valid:
+                found[parent] = context, said
+    first = next(iter(found.values()), None)
+    return Context() if first is None else first[0], [Link(said) for _, said in [*found.values()][1:]]
+
+
+def _carrier(meta: Mapping[str, str]) -> dict[str, str]:
+    return {name: meta[name] for name in ("traceparent", "tracestate") if name in meta}
+
+
+def _facts(trace: BatchTrace) -> dict[str, str | int | float | bool]:
+    """Names of the semantic conventions where there are some."""
+    return {
+        "messaging.system": "kafka",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": trace.topic,
+        "messaging.destination.partition.id": str(trace.partition),
+        "messaging.kafka.offset": trace.first_offset,
+        "messaging.batch.message_count": trace.images,
+        "adawise.stream_id": trace.stream_id,
+        "adawise.batch_number": trace.batch_number,
+        "adawise.alpha": trace.alpha,
+        "adawise.forward_equivalents": trace.forward_equivalents,
+        "adawise.trigger": trace.trigger,
+    }

@@ -1,0 +1,70 @@
+"""What a worker does beside its loop for the partitions that it has: removing what is old enough (`sink.keep`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+from typing_extensions import override
+
+from adawise.passes import Passes
+from adawise.ports import Head
+from adawise.records import TopicPartition
+from adawise.worker.observer import Observer, WorkerProgress
+
+EVERY_S, FIRST_S = 3_600.0, 60.0
+
+
+class Housekeeping(Observer):
+    """Has a pass over the worker's partitions once an hour, in a thread; the first a minute after its start.
+
+    Args:
+        remove: the files that were removed of a partition; is given what says that it should end soon.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        remove: Callable[[TopicPartition, Callable[[], bool]], int],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        every_s: float = EVERY_S,
+        first_s: float = FIRST_S,
+    ) -> None:
+        self._remove, self._clock = remove, clock
+        self._owned: set[TopicPartition] = set()
+        self._log = structlog.get_logger("worker")
+        self._passes = Passes[TopicPartition, int](
+            self._pass, tell=self._tell, failed=self._failed, every_s=every_s, first_s=first_s, name="retention"
+        )
+
+    @override
+    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+        """See `Observer`."""
+        self._owned.add(tp)
+
+    @override
+    def partition_lost(self, tp: TopicPartition) -> None:
+        """See `Observer`."""
+        self._owned.discard(tp)
+
+    @override
+    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
+        """See `Observer`."""
+        self._passes.turn(self._owned, self._clock())
+
+    @override
+    def stopped(self) -> None:
+        """See `Observer`."""
+        self._passes.close()
+
+    def _pass(self, tps: list[TopicPartition], ends: Callable[[], bool]) -> int:
+        return sum(self._remove(tp, ends) for tp in sorted(tps) if not ends())
+
+    def _tell(self, files: int) -> None:
+        if files:
+            self._log.info("files_retained", removed=files, note="sink.keep: what was committed before is removed")
+
+    def _failed(self, error: str) -> None:
+        self._log.warning("retention_failed", error=error, again_s=EVERY_S)

@@ -1,0 +1,45 @@
+"""The fleet as the live page's rows."""
+
+from __future__ import annotations
+
+from adawise.errors import Reason
+from adawise.live.row import CameraState
+from adawise.status.fleet import FleetQuestion, fleet_status
+from adawise.status.page import FleetPage
+from adawise.status.root import RootReader
+from tests.sink.building import DictStore
+from tests.status.test_fleet import broker_facts
+from tests.status.yard import NOW_S, Yard
+
+QUESTION = FleetQuestion("runs/yard", "frames", "adawise", 3_600.0, wants_broker=True)
+
+
+def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
+    yard = Yard(DictStore())
+    yard.write(ago_s=200_000, batches=[("gone", 2, 0.5)])
+    for ago_s, alpha in ((62, 0.25), (61, 0.75), (20, 0.5)):
+        dead = [("dead", 1, 0.5)] if ago_s > 30 else []
+        yard.write(ago_s=ago_s, batches=[("north", 2, alpha), *dead])
+    yard.write(ago_s=5, rejected={"south": [Reason.EMPTY] * 3, None: [Reason.MISSING_STREAM_ID]})
+    root = RootReader(yard.store).look(NOW_S - 3_600)
+    page = FleetPage(fleet_status(QUESTION, root, broker_facts(14), {}, now_s=NOW_S + 40))
+    view = page.view()
+    assert view.title == "frames in runs/yard"
+    assert view.now_s == NOW_S + 40
+    assert ("workers", "1") in view.facts
+    assert ("gone for a day", "1") in view.facts
+    rows = {row.stream_id: row for row in view.rows}
+    assert {name: row.state for name, row in rows.items()} == {
+        "south": CameraState.REJECTED,
+        "dead": CameraState.SILENT,
+        "north": CameraState.OK,
+    }
+    north = rows["north"]
+    step = int((NOW_S - 65) / 5)
+    assert (north.first_step - step, north.alphas) == (0, (0.5, *[None] * 8, 0.5))  # 62 s ago and 61 are one step
+    assert (north.alpha, north.images, north.lag, north.seen_s) == (0.5, 6, 0, NOW_S - 20)
+    assert rows["south"].why == "3 images were rejected: empty"
+    assert rows["dead"].why.startswith("nothing of it came for")
+    [notice] = view.notices  # of cameras their rows say it
+    assert "4 of 12 images were rejected" in notice
+    assert page.picture(north.key) is None

@@ -1,0 +1,117 @@
+"""Spans on their way to a collector: a real one that speaks OTLP over HTTP, none, and one that is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from structlog.testing import capture_logs
+
+from adawise.build import telemetry
+from adawise.build.telemetry import is_wanted, spans
+from tests.sink.building import frame, served
+
+
+class Collector(ThreadingHTTPServer):
+    """Keeps what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.requests: list[ExportTraceServiceRequest] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Collector)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/v1/traces":
+            self.server.requests.append(ExportTraceServiceRequest.FromString(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    made = Collector()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_a_worker_s_batches_reach_a_collector_before_its_end(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    with capture_logs() as logs:
+        observer = spans()
+    assert observer is not None
+    assert [(log["event"], log["collector"]) for log in logs] == [("tracing_started", collector.url)]
+    observer.batch_predicted(*served([frame(0), frame(1)]))
+    observer.stopped()
+    [resource] = [each for request in collector.requests for each in request.resource_spans]
+    named = {each.key: each.value.string_value for each in resource.resource.attributes}
+    assert named["service.name"] == "adawise"
+    found = [span.name for scope in resource.scope_spans for span in scope.spans]
+    assert sorted(found) == ["adapt", "batch", "forward"]
+
+
+def test_the_service_is_called_as_the_environment_says(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "yard")
+    observer = spans()
+    assert observer is not None
+    observer.batch_predicted(*served([frame(0)]))
+    observer.stopped()
+    [resource] = [each for request in collector.requests for each in request.resource_spans]
+    assert "yard" in [each.value.string_value for each in resource.resource.attributes if each.key == "service.name"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_collector_that_is_away_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    observer = spans()
+    assert observer is not None
+    observer.batch_predicted(*served([frame(0)]))
+    begun_s = time.monotonic()
+    observer.stopped()
+    assert time.monotonic() - begun_s < 10.0
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_SERVICE_NAME": "yard"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_traces_are_made_only_where_a_collector_is_named(environ: dict[str, str], wanted: bool) -> None:
+    assert is_wanted(environ) == wanted
+    if not wanted:
+        assert spans(environ) is None
+
+
+def test_what_is_missing_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}
+    with capture_logs() as logs:
+        assert spans({**endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) is None
+        monkeypatch.setattr(telemetry, "find_spec", lambda name: None)
+        assert spans(endpoint) is None
+    assert [log["event"] for log in logs] == ["tracing_left_out"] * 2
+    assert "http/protobuf" in logs[0]["note"]
+    assert "adawise[otel]" in logs[1]["note"]
