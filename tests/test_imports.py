@@ -54,7 +54,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "produce/sender": ("errors kafka/client decode/arrow_batch", "kafka"),
     "replay": ("errors records ports store sink", ""),
     # the loop
-    "worker": ("errors records ports adapt", "structlog torch"),
+    "alerts": ("records ports", "numpy"),
+    "worker": ("errors records ports adapt alerts", "structlog torch"),
     "worker/housekeeping": ("errors records ports passes", "structlog"),
     "passes": ("errors", ""),
     "events": ("", ""),
@@ -85,7 +86,7 @@ PURE = {
     *("errors", "records", "ports", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
-    *("results/message", "results/served"),
+    *("alerts", "results/message", "results/served", "results/alert", "results/schema"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
 }
 PURE_BUT = {"decode/child", "live/observer"}  # a process of its own is what it is for; where two threads meet

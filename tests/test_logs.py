@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -169,3 +170,16 @@ def test_lines_for_people_have_none_of_kafka_pythons_unless_for_debugging() -> N
         logging.getLogger("kafka.net.connection").error("socket disconnected")
         logging.getLogger("kafkaesque").error("not of that library")
         assert len(out.getvalue().splitlines()) == told
+
+
+def test_a_log_on_a_full_disk_loses_its_lines_and_hinders_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    full = open("/dev/full", "w", buffering=1, encoding="utf-8")  # noqa: SIM115  # closing it fails, too
+    try:
+        configure("info", "json", full)
+        structlog.get_logger().info("segment_committed")
+        logging.getLogger("kafka").warning("a library")
+    finally:
+        configure()
+        with suppress(OSError):
+            full.close()
+    assert capsys.readouterr().err == ""

@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pydantic.fields import FieldInfo
 
 from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
+from adawise.commands.command import Command
 from adawise.commands.parser import own_fields, parser_source
 from adawise.events import EVENTS
 from adawise.live.metrics import METRICS
 from adawise.recording import format as recording_format
-from adawise.results.message import FIELDS, ResultField
+from adawise.results import alert
+from adawise.results.message import FIELDS, EventField
 from adawise.results.schema import json_schema
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
@@ -114,7 +117,7 @@ def _command(name: str) -> str:
     shorthands = "".join(
         f" `--{short}` is `{flag_name(setting)}`." for short, setting in sorted(command.shorthands.items())
     )
-    groups = ", ".join(f"[`{name}`](settings.md#{_group_of(name)})" for name in command.groups) or "none"
+    groups = ", ".join(_taken(command, name) for name in GROUPS if any(map(command.takes, _of(name)))) or "none"
     parts = [
         f"## {PROGRAM} {name}",
         _prose(cleandoc(command.__doc__ or "")),
@@ -126,9 +129,20 @@ def _command(name: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _group_of(name: str) -> str:
-    """The heading of a group's settings, or of the group that a setting is in."""
-    return (name if name in GROUPS else name.rpartition(".")[0]).replace(".", "")
+def _of(group: str) -> list[str]:
+    """The settings of a group, without those of groups in it."""
+    return [name for name in SETTINGS if name.rpartition(".")[0] == group]
+
+
+def _taken(command: type[Command], group: str) -> str:
+    """A link to the group, with which of its settings the command reads if it is not all of them."""
+    link = f"[`{group}`](settings.md#{group.replace('.', '')})"
+    keys = {name.rpartition(".")[2]: command.takes(name) for name in _of(group)}
+    without = [f"`{key}`" for key, is_taken in keys.items() if not is_taken]
+    some = [f"`{key}`" for key, is_taken in keys.items() if is_taken]
+    if not without:
+        return link
+    return f"{link} without {' '.join(without)}" if len(without) < len(some) else f"{link} (of it {' '.join(some)})"
 
 
 def _prose(text: str) -> str:
@@ -172,6 +186,7 @@ def schemas_page() -> str:
         "## Recordings\n\nOne row per message, as the broker delivered it.\n\n" + _types(recording_format.SCHEMA),
         "## Results\n\nMessages on the topic of [results](../guide/results.md), a field each. As JSON Schema: "
         "[results.schema.json](results.schema.json).\n\n" + _fields(FIELDS),
+        "## Alerts\n\nOn the same topic.\n\n" + _fields(alert.FIELDS),
         "## Files of a root\n\n" + block(_drawn(layout.__doc__)),
         "## Files of a recording\n\n" + block(_drawn(recording_format.__doc__)),
     )
@@ -189,11 +204,11 @@ def _types(fields: pa.Schema) -> str:
     return table(["column", "type"], ([f"`{f.name}`", f"`{f.type}`"] for f in fields))
 
 
-def _fields(fields: Sequence[ResultField]) -> str:
+def _fields(fields: Sequence[EventField[Any]]) -> str:
     return table(["field", "type", "what it is"], ([f"`{f.name}`", _type(f), f.description] for f in fields))
 
 
-def _type(field: ResultField) -> str:
+def _type(field: EventField[Any]) -> str:
     return f"`{field.kind}`".replace("element: ", "")
 
 

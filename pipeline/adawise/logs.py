@@ -81,6 +81,12 @@ class _Output(logging.StreamHandler[TextIO]):
             self.stream = sys.stderr  # not setStream, which flushes the one before: it may be closed by now
         super().emit(_in_a_line(record))
 
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A line that cannot be written, such as to a full disk, is lost, and nobody's fault: no traceback."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
 
 def _in_a_line(record: logging.LogRecord) -> logging.LogRecord:
     """A library's record of a network that failed, without the traceback: it is no fault of any program."""

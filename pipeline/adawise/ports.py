@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Predictions, RowResult, TopicPartition
+from adawise.records import Alert, BatchTrace, Frame, Gap, ImageBatch, Message, Predictions, RowResult, TopicPartition
 
 if TYPE_CHECKING:  # as in `records`
     from torch import Tensor
@@ -118,8 +118,9 @@ class Head:
 
     `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
     again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
-    (`adawise.worker.stream_table`); it is empty if whoever wrote the segment had none. `newest` are the last messages
-    of its rows, offset to the broker's timestamp in milliseconds: what the broker has to have there.
+    (`adawise.worker.stream_table`), `alerts` which alerts are raised (`adawise.alerts`); both are empty if whoever
+    wrote the segment had none. `newest` are the last messages of its rows, offset to the broker's timestamp in
+    milliseconds: what the broker has to have there.
     """
 
     next_offset: int
@@ -127,6 +128,7 @@ class Head:
     states: Mapping[str, bytes] = field(default_factory=dict)
     segment: str | None = None  # name of the newest segment, None before the first
     stream_table: bytes = b""
+    alerts: bytes = b""
     newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
     holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
     is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
@@ -158,6 +160,7 @@ class SegmentDraft:
     rejected: Sequence[Frame]
     gaps: Sequence[Gap] = ()
     stream_table: bytes = b""
+    alerts: bytes = b""
     attempt: str = ""
 
 
@@ -216,19 +219,21 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Told:
-    """Something to be told: a batch that was served, a frame that was not accepted, or either as rows of a segment.
+    """Something to be told: a served batch, a frame that was not accepted, either as rows of a segment, or an alert.
 
-    `attempt` is that of the draft, or of the segment, which has the rows.
+    `attempt` is that of the draft, or of the segment, which has it.
     """
 
     attempt: str
-    what: Served | Frame | list[RowResult]
+    what: Served | Frame | list[RowResult] | Alert
 
     @property
     def rows(self) -> int:
-        """How many rows it is about."""
+        """How many rows it tells; an alert is about some, and tells none."""
         if isinstance(self.what, tuple):
             return len(self.what[0])
+        if isinstance(self.what, Alert):
+            return 0
         return 1 if isinstance(self.what, Frame) else len(self.what)
 
 

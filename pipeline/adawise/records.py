@@ -229,6 +229,26 @@ class RowResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """That a rule holds of a camera now, or does not any more (`raised`). Times in microseconds since the epoch.
+
+    With the rule and the camera, `row_id` is its identity: of the image that raised it, or the last message of a silent
+    camera. `at` is the image that changed it, None if none did; `label` and `confidence` are of the one that raised it.
+    """
+
+    rule: str
+    kind: str  # label or silence
+    raised: bool
+    stream_id: str
+    row_id: RowId
+    cause: str
+    at: RowId | None = None
+    at_us: int | None = None
+    label: str | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRecord:
     """One trial as the trace keeps it: alpha, how many images it saw, the objective (nats; nan if not finite)."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adawise.build.waiting import await_store
+from adawise.build.waiting import again_and_again, await_store, patiently
 from adawise.commands.run import run
 from adawise.errors import RetryableError, SettingsError, StoreUnavailable
 from adawise.settings import Settings
@@ -113,3 +113,58 @@ def test_a_url_without_what_it_needs_is_told_before_the_model_loads(
         SettingsError, match=r"s3://bucket/prefix needs the package obstore.*pip install 'adawise\[s3\]'"
     ):
         run.run_worker(Settings.model_validate(roots))
+
+
+def test_what_an_attempt_gives_is_given_back_and_what_no_waiting_mends_is_raised() -> None:
+    answers: list[object] = [StoreUnavailable("no"), 7]
+
+    def attempt() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    time, waits = Time(), list[float]()
+    clocked: dict[str, Any] = {"clock": lambda: time.now_s, "sleep": time.sleep}
+    assert patiently(attempt, lambda _, wait_s: waits.append(wait_s), lambda: False, **clocked) == 7
+    assert waits == [1.0]
+    answers.append(SettingsError("correct it"))
+    with pytest.raises(SettingsError, match="correct it"):
+        patiently(attempt, lambda *_: None, lambda: False, **clocked)
+    with pytest.raises(KeyboardInterrupt):
+        patiently(attempt, lambda *_: None, lambda: True, **clocked)
+
+
+def test_work_is_begun_again_after_each_outage_and_the_waits_begin_anew_once_it_has_lasted() -> None:
+    time, waits, lasted_s = Time(), list[float](), [0.0, 0.0, 100.0, 0.0]
+
+    def attempt() -> str:
+        if not lasted_s:
+            return "done"
+        time.now_s += lasted_s.pop(0)
+        raise StoreUnavailable("gone")
+
+    clocked: dict[str, Any] = {"clock": lambda: time.now_s, "sleep": time.sleep}
+    done = again_and_again(attempt, lambda _, wait_s: waits.append(wait_s), lambda: False, **clocked)
+    assert (done, waits) == ("done", [1.0, 2.0, 1.0, 2.0])
+
+
+def test_work_that_is_told_to_stop_is_not_begun_again() -> None:
+    time, waits = Time(), list[float]()
+
+    def attempt() -> None:
+        raise StoreUnavailable("gone")
+
+    def stop() -> bool:
+        return time.now_s > 0.5
+
+    again_and_again(attempt, lambda _, wait_s: waits.append(wait_s), stop, clock=lambda: time.now_s, sleep=time.sleep)
+    assert waits == [1.0]
+    assert time.now_s < 0.7
+
+
+def test_a_signal_while_work_is_opened_is_no_error() -> None:
+    def attempt() -> None:
+        raise KeyboardInterrupt
+
+    again_and_again(attempt, lambda *_: None, lambda: False)

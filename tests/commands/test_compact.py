@@ -15,9 +15,11 @@ from adawise.__main__ import main
 from adawise.commands.compact import run
 from adawise.sink import layout
 from adawise.sink.read.files import data_keys, read_predictions, segment_names
+from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
 from tests.sink.building import TP, DictStore
 from tests.sink.compaction.building import Days
+from tests.told import fill, mounted
 
 Captured = pytest.CaptureFixture[str]
 
@@ -156,3 +158,19 @@ def test_a_damaged_segment_is_named_with_the_remedy(root: Path, capsys: Captured
 def test_a_wrong_option_is_told(root: Path, capsys: Captured, flag: str, value: str, told: str) -> None:
     assert compact(flag, value) == 2
     assert told in capsys.readouterr().err
+
+
+def test_on_a_full_disk_it_ends_leaves_the_root_whole_and_goes_on_once_there_is_room(
+    template: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    with mounted(tmp_path / "runs", "size=4m") as disk:
+        root = Path(shutil.copytree(template, disk / "yard"))
+        before = files_of(root)
+        fill(disk / "ballast")
+        assert compact() == 1
+        assert "expected room for a file, but: No space left on device. Make room" in capsys.readouterr().err
+        assert files_of(root) == before  # also no part of a file
+        (disk / "ballast").unlink()
+        assert compact() == 0
+        assert capsys.readouterr().out.startswith("runs/yard: made 3 files of 17 segments, ")
+        assert verify(LocalStore(root)) == []

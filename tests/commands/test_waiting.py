@@ -19,8 +19,7 @@ from tests.drift import yard
 from tests.kafka.cluster import free_ports
 from tests.kafka.sources import DEADLINE_S, produce
 from tests.replay.runs import process
-from tests.told import Told, fill
-from tests.worker.test_outages import mounted
+from tests.told import Told, fill, mounted
 
 COMMANDS = ("record", "labels")
 _MANY = 400

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adawise.errors import BrokerUnavailable, LogEndsEarly, StoreUnavailable
+from adawise.errors import BrokerUnavailable, LogEndsEarly, StoreFull, StoreUnavailable
 from adawise.live.health import Health
 from adawise.records import TopicPartition
 from adawise.worker.observer import PartitionProgress, Phase, WorkerProgress
@@ -48,6 +48,19 @@ def test_a_store_that_is_waited_for_at_the_start_is_named() -> None:
     health.retried(StoreUnavailable("no route to 10.0.0.7"), 5.0, 10.0)
     assert health.ready(12.0).reasons[1] == "the store has not answered for 2 s", "without the host: anybody may ask"
     assert health.amiss(12.0, in_full=True) == ["the store has not answered for 2 s: no route to 10.0.0.7"]
+
+
+def test_a_store_that_is_full_is_told_from_one_that_is_silent_also_when_the_one_becomes_the_other() -> None:
+    health = working()
+    health.retried(StoreUnavailable("silent"), 1.0, 100.0)
+    health.retried(StoreFull("no space on /data"), 2.0, 101.0)
+    assert health.ready(103.0).ok, "a rollout must not wait for room on a disk"
+    assert health.ready(103.0).reasons == ("the store is full, and nothing is written, for 3 s",)
+    assert health.amiss(103.0, in_full=True) == [
+        "the store is full, and nothing is written, for 3 s: no space on /data"
+    ]
+    health.retried(StoreUnavailable("silent"), 2.0, 104.0)
+    assert health.ready(105.0).reasons == ("the store has not answered for 5 s",)
 
 
 def test_it_is_ready_once_it_has_stepped_and_joined_also_in_reserve() -> None:

@@ -15,7 +15,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.buffer import Buffer, merged
 from adawise.recording.manifest import MANIFEST
-from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress
+from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, together
 from adawise.recording.run import Bounds, record
 from adawise.recording.source import RecordingSource
 from adawise.records import Gap, Message, Missing, TopicPartition
@@ -125,6 +125,30 @@ def test_a_later_run_goes_on_after_the_newest_file(tmp_path: Path) -> None:
     assert done.messages == 6
     assert files(tmp_path) == [0, 4]
     assert replayed(tmp_path) == messages(0, 10)
+
+
+def test_the_group_hears_of_what_is_durable_and_of_nothing_else(tmp_path: Path) -> None:
+    source, heard = FakeSource(messages(0, 30), max_poll_records=4, finite=True), list[tuple[int, int]]()
+
+    def tell(recorded: RecordingProgress) -> None:
+        durable = sum(pq.read_metadata(path).num_rows for path in tmp_path.rglob("*.parquet"))
+        heard.append((source.committed.get(TP, 0), durable))
+
+    record(source, recorder_in(tmp_path, policy=replace(NEVER, max_messages=10)), on_progress=tell)
+    assert all(committed <= durable for committed, durable in heard)
+    assert {committed for committed, _ in heard} >= {0, 10, 20}
+    assert source.committed == {TP: 30}
+
+
+def test_of_runs_of_which_one_was_cut_off_messages_are_counted_once_they_are_stored(tmp_path: Path) -> None:
+    cut, rest = recorder_in(tmp_path, policy=replace(NEVER, max_messages=10)), None
+    cut.begin(TP, 0)
+    cut.append(messages(0, 15), 0.0)
+    rest = recorder_in(tmp_path)
+    record(FakeSource(messages(0, 30), finite=True), rest)
+    assert (cut.recorded.messages, rest.recorded.messages) == (15, 20)
+    whole = together([cut.recorded, rest.recorded])
+    assert (whole.messages, whole.stored, whole.files) == (30, 30, 2)
 
 
 def test_a_run_without_anything_new_writes_nothing(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ FOOTER = SegmentFooter(
     gaps=(Gap(10, 11),),
     states={"north": b"\x00\xff state", "south": b""},
     stream_table=b'{"limit":8,"heard":{"north":[3,7]},"entered":[]}',
+    alerts=b'{"attempt":"a","events":[],"state":{}}',
     trace=trace_table(trace for _, _, trace in DRAFT.accepted),
 )
 DATA = segment.encode(ROWS, FOOTER)
@@ -83,7 +84,7 @@ def test_pending_offsets_survive_as_ranges(pending: set[int]) -> None:
 def test_the_small_fields_can_be_read_without_this_program() -> None:
     values = pq.ParquetFile(pa.BufferReader(DATA)).metadata.metadata
     document = json.loads(values[b"adawise.segment"])
-    elsewhere = {"states", "trace", "lineage", "stream_table"}
+    elsewhere = {"states", "trace", "lineage", "stream_table", "alerts"}
     assert set(document) == {"format", *(f.name for f in fields(SegmentFooter))} - elsewhere
     assert document["pending"] == [[8, 10], [11, 12]]
 
@@ -117,6 +118,12 @@ def test_what_could_not_be_read_back_is_not_written(monkeypatch: pytest.MonkeyPa
 def test_a_flipped_bit_in_the_table_of_streams_is_found() -> None:
     at = DATA.index(FOOTER.stream_table) + 20
     with pytest.raises(ChainError, match="table of streams"):
+        segment.read_footer(DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :], KEY)
+
+
+def test_a_flipped_bit_in_the_state_of_alerts_is_found() -> None:
+    at = DATA.index(FOOTER.alerts) + 20
+    with pytest.raises(ChainError, match="state of alerts"):
         segment.read_footer(DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :], KEY)
 
 

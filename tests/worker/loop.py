@@ -20,7 +20,7 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import AdawiseError, Reason
 from adawise.ports import Commit, Head, Source, Told, When
-from adawise.records import BatchTrace, DecodedMessage, Frame, Message, RowId, RowResult, TopicPartition
+from adawise.records import Alert, BatchTrace, DecodedMessage, Frame, Message, RowId, RowResult, TopicPartition
 from adawise.sink.chain import SegmentChain
 from adawise.sink.read.files import read_predictions, segment_keys
 from adawise.sink.schemas import PREDICTED_AT
@@ -173,6 +173,8 @@ class FakeResults:
 
 def rows_of(told: Told) -> Sequence[Frame | RowResult]:
     """What it is about."""
+    if isinstance(told.what, Alert):
+        return []
     if isinstance(told.what, Frame):
         return [told.what]
     return told.what if isinstance(told.what, list) else told.what[0].frames

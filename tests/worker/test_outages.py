@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from tests.fakes import FakeSource
 from tests.sink.building import DictStore, open_chain
 from tests.store.clouds import new_bucket, open_s3, s3_server
 from tests.store.faults import Fault, FaultyProxy, Request
+from tests.told import mounted
 from tests.worker.loop import TP, Bench, Journal, held_bytes, images
 
 ROWS, LIMIT, POLL, OUTAGE_S = 160, 40, 8, 40.0
@@ -179,19 +180,6 @@ def test_between_two_polls_a_store_that_does_not_answer_is_asked_for_one_partiti
     assert len(asked) > 4 * len(tps)
     assert len(set(asked)) == len(asked)
     bench.check_against(messages)
-
-
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A file system of its own; skips where this user may not mount one."""
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"a full disk needs the right to mount one: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def remount_read_only(folder: Path) -> None:

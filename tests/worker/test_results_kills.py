@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -17,7 +18,7 @@ from tests.models import PairFolder
 from tests.results.topic import told_on
 from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import Live, Output, Topic, recorded, run_to_the_end, settings_for
-from tests.worker.process import Plan, WorkerProcess
+from tests.worker.process import Plan, WorkerProcess, wait_until
 
 SIGKILLED = -signal.SIGKILL
 POINTS = ("worker.rows_complete", "worker.results_told", "segment.created", "worker.segment_committed")
@@ -104,3 +105,62 @@ def test_workers_that_are_killed_at_any_moment_leave_no_row_untold(
     output = run_to_the_end(live, pair, root, group, **changes)
     assert output.faults(live) == []
     check(broker, name, output, when)
+
+
+@pytest.mark.parametrize("when", ["early", "committed"])
+def test_alerts_of_workers_that_are_killed_at_any_moment_are_raised_once_and_cleared_once(
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, when: Whenever
+) -> None:
+    live, group = Topic(broker, topic(2)), fresh_name("killed")
+    label, *_ = Path(pair.classes).read_text().split("\n")
+    rules = [
+        {"name": "seen", "labels": [label], "confidence": 0.0, "frames": 1, "of": 2, "clear_frames": 3},
+        {"name": "silent", "silent_after": "2s", "streams": "camera-*"},
+    ]
+    changes: dict[str, dict[str, Any]] = {"alerts": {"rules": rules}, "batch": {"max_age_s": 3_000.0}}
+    told, peace = fresh_name("told"), fresh_name("peace")
+    settings = settings_for(live, pair, root, group, **changes, **results_to(told, when, "image"))
+    moments = random.Random(10)
+    with Live(live, cameras=4, partitions=2, every_s=0.02):
+        for number in range(KILLS):
+            with WorkerProcess(Plan(settings, root.with_suffix(f".{number}.log"))) as worker:
+                worker.wait_for("recovered")
+                time.sleep(moments.uniform(0.2, 1.2))  # any moment
+                worker.send(signal.SIGKILL)
+                assert worker.exit_code() == SIGKILLED
+    with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as worker:
+        output = Output(root)
+        wait_until(lambda: output.rows >= live.rows and silent_in(output) == 4, worker)  # all cameras are silent now
+        worker.stop()
+    assert output.faults(live) == []
+    run_to_the_end(
+        live, pair, root.with_name("peace"), fresh_name("peace"), **changes, **results_to(peace, when, "image")
+    )
+    found, expected = alerts_on(broker, told), alerts_on(broker, peace)
+    labels = {alert for alert in found if alert[0] == "seen"}
+    assert labels == {alert for alert in expected if alert[0] == "seen"}
+    assert labels, "or there would be nothing to compare"
+    raised = {alert[:2] for alert in found if alert[0] == "silent" and alert[2] == "raised"}
+    cleared = {alert[:2] for alert in found if alert[0] == "silent" and alert[2] == "cleared"}
+    assert cleared <= raised
+    assert len(raised - cleared) == 4, "each camera is silent in the end, and by one alert"
+
+
+def silent_in(output: Output) -> int:
+    """Cameras of which the newest segments say that they are silent."""
+    newest: dict[int, bytes] = {}
+    for _, footer in read_segment_footers(output.store):
+        newest[footer.partition] = footer.alerts
+    states = [json.loads(alerts)["state"]["silent"]["raised"] for alerts in newest.values() if alerts]
+    return sum(map(len, states))
+
+
+def alerts_on(broker: Broker, name: str) -> set[tuple[str, str, str]]:
+    """(rule, identity, state) of what was told; that a duplicate says the same but for the attempt is looked at."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for event in told_on(broker, name).events:
+        if event.headers["ce_type"].startswith("adawise.alert"):
+            said = {key: value for key, value in event.value.items() if key not in ("attempt", "changed_at")}
+            key = event.value["rule"], event.value["alert_id"], event.value["state"]
+            assert found.setdefault(key, said) == said
+    return set(found)

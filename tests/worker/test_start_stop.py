@@ -15,10 +15,9 @@ from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.cluster import free_ports
 from tests.models import PairFolder
-from tests.told import Told, fill
+from tests.told import Told, fill, mounted
 from tests.worker.cameras import Live, Output, Topic, settings_for, single
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
-from tests.worker.test_outages import mounted
 from tests.worker.test_stop import command_line
 
 FULL = '"store_filled"'

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import structlog
 
+from adawise.build.alerts import alert_rules
 from adawise.build.decoder import open_decoder
 from adawise.build.kafka import results
 from adawise.build.machine import usable_cores
@@ -130,6 +131,9 @@ def make_worker(
         ),
         forget_after_s=settings.search.forget_after_s,
         max_streams=settings.limits.streams,
+        rules=alert_rules(settings.alerts, model.classes),
+        classes=model.classes,
+        epoch_s=time.time() - time.monotonic() if owner is None else None,  # in a replay no camera is silent
         keeps_states=settings.model.on_change == "keep",
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,

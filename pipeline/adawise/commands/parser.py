@@ -21,7 +21,17 @@ from typing_extensions import override
 
 from adawise.commands import PROGRAM
 from adawise.commands.command import OFTEN, Command
-from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
+from adawise.settings.describe import (
+    GROUPS,
+    SETTINGS,
+    environment_name,
+    expected,
+    flag_name,
+    is_secret,
+    metavar,
+    shown,
+    takes_tables,
+)
 from adawise.settings.mistakes import Mistake, nearest
 from adawise.settings.reading import as_given, reason_of
 from adawise.settings.sources import Given, Origin, ways_to_set
@@ -133,6 +143,8 @@ def parser_source(command: type[Command], *, is_short: bool = False) -> CliSetti
         if dest != setting and (setting in GROUPS or not command.takes(setting) or is_short > (setting in OFTEN)):
             return
         field = own[dest] if dest == setting else SETTINGS[setting]
+        if dest != setting and takes_tables(field):
+            kwargs.pop("action")  # all of them in one value, as in the environment
         if "action" not in kwargs:
             kwargs["metavar"] = metavar(field) if "dest" in kwargs else names[0].upper()
             kwargs |= {"nargs": "?", "const": _NOTHING}  # what is missing is told together with all else

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -29,19 +29,22 @@ IMAGE, BATCH = "adawise.result.image", "adawise.result.batch"
 
 JSON = "application/json"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TEXT, _NUMBER, _INTEGER = pa.string(), pa.float64(), pa.int64()
+TEXT, NUMBER, _INTEGER = pa.string(), pa.float64(), pa.int64()
 _LIST = {"texts": pa.list_(pa.field("element", pa.string())), "numbers": pa.list_(pa.field("element", pa.float64()))}
-_TIME = pa.timestamp("us", tz="UTC")
+TIME = pa.timestamp("us", tz="UTC")
+
+
+Subject = TypeVar("Subject")
 
 
 @dataclass(frozen=True, slots=True)
-class ResultField:
-    """One field of a result: its type as Arrow has it, what it is, and how it is had from a result and its attempt."""
+class EventField(Generic[Subject]):
+    """One field of a value: its type as Arrow has it, what it is, and how it is had from subject and attempt."""
 
     name: str
     kind: pa.DataType
     description: str
-    of: Callable[[RowResult, str], Any]
+    of: Callable[[Subject, str], Any]
     nullable: bool = True
     values: tuple[str, ...] = ()
 
@@ -55,121 +58,121 @@ def _agreement(result: RowResult) -> bool | None:
     return None if None in ends else ends[0] == ends[1]
 
 
-FIELDS = (
-    ResultField(
+FIELDS: Sequence[EventField[RowResult]] = (
+    EventField(
         "row_id",
-        _TEXT,
+        TEXT,
         "topic/partition/offset/index of the image: stable for ever, the same in every duplicate",
         lambda r, _: str(r.row_id),
         False,
     ),
-    ResultField("topic", _TEXT, "Kafka topic of the image", lambda r, _: r.row_id.topic, False),
-    ResultField("partition", _INTEGER, "its partition", lambda r, _: r.row_id.partition, False),
-    ResultField("offset", _INTEGER, "its offset", lambda r, _: r.row_id.offset, False),
-    ResultField("index", _INTEGER, "position of the image in its message, from 0", lambda r, _: r.row_id.index, False),
-    ResultField("stream_id", _TEXT, "the camera; null only if the message did not say", lambda r, _: r.stream_id),
-    ResultField("frame_id", _TEXT, "the producer's own id of the image; null if it gave none", lambda r, _: r.frame_id),
-    ResultField(
+    EventField("topic", TEXT, "Kafka topic of the image", lambda r, _: r.row_id.topic, False),
+    EventField("partition", _INTEGER, "its partition", lambda r, _: r.row_id.partition, False),
+    EventField("offset", _INTEGER, "its offset", lambda r, _: r.row_id.offset, False),
+    EventField("index", _INTEGER, "position of the image in its message, from 0", lambda r, _: r.row_id.index, False),
+    EventField("stream_id", TEXT, "the camera; null only if the message did not say", lambda r, _: r.stream_id),
+    EventField("frame_id", TEXT, "the producer's own id of the image; null if it gave none", lambda r, _: r.frame_id),
+    EventField(
         "captured_at",
-        _TIME,
+        TIME,
         "when the camera took it; null if the producer did not say",
         lambda r, _: r.captured_at_us,
     ),
-    ResultField(
+    EventField(
         "kafka_timestamp",
-        _TIME,
+        TIME,
         "the broker's timestamp; null if it keeps none",
         lambda r, _: None if r.kafka_timestamp_ms is None else 1_000 * r.kafka_timestamp_ms,
     ),
-    ResultField(
+    EventField(
         "status",
-        _TEXT,
+        TEXT,
         "accepted, rejected, or skipped (a tombstone)",
         lambda r, _: r.status,
         False,
         ("accepted", "rejected", "skipped"),
     ),
-    ResultField("reason", _TEXT, "why it was not accepted, a stable word; null if accepted", lambda r, _: r.reason),
-    ResultField("detail", _TEXT, "the reason in a sentence; null if accepted", lambda r, _: r.detail),
-    ResultField("label", _TEXT, "the served class; null if not accepted", lambda r, _: _best(r.top_labels)),
-    ResultField(
-        "confidence", _NUMBER, "probability of label; null if not accepted", lambda r, _: _best(r.top_probabilities)
+    EventField("reason", TEXT, "why it was not accepted, a stable word; null if accepted", lambda r, _: r.reason),
+    EventField("detail", TEXT, "the reason in a sentence; null if accepted", lambda r, _: r.detail),
+    EventField("label", TEXT, "the served class; null if not accepted", lambda r, _: _best(r.top_labels)),
+    EventField(
+        "confidence", NUMBER, "probability of label; null if not accepted", lambda r, _: _best(r.top_probabilities)
     ),
-    ResultField(
+    EventField(
         "top_labels",
         _LIST["texts"],
         "predict.top_k classes, best first; null if not accepted",
         lambda r, _: r.top_labels,
     ),
-    ResultField(
+    EventField(
         "top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", lambda r, _: r.top_probabilities
     ),
-    ResultField("entropy", _NUMBER, "of the served distribution, nats; null if not accepted", lambda r, _: r.entropy),
-    ResultField(
+    EventField("entropy", NUMBER, "of the served distribution, nats; null if not accepted", lambda r, _: r.entropy),
+    EventField(
         "alpha",
-        _NUMBER,
+        NUMBER,
         "mixing coefficient that served the image, from 0 to 1; null if not accepted",
         lambda r, _: r.alpha,
     ),
-    ResultField(
+    EventField(
         "batch_number",
         _INTEGER,
         "of its batch in the stream, from 0; null if not accepted",
         lambda r, _: r.batch_number,
     ),
-    ResultField(
+    EventField(
         "zero_shot_label",
-        _TEXT,
+        TEXT,
         "class at alpha 0; null if not evaluated on this image",
         lambda r, _: r.zero_shot_label,
     ),
-    ResultField(
+    EventField(
         "zero_shot_confidence",
-        _NUMBER,
+        NUMBER,
         "of zero_shot_label; null if not evaluated",
         lambda r, _: r.zero_shot_confidence,
     ),
-    ResultField(
+    EventField(
         "fine_tuned_label",
-        _TEXT,
+        TEXT,
         "class at alpha 1; null if not evaluated on this image",
         lambda r, _: r.fine_tuned_label,
     ),
-    ResultField(
+    EventField(
         "fine_tuned_confidence",
-        _NUMBER,
+        NUMBER,
         "of fine_tuned_label; null if not evaluated",
         lambda r, _: r.fine_tuned_confidence,
     ),
-    ResultField(
+    EventField(
         "agreement",
         pa.bool_(),
         "whether both ends say the same class; null unless both were evaluated",
         lambda r, _: _agreement(r),
     ),
-    ResultField(
+    EventField(
         "predicted_at",
-        _TIME,
+        TIME,
         "when it was predicted, by the worker's clock; null if not accepted",
         lambda r, _: r.predicted_at_us,
     ),
-    ResultField(
+    EventField(
         "model_fingerprint",
-        _TEXT,
+        TEXT,
         "of checkpoints, classes, preprocessing and precision",
         lambda r, _: r.model_fingerprint,
         False,
     ),
-    ResultField(
+    EventField(
         "attempt",
-        _TEXT,
+        TEXT,
         "the worker's try at the segment that the row is for: the truth is what the segment with this attempt has",
         lambda _, attempt: attempt,
         False,
     ),
-    ResultField(
+    EventField(
         "traceparent",
-        _TEXT,
+        TEXT,
         "W3C trace context of the image's message; null if it has none",
         lambda r, _: r.meta.get(TRACEPARENT),
     ),
@@ -234,7 +237,7 @@ def messages_of(
 def _of_image(result: RowResult, attempt: str, envelope: Envelope, labels: int | None = None) -> EventMessage:
     event_id = f"{result.row_id}@{attempt}"
     headers = envelope.headers(IMAGE, event_id, result.stream_id, result.predicted_at_us)
-    value = plain(result, attempt)
+    value = plain(FIELDS, result, attempt)
     if labels is not None:
         value |= {name: value[name][:labels] for name in ("top_labels", "top_probabilities")}
     can_lose = labels is None and len(result.top_labels or ()) > 1
@@ -253,7 +256,7 @@ def _of_batch(results: Sequence[RowResult], attempt: str, envelope: Envelope, fo
     if form == "arrow":
         value, content_type = _arrow(results, attempt), ARROW_STREAM
     else:
-        rows = [plain(result, attempt) for result in results]
+        rows = [plain(FIELDS, result, attempt) for result in results]
         value, content_type = encoded({"stream_id": first.stream_id, "results": rows}), JSON
     headers = envelope.headers(BATCH, event_id, first.stream_id, first.predicted_at_us, content_type)
 
@@ -266,14 +269,14 @@ def _of_batch(results: Sequence[RowResult], attempt: str, envelope: Envelope, fo
     return EventMessage(envelope.topic, _key(first.stream_id), value, headers + trace, shorten)
 
 
-def plain(result: RowResult, attempt: str) -> dict[str, Any]:
-    """The result as a JSON object: times as RFC 3339, null for numbers that are not finite."""
+def plain(fields: Sequence[EventField[Subject]], subject: Subject, attempt: str) -> dict[str, Any]:
+    """A JSON object of these fields: times as RFC 3339, null for numbers that are not finite."""
     said: dict[str, Any] = {}
-    for field in FIELDS:
-        value = field.of(result, attempt)
-        if field.kind is _TIME and value is not None:
+    for field in fields:
+        value = field.of(subject, attempt)
+        if field.kind is TIME and value is not None:
             value = moment(value)
-        elif field.kind is _NUMBER:
+        elif field.kind is NUMBER:
             value = _finite(value)
         elif field.kind is _LIST["numbers"] and value is not None:
             value = [_finite(each) for each in value]

@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from adawise.results.message import BATCH, FIELDS, IMAGE, ResultField
+from adawise.results import alert
+from adawise.results.message import BATCH, FIELDS, IMAGE, EventField
 
+_ALERT = f"One change of an alert. ce_type is {alert.RAISED} or {alert.CLEARED}"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -28,12 +30,12 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": DIALECT,
         "title": "Messages on the topic of results",
-        "oneOf": [{"$ref": "#/$defs/image"}, {"$ref": "#/$defs/batch"}],
-        "$defs": {"image": image, "batch": batch},
+        "oneOf": [{"$ref": f"#/$defs/{name}"} for name in ("image", "batch", "alert")],
+        "$defs": {"image": image, "batch": batch, "alert": _object(alert.FIELDS, _ALERT)},
     }
 
 
-def _object(fields: Sequence[ResultField], description: str) -> dict[str, Any]:
+def _object(fields: Sequence[EventField[Any]], description: str) -> dict[str, Any]:
     return {
         "description": description,
         "type": "object",
@@ -43,7 +45,7 @@ def _object(fields: Sequence[ResultField], description: str) -> dict[str, Any]:
     }
 
 
-def _property(field: ResultField) -> dict[str, Any]:
+def _property(field: EventField[Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"description": field.description}
     kind = _type(field.kind)
     said["type"] = [kind, "null"] if field.nullable else kind

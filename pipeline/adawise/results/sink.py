@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from adawise.kafka.outbox import Outbox, Producer, producer_of
 from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
 from adawise.ports import Served, Told, When
-from adawise.records import Frame, RowResult
+from adawise.records import Alert, Frame, RowResult
+from adawise.results.alert import message_of_alert
 from adawise.results.message import Envelope, EventMessage, Form, Per, messages_of
 from adawise.results.served import result_of_frame, results_of_batch
 
@@ -99,6 +100,8 @@ class KafkaResults:
 
     def _messages(self, told: Told) -> list[EventMessage]:
         envelope = Envelope(self._topic, self._source())
+        if isinstance(told.what, Alert):
+            return [message_of_alert(told.what, told.attempt, envelope)]
         return messages_of(self._results(told.what), told.attempt, envelope, per=self._per, form=self._form)
 
     def _results(self, what: Served | Frame | list[RowResult]) -> list[RowResult]:

@@ -1,5 +1,6 @@
 """Settings: what can be set (`tree`), where it is set (`sources`), and every mistake at once (`reading`)."""
 
+from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
@@ -18,6 +19,7 @@ from adawise.settings.tree import (
 )
 
 __all__ = [
+    "AlertsSettings",
     "BatchSettings",
     "DecodeSettings",
     "FinetuneSettings",

@@ -5,6 +5,7 @@ Help and mistakes are both written from here, so that they never say different t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -101,6 +102,11 @@ def takes_bool(field: FieldInfo) -> bool:
     return field.annotation is bool
 
 
+def takes_tables(field: FieldInfo) -> bool:
+    """Whether the value is a list of tables, which flags and the environment give as JSON."""
+    return get_origin(field.annotation) is tuple
+
+
 def expected(field: FieldInfo) -> str:
     """In words, what is allowed: `a whole number from 1 to 256`."""
     if isinstance(field.json_schema_extra, dict) and "expected" in field.json_schema_extra:
@@ -159,4 +165,6 @@ def shown(field: FieldInfo, value: object) -> str:
         return str(value).lower()
     if isinstance(value, ByteSize):
         return _bytes(value)
+    if isinstance(value, tuple):  # of tables
+        return json.dumps([table.model_dump(mode="json", exclude_defaults=True, exclude_none=True) for table in value])
     return repr(value) if isinstance(value, str) and (not value or value != value.strip()) else str(value)

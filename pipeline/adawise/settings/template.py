@@ -55,6 +55,8 @@ def _value(field: FieldInfo) -> str:
         return str(default).lower()
     if isinstance(default, ByteSize):
         return json.dumps(shown(field, default))
+    if isinstance(default, tuple):
+        return shown(field, default)
     return repr(default) if isinstance(default, (int, float)) else json.dumps(str(default), ensure_ascii=False)
 
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ByteSize, Field
 from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName, StrategyName
+from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.group import FilePath, Group, Location, Text
 from adawise.settings.http import HttpSettings
@@ -16,7 +17,7 @@ from adawise.settings.kafka import KafkaSettings
 from adawise.settings.recording import DURATION_SCHEMA, Duration, RecordSettings
 from adawise.settings.results import ResultsSettings
 
-BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results"})
+BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts"})
 """The groups that `Settings.problems` compares."""
 
 CHECKPOINT_EXPECTED = "a file, local-dir:FOLDER or the name of a pretrained tag"
@@ -264,6 +265,9 @@ class Settings(Group):
     results: ResultsSettings = Field(
         default=ResultsSettings(), description="what becomes of images, told at once on a topic of Kafka"
     )
+    alerts: AlertsSettings = Field(
+        default=AlertsSettings(), description="what is told of cameras on the topic of results, once it holds"
+    )
     limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
     predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
     http: HttpSettings = Field(default=HttpSettings(), description="one port for probes, metrics and the live page")
@@ -284,6 +288,8 @@ class Settings(Group):
                 "kafka.max_batch_bytes",
                 f"it must be at least decode.max_message_bytes ({self.decode.max_message_bytes}), of one message",
             )
+        if self.alerts.rules and not self.results.enabled:
+            yield "alerts.rules", "results.enabled is false, so that nobody would hear of them; set it to true"
         if self.results.enabled:
             yield from (
                 ("results.topic", problem) for problem in self._problems_of(self.results.topic_of(self.kafka.topic))

@@ -226,6 +226,7 @@ class SegmentChain:
             gaps=tuple(draft.gaps),
             states=dict(draft.states),
             stream_table=draft.stream_table,
+            alerts=draft.alerts,
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
             lineage=tip.lineage,
         )
@@ -288,5 +289,5 @@ class SegmentChain:
 
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
-    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table)
+    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table, footer.alerts)
     return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)

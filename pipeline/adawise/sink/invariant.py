@@ -100,7 +100,7 @@ def check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
         offsets=rows["offset"].to_numpy(),
         indices=rows["index"].to_numpy(),
     )
-    if draft.next_offset == head.next_offset and not rows.num_rows:
-        said.append(f"nothing to write: no offset after {head.next_offset} and no row")
+    if draft.next_offset == head.next_offset and not rows.num_rows and draft.alerts == head.alerts:
+        said.append(f"nothing to write: no offset after {head.next_offset}, no row and no other state of alerts")
     if said:
         raise ValueError(f"{draft.tp}: the draft is no successor of {head.segment}: {'; '.join(said)}")

@@ -9,6 +9,7 @@ The footer's key-values, beside what Parquet needs:
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
     adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
     adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
+    adawise.alerts     SHA-256 and JSON of `adawise.alerts.machine`; likewise, and where there are no rules
     adawise.later      SHA-256 and, as the trace, its columns that came later, which earlier versions pass over
 
 A value longer than `SPLIT` goes on under `KEY.1`, `KEY.2` and so on: Arrow refuses to read one beyond 100 MB.
@@ -41,7 +42,7 @@ _COMPARED = 32  # messages of a head that the broker has to have; a fetch brings
 
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
-_LATER = b"adawise.later"
+_LATER, _ALERTS = b"adawise.later", b"adawise.alerts"
 _DIGEST = 64  # hex digits before the JSON
 SPLIT = 64 * 2**20
 _LONGEST = 2**31 - 1  # bytes of a value; earlier versions did not split them
@@ -77,6 +78,7 @@ class SegmentFooter:
     gaps: tuple[Gap, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
     stream_table: bytes = b""
+    alerts: bytes = b""
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
     lineage: Lineage | None = None
 
@@ -100,6 +102,8 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
         values[_LINEAGE] = footer.lineage.stored()
     if footer.stream_table:
         values[_STREAMS] = _guarded(footer.stream_table)
+    if footer.alerts:
+        values[_ALERTS] = _guarded(footer.alerts)
     if footer.trace.num_rows:
         values[_LATER] = _guarded(_packed(footer.trace.select(later)))
     return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
@@ -175,8 +179,9 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
     scalars = json.loads(parts[_PARTS[0]])
     if (version := scalars.pop("format")) > FORMAT:
         raise ChainError(f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program")
-    stream_table, later = _joined(found, _STREAMS), _joined(found, _LATER)
-    for what, value in (("a table of streams", stream_table), ("a second part of the trace", later)):
+    stream_table, later, alerts = (_joined(found, key) for key in (_STREAMS, _LATER, _ALERTS))
+    named = ("a table of streams", "a second part of the trace", "a state of alerts")
+    for what, value in zip(named, (stream_table, later, alerts), strict=True):
         if value and value != _guarded(value[_DIGEST:]):
             raise _damaged(key, f"{what} that agrees with its checksum, but it differs")
     trace = _unpacked(parts[_PARTS[2]])
@@ -192,6 +197,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
         **{**scalars, "pending": tuple(_offsets(scalars["pending"])), "gaps": tuple(map(Gap.of, scalars["gaps"]))},
         states=dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True)),
         stream_table=stream_table[_DIGEST:],
+        alerts=alerts[_DIGEST:],
         trace=schemas.with_later(trace, schemas.BATCH_TRACE),
         lineage=lineage,
     )
@@ -254,7 +260,7 @@ def _damaged(key: str, what: str) -> ChainError:
 def _scalars(footer: SegmentFooter) -> bytes:
     # The big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
     scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None))
-    for name in ("states", "trace", "lineage", "stream_table"):
+    for name in ("states", "trace", "lineage", "stream_table", "alerts"):
         del scalars[name]
     stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
     return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()

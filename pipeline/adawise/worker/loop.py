@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from uuid import uuid4
 
+from adawise.alerts.rules import Rule
 from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.ports import DeadLetters, Head, Results, Sink, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
@@ -52,6 +53,9 @@ class Worker:
         limits: of memory.
         forget_after_s: silence after which a stream starts anew (`adawise.worker.expiry`).
         max_streams: of a partition, that keep a state (`adawise.worker.stream_table`).
+        rules: of alerts.
+        classes: the class list that predictions index, for the rules.
+        epoch_s: what the clock lacks to seconds since the epoch; None: no camera is silent by it, as in a replay.
         keeps_states: streams go on from states that were made with another pair or card.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
@@ -80,6 +84,9 @@ class Worker:
         limits: Limits,
         forget_after_s: float,
         max_streams: int,
+        rules: Sequence[Rule] = (),
+        classes: Sequence[str] = (),
+        epoch_s: float | None = None,
         keeps_states: bool = False,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
@@ -111,6 +118,9 @@ class Worker:
                 image_bytes=prefetch.image_bytes,
                 tells=results.when,
                 new_attempt=lambda: uuid4().hex,
+                rules=rules,
+                classes=classes,
+                epoch_s=epoch_s,
             )
             work.apart_until = starts.begin(tp, head.low_water)
             return work

@@ -7,9 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from adawise.adapt.state import StreamState
+from adawise.alerts.machine import PartitionAlerts
+from adawise.alerts.rules import Rule
 from adawise.errors import Lost
 from adawise.ports import Head, SegmentDraft, Served, Told, When
-from adawise.records import BatchTrace, DecodedMessage, Frame, Gap, ImageBatch, Message, Missing, RowId, TopicPartition
+from adawise.records import (
+    Alert,
+    BatchTrace,
+    DecodedMessage,
+    Frame,
+    Gap,
+    ImageBatch,
+    Message,
+    Missing,
+    RowId,
+    TopicPartition,
+)
 from adawise.worker.adaptation import Adapted
 from adawise.worker.backoff import Backoff
 from adawise.worker.batching import BatchPolicy, Gatherer, without_pixels
@@ -41,7 +54,7 @@ class PartitionWork:
     dropping this object.
 
     `untold` is what is to be told beside the chain and was not sent yet, in order: early, what was served; else what
-    was committed.
+    was committed. `epoch_s` is what the clock lacks to seconds since the epoch; None: no camera is silent by the clock.
     """
 
     def __init__(
@@ -58,6 +71,9 @@ class PartitionWork:
         image_bytes: int = 0,
         tells: When | None = None,
         new_attempt: Callable[[], str] = str,
+        rules: Sequence[Rule] = (),
+        classes: Sequence[str] = (),
+        epoch_s: float | None = None,
     ) -> None:
         self.tp, self.head = tp, head
         self.apart_until = 0  # messages below are decoded in a process of their own
@@ -76,6 +92,11 @@ class PartitionWork:
         self._rejected: list[Frame] = []
         self.untold: deque[Told] = deque()
         self._tells, self._new_attempt, self._attempt = tells, new_attempt, new_attempt()
+        self._alerts, self._epoch_s = PartitionAlerts(tp, rules, classes, head.alerts), epoch_s
+        self._sealed_alerts: Sequence[Alert] = ()
+        if tells == "committed":
+            self.untold.extend(Told(self._alerts.written_by, alert) for alert in self._alerts.written)
+        self._tell_early(self._alerts.news)
         self.rows = 0  # not committed; what is missing counts as one, so that it is committed too
         self.since_s = 0.0  # when the first row after the sealed draft was done
         self._sealed: SegmentDraft | None = None
@@ -148,6 +169,8 @@ class PartitionWork:
         if self._offsets.read(message, streams):
             for stream_id in sorted(streams):
                 self._streams.hear(stream_id, message.offset)
+                if self._epoch_s is not None:
+                    self._tell_early(self._alerts.heard(stream_id, message.offset, self._now_ms(now_s)))
         if is_single:
             (stream_id,) = streams
             self._ripening.read(stream_id, message.offset, message.timestamp_ms, message_bytes(message), now_s)
@@ -206,9 +229,12 @@ class PartitionWork:
     def is_due(self, now_s: float) -> bool:
         """True if a batch has waited long enough to be closed by the clock, once everything was read.
 
-        What is read of its stream and not decoded keeps it open; what is read of others does not.
+        What is read of its stream and not decoded keeps it open; what is read of others does not. Likewise if a camera
+        has been silent for as long as an alert asks for.
         """
-        return self._gatherer.is_due(now_s, self._offsets.undecoded) or any(True for _ in self._ripening.due(now_s))
+        silent = self._epoch_s is not None and self._alerts.is_due(self._now_ms(now_s))
+        open_ = self._gatherer.is_due(now_s, self._offsets.undecoded)
+        return silent or open_ or any(True for _ in self._ripening.due(now_s))
 
     def seen(self, now_s: float, *, drained: bool) -> None:
         """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
@@ -226,6 +252,10 @@ class PartitionWork:
             self.ready.extend(closed)
             for batch in closed:
                 self._ripening.closed(batch.stream_id)
+            if self._epoch_s is not None:
+                silent = self._alerts.silent(self._now_ms(now_s), has_place=self._streams.has_place)
+                self._count(bool(silent), now_s)  # a segment without rows keeps it
+                self._tell_early(silent)
 
     def close_all(self) -> None:
         """Make ready all that is open."""
@@ -288,12 +318,14 @@ class PartitionWork:
 
     def complete(self, batch: ImageBatch, adapted: Adapted, now_s: float) -> BatchTrace:
         """Keep the results of a batch; its stream goes on from the new state. The trace as it will be written."""
+        anew = self._streams.begins_anew(batch.stream_id)
         reset = self._streams.served(batch, adapted.state)
         trace = adapted.trace if reset is None else replace(adapted.trace, reset=reset)
         served = without_pixels(batch), adapted.predictions, trace
         self._accepted.append(served)
         if self._tells == "early":
             self.untold.append(Told(self._attempt, served))
+        self._tell_early(self._alerts.served(served, anew=anew))
         self._count(len(batch), now_s)
         self.image_bytes -= batch.images.nbytes
         return trace
@@ -315,13 +347,18 @@ class PartitionWork:
             assert not self.ready
             self._sealed_rows = self.rows
             pending = self._offsets.pending(frame.row_id.offset for frame in self._gatherer.frames)
-            states, stream_table = self._streams.kept(self.head.states, self._waiting())
+            waiting = self._waiting()
+            states, stream_table = self._streams.kept(self.head.states, waiting)
+            if waiting is not None:
+                self._tell_early(self._alerts.forget(lambda name: self._streams.has_place(name) or name in waiting))
+            self._sealed_alerts = self._alerts.news
             self._sealed = SegmentDraft(
                 tp=self.tp,
                 next_offset=self.next_offset,
                 pending=pending,
                 states=states,
                 stream_table=stream_table,
+                alerts=self._alerts.stored(self._attempt),
                 accepted=self._accepted,
                 rejected=self._rejected,
                 gaps=self._offsets.take_gaps(),
@@ -341,8 +378,16 @@ class PartitionWork:
         if self._tells == "committed" and (draft := self._sealed) is not None:
             self.untold.extend(Told(draft.attempt, served) for served in draft.accepted)
             self.untold.extend(Told(draft.attempt, frame) for frame in draft.rejected)
+            self.untold.extend(Told(draft.attempt, alert) for alert in self._sealed_alerts)
         self.head, self._sealed = head, None
         self.rows, self._sealed_rows = self.rows - self._sealed_rows, 0
+
+    def _tell_early(self, alerts: Sequence[Alert]) -> None:
+        if self._tells == "early":
+            self.untold.extend(Told(self._attempt, alert) for alert in alerts)
+
+    def _now_ms(self, now_s: float) -> int:
+        return int(1_000.0 * (now_s + (self._epoch_s or 0.0)))
 
     def _count(self, rows: int, now_s: float) -> None:
         if rows and self.rows == self._sealed_rows:

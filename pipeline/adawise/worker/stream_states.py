@@ -37,6 +37,7 @@ class StreamStates:
         self._states: dict[str, StreamState] = {}
         self._changed: set[str] = set()  # whose states are not in the head or the sealed draft
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
+        self._anew: set[str] = set()  # streams in flight that begin anew, whatever was known of them
         self._clock = PartitionClock(head.states, forget_after_s)
         self._table = StreamTable(max_streams, head.stream_table, head.states)
 
@@ -49,6 +50,14 @@ class StreamStates:
         """Streams that had to leave their place since this worker has the partition."""
         return self._table.evicted
 
+    def has_place(self, stream_id: str) -> bool:
+        """True if it is one of those that keep a state."""
+        return stream_id in self._table
+
+    def begins_anew(self, stream_id: str) -> bool:
+        """True if the batch in flight of the stream begins anew although it may have been here before."""
+        return stream_id in self._anew
+
     def before(self, batch: ImageBatch, stored: Mapping[str, bytes]) -> StreamState:
         """The state that the batch's stream goes on from; `stored` are the head's.
 
@@ -56,11 +65,14 @@ class StreamStates:
         that it depends on have changed.
         """
         stream_id = batch.stream_id
+        self._anew.discard(stream_id)
         if self._table.begins_anew(batch):
+            self._anew.add(stream_id)
             self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
             return self._states[stream_id]
         expiry = self._clock.expiry(stream_id, batch.frames[0].kafka_timestamp_ms)
         if expiry is not None:
+            self._anew.add(stream_id)
             self._states[stream_id] = self._initial()
             if expiry is Expiry.SILENT:
                 self._resets[stream_id] = expiry
@@ -83,6 +95,7 @@ class StreamStates:
         self._states[batch.stream_id] = replace(state, heard=heard)
         self._changed.add(batch.stream_id)
         self._table.served(batch)
+        self._anew.discard(batch.stream_id)
         return self._resets.pop(batch.stream_id, None)
 
     def kept(self, stored: Mapping[str, bytes], waiting: set[str] | None) -> tuple[dict[str, bytes], bytes]:

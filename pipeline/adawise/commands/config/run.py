@@ -57,6 +57,8 @@ def as_json_text(reading: Reading, mistakes: Sequence[Mistake]) -> str:
 def _plain(value: Any, secret: bool) -> Any:
     if secret and value is not None:
         return SECRET
+    if isinstance(value, tuple):
+        return [table.model_dump(mode="json") for table in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -45,7 +45,11 @@ def words(known: Known) -> Verdict:
 
 
 def pair(known: Known) -> Verdict:
-    """Whether the checkpoints load and are a pair, the card is theirs, and the root was written with them."""
+    """Whether the checkpoints load and are a pair, the card is theirs, and the root was written with them.
+
+    And whether labels of alerts are classes.
+    """
+    from adawise.build.alerts import alert_rules
     from adawise.build.model import adaptation, card_note, load_model
     from adawise.build.worker import describe, identity_of, what_becomes_of_streams
     from adawise.sink.served_by import check_pair
@@ -54,6 +58,7 @@ def pair(known: Known) -> Verdict:
     settings = known.settings
     model = load_model(settings.model, settings.decode)
     adaptation(settings, model)
+    alert_rules(settings.alerts, model.classes)
     known.model = model
     changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
     told = describe(settings, model)
@@ -69,8 +74,8 @@ def pair(known: Known) -> Verdict:
 
     return judged(
         warnings(),
-        f"{zero} and {one}, {told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, "
-        f"{card}, objective {told['objective']}",
+        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, objective "
+        f"{told['objective']}; weights {zero} and {one}",
     )
 
 

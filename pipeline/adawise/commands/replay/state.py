@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import uuid4
 
+from adawise.alerts.machine import without_news
 from adawise.commands.replay.part import Whole
 from adawise.errors import SettingsError, SourceError
 from adawise.ports import TopicIdentity
@@ -92,6 +93,7 @@ def begin_chains(
             writer=writer,
             created_at=now,
             gaps=_gaps(low_water, footer.next, footer.pending),
+            alerts=without_news(footer.alerts),
             trace=schemas.BATCH_TRACE.empty_table(),
             states_of=name,
             lineage=Lineage(SegmentName(low_water)),

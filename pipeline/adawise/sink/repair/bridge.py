@@ -57,6 +57,7 @@ def bridge(
                 pending=pending,
                 gaps=tuple(gone),
                 states={} if before is None else before.states,
+                alerts=b"" if before is None else before.alerts,
                 trace=schemas.BATCH_TRACE.empty_table(),
                 lineage=lineage,
             )

@@ -1,0 +1,285 @@
+"""The alerts of one partition's cameras, frame by frame: raised once, and cleared once. Pure; time is an argument.
+
+What label rules say follows from the images of a camera in their order, so that a replay finds the same. The state is
+part of the chain: whoever goes on from a segment neither raises again what was raised, nor forgets to clear it. Silence
+is measured by the clock of whoever has the partition, from when it read the camera's last message; the state has that,
+so that it is not measured anew after a restart. An alert is the same alert, whoever tells it: its identity is the rule,
+the camera, and the image that raised it; of a silent camera, the message that was the last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adawise.alerts.rules import LabelRule, Rule, SilenceRule, covers, digest
+from adawise.ports import Served
+from adawise.records import Alert, RowId, TopicPartition
+
+
+@dataclass(slots=True)
+class _Window:
+    """Of one camera and label rule: which of its last images matched, the newest in the lowest bit."""
+
+    window: int = 0
+    quiet: int = 0  # images in a row for which the rule did not hold, while raised
+    raised: RowId | None = None
+    label: str | None = None
+    confidence: float | None = None
+
+    def stored(self) -> list[Any]:
+        return [self.window, self.quiet, self.raised and list(_place(self.raised)), self.label, self.confidence]
+
+    @classmethod
+    def of(cls, stored: Sequence[Any], topic: str) -> _Window:
+        window, quiet, raised, label, confidence = stored
+        return cls(window, quiet, RowId(topic, *raised) if raised else None, label, confidence)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Of a silence rule: when each camera was heard last and at which offset; `raised` are the silent ones."""
+
+    watched: OrderedDict[str, tuple[int, int]]  # the one that was silent for the longest is the first
+    raised: dict[str, tuple[int, int]]
+
+
+class PartitionAlerts:
+    """What the rules say of one partition.
+
+    Args:
+        tp: the partition.
+        rules: each of another name.
+        classes: the class list that predictions index.
+        stored: as `stored` gave it, by whoever wrote the segment before; empty if there was nothing.
+    """
+
+    def __init__(self, tp: TopicPartition, rules: Sequence[Rule], classes: Sequence[str], stored: bytes) -> None:
+        self._tp, self._classes = tp, classes
+        self._rules = {rule.name: rule for rule in rules}
+        self._labels = [(rule, _indices(rule, classes)) for rule in rules if isinstance(rule, LabelRule)]
+        self._silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
+        self._seen: dict[str, dict[str, _Window]] = {rule.name: {} for rule, _ in self._labels}
+        self._heard = {rule.name: _Watch(OrderedDict(), {}) for rule in self._silences}
+        self.news: list[Alert] = []  # not in a segment yet
+        parts: dict[str, Any] = json.loads(stored) if stored else {}
+        self.written = [_alert(each, tp) for each in parts.get("events", ())]
+        """What the segment before has of alerts, to be told again by whoever tells what is committed."""
+        self.written_by: str = parts.get("attempt", "")
+        for name, state in parts.get("state", {}).items():
+            rule = self._rules.get(name)
+            is_same = rule is not None and digest(rule) == state["digest"]
+            if is_same:
+                self._restore(name, state)
+            else:
+                self.news += self._dropped(name, state)
+
+    # -- in
+
+    def served(self, served: Served, *, anew: bool) -> list[Alert]:
+        """A batch of a camera, in its order; `anew`: whatever was known of the camera before does not count."""
+        batch, predictions, trace = served
+        stream, changes = batch.stream_id, list[Alert]()
+        if anew:
+            changes += self._forget_labels(stream, trace.predicted_at_us)
+        for rule, indices in self._labels:
+            known = self._seen[rule.name]
+            best, confidence = predictions.top_index[:, 0], predictions.top_probability[:, 0]
+            matches = np.isin(best, indices) & (confidence >= rule.confidence)
+            if (not matches.any() and stream not in known) or not covers(rule, stream):
+                continue
+            seen = known.setdefault(stream, _Window())
+            for i, frame in enumerate(batch.frames):
+                seen.window = (seen.window << 1 | int(matches[i])) & ((1 << rule.of) - 1)
+                holds = seen.window.bit_count() >= rule.frames
+                seen.quiet = 0 if holds else seen.quiet + 1
+                if holds and seen.raised is None:
+                    seen.raised, seen.label = frame.row_id, self._classes[int(best[i])]
+                    seen.confidence = float(confidence[i])
+                    changes.append(
+                        self._label_alert(rule.name, stream, seen, "seen", frame.row_id, trace.predicted_at_us)
+                    )
+                elif seen.raised is not None and seen.quiet >= rule.clear_frames:
+                    changes.append(self._cleared(rule.name, stream, seen, "gone", frame.row_id, trace.predicted_at_us))
+            if not seen.window and seen.raised is None:
+                del known[stream]
+        self.news += changes
+        return changes
+
+    def heard(self, stream_id: str, offset: int, now_ms: int) -> list[Alert]:
+        """A message of the camera was read, at `now_ms` since the epoch; to be called once, in the order of offsets."""
+        changes = []
+        for rule in self._silences:
+            if not covers(rule, stream_id):
+                continue
+            state = self._heard[rule.name]
+            before = state.raised.pop(stream_id, None)
+            if before is not None:
+                at = RowId(*self._tp, offset, 0)
+                changes.append(self._silence_alert(rule.name, stream_id, before, "heard", at, 1_000 * now_ms))
+            state.watched[stream_id] = now_ms, offset
+            state.watched.move_to_end(stream_id)
+        self.news += changes
+        return changes
+
+    def is_due(self, now_ms: int) -> bool:
+        """True if a camera has been silent for as long as a rule says, if everything was read."""
+        return any(self._silent(rule, now_ms) for rule in self._silences)
+
+    def silent(self, now_ms: int, *, has_place: Callable[[str], bool]) -> list[Alert]:
+        """Everything was read: raise what is due, of cameras that have a place; others are watched no longer."""
+        changes = []
+        for rule in self._silences:
+            state = self._heard[rule.name]
+            while self._silent(rule, now_ms):
+                stream, before = state.watched.popitem(last=False)
+                if has_place(stream):
+                    state.raised[stream] = before
+                    changes.append(
+                        self._silence_alert(rule.name, stream, before, "silent", None, 1_000 * now_ms, raised=True)
+                    )
+        self.news += changes
+        return changes
+
+    def forget(self, keeps: Callable[[str], bool]) -> list[Alert]:
+        """Cameras that have left their place are not watched any more; what was raised of them is cleared."""
+        changes = []
+        for stream in sorted(stream for stream in self._streams if not keeps(stream)):
+            changes += self._forget_labels(stream, None)
+            for name, state in self._heard.items():
+                state.watched.pop(stream, None)
+                if (before := state.raised.pop(stream, None)) is not None:
+                    changes.append(self._silence_alert(name, stream, before, "forgotten", None, None))
+        self.news += changes
+        return changes
+
+    # -- out
+
+    def stored(self, attempt: str) -> bytes:
+        """The state, and what is new in it, for the segment of this attempt; empty where there is nothing to say."""
+        events, self.news = self.news, []
+        if not (self._rules or events):
+            return b""
+        state: dict[str, dict[str, Any]] = {}
+        for name, of_stream in self._seen.items():
+            kept = {stream: seen.stored() for stream, seen in sorted(of_stream.items())}
+            state[name] = {"digest": digest(self._rules[name]), "seen": kept}
+        for name, heard in self._heard.items():
+            state[name] = {"digest": digest(self._rules[name]), "watched": heard.watched, "raised": heard.raised}
+        parts = {"attempt": attempt, "events": [_plain(event) for event in events], "state": state}
+        return json.dumps(parts, separators=(",", ":")).encode()
+
+    # -- within
+
+    @property
+    def _streams(self) -> set[str]:
+        found = {stream for of_stream in self._seen.values() for stream in of_stream}
+        for state in self._heard.values():
+            found |= state.watched.keys() | state.raised.keys()
+        return found
+
+    def _silent(self, rule: SilenceRule, now_ms: int) -> bool:
+        watched = self._heard[rule.name].watched
+        return bool(watched) and next(iter(watched.values()))[0] + 1_000 * rule.silent_s <= now_ms
+
+    def _forget_labels(self, stream: str, at_us: int | None) -> list[Alert]:
+        changes = []
+        for name, of_stream in self._seen.items():
+            seen = of_stream.pop(stream, None)
+            if seen is not None and seen.raised is not None:
+                changes.append(self._cleared(name, stream, seen, "forgotten", None, at_us))
+        return changes
+
+    def _cleared(self, name: str, stream: str, seen: _Window, cause: str, at: RowId | None, at_us: int | None) -> Alert:
+        alert = self._label_alert(name, stream, seen, cause, at, at_us, raised=False)
+        seen.raised = seen.label = seen.confidence = None
+        return alert
+
+    def _label_alert(
+        self,
+        name: str,
+        stream: str,
+        seen: _Window,
+        cause: str,
+        at: RowId | None,
+        at_us: int | None,
+        *,
+        raised: bool = True,
+    ) -> Alert:
+        assert seen.raised is not None
+        return Alert(name, "label", raised, stream, seen.raised, cause, at, at_us, seen.label, seen.confidence)
+
+    def _silence_alert(
+        self,
+        name: str,
+        stream: str,
+        before: tuple[int, int],
+        cause: str,
+        at: RowId | None,
+        at_us: int | None,
+        *,
+        raised: bool = False,
+    ) -> Alert:
+        return Alert(name, "silence", raised, stream, RowId(*self._tp, before[1], 0), cause, at, at_us)
+
+    def _restore(self, name: str, state: Mapping[str, Any]) -> None:
+        if "seen" in state:
+            self._seen[name] = {stream: _Window.of(said, self._tp.topic) for stream, said in state["seen"].items()}
+            return
+        watched = sorted(state["watched"].items(), key=lambda item: item[1])
+        raised = {stream: (at_ms, offset) for stream, (at_ms, offset) in state["raised"].items()}
+        self._heard[name] = _Watch(
+            OrderedDict((stream, (at_ms, offset)) for stream, (at_ms, offset) in watched), raised
+        )
+
+    def _dropped(self, name: str, state: Mapping[str, Any]) -> Iterable[Alert]:
+        """What a rule that is not there any more, or says something else now, had raised."""
+        cause = "rule_changed"
+        for stream, said in sorted(state.get("seen", {}).items()):
+            seen = _Window.of(said, self._tp.topic)
+            if seen.raised is not None:
+                yield self._label_alert(name, stream, seen, cause, None, None, raised=False)
+        for stream, (at_ms, offset) in sorted(state.get("raised", {}).items()):
+            yield self._silence_alert(name, stream, (at_ms, offset), cause, None, None)
+
+
+def without_news(stored: bytes) -> bytes:
+    """The state alone, as another chain begins with it: nothing of it is to be told again there."""
+    if not stored:
+        return stored
+    return json.dumps({**json.loads(stored), "events": [], "attempt": ""}, separators=(",", ":")).encode()
+
+
+def _indices(rule: LabelRule, classes: Sequence[str]) -> list[int]:
+    return [index for index, name in enumerate(classes) if name in rule.labels]
+
+
+def _place(row_id: RowId) -> tuple[int, int, int]:
+    return row_id.partition, row_id.offset, row_id.index
+
+
+def _plain(alert: Alert) -> list[Any]:
+    at = alert.at and list(_place(alert.at))
+    first = [alert.rule, alert.kind, alert.raised, alert.stream_id, list(_place(alert.row_id)), alert.cause]
+    return [*first, at, alert.at_us, alert.label, alert.confidence]
+
+
+def _alert(stored: Sequence[Any], tp: TopicPartition) -> Alert:
+    rule, kind, raised, stream, row_id, cause, at, at_us, label, confidence = stored
+    return Alert(
+        rule,
+        kind,
+        raised,
+        stream,
+        RowId(tp.topic, *row_id),
+        cause,
+        RowId(tp.topic, *at) if at else None,
+        at_us,
+        label,
+        confidence,
+    )

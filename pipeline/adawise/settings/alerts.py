@@ -1,0 +1,102 @@
+"""Settings of alerts: a list of rules, `[[alerts.rules]]` in the file, JSON elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_serializer
+from typing_extensions import override
+
+from adawise.settings.group import Group, Text
+from adawise.settings.recording import DURATION_EXPECTED, Duration
+
+MOST_RULES = 64
+RULES_EXPECTED = (
+    "a list of rules, each with a name and labels or silent_after: [[alerts.rules]] in the file, elsewhere JSON as "
+    '[{"name": "forklift", "labels": ["forklift"]}]'
+)
+
+
+class AlertRule(Group):
+    """One rule: labels that are seen, or a camera that is silent."""
+
+    name: Text
+    streams: Text = "*"
+    labels: tuple[Text, ...] = ()
+    confidence: float = Field(default=0.5, ge=0, le=1)
+    frames: int = Field(default=3, ge=1, le=1_000)
+    of: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    clear_frames: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    silent_after: Duration | None = None
+
+    @field_serializer("silent_after", when_used="json-unless-none")
+    def _as_written(self, value: float) -> str:
+        return f"{value:g}s"
+
+    @override
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Neither labels nor silence, or both; more images than are looked at."""
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", self.name):
+            yield "name", "expected 1 to 100 of the characters A-Z a-z 0-9 . _ -"
+        if bool(self.labels) == (self.silent_after is not None):
+            yield "labels", "expected either labels or silent_after; give one of them"
+        if self.silent_after is not None and self.silent_after < 1:
+            yield "silent_after", "expected 1s or more"
+        if self.silent_after is not None and (
+            others := self.model_fields_set & {"confidence", "frames", "of", "clear_frames"}
+        ):
+            yield sorted(others)[0], "a rule of silence has none; leave it out"
+        if self.of is not None and self.of < self.frames:
+            yield "of", f"expected frames ({self.frames}) or more: so many of the last `of` images have to match"
+
+
+def _rules(value: object) -> object:
+    """As tables of the file, or JSON; every mistake in one sentence."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is no JSON ({error})") from error
+    if not isinstance(value, list | tuple) or not all(isinstance(rule, dict | AlertRule) for rule in value):
+        raise ValueError("it is no list of tables")
+    if len(value) > MOST_RULES:
+        raise ValueError(f"there are {len(value)} rules, and at most {MOST_RULES} may be")
+    found, mistakes = [], list[str]()
+    for number, rule in enumerate(value, 1):
+        named = f"rule {number}" + (f" ({rule['name']})" if isinstance(rule, dict) and "name" in rule else "")
+        try:
+            found.append(AlertRule.model_validate(rule))
+        except ValidationError as error:
+            mistakes += [f"{named}: {_told(item)}" for item in error.errors(include_url=False, include_input=False)]
+    twice = [name for name, count in Counter(rule.name for rule in found).items() if count > 1]
+    mistakes += [f"there is a rule {name} twice" for name in twice]
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    return tuple(found)
+
+
+def _told(item: Any) -> str:
+    if "problems" in item.get("ctx", {}):
+        return "; ".join(f"{name}: {problem}" for name, problem in item["ctx"]["problems"])
+    where = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return f"{where}: there is no such field; there are {', '.join(AlertRule.model_fields)}"
+    if where == "silent_after":
+        return f"{where}: expected {DURATION_EXPECTED}"
+    said = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+    return f"{where}: {said[:1].lower()}{said[1:]}"
+
+
+class AlertsSettings(Group):
+    """What is told of cameras once it holds."""
+
+    rules: Annotated[tuple[AlertRule, ...], BeforeValidator(_rules)] = Field(
+        default=(),
+        description="rules: labels that are seen in so many images of a camera, or a camera that is silent "
+        "(docs/guide/results.md)",
+        json_schema_extra={"expected": RULES_EXPECTED, "metavar": "JSON"},
+    )

@@ -1,0 +1,184 @@
+"""Alerts in the worker's loop, over fakes: the state is part of the chain, and what is told follows the results."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from adawise.alerts.rules import LabelRule, SilenceRule
+from adawise.ports import When
+from adawise.records import Alert, Message
+from adawise.sink.verify.root import verify
+from adawise.worker.partition import FlushPolicy
+from tests.fakes import FakeSource
+from tests.sink.building import DictStore
+from tests.sink.footers import read_segment_footers
+from tests.worker.loop import CLASSES, TP, Bench, FakeResults, image, images
+
+BUS = LabelRule("bus", frozenset({"bus"}), 0.3, frames=2, of=3, clear_frames=2)
+SILENT = SilenceRule("silent", 30.0)
+CAMERAS = ("north", "south", "east")
+# each camera sees the same for a while, so that buses come and go
+MESSAGES = [image(n, CAMERAS[n % 3], (7 * (n // 24 + n % 3)) % 251, at_ms=10 * n) for n in range(240)]
+EITHER = pytest.mark.parametrize("when", ["early", "committed"])
+
+
+def bench(messages: list[Message], results: FakeResults, store: DictStore | None = None, **changes: object) -> Bench:
+    arguments: dict[str, object] = {"rules": (BUS,), "classes": CLASSES, "results": results}
+    return Bench(FakeSource(messages, finite=True), store, **(arguments | changes))
+
+
+def told(results: FakeResults) -> list[Alert]:
+    return [each.what for each in results.told if isinstance(each.what, Alert)]
+
+
+def in_chain(store: object) -> list[list[Any]]:
+    return [
+        event
+        for _, footer in read_segment_footers(store)  # type: ignore[arg-type]
+        for event in json.loads(footer.alerts or b'{"events":[]}')["events"]
+    ]
+
+
+def of_camera(alerts: list[Alert], stream: str) -> list[tuple[bool, int]]:
+    return [(alert.raised, alert.row_id.offset) for alert in alerts if alert.stream_id == stream]
+
+
+@EITHER
+def test_alerts_are_told_of_each_camera_in_turn_raised_and_cleared(when: When) -> None:
+    results = FakeResults(when)
+    whole = bench(MESSAGES, results).run()
+    alerts = told(results)
+    assert len(alerts) >= 6
+    for camera in CAMERAS:
+        states = [raised for raised, _ in of_camera(alerts, camera)]
+        assert states == [n % 2 == 0 for n in range(len(states))]
+    assert len(in_chain(whole.store)) == len(alerts)
+    assert verify(whole.store) == []
+
+
+@pytest.mark.parametrize("flush_rows", [1, 5, 1_000])
+@EITHER
+def test_where_segments_are_cut_changes_no_alert(when: When, flush_rows: int) -> None:
+    one, other = FakeResults(when), FakeResults(when)
+    bench(MESSAGES, one).run()
+    bench(MESSAGES, other, flush=FlushPolicy(flush_rows, 5.0)).run()
+    for camera in CAMERAS:
+        assert of_camera(told(one), camera) == of_camera(told(other), camera)
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("time", [1, 2, 3])
+@pytest.mark.parametrize(
+    "point", ["worker.rows_complete", "worker.results_told", "segment.created", "worker.segment_committed"]
+)
+@EITHER
+def test_who_goes_on_after_a_death_raises_nothing_that_was_raised_and_forgets_no_clear(
+    when: When, point: str, time: int
+) -> None:
+    peace = FakeResults(when)
+    bench(MESSAGES, peace).run()
+    first, reached = FakeResults(when), Counter[str]()
+    dying = bench(MESSAGES, first)
+
+    def die(at: str) -> None:
+        reached[at] += 1
+        if (at, reached[at]) == (point, time):
+            raise Died
+
+    dying.at = die
+    with pytest.raises(Died):
+        dying.run()
+    later = FakeResults(when)
+    assert isinstance(dying.store, DictStore)
+    bench(MESSAGES, later, dying.store).run()
+    first.told = first.told[: first.acknowledged]
+    unique = dict.fromkeys((a.rule, a.stream_id, a.row_id, a.raised) for a in (*told(first), *told(later)))
+    assert set(unique) == {(a.rule, a.stream_id, a.row_id, a.raised) for a in told(peace)}
+    durable = [(event[0], event[3], tuple(event[4]), event[2]) for event in in_chain(dying.store)]
+    assert len(durable) == len(set(durable)) == len(unique), "in the chain, each change is there once"
+
+
+def test_a_silent_camera_is_told_once_by_a_segment_without_rows_and_clears_when_it_sends() -> None:
+    results = FakeResults("committed")
+    source = FakeSource(images(12, *CAMERAS))
+    worker = Bench(source, results=results, rules=(SILENT,), classes=CLASSES, epoch_s=1_000.0)
+    sent = 12
+
+    def turn() -> bool:
+        nonlocal sent
+        if worker.steps % 20 == 0 and worker.now_s < 100.0:  # south and east go on
+            source.append(image(sent, "south", at_ms=10 * sent), image(sent + 1, "east", at_ms=10 * sent + 5))
+            sent += 2
+        if worker.now_s > 100.0 and source.bounds(TP)[1] == sent:
+            source.append(*images(4, "north", first=sent))
+        return worker.now_s > 110.0
+
+    worker.run(turn)
+    alerts = told(results)
+    assert [(a.stream_id, a.raised, a.cause) for a in alerts] == [("north", True, "silent"), ("north", False, "heard")]
+    assert alerts[0].row_id == alerts[1].row_id
+    assert alerts[0].row_id.offset == 9
+    assert alerts[0].at_us is not None
+    assert 1_030e6 <= alerts[0].at_us <= 1_035e6
+    assert verify(worker.store) == []
+
+
+def test_a_partition_in_which_all_cameras_fall_silent_has_a_segment_without_rows_that_says_so() -> None:
+    results = FakeResults("early")
+    source, store = FakeSource(images(12, *CAMERAS)), DictStore()
+    worker = Bench(source, store, results=results, rules=(SILENT,), classes=CLASSES, epoch_s=0.0)
+    worker.run(lambda: worker.now_s > 60.0)
+    assert sorted(a.stream_id for a in told(results)) == sorted(CAMERAS)
+    assert worker.seen.commits[-1][1].rows == 0
+    assert verify(store) == []
+    later = FakeResults("early")
+    again = Bench(
+        FakeSource(images(12, *CAMERAS)), store, results=later, rules=(SILENT,), classes=CLASSES, epoch_s=60.0
+    )
+    again.run(lambda: again.now_s > 60.0)
+    assert told(later) == [], "what was raised is not raised again"
+
+
+def test_a_camera_whose_messages_wait_unread_is_not_silent() -> None:
+    results = FakeResults("early")
+    source = FakeSource(images(600, "north"), max_poll_records=4)
+    worker = Bench(source, results=results, rules=(SilenceRule("silent", 1.0),), classes=CLASSES, epoch_s=0.0)
+    drained: list[float] = []
+
+    def turn() -> bool:
+        if source.drained(TP) and not drained:
+            drained.append(worker.now_s)
+        return bool(drained) and worker.now_s > drained[0] + 0.5
+
+    worker.run(turn)
+    assert drained[0] > 2.0
+    assert told(results) == []
+
+
+def test_the_alerts_of_the_winner_of_a_race_are_gone_on_from() -> None:
+    store, winner_results, results = DictStore(), FakeResults("committed"), FakeResults("committed")
+    winner, loser = bench(MESSAGES, winner_results, store), bench(MESSAGES, results, store)
+
+    def race(point: str) -> None:
+        if point == "segment.encoded" and not winner.seen.commits:
+            winner.run()
+
+    loser.at = race
+    loser.run()
+    identities = {(a.rule, a.stream_id, a.row_id, a.raised) for a in told(winner_results)}
+    assert {(a.rule, a.stream_id, a.row_id, a.raised) for a in told(results)} <= identities
+
+
+def test_streams_without_end_leave_no_alerts_behind() -> None:
+    many = [image(n, f"stranger-{n}", at_ms=10 * n) for n in range(300)]
+    results = FakeResults("early")
+    worker = bench(many, results, rules=(SILENT, BUS), max_streams=8, epoch_s=0.0).run()
+    newest = [footer for _, footer in read_segment_footers(worker.store)][-1]
+    assert len(json.loads(newest.alerts)["state"]["silent"]["watched"]) <= 8
