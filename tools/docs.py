@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
+from adawise.commands.command import Command
 from adawise.commands.parser import own_fields, parser_source
 from adawise.events import EVENTS
 from adawise.live.metrics import METRICS
@@ -116,7 +117,7 @@ def _command(name: str) -> str:
     shorthands = "".join(
         f" `--{short}` is `{flag_name(setting)}`." for short, setting in sorted(command.shorthands.items())
     )
-    groups = ", ".join(f"[`{name}`](settings.md#{_group_of(name)})" for name in command.groups) or "none"
+    groups = ", ".join(_taken(command, name) for name in GROUPS if any(map(command.takes, _of(name)))) or "none"
     parts = [
         f"## {PROGRAM} {name}",
         _prose(cleandoc(command.__doc__ or "")),
@@ -128,9 +129,20 @@ def _command(name: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _group_of(name: str) -> str:
-    """The heading of a group's settings, or of the group that a setting is in."""
-    return (name if name in GROUPS else name.rpartition(".")[0]).replace(".", "")
+def _of(group: str) -> list[str]:
+    """The settings of a group, without those of groups in it."""
+    return [name for name in SETTINGS if name.rpartition(".")[0] == group]
+
+
+def _taken(command: type[Command], group: str) -> str:
+    """A link to the group, with which of its settings the command reads if it is not all of them."""
+    link = f"[`{group}`](settings.md#{group.replace('.', '')})"
+    keys = {name.rpartition(".")[2]: command.takes(name) for name in _of(group)}
+    without = [f"`{key}`" for key, is_taken in keys.items() if not is_taken]
+    some = [f"`{key}`" for key, is_taken in keys.items() if is_taken]
+    if not without:
+        return link
+    return f"{link} without {' '.join(without)}" if len(without) < len(some) else f"{link} (of it {' '.join(some)})"
 
 
 def _prose(text: str) -> str:

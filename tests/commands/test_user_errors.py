@@ -108,12 +108,13 @@ def _random_weights(folder: Path) -> None:
     save_file(state, folder / "open_clip_model.safetensors")
 
 
-def test_a_worker_without_a_broker_ends_with_1_and_one_line(folder: Path) -> None:
-    code, out, err = ended(folder, "run", "--kafka.bootstrap-servers", NOBODY)
-    assert (code, out) == (1, "")
-    (line,) = err.splitlines()
-    assert line.startswith(f"adawise: could not connect to Kafka at {NOBODY}: ")
-    assert line.endswith(f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers.")
+def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_it_is_told_to_end(folder: Path) -> None:
+    with process(folder, "run", "--kafka.bootstrap-servers", NOBODY) as running:
+        assert running.stderr is not None
+        told = next(line for line in running.stderr if f"could not connect to Kafka at {NOBODY}: " in line)
+        assert f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers." in told
+        running.terminate()
+        assert running.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize("command", ["run", "record -o recording", "run --check"])

@@ -175,11 +175,12 @@ def test_a_recording_whose_images_were_forgotten_is_replayed_without_them_only_i
 
 
 def test_a_replay_tells_nobody_unless_it_is_asked_and_then_every_row(
-    recorded: Recorded, broker: Broker, tmp_path: Path, capsys: Captured
+    recorded: Recorded, broker: Broker, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = fresh_name("told")
-    quiet = ("--results.enabled", "--results.topic", name)
-    assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "quiet"), *quiet) == 0
+    monkeypatch.setenv("ADAWISE_RESULTS__ENABLED", "true")  # the worker's own
+    monkeypatch.setenv("ADAWISE_RESULTS__TOPIC", name)
+    assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "quiet")) == 0
     asked = ("--results-to", name, "--results.per", "batch", "--results.when", "committed")
     assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "asked"), *asked) == 0
     told = told_on(broker, name)

@@ -24,8 +24,8 @@ from tests.store.clouds import new_bucket, s3_environment, s3_server
 from tools.bench.recovery import environment
 
 CAMERAS, PARTITIONS, EVERY_S, HOUR_S, REPEATS = 1_000, 4, 10, 3_600.0, 3
-YEARS = 3_000_000  # segments of a partition: a year at the default flush
-IN_OBJECT_STORE = 20_000
+YEARS = 1_000_000  # segments of a partition: four months at the default flush
+IN_OBJECT_STORE = 5_000
 QUESTION = FleetQuestion("yard", OWNER.topic, OWNER.group, HOUR_S, wants_broker=False)
 BEGIN = 1_000  # offsets between two of them
 
@@ -40,12 +40,14 @@ def main() -> None:
         print(f"made in {time.perf_counter() - began:.0f} s: {size:.0f} MiB", flush=True)
         measure(store, f"{CAMERAS} cameras, {PARTITIONS} partitions, an hour of segments, a folder")
     with tempfile.TemporaryDirectory() as name:
-        names(Path(name), YEARS)
         store = LocalStore(Path(name))
+        Yard(store)  # claims the root before there is a name in it
+        names(Path(name), YEARS)
         hour(store, 1, origin=YEARS * BEGIN, cameras=10, segments=6)
         measure(store, f"{YEARS} names before a minute of segments, a folder")
     with environment(s3_environment(s3_server())):
         remote = open_store(f"s3://{new_bucket()}/yard")
+        Yard(remote)
         for number in range(IN_OBJECT_STORE):
             remote.put(f"{layout.folder(layout.PREDICTIONS, _tp())}{SegmentName(number * BEGIN)}", b"")
         hour(remote, 1, origin=IN_OBJECT_STORE * BEGIN, cameras=10, segments=6)
@@ -107,7 +109,7 @@ def hour(store: Store, partitions: int, *, origin: int, cameras: int = CAMERAS, 
 def names(folder: Path, count: int) -> None:
     """So many empty files with the names of segments."""
     where = folder / layout.folder(layout.PREDICTIONS, _tp())
-    where.mkdir(parents=True)
+    where.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         os.close(os.open(where / str(SegmentName(number * BEGIN)), os.O_CREAT | os.O_WRONLY, 0o644))
 

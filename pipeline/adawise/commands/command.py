@@ -24,6 +24,13 @@ ALL_GROUPS = tuple(Settings.model_fields)
 WORKER_GROUPS = tuple(name for name in ALL_GROUPS if name != "finetune")
 BROKER = ("kafka.bootstrap_servers", "kafka.client_id", "kafka.security")
 """Of a command that only asks the broker, or sends to it."""
+LOG_READING = (
+    *("kafka.max_partition_fetch_bytes", "kafka.max_batch_bytes", "kafka.max_batch_records"),
+    *BROKER,
+)
+"""Of one that reads a topic as it lies there."""
+READING = (*LOG_READING, "kafka.topic", "kafka.max_poll_records", "kafka.on_unreadable")
+"""Of one that reads a topic as a worker does, without a group."""
 OFTEN = frozenset(
     {
         *("kafka.bootstrap_servers", "kafka.topic", "kafka.group"),
@@ -32,6 +39,13 @@ OFTEN = frozenset(
     }
 )
 """The settings that are in the short help."""
+
+
+def all_but(group: str, *names: str) -> tuple[str, ...]:
+    """The settings of a group, as a command names them, without some."""
+    fields = type(getattr(Settings(), group)).model_fields
+    assert set(names) <= set(fields), names
+    return tuple(f"{group}.{name}" for name in fields if name not in names)
 
 
 class Command(BaseSettings):

@@ -75,7 +75,8 @@ def test_a_pair_is_told_with_its_hashes_and_kept_for_the_parts_that_follow(
     assert answer.status == "ok"
     assert asked.model is not None
     zero, one = asked.model.checkpoints.hashes
-    assert answer.detail.startswith(f"{zero} and {one}, 5 classes on cpu in float32, 21 of 21 merged copies, no card")
+    assert answer.detail.startswith("5 classes on cpu in float32, 21 of 21 merged copies, no card")
+    assert answer.detail.endswith(f"; weights {zero} and {one}")
 
 
 def test_two_checkpoints_of_the_same_weights_fail(pair_folder: PairFolder, tmp_path: Path) -> None:

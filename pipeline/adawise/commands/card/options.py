@@ -13,7 +13,7 @@ from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName
-from adawise.commands.command import Command
+from adawise.commands.command import Command, all_but
 from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
 
@@ -26,7 +26,7 @@ class CardCommand(Command):
     """
 
     name = "card"
-    groups = ("model", "batch", "decode", "log")
+    groups = (*all_but("model", "card", "on_change"), "batch", *all_but("decode", "threads"), "log")
     examples = (
         ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
         (
@@ -80,7 +80,7 @@ class CardCommand(Command):
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """A card is shown without the models."""
-        return frozenset({"log"}) if "show" in options else frozenset(cls.groups)
+        return frozenset({"log"}) if "show" in options else frozenset({"model", "batch", "decode", "log"})
 
     @classmethod
     @override

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import READING, Command
 from adawise.errors import Reason
 from adawise.settings.group import FilePath, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
@@ -36,10 +36,13 @@ def _place(letter: str) -> tuple[int, int]:
     return int(partition), int(offset)
 
 
+_LETTERS: tuple[str, ...] = (*READING, "kafka.dead_letter_topic", "log")
+
+
 class _Letters(Command):
     """Which letters: what list and replay have in common."""
 
-    groups = ("kafka", "log")
+    groups = _LETTERS
 
     reason: Annotated[str, AfterValidator(_checked_reason)] | None = Field(
         default=None,
@@ -88,7 +91,7 @@ class DlqShowCommand(Command):
     """Show one message that could not be read: where from, why, its headers and first bytes."""
 
     name = "dlq show"
-    groups = ("kafka", "log")
+    groups = _LETTERS
     examples = (("what came, into a file", "dlq show 0/17 --save broken.jpg"),)
 
     letter: CliPositionalArg[Annotated[str, AfterValidator(_checked_letter)]] = Field(
@@ -113,6 +116,7 @@ class DlqReplayCommand(_Letters):
     """
 
     name = "dlq replay"
+    groups = (*_LETTERS, "decode.max_message_bytes")
     examples = (
         ("how many there would be", "dlq replay --reason too_large --since 7d --dry-run"),
         ("one of them", "dlq replay --letter 0/17"),

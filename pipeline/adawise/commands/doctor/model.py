@@ -74,8 +74,8 @@ def pair(known: Known) -> Verdict:
 
     return judged(
         warnings(),
-        f"{zero} and {one}, {told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, "
-        f"{card}, objective {told['objective']}",
+        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, objective "
+        f"{told['objective']}; weights {zero} and {one}",
     )
 
 

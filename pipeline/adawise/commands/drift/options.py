@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import Command, all_but
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 
@@ -23,7 +23,7 @@ class DriftCommand(Command):
     """
 
     name = "drift"
-    groups = ("model", "search", "decode", "log")
+    groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
     examples = (
         ("the last day, in the terminal", "drift runs/yard --since 1d"),
         ("a page, with frames of a recording and labels", "drift runs/yard -o yard.html --recording recordings/yard"),

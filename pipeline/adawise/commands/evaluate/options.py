@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import Command, all_but
 from adawise.labelled import FORMS
 from adawise.settings.group import FilePath, Text
 
@@ -25,7 +25,12 @@ class EvaluateCommand(Command):
     """
 
     name = "evaluate"
-    groups = ("model", "search", "decode", "log")
+    groups = (
+        *all_but("model", "on_change"),
+        *all_but("search", "strategy", "forget_after_s"),
+        *all_but("decode", "threads"),
+        "log",
+    )
     examples = (
         (
             "photographs, as they are and in bad weather",

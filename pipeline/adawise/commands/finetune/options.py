@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import Command, all_but
 from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
 
@@ -24,7 +24,7 @@ class FinetuneCommand(Command):
     """
 
     name = "finetune"
-    groups = ("model", "finetune", "decode", "log")
+    groups = (*all_but("model", "theta_1", "card", "on_change"), "finetune", "decode", "log")
     examples = (
         (
             "the whole product from a zero-shot model and a folder",
@@ -64,7 +64,7 @@ class FinetuneCommand(Command):
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Of the pair, only theta_0 must be there."""
         del options
-        return frozenset(cls.groups) - {"model"}
+        return frozenset({"finetune", "decode", "log"})
 
     @classmethod
     @override

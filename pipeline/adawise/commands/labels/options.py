@@ -6,7 +6,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import READING, Command
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 
 
@@ -21,7 +21,11 @@ class LabelsCommand(Command):
     """
 
     name = "labels"
-    groups = ("kafka", "log")
+    groups = (
+        *READING,
+        *("kafka.group", "kafka.origin", "kafka.static_member", "kafka.session_timeout_ms"),
+        *("kafka.max_poll_interval_ms", "kafka.on_gap", "log"),
+    )
     examples = (
         ("all that came until now, from topic frames.labels", "labels runs/yard"),
         ("as they come, from another topic", "labels runs/yard --topic yard-truth --follow"),

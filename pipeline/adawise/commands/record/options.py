@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import READING, Command
 from adawise.settings.group import Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
 from adawise.settings.recording import (
@@ -35,7 +35,7 @@ class RecordCommand(Command):
     """
 
     name = "record"
-    groups = ("kafka", "log")
+    groups = (*READING, "log")
     examples = (
         ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
         ("all that the topic still has", "record --output recordings/yard"),

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import READING, Command, all_but
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
@@ -30,7 +30,12 @@ class ReplayCommand(Command):
     """
 
     name = "replay"
-    groups = ("kafka", *REPLAY_GROUPS)
+    groups = (
+        *READING,
+        "kafka.on_gap",
+        *(name for name in REPLAY_GROUPS if name != "results"),
+        *all_but("results", "enabled", "topic"),
+    )
     shorthands: ClassVar[Mapping[str, str]] = {
         "search": "search.strategy",
         "objective": "search.objective",
@@ -105,7 +110,7 @@ class ReplayCommand(Command):
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """A recording needs no broker."""
-        return frozenset(cls.groups if options.keys() & {"topic", "results_to"} else REPLAY_GROUPS)
+        return frozenset(("kafka", *REPLAY_GROUPS) if options.keys() & {"topic", "results_to"} else REPLAY_GROUPS)
 
     @classmethod
     @override

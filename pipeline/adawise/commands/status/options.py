@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import LOG_READING, Command
 from adawise.settings.recording import DURATION_SCHEMA, Duration
 
 _WINDOW_S = 3_600.0
@@ -25,7 +25,7 @@ class StatusCommand(Command):
     """
 
     name = "status"
-    groups = ("kafka", "sink", "http", "log")
+    groups = (*LOG_READING, "kafka.topic", "kafka.group", "sink.root", "http", "log")
     shorthands: ClassVar[Mapping[str, str]] = {"root": "sink.root"}
     examples = (
         ("of the output that adawise.toml names", "status"),

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import LOG_READING, Command
 from adawise.settings.group import Location
 
 
@@ -22,7 +22,7 @@ class VerifyCommand(Command):
     """
 
     name = "verify"
-    groups = ("kafka", "log")
+    groups = (*LOG_READING, "kafka.origin", "log")
     examples = (
         ("a folder", "verify runs/output"),
         ("for another program", "verify s3://bucket/yard --json"),
