@@ -82,7 +82,7 @@ def test_states_of_cameras() -> None:
         yard.write(ago_s=ago_s, batches=[("slow", 2, 0.5)])
     yard.write(ago_s=500, batches=[("turned", 2, 0.5)], reset="jump")
     for ago_s in (40, 5):
-        yard.write(ago_s=ago_s, batches=[(name, 2, 0.5) for name in ("well", "turned", "broken")])
+        yard.write(ago_s=ago_s, batches=[("well", 10, 0.5), ("turned", 2, 0.5), ("broken", 2, 0.5)])
     yard.write(ago_s=4, rejected={"broken": [Reason.UNDECODABLE_IMAGE] * 5, "well": [Reason.EMPTY]})
     found = look(yard, broker_facts(40, committed=40))
     assert {each.stream_id: each.state for each in found.cameras} == {

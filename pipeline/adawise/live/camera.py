@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState
+from adawise.live.row import REJECTED_SHARE, STEP_S, STEPS, CameraRow, CameraState
 from adawise.records import TopicPartition
 from adawise.worker.observer import PartitionProgress
 
@@ -25,7 +25,6 @@ CHANGE = 0.1
 
 _RATE_STEPS = 12
 _NOW_STEPS = 12
-_REJECTED_SHARE = 0.1
 _GAPS = 10  # times what is usual, and a camera is silent
 _SHOWN = 4  # classes
 _FORGOTTEN = 0.002  # of the fading sums
@@ -160,7 +159,7 @@ class LiveCamera:
         rejected = int(self._sum(self._rejected, 0, RECENT_STEPS)) if self.rejected else 0
         if failure:
             return CameraState.FAILING, failure
-        if rejected and rejected >= _REJECTED_SHARE * (images + rejected):
+        if rejected and rejected >= REJECTED_SHARE * (images + rejected):
             of = f"{rejected} of {images + rejected} images"
             return CameraState.REJECTED, f"{of} rejected in five minutes, the last: {self.reason}"
         if now_s > self.silent_from_s(silent_after_s):

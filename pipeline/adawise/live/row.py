@@ -13,6 +13,9 @@ STEP_S = 5
 STEPS = 120
 """Points at most: ten minutes."""
 
+REJECTED_SHARE = 0.1
+"""Of a camera's images: so many that are rejected are trouble."""
+
 
 class CameraState(StrEnum):
     """How a camera is, worst first. The values are stable: the page and a metric's label have them."""

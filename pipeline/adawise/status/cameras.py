@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adawise.adapt.heard import heard_in
-from adawise.live.row import STEP_S, STEPS
+from adawise.live.row import REJECTED_SHARE, STEP_S, STEPS
 from adawise.records import TopicPartition
 from adawise.status.facts import STATES, CameraState, CameraStatus, RejectStatus
 from adawise.status.root import ChainFacts
@@ -118,7 +118,7 @@ def _state(images: int, rejected: int, silence_s: float | None, pause_s: float, 
         return "gone"
     if silence_s is None or silence_s > max(_SILENT_S, _PAUSES * pause_s):
         return "silent"
-    if rejected and rejected >= images:
+    if rejected and rejected >= REJECTED_SHARE * (images + rejected):
         return "rejected"
     return "changed" if changed_s is not None and changed_s < _CHANGED_S else "ok"
 

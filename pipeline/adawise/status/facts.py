@@ -15,7 +15,7 @@ VERSION = 1
 CameraState = Literal["rejected", "silent", "changed", "ok", "gone"]
 
 STATES: dict[CameraState, str] = {
-    "rejected": "half of its images or more were rejected",
+    "rejected": "a tenth of its images or more were rejected",
     "silent": "nothing of it came for a minute, and for ten times its usual pause, although its partition is read",
     "changed": "its conditions changed within the last ten minutes: alpha was chosen anew",
     "ok": "none of these",

@@ -24,7 +24,7 @@ KINDS: dict[str, str] = {
     "hole": "segments are missing from a chain",
     "gap": "offsets have no rows, and that is recorded",
     "unclean_starts": "workers that had a partition did not end in order, three times or more",
-    "camera_rejected": "half of a camera's images or more were rejected",
+    "camera_rejected": "a tenth of a camera's images or more were rejected",
     "camera_silent": "a camera of which nothing comes",
     "rejects": "more than one image in a hundred was rejected",
 }
