@@ -271,6 +271,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line_and_no_start(
     with capture_logs() as log:
         subject = started(pair, place)
         prepare_all(subject)
+    assert log.pop()["event"] == "heads_encoded"
     assert {entry["event"] for entry in log} <= {"head_cache_not_read", "head_cache_not_written"}
     assert len(log) == len({entry["event"] for entry in log})
     assert "model.cache" in log[-1]["remedy"]

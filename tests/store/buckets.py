@@ -105,21 +105,22 @@ class _Request(BaseHTTPRequestHandler):
         bucket, azure = f"{self._key}/", query.get("comp") == "list"
         last = query.get("marker" if azure else "continuation-token") or query.get("start-after", "")
         with self.server.lock:
-            names = sorted(key.removeprefix(bucket) for key in self.server.objects if key.startswith(bucket))
-        names = [name for name in names if name.startswith(query.get("prefix", "")) and name > last]
+            objects = self.server.objects.items()
+            sizes = {key.removeprefix(bucket): len(data) for key, data in objects if key.startswith(bucket)}
+        names = sorted(name for name in sizes if name.startswith(query.get("prefix", "")) and name > last)
         page, more = names[:_PAGE], len(names) > _PAGE
         after = page[-1] if more else ""
         if azure:
             entries = "".join(
                 f"<Blob><Name>{escape(name)}</Name><Properties><Last-Modified>{_WHEN}</Last-Modified>"
-                f"<Content-Length>1</Content-Length><Content-Type>x/y</Content-Type><Etag>1</Etag></Properties></Blob>"
+                f"<Content-Length>{sizes[name]}</Content-Length><Content-Type>x/y</Content-Type><Etag>1</Etag></Properties></Blob>"
                 for name in page
             )
             body = f"<EnumerationResults><Blobs>{entries}</Blobs><NextMarker>{after}</NextMarker></EnumerationResults>"
         else:
             entries = "".join(
                 f"<Contents><Key>{escape(name)}</Key><LastModified>2026-11-25T10:00:00Z</LastModified>"
-                f'<ETag>"1"</ETag><Size>1</Size></Contents>'
+                f'<ETag>"1"</ETag><Size>{sizes[name]}</Size></Contents>'
                 for name in page
             )
             token = f"<NextContinuationToken>{after}</NextContinuationToken>" if more else ""

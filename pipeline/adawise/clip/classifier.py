@@ -171,12 +171,13 @@ class PairClassifier:
 
         They are indices, the likeliest first. False if no head is missing. Changes no result. Raises DeviceError.
         """
-        missing = (alpha for index in likely for alpha in self._ends_of(index) if alpha not in self._encoded)
-        alpha = next(missing, None)
-        if alpha is None:
-            _log.info("heads_encoded", heads=len(self._encoded))
+        wanted = dict.fromkeys(alpha for index in likely for alpha in self._ends_of(index))
+        missing = [alpha for alpha in wanted if alpha not in self._encoded]
+        if not missing:
             return False
-        self._fitting(lambda: self._encode_part(alpha))
+        self._fitting(lambda: self._encode_part(missing[0]))
+        if all(alpha in self._encoded for alpha in missing):
+            _log.info("heads_encoded", heads=len(self._encoded))
         return True
 
     def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
