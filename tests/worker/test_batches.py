@@ -42,7 +42,7 @@ def gaps(root: Path) -> list[tuple[int, Gap]]:
 def verified(root: Path, topic: Topic, capsys: pytest.CaptureFixture[str]) -> tuple[str, list[dict[str, object]]]:
     """What `adawise verify` says to people, and of the gaps to programs; with the topic beside it, all is whole."""
     capsys.readouterr()
-    beside = ["--broker", "--kafka.bootstrap-servers", topic.broker.bootstrap_servers, "--kafka.topic", topic.name]
+    beside = ["--broker", "--kafka.bootstrap-servers", topic.broker.bootstrap_servers]
     assert main(["verify", str(root), *beside]) == 0
     text = capsys.readouterr().out
     assert main(["verify", str(root), *beside, "--json"]) == 0
