@@ -165,6 +165,17 @@ def test_silence_goes_on_over_a_restart_and_is_not_told_again() -> None:
     assert said(later.heard("north", 9, 120_000)) == [("silent", False, 7, "heard")]
 
 
+def test_a_clock_that_ran_ahead_hides_no_silence_of_whoever_goes_on_by_a_right_one() -> None:
+    """The state is of a worker a year ahead, and the camera that it heard last never speaks again."""
+    year_ms = 365 * 86_400_000
+    machine = alerts(SILENT)
+    machine.heard("gone", 7, year_ms)
+    later = alerts(SILENT, stored=machine.stored("a"))
+    later.heard("north", 8, 1_000)
+    assert not later.is_due(60_999)
+    assert said(later.silent(61_000, has_place=ANY)) == [("silent", True, 7, "silent"), ("silent", True, 8, "silent")]
+
+
 def test_a_camera_that_has_left_its_place_is_not_missed_and_what_was_raised_of_it_is_cleared() -> None:
     machine = alerts(SILENT, CAR)
     for number, stream in enumerate(["a", "b", "c"]):

@@ -13,6 +13,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,15 @@ class _Watch:
 
     watched: OrderedDict[str, tuple[int, int]]  # the one that was silent for the longest is the first
     raised: dict[str, tuple[int, int]]
+
+    def by_clock(self, now_ms: int) -> OrderedDict[str, tuple[int, int]]:
+        """`watched`, none of it heard after now: whoever wrote it may have had a clock that ran ahead.
+
+        Such a camera would be called silent as much later, and so would all behind it.
+        """
+        ahead = list(takewhile(lambda item: item[1][0] > now_ms, reversed(self.watched.items())))
+        self.watched.update((stream, (now_ms, offset)) for stream, (_, offset) in ahead)
+        return self.watched
 
 
 class PartitionAlerts:
@@ -122,8 +132,9 @@ class PartitionAlerts:
             if before is not None:
                 at = RowId(*self._tp, offset, 0)
                 changes.append(self._silence_alert(rule.name, stream_id, before, "heard", at, 1_000 * now_ms))
-            state.watched[stream_id] = now_ms, offset
-            state.watched.move_to_end(stream_id)
+            watched = state.by_clock(now_ms)
+            watched[stream_id] = now_ms, offset
+            watched.move_to_end(stream_id)
         self.news += changes
         return changes
 
@@ -184,7 +195,7 @@ class PartitionAlerts:
         return found
 
     def _silent(self, rule: SilenceRule, now_ms: int) -> bool:
-        watched = self._heard[rule.name].watched
+        watched = self._heard[rule.name].by_clock(now_ms)
         return bool(watched) and next(iter(watched.values()))[0] + 1_000 * rule.silent_s <= now_ms
 
     def _forget_labels(self, stream: str, at_us: int | None) -> list[Alert]:
