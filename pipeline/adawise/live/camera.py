@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from adawise.live.row import REJECTED_SHARE, STEP_S, STEPS, CameraRow, CameraState
+from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraRow, CameraState
 from adawise.records import TopicPartition
 from adawise.worker.observer import PartitionProgress
 
@@ -25,7 +25,6 @@ CHANGE = 0.1
 
 _RATE_STEPS = 12
 _NOW_STEPS = 12
-_GAPS = 10  # times what is usual, and a camera is silent
 _SHOWN = 4  # classes
 _FORGOTTEN = 0.002  # of the fading sums
 
@@ -170,7 +169,7 @@ class LiveCamera:
 
     def silent_from_s(self, silent_after_s: float) -> float:
         """When it will be silent, if nothing comes."""
-        return self.seen_s + max(silent_after_s, _GAPS * self.gap_s)
+        return self.seen_s + max(silent_after_s, SILENT_PAUSES * self.gap_s)
 
     def _moved(self, now_s: float) -> str:
         recent_s = RECENT_STEPS * STEP_S

@@ -13,6 +13,9 @@ STEP_S = 5
 STEPS = 120
 """Points at most: ten minutes."""
 
+SILENT_PAUSES = 10.0
+"""Times its usual pause that a silent camera has said nothing for."""
+
 REJECTED_SHARE = 0.1
 """Of a camera's images: so many that are rejected are trouble."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adawise.adapt.heard import heard_in
-from adawise.live.row import REJECTED_SHARE, STEP_S, STEPS
+from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS
 from adawise.records import TopicPartition
 from adawise.status.facts import STATES, CameraState, CameraStatus, RejectStatus
 from adawise.status.root import ChainFacts
@@ -22,7 +22,6 @@ from adawise.status.segments import Sight
 _BATCHES = 20 * STEPS
 _TOP = 3
 _SILENT_S = 60.0  # the least
-_PAUSES = 10.0  # of its own that a silence is longer than
 _UNKNOWN_PAUSE_S = 360.0  # of a camera with one batch in the window or none: silent after an hour
 _GONE_S = 86_400.0
 _CHANGED_S = 600.0
@@ -116,7 +115,7 @@ def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: f
 def _state(images: int, rejected: int, silence_s: float | None, pause_s: float, changed_s: float | None) -> CameraState:
     if silence_s is not None and silence_s > _GONE_S:
         return "gone"
-    if silence_s is None or silence_s > max(_SILENT_S, _PAUSES * pause_s):
+    if silence_s is None or silence_s > max(_SILENT_S, SILENT_PAUSES * pause_s):
         return "silent"
     if rejected and rejected >= REJECTED_SHARE * (images + rejected):
         return "rejected"
