@@ -100,6 +100,21 @@ def test_what_is_within_the_bound_is_served_and_one_more_is_cut(monkeypatch: pyt
         assert [listener.next()[0] for listener in listeners] == ["some"] * 3
 
 
+def test_a_request_takes_the_place_of_the_oldest_connection_that_asks_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    with shown(a_yard(1)) as url, ExitStack() as stack:
+        listener = stack.enter_context(Listener(url))
+        assert listener.next()[0] == "all"
+        first, second = (stack.enter_context(closing(connected(url))) for _ in range(2))
+        assert ask(url, "/").status == 200
+        assert ended(first)
+        second.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert second.recv(100).startswith(b"HTTP/1.1 200")
+        assert listener.next()[0] == "some"
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
 def test_a_request_that_does_not_come_to_its_end_is_cut(quick: None, begun: bytes) -> None:
     with shown(a_yard(1)) as url, closing(connected(url)) as sock:

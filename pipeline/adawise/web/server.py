@@ -36,20 +36,22 @@ _log = structlog.get_logger("http")
 
 
 class BoundedConnection(H11Protocol):
-    """A connection that is cut if it is one too many, or if its client is too slow."""
+    """A connection that is cut if its client is too slow, or asks for nothing where another needs its place."""
 
     _idle = _stalled = 0
     _left = 0
+    _since_s = 0.0  # by the loop's clock
     _looking: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio has it."""
-        if len(self.connections) >= MOST_CONNECTIONS:
+        if len(self.connections) >= MOST_CONNECTIONS and not self._make_room():
             self.transport = transport
             transport.abort()
             return
         super().connection_made(transport)
+        self._since_s = self.loop.time()
         self._looking = self.loop.call_later(_LOOK_S, self._look)
 
     @override
@@ -59,10 +61,23 @@ class BoundedConnection(H11Protocol):
             self._looking.cancel()
         super().connection_lost(exc)
 
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _make_room(self) -> bool:
+        """Cut the oldest connection that asks for nothing: those that come back at once must not keep probes out."""
+        idle = [c for c in self.connections if isinstance(c, BoundedConnection) and not c._is_answering]
+        oldest = min(idle, key=lambda connection: connection._since_s, default=None)
+        if oldest is None:
+            return False
+        self.connections.discard(oldest)  # it says so itself a turn of the loop later
+        oldest.transport.abort()
+        return True
+
     def _look(self) -> None:
-        is_answering = self.cycle is not None and not self.cycle.response_complete
         left = self.transport.get_write_buffer_size()
-        self._idle = 0 if is_answering else self._idle + 1
+        self._idle = 0 if self._is_answering else self._idle + 1
         self._stalled = self._stalled + 1 if left and left >= self._left else 0
         self._left = left
         if self._idle >= _IDLE_LOOKS or self._stalled >= _STALLED_LOOKS:
