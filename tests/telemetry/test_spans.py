@@ -33,19 +33,19 @@ class Observed:
     def _end(self) -> None:
         self.ended += 1
 
-    def serve(self, *parents: str | None, images: int = 2) -> None:
+    def serve(self, *parents: str | None, images: int = 2, first: int = 0) -> None:
         """A batch whose images came with these headers."""
         frames = [
             replace(frame(n), meta={} if parent is None else {"traceparent": parent})
-            for n, parent in enumerate(parents or (None,) * images)
+            for n, parent in enumerate(parents or (None,) * images, first)
         ]
         batch, predictions, trace = served(frames)
         batch = ImageBatch(batch.stream_id, tuple(frames), batch.images)
         told = replace(trace, milliseconds={"search": 30.0, "forward": 200.0}, predicted_at_us=1_000 * AT_MS)
         self.observer.batch_predicted(batch, predictions, told)
 
-    def commit(self, *, won: bool = True) -> None:
-        head = Head(4, segment="predictions/topic-frames/partition-00003/00000000000000000000.parquet")
+    def commit(self, *, won: bool = True, until: int = 4, pending: tuple[int, ...] = ()) -> None:
+        head = Head(until, pending, segment="predictions/topic-frames/partition-00003/00000000000000000000.parquet")
         self.observer.segment_committed(TP, Commit(head, won, 2, 100), None)
 
     def spans(self, name: str) -> list[ReadableSpan]:
@@ -120,6 +120,17 @@ def test_a_lost_race_is_an_error_and_a_lost_partition_ends_nothing() -> None:
     seen.observer.partition_lost(TP)
     seen.commit()
     assert len(seen.spans("commit")) == 1
+
+
+def test_what_was_served_while_a_segment_waited_for_its_store_is_durable_with_the_next() -> None:
+    seen = Observed()
+    seen.serve(images=1)
+    seen.serve(images=1, first=2)
+    seen.serve(images=1, first=4)
+    seen.commit(until=4, pending=(2,))
+    assert len(seen.spans("commit")) == 1
+    seen.commit(until=5)
+    assert len(seen.spans("commit")) == 3
 
 
 def test_what_waits_for_its_commit_is_bounded_and_the_end_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

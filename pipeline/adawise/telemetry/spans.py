@@ -41,6 +41,8 @@ class _Served(NamedTuple):
 
     context: Context
     at_ns: int
+    first_offset: int
+    last_offset: int
 
 
 class SpanObserver(Observer):
@@ -82,20 +84,27 @@ class SpanObserver(Observer):
             self._child("forward", context, together_ns + adapt_ns, end_ns)
             waiting = self._waiting.setdefault(TopicPartition(trace.topic, trace.partition), [])
             if len(waiting) < MOST:
-                waiting.append(_Served(context, end_ns))
+                waiting.append(_Served(context, end_ns, trace.first_offset, trace.last_offset))
         span.end(end_ns)
 
     @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """See `Observer`: all batches of the partition that were served are in it, or were for nothing."""
-        now_ns = self._now_ns()
+        """See `Observer`. What was served while the segment waited for a store waits on; a lost race takes all."""
+        now_ns, head, pending = self._now_ns(), commit.head, set(commit.head.pending)
+        later: list[_Served] = []
         for served in self._waiting.pop(tp, ()):
+            is_later = served.last_offset >= head.next_offset or served.first_offset in pending
+            if commit.won and is_later:
+                later.append(served)
+                continue
             span = self._child("commit", served.context, served.at_ns, None)
             if commit.won and commit.head.segment is not None:
                 span.set_attribute("adawise.segment", commit.head.segment)
             else:
                 span.set_status(Status(StatusCode.ERROR, "another worker wrote this segment"))
             span.end(now_ns)
+        if later:
+            self._waiting[tp] = later
 
     @override
     def partition_lost(self, tp: TopicPartition) -> None:
