@@ -28,7 +28,7 @@ quick: .venv/.installed  ## the tests of the core, in less than two minutes: no 
 	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow" $(QUICK)
 
 test: .venv/.installed kafka  ## all tests, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
-	$(BIN)/python -m pytest -n 2 --dist loadfile  # many tests wait for a broker; two processes, a broker each
+	$(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for a broker; three processes, a broker each
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check $(LINTED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,15 @@ def _cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_torch() -> Iterator[None]:
+    """A command that runs in this process sets their number and with it the last bits of sums; not of the next test."""
+    threads = torch.get_num_threads() if (torch := sys.modules.get("torch")) else None
+    yield
+    if threads and torch:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

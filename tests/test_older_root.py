@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import duckdb
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from adawise.__main__ import main
 from adawise.adapt.objective import raw_entropy
@@ -40,12 +38,9 @@ HEADS = [f"predictions/topic-frames/partition-0000{p}/{first:020d}.parquet" for 
 
 
 @pytest.fixture(autouse=True)
-def _own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Loading the pair sets the number of threads, a command the log: both are the process's."""
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command sets the log, which is the process's."""
     monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

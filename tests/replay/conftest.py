@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.models import write_pair
@@ -15,10 +14,9 @@ from tests.replay import runs, street
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_process() -> Iterator[None]:
-    """The commands that run in this process set the number of threads and the log; both are the process's."""
-    threads, level, handlers = torch.get_num_threads(), logging.root.level, list(logging.root.handlers)
+    """The commands that run in this process set the log, which is the process's."""
+    level, handlers = logging.root.level, list(logging.root.handlers)
     yield
-    torch.set_num_threads(threads)
     logging.captureWarnings(capture=False)
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers

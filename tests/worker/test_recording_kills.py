@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 from adawise.build.model import load_model
 from adawise.build.worker import make_worker
@@ -50,7 +49,6 @@ def in_topic(topic: Topic) -> list[Message]:
 def replay(topic: Topic, pair: PairFolder, root: Path) -> Output:
     """The worker on the recording, in this process, with another interleaving."""
     settings = settings_for(topic, pair, root.with_name("again"), "replay", batch=NEVER_BY_CLOCK)
-    threads = torch.get_num_threads()
     make_worker(
         settings,
         load_model(settings.model, settings.decode),
@@ -60,7 +58,6 @@ def replay(topic: Topic, pair: PairFolder, root: Path) -> Output:
         observer=LogObserver(),
         should_stop=lambda: False,
     ).run()
-    torch.set_num_threads(threads)
     return Output(root.with_name("again"))
 
 
