@@ -70,4 +70,4 @@ class Heard:
 
     def scrape(self, max_streams: int = 100) -> Scrape:
         """As /metrics reads it."""
-        return Scrape(self.worker, "1.2.3", max_streams, viewers=0, dropped=self.observer.dropped)
+        return Scrape(self.worker, "1.2.3", max_streams, viewers=0, dropped=self.observer.dropped, clock_s=self.now_s())

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from adawise.errors import BrokerUnavailable, Lost
+from adawise.errors import BrokerUnavailable, Lost, StoreFull
 from adawise.live import observer
 from adawise.live.counts import Distribution
 from adawise.live.metrics import METRICS, Scrape
@@ -86,10 +86,39 @@ def race() -> tuple[Heard, Iterable[Values]]:
 
 
 def results() -> tuple[Heard, Iterable[Values]]:
-    """What becomes of images is told beside the chain."""
-    heard = Heard(FakeSource(images(40, "north"), finite=True), results=FakeResults("early"))
-    before = values(heard.scrape(1))
-    return heard.run(), [before]
+    """What becomes of images is told beside the chain, once there is room."""
+    told = FakeResults("early")
+    told.room, told.answers = 0, False
+    heard = Heard(FakeSource(images(40, "north"), finite=True), results=told)
+    seen = [values(heard.scrape(1))]
+
+    def turn() -> bool:
+        seen.append(values(heard.scrape(1)))
+        told.room, told.answers = (1_000, True) if heard.bench.steps > 20 else (0, False)
+        return False
+
+    return heard.run(turn), seen
+
+
+def full_store() -> tuple[Heard, Iterable[Values]]:
+    """The output has no room at first."""
+    store = DictStore()
+    heard = Heard(FakeSource(images(40, "north")), store)
+    seen = [values(heard.scrape(1))]
+    original = store.create
+
+    def create(key: str, data: bytes) -> None:
+        if heard.bench.now_s < 10.0:
+            raise StoreFull("no space left")
+        original(key, data)
+
+    store.create = create  # type: ignore[method-assign]
+
+    def turn() -> bool:
+        seen.append(values(heard.scrape(1)))
+        return heard.bench.now_s > 20.0
+
+    return heard.run(turn), seen
 
 
 def slow_store() -> tuple[Heard, Iterable[Values]]:
@@ -162,15 +191,30 @@ def flood() -> tuple[Heard, Iterable[Values]]:
 
 
 def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0))
+    first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0, clock_s=T))
     moved: set[str] = set()
-    for scenario in (everyday, race, results, slow_store, crowd, backlog, flood):
+    for scenario in (everyday, race, results, slow_store, full_store, crowd, backlog, flood):
         if scenario is flood:
             monkeypatch.setattr(observer, "MOST", 8)
         heard, seen = scenario()
         for now in (*seen, values(heard.scrape(1))):
             moved |= {name for name in now if now[name] != first[name]}
     assert {spec.name for spec in METRICS} - moved == set(ELSEWHERE)
+
+
+def test_lag_is_as_old_as_what_was_read_last_and_an_outage_ends_with_a_success() -> None:
+    heard, seen = full_store()
+    outages = [now["adawise_outage_seconds"][("store",)] for now in seen]
+    assert max(outages) > 5.0
+    assert outages[-1] == 0.0
+    assert [now["adawise_store_full"][()] for now in seen][-1] == 0.0
+    assert {now["adawise_outage_seconds"][("broker",)] for now in seen} == {0.0}
+    progress = heard.worker.health.progress
+    assert progress is not None
+    behind = {tp: replace(partition, lag=3) for tp, partition in progress.partitions.items()}
+    heard.worker.health.progress = replace(progress, partitions=behind)
+    (age_s,) = values(heard.scrape())["adawise_lag_seconds"].values()
+    assert age_s == pytest.approx(heard.now_s() - 0.39), "the last of 40 images, 10 ms apart"
 
 
 def test_samples_have_a_value_for_each_label_and_counters_only_grow() -> None:

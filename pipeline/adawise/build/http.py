@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
         return answer
 
     def scrape() -> Scrape:
-        return Scrape(observer.catch_up(), version("adawise"), http.max_streams, feed.viewers, observer.dropped)
+        now = observer.catch_up()
+        return Scrape(now, version("adawise"), http.max_streams, feed.viewers, observer.dropped, time.time())
 
     probes = {"/livez": probe(Health.alive), "/readyz": probe(Health.ready), "/startupz": probe(Health.started)}
     app = page_app(

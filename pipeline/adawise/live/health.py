@@ -87,6 +87,15 @@ class Health:
             outage = self.outages[who] = Outage(now_s, until_s, str(error))
         outage.until_s, outage.error, outage.is_full = until_s, str(error), isinstance(error, StoreFull)
 
+    def answered(self, who: str) -> None:
+        """It does again."""
+        self.outages.pop(who, None)
+
+    def outage(self, who: str, now_s: float) -> Outage | None:
+        """Of whom `who_failed` names, if it lasts."""
+        outage = self.outages.get(who)
+        return outage if outage is not None and outage.until_s >= now_s else None
+
     # -- the probes
 
     def started(self, now_s: float) -> ProbeAnswer:
@@ -118,8 +127,8 @@ class Health:
     def amiss(self, now_s: float, *, in_full: bool = False) -> list[str]:
         """What is not as it should be, a sentence each; errors `in_full` name hosts and folders."""
         found = []
-        for who, outage in self.outages.items():
-            if outage.until_s >= now_s:
+        for who in self.outages:
+            if outage := self.outage(who, now_s):
                 error = f": {outage.error}" if in_full else ""
                 state = "is full, and nothing is written," if outage.is_full else "has not answered"
                 found.append(f"{who} {state} for {told_s(now_s - outage.since_s)}{error}")
@@ -141,6 +150,10 @@ class Health:
 
     def _answer(self, ok: bool, status: str, now_s: float, reasons: Sequence[str] = ()) -> ProbeAnswer:
         return ProbeAnswer(ok, status, self.phase, now_s - self.phase_s, tuple(reasons))
+
+
+PARTIES = ("the broker", "the store", "the log")
+"""Who may not answer."""
 
 
 def who_failed(error: AdawiseError) -> str:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Literal
 
+from adawise.errors import Lost, Reason
 from adawise.live.camera import LiveCamera
 from adawise.live.counts import Distribution
+from adawise.live.health import PARTIES
 from adawise.live.worker import LiveWorker
 from adawise.worker.observer import PartitionProgress
 
@@ -31,6 +33,7 @@ class Scrape:
     max_streams: int  # with series of their own
     viewers: int  # of the live page
     dropped: int  # events
+    clock_s: float  # the machine's, which may be set; Unix time
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ def _one(value: Callable[[LiveWorker], float | Distribution]) -> Callable[[Scrap
     return lambda scrape: [(NONE, value(scrape.worker))]
 
 
-def _each(value: Callable[[LiveWorker], Counter[str]]) -> Callable[[Scrape], Samples]:
-    return lambda scrape: [((name,), count) for name, count in value(scrape.worker).items()]
+def _each(value: Callable[[LiveWorker], Counter[str]], names: Iterable[str] = ()) -> Callable[[Scrape], Samples]:
+    """Counts by a name. `names` are there from the beginning, at 0, or nobody would see a series rise to 1."""
+    known = dict.fromkeys(map(str, names), 0)
+    return lambda scrape: [((name,), count) for name, count in {**known, **value(scrape.worker)}.items()]
 
 
 def _partitions(value: Callable[[PartitionProgress], float | None]) -> Callable[[Scrape], Samples]:
@@ -61,6 +66,28 @@ def _partitions(value: Callable[[PartitionProgress], float | None]) -> Callable[
                 yield (str(tp.partition),), found
 
     return samples
+
+
+def _lag_seconds(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
+    """The next message is no older than the newest that was read."""
+    progress = scrape.worker.health.progress
+    for tp, partition in progress.partitions.items() if progress else ():
+        if partition.lag == 0:
+            yield (str(tp.partition),), 0.0
+        elif partition.lag is not None and partition.read_ms is not None:
+            yield (str(tp.partition),), max(0.0, scrape.worker.now_s - partition.read_ms / 1e3)
+
+
+def _outages(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
+    now_s = scrape.worker.now_s
+    for who in PARTIES:
+        outage = scrape.worker.health.outage(who, now_s)
+        yield (who.removeprefix("the "),), now_s - outage.since_s if outage else 0.0
+
+
+def _full(worker: LiveWorker) -> float:
+    outage = worker.health.outage("the store", worker.now_s)
+    return float(outage is not None and outage.is_full)
 
 
 def _streams(value: Callable[[LiveCamera], float | None]) -> Callable[[Scrape], Samples]:
@@ -148,7 +175,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "counter",
         "Streams that began to learn anew, by why.",
         "crowded: raise limits.streams, or look who sends under new names. jump: what cameras see changed at once.",
-        _each(lambda w: w.counts.resets),
+        _each(lambda w: w.counts.resets, ["crowded", "jump"]),
         ("reason",),
     ),
     MetricSpec(
@@ -171,7 +198,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "counter",
         "Images and messages that were rejected, by reason.",
         "Look the reason up in the reference; the rows and the dead letters name the producer.",
-        _each(lambda w: w.counts.rejected),
+        _each(lambda w: w.counts.rejected, Reason),
         ("reason",),
     ),
     MetricSpec(
@@ -200,7 +227,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "counter",
         "Offsets that will have no rows, by why.",
         "deleted: a longer retention.ms, or more workers. Others: see the reference of gaps.",
-        _each(lambda w: w.counts.lost),
+        _each(lambda w: w.counts.lost, Lost),
         ("reason",),
     ),
     # what is written
@@ -252,8 +279,31 @@ METRICS: tuple[MetricSpec, ...] = (
         "Tries that failed and are made again, by who did not answer.",
         "Nothing is lost. See to the broker or the store; the log's retry_scheduled (store_filled where there is no "
         "room) has its words.",
-        _each(lambda w: w.counts.retries),
+        _each(lambda w: w.counts.retries, [who.removeprefix("the ") for who in PARTIES]),
         ("of",),
+    ),
+    MetricSpec(
+        "adawise_outage_seconds",
+        "gauge",
+        "Since when broker or store has failed without a success between; 0 while it answers.",
+        "Nothing is lost while it lasts, if the topic's retention is longer. /readyz and the log say what failed.",
+        _outages,
+        ("of",),
+    ),
+    MetricSpec(
+        "adawise_store_full",
+        "gauge",
+        "1 while the output has no room.",
+        "Make room: it goes on by itself. `adawise retain` removes what is old.",
+        _one(_full),
+    ),
+    MetricSpec(
+        "adawise_results_waiting",
+        "gauge",
+        "Rows that are to be told on the results topic, and the broker has not taken.",
+        "Growing: the broker is slow or refuses. At four times sink.flush_rows reading pauses.",
+        _partitions(lambda p: p.untold),
+        ("partition",),
     ),
     # the group
     MetricSpec(
@@ -290,6 +340,14 @@ METRICS: tuple[MetricSpec, ...] = (
         "Messages of the partition that were not read yet.",
         "Growing: more workers, up to the number of partitions, or a lower search.price.",
         _partitions(lambda p: p.lag),
+        ("partition",),
+    ),
+    MetricSpec(
+        "adawise_lag_seconds",
+        "gauge",
+        "Age of the newest message that was read, where there are newer ones, else 0. Absent before the first.",
+        "Growing: as adawise_lag_messages. It must not reach the topic's retention.ms.",
+        _lag_seconds,
         ("partition",),
     ),
     MetricSpec(
@@ -430,6 +488,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "Since the last sign of life of the worker's loop.",
         "A round of forwards takes seconds. Beyond http.stuck_after_s, /livez asks for a restart.",
         _one(lambda w: max(0.0, w.now_s - w.health.beat_s)),
+    ),
+    MetricSpec(
+        "adawise_clock_seconds",
+        "gauge",
+        "The machine's clock when it was scraped, as Unix time.",
+        "Far from Prometheus' own: see to NTP; times of predictions and silence are wrong by as much.",
+        lambda scrape: [(NONE, scrape.clock_s)],
     ),
     MetricSpec(
         "adawise_build_info",

@@ -184,6 +184,7 @@ class LiveWorker:
 
     def commit(self, now_s: float, tp: TopicPartition, commit: Commit) -> None:
         """See `Observer.segment_committed`."""
+        self.health.answered("the store")
         if not commit.won:
             self.counts.races_lost += 1
             return

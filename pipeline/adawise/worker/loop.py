@@ -314,6 +314,8 @@ class Worker:
                     stands=self._source.stands(tp),
                     paused=self._pressure.is_paused(tp),
                     streams_evicted=work.evicted,
+                    read_ms=work.read_ms,
+                    untold=sum(told.rows for told in work.untold),
                 )
                 for tp, work in self._owned.items()
             },

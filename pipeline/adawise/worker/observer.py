@@ -41,7 +41,8 @@ class PartitionProgress:
 
     `lag` is in messages, None if unknown. `pending` are messages that were read, of batches that are not complete;
     `rows` are complete and not in a segment yet. It `stands` while what is next cannot be read. Streams are evicted
-    since it was recovered.
+    since it was recovered. `read_ms` is the broker's timestamp of the newest message that was read, None if there is
+    none; `untold` are rows that wait to be sent as results.
     """
 
     lag: int | None
@@ -50,6 +51,8 @@ class PartitionProgress:
     stands: bool
     paused: bool
     streams_evicted: int
+    read_ms: int | None = None
+    untold: int = 0
 
 
 @dataclass(frozen=True, slots=True)

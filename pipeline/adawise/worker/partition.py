@@ -99,6 +99,7 @@ class PartitionWork:
         self._tell_early(self._alerts.news)
         self.rows = 0  # not committed; what is missing counts as one, so that it is committed too
         self.since_s = 0.0  # when the first row after the sealed draft was done
+        self.read_ms: int | None = None  # the broker's timestamp of the newest message that was read
         self._sealed: SegmentDraft | None = None
         self._sealed_rows = 0
 
@@ -166,6 +167,8 @@ class PartitionWork:
 
         One that `is_single` waits to be decoded until its batch is ripe, where memory is short.
         """
+        if message.timestamp_ms >= 0:
+            self.read_ms = message.timestamp_ms
         if self._offsets.read(message, streams):
             for stream_id in sorted(streams):
                 self._streams.hear(stream_id, message.offset)
