@@ -18,7 +18,11 @@ from tools import docs
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "guide"
-WRITTEN_BY_HAND = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN_BY_HAND = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "deploy").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def name_of(path: Path) -> str:

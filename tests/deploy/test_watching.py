@@ -1,0 +1,136 @@
+"""Rules, dashboard and runbook agree with each other and with the table of metrics; Prometheus' own tools take them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adawise.commands import COMMANDS, command_of
+from adawise.commands.parser import parse
+from adawise.live.metrics import METRICS
+from tests.deploy.watching import DASHBOARD, DEPLOY, RULES, TESTS, alerts, metrics_in, queries
+
+RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
+PAGES = dict(re.findall(r"^## (Adawise\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.DOTALL | re.MULTILINE))
+OF_PROMETHEUS = {"up", "ALERTS"}
+OF_THE_PROCESS = {"process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+
+
+def known() -> set[str]:
+    names = {spec.name for spec in METRICS} | OF_PROMETHEUS | OF_THE_PROCESS
+    return names | {f"{spec.name}_bucket" for spec in METRICS if spec.kind == "histogram"}
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_says_what_it_means_whom_it_calls_and_has_a_page(name: str) -> None:
+    rule = alerts()[name]
+    assert metrics_in(rule["expr"]) <= known()
+    assert rule["labels"]["severity"] in {"page", "ticket", "none"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"RUNBOOK.md#{name.lower()}"
+    for part in ("Means", "Confirm", "Do", "Do not"):
+        assert f"**{part}" in PAGES[name], (name, part)
+
+
+def test_the_runbook_has_a_page_for_each_alert_and_no_other() -> None:
+    assert list(PAGES) == list(alerts())
+
+
+def test_every_query_of_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    asked = {name for _, expression in queries() for name in metrics_in(expression)}
+    assert len(asked) > 25
+    assert asked <= known()
+
+
+def test_panels_name_alerts_that_there_are_and_lie_beside_each_other() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    named = {name for panel in panels for name in re.findall(r"Adawise\w+", panel.get("description", ""))}
+    assert {"AdawiseWorkerDown", "AdawiseStoreFull"} <= named <= set(alerts())
+    cells = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in panels)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_provisioning_and_dashboard_name_the_same_source() -> None:
+    provisioned = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())
+    uids = set(re.findall(r'"type": "prometheus", "uid": "(\w+)"', DASHBOARD.read_text()))
+    assert uids == {source["uid"] for source in provisioned["datasources"]}
+
+
+def commands() -> list[str]:
+    """Lines of the runbook's blocks, and code in its sentences, that call us."""
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", RUNBOOK, re.DOTALL | re.MULTILINE))
+    sentences = re.findall(r"`(adawise [^`]+)`", RUNBOOK.replace("\n", " "))
+    lines = [line.partition("#")[0].strip() for line in blocks.splitlines()]
+    return sorted({line for line in [*lines, *sentences] if line.startswith("adawise ")})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_the_runbook_is_one_that_is_taken(line: str) -> None:
+    words = shlex.split(line)[1:]
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    assert name in COMMANDS, line
+    parsed = parse(command_of(name), words[len(name.split()) :])
+    assert not parsed.mistakes, line
+
+
+def test_each_alert_is_shown_to_fire_and_to_hold_its_peace() -> None:
+    fires, silent = set[str](), set[str]()
+    for case in yaml.safe_load(TESTS.read_text())["tests"]:
+        for check in case["alert_rule_test"]:
+            (fires if check.get("exp_alerts") else silent).add(check["alertname"])
+    assert fires == set(alerts())
+    assert silent == set(alerts()) - {"AdawiseWatchdog"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["promtool", "check", "rules", str(RULES)],
+        ["promtool", "test", "rules", str(TESTS)],
+        ["promtool", "check", "config", "--syntax-only", str(DEPLOY / "prometheus" / "prometheus.yml")],
+        ["amtool", "check-config", str(DEPLOY / "alertmanager" / "alertmanager.yml")],
+    ],
+    ids=lambda command: " ".join(command[:3]),
+)
+def test_what_prometheus_and_alertmanager_read_is_taken_by_their_own_tools(command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]}: apt-get install prometheus prometheus-alertmanager")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout + done.stderr
+
+
+def test_an_alert_goes_to_a_receiver_of_its_severity_and_what_is_inhibited_exists() -> None:
+    config = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
+    receivers = {receiver["name"] for receiver in config["receivers"]}
+    routed = {route["matchers"][0]: route["receiver"] for route in config["route"]["routes"]}
+    assert routed == {'severity="page"': "page", 'severity="none"': "heartbeat"}
+    assert {config["route"]["receiver"], *routed.values()} == receivers
+    for rule in config["inhibit_rules"]:
+        (source,) = re.findall(r'alertname="(\w+)"', rule["source_matchers"][0])
+        (targets,) = re.findall(r'alertname=~"Adawise\(([\w|]+)\)"', rule["target_matchers"][0])
+        assert {source, *(f"Adawise{target}" for target in targets.split("|"))} <= set(alerts())
+
+
+def test_numbers_of_the_rules_are_those_of_the_settings() -> None:
+    from adawise.settings import Settings
+
+    settings = Settings()
+    assert 3 * settings.sink.flush_age_s < 300, "AdawiseNotWritten waits for more than one segment"
+    assert alerts()["AdawiseRetentionNear"]["expr"].endswith(f"* {7 * 86_400}")
+    assert settings.http.port is None
+    assert Path(DEPLOY / "prometheus" / "prometheus.yml").read_text().count("port: 8642") == 1
