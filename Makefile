@@ -3,7 +3,7 @@ PYTHON ?= python3
 BROKER ?= embedded
 
 BIN := .venv/bin
-LINTED := pipeline tests tools deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
+LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
 # torch brings 3 GB of CUDA: uv's cache links it instead of unpacking it again. The certificates are the system's, as
 # pip and curl use them, because that is where a company's proxy has its own.
 UV := UV_SYSTEM_CERTS=1 uv
@@ -13,7 +13,7 @@ UV := UV_SYSTEM_CERTS=1 uv
 QUICK := tests/adapt tests/clip tests/contracts tests/decode tests/labels tests/live tests/recording tests/settings tests/sink tests/worker tests/test_before_0_2.py tests/test_console.py tests/test_documents.py tests/test_imports.py tests/test_logs.py --ignore=tests/adapt/strategies/test_botorch.py --ignore=tests/adapt/test_fit_search.py --ignore=tests/contracts/test_store.py --ignore=tests/decode/test_child.py --ignore=tests/sink/compaction --ignore=tests/sink/repair --ignore=tests/worker/test_outages.py --ignore=tests/worker/test_recording.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test lint docs bench gpu chaos check clean kafka
+.PHONY: help demo quick test soak lint docs bench gpu chaos check clean kafka
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +25,13 @@ endif
 	$(BIN)/adawise demo --broker $(BROKER)
 
 quick: .venv/.installed  ## the tests of the core, in less than two minutes: no broker, no browser, no long runs
-	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow" $(QUICK)
+	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow and not soak" $(QUICK)
 
 test: .venv/.installed kafka  ## all tests, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait for a broker; three processes, a broker each
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not soak"  # many tests wait for a broker; three processes, a broker each
+
+soak: .venv/.soaked kafka  ## the second tier, half an hour: alerts by their causes, images, clusters; what a machine lacks is skipped and named
+	$(BIN)/python -m pytest -m soak --timeout 3600
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check $(LINTED)
@@ -66,6 +69,10 @@ kafka:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	PATH="$$PATH:$(BIN)" $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.venv/.soaked: .venv/.installed
+	PATH="$$PATH:$(BIN)" $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[soak]'
 	touch $@
 
 .venv/.documented: .venv/.installed
