@@ -127,13 +127,15 @@ class CardNote:
 
 def _use_cache(classifier: PairClassifier, settings: ModelSettings) -> None:
     """Take the heads of an earlier start, if they are kept."""
-    folder = settings.cache or _user_cache()
+    folder = heads_folder(settings)
     if settings.cache_mib and folder is not None:
         classifier.use_cache(folder, settings.cache_mib * 2**20)
 
 
-def _user_cache() -> Path | None:
-    """Where this user's programs keep what they can make again; None for a user without a home."""
+def heads_folder(settings: ModelSettings) -> Path | None:
+    """Where heads are kept: model.cache, or the user's cache folder; None for a user without a home."""
+    if settings.cache is not None:
+        return settings.cache
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         return (named if named.is_absolute() else Path.home() / ".cache") / "adawise" / "heads"

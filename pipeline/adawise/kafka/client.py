@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from kafka import errors
@@ -23,6 +24,12 @@ REQUEST_TIMEOUT_MS = 10_000
 TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 EMBEDDED = "tansu_cluster"
 """The id of the embedded broker's cluster."""
+
+OPENED: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
+"""Where `open_client` notes the network half of each client that is opened in this context.
+
+Whoever closes it from another thread ends a question that nobody answers, and the opening itself.
+"""
 
 _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
     (
@@ -95,6 +102,8 @@ def open_client(
 
     def net_client(**net_config: Any) -> Any:
         opened.append(repairs.NetClient(**net_config))
+        if (noted := OPENED.get()) is not None:
+            noted.append(opened[-1])
         return opened[-1]
 
     servers = [server.strip() for server in bootstrap_servers.split(",") if server.strip()]

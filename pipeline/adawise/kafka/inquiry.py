@@ -5,9 +5,12 @@ For `adawise doctor`. A worker asks less (`topic`), and what it asks must never 
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, errors
@@ -21,6 +24,7 @@ T = TypeVar("T")
 
 _EARLIEST, _LATEST = -2, -1  # in place of a time
 _PATIENCE_S, _AGAIN_S = 5.0, 0.1
+_BOOTSTRAP_MS, _REACH_S = 6_000, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,20 @@ class KafkaInquiry:
     """Questions to one cluster, by a client of its own. Not for several threads at once.
 
     Raises:
-        BrokerUnavailable: no broker answered within 10 s; also of every question.
+        BrokerUnavailable: no broker can be reached, or none answered within 6 s; also of every question.
         SettingsError: the security settings cannot work.
     """
 
     def __init__(self, *, bootstrap_servers: str, client_id: str, security: Mapping[str, object]) -> None:
         self._servers = bootstrap_servers
-        self._admin: Any = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=f"{client_id}-doctor")
+        expect_reachable(bootstrap_servers)
+        self._admin: Any = open_client(
+            KafkaAdminClient,
+            bootstrap_servers,
+            security,
+            client_id=f"{client_id}-doctor",
+            bootstrap_timeout_ms=_BOOTSTRAP_MS,
+        )
 
     def cluster(self) -> Cluster:
         """Who answers."""
@@ -164,3 +175,36 @@ class KafkaInquiry:
                     if time.monotonic() > give_up_s:
                         raise
                     time.sleep(_AGAIN_S)
+
+
+def expect_reachable(bootstrap_servers: str, within_s: float = _REACH_S) -> None:
+    """Return once one of them takes a connection.
+
+    Raises BrokerUnavailable if none does, with what became of each: clients try again for ten seconds, and tell of one.
+    """
+    servers = [server.strip() for server in bootstrap_servers.split(",") if server.strip()]
+    answers: SimpleQueue[tuple[str, str]] = SimpleQueue()
+
+    def reach(server: str) -> None:
+        host, _, port = server.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), within_s):
+                answers.put((server, ""))
+        except OSError as error:
+            answers.put((server, error.strerror or str(error)))
+        except ValueError:  # no port: the client says what is wrong with it
+            answers.put((server, ""))
+
+    for server in servers:  # a name that is looked up keeps its thread, whoever wants to stop it
+        Thread(target=reach, args=(server,), name="reach", daemon=True).start()
+    found, until_s = dict.fromkeys(servers, f"no answer within {within_s:g} s"), time.monotonic() + within_s
+    for _ in servers:
+        try:
+            server, why = answers.get(timeout=max(0.0, until_s - time.monotonic()))
+        except Empty:
+            break
+        if not why:
+            return
+        found[server] = why
+    told = "; ".join(f"{server}: {why}" for server, why in found.items())
+    raise translated(errors.KafkaConnectionError(told), bootstrap_servers, "reach Kafka")

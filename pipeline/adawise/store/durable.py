@@ -22,6 +22,7 @@ _LASTING = {
     errno.EROFS,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EEXIST,  # a file where a folder is to be: files that are to be created say so themselves
     errno.ELOOP,
     errno.ENAMETOOLONG,
     errno.ENOTSUP,

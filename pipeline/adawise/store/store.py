@@ -195,8 +195,9 @@ class LocalStore:
         """See `Store.sizes`."""
         found = {}
         for key in self.list(prefix):
-            with suppress(FileNotFoundError):  # removed since it was listed
-                found[key] = self._path(key).stat().st_size
+            path = self._path(key)
+            with translated(path), suppress(FileNotFoundError):  # removed since it was listed
+                found[key] = path.stat().st_size
         return found
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,6 +19,7 @@ from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Verdict
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError, SourceError
 from adawise.kafka import unpack
+from adawise.kafka.inquiry import expect_reachable
 from adawise.settings import Settings
 from tests.brokers import ApacheKafka, Broker, MakeTopic, broker_of, create_topic, fresh_name
 from tests.worker.test_rights import administration, rule, strict
@@ -55,6 +57,15 @@ def test_nobody_who_answers_fails_with_what_to_do() -> None:
     nobody = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
     with closing(Known(nobody)) as asked, pytest.raises(BrokerUnavailable, match="Is the broker running"):
         module.broker(asked)
+
+
+def test_of_brokers_that_cannot_be_reached_each_is_told_with_its_reason() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reachable:
+        alive = f"127.0.0.1:{reachable.getsockname()[1]}"
+        expect_reachable(f"127.0.0.1:1,{alive}")
+        expect_reachable(f"none.invalid:9092,{alive}")
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1: Connection refused; none\.invalid:9092: .*[Nn]ame"):
+        expect_reachable("127.0.0.1:1, none.invalid:9092")
 
 
 @pytest.mark.needs("describe_configs")

@@ -69,9 +69,13 @@ def test_a_fault_that_nobody_thought_of_is_told_and_the_next_part_is_looked_at()
     def is_slow(_: Known) -> Verdict:
         raise TimeoutError("the disk took too long")
 
-    assert told(part("one", breaks), part("two", is_slow), part("three")) == [
+    def is_refused(_: Known) -> Verdict:
+        raise PermissionError(13, "Permission denied", "/data")
+
+    assert told(part("one", breaks), part("two", is_slow), part("four", is_refused), part("three")) == [
         ("one", "fail", "ZeroDivisionError: by zero. This was not expected: please report it."),
         ("two", "fail", "the disk took too long. See to it."),
+        ("four", "fail", "[Errno 13] Permission denied: '/data'. See to it."),
         ("three", "ok", "fine"),
     ]
 
@@ -92,12 +96,47 @@ def test_a_part_that_never_answers_fails_in_its_time_and_keeps_nobody() -> None:
         forever.set()
 
 
+def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_up() -> None:
+    forever, others = threading.Event(), threading.Event()
+
+    def hangs(_: Known) -> Verdict:
+        others.wait()  # it fails after the other lanes are done, wherever it stands
+        forever.wait()
+        return ok()
+
+    def is_last(_: Known) -> Verdict:
+        others.set()
+        return ok()
+
+    try:
+        assert told(
+            replace(part("broker", hangs, limit_s=0.05), lane="broker"),
+            replace(part("group"), lane="broker"),
+            replace(part("store"), lane="store", behind="broker"),
+            replace(part("chains", after=("group",)), lane="store"),
+            replace(part("pair", is_last), lane="model"),
+        ) == [
+            ("broker", "fail", "expected an answer within 0.05 s, and there was none. See to it."),
+            ("group", "skip", "broker had no answer"),
+            ("store", "ok", "fine"),
+            ("chains", "skip", "needs group"),
+            ("pair", "ok", ""),
+        ]
+        assert others.is_set()
+    finally:
+        forever.set()
+
+
 def test_a_broker_behind_a_firewall_is_given_up_and_asked_no_more() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
         servers = f"127.0.0.1:{silent.getsockname()[1]}"
         settings = Settings.model_validate({"kafka": {"bootstrap_servers": servers}})
         of_kafka = [replace(each, limit_s=0.5) for each in PARTS if "kafka" in each.reads and "sink" not in each.reads]
         found = {each.name: (each.status, each.detail) for each in check(settings, ["record"], of_kafka)}
+    looking = [thread for thread in threading.enumerate() if thread.name == "doctor-broker"]
+    for thread in looking:  # ends, since its client was closed
+        thread.join(5.0)
+    assert not [thread.name for thread in looking if thread.is_alive()]
     status, detail = found.pop("broker")
     assert status == "fail"
     assert "within 0.5 s" in detail

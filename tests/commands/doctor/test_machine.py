@@ -212,3 +212,34 @@ def test_decoding_and_torch_keep_to_the_quota(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     build_model.use_cores(None)  # never more than torch would take: the last bits may depend on it
     assert given == [2, 5, 1]
+
+
+def test_heads_that_can_be_kept_are_told_with_their_folder_and_nothing_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "heads"
+    answer = module.text_heads(facts(model={"cache": folder, "cache_mib": 64}))
+    assert answer.status == "ok"
+    assert answer.detail.startswith(f"kept in {folder}, 64 MiB at most; ")
+    assert not list(tmp_path.iterdir())
+    assert module.text_heads(facts(model={"cache_mib": 0})).detail == "none are kept (model.cache_mib is 0)"
+
+
+def test_heads_that_cannot_be_kept_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(cache: Path | None) -> str:
+        answer = module.text_heads(facts(model={"cache": cache}))
+        assert answer.status == "warn"
+        assert answer.detail.startswith("heads of class names cannot be kept, so that each start encodes them anew: ")
+        return answer.detail
+
+    (tmp_path / "file").write_bytes(b"")
+    assert "file: Not a directory. Set model.cache to a folder" in said(tmp_path / "file" / "heads")
+    with monkeypatch.context() as patch:
+        full = SimpleNamespace(free=MIB, total=GIB, used=GIB - MIB)
+        patch.setattr(module.shutil, "disk_usage", lambda _: full)
+        assert "heads has 1 MiB of free space. Make room" in said(tmp_path / "heads")
+
+    def no_home() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert "this user has no home" in said(None)

@@ -1,7 +1,8 @@
 """Which parts are looked at, in which order, and that none of them holds the others up.
 
 A part that fails does not hide the next one's fault; what cannot be looked at without it is passed over, and says so.
-Each has its time, after which it failed: a broker behind a firewall answers nobody.
+Parts that ask the same broker, or the same store, are a lane: one after another, and lanes side by side. Each part has
+its time, after which it failed and its lane ends: a broker behind a firewall answers no other question either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from adawise.commands.doctor import broker, machine, model, store
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Check, Verdict
 from adawise.errors import AdawiseError
+from adawise.kafka.client import OPENED
 from adawise.settings import Settings
 
 _PAIR = {"model.theta_0", "model.theta_1", "model.classes", "model.card", "search.objective"}
@@ -34,10 +36,12 @@ class Examination:
         name: what it is, for people.
         look: raises what a worker would.
         reads: the groups of settings without which it cannot be judged, and settings that must be there.
-        after: names of parts that must not have failed.
+        after: names of parts that must not have failed; all are before it in the list.
         limit_s: seconds after which it failed.
         remedy: what to do when they are over.
         wanted: whether these settings have it at all.
+        lane: whom it asks; "" for nobody.
+        behind: a part that is waited for, whatever comes of it.
     """
 
     name: str
@@ -47,16 +51,18 @@ class Examination:
     limit_s: float = _QUICK_S
     remedy: str = "See whether this machine is overloaded, and try again."
     wanted: Callable[[Settings], bool] = _always
+    lane: str = ""
+    behind: str | None = None
 
 
 def _of_kafka(name: str, look: Callable[[Known], Verdict], *after: str, reads: str = "kafka") -> Examination:
     remedy = "See whether a firewall drops what is sent to kafka.bootstrap_servers, or the brokers are overloaded."
-    return Examination(name, look, frozenset(reads.split()), after, remedy=remedy)
+    return Examination(name, look, frozenset(reads.split()), after, remedy=remedy, lane="broker")
 
 
 def _of_store(name: str, look: Callable[[Known], Verdict], *after: str, limit_s: float = _STORE_S) -> Examination:
     remedy = "See whether sink.root and record.root answer: a mount that hangs, a firewall, a proxy."
-    return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy)
+    return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy, lane="store")
 
 
 PARTS: tuple[Examination, ...] = (
@@ -77,7 +83,7 @@ PARTS: tuple[Examination, ...] = (
         wanted=lambda settings: settings.results.enabled,
     ),
     Examination("codecs of batches", broker.codecs, frozenset()),
-    _of_store("output folder", store.output),
+    replace(_of_store("output folder", store.output), behind="topic"),
     _of_store("chains", store.chains, "output folder", limit_s=_LONG_S),
     Examination(
         "recording folder",
@@ -87,18 +93,29 @@ PARTS: tuple[Examination, ...] = (
         _STORE_S,
         "See whether record.root answers: a mount that hangs, a firewall, a proxy.",
         wanted=lambda settings: settings.record.enabled,
+        lane="store",
     ),
     _of_store("file system", store.file_system),
     _of_store("free space", store.space),
     _of_store("store's clock", store.clock, "output folder"),
-    Examination("class names", model.words, frozenset({"model", "model.classes"})),
-    Examination("device", machine.device, frozenset({"model"}), limit_s=_LONG_S, remedy="See `nvidia-smi`."),
+    Examination("class names", model.words, frozenset({"model", "model.classes"}), lane="model"),
+    Examination(
+        "device", machine.device, frozenset({"model"}), limit_s=_LONG_S, remedy="See `nvidia-smi`.", lane="model"
+    ),
     Examination(
         "model pair and card",
         model.pair,
         frozenset({"model", "search", "decode", "predict", "limits", "sink", *_PAIR}),
         limit_s=_LONG_S,
         remedy="See whether the disk with the checkpoints answers, or the network that they come over.",
+        lane="model",
+    ),
+    Examination(
+        "text heads",
+        machine.text_heads,
+        frozenset({"model"}),
+        remedy="See whether the disk of model.cache answers.",
+        lane="model",
     ),
     Examination("cores", machine.cores, frozenset({"decode", "model"})),
     Examination(
@@ -118,33 +135,49 @@ def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examina
     Args:
         settings: those that are wrong are at their defaults.
         wrong: the groups of these, and settings that are missing.
-        parts: in this order.
+        parts: told in this order.
     """
     known, damaged = Known(settings), frozenset(wrong)
+    wanted = {part: Future[Verdict]() for part in parts if part.wanted(settings)}
+    for lane in {part.lane for part in wanted}:
+        threading.Thread(
+            target=_look_along, args=(lane, wanted, known, damaged), name=f"doctor-{lane or 'machine'}", daemon=True
+        ).start()
     try:
-        for part in parts:
-            if not part.wanted(settings):
-                continue
-            lacking, missing = sorted(damaged & part.reads), [name for name in part.after if name in known.failed]
-            if lacking:
-                named = ", ".join(name if "." in name else f"those under [{name}]" for name in lacking)
-                answer = Verdict("skip", f"correct these settings first: {named}")
-            elif missing:
-                answer = Verdict("skip", f"needs {', '.join(missing)}")
-            else:
-                answer = _within(part, known)
-            if answer.status == "fail" or lacking or missing:
-                known.failed.add(part.name)
-            yield Check(part.name, answer.status, answer.detail)
+        for part, answer in wanted.items():
+            yield Check(part.name, answer.result().status, answer.result().detail)
     finally:
         known.close()
 
 
-def _within(part: Examination, known: Known) -> Verdict:
-    """What the part answers within its time. Its thread does not keep the process: what hangs would."""
+def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Known, damaged: frozenset[str]) -> None:
+    """Answer the parts of a lane in their order, each once what it needs from other lanes is answered."""
+    answers = {part.name: answer for part, answer in parts.items()}
+    silent: str | None = None  # the part that had no answer in its time
+    for part in (part for part in parts if part.lane == lane):
+        for name in (*part.after, part.behind):
+            if name in answers:
+                answers[name].result()
+        lacking, missing = sorted(damaged & part.reads), [name for name in part.after if name in known.failed]
+        if lacking:
+            named = ", ".join(name if "." in name else f"those under [{name}]" for name in lacking)
+            answer = Verdict("skip", f"correct these settings first: {named}")
+        elif missing or silent:
+            answer = Verdict("skip", f"needs {', '.join(missing)}" if missing else f"{silent} had no answer")
+        else:
+            answer, is_silent = _within(part, known)
+            silent = part.name if is_silent and lane else silent
+        if answer.status == "fail" or lacking or missing or silent:
+            known.failed.add(part.name)
+        answers[part.name].set_result(answer)
+
+
+def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
+    """What the part answers within its time, and whether that was over. What hangs does not keep the process."""
     future: Future[Verdict] = Future()
 
     def look() -> None:
+        OPENED.set(known.clients)
         try:
             future.set_result(part.look(known))
         except BaseException as error:  # noqa: BLE001  # it is raised, or told, where the answer is waited for
@@ -152,13 +185,14 @@ def _within(part: Examination, known: Known) -> Verdict:
 
     threading.Thread(target=look, name=f"doctor-{part.name}", daemon=True).start()
     try:
-        return future.result(part.limit_s)
+        return future.result(part.limit_s), False
     except AdawiseError as error:
-        return Verdict("fail", str(error))
+        return Verdict("fail", str(error)), False
     except TimeoutError:
-        if future.done():  # the part's own: of the system
-            return Verdict("fail", f"{future.exception()}. {part.remedy}")
-        known.abandon_clients()
-        return Verdict("fail", f"expected an answer within {part.limit_s:g} s, and there was none. {part.remedy}")
+        is_over = not future.done()  # else it is the part's own, of the system
+        said = f"expected an answer within {part.limit_s:g} s, and there was none" if is_over else future.exception()
+        return Verdict("fail", f"{said}. {part.remedy}"), is_over
+    except OSError as error:
+        return Verdict("fail", f"{error}. {part.remedy}"), False
     except Exception as error:  # noqa: BLE001  # a fault of ours, or one that nobody thought of: the next part is looked at
-        return Verdict("fail", f"{type(error).__name__}: {error}. This was not expected: please report it.")
+        return Verdict("fail", f"{type(error).__name__}: {error}. This was not expected: please report it."), False

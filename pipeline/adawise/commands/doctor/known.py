@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
@@ -21,13 +22,16 @@ class Known:
     """The settings, and what was found out so far. Errors are of whoever answers; what failed is asked again.
 
     `failed` are the names of checks that failed, or could not be made. `model` is the pair, once it was loaded.
+    `clients` are what was opened to the brokers. Clients answer one thread at a time: of what the broker knows, two
+    lanes ask for `commits` alone.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.failed: set[str] = set()
         self.model: ModelPair | None = None
-        self._opened = ExitStack()
+        self.clients: list[Any] = []
+        self._opened, self._asking = ExitStack(), threading.Lock()
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -52,7 +56,8 @@ class Known:
     @cached_property
     def commits(self) -> Mapping[TopicPartition, tuple[int, str]]:
         """What the group has committed, with the id of the root that it was for."""
-        return self.topics.committed(self.settings.kafka.group, self.settings.kafka.topic)
+        with self._asking:
+            return self.topics.committed(self.settings.kafka.group, self.settings.kafka.topic)
 
     @cached_property
     def inquiry(self) -> KafkaInquiry:
@@ -78,12 +83,8 @@ class Known:
         )
         return self._opened.enter_context(closing(topics))
 
-    def abandon_clients(self) -> None:
-        """A question was never answered: whoever waits for it keeps its client, and the next one goes to another."""
-        self._opened.pop_all()
-        self.__dict__.pop("inquiry", None)
-        self.__dict__.pop("topics", None)
-
     def close(self) -> None:
-        """Free what was opened."""
+        """Free what was opened; who still waits for an answer gets none, and ends."""
+        for client in self.clients:
+            client.close()
         self._opened.close()

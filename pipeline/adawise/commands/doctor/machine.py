@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from adawise.build.machine import ROOT, cpu_quota, memory_limit_bytes, usable_cores, usable_memory_bytes
 from adawise.commands.doctor.known import Known
+from adawise.commands.doctor.store import existing
 from adawise.commands.doctor.verdict import Verdict, amount, judged, ok, size, skip, warn
 from adawise.errors import FatalError
 
@@ -17,6 +20,9 @@ _BASE_FILES = 96  # of a worker that has just begun: libraries, pipes, sockets o
 _FILES_A_BROKER = 8  # clients that connect to each
 _FETCH_BYTES = 50 * 2**20  # what kafka-python fetches at once, of all partitions together
 _BYTES_A_PIXEL = 3
+_LEAST_FREE_BYTES = 16 * 2**20  # 21 heads of 10,000 classes and 512 dimensions would be more, of 100 a quarter
+_NOT_KEPT = "heads of class names cannot be kept, so that each start encodes them anew"
+_GIVE_FOLDER = "Set model.cache to a folder that this user may write, or model.cache_mib to 0"
 _ROOM = 1.1  # what the allocator needs beyond what is asked of it
 
 
@@ -142,6 +148,34 @@ def device(known: Known) -> Verdict:
         f"{torch.cuda.get_device_name(opened.where)} as {opened.where} in {precision}: {size(free)} of {size(total)} "
         f"free, CUDA {torch.version.cuda}, driver {_driver() or 'not told'}"
     )
+
+
+def text_heads(known: Known) -> Verdict:
+    """Whether heads can be kept for the next start, and have room. Without, each start encodes them anew."""
+    from adawise.build.model import heads_folder
+
+    wanted, folder = known.settings.model.cache_mib * 2**20, heads_folder(known.settings.model)
+    if not wanted:
+        return ok("none are kept (model.cache_mib is 0)")
+    if folder is None:
+        return warn(f"{_NOT_KEPT}: this user has no home. {_GIVE_FOLDER}")
+    there = existing(folder)
+    if why := _not_writable(there):
+        return warn(f"{_NOT_KEPT}: {there}: {why}. {_GIVE_FOLDER}")
+    free = shutil.disk_usage(there).free
+    if free < _LEAST_FREE_BYTES:
+        return warn(f"{_NOT_KEPT}: {folder} has {size(free)} of free space. Make room, or set model.cache elsewhere")
+    return ok(f"kept in {folder}, {size(wanted)} at most; {size(free)} free")
+
+
+def _not_writable(folder: Path) -> str:
+    """Why no file can be made there; "" if one can."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _too_much_for_the_card(known: Known) -> Iterator[str]:

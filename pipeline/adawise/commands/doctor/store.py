@@ -109,7 +109,7 @@ def space(known: Known) -> Verdict:
     """Free space, and for how long it lasts at the pace at which the folder grew within the last day."""
     told, warnings = [], []
     for folder in folders(known.settings):
-        there = _existing(folder)
+        there = existing(folder)
         usage, nodes = shutil.disk_usage(there), os.statvfs(there)
         if usage.free < _LEAST_BYTES:
             raise FatalError(
@@ -165,15 +165,15 @@ def _is_local(place: str) -> bool:
     return "://" not in place or place.startswith("file://")
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """The folder, or the nearest above it that is there."""
-    resolved = folder.resolve()
-    return next(path for path in (resolved, *resolved.parents) if path.exists())
+    resolved = Path(os.path.realpath(folder))
+    return next(path for path in (resolved, *resolved.parents) if os.path.exists(path))  # which never raises
 
 
 def _mount_of(folder: Path, table: list[Mount]) -> Mount | None:
     """What the folder is on: the last of the longest that fit."""
-    where = PurePosixPath(_existing(folder))
+    where = PurePosixPath(existing(folder))
     fitting = [mount for mount in table if where.is_relative_to(mount.at)]
     return max(reversed(fitting), key=lambda mount: len(mount.at.parts), default=None)
 

@@ -24,6 +24,7 @@ _STYLES: dict[CameraState, str] = {
     "ok": "green",
     "gone": "dim",
 }
+_ASKED = {"root_unreadable": "root", "broker_silent": "broker"}  # kinds of trouble, by whom they are about
 _NAME = 40  # characters of a camera's
 
 
@@ -35,11 +36,13 @@ def picture(found: FleetStatus, *, show_all: bool, height: int | None) -> Render
 
 def _parts(found: FleetStatus, *, show_all: bool, room: int | None) -> Iterator[RenderableType]:
     yield _heading(found)
+    silent = {_ASKED.get(trouble.kind) for trouble in found.troubles}
     for whom, why in found.not_asked.items():
-        yield Text(f"{whom} was not asked: {plain(why)}", style="yellow")
+        if whom not in silent:  # else a trouble says what it answered
+            yield Text(f"{whom} was not asked: {plain(why)}", style="yellow")
     yield from _troubles(found.troubles, show_all=show_all)
     if found.members:
-        yield _members(found, _WORKERS if not show_all else None)
+        yield _members(found, _WORKERS if not show_all else None, is_silent="broker" in silent)
     if found.partitions:
         yield _partitions(found.partitions, _PARTITIONS if room is None else min(room, _PARTITIONS), show_all=show_all)
     if found.cameras:
@@ -77,9 +80,10 @@ def _troubles(troubles: Sequence[Trouble], *, show_all: bool) -> Iterator[Text]:
         yield Text(f"  -> {plain(alike[0].remedy)}", style="cyan")
 
 
-def _members(found: FleetStatus, most: int | None) -> Table:
+def _members(found: FleetStatus, most: int | None, *, is_silent: bool) -> Table:
     asked = found.group_state is not None
-    table = _table("workers" if asked else "wrote last (the broker was not asked)", "host", ("partitions", "id"))
+    why = "did not answer" if is_silent else "was not asked"
+    table = _table("workers" if asked else f"wrote last (the broker {why})", "host", ("partitions", "id"))
     for member in found.members[:most]:
         numbers = ", ".join(map(str, member.partitions)) if member.partitions else "not told" if asked else "none"
         table.add_row(plain(member.host or "not told"), numbers, plain(member.member))
