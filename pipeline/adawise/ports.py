@@ -120,7 +120,7 @@ class Head:
     again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
     (`adawise.worker.stream_table`), `alerts` which alerts are raised (`adawise.alerts`); both are empty if whoever
     wrote the segment had none. `newest` are the last messages of its rows, offset to the broker's timestamp in
-    milliseconds: what the broker has to have there.
+    milliseconds: what the broker has to have there. `tells` is when whoever wrote the segment told results, see `When`.
     """
 
     next_offset: int
@@ -129,6 +129,7 @@ class Head:
     segment: str | None = None  # name of the newest segment, None before the first
     stream_table: bytes = b""
     alerts: bytes = b""
+    tells: str = ""
     newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
     holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
     is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
@@ -137,6 +138,10 @@ class Head:
     def low_water(self) -> int:
         """The first offset that still has to be read: what is sought at recovery and committed to the broker."""
         return min(self.pending, default=self.next_offset)
+
+    def is_told_again(self, tells: When | None) -> bool:
+        """Whether results of the newest segment are to be told again: whoever was to tell them may have died before."""
+        return tells is not None and "committed" in {tells, self.tells}
 
 
 Served: TypeAlias = tuple[ImageBatch, Predictions, BatchTrace]
@@ -149,7 +154,8 @@ class SegmentDraft:
     The invariant that recovery and `verify` rest on, over offsets of delivered messages:
     `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)`, every (offset, index) once.
 
-    `attempt` is of this draft alone, and was named before its first row was served; "" leaves it to the sink.
+    `attempt` is of this draft alone, and was named before its first row was served; "" leaves it to the sink. `tells`:
+    when its results are told, "" for never.
     """
 
     tp: TopicPartition
@@ -162,6 +168,7 @@ class SegmentDraft:
     stream_table: bytes = b""
     alerts: bytes = b""
     attempt: str = ""
+    tells: str = ""
 
 
 @dataclass(frozen=True, slots=True)

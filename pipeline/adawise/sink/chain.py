@@ -229,6 +229,7 @@ class SegmentChain:
             alerts=draft.alerts,
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
             lineage=tip.lineage,
+            tells=draft.tells,
         )
         data = segment.encode(rows, footer, self._blocks[draft.tp])
         return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
@@ -289,5 +290,5 @@ class SegmentChain:
 
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
-    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table, footer.alerts)
+    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table, footer.alerts, footer.tells)
     return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)

@@ -42,7 +42,7 @@ _COMPARED = 32  # messages of a head that the broker has to have; a fetch brings
 
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
-_LATER, _ALERTS = b"adawise.later", b"adawise.alerts"
+_LATER, _ALERTS, _TELLS = b"adawise.later", b"adawise.alerts", b"adawise.tells"
 _DIGEST = 64  # hex digits before the JSON
 SPLIT = 64 * 2**20
 _LONGEST = 2**31 - 1  # bytes of a value; earlier versions did not split them
@@ -56,6 +56,7 @@ class SegmentFooter:
     `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
     columns of `schemas.BATCH_TRACE`. `states_of` names the segment of another root whose states these are: a chain that
     goes on from there begins with a segment that has nothing else. `lineage` is of the segments before this one.
+    `tells` is when its results are told, "" for never.
     """
 
     sink: str
@@ -81,6 +82,7 @@ class SegmentFooter:
     alerts: bytes = b""
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
     lineage: Lineage | None = None
+    tells: str = ""
 
     @property
     def name(self) -> SegmentName:
@@ -104,6 +106,8 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
         values[_STREAMS] = _guarded(footer.stream_table)
     if footer.alerts:
         values[_ALERTS] = _guarded(footer.alerts)
+    if footer.tells:
+        values[_TELLS] = footer.tells.encode()
     if footer.trace.num_rows:
         values[_LATER] = _guarded(_packed(footer.trace.select(later)))
     return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
@@ -200,6 +204,7 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
         alerts=alerts[_DIGEST:],
         trace=schemas.with_later(trace, schemas.BATCH_TRACE),
         lineage=lineage,
+        tells=found.get(_TELLS, b"").decode("ascii", "replace"),
     )
 
 
@@ -260,7 +265,7 @@ def _damaged(key: str, what: str) -> ChainError:
 def _scalars(footer: SegmentFooter) -> bytes:
     # The big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
     scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None))
-    for name in ("states", "trace", "lineage", "stream_table", "alerts"):
+    for name in ("states", "trace", "lineage", "stream_table", "alerts", "tells"):
         del scalars[name]
     stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
     return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()

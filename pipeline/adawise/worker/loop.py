@@ -125,9 +125,8 @@ class Worker:
             work.apart_until = starts.begin(tp, head.low_water)
             return work
 
-        tells_again = results.when == "committed"
         self._recovery = Recovery(
-            source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps, tells_again=tells_again
+            source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps, tells=results.when
         )
         self._committer = Committer(source, sink, dead_letters, results, recorder, observer, failpoint=failpoint)
         self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, recorder)

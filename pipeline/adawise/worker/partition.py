@@ -94,7 +94,7 @@ class PartitionWork:
         self._tells, self._new_attempt, self._attempt = tells, new_attempt, new_attempt()
         self._alerts, self._epoch_s = PartitionAlerts(tp, rules, classes, head.alerts), epoch_s
         self._sealed_alerts: Sequence[Alert] = ()
-        if tells == "committed":
+        if head.is_told_again(tells):
             self.untold.extend(Told(self._alerts.written_by, alert) for alert in self._alerts.written)
         self._tell_early(self._alerts.news)
         self.rows = 0  # not committed; what is missing counts as one, so that it is committed too
@@ -366,6 +366,7 @@ class PartitionWork:
                 rejected=self._rejected,
                 gaps=self._offsets.take_gaps(),
                 attempt=self._attempt,
+                tells=self._tells or "",
             )
             self._accepted, self._rejected, self._attempt = [], [], self._new_attempt()
         return self._sealed

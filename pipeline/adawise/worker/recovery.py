@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from adawise.errors import LogEndsEarly, LogRewritten, RetryableError
-from adawise.ports import Head, Sink, Source
+from adawise.ports import Head, Sink, Source, When
 from adawise.records import Gap, TopicPartition, told
 from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
@@ -47,7 +47,7 @@ class Recovery:
         observer: told of each partition that is recovered, and of failures.
         begin: the work on a partition whose chain ends at a head.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
-        tells_again: rows of the newest segment are to be told again: whoever wrote it may have died before.
+        tells: when results are told.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Recovery:
         *,
         begin: Callable[[TopicPartition, Head], PartitionWork],
         skip_gaps: bool,
-        tells_again: bool = False,
+        tells: When | None = None,
     ) -> None:
         self._source, self._sink, self._recorder, self._observer = source, sink, recorder, observer
-        self._begin, self._skip_gaps, self._tells_again = begin, skip_gaps, tells_again
+        self._begin, self._skip_gaps, self._tells = begin, skip_gaps, tells
         self._waiting: list[TopicPartition] = []
         self._early_since: dict[TopicPartition, float] = {}  # when a log was first seen to end before its chain
         self._stands_until_s: dict[TopicPartition, float] = {}
@@ -136,7 +136,7 @@ class Recovery:
         if not head.is_counted:
             _log.info("chain_not_counted", topic=tp.topic, partition=tp.partition, note=_UNCOUNTED)
         work = self._begin(tp, head)
-        if self._tells_again:
+        if head.is_told_again(self._tells):
             work.untold.extend(self._sink.newest(tp))
         offset = work.find_in(log, skip_gaps=self._skip_gaps)
         self._compare(tp, head, log)

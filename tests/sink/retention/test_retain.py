@@ -261,28 +261,31 @@ def test_what_a_worker_wrote_that_stood_still_just_before_its_request_is_seen_by
     zombie.check_adopted(late.head)
 
 
+class Interrupted(DictStore):
+    """Something else happens at one of its requests."""
+
+    meanwhile_at = -1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def get(self, key: str) -> bytes | None:
+        self._count()
+        return super().get(key)
+
+    def create(self, key: str, data: bytes) -> None:
+        self._count()
+        super().create(key, data)
+
+    def _count(self) -> None:
+        self.meanwhile_at -= 1
+        if self.meanwhile_at == 0:
+            self.meanwhile()
+
+
 def test_compaction_and_retention_beside_each_other_lose_no_row() -> None:
     """Either is stopped at each of its requests, and the other does all of its work there."""
-
-    class Interrupted(DictStore):
-        meanwhile_at = -1
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.meanwhile: Callable[[], object] = lambda: None
-
-        def get(self, key: str) -> bytes | None:
-            self._count()
-            return super().get(key)
-
-        def create(self, key: str, data: bytes) -> None:
-            self._count()
-            super().create(key, data)
-
-        def _count(self) -> None:
-            self.meanwhile_at -= 1
-            if self.meanwhile_at == 0:
-                self.meanwhile()
 
     peace = copied("small")
     before = {*rows(peace)}
@@ -312,6 +315,32 @@ def test_compaction_and_retention_beside_each_other_lose_no_row() -> None:
             assert verify(store) == []
             assert wanted <= {*rows(store)} <= before
     assert whole >= 2
+
+
+@pytest.mark.parametrize("kind", ["small", "half"])
+def test_what_is_removed_while_it_is_verified_is_no_fault(kind: str) -> None:
+    def tidy(store: Store) -> None:
+        [*compact(store, TP, LIMITS)]
+        for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
+            [*delete(store, covered)]
+
+    def cut(store: Store) -> None:
+        retained(store)
+
+    met = 0
+    for what in (tidy, cut):
+        for at in (1, 2, 3, 5, 8, 13, 21, 34, 55):
+            store = copied(kind, Interrupted())
+            assert isinstance(store, Interrupted)
+            store.meanwhile, store.meanwhile_at = partial(what, store), at
+            assert verify(store) == []
+            met += store.meanwhile_at <= 0
+    assert met >= 12
+    lost = copied(kind, Interrupted())
+    assert isinstance(lost, Interrupted)
+    key = layout.segment_key(TP, segment_names(lost, TP)[-3])
+    lost.meanwhile, lost.meanwhile_at = partial(lost.delete, key), 8
+    assert verify(lost), "what is lost meanwhile is still lost"
 
 
 def test_duckdb_sees_a_retained_root_as_this_program_does(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _translated(root: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ChainError(
             f"{root}: expected the files that were listed, but one is gone: {error}; "
-            "read again, or restore it unless `compact --delete-after` removed it"
+            "read again, or restore it unless `retain` or `compact --delete-after` removed it"
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise ChainError(

@@ -7,13 +7,14 @@ one segment, the states of one partition's streams, and the names of files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
+from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction.check import compacted_partitions, foreign_keys
 from adawise.sink.consistency import ReadState
-from adawise.sink.read.files import beginnings, is_removed, segment_keys
+from adawise.sink.read.files import beginnings, is_removed, segment_keys, segment_names
 from adawise.sink.verify.chain import ChainCheck
 from adawise.sink.verify.findings import STALE, Broken, BrokerLog, ChainReport, Fault
 from adawise.store.store import Store
@@ -30,6 +31,8 @@ def strays(store: Store) -> list[Fault]:
     traces = store.list(layout.TRACES)  # before the segments: a worker writes them after these
     segments = store.list(layout.PREDICTIONS)
     known = {layout.traces_key(key) for key in segments}
+    if not known.issuperset(traces):  # those that went with their segments meanwhile are none
+        traces = sorted(set(traces) & set(store.list(layout.TRACES)))
     begins = beginnings(store) if traces else {}
     return [
         *(
@@ -72,12 +75,23 @@ def walk(
     for tp in compacted_partitions(store):  # also one of which every segment was lost
         chains.setdefault(tp, [])
     for tp, keys in sorted(chains.items()):
-        chain = ChainCheck(store, tp, contiguous, read_state, log)
-        try:
-            chain.begin()
-            for key in keys:
-                chain.follow(key, is_newest=key == keys[-1])
-                on_segment()
-        except Broken as broken:  # what comes after it has nothing to agree with
-            chain.report.faults.append(broken.fault)
-        yield chain.report
+        report = _walked(ChainCheck(store, tp, contiguous, read_state, log), keys, on_segment)
+        while report.faults and set(keys) - set(found := _keys(store, tp)):
+            # Retention, or a compaction, has removed what was listed: what is there since then is whole by itself.
+            keys, report = found, _walked(ChainCheck(store, tp, contiguous, read_state, log), found, on_segment)
+        yield report
+
+
+def _walked(chain: ChainCheck, keys: Sequence[str], on_segment: Callable[[], object]) -> ChainReport:
+    try:
+        chain.begin()
+        for key in keys:
+            chain.follow(key, is_newest=key == keys[-1])
+            on_segment()
+    except Broken as broken:  # what comes after it has nothing to agree with
+        chain.report.faults.append(broken.fault)
+    return chain.report
+
+
+def _keys(store: Store, tp: TopicPartition) -> list[str]:
+    return [layout.segment_key(tp, name) for name in segment_names(store, tp)]
