@@ -11,7 +11,7 @@ import pytest
 
 from adawise.build.http import worker_port
 from adawise.settings import Settings
-from adawise.web.access import COOKIE_S, Access, host_name
+from adawise.web.access import COOKIE, COOKIE_S, Access, host_name
 from tests.web.asking import Reply, ask
 from tests.web.yard import a_yard, shown
 
@@ -113,7 +113,11 @@ def test_a_cookie_is_secure_where_the_page_came_encrypted() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8642", "localhost.evil.example", "127.0.0.1.evil.example", ""]
+    "host",
+    [
+        *("evil.example", "evil.example:8642", "localhost.evil.example", "127.0.0.1.evil.example", ""),
+        *("[::1].evil.example", "[::1", "localhost:80.evil.example", "[localhost]", "::1"),
+    ],
 )
 def test_a_name_that_is_not_ours_gets_nothing_but_probes(host: str) -> None:
     with a_worker(hosts="cams.example, gate") as url:
@@ -136,6 +140,7 @@ def test_a_form_of_another_site_is_refused() -> None:
     with a_worker(token=TOKEN) as url:
         assert log_in(url, TOKEN, origin="http://evil.example").status == 403
         assert log_in(url, TOKEN, origin="null").status == 403
+        assert log_in(url, TOKEN, origin="http://[::1").status == 403
         assert log_in(url, TOKEN, sec_fetch_site="cross-site").status == 403
         assert log_in(url, TOKEN, origin=url.rstrip("/")).status == 303
 
@@ -166,6 +171,21 @@ def test_paths_are_what_they_say_and_lead_nowhere_else() -> None:
         for path in ("/live.html", "/login.html", "/../live.js", "/%2e%2e/app.py", "//", "/live.js/", "/picture?of=x"):
             assert ask(url, path).status in {404, 307}, path
         assert ask(url, "/events", method="POST").status == 405
+
+
+def test_a_cookie_is_found_among_others_and_one_of_any_form_keeps_nobody_waiting() -> None:
+    with a_worker(token=TOKEN) as url:
+        (morsel,) = cookie_of(log_in(url, TOKEN)).values()
+        ours = f"{COOKIE}={morsel.value}"
+        for cookie in (f"a=b; {ours}", f"{ours};c", f'{COOKIE}=x; =;;"; {ours} '):
+            assert ask(url, "/", cookie=cookie).status == 200
+        for cookie in (COOKIE, f"{COOKIE}=", f"x{ours}", f'{COOKIE}="' + "\\" * 60_000 + '"'):
+            assert ask(url, "/", cookie=cookie).status == 401
+
+
+def test_whether_there_are_events_is_answered_without_an_end_to_wait_for() -> None:
+    with shown(a_yard(1)) as url:
+        assert ask(url, "/events", method="HEAD").headers["content-type"].startswith("text/event-stream")
 
 
 @pytest.mark.parametrize(("given", "name"), [("A.b:80", "a.b"), ("[::1]:8", "::1"), ("[::1]", "::1"), ("x.", "x")])

@@ -43,6 +43,11 @@ def test_both_formats_have_every_metric_with_its_meaning(exposition: Exposition)
             assert (family.type, family.documentation) == (spec.kind, spec.meaning)
 
 
+@pytest.mark.parametrize("version", ["abc", "", "1.0.0; escaping=none", "1;version=2"])
+def test_a_scraper_that_asks_for_no_version_that_there_is_gets_samples(exposition: Exposition, version: str) -> None:
+    assert b"adawise_images_total" in exposition.answer(f"application/openmetrics-text; version={version}")[0]
+
+
 def test_streams_come_back_as_they_are_called(exposition: Exposition) -> None:
     families = of(parse_text(exposition.answer("")[0].decode()))
     images_of = {s.labels["stream"]: s.value for s in families["adawise_stream_images"].samples}

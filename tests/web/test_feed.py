@@ -142,6 +142,23 @@ def test_a_browser_that_does_not_keep_up_is_let_go_and_the_others_hear_on() -> N
     asyncio.run(run(yard, steps))
 
 
+def test_a_crowd_that_comes_at_once_costs_nobody_its_place() -> None:
+    yard = a_yard(3)
+
+    async def steps(feed: EventFeed) -> None:
+        first = feed.enter()
+        await first.get()
+        yard.change(1, alpha=0.99)
+        crowd = [feed.enter() for _ in range(20)]
+        assert feed.viewers == 21
+        for queue in (first, *crowd):  # each has what came meanwhile, now or by the next turn
+            alphas: dict[str, float] = {}
+            while alphas.get("gate-0001") != 0.99:
+                alphas |= {row["name"]: row["alpha"] for row in told(await queue.get())[1]["rows"]}
+
+    asyncio.run(run(yard, steps))
+
+
 def test_there_are_so_many_places_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeding, "MOST_VIEWERS", 2)
     with shown(a_yard(1)) as url, Listener(url) as second:

@@ -83,7 +83,9 @@ def page_app(
             return PlainTextResponse("there is no picture of it\n", 404)
         return Response(found, media_type="image/jpeg")
 
-    async def events(_request: Request) -> Response:
+    async def events(request: Request) -> Response:
+        if request.method == "HEAD":  # which has no end to wait for
+            return Response(media_type="text/event-stream")
         try:
             queue = feed.enter()
         except TooManyViewers:

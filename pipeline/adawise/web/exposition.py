@@ -63,5 +63,8 @@ class Exposition:
 
     def answer(self, accept: str) -> tuple[bytes, str]:
         """(body, content type), in the format that the scraper asks for."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type

@@ -37,6 +37,7 @@ class EventFeed:
         self._provider, self._period_s = provider, period_s
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._known: dict[str, CameraRow] = {}
+        self._seen: LiveView | None = None  # of the last turn
         self._turning: asyncio.Task[None] | None = None
 
     @property
@@ -49,12 +50,12 @@ class EventFeed:
         if len(self._viewers) >= MOST_VIEWERS:
             raise TooManyViewers
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
-        view = self._provider.view()
-        if self._viewers:
-            self._tell(self._turn(view))  # or they would never hear of it
-        else:
-            self._known = {row.key: row for row in view.rows}
-        queue.put_nowait(_event("all", _above(view) + _list("rows", [_text(row) for row in self._known.values()])))
+        if not self._viewers or self._seen is None:
+            self._seen = self._provider.view()
+            self._known = {row.key: row for row in self._seen.rows}
+        # Else as of the last turn, from which the next one goes on: a crowd that comes at once costs nobody a message.
+        above = _above(self._seen)
+        queue.put_nowait(_event("all", above + _list("rows", [_text(row) for row in self._known.values()])))
         self._viewers.add(queue)
         if self._turning is None or self._turning.done():
             self._turning = asyncio.ensure_future(self._run())
@@ -94,6 +95,7 @@ class EventFeed:
 
     def _turn(self, view: LiveView) -> bytes:
         """What is new since the last turn, as a message."""
+        self._seen = view
         changed, gone = [], set(self._known)
         for row in view.rows:
             key = row.key

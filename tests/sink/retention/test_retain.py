@@ -317,8 +317,7 @@ def test_compaction_and_retention_beside_each_other_lose_no_row() -> None:
     assert whole >= 2
 
 
-@pytest.mark.parametrize("kind", ["small", "half"])
-def test_what_is_removed_while_it_is_verified_is_no_fault(kind: str) -> None:
+def test_what_is_removed_while_it_is_verified_is_no_fault() -> None:
     def tidy(store: Store) -> None:
         [*compact(store, TP, LIMITS)]
         for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
@@ -329,14 +328,14 @@ def test_what_is_removed_while_it_is_verified_is_no_fault(kind: str) -> None:
 
     met = 0
     for what in (tidy, cut):
-        for at in (1, 2, 3, 5, 8, 13, 21, 34, 55):
-            store = copied(kind, Interrupted())
+        for at in (1, 5, 21):
+            store = copied("small", Interrupted())
             assert isinstance(store, Interrupted)
             store.meanwhile, store.meanwhile_at = partial(what, store), at
             assert verify(store) == []
             met += store.meanwhile_at <= 0
-    assert met >= 12
-    lost = copied(kind, Interrupted())
+    assert met == 6
+    lost = copied("small", Interrupted())
     assert isinstance(lost, Interrupted)
     key = layout.segment_key(TP, segment_names(lost, TP)[-3])
     lost.meanwhile, lost.meanwhile_at = partial(lost.delete, key), 8
