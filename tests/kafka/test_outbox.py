@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -31,10 +31,16 @@ class Note:
         return [Note(self.value[:half]), Note(self.value[half:])] if half else []
 
 
-def outbox(producer: FakeProducer, *, max_inflight_bytes: int = 100, in_order: bool = True) -> Outbox[Note]:
+def outbox(
+    producer: FakeProducer,
+    *,
+    max_inflight_bytes: int = 100,
+    in_order: bool = True,
+    prepare: Callable[[str], None] = lambda _: None,
+) -> Outbox[Note]:
     return Outbox(
         connect=lambda: producer,
-        prepare=lambda _: None,
+        prepare=prepare,
         where="broker:9092",
         what="a note",
         meanwhile="Notes wait.",
@@ -57,6 +63,17 @@ def test_what_follows_a_record_that_failed_is_sent_again_so_that_the_last_copies
         box.flush()
     box.flush()
     assert producer.values() == [b"a", b"b", b"c", b"b", b"c"]
+
+
+def test_a_topic_is_looked_at_again_after_a_failure_since_it_may_have_been_deleted() -> None:
+    prepared: list[str] = []
+    box = outbox(FakeProducer(Future(errors.KafkaTimeoutError("no metadata")), Future()), prepare=prepared.append)
+    box.send(Note(b"a"))
+    with pytest.raises(BrokerUnavailable):
+        box.flush()
+    box.flush()
+    box.send(Note(b"b"))
+    assert prepared == ["notes", "notes"]
 
 
 def test_settle_waits_for_nobody_and_says_whether_something_is_on_its_way() -> None:

@@ -103,6 +103,22 @@ def test_a_batch_that_the_topic_does_not_take_comes_in_parts(broker: Broker) -> 
     assert sorted(on_topic.row_ids["north"]) == sorted(f"{TP.topic}/{TP.partition}/{n}/0" for n in range(32))
 
 
+def test_a_topic_that_is_deleted_under_the_worker_is_made_anew(broker: Broker) -> None:
+    topic = fresh_name("results")
+    with closing(on_kafka(broker, topic, timeout_s=2.0)) as results:
+        results.send(batch(0, 1), wait=True)
+        assert results.settled(wait=True)
+        with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin:
+            admin.delete_topics([topic])
+        with suppress(BrokerUnavailable):  # of a topic that is not there, which a producer may know by now
+            results.send(batch(1, 1), wait=True)
+        with suppress(BrokerUnavailable):
+            results.send(batch(2, 1), wait=True)
+        assert any(settled(results) for _ in range(10))
+        results.send(batch(3, 1), wait=True)
+    assert f"{TP.topic}/{TP.partition}/3/0" in told_on(broker, topic).row_ids["north"]
+
+
 def settled(results: KafkaResults) -> bool:
     with suppress(BrokerUnavailable):
         return results.settled(wait=True)

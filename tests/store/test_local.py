@@ -140,9 +140,9 @@ def test_a_root_that_is_a_file_is_a_setting_to_correct(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_a_folder_is_a_setting_to_correct(tmp_path: Path) -> None:
     (tmp_path / "predictions").write_bytes(b"")
-    for use in (lambda: LocalStore(tmp_path).create(KEY, b""), lambda: LocalStore(tmp_path).put(KEY, b"")):
+    for use in (LocalStore(tmp_path).create, LocalStore(tmp_path).put):
         with pytest.raises(SettingsError, match=r"predictions.*set sink\.root"):
-            use()
+            use(KEY, b"")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -220,11 +220,10 @@ class Outbox(Generic[Record]):
             raise self._translated(error, record.topic) from error
 
     def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
+        # Looked at before the next try: it may have been deleted, or be forbidden, and a producer hears of neither soon.
+        self._prepared.discard(topic)
         ours = translated(error, self._where, f"send {self._what} to topic {topic!r}")
-        if not isinstance(ours, FatalError):
-            return ours
-        self._prepared.discard(topic)  # or each try would take as long as a producer is patient
-        return self._waits(ours)
+        return self._waits(ours) if isinstance(ours, FatalError) else ours
 
     def _waits(self, error: FatalError) -> BrokerUnavailable:
         """What is forbidden may be allowed while the worker runs, and no record of ours may end it."""

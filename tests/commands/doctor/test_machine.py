@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_heads_that_cannot_be_kept_are_a_warning(tmp_path: Path, monkeypatch: py
     assert "file: Not a directory. Set model.cache to a folder" in said(tmp_path / "file" / "heads")
     with monkeypatch.context() as patch:
         full = SimpleNamespace(free=MIB, total=GIB, used=GIB - MIB)
-        patch.setattr(module.shutil, "disk_usage", lambda _: full)
+        patch.setattr(shutil, "disk_usage", lambda _: full)
         assert "heads has 1 MiB of free space. Make room" in said(tmp_path / "heads")
 
     def no_home() -> Path:
