@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -299,6 +300,24 @@ def test_auto_and_entropy_do_without_a_card(tmp_path: Path, objective: str) -> N
     assert read_in(tmp_path).settings.search.objective == "auto"
     mistakes = read_in(tmp_path, flags={"search.objective": objective}, uses=PAIR).mistakes
     assert "search.objective" not in [mistake.name for mistake in mistakes]
+
+
+def test_a_pipe_is_no_file_to_be_read_and_what_may_not_be_looked_at_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    flags = dict.fromkeys(("model.theta_0", "model.theta_1", "model.classes"), "./pipe")
+
+    def problems() -> set[str]:
+        return {mistake.problem for mistake in read_in(tmp_path, flags=flags, uses=PAIR).mistakes}
+
+    assert problems() == {f"expected a file, and {tmp_path}/pipe is not one; correct the path"}
+
+    def forbidden(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    assert problems() == {f"{tmp_path}/pipe cannot be looked at: Permission denied; give this user the right to"}
 
 
 def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:

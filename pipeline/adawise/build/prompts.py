@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from adawise.errors import SettingsError
@@ -38,7 +39,7 @@ def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
         lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error
-    twice = sorted({line for line in lines if lines.count(line) > 1})
+    twice = sorted(line for line, times in Counter(lines).items() if times > 1)
     if not lines or twice:
         found = f"{twice[0]!r} twice" if twice else "none"
         raise SettingsError(f"{setting}: {path}: expected one {what} a line, each once; found {found}. Correct it.")

@@ -220,7 +220,7 @@ class Outbox(Generic[Record]):
             raise self._translated(error, record.topic) from error
 
     def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
-        # Looked at before the next try: it may have been deleted, or be forbidden, and a producer hears of neither soon.
+        # Looked at before the next try: it may be deleted, or forbidden, and a producer hears of neither soon.
         self._prepared.discard(topic)
         ours = translated(error, self._where, f"send {self._what} to topic {topic!r}")
         return self._waits(ours) if isinstance(ours, FatalError) else ours

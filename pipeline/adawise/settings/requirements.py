@@ -54,9 +54,15 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
         yield from _of_configs(settings.model, ("theta_0", "theta_1") if "model" in uses else ("theta_0",), folder)
     for name, relative, is_folder in _files(settings, uses):
         kind, path = "folder" if is_folder else "file", folder / relative
-        if not path.exists():
-            yield name, f"there is no {kind} {path}; correct the path"
-        elif path.is_dir() != is_folder:
+        try:
+            is_one = path.is_dir() if is_folder else path.is_file()
+            if not path.exists():
+                yield name, f"there is no {kind} {path}; correct the path"
+                continue
+        except OSError as error:
+            yield name, f"{path} cannot be looked at: {error.strerror}; give this user the right to"
+            continue
+        if not is_one:  # a pipe has no end, or can be read once
             yield name, f"expected a {kind}, and {path} is not one; correct the path"
         elif name == "model.classes" and len(lines := _lines(path)) == 1:
             yield name, f"{path} has one class, {lines[0]!r}, which every image would be; add what it is told from"

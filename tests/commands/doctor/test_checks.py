@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import socket
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +127,22 @@ def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_u
         assert others.is_set()
     finally:
         forever.set()
+
+
+def test_a_library_that_hangs_in_threads_of_its_own_keeps_no_process() -> None:
+    """They would be waited for, for ever, when Python ends."""
+    program = (
+        "import sys; from concurrent.futures import ThreadPoolExecutor; from threading import Event\n"
+        "from adawise import __main__; from adawise.commands.doctor import checks, run\n"
+        "hangs = lambda known: ThreadPoolExecutor(1).submit(Event().wait).result()\n"
+        "parts = (checks.Examination('pair', hangs, frozenset(), limit_s=0.1, remedy='See to it.'),)\n"
+        "run.check = lambda settings, wrong: checks.check(settings, wrong, parts)\n"
+        "sys.argv[1:] = ['doctor']; __main__.program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "FAIL  pair: expected an answer within 0.1 s" in done.stdout
+    assert done.stdout.endswith("2 failed\n")
 
 
 def test_a_broker_behind_a_firewall_is_given_up_and_asked_no_more() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from adawise.__main__ import ABANDONED
 from adawise.commands.doctor import broker, machine, model, store
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Check, Verdict
@@ -140,9 +141,7 @@ def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examina
     known, damaged = Known(settings), frozenset(wrong)
     wanted = {part: Future[Verdict]() for part in parts if part.wanted(settings)}
     for lane in {part.lane for part in wanted}:
-        threading.Thread(
-            target=_look_along, args=(lane, wanted, known, damaged), name=f"doctor-{lane or 'machine'}", daemon=True
-        ).start()
+        threading.Thread(target=_look_along, args=(lane, wanted, known, damaged), name=lane, daemon=True).start()
     try:
         for part, answer in wanted.items():
             yield Check(part.name, answer.result().status, answer.result().detail)
@@ -183,7 +182,7 @@ def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
         except BaseException as error:  # noqa: BLE001  # it is raised, or told, where the answer is waited for
             future.set_exception(error)
 
-    threading.Thread(target=look, name=f"doctor-{part.name}", daemon=True).start()
+    threading.Thread(target=look, name=ABANDONED + part.name, daemon=True).start()
     try:
         return future.result(part.limit_s), False
     except AdawiseError as error:
