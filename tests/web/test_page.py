@@ -71,7 +71,7 @@ def test_trouble_comes_first_with_a_word_a_shape_and_a_reason(browser: Browser) 
         assert words == ["failing", "rejected", "silent", "silent", "changed", "changed", *[""] * 24]
         assert row(seen.page, "gate-0003").locator(".why").text_content() == "its rows have waited 4 min to be written"
         shapes = {mark.get_attribute("d") for mark in seen.page.locator("tbody .mark path").all()}
-        assert len(shapes) == len(CameraState)
+        assert len(shapes) == 5
         assert seen.page.locator("#states button").all_text_contents() == [
             *("1failing", "1rejected", "2silent", "2changed", "24ok"),
         ]

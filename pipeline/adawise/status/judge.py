@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from adawise.live.row import CameraState, spoken
 from adawise.status.facts import CameraStatus, MemberStatus, PartitionStatus, RejectStatus, Trouble
 
 KINDS: dict[str, str] = {
@@ -181,7 +182,7 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
 
 def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
     for camera in cameras:
-        if camera.state == "rejected":
+        if camera.state == CameraState.REJECTED:
             most = max(camera.reasons, key=lambda reason: camera.reasons[reason])
             yield Trouble(
                 "camera_rejected",
@@ -189,7 +190,7 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
                 f"{camera.rejected} images were rejected and {camera.images} accepted; most for {most}",
                 "mend its producer: `adawise dlq list` shows what came, docs/reference/reasons.md what the word means",
             )
-        elif camera.state == "silent":
+        elif camera.state == CameraState.SILENT:
             age = "" if camera.age_s is None else f" for {spoken(camera.age_s)}"
             yield Trouble(
                 "camera_silent",
@@ -200,7 +201,7 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
 
 
 def _of_rejects(rejects: Sequence[RejectStatus], cameras: Sequence[CameraStatus], topic: str) -> Iterator[Trouble]:
-    told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == "rejected"), 0)
+    told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == CameraState.REJECTED), 0)
     images, rejected = sum(camera.images for camera in cameras), sum(reject.images for reject in rejects)
     if rejected - told > _OFTEN * (images + rejected):
         words = ", ".join(f"{reject.reason} {reject.images}" for reject in rejects)
@@ -214,11 +215,3 @@ def _of_rejects(rejects: Sequence[RejectStatus], cameras: Sequence[CameraStatus]
 
 def _called(partition: PartitionStatus) -> str:
     return f"{partition.topic}/{partition.partition}"
-
-
-def spoken(seconds: float) -> str:
-    """A span for people: 12 s, 5 min, 3 h, 2 days."""
-    for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= 100):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

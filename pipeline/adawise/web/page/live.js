@@ -233,6 +233,7 @@
     heard = Date.now();
     for (const row of told.rows) { rows.set(row.key, joined(row)); stale.add(row.key); }
     for (const key of told.gone ?? []) rows.delete(key);
+    put(at("over"), told.over);
     delete above.rows;
     here();
     head();
