@@ -122,7 +122,7 @@ def _take_over_logging(handler: logging.Handler, threshold: int) -> None:
     root.setLevel(max(threshold, logging.WARNING))
     logging.getLogger("kafka").setLevel(max(threshold, logging.WARNING))
     # It warns of every moment in which the machine was busy, in words that nobody can act on.
-    logging.getLogger("kafka.net.selector").setLevel(threshold if threshold <= logging.DEBUG else logging.ERROR)
+    logging.getLogger("kafka.net.selector").setLevel(logging.WARNING if threshold <= logging.DEBUG else logging.ERROR)
     logging.getLogger(_LOGGER).setLevel(threshold)
 
 
