@@ -7,13 +7,13 @@ event, and what two workers made of the same image are two.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+import orjson
 import pyarrow as pa
 
 from adawise.decode.arrow_batch import ARROW_STREAM
@@ -194,7 +194,7 @@ class EventMessage:
     @property
     def size_bytes(self) -> int:
         """See `kafka.outbox.Outgoing`."""
-        of_headers = sum(len(name) + len(value) for name, value in self.headers)
+        of_headers = sum([len(name) + len(value) for name, value in self.headers])
         return len(self.key or b"") + len(self.value) + of_headers
 
     def smaller(self) -> Sequence[EventMessage]:
@@ -213,16 +213,21 @@ class Envelope:
         self, kind: str, event_id: str, subject: str | None, at_us: int | None, content_type: str = JSON
     ) -> Headers:
         """Of a CloudEvent in binary mode. `subject` is the camera, `at_us` when it happened."""
-        said = {
-            "content-type": content_type,
-            "ce_specversion": "1.0",
-            "ce_type": kind,
-            "ce_source": self.source,
-            "ce_id": event_id,
-            **({"ce_subject": subject} if subject else {}),
-            **({"ce_time": moment(at_us)} if at_us is not None else {}),
-        }
-        return tuple((name, text(value)) for name, value in said.items())
+        return (*_of_kind(content_type, kind, self.source), ("ce_id", text(event_id)), *_of_batch_too(subject, at_us))
+
+
+@lru_cache
+def _of_kind(content_type: str, kind: str, source: str) -> Headers:
+    """What is the same in every event of a kind."""
+    said = {"content-type": content_type, "ce_specversion": "1.0", "ce_type": kind, "ce_source": source}
+    return tuple((name, text(value)) for name, value in said.items())
+
+
+@lru_cache
+def _of_batch_too(subject: str | None, at_us: int | None) -> Headers:
+    """What is the same in every event of a batch."""
+    said = {"ce_subject": subject or None, "ce_time": None if at_us is None else moment(at_us)}
+    return tuple((name, text(value)) for name, value in said.items() if value is not None)
 
 
 def messages_of(
@@ -270,17 +275,11 @@ def _of_batch(results: Sequence[RowResult], attempt: str, envelope: Envelope, fo
 
 
 def plain(fields: Sequence[EventField[Subject]], subject: Subject, attempt: str) -> dict[str, Any]:
-    """A JSON object of these fields: times as RFC 3339, null for numbers that are not finite."""
+    """A JSON object of these fields, but for numbers that are not finite: `encoded` makes them null."""
     said: dict[str, Any] = {}
     for field in fields:
         value = field.of(subject, attempt)
-        if field.kind is TIME and value is not None:
-            value = moment(value)
-        elif field.kind is NUMBER:
-            value = _finite(value)
-        elif field.kind is _LIST["numbers"] and value is not None:
-            value = [_finite(each) for each in value]
-        said[field.name] = value
+        said[field.name] = moment(value) if value is not None and field.kind is TIME else value
     return said
 
 
@@ -295,7 +294,12 @@ def _arrow(results: Sequence[RowResult], attempt: str) -> bytes:
 
 
 def _valid(value: Any) -> Any:
-    return text(value).decode() if isinstance(value, str) else value
+    """The same with strings that UTF-8 can hold."""
+    if isinstance(value, str):
+        return text(value).decode()
+    if isinstance(value, dict):
+        return {_valid(name): _valid(each) for name, each in value.items()}
+    return [_valid(each) for each in value] if isinstance(value, list) else value
 
 
 def _trace(results: Iterable[RowResult], span: str) -> Headers:
@@ -312,18 +316,18 @@ def _key(stream_id: str | None) -> bytes | None:
     return None if stream_id is None else text(stream_id)
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
+@lru_cache
 def moment(at_us: int) -> str:
     """RFC 3339 in UTC, of microseconds since the epoch."""
     return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def encoded(value: Mapping[str, Any]) -> bytes:
-    """As JSON in UTF-8."""
-    return text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
+    """As JSON in UTF-8; null for numbers that are not finite."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # for a string that is no UTF-8
+        return orjson.dumps(_valid(value))
 
 
 def text(value: str) -> bytes:
