@@ -78,8 +78,10 @@ def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: f
     images = sum(sight.images for sight in camera.sights)
     reasons, labels = Counter[str](), Counter[str]()
     for sight in camera.sights:
-        reasons.update(sight.rejected)
-        labels.update(sight.labels)
+        for reason, count in sight.rejected.items():
+            reasons[reason] += count
+        for label, count in sight.labels.items():  # not `update`, which takes five times as long for a few
+            labels[label] += count
     compared = sum(sight.compared for sight in camera.sights)
     changes = [sight.changed_s for sight in camera.sights if sight.changed_s is not None]
     forwards = sum(sight.forwards for sight in camera.sights)
