@@ -119,6 +119,11 @@ class Outbox(Generic[Record]):
         """True if `send` would not wait for a record of no bytes."""
         return self._inflight_bytes < self._max_inflight_bytes
 
+    @property
+    def inflight_bytes(self) -> int:
+        """Of what was taken and is not acknowledged."""
+        return self._inflight_bytes
+
     def send(self, record: Record, *, wait: bool = True) -> None:
         """Send a record, once there is room, or without a `wait` for it, whatever `has_room` says.
 

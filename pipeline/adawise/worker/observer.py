@@ -60,7 +60,8 @@ class WorkerProgress:
     """Where the loop is, at a moment.
 
     `recovering` are ours and not read yet. `held_bytes` of messages and images, of `limit_bytes` at most. All are
-    `paused` where the store or the recording is too slow. The last counts from the start.
+    `paused` where the store or the recording is too slow. `batches_closed_early` counts from the start. `results_bytes`
+    were sent, and are not acknowledged.
     """
 
     partitions: Mapping[TopicPartition, PartitionProgress]
@@ -69,6 +70,7 @@ class WorkerProgress:
     limit_bytes: int
     paused: bool
     batches_closed_early: int
+    results_bytes: int = 0
 
 
 def outage_event(error: AdawiseError, event: str) -> str:
