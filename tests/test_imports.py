@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
     "telemetry": ("errors records ports worker/observer", "opentelemetry"),
     # beside it
-    "status": ("errors records sink store kafka adapt/heard live/row", "pyarrow"),
+    "status": ("errors records sink store kafka adapt/heard live/row", "numpy pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
