@@ -32,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TEXT, NUMBER, _INTEGER = pa.string(), pa.float64(), pa.int64()
 _LIST = {"texts": pa.list_(pa.field("element", pa.string())), "numbers": pa.list_(pa.field("element", pa.float64()))}
 TIME = pa.timestamp("us", tz="UTC")
-
+_STATUSES = ("accepted", "rejected", "skipped")
 
 Subject = TypeVar("Subject")
 
@@ -49,8 +49,17 @@ class EventField(Generic[Subject]):
     values: tuple[str, ...] = ()
 
 
+def its(name: str) -> Callable[[Any, str], Any]:
+    """An attribute of the subject."""
+    return lambda subject, _: getattr(subject, name)
+
+
 def _best(values: Sequence[Any] | None) -> Any:
     return values[0] if values else None
+
+
+def _stamp_us(result: RowResult) -> int | None:
+    return None if result.kafka_timestamp_ms is None else 1_000 * result.kafka_timestamp_ms
 
 
 def _agreement(result: RowResult) -> bool | None:
@@ -70,79 +79,39 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField("partition", _INTEGER, "its partition", lambda r, _: r.row_id.partition, False),
     EventField("offset", _INTEGER, "its offset", lambda r, _: r.row_id.offset, False),
     EventField("index", _INTEGER, "position of the image in its message, from 0", lambda r, _: r.row_id.index, False),
-    EventField("stream_id", TEXT, "the camera; null only if the message did not say", lambda r, _: r.stream_id),
-    EventField("frame_id", TEXT, "the producer's own id of the image; null if it gave none", lambda r, _: r.frame_id),
-    EventField(
-        "captured_at",
-        TIME,
-        "when the camera took it; null if the producer did not say",
-        lambda r, _: r.captured_at_us,
-    ),
-    EventField(
-        "kafka_timestamp",
-        TIME,
-        "the broker's timestamp; null if it keeps none",
-        lambda r, _: None if r.kafka_timestamp_ms is None else 1_000 * r.kafka_timestamp_ms,
-    ),
-    EventField(
-        "status",
-        TEXT,
-        "accepted, rejected, or skipped (a tombstone)",
-        lambda r, _: r.status,
-        False,
-        ("accepted", "rejected", "skipped"),
-    ),
-    EventField("reason", TEXT, "why it was not accepted, a stable word; null if accepted", lambda r, _: r.reason),
-    EventField("detail", TEXT, "the reason in a sentence; null if accepted", lambda r, _: r.detail),
+    EventField("stream_id", TEXT, "the camera; null only if the message did not say", its("stream_id")),
+    EventField("frame_id", TEXT, "the producer's own id of the image; null if it gave none", its("frame_id")),
+    EventField("captured_at", TIME, "when the camera took it; null if the producer did not say", its("captured_at_us")),
+    EventField("kafka_timestamp", TIME, "the broker's timestamp; null if it keeps none", lambda r, _: _stamp_us(r)),
+    EventField("status", TEXT, "accepted, rejected, or skipped (a tombstone)", its("status"), False, _STATUSES),
+    EventField("reason", TEXT, "why it was not accepted, a stable word; null if accepted", its("reason")),
+    EventField("detail", TEXT, "the reason in a sentence; null if accepted", its("detail")),
     EventField("label", TEXT, "the served class; null if not accepted", lambda r, _: _best(r.top_labels)),
     EventField(
         "confidence", NUMBER, "probability of label; null if not accepted", lambda r, _: _best(r.top_probabilities)
     ),
     EventField(
-        "top_labels",
-        _LIST["texts"],
-        "predict.top_k classes, best first; null if not accepted",
-        lambda r, _: r.top_labels,
+        "top_labels", _LIST["texts"], "predict.top_k classes, best first; null if not accepted", its("top_labels")
+    ),
+    EventField("top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", its("top_probabilities")),
+    EventField("entropy", NUMBER, "of the served distribution, nats; null if not accepted", its("entropy")),
+    EventField(
+        "alpha", NUMBER, "mixing coefficient that served the image, from 0 to 1; null if not accepted", its("alpha")
     ),
     EventField(
-        "top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", lambda r, _: r.top_probabilities
-    ),
-    EventField("entropy", NUMBER, "of the served distribution, nats; null if not accepted", lambda r, _: r.entropy),
-    EventField(
-        "alpha",
-        NUMBER,
-        "mixing coefficient that served the image, from 0 to 1; null if not accepted",
-        lambda r, _: r.alpha,
+        "batch_number", _INTEGER, "of its batch in the stream, from 0; null if not accepted", its("batch_number")
     ),
     EventField(
-        "batch_number",
-        _INTEGER,
-        "of its batch in the stream, from 0; null if not accepted",
-        lambda r, _: r.batch_number,
+        "zero_shot_label", TEXT, "class at alpha 0; null if not evaluated on this image", its("zero_shot_label")
     ),
     EventField(
-        "zero_shot_label",
-        TEXT,
-        "class at alpha 0; null if not evaluated on this image",
-        lambda r, _: r.zero_shot_label,
+        "zero_shot_confidence", NUMBER, "of zero_shot_label; null if not evaluated", its("zero_shot_confidence")
     ),
     EventField(
-        "zero_shot_confidence",
-        NUMBER,
-        "of zero_shot_label; null if not evaluated",
-        lambda r, _: r.zero_shot_confidence,
+        "fine_tuned_label", TEXT, "class at alpha 1; null if not evaluated on this image", its("fine_tuned_label")
     ),
     EventField(
-        "fine_tuned_label",
-        TEXT,
-        "class at alpha 1; null if not evaluated on this image",
-        lambda r, _: r.fine_tuned_label,
-    ),
-    EventField(
-        "fine_tuned_confidence",
-        NUMBER,
-        "of fine_tuned_label; null if not evaluated",
-        lambda r, _: r.fine_tuned_confidence,
+        "fine_tuned_confidence", NUMBER, "of fine_tuned_label; null if not evaluated", its("fine_tuned_confidence")
     ),
     EventField(
         "agreement",
@@ -154,13 +123,13 @@ FIELDS: Sequence[EventField[RowResult]] = (
         "predicted_at",
         TIME,
         "when it was predicted, by the worker's clock; null if not accepted",
-        lambda r, _: r.predicted_at_us,
+        its("predicted_at_us"),
     ),
     EventField(
         "model_fingerprint",
         TEXT,
         "of checkpoints, classes, preprocessing and precision",
-        lambda r, _: r.model_fingerprint,
+        its("model_fingerprint"),
         False,
     ),
     EventField(
