@@ -30,7 +30,7 @@ class FleetPage:
             if each.state != CameraState.GONE
         ]
         facts = [
-            ("workers", str(len(found.members))),
+            ("workers" if found.group_state is not None else "wrote last", str(len(found.members))),
             *rates(rows),
             ("lag", str(sum(waiting)) if waiting else "not known"),
             ("partitions", str(len(found.partitions))),
@@ -44,7 +44,7 @@ class FleetPage:
             rows=rows,
             facts=facts,
             notices=[
-                f"{each.where}: {each.what}; {each.remedy}" if each.where else f"{each.what}; {each.remedy}"
+                (f"{each.where}: " if each.where else "") + f"{each.what.rstrip('.')}; {each.remedy}"
                 for each in found.troubles
                 if each.kind not in _OF_CAMERAS
             ][:_NOTICES],
