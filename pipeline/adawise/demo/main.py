@@ -77,7 +77,7 @@ def run(
     root = _output(output)
     cameras = script.scripts(script.images_of(seconds, images))
     with _interruptible() as interruption, brokers.broker(broker) as running:
-        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin")
+        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin, the worker loads")
         settings = demo_settings(running.bootstrap_servers, root, pair)
         brokers.create_topic(running.bootstrap_servers, TOPIC, len(cameras))
         total = sum(camera.frames for camera in cameras)
@@ -125,8 +125,7 @@ def _classify(
     from adawise.build.worker import start_worker
 
     board = Board(cameras, lambda: sending.acknowledged, sending.served)
-    title = f"adawise demo on {running.name}"
-    with worker_port(settings) as port, watching(board, f"{title}, live at {port.url}" if port.url else title) as draw:
+    with worker_port(settings) as port, watching(board, f"adawise demo, live at {port.url}") as draw:
 
         def should_stop() -> bool:
             draw()
