@@ -70,7 +70,7 @@ def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Trou
             "broker_silent",
             "",
             not_asked["broker"],
-            "start it; workers wait for it meanwhile; --no-broker leaves it out",
+            "start it, or do what it says; workers wait for it meanwhile; --no-broker leaves it out",
         )
 
 
