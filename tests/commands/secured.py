@@ -68,9 +68,9 @@ class Yard:
 
     def named(self, line: str) -> str:
         """A rule of the guide, for this yard: there the topic is frames, and the group adawise."""
-        for guide, here in (("--topic frames", f"--topic {self.name}"), ("--group adawise", f"--group {self.group}")):
-            line = line.replace(guide, here)
-        return line
+        line = line.replace("--group adawise", f"--group {self.group}")
+        line = line.replace("adawise-replay-frames", f"adawise-replay-{self.name}")
+        return line.replace("--topic frames", f"--topic {self.name}")
 
     def environ(self) -> dict[str, str]:
         """Settings of whoever asks: the password is in a file."""
@@ -106,7 +106,7 @@ class Yard:
 
 
 class Ending(Journal):
-    """Ends the worker once so many rows are written. What is forbidden is in `refused`; `mend` is called at the first."""
+    """Ends the worker once so many rows are written. `refused` is what is forbidden; `mend` is called at the first."""
 
     def __init__(self, rows: int, mend: Callable[[], object] = lambda: None) -> None:
         super().__init__()

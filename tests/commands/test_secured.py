@@ -19,6 +19,8 @@ from tests.kafka.secured import Secured
 from tests.models import PairFolder
 from tests.worker.output import Output
 
+pytestmark = pytest.mark.soak
+
 Patch: TypeAlias = pytest.MonkeyPatch
 Captured: TypeAlias = pytest.CaptureFixture[str]
 
@@ -134,3 +136,86 @@ def test_what_may_not_be_written_is_waited_for_until_it_may(
     assert f"topic '{yard.name}{suffix}'" in worker.refused[0]
     assert "the broker does not allow it. Give the user the ACL CREATE on the topic, and WRITE" in worker.refused[0]
     assert Output(yard.root).faults(yard.topic) == []
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "security.md"
+# The command whose rules follow, by the words before them; how it is called; what one rule less makes of it
+CALLS: dict[str, tuple[str, ...]] = {
+    "`record`, and": ("record", "--output", "recording"),
+    "`labels`, whose": ("labels", "root"),
+    "`status`:": ("status",),
+    "`dlq list` and": ("dlq", "list"),
+    "`dlq replay`, which": ("dlq", "replay", "--all", "--again", "--max-replays", "99"),
+    "A producer (": ("produce", "images"),
+}
+
+
+def rules_of(words: str) -> list[str]:
+    """The rules of the guide after these words, those alone that are needed where every topic exists."""
+    text = GUIDE.read_text().partition(f"\n{words}")[2].partition("```sh\n")[2].partition("```")[0]
+    lines = [line.partition("#")[0].partition(" ")[2].partition(" ")[2].strip() for line in text.splitlines()]
+    assert lines, f"the guide has no rules after {words!r}"
+    return lines
+
+
+def problem(command: tuple[str, ...], code: int, out: str, err: str) -> str:
+    """What is wrong, by the exit code and the text."""
+    told = out + err
+    return told if code not in (0, 3) or "does not allow it" in told else ""
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_the_rules_of_the_guide_are_enough_and_each_is_needed(
+    words: str, yard: Yard, monkeypatch: Patch, capsys: Captured
+) -> None:
+    lines = [line for line in rules_of(words) if "--operation Create" not in line]
+    rules = [yard.named(line) for line in lines]
+    command = CALLS[words]
+    yard.kafka.allow(yard.user, *rules)
+    try:
+        assert problem(command, *called(yard, monkeypatch, capsys, *command)) == ""
+        for rule in rules:
+            yard.kafka.forbid(yard.user, rule)
+            told = problem(command, *called(yard, monkeypatch, capsys, *command))
+            assert "the broker does not allow it. Give the user the ACL" in told, (rule, told)
+            yard.kafka.allow(yard.user, rule)
+    finally:
+        yard.kafka.forbid(yard.user, *rules)
+
+
+def test_the_rules_of_a_worker_are_enough_and_each_is_needed(
+    secured_broker: Secured, pair_folder: PairFolder, tmp_path: Path, monkeypatch: Patch, capsys: Captured
+) -> None:
+    """Topics are created; then, by the check, which finds what a worker would wait for."""
+    lines = rules_of("A worker (`run`)")
+    yard = Yard(secured_broker, pair_folder, tmp_path)
+    rules = [*map(yard.named, lines)]
+    assert len(rules) == 6
+    yard.kafka.allow(yard.user, *rules)
+    for rule in rules:
+        yard.kafka.forbid(yard.user, rule)
+        code, out, _ = called(yard, monkeypatch, capsys, "doctor", "--results.enabled")
+        assert code == 1, rule
+        assert "the broker does not allow it. Give the user the ACL" in out
+        yard.kafka.allow(yard.user, rule)
+    assert called(yard, monkeypatch, capsys, "doctor", "--results.enabled")[0] == 0
+    assert yard.worker(Ending(GOOD + BAD), results={"enabled": True}) == 0
+    assert Output(yard.root).faults(yard.topic) == []
+    yard.kafka.allow(yard.user, yard.named(*rules_of("topic that is compacted")))
+    told = called(yard, monkeypatch, capsys, "doctor", "--results.enabled")
+    assert told[0] == 0
+    assert "DESCRIBE_CONFIGS" not in told[1]
+
+
+def test_a_topic_is_created_by_whoever_may(
+    secured_broker: Secured, pair_folder: PairFolder, tmp_path: Path, yard: Yard, monkeypatch: Patch, capsys: Captured
+) -> None:
+    ours = Yard(secured_broker, pair_folder, tmp_path)
+    (ours.folder / "images").symlink_to(yard.folder / "images")
+    ours.name += "-new"
+    line = ("produce", "images", "--create-topic")
+    code, _, err = called(ours, monkeypatch, capsys, *line)
+    assert code == 1
+    assert "Give the user the ACL CREATE on the topic, and WRITE, which is enough where it exists." in err
+    ours.kafka.allow(ours.user, *map(ours.named, rules_of("A producer (")))
+    assert called(ours, monkeypatch, capsys, *line)[0] == 0
