@@ -44,7 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "broker: may start a broker; set here")
     config.addinivalue_line("markers", "slow: takes seconds by itself; not in `make quick`")
-    config.addinivalue_line("markers", "soak: takes minutes with its like; in `make soak` alone")
 
 
 @pytest.hookimpl(tryfirst=True)
