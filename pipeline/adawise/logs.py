@@ -121,6 +121,8 @@ def _take_over_logging(handler: logging.Handler, threshold: int) -> None:
     root.addHandler(handler)
     root.setLevel(max(threshold, logging.WARNING))
     logging.getLogger("kafka").setLevel(max(threshold, logging.WARNING))
+    # It warns of every moment in which the machine was busy, in words that nobody can act on.
+    logging.getLogger("kafka.net.selector").setLevel(logging.WARNING if threshold <= logging.DEBUG else logging.ERROR)
     logging.getLogger(_LOGGER).setLevel(threshold)
 
 

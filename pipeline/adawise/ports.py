@@ -259,6 +259,10 @@ class Results(Protocol):
     def when(self) -> When | None:
         """None: nobody wants to be told anything."""
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """Of what was taken and is not acknowledged."""
+
     def send(self, told: Told, *, wait: bool) -> bool:
         """Take it, if there is room, or `wait` for that; False if it was not taken.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adawise.build import worker as build
 from adawise.build.waiting import again_and_again, await_store, patiently
 from adawise.commands.run import run
 from adawise.errors import RetryableError, SettingsError, StoreUnavailable
@@ -108,7 +109,7 @@ def test_a_url_without_what_it_needs_is_told_before_the_model_loads(
     }
     roots[where]["root"] = "s3://bucket/prefix"
     for name in ("load_model", "kafka_source"):
-        monkeypatch.setattr(run, name, None)
+        monkeypatch.setattr(build, name, None)
     with pytest.raises(
         SettingsError, match=r"s3://bucket/prefix needs the package obstore.*pip install 'adawise\[s3\]'"
     ):

@@ -325,23 +325,6 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch) -> No
     assert ports == [19092]
 
 
-def test_check_is_the_doctor_and_starts_nothing(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Settings, object, dict[str, bool]]] = []
-    fake = ModuleType("adawise.commands.doctor.run")
-
-    def doctor(settings: Settings, mistakes: object, **options: bool) -> int:
-        asked.append((settings, mistakes, options))
-        return 3
-
-    fake.doctor = doctor  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    assert main(["run", "--check", *PAIR]) == main(["doctor", "--strict", "--json", *PAIR]) == 3
-    (by_run, by_name) = asked
-    assert by_run == (by_name[0], (), {"as_json": False, "strict": False})
-    assert by_name[1:] == ([], {"as_json": True, "strict": True})
-    assert not calls
-
-
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -368,7 +351,8 @@ def test_check_is_the_doctor_and_starts_nothing(calls: list[Call], monkeypatch: 
         ("produce a --kafka.security.protocl SSL", ["did you mean --kafka.security.protocol?"]),
         ("produce a --model.card b", ["`produce` does not use it"]),
         ("produce a --kafka {}", ["it is a group of settings"]),
-        ("run --check=yes", ["argument --check: is given without a value, not with 'yes'"]),
+        ("run --check", ["--check  (flag)", "there is no such flag"]),
+        ("doctor --strict=yes", ["argument --strict: is given without a value, not with 'yes'"]),
         ("replay rec PAIR", ["--output  (not given)"]),
         ("replay -o out PAIR", ["RECORDING  (not given)", "a topic with --topic"]),
         ("replay rec --topic yard -o out PAIR", ["--topic", "a recording is replayed, or a topic"]),
@@ -545,7 +529,7 @@ _words = st.one_of(
         ["--", "-", "-o", "-x", "--config", "--json", "a=b", "{}", "--=", "--settings", "--settings.kafka"]
     ),
     st.sampled_from([flag_name(name) for name in [*SETTINGS, *GROUPS]]),
-    st.sampled_from(["--rate", "--stream-ids", "--images=3", "--from", "--check", "--no-kafka.dead-letters", "-1"]),
+    st.sampled_from(["--rate", "--stream-ids", "--images=3", "--from", "--strict", "--no-kafka.dead-letters", "-1"]),
 )
 
 

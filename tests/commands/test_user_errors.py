@@ -76,7 +76,7 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
         "--kafka.bootstrap-servers",
         NOBODY,
     )
-    code, out, err = ended(folder, "run", "--check", *flags)
+    code, out, err = ended(folder, "doctor", *flags)
     *lines, counts = out.splitlines()
     told = {line[6:].partition(":")[0]: line for line in lines}
     assert (code, lines[0], err) == (1, "OK    settings", "")
@@ -117,7 +117,7 @@ def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_it_is
         assert running.wait(timeout=60) == 0
 
 
-@pytest.mark.parametrize("command", ["run", "record -o recording", "run --check"])
+@pytest.mark.parametrize("command", ["run", "record -o recording", "doctor"])
 def test_a_missing_topic_is_named_with_the_remedy(folder: Path, broker: Broker, capsys: Captured, command: str) -> None:
     servers = broker.bootstrap_servers
     assert adawise(folder, *command.split(), "--kafka.topic", "yard", "--kafka.bootstrap-servers", servers) == 1

@@ -61,7 +61,9 @@ def expected(kind: Kind, **streams: list[str]) -> dict[str, list[str]]:
 def test_what_was_taken_and_settled_was_told_in_the_order_of_each_camera(kind: Kind) -> None:
     for told in (SERVED, REJECTED, OTHER):
         assert kind.results.send(told, wait=True)
+    assert (kind.results.in_flight_bytes > 0) == (kind.results.when is not None)
     assert kind.results.settled(wait=True)
+    assert kind.results.in_flight_bytes == 0
     assert kind.row_ids() == expected(kind, north=ids(0, 1, 2, 3), south=ids(4, 5))
 
 

@@ -63,7 +63,7 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(folder: Path, ca
     toml = out[out.index("[model]") :]
     assert 'theta_1 = "local-dir:out/theta_1"' in toml
     (folder / "adawise.toml").write_text(toml + "device = 'cpu'\nprecision = 'fp32'\n[search]\nobjective = 'atc'\n")
-    assert adawise(folder, "run", "--check", "--kafka.bootstrap-servers", "127.0.0.1:1") == 1  # there is no broker
+    assert adawise(folder, "doctor", "--kafka.bootstrap-servers", "127.0.0.1:1") == 1  # there is no broker
     checked = capsys.readouterr().out
     assert "OK    model pair and card: 3 classes" in checked
     record = json.loads((folder / "out" / "finetune.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import subprocess
@@ -21,11 +22,17 @@ class Unavailable(Exception):
 
 
 class ApacheKafka:
-    """Apache Kafka by deploy/kafka for as long as the `with` block lasts; `start` brings killed brokers back."""
+    """Apache Kafka by deploy/kafka for as long as the `with` block lasts; `start` brings killed brokers back.
 
-    def __init__(self, brokers: int = 1, settings: Mapping[str, str] | None = None) -> None:
+    `port` is the first of two a broker, None: any that are free. `java` are more words for the virtual machine.
+    """
+
+    def __init__(
+        self, brokers: int = 1, settings: Mapping[str, str] | None = None, *, port: int | None = None, java: str = ""
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="adawise-kafka-")
-        self._port = free_ports(2 * brokers)
+        self._port = port or free_ports(2 * brokers)
+        self._environment = {"KAFKA_HEAP_OPTS": f"-Xms128m -Xmx256m {java}"} if java else {}
         self._brokers = brokers
         self._start = [f"--port={self._port}", f"--brokers={brokers}"]
         self._start += [f"--set={name}={value}" for name, value in (settings or {}).items()]
@@ -54,7 +61,7 @@ class ApacheKafka:
     def revive(self) -> Callable[[], bool]:
         """Begin to start what was killed. What it returns is to be asked: True when every broker answers."""
         call = [sys.executable, str(KAFKA), "start", "--dir", self._folder.name, *self._start]
-        process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, env=os.environ | self._environment)
 
         def is_done() -> bool:
             if process.poll() not in (None, 0):
@@ -87,7 +94,7 @@ class ApacheKafka:
 
     def _call(self, command: str, *arguments: str) -> None:
         call = [sys.executable, str(KAFKA), command, "--dir", self._folder.name, *arguments]
-        done = subprocess.run(call, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=280, env=os.environ | self._environment)
         if done.returncode:
             raise Unavailable(done.stderr.strip())
 

@@ -90,6 +90,55 @@ def test_reading_from_a_connection_that_was_just_closed_is_its_end_and_no_fault(
     assert caplog.records == []
 
 
+def read_to_the_end(sock: socket.socket) -> tuple[bytes, str]:
+    """What a connection's protocol is given, and how the connection ends."""
+    transport = KafkaTCPTransport(_Ready(), sock)
+    transport._protocol = protocol = _Protocol()
+    transport._read = True
+    with pytest.raises(StopIteration):
+        transport._read_from_sock().send(None)
+    return protocol.data, str(protocol.error)
+
+
+class _Ready:
+    async def wait_read(self, sock: socket.socket) -> None:
+        """There always is something, the end at last."""
+
+    def unregister_event(self, sock: socket.socket, events: int) -> None:
+        """It has none."""
+
+
+class _Protocol:
+    data, error, _sensors = b"", None, None
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, error: object) -> None:
+        self.error = error
+
+
+def test_what_a_broker_says_before_it_ends_a_connection_is_read() -> None:
+    repairs.install()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        theirs.sendall(b"wrong password")
+        theirs.shutdown(socket.SHUT_WR)
+        assert read_to_the_end(ours) == (b"wrong password", "KafkaConnectionError: socket disconnected")
+
+
+def test_without_the_repair_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once this fails, kafka-python reads it by itself, and the repair can go."""
+    monkeypatch.setattr(KafkaTCPTransport, "_sock_recv", repairs._receive)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        theirs.sendall(b"wrong password")
+        theirs.shutdown(socket.SHUT_WR)
+        assert read_to_the_end(ours) == (b"", "KafkaConnectionError: socket disconnected")
+
+
 def delivered_of_a_partition_that_was_paused(broker: Broker, topic: str, patience_s: float) -> bool:
     """Whether the rest of what was fetched of it comes once it is resumed, after all of another was delivered."""
     produce(broker, [message for partition in (0, 1) for message in numbered(topic, partition, 10)])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adawise.live.camera import LiveCamera, told_s, worst_first
-from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState
+from adawise.live.camera import LiveCamera
+from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState, spoken
 from adawise.records import TopicPartition
 from adawise.worker.observer import PartitionProgress
 
@@ -146,11 +146,8 @@ def test_what_keeps_its_partition_from_being_served_is_worst() -> None:
     assert (found.state, found.why) == (CameraState.FAILING, "its rows have waited 4 min to be written")
 
 
-def test_rows_come_worst_first() -> None:
-    rows = [CameraRow(str(n), "frames/0", state) for n, state in enumerate(reversed(CameraState))]
-    assert [each.state for each in worst_first(rows)] == list(CameraState)
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (9_000, "2.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (9_000, "2 h"), (2.6e5, "3 days")]
+)
 def test_durations_are_told_for_people(seconds: float, told: str) -> None:
-    assert told_s(seconds) == told
+    assert spoken(seconds) == told

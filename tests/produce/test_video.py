@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 from urllib.parse import unquote
 
 import psutil
@@ -24,7 +25,7 @@ from PIL import Image
 from adawise.errors import SettingsError
 from adawise.produce.produce import open_shots
 from adawise.produce.shot import Shot
-from adawise.produce.video import _NETWORK, VideoShots, _address, is_live, is_video, masked
+from adawise.produce.video import _NETWORK, VideoShots, _address, is_live, is_video, masked, named
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")
 
@@ -272,3 +273,53 @@ def test_without_ffmpeg_the_remedy_is_to_install_it() -> None:
 )
 def test_the_form_says_what_a_source_is(source: str, live: bool, video: bool) -> None:
     assert (is_live(source), is_video(source)) == (live, video)
+
+
+class _Camera(BaseHTTPRequestHandler):
+    """A camera that shows a clip to whoever knows its password, once it was looked at with `ps`."""
+
+    clip = b""
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        known = f"Basic {base64.b64encode(b'me:hunter2').decode()}"
+        if self.headers.get("authorization") != known:
+            self.send_response(401)
+            self.send_header("www-authenticate", 'Basic realm="yard"')
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
+        children = psutil.Process().children(recursive=True)
+        self.seen.extend(" ".join(child.cmdline()) for child in children)
+        self.send_response(200)
+        self.send_header("content-type", "multipart/x-mixed-replace;boundary=b")
+        self.end_headers()
+        self.wfile.write(self.clip)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not into a test's output."""
+
+
+@needs_ffmpeg
+def test_a_password_in_a_url_reaches_ffmpeg_and_no_command_line(tmp_path: Path) -> None:
+    made = "ffmpeg -v error -f lavfi -i testsrc=size=64x48:rate=10 -t 0.5 -f mpjpeg -boundary_tag b pipe:1"
+    _Camera.clip = subprocess.run(made.split(), capture_output=True, check=True).stdout
+    _Camera.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Camera) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        (tmp_path / "yard.url").write_text(f"http://me:hunter2@127.0.0.1:{server.server_address[1]}/live.mjpeg\n")
+        shots = list(VideoShots(named(str(tmp_path / "yard.url"))))
+        server.shutdown()
+        thread.join()
+    assert len(shots) == 5
+    assert [line for line in _Camera.seen if "ffmpeg" in line]
+    assert not [line for line in _Camera.seen if "hunter2" in line]
+
+
+def test_a_list_of_files_is_no_url(tmp_path: Path) -> None:
+    for text in ("one.jpg\n", "rtsp://a/\nrtsp://b/\n", "", "x" * 10_000):
+        (tmp_path / "list.txt").write_text(text)
+        assert named(str(tmp_path / "list.txt")) == str(tmp_path / "list.txt")
+    assert named("rtsp://camera/") == "rtsp://camera/"
+    assert named(str(tmp_path)) == str(tmp_path)

@@ -22,6 +22,7 @@ from adawise.records import Gap, Message, Missing, TopicPartition
 from tests.brokers import Broker, MakeTopic
 from tests.fakes import FakeSource
 from tests.kafka.sources import numbered, open_source, produce
+from tests.worker.recordings import read_all
 
 TP = TopicPartition("frames", 0)
 NEVER = FilePolicy(max_messages=1 << 60, max_bytes=1 << 60, max_age_s=1e9)
@@ -53,16 +54,9 @@ def files(root: Path, partition: int = 0) -> list[int]:
 
 
 def replayed(root: Path, topic: str = "frames") -> list[Message]:
-    with closing(RecordingSource(str(root), order="timestamp", seed=0, max_poll_records=1000)) as source:
-        assert source.log.identity(topic).partitions
-        tps = source.poll(0.0).assigned
-        for tp in tps:
-            source.seek(tp, source.log.origin(tp))
-        source.resume(tps)
-        found: list[Message] = []
-        while not source.exhausted:
-            found += source.poll(0.0).messages
-        return found
+    source = RecordingSource(str(root), order="timestamp", seed=0, max_poll_records=1000)
+    assert source.log.identity(topic).partitions
+    return read_all(source)
 
 
 class Clock:

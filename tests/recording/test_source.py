@@ -19,6 +19,7 @@ from adawise.recording.manifest import MANIFEST
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.recording.source import Order, RecordingSource
 from adawise.records import Message, TopicPartition
+from tests.worker.recordings import read_all
 
 IDENTITY = TopicIdentity("cluster", "topic-id", 2)
 
@@ -39,18 +40,6 @@ def write(root: Path, messages: Sequence[Message], *, file_messages: int = 3) ->
 
 def opened(root: Path, order: Order = "timestamp", seed: int = 0, max_poll_records: int = 100) -> RecordingSource:
     return RecordingSource(str(root), order=order, seed=seed, max_poll_records=max_poll_records)
-
-
-def read_all(source: RecordingSource) -> list[Message]:
-    with closing(source):
-        tps = source.poll(0.0).assigned
-        for tp in tps:
-            source.seek(tp, source.log.origin(tp))
-        source.resume(tps)
-        found: list[Message] = []
-        while not source.exhausted:
-            found += source.poll(0.0).messages
-        return found
 
 
 def places(messages: Sequence[Message]) -> list[tuple[int, int]]:

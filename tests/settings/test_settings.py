@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from adawise.errors import SettingsError
 from adawise.settings import KafkaSettings, Reading, Settings, read
@@ -191,7 +191,8 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("", {"ADAWISE_KAFKA_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
         ("[search]\nbudget = true\n", {}, "it is a boolean"),
         ("[search]\nalpha = nan\n", {}, "expected a number from 0 to 1"),
-        ("[sink]\nroot = 'gs://bucket'\n", {}, "gs:// is not supported"),
+        ("[sink]\nroot = 'ftp://bucket'\n", {}, "ftp:// is not supported"),
+        ("[sink]\nroot = 'az:///prefix'\n", {}, "the container is missing"),
         ("[sink]\nroot = 's3://'\n", {}, "the bucket is missing"),
         ("[sink]\nroot = ' '\n", {}, "it is empty"),
         ("[model]\ndevice = 'cuda:x'\n", {}, "expected auto, cpu, cuda or cuda:NUMBER"),
@@ -239,6 +240,14 @@ def test_a_mistake_says_what_is_wrong(file: str, environ: dict[str, str], proble
     assert problem in mistake.problem
 
 
+TOKENS = {
+    "sasl_mechanism": "OAUTHBEARER",
+    "oauth_token_endpoint": "https://login.example/token",
+    "oauth_client_id": "worker",
+    "oauth_client_secret": "s",
+}
+
+
 @pytest.mark.parametrize(
     ("security", "wrong"),
     [
@@ -251,6 +260,19 @@ def test_a_mistake_says_what_is_wrong(file: str, environ: dict[str, str], proble
         ({"protocol": "SSL", "ssl_ca": "ca.pem"}, set()),
         ({"protocol": "SSL", "ssl_certificate": "c.pem", "ssl_key": "k.pem", "ssl_key_password": "x"}, set()),
         ({"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": "p"}, set()),
+        ({"protocol": "SASL_SSL", **TOKENS}, set()),
+        ({"protocol": "SASL_SSL", **TOKENS, "oauth_scope": "frames:read", "oauth_ca": "ca.pem"}, set()),
+        (
+            {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_password": "p"},
+            {"oauth_token_endpoint", "oauth_client_id", "oauth_client_secret", "sasl_password"},
+        ),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "oauth_function": "cloud.tokens:token"}, set()),
+        ({"protocol": "SASL_SSL", **TOKENS, "oauth_function": "cloud.tokens:token"}, set(TOKENS) - {"sasl_mechanism"}),
+        (
+            {"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u", "oauth_scope": "s"},
+            {"sasl_password", "oauth_scope"},
+        ),
+        ({"oauth_client_secret": "x"}, {"oauth_client_secret"}),
     ],
 )
 def test_credentials_are_complete_and_used(security: dict[str, str], wrong: set[str], tmp_path: Path) -> None:
@@ -264,7 +286,7 @@ def test_a_group_with_a_wrong_value_is_not_judged_as_a_whole(tmp_path: Path) -> 
         "[kafka.security]\nprotocol = 'SASL_SSL'\nsasl_mechanism = 'NTLM'\nsasl_username = 'u'\nsasl_password = 'p'\n"
     )
     (mistake,) = read_in(tmp_path, file).mistakes
-    assert mistake.problem == "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    assert mistake.problem == "expected PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
 
 
 def test_no_message_holds_a_secret(tmp_path: Path) -> None:
@@ -277,6 +299,67 @@ def test_no_message_holds_a_secret(tmp_path: Path) -> None:
     assert "ssl_key_password = **********" in message
     assert secret not in message
     assert secret not in repr(reading)
+
+
+@pytest.mark.parametrize("url", ["http://login.example/token", "ftp://login.example/", "https://", "https://a@b/"])
+def test_a_token_endpoint_is_encrypted_unless_it_is_on_this_machine(url: str, tmp_path: Path) -> None:
+    variable = "ADAWISE_KAFKA__SECURITY__OAUTH_TOKEN_ENDPOINT"
+    mistakes = read_in(tmp_path, environ={variable: url}).mistakes
+    assert mistakes[0].problem.startswith("expected a URL as https://HOST/PATH; http:// for this machine alone: ")
+    (unused,) = read_in(tmp_path, environ={variable: "http://127.0.0.1:8080/token"}).mistakes
+    assert "would not use it" in unused.problem
+
+
+SECRETS = [name for name, field in SETTINGS.items() if is_secret(field)]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_read_from_the_file_that_a_setting_names(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2 and sixteen more\n")
+    table, _, key = name.rpartition(".")
+    for file, environ, where in (
+        ("", {environment_name(f"{name}_file"): "secret"}, f"env {environment_name(name)}_FILE"),
+        (f"[{table}]\n{key}_file = 'secret'\n", {}, "adawise.toml line 2"),
+    ):
+        reading = read_in(tmp_path, file, environ)
+        assert str(reading.origins[name]) == where
+        assert not [mistake for mistake in reading.mistakes if "secret cannot be read" in mistake.problem]
+        assert "hunter2" not in repr(reading)
+
+
+def test_what_a_file_of_a_secret_holds_is_the_secret_without_the_end_of_its_line(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"hunter2 and sixteen more\r\n")
+    file = f"[http]\ntoken_file = '{tmp_path / 'token'}'\n"
+    token = read_in(tmp_path, file).settings.http.token
+    assert token is not None
+    assert token.get_secret_value() == "hunter2 and sixteen more"
+    stronger = read_in(tmp_path, file, {"ADAWISE_HTTP__TOKEN": "another one of so many"})
+    assert stronger.checked().http.token == SecretStr("another one of so many")
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "name", "problem"),
+    [
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "gone"}, "http.token_file", "cannot be read: No such file or directory"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "."}, "http.token_file", "cannot be read: Is a directory"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "empty"}, "http.token_file", "the file is empty"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": ""}, "http.token_file", "expected the name of a file"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "binary"}, "http.token_file", "not UTF-8"),
+        ("[http]\ntoken_file = 3\n", {}, "http.token_file", "expected the name of a file"),
+        ("[http]\ntoken_file = 'fine'\ntoken = 'of sixteen or more'\n", {}, "http.token_file", "both set"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "short"}, "http.token", "fewer than 16"),
+        ("", {"ADAWISE_KAFKA__TOPIC_FILE": "fine"}, "kafka.topic_file", "there is no such setting"),
+    ],
+)
+def test_a_file_of_a_secret_that_cannot_be_read_is_told(
+    file: str, environ: dict[str, str], name: str, problem: str, tmp_path: Path
+) -> None:
+    for other, data in {"empty": b"\n", "binary": b"\xff\xfe", "fine": b"hunter2" * 3, "short": b"hunter2"}.items():
+        (tmp_path / other).write_bytes(data)
+    (mistake,) = read_in(tmp_path, file, environ).mistakes
+    assert mistake.name == name
+    assert problem in mistake.problem
+    assert "hunter2" not in str(mistake)
 
 
 @pytest.mark.parametrize("word", ["none", ""])

@@ -28,6 +28,8 @@ def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
     assert view.now_s == NOW_S + 40
     assert ("workers", "1") in view.facts
     assert ("gone for a day", "1") in view.facts
+    assert ("lag", "0") in view.facts
+    assert view.over == "the last 60 min"
     rows = {row.stream_id: row for row in view.rows}
     assert {name: row.state for name, row in rows.items()} == {
         "south": CameraState.REJECTED,

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import atexit
+import base64
+import hmac
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
+from email.utils import formatdate
 from functools import cache
 
 import pytest
 
 from adawise.store.store import Store, open_store
 from tests.brokers import free_ports
+from tests.store.buckets import ACCOUNT
 
+ACCOUNT_KEY = (  # which everybody knows
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -54,6 +63,47 @@ def new_bucket() -> str:
 def s3_environment(endpoint: str) -> dict[str, str]:
     """What the environment says of an S3 in clear text."""
     return {**KEYS, "AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true"}
+
+
+@cache
+def azurite() -> str:
+    """The URL of Azurite, Microsoft's emulator of Azure's blobs, in a process of its own; skips where it is not."""
+    program = os.environ.get("ADAWISE_TEST_AZURITE") or shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("needs azurite-blob (npm install azurite), on PATH or named by ADAWISE_TEST_AZURITE")
+    port, folder = free_ports(1), tempfile.TemporaryDirectory(prefix="azurite-")
+    command = [program, "--blobPort", str(port), "--location", folder.name, "--silent", "--skipApiVersionCheck"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    atexit.register(folder.cleanup)
+    atexit.register(_end, server)
+    assert server.stdout is not None
+    for line in server.stdout:
+        if "successfully listen" in line:
+            return f"http://127.0.0.1:{port}"
+    pytest.fail("Azurite ended before it was ready")
+
+
+def new_container() -> str:
+    """Makes a container of a fresh name in Azurite, by a request that is signed with its well-known key."""
+    name, version = f"container-{os.urandom(4).hex()}", "2021-08-06"
+    when = formatdate(usegmt=True)
+    headers = f"x-ms-date:{when}\nx-ms-version:{version}"
+    kind = "application/octet-stream"
+    signed = f"PUT{chr(10) * 5}{kind}{chr(10) * 7}{headers}\n/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
+    signature = base64.b64encode(hmac.digest(base64.b64decode(ACCOUNT_KEY), signed.encode(), "sha256")).decode()
+    request = urllib.request.Request(
+        f"{azurite()}/{ACCOUNT}/{name}?restype=container",
+        b"",
+        {
+            "content-type": kind,
+            "x-ms-date": when,
+            "x-ms-version": version,
+            "authorization": f"SharedKey {ACCOUNT}:{signature}",
+        },
+        method="PUT",
+    )
+    with urllib.request.urlopen(request):
+        return name
 
 
 def open_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str, url: str, **environment: str) -> Store:

@@ -142,6 +142,10 @@ class FakeResults:
         return self._when
 
     @property
+    def in_flight_bytes(self) -> int:
+        return 1_000 * (len(self.told) - self.acknowledged)
+
+    @property
     def row_ids(self) -> dict[str | None, list[str]]:
         """Of what it was told, by camera."""
         found: dict[str | None, list[str]] = {}

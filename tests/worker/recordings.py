@@ -29,6 +29,11 @@ class AtOnce(Executor):
 def recorded(root: Path | str, *, forgotten: Forgotten = "fail") -> list[Message]:
     """Every message of a recording, in the order of partition and offset; it is read to its last page."""
     source = RecordingSource(str(root), order="offset", seed=0, max_poll_records=1000, forgotten=forgotten)
+    return sorted(read_all(source), key=lambda message: (message.partition, message.offset))
+
+
+def read_all(source: RecordingSource) -> list[Message]:
+    """Everything from the origins on, as it comes; the source is closed."""
     with closing(source):
         tps = source.poll(0.0).assigned
         for tp in tps:
@@ -37,4 +42,4 @@ def recorded(root: Path | str, *, forgotten: Forgotten = "fail") -> list[Message
         found: list[Message] = []
         while not source.exhausted:
             found += source.poll(0.0).messages
-    return sorted(found, key=lambda message: (message.partition, message.offset))
+        return found

@@ -155,7 +155,7 @@ def test_a_hole_is_told_by_check_and_by_the_worker_bridged_beside_it_and_compute
     lost = read_rows(read_bytes(output.store, keys[2]), keys[2])
     output.store.delete(keys[2])
 
-    code, said = called(settings, "run", "--check")
+    code, said = called(settings, "doctor")
     assert code == 1
     assert f"FAIL  chains: expected every segment that the newest ones count, but {yard.name}/0: between" in said
     with WorkerProcess(Plan(settings, log)) as live:

@@ -1,4 +1,4 @@
-"""What a broker forbids: `run --check` finds it as a worker would, and a worker waits for what it can wait for.
+"""What a broker forbids: the doctor finds it as a worker would, and a worker waits for what it can wait for.
 
 The broker has an authorizer and one user; a resource with a rule for somebody else is forbidden to it.
 """
@@ -63,11 +63,11 @@ def told(
     capsys: pytest.CaptureFixture[str],
     *more: str,
 ) -> dict[str, str]:
-    """The lines of `run --check` by what they are of."""
+    """The lines of the doctor by what they are of."""
     for name in ("THETA_0", "THETA_1", "CLASSES"):
         monkeypatch.setenv(f"ADAWISE_MODEL__{name}", "/dev/null")
     kafka = ["--kafka.bootstrap-servers", broker.bootstrap_servers, "--kafka.topic", topic, "--kafka.group", group]
-    main(["run", "--check", *kafka, *more])
+    main(["doctor", *kafka, *more])
     lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()[:-1]]
     return {rest.partition(":")[0]: f"{status}: {rest.partition(': ')[2]}" for status, rest in lines}
 

@@ -70,7 +70,7 @@ def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_str
     assert f"sink.root {root} was written with another pair" in (said := refused(changed))
     assert "model.classes was " in said
     assert "--model.on-change: reset (each begins anew) or keep" in said
-    check = [sys.executable, "-m", "adawise", "run", "--check"]
+    check = [sys.executable, "-m", "adawise", "doctor"]
     reset = settings_for(yard, pair, root, group, model={"classes": other, "on_change": "reset"})
     for asked, code, told_before in (
         (changed, 1, "was written with another pair"),

@@ -73,9 +73,9 @@ def test_sigterm_in_the_middle_of_a_start_ends_it_with_0_and_says_so(
     """At a point that takes a minute."""
     settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"))
     slow = (
-        "import time, adawise.commands.run.run as run",
+        "import time, adawise.build.worker as build",
         'def slow(*_, **__): print(\'{"event": "slow"}\', file=sys.stderr, flush=True); time.sleep(60)',
-        f"run.{where} = slow",
+        f"build.{where} = slow",
     )
     with started(settings, *slow) as process:
         told = Told(process)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from adawise.clip.machine import processor
+from adawise.clip.numerics import processor
 from tools.bench import (
     cameras,
     card_page,

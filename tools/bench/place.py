@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adawise.build.model import number_format, open_device
 from adawise.clip.device import Device
-from adawise.clip.machine import processor
+from adawise.clip.numerics import processor
 from adawise.settings import ModelSettings
 
 _CASE_BLOCKS = (3, 15)  # the least and the most of a figure's repeats

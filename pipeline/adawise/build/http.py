@@ -86,6 +86,9 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
         feed, observer, access(http), probes=probes, exposition=Exposition(scrape), each_turn=observer.catch_up
     )
     with _serving(http, app, feed) as url:
+        closed = http.token is None and not http.is_loopback
+        note = "there is no page without http.token, since others can reach the port" if closed else None
+        _log.info("http_started", url=url, **({"note": note} if note else {}))
         yield WorkerPort(observer, url)
 
 
@@ -106,9 +109,6 @@ def _serving(http: HttpSettings, app: App, feed: EventFeed) -> Iterator[str]:
     thread = HttpThread(app, listen(http.listen, http.port, PORT), feed.close)
     try:
         thread.start()
-        closed = http.token is None and not http.is_loopback
-        note = "there is no page without http.token, since others can reach the port" if closed else None
-        _log.info("http_started", url=thread.url, **({"note": note} if note else {}))
         yield thread.url
     finally:
         thread.close()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Literal, cast
 
 from adawise.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
+from adawise.errors import SettingsError
 from adawise.kafka.batches import BatchLimits
 from adawise.kafka.group import check_group
+from adawise.kafka.oauth import CalledTokens, ClientCredentials, TokenProvider
 from adawise.kafka.source import KafkaSource
 from adawise.ports import DeadLetters
 from adawise.results.sink import KafkaResults, open_results, result_topics
-from adawise.settings import KafkaSettings, Settings
+from adawise.settings import KafkaSettings, SecuritySettings, Settings
 
 _TIMEOUT_S = 10.0  # of what is sent
 _DAY_S = 86_400
@@ -148,7 +152,46 @@ def security(settings: KafkaSettings) -> dict[str, object]:
         "ssl_keyfile": chosen.ssl_key and str(chosen.ssl_key),
         "ssl_password": chosen.ssl_key_password and chosen.ssl_key_password.get_secret_value(),
         "sasl_mechanism": chosen.sasl_mechanism,
-        "sasl_plain_username": chosen.sasl_username,
+        "sasl_plain_username": chosen.sasl_username and _user_name(chosen),
         "sasl_plain_password": chosen.sasl_password and chosen.sasl_password.get_secret_value(),
+        "sasl_oauth_token_provider": _tokens(chosen) if chosen.sasl_mechanism == "OAUTHBEARER" else None,
     }
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _user_name(chosen: SecuritySettings) -> str:
+    """As it is sent: SCRAM has two characters for itself (RFC 5802, 5.1), which kafka-python leaves as they are."""
+    name = chosen.sasl_username or ""
+    is_scram = (chosen.sasl_mechanism or "").startswith("SCRAM")
+    return name.replace("=", "=3D").replace(",", "=2C") if is_scram else name
+
+
+@lru_cache(maxsize=8)
+def _tokens(chosen: SecuritySettings) -> TokenProvider:
+    """One for all clients of the process, so that they share tokens."""
+    if chosen.oauth_function is not None:
+        return CalledTokens(_function(chosen.oauth_function))
+    assert chosen.oauth_token_endpoint is not None
+    assert chosen.oauth_client_id is not None
+    assert chosen.oauth_client_secret is not None
+    return ClientCredentials(
+        endpoint=chosen.oauth_token_endpoint,
+        client_id=chosen.oauth_client_id,
+        client_secret=chosen.oauth_client_secret.get_secret_value(),
+        scope=chosen.oauth_scope,
+        ca=chosen.oauth_ca,
+    )
+
+
+def _function(named: str) -> Callable[[], str]:
+    module, _, name = named.partition(":")
+    setting = f"kafka.security.oauth_function: {named}"
+    try:
+        found = getattr(import_module(module), name)
+    except ImportError as error:
+        raise SettingsError(f"{setting}: {error}; install the package, or correct the name") from error
+    except AttributeError:
+        raise SettingsError(f"{setting}: {module} has no {name}; correct the name") from None
+    if not callable(found):
+        raise SettingsError(f"{setting}: expected a function, it is a {type(found).__name__}; correct the name")
+    return cast("Callable[[], str]", found)

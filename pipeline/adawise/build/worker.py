@@ -1,4 +1,4 @@
-"""Settings -> the worker, on a topic or any other source."""
+"""Settings -> the worker: on the topic with all that belongs to it, or on any other source."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import structlog
 
 from adawise.build.alerts import alert_rules
 from adawise.build.decoder import open_decoder
-from adawise.build.kafka import results
+from adawise.build.http import WorkerPort
+from adawise.build.kafka import dead_letters as letters
+from adawise.build.kafka import kafka_source, results
 from adawise.build.machine import usable_cores
-from adawise.build.model import ModelPair, adaptation, objective_name
-from adawise.build.waiting import await_store
+from adawise.build.model import ModelPair, adaptation, load_model, objective_name
+from adawise.build.recording import worker_recorder
+from adawise.build.retention import housekeeping
+from adawise.build.telemetry import spans
+from adawise.build.waiting import await_store, patiently
 from adawise.clip.classifier import digest
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
@@ -33,11 +38,61 @@ from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer, Phase
+from adawise.worker.observer import Observer, Observers, Phase
 from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
+T = TypeVar("T")
+
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
+
+
+def start_worker(
+    settings: Settings,
+    port: WorkerPort,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    *,
+    failpoint: Failpoint = lambda _: None,
+) -> tuple[Worker, ModelPair]:
+    """The worker with all that the settings ask for, ready for its first step, and its pair.
+
+    It has joined no group yet. Raises KeyboardInterrupt if told to stop while it waits for broker or store.
+    """
+    beside = (housekeeping(settings, failpoint=failpoint), spans())
+    observer = Observers(observer, port.observer, *(each for each in beside if each is not None))
+
+    def answer(attempt: Callable[[], T]) -> T:
+        return patiently(attempt, observer.retry_scheduled, should_stop)
+
+    kafka = settings.kafka
+    observer.phase_entered(Phase.STARTING)
+    for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
+        open_store(root)  # what is wrong with a URL is told before the model takes its seconds
+    source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))
+    port.knows_member(lambda: source.is_member)
+    try:
+        observer.phase_entered(Phase.LOADING_MODEL)
+        model = load_model(settings.model, settings.decode)
+        observer.model_loaded(model.classes, describe(settings, model))
+        worker = make_worker(
+            settings,
+            model,
+            source=source,
+            root=settings.sink.root,
+            dead_letters=letters(kafka, settings.decode.max_message_bytes),
+            observer=observer,
+            should_stop=should_stop,
+            commits=source.committed,
+            recorder=answer(lambda: worker_recorder(settings, source, failpoint=failpoint)),
+            results_to=settings.results.topic_of(kafka.topic) if settings.results.enabled else None,
+            partitions=answer(lambda: source.log.identity(kafka.topic)).partitions,
+            failpoint=failpoint,
+        )
+    except BaseException:
+        source.close()
+        raise
+    return worker, model
 
 
 def make_worker(

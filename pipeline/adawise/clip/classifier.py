@@ -16,7 +16,7 @@ from adawise.clip.bank import Bank
 from adawise.clip.device import Device, chunks
 from adawise.clip.head_cache import HeadCache
 from adawise.clip.load import CheckpointPair
-from adawise.clip.machine import numerics
+from adawise.clip.numerics import numerics
 from adawise.clip.prompts import ENCODER, Encoding, Prompts
 from adawise.errors import DeviceError, SettingsError
 

@@ -32,5 +32,6 @@ class BrokerCommand(Command):
 def _ready(servers: str) -> str:
     return (
         f"broker ready at {servers}; Ctrl-C ends it, and its topics with it\n"
+        f"send it images: {PROGRAM} produce FOLDER --create-topic --kafka.bootstrap-servers {servers}\n"
         f"a worker has its partitions after a few seconds: {PROGRAM} run --kafka.bootstrap-servers {servers}"
     )

@@ -211,8 +211,9 @@ def _epilog(command: type[Command]) -> str:
         '  --log.level debug  =  ADAWISE_LOG__LEVEL=debug  =  level = "debug" under [log]'
     )
     secret = (
-        f"\nPasswords come from the environment ({environment_name(_PASSWORD)}, ...) or the file;\nas flags they are "
-        "refused: every user of the machine could see them."
+        f"\nPasswords come from the environment ({environment_name(_PASSWORD)}, ...; with _FILE\nafter it, from the "
+        "file that it names) or the file of settings; as flags they are refused: every user\nof the machine could see "
+        "them."
         if command.takes(_PASSWORD)
         else ""
     )

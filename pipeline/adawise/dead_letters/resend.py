@@ -33,10 +33,14 @@ class LetterReplay:
         partitions: of the topic that letters go back to.
         max_letters: of a transaction.
         max_bytes: of a transaction, beyond its first letter.
+        timeout_s: for which the acknowledgement of a record is waited for.
     """
 
-    def __init__(self, producer: Any, *, where: str, partitions: int, max_letters: int, max_bytes: int) -> None:
+    def __init__(
+        self, producer: Any, *, where: str, partitions: int, max_letters: int, max_bytes: int, timeout_s: float
+    ) -> None:
         self._producer, self._where, self._partitions = producer, where, partitions
+        self._timeout_s = timeout_s
         self._max_letters, self._max_bytes = max_letters, max_bytes
         self._waiting: list[DeadLetter] = []
         self._waiting_bytes = 0
@@ -60,8 +64,9 @@ class LetterReplay:
             return
         try:
             self._producer.begin_transaction()
-            for letter in self._waiting:
-                self._send(letter)
+            sent = [future for letter in self._waiting for future in self._send(letter)]
+            for future in sent:  # kafka-python would wait for ever to commit what a missing right keeps from being sent
+                future.get(timeout=self._timeout_s)
             self._producer.commit_transaction()
         except errors.KafkaError as error:
             with suppress(errors.KafkaError):
@@ -70,16 +75,17 @@ class LetterReplay:
         self.done += len(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
 
-    def _send(self, letter: DeadLetter) -> None:
+    def _send(self, letter: DeadLetter) -> tuple[Any, Any]:
         record, here = letter.record, letter.partition
-        self._producer.send(
+        message = self._producer.send(
             letter.topic,
             key=record.key,
             value=record.value or b"",
             headers=list(letter.to_send()),
             partition=here if here is not None and here < self._partitions else None,  # None: by the key
         )
-        self._producer.send(record.topic, value=b"", headers=list(letter.receipt()), partition=record.partition)
+        receipt = {"value": b"", "headers": list(letter.receipt()), "partition": record.partition}
+        return message, self._producer.send(record.topic, **receipt)
 
     def close(self) -> None:
         """Free the producer; what is not committed is not sent."""
@@ -136,5 +142,10 @@ def open_replay(
             producer.close(timeout=0)
         raise translated(error, bootstrap_servers, "begin a transaction") from error
     return LetterReplay(
-        producer, where=bootstrap_servers, partitions=partitions, max_letters=100, max_bytes=2 * max_message_bytes
+        producer,
+        where=bootstrap_servers,
+        partitions=partitions,
+        max_letters=100,
+        max_bytes=2 * max_message_bytes,
+        timeout_s=timeout_s,
     )

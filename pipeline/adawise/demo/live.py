@@ -120,7 +120,6 @@ class Board(Observer):
 
     @override
     def partition_lost(self, tp: TopicPartition) -> None:
-        """See `Observer`."""
         self.notes.append(f"partition {tp} moved; what was not written is classified again")
 
     @override
@@ -137,7 +136,6 @@ class Board(Observer):
 
     @override
     def batch_served(self, trace: BatchTrace) -> None:
-        """See `Observer`."""
         seen = self.seen[trace.partition]
         seen.images += trace.images
         seen.forwards += trace.forward_equivalents * trace.images
@@ -149,13 +147,11 @@ class Board(Observer):
 
     @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """See `Observer`."""
         del tp, lag
         self.committed += commit.rows if commit.won else 0
 
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        """See `Observer`."""
         self.notes.append(f"again in {wait_s:.0f} s: {error}")
 
 

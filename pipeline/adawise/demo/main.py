@@ -1,6 +1,6 @@
 """`adawise demo`: cameras, broker, worker and summary, end to end, on this machine and without a download.
 
-Read `run` first. The worker is the one of `adawise run`, wired by the same functions; only its observer is the demo's.
+Read `run` first. The worker is the one of `adawise run`; only its observer is the demo's.
 What needs torch is imported while the cameras already draw.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import signal
 import sys
 import threading
@@ -75,11 +74,10 @@ def run(
     Raises:
         KeyboardInterrupt: stopped by a signal; what was classified is written, broker and cameras are gone.
     """
-    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of every pause of a busy machine
     root = _output(output)
     cameras = script.scripts(script.images_of(seconds, images))
     with _interruptible() as interruption, brokers.broker(broker) as running:
-        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin")
+        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin, the worker loads")
         settings = demo_settings(running.bootstrap_servers, root, pair)
         brokers.create_topic(running.bootstrap_servers, TOPIC, len(cameras))
         total = sum(camera.frames for camera in cameras)
@@ -124,17 +122,10 @@ def _classify(
 ) -> tuple[ModelPair, Board]:
     """Run the worker until every frame is served and written, or a signal."""
     from adawise.build.http import worker_port
-    from adawise.build.kafka import dead_letters, kafka_source
-    from adawise.build.model import load_model
-    from adawise.build.worker import describe, make_worker
-    from adawise.worker.observer import Observers, Phase
+    from adawise.build.worker import start_worker
 
     board = Board(cameras, lambda: sending.acknowledged, sending.served)
-    with worker_port(settings) as port, watching(board, f"adawise demo on {running.name}") as draw:
-        observer = Observers(board, port.observer)
-        observer.phase_entered(Phase.LOADING_MODEL)
-        model = load_model(settings.model, settings.decode)
-        observer.model_loaded(model.classes, describe(settings, model))
+    with worker_port(settings) as port, watching(board, f"adawise demo, live at {port.url}") as draw:
 
         def should_stop() -> bool:
             draw()
@@ -142,21 +133,7 @@ def _classify(
             sending.check()
             return interruption.requested or (board.done and sending.complete)
 
-        source = kafka_source(settings.kafka)
-        port.knows_member(lambda: source.is_member)
-        try:
-            worker = make_worker(
-                settings,
-                model,
-                source=source,
-                root=settings.sink.root,
-                dead_letters=dead_letters(settings.kafka, settings.decode.max_message_bytes),
-                observer=observer,
-                should_stop=should_stop,
-            )
-        except BaseException:
-            source.close()
-            raise
+        worker, model = start_worker(settings, port, board, should_stop)
         interruption.graceful = True
         worker.run()
         interruption.graceful = False

@@ -110,8 +110,10 @@ def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> N
         f"  {duckdb_line(root)}",
         "prove it whole:",
         f"  {program()} verify {shlex.quote(str(root))}",
-        "with your own pair of models and your own topic:",
-        f"  {program()} run --help",
+        "see where alpha drifted, and whether that helped:",
+        f"  {program()} drift {shlex.quote(str(root))} -o drift.html",
+        "begin with your own pair of models and your own topic:",
+        f"  {program()} config init",
     ]
     console.print()
     for line in lines:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import ssl
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -14,6 +14,9 @@ from typing_extensions import override
 
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, SettingsError, SourceError
 from adawise.kafka import repairs
+from adawise.kafka.oauth import TokenRefused, TokenUnavailable
+from adawise.kafka.probe import mismatch
+from adawise.kafka.tls import refusal, tls_context
 from adawise.records import Message, Missing, stated_ms
 
 Client = TypeVar("Client")
@@ -31,15 +34,35 @@ OPENED: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
 Whoever closes it from another thread ends a question that nobody answers, and the opening itself.
 """
 
+_RIGHTS = {
+    "create": "CREATE on the topic, and WRITE, which is enough where it exists",
+    "write": "WRITE on the topic",
+    "send": "WRITE on the topic",
+}
+"""By what was to be done with it."""
+
+_ENDED = re.compile("disconnected|Handshake failed|RESET|reset|EPIPE|Broken pipe")
+_LOGIN = errors.IllegalSaslStateError | errors.UnsupportedSaslMechanismError
 _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
-    (
-        errors.TopicAuthorizationFailedError,
-        FatalError,
-        "Give the user the ACLs READ and DESCRIBE (a producer: WRITE) on the topic.",
-    ),
+    (errors.TopicAuthorizationFailedError, FatalError, "Give the user the ACL {right}."),
     (errors.GroupAuthorizationFailedError, FatalError, "Give the user the ACL READ on the consumer group."),
-    (errors.AuthorizationError, FatalError, "Give the user the rights that the broker's message names."),
-    (errors.SaslAuthenticationFailedError, SettingsError, "Check kafka.security: user name, password, mechanism."),
+    (
+        errors.TransactionalIdAuthorizationFailedError,
+        FatalError,
+        "Give the user the ACLs WRITE and DESCRIBE on the transactional id.",
+    ),
+    (
+        errors.ClusterAuthorizationFailedError,
+        FatalError,
+        "Give the user the ACL IDEMPOTENT_WRITE on the cluster (from Kafka 2.8 on, WRITE on the topic is enough).",
+    ),
+    (errors.AuthorizationError, FatalError, "Give the user the right to do so."),
+    (
+        errors.SaslAuthenticationFailedError,
+        SettingsError,
+        "Check who logs in (kafka.security.sasl_username and sasl_password, or for OAUTHBEARER oauth_client_id and "
+        "what the broker expects of a token), and that the broker knows it for this mechanism.",
+    ),
     (
         errors.UnsupportedSaslMechanismError,
         SettingsError,
@@ -108,40 +131,70 @@ def open_client(
 
     servers = [server.strip() for server in bootstrap_servers.split(",") if server.strip()]
     config = {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, "request_timeout_ms": REQUEST_TIMEOUT_MS, **config}
-    refusal = _LastRefusal()
+    config |= _with_tls(security)
+    attempts = _Attempts(opened, security)
     try:
-        with kafka_errors(bootstrap_servers, "connect to Kafka"), refusal:
-            return kind(bootstrap_servers=servers, kafka_client=net_client, **_with_tls(security), **config)
+        with kafka_errors(bootstrap_servers, "connect to Kafka", security), attempts:
+            return kind(bootstrap_servers=servers, kafka_client=net_client, **config)
     except BaseException as error:
         for client in opened:  # kafka-python leaves its thread and its sockets behind when it cannot bootstrap
             client.close()
+        if isinstance(error, AdawiseError) and attempts.are_unexplained:
+            why = mismatch(bootstrap_servers, security)
+            if why is not None:
+                raise SettingsError(f"could not connect to Kafka at {bootstrap_servers}: {why}.") from error
         if isinstance(error, (OSError, ValueError, TypeError, AssertionError)):
             raise SettingsError(
                 f"could not connect to Kafka at {bootstrap_servers}: {type(error).__name__}: {error}. "
-                "Check kafka.bootstrap_servers (host:port) and the files and names in kafka.security."
+                "Check kafka.bootstrap_servers (host:port) and the names in kafka.security."
             ) from error
         raise
 
 
-class _LastRefusal(logging.Handler):
-    """Why the last attempt to connect failed: kafka-python logs that, and raises a timeout which does not say it.
+class _Attempts(logging.Handler):
+    """Why attempts to connect fail: kafka-python logs that, and raises a timeout which does not say it.
 
-    Its lines, four for each attempt, go nowhere else meanwhile: what they say is in the error.
+    Its lines, four for each attempt, go nowhere else meanwhile: what they say is in the error. Once every server has
+    refused for a reason that another attempt does not change, there is none.
+
+    Args:
+        opened: the network halves of the client, as they are opened.
+        security: kafka-python's arguments.
     """
 
     _logger = logging.getLogger("kafka.net")
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Sequence[Any], security: Mapping[str, object]) -> None:
         super().__init__()
+        self._opened, self._security = opened, security
         self._error: Exception | None = None
+        self._refused: set[object] = set()
+
+    @property
+    def are_unexplained(self) -> bool:
+        """Whether somebody was there who ended the connection, or wants another login: the port is to be asked."""
+        ended = isinstance(self._error, errors.KafkaConnectionError) and _ENDED.search(str(self._error))
+        return not _explained(self._error, self._security) and (
+            bool(ended) or isinstance(self._error, errors.KafkaProtocolError | errors.InvalidReceiveError | _LOGIN)
+        )
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the exception that a line of the connection's log names."""
-        named = [
-            a for a in record.args or () if isinstance(a, Exception) and not isinstance(a, errors.KafkaTimeoutError)
-        ]
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        named = [a for a in arguments if isinstance(a, Exception) and not isinstance(a, errors.KafkaTimeoutError)]
         self._error = named[-1] if named else self._error
+        if named and record.msg.startswith("Bootstrap connection to") and self._is_final:
+            self._refused.add(arguments[0])
+            for client in self._opened:
+                if len(self._refused) >= len(client.cluster.bootstrap_brokers()):
+                    client.give_up()
+
+    @property
+    def _is_final(self) -> bool:
+        """Whether it will not change."""
+        final = tuple(refused for refused, _, _ in _REFUSED)
+        return isinstance(self._error, final) or _explained(self._error, self._security)
 
     def __enter__(self) -> None:
         self._logger.addHandler(self)
@@ -152,45 +205,67 @@ class _LastRefusal(logging.Handler):
         self._logger.propagate = True
         if isinstance(error, errors.KafkaTimeoutError) and self._error is not None:
             # A refusal that will not change tells more than the timeout; any other is good to know beside it.
-            final = isinstance(self._error, tuple(refused for refused, _, _ in _REFUSED))
-            raise (
-                self._error if final else errors.KafkaTimeoutError(f"{error.args[0]}; the last attempt: {self._error}")
-            )
+            if self._is_final:
+                raise self._error from self._error.__context__  # which `raise` alone would replace
+            if isinstance(self._error, TokenUnavailable):
+                raise self._error
+            raise errors.KafkaTimeoutError(f"{error.args[0]}; the last attempt: {self._error}")
+
+
+def _explained(error: Exception | None, security: Mapping[str, object]) -> bool:
+    return error is not None and refusal(error, security) is not None
 
 
 def _with_tls(security: Mapping[str, object]) -> dict[str, Any]:
     """Load the certificates once and now: kafka-python would try again and again, and leak a socket each time."""
-    arguments: dict[str, Any] = dict(security)
-    if arguments.get("security_protocol") not in ("SSL", "SASL_SSL") or arguments.get("ssl_context") is not None:
-        return arguments
-    context = ssl.create_default_context(cafile=arguments.pop("ssl_cafile", None))
-    context.check_hostname = bool(arguments.pop("ssl_check_hostname", True))
-    certificate, key = arguments.pop("ssl_certfile", None), arguments.pop("ssl_keyfile", None)
-    password = arguments.pop("ssl_password", None)
-    if certificate is not None:
-        context.load_cert_chain(certificate, key, password)
-    return {**arguments, "ssl_context": context}
+    if security.get("security_protocol") not in ("SSL", "SASL_SSL") or security.get("ssl_context") is not None:
+        return dict(security)
+    arguments = {name: value for name, value in security.items() if not name.startswith("ssl_")}
+    return {**arguments, "ssl_context": tls_context(security)}
 
 
 @contextmanager
-def kafka_errors(bootstrap_servers: str, doing: str) -> Iterator[None]:
+def kafka_errors(bootstrap_servers: str, doing: str, security: Mapping[str, object] | None = None) -> Iterator[None]:
     """Whatever kafka-python raises inside comes out as one of ours; `doing` completes "could not ..."."""
     try:
         yield
     except errors.KafkaError as error:
-        raise translated(error, bootstrap_servers, doing) from error
+        raise translated(error, bootstrap_servers, doing, security) from error
 
 
-def translated(error: Exception, bootstrap_servers: str, doing: str) -> AdawiseError:
+def translated(
+    error: Exception, bootstrap_servers: str, doing: str, security: Mapping[str, object] | None = None
+) -> AdawiseError:
     """Our error for one of kafka-python's: fatal if asking again cannot help, else BrokerUnavailable."""
-    where = f"could not {doing} at {bootstrap_servers}: {error}"
+    begun = f"could not {doing} at {bootstrap_servers}"
+    if isinstance(error, TokenRefused):
+        return SettingsError(f"{begun}: {error.args[0]}.")
+    if isinstance(error, TokenUnavailable):
+        return BrokerUnavailable(f"{begun}: {error.args[0]}.")
+    if (why := refusal(error, security)) is not None:
+        return SettingsError(f"{begun}: {why}.")
     for refused, ours, remedy in _REFUSED:
         if isinstance(error, refused):
-            return ours(f"{where}. {remedy}")
+            return ours(
+                f"{begun}: {_said(error)}. {remedy.format(right=_RIGHTS.get(doing.split()[0], 'READ on the topic'))}"
+            )
     return BrokerUnavailable(
-        f"{where}. Is the broker running and reachable from here? Start one with `deploy/kafka/kafka start` or "
-        f"`adawise broker --port {_port(bootstrap_servers)}`, or set kafka.bootstrap_servers."
+        f"{begun}: {_said(error)}. Is the broker running and reachable from here? Start one with "
+        f"`deploy/kafka/kafka start` or `adawise broker --port {_port(bootstrap_servers)}`, or set "
+        "kafka.bootstrap_servers."
     )
+
+
+def _said(error: Exception) -> str:
+    """What a broker said, without names of classes and whole requests; of any other error, the error as it is."""
+    if isinstance(error, errors.AuthorizationError):
+        return "the broker does not allow it"
+    if isinstance(error, errors.SaslAuthenticationFailedError):
+        said = str(error.args[0]) if error.args else ""
+        return (
+            said.rpartition("SaslAuthenticationFailedError: ")[2].strip().rstrip(".") or "the broker lets nobody in so"
+        )
+    return str(error)
 
 
 def _port(bootstrap_servers: str) -> str:

@@ -12,13 +12,18 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from kafka import KafkaProducer, errors
+from kafka.partitioner import DefaultPartitioner, murmur2
+from typing_extensions import override
 
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError
 from adawise.kafka.client import TOO_LARGE, open_client, translated
+
+_KEYS = 16_384  # whose partitions are remembered
+_BATCH_BYTES = 256 * 1024  # of Kafka's batches: a request costs as much as 20 records (measured)
 
 
 class Producer(Protocol):
@@ -66,6 +71,7 @@ class _InFlight(Generic[Record]):
     """A record, and the producer's future of the last try to send it (None: to be sent)."""
 
     record: Record
+    size_bytes: int
     future: Any = None
 
     @property
@@ -113,17 +119,24 @@ class Outbox(Generic[Record]):
         """True if `send` would not wait for a record of no bytes."""
         return self._inflight_bytes < self._max_inflight_bytes
 
+    @property
+    def inflight_bytes(self) -> int:
+        """Of what was taken and is not acknowledged."""
+        return self._inflight_bytes
+
     def send(self, record: Record, *, wait: bool = True) -> None:
         """Send a record, once there is room, or without a `wait` for it, whatever `has_room` says.
 
         Raises BrokerUnavailable like `flush`; then it was not taken.
         """
-        deadline = time.monotonic() + self._timeout_s
-        while wait and self._inflight and self._inflight_bytes + record.size_bytes > self._max_inflight_bytes:
-            self._settle_oldest(deadline)
-        sent = self._sent(record)
-        self._inflight.extend(sent)
-        self._inflight_bytes += sum(each.record.size_bytes for each in sent)
+        size_bytes = record.size_bytes
+        if wait and self._inflight and self._inflight_bytes + size_bytes > self._max_inflight_bytes:
+            deadline = time.monotonic() + self._timeout_s
+            while self._inflight and self._inflight_bytes + size_bytes > self._max_inflight_bytes:
+                self._settle_oldest(deadline)
+        for sent in self._sent(record, size_bytes):
+            self._inflight.append(sent)
+            self._inflight_bytes += sent.size_bytes
 
     def flush(self) -> None:
         """Return when everything sent is acknowledged.
@@ -141,9 +154,13 @@ class Outbox(Generic[Record]):
         """
         while self._inflight:
             self._send_again()
-            if not self._inflight[0].future.is_done:
+            oldest = self._inflight[0].future
+            if not oldest.is_done:
                 return False
-            self._settle_oldest(time.monotonic())
+            if oldest.failed():
+                self._settle_oldest(time.monotonic())
+            else:
+                self._forget_oldest()
         return True
 
     def close(self) -> None:
@@ -167,7 +184,7 @@ class Outbox(Generic[Record]):
             smaller = oldest.record.smaller() if isinstance(error, TOO_LARGE) else ()
             if smaller:
                 self._forget_oldest()
-                self._inflight.extendleft(_InFlight(record) for record in reversed(smaller))
+                self._inflight.extendleft(_InFlight(record, record.size_bytes) for record in reversed(smaller))
                 self._inflight_bytes += sum(record.size_bytes for record in smaller)
                 self._some_unsent = True
                 return
@@ -177,7 +194,7 @@ class Outbox(Generic[Record]):
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
-        self._inflight_bytes -= self._inflight.popleft().record.size_bytes
+        self._inflight_bytes -= self._inflight.popleft().size_bytes
 
     def _send_again(self) -> None:
         """What is to be sent, in order."""
@@ -186,12 +203,15 @@ class Outbox(Generic[Record]):
         waiting, self._inflight = self._inflight, deque()
         try:
             while waiting:
-                self._inflight.extend(self._sent(waiting[0].record) if waiting[0].future is None else [waiting[0]])
+                next_ = waiting[0]
+                self._inflight.extend(
+                    [next_] if next_.future is not None else self._sent(next_.record, next_.size_bytes)
+                )
                 waiting.popleft()
             self._some_unsent = False
         finally:
             self._inflight += waiting
-            self._inflight_bytes = sum(each.record.size_bytes for each in self._inflight)
+            self._inflight_bytes = sum(each.size_bytes for each in self._inflight)
 
     def _note_failed(self) -> None:
         """Everything that failed is to be sent again: after an outage most is, and each would raise by itself."""
@@ -201,7 +221,7 @@ class Outbox(Generic[Record]):
             if failed:
                 each.future, self._some_unsent = None, True
 
-    def _sent(self, record: Record) -> list[_InFlight[Record]]:
+    def _sent(self, record: Record, size_bytes: int) -> list[_InFlight[Record]]:
         if self._producer is None:
             self._producer = self._connect()
         if record.topic not in self._prepared:
@@ -210,13 +230,13 @@ class Outbox(Generic[Record]):
             except FatalError as error:
                 raise self._waits(error) from error
             self._prepared.add(record.topic)
-        parts = {"key": record.key, "value": record.value, "headers": list(record.headers)}
         try:
-            return [_InFlight(record, self._producer.send(record.topic, **parts))]
+            future = self._producer.send(record.topic, key=record.key, value=record.value, headers=list(record.headers))
+            return [_InFlight(record, size_bytes, future)]
         except errors.KafkaError as error:
             smaller = record.smaller() if isinstance(error, TOO_LARGE) else ()
             if smaller:
-                return [sent for each in smaller for sent in self._sent(each)]
+                return [sent for each in smaller for sent in self._sent(each, each.size_bytes)]
             raise self._translated(error, record.topic) from error
 
     def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
@@ -228,6 +248,25 @@ class Outbox(Generic[Record]):
     def _waits(self, error: FatalError) -> BrokerUnavailable:
         """What is forbidden may be allowed while the worker runs, and no record of ours may end it."""
         return BrokerUnavailable(f"{error} {self._meanwhile}")
+
+
+class RememberingPartitioner(DefaultPartitioner):  # type: ignore[misc]
+    """Kafka's own choice, once a key: by its hash, which kafka-python computes in Python, else at random."""
+
+    @override
+    def partition(
+        self, topic: str, key: Any, serialized_key: bytes | None, value: Any, serialized_value: Any, cluster: Any
+    ) -> int:
+        """Of a record; see `kafka.partitioner.Partitioner`."""
+        if serialized_key is None:
+            chosen: int = super().partition(topic, key, serialized_key, value, serialized_value, cluster)
+            return chosen
+        return _place(serialized_key, len(cluster.partitions_for_topic(topic)))
+
+
+@lru_cache(maxsize=_KEYS)
+def _place(key: bytes, partitions: int) -> int:
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def producer_of(
@@ -258,5 +297,8 @@ def producer_of(
         request_timeout_ms=patience_ms,
         bootstrap_timeout_ms=patience_ms,
         allow_auto_create_topics=False,
+        batch_size=_BATCH_BYTES,
+        partitioner=RememberingPartitioner(),
+        metrics_enabled=False,  # nobody reads them
         **config,
     )

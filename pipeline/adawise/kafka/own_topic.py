@@ -64,6 +64,9 @@ class OwnTopics:
         try:
             exists = self._ensure(admin, topic, validate_only=validate_only)
             self._expect_right(admin, topic)
+            if not exists and not validate_only:  # whoever may not write it would wait in vain
+                with kafka_errors(self.bootstrap_servers, f"find the new {self.what} {topic!r}"):
+                    admin.wait_for_topics([topic])
         finally:
             admin.close()
         return exists
@@ -99,7 +102,7 @@ class OwnTopics:
                     return True
                 if validate_only and admin.describe_cluster()["cluster_id"] == EMBEDDED:
                     return False
-                admin.create_topics({topic: options}, validate_only=validate_only, wait_for_metadata=not validate_only)
+                admin.create_topics({topic: options}, validate_only=validate_only)
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, errors.TopicAlreadyExistsError):
                 return True  # another worker was quicker

@@ -5,9 +5,11 @@ name as UTF-8, raises CorruptRecordError in the middle of a fetch, and its next 
 the batch (measured): one hostile message would hang its partition. Repaired, a byte beyond ASCII in such a name is "?".
 
 Sockets: the client leaves the socket of each refused connection to the garbage collector, for as long as anybody keeps
-the error, and that of a connection that still has bytes to send when the client is closed. Repaired, both are closed.
+the error, that of a TLS handshake that failed, and that of a connection that still has bytes to send when the client is
+closed. Repaired, all are closed.
 Reading from a connection that another thread has just closed is logged as an error with a traceback. Repaired, it is
-the end of that connection.
+the end of that connection. And what a broker says in its last words is thrown away if they come together with the end
+of the connection: why it lets nobody in, first of all. Repaired, they are read first, and the end is found after them.
 
 Rebalances: a member whose JoinGroup and SyncGroup are answered while nobody polls forgets the answer and joins again,
 which makes every other member join again too. A worker is busy with forwards between two polls, so most answers come
@@ -36,7 +38,8 @@ word; the group then waits for it. Repaired, a member that is joining leaves by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partialmethod
 from typing import Any
 
 from kafka.consumer.fetcher import Fetcher
@@ -44,13 +47,15 @@ from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import KafkaConnectionError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
-from kafka.net.transport import KafkaTCPTransport
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 
 _fetch_records = Fetcher.fetch_records
 _read_record = DefaultRecordBatch._read_msg
 _receive = KafkaTCPTransport._sock_recv
+_receive_encrypted = KafkaSSLTransport._sock_recv
+_shake_hands = KafkaSSLTransport.handshake
 _connect_socket = KafkaNetSocket.sock_connect
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
 _complete_join = ConsumerCoordinator._on_join_complete_async
@@ -61,10 +66,16 @@ _leave = ConsumerCoordinator.maybe_leave_group_async
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
-    """The client's network half, which closes every socket when it is closed."""
+    """The client's network half, which closes every socket when it is closed, and can end its attempts to connect."""
+
+    def give_up(self) -> None:
+        """End the attempts to find a first broker, as if their time were over; from the thread that makes them."""
+        self._manager.closed = True  # what the loop of attempts looks at
+        self._manager._bootstrap_wakeup.notify()
 
     def close(self, node_id: Any = None) -> None:
         """Close one connection, or all and the thread."""
+        self._manager.closed = self._manager.closed and node_id is not None
         transports = [connection.transport for connection in self._manager._conns.values()]
         super().close(node_id)
         if node_id is None:
@@ -77,7 +88,9 @@ def install() -> None:
     """Put the repairs in; again and again is the same as once."""
     Fetcher.fetch_records = _fetch_records_with_an_empty_hand
     DefaultRecordBatch._read_msg = _read_record_with_any_header_name
-    KafkaTCPTransport._sock_recv = _receive_unless_closed
+    KafkaTCPTransport._sock_recv = partialmethod(_receive_last_words, _receive)
+    KafkaSSLTransport._sock_recv = partialmethod(_receive_last_words, _receive_encrypted)
+    KafkaSSLTransport.handshake = _shake_hands_or_close_socket
     KafkaNetSocket.sock_connect = _connect_or_close_socket
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
     ConsumerCoordinator._on_join_complete_async = _complete_join_once
@@ -126,8 +139,19 @@ async def _connect_or_close_socket(self: Any, net: Any, sock: Any, *arguments: A
         raise
 
 
-def _receive_unless_closed(self: Any) -> Any:
-    return (b"", KafkaConnectionError("closed meanwhile")) if self._sock is None else _receive(self)
+async def _shake_hands_or_close_socket(self: Any) -> None:
+    try:
+        await _shake_hands(self)
+    except BaseException:
+        self.close()
+        raise
+
+
+def _receive_last_words(self: Any, receive: Callable[[Any], Any]) -> Any:
+    if self._sock is None:
+        return b"", KafkaConnectionError("closed meanwhile")
+    data, error = receive(self)
+    return data, None if data else error  # the end is still there to be read
 
 
 async def _join_and_sync_once(self: Any) -> Any:

@@ -78,7 +78,7 @@ class KafkaTopics:
         if refused is errors.UnknownTopicOrPartitionError:
             raise SourceError(
                 f"there is no topic {topic!r} at {self._servers}. Create the topic (`adawise produce SOURCE "
-                "--create-topic` does), or set kafka.topic to one that exists: it is never created by reading."
+                "--create-topic` does, of images), or name one that exists: it is never created by reading."
             )
         if refused is not errors.NoError:
             raise translated(refused(), self._servers, doing)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraRow, CameraState
+from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraRow, CameraState, spoken
 from adawise.records import TopicPartition
 from adawise.worker.observer import PartitionProgress
 
@@ -162,7 +162,7 @@ class LiveCamera:
             of = f"{rejected} of {images + rejected} images"
             return CameraState.REJECTED, f"{of} rejected in five minutes, the last: {self.reason}"
         if now_s > self.silent_from_s(silent_after_s):
-            return CameraState.SILENT, f"nothing for {told_s(now_s - self.seen_s)}"
+            return CameraState.SILENT, f"nothing for {spoken(now_s - self.seen_s)}"
         if moved := self._moved(now_s):
             return CameraState.CHANGED, moved
         return CameraState.OK, ""
@@ -225,16 +225,3 @@ class LiveCamera:
 
 def _name(classes: Sequence[str], index: int) -> str:
     return classes[index] if 0 <= index < len(classes) else str(index)
-
-
-def told_s(seconds: float) -> str:
-    """A duration for people: `42 s`, `12 min`, `3.5 h`."""
-    if seconds < 100.0:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6_000.0 else f"{seconds / 3_600:.1f} h"
-
-
-def worst_first(rows: Iterable[CameraRow]) -> list[CameraRow]:
-    """As the page orders them at first."""
-    order = list(CameraState)
-    return sorted(rows, key=lambda row: (order.index(row.state), row.stream_id))

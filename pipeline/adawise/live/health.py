@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError, BrokerUnavailable, StoreFull, StoreUnavailable
-from adawise.live.camera import told_s
+from adawise.live.row import spoken
 from adawise.worker.observer import Phase, WorkerProgress
 
 _DOING = {
@@ -108,7 +108,7 @@ class Health:
         """`/livez`."""
         quiet_s = now_s - max(self.beat_s, self.phase_s)
         if self.phase in {Phase.WORKING, Phase.STOPPING} and quiet_s > self.stuck_after_s:
-            why = f"the loop has not turned for {told_s(quiet_s)}; see the log, and restart it: nothing is lost"
+            why = f"the loop has not turned for {spoken(quiet_s)}; see the log, and restart it: nothing is lost"
             return self._answer(False, "stuck", now_s, [why])
         return self._answer(True, "alive", now_s)
 
@@ -131,7 +131,7 @@ class Health:
             if outage := self.outage(who, now_s):
                 error = f": {outage.error}" if in_full else ""
                 state = "is full, and nothing is written," if outage.is_full else "has not answered"
-                found.append(f"{who} {state} for {told_s(now_s - outage.since_s)}{error}")
+                found.append(f"{who} {state} for {spoken(now_s - outage.since_s)}{error}")
         progress = self.progress
         if progress is None:
             return found
@@ -146,7 +146,7 @@ class Health:
         return found
 
     def _doing(self, now_s: float) -> str:
-        return f"it {_DOING[self.phase]}, for {told_s(now_s - self.phase_s)}"
+        return f"it {_DOING[self.phase]}, for {spoken(now_s - self.phase_s)}"
 
     def _answer(self, ok: bool, status: str, now_s: float, reasons: Sequence[str] = ()) -> ProbeAnswer:
         return ProbeAnswer(ok, status, self.phase, now_s - self.phase_s, tuple(reasons))

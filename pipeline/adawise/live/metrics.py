@@ -128,6 +128,10 @@ def _held(worker: LiveWorker) -> float:
     return worker.health.progress.held_bytes if worker.health.progress else 0
 
 
+def _in_flight(worker: LiveWorker) -> float:
+    return worker.health.progress.results_bytes if worker.health.progress else 0
+
+
 def _limit(worker: LiveWorker) -> float:
     return worker.health.progress.limit_bytes if worker.health.progress else 0
 
@@ -304,6 +308,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "Growing: the broker is slow or refuses. At four times sink.flush_rows reading pauses.",
         _partitions(lambda p: p.untold),
         ("partition",),
+    ),
+    MetricSpec(
+        "adawise_results_in_flight_bytes",
+        "gauge",
+        "Of results that were sent to the broker, and are not acknowledged.",
+        "At 8 MiB there is no room, and adawise_results_waiting grows: see there.",
+        _progress(_in_flight),
     ),
     # the group
     MetricSpec(

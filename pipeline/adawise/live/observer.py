@@ -77,12 +77,10 @@ class LiveObserver(Observer):
 
     @override
     def phase_entered(self, phase: Phase) -> None:
-        """See `Observer`."""
         self._put(self._worker.enter, phase)
 
     @override
     def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
-        """See `Observer`."""
         self._put(self._worker.load, classes, facts)
 
     @override
@@ -96,37 +94,30 @@ class LiveObserver(Observer):
 
     @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        """See `Observer`."""
         self._put(self._worker.recover, tp)
 
     @override
     def partition_lost(self, tp: TopicPartition) -> None:
-        """See `Observer`."""
         self._put(self._worker.part, tp)
 
     @override
     def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
-        """See `Observer`."""
         self._put(self._worker.lose, gap)
 
     @override
     def frame_rejected(self, frame: Frame) -> None:
-        """See `Observer`."""
         self._put(self._worker.reject, frame)
 
     @override
     def frame_noted(self, frame: Frame) -> None:
-        """See `Observer`."""
         self._put(self._worker.note)
 
     @override
     def letter_sent(self, frame: Frame) -> None:
-        """See `Observer`."""
         self._put(self._worker.send_letter)
 
     @override
     def result_told(self, told: Told) -> None:
-        """See `Observer`."""
         self._put(self._worker.tell, told.rows)
 
     @override
@@ -143,12 +134,10 @@ class LiveObserver(Observer):
 
     @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """See `Observer`."""
         self._put(self._worker.commit, tp, commit)
 
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        """See `Observer`."""
         self._put(self._worker.retry, error, wait_s)
 
 

@@ -28,6 +28,7 @@ class CameraState(StrEnum):
     SILENT = "silent"  # nothing came of it for longer than is usual
     CHANGED = "changed"  # it is served, at another alpha than before
     OK = "ok"  # it is served
+    GONE = "gone"  # nothing came of it for a day; only the fleet's status tells that, a worker forgets it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class LiveView:
     """All that the page shows at a moment, which is the Unix time `now_s`.
 
     `title` says whose cameras these are, `facts` are pairs of a name and a value, `notices` sentences about what is
-    wrong with more than one camera.
+    wrong with more than one camera. `over` is the time that shares and rates are of.
     """
 
     title: str
@@ -77,6 +78,7 @@ class LiveView:
     rows: Sequence[CameraRow]
     facts: Sequence[tuple[str, str]] = ()
     notices: Sequence[str] = field(default=())
+    over: str = "the last minutes"
 
 
 class Provider(Protocol):
@@ -87,3 +89,19 @@ class Provider(Protocol):
 
     def picture(self, key: str) -> bytes | None:
         """The last image of the row with this key as a JPEG; None if there is none, or none are kept."""
+
+
+def rates(rows: Sequence[CameraRow]) -> list[tuple[str, str]]:
+    """The facts of all rows together: images a second, and FE where one has it."""
+    told = [("images/s", f"{sum(row.images_per_s for row in rows):.1f}")]
+    passed = sum((row.forward_equivalents or 0.0) * row.images_per_s for row in rows)
+    rate = sum(row.images_per_s for row in rows if row.forward_equivalents is not None)
+    return [*told, ("FE", f"{passed / rate:.2f}")] if rate else told
+
+
+def spoken(seconds: float) -> str:
+    """A span for people: 12 s, 5 min, 3 h, 2 days."""
+    for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size or (unit == "min" and seconds >= 100):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

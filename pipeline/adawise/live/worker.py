@@ -14,10 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from adawise.errors import AdawiseError
-from adawise.live.camera import LiveCamera, told_s
+from adawise.live.camera import LiveCamera
 from adawise.live.counts import Counts
 from adawise.live.health import Health, who_failed
-from adawise.live.row import CameraRow, CameraState, LiveView
+from adawise.live.row import CameraRow, CameraState, LiveView, rates, spoken
 from adawise.ports import Commit
 from adawise.records import BatchTrace, Frame, Gap, Predictions, TopicPartition
 from adawise.worker.observer import Phase, WorkerProgress
@@ -210,7 +210,7 @@ class LiveWorker:
 
     def states(self) -> Mapping[CameraState, int]:
         """Cameras in each state."""
-        found = dict.fromkeys(CameraState, 0)
+        found: dict[CameraState, int] = {state: 0 for state in CameraState if state != CameraState.GONE}
         for camera in self.cameras.values():
             failure, silent_s = self.failure(camera.tp), self.bounds.silent_after_s
             found[camera.judge(self.now_s, failure=failure, silent_after_s=silent_s)[0]] += 1
@@ -235,7 +235,7 @@ class LiveWorker:
             return "what is next in its partition cannot be read, see the log"
         since_s = self._unwritten_s.get(tp)
         if since_s is not None and self.now_s - since_s > self.bounds.write_within_s:
-            return f"its rows have waited {told_s(self.now_s - since_s)} to be written"
+            return f"its rows have waited {spoken(self.now_s - since_s)} to be written"
         return ""
 
     def _row(self, camera: LiveCamera) -> CameraRow:
@@ -253,16 +253,12 @@ class LiveWorker:
 
     def _facts(self, rows: Sequence[CameraRow]) -> list[tuple[str, str]]:
         health = self.health
-        found = [("state", health.ready(self.now_s).status), ("images/s", f"{sum(r.images_per_s for r in rows):.1f}")]
-        passed = sum((row.forward_equivalents or 0.0) * row.images_per_s for row in rows)
-        rate = sum(row.images_per_s for row in rows if row.forward_equivalents is not None)
-        if rate:
-            found.append(("FE", f"{passed / rate:.2f}"))
+        found = [("state", health.ready(self.now_s).status), *rates(rows)]
         if health.progress:
             lags = [partition.lag for partition in health.progress.partitions.values() if partition.lag is not None]
             found += [("lag", str(sum(lags))), ("partitions", str(len(health.progress.partitions)))]
         if self.committed_s is not None:
-            found.append(("last segment", f"{told_s(self.now_s - self.committed_s)} ago"))
+            found.append(("last segment", f"{spoken(self.now_s - self.committed_s)} ago"))
         return [*found, *((name, self.facts[name]) for name in ("fingerprint", "card", "device") if name in self.facts)]
 
     def _notices(self) -> list[str]:

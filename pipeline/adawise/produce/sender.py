@@ -184,9 +184,13 @@ def ensure_topic(
     """
     admin = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=client_id)
     try:
-        with kafka_errors(bootstrap_servers, f"look for topic {topic!r}"):
-            if topic in admin.list_topics():
+        with kafka_errors(bootstrap_servers, f"send to topic {topic!r}"):
+            found = errors.for_code(admin.describe_topics([topic])[0]["error_code"])
+            if found is errors.NoError:
                 return False
+            # Nobody is told whether there is a topic that he may not see: one may be allowed to create it.
+            if found is not errors.UnknownTopicOrPartitionError and not create:
+                raise found
         if not create:
             raise SourceError(
                 f"expected the topic {topic!r} at {bootstrap_servers}, found none of that name. "

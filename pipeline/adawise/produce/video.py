@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -36,6 +36,7 @@ _NETWORK = {  # scheme -> the protocols that it needs; never a file
     **{"rtsp": _RTSP, "rtsps": f"{_RTSP},tls", "rtmp": "rtmp,tcp", "http": _HTTP, "https": _HTTP},
     **{"udp": "udp", "tcp": "tcp", "srt": "srt"},
 }
+_BY_TCP = frozenset({"rtsp", "rtsps"})
 _CONTAINERS = (  # no playlists
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,mjpeg,mpjpeg,jpeg_pipe,flv,live_flv,gif,h264,hevc,ogg,asf,ivf"
 )
@@ -45,6 +46,7 @@ _LENGTH = re.compile(rb"content-length:\s*(\d{1,10})\s*", re.IGNORECASE)
 _COMPLAINTS_BYTES = 64 * 1024
 _SECRET_LETTERS = 3  # shorter parts of a secret are in every word
 _PROBE_S = 20.0
+_MOST_URL_BYTES = 8_192
 _FIRST_VIDEO = datetime(1990, 1, 1, tzinfo=UTC)  # what is older was never set
 _BY_SIGNAL = 255  # ffmpeg's exit status when it was asked to stop, by Ctrl-C for one
 
@@ -57,6 +59,18 @@ def is_live(source: str) -> bool:
 def _scheme(source: str) -> str:
     match = _URL.match(source)
     return match[1].lower() if match else ""
+
+
+def named(source: str) -> str:
+    """The source, or the URL that a text file has alone: what stands on a command line, every user can read (`ps`)."""
+    path = Path(source)
+    if is_video(source) or not path.is_file() or path.stat().st_size > _MOST_URL_BYTES:
+        return source
+    with suppress(OSError, UnicodeDecodeError):
+        url = path.read_text(encoding="utf-8").strip()
+        if "\n" not in url and is_live(url):
+            return url
+    return source
 
 
 def is_video(source: str) -> bool:
@@ -97,7 +111,11 @@ class VideoShots:
         name = address.name or "frame"
         number = -1
         with tempfile.TemporaryFile() as complaints:
-            with _running(self._command, complaints, is_timed=not is_live(self.source)) as (process, times):
+            hidden = self._hidden if address.is_secret and _scheme(self.source) in _NETWORK else None
+            with _running(self._command, complaints, is_timed=not is_live(self.source), hidden=hidden) as (
+                process,
+                times,
+            ):
                 assert process.stdout is not None
                 for number, data in enumerate(_parts(process.stdout)):
                     yield Shot(data, "image/jpeg", f"{name}#{number}", at_s=next(times, None))
@@ -132,16 +150,25 @@ class VideoShots:
         except (OSError, ValueError, AttributeError, TypeError, subprocess.TimeoutExpired):
             return None
 
-    def _command(self, times_to: int | None) -> list[str]:
-        """What runs ffmpeg. `times_to`: the end of a pipe for the times."""
+    @property
+    def _hidden(self) -> str:
+        """The source as a list that ffmpeg reads by a pipe: on its command line every user would see it."""
+        quoted = self.source.replace("'", r"'\''")
+        options = "option rtsp_transport tcp\n" if _scheme(self.source) in _BY_TCP else ""
+        return f"ffconcat version 1.0\nfile '{quoted}'\n{options}"
+
+    def _command(self, times_to: int | None, source_from: int | None) -> list[str]:
+        """What runs ffmpeg. `times_to`: the end of a pipe for the times. `source_from`: of one with the source."""
         loop = ["-stream_loop", "-1"] if self.loop and not is_live(self.source) else []
         written = ["-f", "mpjpeg", "pipe:1"]
         if times_to is not None:  # a frame's line goes first, so that whoever has a frame need not wait for its time
             written = ["-enc_time_base", "1:1000000", "-f", "tee"]
             written += [f"[f=framecrc:flush_packets=1]pipe:{times_to}|[f=mpjpeg:flush_packets=1]pipe:1"]
         return [
-            *(self.ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", *loop, *self._guarded()),
-            *("-i", self._opened(), "-map", "0:v:0", "-vsync", "passthrough", "-pix_fmt", "yuvj420p"),  # none doubled
+            *(self.ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", *loop),
+            *(self._guarded() if source_from is None else self._guarded_list()),
+            *("-i", self._opened() if source_from is None else f"pipe:{source_from}", "-map", "0:v:0"),
+            *("-vsync", "passthrough", "-pix_fmt", "yuvj420p"),  # none doubled
             *("-c:v", "mjpeg", "-q:v", str(JPEG_QUALITY), *written),
         ]
 
@@ -151,10 +178,17 @@ class VideoShots:
         options = ["-protocol_whitelist", _NETWORK.get(scheme, "file")]
         if self.source.startswith("/dev/video"):
             return [*options, "-f", "v4l2"]
-        if scheme in ("rtsp", "rtsps"):  # over UDP a full pipe loses packets, and frames come out torn
+        if scheme in _BY_TCP:  # over UDP a full pipe loses packets, and frames come out torn
             return [*options, "-rtsp_transport", "tcp"]
         allowed = f"{_CONTAINERS},{_PLAYLISTS}" if scheme in ("http", "https") else _CONTAINERS
         return [*options, "-format_whitelist", allowed]
+
+    def _guarded_list(self) -> list[str]:
+        """The same for a source that ffmpeg reads from a list."""
+        scheme = _scheme(self.source)
+        options = ["-f", "concat", "-safe", "0", "-protocol_whitelist", f"pipe,{_NETWORK[scheme]}"]
+        http = ["-format_whitelist", f"concat,{_CONTAINERS},{_PLAYLISTS}"] if scheme in ("http", "https") else []
+        return options + http
 
     def _opened(self) -> str:
         """The source as ffmpeg is told; `concat:a|b.mp4` would be what it says."""
@@ -163,36 +197,47 @@ class VideoShots:
 
 @contextmanager
 def _running(
-    command: Callable[[int | None], list[str]], complaints: IO[bytes], *, is_timed: bool
+    command: Callable[[int | None, int | None], list[str]], complaints: IO[bytes], *, is_timed: bool, hidden: str | None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[float]]]:
     """The program and the times of its frames, killed at the end whatever happened.
 
     Args:
-        command: given the end of a pipe for the times, or None if there are none.
+        command: given the end of a pipe for the times, or None if there are none, and that of one for what is hidden.
         complaints: a file; an unread pipe would stop it.
         is_timed: whether there are times.
+        hidden: what the program is told by a pipe.
     """
     reading, writing = os.pipe() if is_timed else (None, None)
+    told = None if hidden is None else _pipe_with(hidden.encode())
     try:
         process = subprocess.Popen(
-            command(writing),
+            command(writing, told),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            pass_fds=() if writing is None else (writing,),
+            pass_fds=tuple(end for end in (writing, told) if end is not None),
         )
     except BaseException:
         if reading is not None:
             os.close(reading)
         raise
     finally:
-        if writing is not None:
-            os.close(writing)
+        for end in (writing, told):
+            if end is not None:
+                os.close(end)
     with open(os.devnull if reading is None else reading, "rb") as pipe, process:
         try:
             yield process, _seconds(pipe)
         finally:
             process.kill()
+
+
+def _pipe_with(data: bytes) -> int:
+    """The reading end of a pipe that holds the data, of a few KiB, and nothing more."""
+    reading, writing = os.pipe()
+    with open(writing, "wb") as pipe:
+        pipe.write(data)
+    return reading
 
 
 def _seconds(pipe: IO[bytes]) -> Iterator[float]:
@@ -231,6 +276,11 @@ class _Address:
     shown: str
     name: str
     secrets: tuple[str, ...] = ()
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether the source is not to be seen."""
+        return any(self.secrets)
 
     def hide(self, text: str) -> str:
         """What another program says of the source, without the secrets and what it may have cut out of them."""

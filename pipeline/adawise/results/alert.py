@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adawise.records import Alert
-from adawise.results.message import NUMBER, TEXT, TIME, Envelope, EventField, EventMessage, encoded, plain, text
+from adawise.results.message import NUMBER, TEXT, TIME, Envelope, EventField, EventMessage, encoded, its, plain, text
 
 RAISED, CLEARED = "adawise.alert.raised", "adawise.alert.cleared"
 """Types of events."""
@@ -26,8 +26,8 @@ FIELDS: Sequence[EventField[Alert]] = (
         lambda a, _: alert_id(a),
         False,
     ),
-    EventField("rule", TEXT, "name of the rule in alerts.rules", lambda a, _: a.rule, False),
-    EventField("kind", TEXT, "what the rule is about", lambda a, _: a.kind, False, ("label", "silence")),
+    EventField("rule", TEXT, "name of the rule in alerts.rules", its("rule"), False),
+    EventField("kind", TEXT, "what the rule is about", its("kind"), False, ("label", "silence")),
     EventField(
         "state",
         TEXT,
@@ -41,11 +41,11 @@ FIELDS: Sequence[EventField[Alert]] = (
         TEXT,
         "raised: seen, or silent; cleared: gone (not seen any more), heard (it sends again), forgotten (the camera "
         "left its place, or begins anew), rule_changed",
-        lambda a, _: a.cause,
+        its("cause"),
         False,
         CAUSES,
     ),
-    EventField("stream_id", TEXT, "the camera", lambda a, _: a.stream_id, False),
+    EventField("stream_id", TEXT, "the camera", its("stream_id"), False),
     EventField(
         "row_id",
         TEXT,
@@ -59,13 +59,13 @@ FIELDS: Sequence[EventField[Alert]] = (
         "the image, or message, that changed it; null if none did",
         lambda a, _: None if a.at is None else str(a.at),
     ),
-    EventField("label", TEXT, "served class of the image that raised it; null of silence", lambda a, _: a.label),
-    EventField("confidence", NUMBER, "probability of label; null of silence", lambda a, _: a.confidence),
+    EventField("label", TEXT, "served class of the image that raised it; null of silence", its("label")),
+    EventField("confidence", NUMBER, "probability of label; null of silence", its("confidence")),
     EventField(
         "changed_at",
         TIME,
         "when it was predicted or noticed, by the worker's clock; null if rules or places changed",
-        lambda a, _: a.at_us,
+        its("at_us"),
     ),
     EventField("attempt", TEXT, "the worker's try at the segment that has it", lambda _, attempt: attempt, False),
 )

@@ -7,13 +7,13 @@ event, and what two workers made of the same image are two.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+import orjson
 import pyarrow as pa
 
 from adawise.decode.arrow_batch import ARROW_STREAM
@@ -32,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TEXT, NUMBER, _INTEGER = pa.string(), pa.float64(), pa.int64()
 _LIST = {"texts": pa.list_(pa.field("element", pa.string())), "numbers": pa.list_(pa.field("element", pa.float64()))}
 TIME = pa.timestamp("us", tz="UTC")
-
+_STATUSES = ("accepted", "rejected", "skipped")
 
 Subject = TypeVar("Subject")
 
@@ -49,8 +49,17 @@ class EventField(Generic[Subject]):
     values: tuple[str, ...] = ()
 
 
+def its(name: str) -> Callable[[Any, str], Any]:
+    """An attribute of the subject."""
+    return lambda subject, _: getattr(subject, name)
+
+
 def _best(values: Sequence[Any] | None) -> Any:
     return values[0] if values else None
+
+
+def _stamp_us(result: RowResult) -> int | None:
+    return None if result.kafka_timestamp_ms is None else 1_000 * result.kafka_timestamp_ms
 
 
 def _agreement(result: RowResult) -> bool | None:
@@ -70,79 +79,39 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField("partition", _INTEGER, "its partition", lambda r, _: r.row_id.partition, False),
     EventField("offset", _INTEGER, "its offset", lambda r, _: r.row_id.offset, False),
     EventField("index", _INTEGER, "position of the image in its message, from 0", lambda r, _: r.row_id.index, False),
-    EventField("stream_id", TEXT, "the camera; null only if the message did not say", lambda r, _: r.stream_id),
-    EventField("frame_id", TEXT, "the producer's own id of the image; null if it gave none", lambda r, _: r.frame_id),
-    EventField(
-        "captured_at",
-        TIME,
-        "when the camera took it; null if the producer did not say",
-        lambda r, _: r.captured_at_us,
-    ),
-    EventField(
-        "kafka_timestamp",
-        TIME,
-        "the broker's timestamp; null if it keeps none",
-        lambda r, _: None if r.kafka_timestamp_ms is None else 1_000 * r.kafka_timestamp_ms,
-    ),
-    EventField(
-        "status",
-        TEXT,
-        "accepted, rejected, or skipped (a tombstone)",
-        lambda r, _: r.status,
-        False,
-        ("accepted", "rejected", "skipped"),
-    ),
-    EventField("reason", TEXT, "why it was not accepted, a stable word; null if accepted", lambda r, _: r.reason),
-    EventField("detail", TEXT, "the reason in a sentence; null if accepted", lambda r, _: r.detail),
+    EventField("stream_id", TEXT, "the camera; null only if the message did not say", its("stream_id")),
+    EventField("frame_id", TEXT, "the producer's own id of the image; null if it gave none", its("frame_id")),
+    EventField("captured_at", TIME, "when the camera took it; null if the producer did not say", its("captured_at_us")),
+    EventField("kafka_timestamp", TIME, "the broker's timestamp; null if it keeps none", lambda r, _: _stamp_us(r)),
+    EventField("status", TEXT, "accepted, rejected, or skipped (a tombstone)", its("status"), False, _STATUSES),
+    EventField("reason", TEXT, "why it was not accepted, a stable word; null if accepted", its("reason")),
+    EventField("detail", TEXT, "the reason in a sentence; null if accepted", its("detail")),
     EventField("label", TEXT, "the served class; null if not accepted", lambda r, _: _best(r.top_labels)),
     EventField(
         "confidence", NUMBER, "probability of label; null if not accepted", lambda r, _: _best(r.top_probabilities)
     ),
     EventField(
-        "top_labels",
-        _LIST["texts"],
-        "predict.top_k classes, best first; null if not accepted",
-        lambda r, _: r.top_labels,
+        "top_labels", _LIST["texts"], "predict.top_k classes, best first; null if not accepted", its("top_labels")
+    ),
+    EventField("top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", its("top_probabilities")),
+    EventField("entropy", NUMBER, "of the served distribution, nats; null if not accepted", its("entropy")),
+    EventField(
+        "alpha", NUMBER, "mixing coefficient that served the image, from 0 to 1; null if not accepted", its("alpha")
     ),
     EventField(
-        "top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", lambda r, _: r.top_probabilities
-    ),
-    EventField("entropy", NUMBER, "of the served distribution, nats; null if not accepted", lambda r, _: r.entropy),
-    EventField(
-        "alpha",
-        NUMBER,
-        "mixing coefficient that served the image, from 0 to 1; null if not accepted",
-        lambda r, _: r.alpha,
+        "batch_number", _INTEGER, "of its batch in the stream, from 0; null if not accepted", its("batch_number")
     ),
     EventField(
-        "batch_number",
-        _INTEGER,
-        "of its batch in the stream, from 0; null if not accepted",
-        lambda r, _: r.batch_number,
+        "zero_shot_label", TEXT, "class at alpha 0; null if not evaluated on this image", its("zero_shot_label")
     ),
     EventField(
-        "zero_shot_label",
-        TEXT,
-        "class at alpha 0; null if not evaluated on this image",
-        lambda r, _: r.zero_shot_label,
+        "zero_shot_confidence", NUMBER, "of zero_shot_label; null if not evaluated", its("zero_shot_confidence")
     ),
     EventField(
-        "zero_shot_confidence",
-        NUMBER,
-        "of zero_shot_label; null if not evaluated",
-        lambda r, _: r.zero_shot_confidence,
+        "fine_tuned_label", TEXT, "class at alpha 1; null if not evaluated on this image", its("fine_tuned_label")
     ),
     EventField(
-        "fine_tuned_label",
-        TEXT,
-        "class at alpha 1; null if not evaluated on this image",
-        lambda r, _: r.fine_tuned_label,
-    ),
-    EventField(
-        "fine_tuned_confidence",
-        NUMBER,
-        "of fine_tuned_label; null if not evaluated",
-        lambda r, _: r.fine_tuned_confidence,
+        "fine_tuned_confidence", NUMBER, "of fine_tuned_label; null if not evaluated", its("fine_tuned_confidence")
     ),
     EventField(
         "agreement",
@@ -154,13 +123,13 @@ FIELDS: Sequence[EventField[RowResult]] = (
         "predicted_at",
         TIME,
         "when it was predicted, by the worker's clock; null if not accepted",
-        lambda r, _: r.predicted_at_us,
+        its("predicted_at_us"),
     ),
     EventField(
         "model_fingerprint",
         TEXT,
         "of checkpoints, classes, preprocessing and precision",
-        lambda r, _: r.model_fingerprint,
+        its("model_fingerprint"),
         False,
     ),
     EventField(
@@ -194,7 +163,7 @@ class EventMessage:
     @property
     def size_bytes(self) -> int:
         """See `kafka.outbox.Outgoing`."""
-        of_headers = sum(len(name) + len(value) for name, value in self.headers)
+        of_headers = sum([len(name) + len(value) for name, value in self.headers])
         return len(self.key or b"") + len(self.value) + of_headers
 
     def smaller(self) -> Sequence[EventMessage]:
@@ -213,16 +182,21 @@ class Envelope:
         self, kind: str, event_id: str, subject: str | None, at_us: int | None, content_type: str = JSON
     ) -> Headers:
         """Of a CloudEvent in binary mode. `subject` is the camera, `at_us` when it happened."""
-        said = {
-            "content-type": content_type,
-            "ce_specversion": "1.0",
-            "ce_type": kind,
-            "ce_source": self.source,
-            "ce_id": event_id,
-            **({"ce_subject": subject} if subject else {}),
-            **({"ce_time": moment(at_us)} if at_us is not None else {}),
-        }
-        return tuple((name, text(value)) for name, value in said.items())
+        return (*_of_kind(content_type, kind, self.source), ("ce_id", text(event_id)), *_of_batch_too(subject, at_us))
+
+
+@lru_cache
+def _of_kind(content_type: str, kind: str, source: str) -> Headers:
+    """What is the same in every event of a kind."""
+    said = {"content-type": content_type, "ce_specversion": "1.0", "ce_type": kind, "ce_source": source}
+    return tuple((name, text(value)) for name, value in said.items())
+
+
+@lru_cache
+def _of_batch_too(subject: str | None, at_us: int | None) -> Headers:
+    """What is the same in every event of a batch."""
+    said = {"ce_subject": subject or None, "ce_time": None if at_us is None else moment(at_us)}
+    return tuple((name, text(value)) for name, value in said.items() if value is not None)
 
 
 def messages_of(
@@ -270,17 +244,11 @@ def _of_batch(results: Sequence[RowResult], attempt: str, envelope: Envelope, fo
 
 
 def plain(fields: Sequence[EventField[Subject]], subject: Subject, attempt: str) -> dict[str, Any]:
-    """A JSON object of these fields: times as RFC 3339, null for numbers that are not finite."""
+    """A JSON object of these fields, but for numbers that are not finite: `encoded` makes them null."""
     said: dict[str, Any] = {}
     for field in fields:
         value = field.of(subject, attempt)
-        if field.kind is TIME and value is not None:
-            value = moment(value)
-        elif field.kind is NUMBER:
-            value = _finite(value)
-        elif field.kind is _LIST["numbers"] and value is not None:
-            value = [_finite(each) for each in value]
-        said[field.name] = value
+        said[field.name] = moment(value) if value is not None and field.kind is TIME else value
     return said
 
 
@@ -295,7 +263,12 @@ def _arrow(results: Sequence[RowResult], attempt: str) -> bytes:
 
 
 def _valid(value: Any) -> Any:
-    return text(value).decode() if isinstance(value, str) else value
+    """The same with strings that UTF-8 can hold."""
+    if isinstance(value, str):
+        return text(value).decode()
+    if isinstance(value, dict):
+        return {_valid(name): _valid(each) for name, each in value.items()}
+    return [_valid(each) for each in value] if isinstance(value, list) else value
 
 
 def _trace(results: Iterable[RowResult], span: str) -> Headers:
@@ -312,18 +285,18 @@ def _key(stream_id: str | None) -> bytes | None:
     return None if stream_id is None else text(stream_id)
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
+@lru_cache
 def moment(at_us: int) -> str:
     """RFC 3339 in UTC, of microseconds since the epoch."""
     return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def encoded(value: Mapping[str, Any]) -> bytes:
-    """As JSON in UTF-8."""
-    return text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
+    """As JSON in UTF-8; null for numbers that are not finite."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # for a string that is no UTF-8
+        return orjson.dumps(_valid(value))
 
 
 def text(value: str) -> bytes:

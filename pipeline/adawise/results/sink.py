@@ -77,6 +77,11 @@ class KafkaResults:
         """See `ports.Results`."""
         return self._when
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """See `ports.Results`."""
+        return self._outbox.inflight_bytes
+
     def send(self, told: Told, *, wait: bool) -> bool:
         """See `ports.Results`."""
         if not wait and not self._outbox.has_room:

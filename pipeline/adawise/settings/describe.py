@@ -19,6 +19,8 @@ from adawise.settings.tree import Settings
 
 ENVIRONMENT_PREFIX = "ADAWISE_"
 ENVIRONMENT_SEPARATOR = "__"
+IN_A_FILE = "_file"
+"""The end of a name under which a secret setting is not given itself, but the file that holds it."""
 SECRET = "**********"
 NONE = "none"
 """What a flag or an environment variable says to take a value back that the file sets."""

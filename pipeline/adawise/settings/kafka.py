@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from typing_extensions import override
@@ -41,6 +43,38 @@ def _origin(value: str) -> str:
     return value
 
 
+_LOGIN_NEEDED = ("sasl_username", "sasl_password")
+_OAUTH_NEEDED = ("oauth_token_endpoint", "oauth_client_id", "oauth_client_secret")
+_ENDPOINT_ALONE = (*_OAUTH_NEEDED, "oauth_scope", "oauth_ca")
+
+
+def _endpoint(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        host, _ = url.hostname, url.port
+    except ValueError as error:
+        raise ValueError("it is no URL") from error
+    if url.scheme not in ("http", "https") or not host or url.username or url.fragment:
+        raise ValueError("it is no URL of this kind, without a user and without #")
+    if url.scheme == "http" and not _is_loopback(host):
+        raise ValueError("the client's secret would be sent in clear text; use https")
+    return value
+
+
+def _function(value: str) -> str:
+    module, separator, name = value.partition(":")
+    if not separator or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError("it is no name of a function in a module")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class SecuritySettings(Group):
     """Encryption and login."""
 
@@ -53,11 +87,31 @@ class SecuritySettings(Group):
     ssl_certificate: FilePath | None = Field(default=None, description="own certificate (PEM)")
     ssl_key: FilePath | None = Field(default=None, description="private key of the own certificate (PEM)")
     ssl_key_password: SecretStr | None = Field(default=None, description="password of the private key")
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         default=None, description="how to log in"
     )
-    sasl_username: Text | None = Field(default=None, description="name to log in with")
-    sasl_password: SecretStr | None = Field(default=None, description="password to log in with")
+    sasl_username: Text | None = Field(default=None, description="name to log in with; not for OAUTHBEARER")
+    sasl_password: SecretStr | None = Field(default=None, description="password to log in with; not for OAUTHBEARER")
+    oauth_token_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        default=None,
+        description="OAUTHBEARER: URL that gives tokens, by the grant client_credentials",
+        json_schema_extra={"expected": "a URL as https://HOST/PATH; http:// for this machine alone", "metavar": "URL"},
+    )
+    oauth_client_id: Text | None = Field(default=None, description="OAUTHBEARER: who asks for tokens")
+    oauth_client_secret: SecretStr | None = Field(default=None, description="OAUTHBEARER: the client's secret")
+    oauth_scope: Text | None = Field(
+        default=None, description="OAUTHBEARER: scope that is asked for; none: what is given by default"
+    )
+    oauth_ca: FilePath | None = Field(
+        default=None, description="OAUTHBEARER: certificates that sign the token endpoint's (PEM); none: the system's"
+    )
+
+    oauth_function: Annotated[Text, AfterValidator(_function)] | None = Field(
+        default=None,
+        description="OAUTHBEARER: a function of a package that is installed, in place of the endpoint: called without "
+        "arguments for each login, it returns a token that is valid, and keeps and renews it itself",
+        json_schema_extra={"expected": "MODULE:FUNCTION", "metavar": "MODULE:FUNCTION"},
+    )
 
     @property
     def uses_sasl(self) -> bool:
@@ -72,10 +126,18 @@ class SecuritySettings(Group):
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
         """A login that is not complete, and credentials that would silently not be used."""
-        for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
+        tokens = self.sasl_mechanism == "OAUTHBEARER"
+        by_function = self.oauth_function is not None
+        needed = ("sasl_mechanism", *(() if by_function else _OAUTH_NEEDED if tokens else _LOGIN_NEEDED))
+        for name in ("sasl_mechanism", *_LOGIN_NEEDED, *_ENDPOINT_ALONE, "oauth_function"):
             value = getattr(self, name)
-            if self.uses_sasl and value is None:
-                yield name, f"protocol {self.protocol} needs it (PLAINTEXT and SSL do not)"
+            if self.uses_sasl and value is None and name in needed:
+                asks = "sasl_mechanism OAUTHBEARER" if tokens else f"protocol {self.protocol}"
+                yield name, f"{asks} needs it" + ("" if tokens else " (PLAINTEXT and SSL do not)")
+            if self.uses_sasl and value is not None and name != "sasl_mechanism" and name.startswith("oauth") != tokens:
+                yield name, f"sasl_mechanism {self.sasl_mechanism} would not use it; leave it out"
+            if tokens and by_function and value is not None and name in _ENDPOINT_ALONE:
+                yield name, "oauth_function gives the tokens, and no endpoint is asked; leave one of them out"
             if not self.uses_sasl and value is not None:
                 yield name, f"protocol {self.protocol} would not use it; set protocol to SASL_SSL, or leave it out"
         for name in ("ssl_ca", "ssl_certificate", "ssl_key", "ssl_key_password"):

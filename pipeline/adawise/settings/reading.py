@@ -68,8 +68,8 @@ def read(
     """
     path, asked_for = find_file(config, environ, folder)
     shown_as = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
-    in_file, file_mistakes = from_file(path, shown_as, asked_for)
-    in_environment, environment_mistakes = from_environment(environ)
+    in_file, file_mistakes = from_file(path, shown_as, asked_for, folder)
+    in_environment, environment_mistakes = from_environment(environ, folder)
     mistakes = [*file_mistakes, *environment_mistakes]
     values: dict[str, Given] = {}
     wrong: set[str] = set()

@@ -15,6 +15,7 @@ from adawise.settings.describe import (
     ENVIRONMENT_PREFIX,
     ENVIRONMENT_SEPARATOR,
     GROUPS,
+    IN_A_FILE,
     SETTINGS,
     environment_name,
     file_name,
@@ -54,9 +55,13 @@ class Given:
     origin: Origin
 
 
-def from_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[Mistake]]:
-    """The settings among the environment's variables, and what is wrong with their names."""
-    given, mistakes = [], []
+def from_environment(environ: Mapping[str, str], folder: Path) -> tuple[list[Given], list[Mistake]]:
+    """The settings among the environment's variables, and what is wrong with their names, or with files of secrets.
+
+    Paths of those are relative to `folder`.
+    """
+    given: list[Given] = []
+    mistakes: list[Mistake] = []
     for variable, value in sorted(environ.items()):
         if not variable.upper().startswith(ENVIRONMENT_PREFIX) or (
             variable == CONFIG_VARIABLE or variable.startswith(TEST_PREFIX)
@@ -65,6 +70,9 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[Mist
         name = variable[len(ENVIRONMENT_PREFIX) :].lower().replace(ENVIRONMENT_SEPARATOR, ".")
         if name in SETTINGS:
             given.append(Given(name, value, Origin("env", variable)))
+            continue
+        if secret := _secret_in_a_file(name):
+            _read_secret(secret, value, folder, Origin("env", variable), given, mistakes)
             continue
         match = nearest(name, SETTINGS)
         hint = f"; did you mean {environment_name(match)}?" if match else "; see `adawise config show`"
@@ -79,8 +87,38 @@ def find_file(flag: str | None, environ: Mapping[str, str], folder: Path) -> tup
     return (folder / named, True) if named else (folder / FILE, False)
 
 
-def from_file(path: Path, shown_as: str, must_exist: bool) -> tuple[list[Given], list[Mistake]]:
-    """The settings in a TOML file, and what is wrong with the file or its names."""
+def _secret_in_a_file(name: str) -> str | None:
+    """The secret setting whose value is in a file that `name` names: `http.token_file` -> `http.token`."""
+    secret = name.removesuffix(IN_A_FILE)
+    return secret if secret != name and secret in SETTINGS and is_secret(SETTINGS[secret]) else None
+
+
+def _read_secret(
+    name: str, value: Any, folder: Path, origin: Origin, given: list[Given], mistakes: list[Mistake]
+) -> None:
+    """Add what the file has, without the end of its line, or what is wrong with it."""
+    try:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("expected the name of a file that holds the secret")
+        text = (folder / Path(value.strip()).expanduser()).read_bytes().decode("utf-8-sig").rstrip("\r\n")
+        if not text:
+            raise ValueError("the file is empty; expected the secret in it")
+    except OSError as error:
+        problem = f"the file cannot be read: {error.strerror}; correct the path or its permissions"
+        mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), problem, repr(value)))
+    except UnicodeDecodeError:
+        mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), "the file is not UTF-8; name another", repr(value)))
+    except (ValueError, RuntimeError) as error:  # that there is no such home folder is a RuntimeError
+        mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), f"{error}; correct the path", repr(value)))
+    else:
+        if any(other.name == name for other in given):
+            problem = f"it and {name} are both set; leave one of them out"
+            mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), problem))
+        given.append(Given(name, text, origin))
+
+
+def from_file(path: Path, shown_as: str, must_exist: bool, folder: Path) -> tuple[list[Given], list[Mistake]]:
+    """The settings in a TOML file, and what is wrong with the file or its names; `folder` as in `from_environment`."""
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         tree = tomllib.loads(text)
@@ -96,12 +134,15 @@ def from_file(path: Path, shown_as: str, must_exist: bool) -> tuple[list[Given],
     except RecursionError:
         return [], [Mistake(CONFIG, shown_as, "it is nested too deeply; expected tables such as [kafka]")]
     lines = _lines(text)
-    given, mistakes = [], []
-    for name, value in _flatten(tree):
+    given: list[Given] = []
+    mistakes: list[Mistake] = []
+    for name, value in sorted(_flatten(tree), key=lambda pair: _secret_in_a_file(pair[0]) is not None):
         line = next((lines[prefix] for prefix in _prefixes(name) if prefix in lines), None)
         place = f"{shown_as} line {line}" if line else shown_as
         if name in SETTINGS:
             given.append(Given(name, value, Origin("file", place)))
+        elif secret := _secret_in_a_file(name):
+            _read_secret(secret, value, folder, Origin("file", place), given, mistakes)
         else:
             mistakes.append(_unknown_in_file(name, value, place))
     return given, mistakes
@@ -166,4 +207,6 @@ def _dotted(keys: str) -> str:
 def ways_to_set(name: str) -> str:
     """How a user gives the setting a value."""
     ways = [environment_name(name), f"{file_name(name)} in {FILE}"]
-    return " or ".join(ways if is_secret(SETTINGS[name]) else [flag_name(name), *ways])
+    if is_secret(SETTINGS[name]):
+        return " or ".join([ways[0], f"{environment_name(name + IN_A_FILE)} (a file that holds it)", ways[1]])
+    return " or ".join([flag_name(name), *ways])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, is_secret, metavar, shown
+from adawise.settings.describe import GROUPS, IN_A_FILE, SETTINGS, environment_name, expected, is_secret, metavar, shown
 from adawise.settings.requirements import NEEDED
 
 NO_DEFAULT = "# none by default"
@@ -42,7 +42,7 @@ def _lines() -> Iterator[str]:
 
 def _told(name: str, field: FieldInfo) -> str:
     needed = "NEEDED by a worker: " if name in NEEDED else ""
-    where = f"; better in the environment, as {environment_name(name)}" if is_secret(field) else ""
+    where = f"; better in a file of its own, {environment_name(name + IN_A_FILE)}" if is_secret(field) else ""
     return f"{needed}{field.description} [{expected(field)}{where}]"
 
 

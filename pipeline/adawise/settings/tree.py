@@ -20,6 +20,8 @@ from adawise.settings.results import ResultsSettings
 BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts"})
 """The groups that `Settings.problems` compares."""
 
+OBJECT_STORES = ("s3", "gs", "az")
+ROOT_EXPECTED = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
 CHECKPOINT_EXPECTED = "a file, local-dir:FOLDER or the name of a pretrained tag"
 
 
@@ -32,10 +34,10 @@ def _device(value: str) -> str:
 
 def _root(value: str) -> str:
     scheme, separator, rest = value.partition("://")
-    if separator and scheme != "s3":
+    if separator and scheme not in OBJECT_STORES:
         raise ValueError(f"{scheme}:// is not supported")
     if separator and not rest.partition("/")[0]:
-        raise ValueError("the bucket is missing")
+        raise ValueError("the container is missing" if scheme == "az" else "the bucket is missing")
     return value
 
 
@@ -201,7 +203,7 @@ class SinkSettings(Group):
     root: Annotated[Location, AfterValidator(_root)] = Field(
         default="runs/output",
         description="folder of predictions and traces",
-        json_schema_extra={"expected": "a folder or s3://BUCKET/PREFIX", "metavar": "FOLDER"},
+        json_schema_extra={"expected": ROOT_EXPECTED, "metavar": "FOLDER"},
     )
     flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows that make a segment")
     flush_age_s: float = Field(default=10.0, gt=0, le=86_400, description="seconds that make a segment of fewer rows")

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+
+from adawise.live.row import CameraState
 
 VERSION = 1
 """Of the JSON: it rises only if a field goes or changes its meaning. New ones may come."""
 
-CameraState = Literal["rejected", "silent", "changed", "ok", "gone"]
-
-STATES: dict[CameraState, str] = {
-    "rejected": "a tenth of its images or more were rejected",
-    "silent": "nothing of it came for a minute, and for ten times its usual pause, although its partition is read",
-    "changed": "its conditions changed within the last ten minutes: alpha was chosen anew",
-    "ok": "none of these",
-    "gone": "nothing of it came for a day; its neighbours go on",
+STATES = {
+    CameraState.REJECTED: "a tenth of its images or more were rejected",
+    CameraState.SILENT: "nothing of it came for a minute, and for ten times its usual pause, although its partition is "
+    "read",
+    CameraState.CHANGED: "its conditions changed within the last ten minutes: alpha was chosen anew",
+    CameraState.OK: "none of these",
+    CameraState.GONE: "nothing of it came for a day; its neighbours go on",
 }
 """The states of a camera, the most urgent first."""
 
-TROUBLED: tuple[CameraState, ...] = ("rejected", "silent")
+TROUBLED = (CameraState.REJECTED, CameraState.SILENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adawise.records import TopicPartition
 from adawise.sink.verify.findings import joined
@@ -41,10 +41,7 @@ def fleet_status(
     behind = {TopicPartition(each.topic, each.partition) for each in partitions if each.lag}
     since_s = now_s - question.window_s
     seen = cameras(chains.values(), since_s=since_s, now_s=now_s, behind=behind)
-    rejected = rejects(chains.values(), since_s=since_s)
-    members = _members(broker, chains)
-    group_state = None if broker is None else broker.group.state
-    return FleetStatus(
+    found = FleetStatus(
         at=moment(now_s),
         root=question.root,
         root_id=None if root is None else root.root_id,
@@ -53,27 +50,17 @@ def fleet_status(
         purpose="replay" if root is not None and root.is_replay else "run",
         window_s=question.window_s,
         not_asked=dict(not_asked),
-        group_state=group_state,
-        troubles=troubles(
-            not_asked=not_asked,
-            wanted_broker=question.wants_broker,
-            others=_others(root, broker),
-            root=question.root,
-            topic=question.topic,
-            group=question.group,
-            group_state=group_state,
-            members=members,
-            partitions=partitions,
-            faults={str(tp): chain.fault for tp, chain in chains.items() if chain.fault is not None},
-            cameras=seen,
-            rejects=rejected,
-        ),
-        members=members,
+        group_state=None if broker is None else broker.group.state,
+        troubles=(),
+        members=_members(broker, chains),
         partitions=partitions,
         camera_states=counts(seen),
         cameras=seen,
-        rejects=rejected,
+        rejects=rejects(chains.values(), since_s=since_s),
     )
+    faults = {str(tp): chain.fault for tp, chain in chains.items() if chain.fault is not None}
+    others = _others(root, broker)
+    return replace(found, troubles=troubles(found, wanted_broker=question.wants_broker, others=others, faults=faults))
 
 
 def low_waters(root: RootFacts | None, broker: BrokerFacts) -> dict[TopicPartition, tuple[int, int]]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from adawise.status.facts import CameraStatus, MemberStatus, PartitionStatus, RejectStatus, Trouble
+from adawise.live.row import CameraState, spoken
+from adawise.status.facts import CameraStatus, FleetStatus, PartitionStatus, Trouble
 
 KINDS: dict[str, str] = {
     "root_unreadable": "the output could not be asked",
@@ -39,37 +40,26 @@ _UNSETTLED = {"PreparingRebalance", "CompletingRebalance"}
 
 
 def troubles(
-    *,
-    not_asked: Mapping[str, str],
-    wanted_broker: bool,
-    others: Mapping[str, str],
-    root: str,
-    topic: str,
-    group: str,
-    group_state: str | None,
-    members: Sequence[MemberStatus],
-    partitions: Sequence[PartitionStatus],
-    faults: Mapping[str, str],
-    cameras: Sequence[CameraStatus],
-    rejects: Sequence[RejectStatus],
+    found: FleetStatus, *, wanted_broker: bool, others: Mapping[str, str], faults: Mapping[str, str]
 ) -> list[Trouble]:
-    """All of them. `faults` are what could not be read of chains, by partition; `others` the ids of another cluster or
-    root that root and broker name, by kind.
+    """All of what was found. `faults` are what could not be read of chains, by partition; `others` the ids of another
+    cluster or root that root and broker name, by kind.
     """
-    found = [
-        *_unasked(not_asked, wanted_broker),
-        *_others(others, root, group),
+    root, state = found.root, found.group_state
+    told = [
+        *_unasked(found.not_asked, wanted_broker),
+        *_others(others, root, found.group),
         *(
             Trouble("chain_broken", where, what, f"see what else is: `adawise verify {root}`")
             for where, what in faults.items()
         ),
-        *_of_group(topic, group, group_state, members, partitions),
-        *(trouble for partition in partitions for trouble in _of_partition(partition, root, group_state)),
-        *_of_cameras(cameras),
-        *_of_rejects(rejects, cameras, topic),
+        *_of_group(found),
+        *(trouble for partition in found.partitions for trouble in _of_partition(partition, root, state)),
+        *_of_cameras(found.cameras),
+        *_of_rejects(found),
     ]
     order = list(KINDS)
-    return sorted(found, key=lambda trouble: order.index(trouble.kind))
+    return sorted(told, key=lambda trouble: order.index(trouble.kind))
 
 
 def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Trouble]:
@@ -80,7 +70,7 @@ def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Trou
             "broker_silent",
             "",
             not_asked["broker"],
-            "start it; workers wait for it meanwhile; --no-broker leaves it out",
+            "start it, or do what it says; workers wait for it meanwhile; --no-broker leaves it out",
         )
 
 
@@ -93,26 +83,20 @@ def _others(others: Mapping[str, str], root: str, group: str) -> Iterator[Troubl
         yield Trouble("other_root", "", what, "set --root to that output (its id is in its _sink.json)")
 
 
-def _of_group(
-    topic: str,
-    group: str,
-    state: str | None,
-    members: Sequence[MemberStatus],
-    partitions: Sequence[PartitionStatus],
-) -> Iterator[Trouble]:
-    if state is None:
+def _of_group(found: FleetStatus) -> Iterator[Trouble]:
+    if found.group_state is None:
         return
-    if not members:
-        waits = sum(partition.lag or 0 for partition in partitions)
+    if not found.members:
+        waits = sum(partition.lag or 0 for partition in found.partitions)
         yield Trouble(
             "no_worker",
             "",
-            f"nobody is in the group {group!r}; {waits} messages of {topic!r} wait",
+            f"nobody is in the group {found.group!r}; {waits} messages of {found.topic!r} wait",
             "start a worker: `adawise run`; if one runs, its log says why it is not in the group",
         )
-    elif state not in _UNSETTLED and any(member.partitions for member in members):
-        mine = [p for p in partitions if p.topic == topic and p.log_end is not None and p.member is None]
-        for partition in mine:
+    elif found.group_state not in _UNSETTLED and any(member.partitions for member in found.members):
+        ours = (each for each in found.partitions if each.topic == found.topic and each.log_end is not None)
+        for partition in (each for each in ours if each.member is None):
             yield Trouble(
                 "not_assigned",
                 _called(partition),
@@ -181,7 +165,7 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
 
 def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
     for camera in cameras:
-        if camera.state == "rejected":
+        if camera.state == CameraState.REJECTED:
             most = max(camera.reasons, key=lambda reason: camera.reasons[reason])
             yield Trouble(
                 "camera_rejected",
@@ -189,7 +173,7 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
                 f"{camera.rejected} images were rejected and {camera.images} accepted; most for {most}",
                 "mend its producer: `adawise dlq list` shows what came, docs/reference/reasons.md what the word means",
             )
-        elif camera.state == "silent":
+        elif camera.state == CameraState.SILENT:
             age = "" if camera.age_s is None else f" for {spoken(camera.age_s)}"
             yield Trouble(
                 "camera_silent",
@@ -199,8 +183,9 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
             )
 
 
-def _of_rejects(rejects: Sequence[RejectStatus], cameras: Sequence[CameraStatus], topic: str) -> Iterator[Trouble]:
-    told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == "rejected"), 0)
+def _of_rejects(found: FleetStatus) -> Iterator[Trouble]:
+    cameras, rejects = found.cameras, found.rejects
+    told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == CameraState.REJECTED), 0)
     images, rejected = sum(camera.images for camera in cameras), sum(reject.images for reject in rejects)
     if rejected - told > _OFTEN * (images + rejected):
         words = ", ".join(f"{reject.reason} {reject.images}" for reject in rejects)
@@ -208,17 +193,10 @@ def _of_rejects(rejects: Sequence[RejectStatus], cameras: Sequence[CameraStatus]
             "rejects",
             "",
             f"{rejected} of {images + rejected} images were rejected: {words}",
-            f"`adawise dlq list --kafka.topic {topic}` shows them, docs/reference/reasons.md says what the words mean",
+            f"`adawise dlq list --kafka.topic {found.topic}` shows them, docs/reference/reasons.md says what the words "
+            "mean",
         )
 
 
 def _called(partition: PartitionStatus) -> str:
     return f"{partition.topic}/{partition.partition}"
-
-
-def spoken(seconds: float) -> str:
-    """A span for people: 12 s, 5 min, 3 h, 2 days."""
-    for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= 100):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from adawise.live.row import STEPS, CameraRow, CameraState, LiveView
+from adawise.live.row import STEPS, CameraRow, CameraState, LiveView, rates, spoken
 from adawise.records import TopicPartition
 from adawise.status.facts import CameraStatus, FleetStatus
-from adawise.status.judge import spoken
 
 _NOTICES = 20
 _OF_CAMERAS = {"camera_silent", "camera_rejected"}  # which their rows say
@@ -24,22 +23,32 @@ class FleetPage:
         found = self.found
         lags = {(each.topic, each.partition): each.lag for each in found.partitions}
         waiting = [lag for lag in lags.values() if lag is not None]
-        facts = [
-            ("workers", str(len(found.members))),
-            ("partitions", str(len(found.partitions))),
-            ("waiting", str(sum(waiting)) if waiting else "not known"),
-            ("gone for a day", str(found.camera_states["gone"])),
+        ages = [each.commit_age_s for each in found.partitions if each.commit_age_s is not None]
+        rows = [
+            _row(each, lags.get((each.topic, each.partition)))
+            for each in found.cameras
+            if each.state != CameraState.GONE
         ]
+        facts = [
+            ("workers" if found.group_state is not None else "wrote last", str(len(found.members))),
+            *rates(rows),
+            ("lag", str(sum(waiting)) if waiting else "not known"),
+            ("partitions", str(len(found.partitions))),
+            *([("last segment", f"{spoken(min(ages))} ago")] if ages else []),
+        ]
+        if gone := found.camera_states[CameraState.GONE]:
+            facts.append(("gone for a day", str(gone)))
         return LiveView(
             title=f"{found.topic} in {found.root}",
             now_s=_unix_s(found.at),
-            rows=[_row(each, lags.get((each.topic, each.partition))) for each in found.cameras if each.state != "gone"],
+            rows=rows,
             facts=facts,
             notices=[
-                f"{each.where}: {each.what}; {each.remedy}" if each.where else f"{each.what}; {each.remedy}"
+                (f"{each.where}: " if each.where else "") + f"{each.what.rstrip('.')}; {each.remedy}"
                 for each in found.troubles
                 if each.kind not in _OF_CAMERAS
             ][:_NOTICES],
+            over=f"the last {spoken(found.window_s)}",
         )
 
     def picture(self, key: str) -> bytes | None:
@@ -55,13 +64,13 @@ def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
     return CameraRow(
         stream_id=camera.stream_id,
         partition=str(TopicPartition(camera.topic, camera.partition)),
-        state=CameraState.OK if camera.state == "gone" else CameraState(camera.state),
+        state=camera.state,
         why=_why(camera),
         alpha=camera.alpha,
         first_step=first,
         alphas=tuple(alphas.get(step) for step in range(first, last + 1)) if alphas else (),
         classes=tuple(camera.top),
-        images_per_s=0.0 if camera.state == "silent" else camera.images_per_s or 0.0,
+        images_per_s=0.0 if camera.state == CameraState.SILENT else camera.images_per_s or 0.0,
         images=camera.images,
         rejected=camera.rejected,
         forward_equivalents=camera.forward_equivalents,
@@ -72,11 +81,11 @@ def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
 
 
 def _why(camera: CameraStatus) -> str:
-    if camera.state == "silent":
+    if camera.state == CameraState.SILENT:
         return "nothing of it came" + ("" if camera.age_s is None else f" for {spoken(camera.age_s)}")
-    if camera.state == "rejected":
+    if camera.state == CameraState.REJECTED:
         return f"{camera.rejected} images were rejected: {', '.join(camera.reasons)}"
-    return "alpha was chosen anew" if camera.state == "changed" else ""
+    return "alpha was chosen anew" if camera.state == CameraState.CHANGED else ""
 
 
 def _unix_s(moment: str) -> float:

@@ -1,12 +1,17 @@
-"""What one segment tells of its cameras: counted once, kept for as long as it is within the window."""
+"""What segments tell of their cameras: counted once, kept for as long as they are within the window.
+
+Many small segments are counted together: a table of all their rows takes Arrow no longer than one of a few.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +19,7 @@ from adawise.records import Gap
 from adawise.sink import holes, segment
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
+from adawise.sink.segment import SegmentFooter
 
 CHANGES = ("jump", "disagreement", "regret")
 """The resets by which the method says that conditions are others now."""
@@ -29,8 +35,8 @@ class Sight:
     """A camera within one segment. Times are seconds since the epoch, by the worker's clock."""
 
     images: int = 0  # accepted
-    rejected: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
+    rejected: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
     agree: int = 0
     compared: int = 0
     batches: list[tuple[float, float, int]] = field(default_factory=list)  # (served at, alpha, images), in order
@@ -62,14 +68,24 @@ class SegmentFacts:
         return min(self.pending, default=self.next_offset)
 
 
-def read(data: bytes, key: str, *, keeps_states: bool) -> SegmentFacts:
-    """The facts of the segment `data`, found at `key`; states only where they are asked for.
+def read(found: Sequence[tuple[bytes, str]], *, keeps_states: bool) -> list[SegmentFacts]:
+    """The facts of segments, each its bytes and its key; states only where they are asked for.
 
-    Raises ChainError if it is damaged.
+    Raises ChainError if one is damaged.
     """
-    footer = segment.read_footer(data, key)
-    rows = segment.read_rows(data, key, _COLUMNS)  # of those that it has
-    created_s = datetime.fromisoformat(footer.created_at).timestamp()
+    outlines = [segment.read_outline(data, key, _COLUMNS, keeps_states=keeps_states) for data, key in found]
+    footers, rows = [footer for footer, _ in outlines], [rows for _, rows in outlines]
+    created_s = [datetime.fromisoformat(footer.created_at).timestamp() for footer in footers]
+    sights = _sights(rows, [footer.trace for footer in footers], created_s)
+    return [
+        _facts(footer, key, at, table.num_rows, seen)
+        for (_, key), footer, table, at, seen in zip(found, footers, rows, created_s, sights, strict=True)
+    ]
+
+
+def _facts(
+    footer: SegmentFooter, key: str, created_s: float, rows: int, sights: Mapping[str | None, Sight]
+) -> SegmentFacts:
     return SegmentFacts(
         name=footer.name,
         key=key,
@@ -80,54 +96,73 @@ def read(data: bytes, key: str, *, keeps_states: bool) -> SegmentFacts:
         writer=footer.writer,
         created_s=created_s,
         lineage=holes.after(footer),
-        rows=rows.num_rows,
-        states=footer.states if keeps_states else {},
-        sights=_sights(rows, footer.trace, created_s),
+        rows=rows,
+        states=footer.states,
+        sights=sights,
     )
 
 
-def _sights(rows: pa.Table, trace: pa.Table, created_s: float) -> dict[str | None, Sight]:
-    sights = defaultdict[str | None, Sight](Sight)
+def _sights(
+    tables: Sequence[pa.Table], traces: Sequence[pa.Table], created_s: Sequence[float]
+) -> list[dict[str | None, Sight]]:
+    """Of each segment its cameras."""
+    sights = [defaultdict[str | None, Sight](Sight) for _ in tables]
+    rows = _together(tables)
     accepted = rows.filter(pc.equal(rows["status"], "accepted"))
     served = _served_at(accepted)
-    for stream, label, images in _counted(accepted, "label"):
-        sight = sights[stream]
+    for number, stream, label, images in _counted(accepted, "label"):
+        sight = sights[number][stream]
         sight.images += images
-        sight.labels[label] += images
+        sight.labels[label] = images
     both = accepted.filter(pc.and_(accepted["zero_shot_label"].is_valid(), accepted["fine_tuned_label"].is_valid()))
     same = both.append_column("same", pc.equal(both["zero_shot_label"], both["fine_tuned_label"]))
-    for stream, is_same, images in _counted(same, "same"):
-        sight = sights[stream]
+    for number, stream, is_same, images in _counted(same, "same"):
+        sight = sights[number][stream]
         sight.compared += images
         sight.agree += images if is_same else 0
-    for batch in trace.select(_TRACED).to_pylist():
-        sight, at = sights[batch["stream_id"]], served.get((batch["stream_id"], batch["batch_number"]), created_s)
-        sight.batches.append((at, batch["alpha"], batch["images"]))
-        sight.forwards += batch["forward_equivalents"] * batch["images"]
+    for number, stream, batch, alpha, images, forward_equivalents, reset in _listed(
+        _together([trace.select(_TRACED) for trace in traces]), _TRACED
+    ):
+        sight, at = sights[number][stream], served.get((number, stream, batch), created_s[number])
+        sight.batches.append((at, alpha, images))
+        sight.forwards += forward_equivalents * images
         sight.last_s = max(sight.last_s, at)
-        if batch["reset"] in CHANGES:
+        if reset in CHANGES:
             sight.changed_s = at
-    for stream, reason, images in _counted(rows.filter(pc.equal(rows["status"], "rejected")), "reason"):
-        sight = sights[stream]
-        sight.rejected[reason] += images
-        sight.last_s = max(sight.last_s, created_s)
-    return sights
+    for number, stream, reason, images in _counted(rows.filter(pc.equal(rows["status"], "rejected")), "reason"):
+        sight = sights[number][stream]
+        sight.rejected[reason] = images
+        sight.last_s = max(sight.last_s, created_s[number])
+    return [dict(each) for each in sights]
 
 
+_SEGMENT = "segment"  # a row's, by its number
 _TRACED = ["stream_id", "batch_number", "alpha", "images", "forward_equivalents", "reset"]
 
 
-def _counted(rows: pa.Table, by: str) -> list[tuple[str | None, str, int]]:
-    """(stream, value, rows) of each that there is."""
-    found = rows.select(["stream_id", by]).group_by(["stream_id", by], use_threads=False).aggregate([([], "count_all")])
-    return list(zip(*(found[name].to_pylist() for name in ("stream_id", by, "count_all")), strict=True))
+def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    numbers = np.repeat(np.arange(len(tables), dtype=np.int32), [table.num_rows for table in tables])
+    whole = pa.concat_tables(tables, promote_options="default")  # earlier versions lack columns
+    return whole.append_column(_SEGMENT, pa.array(numbers))
 
 
-def _served_at(accepted: pa.Table) -> dict[tuple[str, int], float]:
-    """When each batch was, seconds; empty for segments of versions that did not write it down."""
+def _listed(rows: pa.Table, columns: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+    """(segment, *columns) of each row."""
+    return zip(*(rows[name].to_pylist() for name in (_SEGMENT, *columns)), strict=True)
+
+
+def _counted(rows: pa.Table, by: str) -> Iterable[tuple[Any, ...]]:
+    """(segment, stream, value, rows) of each that there is."""
+    keys = [_SEGMENT, "stream_id", by]
+    found = rows.select(keys).group_by(keys, use_threads=False).aggregate([([], "count_all")])
+    return _listed(found, ["stream_id", by, "count_all"])
+
+
+def _served_at(accepted: pa.Table) -> dict[tuple[int, str, int], float]:
+    """When each batch was, seconds, by segment, stream and number; none of versions that did not write it down."""
     if "predicted_at" not in accepted.column_names:
         return {}
-    found = accepted.group_by(["stream_id", "batch_number"], use_threads=False).aggregate([("predicted_at", "max")])
-    at = found["predicted_at_max"].cast(pa.int64()).to_pylist()
-    keys = zip(found["stream_id"].to_pylist(), found["batch_number"].to_pylist(), strict=True)
-    return {key: us / 1e6 for key, us in zip(keys, at, strict=True) if us is not None}
+    keys = [_SEGMENT, "stream_id", "batch_number"]
+    found = accepted.group_by(keys, use_threads=False).aggregate([("predicted_at", "max")])
+    found = found.append_column("us", found["predicted_at_max"].cast(pa.int64()))
+    return {tuple(key): us / 1e6 for *key, us in _listed(found, [*keys[1:], "us"]) if us is not None}

@@ -62,7 +62,6 @@ class SpanObserver(Observer):
 
     @override
     def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
-        """See `Observer`."""
         end_ns = 1_000 * trace.predicted_at_us if trace.predicted_at_us is not None else self._now_ns()
         adapt_ns, forward_ns = (round(1e6 * trace.milliseconds.get(name, 0.0)) for name in ("search", "forward"))
         together_ns = end_ns - adapt_ns - forward_ns
@@ -108,12 +107,10 @@ class SpanObserver(Observer):
 
     @override
     def partition_lost(self, tp: TopicPartition) -> None:
-        """See `Observer`."""
         self._waiting.pop(tp, None)
 
     @override
     def stopped(self) -> None:
-        """See `Observer`."""
         self._end()
 
     def _child(self, name: str, context: Context, start_ns: int, end_ns: int | None) -> Span:

@@ -26,7 +26,6 @@ class WorkerCollector(Collector):
 
     @override
     def collect(self) -> Iterator[Metric]:
-        """As prometheus-client has it."""
         scrape = self._scrape()
         for spec in METRICS:
             yield _family(spec, scrape)

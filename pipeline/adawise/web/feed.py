@@ -135,6 +135,7 @@ def _above(view: LiveView) -> str:
         "now": round(view.now_s, 1),
         "facts": list(view.facts),
         "notices": list(view.notices),
+        "over": view.over,
         "step": STEP_S,
         "steps": STEPS,
     }

@@ -45,7 +45,6 @@ class BoundedConnection(H11Protocol):
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As asyncio has it."""
         if len(self.connections) >= MOST_CONNECTIONS and not self._make_room():
             self.transport = transport
             transport.abort()
@@ -56,7 +55,6 @@ class BoundedConnection(H11Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio has it."""
         if self._looking is not None:
             self._looking.cancel()
         super().connection_lost(exc)
@@ -133,7 +131,6 @@ class _Server(uvicorn.Server):
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn has it."""
         self._farewell()
         await super().shutdown(sockets)
 

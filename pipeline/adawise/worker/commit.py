@@ -28,6 +28,7 @@ class NoResults:
     """Nothing is told beside the chain. Implements `ports.Results`."""
 
     when = None
+    in_flight_bytes = 0
 
     def send(self, told: Told, *, wait: bool) -> bool:
         """Nothing."""
@@ -133,6 +134,11 @@ class Committer:
             self._observer.retry_scheduled(error, self._telling.failed(now_s))
         else:
             self._telling.succeeded()
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Of results that were sent, and are not acknowledged."""
+        return self._results.in_flight_bytes
 
     def _told(self, work: PartitionWork, *, wait: bool) -> bool:
         while work.untold:

@@ -41,22 +41,18 @@ class Housekeeping(Observer):
 
     @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        """See `Observer`."""
         self._owned.add(tp)
 
     @override
     def partition_lost(self, tp: TopicPartition) -> None:
-        """See `Observer`."""
         self._owned.discard(tp)
 
     @override
     def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
-        """See `Observer`."""
         self._passes.turn(self._owned, self._clock())
 
     @override
     def stopped(self) -> None:
-        """See `Observer`."""
         self._passes.close()
 
     def _pass(self, tps: list[TopicPartition], ends: Callable[[], bool]) -> int:

@@ -323,6 +323,7 @@ class Worker:
             limit_bytes=self._pressure.limits.inflight_bytes,
             paused=self._pressure.is_all_paused,
             batches_closed_early=self._pressure.closed_early,
+            results_bytes=self._committer.in_flight_bytes,
         )
 
     # -- the end

@@ -60,7 +60,8 @@ class WorkerProgress:
     """Where the loop is, at a moment.
 
     `recovering` are ours and not read yet. `held_bytes` of messages and images, of `limit_bytes` at most. All are
-    `paused` where the store or the recording is too slow. The last counts from the start.
+    `paused` where the store or the recording is too slow. `batches_closed_early` counts from the start. `results_bytes`
+    were sent, and are not acknowledged.
     """
 
     partitions: Mapping[TopicPartition, PartitionProgress]
@@ -69,6 +70,7 @@ class WorkerProgress:
     limit_bytes: int
     paused: bool
     batches_closed_early: int
+    results_bytes: int = 0
 
 
 def outage_event(error: AdawiseError, event: str) -> str:
@@ -126,100 +128,22 @@ class Observer:
 
 
 class Observers(Observer):
-    """Tells several what happens, in their order."""
+    """Tells several what happens, in their order: each method of an observer, made below."""
 
     def __init__(self, *observers: Observer) -> None:
         self._all = observers
 
-    @override
-    def phase_entered(self, phase: Phase) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.phase_entered(phase)
 
-    @override
-    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
-        """See `Observer`."""
+def _to_all(name: str) -> Callable[..., None]:
+    def tell(self: Observers, *said: object) -> None:
         for observer in self._all:
-            observer.model_loaded(classes, facts)
+            getattr(observer, name)(*said)
 
-    @override
-    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.stepped(progress)
+    return tell
 
-    @override
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.partition_recovered(tp, head)
 
-    @override
-    def partition_lost(self, tp: TopicPartition) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.partition_lost(tp)
-
-    @override
-    def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.gap_found(tp, gap)
-
-    @override
-    def frame_rejected(self, frame: Frame) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.frame_rejected(frame)
-
-    @override
-    def frame_noted(self, frame: Frame) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.frame_noted(frame)
-
-    @override
-    def letter_sent(self, frame: Frame) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.letter_sent(frame)
-
-    @override
-    def result_told(self, told: Told) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.result_told(told)
-
-    @override
-    def batch_served(self, trace: BatchTrace) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.batch_served(trace)
-
-    @override
-    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.batch_predicted(batch, predictions, trace)
-
-    @override
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.segment_committed(tp, commit, lag)
-
-    @override
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.retry_scheduled(error, wait_s)
-
-    @override
-    def stopped(self) -> None:
-        """See `Observer`."""
-        for observer in self._all:
-            observer.stopped()
+for _name in [name for name in vars(Observer) if not name.startswith("_")]:
+    setattr(Observers, _name, _to_all(_name))
 
 
 @dataclass(slots=True)
@@ -282,12 +206,10 @@ class LogObserver(Observer):
 
     @override
     def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
-        """See `Observer`."""
         self._log.info("model_loaded", **facts)
 
     @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        """See `Observer`."""
         self._log.info(
             "partition_recovered",
             topic=tp.topic,
@@ -300,12 +222,10 @@ class LogObserver(Observer):
 
     @override
     def partition_lost(self, tp: TopicPartition) -> None:
-        """See `Observer`."""
         self._log.info("partition_lost", topic=tp.topic, partition=tp.partition)
 
     @override
     def frame_rejected(self, frame: Frame) -> None:
-        """See `Observer`."""
         if self._rejections.add(frame):
             self._rejected("frame_rejected", frame, stream_id=frame.stream_id)
         self._tell_counted()
@@ -347,7 +267,6 @@ class LogObserver(Observer):
 
     @override
     def batch_served(self, trace: BatchTrace) -> None:
-        """See `Observer`."""
         self._log.debug(
             "batch_served",
             topic=trace.topic,
@@ -362,7 +281,6 @@ class LogObserver(Observer):
 
     @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """See `Observer`."""
         self._tell_counted()
         self._log.info(
             "segment_committed" if commit.won else "race_lost",
@@ -377,10 +295,8 @@ class LogObserver(Observer):
 
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        """See `Observer`."""
         self._log.warning(outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(wait_s, 1))
 
     @override
     def stopped(self) -> None:
-        """See `Observer`."""
         self._tell_counted(all_=True)

@@ -42,7 +42,6 @@ class BotorchSearch(OnGrid):
     @property
     @override
     def key(self) -> str:
-        """See `Strategy.key`."""
         return self.key_of("botorch", budget=self.policy.budget)
 
     def search(self, state: StreamState, images: int) -> Search:

@@ -20,13 +20,11 @@ class FixedSearch(OnGrid):
     @property
     @override
     def key(self) -> str:
-        """See `Strategy.key`."""
         return self.key_of("fixed")
 
     @property
     @override
     def reach(self) -> tuple[int, ...]:
-        """See `Strategy.reach`."""
         return (self.start,)
 
     def search(self, state: StreamState, images: int) -> Search:

@@ -21,7 +21,6 @@ class GridSearch(OnGrid):
     @property
     @override
     def key(self) -> str:
-        """See `Strategy.key`."""
         return self.key_of("grid", min_images=self.policy.min_images)
 
     def search(self, state: StreamState, images: int) -> Search:

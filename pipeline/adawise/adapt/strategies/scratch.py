@@ -31,7 +31,6 @@ class ScratchSearch(OnGrid):
     @property
     @override
     def key(self) -> str:
-        """See `Strategy.key`."""
         budget, min_images = self.policy.budget, self.policy.min_images
         return self.key_of("scratch", budget=budget, min_images=min_images)
 

@@ -74,7 +74,6 @@ class WarmSearch(OnGrid):
     @cached_property
     @override
     def key(self) -> str:
-        """See `Strategy.key`."""
         policy, prior = self.policy, self.surrogate
         return self.key_of(
             "warm",
@@ -109,7 +108,6 @@ class WarmSearch(OnGrid):
 
     @override
     def initial(self) -> StreamState:
-        """See `Strategy.initial`."""
         return StreamState(self.key, self.start, hazard=self.policy.hazard)
 
     def search(self, state: StreamState, images: int) -> Search:

@@ -1,1 +1,1 @@
-"""The command `doctor`: whether a worker could do its work here, part by part; `run --check` is the same."""
+"""The command `doctor`: whether a worker could do its work here, part by part."""

@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 
 from adawise.commands.doctor.known import Known
-from adawise.commands.doctor.verdict import Verdict, amount, duration, judged, ok, skip, warn
+from adawise.commands.doctor.verdict import Verdict, amount, judged, ok, skip, warn
 from adawise.errors import FatalError, SourceError
+from adawise.live.row import spoken
 from adawise.records import TopicPartition
 
 NOT_TOLD = "the broker does not tell the topic's settings (the right DESCRIBE_CONFIGS on the topic)"
+NOT_KNOWN = "the embedded broker knows no settings of topics"
 CLOCK_S = 60.0
 """By how much clocks may differ before it is said."""
 
@@ -82,7 +84,7 @@ def replicas(known: Known) -> Verdict:
 def message_size(known: Known) -> Verdict:
     """What the topic takes against what is read."""
     if known.configs is None:
-        return skip(NOT_TOLD)
+        return skip(_untold(known))
     decode, kafka = known.settings.decode, known.settings.kafka
     largest = int(known.configs.get("max.message.bytes", 0))
 
@@ -125,7 +127,7 @@ def retention(known: Known) -> Verdict:
     lags = {number: end - begins[number] for number, (_, end) in bounds.items() if end > begins[number]}
     lag = f"{amount(sum(lags.values()), 'message')} not read yet"
     if not lags or known.configs is None:
-        return ok(lag) if known.configs is not None else skip(f"{lag}; {NOT_TOLD}")
+        return ok(lag) if known.configs is not None else skip(f"{lag}; {_untold(known)}")
     kept_ms, kept_bytes = (int(known.configs.get(f"retention.{of}", -1)) for of in ("ms", "bytes"))
 
     def warnings() -> Iterator[str]:
@@ -136,7 +138,7 @@ def retention(known: Known) -> Verdict:
             if late:
                 yield (
                     f"partition {_named(late)} has messages not read yet that are older than {1 - _SOON:.0%} of "
-                    f"retention.ms ({duration(kept_ms / 1000)}): they will be deleted soon. Start more workers, or "
+                    f"retention.ms ({spoken(kept_ms / 1000)}): they will be deleted soon. Start more workers, or "
                     "raise retention.ms of the topic"
                 )
         sizes = known.inquiry.sizes(kafka.topic, lags) if kept_bytes > 0 else None
@@ -151,7 +153,7 @@ def retention(known: Known) -> Verdict:
                 "it will be deleted soon. Start more workers, or raise retention.bytes of the topic"
             )
 
-    kept = "for good" if kept_ms < 0 else f"for {duration(kept_ms / 1000)}"
+    kept = "for good" if kept_ms < 0 else f"for {spoken(kept_ms / 1000)}"
     return judged(warnings(), f"{lag}, kept {kept}" + (f" and {kept_bytes} bytes" if kept_bytes > 0 else ""))
 
 
@@ -233,6 +235,10 @@ def codecs(known: Known) -> Verdict:
             "with a batch that is compressed so will stand. Install pyarrow of PyPI"
         )
     return ok(f"none, {', '.join(NAMES.values())}")
+
+
+def _untold(known: Known) -> str:
+    return NOT_KNOWN if known.cluster.is_embedded else NOT_TOLD
 
 
 def _named(numbers: list[int]) -> str:

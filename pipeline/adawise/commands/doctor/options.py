@@ -19,7 +19,7 @@ class DoctorCommand(Command):
 
     Each part passes, has a warning, or fails, with the remedy; one that fails does not hide the next. Nothing is
     written that stays, and no worker is disturbed. Ends with 0 if a worker can start, with 1 if not, with 2 if settings
-    are wrong. `adawise run --check` does the same.
+    are wrong.
     """
 
     name = "doctor"

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from adawise.build.machine import Mount, mounts
 from adawise.commands.doctor.broker import CLOCK_S
 from adawise.commands.doctor.known import Known
-from adawise.commands.doctor.verdict import Verdict, duration, judged, ok, size, skip
+from adawise.commands.doctor.verdict import Verdict, judged, ok, size, skip
 from adawise.errors import ChainError, FatalError
+from adawise.live.row import spoken
 from adawise.settings import Settings
 
 _SHOWN = 3  # holes
@@ -126,9 +127,9 @@ def space(known: Known) -> Verdict:
         if days is not None and days < _LEAST_DAYS:
             warnings.append(
                 f"{folder} grew by {size(pace or 0)} a day of late, and {size(usage.free)} are free: enough for "
-                f"{duration(days * _DAY_S)}. Make room, or keep less"
+                f"{spoken(days * _DAY_S)}. Make room, or keep less"
             )
-        lasts = f", enough for {duration(days * _DAY_S)} at the pace of the last day" if days is not None else ""
+        lasts = f", enough for {spoken(days * _DAY_S)} at the pace of the last day" if days is not None else ""
         told.append(f"{folder}: {size(usage.free)} free{lasts}")
     if not told:
         return skip("what is written to is no folder of this machine")
@@ -144,7 +145,7 @@ def clock(known: Known) -> Verdict:
         by = ahead_s(place)
         if abs(by) > CLOCK_S:
             warnings.append(
-                f"{place}: the store's clock is {duration(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
+                f"{place}: the store's clock is {spoken(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
                 "machine's: what is removed by its age, and requests that are signed, go by it. Set both by NTP"
             )
         told.append(f"{place}: {abs(by):.1f} s apart")

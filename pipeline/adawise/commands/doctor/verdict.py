@@ -93,11 +93,3 @@ def size(count: float) -> str:
         if count >= of:
             return f"{count / of:.1f} {unit}"
     return f"{count / 2**20:.0f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 36 h."""
-    for unit, of in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * of:
-            return f"{seconds / of:.0f} {unit}"
-    return f"{seconds:.0f} s"

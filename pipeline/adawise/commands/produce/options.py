@@ -40,7 +40,10 @@ class ProduceCommand(Command):
         ("a folder as batches of 16, in a new topic", "produce images/ --batch 16 --create-topic --partitions 4"),
     )
 
-    source: CliPositionalArg[Location] = Field(description="folder, text file with one path a line, or video")
+    source: CliPositionalArg[Location] = Field(
+        description="folder, text file with one path a line, or video; a URL with a password belongs in a text file of "
+        "its own: here every user of the machine sees it"
+    )
     streams: int | None = Field(default=None, ge=1, le=100_000, description="number of streams (cameras); none: one")
     stream_ids: Annotated[str, AfterValidator(_stream_ids)] | None = Field(
         default=None,
@@ -82,8 +85,9 @@ class ProduceCommand(Command):
             yield paces[1], f"--{paces[0]} says how fast, too; leave one of them out"
         of_video = [name for name in ("speed", "fast", "start") if name in options]
         if of_video and isinstance(source := options.get("source"), str):
-            from adawise.produce.video import is_live, is_video
+            from adawise.produce.video import is_live, is_video, named
 
+            source = named(source)
             if is_live(source):
                 yield of_video[0], "it is for files: a live source comes at its own pace, and is of now; leave it out"
             elif not is_video(source):

@@ -245,7 +245,6 @@ class _ReplayObserver(LogObserver):
 
     @override
     def batch_served(self, trace: BatchTrace) -> None:
-        """See `Observer`."""
         super().batch_served(trace)
         self.images += trace.images
         self.passed += trace.forward_equivalents * trace.images

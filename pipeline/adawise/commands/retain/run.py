@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 
 from adawise.console import print_json, progress
 from adawise.errors import SettingsError
@@ -28,7 +28,7 @@ def retain(settings: Settings, *, root: str, keep_s: float, does: bool, as_json:
     store = open_store(root)
     if known_sink_id(store) is None:
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
-    now = now_of(store) if does else datetime.now(UTC)
+    now = now_of(store)
     before = (now - timedelta(seconds=keep_s)).astimezone(UTC).date()
     found: list[Removal] = []
     with progress("removed" if does else "found", unit="files") as bar:

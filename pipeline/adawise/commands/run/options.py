@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
 from adawise.commands.command import WORKER_GROUPS, Command
@@ -20,7 +18,6 @@ class RunCommand(Command):
     name = "run"
     groups = WORKER_GROUPS
     examples = (
-        ("look at everything, and start nothing", "run --check"),
         ("another topic than the file says", "run --kafka.topic yard --sink.root s3://bucket/yard"),
         (
             "zero-shot only, beside a live worker",
@@ -29,16 +26,14 @@ class RunCommand(Command):
         ),
     )
 
-    check: CliToggleFlag[bool] = Field(default=False, description="as `adawise doctor`: look at everything, and end")
-
     @override
     def call(self) -> int:
-        """Run the worker, or only the checks."""
-        if self.check:
-            from adawise.commands.doctor.run import doctor
+        """Run the worker."""
+        import structlog
 
-            return doctor(self.settings, (), as_json=False, strict=False)
         from adawise.build.signals import ended_at_once
+
+        structlog.get_logger("worker").info("start_requested", note="libraries are loaded first, which takes seconds")
 
         with ended_at_once():
             from adawise.commands.run.run import run_worker

@@ -167,7 +167,7 @@ class Fleet:
             raise SettingsError(
                 f"there is no output of a worker in {self._settings.sink.root}"
                 + (f", and group {question.group!r} has read nothing of {question.topic!r}" if broker else "")
-                + "; set --root to the folder that sink.root names"
+                + "; set --root to the folder that sink.root names, or wait for what a worker commits first"
             )
         return fleet_status(question, root, broker, not_asked, now_s=now_s)
 

@@ -9,20 +9,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from adawise.status.facts import TROUBLED, CameraState, CameraStatus, FleetStatus, PartitionStatus, Trouble
-from adawise.status.judge import spoken
+from adawise.live.row import CameraState, spoken
+from adawise.status.facts import TROUBLED, CameraStatus, FleetStatus, PartitionStatus, Trouble
 
 _OF_A_KIND = 4  # troubles
 _CAMERAS = 16  # that are shown if none of them is in trouble
 _PARTITIONS = 24
 _WORKERS = 12
 _BARS = "▁▂▃▄▅▆▇█"
-_STYLES: dict[CameraState, str] = {
-    "rejected": "red",
-    "silent": "red",
-    "changed": "yellow",
-    "ok": "green",
-    "gone": "dim",
+_STYLES = {
+    CameraState.REJECTED: "red",
+    CameraState.SILENT: "red",
+    CameraState.CHANGED: "yellow",
+    CameraState.OK: "green",
+    CameraState.GONE: "dim",
 }
 _ASKED = {"root_unreadable": "root", "broker_silent": "broker"}  # kinds of trouble, by whom they are about
 _NAME = 40  # characters of a camera's

@@ -1,16 +1,18 @@
 "use strict";
 // Rows come by server-sent events: all at first, then those that changed. Whatever they hold is text, never markup.
+// However many there are, a frame draws for some milliseconds, and the next one goes on.
 (() => {
   const STATES = ["failing", "rejected", "silent", "changed", "ok"];
   const MARKS = { // in a square of 16
     failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
     changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",
   };
-  const PAGE = 100, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12, LEAST = 24;
+  const PAGE = 100, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12, LEAST = 24, FRAME_MS = 8;
   const SVG = "http://www.w3.org/2000/svg";
   const names = new Intl.Collator(undefined, { numeric: true });
+  const severity = Object.fromEntries(STATES.map((state, n) => [state, n]));
   const orders = {
-    state: (a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state),
+    state: (a, b) => severity[a.state] - severity[b.state],
     name: () => 0,
     alpha: (a, b) => (b.alpha ?? -1) - (a.alpha ?? -1),
     rate: (a, b) => b.rate - a.rate,
@@ -20,7 +22,9 @@
   };
   const at = (id) => document.getElementById(id);
   const rows = new Map(), nodes = new Map(), stale = new Set(), only = new Set();
-  let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], planned = false, heard = 0, source = null, skewed = 0;
+  const ranks = new Map(), spare = []; // places by name, of all rows that there were; nodes without a row
+  let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], heard = 0, source = null, skewed = 0;
+  let planned = false, arranged = false, drawnRows = 0, following = null, rest = 0, ranked = false;
 
   const element = (name, kind, text) => {
     const made = document.createElement(name);
@@ -45,12 +49,22 @@
 
   // -- a row
 
-  function build(key) {
-    const row = element("tr", "new");
-    row.tabIndex = -1;
-    row.dataset.key = key;
+  function build(data) {
+    const node = spare.pop() ?? empty();
+    node.row.dataset.key = data.key;
+    node.row.className = data.comes ? "new" : "";
+    node.row.tabIndex = -1;
+    node.state = "";
+    nodes.set(data.key, node);
+    return node;
+  }
+
+  function empty() {
+    const row = element("tr");
+    row.setAttribute("role", "row");
     const camera = element("th");
     camera.scope = "row";
+    camera.setAttribute("role", "rowheader");
     const who = element("div", "who"), name = element("bdi", "name"), place = element("span", "place"), word = element("span", "word"), why = element("span", "why");
     who.append(name, word, place);
     camera.append(who, why);
@@ -69,10 +83,9 @@
       cell.dataset.label = label;
       return cell;
     });
+    for (const cell of [pictured, alphas, mixed, ...numbers]) cell.setAttribute("role", "cell");
     row.append(camera, pictured, alphas, mixed, ...numbers);
-    const node = { row, who, name, place, word, why, pictured, spark, line, value, mix, sees, numbers, state: "", picture: 0 };
-    nodes.set(key, node);
-    return node;
+    return { row, who, name, place, word, why, pictured, spark, line, value, mix, sees, numbers, state: "", classes: "", picture: "" };
   }
 
   function fill(node, data) {
@@ -92,12 +105,15 @@
     put(node.value, data.alpha === null ? "" : data.alpha.toFixed(2));
     node.spark.setAttribute("aria-label", data.alpha === null ? "no batch yet" : `alpha ${data.alpha.toFixed(2)} now`);
     trace(node, data);
-    node.mix.replaceChildren(...bars(data.classes));
-    node.sees.replaceChildren(...data.classes.filter(([, share]) => share).slice(0, 3).flatMap(([label, share], n) => {
-      const told = element("bdi", "", `${label} ${share}%`);
-      return n ? [", ", told] : [told];
-    }));
-    node.sees.title = data.classes.map(([label, share]) => `${label} ${share}%`).join(", ");
+    const classes = data.classes.map(([label, share]) => `${label} ${share}%`).join(", ");
+    if (node.classes !== classes) {
+      node.mix.replaceChildren(...bars(data.classes));
+      node.sees.replaceChildren(...data.classes.filter(([, share]) => share).slice(0, 3).flatMap(([label, share], n) => {
+        const told = element("bdi", "", `${label} ${share}%`);
+        return n ? [", ", told] : [told];
+      }));
+      node.sees.title = node.classes = classes;
+    }
     const [rate, fe, agree, lag] = node.numbers;
     put(rate, data.rate >= 100 ? data.rate.toFixed(0) : data.rate.toFixed(1));
     put(fe, data.fe === null ? "–" : data.fe.toFixed(2));
@@ -105,14 +121,16 @@
     put(agree, data.agree === null ? "–" : `${data.agree}%`);
     put(lag, data.lag === null ? "–" : whole(data.lag));
     age(node, data);
-    if (data.picture && node.picture !== data.picture) {
+    const picture = data.picture ? `picture?of=${encodeURIComponent(data.key)}&v=${data.picture}` : "";
+    if (!picture && node.picture) node.pictured.replaceChildren();
+    else if (node.picture !== picture) {
       const image = node.pictured.firstChild ?? element("img");
       image.alt = "";
       image.loading = "lazy";
-      image.src = `picture?of=${encodeURIComponent(data.key)}&v=${data.picture}`;
+      image.src = picture;
       node.pictured.append(image);
-      node.picture = data.picture;
     }
+    node.picture = picture;
   }
 
   function age(node, data) {
@@ -154,39 +172,58 @@
     for (const row of rows.values()) {
       if (only.size && !only.has(row.state)) continue;
       if (words.length) {
-        const text = `${row.name} ${row.at} ${row.state} ${row.classes.map(([label]) => label).join(" ")}`.toLocaleLowerCase();
-        if (!words.every((word) => text.includes(word))) continue;
+        row.text ??= `${row.name} ${row.at} ${row.state} ${row.classes.map(([label]) => label).join(" ")}`.toLocaleLowerCase();
+        if (!words.every((word) => row.text.includes(word))) continue;
       }
       found.push(row);
     }
-    return found.sort((a, b) => by(a, b) || names.compare(a.name, b.name) || names.compare(a.key, b.key));
+    if (!ranked) {
+      const all = [...rows.values()].sort((a, b) => names.compare(a.name, b.name) || names.compare(a.key, b.key));
+      ranks.clear();
+      all.forEach((row, n) => ranks.set(row.key, n));
+      ranked = true;
+    }
+    return found.sort((a, b) => by(a, b) || ranks.get(a.key) - ranks.get(b.key));
   }
 
-  function show() {
-    planned = false;
-    const found = wanted(), body = at("rows");
+  function arrange() {
+    arranged = true;
+    const found = wanted();
     shown = found.slice(0, limit);
     const keep = new Set(shown.map((row) => row.key));
     for (const [key, node] of nodes) {
-      if (!keep.has(key)) { node.row.remove(); nodes.delete(key); }
+      if (keep.has(key)) continue;
+      node.row.remove();
+      nodes.delete(key);
+      if (spare.length < PAGE) spare.push(node);
     }
-    let next = body.firstChild;
-    for (const data of shown) {
-      let node = nodes.get(data.key);
-      if (!node) { node = build(data.key); stale.add(data.key); }
-      if (stale.has(data.key)) fill(node, data);
-      if (node.row === next) next = next.nextSibling;
-      else body.insertBefore(node.row, next);
-    }
-    stale.clear();
-    if (!body.querySelector("tr[tabindex='0']") && body.firstChild) body.firstChild.tabIndex = 0;
-    const rest = found.length - shown.length;
-    at("more").hidden = !rest;
-    put(at("more"), `${rest} more; scroll on, or filter.`);
+    [drawnRows, following] = [0, at("rows").firstChild];
+    rest = found.length - shown.length;
     at("none").hidden = found.length > 0;
     put(at("none"), !rows.size ? "Waiting for the first images." : "No camera is like that.");
     document.body.classList.toggle("with-pictures", shown.some((row) => row.picture));
     count();
+  }
+
+  function show() {
+    planned = false;
+    if (!arranged) arrange();
+    const body = at("rows"), until = performance.now() + FRAME_MS;
+    for (; drawnRows < shown.length; drawnRows += 1) {
+      if (performance.now() > until) { go(); return; }
+      const data = shown[drawnRows];
+      let node = nodes.get(data.key);
+      if (!node) { node = build(data); stale.add(data.key); }
+      if (stale.delete(data.key)) fill(node, data);
+      if (node.row === following) following = following.nextSibling;
+      else body.insertBefore(node.row, following);
+    }
+    stale.clear();
+    if (!body.querySelector("tr[tabindex='0']") && body.firstChild) body.firstChild.tabIndex = 0;
+    at("more").hidden = !rest;
+    put(at("more"), `${rest} more; scroll on, or filter.`);
+    end.unobserve(at("more"));
+    end.observe(at("more")); // it tells anew whether it is in sight
     document.documentElement.dataset.drawn = String(shown.length);
   }
 
@@ -217,6 +254,11 @@
   }
 
   function plan() {
+    arranged = false;
+    go();
+  }
+
+  function go() {
     if (!planned) { planned = true; requestAnimationFrame(show); }
   }
 
@@ -227,12 +269,18 @@
     if (all) {
       for (const key of rows.keys()) stale.add(key);
       rows.clear();
+      ranked = false;
     }
     above = told;
     skewed = told.now - performance.now() / 1000;
     heard = Date.now();
-    for (const row of told.rows) { rows.set(row.key, joined(row)); stale.add(row.key); }
+    for (const row of told.rows) {
+      if (!rows.has(row.key)) [ranked, row.comes] = [false, !all];
+      rows.set(row.key, joined(row));
+      stale.add(row.key);
+    }
     for (const key of told.gone ?? []) rows.delete(key);
+    put(at("over"), told.over);
     delete above.rows;
     here();
     head();
@@ -249,7 +297,7 @@
     span = wanted;
     const minutes = Math.ceil(span * above.step / 60);
     put(at("past"), minutes === 1 ? "last minute" : `last ${minutes} minutes`);
-    for (const row of shown) if (nodes.has(row.key)) trace(nodes.get(row.key), rows.get(row.key) ?? row);
+    for (const key of nodes.keys()) stale.add(key);
   }
 
   function joined(row) {
@@ -325,18 +373,20 @@
     if (next) { event.preventDefault(); next.focus(); next.scrollIntoView({ block: "nearest" }); }
   });
   const end = new IntersectionObserver((entries) => {
-    if (entries.some((entry) => entry.isIntersecting) && shown.length >= limit) { limit += PAGE; plan(); }
+    if (entries.some((entry) => entry.isIntersecting) && arranged && drawnRows === shown.length && shown.length >= limit) { limit += PAGE; plan(); }
   }, { rootMargin: "600px" });
-  end.observe(at("more"));
   let drawnAt = 0;
   setInterval(() => {
-    const step = Math.floor(now() / above.step), again = step !== drawnAt;
-    drawnAt = step;
+    const step = Math.floor(now() / above.step);
+    if (step !== drawnAt) { // lines go on
+      drawnAt = step;
+      for (const key of nodes.keys()) stale.add(key);
+      plan();
+      return;
+    }
     for (const row of shown) {
       const node = nodes.get(row.key);
-      if (!node) continue;
-      age(node, row);
-      if (again) trace(node, row);
+      if (node) age(node, row);
     }
   }, 1_000);
   listen();

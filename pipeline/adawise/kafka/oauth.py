@@ -1,0 +1,177 @@
+"""Tokens for OAUTHBEARER, by OAuth 2.0's client credentials (RFC 6749, 4.4): asked for, kept, and renewed in time.
+
+A token is asked for by whoever logs in with it, at a new connection and before the broker ends an old one's session
+(KIP-368). One is good for all connections of the process, and a new one is asked for when four fifths of its life are
+over. While nobody answers the old one serves until its end.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote_plus, urlencode
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+from kafka import errors
+from kafka.net.sasl.oauth import AbstractTokenProvider
+from typing_extensions import override
+
+from adawise.kafka.tls import authorities, refusal
+
+TokenProvider = AbstractTokenProvider
+"""Of kafka-python: what a client asks for a token."""
+
+_TIMEOUT_S = 5.0  # the thread that waits sends the group's heartbeats, too
+_MOST_BYTES = 1 << 20
+_RENEWED_AT = 0.8  # of its life
+_SHORTEST_S = 60.0  # the life of a token that says nothing of it
+_AGAIN_S = 5.0
+_CLIENT = "kafka.security.oauth_client_id and oauth_client_secret"
+_ENDPOINT = "kafka.security.oauth_token_endpoint"
+
+
+class TokenRefused(errors.SaslAuthenticationFailedError):  # type: ignore[misc]
+    """No token is given, and asking again will not help; says why, and what to do."""
+
+
+class TokenUnavailable(errors.KafkaConnectionError):  # type: ignore[misc]
+    """Nobody gives a token now."""
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A secret goes to whom it is for, and nowhere else."""
+
+    @override
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class CalledTokens(AbstractTokenProvider):  # type: ignore[misc]
+    """Tokens of a function, which keeps and renews them itself: for programs that use the library.
+
+    What it raises keeps the client out, and is told.
+    """
+
+    def __init__(self, token: Callable[[], str]) -> None:
+        super().__init__()
+        self._token = token
+
+    @override
+    def token(self) -> str:
+        """What the function gives."""
+        try:
+            return self._token()
+        except errors.KafkaError:
+            raise
+        except Exception as error:  # it is somebody else's, and runs on the client's thread
+            raise TokenUnavailable(f"the function for tokens failed: {type(error).__name__}: {error}") from error
+
+
+class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
+    """Tokens of an endpoint. For several threads.
+
+    Args:
+        endpoint: URL, https but for this machine.
+        client_id: who asks.
+        client_secret: sent to the endpoint alone.
+        scope: what is asked for; None: what the endpoint gives by default.
+        ca: certificates that sign the endpoint's; None: the system's.
+        clock: seconds that only go forward.
+
+    Raises SettingsError for certificates that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        client_id: str,
+        client_secret: str,
+        scope: str | None = None,
+        ca: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._endpoint, self._clock = endpoint, clock
+        form = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
+        user = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"  # RFC 6749, 2.3.1
+        headers = {
+            "authorization": f"Basic {base64.b64encode(user.encode()).decode()}",
+            "accept": "application/json",
+            "content-type": "application/x-www-form-urlencoded",
+        }
+        self._request = Request(endpoint, urlencode(form).encode(), headers, method="POST")
+        context = authorities(ca, "kafka.security.oauth_ca")
+        self._opener = build_opener(_NoRedirect, HTTPSHandler(context=context))
+        self._lock = threading.Lock()
+        self._kept = ""
+        self._renew_at = self._ends_at = float("-inf")
+
+    @override
+    def token(self) -> str:
+        """One that is valid for a while. Raises TokenRefused, TokenUnavailable."""
+        with self._lock:
+            now = self._clock()
+            if now < self._renew_at:
+                return self._kept
+            try:
+                self._kept, life_s = self._ask()
+            except TokenUnavailable:
+                if now >= self._ends_at:
+                    raise
+                self._renew_at = min(now + _AGAIN_S, self._ends_at)
+                return self._kept
+            self._renew_at, self._ends_at = now + _RENEWED_AT * life_s, now + life_s
+            return self._kept
+
+    def _ask(self) -> tuple[str, float]:
+        """A token and its life in seconds."""
+        try:
+            with self._opener.open(self._request, timeout=_TIMEOUT_S) as answer:
+                said = answer.read(_MOST_BYTES)
+        except HTTPError as error:
+            raise self._refused(error) from None
+        except (URLError, OSError) as error:
+            why = refusal(error)
+            if why is not None:
+                why = why.replace("the broker's", "its").replace("kafka.security.ssl_ca", "kafka.security.oauth_ca")
+                raise TokenRefused(f"no token from {self._endpoint}: {why}") from None
+            raise TokenUnavailable(
+                f"no token from {self._endpoint}: {getattr(error, 'reason', error)}; see to it, or correct {_ENDPOINT}"
+            ) from None
+        except ValueError as error:  # an answer that is no HTTP
+            raise TokenUnavailable(f"no token from {self._endpoint}: {error}") from None
+        try:
+            told: Any = json.loads(said)
+            token, life_s = str(told["access_token"]), float(told.get("expires_in", _SHORTEST_S))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise TokenRefused(
+                f"no token from {self._endpoint}: expected JSON with an access_token, and got {len(said)} other bytes; "
+                f"correct {_ENDPOINT}"
+            ) from None
+        return token, life_s
+
+    def _refused(self, error: HTTPError) -> errors.KafkaError:
+        with error:
+            try:
+                told: Any = json.loads(error.read(_MOST_BYTES))
+                code, more = str(told["error"])[:100], str(told.get("error_description", ""))[:200]
+            except (ValueError, KeyError, TypeError, OSError):
+                code, more = "", ""
+        said = f"{error.code}{f' {code}' if code else ''}{f' ({more})' if more else ''}"
+        begun = f"no token from {self._endpoint}: it answers {said}"
+        if error.code >= 500 or error.code == 429:
+            return TokenUnavailable(begun)
+        if error.code // 100 == 3:
+            return TokenRefused(f"{begun} and sends on to another address; set {_ENDPOINT} to the last one")
+        if code == "invalid_scope":
+            return TokenRefused(f"{begun}; correct kafka.security.oauth_scope")
+        if code in ("invalid_client", "unauthorized_client") or error.code in (401, 403):
+            return TokenRefused(f"{begun}; correct {_CLIENT}, and allow this client the grant client_credentials")
+        return TokenRefused(f"{begun}; correct {_ENDPOINT}")

@@ -1,0 +1,104 @@
+"""What a port of a broker speaks, found out by asking it: for whoever could not get in, and was not told why.
+
+A broker ends a connection without a word where TLS comes to a port without it, where a client asks before it logged in,
+and the other way round. So the port is asked, by a connection of its own: does it do TLS, and which logins are there?
+Nothing secret is sent, and no certificate is believed or refused.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_TIMEOUT_S = 3.0
+_MOST_BYTES = 65_536
+_HANDSHAKE, _VERSION, _NO_LOGIN, _NO_MECHANISM = 17, 1, 34, 33  # SaslHandshake, and what it is answered
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """By the port: whether TLS, and the mechanisms of a login; none, if it takes none, None, if it did not say."""
+
+    tls: bool
+    mechanisms: tuple[str, ...] | None
+
+    @property
+    def protocol(self) -> str:
+        """The setting `kafka.security.protocol` that goes with it."""
+        return ("SASL_" if self.mechanisms else "") + ("SSL" if self.tls else "PLAINTEXT")
+
+
+def mismatch(servers: str, security: Mapping[str, object]) -> str | None:
+    """How what is asked for differs from what the port speaks, and the remedy; None if it does not, or cannot be told.
+
+    The first of `servers` that answers is asked.
+    """
+    for server in servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        spoken = _ask(host.strip("[]"), int(port))
+        if spoken is not None:
+            return _compared(server.strip(), spoken, security)
+    return None
+
+
+def _compared(server: str, spoken: Spoken, security: Mapping[str, object]) -> str | None:
+    protocol = str(security.get("security_protocol", "PLAINTEXT"))
+    mechanism = security.get("sasl_mechanism")
+    remedy = f"set kafka.security.protocol to {spoken.protocol}, or kafka.bootstrap_servers to another listener"
+    if protocol.endswith("SSL") and not spoken.tls:
+        return f"kafka.security.protocol is {protocol}, and the port {server} speaks no TLS: {remedy}"
+    if not protocol.endswith("SSL") and spoken.tls:
+        return f"kafka.security.protocol is {protocol}, and the port {server} speaks TLS alone: {remedy}"
+    if spoken.mechanisms is None:
+        return None
+    offered = ", ".join(spoken.mechanisms)
+    if not protocol.startswith("SASL") and spoken.mechanisms:
+        return (
+            f"kafka.security.protocol is {protocol}, and the port {server} wants a login ({offered}): set it to "
+            f"{spoken.protocol}, with kafka.security.sasl_mechanism and who logs in"
+        )
+    if protocol.startswith("SASL") and not spoken.mechanisms:
+        return f"kafka.security.protocol is {protocol}, and the port {server} takes no login: {remedy}"
+    if mechanism is not None and spoken.mechanisms and mechanism not in spoken.mechanisms:
+        return (
+            f"kafka.security.sasl_mechanism is {mechanism}, and the port {server} offers {offered}: set it to one of "
+            "these, or enable it at the broker (sasl.enabled.mechanisms)"
+        )
+    return None
+
+
+def _ask(host: str, port: int) -> Spoken | None:
+    """None if nobody answers there, or nobody who is a broker."""
+    try:
+        with socket.create_connection((host, port), _TIMEOUT_S) as plain:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            try:
+                with context.wrap_socket(plain) as encrypted:
+                    return Spoken(True, _mechanisms(encrypted))
+            except (ssl.SSLError, ConnectionError):
+                pass  # no TLS there, or one that does not suit; the next question tells
+        with socket.create_connection((host, port), _TIMEOUT_S) as plain:
+            mechanisms = _mechanisms(plain)
+            return None if mechanisms is None else Spoken(False, mechanisms)
+    except (OSError, ValueError):
+        return None
+
+
+def _mechanisms(connection: socket.socket) -> tuple[str, ...] | None:
+    """Those that SaslHandshake is answered, to a name that is none of them."""
+    name = b"?"
+    request = struct.pack(">hhihh", _HANDSHAKE, _VERSION, 1, -1, len(name)) + name
+    try:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        with connection.makefile("rb") as answer:
+            size, _, code = struct.unpack(">iih", answer.read(10))
+            if code not in (_NO_LOGIN, _NO_MECHANISM) or not 10 <= size <= _MOST_BYTES:
+                return None
+            (count,) = struct.unpack(">i", answer.read(4))
+            return tuple(answer.read(*struct.unpack(">h", answer.read(2))).decode("ascii") for _ in range(count))
+    except (OSError, struct.error, UnicodeDecodeError):
+        return None

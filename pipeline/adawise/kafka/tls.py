@@ -1,0 +1,199 @@
+"""TLS towards a broker or whoever gives tokens: certificates that are loaded, and what it means that one is refused.
+
+A file that cannot be used is told by the name of its setting, before anything is sent. OpenSSL is never asked without a
+password for a key that has one: it would ask the terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adawise.errors import SettingsError
+
+_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+_TIMES = re.compile(rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)" * 2)  # of a certificate's validity (X.509, 4.1.2.5)
+_CA, _CERTIFICATE, _KEY, _PASSWORD = (
+    f"kafka.security.{name}" for name in ("ssl_ca", "ssl_certificate", "ssl_key", "ssl_key_password")
+)
+_EXPIRED, _NOT_YET, _UNKNOWN = 10, 9, frozenset({2, 18, 19, 20, 21})  # OpenSSL's X509_V_ERR_...
+_OTHER_NAME = frozenset({62, 64})
+
+
+class _NoPassword(Exception):
+    """The key wants one."""
+
+
+def tls_context(security: Mapping[str, object]) -> ssl.SSLContext:
+    """The context of kafka-python's arguments `ssl_cafile`, `ssl_certfile`, `ssl_keyfile` and `ssl_password`.
+
+    Raises SettingsError for a file that is not there, cannot be read or is another one than the setting says, for a
+    key with another password, and for an own certificate that has expired.
+    """
+    authority, certificate = _path(security, "ssl_cafile"), _path(security, "ssl_certfile")
+    context = authorities(authority, _CA)
+    if certificate is not None:
+        key = _path(security, "ssl_keyfile")
+        _load_own(context, certificate, key, security.get("ssl_password"))
+    return context
+
+
+def authorities(file: Path | None, setting: str) -> ssl.SSLContext:
+    """A client's context that believes what the file's certificates sign; None: what the system's do.
+
+    Raises SettingsError for a file that holds none; `setting` names it.
+    """
+    if file is None:
+        return ssl.create_default_context()
+    labels = _labels(file, setting)
+    if "CERTIFICATE" not in labels:
+        raise SettingsError(_wrong(setting, file, "certificates (PEM)", labels))
+    try:
+        return ssl.create_default_context(cafile=str(file))
+    except ssl.SSLError as error:
+        raise SettingsError(
+            f"{setting}: {file}: expected certificates (PEM), but one is damaged ({_brief(error)}); copy the file again"
+        ) from error
+
+
+def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, password: object) -> None:
+    labels = _labels(certificate, _CERTIFICATE)
+    keys = labels if key is None else _labels(key, _KEY)
+    if "CERTIFICATE" not in labels:
+        swapped = key is not None and "CERTIFICATE" in keys
+        raise SettingsError(_wrong(_CERTIFICATE, certificate, "a certificate (PEM)", labels, swapped=swapped))
+    named, where = (_CERTIFICATE, certificate) if key is None else (_KEY, key)
+    if not any("PRIVATE KEY" in label for label in keys):
+        remedy = f"; or set {_KEY}" if key is None else ""
+        raise SettingsError(_wrong(named, where, "a private key (PEM)", keys) + remedy)
+
+    def ask() -> str:
+        if not password:
+            raise _NoPassword
+        return str(password)
+
+    try:
+        context.load_cert_chain(certificate, key, ask)
+    except _NoPassword:
+        raise SettingsError(
+            f"{named}: {where} has a password, and {_PASSWORD} is not set: set it, or take the password off "
+            "the key (`openssl pkey`)"
+        ) from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            problem = f"it is not the key of the certificate {certificate}; give the two that belong together"
+        elif password:
+            problem = f"it cannot be opened with {_PASSWORD} ({_brief(error)}); correct the password, or the file"
+        else:
+            problem = f"it is damaged, or of a kind that OpenSSL does not know ({_brief(error)}); make it anew"
+        raise SettingsError(f"{named}: {where}: {problem}") from error
+    if (until := _expires(certificate)) is not None and until < datetime.now(UTC):
+        raise SettingsError(
+            f"{_CERTIFICATE}: {certificate} expired at {until:%Y-%m-%dT%H:%M:%SZ}, and no broker takes it: renew it, "
+            "or correct the clock of this machine"
+        )
+
+
+def refusal(error: BaseException, security: Mapping[str, object] | None = None) -> str | None:
+    """Why TLS did not come about and what to do, if an error of kafka-python or urllib stems from that.
+
+    Of what was exchanged only what a certificate or an alert says is taken for a cause: a connection that ends within a
+    handshake may have many.
+    """
+    found = next((each for each in _chain(error) if isinstance(each, ssl.SSLError)), None)
+    if isinstance(found, ssl.SSLCertVerificationError):
+        return _not_believed(found)
+    if found is None and "CERTIFICATE_VERIFY_FAILED" in str(error):  # told on by whoever had the error
+        return f"the broker's certificate is not believed ({error}): see to the certificate, or to {_CA}"
+    reason = (found.reason if found is not None else None) or ""
+    if "ALERT" not in reason:
+        return None
+    alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
+    own = (security or {}).get("ssl_certfile")
+    if alert in {"protocol version", "handshake failure", "insufficient security"}:
+        return f"the broker speaks no version or cipher of TLS that this machine does ({alert}): update either"
+    if own is None:
+        return (
+            f"the broker wants a certificate of the client ({alert}): set {_CERTIFICATE} and {_KEY}, or use a listener "
+            "with ssl.client.auth=none"
+        )
+    return (
+        f"the broker does not take the certificate {own} ({alert}): it has to be signed by an authority that is in the "
+        "broker's truststore, for clients, and not have expired or been revoked"
+    )
+
+
+def _not_believed(error: ssl.SSLCertVerificationError) -> str:
+    code, said = error.verify_code, error.verify_message
+    if code == _EXPIRED:
+        return f"the broker's certificate has expired ({said}): renew it, or correct the clock of this machine"
+    if code == _NOT_YET:
+        return f"the broker's certificate is not valid yet ({said}): correct the clock, of this machine or the broker's"
+    if code in _OTHER_NAME:
+        return (
+            f"the broker's certificate is for another name ({said.rstrip('.')}): call the broker by a name in its "
+            "certificate (kafka.bootstrap_servers, and the broker's advertised.listeners), or give it one for this name"
+        )
+    if code in _UNKNOWN:
+        return (
+            f"the broker's certificate is signed by nobody who is believed here ({said}): set {_CA} to the certificate "
+            "of the authority that signed it"
+        )
+    return f"the broker's certificate is not believed ({said}): see to the certificate, or to {_CA}"
+
+
+def _chain(error: BaseException | None) -> Iterator[object]:
+    """The error, and what it comes from, by any of the ways in which libraries say so."""
+    seen: list[object] = []
+    waiting: list[object] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if isinstance(each, BaseException) and each not in seen:
+            seen.append(each)
+            waiting += [each.__cause__, each.__context__, *each.args, getattr(each, "reason", None)]
+    yield from seen
+
+
+def _path(security: Mapping[str, object], name: str) -> Path | None:
+    found: Any = security.get(name)
+    return None if found is None else Path(found)
+
+
+def _labels(file: Path, setting: str) -> list[str]:
+    """What the parts of a PEM file are; none of any other file."""
+    try:
+        return [label.decode() for label in _LABEL.findall(file.read_bytes())]
+    except FileNotFoundError:
+        raise SettingsError(f"{setting}: {file}: there is no such file; correct the path") from None
+    except OSError as error:
+        raise SettingsError(
+            f"{setting}: {file}: it cannot be read: {error.strerror}; correct the path or its permissions"
+        ) from error
+
+
+def _wrong(setting: str, file: Path, wanted: str, labels: list[str], *, swapped: bool = False) -> str:
+    held = " and ".join(dict.fromkeys(label.lower() for label in labels))
+    has = f"it has {held}" if held else "it is no PEM (`openssl x509 -inform der` and `openssl pkcs12` make one)"
+    remedy = f"; it and {_KEY} are the wrong way round" if swapped else "" if not held else "; name the other file"
+    return f"{setting}: {file}: expected {wanted}, but {has}{remedy}"
+
+
+def _expires(certificate: Path) -> datetime | None:
+    """Until when the first certificate of a file is valid; None if it is not understood."""
+    text = re.search(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", certificate.read_bytes(), re.DOTALL)
+    try:
+        found = _TIMES.search(ssl.PEM_cert_to_DER_cert(text[0].decode())) if text else None
+        if found is None:
+            return None
+        short, long = found[3], found[4]
+        return datetime.strptime(f"{(short or long[2:]).decode()}+0000", "%y%m%d%H%M%S%z")
+    except ValueError:
+        return None
+
+
+def _brief(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).lower().replace("_", " ")
