@@ -10,7 +10,6 @@ import io
 import os
 import select
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +18,6 @@ from typing import NoReturn
 from adawise.errors import AdawiseError, SettingsError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
-ABANDONED = "doctor-"
-"""How the names of threads begin that nobody waits for any more."""
 
 
 def program() -> NoReturn:
@@ -35,7 +32,8 @@ def program() -> NoReturn:
     atexit.register(last)  # before all others, so called after them
     try:
         last.code = main()
-        if any(thread.name.startswith(ABANDONED) for thread in threading.enumerate()):
+        doctor = sys.modules.get("adawise.commands.doctor.checks")  # where it was asked for
+        if doctor is not None and doctor.is_looking():
             last()  # or threads that a library has for it, such as a pool's, would be waited for, for ever
     except SystemExit as ended:  # the parser does that
         last.code = int(ended.code or 0)

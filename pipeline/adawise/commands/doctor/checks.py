@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from adawise.__main__ import ABANDONED
 from adawise.commands.doctor import broker, machine, model, store
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Check, Verdict
@@ -22,6 +21,14 @@ from adawise.settings import Settings
 
 _PAIR = {"model.theta_0", "model.theta_1", "model.classes", "model.card", "search.objective"}
 _QUICK_S, _STORE_S, _LONG_S = 25.0, 45.0, 180.0  # clients give up before: they say more
+
+
+_LOOKING = "doctor-"  # how the threads of parts are called
+
+
+def is_looking() -> bool:
+    """Whether a part that had no answer in its time still waits for one."""
+    return any(thread.name.startswith(_LOOKING) for thread in threading.enumerate())
 
 
 def _always(settings: Settings) -> bool:
@@ -182,7 +189,7 @@ def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
         except BaseException as error:  # noqa: BLE001  # it is raised, or told, where the answer is waited for
             future.set_exception(error)
 
-    threading.Thread(target=look, name=ABANDONED + part.name, daemon=True).start()
+    threading.Thread(target=look, name=_LOOKING + part.name, daemon=True).start()
     try:
         return future.result(part.limit_s), False
     except AdawiseError as error:
