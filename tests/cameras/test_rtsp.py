@@ -57,7 +57,7 @@ def frames(told: list[Told]) -> list[CameraFrame]:
     return [each for each in told if isinstance(each, CameraFrame)]
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("transport", ["tcp", pytest.param("udp", marks=pytest.mark.soak)])
 def test_frames_come_at_the_rate_that_is_asked_for_whatever_the_transport(server: RtspServer, transport: str) -> None:
     told = read(spec(server.url("/ball"), rate=5.0, transport=transport, longest=320), 12)
     assert told[0] == Opened("h264 640x480")
@@ -66,6 +66,7 @@ def test_frames_come_at_the_rate_that_is_asked_for_whatever_the_transport(server
     assert not any(frame.is_same for frame in frames(told))
 
 
+@pytest.mark.soak
 def test_a_frame_has_the_cameras_wall_clock_once_that_was_told(server: RtspServer) -> None:
     found = frames(read(spec(server.url("/ball"), rate=4.0), 28))
     assert {Clock.STREAM, Clock.WALL} <= {frame.clock for frame in found}
@@ -73,6 +74,7 @@ def test_a_frame_has_the_cameras_wall_clock_once_that_was_told(server: RtspServe
     assert abs(time.time() - found[-1].taken_us / 1e6) < 5.0
 
 
+@pytest.mark.soak
 def test_jpegs_in_rtsp_are_passed_on_and_a_stream_that_begins_late_is_waited_for(server: RtspServer) -> None:
     assert read(spec(server.url("/jpeg")), 2)[0] == Opened("mjpeg 640x480")
     assert len(frames(read(spec(server.url("/slow")), 1))) == 1
@@ -123,6 +125,7 @@ def test_a_server_that_is_killed_and_started_again_is_read_on_and_its_neighbour_
         assert (sources.cameras["gate"].connects, sources.cameras["gate"].failures.total()) == (1, 0)
 
 
+@pytest.mark.soak
 def test_a_server_that_stops_without_a_word_is_noticed_by_the_clock(server: RtspServer) -> None:
     with rtsp({"/ball": h264()}) as stopped:
         taken = Taken(Child, spec(stopped.url("/ball"), rate=5.0, timeout_s=2.0))

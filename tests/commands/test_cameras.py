@@ -184,6 +184,7 @@ def test_a_reload_changes_what_the_file_says_and_a_mistake_in_it_changes_nothing
     assert set(sent(broker, name)) <= {"gate", "shed", "yard"}
 
 
+@pytest.mark.soak
 def test_it_waits_for_a_broker_that_is_not_there_and_is_stopped_meanwhile(tmp_path: Path) -> None:
     nobody = f"127.0.0.1:{free_ports(1)}"
     with cameras(tmp_path, '[camera.a]\ndevice = "/dev/video77"\n', "--kafka.bootstrap-servers", nobody) as told:
@@ -229,9 +230,8 @@ def test_a_mistake_in_the_file_is_exit_2(tmp_path: Path) -> None:
     assert "camera.a.url  (cameras.toml line 2)" in said
 
 
-def test_a_second_signal_ends_it_at_once_and_its_readers_with_it(
-    broker: Broker, topic: MakeTopic, tmp_path: Path
-) -> None:
+@pytest.mark.soak
+def test_a_service_that_is_killed_leaves_no_reader(broker: Broker, topic: MakeTopic, tmp_path: Path) -> None:
     with rtsp({"/ball": h264()}) as server:
         kafka = ["--kafka.bootstrap-servers", broker.bootstrap_servers, "--kafka.topic", topic()]
         with cameras(tmp_path, f'[camera.a]\nurl = "{server.url("/ball")}"\n', *kafka) as told:

@@ -146,8 +146,12 @@ def test_every_metric_moves() -> None:
     assert {name for name in now if now[name] == first[name]} == {"adawise_build_info"}
     assert now["adawise_camera_up"] == {("yard",): 1.0, ("gate",): 0.0}
     assert now["adawise_camera_frames_total"] == {("yard",): 59, ("gate",): 0}
-    assert now["adawise_camera_dropped_total"] == {("gate", "behind"): 3}
-    assert now["adawise_camera_failures_total"] == {("gate", "refused"): 1}
+    assert now["adawise_camera_dropped_total"] == {
+        (camera, reason): 3 if (camera, reason) == ("gate", "behind") else 0
+        for camera in ("yard", "gate")
+        for reason in ("behind", "damaged", "too_large")
+    }
+    assert now["adawise_camera_failures_total"]["gate", "refused"] == 1
     assert now["adawise_camera_delay_seconds"] == {("yard",): pytest.approx(0.25)}
 
 

@@ -18,7 +18,7 @@ from adawise.errors import Lost, Reason
 from adawise.live.camera import LiveCamera
 from adawise.live.counts import Distribution
 from adawise.live.health import PARTIES
-from adawise.live.sources import LiveSources, SourceCamera
+from adawise.live.sources import DROP_REASONS, FAILURES, LiveSources, SourceCamera
 from adawise.live.worker import LiveWorker
 from adawise.worker.observer import PartitionProgress
 
@@ -570,11 +570,13 @@ def _each_source(value: Callable[[SourceCamera, float], float | None]) -> Callab
     return samples
 
 
-def _by_reason(value: Callable[[SourceCamera], Counter[str]]) -> Callable[[SourceScrape], Samples]:
+def _by_reason(
+    value: Callable[[SourceCamera], Counter[str]], reasons: tuple[str, ...]
+) -> Callable[[SourceScrape], Samples]:
     def samples(scrape: SourceScrape) -> Iterator[tuple[Labels, float]]:
         for camera in scrape.sources.cameras.values():
-            for reason, count in value(camera).items():
-                yield (camera.stream_id, reason), count
+            for reason in reasons:
+                yield (camera.stream_id, reason), value(camera)[reason]
 
     return samples
 
@@ -612,7 +614,7 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "Frames that were not sent, by why: behind (the broker), damaged, too_large.",
         "behind: the broker is slow or away, or when_behind should be wait. damaged: the network loses packets; use "
         "transport tcp. too_large: a smaller `longest` or `quality`, or a larger max.message.bytes of the topic.",
-        _by_reason(lambda camera: camera.dropped),
+        _by_reason(lambda camera: camera.dropped, DROP_REASONS),
         ("camera", "reason"),
     ),
     MetricSpec(
@@ -628,7 +630,7 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "counter",
         "Connections that ended, by kind: failed, or refused until somebody mends something.",
         "refused: credentials, address or device are wrong; the log's camera_failed names the remedy.",
-        _by_reason(lambda camera: camera.failures),
+        _by_reason(lambda camera: camera.failures, FAILURES),
         ("camera", "kind"),
     ),
     MetricSpec(
@@ -675,7 +677,7 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "counter",
         "Tries that failed and are made again, by who did not answer.",
         "See to the broker; the log's retry_scheduled has its words.",
-        lambda scrape: [((name,), count) for name, count in scrape.sources.retries.items()],
+        lambda scrape: [(("broker",), scrape.sources.retries["broker"])],
         ("of",),
     ),
     MetricSpec(

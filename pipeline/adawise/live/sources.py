@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError
-from adawise.live.camera import RECENT_STEPS, told_s
+from adawise.live.camera import RECENT_STEPS
 from adawise.live.health import Health, who_failed
-from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView
+from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView, spoken
 from adawise.worker.observer import Phase
 
 DOING = {
@@ -20,6 +20,12 @@ DOING = {
     Phase.WORKING: "works",
     Phase.STOPPING: "sends the frames that it has",
 }
+DROP_REASONS = ("behind", "damaged", "too_large")
+"""Why frames are not sent: the broker is behind, they came damaged, they are more than a message takes."""
+
+FAILURES = ("failed", "refused")
+"""How connections end: it may work the next time, or not until somebody mends something."""
+
 _RATE_STEPS = 12
 
 
@@ -42,7 +48,7 @@ class SourceCamera:
     sent_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # frames, by why
     connects: int = 0
-    failures: Counter[str] = field(default_factory=Counter)  # by `failed` or `refused`
+    failures: Counter[str] = field(default_factory=Counter)  # by how they ended
     is_open: bool = False
     is_over: bool = False  # a video that reached its end
     what: str = ""  # codec and size
@@ -101,11 +107,11 @@ class SourceCamera:
             worst = self.dropped.most_common(1)[0][0]
             return CameraState.REJECTED, f"{dropped} frames dropped in five minutes, mostly: {worst}"
         if self.seen_s is None:
-            return CameraState.SILENT, f"no frame yet, in {told_s(now_s - self.began_s)}"
+            return CameraState.SILENT, f"no frame yet, in {spoken(now_s - self.began_s)}"
         if now_s - self.seen_s > max(silent_after_s, SILENT_PAUSES * self.gap_s):
-            return CameraState.SILENT, f"nothing for {told_s(now_s - self.seen_s)}"
+            return CameraState.SILENT, f"nothing for {spoken(now_s - self.seen_s)}"
         if frozen_s := self.frozen_s(now_s):
-            return CameraState.FROZEN, f"the same picture for {told_s(frozen_s)}"
+            return CameraState.FROZEN, f"the same picture for {spoken(frozen_s)}"
         return CameraState.OK, ""
 
     def row(self, now_s: float, silent_after_s: float) -> CameraRow:

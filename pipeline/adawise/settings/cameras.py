@@ -31,7 +31,7 @@ class CameraDefaults(Group):
     """What cameras have in common; each may have its own."""
 
     rate: float = Field(default=1.0, gt=0, le=60, description="frames a second that are sent, at most")
-    longest: int | None = Field(
+    longest: int = Field(
         default=640,
         ge=16,
         le=16_384,

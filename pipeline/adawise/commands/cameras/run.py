@@ -46,7 +46,7 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
     """
     cameras, kafka = _cameras(settings, file), settings.kafka
     title = f"cameras to {kafka.topic} by {socket.gethostname()}:{os.getpid()}"
-    with stop_signals() as should_stop, cameras_port(settings.http, title) as board:
+    with stop_signals() as should_stop, _reloads() as wants_reload, cameras_port(settings.http, title) as board:
         service = Service(frames_outbox(settings), topic=kafka.topic, board=board, connect=Child)
         try:
             with should_stop.interrupts():
@@ -54,20 +54,19 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
         except KeyboardInterrupt:
             _log.info("cameras_stopped", note="it was told to before the broker answered; nothing was read")
             return 0
-        with _reloads() as wants_reload:
-            board.tell(LiveSources.enter, Phase.WORKING)
-            service.read(cameras)
-            _log.info("cameras_started", cameras=len(cameras), topic=kafka.topic)
+        board.tell(LiveSources.enter, Phase.WORKING)
+        service.read(cameras)
+        _log.info("cameras_started", cameras=len(cameras), topic=kafka.topic)
 
-            def each_turn() -> None:
-                if wants_reload():
-                    _reload(service, settings, file)
+        def each_turn() -> None:
+            if wants_reload():
+                _reload(service, settings, file)
 
-            try:
-                service.run(should_stop, each_turn)
-            finally:
-                board.tell(LiveSources.enter, Phase.STOPPING)
-                service.close()
+        try:
+            service.run(should_stop, each_turn)
+        finally:
+            board.tell(LiveSources.enter, Phase.STOPPING)
+            service.close()
         _log.info("cameras_stopped")
     return 0
 
