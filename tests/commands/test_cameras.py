@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from kafka import KafkaConsumer
 
 from adawise.commands.run.run import run_worker

@@ -344,7 +344,6 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch) -> No
         ("produce a.mp4 --rate 3 --speed 2", ["--speed", "--rate says how fast, too"]),
         ("produce a.mp4 --speed 2 --fast", ["--fast", "--speed says how fast, too"]),
         ("produce a --fast", ["--fast", "it is for videos: pictures have no times of their own"]),
-        ("produce rtsp://x:hunter2@cam/1", ["stream rtsp://x:***@cam/1", "`adawise cameras FILE`"]),
         ("cameras a.toml --partitions 3", ["only with --create-topic"]),
         ("cameras a.toml --check --create-topic", ["--check looks at cameras alone"]),
         ("produce a --partitions 3", ["only with --create-topic"]),

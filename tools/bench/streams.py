@@ -37,12 +37,12 @@ _CASES = (  # what it is, path, keys of the file
 
 def main() -> None:
     """Print a line a case."""
-    with rtsp({"/h264": h264(), "/mjpeg": mjpeg()}) as server:
-        for what, path, keys in _CASES:
-            with _service(server.url(path), keys) as service:
-                _print(what, _family(service))
-        with _ffmpegs(server.url("/h264"), rate=2) as running:
-            _print("one ffmpeg a camera, H.264 at 2 a second", running)
+    streams = {"/h264": h264(), "/mjpeg": mjpeg()}
+    for what, path, keys in _CASES:
+        with rtsp(streams) as server, _service(server.url(path), keys) as service:
+            _print(what, _family(service))
+    with rtsp(streams) as server, _ffmpegs(server.url("/h264"), rate=2) as running:
+        _print("one ffmpeg a camera, H.264 at 2 a second", running)
     for away_s in AWAY_S:
         print(f"a server that is back {away_s:g} s after it was killed: {_cuts(away_s)}")
 
@@ -78,11 +78,13 @@ def _service(url: str, keys: str) -> Iterator[psutil.Process]:
         command = [sys.executable, "-m", "adawise", "cameras", str(file), *kafka, "--http.port", "0"]
         with subprocess.Popen(command) as started:
             service = psutil.Process(started.pid)
-            while len(service.children(recursive=True)) < CAMERAS:
-                time.sleep(1.0)
-            time.sleep(BEGINS_S)
-            yield service
-            started.terminate()
+            try:
+                while len(service.children(recursive=True)) < CAMERAS:
+                    time.sleep(1.0)
+                time.sleep(BEGINS_S)
+                yield service
+            finally:
+                started.terminate()
 
 
 @contextmanager

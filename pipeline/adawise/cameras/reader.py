@@ -69,7 +69,7 @@ _WHY: tuple[tuple[type[Exception], End, str], ...] = (
         "it may not be opened. Give the process the right to read it (devices: the group video).",
     ),
     (av.error.ConnectionRefusedError, End.FAILED, "nobody listens there. Is the camera on, and the port right?"),
-    (av.error.TimeoutError, End.FAILED, "it did not answer in time. Is the camera on, and reachable from here?"),
+    (TimeoutError, End.FAILED, "it did not answer in time. Is the camera on, and reachable from here?"),
     (av.error.ExitError, End.FAILED, "it did not answer in time. Is the camera on, and reachable from here?"),
     (
         av.error.ArgumentError,
@@ -137,11 +137,7 @@ def ended(camera: CameraSpec, tell: Callable[[Told], None]) -> Ended:
 
 
 def _read(camera: CameraSpec, tell: Callable[[Told], None]) -> None:
-    wanted = opening(camera.source, camera.transport)
-    timeout_s = camera.timeout_s
-    with av.open(
-        wanted.name, "r", format=wanted.format, options=dict(wanted.options), timeout=(timeout_s, timeout_s)
-    ) as container:
+    with _opened(camera) as container:
         stream = next(iter(container.streams.video), None)
         if stream is None:
             raise _SourceRefused("it has no video, only other streams. Correct the path of the URL.")
@@ -154,6 +150,18 @@ def _read(camera: CameraSpec, tell: Callable[[Told], None]) -> None:
             codec.skip_frame = "NONKEY"
         tell(Opened(f"{codec.name} {codec.width}x{codec.height}"))
         _FrameStream(camera, codec, tell).take(_packets(container, camera))
+
+
+def _opened(camera: CameraSpec) -> InputContainer:
+    wanted, timeout_s, began_s = opening(camera.source, camera.transport), camera.timeout_s, time.monotonic()
+    try:
+        return av.open(
+            wanted.name, "r", format=wanted.format, options=dict(wanted.options), timeout=(timeout_s, timeout_s)
+        )
+    except av.error.InvalidDataError as error:  # also where nothing came
+        if time.monotonic() - began_s < timeout_s:
+            raise
+        raise TimeoutError(f"nothing in {timeout_s:g} s") from error
 
 
 def _packets(container: InputContainer, camera: CameraSpec) -> Iterator[tuple[_Packet, int | None, int]]:

@@ -28,6 +28,9 @@ from adawise.worker.backoff import Backoff
 _log = structlog.get_logger("cameras")
 
 HEALTHY_S = 60.0
+SAYS_WHY_S = 2.0
+"""Beyond `timeout_s`: a reader that notices the silence itself tells more than a clock does."""
+
 _LEAST_SPREAD = 0.5
 _SAID_AGAIN_S = 600.0
 _DROPS_TOLD_S = 60.0
@@ -170,7 +173,7 @@ class Watch:
         began_s = self._clock()
         session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         while True:
-            told = connection.next(camera.timeout_s)
+            told = connection.next(camera.timeout_s + SAYS_WHY_S)
             match told:
                 case Ended():
                     return told

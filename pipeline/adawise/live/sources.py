@@ -20,6 +20,9 @@ DOING = {
     Phase.WORKING: "works",
     Phase.STOPPING: "sends the frames that it has",
 }
+STATES = (CameraState.FAILING, CameraState.REJECTED, CameraState.SILENT, CameraState.FROZEN, CameraState.OK)
+"""Those that a camera which is read can have."""
+
 DROP_REASONS = ("behind", "damaged", "too_large")
 """Why frames are not sent: the broker is behind, they came damaged, they are more than a message takes."""
 
@@ -256,7 +259,7 @@ class LiveSources:
 
     def states(self) -> Mapping[CameraState, int]:
         """Cameras in each state."""
-        found = dict.fromkeys(CameraState, 0)
+        found = dict.fromkeys(STATES, 0)
         for camera in self.cameras.values():
             found[camera.judge(self.now_s, self.silent_after_s)[0]] += 1
         return found

@@ -25,6 +25,7 @@ from adawise.cameras.board import SourceBoard
 from adawise.cameras.camera import CameraSpec
 from adawise.cameras.child import Child
 from adawise.cameras.service import Service
+from adawise.cameras.watch import SAYS_WHY_S
 from adawise.cameras.wire import CameraFrame, End, Ended, Opened
 from adawise.console import paper
 from adawise.errors import AdawiseError, SettingsError
@@ -162,7 +163,7 @@ def _try(camera: CameraSpec, should_stop: Callable[[], bool]) -> _Tried:
     child = Child(camera)
     try:
         while True:
-            match child.next(camera.timeout_s):
+            match child.next(camera.timeout_s + SAYS_WHY_S):
                 case Opened(said):
                     what = said
                 case CameraFrame(data, _, clock):

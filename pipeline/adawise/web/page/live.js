@@ -234,6 +234,7 @@
       const state = button.dataset.state;
       put(button.querySelector("b"), whole(counts[state]));
       button.disabled = !counts[state] && !only.has(state);
+      button.hidden = state === "frozen" && button.disabled; // of those who read cameras, and of no worker
     }
     const trouble = counts.failing + counts.rejected + counts.silent + counts.frozen;
     document.title = `${trouble ? `(${trouble}) ` : ""}${above.title ?? "AdaWiSE"}`;
