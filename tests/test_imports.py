@@ -50,8 +50,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
     "results": ("errors records ports kafka/outbox kafka/own_topic decode", "orjson pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
-    "produce": ("errors decode", ""),
-    "produce/sender": ("errors kafka/client decode/arrow_batch", "kafka"),
+    "cameras": ("errors decode/headers kafka/outbox live worker/backoff", "structlog"),
+    "cameras/reader": ("", "av numpy simplejpeg"),
+    "produce": ("errors decode cameras/address", ""),
+    "produce/sender": ("errors kafka/client decode/arrow_batch decode/headers", "kafka"),
     "replay": ("errors records ports store sink", ""),
     # the loop
     "alerts": ("records ports", "numpy"),
@@ -88,6 +90,7 @@ PURE = {
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("alerts", "results/message", "results/served", "results/alert", "results/schema"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table"),
+    *("cameras/address", "cameras/camera", "cameras/clock"),
 }
 PURE_BUT = {"decode/child", "live/observer"}  # a process of its own is what it is for; where two threads meet
 

@@ -24,11 +24,12 @@ from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.command import Command
 from adawise.commands.parser import own_fields, parser_source
 from adawise.events import EVENTS
-from adawise.live.metrics import METRICS
+from adawise.live.metrics import CAMERA_METRICS, METRICS, MetricSpec
 from adawise.recording import format as recording_format
 from adawise.results import alert
 from adawise.results.message import FIELDS, EventField
 from adawise.results.schema import json_schema
+from adawise.settings.cameras import CameraDefaults, CameraTable
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
 from adawise.status import facts, judge
@@ -91,6 +92,36 @@ def _group(name: str) -> str:
         return ""
     return f"## {name}\n\n{sentence(str(GROUPS[name].description))}.\n\n" + table(
         ["setting", "what it is", "allowed", "default"], rows
+    )
+
+
+# -- the file of cameras
+
+
+def cameras_page() -> str:
+    """Every key of a file of cameras."""
+    every = CameraDefaults.model_fields
+    own = {name: field for name, field in CameraTable.model_fields.items() if name not in every}
+    first = (
+        f"The file of [`{PROGRAM} cameras`](commands.md#adawise-cameras) is TOML, with a table `[camera.NAME]` for "
+        "each camera. The name is the key of its messages: 1 to 249 bytes of printable text. See the "
+        "[guide](../guide/cameras.md)."
+    )
+    return page(
+        "Cameras",
+        first,
+        "## Where a camera is\n\nIn `[camera.NAME]`, one of the first five.\n\n" + _keys(own),
+        "## How much of it\n\nIn `[defaults]`, or in `[camera.NAME]` where it is another.\n\n" + _keys(every),
+    )
+
+
+def _keys(fields: Mapping[str, FieldInfo]) -> str:
+    return table(
+        ["key", "what it is", "allowed", "default"],
+        (
+            [f"`{name}`", str(field.description), expected(field), f"`{shown(field, field.default)}`"]
+            for name, field in fields.items()
+        ),
     )
 
 
@@ -280,10 +311,6 @@ def _words(words: type[StrEnum]) -> str:
 
 def metrics_page() -> str:
     """Every metric of a worker's /metrics."""
-    rows = (
-        [f"`{spec.name}`", spec.kind, ", ".join(f"`{label}`" for label in spec.labels), spec.meaning, spec.remedy]
-        for spec in METRICS
-    )
     return page(
         "Metrics",
         "What a worker answers at `/metrics`, in Prometheus' text format or as OpenMetrics. Units are seconds, bytes "
@@ -291,8 +318,18 @@ def metrics_page() -> str:
         "owns now: with the partition they go, and whoever has it next begins at 0. "
         "The process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`) "
         "are there too. See the [guide](../guide/watch.md).",
-        table(["metric", "type", "labels", "what it is", "what to do when it moves"], rows),
+        _metrics(METRICS),
+        f"## Cameras\n\nWhat `{PROGRAM} cameras` answers. Series with a camera go with it.\n\n"
+        + _metrics(CAMERA_METRICS),
     )
+
+
+def _metrics(specs: Sequence[MetricSpec[Any]]) -> str:
+    rows = (
+        [f"`{spec.name}`", spec.kind, ", ".join(f"`{label}`" for label in spec.labels), spec.meaning, spec.remedy]
+        for spec in specs
+    )
+    return table(["metric", "type", "labels", "what it is", "what to do when it moves"], rows)
 
 
 # -- status
@@ -365,6 +402,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "schemas.md": schemas_page,
     "exit-codes.md": exit_codes_page,
     "reasons.md": reasons_page,
+    "cameras.md": cameras_page,
     "metrics.md": metrics_page,
     "status.md": status_page,
     "events.md": events_page,

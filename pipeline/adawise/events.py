@@ -70,6 +70,23 @@ EVENTS: dict[str, LoggedEvent] = {
     ),
     "start_not_marked": LoggedEvent("the mark by which deaths are counted could not be written; it goes on without"),
     "start_not_unmarked": LoggedEvent("such a mark could not be removed, and counts as a death"),
+    # `adawise cameras`
+    "cameras_started": LoggedEvent("the topic is there, and so many cameras are read"),
+    "cameras_stopped": LoggedEvent("it was told to stop, and the broker has what the cameras sent"),
+    "cameras_reloaded": LoggedEvent("SIGHUP: the file was read again; which cameras that added, changed, removed"),
+    "cameras_not_reloaded": LoggedEvent("SIGHUP: the file has mistakes; all go on as they were", "the line names them"),
+    "camera_connected": LoggedEvent("a camera's stream is open"),
+    "camera_failed": LoggedEvent(
+        "a camera's connection ended or could not be made; it is tried again (told once for each reason)",
+        "the line says why; if `refused`, it needs somebody to mend it",
+    ),
+    "camera_watch_failed": LoggedEvent("a fault of the program ended a camera's connection; it goes on", "report it"),
+    "camera_frames_dropped": LoggedEvent(
+        "frames of a camera were not sent, in a minute, the last for this reason", "see adawise_camera_dropped_total"
+    ),
+    "picture_repeated": LoggedEvent("a camera sends the same picture for frozen_after_s; it is sent on", "restart it"),
+    "picture_changed": LoggedEvent("such a camera sends other pictures again"),
+    "video_ended": LoggedEvent("a video without `loop` is over"),
     # models
     "model_changed": LoggedEvent("a part of the pair is not what the root was written with", "see model.on_change"),
     "card_made_otherwise": LoggedEvent("the card was made from pictures read by other settings", "make the card anew"),

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from structlog.testing import capture_logs
 
-from adawise.clip import machine
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.head_cache import HeadCache
 from adawise.clip.load import CheckpointPair
+from adawise.clip.numerics import numerics
 from adawise.clip.prompts import Prompts
 from tests.models import CLASSES, classifier, load, random_images, write_pair
 
@@ -114,8 +114,8 @@ def test_heads_of_a_machine_that_may_round_otherwise_are_not_taken(
 
 
 def test_numerics_are_the_same_for_two_processes_of_one_machine() -> None:
-    assert machine.numerics() == machine.numerics()
-    assert f"threads: {torch.get_num_threads()}" in machine.numerics()
+    assert numerics() == numerics()
+    assert f"threads: {torch.get_num_threads()}" in numerics()
 
 
 def flipped(path: Path) -> None:

@@ -21,6 +21,7 @@ class Note:
     topic: str = "notes"
     key: bytes | None = b"north"
     headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -25,7 +25,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 @pytest.fixture(scope="module")
 def exposition() -> Exposition:
     heard = Heard(FakeSource(images(100, *NAMES), finite=True)).run()
-    return Exposition(heard.scrape)
+    return Exposition(METRICS, heard.scrape)
 
 
 def of(families: Iterable[Metric]) -> dict[str, Metric]:

@@ -73,7 +73,7 @@ def test_trouble_comes_first_with_a_word_a_shape_and_a_reason(browser: Browser) 
         shapes = {mark.get_attribute("d") for mark in seen.page.locator("tbody .mark path").all()}
         assert len(shapes) == 5
         assert seen.page.locator("#states button").all_text_contents() == [
-            *("1failing", "1rejected", "2silent", "2changed", "24ok"),
+            *("1failing", "1rejected", "2silent", "0frozen", "2changed", "24ok"),
         ]
 
 

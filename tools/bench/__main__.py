@@ -39,6 +39,7 @@ from tools.bench import (
     start,
     states,
     status,
+    streams,
     worker,
 )
 
@@ -63,6 +64,7 @@ BENCHES = {
     "states": states.main,
     "spans": spans.main,
     "status": status.main,
+    "streams": streams.main,
     "names": names.main,
     "recording": recording.main,
     "changes": changes.main,

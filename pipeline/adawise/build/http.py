@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
 
+from adawise.cameras.board import SourceBoard
 from adawise.live.health import Health, ProbeAnswer
-from adawise.live.metrics import Scrape
+from adawise.live.metrics import CAMERA_METRICS, METRICS, Scrape, SourceScrape
 from adawise.live.observer import LiveObserver, steady
 from adawise.live.row import Provider
+from adawise.live.sources import LiveSources
 from adawise.live.worker import LiveBounds, LiveWorker
 from adawise.settings import HttpSettings, Settings
 from adawise.settings.http import PORT
@@ -27,6 +29,11 @@ from adawise.web.server import App, HttpThread, listen
 from adawise.worker.observer import Observer
 
 _log = structlog.get_logger("http")
+_PROBES: Mapping[str, Callable[[Health, float], ProbeAnswer]] = {
+    "/livez": Health.alive,
+    "/readyz": Health.ready,
+    "/startupz": Health.started,
+}
 _WRITE_WITHIN = 3.0  # times sink.flush_age_s
 _WRITE_WITHIN_LEAST_S = 60.0
 
@@ -81,15 +88,43 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
         now = observer.catch_up()
         return Scrape(now, version("adawise"), http.max_streams, feed.viewers, observer.dropped, time.time())
 
-    probes = {"/livez": probe(Health.alive), "/readyz": probe(Health.ready), "/startupz": probe(Health.started)}
+    probes = {path: probe(ask) for path, ask in _PROBES.items()}
     app = page_app(
-        feed, observer, access(http), probes=probes, exposition=Exposition(scrape), each_turn=observer.catch_up
+        feed, observer, access(http), probes=probes, exposition=Exposition(METRICS, scrape), each_turn=observer.catch_up
     )
     with _serving(http, app, feed) as url:
         closed = http.token is None and not http.is_loopback
         note = "there is no page without http.token, since others can reach the port" if closed else None
         _log.info("http_started", url=url, **({"note": note} if note else {}))
         yield WorkerPort(observer, url)
+
+
+@contextmanager
+def cameras_port(http: HttpSettings, title: str) -> Iterator[SourceBoard]:
+    """The board of a process that reads cameras, with probes, metrics and page if the settings say so.
+
+    Raises:
+        SettingsError: the port cannot be had.
+    """
+    clock = steady()
+    sources = LiveSources(title, clock(), http.silent_after_s, http.stuck_after_s, keeps_pictures=http.thumbnails)
+    board = SourceBoard(sources, clock)
+    if not http.enabled:
+        yield board
+        return
+    feed = EventFeed(board)
+
+    def probe(ask: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
+        def answer() -> ProbeAnswer:
+            with board.look() as now:
+                return ask(now.health, now.now_s)
+
+        return answer
+
+    probes = {path: probe(ask) for path, ask in _PROBES.items()}
+    exposition = Exposition(CAMERA_METRICS, lambda: SourceScrape(sources, version("adawise"), feed.viewers))
+    with _serving(http, page_app(feed, board, access(http), probes=probes, exposition=exposition), feed):
+        yield board
 
 
 @contextmanager

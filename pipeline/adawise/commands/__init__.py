@@ -23,6 +23,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("demo:DemoCommand", "see it work on simulated cameras"),
     "run": ("run.options:RunCommand", "classify images from Kafka until stopped"),
     "doctor": ("doctor.options:DoctorCommand", "say whether a worker can do its work here"),
+    "cameras": ("cameras.options:CamerasCommand", "read cameras into the topic until stopped"),
     "produce": ("produce.options:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("record.options:RecordCommand", "store raw messages of a topic"),
     "replay": ("replay.options:ReplayCommand", "run the worker on a recording"),

@@ -34,6 +34,11 @@ class Letter:
     headers: tuple[tuple[str, bytes], ...]
 
     @property
+    def timestamp_ms(self) -> int | None:
+        """See `kafka.outbox.Outgoing`."""
+        return None
+
+    @property
     def size_bytes(self) -> int:
         """What it weighs in the producer's memory, less its framing."""
         return (

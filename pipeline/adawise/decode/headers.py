@@ -92,6 +92,23 @@ def read_headers(key: bytes | None, headers: Iterable[tuple[str, bytes | None]])
     )
 
 
+def written_headers(
+    content_type: str,
+    captured_at_us: int,
+    frame_id: str,
+    *,
+    label: str | None = None,
+    meta: Mapping[str, str] | None = None,
+) -> list[tuple[str, bytes]]:
+    """What a producer of ours says of one image; `captured_at_us` in microseconds since the epoch."""
+    captured_at = (_EPOCH + timedelta(microseconds=captured_at_us)).isoformat(timespec="microseconds")
+    said = {"content-type": content_type, "captured-at": captured_at, "frame-id": frame_id}
+    if label is not None:
+        said["label"] = label
+    said |= {f"{_META}{name}": value for name, value in (meta or {}).items()}
+    return [(name, value.encode()) for name, value in said.items()]
+
+
 def _by_name(headers: Iterable[tuple[str, bytes | None]]) -> Mapping[str, bytes]:
     return {name.lower(): value for name, value in headers if value}
 

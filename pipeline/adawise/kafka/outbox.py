@@ -56,11 +56,18 @@ class Outgoing(Protocol):
         """In order."""
 
     @property
+    def timestamp_ms(self) -> int | None:
+        """When it is of, since the epoch; None: of when it is sent."""
+
+    @property
     def size_bytes(self) -> int:
         """What it weighs in the producer's memory, less its framing."""
 
-    def smaller(self) -> Sequence[Self]:
-        """What to send in its place to a topic that does not take it; empty if nothing smaller would do."""
+    def smaller(self) -> Sequence[Self] | None:
+        """What to send in its place to a topic that does not take it; empty if nothing smaller would do.
+
+        None if it is given up then, so that others are not held up.
+        """
 
 
 Record = TypeVar("Record", bound=Outgoing)
@@ -154,6 +161,8 @@ class Outbox(Generic[Record]):
         """
         while self._inflight:
             self._send_again()
+            if not self._inflight:  # what was to be sent again was given up
+                break
             oldest = self._inflight[0].future
             if not oldest.is_done:
                 return False
@@ -177,11 +186,16 @@ class Outbox(Generic[Record]):
     def _settle_oldest(self, deadline: float) -> None:
         """Wait until the oldest record is acknowledged, and forget it."""
         self._send_again()
+        if not self._inflight:  # what was to be sent again was given up
+            return
         oldest = self._inflight[0]
         try:
             oldest.future.get(timeout=max(0.0, deadline - time.monotonic()))
         except errors.KafkaError as error:
             smaller = oldest.record.smaller() if isinstance(error, TOO_LARGE) else ()
+            if smaller is None:
+                self._forget_oldest()
+                return
             if smaller:
                 self._forget_oldest()
                 self._inflight.extendleft(_InFlight(record, record.size_bytes) for record in reversed(smaller))
@@ -230,11 +244,16 @@ class Outbox(Generic[Record]):
             except FatalError as error:
                 raise self._waits(error) from error
             self._prepared.add(record.topic)
+        parts: dict[str, Any] = {"key": record.key, "value": record.value, "headers": list(record.headers)}
+        if record.timestamp_ms is not None:
+            parts["timestamp_ms"] = record.timestamp_ms
         try:
-            future = self._producer.send(record.topic, key=record.key, value=record.value, headers=list(record.headers))
+            future = self._producer.send(record.topic, **parts)
             return [_InFlight(record, size_bytes, future)]
         except errors.KafkaError as error:
             smaller = record.smaller() if isinstance(error, TOO_LARGE) else ()
+            if smaller is None:
+                return []
             if smaller:
                 return [sent for each in smaller for sent in self._sent(each, each.size_bytes)]
             raise self._translated(error, record.topic) from error

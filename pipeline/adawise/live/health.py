@@ -7,7 +7,7 @@ broker or store are away: a rollout must not wait for somebody else's outage. It
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError, BrokerUnavailable, StoreFull, StoreUnavailable
@@ -53,10 +53,12 @@ class Health:
     Args:
         began_s: when the process began.
         stuck_after_s: without a step or an event, and the loop does not turn any more.
+        doing: what it does in each phase, for people.
     """
 
     began_s: float
     stuck_after_s: float
+    doing: Mapping[Phase, str] = field(default_factory=lambda: _DOING)
     phase: Phase = Phase.STARTING
     phase_s: float = 0.0
     beat_s: float = 0.0  # the last sign of life of the loop
@@ -77,6 +79,14 @@ class Health:
         """The loop turned; `is_member`: it is in its group, with the partitions that it is to have."""
         self.progress, self.has_stepped = progress, True
         self.has_joined = self.has_joined or is_member or bool(progress.partitions)
+        self._forget_outages(now_s)
+
+    def turned(self, now_s: float) -> None:
+        """The loop of a process that is in no group turned."""
+        self.beat_s, self.has_stepped, self.has_joined = now_s, True, True
+        self._forget_outages(now_s)
+
+    def _forget_outages(self, now_s: float) -> None:
         self.outages = {who: outage for who, outage in self.outages.items() if outage.until_s >= now_s}
 
     def retried(self, error: AdawiseError, wait_s: float, now_s: float) -> None:
@@ -146,7 +156,7 @@ class Health:
         return found
 
     def _doing(self, now_s: float) -> str:
-        return f"it {_DOING[self.phase]}, for {spoken(now_s - self.phase_s)}"
+        return f"it {self.doing[self.phase]}, for {spoken(now_s - self.phase_s)}"
 
     def _answer(self, ok: bool, status: str, now_s: float, reasons: Sequence[str] = ()) -> ProbeAnswer:
         return ProbeAnswer(ok, status, self.phase, now_s - self.phase_s, tuple(reasons))

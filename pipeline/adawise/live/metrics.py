@@ -1,4 +1,6 @@
-"""Every metric in one table: its name, its meaning, what to do when it moves, and where its samples come from. Pure.
+"""Every metric: its name, its meaning, what to do when it moves, and where its samples come from. Pure.
+
+One table is of a worker, one of a process that reads cameras.
 
 Names follow Prometheus: base units, `_total` for what only grows. Series with a partition or a stream are read from
 what the worker owns now, so that those of a lost partition are gone with the next scrape.
@@ -10,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from adawise.errors import Lost, Reason
 from adawise.live.camera import LiveCamera
 from adawise.live.counts import Distribution
 from adawise.live.health import PARTIES
+from adawise.live.sources import DROP_REASONS, FAILURES, LiveSources, SourceCamera
 from adawise.live.worker import LiveWorker
 from adawise.worker.observer import PartitionProgress
 
@@ -37,14 +40,26 @@ class Scrape:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricSpec:
+class SourceScrape:
+    """What samples of a process that reads cameras are read from."""
+
+    sources: LiveSources
+    version: str
+    viewers: int
+
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec(Generic[Read]):
     """One metric. `samples` gives pairs of label values, in the order of `labels`, and a value."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     meaning: str
     remedy: str
-    samples: Callable[[Scrape], Samples]
+    samples: Callable[[Read], Samples]
     labels: tuple[str, ...] = ()
 
 
@@ -150,7 +165,7 @@ def _paused(worker: LiveWorker) -> float:
 
 _STREAM = ("stream", "partition")
 
-METRICS: tuple[MetricSpec, ...] = (
+METRICS: tuple[MetricSpec[Scrape], ...] = (
     # what is served
     MetricSpec(
         "adawise_images_total",
@@ -536,5 +551,162 @@ METRICS: tuple[MetricSpec, ...] = (
         "Events that page and metrics do not know of, because they came too fast.",
         "Only a flood of rejected images does that. Counts are too low by as many; rows are not.",
         lambda scrape: [(NONE, scrape.dropped)],
+    ),
+)
+
+
+def _sources(value: Callable[[LiveSources], float]) -> Callable[[SourceScrape], Samples]:
+    return lambda scrape: [(NONE, value(scrape.sources))]
+
+
+def _each_source(value: Callable[[SourceCamera, float], float | None]) -> Callable[[SourceScrape], Samples]:
+    """Cameras come from a file of ours: there are as many series as it names."""
+
+    def samples(scrape: SourceScrape) -> Iterator[tuple[Labels, float]]:
+        for camera in scrape.sources.cameras.values():
+            if (found := value(camera, scrape.sources.now_s)) is not None:
+                yield (camera.stream_id,), found
+
+    return samples
+
+
+def _by_reason(
+    value: Callable[[SourceCamera], Counter[str]], reasons: tuple[str, ...]
+) -> Callable[[SourceScrape], Samples]:
+    def samples(scrape: SourceScrape) -> Iterator[tuple[Labels, float]]:
+        for camera in scrape.sources.cameras.values():
+            for reason in reasons:
+                yield (camera.stream_id, reason), value(camera)[reason]
+
+    return samples
+
+
+_CAMERA = ("camera",)
+
+CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
+    MetricSpec(
+        "adawise_camera_up",
+        "gauge",
+        "1 while the camera's stream is open.",
+        "0: the page and the log's camera_failed say why; `adawise cameras FILE --check` tries each once.",
+        _each_source(lambda camera, _: float(camera.is_open)),
+        _CAMERA,
+    ),
+    MetricSpec(
+        "adawise_camera_frames_total",
+        "counter",
+        "Frames that were handed to the broker.",
+        "Its rate is below the camera's `rate`: it sends fewer, or they are dropped.",
+        _each_source(lambda camera, _: camera.sent),
+        _CAMERA,
+    ),
+    MetricSpec(
+        "adawise_camera_bytes_total",
+        "counter",
+        "Bytes of them.",
+        "What the topic has to hold; a smaller `longest`, `rate` or `quality` makes it less.",
+        _each_source(lambda camera, _: camera.sent_bytes),
+        _CAMERA,
+    ),
+    MetricSpec(
+        "adawise_camera_dropped_total",
+        "counter",
+        "Frames that were not sent, by why: behind (the broker), damaged, too_large.",
+        "behind: the broker is slow or away, or when_behind should be wait. damaged: the network loses packets; use "
+        "transport tcp. too_large: a smaller `longest` or `quality`, or a larger max.message.bytes of the topic.",
+        _by_reason(lambda camera: camera.dropped, DROP_REASONS),
+        ("camera", "reason"),
+    ),
+    MetricSpec(
+        "adawise_camera_connects_total",
+        "counter",
+        "Times that the camera was connected to.",
+        "Growing: the network or the camera breaks again and again; the log says how.",
+        _each_source(lambda camera, _: camera.connects),
+        _CAMERA,
+    ),
+    MetricSpec(
+        "adawise_camera_failures_total",
+        "counter",
+        "Connections that ended, by kind: failed, or refused until somebody mends something.",
+        "refused: credentials, address or device are wrong; the log's camera_failed names the remedy.",
+        _by_reason(lambda camera: camera.failures, FAILURES),
+        ("camera", "kind"),
+    ),
+    MetricSpec(
+        "adawise_camera_frozen_seconds",
+        "gauge",
+        "For how long the camera has sent one picture; 0 below frozen_after_s.",
+        "Restart the camera: its sensor or its encoder hangs. A still scene without noise looks the same.",
+        _each_source(lambda camera, now_s: camera.frozen_s(now_s)),
+        _CAMERA,
+    ),
+    MetricSpec(
+        "adawise_camera_last_frame_timestamp_seconds",
+        "gauge",
+        "When the camera's last frame came; absent before the first.",
+        "Old: the camera is silent, or failing.",
+        _each_source(lambda camera, _: camera.seen_s),
+        _CAMERA,
+    ),
+    MetricSpec(
+        "adawise_camera_delay_seconds",
+        "gauge",
+        "From when the last frame was taken, by the clock that its header names, until it came.",
+        "Seconds: the camera or the network holds frames back, or its clock is behind.",
+        _each_source(lambda camera, _: None if camera.seen_s is None else camera.delay_s),
+        _CAMERA,
+    ),
+    MetricSpec(
+        "adawise_cameras",
+        "gauge",
+        "Cameras by state, as the live page has them.",
+        "Alert on failing, rejected, silent and frozen; the page says which and why.",
+        lambda scrape: [((str(state),), count) for state, count in scrape.sources.states().items()],
+        ("state",),
+    ),
+    MetricSpec(
+        "adawise_frames_waiting",
+        "gauge",
+        "Frames in memory that wait for the broker.",
+        "Growing: the broker is slow or away.",
+        _sources(lambda sources: sources.waiting),
+    ),
+    MetricSpec(
+        "adawise_retries_total",
+        "counter",
+        "Tries that failed and are made again, by who did not answer.",
+        "See to the broker; the log's retry_scheduled has its words.",
+        lambda scrape: [(("broker",), scrape.sources.retries["broker"])],
+        ("of",),
+    ),
+    MetricSpec(
+        "adawise_ready",
+        "gauge",
+        "1 if /readyz says ready.",
+        "/readyz says why not.",
+        _sources(lambda sources: float(sources.health.ready(sources.now_s).ok)),
+    ),
+    MetricSpec(
+        "adawise_seconds_since_step",
+        "gauge",
+        "Since the loop that sends has turned.",
+        "Beyond http.stuck_after_s, /livez asks for a restart.",
+        _sources(lambda sources: max(0.0, sources.now_s - sources.health.beat_s)),
+    ),
+    MetricSpec(
+        "adawise_build_info",
+        "gauge",
+        "Always 1; the version.",
+        "Processes differ for long: a rollout is stuck.",
+        lambda scrape: [((scrape.version,), 1.0)],
+        ("version",),
+    ),
+    MetricSpec(
+        "adawise_page_viewers",
+        "gauge",
+        "Browsers that look at the live page.",
+        "At most 32; more are asked to wait.",
+        lambda scrape: [(NONE, scrape.viewers)],
     ),
 )

@@ -26,6 +26,7 @@ class CameraState(StrEnum):
     FAILING = "failing"  # what it sends is not served, or not written
     REJECTED = "rejected"  # a good part of its images cannot be read
     SILENT = "silent"  # nothing came of it for longer than is usual
+    FROZEN = "frozen"  # it sends the same picture again and again (`adawise cameras` alone can tell)
     CHANGED = "changed"  # it is served, at another alpha than before
     OK = "ok"  # it is served
     GONE = "gone"  # nothing came of it for a day; only the fleet's status tells that, a worker forgets it

@@ -24,6 +24,9 @@ from adawise.worker.observer import Phase, WorkerProgress
 
 Pixels = npt.NDArray[np.uint8]
 
+STATES = tuple(state for state in CameraState if state not in {CameraState.FROZEN, CameraState.GONE})
+"""Those that a camera of a worker can have."""
+
 _NAMELESS_S = 300.0
 _HOLDS_S = 30.0  # a row that nothing happened to: its rate falls, what changed gets old
 
@@ -210,7 +213,7 @@ class LiveWorker:
 
     def states(self) -> Mapping[CameraState, int]:
         """Cameras in each state."""
-        found: dict[CameraState, int] = {state: 0 for state in CameraState if state != CameraState.GONE}
+        found: dict[CameraState, int] = dict.fromkeys(STATES, 0)
         for camera in self.cameras.values():
             failure, silent_s = self.failure(camera.tp), self.bounds.silent_after_s
             found[camera.judge(self.now_s, failure=failure, silent_after_s=silent_s)[0]] += 1

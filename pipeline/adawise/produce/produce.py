@@ -12,11 +12,12 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
+from adawise.cameras.address import is_live, is_video, masked
 from adawise.decode.headers import check_stream_id
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.produce.files import FileShots, list_file, list_folder, shuffled
 from adawise.produce.shot import Shot
-from adawise.produce.video import VideoShots, is_live, is_video, masked
+from adawise.produce.video import VideoShots
 
 ROOM_BYTES = 64 * 1024  # of key, headers and Arrow's own bytes around the images of a message
 
@@ -106,16 +107,21 @@ def open_shots(
     """What `source` names: a folder, a list of files, or a video.
 
     Args:
-        source: a path, or what ffmpeg can open.
+        source: a path.
         max_message_bytes: larger files are skipped.
         loop: begin again at the end.
         shuffle_seed: mix the files by this seed; None keeps them sorted, or in the list's order.
 
     Raises:
-        SettingsError: there is no such folder or list.
+        SettingsError: there is no such folder or list, or it is a stream.
     """
     path = Path(source)
-    if is_live(source) or (is_video(source) and not path.is_dir()):
+    if is_live(source):
+        raise SettingsError(
+            f"expected a folder, a list or a video, got the stream {masked(source)}. Streams and devices are read by "
+            "`adawise cameras FILE`, which a table [camera.NAME] with `url` or `device` names them to."
+        )
+    if is_video(source) and not path.is_dir():
         return VideoShots(source, loop=loop)
     if not path.exists():
         raise SettingsError(f"there is no {masked(source)}; name a folder of images, a list of them, or a video")

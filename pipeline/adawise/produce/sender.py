@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer, errors
 
 from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from adawise.decode.headers import written_headers
 from adawise.errors import AdawiseError, BrokerUnavailable, SettingsError, SourceError
 from adawise.kafka.client import TOO_LARGE, kafka_errors, open_client, translated
 from adawise.produce.produce import ROOM_BYTES, Parcel
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REQUEST_BYTES = 512 * 1024  # of several small images; below the 1 MB that a topic takes by default
 
 
@@ -113,15 +112,7 @@ def message_of(parcel: Parcel) -> tuple[bytes, list[tuple[str, bytes]]]:
         )
         return value, [("content-type", ARROW_STREAM.encode())]
     (shot,), (captured_at_us,) = parcel.shots, parcel.captured_at_us
-    captured_at = (_EPOCH + timedelta(microseconds=captured_at_us)).isoformat(timespec="microseconds")
-    headers = [
-        ("content-type", shot.content_type.encode()),
-        ("captured-at", captured_at.encode()),
-        ("frame-id", shot.frame_id.encode()),
-    ]
-    if shot.label is not None:
-        headers.append(("label", shot.label.encode()))
-    return shot.data, headers
+    return shot.data, written_headers(shot.content_type, captured_at_us, shot.frame_id, label=shot.label)
 
 
 def open_sender(

@@ -161,6 +161,11 @@ class EventMessage:
     shorten: Callable[[], Sequence[EventMessage]] | None = None
 
     @property
+    def timestamp_ms(self) -> int | None:
+        """See `kafka.outbox.Outgoing`."""
+        return None
+
+    @property
     def size_bytes(self) -> int:
         """See `kafka.outbox.Outgoing`."""
         of_headers = sum([len(name) + len(value) for name, value in self.headers])

@@ -133,7 +133,7 @@ def from_file(path: Path, shown_as: str, must_exist: bool, folder: Path) -> tupl
         return [], [Mistake(CONFIG, shown_as, f"it is not TOML: {error}; correct that line")]
     except RecursionError:
         return [], [Mistake(CONFIG, shown_as, "it is nested too deeply; expected tables such as [kafka]")]
-    lines = _lines(text)
+    lines = lines_of(text)
     given: list[Given] = []
     mistakes: list[Mistake] = []
     for name, value in sorted(_flatten(tree), key=lambda pair: _secret_in_a_file(pair[0]) is not None):
@@ -184,7 +184,7 @@ _TABLE = re.compile(rf"\s*\[\[?\s*({_KEYS})\s*\]")
 _PAIR = re.compile(rf"\s*({_KEYS})\s*=(.*)", re.DOTALL)
 
 
-def _lines(text: str) -> dict[str, int]:
+def lines_of(text: str) -> dict[str, int]:
     """Dotted name -> line, of tables and keys. The text is valid TOML; lines inside multi-line strings are skipped."""
     lines: dict[str, int] = {}
     table, quote = "", ""

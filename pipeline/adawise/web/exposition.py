@@ -6,7 +6,8 @@ seconds, memory, file descriptors) come from the library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -15,23 +16,25 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from adawise.live.counts import Distribution
-from adawise.live.metrics import METRICS, MetricSpec, Scrape
+from adawise.live.metrics import MetricSpec
+
+Read = TypeVar("Read")
 
 
-class WorkerCollector(Collector):
+class TableCollector(Collector, Generic[Read]):
     """Reads all samples at each scrape."""
 
-    def __init__(self, scrape: Callable[[], Scrape]) -> None:
-        self._scrape = scrape
+    def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], Read]) -> None:
+        self._table, self._scrape = table, scrape
 
     @override
     def collect(self) -> Iterator[Metric]:
         scrape = self._scrape()
-        for spec in METRICS:
+        for spec in self._table:
             yield _family(spec, scrape)
 
 
-def _family(spec: MetricSpec, scrape: Scrape) -> Metric:
+def _family(spec: MetricSpec[Read], scrape: Read) -> Metric:
     family: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
     if spec.kind == "histogram":
         family = HistogramMetricFamily(spec.name, spec.meaning, labels=spec.labels)
@@ -51,12 +54,13 @@ class Exposition:
     """Answers scrapes.
 
     Args:
+        table: of metrics.
         scrape: what samples are read from, now.
     """
 
-    def __init__(self, scrape: Callable[[], Scrape]) -> None:
+    def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], Read]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(WorkerCollector(scrape))
+        self._registry.register(TableCollector(table, scrape))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 _FIRST_S, _LONGEST_S = 1.0, 30.0
 
 
 class Backoff:
-    """The waits of one thing that can fail; time is an argument."""
+    """The waits of one thing that can fail; time is an argument.
 
-    def __init__(self) -> None:
+    Args:
+        spread: what a wait is multiplied by, in (0, 1]: many that failed together do not come back together.
+    """
+
+    def __init__(self, spread: Callable[[], float] = lambda: 1.0) -> None:
         self.again_s = 0.0
-        self._wait_s = _FIRST_S
+        self._wait_s, self._spread = _FIRST_S, spread
 
     def due(self, now_s: float) -> bool:
         """True if it may be tried at `now_s`, by the clock that `failed` was told."""
@@ -18,8 +24,8 @@ class Backoff:
 
     def failed(self, now_s: float) -> float:
         """It failed at `now_s`: seconds until it is due again."""
-        wait_s = self._wait_s
-        self.again_s, self._wait_s = now_s + wait_s, min(2.0 * wait_s, _LONGEST_S)
+        wait_s = self._wait_s * self._spread()
+        self.again_s, self._wait_s = now_s + wait_s, min(2.0 * self._wait_s, _LONGEST_S)
         return wait_s
 
     def succeeded(self) -> None:

@@ -25,14 +25,15 @@ class ProduceCommand(Command):
     """Send images to the topic: a folder (the names of its subfolders are kept as labels), a list, or a video.
 
     Each stream is a camera of its own; images are dealt out to the streams in turn. A video is sent at its own pace,
-    and its frames have the times at which they were taken, whatever the frame rate; a live source is of now.
+    and its frames have the times at which they were taken, whatever the frame rate. Streams and devices are read by
+    `adawise cameras`.
     """
 
     name = "produce"
     groups = (*BROKER, "kafka.topic", "decode.max_message_bytes", "log")
     examples = (
         ("a folder as four cameras, 20 images a second", "produce images/ --streams 4 --rate 20"),
-        ("a camera through ffmpeg", "produce rtsp://camera.local/stream --stream-ids yard"),
+        ("a video in a loop, as a camera", "produce day.mp4 --stream-ids yard --loop"),
         (
             "a recorded day in an hour, which began at eight",
             "produce day.mp4 --speed 24 --start 2026-11-25T08:00:00Z",
@@ -40,10 +41,7 @@ class ProduceCommand(Command):
         ("a folder as batches of 16, in a new topic", "produce images/ --batch 16 --create-topic --partitions 4"),
     )
 
-    source: CliPositionalArg[Location] = Field(
-        description="folder, text file with one path a line, or video; a URL with a password belongs in a text file of "
-        "its own: here every user of the machine sees it"
-    )
+    source: CliPositionalArg[Location] = Field(description="folder, text file with one path a line, or video")
     streams: int | None = Field(default=None, ge=1, le=100_000, description="number of streams (cameras); none: one")
     stream_ids: Annotated[str, AfterValidator(_stream_ids)] | None = Field(
         default=None,
@@ -85,12 +83,9 @@ class ProduceCommand(Command):
             yield paces[1], f"--{paces[0]} says how fast, too; leave one of them out"
         of_video = [name for name in ("speed", "fast", "start") if name in options]
         if of_video and isinstance(source := options.get("source"), str):
-            from adawise.produce.video import is_live, is_video, named
+            from adawise.cameras.address import is_video
 
-            source = named(source)
-            if is_live(source):
-                yield of_video[0], "it is for files: a live source comes at its own pace, and is of now; leave it out"
-            elif not is_video(source):
+            if not is_video(source):
                 yield of_video[0], "it is for videos: pictures have no times of their own; leave it out, or use --rate"
 
     @override

@@ -12,7 +12,7 @@ from adawise.console import progress
 from adawise.produce.produce import Gathering, open_shots
 from adawise.produce.produce import produce as send_all
 from adawise.produce.sender import ensure_topic, open_sender
-from adawise.produce.video import VideoShots, named
+from adawise.produce.video import VideoShots
 from adawise.settings import Settings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,7 +43,6 @@ def produce(
 
     A video began at `begins`, or when it says so, or now.
     """
-    source = named(source)
     kafka, largest = settings.kafka, int(settings.decode.max_message_bytes)
     shots = open_shots(source, max_message_bytes=largest, loop=loop, shuffle_seed=_SEED if shuffle else None)
     began = begins or (shots.created() if isinstance(shots, VideoShots) else None)

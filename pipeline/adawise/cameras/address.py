@@ -1,0 +1,120 @@
+"""Where a camera's stream comes from, what of that may be shown, and what FFmpeg may open on its way. Pure.
+
+What may be opened is listed: a stream that is a playlist inside (HLS, concat), or a server that sends elsewhere, could
+otherwise have it read files, or ask hosts that only we can reach.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+Transport = Literal["tcp", "udp"]
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mpeg", ".mjpeg", ".flv", ".gif")
+
+_RTSP = "rtsp,rtp,srtp,udp,tcp"
+_HTTP = "http,https,httpproxy,tls,tcp,crypto,data"
+NETWORK: Mapping[str, str] = {  # scheme -> the protocols that it needs; never a file
+    **{"rtsp": _RTSP, "rtsps": f"{_RTSP},tls", "rtmp": "rtmp,tcp", "http": _HTTP, "https": _HTTP},
+    **{"udp": "udp", "tcp": "tcp", "srt": "srt"},
+}
+_CONTAINERS = (  # no playlists
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,mjpeg,mpjpeg,jpeg_pipe,flv,live_flv,gif,h264,hevc,ogg,asf,ivf"
+)
+_PLAYLISTS = "hls,dash,aac,ac3,mp3,webvtt"
+_DEVICE = "/dev/video"
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+_SECRET_LETTERS = 3  # shorter parts of a secret are in every word
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What FFmpeg is asked to open: a name, the format if it is not to be found out, and its options."""
+
+    name: str
+    format: str | None
+    options: Mapping[str, str]
+
+
+def opening(source: str, transport: Transport = "tcp") -> Opening:
+    """How to open a path, a device or a URL."""
+    scheme = scheme_of(source)
+    allowed = {"protocol_whitelist": NETWORK.get(scheme, "file")}
+    if is_live(source):  # or a second of frames comes in a bunch at first, of which the rate is measured
+        allowed["fpsprobesize"] = "0"
+    if source.startswith(_DEVICE):
+        return Opening(source, "video4linux2", allowed)
+    if scheme in ("rtsp", "rtsps"):  # over UDP a network that is full loses packets, and frames come out torn
+        return Opening(source, None, {**allowed, "rtsp_transport": transport})
+    formats = f"{_CONTAINERS},{_PLAYLISTS}" if scheme in ("http", "https") else _CONTAINERS
+    # `concat:a|b.mp4` would be what it says
+    name = source if scheme in NETWORK or scheme == "file" else f"file:{source}"
+    return Opening(name, None, {**allowed, "format_whitelist": formats})
+
+
+def scheme_of(source: str) -> str:
+    """In lower case; empty for a path."""
+    match = _URL.match(source)
+    return match[1].lower() if match else ""
+
+
+def is_live(source: str) -> bool:
+    """Whether frames come at their own pace: a network stream or a capture device (Linux)."""
+    return scheme_of(source) in NETWORK or source.startswith(_DEVICE)
+
+
+def is_video(source: str) -> bool:
+    """Whether it is a video or a stream, by its form."""
+    return is_live(source) or Path(source).suffix.lower() in VIDEO_SUFFIXES
+
+
+def with_credentials(url: str, username: str, password: str) -> str:
+    """The URL with a user's name and password in it, whatever letters they have."""
+    match = _URL.match(url)
+    assert match is not None, url
+    return f"{match[0]}{quote(username, safe='')}:{quote(password, safe='')}@{url[match.end() :]}"
+
+
+def masked(source: str) -> str:
+    """The source as messages and logs may show it: of a URL neither password nor query."""
+    return address_of(source).shown
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A source taken apart. `shown` and `name`, of the file or the last part of the path, hold nothing secret."""
+
+    shown: str
+    name: str
+    secrets: tuple[str, ...] = ()
+
+    def hide(self, text: str) -> str:
+        """What another program says of the source, without the secrets and what it may have cut out of them."""
+        parts = {part for secret in self.secrets for part in (secret, *re.split(r"[/?#&=:@;]", secret))}
+        parts |= {unquote(part) for part in parts}
+        for part in sorted((part for part in parts if len(part) >= _SECRET_LETTERS), key=len, reverse=True):
+            text = text.replace(part, "***")
+        return text
+
+
+def address_of(source: str) -> Address:
+    """By RFC 3986, but for the user's part: it ends at the last @, as people do not escape a / or @ in a password."""
+    match = _URL.match(source)
+    if match is None or not (match[2] or match[1].lower() in NETWORK):
+        return Address(source, Path(source).name)
+    rest = source[match.end() :]
+    before = re.split(r"[?#]", rest, maxsplit=1)[0]
+    mark, query = rest[len(before) :][:1], rest[len(before) + 1 :]
+    if "@" in query:  # part of a password with a ? in it, or of a query
+        return Address(f"{match[0]}***", "", (before, query))
+    user, at, place = before.rpartition("@")
+    name, colon, password = user.partition(":")
+    if not colon or not re.fullmatch(r"[\w.-]+", name):  # a token in place of a name, or what is hard to tell
+        name, password = "", user
+    shown = f"{match[0]}{name}{':' if name else ''}{'***@' if at else ''}{place}{mark}{'***' if mark else ''}"
+    return Address(shown, Path(place.partition("/")[2]).name, (password, query))

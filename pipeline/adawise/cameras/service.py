@@ -1,0 +1,168 @@
+"""Many cameras into one topic, at least once, within bounded memory: what `adawise cameras` does until it is stopped.
+
+A thread a camera reads (`watch`), this one sends. What a camera sends waits in its own backlog until the broker has
+room, a frame of each camera in turn, so that none of them can take another's place.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from adawise.cameras.backlog import Backlog, FrameRecord
+from adawise.cameras.board import SourceBoard
+from adawise.cameras.camera import CameraSpec
+from adawise.cameras.watch import Connection, Watch
+from adawise.errors import AdawiseError, RetryableError
+from adawise.kafka.outbox import Outbox
+from adawise.live.sources import LiveSources
+from adawise.worker.backoff import Backoff
+
+_log = structlog.get_logger("cameras")
+
+_TURN_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What another list of cameras changed."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+class Service:
+    """Reads cameras and sends their frames.
+
+    Args:
+        outbox: to the topic; closed in the end.
+        topic: its name.
+        board: is told what happens.
+        connect: opens a connection to a camera.
+        clock: seconds, for waits.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox[FrameRecord],
+        *,
+        topic: str,
+        board: SourceBoard,
+        connect: Callable[[CameraSpec], Connection],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._outbox, self._topic, self._board, self._connect, self._clock = outbox, topic, board, connect, clock
+        self._watches: dict[str, Watch] = {}
+        self._left: list[Backlog] = []  # of cameras that are not read any more
+        self._came = threading.Event()
+        self._backoff = Backoff()
+
+    def read(self, cameras: Sequence[CameraSpec]) -> Changes:
+        """Read these from now on; those that are as they were are not disturbed."""
+        wanted = {camera.stream_id: camera for camera in cameras}
+        kept = {name: watch for name, watch in self._watches.items() if wanted.get(name) == watch.camera}
+        gone = {name: watch for name, watch in self._watches.items() if name not in kept}
+        _end(gone.values())
+        self._left += [watch.backlog for watch in gone.values()]
+        for name in gone:
+            if name not in wanted:
+                self._board.tell(LiveSources.remove, name)
+        for name, camera in wanted.items():
+            if name not in kept:
+                self._board.tell(LiveSources.add, name, camera.address.shown, camera.frozen_after_s)
+                backlog = Backlog(camera.held_bytes, camera.when_behind, self._came.set)
+                kept[name] = Watch(camera, self._topic, backlog, self._board, connect=self._connect, clock=self._clock)
+                kept[name].start()
+        changes = Changes(
+            added=tuple(name for name in wanted if name not in self._watches),
+            changed=tuple(name for name in gone if name in wanted),
+            removed=tuple(name for name in gone if name not in wanted),
+        )
+        self._watches = kept
+        return changes
+
+    def run(self, should_stop: Callable[[], bool], each_turn: Callable[[], object] = lambda: None) -> None:
+        """Send until told to stop, or until all of them were videos that are over; `each_turn` may call `read`."""
+        while not should_stop():
+            self._came.wait(_TURN_S)
+            self._came.clear()
+            each_turn()
+            over = all(watch.is_over for watch in self._watches.values())
+            self._send_some()
+            if over and not self._waiting:
+                return
+
+    def close(self) -> None:
+        """End all connections, and send what they have left; returns when the broker has it.
+
+        Raises BrokerUnavailable if that takes too long: what was not acknowledged is lost with this process.
+        """
+        _end(self._watches.values())
+        try:
+            for backlog in self._backlogs:
+                while (record := backlog.take()) is not None:
+                    self._outbox.send(record)
+                    self._sent(record)
+        finally:
+            self._outbox.close()
+
+    @property
+    def _backlogs(self) -> list[Backlog]:
+        return [*self._left, *(watch.backlog for watch in self._watches.values())]
+
+    @property
+    def _waiting(self) -> int:
+        return sum(map(len, self._backlogs))
+
+    def _send_some(self) -> None:
+        """What there is room for, a frame of each camera in turn."""
+        now_s = self._clock()
+        if self._backoff.due(now_s):
+            try:
+                self._outbox.settle()
+                while self._send_one_of_each():
+                    pass
+            except RetryableError as error:
+                self._failed(error, self._backoff.failed(now_s))
+            else:
+                self._backoff.succeeded()
+        self._board.tell(LiveSources.turn, self._waiting)
+
+    def _send_one_of_each(self) -> bool:
+        """Whether there were some, and room for them."""
+        any_sent = False
+        for backlog in self._backlogs:
+            if not self._outbox.has_room:
+                return False
+            if (record := backlog.take()) is None:
+                continue
+            try:
+                self._outbox.send(record, wait=False)
+            except RetryableError:
+                backlog.put_back(record)
+                raise
+            self._sent(record)
+            any_sent = True
+        self._left = [backlog for backlog in self._left if len(backlog)]
+        return any_sent
+
+    def _sent(self, record: FrameRecord) -> None:
+        self._board.tell(LiveSources.send, record.stream_id, len(record.value))
+
+    def _failed(self, error: AdawiseError, wait_s: float) -> None:
+        self._board.tell(LiveSources.retry, error, wait_s)
+        _log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
+
+
+def _end(watches: Iterable[Watch]) -> None:
+    """All at once: each may take a moment."""
+    ending = list(watches)
+    for watch in ending:
+        watch.stop()
+    for watch in ending:
+        watch.join()

@@ -1,0 +1,232 @@
+"""One camera's thread: connect, take its frames, and connect again when it breaks, stalls or is refused.
+
+Whatever happens here happens to this camera alone. A camera that was well for a minute is tried again at once when it
+breaks; one that is not is tried less and less often, and never given up: somebody may mend it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from adawise.cameras import wire
+from adawise.cameras.backlog import Backlog, FrameRecord
+from adawise.cameras.board import SourceBoard
+from adawise.cameras.camera import CameraSpec
+from adawise.cameras.wire import CameraFrame, Drop, Dropped, End, Ended, Opened, Told
+from adawise.decode.headers import written_headers
+from adawise.live.sources import LiveSources
+from adawise.worker.backoff import Backoff
+
+_log = structlog.get_logger("cameras")
+
+HEALTHY_S = 60.0
+SAYS_WHY_S = 2.0
+"""Beyond `timeout_s`: a reader that notices the silence itself tells more than a clock does."""
+
+_LEAST_SPREAD = 0.5
+_SAID_AGAIN_S = 600.0
+_DROPS_TOLD_S = 60.0
+_CLOCK_HEADER = "clock"  # as `meta-clock`
+_DROPPED = {Drop.DAMAGED: "damaged", Drop.TOO_LARGE: "too_large"}
+BEHIND = "behind"
+"""Why a frame was dropped: the broker did not take it in time."""
+
+
+class Connection(Protocol):
+    """What `cameras.child.Child` is."""
+
+    def next(self, timeout_s: float) -> Told:
+        """What comes next. Raises `wire.Silence`."""
+
+    def kill(self) -> None:
+        """Have `next` return soon; from any thread."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+@dataclass(slots=True)
+class _Drops:
+    """Frames that were dropped and not told in the log yet."""
+
+    count: int = 0
+    told_s: float = -_DROPS_TOLD_S
+
+
+class Watch:
+    """Reads one camera into its backlog from `start` to `stop`.
+
+    Args:
+        camera: which.
+        topic: where its frames go.
+        backlog: of its frames.
+        board: is told what happens.
+        connect: opens a connection.
+        clock: seconds, for waits.
+    """
+
+    def __init__(
+        self,
+        camera: CameraSpec,
+        topic: str,
+        backlog: Backlog,
+        board: SourceBoard,
+        *,
+        connect: Callable[[CameraSpec], Connection],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.camera, self.backlog = camera, backlog
+        self._topic, self._board, self._connect, self._clock = topic, board, connect, clock
+        self._stopping = threading.Event()
+        self._open: Connection | None = None
+        self._lock = threading.Lock()  # between `stop` and a connection that is just being made
+        self._backoff = Backoff(lambda: random.uniform(_LEAST_SPREAD, 1.0))
+        self._last_us = 0
+        self._said, self._said_s = "", 0.0
+        self._drops = _Drops()
+        self._is_frozen = False
+        self._thread = threading.Thread(target=self._run, name=f"camera {camera.stream_id}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have it end soon; returns at once."""
+        self._stopping.set()
+        with self._lock:
+            if self._open is not None:
+                self._open.kill()
+
+    def join(self) -> None:
+        """Wait for its end, after `stop`."""
+        self._thread.join()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, as a video does."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._is_frozen = False
+            try:
+                ended = self._connection()
+            except Exception:  # noqa: BLE001 - a fault of ours costs this connection, and no other camera
+                _log.exception("camera_watch_failed", camera=self.camera.stream_id)
+                ended = Ended("a fault of this program, see the log. Report it.", End.FAILED)
+            if self._stopping.is_set():
+                return
+            if ended.end == End.REACHED:
+                self._board.tell(LiveSources.end, self.camera.stream_id)
+                _log.info("video_ended", camera=self.camera.stream_id)
+                return
+            self._failed(ended)
+
+    def _failed(self, ended: Ended) -> None:
+        now_s, camera = self._clock(), self.camera
+        wait_s = self._backoff.failed(now_s)
+        self._board.tell(LiveSources.fail, camera.stream_id, ended.why, ended.end == End.REFUSED)
+        if ended.why != self._said or now_s - self._said_s >= _SAID_AGAIN_S:
+            self._said, self._said_s = ended.why, now_s
+            _log.warning(
+                "camera_failed",
+                camera=camera.stream_id,
+                source=camera.address.shown,
+                why=ended.why,
+                refused=ended.end == End.REFUSED,
+                wait_s=round(wait_s, 1),
+            )
+        self._stopping.wait(wait_s)
+
+    def _connection(self) -> Ended:
+        """Take the frames of one connection, until it ends."""
+        camera = self.camera
+        self._board.tell(LiveSources.connect, camera.stream_id)
+        try:
+            connection = self._connect(camera)
+        except OSError as error:  # no more processes or files
+            return Ended(f"no process could be started for it: {error.strerror}. Raise the limits.", End.FAILED)
+        with self._lock:
+            self._open = connection
+        try:
+            if self._stopping.is_set():
+                return Ended("", End.FAILED)
+            return self._taken(connection)
+        except wire.Silence:
+            return Ended(f"no frame for {camera.timeout_s:g} s (timeout_s). Is the camera on?", End.FAILED)
+        finally:
+            with self._lock:
+                self._open = None
+            connection.close()
+
+    def _taken(self, connection: Connection) -> Ended:
+        camera, number = self.camera, 0
+        began_s = self._clock()
+        session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        while True:
+            told = connection.next(camera.timeout_s + SAYS_WHY_S)
+            match told:
+                case Ended():
+                    return told
+                case Opened(what):
+                    self._board.tell(LiveSources.open, camera.stream_id, what)
+                    self._said = ""
+                    _log.info("camera_connected", camera=camera.stream_id, source=camera.address.shown, what=what)
+                case Dropped(reason):
+                    self._board.tell(LiveSources.drop, camera.stream_id, _DROPPED[reason])
+                    self._tell_dropped(1, _DROPPED[reason])
+                case CameraFrame():
+                    self._take(told, f"{session}-{number}")
+                    number += 1
+            if self._clock() - began_s >= HEALTHY_S:
+                self._backoff.succeeded()
+
+    def _take(self, frame: CameraFrame, frame_id: str) -> None:
+        camera = self.camera
+        taken_us = self._last_us = max(frame.taken_us, self._last_us)  # batches are closed by it
+        self._board.tell(LiveSources.come, camera.stream_id, taken_us / 1e6, frame.data, frame.is_same)
+        self._tell_frozen()
+        headers = written_headers("image/jpeg", taken_us, frame_id, meta={_CLOCK_HEADER: frame.clock})
+        record = FrameRecord(
+            topic=self._topic,
+            stream_id=camera.stream_id,
+            value=frame.data,
+            taken_us=taken_us,
+            headers=tuple(headers),
+            given_up=self._given_up,
+        )
+        if dropped := self.backlog.put(record, self._stopping.is_set):
+            self._board.tell(LiveSources.drop, camera.stream_id, BEHIND, dropped)
+            self._tell_dropped(dropped, BEHIND)
+
+    def _given_up(self) -> None:
+        """The topic does not take a frame; told by the thread that sends."""
+        reason = _DROPPED[Drop.TOO_LARGE]
+        self._board.tell(LiveSources.drop, self.camera.stream_id, reason)
+        self._tell_dropped(1, reason)
+
+    def _tell_frozen(self) -> None:
+        with self._board.look() as sources:
+            frozen_s = sources.cameras[self.camera.stream_id].frozen_s(sources.now_s)
+        if frozen_s and not self._is_frozen:
+            _log.warning("picture_repeated", camera=self.camera.stream_id, seconds=round(frozen_s, 1))
+        elif self._is_frozen and not frozen_s:
+            _log.info("picture_changed", camera=self.camera.stream_id)
+        self._is_frozen = bool(frozen_s)
+
+    def _tell_dropped(self, count: int, reason: str) -> None:
+        """Once a minute at most."""
+        drops, now_s = self._drops, self._clock()
+        drops.count += count
+        if now_s - drops.told_s >= _DROPS_TOLD_S:
+            _log.warning("camera_frames_dropped", camera=self.camera.stream_id, frames=drops.count, reason=reason)
+            drops.count, drops.told_s = 0, now_s

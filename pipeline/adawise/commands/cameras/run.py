@@ -1,0 +1,189 @@
+"""Settings and a file of cameras -> their frames in the topic, until it is told to stop; or each tried once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import structlog
+
+from adawise.build.cameras import cameras_of, frames_outbox
+from adawise.build.http import cameras_port
+from adawise.build.kafka import security
+from adawise.build.signals import INTERRUPTED, stop_signals
+from adawise.build.waiting import patiently
+from adawise.cameras import wire
+from adawise.cameras.board import SourceBoard
+from adawise.cameras.camera import CameraSpec
+from adawise.cameras.child import Child
+from adawise.cameras.service import Service
+from adawise.cameras.watch import SAYS_WHY_S
+from adawise.cameras.wire import CameraFrame, End, Ended, Opened
+from adawise.console import paper
+from adawise.errors import AdawiseError, SettingsError
+from adawise.live.sources import LiveSources
+from adawise.produce.sender import ensure_topic
+from adawise.settings import Settings
+from adawise.settings.cameras import read_cameras
+from adawise.worker.observer import Phase
+
+_log = structlog.get_logger("cameras")
+
+_AT_ONCE = 16
+
+
+def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, partitions: int) -> int:
+    """Read the cameras until SIGTERM or SIGINT; then send what they left, and return 0.
+
+    A broker that does not answer is waited for, at the start as later.
+    """
+    cameras, kafka = _cameras(settings, file), settings.kafka
+    title = f"cameras to {kafka.topic} by {socket.gethostname()}:{os.getpid()}"
+    with stop_signals() as should_stop, _reloads() as wants_reload, cameras_port(settings.http, title) as board:
+        service = Service(frames_outbox(settings), topic=kafka.topic, board=board, connect=Child)
+        try:
+            with should_stop.interrupts():
+                _await_topic(settings, board, should_stop, create=create_topic, partitions=partitions)
+        except KeyboardInterrupt:
+            _log.info("cameras_stopped", note="it was told to before the broker answered; nothing was read")
+            return 0
+        board.tell(LiveSources.enter, Phase.WORKING)
+        service.read(cameras)
+        _log.info("cameras_started", cameras=len(cameras), topic=kafka.topic)
+
+        def each_turn() -> None:
+            if wants_reload():
+                _reload(service, settings, file)
+
+        try:
+            service.run(should_stop, each_turn)
+        finally:
+            board.tell(LiveSources.enter, Phase.STOPPING)
+            service.close()
+        _log.info("cameras_stopped")
+    return 0
+
+
+def _cameras(settings: Settings, file: str) -> list[CameraSpec]:
+    if find_spec("av") is None:
+        raise SettingsError(
+            "expected the package av, which reads streams, found none. Install it: pip install 'adawise[cameras]'"
+        )
+    return cameras_of(read_cameras(Path(file), file, os.environ), settings)
+
+
+def _await_topic(
+    settings: Settings, board: SourceBoard, should_stop: Callable[[], bool], *, create: bool, partitions: int
+) -> None:
+    kafka = settings.kafka
+
+    def look() -> bool:
+        return ensure_topic(
+            bootstrap_servers=kafka.bootstrap_servers,
+            security=security(kafka),
+            client_id=kafka.client_id,
+            topic=kafka.topic,
+            create=create,
+            partitions=partitions,
+            max_message_bytes=int(settings.decode.max_message_bytes),
+        )
+
+    def failed(error: AdawiseError, wait_s: float) -> None:
+        board.tell(LiveSources.retry, error, wait_s)
+        _log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
+
+    patiently(look, failed, should_stop)
+
+
+@contextmanager
+def _reloads() -> Iterator[Callable[[], bool]]:
+    """Whether SIGHUP came since it was last asked."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    def take() -> bool:
+        nonlocal asked
+        was, asked = asked, False
+        return was
+
+    previous = signal.signal(signal.SIGHUP, ask)
+    try:
+        yield take
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def _reload(service: Service, settings: Settings, file: str) -> None:
+    """Read the file again; with a mistake in it, all stays as it was."""
+    try:
+        changes = service.read(_cameras(settings, file))
+    except SettingsError as error:
+        _log.error("cameras_not_reloaded", error=str(error), note="all go on as they were")
+    else:
+        _log.info("cameras_reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
+
+
+# -- only trying
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    camera: CameraSpec
+    what: str
+    came: str  # of the first frame
+    why: str  # why there was none
+
+
+def check(settings: Settings, file: str) -> int:
+    """Try each camera once; a table of what came; 1 if one of them gave no picture."""
+    cameras = _cameras(settings, file)
+    with stop_signals() as should_stop, ThreadPoolExecutor(_AT_ONCE) as pool:
+        tried = list(pool.map(lambda camera: _try(camera, should_stop), cameras))
+    if should_stop():
+        return INTERRUPTED
+    _show(tried)
+    return 1 if any(each.why for each in tried) else 0
+
+
+def _try(camera: CameraSpec, should_stop: Callable[[], bool]) -> _Tried:
+    what = ""
+    if should_stop():
+        return _Tried(camera, what, "", "told to stop")
+    child = Child(camera)
+    try:
+        while True:
+            match child.next(camera.timeout_s + SAYS_WHY_S):
+                case Opened(said):
+                    what = said
+                case CameraFrame(data, _, clock):
+                    return _Tried(camera, what, f"{len(data) / 1024:.0f} KiB, clock: {clock}", "")
+                case Ended(why, end):
+                    return _Tried(camera, what, "", why if end != End.REACHED else "it has no frames.")
+                case _:
+                    pass
+    except wire.Silence:
+        return _Tried(camera, what, "", f"no frame within {camera.timeout_s:g} s (timeout_s). Is the camera on?")
+    finally:
+        child.close()
+
+
+def _show(tried: Sequence[_Tried]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("camera", "source", "stream", "first frame", box=None)
+    for each in tried:
+        cells = (each.camera.stream_id, each.camera.address.shown, each.what, each.came or each.why)
+        table.add_row(*(Text(cell) for cell in cells))
+    paper(sys.stdout).print(table)

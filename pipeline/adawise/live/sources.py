@@ -1,0 +1,270 @@
+"""All that is known of a process that reads cameras: each camera's connection, its counts, and whether it is well.
+
+Pure: time is an argument, in seconds since the epoch. The words for states are the worker's (`live.row`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from adawise.errors import AdawiseError
+from adawise.live.camera import RECENT_STEPS
+from adawise.live.health import Health, who_failed
+from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView, spoken
+from adawise.worker.observer import Phase
+
+DOING = {
+    Phase.STARTING: "reads its cameras and looks up the topic",
+    Phase.WORKING: "works",
+    Phase.STOPPING: "sends the frames that it has",
+}
+STATES = (CameraState.FAILING, CameraState.REJECTED, CameraState.SILENT, CameraState.FROZEN, CameraState.OK)
+"""Those that a camera which is read can have."""
+
+DROP_REASONS = ("behind", "damaged", "too_large")
+"""Why frames are not sent: the broker is behind, they came damaged, they are more than a message takes."""
+
+FAILURES = ("failed", "refused")
+"""How connections end: it may work the next time, or not until somebody mends something."""
+
+_RATE_STEPS = 12
+
+
+@dataclass(slots=True)
+class SourceCamera:
+    """One camera that is read.
+
+    Args:
+        stream_id: its name.
+        shown: where its stream is, without secrets.
+        frozen_after_s: of one picture.
+        began_s: since when it is to be read.
+    """
+
+    stream_id: str
+    shown: str
+    frozen_after_s: float
+    began_s: float
+    sent: int = 0  # frames that were handed to the broker
+    sent_bytes: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # frames, by why
+    connects: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # by how they ended
+    is_open: bool = False
+    is_over: bool = False  # a video that reached its end
+    what: str = ""  # codec and size
+    failure: str = ""  # why it is not connected
+    seen_s: float | None = None  # the last frame
+    delay_s: float = 0.0  # from when that was taken until it came
+    same_s: float | None = None  # since when it is one picture
+    gap_s: float = 0.0  # between frames, as is usual
+    picture: int = 0
+    jpeg: bytes | None = None
+    _steps: deque[list[int]] = field(default_factory=deque)  # step, frames, dropped
+
+    def connect(self) -> None:
+        """It is connected to."""
+        self.connects += 1
+
+    def open(self, what: str) -> None:
+        """Its stream is there."""
+        self.is_open, self.what, self.same_s = True, what, None
+
+    def come(self, now_s: float, taken_s: float, *, is_same: bool) -> None:
+        """A frame came."""
+        if self.seen_s is not None and not self.failure:
+            gap_s = now_s - self.seen_s
+            self.gap_s = gap_s if not self.gap_s else 0.8 * self.gap_s + 0.2 * gap_s
+        self.failure, self.seen_s, self.delay_s = "", now_s, max(0.0, now_s - taken_s)
+        if not is_same:
+            self.same_s = None
+        elif self.same_s is None:
+            self.same_s = now_s
+        self._step(now_s)[1] += 1
+
+    def drop(self, now_s: float, reason: str, count: int = 1) -> None:
+        """Frames are not sent."""
+        self.dropped[reason] += count
+        self._step(now_s)[2] += count
+
+    def fail(self, why: str, *, refused: bool) -> None:
+        """It is not connected any more."""
+        self.is_open, self.failure = False, why
+        self.failures["refused" if refused else "failed"] += 1
+
+    def frozen_s(self, now_s: float) -> float:
+        """For how long it has sent one picture; 0 below `frozen_after_s`."""
+        same_s = 0.0 if self.same_s is None else now_s - self.same_s
+        return same_s if same_s >= self.frozen_after_s else 0.0
+
+    def judge(self, now_s: float, silent_after_s: float) -> tuple[CameraState, str]:
+        """Its state, the worst that is true, and why."""
+        if self.is_over:
+            return CameraState.SILENT, "its video is over"
+        if self.failure:
+            return CameraState.FAILING, self.failure
+        frames, dropped = self._recent(now_s)
+        if dropped and dropped >= REJECTED_SHARE * (frames + dropped):
+            worst = self.dropped.most_common(1)[0][0]
+            return CameraState.REJECTED, f"{dropped} frames dropped in five minutes, mostly: {worst}"
+        if self.seen_s is None:
+            return CameraState.SILENT, f"no frame yet, in {spoken(now_s - self.began_s)}"
+        if now_s - self.seen_s > max(silent_after_s, SILENT_PAUSES * self.gap_s):
+            return CameraState.SILENT, f"nothing for {spoken(now_s - self.seen_s)}"
+        if frozen_s := self.frozen_s(now_s):
+            return CameraState.FROZEN, f"the same picture for {spoken(frozen_s)}"
+        return CameraState.OK, ""
+
+    def row(self, now_s: float, silent_after_s: float) -> CameraRow:
+        """What the page shows."""
+        state, why = self.judge(now_s, silent_after_s)
+        first = int(now_s // STEP_S) - _RATE_STEPS
+        over_s = min(_RATE_STEPS * STEP_S, max(STEP_S, now_s - self.began_s))
+        return CameraRow(
+            stream_id=self.stream_id,
+            partition=self.shown,
+            state=state,
+            why=why,
+            images_per_s=sum(frames for step, frames, _ in self._steps if step > first) / over_s,
+            images=self.sent,
+            rejected=self.dropped.total(),
+            seen_s=self.seen_s,
+            picture=self.picture,
+        )
+
+    def _step(self, now_s: float) -> list[int]:
+        step = int(now_s // STEP_S)
+        if not self._steps or self._steps[-1][0] < step:
+            self._steps.append([step, 0, 0])
+            while self._steps[0][0] <= step - RECENT_STEPS:
+                self._steps.popleft()
+        return self._steps[-1]
+
+    def _recent(self, now_s: float) -> tuple[int, int]:
+        """Frames that came and that were dropped in five minutes; a frame may be both."""
+        first = int(now_s // STEP_S) - RECENT_STEPS
+        recent = [entry for entry in self._steps if entry[0] > first]
+        return sum(frames for _, frames, _ in recent), sum(dropped for _, _, dropped in recent)
+
+
+@dataclass(slots=True)
+class LiveSources:
+    """The cameras of one process. Each event has its time.
+
+    Args:
+        title: of the page.
+        began_s: when the process began.
+        silent_after_s: without a frame, and longer than is usual.
+        stuck_after_s: without a turn of its loop.
+        keeps_pictures: the last frame of each, for the page.
+    """
+
+    title: str
+    began_s: float
+    silent_after_s: float
+    stuck_after_s: float
+    keeps_pictures: bool = False
+    now_s: float = 0.0
+    cameras: dict[str, SourceCamera] = field(default_factory=dict)
+    retries: Counter[str] = field(default_factory=Counter)  # by who did not answer
+    waiting: int = 0  # frames that wait for the broker
+    health: Health = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.now_s = self.began_s
+        self.health = Health(self.began_s, self.stuck_after_s, doing=DOING)
+
+    # -- events
+
+    def enter(self, now_s: float, phase: Phase) -> None:
+        """The process does this from now on."""
+        self.health.enter(phase, now_s)
+
+    def turn(self, now_s: float, waiting: int) -> None:
+        """The loop turned; so many frames wait for the broker."""
+        self.waiting = waiting
+        self.health.turned(now_s)
+
+    def retry(self, now_s: float, error: AdawiseError, wait_s: float) -> None:
+        """The broker did not answer; again in `wait_s`."""
+        self.retries[who_failed(error).removeprefix("the ")] += 1
+        self.health.retried(error, wait_s, now_s)
+
+    def add(self, now_s: float, stream_id: str, shown: str, frozen_after_s: float) -> None:
+        """A camera is to be read; its counts go on if it was there."""
+        known = self.cameras.get(stream_id)
+        made = SourceCamera(stream_id, shown, frozen_after_s, now_s)
+        if known is not None:
+            made.sent, made.sent_bytes, made.connects = known.sent, known.sent_bytes, known.connects
+            made.dropped, made.failures, made.picture = known.dropped, known.failures, known.picture
+        self.cameras[stream_id] = made
+
+    def remove(self, now_s: float, stream_id: str) -> None:
+        """A camera is not to be read any more."""
+        del now_s
+        self.cameras.pop(stream_id, None)
+
+    def connect(self, now_s: float, stream_id: str) -> None:
+        """See `SourceCamera.connect`."""
+        del now_s
+        self.cameras[stream_id].connect()
+
+    def open(self, now_s: float, stream_id: str, what: str) -> None:
+        """See `SourceCamera.open`."""
+        del now_s
+        self.cameras[stream_id].open(what)
+
+    def come(self, now_s: float, stream_id: str, taken_s: float, jpeg: bytes, is_same: bool) -> None:
+        """See `SourceCamera.come`."""
+        camera = self.cameras[stream_id]
+        camera.come(now_s, taken_s, is_same=is_same)
+        if self.keeps_pictures:
+            camera.jpeg, camera.picture = jpeg, camera.picture + (not is_same)
+
+    def send(self, now_s: float, stream_id: str, size_bytes: int) -> None:
+        """A frame was handed to the broker; its camera may be gone by then."""
+        del now_s
+        if (camera := self.cameras.get(stream_id)) is not None:
+            camera.sent += 1
+            camera.sent_bytes += size_bytes
+
+    def drop(self, now_s: float, stream_id: str, reason: str, count: int = 1) -> None:
+        """See `SourceCamera.drop`; it may be gone by then."""
+        if (camera := self.cameras.get(stream_id)) is not None:
+            camera.drop(now_s, reason, count)
+
+    def fail(self, now_s: float, stream_id: str, why: str, refused: bool) -> None:
+        """See `SourceCamera.fail`."""
+        del now_s
+        self.cameras[stream_id].fail(why, refused=refused)
+
+    def end(self, now_s: float, stream_id: str) -> None:
+        """Its video is over."""
+        del now_s
+        self.cameras[stream_id].is_over = True
+
+    # -- what is shown
+
+    def view(self) -> LiveView:
+        """See `Provider`."""
+        now_s = self.now_s
+        rows = [camera.row(now_s, self.silent_after_s) for camera in self.cameras.values()]
+        ready = self.health.ready(now_s)
+        rate = sum(row.images_per_s for row in rows)
+        facts = [("state", ready.status), ("frames/s", f"{rate:.1f}"), ("waiting", str(self.waiting))]
+        notices = list(ready.reasons) if not ready.ok else self.health.amiss(now_s, in_full=True)
+        return LiveView(self.title, now_s, rows, facts, notices)
+
+    def states(self) -> Mapping[CameraState, int]:
+        """Cameras in each state."""
+        found = dict.fromkeys(STATES, 0)
+        for camera in self.cameras.values():
+            found[camera.judge(self.now_s, self.silent_after_s)[0]] += 1
+        return found
+
+    def picture(self, key: str) -> bytes | None:
+        """See `Provider`."""
+        named: Sequence[SourceCamera] = [c for c in self.cameras.values() if key == f"{c.shown}/{c.stream_id}"]
+        return named[0].jpeg if named else None

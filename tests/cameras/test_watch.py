@@ -1,0 +1,295 @@
+"""A camera's thread, what waits for the broker, and a process of many: with connections that do as they are told."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from kafka import errors
+
+from adawise.cameras import wire
+from adawise.cameras.backlog import Backlog, FrameRecord
+from adawise.cameras.board import SourceBoard
+from adawise.cameras.camera import CameraSpec
+from adawise.cameras.clock import Clock
+from adawise.cameras.service import Service
+from adawise.cameras.watch import Connection, Watch
+from adawise.cameras.wire import CameraFrame, Drop, Dropped, End, Ended, Opened, Told
+from adawise.decode.headers import read_headers
+from adawise.kafka.outbox import Outbox
+from adawise.live.row import CameraState
+from adawise.live.sources import LiveSources
+from adawise.worker import backoff
+from tests.cameras.serving import spec
+from tests.dead_letters.test_sink import FakeProducer, Future
+
+T = 1_800_000_000.0
+DEADLINE_S = 30.0
+CUT = Ended("the stream ended.", End.FAILED)
+OVER = Ended("", End.REACHED)
+
+
+def frame(number: int, data: bytes = b"jpeg") -> CameraFrame:
+    return CameraFrame(data, 1_800_000_000_000_000 + number, Clock.WALL, False)
+
+
+class Script:
+    """Connections that say what is put into them; one that has nothing to say is silent until it is killed."""
+
+    def __init__(self, *connections: Sequence[Told | Exception]) -> None:
+        self.connections = [*connections]
+        self.open = self.made = 0
+
+    def __call__(self, camera: CameraSpec) -> _Scripted:
+        if not self.connections:
+            return _Scripted(self, ())
+        return _Scripted(self, self.connections.pop(0))
+
+
+class _Scripted:
+    def __init__(self, script: Script, says: Sequence[Told | Exception]) -> None:
+        self._script, self._says, self._killed = script, [*says], threading.Event()
+        script.open += 1
+        script.made += 1
+
+    def next(self, timeout_s: float) -> Told:
+        if not self._says:
+            self._killed.wait(DEADLINE_S)
+            return Ended("it was killed", End.FAILED)
+        said = self._says.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def kill(self) -> None:
+        self._killed.set()
+
+    def close(self) -> None:
+        self._script.open -= 1
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits a second between two tries."""
+    monkeypatch.setattr(backoff, "_FIRST_S", 1e-4)
+    monkeypatch.setattr(backoff, "_LONGEST_S", 1e-3)
+
+
+def board(*cameras: CameraSpec) -> SourceBoard:
+    sources = LiveSources("cameras", T, silent_after_s=60.0, stuck_after_s=600.0)
+    for camera in cameras:
+        sources.add(T, camera.stream_id, camera.address.shown, camera.frozen_after_s)
+    return SourceBoard(sources, lambda: T)
+
+
+class Taken:
+    """A watch at work, and what it puts into its backlog."""
+
+    def __init__(self, script: Callable[[CameraSpec], Connection], camera: CameraSpec) -> None:
+        self.came = threading.Semaphore(0)
+        self.board = board(camera)
+        self.backlog = Backlog(camera.held_bytes, camera.when_behind, self.came.release)
+        self.watch = Watch(camera, "frames", self.backlog, self.board, connect=script)
+
+    def take(self, count: int) -> list[FrameRecord]:
+        taken: list[FrameRecord] = []
+        while len(taken) < count:
+            assert self.came.acquire(timeout=DEADLINE_S)
+            record = self.backlog.take()
+            assert record is not None
+            taken.append(record)
+        return taken
+
+
+@contextmanager
+def watching(script: Script, camera: CameraSpec | None = None) -> Iterator[Taken]:
+    taken = Taken(script, camera or spec("rtsp://camera/1"))
+    taken.watch.start()
+    try:
+        yield taken
+    finally:
+        taken.watch.stop()
+        taken.watch.join()
+        assert script.open == 0
+
+
+def test_frames_are_records_that_say_whose_and_when_and_by_which_clock() -> None:
+    with watching(Script([Opened("h264 640x480"), frame(5_000)])) as watched:
+        (record,) = watched.take(1)
+    assert (record.topic, record.key, record.value) == ("frames", b"yard", b"jpeg")
+    assert record.timestamp_ms == 1_800_000_000_005
+    headers = read_headers(record.key, record.headers)
+    assert (headers.captured_at_us, headers.content_type) == (1_800_000_000_005_000, "image/jpeg")
+    assert headers.meta == {"clock": "wall"}
+    assert headers.frame_id is not None
+    assert headers.frame_id.endswith("-0")
+
+
+def test_a_connection_that_breaks_stalls_is_refused_or_says_nonsense_is_made_again() -> None:
+    refused = Ended("the server wants other credentials (401).", End.REFUSED)
+    script = Script([frame(0), CUT], [wire.Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
+    with watching(script) as watched:
+        assert [record.taken_us % 1_000 for record in watched.take(2)] == [0, 1]
+        with watched.board.look() as sources:
+            camera = sources.cameras["yard"]
+            assert (camera.connects, camera.failures) == (5, {"failed": 3, "refused": 1})
+            assert camera.judge(T, 60.0) == (CameraState.OK, "")
+    assert script.made == 5
+
+
+def test_times_of_a_camera_never_go_back_not_across_connections_either() -> None:
+    script = Script([frame(9_000), frame(3_000), CUT], [frame(1_000), frame(10_000)])
+    with watching(script) as watched:
+        assert [record.taken_us % 1_000_000 for record in watched.take(4)] == [9_000, 9_000, 9_000, 10_000]
+
+
+def test_a_video_that_is_over_is_not_read_again() -> None:
+    script = Script([frame(0), OVER])
+    with watching(script) as watched:
+        watched.watch.join()
+        assert watched.watch.is_over
+    assert script.made == 1
+
+
+def test_what_a_reader_drops_is_counted() -> None:
+    script = Script([Dropped(Drop.DAMAGED), Dropped(Drop.TOO_LARGE), Dropped(Drop.DAMAGED), frame(0)])
+    with watching(script) as watched:
+        watched.take(1)
+        with watched.board.look() as sources:
+            assert sources.cameras["yard"].dropped == {"damaged": 2, "too_large": 1}
+
+
+def record(number: int, size: int = 100, given_up: Callable[[], object] = lambda: None) -> FrameRecord:
+    return FrameRecord("frames", "yard", bytes([number]) * size, number, (), given_up)
+
+
+def test_a_full_backlog_drops_the_oldest_and_one_frame_always_fits() -> None:
+    backlog = Backlog(250, "drop", lambda: None)
+    dropped = [backlog.put(record(number), lambda: False) for number in range(4)]
+    assert dropped == [0, 0, 1, 1]
+    assert backlog.put(record(4, size=1_000), lambda: False) == 2
+    assert [taken.taken_us for taken in iter(backlog.take, None)] == [4]
+
+
+def test_a_full_backlog_waits_where_that_is_asked_for_until_there_is_room_or_it_is_told_to_stop() -> None:
+    backlog, done = Backlog(250, "wait", lambda: None), queue.Queue[int]()
+    stopping = threading.Event()
+
+    def put() -> None:
+        for number in range(5):
+            done.put(backlog.put(record(number), stopping.is_set))
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert [done.get(timeout=DEADLINE_S) for _ in range(2)] == [0, 0]
+    taken = backlog.take()
+    assert taken is not None
+    assert done.get(timeout=DEADLINE_S) == 0
+    stopping.set()
+    assert [done.get(timeout=DEADLINE_S) for _ in range(2)] == [0, 0]
+    thread.join()
+    assert [taken.taken_us for taken in iter(backlog.take, None)] == [1, 2, 3, 4]
+
+
+# -- many cameras
+
+
+def outbox(producer: FakeProducer, max_inflight_bytes: int = 1_000_000) -> Outbox[FrameRecord]:
+    return Outbox(
+        connect=lambda: producer,
+        prepare=lambda _: None,
+        where="broker:9092",
+        what="a frame",
+        meanwhile="Frames wait.",
+        max_inflight_bytes=max_inflight_bytes,
+        timeout_s=1.0,
+        in_order=True,
+    )
+
+
+def cameras(*names: str, **other: Any) -> list[CameraSpec]:
+    return [spec(f"rtsp://camera/{name}", stream_id=name, **other) for name in names]
+
+
+def run(service: Service, done: Callable[[], bool]) -> None:
+    """Turns until it is done."""
+    give_up = threading.Event()
+    timer = threading.Timer(DEADLINE_S, give_up.set)
+    timer.start()
+    service.run(lambda: done() or give_up.is_set())
+    timer.cancel()
+    assert not give_up.is_set()
+
+
+def sent(producer: FakeProducer) -> list[tuple[bytes, int]]:
+    return [(told["key"], told["timestamp_ms"]) for _, told, _ in producer.sent]
+
+
+def test_a_service_sends_the_frames_of_all_cameras_and_ends_with_the_last_video() -> None:
+    said: dict[str, list[Told | Exception]] = {"gate": [frame(0), frame(1_000), OVER], "yard": [frame(0), OVER]}
+    producer, shown = FakeProducer(), board()
+    service = Service(
+        outbox(producer), topic="frames", board=shown, connect=lambda camera: Script(said[camera.stream_id])(camera)
+    )
+    service.read(cameras("gate", "yard"))
+    service.run(lambda: False)
+    service.close()
+    assert sorted(sent(producer)) == [(b"gate", T * 1e3), (b"gate", T * 1e3 + 1), (b"yard", T * 1e3)]
+    with shown.look() as sources:
+        assert {name: camera.sent for name, camera in sources.cameras.items()} == {"gate": 2, "yard": 1}
+    assert producer.closed == 1
+
+
+def test_a_reload_stops_what_is_gone_starts_what_is_new_and_disturbs_nobody_else() -> None:
+    script = Script()
+    service = Service(outbox(FakeProducer()), topic="frames", board=(shown := board()), connect=script)
+    service.read(cameras("gate", "yard", "shed"))
+    changes = service.read([*cameras("gate", "pond"), *cameras("yard", rate=3.0)])
+    assert (changes.added, changes.changed, changes.removed) == (("pond",), ("yard",), ("shed",))
+    with shown.look() as sources:
+        assert set(sources.cameras) == {"gate", "pond", "yard"}
+    service.close()
+    assert script.open == 0
+
+
+def test_a_broker_that_is_away_costs_no_frame_that_fits_and_frames_come_in_their_order() -> None:
+    away = errors.KafkaTimeoutError("away")
+    producer = FakeProducer(Future(away), Future(away), Future(away))
+    shown = board()
+    service = Service(
+        outbox(producer), topic="frames", board=shown, connect=Script([frame(n * 1_000) for n in range(3)])
+    )
+    service.read(cameras("yard"))
+    run(service, lambda: len(producer.sent) >= 6)
+    service.close()
+    assert [stamp - T * 1e3 for _, stamp in sent(producer)][-3:] == [0, 1, 2]
+    with shown.look() as sources:
+        assert sources.retries["broker"] >= 1
+        assert sources.cameras["yard"].dropped == {}
+
+
+def test_a_frame_that_the_topic_does_not_take_is_given_up_and_counted_and_the_next_one_is_sent() -> None:
+    producer, shown = FakeProducer(Future(errors.MessageSizeTooLargeError("10 bytes at most"))), board()
+    service = Service(outbox(producer), topic="frames", board=shown, connect=Script([frame(0), frame(1_000)]))
+    service.read(cameras("yard"))
+    run(service, lambda: len(producer.sent) == 2)
+    service.close()
+    with shown.look() as sources:
+        assert sources.cameras["yard"].dropped == {"too_large": 1}
+
+
+def test_what_a_camera_that_is_removed_had_left_is_sent() -> None:
+    producer = FakeProducer()
+    service = Service(outbox(producer), topic="frames", board=board(), connect=(script := Script([frame(0), frame(1)])))
+    service.read(cameras("yard"))
+    give_up = threading.Event()
+    while service._waiting < 2 and not give_up.wait(0.01):
+        pass
+    service.read(cameras("gate"))
+    service.close()
+    assert script.open == 0
+    assert [key for key, _ in sent(producer)] == [b"yard", b"yard"]
