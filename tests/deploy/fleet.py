@@ -31,6 +31,7 @@ SHORTER = {  # numbers of the rules, and what stands in their place where minute
     "AdawiseBrokerFails": ("> 300", "> 3"),
     "AdawiseRetentionNear": ("604800", "8"),
     "AdawiseResultsWait": ("> 1048576", "> 2048"),
+    "AdawiseRestarts": ("[1h]", "[5m]"),
 }
 
 
@@ -42,7 +43,9 @@ def in_seconds(rules: Path = RULES) -> str:
             rule["for"] = "1s"
         long, short = SHORTER.get(rule["alert"], ("", ""))
         assert long in rule["expr"], rule["alert"]
-        rule["expr"] = re.sub(r"(?<=\[)\d+[mh](?=\])|(?<=offset )\d+[mh]", WINDOW, rule["expr"]).replace(long, short)
+        if "[" not in long:
+            rule["expr"] = re.sub(r"(?<=\[)\d+[mh](?=\])|(?<=offset )\d+[mh]", WINDOW, rule["expr"])
+        rule["expr"] = rule["expr"].replace(long, short)
     return str(yaml.safe_dump(document))
 
 
@@ -60,6 +63,7 @@ class Fleet:
     alertmanager: str
     received: list[tuple[str, str]] = field(default_factory=list)  # (receiver, alert) that Alertmanager sent
     meanwhile: Callable[[], object] = lambda: None  # called while something is waited for
+    diary: Callable[[], str] = lambda: ""  # what is worth knowing where it was waited for in vain
 
     def scrape(self, *ports: int) -> None:
         """These workers from now on, and no others."""
@@ -84,7 +88,8 @@ class Fleet:
         give_up = time.monotonic() + DEADLINE_S
         while not done():
             self.meanwhile()
-            assert time.monotonic() < give_up, f"{what}: {but() if but else sorted(self.alerts())}"
+            seen = but() if but else sorted(self.alerts())
+            assert time.monotonic() < give_up, f"{what}: {seen}\n{self.diary()}"
             threading.Event().wait(0.5)
 
     def until_fires(self, *names: str) -> None:

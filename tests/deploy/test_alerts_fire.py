@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +99,11 @@ def at_work(fleet: Fleet, plan: Plan) -> Iterator[WorkerProcess]:
     """A worker that is scraped, and whose pipe is read while the fleet waits; killed in the end."""
     with WorkerProcess(plan) as worker:
         fleet.scrape(port_of(plan.settings))
-        fleet.meanwhile = worker.take_all
+        fleet.meanwhile, fleet.diary = worker.take_all, lambda: worker.diary
         try:
             yield worker
         finally:
-            fleet.meanwhile = lambda: None
-
-
-def remount(folder: Path, how: str) -> bool:
-    """False while a file there is open to be written."""
-    return subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], stderr=subprocess.DEVNULL).returncode == 0
+            fleet.meanwhile, fleet.diary = lambda: None, lambda: ""
 
 
 def fill(file: Path) -> None:
@@ -118,17 +113,30 @@ def fill(file: Path) -> None:
             pass
 
 
-@contextmanager
-def disk(folder: Path, mib: int) -> Iterator[Path]:
-    """A file system of its own, which can be filled and made read-only."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
+def mount(*words: str) -> None:
+    mounted = subprocess.run(["mount", *words], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"file systems cannot be mounted here: {mounted.stderr.strip()}")
+
+
+@contextmanager
+def disk(folder: Path, mib: int) -> Iterator[Path]:
+    """A file system of its own, which can be filled, and is seen at `folder` where that is bound to it."""
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder))
     try:
         yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def bound(folder: Path, to: Path) -> Iterator[None]:
+    """As long as the block lasts, `folder` shows the files of `to`; then it is empty."""
+    folder.mkdir(exist_ok=True)
+    mount("--bind", str(to), str(folder))
+    try:
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -183,20 +191,19 @@ def test_a_worker_that_waits_for_a_broker_at_its_start(
     fired.add("AdawiseNotReady")
 
 
-def test_a_store_that_turns_read_only_and_one_that_is_full(
+def test_a_store_whose_mount_is_gone_and_one_that_is_full(
     own_broker: Broker, fleet: Fleet, pair: PairFolder, tmp_path: Path, fired: set[str]
 ) -> None:
-    topic = topic_of(own_broker)
-    with disk(tmp_path / "disk", 8) as folder:
-        settings = watched(topic, pair, folder / "output")
-        with (
-            at_work(fleet, Plan(settings, tmp_path / "log")) as worker,
-            Live(topic, cameras=2, partitions=1, every_s=0.02),
-        ):
+    topic, seen = topic_of(own_broker), tmp_path / "seen"
+    settings = watched(topic, pair, seen / "output")
+    with ExitStack() as stack:
+        folder = stack.enter_context(disk(tmp_path / "disk", 8))
+        with bound(seen, folder):
+            worker = stack.enter_context(at_work(fleet, Plan(settings, tmp_path / "log")))
+            stack.enter_context(Live(topic, cameras=2, partitions=1, every_s=0.02))
             worker.wait_for("committed")
-            fleet.until(lambda: remount(folder, "ro"), "nothing is open there")
-            fleet.until_fires("AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind")
-            assert remount(folder, "rw")
+        fleet.until_fires("AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind")
+        with bound(seen, folder):
             fleet.until(lambda: "AdawiseStoreFails" not in fleet.alerts(), "it is over")
             fill(folder / "filler")
             fleet.until_fires("AdawiseStoreFull")
