@@ -3,7 +3,7 @@ PYTHON ?= python3
 BROKER ?= embedded
 
 BIN := .venv/bin
-LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
+LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/make_secrets.py deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
 # torch brings 3 GB of CUDA: uv's cache links it instead of unpacking it again. The certificates are the system's, as
 # pip and curl use them, because that is where a company's proxy has its own.
 UV := UV_SYSTEM_CERTS=1 uv

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from adawise.errors import FatalError
+from adawise.errors import FatalError, SettingsError
 from adawise.ports import Commit
 from adawise.records import TopicPartition
 from tests.brokers import create_topic
@@ -117,6 +117,25 @@ def test_a_right_that_is_taken_away_ends_a_worker_and_with_it_back_every_row_is_
     with pytest.raises(FatalError, match="Give the user the ACL READ on the"):
         yard.worker(Forbidding(forbid))
     yard.kafka.allow(yard.user, yard.named(right))
+    assert yard.worker(Ending(yard.topic.rows - Output(yard.root).rows)) == 0
+    assert Output(yard.root).faults(yard.topic) == []
+
+
+def test_a_password_that_was_changed_ends_a_worker_once_it_has_to_log_in_again(
+    secured_broker: Secured, pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    yard = Yard(secured_broker, pair_folder, tmp_path)
+    create_topic(yard.plain, f"{yard.name}.dlq")
+    yard.kafka.allow(yard.user, *yard.worker_rules)
+
+    def change() -> None:
+        yard.produce()
+        yard.kafka.add_user(yard.user, "another one")
+        yard.kafka.kafka.restart(1)  # who is in stays in for as long as the connection does
+
+    with pytest.raises(SettingsError, match=r"invalid credentials .* Check who logs in"):
+        yard.worker(Forbidding(change))
+    yard.kafka.add_user(yard.user)
     assert yard.worker(Ending(yard.topic.rows - Output(yard.root).rows)) == 0
     assert Output(yard.root).faults(yard.topic) == []
 

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
-from adawise.build.kafka import security
-from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.build.kafka import check_joining, check_letters, kafka_source, security
+from adawise.errors import BrokerUnavailable, FatalError, SettingsError
 from adawise.kafka.client import kafka_errors, open_client
+from adawise.produce.sender import ensure_topic
 from adawise.settings import KafkaSettings
+from tests.brokers import fresh_name
 from tests.kafka.identity import Identity, identity
 from tests.kafka.secured import PASSWORD, Secured
 
@@ -322,3 +324,30 @@ def test_a_token_endpoint_is_believed_by_its_certificate_alone(kafka: Secured) -
         gone = provider.url("/token")
     with pytest.raises(BrokerUnavailable, match=f"no token from {re.escape(gone)}: .*refused.* see to it"):
         connect(kafka.at("LOGIN"), way | {"oauth_token_endpoint": gone, "oauth_scope": "x"}, patience_ms=300)
+
+
+def test_a_missing_right_is_named(kafka: Secured) -> None:
+    topic = fresh_name("yard")
+    kafka.admin.create_topics({topic: {"num_partitions": 1}}, wait_for_metadata=True)
+    settings = KafkaSettings.model_validate(
+        {"bootstrap_servers": kafka.at("LOGIN"), "topic": topic, "security": kafka.login("alice")}
+    )
+    refused = r"the broker does not allow it\. Give the user the ACL "
+    says = rf"topic '{topic}' at 127\.0\.0\.1:\d+: {refused}"
+    with pytest.raises(FatalError, match=f"{says}READ on the topic"):
+        kafka_source(settings)
+    with pytest.raises(SettingsError, match=rf"\.dlq' at \S+: {refused}CREATE"):
+        check_letters(settings, 10_000)
+    with pytest.raises(FatalError, match=f"{says}WRITE on the topic"):
+        ensure_topic(
+            bootstrap_servers=kafka.at("LOGIN"),
+            security=security(settings),
+            client_id="test",
+            topic=topic,
+            create=False,
+        )
+    kafka.allow("alice", f"--operation Read --topic {topic}")
+    with pytest.raises(FatalError, match=rf"join group .* {refused}READ"):
+        check_joining(settings)
+    with closing(kafka_source(settings, group=False)) as source:
+        assert source.log.identity(topic).partitions == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -308,6 +309,18 @@ def test_a_token_endpoint_is_encrypted_unless_it_is_on_this_machine(url: str, tm
     assert mistakes[0].problem.startswith("expected a URL as https://HOST/PATH; http:// for this machine alone: ")
     (unused,) = read_in(tmp_path, environ={variable: "http://127.0.0.1:8080/token"}).mistakes
     assert "would not use it" in unused.problem
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "security.md").read_text()
+
+
+@pytest.mark.parametrize("table", re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL))
+def test_every_table_of_the_guide_is_complete(table: str, tmp_path: Path) -> None:
+    for name in re.findall(r"/run/secrets/([\w-]+)", table):
+        (tmp_path / name).write_text("hunter2\n")
+    reading = read_in(tmp_path, table.replace("/run/secrets/", f"{tmp_path}/"))
+    assert reading.mistakes == []
+    assert reading.checked().kafka.security.protocol != "PLAINTEXT"
 
 
 SECRETS = [name for name, field in SETTINGS.items() if is_secret(field)]

@@ -191,6 +191,11 @@ class WorkerProcess:
             pass
         assert self._process.exitcode is None, self.diary
 
+    def take_all(self) -> None:
+        """Take what it has told, without waiting."""
+        while self._next_event(0.0):
+            pass
+
     def insist(self, number: signal.Signals) -> int:
         """Send a signal again and again until it has ended; its exit code."""
         give_up = time.monotonic() + DEADLINE_S

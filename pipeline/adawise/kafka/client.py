@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -167,6 +168,7 @@ class _Attempts(logging.Handler):
     def __init__(self, opened: Sequence[Any], security: Mapping[str, object]) -> None:
         super().__init__()
         self._opened, self._security = opened, security
+        self._opener = threading.current_thread()
         self._error: Exception | None = None
         self._refused: set[object] = set()
 
@@ -180,7 +182,9 @@ class _Attempts(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the exception that a line of the connection's log names."""
+        """Keep the exception that a line of this client's connections names; others may connect at the same time."""
+        if threading.current_thread() not in {self._opener, *(client.thread for client in self._opened)}:
+            return
         arguments = record.args if isinstance(record.args, tuple) else ()
         named = [a for a in arguments if isinstance(a, Exception) and not isinstance(a, errors.KafkaTimeoutError)]
         self._error = named[-1] if named else self._error

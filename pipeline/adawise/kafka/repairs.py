@@ -38,6 +38,7 @@ word; the group then waits for it. Repaired, a member that is joining leaves by 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partialmethod
 from typing import Any
@@ -67,6 +68,12 @@ _leave = ConsumerCoordinator.maybe_leave_group_async
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
     """The client's network half, which closes every socket when it is closed, and can end its attempts to connect."""
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """Its own, if it has one; else it runs on whoever calls it."""
+        found: threading.Thread | None = self._net._io_thread
+        return found
 
     def give_up(self) -> None:
         """End the attempts to find a first broker, as if their time were over; from the thread that makes them."""
