@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
 
 from adawise.__main__ import main
 from adawise.commands.doctor import run
@@ -19,6 +20,7 @@ from adawise.commands.doctor.checks import PARTS, Examination, check
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Check, Verdict, amount, ok, report, report_json, size, warn
 from adawise.errors import BrokerUnavailable
+from adawise.kafka.client import open_client
 from adawise.settings import Settings
 from adawise.settings.describe import FIELDS
 from adawise.settings.mistakes import NOT_SET, Mistake
@@ -127,6 +129,17 @@ def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_u
         assert others.is_set()
     finally:
         forever.set()
+
+
+def test_what_was_closed_by_whoever_opened_it_is_no_fault_at_the_end() -> None:
+    def opens(known: Known) -> Verdict:
+        with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(BrokerUnavailable):
+            servers = f"127.0.0.1:{silent.getsockname()[1]}"
+            open_client(KafkaAdminClient, servers, {}, bootstrap_timeout_ms=200)
+        assert len(known.clients) == 1
+        return ok("closed")
+
+    assert told(part("broker", opens)) == [("broker", "ok", "closed")]
 
 
 def test_a_library_that_hangs_in_threads_of_its_own_keeps_no_process() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -86,5 +86,6 @@ class Known:
     def close(self) -> None:
         """Free what was opened; who still waits for an answer gets none, and ends."""
         for client in self.clients:
-            client.close()
+            with suppress(RuntimeError):  # that it is closed already, by whoever opened it
+                client.close()
         self._opened.close()
