@@ -81,7 +81,9 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
         self._manager._bootstrap_wakeup.notify()
 
     def close(self, node_id: Any = None) -> None:
-        """Close one connection, or all and the thread."""
+        """Close one connection, or all and the thread; all again is the same as once."""
+        if node_id is None and self._net._closed:
+            return
         self._manager.closed = self._manager.closed and node_id is not None
         transports = [connection.transport for connection in self._manager._conns.values()]
         super().close(node_id)

@@ -133,10 +133,12 @@ def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_u
 
 def test_what_was_closed_by_whoever_opened_it_is_no_fault_at_the_end() -> None:
     def opens(known: Known) -> Verdict:
-        with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(BrokerUnavailable):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
             servers = f"127.0.0.1:{silent.getsockname()[1]}"
-            open_client(KafkaAdminClient, servers, {}, bootstrap_timeout_ms=200)
-        assert len(known.clients) == 1
+            with pytest.raises(BrokerUnavailable):
+                open_client(KafkaAdminClient, servers, {}, bootstrap_timeout_ms=200)
+        (client,) = known.clients
+        client.close()
         return ok("closed")
 
     assert told(part("broker", opens)) == [("broker", "ok", "closed")]

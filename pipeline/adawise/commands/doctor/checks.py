@@ -172,6 +172,7 @@ def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Kno
             answer = Verdict("skip", f"needs {', '.join(missing)}" if missing else f"{silent} had no answer")
         else:
             answer, is_silent = _within(part, known)
+            known.is_silent |= is_silent
             silent = part.name if is_silent and lane else silent
         if answer.status == "fail" or lacking or missing or silent:
             known.failed.add(part.name)

@@ -22,8 +22,8 @@ class Known:
     """The settings, and what was found out so far. Errors are of whoever answers; what failed is asked again.
 
     `failed` are the names of checks that failed, or could not be made. `model` is the pair, once it was loaded.
-    `clients` are what was opened to the brokers. Clients answer one thread at a time: of what the broker knows, two
-    lanes ask for `commits` alone.
+    `is_silent`: somebody had no answer, and still waits. `clients` are what was opened to the brokers; a client answers
+    one thread at a time, and of what the broker knows, two lanes ask for `commits` alone.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -31,6 +31,7 @@ class Known:
         self.failed: set[str] = set()
         self.model: ModelPair | None = None
         self.clients: list[Any] = []
+        self.is_silent = False
         self._opened, self._asking = ExitStack(), threading.Lock()
 
     @cached_property
@@ -85,7 +86,8 @@ class Known:
 
     def close(self) -> None:
         """Free what was opened; who still waits for an answer gets none, and ends."""
+        if not self.is_silent:
+            self._opened.close()
         for client in self.clients:
             with suppress(RuntimeError):  # that it is closed already, by whoever opened it
                 client.close()
-        self._opened.close()
