@@ -215,6 +215,10 @@ def test_lag_is_as_old_as_what_was_read_last_and_an_outage_ends_with_a_success()
     heard.worker.health.progress = replace(progress, partitions=behind)
     (age_s,) = values(heard.scrape())["adawise_lag_seconds"].values()
     assert age_s == pytest.approx(heard.now_s() - 0.39), "the last of 40 images, 10 ms apart"
+    read = {tp: replace(partition, lag=0) for tp, partition in progress.partitions.items()}
+    for paused, seen_s in ((True, age_s), (False, 0.0)):
+        heard.worker.health.progress = replace(progress, partitions=read, paused=paused)
+        assert [*values(heard.scrape())["adawise_lag_seconds"].values()] == [seen_s]
 
 
 def test_samples_have_a_value_for_each_label_and_counters_only_grow() -> None:

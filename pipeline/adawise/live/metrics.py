@@ -84,10 +84,10 @@ def _partitions(value: Callable[[PartitionProgress], float | None]) -> Callable[
 
 
 def _lag_seconds(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
-    """The next message is no older than the newest that was read."""
+    """The next message is no older than the newest that was read. While reading pauses, nobody hears of newer ones."""
     progress = scrape.worker.health.progress
     for tp, partition in progress.partitions.items() if progress else ():
-        if partition.lag == 0:
+        if partition.lag == 0 and not (partition.paused or (progress and progress.paused)):
             yield (str(tp.partition),), 0.0
         elif partition.lag is not None and partition.read_ms is not None:
             yield (str(tp.partition),), max(0.0, scrape.worker.now_s - partition.read_ms / 1e3)
@@ -371,8 +371,8 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     MetricSpec(
         "adawise_lag_seconds",
         "gauge",
-        "Age of the newest message that was read, where there are newer ones, else 0. Absent before the first.",
-        "Growing: as adawise_lag_messages. It must not reach the topic's retention.ms.",
+        "Age of the newest message that was read, where there are newer ones or reading pauses, else 0. Absent before.",
+        "Growing: as adawise_lag_messages, which stands while reading pauses. At retention.ms images are lost.",
         _lag_seconds,
         ("partition",),
     ),
