@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from kafka import errors
+from kafka import KafkaConsumer, errors
 
+from adawise.build.cameras import frames_outbox
 from adawise.cameras import wire
 from adawise.cameras.backlog import Backlog, FrameRecord
 from adawise.cameras.board import SourceBoard
@@ -23,7 +25,9 @@ from adawise.decode.headers import read_headers
 from adawise.kafka.outbox import Outbox
 from adawise.live.row import CameraState
 from adawise.live.sources import LiveSources
+from adawise.settings import Settings
 from adawise.worker import backoff
+from tests.brokers import Broker, MakeTopic
 from tests.cameras.serving import spec
 from tests.dead_letters.test_sink import FakeProducer, Future
 
@@ -293,3 +297,25 @@ def test_what_a_camera_that_is_removed_had_left_is_sent() -> None:
     service.close()
     assert script.open == 0
     assert [key for key, _ in sent(producer)] == [b"yard", b"yard"]
+
+
+@pytest.mark.needs("message_limits")
+def test_a_real_topic_that_takes_no_large_message_gets_the_small_frames_with_their_times(
+    broker: Broker, topic: MakeTopic
+) -> None:
+    name = topic(configs={"max.message.bytes": "20000"})
+    now_us = time.time_ns() // 1_000_000 * 1_000  # brokers refuse what is of the future
+    sizes = (100, 50_000, 100)
+    said = [CameraFrame(b"x" * size, now_us + 1_000 * n, Clock.WALL, False) for n, size in enumerate(sizes)]
+    settings = Settings.model_validate({"kafka": {"bootstrap_servers": broker.bootstrap_servers, "topic": name}})
+    service = Service(frames_outbox(settings), topic=name, board=(shown := board()), connect=Script([*said, OVER]))
+    service.read(cameras("yard"))
+    service.run(lambda: False)
+    service.close()
+    with shown.look() as sources:
+        assert sources.cameras["yard"].dropped == {"too_large": 1}
+    consumer = KafkaConsumer(
+        name, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest", consumer_timeout_ms=1_000
+    )
+    with closing(consumer):
+        assert [record.timestamp - now_us // 1_000 for record in consumer] == [0, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_every_key_says_what_it_is() -> None:
     assert all(field.description for field in CameraTable.model_fields.values())
+
+
+def test_the_file_of_the_guide_is_one(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "cameras.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    (tmp_path / "dock").write_text("rtsps://camera/stream\n")
+    (tmp_path / "day.mp4").write_bytes(b"film")
+    found = read(tmp_path, text.replace("/run/secrets/dock_url", "dock"), YARD_PASSWORD=SECRET)
+    assert [each.name for each in found] == ["yard", "north gate", "dock", "bench", "rehearsal"]

@@ -1,50 +1,48 @@
 """What the HTTP port costs a worker, and what 1,000 cameras cost the port.
 
-The demo's pair serves the same 3,200 pictures of 100 cameras from an embedded broker again and again, in turns: without
-a port; with one that nobody asks; with the page open and a scrape every 5 s, by another process; and with results sent
-early besides. What is told is processor seconds an image of the worker's process, all of its threads, against the
-first of the same turn. `BENCH_TURNS` is how often (10). A busy machine makes that a noisy difference, so the thread of
-the port is timed by itself too, and so is what the worker's thread does for it.
+The demo's pair serves the same pictures of 100 cameras, from memory, again and again, in turns: without a port; with
+one that nobody asks; with the page open and a scrape every 5 s, by another process; and with results sent early
+besides, to an embedded broker. What is told is processor time an image of the worker's process, all of its threads,
+against the first of the same turn. A busy machine makes that a noisy difference. So the thread of the port is timed by
+its own clock too, and so is what the worker's thread does for it. `BENCH_TURNS` is how many turns (8).
 
 Then 1,000 cameras are made up: the time and size of a scrape, and first paint in headless Chromium, if there is one.
+The longest frame is told by the clock, and as the processor time of the longest task of the page's main thread.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 
 import numpy as np
 import torch
-from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import NewTopic
 
 from adawise.build.http import worker_port
-from adawise.build.kafka import kafka_source
-from adawise.build.model import ModelPair, load_model
+from adawise.build.model import load_model
 from adawise.build.worker import make_worker
-from adawise.dead_letters.sink import NoDeadLetters
 from adawise.demo.main import demo_settings
 from adawise.kafka.embedded import EmbeddedBroker
-from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId
+from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions, RowId
 from adawise.settings import Settings
 from adawise.worker.observer import Observers
+from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
 from tools.bench.worker import Tally, pictures
 
-IMAGES, CAMERAS, PARTITIONS = 3_200, 100, 4
-TURNS = int(os.environ.get("BENCH_TURNS", "10"))
+IMAGES, CAMERAS, PARTITIONS = 1_600, 100, 4
+TURNS = int(os.environ.get("BENCH_TURNS", "8"))
 MODES = ("off", "on", "watched", "with results")
 SCRAPE_S = 5.0
 MANY = 1_000
@@ -66,78 +64,70 @@ while True:
 def main() -> None:
     """Print both."""
     logging.getLogger().setLevel(logging.ERROR)
+    print(f"load {os.getloadavg()[0]:.1f}", flush=True)
     cost()
-    many()
+    with until_interrupted():
+        if not is_interrupted():
+            many()
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
 def cost() -> None:
     """Processor milliseconds an image in each mode, and the difference within the turns."""
     with tempfile.TemporaryDirectory() as name, EmbeddedBroker() as broker:
-        produce(broker.bootstrap_servers)
-        model = None
-        spent: dict[str, list[float]] = {mode: [] for mode in MODES}
-        threads: dict[str, list[float]] = {mode: [] for mode in MODES}
-        for turn in range(-1, TURNS):  # the first only warms up
-            order = list(MODES) if turn % 2 else list(reversed(MODES))
-            for mode in order:
-                settings = settings_of(mode, broker.bootstrap_servers, Path(name) / f"{turn}-{mode}", f"{turn}-{mode}")
-                model = model or load_model(settings.model, settings.decode)
-                used, by_thread = serve(settings, model, watched=mode not in {"off", "on"})
-                if turn >= 0:
-                    spent[mode].append(1e3 * used / IMAGES)
-                    threads[mode].append(by_thread / used)
-            if turn >= 0:
-                print(f"turn {turn}: " + ", ".join(f"{mode} {spent[mode][-1]:.3f}" for mode in MODES), flush=True)
-    for mode in MODES:
-        print(f"{mode}: {median(spent[mode]):.3f} ms of processor an image (median of {TURNS})")
+        settings = settings_of("off", broker.bootstrap_servers, Path(name))
+        model = load_model(settings.model, settings.decode)
+        values = pictures()
+        messages = [
+            Message(
+                "frames",
+                n % PARTITIONS,
+                n // PARTITIONS,
+                b"camera-%03d" % (n % CAMERAS),
+                values[n % len(values)],
+                (),
+                n,
+            )
+            for n in range(IMAGES)
+        ]
+        lives = iter(range(1_000_000))
+
+        def spent(mode: str) -> Spent:
+            """By a worker of its own."""
+            root = Path(name) / str(next(lives))
+            chosen = settings_of(mode, broker.bootstrap_servers, root)
+            with worker_port(chosen) as port, watching(port.url if mode not in {"off", "on"} else None):
+                return serve(
+                    lambda settings, **parts: make_worker(settings, model, **parts),
+                    chosen,
+                    messages,
+                    root=root,
+                    observer=Observers(Tally(IMAGES), port.observer),
+                    partitions=PARTITIONS,
+                    results_to="frames.results" if chosen.results.enabled else None,
+                )
+
+        spent("off")  # heads are encoded, weights merged
+        found = in_turns({mode: partial(spent, mode) for mode in MODES}, TURNS)
+    off = found["off"]
+    print(f"processor time an image without a port: {told([1e3 * each.whole for each in off], '.3f')} ms")
     for mode in MODES[1:]:
-        ratios = [with_ / without - 1.0 for with_, without in zip(spent[mode], spent["off"], strict=True)]
-        error = stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
-        share = f"the port's thread has {100 * median(threads[mode]):.2f} % of the processor time"
-        print(f"{mode} against off: {100 * mean(ratios):+.2f} % (standard error {100 * error:.2f}); {share}")
+        more = [100 * (each.whole / without.whole - 1) for each, without in zip(found[mode], off, strict=True)]
+        port = [100 * each.port / each.whole for each in found[mode]]
+        results = [100 * each.results / each.whole for each in found[mode]]
+        print(
+            f"  {mode:13s} {told(more, '+.1f')} % more; the port's thread has {told(port, '.2f')} %, "
+            f"threads that tell results {told(results, '.1f')} %",
+            flush=True,
+        )
 
 
-def settings_of(mode: str, bootstrap_servers: str, root: Path, group: str) -> Settings:
+def settings_of(mode: str, bootstrap_servers: str, root: Path) -> Settings:
     settings = demo_settings(bootstrap_servers, root)
     changed = settings.model_dump(mode="json", exclude_unset=True)
-    changed["kafka"] |= {"group": group.replace(" ", "-"), "max_poll_records": 512}
     changed["http"] = {"enabled": mode != "off", "port": 0}
     changed["results"] = {"enabled": mode == "with results"}
     return Settings.model_validate(changed)
-
-
-def serve(settings: Settings, model: ModelPair, *, watched: bool) -> tuple[float, float]:
-    """Processor seconds of this process for all images, and those of the port's thread."""
-    tally = Tally(IMAGES)
-    with worker_port(settings) as port:
-        source = kafka_source(settings.kafka)
-        port.knows_member(lambda: source.is_member)
-        worker = make_worker(
-            settings,
-            model,
-            source=source,
-            root=settings.sink.root,
-            dead_letters=NoDeadLetters(),
-            observer=Observers(tally, port.observer),
-            should_stop=tally.done,
-            results_to=settings.results.topic_of(settings.kafka.topic) if settings.results.enabled else None,
-            partitions=PARTITIONS,
-        )
-        with watching(port.url if watched else None):
-            before, thread_before = processor_s(), thread_s()
-            worker.run()
-            return processor_s() - before, thread_s() - thread_before
-
-
-def processor_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def thread_s() -> float:
-    """Processor seconds of the port's thread so far; 0 without one."""
-    ids = [thread.native_id for thread in threading.enumerate() if thread.name == "http"]
-    return sum(int(Path(f"/proc/self/task/{number}/schedstat").read_text().split()[0]) / 1e9 for number in ids)
 
 
 @contextmanager
@@ -151,21 +141,6 @@ def watching(url: str | None) -> Iterator[None]:
             yield
         finally:
             process.kill()
-
-
-def produce(bootstrap_servers: str) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    admin.create_topics([NewTopic("frames", PARTITIONS, 1)])
-    admin.close()
-    values = pictures()
-    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
-    for number in range(IMAGES):
-        camera = number % CAMERAS
-        producer.send(
-            "frames", values[number % len(values)], key=b"camera-%03d" % camera, partition=camera % PARTITIONS
-        )
-    producer.flush()
-    producer.close()
 
 
 def many() -> None:
@@ -241,7 +216,7 @@ def paint(url: str) -> None:
     """First paint, and until rows are drawn, of the page in headless Chromium; median of five."""
     from playwright.sync_api import Error, sync_playwright
 
-    first, drawn, longest = [], [], 0.0
+    first, drawn, longest, tasks = [], [], [], []
     try:
         with sync_playwright() as playwright:
             found = next((p for p in map(_which, ("chromium", "google-chrome")) if p), None)
@@ -253,14 +228,29 @@ def paint(url: str) -> None:
                 page.wait_for_selector("html[data-drawn]")
                 drawn.append(page.evaluate("performance.now()"))
                 first.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
-                longest = max(longest, page.evaluate(_LONGEST))
+                chromium.start_tracing(page=page, categories=["toplevel"])
+                longest.append(page.evaluate(_LONGEST))
+                tasks.append(longest_task_ms(json.loads(chromium.stop_tracing())["traceEvents"]))
                 context.close()
             chromium.close()
     except Error as error:
         print(f"no browser: {str(error).splitlines()[0]}")
         return
-    print(f"{MANY} cameras: first paint {median(first):.0f} ms, rows drawn {median(drawn):.0f} ms after the call")
-    print(f"longest frame while it filters and scrolls: {longest:.0f} ms")
+    print(f"{MANY} cameras: first paint {told(first, '.0f')} ms, rows drawn {told(drawn, '.0f')} ms after the call")
+    print(
+        f"while it filters and scrolls: longest frame {told(longest, '.0f')} ms; "
+        f"longest task {told(tasks, '.0f')} ms of processor"
+    )
+
+
+def longest_task_ms(events: list[dict[str, object]]) -> float:
+    """Of the page's main thread, by its own clock."""
+    main = {
+        event["tid"] for event in events if event["name"] == "thread_name" and "CrRendererMain" in str(event["args"])
+    }
+    return max(
+        (float(str(event["tdur"])) / 1e3 for event in events if event["tid"] in main and event.get("tdur")), default=0.0
+    )
 
 
 def _which(name: str) -> str | None:

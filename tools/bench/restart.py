@@ -4,15 +4,16 @@ Killed: one partition, images all the time, segments of a second, another worker
 by the session time-out alone; what is printed is what our side adds: the rebalance, the recovery of the chain, a batch,
 a commit. Rolling: six partitions, three workers, each told to stop and replaced, by SIGTERM. The stall of a partition
 is the longest time between two of its predictions, the wait of an image that from the broker's timestamp to its own.
+`BENCH_ROUNDS` is how many kills (3).
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,24 +25,31 @@ from adawise.sink.schemas import PREDICTED_AT
 from adawise.store.store import LocalStore
 from tests.worker.cameras import Live
 from tests.worker.process import WorkerProcess, wait_until
+from tools.bench.paired import is_interrupted, told, until_interrupted
 from tools.bench.stage import GROUP, BenchStage, stage
 
-ROUNDS, SESSION_S, PARTITIONS = 5, 6.0, 6
+ROUNDS, SESSION_S, PARTITIONS = int(os.environ.get("BENCH_ROUNDS", "3")), 6.0, 6
 SETTINGS: dict[str, dict[str, Any]] = {"kafka": {"session_timeout_ms": round(1000 * SESSION_S)}}
 
 
 def main() -> None:
     """Print each round's seconds beyond the session time-out, to the recovery and to the first committed row."""
-    beyond = []
-    with stage(1) as here, Live(here.topic, cameras=4, partitions=1, every_s=0.02):
+    beyond: list[float] = []
+    print(f"load {os.getloadavg()[0]:.1f}", flush=True)
+    with until_interrupted(), stage(1) as here, Live(here.topic, cameras=4, partitions=1, every_s=0.02):
         for number in range(ROUNDS):
             recovered_s, committed_s = one_round(here, number)
             beyond.append(committed_s - SESSION_S)
-            print(f"  recovered {recovered_s - SESSION_S:5.2f} s, next committed row {beyond[-1]:5.2f} s beyond it")
-    told = f"median {median(beyond):.2f} s, worst {max(beyond):.2f} s beyond {SESSION_S:g} s"
-    print(f"kill -9 to the next committed row: {told}")
+            print(
+                f"  recovered {recovered_s - SESSION_S:5.2f} s, next committed row {beyond[-1]:5.2f} s beyond it",
+                flush=True,
+            )
+    print(f"kill -9 to the next committed row: {told(beyond)} s beyond {SESSION_S:g} s", flush=True)
     for static in (False, True):
-        rolling(static=static)
+        with until_interrupted():
+            if not is_interrupted():
+                rolling(static=static)
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
 def rolling(*, static: bool) -> None:

@@ -1,47 +1,54 @@
 """From a frame sent to its result read by a consumer, and what results cost: off, early, committed, by batches.
 
-Latency: a real worker and a real Kafka, the demo's pair and ViT-B/32 with random weights, at half of the images that it
-managed in a second of a backlog just before. A consumer notes when each result came; the producer's timestamp says
-when the frame was sent. A frame waits for its batch: until the frame that fills it, or the next one of the camera that
-comes too late for it. What is beyond that is the program's own.
+Latency: a real worker and a real Kafka, the demo's pair and ViT-B/32 with random weights, at half of the images that
+it managed in a second of a backlog, once that is served. A consumer notes when each result came; the producer's
+timestamp says when the frame was sent. A frame waits for its batch: until the frame that fills it, or the next one of
+the camera that comes too late for it. What is beyond that is the program's own. A forward has as many rows whether a
+batch fills them or not. So cameras are as few, and a batch waits as long, as it takes to fill batches at that pace:
+else it is no half load.
 
 Cost: processor seconds of the whole process an image, by the demo's pair on frames in memory, so that nothing is idle;
-the ways in turns, ten times.
+the ways in turns. Beside it, by their own clocks, the threads that tell results. Last the floor: kafka-python's
+producer alone, one record an image of a result's size, none of ours around it. `BENCH_TURNS` is how many turns (6).
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from kafka import KafkaConsumer
+import psutil
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition as KafkaPartition
 
 from adawise import demo
 from adawise.build.model import load_model
 from adawise.build.worker import make_worker
-from adawise.dead_letters.sink import NoDeadLetters
+from adawise.kafka.outbox import producer_of
 from adawise.records import Message
-from adawise.settings import KafkaSettings, ModelSettings, ResultsSettings, Settings, SinkSettings
+from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, ResultsSettings, Settings, SinkSettings
 from tests.brokers import Broker, create_topic, fresh_name, running
 from tests.worker.cameras import Shot, Topic
 from tests.worker.process import Plan, WorkerProcess, start_server
-from tools.bench.host import MemorySource, jpegs
+from tools.bench.host import jpegs
+from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
 from tools.bench.worker import Tally, write_pair
 
-CAMERAS, PARTITIONS, SECONDS = 4, 2, 45.0
-BATCH = Settings().batch
-COST_IMAGES, PAIRS = 1_536, 10
+PARTITIONS, SECONDS, WARM_BATCHES = 2, 40.0, 12
+COST_IMAGES, TURNS = 768, int(os.environ.get("BENCH_TURNS", "6"))
 WAYS = {
     "off": ResultsSettings(),
     "early": ResultsSettings(enabled=True),
@@ -88,16 +95,35 @@ class Reader:
             thread.join()
 
 
+@dataclass(frozen=True)
+class Load:
+    """A pair, and cameras and batches by which half of its pace can be had."""
+
+    name: str
+    pair: ModelSettings
+    cameras: int
+    batch: BatchSettings
+
+
 def main() -> int:
     """Print latencies and costs; 1 if a 95th percentile is a second or more beyond the filling, or costs above 2 %."""
+    logging.getLogger().setLevel(logging.ERROR)
     missed = False
     with tempfile.TemporaryDirectory() as name, running() as broker:
-        print(f"broker: {broker.name}")
-        start_server()
+        print(f"broker: {broker.name}; load {os.getloadavg()[0]:.1f}", flush=True)
         folder = Path(name)
-        for what, pair in (("demo's pair", demo_pair()), ("ViT-B/32", vit(folder))):
-            missed |= latency(broker, folder, what, pair) >= 1.0
         missed |= cost(broker, folder) > 0.02
+        floor(broker)
+        start_server()
+        loads: tuple[Callable[[], Load], ...] = (
+            lambda: Load("demo's pair", demo_pair(), 4, BatchSettings()),
+            lambda: Load("ViT-B/32", vit(folder), 1, BatchSettings(images=8, max_age_s=60.0)),
+        )
+        for load in loads:
+            with until_interrupted():
+                if not is_interrupted():
+                    missed |= latency(broker, folder, load()) >= 1.0
+        print(f"load {os.getloadavg()[0]:.1f} at the end")
     return int(missed)
 
 
@@ -120,74 +146,99 @@ def vit(folder: Path) -> ModelSettings:
     return ModelSettings(theta_0=theta_0, theta_1=theta_1, classes=folder / "classes.txt")
 
 
-def settings_of(broker: Broker, topic: Topic, root: Path, pair: ModelSettings, results: ResultsSettings) -> Settings:
+def settings_of(
+    broker: Broker,
+    topic: Topic,
+    root: Path,
+    pair: ModelSettings,
+    results: ResultsSettings,
+    batch: BatchSettings | None = None,
+) -> Settings:
     """Defaults beside these."""
     kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, topic=topic.name, group=topic.name)
-    return Settings(kafka=kafka, model=pair, sink=SinkSettings(root=str(root)), results=results)
+    sink = SinkSettings(root=str(root))
+    return Settings(kafka=kafka, model=pair, sink=sink, results=results, batch=batch or BatchSettings())
 
 
-def latency(broker: Broker, folder: Path, what: str, pair: ModelSettings) -> float:
+def latency(broker: Broker, folder: Path, load: Load) -> float:
     """The 95th percentile beyond the filling, in seconds, of early results at half load."""
     topic, values = Topic(broker, fresh_name("latency")), jpegs(640, 480)
     for name in (topic.name, f"{topic.name}.dlq", f"{topic.name}.results"):
         create_topic(broker, name, PARTITIONS)
-    settings = settings_of(broker, topic, folder / topic.name, pair, ResultsSettings(enabled=True))
+    settings = settings_of(broker, topic, folder / topic.name, load.pair, ResultsSettings(enabled=True), load.batch)
     reader = Reader(broker, f"{topic.name}.results")
     with reader.reading(), WorkerProcess(Plan(settings, folder / f"{topic.name}.log")) as worker:
         worker.wait_for("recovered")
-        backlog = 64 * CAMERAS
-        topic.produce(shots(values, backlog))
+        backlog = WARM_BATCHES * load.cameras * load.batch.images
+        topic.produce(shots(values, backlog, load.cameras))
         while len(reader.came_s) < backlog // 4:  # the text heads of the first batches are behind it
-            worker.listen(0.5)
-        began, before = time.monotonic(), len(reader.came_s)
-        while len(reader.came_s) < backlog * 7 // 8:
             worker.listen(0.2)
+        began, before = time.monotonic(), len(reader.came_s)
+        while len(reader.came_s) < backlog:  # all, or what is left of it would be waited for
+            worker.listen(0.1)
         rate = (len(reader.came_s) - before) / (time.monotonic() - began)
-        first = len(topic.sent)
+        first, busy_before, half_began = len(topic.sent), busy_s(worker), time.monotonic()
         half = threading.Thread(
-            target=lambda: topic.produce(shots(values, int(SECONDS * rate / 2)), every_s=2.0 / rate)
+            target=lambda: topic.produce(shots(values, int(SECONDS * rate / 2), load.cameras), every_s=2.0 / rate)
         )
         half.start()
         while half.is_alive():
-            worker.listen(0.5)
-        worker.listen(2.0 * BATCH.max_age_s)
+            worker.listen(0.2)
+        busy = (busy_s(worker) - busy_before) / (time.monotonic() - half_began)
+        whole = len(topic.sent) - len(topic.sent) % (load.cameras * load.batch.images)
+        for _ in range(100):  # batches that no frame will fill are left out
+            if len(reader.came_s) < whole:
+                worker.listen(0.2)
         worker.stop()
     places = list(topic.sent)[first:]
-    whole, filling = waits(reader, topic.name, places)
-    print(f"{what}: {rate:.0f} images/s of a backlog; {len(whole)} images at {rate / 2:.1f} a second; seconds:")
-    for name, seconds in (
-        ("frame to result", whole),
+    seconds, filling, sizes = waits(reader, topic.name, places, load.batch.images)
+    print(
+        f"{load.name}: {rate:.1f} images/s of a backlog; {len(seconds)} images at {rate / 2:.1f} a second of "
+        f"{load.cameras} cameras, {np.mean(sizes):.1f} of {load.batch.images} images a batch, {busy:.2f} cores busy; "
+        f"load {os.getloadavg()[0]:.1f}; seconds:"
+    )
+    for name, values_s in (
+        ("frame to result", seconds),
         ("filling of the batch", filling),
-        ("beyond it", whole - filling),
+        ("beyond it", seconds - filling),
     ):
-        p50, p95, p99 = np.percentile(seconds, [50, 95, 99])
-        print(f"  {name:20s} p50 {p50:5.2f}  p95 {p95:5.2f}  p99 {p99:5.2f}")
-    return float(np.percentile(whole - filling, 95))
+        p50, p95, p99 = np.percentile(values_s, [50, 95, 99])
+        print(f"  {name:20s} p50 {p50:5.2f}  p95 {p95:5.2f}  p99 {p99:5.2f}", flush=True)
+    return float(np.percentile(seconds - filling, 95))
 
 
-def shots(values: list[bytes], count: int) -> Iterator[Shot]:
+def busy_s(worker: WorkerProcess) -> float:
+    """Processor seconds of a worker so far."""
+    times = psutil.Process(worker.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def shots(values: list[bytes], count: int, cameras: int) -> Iterator[Shot]:
     """Cameras in turn."""
     for number in range(count):
-        camera = number % CAMERAS
+        camera = number % cameras
         yield Shot(camera % PARTITIONS, b"camera-%d" % camera, values[number % len(values)])
 
 
-def waits(reader: Reader, topic: str, places: list[tuple[int, int]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Of each frame: seconds until its result came, and until its batch was complete."""
-    rows = [reader.results[f"{topic}/{partition}/{offset}/0"] for partition, offset in places]
+def waits(
+    reader: Reader, topic: str, places: list[tuple[int, int]], full: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], list[int]]:
+    """Of each frame: seconds until its result came, and until its batch was complete; and the sizes of batches."""
+    found = (reader.results.get(f"{topic}/{partition}/{offset}/0") for partition, offset in places)
     batches: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in filter(None, found):
         batches.setdefault((row["stream_id"], row["batch_number"]), []).append(row)
-    whole, filling = [], []
+    whole, filling, sizes = [], [], []
     for (stream, number), frames in batches.items():
         following = batches.get((stream, number + 1))
-        if len(frames) < BATCH.images and following is None:
+        if len(frames) < full and following is None:
             continue  # the last of its camera: closed by the clock
-        ends = frames if len(frames) >= BATCH.images or following is None else following[:1]
+        ends = frames if len(frames) >= full or following is None else following[:1]
         complete_s = sent_s(ends[-1])
         whole += [reader.came_s[row["row_id"]] - sent_s(row) for row in frames]
         filling += [complete_s - sent_s(row) for row in frames]
-    return np.asarray(whole), np.asarray(filling)
+        sizes.append(len(frames))
+    return np.asarray(whole), np.asarray(filling), sizes
 
 
 def sent_s(row: dict[str, Any]) -> float:
@@ -196,7 +247,7 @@ def sent_s(row: dict[str, Any]) -> float:
 
 
 def cost(broker: Broker, folder: Path) -> float:
-    """The largest share of processor time that results add, by the median of the pairs."""
+    """The share of processor time that early results of images add, by the median of the turns."""
     model_settings, values = demo_pair(), jpegs(640, 480)
     model = load_model(model_settings, Settings().decode)
     messages = [
@@ -206,36 +257,76 @@ def cost(broker: Broker, folder: Path) -> float:
         for n in range(COST_IMAGES)
     ]
 
-    def seconds(results: ResultsSettings) -> float:
-        """Of the processor, an image."""
+    def spent(results: ResultsSettings) -> Spent:
+        """On all messages, by a worker of its own."""
         root = folder / fresh_name("cost")
-        topic = Topic(broker, "frames")
-        worker = make_worker(
-            settings_of(broker, topic, root, model_settings, results),
-            model,
-            source=MemorySource(messages, partitions=PARTITIONS, finite=True),
-            root=str(root),
-            dead_letters=NoDeadLetters(),
+        settings = settings_of(broker, Topic(broker, "frames"), root, model_settings, results)
+        results_to = f"{root.name}.results" if results.enabled else None
+        return serve(
+            lambda settings, **parts: make_worker(settings, model, **parts),
+            settings,
+            messages,
+            root=root,
             observer=Tally(COST_IMAGES),
-            should_stop=lambda: False,
-            results_to=f"{root.name}.results" if results.enabled else None,
             partitions=PARTITIONS,
+            results_to=results_to,
         )
-        before = time.process_time()
-        worker.run()
-        return (time.process_time() - before) / COST_IMAGES
 
-    seconds(WAYS["off"])  # heads are encoded, weights merged
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(PAIRS):
-        for way, results in WAYS.items():
-            found[way].append(seconds(results))
-    off = median(found["off"])
-    shares = {}
-    print(f"processor time an image, {PAIRS} in turns: off {1e3 * off:.3f} ms")
+    spent(WAYS["off"])  # heads are encoded, weights merged
+    found = in_turns({way: partial(spent, results) for way, results in WAYS.items()}, TURNS)
+    if not found["off"]:
+        return 0.0
+    off = median(each.whole for each in found["off"])
+    print(f"processor time an image without results: {told([1e3 * each.whole for each in found['off']], '.3f')} ms")
     for way in list(WAYS)[1:]:
-        more = [with_ - without for with_, without in zip(found[way], found["off"], strict=True)]
-        shares[way] = median(more) / off
-        low, high = np.percentile(more, [25, 75])
-        print(f"  {way:18s} {1e6 * median(more):+.0f} us ({1e6 * low:+.0f} to {1e6 * high:+.0f}), {shares[way]:+.1%}")
-    return max(shares.values())
+        more = [1e6 * (each.whole - without.whole) for each, without in zip(found[way], found["off"], strict=True)]
+        own = [1e6 * each.results for each in found[way]]
+        print(
+            f"  {way:16s} {told(more, '+.0f')} us more, {median(more) / off / 1e4:+.1f} %; "
+            f"threads that tell {told(own, '.0f')} us, {median(own) / off / 1e4:.1f} %",
+            flush=True,
+        )
+    return (median(each.whole for each in found["early"]) - off) / off
+
+
+def floor(broker: Broker) -> None:
+    """Microseconds a record of kafka-python's producer alone, as it comes and as we set it up."""
+    topic = fresh_name("floor")
+    create_topic(broker, topic, PARTITIONS)
+    servers = broker.bootstrap_servers.split(",")
+    common = {"bootstrap_servers": servers, "enable_idempotence": False, "acks": "all", "linger_ms": 5}
+    producers = {
+        "as it comes": KafkaProducer(max_in_flight_requests_per_connection=1, **common),
+        "as we set it up": producer_of(
+            broker.bootstrap_servers,
+            {},
+            client_id="floor",
+            max_request_bytes=2**20,
+            timeout_s=30.0,
+            linger_ms=5,
+            max_in_flight_requests_per_connection=1,
+        )(),
+    }
+    headers = [
+        (name, b"x" * 24) for name in ("content-type", "ce_specversion", "ce_type", "ce_source", "ce_id", "ce_subject")
+    ]
+
+    def send(producer: Any) -> float:
+        before, futures = time.process_time(), []
+        for batch in range(64):
+            key = b"camera-%d" % (batch % 8)
+            futures += [producer.send(topic, key=key, value=b"x" * 650, headers=list(headers)) for _ in range(16)]
+            if batch % 8 == 7:
+                time.sleep(0.02)  # as rounds come
+        for future in futures:
+            future.get(30)
+        return 1e6 * (time.process_time() - before) / len(futures)
+
+    try:
+        for name, values in in_turns(
+            {name: partial(send, each) for name, each in producers.items()}, 3 * TURNS
+        ).items():
+            print(f"kafka-python's producer {name}: {told(values[1:], '.0f')} us a record", flush=True)
+    finally:
+        for each in producers.values():
+            each.close()

@@ -1,6 +1,7 @@
-"""How long `adawise status` takes to look at an output: 1,000 cameras with an hour of segments, and years of names.
+"""How long `adawise status` takes to look at an output: 1,000 cameras with an hour of segments, and very many names.
 
-The years are empty files with the right names before the first real segment: status must list them and read none.
+The names are empty files with the right names before the first real segment: status must list them and read none.
+Beside the clock's seconds stand the processor's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
 from adawise.records import TopicPartition
@@ -21,10 +21,11 @@ from adawise.store.object_store import ObjectStore
 from adawise.store.store import LocalStore, Store, open_store
 from tests.status.yard import NOW_S, OWNER, Yard
 from tests.store.clouds import new_bucket, s3_environment, s3_server
+from tools.bench.paired import is_interrupted, told, until_interrupted
 from tools.bench.recovery import environment
 
-CAMERAS, PARTITIONS, EVERY_S, HOUR_S, REPEATS = 1_000, 4, 10, 3_600.0, 3
-YEARS = 1_000_000  # segments of a partition: four months at the default flush
+CAMERAS, PARTITIONS, EVERY_S, HOUR_S, REPEATS = 1_000, 4, 10, 3_600.0, 5
+MANY_NAMES = 300_000  # segments of a partition: five weeks at the default flush
 IN_OBJECT_STORE = 5_000
 QUESTION = FleetQuestion("yard", OWNER.topic, OWNER.group, HOUR_S, wants_broker=False)
 BEGIN = 1_000  # offsets between two of them
@@ -32,6 +33,16 @@ BEGIN = 1_000  # offsets between two of them
 
 def main() -> None:
     """Print seconds of the first look and of the next ones."""
+    print(f"load {os.getloadavg()[0]:.1f}", flush=True)
+    for look in (an_hour, many_names, on_s3):
+        with until_interrupted():
+            if not is_interrupted():
+                look()
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+def an_hour() -> None:
+    """Of 1,000 cameras, in a folder."""
     with tempfile.TemporaryDirectory() as name:
         store = LocalStore(Path(name))
         began = time.perf_counter()
@@ -39,12 +50,20 @@ def main() -> None:
         size = sum(path.stat().st_size for path in Path(name).rglob("*.parquet")) / 2**20
         print(f"made in {time.perf_counter() - began:.0f} s: {size:.0f} MiB", flush=True)
         measure(store, f"{CAMERAS} cameras, {PARTITIONS} partitions, an hour of segments, a folder")
+
+
+def many_names() -> None:
+    """Names without end, in a folder."""
     with tempfile.TemporaryDirectory() as name:
         store = LocalStore(Path(name))
         Yard(store)  # claims the root before there is a name in it
-        names(Path(name), YEARS)
-        hour(store, 1, origin=YEARS * BEGIN, cameras=10, segments=6)
-        measure(store, f"{YEARS} names before a minute of segments, a folder")
+        names(Path(name), MANY_NAMES)
+        hour(store, 1, origin=MANY_NAMES * BEGIN, cameras=10, segments=6)
+        measure(store, f"{MANY_NAMES} names before a minute of segments, a folder")
+
+
+def on_s3() -> None:
+    """Thousands of names, on a stand-in for S3."""
     with environment(s3_environment(s3_server())):
         remote = open_store(f"s3://{new_bucket()}/yard")
         Yard(remote)
@@ -58,20 +77,23 @@ def measure(store: Store, what: str) -> None:
     """The first look of a command, and what `--watch` does afterwards."""
     first: list[float] = []
     next_: list[float] = []
-    for _ in range(REPEATS):
-        reader = RootReader(store)
-        for seconds in (first, next_):
-            began = time.perf_counter()
-            root = reader.look(NOW_S - HOUR_S)
-            found = fleet_status(
-                FleetQuestion("yard", OWNER.topic, OWNER.group, HOUR_S, False), root, None, {}, now_s=NOW_S
-            )
-            seconds.append(time.perf_counter() - began)
-    with_requests = f", {_requests(store)} requests" if isinstance(store, ObjectStore) else ""
+    own: list[float] = []
+    facts = ""
+    with until_interrupted():
+        for _ in range(REPEATS):
+            reader, own_before = RootReader(store), time.process_time()
+            for seconds in (first, next_):
+                began = time.perf_counter()
+                root = reader.look(NOW_S - HOUR_S)
+                found = fleet_status(QUESTION, root, None, {}, now_s=NOW_S)
+                seconds.append(time.perf_counter() - began)
+                if seconds is first:
+                    own.append(time.process_time() - own_before)
+            facts = f"{len(found.cameras)} cameras, {sum(each.rows for each in found.partitions)} rows"
+        if isinstance(store, ObjectStore):
+            facts += f", {_requests(store)} requests"
     print(
-        f"{what}: first look {median(first):.2f} s ({min(first):.2f} to {max(first):.2f}), "
-        f"the next {median(next_):.3f} s; "
-        f"{len(found.cameras)} cameras, {sum(each.rows for each in found.partitions)} rows{with_requests}",
+        f"{what}: first look {told(first)} s, of the processor {told(own)}; the next {told(next_, '.3f')} s; {facts}",
         flush=True,
     )
 

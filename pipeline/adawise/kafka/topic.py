@@ -184,7 +184,7 @@ class KafkaTopics:
             self._admin._manager.cluster._coordinators.clear()
             try:
                 return self._admin.list_group_offsets([group])
-            except errors.CoordinatorNotAvailableError:
+            except (errors.CoordinatorNotAvailableError, errors.CoordinatorLoadInProgressError):
                 if time.monotonic() > give_up_s:
                     raise
                 time.sleep(_AGAIN_S)

@@ -14,6 +14,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -32,6 +33,7 @@ _IDLE_LOOKS = 2  # without a request
 _STALLED_LOOKS = 6  # without a byte taken
 _TRIES = 10
 _CLOSE_S = 5.0
+_TICK_S = 1.0
 _log = structlog.get_logger("http")
 
 
@@ -123,11 +125,32 @@ def url_of(bound: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Says farewell before it waits for what is being answered."""
+    """Says farewell before it waits for what is being answered, and looks at the time once a second.
+
+    Uvicorn looks ten times a second whether it is to end. Each time its thread would take the interpreter from the
+    worker's.
+    """
 
     def __init__(self, config: uvicorn.Config, farewell: Callable[[], object]) -> None:
         super().__init__(config)
         self._farewell = farewell
+        self._told: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def end(self) -> None:
+        """Have it end soon; from any thread."""
+        self.should_exit = True
+        if self._told is not None:
+            loop, event = self._told
+            with suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(event.set)
+
+    @override
+    async def main_loop(self) -> None:
+        event = asyncio.Event()
+        self._told = asyncio.get_running_loop(), event
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), _TICK_S)
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -168,7 +191,7 @@ class HttpThread:
 
     def close(self) -> None:
         """Stop answering; waits for it a few seconds at most. May be called twice."""
-        self._server.should_exit = True
+        self._server.end()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_S)
         self._bound.close()
