@@ -60,6 +60,11 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "worker": ("errors records ports adapt alerts", "structlog torch"),
     "worker/housekeeping": ("errors records ports passes", "structlog"),
     "passes": ("errors", ""),
+    "pairs/shadow_sums": ("store sink", "pyarrow"),
+    "pairs": (
+        "errors records ports adapt passes store sink worker",
+        "structlog",
+    ),
     "events": ("", ""),
     # what is known of it, and who shows it
     "live": ("errors records ports worker/observer", "numpy PIL"),
@@ -89,8 +94,8 @@ PURE = {
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("alerts", "results/message", "results/served", "results/alert", "results/schema"),
-    *("worker/ripening", "worker/stream_states", "worker/stream_table"),
     *("cameras/address", "cameras/camera", "cameras/clock"),
+    *("worker/ripening", "worker/stream_states", "worker/stream_table", "worker/pairs", "pairs/planned"),
 }
 PURE_BUT = {"decode/child", "live/observer"}  # a process of its own is what it is for; where two threads meet
 

@@ -10,6 +10,7 @@
         ├── SettingsError       a setting, a flag or a file named by one
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
+        ├── PairMissing         the pair that the chain says serves a partition cannot be had: the partition stands
         ├── DeviceError         the card failed, or has too little memory
         ├── TrainingError       fine-tuning diverged, or cannot be resumed or written
         ├── SourceError         the topic or recording is not what is read on from, or cannot be
@@ -101,6 +102,10 @@ class CheckpointError(FatalError):
 
 class CardError(FatalError):
     """A card that does not belong to the pair, or is not a card."""
+
+
+class PairMissing(FatalError):
+    """The pair of models that serves a partition, as its chain says, cannot be loaded here: its partition stands."""
 
 
 class DeviceError(FatalError):

@@ -87,6 +87,24 @@ EVENTS: dict[str, LoggedEvent] = {
     "picture_repeated": LoggedEvent("a camera sends the same picture for frozen_after_s; it is sent on", "restart it"),
     "picture_changed": LoggedEvent("such a camera sends other pictures again"),
     "video_ended": LoggedEvent("a video without `loop` is over"),
+    # pairs of models
+    "pair_taken": LoggedEvent(
+        "the pair that was switched to serves, although the settings name an earlier one",
+        "bring the settings up to date",
+    ),
+    "pair_ordered": LoggedEvent("somebody asked for something by `adawise pair`"),
+    "pair_ready": LoggedEvent("a pair is loaded, checked and warmed up beside the one that serves"),
+    "pair_failed": LoggedEvent(
+        "a pair could not be loaded; what serves serves on, and it is tried again", "the line says why"
+    ),
+    "pair_switched": LoggedEvent("another pair serves a partition, from this offset on"),
+    "shadow_dropped": LoggedEvent(
+        "a staged pair is tried on no more batches; it can be switched to", "the line says why"
+    ),
+    "pair_freed": LoggedEvent("a former pair left the memory (pairs.keep_s)"),
+    "pairs_not_read": LoggedEvent(
+        "what is asked about pairs could not be read; it is tried again", "the line says why"
+    ),
     # models
     "model_changed": LoggedEvent("a part of the pair is not what the root was written with", "see model.on_change"),
     "card_made_otherwise": LoggedEvent("the card was made from pictures read by other settings", "make the card anew"),

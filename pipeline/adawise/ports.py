@@ -10,7 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from adawise.records import Alert, BatchTrace, Frame, Gap, ImageBatch, Message, Predictions, RowResult, TopicPartition
+from adawise.records import (
+    Alert,
+    BatchTrace,
+    Frame,
+    Gap,
+    ImageBatch,
+    Message,
+    Predictions,
+    RowResult,
+    Switch,
+    TopicPartition,
+)
 
 if TYPE_CHECKING:  # as in `records`
     from torch import Tensor
@@ -113,14 +124,26 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ServedBy:
+    """What rows say of the pair that served them. `pair` is its id, "" where nobody asked for one."""
+
+    classes: tuple[str, ...]
+    model_fingerprint: str
+    config_fingerprint: str
+    pair: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The end of a partition's chain: where to read on, and what was known there.
 
     `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
     again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
     (`adawise.worker.stream_table`), `alerts` which alerts are raised (`adawise.alerts`); both are empty if whoever
-    wrote the segment had none. `newest` are the last messages of its rows, offset to the broker's timestamp in
-    milliseconds: what the broker has to have there. `tells` is when whoever wrote the segment told results, see `When`.
+    wrote the segment had none. `switches` say which pairs served from where on, the last of them the newest rows;
+    they are empty in segments of earlier versions. `newest` are the last messages of its rows, offset to the broker's
+    timestamp in milliseconds: what the broker has to have there. `tells` is when whoever wrote the segment told
+    results, see `When`.
     """
 
     next_offset: int
@@ -130,6 +153,7 @@ class Head:
     stream_table: bytes = b""
     alerts: bytes = b""
     tells: str = ""
+    switches: tuple[Switch, ...] = ()
     newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
     holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
     is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
@@ -154,8 +178,9 @@ class SegmentDraft:
     The invariant that recovery and `verify` rest on, over offsets of delivered messages:
     `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)`, every (offset, index) once.
 
-    `attempt` is of this draft alone, and was named before its first row was served; "" leaves it to the sink. `tells`:
-    when its results are told, "" for never.
+    `attempt` is of this draft alone, and was named before its first row was served; "" leaves it to the sink. All of it
+    was served `by` one pair, the last of `switches`; None: the one that the sink was made with. `tells`: when its
+    results are told, "" for never.
     """
 
     tp: TopicPartition
@@ -169,6 +194,8 @@ class SegmentDraft:
     alerts: bytes = b""
     attempt: str = ""
     tells: str = ""
+    by: ServedBy | None = None
+    switches: tuple[Switch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +255,12 @@ class Sink(Protocol):
 class Told:
     """Something to be told: a served batch, a frame that was not accepted, either as rows of a segment, or an alert.
 
-    `attempt` is that of the draft, or of the segment, which has it.
+    `attempt` is that of the draft, or of the segment, which has it. `by` is what served; None: who tells knows it.
     """
 
     attempt: str
     what: Served | Frame | list[RowResult] | Alert
+    by: ServedBy | None = None
 
     @property
     def rows(self) -> int:

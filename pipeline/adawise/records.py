@@ -57,6 +57,22 @@ class Gap(NamedTuple):
         return [self.first, self.until] if self.reason == Lost.DELETED else [*self]
 
 
+class Switch(NamedTuple):
+    """From where on a pair of models serves a partition: images from `first` on, and those that were `pending` then.
+
+    `pair` is the pair's id. `keeps`: streams went on from what they had learned with the pair before.
+    """
+
+    first: int
+    pending: tuple[int, ...]
+    pair: str
+    keeps: bool = False
+
+    def serves(self, offset: int) -> bool:
+        """True unless the image at this offset was served before."""
+        return offset >= self.first or offset in self.pending
+
+
 def stated_ms(timestamp_ms: int | None) -> int:
     """A broker's timestamp, or -1 (not stated) for one beyond 1970-2199: producers set it, and may write any number."""
     return -1 if timestamp_ms is None or not 0 <= timestamp_ms < _LATEST_MS else timestamp_ms
@@ -258,6 +274,17 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a staged pair would have served for a batch; `agreement` is the share of images with the same label."""
+
+    pair: str
+    agreement: float
+    alpha: float
+    objective: float
+    forward_equivalents: float
+
+
+@dataclass(frozen=True, slots=True)
 class BatchTrace:
     """How alpha was chosen for one batch. All but `milliseconds` is a function of (state, batch, settings)."""
 
@@ -283,3 +310,4 @@ class BatchTrace:
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"
     predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone
     statistics: Mapping[str, float] = field(default_factory=dict)  # the columns NAME_mean and NAME_variance; or none
+    shadow: Shadow | None = None  # of a pair that was staged then

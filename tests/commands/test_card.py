@@ -12,8 +12,8 @@ from adawise.__main__ import main
 from adawise.adapt.advice import OWN, advise
 from adawise.adapt.card import read_card
 from adawise.adapt.objective import NAMES
-from adawise.build.model import adaptation, load_model
-from adawise.build.worker import config_fingerprint, describe
+from adawise.build.model import adaptation, config_fingerprint, load_model
+from adawise.build.worker import describe
 from adawise.clip.heads import heads_path
 from adawise.clip.prompts import Encoding, Prompts
 from adawise.errors import CardError

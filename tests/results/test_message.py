@@ -155,7 +155,7 @@ def test_what_was_stored_is_told_as_what_was_served() -> None:
     rejected = [frame(9, reason=Reason.UNDECODABLE_IMAGE)]
     served_ = batch(6)
     whole = replace(draft(0, 10), accepted=[served_], rejected=rejected)
-    rows = prediction_table(whole, classes=pa.array(CLASSES), model_fingerprint="model")
+    rows = prediction_table(whole, classes=CLASSES, model_fingerprint="model")
     told = results_of(rows)
     assert told == [results_of_batch(served_, CLASSES, "model"), [result_of_frame(rejected[0], "model")]]
     assert TP.topic == told[0][0].row_id.topic

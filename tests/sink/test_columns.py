@@ -19,7 +19,7 @@ NAMES = pa.array(CLASSES)
 
 def table(accepted: list[Served], rejected: list[Frame] | None = None) -> pa.Table:
     made = prediction_table(
-        SegmentDraft(TP, 100, (), {}, accepted, rejected or []), classes=NAMES, model_fingerprint="model"
+        SegmentDraft(TP, 100, (), {}, accepted, rejected or []), classes=CLASSES, model_fingerprint="model"
     )
     made.validate(full=True)
     assert made.schema.equals(schemas.PREDICTIONS)

@@ -19,7 +19,7 @@ from tests.sink.building import CLASSES, damaged_page, draft
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
 DRAFT = draft(0, 8)
-ROWS = prediction_table(DRAFT, classes=pa.array(CLASSES), model_fingerprint="model")
+ROWS = prediction_table(DRAFT, classes=CLASSES, model_fingerprint="model")
 FOOTER = SegmentFooter(
     sink="sink",
     cluster_id="cluster",
@@ -84,7 +84,7 @@ def test_pending_offsets_survive_as_ranges(pending: set[int]) -> None:
 def test_the_small_fields_can_be_read_without_this_program() -> None:
     values = pq.ParquetFile(pa.BufferReader(DATA)).metadata.metadata
     document = json.loads(values[b"adawise.segment"])
-    elsewhere = {"states", "trace", "lineage", "stream_table", "alerts", "tells"}
+    elsewhere = {"states", "trace", "lineage", "stream_table", "alerts", "tells", "switches"}
     assert set(document) == {"format", *(f.name for f in fields(SegmentFooter))} - elsewhere
     assert document["pending"] == [[8, 10], [11, 12]]
 

@@ -70,9 +70,9 @@ class PartitionAlerts:
     """
 
     def __init__(self, tp: TopicPartition, rules: Sequence[Rule], classes: Sequence[str], stored: bytes) -> None:
-        self._tp, self._classes = tp, classes
+        self._tp = tp
         self._rules = {rule.name: rule for rule in rules}
-        self._labels = [(rule, _indices(rule, classes)) for rule in rules if isinstance(rule, LabelRule)]
+        self.count_by(classes)
         self._silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
         self._seen: dict[str, dict[str, _Window]] = {rule.name: {} for rule, _ in self._labels}
         self._heard = {rule.name: _Watch(OrderedDict(), {}) for rule in self._silences}
@@ -90,6 +90,11 @@ class PartitionAlerts:
                 self.news += self._dropped(name, state)
 
     # -- in
+
+    def count_by(self, classes: Sequence[str]) -> None:
+        """From now on predictions index this class list; what was seen of a label stays seen."""
+        self._classes = classes
+        self._labels = [(rule, _indices(rule, classes)) for rule in self._rules.values() if isinstance(rule, LabelRule)]
 
     def served(self, served: Served, *, anew: bool) -> list[Alert]:
         """A batch of a camera, in its order; `anew`: whatever was known of the camera before does not count."""

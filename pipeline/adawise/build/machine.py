@@ -63,6 +63,28 @@ def usable_memory_bytes(root: Path = ROOT) -> int:
     return min(limits, default=0)
 
 
+def available_memory_bytes(root: Path = ROOT) -> int | None:
+    """Bytes that this process may still take before something has to give way; None if nobody says.
+
+    Of the machine what the kernel calls available; of each cgroup its limit less what is used, files that are cached
+    not counted.
+    """
+    found = [_field(root / "proc/meminfo", "MemAvailable", 1024)]
+    for folder in _cgroups(root, "memory"):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with suppress(OSError, ValueError):
+                most = int((folder / limit).read_text())
+                if most < _UNLIMITED_BYTES:
+                    cached = _field(folder / "memory.stat", "inactive_file", 1) or 0
+                    found.append(max(0, most - int((folder / used).read_text()) + cached))
+    return min((each for each in found if each is not None), default=None)
+
+
+def resident_bytes(root: Path = ROOT) -> int:
+    """Of this process now; 0 if nobody says."""
+    return _field(root / "proc/self/status", "VmRSS", 1024) or 0
+
+
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
     """The least limit of the process's cgroup and those around it; None if there is none."""
     limits = []
@@ -90,11 +112,15 @@ def mounts(root: Path = ROOT) -> list[Mount]:
 
 
 def _of_the_machine(root: Path) -> int | None:
-    with suppress(OSError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemTotal":
-                return int(value.split()[0]) * 1024
+    return _field(root / "proc/meminfo", "MemTotal", 1024)
+
+
+def _field(path: Path, name: str, unit: int) -> int | None:
+    """A number of a file of names and numbers, a line each, with or without a colon."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in path.read_text().splitlines():
+            if line.replace(":", " ").split()[:1] == [name]:
+                return int(line.replace(":", " ").split()[1]) * unit
     return None
 
 

@@ -275,3 +275,18 @@ def choose_device(name: str) -> torch.device:
             "Set model.device to cpu or auto, or mend the driver."
         )
     return device
+
+
+def identity_of(model: ModelPair) -> dict[str, str]:
+    """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
+    return {**model.classifier.lineage, "card": model.card.digest if model.card else ""}
+
+
+def config_fingerprint(settings: Settings, model: ModelPair) -> str:
+    """Hash of what results depend on beside the model: search, batches, decoding, the card."""
+    search = settings.search.model_copy(update={"objective": objective_name(settings.search, model)})
+    named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
+    parts = named.model_dump_json(
+        include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+    )
+    return digest(f"{parts} {model.card.digest if model.card else ''}")

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -18,14 +18,15 @@ from adawise.build.http import WorkerPort
 from adawise.build.kafka import dead_letters as letters
 from adawise.build.kafka import kafka_source, results
 from adawise.build.machine import usable_cores
-from adawise.build.model import ModelPair, adaptation, load_model, objective_name
+from adawise.build.model import ModelPair, adaptation, config_fingerprint, identity_of, objective_name
+from adawise.build.pairs import begin_orders, live_pairs, starting_pair
 from adawise.build.recording import worker_recorder
 from adawise.build.retention import housekeeping
 from adawise.build.telemetry import spans
 from adawise.build.waiting import await_store, patiently
-from adawise.clip.classifier import digest
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
+from adawise.pairs.orders import read_orders
 from adawise.ports import DeadLetters, Source
 from adawise.records import Message
 from adawise.settings import Settings
@@ -33,16 +34,18 @@ from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
 from adawise.sink.served_by import OnChange, claim_pair
 from adawise.sink.starts import StoredStarts
-from adawise.store.store import Failpoint, open_store
+from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer, Observers, Phase
+from adawise.worker.pairs import Pairs
 from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
 T = TypeVar("T")
+PairClaim = Literal["by settings", "as asked", "not"]
 
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
@@ -73,8 +76,15 @@ def start_worker(
     port.knows_member(lambda: source.is_member)
     try:
         observer.phase_entered(Phase.LOADING_MODEL)
-        model = load_model(settings.model, settings.decode)
+        orders = answer(lambda: read_orders(open_store(settings.sink.root)))
+        start = starting_pair(settings, orders)
+        settings, model = start.settings, start.model
         observer.model_loaded(model.classes, describe(settings, model))
+        asked = bool(orders.log) and start.document.id == orders.serving.id
+
+        def pairs(store: Store, name: str) -> Pairs:
+            return live_pairs(settings, start, store, begin_orders(store, start), name)
+
         worker = make_worker(
             settings,
             model,
@@ -87,6 +97,8 @@ def start_worker(
             recorder=answer(lambda: worker_recorder(settings, source, failpoint=failpoint)),
             results_to=settings.results.topic_of(kafka.topic) if settings.results.enabled else None,
             partitions=answer(lambda: source.log.identity(kafka.topic)).partitions,
+            pairs=pairs,
+            claim="as asked" if asked else "not" if start.failed else "by settings",
             failpoint=failpoint,
         )
     except BaseException:
@@ -110,6 +122,8 @@ def make_worker(
     ends_streams: bool = True,
     results_to: str | None = None,
     partitions: int = 1,
+    pairs: Callable[[Store, str], Pairs] | None = None,
+    claim: PairClaim = "by settings",
     failpoint: Failpoint = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
@@ -117,6 +131,9 @@ def make_worker(
     The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
     that has committed at the broker, with the id of the root that it was for. Results are sent to the topic
     `results_to`, if there is one, which has so many `partitions` if it is created.
+
+    `pairs` makes what says which pair serves, of the store and a name of this start, once the store was checked; None:
+    `model` for ever. `claim`: how the root is told that `model` serves it.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -144,17 +161,21 @@ def make_worker(
             model_fingerprint=model.classifier.fingerprint,
         )
 
+    followed: list[Pairs] = []
+    name, on_change = uuid4().hex, "keep" if claim == "as asked" else settings.model.on_change
+
     def check() -> None:
         chain.check()
-        if owner is None:  # of a replay's folder, `_replay.json` says with which models it was begun
-            tell_changes(claim_pair(store, identity_of(model), settings.model.on_change), settings.model.on_change)
+        if owner is None and claim != "not":  # a replay's `_replay.json` says with which models it was begun
+            tell_changes(claim_pair(store, identity_of(model), on_change), on_change)
+        if pairs is not None:
+            followed.append(pairs(store, name))
 
     method = adaptation(settings, model)
-    likely = method.strategy.reach
     observer.phase_entered(Phase.CHECKING_STORE)
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
         observer.phase_entered(Phase.ENCODING_TEXT)
-        model.classifier.warm_up(likely[0])
+        model.classifier.warm_up(method.strategy.reach[0])
     preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)
     apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
@@ -174,7 +195,7 @@ def make_worker(
         sink=chain,
         dead_letters=dead_letters,
         results=telling,
-        starts=StoredStarts(store, uuid4().hex, time.monotonic),
+        starts=StoredStarts(store, name, time.monotonic),
         recorder=recorder,
         observer=observer,
         batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),
@@ -190,9 +211,10 @@ def make_worker(
         classes=model.classes,
         epoch_s=time.time() - time.monotonic() if owner is None else None,  # in a replay no camera is silent
         keeps_states=settings.model.on_change == "keep",
+        pairs=followed[-1] if followed else None,
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
-        in_spare_time=partial(model.classifier.prepare, likely),
+        in_spare_time=followed[-1].idle if followed else partial(model.classifier.prepare, method.strategy.reach),
         ends_streams=ends_streams,
         failpoint=failpoint,
     )
@@ -201,11 +223,6 @@ def make_worker(
 def is_picture(message: Message) -> bool:
     """True if a message begins as one image does: it is no batch, and no other thing that is rejected at a glance."""
     return message.value is not None and sniff(message.value) is not None
-
-
-def identity_of(model: ModelPair) -> dict[str, str]:
-    """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
-    return {**model.classifier.lineage, "card": model.card.digest if model.card else ""}
 
 
 def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
@@ -230,16 +247,6 @@ def _group(settings: Settings, source: Source) -> Owner:
 def decode_threads(settings: Settings) -> int:
     """Of the decode pool: the setting's, or one for each core that this process may use."""
     return settings.decode.threads or usable_cores()
-
-
-def config_fingerprint(settings: Settings, model: ModelPair) -> str:
-    """Hash of what results depend on beside the model: search, batches, decoding, the card."""
-    search = settings.search.model_copy(update={"objective": objective_name(settings.search, model)})
-    named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
-    parts = named.model_dump_json(
-        include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
-    )
-    return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 
 def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class LiveCamera:
         self._weight = self._passed = self._compared = self._agreed = self._confidence = 0.0
         self._classes: dict[int, float] = {}
 
+    def forget_classes(self) -> None:
+        """Another pair serves: its classes have other numbers."""
+        self._classes.clear()
+
     def served(
         self,
         now_s: float,

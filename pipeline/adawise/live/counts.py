@@ -65,6 +65,7 @@ class Counts:
     retries: Counter[str] = field(default_factory=Counter)  # by who did not answer
     gained: int = 0  # partitions
     parted: int = 0  # partitions that went
+    switched: int = 0  # partitions, to another pair
     evicted: int = 0
     closed_early: int = 0
     latency_s: Distribution = field(default_factory=lambda: Distribution(LATENCY_S))

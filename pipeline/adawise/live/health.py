@@ -151,6 +151,9 @@ class Health:
             found.append(f"its chain is being read: {_some([str(tp) for tp in progress.recovering])}")
         if progress.paused:
             found.append("reading pauses: rows or the recording cannot be written as quickly as images come")
+        for number, (state, why) in progress.pairs.states.items():
+            if state == "failed":
+                found.append(f"pair {number} could not be loaded" + (f": {why}" if in_full else "; see the log"))
         if not progress.partitions and not progress.recovering and self.has_joined:
             found.append("in reserve: others of the group have all partitions")
         return found

@@ -20,7 +20,7 @@ from adawise.live.counts import Distribution
 from adawise.live.health import PARTIES
 from adawise.live.sources import DROP_REASONS, FAILURES, LiveSources, SourceCamera
 from adawise.live.worker import LiveWorker
-from adawise.worker.observer import PartitionProgress
+from adawise.worker.observer import PairsProgress, PartitionProgress
 
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, float | Distribution]]
@@ -137,6 +137,15 @@ def _model(scrape: Scrape) -> Samples:
     return (
         [(tuple(facts.get(name, "") for name in ("fingerprint", "card", "device", "precision")), 1.0)] if facts else []
     )
+
+
+def _pairs(scrape: Scrape) -> Samples:
+    progress = scrape.worker.health.progress
+    return [((number, state), 1.0) for number, (state, _) in progress.pairs.states.items()] if progress else []
+
+
+def _shadow(value: Callable[[PairsProgress], float]) -> Callable[[Scrape], Samples]:
+    return _progress(lambda w: value(w.health.progress.pairs) if w.health.progress else 0.0)
 
 
 def _held(worker: LiveWorker) -> float:
@@ -537,6 +546,42 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "Workers of one root differ: one has other checkpoints or another card.",
         _model,
         ("fingerprint", "card", "device", "precision"),
+    ),
+    MetricSpec(
+        "adawise_pair_state",
+        "gauge",
+        "Always 1; the pairs that this worker knows of, by number: serves, ready, loading, failed or former.",
+        "failed: `adawise pair list` says why. Workers differ for long: one cannot load what is asked for.",
+        _pairs,
+        ("pair", "state"),
+    ),
+    MetricSpec(
+        "adawise_pair_switches_total",
+        "counter",
+        "Partitions that came to be served by another pair.",
+        "Only `adawise pair switch` and `rollback` do that, and partitions of a worker that lagged behind.",
+        _one(lambda w: w.counts.switched),
+    ),
+    MetricSpec(
+        "adawise_shadow_images",
+        "gauge",
+        "Images that the staged pair has classified beside the serving one.",
+        "It stays: see adawise_shadow_late_batches, and `adawise pair list`.",
+        _shadow(lambda p: p.shadow_images),
+    ),
+    MetricSpec(
+        "adawise_shadow_agreed_images",
+        "gauge",
+        "Of these, the images that it gave the served label.",
+        "Few: look at the worst cameras in `adawise pair list` before `adawise pair switch`.",
+        _shadow(lambda p: p.shadow_agreed),
+    ),
+    MetricSpec(
+        "adawise_shadow_late_batches",
+        "gauge",
+        "Batches that it came to when their segment was written already, or never.",
+        "Many: there is no spare time; raise pairs.shadow_share, or stage at a quieter hour.",
+        _shadow(lambda p: p.shadow_late),
     ),
     MetricSpec(
         "adawise_page_viewers",

@@ -17,8 +17,8 @@ from typing_extensions import override
 from adawise.errors import AdawiseError, RetryableError
 from adawise.live.row import LiveView
 from adawise.live.worker import LiveWorker
-from adawise.ports import Commit, Head, Told
-from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
+from adawise.ports import Commit, Head, ServedBy, Told
+from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, Switch, TopicPartition
 from adawise.worker.observer import Observer, Phase, WorkerProgress
 
 MOST = 65_536
@@ -135,6 +135,11 @@ class LiveObserver(Observer):
     @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         self._put(self._worker.commit, tp, commit)
+
+    @override
+    def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
+        """See `Observer`."""
+        self._put(self._worker.served_by, tp, by, switch is not None)
 
     @override
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:

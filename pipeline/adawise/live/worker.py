@@ -18,7 +18,7 @@ from adawise.live.camera import LiveCamera
 from adawise.live.counts import Counts
 from adawise.live.health import Health, who_failed
 from adawise.live.row import CameraRow, CameraState, LiveView, rates, spoken
-from adawise.ports import Commit
+from adawise.ports import Commit, ServedBy
 from adawise.records import BatchTrace, Frame, Gap, Predictions, TopicPartition
 from adawise.worker.observer import Phase, WorkerProgress
 
@@ -62,6 +62,7 @@ class LiveWorker:
     counts: Counts = field(default_factory=Counts)
     health: Health = field(init=False)
     classes: Sequence[str] = ()
+    classes_of: dict[TopicPartition, Sequence[str]] = field(default_factory=dict)  # where others serve
     facts: Mapping[str, str] = field(default_factory=dict)  # of the model
     committed_s: float | None = None  # the last segment
     forgotten: int = 0  # cameras that had to leave their place
@@ -89,6 +90,17 @@ class LiveWorker:
             tuple(classes),
             {name: str(value) for name, value in facts.items() if value is not None},
         )
+
+    def served_by(self, now_s: float, tp: TopicPartition, by: ServedBy, is_new: bool) -> None:
+        """See `Observer.pair_serves`: what its cameras were seen to be before was by other numbers."""
+        del now_s
+        self.counts.switched += is_new
+        self.classes_of[tp] = by.classes
+        self.facts = {**self.facts, "fingerprint": by.model_fingerprint, "classes": str(len(by.classes))}
+        for camera in self.cameras.values():
+            if camera.tp == tp:
+                camera.forget_classes()
+                self._touched.add(f"{tp}/{camera.stream_id}")
 
     def progressed(self, now_s: float, progress: WorkerProgress, is_member: bool) -> None:
         """See `Observer.stepped`."""
@@ -248,7 +260,8 @@ class LiveWorker:
             return known[2]
         partition = self.health.progress.partitions.get(camera.tp) if self.health.progress else None
         silent_s = self.bounds.silent_after_s
-        row = camera.row(self.now_s, self.classes, partition, failure=failure, silent_after_s=silent_s)
+        classes = self.classes_of.get(camera.tp, self.classes)
+        row = camera.row(self.now_s, classes, partition, failure=failure, silent_after_s=silent_s)
         silent_from_s = camera.silent_from_s(silent_s)
         holds_s = _HOLDS_S if self.now_s > silent_from_s else min(_HOLDS_S, silent_from_s - self.now_s)
         self._rows[key] = failure, self.now_s + holds_s, row

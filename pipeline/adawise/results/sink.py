@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from adawise.kafka.outbox import Outbox, Producer, producer_of
 from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
-from adawise.ports import Served, Told, When
+from adawise.ports import Served, ServedBy, Told, When
 from adawise.records import Alert, Frame, RowResult
 from adawise.results.alert import message_of_alert
 from adawise.results.message import Envelope, EventMessage, Form, Per, messages_of
@@ -34,8 +34,8 @@ class KafkaResults:
         where: the brokers, for messages.
         topic: of the results.
         source: what the events are from, a URI reference; asked at the first message.
-        classes: the class list that predictions index.
-        model_fingerprint: of what served them.
+        classes: the class list that predictions index, of what does not say by what it was served.
+        model_fingerprint: of what served them, likewise.
         when: see `ports.When`.
         per: images of a message.
         form: of its value.
@@ -59,7 +59,8 @@ class KafkaResults:
         max_inflight_bytes: int = _INFLIGHT_BYTES,
         timeout_s: float,
     ) -> None:
-        self._topic, self._source, self._classes, self._model_fingerprint = topic, source, classes, model_fingerprint
+        self._topic, self._source = topic, source
+        self._by = ServedBy(tuple(classes), model_fingerprint, "")
         self._when, self._per, self._form = when, per, form
         self._outbox: Outbox[EventMessage] = Outbox(
             connect=connect,
@@ -107,12 +108,14 @@ class KafkaResults:
         envelope = Envelope(self._topic, self._source())
         if isinstance(told.what, Alert):
             return [message_of_alert(told.what, told.attempt, envelope)]
-        return messages_of(self._results(told.what), told.attempt, envelope, per=self._per, form=self._form)
+        by = told.by or self._by
+        return messages_of(_results(told.what, by), told.attempt, envelope, per=self._per, form=self._form)
 
-    def _results(self, what: Served | Frame | list[RowResult]) -> list[RowResult]:
-        if isinstance(what, Frame):
-            return [result_of_frame(what, self._model_fingerprint)]
-        return what if isinstance(what, list) else results_of_batch(what, self._classes, self._model_fingerprint)
+
+def _results(what: Served | Frame | list[RowResult], by: ServedBy) -> list[RowResult]:
+    if isinstance(what, Frame):
+        return [result_of_frame(what, by.model_fingerprint)]
+    return what if isinstance(what, list) else results_of_batch(what, by.classes, by.model_fingerprint)
 
 
 def open_results(

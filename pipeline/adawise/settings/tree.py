@@ -14,6 +14,7 @@ from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.group import FilePath, Group, Location, Text
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings
+from adawise.settings.pairs import PairsSettings
 from adawise.settings.recording import DURATION_SCHEMA, Duration, RecordSettings
 from adawise.settings.results import ResultsSettings
 
@@ -259,6 +260,7 @@ class Settings(Group):
 
     kafka: KafkaSettings = Field(default=KafkaSettings(), description="where images come from")
     model: ModelSettings = Field(default=ModelSettings(), description="the two models and what they tell apart")
+    pairs: PairsSettings = Field(default=PairsSettings(), description="a new pair without a restart")
     search: SearchSettings = Field(default=SearchSettings(), description="how alpha is chosen for each batch")
     batch: BatchSettings = Field(default=BatchSettings(), description="how single images are gathered")
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")

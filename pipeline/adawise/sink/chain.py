@@ -17,10 +17,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-import pyarrow as pa
-
 from adawise.errors import ChainError, StoreUnavailable
-from adawise.ports import Commit, Head, SegmentDraft, Told, TopicIdentity
+from adawise.ports import Commit, Head, SegmentDraft, ServedBy, Told, TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, columns, holes, invariant, layout, name_reuse, segment, traces
 from adawise.sink.layout import SegmentName
@@ -64,9 +62,9 @@ class SegmentChain:
 
     Args:
         store: where they are.
-        classes: the class list that predictions index.
-        model_fingerprint: of checkpoints, classes, preprocessing and precision; a column of both tables.
-        config_fingerprint: of the settings that results depend on; in the footer.
+        classes: the class list that predictions index, of drafts that do not say by what they were served.
+        model_fingerprint: of checkpoints, classes, preprocessing and precision; a column of both tables; likewise.
+        config_fingerprint: of the settings that results depend on; in the footer; likewise.
         writer: which worker this is, for whoever reads the footer.
         owner: who the root is to belong to; None to leave that open.
         commits: what the owner has committed at the broker, with the id of the root that it was for.
@@ -92,9 +90,7 @@ class SegmentChain:
         failpoint: Failpoint = lambda _: None,
     ) -> None:
         self._store = store
-        self._classes = pa.array(classes, pa.string())
-        self._model_fingerprint = model_fingerprint
-        self._config_fingerprint = config_fingerprint
+        self._by = ServedBy(tuple(classes), model_fingerprint, config_fingerprint)
         self._writer = writer
         self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
         self._now = now
@@ -203,8 +199,8 @@ class SegmentChain:
         return is_fresh(tip.since, self._instant()) or not was_deleted(self._store, tp, tip.successor)
 
     def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:
-        since = self._instant()
-        rows = columns.prediction_table(draft, classes=self._classes, model_fingerprint=self._model_fingerprint)
+        since, by = self._instant(), draft.by or self._by
+        rows = columns.prediction_table(draft, classes=by.classes, model_fingerprint=by.model_fingerprint)
         invariant.check(draft, tip.head, rows)
         footer = SegmentFooter(
             sink=self._sink,
@@ -220,13 +216,14 @@ class SegmentChain:
             attempt=draft.attempt or uuid4().hex,
             writer=self._writer,
             created_at=self._now().isoformat(),
-            model_fingerprint=self._model_fingerprint,
-            config_fingerprint=self._config_fingerprint,
+            model_fingerprint=by.model_fingerprint,
+            config_fingerprint=by.config_fingerprint,
             pending=tuple(sorted(draft.pending)),
             gaps=tuple(draft.gaps),
             states=dict(draft.states),
             stream_table=draft.stream_table,
             alerts=draft.alerts,
+            switches=draft.switches,
             trace=columns.trace_table(trace for _, _, trace in draft.accepted),
             lineage=tip.lineage,
             tells=draft.tells,
@@ -290,5 +287,14 @@ class SegmentChain:
 
 
 def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: Instant) -> _Tip:
-    head = Head(footer.next, footer.pending, footer.states, key, footer.stream_table, footer.alerts, footer.tells)
+    head = Head(
+        footer.next,
+        footer.pending,
+        footer.states,
+        key,
+        footer.stream_table,
+        footer.alerts,
+        footer.tells,
+        footer.switches,
+    )
     return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)

@@ -19,7 +19,7 @@ from adawise.records import BatchTrace, Frame, status_of
 from adawise.sink import schemas
 
 
-def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fingerprint: str) -> pa.Table:
+def prediction_table(draft: SegmentDraft, *, classes: Sequence[str], model_fingerprint: str) -> pa.Table:
     """One row per image of the draft, accepted or not, in the order of (offset, index).
 
     Raises ValueError if a row is of another partition than the draft.
@@ -35,7 +35,7 @@ def prediction_table(draft: SegmentDraft, *, classes: pa.StringArray, model_fing
     index = np.fromiter(map(attrgetter("index"), ids), np.int32, len(ids))
     columns = {
         **_identity(draft, frames, offset, index),
-        **_served(draft.accepted, classes, len(frames)),
+        **_served(draft.accepted, pa.array(classes, pa.string()), len(frames)),
         "status": pa.concat_arrays([pa.repeat("accepted", served), _texts([status_of(f) for f in draft.rejected])]),
         "reason": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.reason for f in draft.rejected])]),
         "detail": pa.concat_arrays([pa.nulls(served, pa.string()), _texts([f.detail for f in draft.rejected])]),
@@ -148,6 +148,12 @@ def trace_table(traces: Iterable[BatchTrace]) -> pa.Table:
         **{
             column.name: pa.array([t.statistics.get(column.name) for t in rows], column.type)
             for column in schemas.PIXELS
+        },
+        **{
+            column.name: pa.array(
+                [t.shadow and getattr(t.shadow, column.name.removeprefix("shadow_")) for t in rows], column.type
+            )
+            for column in schemas.SHADOW
         },
     }
     columns = [

@@ -3,6 +3,8 @@
     _sink.json                                              what this root is; created once
     _owner.json                                             whose root it is (`owner`); created once
     _models/<number>.json                                   which pair serves from then on; each created once
+    _pairs/<number>.json                                    what is asked about its pairs (`adawise.pairs`); likewise
+    _workers/<start>.json                                   how far one worker is with that; written again
     _replay.json                                            of which part a replay is, if it is one's root; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    where the chain of a partition begins
@@ -49,6 +51,8 @@ TOPICS = "_topics"
 ORIGINS = "_origin"
 RETAINED = "_retained"
 MODELS = "_models"
+PAIRS = "_pairs"
+WORKERS = "_workers"
 PREDICTIONS = "predictions"
 TRACES = "traces"
 COMPACTED = "compacted"
@@ -62,6 +66,7 @@ _ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>[^/]+)/partition-(?P<partition
 _RETAINED = re.compile(
     rf"{RETAINED}/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{{5,10}})/(?P<stem>{_STEM})\.json"
 )
+_PAIR = re.compile(rf"{PAIRS}/(?P<number>[0-9]{{6,9}})\.json")
 _KEY = re.compile(r"[a-z]+/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<name>[^/]+)")
 
 
@@ -167,6 +172,22 @@ def topic_key(topic: str) -> str:
 def model_key(number: int) -> str:
     """The key of the claim that says which pair serves, the newest of which counts."""
     return f"{MODELS}/{number:06d}.json"
+
+
+def pair_key(number: int) -> str:
+    """The key of an order about pairs."""
+    return f"{PAIRS}/{number:06d}.json"
+
+
+def parse_pair_key(key: str) -> int | None:
+    """The number of an order; None if it is none."""
+    match = _PAIR.fullmatch(key)
+    return int(match["number"]) if match else None
+
+
+def worker_key(start: str) -> str:
+    """The key of what one start of a worker says of itself."""
+    return f"{WORKERS}/{start}.json"
 
 
 def origin_key(tp: TopicPartition) -> str:

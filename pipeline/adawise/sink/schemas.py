@@ -51,8 +51,26 @@ PIXELS = [
     for moment in ("mean", "variance")
 ]
 
+SHADOW = [
+    _field("shadow_pair", pa.string(), "id of the pair that was staged, if it was tried on the batch", nullable=True),
+    _field(
+        "shadow_agreement",
+        pa.float64(),
+        "share of images that it gave the served label; null likewise",
+        nullable=True,
+    ),
+    _field("shadow_alpha", pa.float64(), "alpha that it would have served with; null likewise", nullable=True),
+    _field("shadow_objective", pa.float64(), "its objective; nan if it was not finite, null likewise", nullable=True),
+    _field(
+        "shadow_forward_equivalents",
+        pa.float64(),
+        "images through its tower / images; null likewise",
+        nullable=True,
+    ),
+]
+
 PREDICTED_AT = "predicted_at"
-LATER = (PREDICTED_AT, *(column.name for column in PIXELS))
+LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW)))
 """Columns that earlier versions did not write, as they came; they are the last of their schema."""
 
 PREDICTIONS = pa.schema(
@@ -154,6 +172,7 @@ BATCH_TRACE = pa.schema(
         _field("forward_equivalents", pa.float64(), "images through the image tower / images in the batch"),
         _field("milliseconds", _map(pa.float32()), "duration of each stage"),
         *PIXELS,
+        *SHADOW,
     ]
 )
 
@@ -163,6 +182,7 @@ TRACES = pa.schema(
         _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
         _field("segment", pa.string(), "the segment that the batch's rows are in"),
         *PIXELS,
+        *SHADOW,
     ]
 )
 TRACES_DICTIONARY = [

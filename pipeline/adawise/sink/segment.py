@@ -10,6 +10,7 @@ The footer's key-values, beside what Parquet needs:
     adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
     adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
     adawise.alerts     SHA-256 and JSON of `adawise.alerts.machine`; likewise, and where there are no rules
+    adawise.pairs      SHA-256 and JSON: which pairs of models served from where on (`records.Switch`); likewise
     adawise.later      SHA-256 and, as the trace, its columns that came later, which earlier versions pass over
 
 A value longer than `SPLIT` goes on under `KEY.1`, `KEY.2` and so on: Arrow refuses to read one beyond 100 MB.
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adawise.errors import ChainError, Lost
-from adawise.records import Gap, stated_ms
+from adawise.records import Gap, Switch, stated_ms
 from adawise.sink import schemas
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
@@ -43,6 +44,8 @@ _COMPARED = 32  # messages of a head that the broker has to have; a fetch brings
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
 _LATER, _ALERTS, _TELLS = b"adawise.later", b"adawise.alerts", b"adawise.tells"
+_PAIRS = b"adawise.pairs"
+_SWITCHES = 64  # the newest are kept: months of one a day
 _DIGEST = 64  # hex digits before the JSON
 SPLIT = 64 * 2**20
 _LONGEST = 2**31 - 1  # bytes of a value; earlier versions did not split them
@@ -55,8 +58,9 @@ class SegmentFooter:
 
     `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
     columns of `schemas.BATCH_TRACE`. `states_of` names the segment of another root whose states these are: a chain that
-    goes on from there begins with a segment that has nothing else. `lineage` is of the segments before this one.
-    `tells` is when its results are told, "" for never.
+    goes on from there begins with a segment that has nothing else. `switches` end with the pair that served these rows;
+    the newest are kept, and an earlier version has none. `lineage` is of the segments before this one. `tells` is when
+    its results are told, "" for never.
     """
 
     sink: str
@@ -80,6 +84,7 @@ class SegmentFooter:
     states: Mapping[str, bytes] = field(default_factory=dict)
     stream_table: bytes = b""
     alerts: bytes = b""
+    switches: tuple[Switch, ...] = ()
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
     lineage: Lineage | None = None
     tells: str = ""
@@ -108,6 +113,8 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
         values[_ALERTS] = _guarded(footer.alerts)
     if footer.tells:
         values[_TELLS] = footer.tells.encode()
+    if footer.switches:
+        values[_PAIRS] = _guarded(_stored(footer.switches))
     if footer.trace.num_rows:
         values[_LATER] = _guarded(_packed(footer.trace.select(later)))
     return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
@@ -207,9 +214,9 @@ def _footer(found: Mapping[bytes, bytes], key: str, *, is_whole: bool, keeps_sta
     scalars = json.loads(parts[_PARTS[0]])
     if (version := scalars.pop("format")) > FORMAT:
         raise ChainError(f"segment {key}: expected format {FORMAT} or older, but it is {version}; upgrade this program")
-    stream_table, later, alerts = (_joined(found, key) for key in (_STREAMS, _LATER, _ALERTS))
-    named = ("a table of streams", "a second part of the trace", "a state of alerts")
-    for what, value in zip(named, (stream_table, later, alerts), strict=True):
+    stream_table, later, alerts, pairs = (_joined(found, key) for key in (_STREAMS, _LATER, _ALERTS, _PAIRS))
+    named = ("a table of streams", "a second part of the trace", "a state of alerts", "a list of pairs")
+    for what, value in zip(named, (stream_table, later, alerts, pairs), strict=True):
         if value and value != _guarded(value[_DIGEST:]):
             raise _damaged(key, f"{what} that agrees with its checksum, but it differs")
     trace = _unpacked(parts[_PARTS[2]])
@@ -226,6 +233,7 @@ def _footer(found: Mapping[bytes, bytes], key: str, *, is_whole: bool, keeps_sta
         states=states,
         stream_table=stream_table[_DIGEST:],
         alerts=alerts[_DIGEST:],
+        switches=_switches(pairs[_DIGEST:]),
         trace=schemas.with_later(trace, schemas.BATCH_TRACE) if is_whole else trace,
         lineage=lineage,
         tells=found.get(_TELLS, b"").decode("ascii", "replace"),
@@ -293,8 +301,8 @@ def _damaged(key: str, what: str) -> ChainError:
 
 def _scalars(footer: SegmentFooter) -> bytes:
     # The big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
-    scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None))
-    for name in ("states", "trace", "lineage", "stream_table", "alerts", "tells"):
+    scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None, switches=()))
+    for name in ("states", "trace", "lineage", "stream_table", "alerts", "tells", "switches"):
         del scalars[name]
     stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
     return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()
@@ -327,6 +335,18 @@ def _packed(table: pa.Table) -> bytes:
 def _unpacked(data: bytes) -> pa.Table:
     with pa.CompressedInputStream(pa.BufferReader(base64.b64decode(data)), "zstd") as stream:
         return pa.ipc.open_stream(stream).read_all()
+
+
+def _stored(switches: Sequence[Switch]) -> bytes:
+    newest = switches[-_SWITCHES:]
+    return json.dumps([[s.first, _ranges(s.pending), s.pair, "keep" if s.keeps else "reset"] for s in newest]).encode()
+
+
+def _switches(data: bytes) -> tuple[Switch, ...]:
+    return tuple(
+        Switch(first, tuple(_offsets(pending)), pair, state == "keep")
+        for first, pending, pair, state in (json.loads(data) if data else ())
+    )
 
 
 def _ranges(offsets: Iterable[int]) -> list[list[int]]:

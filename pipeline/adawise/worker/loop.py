@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from adawise.alerts.rules import Rule
 from adawise.errors import AdawiseError, FatalError, RetryableError
-from adawise.ports import DeadLetters, Head, Results, Sink, Source
+from adawise.ports import DeadLetters, Head, Results, ServedBy, Sink, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.backoff import Backoff
@@ -23,6 +23,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.commit import Committer, NoResults
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.observer import Observer, PartitionProgress, Phase, WorkerProgress
+from adawise.worker.pairs import OnePair, Pairs, ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
 from adawise.worker.starts import NoStarts, Starts
@@ -57,6 +58,7 @@ class Worker:
         classes: the class list that predictions index, for the rules.
         epoch_s: what the clock lacks to seconds since the epoch; None: no camera is silent by it, as in a replay.
         keeps_states: streams go on from states that were made with another pair or card.
+        pairs: which pair serves a partition; None: the one of `adaptation` and `classes`, for ever.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
@@ -88,6 +90,7 @@ class Worker:
         classes: Sequence[str] = (),
         epoch_s: float | None = None,
         keeps_states: bool = False,
+        pairs: Pairs | None = None,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
         in_spare_time: Callable[[], bool] = lambda: False,
@@ -96,7 +99,9 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._source, self._prefetch, self._adaptation, self._observer = source, prefetch, adaptation, observer
+        self._source, self._prefetch, self._observer = source, prefetch, observer
+        by = ServedBy(tuple(classes), "", "")
+        self._pairs = pairs or OnePair(Serving(adaptation, by), keeps=keeps_states)
         self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
         self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock, sleep
         self._in_spare_time, self._has_spare_work = in_spare_time, True
@@ -106,21 +111,24 @@ class Worker:
         results = results or NoResults()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
+            turn = self._pairs.at(tp, head)
             work = PartitionWork(
                 tp,
                 head,
                 batches,
-                adaptation.strategy.initial,
+                turn.serving.adaptation.strategy.initial,
                 forget_after_s=forget_after_s,
                 max_streams=max_streams,
-                keeps_states=keeps_states,
+                keeps_states=turn.keeps,
                 ripen=partial(prefetch.ripen, tp),
                 image_bytes=prefetch.image_bytes,
                 tells=results.when,
                 new_attempt=lambda: uuid4().hex,
                 rules=rules,
-                classes=classes,
+                classes=turn.serving.by.classes,
                 epoch_s=epoch_s,
+                serving=turn.serving,
+                planned=turn.until,
             )
             work.apart_until = starts.begin(tp, head.low_water)
             return work
@@ -140,7 +148,13 @@ class Worker:
         with ExitStack() as stack:
             stack.push(self._leave)
             self._observer.phase_entered(Phase.WORKING)
-            for end in (self._observer.stopped, self._source.close, self._committer.close, self._prefetch.close):
+            for end in (
+                self._observer.stopped,
+                self._pairs.close,
+                self._source.close,
+                self._committer.close,
+                self._prefetch.close,
+            ):
                 stack.callback(end)
             ended = False
             while not ended:
@@ -166,10 +180,11 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
-        elif self._has_spare_work:
+        else:
             self._has_spare_work = self._in_spare_time()
         self._committer.tell(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())
+        self._pairs.turn()
         self._committer.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
         self._observer.stepped(self._progress)
@@ -192,6 +207,8 @@ class Worker:
         self._recovery.add(poll.assigned)
         for begun in self._recovery.advance(self._clock()):
             self._owned[begun.tp] = begun
+            assert begun.serving is not None  # `begin` gives it
+            self._observer.pair_serves(begun.tp, begun.serving.by, begun.began_switched)
             self._pressure.begin(begun.tp)
         for message in poll.messages:
             self._recorder.take(message)
@@ -234,6 +251,7 @@ class Worker:
         self._recovery.drop(tp)
         self._prefetch.drop(tp)
         self._starts.end(tp)
+        self._pairs.lost(tp)
 
     # -- through: frames, batches, alphas, predictions
 
@@ -273,22 +291,39 @@ class Worker:
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:
         """Adapt and predict one batch of every stream that has one; their trials share forwards."""
-        round_ = next_round(works)
-        states = [work.state(batch) for work, batch in round_]
-        adapted = self._adaptation.run([batch for _, batch in round_], states)
-        for (work, batch), result in zip(round_, adapted, strict=True):
-            trace = work.complete(batch, result, self._clock())
-            self._observer.batch_served(trace)
-            self._observer.batch_predicted(batch, result.predictions, trace)
+        for serving, round_ in by_pair(next_round(works)):
+            states = [work.state(batch) for work, batch in round_]
+            adapted = serving.adaptation.run([batch for _, batch in round_], states)
+            for (work, batch), state, result in zip(round_, states, adapted, strict=True):
+                trace = work.complete(batch, result, self._clock())
+                note = partial(work.shadowed, trace)
+                self._pairs.served(ServedBatch(batch, state, serving, result, note))
+                self._observer.batch_served(trace)
+                self._observer.batch_predicted(batch, result.predictions, trace)
         self._failpoint("worker.rows_complete")
+
+    def _switch(self, work: PartitionWork, *, at_end: bool = False) -> bool:
+        """Have another pair serve a partition, if it is to, and all before is served. Not while a batch is ready."""
+        assert work.serving is not None
+        turn = self._pairs.wanted(work.tp, work.serving)
+        if turn is None or not work.comes_to_switch(at_end=at_end):
+            return False
+        switch = work.switch(turn, self._clock())
+        if switch is None:
+            return False
+        self._failpoint("worker.pair_switched")
+        self._pairs.switched(work.tp, turn, switch)
+        self._observer.pair_serves(work.tp, turn.serving.by, switch)
+        return True
 
     # -- out: segments, then offsets
 
     def _commit(self, *, due_only: bool) -> None:
         now = self._clock()
         for work in list(self._owned.values()):
+            self._switch(work)
             due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
-            if work.rows and due and work.backoff.due(now):
+            if work.rows and due and (work.is_sealed or not work.ready) and work.backoff.due(now):
                 self._commit_partition(work, wait=not due_only)
                 failed = not work.backoff.due(now)
                 if failed and (due_only or self._clock() - now > _SILENT_S):
@@ -324,6 +359,7 @@ class Worker:
             paused=self._pressure.is_all_paused,
             batches_closed_early=self._pressure.closed_early,
             results_bytes=self._committer.in_flight_bytes,
+            pairs=self._pairs.progress(),
         )
 
     # -- the end
@@ -333,17 +369,23 @@ class Worker:
         is_done = self._prefetch.is_empty if self._ends_streams else self._prefetch.is_idle
         return self._source.exhausted and is_done and self._recovery.is_done
 
+    def _serve_rest(self) -> list[PartitionWork]:
+        """Serve what is complete, each batch by the pair whose turn it is; the partitions that have rows to write."""
+        while self._ready or (self._is_at_end and self._switch_at_end()):
+            self._adapt_round(self._owned.values())
+        return [work for work in self._owned.values() if work.rows]
+
+    def _switch_at_end(self) -> bool:
+        return sum(self._switch(work, at_end=True) for work in self._owned.values()) > 0
+
     def _finish(self) -> None:
         """Write what is complete. At the end of the streams nothing else will come: open batches are complete too."""
         if self._is_at_end and self._ends_streams:
             for work in self._owned.values():
                 work.close_all()
-        while self._ready:
-            self._adapt_round(self._owned.values())
-        until_s, tries = self._clock() + _LAST_S, 1
-        self._commit(due_only=False)
-        while waiting := [work for work in self._owned.values() if work.rows]:
-            wait_s = max(0.0, min(work.backoff.again_s for work in waiting) - self._clock())
+        until_s, tries = self._clock() + _LAST_S, 0
+        while waiting := self._serve_rest():
+            wait_s = max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()) if tries else 0.0
             if self._clock() + wait_s > until_s:
                 raise FatalError(
                     f"{sum(work.rows for work in waiting)} rows could not be written in {tries} tries. Nothing is "
@@ -354,6 +396,17 @@ class Worker:
             tries += 1
             self._commit(due_only=False)
         self._committer.tell(self._owned.values(), self._clock(), wait=True)
+
+
+def by_pair(
+    round_: Iterable[tuple[PartitionWork, ImageBatch]],
+) -> list[tuple[Serving, list[tuple[PartitionWork, ImageBatch]]]]:
+    """What each pair serves of a round; their order is that of the round."""
+    found: dict[Serving, list[tuple[PartitionWork, ImageBatch]]] = {}
+    for work, batch in round_:
+        assert work.serving is not None  # the loop gives each one
+        found.setdefault(work.serving, []).append((work, batch))
+    return [*found.items()]
 
 
 def next_round(works: Iterable[PartitionWork]) -> list[tuple[PartitionWork, ImageBatch]]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import structlog
 from typing_extensions import override
 
 from adawise.errors import AdawiseError, StoreFull
-from adawise.ports import Commit, Head, Told
-from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, TopicPartition
+from adawise.ports import Commit, Head, ServedBy, Told
+from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, Switch, TopicPartition
 
 _IN_FULL = 3  # rejections of a stream and reason that are told one by one
 _EVERY_S = 60.0  # those after them: one line in that time
@@ -56,6 +56,20 @@ class PartitionProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class PairsProgress:
+    """How the worker stands with its pairs: by number what state each is in, and why, if it failed.
+
+    Of the shadow of a staged pair: images that it has classified, those with the served label, and batches that it came
+    to too late.
+    """
+
+    states: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    shadow_images: int = 0
+    shadow_agreed: float = 0.0
+    shadow_late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerProgress:
     """Where the loop is, at a moment.
 
@@ -71,6 +85,7 @@ class WorkerProgress:
     paused: bool
     batches_closed_early: int
     results_bytes: int = 0
+    pairs: PairsProgress = field(default_factory=PairsProgress)
 
 
 def outage_event(error: AdawiseError, event: str) -> str:
@@ -119,6 +134,9 @@ class Observer:
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         """A segment was written, or the race for it was lost (`commit.won`). `lag` in messages, None if unknown."""
+
+    def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
+        """This pair serves a partition; from the switch on, if another did before, and in no segment yet."""
 
     def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
         """The broker or the store did not answer; the same is tried again in `wait_s` seconds."""
@@ -291,6 +309,21 @@ class LogObserver(Observer):
             next_offset=commit.head.next_offset,
             segment=commit.head.segment,
             lag=lag,
+        )
+
+    @override
+    def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
+        """See `Observer`; a switch alone."""
+        if switch is None:
+            return
+        self._log.info(
+            "pair_switched",
+            topic=tp.topic,
+            partition=tp.partition,
+            pair=by.pair,
+            from_offset=switch.first,
+            pending=len(switch.pending),
+            state="keep" if switch.keeps else "reset",
         )
 
     @override

@@ -108,6 +108,11 @@ class OffsetLedger:
         return tuple(sorted({*gathered, *self._awaited, *self._undecoded}))
 
     @property
+    def awaited(self) -> Iterable[int]:
+        """Offsets that were pending at the head and are not read again, and those that are under decode."""
+        return (*self._awaited, *self._undecoded)
+
+    @property
     def undecoded(self) -> Mapping[str, int]:
         """How many messages that may be of a stream are under decode, by stream."""
         return self._undecoded_of

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from adawise.adapt.state import StreamState
 from adawise.alerts.machine import PartitionAlerts
 from adawise.alerts.rules import Rule
 from adawise.errors import Lost
-from adawise.ports import Head, SegmentDraft, Served, Told, When
+from adawise.ports import Head, SegmentDraft, Served, ServedBy, Told, When
 from adawise.records import (
     Alert,
     BatchTrace,
@@ -21,6 +21,8 @@ from adawise.records import (
     Message,
     Missing,
     RowId,
+    Shadow,
+    Switch,
     TopicPartition,
 )
 from adawise.worker.adaptation import Adapted
@@ -28,6 +30,7 @@ from adawise.worker.backoff import Backoff
 from adawise.worker.batching import BatchPolicy, Gatherer, without_pixels
 from adawise.worker.fair_queue import message_bytes
 from adawise.worker.offsets import OffsetLedger
+from adawise.worker.pairs import Serving, Turn
 from adawise.worker.ripening import Ripening
 from adawise.worker.stream_states import StreamStates
 
@@ -53,6 +56,9 @@ class PartitionWork:
     that, as a segment. While a draft is sealed, the same holds of what comes after it. A partition is dropped by
     dropping this object.
 
+    `serving` is the pair that serves it until `planned`, if there is one: what is served from there on waits for
+    `switch`. None: whoever calls has but one.
+
     `untold` is what is to be told beside the chain and was not sent yet, in order: early, what was served; else what
     was committed. `epoch_s` is what the clock lacks to seconds since the epoch; None: no camera is silent by the clock.
     """
@@ -74,8 +80,14 @@ class PartitionWork:
         rules: Sequence[Rule] = (),
         classes: Sequence[str] = (),
         epoch_s: float | None = None,
+        serving: Serving | None = None,
+        planned: Switch | None = None,
     ) -> None:
         self.tp, self.head = tp, head
+        self.serving, self.planned = serving, planned
+        self.switches = head.switches
+        if serving is not None:
+            self._note(Switch(head.next_offset, head.pending, serving.pair, keeps_states))
         self.apart_until = 0  # messages below are decoded in a process of their own
         self._offsets = OffsetLedger(tp, head)
         self._streams = StreamStates(
@@ -84,6 +96,9 @@ class PartitionWork:
         self._gatherer, self._ripening = Gatherer(policy), Ripening(policy, ripen, image_bytes=image_bytes)
         self._cut: dict[str, int] = {}  # streams whose batch is complete once what waits below an offset is decoded
         self.ready: deque[ImageBatch] = deque()
+        self._later: list[ImageBatch] = []  # complete, to be served by the next pair
+        self._rejected_later: list[Frame] = []  # likewise
+        self._shadows: dict[tuple[str, int], Shadow] = {}  # of batches in the draft to come
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
         self.image_bytes = 0
@@ -102,6 +117,12 @@ class PartitionWork:
         self.read_ms: int | None = None  # the broker's timestamp of the newest message that was read
         self._sealed: SegmentDraft | None = None
         self._sealed_rows = 0
+
+    @property
+    def began_switched(self) -> Switch | None:
+        """The switch with which this began, if another pair has served the newest segment."""
+        before = self.head.switches
+        return self.switches[-1] if before and self.switches != before else None
 
     @property
     def next_offset(self) -> int:
@@ -190,16 +211,16 @@ class PartitionWork:
         rejected = [frame for frame in decoded.frames if frame.image is None]
         if decoded.dead:
             self.letters.append((message, decoded.frames[0]))
-        self._count(len(rejected), now_s)
-        self._rejected += rejected
-        if self._tells == "early":
-            self.untold.extend(Told(self._attempt, frame) for frame in rejected)
+        if self.planned is not None and self.planned.serves(message.offset):
+            self._rejected_later += rejected
+        else:
+            self._reject(rejected, now_s)
         sizes = [frame.image.nbytes for frame in decoded.frames if frame.image is not None]
         self.image_bytes += sum(sizes)
         kept_bytes = message_bytes(message)
         if read_s is None or decoded.is_batch or kept_bytes >= sum(sizes):
             kept_bytes = 0
-        self.ready.extend(self._gatherer.add(decoded, now_s if read_s is None else read_s, kept_bytes=kept_bytes))
+        self._complete_all(self._gatherer.add(decoded, now_s if read_s is None else read_s, kept_bytes=kept_bytes))
         for stream in streams:
             if rejected or decoded.is_batch:
                 self._ripening.count_again(stream, self._gatherer.part(stream))
@@ -210,10 +231,24 @@ class PartitionWork:
         first = self._ripening.first(stream)
         if stream in self._cut and (first is None or first >= self._cut[stream]):
             del self._cut[stream]
-            self.ready.extend(self._gatherer.close(stream))
+            self._complete_all(self._gatherer.close(stream))
             self._ripening.count_again(stream, None)
         if self._gatherer.part(stream) is None:
             self._ripening.forget(stream)
+
+    def _complete_all(self, batches: Sequence[ImageBatch]) -> None:
+        for batch in batches:
+            waits = self.planned is not None and self.planned.serves(batch.frames[0].row_id.offset)
+            (self._later if waits else self.ready).append(batch)
+
+    def _reject(self, frames: Sequence[Frame], now_s: float) -> None:
+        self._count(len(frames), now_s)
+        self._rejected += frames
+        if self._tells == "early":
+            self.untold.extend(self._told(frame) for frame in frames)
+
+    def _told(self, what: Served | Frame | Alert) -> Told:
+        return Told(self._attempt, what, self._by)
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> Sequence[Gap]:
         """What nobody can read, and is wanted, becomes a gap and, unless it was compacted away, one dead letter.
@@ -252,7 +287,7 @@ class PartitionWork:
             for stream in list(self._ripening.due(now_s)):
                 self._ripening.ripen(stream, self.next_offset)
             closed = self._gatherer.close_due(now_s, self._offsets.undecoded)
-            self.ready.extend(closed)
+            self._complete_all(closed)
             for batch in closed:
                 self._ripening.closed(batch.stream_id)
             if self._epoch_s is not None:
@@ -262,7 +297,7 @@ class PartitionWork:
 
     def close_all(self) -> None:
         """Make ready all that is open."""
-        self.ready.extend(self._gatherer.close_all())
+        self._complete_all(self._gatherer.close_all())
 
     def end_streams(self) -> None:
         """Nothing will ever come: what waits to be ripe is ripe, and what is open then is complete."""
@@ -286,7 +321,7 @@ class PartitionWork:
 
     def _complete(self, stream: str) -> None:
         if self._ripening.first(stream) is None:
-            self.ready.extend(self._gatherer.close(stream))
+            self._complete_all(self._gatherer.close(stream))
             self._ripening.closed(stream)
         else:
             self._cut[stream] = self.next_offset
@@ -327,11 +362,18 @@ class PartitionWork:
         served = without_pixels(batch), adapted.predictions, trace
         self._accepted.append(served)
         if self._tells == "early":
-            self.untold.append(Told(self._attempt, served))
+            self.untold.append(self._told(served))
         self._tell_early(self._alerts.served(served, anew=anew))
         self._count(len(batch), now_s)
         self.image_bytes -= batch.images.nbytes
         return trace
+
+    def shadowed(self, trace: BatchTrace, shadow: Shadow) -> bool:
+        """What a staged pair would have served for a batch; False if it is in a draft already, and will not be told."""
+        is_here = any(trace is kept for _, _, kept in reversed(self._accepted))
+        if is_here:
+            self._shadows[trace.stream_id, trace.last_offset] = shadow
+        return is_here
 
     # -- out
 
@@ -348,8 +390,8 @@ class PartitionWork:
         """
         if self._sealed is None:
             assert not self.ready
-            self._sealed_rows = self.rows
-            pending = self._offsets.pending(frame.row_id.offset for frame in self._gatherer.frames)
+            self._sealed_rows, self._accepted = self.rows, self._with_shadows()
+            pending = self._offsets.pending(frame.row_id.offset for frame in self._unserved)
             waiting = self._waiting()
             states, stream_table = self._streams.kept(self.head.states, waiting)
             if waiting is not None:
@@ -367,28 +409,103 @@ class PartitionWork:
                 gaps=self._offsets.take_gaps(),
                 attempt=self._attempt,
                 tells=self._tells or "",
+                by=self._by,
+                switches=self.switches,
             )
             self._accepted, self._rejected, self._attempt = [], [], self._new_attempt()
         return self._sealed
+
+    def _with_shadows(self) -> list[Served]:
+        shadows, self._shadows = self._shadows, {}
+        if not shadows:
+            return self._accepted
+        found = []
+        for batch, predictions, trace in self._accepted:
+            shadow = shadows.get((trace.stream_id, trace.last_offset))
+            found.append((batch, predictions, trace if shadow is None else replace(trace, shadow=shadow)))
+        return found
 
     def _waiting(self) -> set[str] | None:
         """Streams of which images were read and are not served; None while nobody knows of which what is awaited is."""
         if self._offsets.is_reading_again:
             return None
-        return {*self._gatherer.streams, *self._offsets.undecoded}
+        return {*self._gatherer.streams, *self._offsets.undecoded, *(batch.stream_id for batch in self._later)}
+
+    @property
+    def _unserved(self) -> Iterator[Frame]:
+        """Decoded, and in no row."""
+        yield from self._gatherer.frames
+        yield from self._rejected_later
+        for batch in self._later:
+            yield from batch.frames
+
+    @property
+    def _by(self) -> ServedBy | None:
+        return self.serving.by if self.serving is not None and self.serving.pair else None
+
+    # -- from one pair to the next
+
+    def comes_to_switch(self, *, at_end: bool) -> bool:
+        """True if all is served that is to be before `planned`; makes ready what is not. At once if nothing is planned.
+
+        To be called while no batch is ready. `at_end`: nothing will ever come that is not read.
+        """
+        planned = self.planned
+        if planned is None:
+            return True
+        if self.next_offset < planned.first and not (at_end and (self._later or self._rejected_later)):
+            return False
+        if not all(map(planned.serves, self._offsets.awaited)):
+            for stream, _, _ in list(self._ripening.waiting):
+                self._ripening.ripen(stream, self.next_offset)
+            return False
+        before = [frame for frame in self._gatherer.frames if not planned.serves(frame.row_id.offset)]
+        for name in dict.fromkeys(frame.stream_id for frame in before):
+            assert name is not None  # it is gathered by it
+            self._complete_all(self._gatherer.close(name))
+            self._ripening.closed(name)
+        return not self.ready
+
+    def switch(self, turn: Turn, now_s: float) -> Switch | None:
+        """Another pair serves what is in no row yet, which begins a segment; None: not yet, others are to be written.
+
+        To be called while no batch is ready, and if `comes_to_switch`. A draft is sealed by it.
+        """
+        if self.rows > self._sealed_rows:
+            if self.is_sealed:
+                return None
+            self.draft()
+        end = self._sealed or self.head
+        switch = Switch(end.next_offset, tuple(end.pending), turn.serving.pair, turn.keeps)
+        self._note(switch)
+        self.serving, self.planned = turn.serving, turn.until
+        self._streams.go_on_with(turn.serving.adaptation.strategy.initial, keeps_states=turn.keeps)
+        self._alerts.count_by(turn.serving.by.classes)
+        later, self._later, rejected, self._rejected_later = self._later, [], self._rejected_later, []
+        self._complete_all(later)
+        for frame in rejected:
+            if self.planned is not None and self.planned.serves(frame.row_id.offset):
+                self._rejected_later.append(frame)
+            else:
+                self._reject([frame], now_s)
+        return switch
+
+    def _note(self, switch: Switch) -> None:
+        if switch.pair and (not self.switches or self.switches[-1].pair != switch.pair):
+            self.switches = (*self.switches, switch)
 
     def committed(self, head: Head) -> None:
         """The draft was written and ends at `head`; what was done since begins the next one."""
         if self._tells == "committed" and (draft := self._sealed) is not None:
-            self.untold.extend(Told(draft.attempt, served) for served in draft.accepted)
-            self.untold.extend(Told(draft.attempt, frame) for frame in draft.rejected)
+            told: list[Served | Frame] = [*draft.accepted, *draft.rejected]
+            self.untold.extend(Told(draft.attempt, each, draft.by) for each in told)
             self.untold.extend(Told(draft.attempt, alert) for alert in self._sealed_alerts)
         self.head, self._sealed = head, None
         self.rows, self._sealed_rows = self.rows - self._sealed_rows, 0
 
     def _tell_early(self, alerts: Sequence[Alert]) -> None:
         if self._tells == "early":
-            self.untold.extend(Told(self._attempt, alert) for alert in alerts)
+            self.untold.extend(map(self._told, alerts))
 
     def _now_ms(self, now_s: float) -> int:
         return int(1_000.0 * (now_s + (self._epoch_s or 0.0)))

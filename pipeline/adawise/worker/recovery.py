@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from adawise.errors import LogEndsEarly, LogRewritten, RetryableError
+from adawise.errors import LogEndsEarly, LogRewritten, PairMissing, RetryableError
 from adawise.ports import Head, Sink, Source, When
 from adawise.records import Gap, TopicPartition, told
 from adawise.worker.backoff import Backoff
@@ -17,7 +17,7 @@ from adawise.worker.write_ahead import WriteAheadRecorder
 _log = structlog.get_logger("worker")
 
 _CATCH_UP_S = 30.0  # until a log that ends early is believed
-_LOOK_AGAIN_S = 60.0  # at a log that was rewritten: its broker may be restored
+_LOOK_AGAIN_S = 60.0  # at a log that was rewritten, or for a pair: they may be restored
 
 _ADDED = (
     "it is read from its start, since all in it is new; producers send some streams to other partitions from now on: "
@@ -94,7 +94,7 @@ class Recovery:
 
         A broker that begins to lead a partition tells an end that lags behind, until it knows how far its replicas (or
         its own log, after a fall) have come. So a log that ends early is asked again for a while. A partition whose log
-        was rewritten stands, and is looked at again now and then; the others go on.
+        was rewritten, or whose pair cannot be had, stands and is looked at again now and then; the others go on.
 
         Raises:
             FatalError: the chain and the topic do not go together, or the chain is damaged.
@@ -106,7 +106,7 @@ class Recovery:
                 break
             try:
                 begun.append(self._recovered(due[0]))
-            except LogRewritten as error:
+            except (LogRewritten, PairMissing) as error:
                 _log.error("partition_blocked", topic=due[0].topic, partition=due[0].partition, error=str(error))
                 self._stands_until_s[due[0]] = now_s + _LOOK_AGAIN_S
                 continue

@@ -35,11 +35,20 @@ class StreamStates:
     ) -> None:
         self._initial, self._keeps_states = initial, keeps_states
         self._states: dict[str, StreamState] = {}
+        self._fitting: set[str] = set()  # whose states are of the pair that serves
         self._changed: set[str] = set()  # whose states are not in the head or the sealed draft
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self._anew: set[str] = set()  # streams in flight that begin anew, whatever was known of them
         self._clock = PartitionClock(head.states, forget_after_s)
         self._table = StreamTable(max_streams, head.stream_table, head.states)
+
+    def go_on_with(self, initial: Callable[[], StreamState], *, keeps_states: bool) -> None:
+        """Another pair serves from now on: each stream begins anew, or goes on from its state if it `keeps_states`.
+
+        As if the states were read again from the chain's end, of which those that have changed since are in no head.
+        """
+        self._initial, self._keeps_states = initial, keeps_states
+        self._fitting.clear()
 
     def hear(self, stream_id: str, offset: int) -> None:
         """A message may have images of the stream; to be called once, in the order of offsets."""
@@ -76,13 +85,14 @@ class StreamStates:
             self._states[stream_id] = self._initial()
             if expiry is Expiry.SILENT:
                 self._resets[stream_id] = expiry
-        elif stream_id not in self._states:
-            self._states[stream_id] = self._restored(stream_id, stored.get(stream_id))
+        elif stream_id not in self._fitting:
+            self._states[stream_id] = self._fitted(stream_id, stored.get(stream_id))
+        self._fitting.add(stream_id)
         return self._states[stream_id]
 
-    def _restored(self, stream_id: str, data: bytes | None) -> StreamState:
+    def _fitted(self, stream_id: str, data: bytes | None) -> StreamState:
         initial = self._initial()
-        state = StreamState.from_bytes(data) if data is not None else initial
+        state = self._states.get(stream_id) or (StreamState.from_bytes(data) if data is not None else initial)
         if self._keeps_states and is_of_another_pair(state.key, initial.key):
             state = replace(state, key=initial.key)
         if state.key != initial.key:
@@ -112,6 +122,7 @@ class StreamStates:
             gone |= left
         for stream_id in gone:
             self._states.pop(stream_id, None)
+            self._fitting.discard(stream_id)
             self._changed.discard(stream_id)
         states = {name: data for name, data in stored.items() if name not in gone}
         states.update({name: self._states[name].to_bytes() for name in self._changed})

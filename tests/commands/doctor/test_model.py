@@ -132,7 +132,7 @@ def test_a_card_of_other_pictures_is_a_warning_and_one_of_another_pair_fails(
 def test_a_root_that_another_pair_has_written_fails_unless_it_is_said_what_becomes_of_the_streams(
     pair_folder: PairFolder, tmp_path: Path
 ) -> None:
-    from adawise.build.worker import identity_of
+    from adawise.build.model import identity_of
     from adawise.sink.served_by import claim_pair
     from adawise.store.store import open_store
 

@@ -50,8 +50,8 @@ def pair(known: Known) -> Verdict:
     And whether labels of alerts are classes.
     """
     from adawise.build.alerts import alert_rules
-    from adawise.build.model import adaptation, card_note, load_model
-    from adawise.build.worker import describe, identity_of, what_becomes_of_streams
+    from adawise.build.model import adaptation, card_note, identity_of, load_model
+    from adawise.build.worker import describe, what_becomes_of_streams
     from adawise.sink.served_by import check_pair
     from adawise.store.store import open_store
 

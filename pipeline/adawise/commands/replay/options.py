@@ -52,6 +52,10 @@ class ReplayCommand(Command):
             "from the states that every camera had at eight",
             "replay recordings/yard -o runs/eight --state-of runs/yard@2026-11-25T08:00:00Z",
         ),
+        (
+            "with the pairs that served it, although they were switched on the way",
+            "replay recordings/yard -o runs/again --pairs-of runs/yard",
+        ),
         ("at the pace of the cameras", "replay recordings/yard -o runs/again --speed 1"),
     )
 
@@ -87,6 +91,13 @@ class ReplayCommand(Command):
         description="go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a "
         "worker's folder at a time, ROOT@TIME; the replay continues exactly as that run did",
         json_schema_extra={"metavar": "SEGMENT"},
+    )
+    pairs_of: Location | None = Field(
+        default=None,
+        description="serve each partition by the pair that served it in this worker's folder, switched at the same "
+        "offsets (`adawise pair`); pairs that model.* does not name are loaded from where its documents say; none: "
+        "all by model.*",
+        json_schema_extra={"metavar": "ROOT"},
     )
     speed: float | None = Field(
         default=None,
@@ -141,6 +152,7 @@ class ReplayCommand(Command):
             until=self.until,
             streams=None if self.streams is None else [name.strip() for name in self.streams.split(",")],
             state_of=self.state_of,
+            pairs_of=self.pairs_of,
             speed=self.speed,
             forgotten="skip" if self.skip_forgotten else "fail",
             results_to=self.results_to,

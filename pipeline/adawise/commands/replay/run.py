@@ -43,6 +43,7 @@ class _Wish:
     state_of: str | None
     speed: float | None
     results_to: str | None
+    pairs_of: str | None
 
 
 def replay(
@@ -54,6 +55,7 @@ def replay(
     until: datetime | None = None,
     streams: Sequence[str] | None = None,
     state_of: str | None = None,
+    pairs_of: str | None = None,
     speed: float | None = None,
     forgotten: Forgotten = "fail",
     order: Order = "timestamp",
@@ -70,6 +72,7 @@ def replay(
         until: messages before; batches that are open there are left open.
         streams: only these, by patterns as `yard-*`; None for all.
         state_of: a segment, or ROOT@TIME, whose states are gone on from.
+        pairs_of: a worker's root, whose pairs serve as they did there; None: the pair of the settings serves all.
         speed: 1 as the timestamps say; None as fast as the model allows.
         forgotten: whether recorded messages without their images are an error, or are left out.
         order: how the recorded partitions interleave.
@@ -94,7 +97,7 @@ def replay(
     )
     with opened as whole:
         states = recorded_states(state_of, whole) if state_of else {}
-        return _replay(settings, whole, _Wish(streams, state_of, speed, results_to), states, output, store)
+        return _replay(settings, whole, _Wish(streams, state_of, speed, results_to, pairs_of), states, output, store)
 
 
 def _replay(
@@ -105,8 +108,10 @@ def _replay(
     output: str,
     store: Store,
 ) -> int:
-    from adawise.build.model import load_model
-    from adawise.build.worker import config_fingerprint, describe, make_worker
+    from adawise.build.model import config_fingerprint, load_model
+    from adawise.build.pairs import planned_pairs
+    from adawise.build.worker import describe, make_worker
+    from adawise.clip.classifier import digest
 
     log = structlog.get_logger("worker")
     if wish.results_to in (whole.topic, settings.kafka.topic):
@@ -118,6 +123,10 @@ def _replay(
         model = load_model(settings.model, settings.decode)
         log.info("model_loaded", **describe(settings, model))
         fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
+        planned = None
+        if wish.pairs_of is not None:
+            planned, plan = planned_pairs(settings, model, wish.pairs_of, _ranges(whole, wish, states))
+            fingerprints = fingerprints[0], digest(f"{fingerprints[1]} {plan}")
         ours = claim(store, output, _claim(whole, wish, states, *fingerprints))
         _tell_differences(ours, whole, states, fingerprints)
         begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
@@ -137,6 +146,7 @@ def _replay(
                 ends_streams=ours.ends_streams,
                 results_to=wish.results_to,
                 partitions=whole.identity.partitions,
+                pairs=None if planned is None else lambda _store, _name: planned,
             )
             worker.run()
             stopped = should_stop()
@@ -153,11 +163,7 @@ def _claim(
     model_fingerprint: str,
     config_fingerprint: str,
 ) -> Claim:
-    ranges = dict(whole.part)
-    if states:
-        alone = wish.state_of is not None and wish.state_of.endswith(".parquet")
-        begun = {tp: (recorded.low_water, max(recorded.footer.next, ranges[tp][1])) for tp, recorded in states.items()}
-        ranges = begun if alone else {**ranges, **begun}
+    ranges = _ranges(whole, wish, states)
     return Claim(
         topic=whole.topic,
         cluster_id=whole.identity.cluster_id,
@@ -169,6 +175,17 @@ def _claim(
         model_fingerprint=model_fingerprint,
         config_fingerprint=config_fingerprint,
     )
+
+
+def _ranges(
+    whole: Whole, wish: _Wish, states: Mapping[TopicPartition, RecordedState]
+) -> dict[TopicPartition, tuple[int, int]]:
+    ranges = dict(whole.part)
+    if states:
+        alone = wish.state_of is not None and wish.state_of.endswith(".parquet")
+        begun = {tp: (recorded.low_water, max(recorded.footer.next, ranges[tp][1])) for tp, recorded in states.items()}
+        ranges = begun if alone else {**ranges, **begun}
+    return ranges
 
 
 def _tell_differences(

@@ -1,0 +1,331 @@
+"""Settings and what is asked of a root -> the pair that a worker begins with, and how it comes to another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from pydantic import ValidationError
+
+from adawise.build.alerts import alert_rules
+from adawise.build.machine import available_memory_bytes, resident_bytes
+from adawise.build.model import (
+    ModelPair,
+    adaptation,
+    config_fingerprint,
+    identity_of,
+    open_device,
+    open_pair,
+    use_cores,
+)
+from adawise.build.prompts import prompt_templates, read_lines
+from adawise.decode.preprocess import Preprocess
+from adawise.errors import AdawiseError, DeviceError, SettingsError
+from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.orders import Orders, PairDocument, give_order, pair_id, read_orders
+from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
+from adawise.ports import ServedBy
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+from adawise.sink import claims, layout
+from adawise.store.store import Store, open_store
+from adawise.worker.pairs import Serving
+
+_LOCAL = "local-dir:"
+_WITH_THE_PAIR = {"search": {"forget_after_s"}, "predict": set[str]()}  # of each group all but these
+_TIMES = 5  # the float32 size of one checkpoint that a pair takes: two models, both towers flat, two merged copies
+_TIMES_ON_A_CARD = 3
+
+_log = structlog.get_logger("pairs")
+
+
+def me() -> str:
+    """Who asks, or reports."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]) -> PairDocument:
+    """What describes the pair that the settings name, so that any worker can load it."""
+    named = settings.model
+    assert named.theta_0 is not None  # the command line has seen to these
+    assert named.theta_1 is not None
+    kept = {
+        group: getattr(settings, group).model_dump(mode="json", exclude=without)
+        for group, without in _WITH_THE_PAIR.items()
+    }
+    return PairDocument(
+        identity=identity_of(model),
+        architecture=_place(named.architecture),
+        theta_0=_place(named.theta_0),
+        theta_1=_place(named.theta_1),
+        head=named.head,
+        classes=model.classes,
+        templates=templates,
+        card=None if named.card is None else str(named.card.resolve()),
+        settings=kept,
+    )
+
+
+def _place(name: str) -> str:
+    """A path as every working folder understands it; a tag as it is."""
+    prefix = _LOCAL if name.startswith(_LOCAL) else ""
+    path = Path(name.removeprefix(prefix))
+    return f"{prefix}{path.resolve()}" if path.exists() else name
+
+
+def settings_with(settings: Settings, document: PairDocument) -> Settings:
+    """The settings of this worker for the pair of a document. Raises SettingsError: it has some that we do not know."""
+    model = settings.model.model_copy(
+        update={
+            "architecture": document.architecture,
+            "theta_0": document.theta_0,
+            "theta_1": document.theta_1,
+            "head": document.head,
+            "card": None if document.card is None else Path(document.card),
+        }
+    )
+    changed: dict[str, Any] = {"model": model}
+    for group, values in document.settings.items():
+        ours = getattr(settings, group, None)
+        if group not in _WITH_THE_PAIR or ours is None:
+            raise _unknown(group)
+        try:
+            changed[group] = type(ours).model_validate({**ours.model_dump(), **values})
+        except ValidationError as error:
+            raise _unknown(f"{group}.{error.errors()[0]['loc'][0]}") from error
+    return settings.model_copy(update=changed)
+
+
+def _unknown(name: str) -> SettingsError:
+    return SettingsError(
+        f"a document in {layout.PAIRS} sets {name} as this version does not know it: a later version wrote it; upgrade "
+        "this worker"
+    )
+
+
+def names_pair(settings: Settings, document: PairDocument) -> bool:
+    """True if the settings name the pair of a document, by where it lies: files may have been replaced since."""
+    model = settings.model
+    if model.theta_0 is None or model.theta_1 is None or model.classes is None:
+        return False
+    card = None if model.card is None else str(model.card.resolve())
+    ours = _place(model.architecture), _place(model.theta_0), _place(model.theta_1), model.head, card
+    theirs = document.architecture, document.theta_0, document.theta_1, document.head, document.card
+    classes = read_lines(model.classes, "model.classes", "class name"), prompt_templates(model)
+    return ours == theirs and classes == (document.classes, document.templates)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a worker begins with: its pair with its settings, and why the one that is asked for is not it."""
+
+    settings: Settings
+    model: ModelPair
+    document: PairDocument
+    failed: Mapping[str, str]
+
+
+def starting_pair(settings: Settings, orders: Orders) -> Start:
+    """The pair that is asked for, if the settings name one that was there before it; else the one of the settings.
+
+    Raises what loading does.
+    """
+    use_cores(settings.model.threads)
+    if orders.log:
+        target = orders.serving
+        known = any(names_pair(settings, document) for document in orders.pairs.values())
+        if known and not names_pair(settings, target):
+            try:
+                own = settings_with(settings, target)
+                model = open_pair(own.model, own.decode, target.classes, target.templates)
+                _expect(target, model)
+            except AdawiseError as error:
+                _log.error("pair_failed", pair=orders.serves, id=target.id, error=str(error))
+                return _of_settings(settings, {target.id: str(error)})
+            _log.info(
+                "pair_taken",
+                pair=orders.serves,
+                id=target.id,
+                note="it serves this root since it was switched; the settings name an earlier one: bring them up to "
+                "date at leisure",
+            )
+            return Start(own, model, target, {})
+    return _of_settings(settings, {})
+
+
+def _of_settings(settings: Settings, failed: Mapping[str, str]) -> Start:
+    assert settings.model.classes is not None  # the command line has seen to it
+    classes = read_lines(settings.model.classes, "model.classes", "class name")
+    templates = prompt_templates(settings.model)
+    model = open_pair(settings.model, settings.decode, classes, templates)
+    return Start(settings, model, document_of(settings, model, templates), failed)
+
+
+def _expect(document: PairDocument, model: ModelPair) -> None:
+    if (found := pair_id(identity_of(model))) != document.id:
+        raise SettingsError(
+            f"{document.theta_1} and what belongs to it are not what was staged: by what they hold they are pair "
+            f"{found}, expected {document.id}. Restore the files, or stage these"
+        )
+
+
+def begin_orders(store: Store, start: Start) -> Orders:
+    """The orders of a root, whose first is given now if there is none; and one if this worker brings another pair.
+
+    To be called once the root has taken the pair (`served_by.claim_pair`). Raises StoreUnavailable.
+    """
+    orders = read_orders(store)
+    pair = start.document.id
+    is_known = bool(orders.log) and (orders.number_of(pair) is not None or start.failed)
+    if is_known:
+        return orders
+    keeps = start.settings.model.on_change == "keep"
+    try:
+        return give_order(store, orders, "begin", pair=start.document, by=me(), keeps=keeps)
+    except SettingsError:  # another worker was quicker
+        return begin_orders(store, start)
+
+
+def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, name: str) -> LivePairs:
+    """What follows the orders of the root; `name` is this start of a worker."""
+
+    def report(said: WorkerReport) -> None:
+        document = {"layout": claims.LAYOUT, "worker": me(), **said.plain()}
+        store.put(layout.worker_key(name), json.dumps(document).encode())
+
+    return LivePairs(
+        serving_of(settings, start.model),
+        orders,
+        keeps=settings.model.on_change == "keep",
+        look=lambda known: read_orders(store, known),
+        load=partial(load_beside, settings, preprocess=start.model.checkpoints.preprocess),
+        report=report,
+        failed=start.failed,
+        every_s=settings.pairs.look_s,
+        keep_s=settings.pairs.keep_s,
+        shadow_share=settings.pairs.shadow_share,
+    )
+
+
+def serving_of(settings: Settings, model: ModelPair) -> Serving:
+    """The pair as the loop uses it. Raises SettingsError as `adaptation` does."""
+    by = ServedBy(
+        model.classes,
+        model.classifier.fingerprint,
+        config_fingerprint(settings, model),
+        pair_id(identity_of(model)),
+    )
+    method = adaptation(settings, model)
+    return Serving(method, by, partial(model.classifier.prepare, method.strategy.reach))
+
+
+def planned_pairs(
+    settings: Settings, model: ModelPair, root: str, ranges: Mapping[TopicPartition, tuple[int, int]]
+) -> tuple[PlannedPairs, str]:
+    """The pairs that served these parts of a root's chains, beside that of the settings; and in words which and where.
+
+    Raises:
+        SettingsError: one of them is not at hand; the message says which, and from which offset it is needed.
+        ChainError, StoreUnavailable: by the root.
+    """
+    store = open_store(root)
+    plan, orders = read_plan(store), read_orders(store)
+    if not plan:
+        raise SettingsError(f"--pairs-of {root}: there are no segments of a worker; name the root that sink.root named")
+    ours = serving_of(settings, model)
+    loaded = {ours.pair: ours}
+    for pair in needed(plan, ranges):
+        number = orders.number_of(pair)
+        if pair in loaded or number is None:
+            continue
+        try:
+            loaded[pair] = load_beside(settings, orders.pairs[number], preprocess=model.checkpoints.preprocess).serving
+        except AdawiseError as error:
+            _log.warning("pair_failed", pair=number, id=pair, error=str(error))
+    check_at_hand(plan, ranges, loaded, root)
+    where = {str(tp): [(switch.first, switch.pair) for switch in plan.get(tp, ())] for tp in sorted(ranges)}
+    return PlannedPairs(plan, loaded, ours, keeps=settings.model.on_change == "keep"), str(where)
+
+
+def load_beside(settings: Settings, document: PairDocument, *, preprocess: Preprocess) -> LoadedPair:
+    """A pair that a document describes, ready to serve beside the running one: checked, warmed up, its heads encoded.
+
+    By the rules of a start. Raises what loading does, and SettingsError: there is no memory for it, or its pictures are
+    prepared otherwise than the running pair's, which are in hand.
+    """
+    own = settings_with(settings, document)
+    bank_mib = _room(own, document)
+    before = resident_bytes()
+    own = own.model_copy(update={"model": own.model.model_copy(update={"bank_mib": bank_mib})})
+    model = open_pair(own.model, own.decode, document.classes, document.templates)
+    if model.checkpoints.preprocess != preprocess:
+        raise SettingsError(
+            f"its pictures are prepared as {model.checkpoints.preprocess.id}, those of the pair that runs as "
+            f"{preprocess.id}, and these are in hand: start the workers anew with the new pair and "
+            "--model.on-change reset or keep"
+        )
+    alert_rules(own.alerts, document.classes)
+    serving = serving_of(own, model)
+    model.classifier.warm_up(serving.adaptation.strategy.reach[0])
+    while serving.prepare():
+        pass
+    return LoadedPair(serving, memory_bytes=max(0, resident_bytes() - before))
+
+
+def _room(settings: Settings, document: PairDocument) -> int:
+    """MiB for merged copies of a pair that is loaded beside another one. Raises SettingsError: there is no room."""
+    one = max(map(checkpoint_bytes, (document.theta_0, document.theta_1)))
+    available, needed = available_memory_bytes(), _TIMES * one
+    if available is not None and available < needed:
+        raise SettingsError(
+            f"the pair takes {needed / 2**20:.0f} MiB beside the one that serves, and {available / 2**20:.0f} MiB of "
+            "memory are available: give the worker more, or stop it and start it with the new pair"
+        )
+    device = open_device(settings.model).where
+    if device.type == "cuda":
+        try:
+            free, _ = torch.cuda.mem_get_info(device)
+        except RuntimeError as error:
+            raise DeviceError(f"{device} does not say how much memory it has: {error}") from error
+        if free < _TIMES_ON_A_CARD * one:
+            raise SettingsError(
+                f"the pair takes {_TIMES_ON_A_CARD * one / 2**20:.0f} MiB of {device} beside the one that serves, and "
+                f"{free / 2**20:.0f} MiB are free: lower model.bank_mib, or start anew with the new pair"
+            )
+        available, needed = free, _TIMES_ON_A_CARD * one
+    left_mib = settings.model.bank_mib if available is None else (available - needed) // 2 // 2**20
+    return min(settings.model.bank_mib, left_mib)
+
+
+def checkpoint_bytes(name: str) -> int:
+    """Of one checkpoint's weights in float32, by its file; 0 for a tag, of which nobody knows before it is loaded."""
+    path = Path(name.removeprefix(_LOCAL))
+    if path.is_dir():
+        return max((_weights_bytes(file) for file in path.iterdir() if file.suffix in _WEIGHTS), default=0)
+    return _weights_bytes(path) if path.is_file() else 0
+
+
+_WEIGHTS = {".safetensors", ".pt", ".pth", ".bin"}
+
+
+def _weights_bytes(path: Path) -> int:
+    size = path.stat().st_size
+    if path.suffix != ".safetensors":
+        return size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, size)))
+            shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):  # damaged: loading it says so
+            return size
+    return sum(4 * prod(shape) for shape in shapes)

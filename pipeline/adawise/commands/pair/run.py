@@ -1,0 +1,333 @@
+"""What is asked of the workers of a root about their pairs, and how far they are with it. Loads no torch."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from adawise.console import print_json
+from adawise.errors import SettingsError
+from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
+from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
+from adawise.settings import Settings
+from adawise.sink import claims, layout
+from adawise.sink.compaction.delete import now_of
+from adawise.sink.served_by import claim_pair
+from adawise.store.store import Store, open_store
+
+FOUND = 3
+_WORST = 5  # cameras
+_HEARD_S = 180.0  # a worker that has not reported for so long is gone: it does once a minute
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a worker said last, and how long ago by the store's clock."""
+
+    worker: str
+    age_s: float
+    pairs: Mapping[int, tuple[str, str]]  # number: state, why
+    partitions: Mapping[int, tuple[str, int]]  # pair's id, offset from which on
+    loads: Mapping[str, tuple[float, int]]  # pair's id: seconds, bytes
+    shadow: Mapping[str, Any] | None  # batches done and late, seconds, why it was given up
+
+    @property
+    def is_here(self) -> bool:
+        """False for one that has not been heard of for long."""
+        return self.age_s < _HEARD_S
+
+
+def opened(settings: Settings, root: str | None) -> tuple[Store, Orders]:
+    """A root and its orders.
+
+    Raises:
+        SettingsError: no worker of this version ever began there.
+        ChainError, StoreUnavailable: by the root.
+    """
+    store = open_store(root or settings.sink.root)
+    orders = read_orders(store)
+    if not orders.log:
+        was = claims.known_sink_id(store) is not None
+        raise SettingsError(
+            f"{store}: "
+            + (
+                "no worker of this version has served it yet: start one, and its pair is the first"
+                if was
+                else "there is no output of a worker; name the folder that sink.root named"
+            )
+        )
+    return store, orders
+
+
+def asking() -> str:
+    """Who asks."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def switch(
+    settings: Settings, *, root: str | None, number: int | None, keeps: bool | None, anyway: bool, wait_s: float
+) -> int:
+    """Have a pair serve. 3 if a worker could not in time.
+
+    Raises:
+        SettingsError: nothing is staged, there is no such pair, it serves already, or a worker does not have it ready.
+        ChainError, StoreUnavailable: by the root.
+    """
+    store, orders = opened(settings, root)
+    if number is None:
+        if orders.staged is None:
+            raise SettingsError(
+                f"{store}: nothing is staged: `adawise pair stage` first, or name one of {_numbers(orders)} by --pair"
+            )
+        number = orders.staged.pair
+    if number not in orders.pairs:
+        raise SettingsError(f"{store}: there is no pair {number}; there are {_numbers(orders)}")
+    if number == orders.serves:
+        raise SettingsError(f"{store}: pair {number} serves already")
+    lacking = [told for told in reports(store) if told.is_here and told.pairs.get(number, ("",))[0] not in _HAVE_IT]
+    if lacking and not anyway:
+        said = "; ".join(_lacks(told, number) for told in lacking)
+        raise SettingsError(
+            f"{store}: not every worker has pair {number} ready: {said}. Wait for them (`adawise pair list`), or "
+            "switch --anyway: these serve on with theirs until they have it"
+        )
+    staged = orders.staged
+    kept = keeps if keeps is not None else staged.keeps if staged is not None and staged.pair == number else False
+    return _give_switch(store, orders, number, kept, wait_s, "serves from now on")
+
+
+_HAVE_IT = ("ready", "former", "serves")
+
+
+def _lacks(told: Reported, number: int) -> str:
+    state, why = told.pairs.get(number, ("has not begun with it", ""))
+    return f"{told.worker} {state}{': ' + why if why else ''}"
+
+
+def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s: float) -> int:
+    """Back to the former pair, or withdraw what is staged. 3 if a worker could not in time. Raises as `switch`."""
+    store, orders = opened(settings, root)
+    if orders.staged is not None:
+        number = orders.staged.pair
+        orders = give_order(store, orders, "withdraw", pair=number, by=asking())
+        print(f"{store}: pair {number} is withdrawn; pair {orders.serves} serves as before")
+        return 0
+    if orders.former is None:
+        raise SettingsError(f"{store}: nothing to roll back: pair {orders.serves} is the first, and nothing is staged")
+    kept = orders.keeps if keeps is None else keeps
+    return _give_switch(store, orders, orders.former, kept, wait_s, "serves again")
+
+
+def _give_switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s: float, what: str) -> int:
+    orders = give_order(store, orders, "switch", pair=number, by=asking(), keeps=keeps)
+    claim_pair(store, orders.serving.identity, "keep")  # so that a start with the former one's settings is no stranger
+    print(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
+    return wait_for(store, orders, wait_s, number, ("serves",))
+
+
+def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: Sequence[str]) -> int:
+    """Wait until every worker that reports says one of these states of a pair; 3 if one failed, or not all in time."""
+    if not wait_s:
+        return 0
+    until_s, pair = time.monotonic() + wait_s, orders.pairs[number].id
+    while True:
+        found = [told for told in reports(store) if told.is_here]
+        done = [told for told in found if _is_done(told, number, pair, states)]
+        failed = [told for told in found if told.pairs.get(number, ("",))[0] == "failed"]
+        if failed or (found and len(done) == len(found)) or time.monotonic() > until_s:
+            break
+        time.sleep(_POLL_S)
+    for told in found:
+        state, why = told.pairs.get(number, ("has not begun", ""))
+        print(f"  {told.worker}: {state}{': ' + why if why else ''}")
+    if not found:
+        print(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
+    return 0 if found and len(done) == len(found) else FOUND
+
+
+def _is_done(told: Reported, number: int, pair: str, states: Sequence[str]) -> bool:
+    state = told.pairs.get(number, ("",))[0]
+    all_switched = "serves" not in states or all(served == pair for served, _ in told.partitions.values())
+    return state in states and all_switched
+
+
+def reports(store: Store) -> list[Reported]:
+    """What the workers of a root say of their pairs, by name. Those that are gone for a day are left out."""
+    keys = [key for key in store.list(layout.WORKERS) if key.endswith(".json")]
+    if not keys:
+        return []
+    now, found = now_of(store), []
+    for key in keys:
+        at, data = store.modified(key), store.get(key)
+        if at is None or data is None:
+            continue  # it ended meanwhile
+        try:
+            found.append(_reported(claims.parsed(store, key, data), (now - at).total_seconds()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise claims.unreadable(store, key) from error
+    return sorted(found, key=lambda told: told.worker)
+
+
+def _reported(said: Mapping[str, Any], age_s: float) -> Reported:
+    return Reported(
+        worker=str(said["worker"]),
+        age_s=max(0.0, age_s),
+        pairs={int(number): (str(of["state"]), str(of["why"])) for number, of in said["pairs"].items()},
+        partitions={int(number): (str(of["pair"]), int(of["from"])) for number, of in said["partitions"].items()},
+        loads={str(pair): (float(of["seconds"]), int(of["bytes"])) for pair, of in said["loads"].items()},
+        shadow=said.get("shadow"),
+    )
+
+
+def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
+    """Print the pairs, the workers, and how a shadow does. 3 if a worker failed to load one that is asked for.
+
+    Raises:
+        SettingsError: no worker ever wrote there.
+        ChainError, StoreUnavailable: by the root.
+    """
+    store, orders = opened(settings, root)
+    workers = reports(store)
+    watched = _watched(orders)
+    sums = ShadowSums() if watched is None else sum_shadow(store, orders.pairs[watched].id)
+    given = {order.number: store.modified(layout.pair_key(order.number)) for order in orders.log}
+    if as_json:
+        print_json(
+            {
+                "root": str(store),
+                "serves": orders.serves,
+                "staged": None if orders.staged is None else orders.staged.pair,
+                "pairs": {number: _plain(document) for number, document in orders.pairs.items()},
+                "orders": [
+                    {"number": o.number, "order": o.kind, "pair": o.pair, "by": o.by, "at": given[o.number]}
+                    for o in orders.log
+                ],
+                "shadow": None if watched is None else {"pair": watched, **_summed(sums)},
+                "workers": [
+                    {
+                        "worker": told.worker,
+                        "heard_s": round(told.age_s, 1),
+                        "pairs": {number: {"state": state, "why": why} for number, (state, why) in told.pairs.items()},
+                        "shadow": told.shadow,
+                        "partitions": {
+                            number: {"pair": orders.number_of(pair), "id": pair, "from": first}
+                            for number, (pair, first) in told.partitions.items()
+                        },
+                    }
+                    for told in workers
+                ],
+            }
+        )
+    else:
+        print("\n".join([*_shown(orders, workers, given), *_shadow_lines(watched, sums)]))
+    asked = {orders.serves, *([orders.staged.pair] if orders.staged is not None else [])}
+    failed = any(told.is_here and told.pairs.get(number, ("",))[0] == "failed" for told in workers for number in asked)
+    return FOUND if failed else 0
+
+
+def _plain(document: PairDocument) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "theta_0": document.theta_0,
+        "theta_1": document.theta_1,
+        "classes": list(document.classes),
+        "card": document.card,
+        "identity": dict(document.identity),
+    }
+
+
+def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, datetime | None]) -> Iterator[str]:
+    for number, document in orders.pairs.items():
+        role = _role(orders, number)
+        yield f"pair {number}  {document.id}  {role}".rstrip()
+        yield f"    theta_0 {document.theta_0}"
+        yield f"    theta_1 {document.theta_1}"
+        card = f"card {document.card}" if document.card else "no card"
+        yield f"    {len(document.classes)} classes ({_some(document.classes)}), {card}"
+    yield ""
+    for order in orders.log:
+        at = given[order.number]
+        when = "at an unknown time" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        yield f"order {order.number}  {when}  {order.kind} pair {order.pair}, by {order.by}"
+    yield ""
+    if not workers:
+        yield "no worker has reported: each does within pairs.look_s of the first order after its start"
+    for told in workers:
+        gone = "" if told.is_here else f"  (not heard for {told.age_s / 60:.0f} minutes)"
+        yield f"worker {told.worker}{gone}"
+        for number, (state, why) in sorted(told.pairs.items()):
+            seconds, size = told.loads.get(orders.pairs[number].id, (0.0, 0)) if number in orders.pairs else (0.0, 0)
+            loaded = f" (loaded in {seconds:.1f} s, {size / 2**20:.0f} MiB)" if seconds else ""
+            yield f"    pair {number}: {state}{loaded}{': ' + why if why else ''}"
+        if told.shadow is not None:
+            failed = f"; given up: {told.shadow['failed']}" if told.shadow["failed"] else ""
+            yield (
+                f"    shadow: {told.shadow['done']} batches in {told.shadow['seconds']:.1f} s, {told.shadow['late']} "
+                f"too late for their segment{failed}"
+            )
+        for partition, (pair, first) in sorted(told.partitions.items()):
+            known = orders.number_of(pair)
+            yield f"    partition {partition}: pair {pair if known is None else known} from offset {first}"
+
+
+def _watched(orders: Orders) -> int | None:
+    """The pair whose shadow is of interest: what is staged, or what was before it came to serve."""
+    if orders.staged is not None:
+        return orders.staged.pair if orders.staged.shadow else None
+    staged = [order for order in orders.log if order.kind == "stage" and order.shadow]
+    return staged[-1].pair if staged else None
+
+
+def _summed(sums: ShadowSums) -> dict[str, Any]:
+    staged, served = sums.forward_equivalents
+    return {
+        "batches": sums.batches,
+        "images": sums.images,
+        "agreement": sums.agreement,
+        "objective_difference": sums.difference,
+        "forward_equivalents": staged,
+        "served_forward_equivalents": served,
+        "worst": [{"stream_id": name, "agreement": share, "images": seen} for name, share, seen in sums.worst(_WORST)],
+    }
+
+
+def _shadow_lines(watched: int | None, sums: ShadowSums) -> Iterator[str]:
+    if watched is None:
+        return
+    yield ""
+    if not sums.batches:
+        yield f"shadow of pair {watched}: nothing is written yet; it is with the segments that follow"
+        return
+    staged, served = sums.forward_equivalents
+    yield (
+        f"shadow of pair {watched}: {sums.batches} batches, {sums.images} images, {sums.agreement:.1%} with the served "
+        f"label; objective {sums.difference:+.4f} nats; {staged:.2f} forwards an image, served with {served:.2f}"
+    )
+    for name, share, seen in sums.worst(_WORST):
+        yield f"    {name}: {share:.1%} of {seen} images"
+
+
+def _role(orders: Orders, number: int) -> str:
+    if number == orders.serves:
+        return "serves"
+    if orders.staged is not None and orders.staged.pair == number:
+        return "staged"
+    return "former: `adawise pair rollback` goes back to it" if number == orders.former else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _numbers(orders: Orders) -> str:
+    return ", ".join(map(str, orders.pairs))

@@ -1,0 +1,43 @@
+"""Settings -> a pair that the workers of a root are asked to prepare."""
+
+from __future__ import annotations
+
+from adawise.build.alerts import alert_rules
+from adawise.build.model import adaptation, load_model
+from adawise.build.pairs import document_of
+from adawise.build.prompts import prompt_templates
+from adawise.commands.pair.run import asking, opened, wait_for
+from adawise.errors import SettingsError
+from adawise.pairs.orders import give_order, read_orders
+from adawise.settings import Settings
+
+
+def stage(settings: Settings, *, root: str | None, shadow: int, keeps: bool, wait_s: float) -> int:
+    """Check the pair of the settings, and ask the workers of a root to prepare it. 3 if one failed to.
+
+    Raises:
+        SettingsError: no worker writes there, the pair serves already, its pictures are prepared otherwise, or somebody
+            gave an order a moment before.
+        CheckpointError, CardError, DeviceError: by the pair.
+        ChainError, StoreUnavailable: by the root.
+    """
+    store, orders = opened(settings, root)  # what is wrong there is told before torch takes its seconds
+    model = load_model(settings.model, settings.decode)
+    adaptation(settings, model)
+    alert_rules(settings.alerts, model.classes)
+    document = document_of(settings, model, prompt_templates(settings.model))
+    orders = read_orders(store, orders)
+    if document.id == orders.serving.id:
+        raise SettingsError(
+            f"{store}: the pair of these settings serves already, as pair {orders.serves}; name another"
+        )
+    serves, wanted = orders.serving.identity["preprocess"], document.identity["preprocess"]
+    if serves != wanted:
+        raise SettingsError(
+            f"its pictures are prepared as {wanted}, those of the pair that serves as {serves}, and workers have these "
+            "in hand: start them anew with the new pair and --model.on-change reset or keep"
+        )
+    orders = give_order(store, orders, "stage", pair=document, by=asking(), keeps=keeps, shadow=shadow)
+    number = orders.next_number - 1
+    print(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` says how far they are)")
+    return wait_for(store, orders, wait_s, number, ("ready",))

@@ -1,0 +1,357 @@
+"""The pairs of a running worker: what is asked for is loaded beside the one that serves, and then takes its turn.
+
+The loop is never waited for, and never waits: orders are read by a thread now and then, a pair is loaded by another at
+low priority, and the loop only picks up what has come of it. Whatever fails there is told, and serving goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import structlog
+
+from adawise.errors import AdawiseError, PairMissing
+from adawise.pairs.orders import Orders, PairDocument
+from adawise.pairs.shadow import ShadowRun
+from adawise.passes import Passes
+from adawise.ports import Head
+from adawise.records import Switch, TopicPartition
+from adawise.worker.observer import PairsProgress
+from adawise.worker.pairs import ServedBatch, Serving, Turn
+
+PairState = Literal["serves", "ready", "loading", "failed", "former"]
+
+_AGAIN_S = 60.0  # until a pair that could not be loaded is tried again
+_REPORT_S = 60.0  # a report says that its worker lives
+_NICE = 15
+
+_log = structlog.get_logger("pairs")
+
+
+@dataclass(slots=True)
+class LoadedPair:
+    """A pair in memory. `unused_s`: since when it serves nothing and is not asked for."""
+
+    serving: Serving
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    unused_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Loading:
+    """A pair on its way, in a thread of its own."""
+
+    pair: str
+    document: PairDocument
+    thread: threading.Thread | None = None
+    loaded: LoadedPair | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker says of its pairs: by number their state, and by partition whose turn it is since which offset."""
+
+    states: Mapping[int, tuple[PairState, str]]
+    partitions: Mapping[TopicPartition, tuple[str, int]]
+    loads: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # pair: seconds, bytes
+    shadow: tuple[int, int, float, str] | None = None  # batches done, too late for their segment, seconds, why given up
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "pairs": {str(number): {"state": state, "why": why} for number, (state, why) in self.states.items()},
+            "partitions": {
+                str(tp.partition): {"pair": pair, "from": first} for tp, (pair, first) in self.partitions.items()
+            },
+            "loads": {
+                pair: {"seconds": round(seconds, 1), "bytes": size} for pair, (seconds, size) in self.loads.items()
+            },
+            "shadow": None if self.shadow is None else dict(zip(SHADOW_SAYS, self.shadow, strict=True)),
+        }
+
+
+SHADOW_SAYS = ("done", "late", "seconds", "failed")
+
+
+class LivePairs:
+    """Implements `worker.pairs.Pairs` by what is asked of the root.
+
+    Args:
+        first: the pair that was loaded at the start.
+        orders: as they were then.
+        keeps: whether streams go on from what they learned with another pair than `first`, by the settings.
+        look: the orders as they are now; called in a thread.
+        load: a pair that a document describes, checked and warmed up; called in a thread.
+        report: has what this worker says of its pairs; called in a thread.
+        failed: of pairs that could not be loaded at the start, by id: why.
+        every_s: between two looks.
+        keep_s: that a pair stays in memory after its last partition went to another.
+        shadow_share: of the time that a shadow may take while images wait.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        first: Serving,
+        orders: Orders,
+        *,
+        keeps: bool,
+        look: Callable[[Orders], Orders],
+        load: Callable[[PairDocument], LoadedPair],
+        report: Callable[[WorkerReport], None],
+        failed: Mapping[str, str] | None = None,
+        every_s: float,
+        keep_s: float,
+        shadow_share: float = 0.1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._orders, self._keeps, self._load, self._report = orders, keeps, load, report
+        self._keep_s, self._shadow_share, self._clock = keep_s, shadow_share, clock
+        self._shadow: ShadowRun | None = None
+        self._shadow_of = -1  # the order
+        self._loaded = {first.pair: LoadedPair(first)}
+        self._first = first.pair
+        now_s = clock()
+        self._failed = {pair: (why, now_s + _AGAIN_S) for pair, why in (failed or {}).items()}
+        self._loading: _Loading | None = None
+        self._turns: dict[TopicPartition, tuple[str, int]] = {}
+        self._reported: tuple[WorkerReport | None, float] = (None, 0.0)
+        self._look, self._tidy_s = look, now_s
+        self._looks = Passes[tuple[WorkerReport, Orders], Orders](
+            self._pass, tell=self._taken, failed=self._unanswered, every_s=every_s, first_s=every_s, name="pairs"
+        )
+        self._target: Serving | None = None
+        self._aim()
+
+    # -- what the loop asks
+
+    def at(self, tp: TopicPartition, head: Head) -> Turn:
+        """See `Pairs.at`: what is asked for, else what the chain says."""
+        last = head.switches[-1] if head.switches else None
+        loaded = self._loaded.get(last.pair) if last is not None else None
+        if self._target is not None:
+            serving = self._target
+        elif loaded is not None:
+            serving = loaded.serving
+        elif last is None:
+            serving = next(iter(self._loaded.values())).serving
+        else:
+            raise self._missing(tp, last)
+        self._turns[tp] = serving.pair, head.next_offset
+        if last is not None and last.pair == serving.pair:
+            self._turns[tp] = last.pair, last.first
+            return Turn(serving, last.keeps)
+        return Turn(serving, self._keeps_with(serving))
+
+    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+        """See `Pairs.wanted`."""
+        del tp
+        target = self._target
+        return None if target is None or target is serving else Turn(target, self._keeps_with(target))
+
+    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+        """See `Pairs.switched`."""
+        self._turns[tp] = turn.serving.pair, switch.first
+
+    def _keeps_with(self, serving: Serving) -> bool:
+        orders = self._orders
+        return orders.keeps if len(orders.log) > 1 and serving.pair == self._serving_id else self._keeps
+
+    @property
+    def _serving_id(self) -> str:
+        return self._orders.serving.id if self._orders.log else self._first
+
+    def _missing(self, tp: TopicPartition, last: Switch) -> PairMissing:
+        number = self._orders.number_of(last.pair)
+        named = f"pair {last.pair}" if number is None else f"pair {number} ({last.pair})"
+        why = self._failed.get(last.pair, ("it is being loaded, and then it goes on", 0.0))[0]
+        if number is None:
+            why = "no document in _pairs describes it: start a worker whose settings name it"
+        return PairMissing(
+            f"{tp}: expected {named}, which serves it from offset {last.first} on as its chain says, but it is not "
+            f"here: {why}. This partition stands, others go on. Give this machine the files, or switch all to another "
+            "pair with `adawise pair switch` or `rollback`."
+        )
+
+    # -- what happens
+
+    def served(self, served: ServedBatch) -> None:
+        """See `Pairs.served`."""
+        if self._shadow is not None:
+            self._shadow.offer(served)
+
+    def lost(self, tp: TopicPartition) -> None:
+        """See `Pairs.lost`."""
+        self._turns.pop(tp, None)
+        if self._shadow is not None:
+            self._shadow.lost(tp)
+
+    def turn(self) -> None:
+        """See `Pairs.turn`: take in what has come of looks and loads, and begin what is due."""
+        now_s = self._clock()
+        self._looks.turn(self._now(), now_s)
+        if self._loading is not None:
+            self._take_load(self._loading, now_s)
+        else:
+            self._begin_load(now_s)
+        if self._shadow is not None:
+            self._shadow.turn()
+        if now_s - self._tidy_s >= 1.0:
+            self._tidy_s = now_s
+            self._let_go(now_s)
+
+    def progress(self) -> PairsProgress:
+        """See `Pairs.progress`."""
+        run = self._shadow
+        states = {str(number): state for number, state in self._said().states.items()}
+        if run is None:
+            return PairsProgress(states)
+        return PairsProgress(states, run.images, run.agreed, run.late)
+
+    def idle(self) -> bool:
+        """See `Pairs.idle`: the heads of whoever serves, then a batch of the shadow."""
+        if self._target is not None and self._target.prepare():
+            return True
+        if self._shadow is None:
+            return False
+        self._shadow.run()
+        return self._shadow.has_work
+
+    def close(self) -> None:
+        """See `Pairs.close`. A load that is under way ends with the process."""
+        self._looks.close()
+
+    def _now(self) -> Iterator[tuple[WorkerReport, Orders]]:
+        """What a pass is given; costs nothing unless one begins."""
+        yield self._said(), self._orders
+
+    def _taken(self, orders: Orders) -> None:
+        for order in orders.log[len(self._orders.log) :]:
+            _log.info("pair_ordered", order=order.number, what=order.kind, pair=order.pair, by=order.by)
+            self._failed.pop(orders.pairs[order.pair].id, None)  # whoever asks again has mended something
+        self._orders = orders
+        self._aim()
+
+    def _unanswered(self, error: str) -> None:
+        _log.warning("pairs_not_read", error=error, note="they are looked for again; serving goes on")
+
+    def _aim(self) -> None:
+        found = self._loaded.get(self._serving_id)
+        self._target = found.serving if found is not None else None
+        staged = self._orders.staged
+        loaded = self._loaded.get(self._orders.pairs[staged.pair].id) if staged is not None else None
+        if staged is None or loaded is None or not staged.shadow:
+            self._shadow, self._shadow_of = None, -1
+        elif self._shadow_of != staged.number:
+            self._shadow_of = staged.number
+            self._shadow = ShadowRun(
+                loaded.serving, keeps=staged.keeps, batches=staged.shadow, share=self._shadow_share, clock=self._clock
+            )
+
+    # -- loading
+
+    def _asked_for(self) -> list[PairDocument]:
+        """What is to be in memory, the most urgent first."""
+        orders = self._orders
+        if not orders.log:
+            return []
+        return [orders.serving, *([orders.pairs[orders.staged.pair]] if orders.staged is not None else [])]
+
+    def _begin_load(self, now_s: float) -> None:
+        for document in self._asked_for():
+            pair = document.id
+            if pair in self._loaded or self._failed.get(pair, ("", 0.0))[1] > now_s:
+                continue
+            loading = self._loading = _Loading(pair, document)
+            loading.thread = threading.Thread(target=self._do_load, args=(loading,), name="pair", daemon=True)
+            loading.thread.start()
+            return
+
+    def _do_load(self, loading: _Loading) -> None:
+        began_s = time.monotonic()
+        try:
+            os.setpriority(
+                os.PRIO_PROCESS, threading.get_native_id(), _NICE
+            )  # of this thread, and those that it starts
+            loading.loaded = self._load(loading.document)
+            loading.loaded.seconds = time.monotonic() - began_s
+        except AdawiseError as error:
+            loading.error = str(error)
+        except Exception as error:  # noqa: BLE001  # of a library that was given what it does not know: no reason to stop serving
+            loading.error = f"{type(error).__name__}: {error}"
+
+    def _take_load(self, loading: _Loading, now_s: float) -> None:
+        assert loading.thread is not None
+        if loading.thread.is_alive():
+            return
+        self._loading, number = None, self._orders.number_of(loading.pair)
+        if loading.loaded is None:
+            self._failed[loading.pair] = loading.error, now_s + _AGAIN_S
+            _log.error("pair_failed", pair=number, id=loading.pair, error=loading.error, again_s=_AGAIN_S)
+            return
+        found = loading.loaded
+        if found.serving.pair != loading.pair:
+            error = (
+                f"the files are not those that were staged: by what they hold they are pair {found.serving.pair}, "
+                f"expected {loading.pair}. Restore them, or stage the new ones"
+            )
+            self._failed[loading.pair] = error, now_s + _AGAIN_S
+            _log.error("pair_failed", pair=number, id=loading.pair, error=error, again_s=_AGAIN_S)
+            return
+        self._loaded[loading.pair] = found
+        mib = round(found.memory_bytes / 2**20)
+        _log.info("pair_ready", pair=number, id=loading.pair, seconds=round(found.seconds, 1), memory_mib=mib)
+        self._aim()
+
+    def _let_go(self, now_s: float) -> None:
+        """Free what serves nothing, and is not asked for any more, after a while."""
+        used = {pair for pair, _ in self._turns.values()} | {document.id for document in self._asked_for()}
+        for pair, loaded in list(self._loaded.items()):
+            if pair in used or pair == self._serving_id:
+                loaded.unused_s = None
+            elif loaded.unused_s is None:
+                loaded.unused_s = now_s
+            elif now_s - loaded.unused_s >= self._keep_s:
+                del self._loaded[pair]
+                _log.info("pair_freed", pair=self._orders.number_of(pair), id=pair)
+
+    # -- reports
+
+    def _said(self) -> WorkerReport:
+        states: dict[int, tuple[PairState, str]] = {}
+        for number, document in self._orders.pairs.items():
+            state = self._state_of(number, document.id)
+            if state is not None:
+                states[number] = state
+        loads = {pair: (found.seconds, found.memory_bytes) for pair, found in self._loaded.items() if found.seconds}
+        run = self._shadow
+        shadow = None if run is None else (run.done, run.late, round(run.seconds, 3), run.failed)
+        return WorkerReport(states, dict(self._turns), loads, shadow)
+
+    def _state_of(self, number: int, pair: str) -> tuple[PairState, str] | None:
+        if pair in self._loaded:
+            serves = number == self._orders.serves
+            staged = self._orders.staged is not None and self._orders.staged.pair == number
+            return ("serves" if serves else "ready" if staged else "former"), ""
+        if self._loading is not None and self._loading.pair == pair:
+            return "loading", ""
+        if pair in self._failed and any(document.id == pair for document in self._asked_for()):
+            return "failed", self._failed[pair][0]
+        return None
+
+    def _pass(self, given: Sequence[tuple[WorkerReport, Orders]], ends: Callable[[], bool]) -> Orders:
+        del ends
+        ((report, known),) = given
+        orders = self._look(known)
+        before, at_s = self._reported
+        if len(orders.log) > 1 and (report != before or time.monotonic() - at_s >= _REPORT_S):
+            self._report(report)
+            self._reported = report, time.monotonic()
+        return orders

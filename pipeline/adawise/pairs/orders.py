@@ -1,0 +1,197 @@
+"""What is asked of all workers of a root about its pairs: numbered documents, each created once, folded in their order.
+
+    _pairs/000000.json   begin     the pair that serves from then on; by the first worker, or by one with another pair
+    _pairs/000001.json   stage     a pair is to be prepared beside it, and to shadow it
+    _pairs/000002.json   switch    a pair that a document describes is to serve
+    _pairs/000003.json   withdraw  what is staged is not wanted any more
+
+Nothing is overwritten and nobody locks: of two who give an order at the same time, one is told that the other was
+quicker. A document has all that is needed to load a pair, so that a worker goes on with what the chain says, whatever
+its own settings name. Who asked is in the document, and when is what the store says of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import reduce
+from hashlib import sha256
+from typing import Any, Literal, get_args
+
+from adawise.errors import ChainError, SettingsError
+from adawise.sink import claims, layout
+from adawise.store.store import AlreadyExists, Store
+
+Kind = Literal["begin", "stage", "switch", "withdraw"]
+State = Literal["keep", "reset"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairDocument:
+    """A pair, by what it holds (`identity`, hashes) and by where it lies.
+
+    `settings` are those of `search` and the like that belong to it, as in a file of settings: group to names.
+    """
+
+    identity: Mapping[str, str]
+    architecture: str
+    theta_0: str
+    theta_1: str
+    head: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    card: str | None
+    settings: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def id(self) -> str:
+        """See `pair_id`."""
+        return pair_id(self.identity)
+
+
+def pair_id(identity: Mapping[str, str]) -> str:
+    """16 hex digits of what a pair and its card hold: wherever it lies, whatever version loads it."""
+    return sha256(json.dumps(sorted(identity.items())).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One document. `pair` is the number of the order that describes the pair; of a begin or a stage, its own.
+
+    `keeps`: streams go on from what they learned. `shadow`: batches of each partition that a staged pair classifies
+    beside the one that serves. `by` is who asked.
+    """
+
+    number: int
+    kind: Kind
+    pair: int
+    keeps: bool
+    shadow: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What all orders up to now come to.
+
+    `serves` is the number of the pair that is to serve, `keeps` as it was asked then; `former` the one before it;
+    `staged` what is to be prepared.
+    """
+
+    log: tuple[Order, ...] = ()
+    pairs: Mapping[int, PairDocument] = field(default_factory=dict)
+    serves: int = 0
+    keeps: bool = False
+    former: int | None = None
+    staged: Order | None = None
+
+    @property
+    def next_number(self) -> int:
+        """Of the next order."""
+        return self.log[-1].number + 1 if self.log else 0
+
+    @property
+    def serving(self) -> PairDocument:
+        """The pair that is to serve; there is one once there are orders."""
+        return self.pairs[self.serves]
+
+    def number_of(self, pair: str) -> int | None:
+        """The newest number of the pair with an id."""
+        return max((number for number, document in self.pairs.items() if document.id == pair), default=None)
+
+    def after(self, order: Order, document: PairDocument | None) -> Orders:
+        """With one more."""
+        log = (*self.log, order)
+        pairs = {**self.pairs, **({order.number: document} if document is not None else {})}
+        if order.kind == "stage":
+            return Orders(log, pairs, self.serves, self.keeps, self.former, order)
+        if order.kind == "withdraw":
+            return Orders(log, pairs, self.serves, self.keeps, self.former, None)
+        former = self.serves if self.log and self.serves != order.pair else self.former
+        staged = None if self.staged is not None and self.staged.pair == order.pair else self.staged
+        return Orders(log, pairs, order.pair, order.keeps, former, staged if order.kind == "switch" else None)
+
+
+def read_orders(store: Store, known: Orders | None = None) -> Orders:
+    """All orders of a root; of those that are `known` none is read again. One listing, and a read for each new one.
+
+    Raises ChainError if one cannot be read, StoreUnavailable.
+    """
+    orders = known or Orders()
+    keys = [key for key in store.list(layout.PAIRS) if layout.parse_pair_key(key) is not None]
+    new = [key for key in sorted(keys) if _number(key) >= orders.next_number]
+    return reduce(lambda sum_, key: sum_.after(*_read(store, key)), new, orders)
+
+
+def give_order(
+    store: Store,
+    orders: Orders,
+    kind: Kind,
+    *,
+    pair: PairDocument | int,
+    by: str,
+    keeps: bool = False,
+    shadow: int = 0,
+) -> Orders:
+    """Ask for something, as the next order after `orders`.
+
+    Raises SettingsError: somebody was quicker, and nothing was asked. StoreUnavailable.
+    """
+    number = orders.next_number
+    document = pair if isinstance(pair, PairDocument) else None
+    order = Order(number, kind, pair if isinstance(pair, int) else number, keeps, shadow, by)
+    said: dict[str, Any] = {
+        "layout": claims.LAYOUT,
+        "order": kind,
+        "pair": order.pair,
+        "state": "keep" if keeps else "reset",
+    }
+    said |= {"shadow": shadow, "by": by, **({"document": asdict(document)} if document is not None else {})}
+    try:
+        store.create(layout.pair_key(number), json.dumps(said).encode())
+    except AlreadyExists:
+        theirs = read_orders(store, orders).log[orders.next_number].by if orders.log else "another worker"
+        raise SettingsError(
+            f"{store}: order {number} was given by {theirs} a moment before, and yours was not given. See "
+            "`adawise pair list`, and ask again if you still want it"
+        ) from None
+    return orders.after(order, document)
+
+
+def _read(store: Store, key: str) -> tuple[Order, PairDocument | None]:
+    document = claims.parsed(store, key, store.get(key) or b"")
+    try:
+        [kind] = [known for known in get_args(Kind) if known == document["order"]]
+        keeps = {"keep": True, "reset": False}[document["state"]]
+        order = Order(_number(key), kind, int(document["pair"]), keeps, int(document["shadow"]), str(document["by"]))
+        said = document.get("document")
+        return order, None if said is None else _document(said)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(document.get("layout"), int) and document["layout"] > claims.LAYOUT:
+            raise ChainError(
+                f"{store}: {key} is of a later version, expected layout {claims.LAYOUT}: upgrade this program"
+            ) from error
+        raise claims.unreadable(store, key) from error
+
+
+def _document(said: Mapping[str, Any]) -> PairDocument:
+    names = {name: str(said[name]) for name in ("architecture", "theta_0", "theta_1", "head")}
+    return PairDocument(
+        identity={str(name): str(value) for name, value in said["identity"].items()},
+        classes=_texts(said["classes"]),
+        templates=_texts(said["templates"]),
+        card=None if said["card"] is None else str(said["card"]),
+        settings={str(group): dict(values) for group, values in said["settings"].items()},
+        **names,
+    )
+
+
+def _texts(values: Sequence[object]) -> tuple[str, ...]:
+    return tuple(map(str, values))
+
+
+def _number(key: str) -> int:
+    number = layout.parse_pair_key(key)
+    assert number is not None  # the caller has looked
+    return number

@@ -1,0 +1,131 @@
+"""The pairs of a replay: each partition is served by the pair that served it, from the offset that its chain says.
+
+A chain names them in its end (`records.Switch`), so one segment a partition tells all. Batches of what was pending at a
+switch wait for it, and whatever of what came before is still open there was closed by the clock then: it is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from adawise.errors import SettingsError
+from adawise.ports import Head
+from adawise.records import Switch, TopicPartition
+from adawise.sink import layout, segment
+from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.store.store import Store
+from adawise.worker.observer import PairsProgress
+from adawise.worker.pairs import ServedBatch, Serving, Turn
+
+Plan = Mapping[TopicPartition, Sequence[Switch]]
+
+
+def read_plan(store: Store) -> Plan:
+    """Which pairs served each partition of a root, from its newest segment. Raises ChainError, StoreUnavailable."""
+    newest = {tp: layout.segment_key(tp, name) for (tp, name) in _newest(store).items()}
+    return {tp: segment.read_footer(read_bytes(store, key), key).switches for tp, key in newest.items()}
+
+
+def _newest(store: Store) -> dict[TopicPartition, layout.SegmentName]:
+    found: dict[TopicPartition, layout.SegmentName] = {}
+    for tp, key in segment_keys(store):
+        parsed = layout.parse_key(key)
+        if parsed is not None:
+            found[tp] = max(parsed[1], found.get(tp, parsed[1]))
+    return found
+
+
+def needed(plan: Plan, ranges: Mapping[TopicPartition, tuple[int, int]]) -> dict[str, tuple[TopicPartition, Switch]]:
+    """By id, the pairs that [from, until) of these partitions need, each with where it is first needed."""
+    found: dict[str, tuple[TopicPartition, Switch]] = {}
+    for tp, (first, until) in sorted(ranges.items()):
+        switches = plan.get(tp, ())
+        for number, switch in enumerate(switches):
+            ends = switches[number + 1].first if number + 1 < len(switches) else until
+            if switch.first < until and (ends > first or number + 1 == len(switches)):
+                found.setdefault(switch.pair, (tp, switch))
+    return found
+
+
+def check_at_hand(
+    plan: Plan, ranges: Mapping[TopicPartition, tuple[int, int]], loaded: Collection[str], whose: str
+) -> None:
+    """Raise SettingsError if a pair that these parts need is not `loaded`; `whose` is the root that was served so."""
+    missing = {pair: where for pair, where in needed(plan, ranges).items() if pair not in loaded}
+    if missing:
+        told = "; ".join(
+            f"pair {pair}, which served {tp} from offset {switch.first} on" for pair, (tp, switch) in missing.items()
+        )
+        raise SettingsError(
+            f"--pairs-of {whose}: expected every pair that served it, but of these nothing is at hand: {told}. Name it "
+            "by model.theta_0, theta_1, classes and card, or bring its files back to where `adawise pair list` says"
+        )
+
+
+class PlannedPairs:
+    """Implements `worker.pairs.Pairs` by a plan.
+
+    Args:
+        plan: which pairs serve each partition; a partition that it does not name is served by `otherwise`.
+        loaded: the pairs by their ids.
+        otherwise: what serves what comes before the first of a plan: an earlier version did not note it.
+        keeps: of `otherwise`, see `Turn`.
+    """
+
+    def __init__(self, plan: Plan, loaded: Mapping[str, Serving], otherwise: Serving, *, keeps: bool) -> None:
+        self._plan, self._loaded, self._otherwise, self._keeps = plan, loaded, otherwise, keeps
+        self._next: dict[TopicPartition, int] = {}
+
+    def at(self, tp: TopicPartition, head: Head) -> Turn:
+        """See `Pairs.at`: the pair of all that is not served yet, or of the first of it."""
+        passed = 0
+        for switch in self._switches(tp):
+            if head.next_offset < switch.first or not all(map(switch.serves, head.pending)):
+                break
+            passed += 1
+        return self._turn(tp, passed)
+
+    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+        """See `Pairs.wanted`: whoever is next in the plan."""
+        del serving
+        following = self._next[tp]
+        return self._turn(tp, following, peek=True) if following <= len(self._switches(tp)) else None
+
+    def _turn(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> Turn:
+        """The turn after so many switches of the plan."""
+        switches = self._switches(tp)
+        if not peek:
+            self._next[tp] = passed + 1
+        until = switches[passed] if passed < len(switches) else None
+        if passed == 0:
+            return Turn(self._otherwise, self._keeps, until)
+        return Turn(self._loaded[switches[passed - 1].pair], switches[passed - 1].keeps, until)
+
+    def _switches(self, tp: TopicPartition) -> Sequence[Switch]:
+        return self._plan.get(tp, ())
+
+    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+        """See `Pairs.switched`."""
+        del turn, switch
+        self._next[tp] += 1
+
+    def served(self, served: ServedBatch) -> None:
+        """See `Pairs.served`: nothing is staged."""
+
+    def lost(self, tp: TopicPartition) -> None:
+        """See `Pairs.lost`."""
+        self._next.pop(tp, None)
+
+    def turn(self) -> None:
+        """See `Pairs.turn`."""
+
+    def progress(self) -> PairsProgress:
+        """See `Pairs.progress`."""
+        return PairsProgress()
+
+    def idle(self) -> bool:
+        """See `Pairs.idle`."""
+        return any(serving.prepare() for serving in (self._otherwise, *self._loaded.values()))
+
+    def close(self) -> None:
+        """See `Pairs.close`."""

@@ -1,0 +1,140 @@
+"""Which pair of models serves a partition, and from where on another one does. Pure.
+
+A pair changes between two segments, so that each segment has one, and the chain says which (`records.Switch`). Whoever
+recovers a partition goes on with what its end says. In a worker the pair is switched once somebody asks for it; in a
+replay where a chain says that it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from adawise.adapt.state import StreamState
+from adawise.ports import Head, ServedBy
+from adawise.records import ImageBatch, Shadow, Switch, TopicPartition
+from adawise.worker.adaptation import Adaptation, Adapted
+from adawise.worker.observer import PairsProgress
+
+
+@dataclass(frozen=True, eq=False)
+class Serving:
+    """A pair that is loaded, as the loop uses it: the method over it, and what its rows say of it.
+
+    `prepare` does a fraction of a second of what it will need later, and says whether there is more.
+    """
+
+    adaptation: Adaptation
+    by: ServedBy
+    prepare: Callable[[], bool] = lambda: False
+
+    @property
+    def pair(self) -> str:
+        """Its id; "" where nobody asked for one."""
+        return self.by.pair
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A pair's turn in a partition.
+
+    `keeps`: streams go on from what they learned with another pair. `until` is where the turn ends, if that is known.
+    """
+
+    serving: Serving
+    keeps: bool
+    until: Switch | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedBatch:
+    """A batch that `serving` has served, from the state `before`.
+
+    `note` is told what a staged pair would have served; it is false if that comes too late to be written.
+    """
+
+    batch: ImageBatch
+    before: StreamState
+    serving: Serving
+    adapted: Adapted
+    note: Callable[[Shadow], bool]
+
+
+class Pairs(Protocol):
+    """What the loop asks about pairs, in its own thread. Nothing here may block."""
+
+    def at(self, tp: TopicPartition, head: Head) -> Turn:
+        """Whose turn it is after the end of a partition's chain.
+
+        Raises PairMissing: the chain says which, and it cannot be had here.
+        """
+
+    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+        """The turn that is to follow that of `serving`, as soon as it may; None if all is as it should be."""
+
+    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+        """The partition is served by another pair from there on; it is in no segment yet."""
+
+    def served(self, served: ServedBatch) -> None:
+        """A batch was served."""
+
+    def lost(self, tp: TopicPartition) -> None:
+        """The partition is not this worker's any more."""
+
+    def turn(self) -> None:
+        """Called once a step."""
+
+    def progress(self) -> PairsProgress:
+        """How this worker stands with its pairs."""
+
+    def idle(self) -> bool:
+        """Nothing else is to do: a fraction of a second of what will be needed; False if there is no more."""
+
+    def close(self) -> None:
+        """The worker ends."""
+
+
+class OnePair:
+    """The same pair for ever. Implements `Pairs`.
+
+    Args:
+        serving: the pair.
+        keeps: see `Turn`.
+    """
+
+    def __init__(self, serving: Serving, *, keeps: bool) -> None:
+        self._turn = Turn(serving, keeps)
+
+    def at(self, tp: TopicPartition, head: Head) -> Turn:
+        """See `Pairs.at`."""
+        del tp, head
+        return self._turn
+
+    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+        """See `Pairs.wanted`."""
+        del tp, serving
+        return None
+
+    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+        """See `Pairs.switched`: never."""
+
+    def served(self, served: ServedBatch) -> None:
+        """See `Pairs.served`."""
+
+    def lost(self, tp: TopicPartition) -> None:
+        """See `Pairs.lost`."""
+
+    def turn(self) -> None:
+        """See `Pairs.turn`."""
+
+    def progress(self) -> PairsProgress:
+        """See `Pairs.progress`."""
+        return PairsProgress()
+
+    def idle(self) -> bool:
+        """See `Pairs.idle`."""
+        return self._turn.serving.prepare()
+
+    def close(self) -> None:
+        """See `Pairs.close`."""

@@ -1,0 +1,184 @@
+"""What a worker does about what is asked of it, without a model, a broker or a wall clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adawise.errors import CheckpointError, PairMissing, StoreUnavailable
+from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
+from adawise.ports import Head
+from adawise.records import Switch
+from adawise.worker.pairs import Serving, Turn
+from tests.pairs.test_orders import begun, document
+from tests.pairs.test_switching import NEW, OLD
+from tests.sink.building import DictStore
+from tests.worker.loop import TP
+
+
+def as_pair(serving: Serving, of: PairDocument) -> Serving:
+    return Serving(serving.adaptation, replace(serving.by, pair=of.id))
+
+
+FIRST, SECOND = as_pair(OLD, document("old")), as_pair(NEW, document("new"))
+
+
+class Driven:
+    """The pairs of a worker whose time is moved by `turn`."""
+
+    def __init__(self, load: Callable[[PairDocument], LoadedPair] | None = None, **changes: Any) -> None:
+        self.store = DictStore()
+        self.orders = begun(self.store)
+        self.now_s = 0.0
+        self.loads: list[str] = []
+        self.reports: list[WorkerReport] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self._load = load or (lambda _: LoadedPair(SECOND))
+        self.pairs = LivePairs(
+            FIRST,
+            self.orders,
+            keeps=False,
+            look=lambda known: read_orders(self.store, known),
+            load=self._loaded,
+            report=self.reports.append,
+            every_s=1.0,
+            keep_s=100.0,
+            clock=lambda: self.now_s,
+            **changes,
+        )
+
+    def _loaded(self, wanted: PairDocument) -> LoadedPair:
+        self.gate.wait(60.0)
+        self.loads.append(wanted.id)
+        return self._load(wanted)
+
+    def ask(self, kind: Any, pair: PairDocument | int, **said: Any) -> None:
+        self.orders = give_order(self.store, self.orders, kind, pair=pair, by="ann@host", **said)
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """Turns, each two seconds later."""
+        for _ in range(20_000):
+            self.now_s += 2.0
+            self.pairs.turn()
+            if done():
+                return
+            for thread in threading.enumerate():
+                if thread.name.startswith("pair"):
+                    thread.join(0.005)
+        raise AssertionError(self.pairs.progress())
+
+    def state(self, number: int) -> str:
+        return self.pairs.progress().states.get(str(number), ("none", ""))[0]
+
+
+def test_what_is_staged_is_loaded_and_serves_once_it_is_switched_to() -> None:
+    driven = Driven()
+    assert driven.pairs.at(TP, Head(0)) == Turn(FIRST, keeps=False)
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "ready")
+    assert driven.pairs.wanted(TP, FIRST) is None
+    driven.ask("switch", 1, keeps=True)
+    driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
+    turn = driven.pairs.wanted(TP, FIRST)
+    assert turn == Turn(SECOND, keeps=True)
+    driven.pairs.switched(TP, turn, Switch(40, (), SECOND.pair, keeps=True))
+    assert driven.pairs.wanted(TP, SECOND) is None
+    assert (driven.state(0), driven.state(1)) == ("former", "serves")
+    driven.until(lambda: bool(driven.reports) and driven.reports[-1].partitions == {TP: (SECOND.pair, 40)})
+    driven.until(lambda: driven.state(0) == "none")  # after a while the former one leaves the memory
+    assert driven.loads == [SECOND.pair]
+    driven.pairs.close()
+
+
+def test_a_rollback_to_what_is_in_memory_needs_no_load_and_one_to_what_left_it_loads() -> None:
+    driven = Driven(lambda wanted: LoadedPair(FIRST if wanted.id == FIRST.pair else SECOND))
+    driven.pairs.at(TP, Head(0))
+    driven.ask("stage", document("new"))
+    driven.ask("switch", 1)
+    driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
+    driven.pairs.switched(TP, Turn(SECOND, keeps=False), Switch(40, (), SECOND.pair))
+    driven.ask("switch", 0)
+    driven.until(lambda: driven.pairs.wanted(TP, SECOND) is not None)
+    assert driven.loads == [SECOND.pair]
+    driven.ask("switch", 1)
+    driven.until(lambda: driven.pairs.wanted(TP, SECOND) is None and driven.state(0) == "none")
+    driven.ask("switch", 0)
+    driven.until(lambda: driven.pairs.wanted(TP, SECOND) is not None)
+    assert driven.loads == [SECOND.pair, FIRST.pair]
+    driven.pairs.close()
+
+
+@pytest.mark.parametrize(
+    "error", [CheckpointError("no such file"), ValueError("of a library"), MemoryError()], ids=repr
+)
+def test_what_cannot_be_loaded_is_told_and_tried_again_and_serving_goes_on(error: Exception) -> None:
+    answers: list[Exception | None] = [error, None]
+
+    def load(_: PairDocument) -> LoadedPair:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return LoadedPair(SECOND)
+
+    driven = Driven(load)
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "failed")
+    assert str(error) in driven.pairs.progress().states["1"][1]
+    assert driven.pairs.wanted(TP, FIRST) is None
+    driven.until(lambda: driven.state(1) == "ready")
+    driven.pairs.close()
+
+
+def test_files_that_were_replaced_since_they_were_staged_are_refused() -> None:
+    driven = Driven(lambda _: LoadedPair(as_pair(NEW, document("another"))))
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "failed")
+    assert "the files are not those that were staged" in driven.pairs.progress().states["1"][1]
+    driven.pairs.close()
+
+
+def test_a_store_that_is_away_is_no_reason_to_stop_and_is_asked_again() -> None:
+    driven = Driven()
+    answers = iter([StoreUnavailable("away"), None])
+    real = driven.pairs._look
+
+    def look(known: Orders) -> Orders:
+        if (error := next(answers, None)) is not None:
+            raise error
+        return real(known)
+
+    driven.pairs._look = look
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "ready")
+    driven.pairs.close()
+
+
+def test_a_partition_goes_on_with_what_its_chain_says_until_what_is_asked_for_is_there() -> None:
+    driven = Driven()
+    head = Head(50, switches=(Switch(0, (), FIRST.pair), Switch(40, (), SECOND.pair, keeps=True)))
+    driven.gate.clear()
+    driven.ask("stage", document("new"))
+    driven.ask("switch", 1)
+    driven.until(lambda: driven.state(1) == "loading")
+    with pytest.raises(PairMissing, match=r"expected pair 1 .* from offset 40 on .* it is being loaded"):
+        driven.pairs.at(TP, head)
+    assert driven.pairs.at(TP, Head(50, switches=head.switches[:1])) == Turn(FIRST, keeps=False)
+    driven.gate.set()
+    driven.until(lambda: driven.state(1) == "serves")
+    assert driven.pairs.at(TP, head) == Turn(SECOND, keeps=True)
+    driven.pairs.close()
+
+
+def test_a_partition_whose_pair_nobody_describes_stands_and_the_message_says_what_to_do() -> None:
+    driven = Driven()
+    driven.pairs._loaded.clear()
+    driven.pairs._aim()
+    with pytest.raises(PairMissing, match="no document in _pairs describes it: start a worker whose settings name it"):
+        driven.pairs.at(TP, Head(50, switches=(Switch(40, (), "f" * 16),)))
+    driven.pairs.close()
