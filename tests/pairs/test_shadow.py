@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from torch import Tensor
 
 from adawise.pairs.shadow import ShadowRun
 from adawise.pairs.shadow_sums import sum_shadow
+from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.pairs import ServedBatch, Serving
+from adawise.worker.partition import FlushPolicy
 from tests.pairs.test_switching import MESSAGES, NEW, OLD, Asked, run
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
@@ -37,8 +40,11 @@ class Shadowed(Asked):
         return self.run.has_work
 
 
-def shadowed(pairs: Shadowed) -> Bench:
-    return run(pairs, in_spare_time=pairs.idle)
+SELDOM: dict[str, Any] = {"polls": 3, "flush": FlushPolicy(60, 1_000.0)}  # idle moments between two segments
+
+
+def shadowed(pairs: Shadowed, store: Store | None = None) -> Bench:
+    return run(pairs, store, in_spare_time=pairs.idle, **SELDOM)
 
 
 def without_shadow(rows: list[dict[str, object]]) -> str:
@@ -46,7 +52,7 @@ def without_shadow(rows: list[dict[str, object]]) -> str:
 
 
 def test_a_shadow_is_in_the_traces_and_changes_nothing_that_is_served() -> None:
-    pairs, alone = Shadowed(NEW), run(Asked(OLD))
+    pairs, alone = Shadowed(NEW), run(Asked(OLD), **SELDOM)
     bench = shadowed(pairs)
     assert bench.table.equals(alone.table)
     assert without_shadow(bench.traces) == without_shadow(alone.traces)
@@ -89,7 +95,7 @@ def test_a_shadow_takes_its_share_of_the_time_while_images_wait() -> None:
 
     pairs.run.run = counted  # type: ignore[method-assign]
     pairs.turn = pairs.run.turn  # type: ignore[method-assign]
-    run(pairs)
+    run(pairs, **SELDOM)
     assert len(taken) > 2
     assert all(after - before >= 2.0 for before, after in pairwise(taken))  # half of the time, a second each
 
@@ -117,7 +123,7 @@ def test_a_shadow_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 def test_what_a_shadow_of_an_earlier_segment_found_is_never_written_to_a_later_one() -> None:
     store = DictStore()
     pairs = Shadowed(NEW)
-    run(pairs, store, in_spare_time=pairs.idle)
+    shadowed(pairs, store)
     for _, footer in read_segment_footers(store):
         for row in footer.trace.to_pylist():
             assert (row["shadow_pair"] is None) == (row["shadow_agreement"] is None)
