@@ -83,6 +83,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "build": (EVERYTHING, "torch structlog PIL"),
+    "build/pairs": (EVERYTHING, "torch structlog pydantic"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings shtab"),
     "__main__": ("commands errors", ""),
     "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),

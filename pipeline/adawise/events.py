@@ -93,7 +93,7 @@ EVENTS: dict[str, LoggedEvent] = {
         "bring the settings up to date",
     ),
     "pair_ordered": LoggedEvent("somebody asked for something by `adawise pair`"),
-    "pair_ready": LoggedEvent("a pair is loaded, checked and warmed up beside the one that serves"),
+    "pair_loaded": LoggedEvent("a pair is loaded, checked and warmed up beside the one that serves"),
     "pair_failed": LoggedEvent(
         "a pair could not be loaded; what serves serves on, and it is tried again", "the line says why"
     ),

@@ -20,6 +20,8 @@ from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.live.hearing import BOUNDS, Heard, T
+from tests.pairs.test_shadow import SAME, Shadowed
+from tests.pairs.test_switching import MESSAGES, NEW
 from tests.sink.building import DictStore
 from tests.worker.loop import TP, Bench, FakeResults, Inline, bad, decode, images
 
@@ -146,6 +148,22 @@ def slow_store() -> tuple[Heard, Iterable[Values]]:
     return heard.run(turn), seen
 
 
+def another_pair() -> tuple[Heard, Iterable[Values]]:
+    """A staged pair shadows the one that serves, and a third one comes to serve."""
+    pairs = Shadowed(SAME)
+    source = FakeSource(MESSAGES, finite=True, max_poll_records=3)
+    heard = Heard(source, pairs=pairs, in_spare_time=pairs.idle, flush=FlushPolicy(16, 1_000.0))
+    seen = [values(heard.scrape(1))]
+
+    def turn() -> bool:
+        seen.append(values(heard.scrape(1)))
+        if len(heard.journal.served) >= 15:
+            pairs.target = NEW
+        return False
+
+    return heard.run(turn), seen
+
+
 def crowd() -> tuple[Heard, Iterable[Values]]:
     """More cameras than places, and open batches that do not fit."""
     names = [f"camera-{n}" for n in range(150)]
@@ -193,7 +211,7 @@ def flood() -> tuple[Heard, Iterable[Values]]:
 def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0, clock_s=T))
     moved: set[str] = set()
-    for scenario in (everyday, race, results, slow_store, full_store, crowd, backlog, flood):
+    for scenario in (everyday, race, results, slow_store, full_store, another_pair, crowd, backlog, flood):
         if scenario is flood:
             monkeypatch.setattr(observer, "MOST", 8)
         heard, seen = scenario()

@@ -14,7 +14,7 @@ from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.ports import Head
 from adawise.records import Switch
-from adawise.worker.pairs import Serving, Turn
+from adawise.worker.pairs import PairTurn, Serving
 from tests.pairs.test_orders import begun, document
 from tests.pairs.test_switching import NEW, OLD
 from tests.sink.building import DictStore
@@ -79,14 +79,14 @@ class Driven:
 
 def test_what_is_staged_is_loaded_and_serves_once_it_is_switched_to() -> None:
     driven = Driven()
-    assert driven.pairs.at(TP, Head(0)) == Turn(FIRST, keeps=False)
+    assert driven.pairs.at(TP, Head(0)) == PairTurn(FIRST, keeps=False)
     driven.ask("stage", document("new"))
     driven.until(lambda: driven.state(1) == "ready")
     assert driven.pairs.wanted(TP, FIRST) is None
     driven.ask("switch", 1, keeps=True)
     driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
     turn = driven.pairs.wanted(TP, FIRST)
-    assert turn == Turn(SECOND, keeps=True)
+    assert turn == PairTurn(SECOND, keeps=True)
     driven.pairs.switched(TP, turn, Switch(40, (), SECOND.pair, keeps=True))
     assert driven.pairs.wanted(TP, SECOND) is None
     assert (driven.state(0), driven.state(1)) == ("former", "serves")
@@ -102,7 +102,7 @@ def test_a_rollback_to_what_is_in_memory_needs_no_load_and_one_to_what_left_it_l
     driven.ask("stage", document("new"))
     driven.ask("switch", 1)
     driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
-    driven.pairs.switched(TP, Turn(SECOND, keeps=False), Switch(40, (), SECOND.pair))
+    driven.pairs.switched(TP, PairTurn(SECOND, keeps=False), Switch(40, (), SECOND.pair))
     driven.ask("switch", 0)
     driven.until(lambda: driven.pairs.wanted(TP, SECOND) is not None)
     assert driven.loads == [SECOND.pair]
@@ -168,10 +168,10 @@ def test_a_partition_goes_on_with_what_its_chain_says_until_what_is_asked_for_is
     driven.until(lambda: driven.state(1) == "loading")
     with pytest.raises(PairMissing, match=r"expected pair 1 .* from offset 40 on .* it is being loaded"):
         driven.pairs.at(TP, head)
-    assert driven.pairs.at(TP, Head(50, switches=head.switches[:1])) == Turn(FIRST, keeps=False)
+    assert driven.pairs.at(TP, Head(50, switches=head.switches[:1])) == PairTurn(FIRST, keeps=False)
     driven.gate.set()
     driven.until(lambda: driven.state(1) == "serves")
-    assert driven.pairs.at(TP, head) == Turn(SECOND, keeps=True)
+    assert driven.pairs.at(TP, head) == PairTurn(SECOND, keeps=True)
     driven.pairs.close()
 
 

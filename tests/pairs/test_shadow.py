@@ -11,12 +11,15 @@ from adawise.pairs.shadow import ShadowRun
 from adawise.pairs.shadow_sums import sum_shadow
 from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
+from adawise.worker.observer import PairsProgress
 from adawise.worker.pairs import ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.pairs.test_switching import MESSAGES, NEW, OLD, Asked, run
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
 from tests.worker.loop import Bench, FakeClassifier
+
+SAME = Serving(OLD.adaptation, replace(OLD.by, pair="same"))
 
 
 class Shadowed(Asked):
@@ -33,6 +36,9 @@ class Shadowed(Asked):
 
     def served(self, served: ServedBatch) -> None:  # type: ignore[override]
         self.run.offer(served)
+
+    def progress(self) -> PairsProgress:
+        return PairsProgress({"1": ("ready", "")}, self.run.images, self.run.agreed, self.run.late)
 
     def idle(self) -> bool:
         if self.idles:
@@ -63,8 +69,7 @@ def test_a_shadow_is_in_the_traces_and_changes_nothing_that_is_served() -> None:
 
 
 def test_the_shadow_of_the_same_models_agrees_and_is_summed_over_the_root() -> None:
-    same = Serving(OLD.adaptation, replace(OLD.by, pair="same"))
-    bench = shadowed(Shadowed(same))
+    bench = shadowed(Shadowed(SAME))
     sums = sum_shadow(bench.store, "same")
     assert sums.batches == len([row for row in bench.traces if row["shadow_pair"] == "same"])
     assert sums.agreement > 0.5  # it does not see every batch, and may stand at another alpha

@@ -19,7 +19,7 @@ from adawise.sink import layout
 from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.observer import PairsProgress
-from adawise.worker.pairs import Pairs, Serving, Turn
+from adawise.worker.pairs import Pairs, PairTurn, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
@@ -61,13 +61,13 @@ class Asked:
         self.target, self.keeps = target, keeps
         self.switches: list[tuple[TopicPartition, Switch]] = []
 
-    def at(self, tp: TopicPartition, head: Head) -> Turn:
-        return Turn(self.target, self.keeps)
+    def at(self, tp: TopicPartition, head: Head) -> PairTurn:
+        return PairTurn(self.target, self.keeps)
 
-    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
-        return None if serving is self.target else Turn(self.target, self.keeps)
+    def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
+        return None if serving is self.target else PairTurn(self.target, self.keeps)
 
-    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+    def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
         self.switches.append((tp, switch))
 
     def served(self, *_: object) -> None:

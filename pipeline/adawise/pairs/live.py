@@ -22,7 +22,7 @@ from adawise.passes import Passes
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.worker.observer import PairsProgress
-from adawise.worker.pairs import ServedBatch, Serving, Turn
+from adawise.worker.pairs import PairTurn, ServedBatch, Serving
 
 PairState = Literal["serves", "ready", "loading", "failed", "former"]
 
@@ -132,7 +132,7 @@ class LivePairs:
 
     # -- what the loop asks
 
-    def at(self, tp: TopicPartition, head: Head) -> Turn:
+    def at(self, tp: TopicPartition, head: Head) -> PairTurn:
         """See `Pairs.at`: what is asked for, else what the chain says."""
         last = head.switches[-1] if head.switches else None
         loaded = self._loaded.get(last.pair) if last is not None else None
@@ -147,16 +147,16 @@ class LivePairs:
         self._turns[tp] = serving.pair, head.next_offset
         if last is not None and last.pair == serving.pair:
             self._turns[tp] = last.pair, last.first
-            return Turn(serving, last.keeps)
-        return Turn(serving, self._keeps_with(serving))
+            return PairTurn(serving, last.keeps)
+        return PairTurn(serving, self._keeps_with(serving))
 
-    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+    def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
         """See `Pairs.wanted`."""
         del tp
         target = self._target
-        return None if target is None or target is serving else Turn(target, self._keeps_with(target))
+        return None if target is None or target is serving else PairTurn(target, self._keeps_with(target))
 
-    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+    def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
         """See `Pairs.switched`."""
         self._turns[tp] = turn.serving.pair, switch.first
 
@@ -307,7 +307,7 @@ class LivePairs:
             return
         self._loaded[loading.pair] = found
         mib = round(found.memory_bytes / 2**20)
-        _log.info("pair_ready", pair=number, id=loading.pair, seconds=round(found.seconds, 1), memory_mib=mib)
+        _log.info("pair_loaded", pair=number, id=loading.pair, seconds=round(found.seconds, 1), memory_mib=mib)
         self._aim()
 
     def _let_go(self, now_s: float) -> None:

@@ -56,7 +56,7 @@ def pair_id(identity: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PairOrder:
     """One document. `pair` is the number of the order that describes the pair; of a begin or a stage, its own.
 
     `keeps`: streams go on from what they learned. `shadow`: batches of each partition that a staged pair classifies
@@ -79,12 +79,12 @@ class Orders:
     `staged` what is to be prepared.
     """
 
-    log: tuple[Order, ...] = ()
+    log: tuple[PairOrder, ...] = ()
     pairs: Mapping[int, PairDocument] = field(default_factory=dict)
     serves: int = 0
     keeps: bool = False
     former: int | None = None
-    staged: Order | None = None
+    staged: PairOrder | None = None
 
     @property
     def next_number(self) -> int:
@@ -100,7 +100,7 @@ class Orders:
         """The newest number of the pair with an id."""
         return max((number for number, document in self.pairs.items() if document.id == pair), default=None)
 
-    def after(self, order: Order, document: PairDocument | None) -> Orders:
+    def after(self, order: PairOrder, document: PairDocument | None) -> Orders:
         """With one more."""
         log = (*self.log, order)
         pairs = {**self.pairs, **({order.number: document} if document is not None else {})}
@@ -140,7 +140,7 @@ def give_order(
     """
     number = orders.next_number
     document = pair if isinstance(pair, PairDocument) else None
-    order = Order(number, kind, pair if isinstance(pair, int) else number, keeps, shadow, by)
+    order = PairOrder(number, kind, pair if isinstance(pair, int) else number, keeps, shadow, by)
     said: dict[str, Any] = {
         "layout": claims.LAYOUT,
         "order": kind,
@@ -159,12 +159,14 @@ def give_order(
     return orders.after(order, document)
 
 
-def _read(store: Store, key: str) -> tuple[Order, PairDocument | None]:
+def _read(store: Store, key: str) -> tuple[PairOrder, PairDocument | None]:
     document = claims.parsed(store, key, store.get(key) or b"")
     try:
         [kind] = [known for known in get_args(Kind) if known == document["order"]]
         keeps = {"keep": True, "reset": False}[document["state"]]
-        order = Order(_number(key), kind, int(document["pair"]), keeps, int(document["shadow"]), str(document["by"]))
+        order = PairOrder(
+            _number(key), kind, int(document["pair"]), keeps, int(document["shadow"]), str(document["by"])
+        )
         said = document.get("document")
         return order, None if said is None else _document(said)
     except (KeyError, TypeError, ValueError) as error:

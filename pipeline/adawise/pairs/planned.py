@@ -15,7 +15,7 @@ from adawise.sink import layout, segment
 from adawise.sink.read.files import read_bytes, segment_keys
 from adawise.store.store import Store
 from adawise.worker.observer import PairsProgress
-from adawise.worker.pairs import ServedBatch, Serving, Turn
+from adawise.worker.pairs import PairTurn, ServedBatch, Serving
 
 Plan = Mapping[TopicPartition, Sequence[Switch]]
 
@@ -69,14 +69,14 @@ class PlannedPairs:
         plan: which pairs serve each partition; a partition that it does not name is served by `otherwise`.
         loaded: the pairs by their ids.
         otherwise: what serves what comes before the first of a plan: an earlier version did not note it.
-        keeps: of `otherwise`, see `Turn`.
+        keeps: of `otherwise`, see `PairTurn`.
     """
 
     def __init__(self, plan: Plan, loaded: Mapping[str, Serving], otherwise: Serving, *, keeps: bool) -> None:
         self._plan, self._loaded, self._otherwise, self._keeps = plan, loaded, otherwise, keeps
         self._next: dict[TopicPartition, int] = {}
 
-    def at(self, tp: TopicPartition, head: Head) -> Turn:
+    def at(self, tp: TopicPartition, head: Head) -> PairTurn:
         """See `Pairs.at`: the pair of all that is not served yet, or of the first of it."""
         passed = 0
         for switch in self._switches(tp):
@@ -85,26 +85,26 @@ class PlannedPairs:
             passed += 1
         return self._turn(tp, passed)
 
-    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+    def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
         """See `Pairs.wanted`: whoever is next in the plan."""
         del serving
         following = self._next[tp]
         return self._turn(tp, following, peek=True) if following <= len(self._switches(tp)) else None
 
-    def _turn(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> Turn:
+    def _turn(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> PairTurn:
         """The turn after so many switches of the plan."""
         switches = self._switches(tp)
         if not peek:
             self._next[tp] = passed + 1
         until = switches[passed] if passed < len(switches) else None
         if passed == 0:
-            return Turn(self._otherwise, self._keeps, until)
-        return Turn(self._loaded[switches[passed - 1].pair], switches[passed - 1].keeps, until)
+            return PairTurn(self._otherwise, self._keeps, until)
+        return PairTurn(self._loaded[switches[passed - 1].pair], switches[passed - 1].keeps, until)
 
     def _switches(self, tp: TopicPartition) -> Sequence[Switch]:
         return self._plan.get(tp, ())
 
-    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+    def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
         """See `Pairs.switched`."""
         del turn, switch
         self._next[tp] += 1

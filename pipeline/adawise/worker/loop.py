@@ -207,8 +207,8 @@ class Worker:
         self._recovery.add(poll.assigned)
         for begun in self._recovery.advance(self._clock()):
             self._owned[begun.tp] = begun
-            assert begun.serving is not None  # `begin` gives it
-            self._observer.pair_serves(begun.tp, begun.serving.by, begun.began_switched)
+            if begun.serving is not None and begun.serving.pair:
+                self._observer.pair_serves(begun.tp, begun.serving.by, begun.began_switched)
             self._pressure.begin(begun.tp)
         for message in poll.messages:
             self._recorder.take(message)

@@ -36,7 +36,7 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class PairTurn:
     """A pair's turn in a partition.
 
     `keeps`: streams go on from what they learned with another pair. `until` is where the turn ends, if that is known.
@@ -64,16 +64,16 @@ class ServedBatch:
 class Pairs(Protocol):
     """What the loop asks about pairs, in its own thread. Nothing here may block."""
 
-    def at(self, tp: TopicPartition, head: Head) -> Turn:
+    def at(self, tp: TopicPartition, head: Head) -> PairTurn:
         """Whose turn it is after the end of a partition's chain.
 
         Raises PairMissing: the chain says which, and it cannot be had here.
         """
 
-    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+    def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
         """The turn that is to follow that of `serving`, as soon as it may; None if all is as it should be."""
 
-    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+    def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
         """The partition is served by another pair from there on; it is in no segment yet."""
 
     def served(self, served: ServedBatch) -> None:
@@ -100,23 +100,23 @@ class OnePair:
 
     Args:
         serving: the pair.
-        keeps: see `Turn`.
+        keeps: see `PairTurn`.
     """
 
     def __init__(self, serving: Serving, *, keeps: bool) -> None:
-        self._turn = Turn(serving, keeps)
+        self._turn = PairTurn(serving, keeps)
 
-    def at(self, tp: TopicPartition, head: Head) -> Turn:
+    def at(self, tp: TopicPartition, head: Head) -> PairTurn:
         """See `Pairs.at`."""
         del tp, head
         return self._turn
 
-    def wanted(self, tp: TopicPartition, serving: Serving) -> Turn | None:
+    def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
         """See `Pairs.wanted`."""
         del tp, serving
         return None
 
-    def switched(self, tp: TopicPartition, turn: Turn, switch: Switch) -> None:
+    def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
         """See `Pairs.switched`: never."""
 
     def served(self, served: ServedBatch) -> None:

@@ -30,7 +30,7 @@ from adawise.worker.backoff import Backoff
 from adawise.worker.batching import BatchPolicy, Gatherer, without_pixels
 from adawise.worker.fair_queue import message_bytes
 from adawise.worker.offsets import OffsetLedger
-from adawise.worker.pairs import Serving, Turn
+from adawise.worker.pairs import PairTurn, Serving
 from adawise.worker.ripening import Ripening
 from adawise.worker.stream_states import StreamStates
 
@@ -466,7 +466,7 @@ class PartitionWork:
             self._ripening.closed(name)
         return not self.ready
 
-    def switch(self, turn: Turn, now_s: float) -> Switch | None:
+    def switch(self, turn: PairTurn, now_s: float) -> Switch | None:
         """Another pair serves what is in no row yet, which begins a segment; None: not yet, others are to be written.
 
         To be called while no batch is ready, and if `comes_to_switch`. A draft is sealed by it.
