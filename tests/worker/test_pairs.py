@@ -90,3 +90,82 @@ def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_conti
     assert "pair 1" in out
     assert "serves" in out
     assert rollback(ours, root=None, keeps=None, wait_s=0) == 0
+
+
+POINTS = ("segment.encoded", "segment.created", "traces.written", "worker.segment_committed", "worker.rows_complete")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_worker_that_is_killed_after_it_began_with_another_pair_is_continued_by_the_chain(
+    live: Topic, pair: PairFolder, other: PairFolder, root: Path, point: str, keeps: bool
+) -> None:
+    group = fresh_name("pairs")
+    ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
+    theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
+    with Live(live, cameras=6, partitions=2, every_s=0.01):
+        with WorkerProcess(Plan(ours, root.with_suffix(".log"))) as worker:
+            wait_until(lambda: len(worker.committed) == 2, worker)
+            assert stage(theirs, root=str(root), shadow=50, keeps=keeps, wait_s=DEADLINE_S) == 0
+            worker.send(signal.SIGKILL)
+        assert switch(ours, root=None, number=None, keeps=None, anyway=True, wait_s=0) == 0
+        for time in (1, 2, 3):
+            with WorkerProcess(Plan(ours, root.with_suffix(f".{time}.log"), point=point, time=time)) as worker:
+                worker.wait_for("at", point)
+                assert worker.exit_code() == -signal.SIGKILL
+    check_replay(live, ours, root, end(live, ours, root))
+    assert serves_both(root)
+
+
+@pytest.mark.soak
+def test_back_and_forth_between_pairs_in_two_workers_is_replayed(
+    live: Topic, pair: PairFolder, other: PairFolder, root: Path
+) -> None:
+    group = fresh_name("pairs")
+    ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
+    theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
+    with (
+        Live(live, cameras=6, partitions=2, every_s=0.02),
+        WorkerProcess(Plan(ours, root.with_suffix(".a.log"))) as one,
+        WorkerProcess(Plan(ours, root.with_suffix(".b.log"))) as two,
+    ):
+        wait_until(lambda: bool(one.committed and two.committed), one, two)
+        assert stage(theirs, root=str(root), shadow=10, keeps=True, wait_s=DEADLINE_S) == 0
+        assert switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=DEADLINE_S) == 0
+        assert rollback(ours, root=None, keeps=None, wait_s=DEADLINE_S) == 0
+        assert switch(ours, root=None, number=1, keeps=False, anyway=False, wait_s=DEADLINE_S) == 0
+        two.send(signal.SIGKILL)
+        assert two.exit_code() == -signal.SIGKILL
+        wait_until(lambda: len(one.recovered) == 2, one)
+        one.stop()
+    check_replay(live, ours, root, end(live, ours, root))
+
+
+@pytest.mark.soak
+def test_a_worker_that_cannot_get_the_pair_stands_where_it_served_and_goes_on_elsewhere(
+    live: Topic, pair: PairFolder, other: PairFolder, root: Path, tmp_path: Path
+) -> None:
+    group = fresh_name("pairs")
+    ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
+    theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
+    with Live(live, cameras=4, partitions=2, every_s=0.02):
+        with WorkerProcess(Plan(ours, root.with_suffix(".log"), point="worker.segment_committed", time=8)) as worker:
+            wait_until(lambda: len(worker.committed) == 2, worker)
+            assert stage(theirs, root=str(root), shadow=0, keeps=False, wait_s=DEADLINE_S) == 0
+            assert switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=0) == 0
+            wait_until(lambda: serves_both(root), worker)
+            worker.stop()
+        weights = other.weights(1)
+        away = weights.rename(tmp_path / "away")
+        try:
+            with WorkerProcess(Plan(ours, root.with_suffix(".2.log"))) as worker:
+                worker.listen(8.0)
+                assert not worker.committed
+                diary = root.with_suffix(".2.log").read_text()
+                assert "partition_blocked" in diary
+                assert "expected pair 1" in diary
+                worker.stop()
+        finally:
+            away.rename(weights)
+    check_replay(live, ours, root, end(live, ours, root))

@@ -4,6 +4,7 @@ from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
+from adawise.settings.pairs import PairsSettings
 from adawise.settings.reading import Reading, read
 from adawise.settings.results import ResultsSettings
 from adawise.settings.tree import (
@@ -28,6 +29,7 @@ __all__ = [
     "LimitsSettings",
     "LogSettings",
     "ModelSettings",
+    "PairsSettings",
     "PredictSettings",
     "Reading",
     "ResultsSettings",

@@ -52,6 +52,7 @@ def pair(known: Known) -> Verdict:
     from adawise.build.alerts import alert_rules
     from adawise.build.model import adaptation, card_note, identity_of, load_model
     from adawise.build.worker import describe, what_becomes_of_streams
+    from adawise.pairs.orders import pair_id, read_orders
     from adawise.sink.served_by import check_pair
     from adawise.store.store import open_store
 
@@ -60,7 +61,10 @@ def pair(known: Known) -> Verdict:
     adaptation(settings, model)
     alert_rules(settings.alerts, model.classes)
     known.model = model
-    changes = check_pair(open_store(settings.sink.root), identity_of(model), settings.model.on_change)
+    store, identity = open_store(settings.sink.root), identity_of(model)
+    orders = read_orders(store)
+    ordered = orders.number_of(pair_id(identity)) is not None  # by `adawise pair`: workers take the one that serves
+    changes = {} if ordered else check_pair(store, identity, settings.model.on_change)
     told = describe(settings, model)
     zero, one = model.checkpoints.hashes
     card = f"card {told['card']}" if model.card else "no card, temperature 1"
@@ -68,6 +72,11 @@ def pair(known: Known) -> Verdict:
     def warnings() -> Iterator[str]:
         if model.card and (note := card_note(model.card, model.checkpoints)):
             yield f"model.card {settings.model.card}: {note.text}"
+        if ordered and pair_id(identity) != orders.serving.id:
+            yield (
+                f"pair {orders.serves} serves {settings.sink.root} since a switch: workers take it from its document, "
+                "not the one that is set here: bring model.* up to date (`adawise pair list`)"
+            )
         if changes:
             becomes = what_becomes_of_streams(settings.model.on_change)
             yield f"{', '.join(changes)} not as {settings.sink.root} was written with: {becomes}"
