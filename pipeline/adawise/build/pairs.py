@@ -209,6 +209,7 @@ def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, n
         look=lambda known: read_orders(store, known),
         load=partial(load_beside, settings, preprocess=start.model.checkpoints.preprocess),
         report=report,
+        leave=partial(store.delete, layout.worker_key(name)),
         failed=start.failed,
         every_s=settings.pairs.look_s,
         keep_s=settings.pairs.keep_s,

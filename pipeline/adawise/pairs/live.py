@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,6 +91,7 @@ class LivePairs:
         look: the orders as they are now; called in a thread.
         load: a pair that a document describes, checked and warmed up; called in a thread.
         report: has what this worker says of its pairs; called in a thread.
+        leave: takes that back; called once at the end, if anything was said.
         failed: of pairs that could not be loaded at the start, by id: why.
         every_s: between two looks.
         keep_s: that a pair stays in memory after its last partition went to another.
@@ -106,13 +108,14 @@ class LivePairs:
         look: Callable[[Orders], Orders],
         load: Callable[[PairDocument], LoadedPair],
         report: Callable[[WorkerReport], None],
+        leave: Callable[[], None] = lambda: None,
         failed: Mapping[str, str] | None = None,
         every_s: float,
         keep_s: float,
         shadow_share: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._orders, self._keeps, self._load, self._report = orders, keeps, load, report
+        self._orders, self._keeps, self._load, self._report, self._leave = orders, keeps, load, report, leave
         self._keep_s, self._shadow_share, self._clock = keep_s, shadow_share, clock
         self._shadow: ShadowRun | None = None
         self._shadow_of = -1  # the order
@@ -227,6 +230,9 @@ class LivePairs:
     def close(self) -> None:
         """See `Pairs.close`. A load that is under way ends with the process."""
         self._looks.close()
+        if self._reported[0] is not None:
+            with suppress(AdawiseError):  # it is not heard of any more, and so is gone
+                self._leave()
 
     def _now(self) -> Iterator[tuple[WorkerReport, Orders]]:
         """What a pass is given; costs nothing unless one begins."""

@@ -23,6 +23,7 @@ from adawise.store.store import Store, open_store
 FOUND = 3
 _WORST = 5  # cameras
 _HEARD_S = 180.0  # a worker that has not reported for so long is gone: it does once a minute
+_GONE_S = 86_400.0  # one that was killed: nobody wants to hear of it any more
 _POLL_S = 0.5
 
 
@@ -171,6 +172,8 @@ def reports(store: Store) -> list[Reported]:
         at, data = store.modified(key), store.get(key)
         if at is None or data is None:
             continue  # it ended meanwhile
+        if (now - at).total_seconds() > _GONE_S:
+            continue
         try:
             found.append(_reported(claims.parsed(store, key, data), (now - at).total_seconds()))
         except (KeyError, TypeError, ValueError) as error:
