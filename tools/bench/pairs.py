@@ -37,7 +37,7 @@ from tools.bench.worker import IMAGES, Tally, create_topic, produce, write_pair
 DEMO = Path(__file__).parents[2] / "pipeline" / "adawise" / "demo" / "pair"
 
 
-class Seen(Tally):
+class SwitchTally(Tally):
     """Which batch was served when and by which pair, and when partitions were switched."""
 
     def __init__(self, images: int) -> None:
@@ -70,7 +70,7 @@ def main() -> None:
         begun = resident_bytes()
         start = starting_pair(settings, Orders())
         alone = resident_bytes() - begun
-        tally, made = Seen(IMAGES), list[LivePairs]()
+        tally, made = SwitchTally(IMAGES), list[LivePairs]()
 
         def pairs(store: Store, started: str) -> LivePairs:
             made.append(live_pairs(settings, start, store, begin_orders(store, start), started))
