@@ -29,6 +29,7 @@ MANY_NAMES = 300_000  # segments of a partition: five weeks at the default flush
 IN_OBJECT_STORE = 5_000
 QUESTION = FleetQuestion("yard", OWNER.topic, OWNER.group, HOUR_S, wants_broker=False)
 BEGIN = 1_000  # offsets between two of them
+_WAVE = 8  # segments that are read at once behind the head, the last of them before the window
 
 
 def main() -> None:
@@ -56,9 +57,10 @@ def many_names() -> None:
     """Names without end, in a folder."""
     with tempfile.TemporaryDirectory() as name:
         store = LocalStore(Path(name))
-        Yard(store)  # claims the root before there is a name in it
+        hour(
+            store, 1, origin=MANY_NAMES * BEGIN, cameras=10, segments=_WAVE
+        )  # first: it would take a name for its head
         names(Path(name), MANY_NAMES)
-        hour(store, 1, origin=MANY_NAMES * BEGIN, cameras=10, segments=6)
         measure(store, f"{MANY_NAMES} names before a minute of segments, a folder")
 
 
@@ -66,10 +68,9 @@ def on_s3() -> None:
     """Thousands of names, on a stand-in for S3."""
     with environment(s3_environment(s3_server())):
         remote = open_store(f"s3://{new_bucket()}/yard")
-        Yard(remote)
+        hour(remote, 1, origin=IN_OBJECT_STORE * BEGIN, cameras=10, segments=_WAVE)
         for number in range(IN_OBJECT_STORE):
             remote.put(f"{layout.folder(layout.PREDICTIONS, _tp())}{SegmentName(number * BEGIN)}", b"")
-        hour(remote, 1, origin=IN_OBJECT_STORE * BEGIN, cameras=10, segments=6)
         measure(remote, f"{IN_OBJECT_STORE} names before a minute of segments, S3 (moto, one process)")
 
 
@@ -123,6 +124,8 @@ def hour(store: Store, partitions: int, *, origin: int, cameras: int = CAMERAS, 
         yard.begin(partition, origin)
         mine = [f"camera-{number:04d}" for number in range(cameras) if number % partitions == partition]
         rounds = 60 // EVERY_S
+        if segments is not None:  # where a look ends: what lies before it is not read
+            yard.write(partition, ago_s=HOUR_S + 60.0, batches=[(mine[0], 16, 0.5)])
         for number in range(count):
             batches = [(name, 16, 0.5) for name in mine[number % rounds :: rounds]]
             yard.write(partition, ago_s=(count - number) * EVERY_S, batches=batches)
