@@ -55,6 +55,7 @@ def frames_outbox(settings: Settings) -> Outbox[FrameRecord]:
             client_id=kafka.client_id,
             max_request_bytes=int(settings.decode.max_message_bytes) + ROOM_BYTES,
             timeout_s=_TIMEOUT_S,
+            reconnect_backoff_max_ms=2_000,  # frames wait in memory; half a minute of them may be too many
             max_in_flight_requests_per_connection=1,  # or what is tried again comes behind what followed it
         ),
         prepare=lambda _topic: None,
