@@ -40,6 +40,10 @@ class Shadowed(Asked):
     def progress(self) -> PairsProgress:
         return PairsProgress({"1": ("ready", "")}, self.run.images, self.run.agreed, self.run.late)
 
+    @property
+    def has_work(self) -> bool:  # type: ignore[override]
+        return self.run.has_work
+
     def idle(self) -> bool:
         if self.idles:
             self.run.run()

@@ -82,6 +82,8 @@ class Asked:
     def progress(self) -> PairsProgress:
         return PairsProgress()
 
+    has_work = False
+
     def idle(self) -> bool:
         return False
 

@@ -218,6 +218,11 @@ class LivePairs:
             return PairsProgress(states)
         return PairsProgress(states, run.images, run.agreed, run.late)
 
+    @property
+    def has_work(self) -> bool:
+        """See `Pairs.has_work`."""
+        return self._shadow is not None and self._shadow.has_work
+
     def idle(self) -> bool:
         """See `Pairs.idle`: the heads of whoever serves, then a batch of the shadow."""
         if self._target is not None and self._target.prepare():

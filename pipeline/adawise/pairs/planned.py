@@ -123,6 +123,11 @@ class PlannedPairs:
         """See `Pairs.progress`."""
         return PairsProgress()
 
+    @property
+    def has_work(self) -> bool:
+        """See `Pairs.has_work`."""
+        return False
+
     def idle(self) -> bool:
         """See `Pairs.idle`."""
         return any(serving.prepare() for serving in (self._otherwise, *self._loaded.values()))

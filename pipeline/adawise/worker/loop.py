@@ -180,7 +180,7 @@ class Worker:
             self._gather()
         if self._ready:
             self._adapt_round(self._owned.values())
-        else:
+        elif self._has_spare_work or self._pairs.has_work:
             self._has_spare_work = self._in_spare_time()
         self._committer.tell(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())

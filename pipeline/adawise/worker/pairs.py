@@ -88,6 +88,10 @@ class Pairs(Protocol):
     def progress(self) -> PairsProgress:
         """How this worker stands with its pairs."""
 
+    @property
+    def has_work(self) -> bool:
+        """True if something has come that `idle` would do."""
+
     def idle(self) -> bool:
         """Nothing else is to do: a fraction of a second of what will be needed; False if there is no more."""
 
@@ -131,6 +135,11 @@ class OnePair:
     def progress(self) -> PairsProgress:
         """See `Pairs.progress`."""
         return PairsProgress()
+
+    @property
+    def has_work(self) -> bool:
+        """See `Pairs.has_work`."""
+        return False
 
     def idle(self) -> bool:
         """See `Pairs.idle`."""
