@@ -96,7 +96,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Load:
+class HalfLoad:
     """A pair, and cameras and batches by which half of its pace can be had."""
 
     name: str
@@ -115,9 +115,9 @@ def main() -> int:
         missed |= cost(broker, folder) > 0.02
         floor(broker)
         start_server()
-        loads: tuple[Callable[[], Load], ...] = (
-            lambda: Load("demo's pair", demo_pair(), 4, BatchSettings()),
-            lambda: Load("ViT-B/32", vit(folder), 1, BatchSettings(images=8, max_age_s=60.0)),
+        loads: tuple[Callable[[], HalfLoad], ...] = (
+            lambda: HalfLoad("demo's pair", demo_pair(), 4, BatchSettings()),
+            lambda: HalfLoad("ViT-B/32", vit(folder), 1, BatchSettings(images=8, max_age_s=60.0)),
         )
         for load in loads:
             with until_interrupted():
@@ -160,7 +160,7 @@ def settings_of(
     return Settings(kafka=kafka, model=pair, sink=sink, results=results, batch=batch or BatchSettings())
 
 
-def latency(broker: Broker, folder: Path, load: Load) -> float:
+def latency(broker: Broker, folder: Path, load: HalfLoad) -> float:
     """The 95th percentile beyond the filling, in seconds, of early results at half load."""
     topic, values = Topic(broker, fresh_name("latency")), jpegs(640, 480)
     for name in (topic.name, f"{topic.name}.dlq", f"{topic.name}.results"):
