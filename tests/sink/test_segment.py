@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.errors import ChainError, Lost
-from adawise.records import Gap
+from adawise.records import Gap, Switch
 from adawise.sink import schemas, segment
 from adawise.sink.columns import prediction_table, trace_table
 from adawise.sink.segment import SegmentFooter
@@ -175,11 +175,19 @@ def test_a_parquet_file_of_somebody_else_is_no_segment() -> None:
 
 
 def test_a_newer_format_asks_for_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "format_of", lambda gaps: 99)
+    monkeypatch.setattr(segment, "format_of", lambda gaps, switches: 99)
     newer = segment.encode(ROWS, FOOTER)
     monkeypatch.undo()
-    with pytest.raises(ChainError, match="format 2 or older, but it is 99; upgrade"):
+    with pytest.raises(ChainError, match="format 3 or older, but it is 99; upgrade"):
         segment.read_footer(newer, KEY)
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [((), 1), (("a",), 1), (("a", "b"), 3)])
+def test_a_version_that_follows_no_switch_of_pairs_refuses_a_partition_that_has_one(
+    pairs: tuple[str, ...], expected: int
+) -> None:
+    data = segment.encode(ROWS, replace(FOOTER, gaps=(), switches=tuple(Switch(0, (), pair) for pair in pairs)))
+    assert stored(data)["format"] == expected
 
 
 def test_no_column_that_may_not_be_null_can_be_written_with_null() -> None:

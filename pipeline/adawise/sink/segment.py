@@ -36,8 +36,8 @@ from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.state_blocks import StateBlocks
 
-FORMAT = 2
-"""Written where a gap has a reason; else 1 is, which earlier versions read."""
+FORMAT = 3
+"""Written once another pair took its turn, which an earlier version would not follow; else what `format_of` says."""
 
 _COMPARED = 32  # messages of a head that the broker has to have; a fetch brings as many at once
 
@@ -305,12 +305,14 @@ def _scalars(footer: SegmentFooter) -> bytes:
     for name in ("states", "trace", "lineage", "stream_table", "alerts", "tells", "switches"):
         del scalars[name]
     stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
-    return json.dumps({"format": format_of(footer.gaps), **scalars, **stored}).encode()
+    return json.dumps({"format": format_of(footer.gaps, footer.switches), **scalars, **stored}).encode()
 
 
-def format_of(gaps: Iterable[Gap]) -> int:
-    """The oldest format that can hold these gaps."""
-    return FORMAT if any(gap.reason != Lost.DELETED for gap in gaps) else 1
+def format_of(gaps: Iterable[Gap], switches: Sequence[Switch] = ()) -> int:
+    """The oldest format that can hold these: 2 is for gaps that have a reason, 3 for a pair that changed."""
+    if len(switches) > 1:
+        return FORMAT
+    return 2 if any(gap.reason != Lost.DELETED for gap in gaps) else 1
 
 
 def _checksum(parts: Mapping[bytes, bytes]) -> bytes:
