@@ -160,7 +160,9 @@ def test_examples_in_the_help_are_valid(name: str, line: str) -> None:
 
 
 REPLAY: dict[str, Any] = {
-    **dict.fromkeys(("recording", "output", "since", "until", "streams", "state_of", "speed", "results_to")),
+    **dict.fromkeys(
+        ("recording", "output", "since", "until", "streams", "state_of", "pairs_of", "speed", "results_to")
+    ),
     "forgotten": "fail",
 }
 

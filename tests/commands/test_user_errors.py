@@ -81,7 +81,7 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     told = {line[6:].partition(":")[0]: line for line in lines}
     assert (code, lines[0], err) == (1, "OK    settings", "")
     broker, store, model = told["broker"], told["output folder"], told["model pair and card"]
-    assert broker.startswith(f"FAIL  broker: could not connect to Kafka at {NOBODY}: ")
+    assert broker.startswith(f"FAIL  broker: could not reach Kafka at {NOBODY}: ")
     assert broker.endswith(f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers.")
     assert told["topic"] == "SKIP  topic: needs broker"
     assert told["codecs of batches"] == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
@@ -143,7 +143,7 @@ def test_a_topic_is_not_created_by_producing_without_being_asked(
             "Make a card for this pair: adawise card --labelled FOLDER -o FILE",
         ),
         ("--model.card no.card.json", 1, "no.card.json: ", "adawise card --labelled FOLDER -o FILE"),
-        ("--sink.root file/out", 2, "file/out/_sink.json: expected a folder that can be written", "the permission"),
+        ("--sink.root file/out", 2, "file/out/_pairs: expected a folder that can be written", "the permission"),
         ("--model.theta-1 module.pt", 1, "model.theta_1: module.pt ", "need that once, offline)."),
         ("--model.theta-1 noise.pt", 1, "model.theta_1: noise.pt ", "offline)."),
         ("--model.theta-1 noise.safetensors", 1, "model.theta_1: noise.safetensors does not load ", "trained with."),

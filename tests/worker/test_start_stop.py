@@ -66,7 +66,9 @@ def test_sigterm_while_modules_are_loaded_ends_the_process_with_0(
         ended(told)
 
 
-@pytest.mark.parametrize("where", ["starting_pair", "make_worker"], ids=["while models load", "while heads are encoded"])
+@pytest.mark.parametrize(
+    "where", ["starting_pair", "make_worker"], ids=["while models load", "while heads are encoded"]
+)
 def test_sigterm_in_the_middle_of_a_start_ends_it_with_0_and_says_so(
     where: str, filled: Topic, pair: PairFolder, tmp_path: Path
 ) -> None:

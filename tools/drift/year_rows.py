@@ -78,7 +78,10 @@ class PartitionDay:
             **self._chosen(paths, spans),
             "model_fingerprint": pa.repeat(FINGERPRINT, len(at_us)),
             "segment": _named(keys, of_segment[place]),
-            **{column.name: pa.nulls(len(at_us), column.type) for column in schemas.PIXELS},
+        }
+        # Pixels and shadows: what later versions trace is null, as in the traces of an earlier one.
+        columns |= {
+            f.name: pa.nulls(len(at_us), f.type) for f in schemas.TRACES if f.nullable and f.name not in columns
         }
         arrays = [
             columns[f.name].cast(f.type) if columns[f.name].type != f.type else columns[f.name] for f in schemas.TRACES

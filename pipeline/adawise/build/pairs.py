@@ -137,13 +137,13 @@ class Start:
 def starting_pair(settings: Settings, orders: Orders) -> Start:
     """The pair that is asked for, if the settings name one that was there before it; else the one of the settings.
 
-    Raises what loading does.
+    The settings' too if `model.on_change` is set and no command has asked for another. Raises what loading does.
     """
     use_cores(settings.model.threads)
     if orders.log:
         target = orders.serving
         known = any(names_pair(settings, document) for document in orders.pairs.values())
-        if known and not names_pair(settings, target):
+        if known and not names_pair(settings, target) and not _may_bring(settings, orders):
             try:
                 own = settings_with(settings, target)
                 model = open_pair(own.model, own.decode, target.classes, target.templates)
@@ -160,6 +160,10 @@ def starting_pair(settings: Settings, orders: Orders) -> Start:
             )
             return Start(own, model, target, {})
     return _of_settings(settings, {})
+
+
+def _may_bring(settings: Settings, orders: Orders) -> bool:
+    return settings.model.on_change != "refuse" and orders.is_of_a_start
 
 
 def _of_settings(settings: Settings, failed: Mapping[str, str]) -> Start:
@@ -185,9 +189,10 @@ def begin_orders(store: Store, start: Start) -> Orders:
     """
     orders = read_orders(store)
     pair = start.document.id
-    is_known = bool(orders.log) and (orders.number_of(pair) is not None or start.failed)
-    if is_known:
-        return orders
+    if orders.log:
+        is_known = orders.number_of(pair) is not None
+        if start.failed or pair == orders.serving.id or (is_known and not _may_bring(start.settings, orders)):
+            return orders
     keeps = start.settings.model.on_change == "keep"
     try:
         return give_order(store, orders, "begin", pair=start.document, by=me(), keeps=keeps)

@@ -96,6 +96,11 @@ class Orders:
         """The pair that is to serve; there is one once there are orders."""
         return self.pairs[self.serves]
 
+    @property
+    def is_of_a_start(self) -> bool:
+        """True if a worker's settings brought the pair that is to serve, and no command has switched since."""
+        return next((order.kind == "begin" for order in reversed(self.log) if order.kind in {"begin", "switch"}), False)
+
     def number_of(self, pair: str) -> int | None:
         """The newest number of the pair with an id."""
         return max((number for number, document in self.pairs.items() if document.id == pair), default=None)

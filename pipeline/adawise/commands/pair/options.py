@@ -33,13 +33,16 @@ class PairStageCommand(Command):
     examples = (
         (
             "a new theta_1 with its card, for the workers of adawise.toml",
-            "pair stage --theta-1 new.safetensors --card new.card.json",
+            "pair stage --model.theta-1 new.safetensors --model.card new.card.json",
         ),
         (
             "other classes, watched on 100 batches of each partition",
-            "pair stage runs/yard --classes more.txt --shadow 100",
+            "pair stage runs/yard --model.classes more.txt --shadow 100",
         ),
-        ("for a script: wait until every worker has it", "pair stage s3://bucket/yard --theta-1 new.pt --wait 120"),
+        (
+            "for a script: wait until every worker has it",
+            "pair stage s3://bucket/yard --model.theta-1 new.pt --wait 120",
+        ),
     )
 
     root: CliPositionalArg[Location | None] = _ROOT
