@@ -152,7 +152,7 @@ def another_pair() -> tuple[Heard, Iterable[Values]]:
     """A staged pair shadows the one that serves, and a third one comes to serve."""
     pairs = Shadowed(SAME)
     source = FakeSource(MESSAGES, finite=True, max_poll_records=3)
-    heard = Heard(source, pairs=pairs, in_spare_time=pairs.idle, flush=FlushPolicy(16, 1_000.0))
+    heard = Heard(source, pairs=pairs, flush=FlushPolicy(16, 1_000.0))
     seen = [values(heard.scrape(1))]
 
     def turn() -> bool:

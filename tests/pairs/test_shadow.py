@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from torch import Tensor
+from typing_extensions import override
 
 from adawise.pairs.shadow import ShadowRun
 from adawise.pairs.shadow_sums import sum_shadow
@@ -34,16 +35,20 @@ class Shadowed(Asked):
         self.now_s += 1.0
         return self.now_s
 
-    def served(self, served: ServedBatch) -> None:  # type: ignore[override]
+    @override
+    def served(self, served: ServedBatch) -> None:
         self.run.offer(served)
 
+    @override
     def progress(self) -> PairsProgress:
         return PairsProgress({"1": ("ready", "")}, self.run.images, self.run.agreed, self.run.late)
 
     @property
-    def has_work(self) -> bool:  # type: ignore[override]
+    @override
+    def has_work(self) -> bool:
         return self.run.has_work
 
+    @override
     def idle(self) -> bool:
         if self.idles:
             self.run.run()
@@ -54,7 +59,7 @@ SELDOM: dict[str, Any] = {"polls": 3, "flush": FlushPolicy(60, 1_000.0)}  # idle
 
 
 def shadowed(pairs: Shadowed, store: Store | None = None) -> Bench:
-    return run(pairs, store, in_spare_time=pairs.idle, **SELDOM)
+    return run(pairs, store, **SELDOM)
 
 
 def without_shadow(rows: list[dict[str, object]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from adawise.adapt.objective import raw_entropy
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
@@ -18,7 +19,6 @@ from adawise.records import Switch, TopicPartition
 from adawise.sink import layout
 from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
-from adawise.worker.observer import PairsProgress
 from adawise.worker.pairs import Pairs, PairTurn, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
@@ -54,41 +54,25 @@ def serving(name: str, classifier: FakeClassifier, classes: Sequence[str]) -> Se
 OLD, NEW = serving("old", FakeClassifier(), CLASSES), serving("new", OtherClassifier(), OTHERS)
 
 
-class Asked:
-    """Implements `Pairs`: `target` is asked for."""
+class Asked(Pairs):
+    """`target` is asked for."""
 
     def __init__(self, target: Serving, *, keeps: bool = False) -> None:
+        super().__init__(target, keeps=keeps)
         self.target, self.keeps = target, keeps
         self.switches: list[tuple[TopicPartition, Switch]] = []
 
+    @override
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
         return PairTurn(self.target, self.keeps)
 
+    @override
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
         return None if serving is self.target else PairTurn(self.target, self.keeps)
 
+    @override
     def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
         self.switches.append((tp, switch))
-
-    def served(self, *_: object) -> None:
-        pass
-
-    def lost(self, tp: TopicPartition) -> None:
-        pass
-
-    def turn(self) -> None:
-        pass
-
-    def progress(self) -> PairsProgress:
-        return PairsProgress()
-
-    has_work = False
-
-    def idle(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 def run(

@@ -19,7 +19,7 @@ from adawise.adapt.objective import raw_entropy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import AdawiseError, Reason
-from adawise.ports import Commit, Head, Source, Told, When
+from adawise.ports import Commit, Head, ServedBy, Source, Told, When
 from adawise.records import Alert, BatchTrace, DecodedMessage, Frame, Message, RowId, RowResult, TopicPartition
 from adawise.sink.chain import SegmentChain
 from adawise.sink.read.files import read_predictions, segment_keys
@@ -32,6 +32,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer
+from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.adapt.curves import AlphaByAlpha
 from tests.sink.building import DictStore
@@ -255,7 +256,8 @@ class Bench:
     Args:
         source: of the messages.
         store: of the segments; several benches may share one.
-        changes: of the worker's arguments.
+        changes: of the arguments of the worker; in place of `pairs`, of its pair: `adaptation`, `classes`,
+            `keeps_states` and `prepare`.
     """
 
     def __init__(self, source: Source, store: Store | None = None, **changes: Any) -> None:
@@ -268,15 +270,18 @@ class Bench:
         self.at: Callable[[str], None] = lambda _: None
         self._counted: dict[str, int] = {}
         self._until: Callable[[], bool] = lambda: False
+        method = changes.pop("adaptation", None) or Adaptation(
+            WarmSearch(ALPHAS, raw_entropy, "fake", 2, Exploration(budget=3, images=2, every=3, min_images=2)),
+            FakeClassifier(),
+            (1.0,) * len(ALPHAS),
+            top_k=2,
+        )
+        by = ServedBy(tuple(changes.pop("classes", ())), "", "")
+        serving = Serving(method, by, changes.pop("prepare", lambda: False))
         arguments: dict[str, Any] = {
+            "pairs": Pairs(serving, keeps=changes.pop("keeps_states", False)),
             "source": source,
             "prefetch": prefetch(),
-            "adaptation": Adaptation(
-                WarmSearch(ALPHAS, raw_entropy, "fake", 2, Exploration(budget=3, images=2, every=3, min_images=2)),
-                FakeClassifier(),
-                (1.0,) * len(ALPHAS),
-                top_k=2,
-            ),
             "sink": SegmentChain(
                 store=self.store,
                 classes=CLASSES,

@@ -704,7 +704,7 @@ def test_idle_moments_are_spent_on_what_the_model_will_need_and_a_ready_batch_ne
         return len(pieces_after) < 50
 
     messages = images(60, *CAMERAS)
-    bench = Bench(FakeSource(messages, max_poll_records=2), in_spare_time=piece)
+    bench = Bench(FakeSource(messages, max_poll_records=2), prepare=piece)
     bench.run(lambda: len(bench.seen.served) == 15 and len(pieces_after) == 50 and bench.steps > 200)
     assert len(pieces_after) == 50  # and never again, once there was nothing left
     assert [served for served in pieces_after if served < 15]  # also between batches
@@ -719,7 +719,7 @@ def test_a_worker_without_work_for_idle_moments_asks_once() -> None:
         asked.append(1)
         return False
 
-    bench = Bench(FakeSource(images(8, *CAMERAS)), in_spare_time=nothing)
+    bench = Bench(FakeSource(images(8, *CAMERAS)), prepare=nothing)
     bench.run(lambda: bench.steps > 20)
     assert asked == [1]
 

@@ -41,7 +41,7 @@ from adawise.dead_letters.sink import NoDeadLetters
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
 from adawise.decode.statistics import statistics
-from adawise.ports import Classifier, Source
+from adawise.ports import Classifier, ServedBy, Source
 from adawise.records import Message
 from adawise.settings import Settings
 from adawise.sink.chain import SegmentChain
@@ -52,6 +52,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer
+from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tools.bench.worker import Tally
@@ -302,10 +303,11 @@ def free_worker(
 ) -> Worker:
     """The worker by its default settings, on a given classifier; `of_prefetch`: arguments of the decode pool."""
     settings = Settings()
+    method = Adaptation(default_search(), classifier, (1.0,) * len(GRID), settings.predict.top_k)
     return Worker(
         source=source,
         prefetch=Prefetch(decode, decode.streams, threads=decode_threads(settings), **of_prefetch),
-        adaptation=Adaptation(default_search(), classifier, (1.0,) * len(GRID), settings.predict.top_k),
+        pairs=Pairs(Serving(method, ServedBy((), "", "")), keeps=False),
         sink=SegmentChain(
             store=open_store(root),
             classes=[f"thing {number}" for number in range(CLASSES)],

@@ -27,7 +27,7 @@ from adawise.build.waiting import await_store, patiently
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
 from adawise.pairs.orders import read_orders
-from adawise.ports import DeadLetters, Source
+from adawise.ports import DeadLetters, ServedBy, Source
 from adawise.records import Message
 from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
@@ -40,7 +40,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer, Observers, Phase
-from adawise.worker.pairs import Pairs
+from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
@@ -178,6 +178,10 @@ def make_worker(
         model.classifier.warm_up(method.strategy.reach[0])
     preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)
+    one_pair = Pairs(
+        Serving(method, ServedBy(model.classes, "", ""), partial(model.classifier.prepare, method.strategy.reach)),
+        keeps=settings.model.on_change == "keep",
+    )
     apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
     return Worker(
         source=source,
@@ -191,7 +195,7 @@ def make_worker(
             apart_streams=apart.streams,
             end_apart=apart.close,
         ),
-        adaptation=method,
+        pairs=followed[-1] if followed else one_pair,
         sink=chain,
         dead_letters=dead_letters,
         results=telling,
@@ -208,13 +212,9 @@ def make_worker(
         forget_after_s=settings.search.forget_after_s,
         max_streams=settings.limits.streams,
         rules=alert_rules(settings.alerts, model.classes),
-        classes=model.classes,
         epoch_s=time.time() - time.monotonic() if owner is None else None,  # in a replay no camera is silent
-        keeps_states=settings.model.on_change == "keep",
-        pairs=followed[-1] if followed else None,
         skip_gaps=settings.kafka.on_gap == "skip",
         should_stop=should_stop,
-        in_spare_time=followed[-1].idle if followed else partial(model.classifier.prepare, method.strategy.reach),
         ends_streams=ends_streams,
         failpoint=failpoint,
     )

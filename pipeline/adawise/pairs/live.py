@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
+from typing_extensions import override
 
 from adawise.errors import AdawiseError, PairMissing
 from adawise.pairs.orders import Orders, PairDocument
@@ -23,7 +24,7 @@ from adawise.passes import Passes
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.worker.observer import PairsProgress
-from adawise.worker.pairs import PairTurn, ServedBatch, Serving
+from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
 
 PairState = Literal["serves", "ready", "loading", "failed", "former"]
 
@@ -81,8 +82,8 @@ class WorkerReport:
 SHADOW_SAYS = ("done", "late", "seconds", "failed")
 
 
-class LivePairs:
-    """Implements `worker.pairs.Pairs` by what is asked of the root.
+class LivePairs(Pairs):
+    """What is asked of the root.
 
     Args:
         first: the pair that was loaded at the start.
@@ -115,6 +116,7 @@ class LivePairs:
         shadow_share: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(first, keeps=keeps)
         self._orders, self._keeps, self._load, self._report, self._leave = orders, keeps, load, report, leave
         self._keep_s, self._shadow_share, self._clock = keep_s, shadow_share, clock
         self._shadow: ShadowRun | None = None
@@ -135,8 +137,9 @@ class LivePairs:
 
     # -- what the loop asks
 
+    @override
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
-        """See `Pairs.at`: what is asked for, else what the chain says."""
+        """What is asked for, else what the chain says."""
         last = head.switches[-1] if head.switches else None
         loaded = self._loaded.get(last.pair) if last is not None else None
         if self._target is not None:
@@ -153,14 +156,14 @@ class LivePairs:
             return PairTurn(serving, last.keeps)
         return PairTurn(serving, self._keeps_with(serving))
 
+    @override
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
-        """See `Pairs.wanted`."""
         del tp
         target = self._target
         return None if target is None or target is serving else PairTurn(target, self._keeps_with(target))
 
+    @override
     def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
-        """See `Pairs.switched`."""
         self._turns[tp] = turn.serving.pair, switch.first
 
     def _keeps_with(self, serving: Serving) -> bool:
@@ -185,19 +188,20 @@ class LivePairs:
 
     # -- what happens
 
+    @override
     def served(self, served: ServedBatch) -> None:
-        """See `Pairs.served`."""
         if self._shadow is not None:
             self._shadow.offer(served)
 
+    @override
     def lost(self, tp: TopicPartition) -> None:
-        """See `Pairs.lost`."""
         self._turns.pop(tp, None)
         if self._shadow is not None:
             self._shadow.lost(tp)
 
+    @override
     def turn(self) -> None:
-        """See `Pairs.turn`: take in what has come of looks and loads, and begin what is due."""
+        """Take in what has come of looks and loads, and begin what is due."""
         now_s = self._clock()
         self._looks.turn(self._now(), now_s)
         if self._loading is not None:
@@ -210,8 +214,8 @@ class LivePairs:
             self._tidy_s = now_s
             self._let_go(now_s)
 
+    @override
     def progress(self) -> PairsProgress:
-        """See `Pairs.progress`."""
         run = self._shadow
         states = {str(number): state for number, state in self._said().states.items()}
         if run is None:
@@ -219,12 +223,13 @@ class LivePairs:
         return PairsProgress(states, run.images, run.agreed, run.late)
 
     @property
+    @override
     def has_work(self) -> bool:
-        """See `Pairs.has_work`."""
         return self._shadow is not None and self._shadow.has_work
 
+    @override
     def idle(self) -> bool:
-        """See `Pairs.idle`: the heads of whoever serves, then a batch of the shadow."""
+        """The heads of whoever serves, then a batch of the shadow."""
         if self._target is not None and self._target.prepare():
             return True
         if self._shadow is None:
@@ -232,8 +237,9 @@ class LivePairs:
         self._shadow.run()
         return self._shadow.has_work
 
+    @override
     def close(self) -> None:
-        """See `Pairs.close`. A load that is under way ends with the process."""
+        """A load that is under way ends with the process."""
         self._looks.close()
         if self._reported[0] is not None:
             with suppress(AdawiseError):  # it is not heard of any more, and so is gone

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from typing_extensions import override
+
 from adawise.errors import SettingsError
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.read.files import read_bytes, segment_keys
 from adawise.store.store import Store
-from adawise.worker.observer import PairsProgress
-from adawise.worker.pairs import PairTurn, ServedBatch, Serving
+from adawise.worker.pairs import Pairs, PairTurn, Serving
 
 Plan = Mapping[TopicPartition, Sequence[Switch]]
 
@@ -62,8 +63,8 @@ def check_at_hand(
         )
 
 
-class PlannedPairs:
-    """Implements `worker.pairs.Pairs` by a plan.
+class PlannedPairs(Pairs):
+    """What a plan says.
 
     Args:
         plan: which pairs serve each partition; a partition that it does not name is served by `otherwise`.
@@ -73,25 +74,28 @@ class PlannedPairs:
     """
 
     def __init__(self, plan: Plan, loaded: Mapping[str, Serving], otherwise: Serving, *, keeps: bool) -> None:
+        super().__init__(otherwise, keeps=keeps)
         self._plan, self._loaded, self._otherwise, self._keeps = plan, loaded, otherwise, keeps
         self._next: dict[TopicPartition, int] = {}
 
+    @override
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
-        """See `Pairs.at`: the pair of all that is not served yet, or of the first of it."""
+        """The pair of all that is not served yet, or of the first of it."""
         passed = 0
         for switch in self._switches(tp):
             if head.next_offset < switch.first or not all(map(switch.serves, head.pending)):
                 break
             passed += 1
-        return self._turn(tp, passed)
+        return self._turn_after(tp, passed)
 
+    @override
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
-        """See `Pairs.wanted`: whoever is next in the plan."""
+        """Whoever is next in the plan."""
         del serving
         following = self._next[tp]
-        return self._turn(tp, following, peek=True) if following <= len(self._switches(tp)) else None
+        return self._turn_after(tp, following, peek=True) if following <= len(self._switches(tp)) else None
 
-    def _turn(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> PairTurn:
+    def _turn_after(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> PairTurn:
         """The turn after so many switches of the plan."""
         switches = self._switches(tp)
         if not peek:
@@ -104,33 +108,15 @@ class PlannedPairs:
     def _switches(self, tp: TopicPartition) -> Sequence[Switch]:
         return self._plan.get(tp, ())
 
+    @override
     def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
-        """See `Pairs.switched`."""
         del turn, switch
         self._next[tp] += 1
 
-    def served(self, served: ServedBatch) -> None:
-        """See `Pairs.served`: nothing is staged."""
-
+    @override
     def lost(self, tp: TopicPartition) -> None:
-        """See `Pairs.lost`."""
         self._next.pop(tp, None)
 
-    def turn(self) -> None:
-        """See `Pairs.turn`."""
-
-    def progress(self) -> PairsProgress:
-        """See `Pairs.progress`."""
-        return PairsProgress()
-
-    @property
-    def has_work(self) -> bool:
-        """See `Pairs.has_work`."""
-        return False
-
+    @override
     def idle(self) -> bool:
-        """See `Pairs.idle`."""
         return any(serving.prepare() for serving in (self._otherwise, *self._loaded.values()))
-
-    def close(self) -> None:
-        """See `Pairs.close`."""

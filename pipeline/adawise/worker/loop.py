@@ -14,16 +14,15 @@ from uuid import uuid4
 
 from adawise.alerts.rules import Rule
 from adawise.errors import AdawiseError, FatalError, RetryableError
-from adawise.ports import DeadLetters, Head, Results, ServedBy, Sink, Source
+from adawise.ports import DeadLetters, Head, Results, Sink, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
-from adawise.worker.adaptation import Adaptation
 from adawise.worker.backoff import Backoff
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.commit import Committer, NoResults
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.observer import Observer, PartitionProgress, Phase, WorkerProgress
-from adawise.worker.pairs import OnePair, Pairs, ServedBatch, Serving
+from adawise.worker.pairs import Pairs, ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
 from adawise.worker.starts import NoStarts, Starts
@@ -42,7 +41,7 @@ class Worker:
     Args:
         source: where messages come from.
         prefetch: the decode pool.
-        adaptation: the method, with the model pair.
+        pairs: which pair of models serves a partition, and the method over it.
         sink: the chain of segments.
         dead_letters: for messages that cannot be read.
         results: for what becomes of images.
@@ -55,15 +54,10 @@ class Worker:
         forget_after_s: silence after which a stream starts anew (`adawise.worker.expiry`).
         max_streams: of a partition, that keep a state (`adawise.worker.stream_table`).
         rules: of alerts.
-        classes: the class list that predictions index, for the rules.
         epoch_s: what the clock lacks to seconds since the epoch; None: no camera is silent by it, as in a replay.
-        keeps_states: streams go on from states that were made with another pair or card.
-        pairs: which pair serves a partition; None: the one of `adaptation` and `classes`, for ever.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
         should_stop: asked once a step; True ends the run after a flush.
-        in_spare_time: called where nothing else is to do: does a fraction of a second of what the model will need
-            later, and says whether there is more. Changes no result.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
         clock: monotonic seconds.
         sleep: waits that many seconds by `clock`.
@@ -74,7 +68,7 @@ class Worker:
         *,
         source: Source,
         prefetch: Prefetch,
-        adaptation: Adaptation,
+        pairs: Pairs,
         sink: Sink,
         dead_letters: DeadLetters,
         results: Results | None = None,
@@ -87,31 +81,25 @@ class Worker:
         forget_after_s: float,
         max_streams: int,
         rules: Sequence[Rule] = (),
-        classes: Sequence[str] = (),
         epoch_s: float | None = None,
-        keeps_states: bool = False,
-        pairs: Pairs | None = None,
         skip_gaps: bool,
         should_stop: Callable[[], bool],
-        in_spare_time: Callable[[], bool] = lambda: False,
         ends_streams: bool = True,
         failpoint: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._source, self._prefetch, self._observer = source, prefetch, observer
-        by = ServedBy(tuple(classes), "", "")
-        self._pairs = pairs or OnePair(Serving(adaptation, by), keeps=keeps_states)
+        self._source, self._prefetch, self._pairs, self._observer = source, prefetch, pairs, observer
         self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
         self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock, sleep
-        self._in_spare_time, self._has_spare_work = in_spare_time, True
+        self._has_spare_work = True
         self._owned: dict[TopicPartition, PartitionWork] = {}
         self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
         results = results or NoResults()
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
-            turn = self._pairs.at(tp, head)
+            turn = pairs.at(tp, head)
             work = PartitionWork(
                 tp,
                 head,
@@ -181,7 +169,7 @@ class Worker:
         if self._ready:
             self._adapt_round(self._owned.values())
         elif self._has_spare_work or self._pairs.has_work:
-            self._has_spare_work = self._in_spare_time()
+            self._has_spare_work = self._pairs.idle()
         self._committer.tell(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())
         self._pairs.turn()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from adawise.adapt.state import StreamState
 from adawise.ports import Head, ServedBy
@@ -61,17 +60,31 @@ class ServedBatch:
     note: Callable[[Shadow], bool]
 
 
-class Pairs(Protocol):
-    """What the loop asks about pairs, in its own thread. Nothing here may block."""
+class Pairs:
+    """What the loop asks about pairs, in its own thread, and the answers of one pair that serves for ever.
+
+    Nothing of a subclass may block.
+
+    Args:
+        serving: the pair.
+        keeps: see `PairTurn`.
+    """
+
+    def __init__(self, serving: Serving, *, keeps: bool) -> None:
+        self._turn = PairTurn(serving, keeps)
 
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
         """Whose turn it is after the end of a partition's chain.
 
         Raises PairMissing: the chain says which, and it cannot be had here.
         """
+        del tp, head
+        return self._turn
 
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
         """The turn that is to follow that of `serving`, as soon as it may; None if all is as it should be."""
+        del tp, serving
+        return None
 
     def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
         """The partition is served by another pair from there on; it is in no segment yet."""
@@ -87,63 +100,19 @@ class Pairs(Protocol):
 
     def progress(self) -> PairsProgress:
         """How this worker stands with its pairs."""
-
-    @property
-    def has_work(self) -> bool:
-        """True if something has come that `idle` would do."""
-
-    def idle(self) -> bool:
-        """Nothing else is to do: a fraction of a second of what will be needed; False if there is no more."""
-
-    def close(self) -> None:
-        """The worker ends."""
-
-
-class OnePair:
-    """The same pair for ever. Implements `Pairs`.
-
-    Args:
-        serving: the pair.
-        keeps: see `PairTurn`.
-    """
-
-    def __init__(self, serving: Serving, *, keeps: bool) -> None:
-        self._turn = PairTurn(serving, keeps)
-
-    def at(self, tp: TopicPartition, head: Head) -> PairTurn:
-        """See `Pairs.at`."""
-        del tp, head
-        return self._turn
-
-    def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
-        """See `Pairs.wanted`."""
-        del tp, serving
-        return None
-
-    def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
-        """See `Pairs.switched`: never."""
-
-    def served(self, served: ServedBatch) -> None:
-        """See `Pairs.served`."""
-
-    def lost(self, tp: TopicPartition) -> None:
-        """See `Pairs.lost`."""
-
-    def turn(self) -> None:
-        """See `Pairs.turn`."""
-
-    def progress(self) -> PairsProgress:
-        """See `Pairs.progress`."""
         return PairsProgress()
 
     @property
     def has_work(self) -> bool:
-        """See `Pairs.has_work`."""
+        """True if something has come that `idle` would do."""
         return False
 
     def idle(self) -> bool:
-        """See `Pairs.idle`."""
+        """Nothing else is to do: a fraction of a second of what will be needed; False if there is no more.
+
+        Changes no result.
+        """
         return self._turn.serving.prepare()
 
     def close(self) -> None:
-        """See `Pairs.close`."""
+        """The worker ends."""
