@@ -299,6 +299,19 @@ def test_what_a_camera_that_is_removed_had_left_is_sent() -> None:
     assert [key for key, _ in sent(producer)] == [b"yard", b"yard"]
 
 
+def test_a_camera_that_is_changed_goes_on_behind_what_it_had_left_and_its_times_do_not_go_back() -> None:
+    producer, script = FakeProducer(), Script([frame(9_000), frame(10_000)], [frame(5_000), frame(11_000)])
+    service = Service(outbox(producer), topic="frames", board=board(), connect=script)
+    give_up = threading.Event()
+    for waiting, changed in ((2, cameras("yard")), (4, cameras("yard", rate=3.0))):
+        service.read(changed)
+        while service._waiting < waiting and not give_up.wait(0.01):
+            pass
+    run(service, lambda: len(producer.sent) == 4)
+    service.close()
+    assert [stamp - T * 1e3 for _, stamp in sent(producer)] == [9, 10, 10, 11]
+
+
 @pytest.mark.needs("message_limits")
 def test_a_real_topic_that_takes_no_large_message_gets_the_small_frames_with_their_times(
     broker: Broker, topic: MakeTopic

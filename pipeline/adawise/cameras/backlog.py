@@ -50,12 +50,19 @@ class Backlog:
         most_bytes: of them; one frame always fits.
         when_full: the oldest are dropped, or whoever puts in waits.
         came: called when there is something to take.
+        former: what it takes over: nobody puts in there any more.
     """
 
-    def __init__(self, most_bytes: int, when_full: Literal["drop", "wait"], came: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        most_bytes: int,
+        when_full: Literal["drop", "wait"],
+        came: Callable[[], object],
+        former: Backlog | None = None,
+    ) -> None:
         self._most_bytes, self._waits, self._came = most_bytes, when_full == "wait", came
-        self._records: deque[FrameRecord] = deque()
-        self._bytes = 0
+        self._records: deque[FrameRecord] = former._records if former is not None else deque()
+        self._bytes: int = former._bytes if former is not None else 0
         self._changed = threading.Condition()
 
     def put(self, record: FrameRecord, should_stop: Callable[[], bool]) -> int:

@@ -68,15 +68,24 @@ class Service:
         kept = {name: watch for name, watch in self._watches.items() if wanted.get(name) == watch.camera}
         gone = {name: watch for name, watch in self._watches.items() if name not in kept}
         _end(gone.values())
-        self._left += [watch.backlog for watch in gone.values()]
+        self._left += [watch.backlog for name, watch in gone.items() if name not in wanted]
         for name in gone:
             if name not in wanted:
                 self._board.tell(LiveSources.remove, name)
         for name, camera in wanted.items():
             if name not in kept:
                 self._board.tell(LiveSources.add, name, camera.address.shown, camera.frozen_after_s)
-                backlog = Backlog(camera.held_bytes, camera.when_behind, self._came.set)
-                kept[name] = Watch(camera, self._topic, backlog, self._board, connect=self._connect, clock=self._clock)
+                former = gone.get(name)
+                left = None if former is None else former.backlog
+                kept[name] = Watch(
+                    camera,
+                    self._topic,
+                    Backlog(camera.held_bytes, camera.when_behind, self._came.set, left),
+                    self._board,
+                    connect=self._connect,
+                    former=former,
+                    clock=self._clock,
+                )
                 kept[name].start()
         changes = Changes(
             added=tuple(name for name in wanted if name not in self._watches),

@@ -70,6 +70,7 @@ class Watch:
         backlog: of its frames.
         board: is told what happens.
         connect: opens a connection.
+        former: read the camera until now, and has ended: times go on from its last.
         clock: seconds, for waits.
     """
 
@@ -81,6 +82,7 @@ class Watch:
         board: SourceBoard,
         *,
         connect: Callable[[CameraSpec], Connection],
+        former: Watch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.camera, self.backlog = camera, backlog
@@ -89,7 +91,7 @@ class Watch:
         self._open: Connection | None = None
         self._lock = threading.Lock()  # between `stop` and a connection that is just being made
         self._backoff = Backoff(lambda: random.uniform(_LEAST_SPREAD, 1.0))
-        self._last_us = 0
+        self._last_us: int = former._last_us if former is not None else 0
         self._said, self._said_s = "", 0.0
         self._drops = _Drops()
         self._is_frozen = False
