@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -108,3 +110,22 @@ def test_a_function_of_the_program_gives_tokens_and_what_it_raises_is_told() -> 
 
     with pytest.raises(TokenUnavailable, match="failed: RuntimeError: the metadata service is away"):
         CalledTokens(fails).token()
+
+
+def test_an_endpoint_that_speaks_no_http_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4_096)
+                connection.sendall(b"220 mail.example ESMTP\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        tokens = ClientCredentials(
+            endpoint=f"http://127.0.0.1:{listening.getsockname()[1]}/token", client_id="yard", client_secret="secret"
+        )
+        with pytest.raises(TokenUnavailable, match=r"speaks no HTTP.*correct kafka.security.oauth_token_endpoint"):
+            tokens.token()
+        thread.join()

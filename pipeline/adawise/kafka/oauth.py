@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -145,8 +146,11 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
             raise TokenUnavailable(
                 f"no token from {self._endpoint}: {getattr(error, 'reason', error)}; see to it, or correct {_ENDPOINT}"
             ) from None
-        except ValueError as error:  # an answer that is no HTTP
-            raise TokenUnavailable(f"no token from {self._endpoint}: {error}") from None
+        except (HTTPException, ValueError) as error:
+            raise TokenUnavailable(
+                f"no token from {self._endpoint}: what answers there speaks no HTTP ({type(error).__name__}); correct "
+                f"{_ENDPOINT}"
+            ) from None
         try:
             told: Any = json.loads(said)
             token, life_s = str(told["access_token"]), float(told.get("expires_in", _SHORTEST_S))
