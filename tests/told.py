@@ -34,8 +34,8 @@ class Told:
         found = [json.loads(line) for line in [*self.lines] if line.startswith("{")]
         return [event for event in found if event["event"] == name]
 
-    def until(self, done: Callable[[], bool]) -> None:
-        give_up, never = time.monotonic() + DEADLINE_S, threading.Event()
+    def until(self, done: Callable[[], bool], *, within_s: float = DEADLINE_S) -> None:
+        give_up, never = time.monotonic() + within_s, threading.Event()
         while not done():
             assert time.monotonic() < give_up, "".join(self.lines)
             assert self.process.poll() is None, "".join(self.lines)

@@ -9,6 +9,7 @@ import pytest
 from tests.brokers import ApacheKafka, Broker, broker_of
 from tests.models import PairFolder
 from tests.store.faults import DONE, NOT_DONE
+from tools.chaos.place import StoreName
 from tools.chaos.run import Play, run
 from tools.chaos.schedule import Kind, schedule
 
@@ -35,12 +36,13 @@ def test_nothing_is_lost_doubled_or_wrong_after_kills_zombies_outages_and_the_fa
     assert survived["static members fenced"] == 1, str(report)
 
 
+@pytest.mark.parametrize("store", ["s3", pytest.param("seaweedfs", marks=pytest.mark.soak)])
 def test_nothing_is_lost_doubled_or_wrong_in_a_bucket_whose_requests_fail_time_out_and_are_cut(
-    broker: Broker, pair: PairFolder, root: Path
+    store: StoreName, broker: Broker, pair: PairFolder, root: Path
 ) -> None:
     root.mkdir()
     faults = schedule(6, 6, ON_A_BUCKET, in_folder=False)
-    report = run(Play(seed=6, messages=600, faults=faults, rate=RATE, store="s3"), broker, pair, root)
+    report = run(Play(seed=6, messages=600, faults=faults, rate=RATE, store=store), broker, pair, root)
     assert report.is_clean, str(report)
     assert report.toll["store outages"] == 1, str(report)
     assert sum(report.toll[f"requests {fault}"] for fault in NOT_DONE) > 0, str(report)

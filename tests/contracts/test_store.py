@@ -19,7 +19,7 @@ from adawise.store.object_store import ATTEMPTS
 from adawise.store.store import AlreadyExists, LocalStore, Store, open_store
 from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, open_chain
 from tests.store.buckets import buckets
-from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server
+from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server, seaweedfs
 from tests.store.faults import EveryFirstTry, Fault, FaultyProxy
 
 FOLDER = "predictions/topic-frames/partition-00003/"
@@ -29,6 +29,7 @@ KEY = f"{FOLDER}00000000000000000000.parquet"
 STORES = (
     *("folder", "memory", "fake", "s3", "s3 that fails", "gs", "az"),
     pytest.param("azurite", marks=pytest.mark.soak),
+    pytest.param("seaweedfs", marks=pytest.mark.soak),
 )
 
 
@@ -49,6 +50,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
                 proxy = stack.enter_context(FaultyProxy(s3_server(), EveryFirstTry()))
                 yield open_s3(monkeypatch, proxy.address, f"s3://{new_bucket()}/some/prefix")
                 assert Fault.NONE not in {fault for request, fault in proxy.seen[:100] if not request.again % 2}
+            case "seaweedfs":
+                yield open_s3(monkeypatch, seaweedfs().address, f"s3://{seaweedfs().new_bucket()}/some/prefix")
             case "azurite":
                 yield open_cloud(monkeypatch, azurite(), f"az://{new_container()}/some/prefix")
             case provider:

@@ -13,10 +13,14 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from contextlib import suppress
 from email.utils import formatdate
 from functools import cache
+from pathlib import Path
 
 import pytest
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 from adawise.store.store import Store, open_store
 from tests.brokers import free_ports
@@ -51,6 +55,80 @@ def s3_server() -> str:
 def _end(server: subprocess.Popen[str]) -> None:
     server.terminate()
     server.wait()
+
+
+class SeaweedFS:
+    """An S3 that keeps what it has on disk and may be killed: master, volumes, filer and S3, in one process."""
+
+    def __init__(self, program: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="seaweedfs-")
+        names = [f"{part}.{port}" for part in ("s3", "master", "volume", "filer") for port in ("port", "port.grpc")]
+        first = free_ports(len(names))
+        self.address = f"http://127.0.0.1:{first}"
+        self._command = [
+            *(program, "server", "-s3", "-ip=127.0.0.1", f"-dir={self._folder.name}", "-s3.port.iceberg=0"),
+            *("-master.volumeSizeLimitMB=64", "-volume.max=0", "-master.telemetry=false"),
+            *(f"-{name}={first + number}" for number, name in enumerate(names)),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self._folder.cleanup)
+        atexit.register(self.kill)
+
+    def start(self) -> None:
+        """It serves what it had, when this returns."""
+        environment = {name: KEYS[name] for name in KEYS if name != "AWS_DEFAULT_REGION"}  # who may do what: these keys
+        with (Path(self._folder.name) / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=os.environ | environment)
+        for _ in range(600):
+            if self._process.poll() is None and self._writes():
+                return
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.1)
+        pytest.fail(f"SeaweedFS does not serve: {(Path(self._folder.name) / 'log').read_text()[-2_000:]}")
+
+    def kill(self) -> None:
+        """At once: SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def new_bucket(self) -> str:
+        """Of a fresh name: it makes those that are written to."""
+        name = f"bucket-{os.urandom(4).hex()}"
+        bucket = self._bucket(name)
+        bucket.put("made", b"")
+        bucket.delete("made")
+        return name
+
+    def _writes(self) -> bool:
+        try:
+            self._bucket("ready").put("now", b"")
+        except BaseError:
+            return False
+        return True
+
+    def _bucket(self, name: str) -> S3Store:
+        return S3Store(
+            name,
+            endpoint=self.address,
+            region=KEYS["AWS_DEFAULT_REGION"],
+            access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+            secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
+
+
+@cache
+def seaweedfs() -> SeaweedFS:
+    """A SeaweedFS that serves; skips where there is none."""
+    program = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if program is None:
+        pytest.skip("needs SeaweedFS (extra: soak)")
+    server = SeaweedFS(program)
+    server.start()
+    return server
 
 
 def new_bucket() -> str:

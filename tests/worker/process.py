@@ -253,6 +253,16 @@ class WorkerProcess:
         self._events.close()
 
 
+def command_line(settings: Settings) -> dict[str, str]:
+    """The environment in which `adawise run` has these settings."""
+    changed: dict[str, dict[str, Any]] = settings.model_dump(mode="json", exclude_unset=True)
+    changed["log"] = {"level": "debug", "format": "json"}
+    named = {
+        f"ADAWISE_{g}__{name}".upper(): str(value) for g, values in changed.items() for name, value in values.items()
+    }
+    return os.environ | ENVIRONMENT | named
+
+
 def wait_until(done: Callable[[], bool], *workers: WorkerProcess) -> None:
     """Until `done()`, which is asked after each event of one of the workers; they must not end before."""
     give_up = time.monotonic() + DEADLINE_S

@@ -26,8 +26,7 @@ from adawise.store.store import LocalStore
 from tests.brokers import ApacheKafka, Broker, MakeTopic, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import IMAGES, Output, Topic, settings_for, single
-from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
-from tests.worker.test_stop import command_line
+from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, wait_until
 
 FIRST_MS = int(time.time() * 1000) - 3_600_000
 

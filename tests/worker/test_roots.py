@@ -20,8 +20,7 @@ from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.store.clouds import new_bucket, open_s3, s3_server
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
-from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
-from tests.worker.test_stop import command_line
+from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, wait_until
 
 
 def refused(settings: Settings) -> str:

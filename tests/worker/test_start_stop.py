@@ -17,8 +17,7 @@ from tests.kafka.cluster import free_ports
 from tests.models import PairFolder
 from tests.told import Told, fill, mounted
 from tests.worker.cameras import Live, Output, Topic, settings_for, single
-from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
-from tests.worker.test_stop import command_line
+from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, wait_until
 
 FULL = '"store_filled"'
 WITHIN_S = 15.0  # of a grace period of 30; the machine may be busy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from tests.kafka.sources import open_source, poll_until
 from tests.models import PairFolder
 from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
-from tests.worker.process import ENVIRONMENT, Plan, WorkerProcess
+from tests.worker.process import Plan, WorkerProcess, command_line
 
 CAMERAS, LEFT_OVER = 3, 3
 _TELLING_JOINS = "logging.getLogger('kafka.coordinator').setLevel('INFO')"
@@ -41,16 +40,6 @@ def slow(filled: Topic, pair: PairFolder, root: Path, group: str) -> Settings:
     """A worker that neither writes a segment nor closes a batch before it is told to stop."""
     never = {"flush_rows": 100_000, "flush_age_s": 3_600.0}
     return settings_for(filled, pair, root, group, sink=never, batch={"max_age_s": 3_000.0})
-
-
-def command_line(settings: Settings) -> dict[str, str]:
-    """The environment in which `adawise run` has these settings."""
-    changed: dict[str, dict[str, Any]] = settings.model_dump(mode="json", exclude_unset=True)
-    changed["log"] = {"level": "debug", "format": "json"}
-    named = {
-        f"ADAWISE_{g}__{name}".upper(): str(value) for g, values in changed.items() for name, value in values.items()
-    }
-    return os.environ | ENVIRONMENT | named
 
 
 def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """What the HTTP port costs a worker, and what 1,000 cameras cost the port.
 
-The demo's pair serves the same pictures of 100 cameras, from memory, again and again, in turns: without a port; with
-one that nobody asks; with the page open and a scrape every 5 s, by another process; and with results sent early
-besides, to an embedded broker. What is told is processor time an image of the worker's process, all of its threads,
-against the first of the same turn. A busy machine makes that a noisy difference. So the thread of the port is timed by
-its own clock too, and so is what the worker's thread does for it. `BENCH_TURNS` is how many turns (8).
+The demo's pair, then ViT-B/32 with random weights, serve the same pictures of 100 cameras, from memory, again and
+again, in turns: without a port; with one that nobody asks; with the page open and a scrape every 5 s, by another
+process; and with results sent early besides, to an embedded broker. What is told is processor time an image of the
+worker's process, all of its threads, against the first of the same turn. A busy machine makes that a noisy difference.
+So the thread of the port is timed by its own clock too, and so is what the worker's thread does for it. `BENCH_TURNS`
+is how many turns (10).
 
 Then 1,000 cameras are made up: the time and size of a scrape, and first paint in headless Chromium, if there is one.
 The longest frame is told by the clock, and as the processor time of the longest task of the page's main thread.
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -39,11 +40,12 @@ from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions,
 from adawise.settings import Settings
 from adawise.worker.observer import Observers
 from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
-from tools.bench.worker import Tally, pictures
+from tools.bench.worker import Tally, pictures, write_pair
 
-IMAGES, CAMERAS, PARTITIONS = 1_600, 100, 4
-TURNS = int(os.environ.get("BENCH_TURNS", "8"))
+CAMERAS, PARTITIONS = 100, 4
+TURNS = int(os.environ.get("BENCH_TURNS", "10"))
 MODES = ("off", "on", "watched", "with results")
+VIT = "ViT-B/32"
 SCRAPE_S = 5.0
 MANY = 1_000
 
@@ -65,17 +67,24 @@ def main() -> None:
     """Print both."""
     logging.getLogger().setLevel(logging.ERROR)
     print(f"load {os.getloadavg()[0]:.1f}", flush=True)
-    cost()
+    cost("the demo's pair", 1_600, MODES)
+    if not is_interrupted():
+        cost(VIT, 320, ("off", "with results"))
     with until_interrupted():
         if not is_interrupted():
             many()
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
-def cost() -> None:
-    """Processor milliseconds an image in each mode, and the difference within the turns."""
+def cost(pair: str, images: int, modes: Sequence[str]) -> None:
+    """Processor milliseconds an image by this pair in each mode, and the difference within the turns."""
     with tempfile.TemporaryDirectory() as name, EmbeddedBroker() as broker:
-        settings = settings_of("off", broker.bootstrap_servers, Path(name))
+        own: dict[str, object] = {}
+        if pair == VIT:
+            write_pair(folder := Path(name))
+            theta_0, theta_1 = (str(folder / f"theta_{number}.safetensors") for number in (0, 1))
+            own = {"theta_0": theta_0, "theta_1": theta_1, "classes": str(folder / "classes.txt")}
+        settings = settings_of("off", broker.bootstrap_servers, Path(name), own)
         model = load_model(settings.model, settings.decode)
         values = pictures()
         messages = [
@@ -88,30 +97,30 @@ def cost() -> None:
                 (),
                 n,
             )
-            for n in range(IMAGES)
+            for n in range(images)
         ]
         lives = iter(range(1_000_000))
 
         def spent(mode: str) -> Spent:
             """By a worker of its own."""
             root = Path(name) / str(next(lives))
-            chosen = settings_of(mode, broker.bootstrap_servers, root)
+            chosen = settings_of(mode, broker.bootstrap_servers, root, own)
             with worker_port(chosen) as port, watching(port.url if mode not in {"off", "on"} else None):
                 return serve(
                     lambda settings, **parts: make_worker(settings, model, **parts),
                     chosen,
                     messages,
                     root=root,
-                    observer=Observers(Tally(IMAGES), port.observer),
+                    observer=Observers(Tally(images), port.observer),
                     partitions=PARTITIONS,
                     results_to="frames.results" if chosen.results.enabled else None,
                 )
 
         spent("off")  # heads are encoded, weights merged
-        found = in_turns({mode: partial(spent, mode) for mode in MODES}, TURNS)
+        found = in_turns({mode: partial(spent, mode) for mode in modes}, TURNS)
     off = found["off"]
-    print(f"processor time an image without a port: {told([1e3 * each.whole for each in off], '.3f')} ms")
-    for mode in MODES[1:]:
+    print(f"{pair}: processor time an image without a port: {told([1e3 * each.whole for each in off], '.3f')} ms")
+    for mode in modes[1:]:
         more = [100 * (each.whole / without.whole - 1) for each, without in zip(found[mode], off, strict=True)]
         port = [100 * each.port / each.whole for each in found[mode]]
         results = [100 * each.results / each.whole for each in found[mode]]
@@ -122,11 +131,14 @@ def cost() -> None:
         )
 
 
-def settings_of(mode: str, bootstrap_servers: str, root: Path) -> Settings:
+def settings_of(mode: str, bootstrap_servers: str, root: Path, pair: dict[str, object]) -> Settings:
+    """The demo's, by this pair if it is any."""
     settings = demo_settings(bootstrap_servers, root)
     changed = settings.model_dump(mode="json", exclude_unset=True)
     changed["http"] = {"enabled": mode != "off", "port": 0}
     changed["results"] = {"enabled": mode == "with results"}
+    if pair:
+        changed["model"] = pair
     return Settings.model_validate(changed)
 
 

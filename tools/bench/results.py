@@ -47,7 +47,7 @@ from tools.bench.host import jpegs
 from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
 from tools.bench.worker import Tally, write_pair
 
-PARTITIONS, SECONDS, WARM_BATCHES = 2, 40.0, 12
+PARTITIONS, SECONDS, WARM_BATCHES = 2, 40.0, 48
 COST_IMAGES, TURNS = 768, int(os.environ.get("BENCH_TURNS", "6"))
 WAYS = {
     "off": ResultsSettings(),

@@ -52,7 +52,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a new one, printed")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3, help="default: 3, which may fall in turn")
     parser.add_argument(
-        "--store", choices=("folder", "s3"), default="folder", help="s3: a bucket whose requests fail (default: folder)"
+        "--store",
+        choices=("folder", "s3", "seaweedfs"),
+        default="folder",
+        help="s3, seaweedfs: a bucket whose requests fail, of moto or of a SeaweedFS (default: folder)",
     )
     parser.add_argument("--rate", type=float, default=10_000.0, help="messages a second at most (default: 10,000)")
     parser.add_argument("--session-ms", type=int, default=4_000, help="kafka.session_timeout_ms (default: 4000)")

@@ -14,12 +14,12 @@ from typing import Literal
 
 import pytest
 
-from tests.store.clouds import new_bucket, open_s3, s3_environment, s3_server
+from tests.store.clouds import new_bucket, open_s3, s3_environment, s3_server, seaweedfs
 from tests.store.faults import DONE, NOT_DONE, AtRandom, Fault, FaultyProxy, Request
 from tests.worker.output import Output
 from tools.chaos.actor import REFUSED
 
-StoreName = Literal["folder", "s3"]
+StoreName = Literal["folder", "s3", "seaweedfs"]
 _EVERY, _WITHHELD = 40, 12  # one request of so many fails; of those so many are not answered at all
 _PATIENCE = {"AWS_TIMEOUT": "2s", "AWS_CONNECT_TIMEOUT": "2s"}  # of the workers with a request
 
@@ -47,15 +47,16 @@ def place(kind: StoreName, folder: Path, seed: int) -> Iterator[StorePlace]:
     if kind == "folder":
         yield StorePlace(str(name), Output(name), outage)
         return
-    url = f"s3://{new_bucket()}/chaos"
+    server, bucket = (s3_server(), new_bucket()) if kind == "s3" else (seaweedfs().address, seaweedfs().new_bucket())
+    url = f"s3://{bucket}/chaos"
     told = _RequestCount()
     with (
-        FaultyProxy(s3_server(), ProxyWeather(seed, outage), seen=told) as proxy,
+        FaultyProxy(server, ProxyWeather(seed, outage), seen=told) as proxy,
         pytest.MonkeyPatch.context() as patch,
     ):
-        output = Output(name, open_s3(patch, s3_server(), url))
+        output = Output(name, open_s3(patch, server, url))
         workers = s3_environment(proxy.address) | _PATIENCE
-        yield StorePlace(url, output, outage, workers, s3_environment(s3_server()), told.faults)
+        yield StorePlace(url, output, outage, workers, s3_environment(server), told.faults)
 
 
 class ProxyWeather:

@@ -19,11 +19,13 @@ from adawise.store.object_store import ATTEMPTS
 from adawise.store.store import Store, open_store
 from tests.sink.building import TP
 from tests.sink.compaction.building import Days, compacted, content
-from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server
+from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server, seaweedfs
 from tests.store.faults import EveryFirstTry, FaultyProxy
 
+BY_SOAK = [pytest.param(name, marks=pytest.mark.soak) for name in ("azurite", "seaweedfs")]
 
-@pytest.fixture(params=["memory", "s3", "s3 that fails", pytest.param("azurite", marks=pytest.mark.soak)])
+
+@pytest.fixture(params=["memory", "s3", "s3 that fails", *BY_SOAK])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     with ExitStack() as stack:
         stack.enter_context(stamina.set_testing(True, attempts=ATTEMPTS))  # tries, but no waits between them
@@ -32,6 +34,8 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
                 yield open_store("memory://")
             case "s3":
                 yield open_s3(monkeypatch, s3_server(), f"s3://{new_bucket()}/some/prefix")
+            case "seaweedfs":
+                yield open_s3(monkeypatch, seaweedfs().address, f"s3://{seaweedfs().new_bucket()}/some/prefix")
             case "azurite":
                 yield open_cloud(monkeypatch, azurite(), f"az://{new_container()}/some/prefix")
             case _:

@@ -22,7 +22,7 @@ from adawise.sink.read.rows import Rows, read_predictions, read_traces
 from adawise.store.store import LocalStore, open_store
 from tests.sink.building import TP, DictStore, open_chain
 from tests.sink.compaction.building import STREAMS, Days, compacted, found
-from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server
+from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server, seaweedfs
 
 Read = Callable[..., Rows]
 BOTH: list[tuple[Read, str]] = [(read_traces, layout.TRACES), (read_predictions, layout.PREDICTIONS)]
@@ -327,14 +327,17 @@ def test_a_relation_of_the_default_connection_is_found_by_its_variable(days: Pat
     assert traces.filter("alpha = 1").aggregate("count(*)").fetchall()[0][0] > 0
 
 
-@pytest.fixture(params=["s3", pytest.param("azurite", marks=pytest.mark.soak)])
+@pytest.fixture(params=["s3", *(pytest.param(name, marks=pytest.mark.soak) for name in ("azurite", "seaweedfs"))])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a root of four segments on an S3, or on Azure's emulator."""
+    """The URL of a root of four segments on an S3, a real one, or Azure's emulator."""
     made = DictStore()
     Days(made).commit(4)
     if request.param == "s3":
         url = f"s3://{new_bucket()}/some/out"
         store = open_s3(monkeypatch, s3_server(), url)
+    elif request.param == "seaweedfs":
+        url = f"s3://{seaweedfs().new_bucket()}/some/out"
+        store = open_s3(monkeypatch, seaweedfs().address, url)
     else:
         url = f"az://{new_container()}/some/out"
         store = open_cloud(monkeypatch, azurite(), url)
