@@ -15,7 +15,8 @@ from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.telemetry.test_export import Collector, collector
 from tests.worker.cameras import IMAGES, Topic, single
-from tests.worker.process import command_line, events, slow
+from tests.worker.process import command_line
+from tests.worker.test_stop import events, slow
 
 __all__ = ["collector"]  # the fixture
 
