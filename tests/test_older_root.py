@@ -22,6 +22,7 @@ from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.adapt.surrogate import Surrogate
 from adawise.build.model import adaptation, load_model
 from adawise.clip.classifier import GRID
+from adawise.commands.replay.options import ReplayCommand
 from adawise.commands.replay.run import replay
 from adawise.recording.source import RecordingSource
 from adawise.records import STATISTICS
@@ -169,7 +170,7 @@ def test_the_newest_traces_of_an_older_root_are_written_again_if_they_are_lost(r
 def test_a_replay_goes_on_from_the_states_of_an_older_segment(tmp_path: Path, head: str) -> None:
     output, state_of = tmp_path / "again", f"{FIXTURE}/root/{head}"
     chosen = settings(tmp_path / "unused")
-    assert replay(chosen, recording=str(FOLLOWING), output=str(output), state_of=state_of) == 0
+    assert replay(ReplayCommand(settings=chosen, recording=str(FOLLOWING), output=str(output), state_of=state_of)) == 0
     batches = new_batches(output)
     assert len(batches) == 2
     assert_goes_on(batches, {stream: states()[stream] for stream in batches})

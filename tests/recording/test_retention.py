@@ -12,7 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.commands.record.run import prune_recording
+from adawise.__main__ import main
 from adawise.errors import Lost, SourceError
 from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
@@ -229,12 +229,12 @@ def test_a_folder_that_nobody_records_into_is_pruned_by_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, hourly(8), retention=Retention(keep_s=20 * 3600.0))  # now is the fixture's day
-    assert prune_recording(root=str(tmp_path), keep_s=None, forget_images_after_s=None) == 0
+    assert main(["record", "-o", str(tmp_path), "--prune-only"]) == 0
     assert "1 files removed, 0 without images now" in capsys.readouterr().out
-    assert prune_recording(root=str(tmp_path), keep_s=None, forget_images_after_s=0.0) == 0
+    assert main(["record", "-o", str(tmp_path), "--prune-only", "--forget-images-after", "0s"]) == 0
     assert "0 files removed, 1 without images now" in capsys.readouterr().out
-    with pytest.raises(SourceError, match=r"holds no _recording\.json"):
-        prune_recording(root=str(tmp_path / "no"), keep_s=None, forget_images_after_s=None)
+    assert main(["record", "-o", str(tmp_path / "no"), "--prune-only"]) == 1
+    assert "holds no _recording.json" in capsys.readouterr().err
 
 
 def test_passes_are_made_in_the_background_one_a_minute_and_told(tmp_path: Path) -> None:

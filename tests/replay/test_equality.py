@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.commands.replay.options import REPLAY_GROUPS
+from adawise.commands.replay.options import REPLAY_GROUPS, ReplayCommand
 from adawise.commands.replay.run import replay
 from adawise.settings import read
 from adawise.worker.partition import PartitionWork
@@ -23,9 +23,8 @@ def shuffled(recorded: Recorded, output: Path, seed: int) -> Path:
     before = Path.cwd()
     os.chdir(recorded.folder)
     try:
-        assert (
-            replay(reading.settings, recording=recorded.recording, output=str(output), order="shuffled", seed=seed) == 0
-        )
+        asked = ReplayCommand(settings=reading.settings, recording=str(recorded.recording), output=str(output))
+        assert replay(asked, order="shuffled", seed=seed) == 0
     finally:
         os.chdir(before)
     return output

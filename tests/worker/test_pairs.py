@@ -10,6 +10,7 @@ import pytest
 
 from adawise.commands.pair.run import list_pairs, reports, rollback, switch
 from adawise.commands.pair.stage import stage
+from adawise.commands.replay.options import ReplayCommand
 from adawise.commands.replay.run import replay
 from adawise.errors import SettingsError
 from adawise.pairs.planned import read_plan
@@ -53,7 +54,7 @@ def end(topic: Topic, settings: Settings, root: Path) -> Output:
 def check_replay(topic: Topic, settings: Settings, root: Path, output: Output) -> None:
     """From the topic, by the pairs that served: equal bit by bit."""
     again = root.with_name("again")
-    assert replay(settings, recording=None, output=str(again), pairs_of=str(root)) == 0
+    assert replay(ReplayCommand(settings=settings, output=str(again), pairs_of=str(root))) == 0
     assert output.faults(topic) == []
     theirs = Output(again)
     assert output.predictions.equals(theirs.predictions)

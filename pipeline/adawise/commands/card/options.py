@@ -107,26 +107,8 @@ class CardCommand(Command):
     @override
     def call(self) -> int:
         """Show, make or extend a card."""
+        from adawise.commands.card.run import build_card, extend_card, show_card
+
         if self.show is not None:
-            from adawise.commands.card.run import show_card
-
-            return show_card(self.settings, path=self.show, as_json=self.as_json)
-        from adawise.commands.card.run import build_card, extend_card
-
-        assert self.output is not None  # `problems` has seen to it
-        fit = None
-        if self.fit_search is not None:
-            from adawise.commands.card.search_fit import Fit
-
-            fit = Fit(self.fit_search, self.fit_objective, self.fit_batches)
-        if self.labelled is None:
-            assert fit is not None
-            return extend_card(self.settings, output=self.output, fit=fit)
-        return build_card(
-            self.settings,
-            labelled=self.labelled,
-            output=self.output,
-            images=self.images,
-            shifted=self.labelled_shifted,
-            fit=fit,
-        )
+            return show_card(self.show, as_json=self.as_json)
+        return extend_card(self) if self.labelled is None else build_card(self)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
@@ -22,7 +23,9 @@ from adawise.decode.codec import open_image
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.labelled.read import is_recording
 from adawise.labelled.samples import Samples
-from adawise.settings import Settings
+
+if TYPE_CHECKING:
+    from adawise.commands.card.options import CardCommand
 
 _SEED = 0
 _SHOWN = 5  # images that were left out, by name
@@ -40,24 +43,19 @@ class _Drawn:
     rows: list[int]
 
 
-def build_card(
-    settings: Settings,
-    *,
-    labelled: Path,
-    output: Path,
-    images: int | None,
-    shifted: Path | None = None,
-    fit: Fit | None = None,
-) -> int:
+def build_card(asked: CardCommand) -> int:
     """Make a card from labelled images, write it and the heads beside it, and show it.
 
-    `shifted` are others, or a folder of such places, a condition each; `images` is of each.
+    Shifted ones are others, or a folder of such places, a condition each; --images is of each.
     """
+    settings, labelled, output, shifted = asked.settings, asked.labelled, asked.output, asked.labelled_shifted
+    assert labelled is not None  # `problems` has seen to both
+    assert output is not None
     model = load_model(settings.model, settings.decode, with_card=False)
     alphas = model.classifier.alphas
-    own = _drawn(open_samples(settings.decode, labelled, "--labelled", model.classes), images)
+    own = _drawn(open_samples(settings.decode, labelled, "--labelled", model.classes), asked.images)
     conditions = {
-        name: _drawn(open_samples(settings.decode, place, "--labelled-shifted", model.classes), images)
+        name: _drawn(open_samples(settings.decode, place, "--labelled-shifted", model.classes), asked.images)
         for name, place in ({} if shifted is None else _conditions(shifted, model.classes)).items()
     }
     total = len(own.rows) + sum(len(drawn.rows) for drawn in conditions.values())
@@ -75,23 +73,27 @@ def build_card(
             logits, labels = _evaluate(model, drawn, bar)
             judged += judge(name, logits.__getitem__, labels, card)
     heads = write_heads(heads_path(output), model.classifier.embeddings())
-    return _write(_fitted(settings, model, replace(card, judged=tuple(judged), heads=heads), fit), output)
+    card = replace(card, judged=tuple(judged), heads=heads)
+    return _write(card if asked.fit_search is None else _fitted(asked, model, card), output)
 
 
-def extend_card(settings: Settings, *, output: Path, fit: Fit) -> int:
+def extend_card(asked: CardCommand) -> int:
     """Fit the search to a recorded stream, and write the result into the card that is there.
 
     Raises:
         CardError: there is no card, or it belongs to another pair.
     """
-    card = read_card(output)
-    model = load_model(settings.model, settings.decode, with_card=False)
+    assert asked.output is not None  # `problems` has seen to it
+    card = read_card(asked.output)
+    model = load_model(asked.settings.model, asked.settings.decode, with_card=False)
     check_card(card, model.checkpoints, model.classifier)
-    return _write(_fitted(settings, model, card, fit), output)
+    return _write(_fitted(asked, model, card), asked.output)
 
 
-def _fitted(settings: Settings, model: ModelPair, card: Card, fit: Fit | None) -> Card:
-    return card if fit is None else replace(card, search=fit_recorded(settings, model, card, fit))
+def _fitted(asked: CardCommand, model: ModelPair, card: Card) -> Card:
+    assert asked.fit_search is not None  # `problems` has seen to it
+    fit = Fit(asked.fit_search, asked.fit_objective, asked.fit_batches)
+    return replace(card, search=fit_recorded(asked.settings, model, card, fit))
 
 
 def _write(card: Card, output: Path) -> int:
@@ -114,9 +116,8 @@ def _evaluate(model: ModelPair, drawn: _Drawn, bar: Progress) -> tuple[list[torc
     return [torch.cat(part) for part in parts], torch.tensor(labels)
 
 
-def show_card(settings: Settings, *, path: Path, as_json: bool) -> int:
+def show_card(path: Path, *, as_json: bool) -> int:
     """Print a card."""
-    del settings
     card = read_card(path)
     if as_json:
         print(card.to_json(), end="")

@@ -58,15 +58,7 @@ class CompactCommand(Command):
         """Compact."""
         from adawise.commands.compact.run import compact
 
-        return compact(
-            self.settings,
-            root=self.root,
-            before=self.before,
-            max_rows=self.max_rows,
-            delete_after_h=self.delete_after,
-            dry_run=self.dry_run,
-            as_json=self.as_json,
-        )
+        return compact(self)
 
 
 class FilesCommand(Command):
@@ -92,4 +84,4 @@ class FilesCommand(Command):
         """List."""
         from adawise.commands.compact.run import files
 
-        return files(self.settings, root=self.root, table=self.table, as_json=self.as_json)
+        return files(self)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adawise.console import Progress, print_json, progress
 from adawise.errors import SettingsError
 from adawise.records import TopicPartition
-from adawise.settings import Settings
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction import sql_views
 from adawise.sink.compaction.choice import FileLimits
@@ -19,6 +19,9 @@ from adawise.sink.compaction.compact import compact as compact_partition
 from adawise.sink.compaction.delete import deletable, delete, now_of
 from adawise.sink.read.files import data_files, data_keys, segment_keys
 from adawise.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from adawise.commands.compact.options import CompactCommand, FilesCommand
 
 _BYTES_A_ROW = 1024  # before compression; a file of longer rows (much metadata) has fewer of them
 _MIB = 2**20
@@ -41,27 +44,18 @@ class _Done:
         self.rows += rows
 
 
-def compact(
-    settings: Settings,
-    *,
-    root: str,
-    before: date | None,
-    max_rows: int,
-    delete_after_h: float | None,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
-    """Compact every partition under `root`, then delete what was compacted long enough ago; print a summary.
+def compact(asked: CompactCommand) -> int:
+    """Compact every partition under a root, then delete what was compacted long enough ago; print a summary.
 
     Raises:
         SettingsError: no worker ever wrote there.
         ChainError: a file is damaged or missing; partitions before it are done.
         StoreUnavailable: by the store.
     """
-    del settings
+    root, dry_run, max_rows, delete_after_h = asked.root, asked.dry_run, asked.max_rows, asked.delete_after
     store, done, now = _opened(root), _Done(), datetime.now(UTC)
     tps = sorted({tp for tp, _ in segment_keys(store)})
-    limits = FileLimits(max_rows=max_rows, max_bytes=max_rows * _BYTES_A_ROW, before=before or now.date())
+    limits = FileLimits(max_rows=max_rows, max_bytes=max_rows * _BYTES_A_ROW, before=asked.before or now.date())
     with progress("compacted", unit="rows") as bar:
         for tp in tps:
             for made in _partition(store, tp, limits, dry_run):
@@ -75,19 +69,18 @@ def compact(
                 done.deleted += _delete(store, tp, made_before, bar, dry_run)
     if not dry_run:
         sql_views.write(store, _absolute(root))
-    _tell(root, done, dry_run, as_json, files=len(data_keys(store)))
+    _tell(root, done, dry_run, asked.as_json, files=len(data_keys(store)))
     return 0
 
 
-def files(settings: Settings, *, root: str, table: str, as_json: bool) -> int:
-    """Print the files under `root` that together hold each row of a table once.
+def files(asked: FilesCommand) -> int:
+    """Print the files under a root that together hold each row of a table once.
 
     Raises SettingsError if no worker ever wrote there, and StoreUnavailable.
     """
-    del settings
-    _opened(root)
-    names = data_files(root, table)
-    if as_json:
+    _opened(asked.root)
+    names = data_files(asked.root, asked.table)
+    if asked.as_json:
         print_json(names)
     else:
         print("\n".join(names))

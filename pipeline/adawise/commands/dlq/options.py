@@ -13,7 +13,7 @@ from typing_extensions import override
 from adawise.commands.command import READING, Command
 from adawise.errors import Reason
 from adawise.settings.group import FilePath, Text
-from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
 
 _LETTER = re.compile(r"(\d{1,10})/(\d{1,19})", re.ASCII)
 _LETTER_EXPECTED = "partition/offset, as 0/17 in `adawise dlq list`"
@@ -31,15 +31,10 @@ def _checked_reason(value: str) -> str:
     return value
 
 
-def _place(letter: str) -> tuple[int, int]:
-    partition, _, offset = letter.partition("/")
-    return int(partition), int(offset)
-
-
 _LETTERS: tuple[str, ...] = (*READING, "kafka.dead_letter_topic", "log")
 
 
-class _Letters(Command):
+class LettersCommand(Command):
     """Which letters: what list and replay have in common."""
 
     groups = _LETTERS
@@ -54,13 +49,8 @@ class _Letters(Command):
     )
     stream: Text | None = Field(default=None, description="only letters of this stream (camera), by key or header")
 
-    def filters(self) -> dict[str, Any]:
-        """The filters, as `run` takes them."""
-        since_ms = None if self.since is None else milliseconds(self.since)
-        return {"reason": self.reason, "since_ms": since_ms, "stream": self.stream}
 
-
-class DlqListCommand(_Letters):
+class DlqListCommand(LettersCommand):
     """List the messages that could not be read: when, why, where from, whose, how large, whether sent back.
 
     They lie in the dead-letter topic (kafka.dead_letter_topic, else the topic's name and .dlq). Single bad images of an
@@ -84,7 +74,7 @@ class DlqListCommand(_Letters):
         """List."""
         from adawise.commands.dlq.run import list_letters
 
-        return list_letters(self.settings, **self.filters(), limit=self.limit, json=self.as_json)
+        return list_letters(self)
 
 
 class DlqShowCommand(Command):
@@ -104,10 +94,10 @@ class DlqShowCommand(Command):
         """Show."""
         from adawise.commands.dlq.run import show_letter
 
-        return show_letter(self.settings, place=_place(self.letter), save=self.save)
+        return show_letter(self)
 
 
-class DlqReplayCommand(_Letters):
+class DlqReplayCommand(LettersCommand):
     """Send messages that could not be read back to their topic, as they came, after the cause was mended.
 
     Each is sent once, however many letters it has: what was sent back before is left out, also if a replay was cut off
@@ -151,12 +141,4 @@ class DlqReplayCommand(_Letters):
         """Replay."""
         from adawise.commands.dlq.run import replay_letters
 
-        place = None if self.letter is None else _place(self.letter)
-        return replay_letters(
-            self.settings,
-            **self.filters(),
-            place=place,
-            again=self.again,
-            max_replays=self.max_replays,
-            dry_run=self.dry_run,
-        )
+        return replay_letters(self)

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adawise.build.kafka import kafka_source, security
 from adawise.commands.dlq.show import as_json, print_letter, print_table, shown
@@ -17,6 +17,10 @@ from adawise.errors import SettingsError, SourceError
 from adawise.kafka.read_all import read_whole
 from adawise.kafka.source import KafkaSource
 from adawise.settings import KafkaSettings, Settings
+from adawise.settings.moments import milliseconds
+
+if TYPE_CHECKING:
+    from adawise.commands.dlq.options import DlqListCommand, DlqReplayCommand, DlqShowCommand, LettersCommand
 
 _TIMEOUT_S = 30.0
 _SENT = "sent"
@@ -57,39 +61,37 @@ class _Past:
         return {self.messages[place] for place in self.receipts if place in self.messages}
 
 
-def list_letters(
-    settings: Settings, *, reason: str | None, since_ms: int | None, stream: str | None, limit: int, json: bool
-) -> int:
-    """Print the newest `limit` letters that fit; their values are not kept in memory."""
-    choice = _Choice(reason, since_ms, stream)
-    newest: deque[DeadLetter] = deque(maxlen=limit)
+def list_letters(asked: DlqListCommand) -> int:
+    """Print the newest letters that fit, as many as the limit; their values are not kept in memory."""
+    choice = _chosen(asked)
+    newest: deque[DeadLetter] = deque(maxlen=asked.limit)
     past, fitting = _Past(), 0
-    with _letters(settings.kafka) as source:
+    with _letters(asked.settings.kafka) as source:
         for letter in _read(source, past):
             if choice.fits(letter):
                 newest.append(letter.without_value())
                 fitting += 1
     sent = past.sent
     found = [(letter, past.messages[_place(letter)] in sent) for letter in newest]
-    if json:
+    if asked.as_json:
         print_json([as_json(letter, replayed=sent) for letter, sent in found])
     else:
         print_table(found, older=fitting - len(found))
     return 0
 
 
-def show_letter(settings: Settings, *, place: Place, save: Path | None) -> int:
-    """Print one letter, and write the original bytes to a file. Returns 1 if there is no such letter."""
-    past = _Past()
+def show_letter(asked: DlqShowCommand) -> int:
+    """Print one letter, and write the original bytes to a file. Raises SettingsError if there is no such letter."""
+    kafka, place, save, past = asked.settings.kafka, _named(asked.letter), asked.save, _Past()
     found: DeadLetter | None = None
-    with _letters(settings.kafka) as source:
+    with _letters(kafka) as source:
         for letter in _read(source, past):
             if _place(letter) == place:
                 found = letter
     if found is None:
         raise SettingsError(
-            f"there is no letter {place[0]}/{place[1]} in topic {settings.kafka.dead_letters_to!r} at "
-            f"{settings.kafka.bootstrap_servers}; `adawise dlq list` names those that there are"
+            f"there is no letter {place[0]}/{place[1]} in topic {kafka.dead_letters_to!r} at "
+            f"{kafka.bootstrap_servers}; `adawise dlq list` names those that there are"
         )
     print_letter(found, replayed=past.messages[place] in past.sent)
     if save is not None:
@@ -101,36 +103,36 @@ def show_letter(settings: Settings, *, place: Place, save: Path | None) -> int:
     return 0
 
 
-def replay_letters(
-    settings: Settings,
-    *,
-    reason: str | None,
-    since_ms: int | None,
-    stream: str | None,
-    place: Place | None,
-    again: bool,
-    max_replays: int,
-    dry_run: bool,
-) -> int:
+def replay_letters(asked: DlqReplayCommand) -> int:
     """Send the messages whose letters fit back to the topic, each once, and say how many.
 
-    Those that were sent back before are left out unless `again`; so are those that came back as letters `max_replays`
+    Those that were sent back before are left out unless --again; so are those that came back as letters --max-replays
     times, those of other topics, and those without their original.
     """
-    kafka, replay = settings.kafka, None
-    choice, past = _Choice(reason, since_ms, stream, place), _Past()
+    kafka, replay = asked.settings.kafka, None
+    choice, past = _chosen(asked, asked.letter), _Past()
     try:
         with _letters(kafka) as source:
-            if not dry_run:  # first, as no other replay can commit from then on: the receipts that are read are all
-                replay = _open(settings, source.log.identity(kafka.topic).partitions)
+            if not asked.dry_run:  # first: from then on no other replay can commit, and the receipts are all
+                replay = _open(asked.settings, source.log.identity(kafka.topic).partitions)
             for _ in _read(source, past):
                 pass
-        counted = _send(kafka, choice, set() if again else past.sent, max_replays, replay)
+        counted = _send(kafka, choice, set() if asked.again else past.sent, asked.max_replays, replay)
     finally:
         if replay is not None:
             replay.close()
-    _report(counted, kafka, dry_run)
+    _report(counted, kafka, asked.dry_run)
     return 0
+
+
+def _chosen(asked: LettersCommand, letter: str | None = None) -> _Choice:
+    since_ms = None if asked.since is None else milliseconds(asked.since)
+    return _Choice(asked.reason, since_ms, asked.stream, None if letter is None else _named(letter))
+
+
+def _named(letter: str) -> Place:
+    partition, _, offset = letter.partition("/")
+    return int(partition), int(offset)
 
 
 def _send(

@@ -93,7 +93,7 @@ class DriftCommand(Command):
         """A limit that is none."""
         from adawise.drift.limits import parse_limit
 
-        for part in _parts(options.get("fail_if")) or ():
+        for part in parts(options.get("fail_if")) or ():
             try:
                 parse_limit(part)
             except ValueError as error:
@@ -102,28 +102,11 @@ class DriftCommand(Command):
     @override
     def call(self) -> int:
         """Analyse."""
-        from adawise.commands.drift.run import Asked, Wanted, drift
-        from adawise.drift.limits import parse_limit
+        from adawise.commands.drift.run import drift
 
-        asked = Asked(
-            root=self.root,
-            streams=_parts(self.streams),
-            since=self.since,
-            until=self.until,
-            smallest=self.smallest,
-            recording=self.recording,
-            labels=self.labels,
-            label_within_s=self.label_within,
-            against=_parts(self.against) or (),
-        )
-        return drift(
-            self.settings,
-            asked,
-            Wanted(page=self.output, plots=self.plots, as_json=self.as_json),
-            limits=[parse_limit(part) for part in _parts(self.fail_if) or ()],
-            command=self.written_out(),
-        )
+        return drift(self)
 
 
-def _parts(text: str | None) -> tuple[str, ...] | None:
+def parts(text: str | None) -> tuple[str, ...] | None:
+    """What commas separate; None for None."""
     return None if text is None else tuple(part.strip() for part in text.split(","))

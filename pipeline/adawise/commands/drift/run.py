@@ -6,11 +6,9 @@ import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +17,9 @@ from adawise.adapt import advice
 from adawise.adapt.card import Card, read_card
 from adawise.build.prompts import read_lines
 from adawise.commands.drift.example_frames import LOOKS, ExampleFrames
+from adawise.commands.drift.options import DriftCommand, parts
 from adawise.console import paper, print_json, progress
-from adawise.drift.limits import Limit
+from adawise.drift.limits import parse_limit
 from adawise.drift.result import Camera, CameraChange, Example, Report
 from adawise.errors import SettingsError
 from adawise.page import NEEDS as PAGE_NEEDS
@@ -43,55 +42,33 @@ _LOOKED_AT = 16  # likewise, to compare the pictures
 _EXPLAINED = 40  # changes that get examples, by camera in the order of the report
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is analysed: the rows of a root, and what else is known of their images."""
-
-    root: str
-    streams: tuple[str, ...] | None
-    since: datetime | None
-    until: datetime | None
-    smallest: float
-    recording: Path | None
-    labels: str | None
-    label_within_s: float
-    against: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is written beside the summary."""
-
-    page: Path | None
-    plots: Path | None
-    as_json: bool
-
-
-def drift(settings: Settings, asked: Asked, wanted: Wanted, *, limits: Sequence[Limit], command: Sequence[str]) -> int:
+def drift(asked: DriftCommand) -> int:
     """Analyse, write the page and the figures, print a summary or JSON; 3 if a camera is beyond a limit, else 0.
 
     Raises:
         SettingsError: no worker wrote there, nothing lies in that time, or a package is missing.
         CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the root.
     """
-    drawn = wanted.page is not None or wanted.plots is not None
+    settings, page, plots = asked.settings, asked.output, asked.plots
+    drawn = page is not None or plots is not None
     _need(_NEEDS | (PAGE_NEEDS if drawn else {}))
     card = None if settings.model.card is None else read_card(settings.model.card)
-    report = _report(settings, asked, card, shlex.join(["adawise", *command]))
-    if wanted.page is not None:
+    report = _report(settings, asked, card)
+    if page is not None:
         from adawise.drift.page.write import write_page
 
-        write_page(wanted.page, report)
-    if wanted.plots is not None:
+        write_page(page, report)
+    if plots is not None:
         from adawise.drift.page.plots import write_plots
 
-        write_plots(wanted.plots, report)
+        write_plots(plots, report)
+    limits = map(parse_limit, parts(asked.fail_if) or ())
     beyond = {str(limit): dict(limit.exceeded(report)) for limit in limits}
-    _tell(report, wanted, beyond)
+    _tell(report, asked, beyond)
     return FOUND if any(beyond.values()) else 0
 
 
-def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -> Report:
+def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Report:
     from adawise.drift.analyse import Evidence, analyse
     from adawise.drift.collect import ALL, collect
     from adawise.drift.queries import written_out
@@ -108,8 +85,9 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
         else f"{settings.model.card}: mean {objective} on {card.images} labelled images"
     )
     frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
-    opened = Tables(asked.root, streams=asked.streams, since=asked.since, until=asked.until, levels=levels)
-    with closing(opened) as tables, translated(asked.root, *asked.against):
+    streams, against = parts(asked.streams), parts(asked.against) or ()
+    opened = Tables(asked.root, streams=streams, since=asked.since, until=asked.until, levels=levels)
+    with closing(opened) as tables, translated(asked.root, *against):
         with progress("read", total=None, unit="questions") as bar:
             found = collect(tables.connection, done=bar.advance)
         examples = _Examples(tables, frames)
@@ -117,7 +95,7 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
             cameras = analyse(found, Evidence(tables.mix, examples), smallest=asked.smallest, done=bar.advance)
         return Report(
             root=asked.root,
-            command=command,
+            command=shlex.join(["adawise", *asked.written_out()]),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             since_us=found.since_us,
             until_us=found.until_us,
@@ -137,22 +115,22 @@ def _report(settings: Settings, asked: Asked, card: Card | None, command: str) -
         )
 
 
-def _helped(settings: Settings, asked: Asked, card: Card | None, tables: Tables) -> Helped:
+def _helped(settings: Settings, asked: DriftCommand, card: Card | None, tables: Tables) -> Helped:
     from adawise.drift.judge.judge import OtherRun, judge
     from adawise.labels.join import label
     from adawise.sink.read.rows import read_predictions
 
-    columns = ("topic", "partition", "offset", "index", "label", "confidence", "alpha")
+    streams, columns = parts(asked.streams), ("topic", "partition", "offset", "index", "label", "confidence", "alpha")
     runs = [
-        OtherRun(root, read_predictions(root, asked.streams, asked.since, asked.until, columns).relation)
-        for root in asked.against
+        OtherRun(root, read_predictions(root, streams, asked.since, asked.until, columns).relation)
+        for root in parts(asked.against) or ()
     ]
     classes = settings.model.classes
     labels = label(
         tables.connection,
         asked.root,
         file=asked.labels,
-        within_us=round(asked.label_within_s * 1e6),
+        within_us=round(asked.label_within * 1e6),
         classes=None if classes is None else read_lines(classes, "model.classes", "class name"),
     )
     with progress("judged", total=None, unit="") as bar:
@@ -210,7 +188,7 @@ def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: i
     return tuple(notes)
 
 
-def _never_served(asked: Asked, tables: Tables) -> Iterator[str]:
+def _never_served(asked: DriftCommand, tables: Tables) -> Iterator[str]:
     from adawise.drift.never_served import never_served
     from adawise.sink.read.rows import read_predictions
 
@@ -237,9 +215,10 @@ def _need(packages: Mapping[str, str]) -> None:
         raise SettingsError(f"drift needs {', '.join(missing)}; install them with: pip install 'adawise[report]'")
 
 
-def _tell(report: Report, wanted: Wanted, beyond: Mapping[str, Mapping[str, float]]) -> None:
-    if wanted.as_json:
-        print_json({**report.as_json(), "beyond": beyond, "page": None if wanted.page is None else str(wanted.page)})
+def _tell(report: Report, asked: DriftCommand, beyond: Mapping[str, Mapping[str, float]]) -> None:
+    page = asked.output
+    if asked.as_json:
+        print_json({**report.as_json(), "beyond": beyond, "page": None if page is None else str(page)})
         return
     from adawise.drift.show import show
 
@@ -247,5 +226,5 @@ def _tell(report: Report, wanted: Wanted, beyond: Mapping[str, Mapping[str, floa
     for limit, cameras in beyond.items():
         named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_NAMED])
         print(f"{limit}: {f'{len(cameras)} cameras are beyond it: {named}' if cameras else 'no camera is beyond it'}")
-    if wanted.page is not None:
-        print(f"page: {wanted.page} ({wanted.page.stat().st_size / 2**20:.1f} MiB)")
+    if page is not None:
+        print(f"page: {page} ({page.stat().st_size / 2**20:.1f} MiB)")

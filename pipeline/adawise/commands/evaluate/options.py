@@ -133,26 +133,6 @@ class EvaluateCommand(Command):
     @override
     def call(self) -> int:
         """Run and judge."""
-        from adawise.commands.evaluate.run import TableSources, evaluate
+        from adawise.commands.evaluate.run import evaluate
 
-        source: Path | TableSources | None = self.logits
-        if self.images is not None:
-            places = tuple(Path(place.strip()).expanduser() for place in self.images.split(","))
-            source = TableSources(places, self.corrupt, self.cache, self.limit)
-        assert source is not None  # `problems` has seen to it
-        return evaluate(
-            self.settings,
-            source=source,
-            domains=None if self.domains is None else self.domains.split(","),
-            groups=self.group,
-            calibrate=self.calibrate,
-            strategies=self.strategies,
-            streams=self.streams.split(","),
-            orders=self.orders.split(","),
-            smooth=self.smooth,
-            seeds=self.seeds,
-            processes=self.processes,
-            output=self.output,
-            command=self.written_out(),
-            as_json=self.as_json,
-        )
+        return evaluate(self)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
@@ -30,6 +31,9 @@ from adawise.evaluate.tables import LogitTable, read_tables
 from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.settings import Settings
 
+if TYPE_CHECKING:
+    from adawise.commands.evaluate.options import EvaluateCommand
+
 _log = structlog.get_logger("evaluate")
 
 
@@ -43,49 +47,44 @@ class TableSources:
     limit: int | None
 
 
-def evaluate(
-    settings: Settings,
-    *,
-    source: Path | TableSources,
-    domains: Sequence[str] | None,
-    groups: str | None,
-    calibrate: str | None,
-    strategies: str | None,
-    streams: Sequence[str],
-    orders: Sequence[str],
-    smooth: str | None,
-    seeds: int,
-    processes: int | None,
-    output: Path | None,
-    command: Sequence[str],
-    as_json: bool,
-) -> int:
-    """Run strategies on a folder of tables or on images; print a table or JSON, and write it to `output`."""
-    kinds = _known([*streams, *(("smooth",) if smooth is not None else ())], KINDS, "--streams", "kind of stream")
-    orders = _known(orders, ORDERS, "--orders", "order")
-    candidates = _candidates(settings, strategies)
+def evaluate(asked: EvaluateCommand) -> int:
+    """Run strategies on a folder of tables or on images; print a table or JSON, and write it to a folder."""
+    settings, calibrate = asked.settings, asked.calibrate
+    streams = [*asked.streams.split(","), *(("smooth",) if asked.smooth is not None else ())]
+    kinds = _known(streams, KINDS, "--streams", "kind of stream")
+    orders = _known(asked.orders.split(","), ORDERS, "--orders", "order")
+    candidates = _candidates(settings, asked.strategies)
     if calibrate is None and settings.model.card is None:
         for candidate in resolved(candidates, None):
             objective_named(candidate.objective, None)  # or told here that it needs a card, before tables are made
-    tables, fitted_on = _tables(settings, source, domains, calibrate)
+    domains = None if asked.domains is None else asked.domains.split(",")
+    tables, fitted_on = _tables(settings, _source(asked), domains, calibrate)
     card, calibration = _card(settings, tables, fitted_on)
     if card is not None and any(candidate.objective == AUTO for candidate in candidates):
         advice = advise(card)
         _log.info("objective_chosen", objective=advice.objective, reason=advice.reason)
     candidates = resolved(candidates, card)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
-    bench = Bench(tables, temperatures, {} if groups is None else group_names(groups, tables))
-    pair = None if smooth is None else smooth_groups(bench, smooth)
-    plan = Plan(candidates, kinds, orders, seeds, pair)
-    result = _run(bench, plan, card, calibration, processes or usable_cores())
-    if output is not None:
-        write_result(output, result)
-        _write_page(output, result, command, tables)
-    if as_json:
+    bench = Bench(tables, temperatures, {} if asked.group is None else group_names(asked.group, tables))
+    pair = None if asked.smooth is None else smooth_groups(bench, asked.smooth)
+    plan = Plan(candidates, kinds, orders, asked.seeds, pair)
+    result = _run(bench, plan, card, calibration, asked.processes or usable_cores())
+    if asked.output is not None:
+        write_result(asked.output, result)
+        _write_page(asked.output, result, asked.written_out(), tables)
+    if asked.as_json:
         print_json(result.as_json())
     else:
         show(result, paper())
     return 0
+
+
+def _source(asked: EvaluateCommand) -> Path | TableSources:
+    if asked.images is None:
+        assert asked.logits is not None  # `problems` has seen to it
+        return asked.logits
+    places = tuple(Path(place.strip()).expanduser() for place in asked.images.split(","))
+    return TableSources(places, asked.corrupt, asked.cache, asked.limit)
 
 
 def _tables(

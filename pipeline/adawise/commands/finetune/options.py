@@ -78,12 +78,4 @@ class FinetuneCommand(Command):
         """Fine-tune."""
         from adawise.commands.finetune.run import finetune
 
-        return finetune(
-            self.settings,
-            labelled=self.labelled,
-            validation=self.validation,
-            output=self.output,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            as_json=self.as_json,
-        )
+        return finetune(self)

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
@@ -37,6 +38,9 @@ from adawise.finetune.run import Epoch, FinetuneRun
 from adawise.labelled.samples import Samples, split
 from adawise.settings import FinetuneSettings, ModelSettings, Settings
 
+if TYPE_CHECKING:
+    from adawise.commands.finetune.options import FinetuneCommand
+
 _log = structlog.get_logger("finetune")
 
 
@@ -52,27 +56,19 @@ class Data:
     templates: tuple[str, ...]
 
 
-def finetune(
-    settings: Settings,
-    *,
-    labelled: Path,
-    validation: Path | None,
-    output: Path,
-    resume: bool,
-    overwrite: bool,
-    as_json: bool,
-) -> int:
+def finetune(asked: FinetuneCommand) -> int:
     """Train, or go on training; then make the card and print the record. 130 if it was stopped before its end."""
-    folder = Folder(output)
-    folder.check(resume=resume, overwrite=overwrite)
+    settings, resume = asked.settings, asked.resume
+    folder = Folder(asked.output)
+    folder.check(resume=resume, overwrite=asked.overwrite)
     use_cores(settings.model.threads)
-    data = _read(settings, labelled, validation)
+    data = _read(settings, asked.labelled, asked.validation)
     assert settings.model.theta_0 is not None  # the command line has seen to it
     start = load_starting_model(settings.model.architecture, settings.model.theta_0)
     start = replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
     record = folder.finished(_decided_by(settings, data, start)) if resume else None
     if record is not None:
-        tell(record, settings.model, folder, as_json=as_json)
+        tell(record, settings.model, folder, as_json=asked.as_json)
         return 0
     with _decoders(settings, data, start) as (images, judges):
         run = _run(settings, data, start, folder, images, judges)
@@ -89,7 +85,7 @@ def finetune(
         record = record_of(settings, run, card, data.held_out, data.held_out_rows, {**images.skipped, **judges.skipped})
     write_bytes(folder.record, json.dumps(record, indent=1).encode())
     folder.checkpoint.unlink(missing_ok=True)
-    tell(record, settings.model, folder, as_json=as_json)
+    tell(record, settings.model, folder, as_json=asked.as_json)
     return 0
 
 

@@ -47,4 +47,4 @@ class LabelsCommand(Command):
         """Store."""
         from adawise.commands.labels.run import collect_labels
 
-        return collect_labels(self.settings, root=self.root, topic=self.topic, follow=self.follow, as_json=self.as_json)
+        return collect_labels(self)

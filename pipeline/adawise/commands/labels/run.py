@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -16,10 +17,12 @@ from adawise.labels.columns import LabelColumns
 from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, together
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
-from adawise.settings import Settings
 from adawise.sink.claims import read_sink_id
 from adawise.store.store import open_store
 from adawise.worker.observer import outage_event
+
+if TYPE_CHECKING:
+    from adawise.commands.labels.options import LabelsCommand
 
 SUFFIX = ".labels"
 """Of the topic's name and of the group's, where nothing else is said."""
@@ -29,20 +32,20 @@ _BUFFERED_BYTES = 64 * 2**20
 _TOLD = 5  # problems
 
 
-def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: bool, as_json: bool) -> int:
-    """Store the labels of a topic under `root`, until none is left, or until it is stopped: 130 if not to `follow`.
+def collect_labels(asked: LabelsCommand) -> int:
+    """Store the labels of a topic under a root, until none is left, or until it is stopped: 130 if not to follow.
 
     Members of one group share the partitions. Whatever dies, each message is stored once: its file is created only if
     absent, under a name that says where the next one goes on. The group's offset is committed once the file is durable.
-    To `follow`, a broker or a store that does not answer is waited for.
+    To follow, a broker or a store that does not answer is waited for.
 
     Raises:
-        SettingsError: no worker wrote to `root`.
+        SettingsError: no worker wrote to the root.
         SourceError: there is no such topic, or the labels there are of another one.
-        BrokerUnavailable, StoreUnavailable: not to `follow`.
+        BrokerUnavailable, StoreUnavailable: not to follow.
     """
-    kafka = settings.kafka
-    topic = topic or f"{kafka.topic}{SUFFIX}"
+    kafka, root, follow = asked.settings.kafka, asked.root, asked.follow
+    topic = asked.topic or f"{kafka.topic}{SUFFIX}"
     columns, folder = LabelColumns(), f"{root.rstrip('/')}/labels"
     kafka = kafka.model_copy(update={"topic": topic, "group": f"{kafka.group}{SUFFIX}"})
     recorders: list[Recorder] = []
@@ -79,7 +82,7 @@ def collect_labels(settings: Settings, *, root: str, topic: str | None, follow: 
 
         again_and_again(collect, failed, stop)
         stopped = stop()
-    _tell(together(each.recorded for each in recorders), columns, topic, folder, as_json=as_json)
+    _tell(together(each.recorded for each in recorders), columns, topic, folder, as_json=asked.as_json)
     return INTERRUPTED if stopped and not follow else 0
 
 

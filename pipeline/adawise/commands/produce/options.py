@@ -93,18 +93,4 @@ class ProduceCommand(Command):
         """Produce."""
         from adawise.commands.produce.run import produce
 
-        return produce(
-            self.settings,
-            source=self.source,
-            streams=self.streams,
-            stream_ids=tuple(name.strip() for name in self.stream_ids.split(",")) if self.stream_ids else None,
-            rate=self.rate,
-            speed=None if self.fast else self.speed or 1.0,
-            begins=self.start,
-            loop=self.loop,
-            batch=self.batch,
-            shuffle=self.shuffle,
-            create_topic=self.create_topic,
-            partitions=self.partitions,
-            limit=self.limit,
-        )
+        return produce(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from adawise.build.kafka import security
 from adawise.build.signals import INTERRUPTED, stop_signals
@@ -13,7 +14,9 @@ from adawise.produce.produce import Gathering, open_shots
 from adawise.produce.produce import produce as send_all
 from adawise.produce.sender import ensure_topic, open_sender
 from adawise.produce.video import VideoShots
-from adawise.settings import Settings
+
+if TYPE_CHECKING:
+    from adawise.commands.produce.options import ProduceCommand
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEED = 0
@@ -22,43 +25,31 @@ _TIMEOUT_S = 30.0
 _SKIPPED_SHOWN = 5
 
 
-def produce(
-    settings: Settings,
-    *,
-    source: str,
-    streams: int | None,
-    stream_ids: tuple[str, ...] | None,
-    rate: float | None,
-    speed: float | None,
-    begins: datetime | None,
-    loop: bool,
-    batch: int,
-    shuffle: bool,
-    create_topic: bool,
-    partitions: int,
-    limit: int | None,
-) -> int:
+def produce(asked: ProduceCommand) -> int:
     """Send images from a folder, a list or a video; a summary at the end. Ctrl-C ends it in order: with 130,
     unless it would have gone on for ever.
 
-    A video began at `begins`, or when it says so, or now.
+    A video began at --start, or when it says so, or now.
     """
-    kafka, largest = settings.kafka, int(settings.decode.max_message_bytes)
-    shots = open_shots(source, max_message_bytes=largest, loop=loop, shuffle_seed=_SEED if shuffle else None)
-    began = begins or (shots.created() if isinstance(shots, VideoShots) else None)
+    kafka, largest = asked.settings.kafka, int(asked.settings.decode.max_message_bytes)
+    seed = _SEED if asked.shuffle else None
+    shots = open_shots(asked.source, max_message_bytes=largest, loop=asked.loop, shuffle_seed=seed)
+    began = asked.start or (shots.created() if isinstance(shots, VideoShots) else None)
     secure = security(kafka)
     ensure_topic(
         bootstrap_servers=kafka.bootstrap_servers,
         security=secure,
         client_id=kafka.client_id,
         topic=kafka.topic,
-        create=create_topic,
-        partitions=partitions,
+        create=asked.create_topic,
+        partitions=asked.partitions,
         max_message_bytes=largest,
     )
-    names = stream_ids or tuple(f"camera-{number}" for number in range(streams or 1))
+    names = tuple(f"camera-{number}" for number in range(asked.streams or 1))
+    if asked.stream_ids is not None:
+        names = tuple(name.strip() for name in asked.stream_ids.split(","))
     stop = threading.Event()
-    with progress("produced", total=limit) as bar, stop_signals(on_stop=stop.set):
+    with progress("produced", total=asked.limit) as bar, stop_signals(on_stop=stop.set):
         sent = 0
 
         def tell(images: int, _size_bytes: int) -> None:
@@ -82,12 +73,12 @@ def produce(
                 sender,
                 streams=names,
                 gathering=Gathering(
-                    batch=batch, max_message_bytes=largest, max_held_bytes=_INFLIGHT_MESSAGES * largest
+                    batch=asked.batch, max_message_bytes=largest, max_held_bytes=_INFLIGHT_MESSAGES * largest
                 ),
-                rate=rate,
-                speed=speed,
+                rate=asked.rate,
+                speed=None if asked.fast else asked.speed or 1.0,
                 begins_us=None if began is None else (began - _EPOCH) // timedelta(microseconds=1),
-                limit=limit,
+                limit=asked.limit,
                 stop=stop,
             )
         finally:
@@ -100,4 +91,4 @@ def produce(
         print(f"skipped {name}: {why}", file=sys.stderr)
     if len(shots.skipped) > _SKIPPED_SHOWN:
         print(f"and {len(shots.skipped) - _SKIPPED_SHOWN} more files skipped", file=sys.stderr)
-    return INTERRUPTED if stop.is_set() and not loop else 0
+    return INTERRUPTED if stop.is_set() and not asked.loop else 0

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from adawise.commands.command import READING, Command
 from adawise.settings.group import Location
-from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import (
     DURATION_SCHEMA,
     FORGET_IMAGES_AFTER,
@@ -95,22 +95,6 @@ class RecordCommand(Command):
     @override
     def call(self) -> int:
         """Record, or only remove what is too old."""
-        if self.prune_only:
-            from adawise.commands.record.run import prune_recording
+        from adawise.commands.record.run import prune_recording, record
 
-            return prune_recording(self.output, keep_s=self.keep, forget_images_after_s=self.forget_images_after)
-        from adawise.commands.record.run import record
-
-        return record(
-            self.settings,
-            output=self.output,
-            origin=self.origin if self.from_time is None else milliseconds(self.from_time),
-            until_ms=None if self.until is None else milliseconds(self.until),
-            max_messages=self.max_messages,
-            max_seconds=self.max_seconds,
-            max_bytes=self.max_bytes,
-            streams=self.streams,
-            follow=self.follow,
-            keep_s=self.keep,
-            forget_images_after_s=self.forget_images_after,
-        )
+        return prune_recording(self) if self.prune_only else record(self)

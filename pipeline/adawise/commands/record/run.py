@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,42 +24,33 @@ from adawise.recording.recorder import Recorder, RecordingProgress, together
 from adawise.recording.retention import RecordingRetention
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
-from adawise.settings import Settings
+from adawise.settings.moments import milliseconds
 from adawise.store.store import open_store
 from adawise.worker.observer import outage_event
+
+if TYPE_CHECKING:
+    from adawise.commands.record.options import RecordCommand
 
 _BUFFERED_BYTES = 256 * 2**20
 
 
-def record(
-    settings: Settings,
-    *,
-    output: str,
-    origin: Literal["earliest", "latest"] | int,
-    until_ms: int | None,
-    max_messages: int | None,
-    max_seconds: float | None,
-    max_bytes: int | None,
-    streams: str | None,
-    follow: bool,
-    keep_s: float | None,
-    forget_images_after_s: float | None,
-) -> int:
+def record(asked: RecordCommand) -> int:
     """Store the topic's raw messages; goes on where an earlier run into the same folder ended.
 
-    Without limits it ends when it has all that the topic holds. To `follow`, or from the latest, it goes on until it is
+    Without limits it ends when it has all that the topic holds. To follow, or from the latest, it goes on until it is
     stopped, and waits for a broker or a store that does not answer. 130 if it was stopped before its end.
     """
-    limited = any(limit is not None for limit in (until_ms, max_messages, max_seconds, max_bytes))
-    follow = follow or (origin == "latest" and not limited)
+    kafka, output = asked.settings.kafka, asked.output
+    origin = asked.origin if asked.from_time is None else milliseconds(asked.from_time)
     bounds = Bounds(
-        max_messages=max_messages,
-        max_bytes=max_bytes,
-        max_seconds=max_seconds,
-        until_ms=until_ms,
-        until_drained=not (limited or follow),
+        max_messages=asked.max_messages,
+        max_bytes=asked.max_bytes,
+        max_seconds=asked.max_seconds,
+        until_ms=None if asked.until is None else milliseconds(asked.until),
     )
-    retention = Retention(keep_s, forget_images_after_s)
+    limited = bounds != Bounds()
+    follow = asked.follow or (origin == "latest" and not limited)
+    bounds.until_drained = not (limited or follow)
     log, recorders, pace = structlog.get_logger("recording"), list[Recorder](), Pace(output)
 
     def failed(error: AdawiseError, wait_s: float) -> None:
@@ -67,13 +58,13 @@ def record(
             raise error
         log.warning(outage_event(error, "recording_retried"), error=str(error), wait_s=wait_s)
 
-    with stop_signals() as stop, progress("recorded", total=max_messages, unit="messages") as bar:
+    with stop_signals() as stop, progress("recorded", total=asked.max_messages, unit="messages") as bar:
 
         def attempt() -> None:
             with ExitStack() as stack:
                 with stop.interrupts():
-                    source = stack.enter_context(closing(kafka_source(settings.kafka, group=False, origin=origin)))
-                    recorder = _recorder(settings, source, output, streams, retention)
+                    source = stack.enter_context(closing(kafka_source(kafka, group=False, origin=origin)))
+                    recorder = _recorder(asked, source)
                 recorders.append(recorder)
                 tidying = stack.enter_context(closing(tidying_of(recorder.folder)))
                 told = 0
@@ -90,41 +81,40 @@ def record(
         again_and_again(attempt, failed, stop)
         stopped = stop()
     if recorders:
-        print(_summary(together(each.recorded for each in recorders), settings.kafka.topic, output, pace))
+        print(_summary(together(each.recorded for each in recorders), kafka.topic, output, pace))
     if stopped and not follow:
         print("stopped before the end; the same command goes on from here")
         return INTERRUPTED
     return 0
 
 
-def _recorder(
-    settings: Settings, source: KafkaSource, output: str, streams: str | None, retention: Retention
-) -> Recorder:
-    topic = settings.kafka.topic
+def _recorder(asked: RecordCommand, source: KafkaSource) -> Recorder:
+    topic = asked.settings.kafka.topic
     return Recorder(
-        output,
+        asked.output,
         topic=topic,
         identity=source.log.identity(topic),
         policy=FILES,
         max_buffered_bytes=_BUFFERED_BYTES,
-        streams=streams,
-        retention=retention,
+        streams=asked.streams,
+        retention=Retention(asked.keep, asked.forget_images_after),
         check=source.log.check,
     )
 
 
-def prune_recording(root: str, *, keep_s: float | None, forget_images_after_s: float | None) -> int:
+def prune_recording(asked: RecordCommand) -> int:
     """Remove from a recording what is too old by what it promises, or by shorter times.
 
     Raises SourceError if there is no recording.
     """
+    root = asked.output
     store = open_store(root)
     where = f"{root}/{MANIFEST}"
     data = store.get(MANIFEST)
     if data is None:
         raise SourceError(f"expected a recording in {root}, but it holds no {MANIFEST}. Correct --output.")
     promise = decode_manifest(data, where).promise
-    retention = Retention(keep_s, forget_images_after_s).within(promise, where)
+    retention = Retention(asked.keep, asked.forget_images_after).within(promise, where)
     if retention == Retention():
         print(f"{root} keeps everything: it was begun without --keep and --forget-images-after; give one of them")
         return 0

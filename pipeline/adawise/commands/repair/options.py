@@ -34,4 +34,4 @@ class RepairCommand(Command):
         """Repair."""
         from adawise.commands.repair.run import repair
 
-        return repair(self.settings, root=self.root, does=self.yes)
+        return repair(root=self.root, does=self.yes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from adawise.errors import SettingsError
-from adawise.settings import Settings
 from adawise.sink.claims import read_sink_id
 from adawise.sink.read.files import segment_keys
 from adawise.sink.repair.plan import RepairPlan, plan
@@ -12,7 +11,7 @@ from adawise.store.store import open_store
 FOUND = 3
 
 
-def repair(settings: Settings, *, root: str, does: bool) -> int:
+def repair(*, root: str, does: bool) -> int:
     """Print the steps that mend `root`, and take them if it `does`. 0 if nothing is left to do, else 3.
 
     Raises:
@@ -20,7 +19,6 @@ def repair(settings: Settings, *, root: str, does: bool) -> int:
         ChainError: what was missing has come back meanwhile.
         StoreUnavailable: by the store.
     """
-    del settings
     store = open_store(root)
     if read_sink_id(store) is None and not segment_keys(store):
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")

@@ -141,19 +141,4 @@ class ReplayCommand(Command):
         """Replay."""
         from adawise.commands.replay.run import replay
 
-        settings = self.settings
-        if self.topic is not None:
-            settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"topic": self.topic})})
-        return replay(
-            settings,
-            recording=self.recording,
-            output=self.output,
-            since=self.from_time,
-            until=self.until,
-            streams=None if self.streams is None else [name.strip() for name in self.streams.split(",")],
-            state_of=self.state_of,
-            pairs_of=self.pairs_of,
-            speed=self.speed,
-            forgotten="skip" if self.skip_forgotten else "fail",
-            results_to=self.results_to,
-        )
+        return replay(self)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from typing_extensions import override
@@ -34,78 +33,45 @@ from adawise.sink.read.files import read_bytes, segment_names
 from adawise.store.store import Store, open_store
 from adawise.worker.observer import LogObserver
 
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What of it is replayed beside its bounds in time, how fast, from which states, and who is told."""
-
-    streams: Sequence[str] | None
-    state_of: str | None
-    speed: float | None
-    results_to: str | None
-    pairs_of: str | None
+if TYPE_CHECKING:
+    from adawise.commands.replay.options import ReplayCommand
 
 
-def replay(
-    settings: Settings,
-    *,
-    recording: str | Path | None,
-    output: str,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    streams: Sequence[str] | None = None,
-    state_of: str | None = None,
-    pairs_of: str | None = None,
-    speed: float | None = None,
-    forgotten: Forgotten = "fail",
-    order: Order = "timestamp",
-    seed: int = 0,
-    results_to: str | None = None,
-) -> int:
-    """The worker on a recording, writing to `output`; 130 if it was stopped: the same command goes on where it was.
+def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -> int:
+    """The worker on a recording, or on what a topic holds now, writing to a new folder or to that of the same replay.
 
-    Args:
-        settings: of the worker; `kafka` only without a recording.
-        recording: its folder or URL; None for the topic, up to what it holds now.
-        output: a new folder or URL, or that of the same replay.
-        since: messages from then on, by the broker's timestamps.
-        until: messages before; batches that are open there are left open.
-        streams: only these, by patterns as `yard-*`; None for all.
-        state_of: a segment, or ROOT@TIME, whose states are gone on from.
-        pairs_of: a worker's root, whose pairs serve as they did there; None: the pair of the settings serves all.
-        speed: 1 as the timestamps say; None as fast as the model allows.
-        forgotten: whether recorded messages without their images are an error, or are left out.
-        order: how the recorded partitions interleave.
-        seed: of that order.
-        results_to: a topic that results are sent to; None: they are sent nowhere.
+    130 if it was stopped: the same command goes on where it was. Recorded partitions interleave by `order` and `seed`.
 
     Raises:
-        SettingsError: `output` is of something else, or what was asked for cannot be.
+        SettingsError: the output is of something else, or what was asked for cannot be.
         SourceError, BrokerUnavailable: by what is read.
         ChainError, StoreUnavailable: by the output.
     """
+    settings, output, recording = asked.settings, asked.output, asked.recording
+    if asked.topic is not None:
+        settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"topic": asked.topic})})
     if Path(output).resolve() == Path(settings.sink.root).resolve():
         raise SettingsError(
             f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
         )
     store = open_store(output)
     claimed(store, output)  # what is wrong there is told at once, before torch takes its seconds
+    forgotten: Forgotten = "skip" if asked.skip_forgotten else "fail"
     opened: AbstractContextManager[Whole] = (
-        opened_topic(settings, since, until)
+        opened_topic(settings, asked.from_time, asked.until)
         if recording is None
-        else opened_recording(str(recording), since, until, order=order, seed=seed, forgotten=forgotten)
+        else opened_recording(recording, asked.from_time, asked.until, order=order, seed=seed, forgotten=forgotten)
     )
     with opened as whole:
-        states = recorded_states(state_of, whole) if state_of else {}
-        return _replay(settings, whole, _Wish(streams, state_of, speed, results_to, pairs_of), states, output, store)
+        states = recorded_states(asked.state_of, whole) if asked.state_of else {}
+        return _replay(settings, asked, whole, states, store)
 
 
 def _replay(
     settings: Settings,
+    asked: ReplayCommand,
     whole: Whole,
-    wish: _Wish,
     states: Mapping[TopicPartition, RecordedState],
-    output: str,
     store: Store,
 ) -> int:
     from adawise.build.model import config_fingerprint, load_model
@@ -113,10 +79,10 @@ def _replay(
     from adawise.build.worker import describe, make_worker
     from adawise.clip.classifier import digest
 
-    log = structlog.get_logger("worker")
-    if wish.results_to in (whole.topic, settings.kafka.topic):
+    log, output = structlog.get_logger("worker"), asked.output
+    if asked.results_to in (whole.topic, settings.kafka.topic):
         raise SettingsError(
-            f"--results-to {wish.results_to}: it is a topic of images, and results would be taken for them; "
+            f"--results-to {asked.results_to}: it is a topic of images, and results would be taken for them; "
             "name another"
         )
     with stop_signals() as should_stop:
@@ -124,10 +90,10 @@ def _replay(
         log.info("model_loaded", **describe(settings, model))
         fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
         planned = None
-        if wish.pairs_of is not None:
-            planned, plan = planned_pairs(settings, model, wish.pairs_of, _ranges(whole, wish, states))
+        if asked.pairs_of is not None:
+            planned, plan = planned_pairs(settings, model, asked.pairs_of, _ranges(whole, asked, states))
             fingerprints = fingerprints[0], digest(f"{fingerprints[1]} {plan}")
-        ours = claim(store, output, _claim(whole, wish, states, *fingerprints))
+        ours = claim(store, output, _claim(whole, asked, states, *fingerprints))
         _tell_differences(ours, whole, states, fingerprints)
         begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
         left = {tp: (max(begin, _head(store, tp, begin)), until) for tp, (begin, until) in ours.part.items()}
@@ -137,14 +103,14 @@ def _replay(
             worker = make_worker(
                 settings,
                 model,
-                source=_source(whole.source, ours, wish.speed),
+                source=_source(whole.source, ours, asked.speed),
                 root=output,
                 owner=Owner(whole.identity.cluster_id, whole.topic, "", "replay"),
                 dead_letters=NoDeadLetters(),
                 observer=observer,
                 should_stop=should_stop,
                 ends_streams=ours.ends_streams,
-                results_to=wish.results_to,
+                results_to=asked.results_to,
                 partitions=whole.identity.partitions,
                 pairs=None if planned is None else lambda _store, _name: planned,
             )
@@ -158,12 +124,12 @@ def _replay(
 
 def _claim(
     whole: Whole,
-    wish: _Wish,
+    asked: ReplayCommand,
     states: Mapping[TopicPartition, RecordedState],
     model_fingerprint: str,
     config_fingerprint: str,
 ) -> Claim:
-    ranges = _ranges(whole, wish, states)
+    ranges = _ranges(whole, asked, states)
     return Claim(
         topic=whole.topic,
         cluster_id=whole.identity.cluster_id,
@@ -171,18 +137,18 @@ def _claim(
         ranges={str(tp.partition): between for tp, between in ranges.items()},
         ends_streams=whole.ends_streams,
         states_of={str(tp.partition): recorded.name for tp, recorded in states.items()},
-        streams=None if wish.streams is None else sorted(wish.streams),
+        streams=None if asked.streams is None else sorted(name.strip() for name in asked.streams.split(",")),
         model_fingerprint=model_fingerprint,
         config_fingerprint=config_fingerprint,
     )
 
 
 def _ranges(
-    whole: Whole, wish: _Wish, states: Mapping[TopicPartition, RecordedState]
+    whole: Whole, asked: ReplayCommand, states: Mapping[TopicPartition, RecordedState]
 ) -> dict[TopicPartition, tuple[int, int]]:
     ranges = dict(whole.part)
     if states:
-        alone = wish.state_of is not None and wish.state_of.endswith(".parquet")
+        alone = asked.state_of is not None and asked.state_of.endswith(".parquet")
         begun = {tp: (recorded.low_water, max(recorded.footer.next, ranges[tp][1])) for tp, recorded in states.items()}
         ranges = begun if alone else {**ranges, **begun}
     return ranges

@@ -43,4 +43,4 @@ class RetainCommand(Command):
         """Retain."""
         from adawise.commands.retain.run import retain
 
-        return retain(self.settings, root=self.root, keep_s=self.keep, does=self.yes, as_json=self.as_json)
+        return retain(self)

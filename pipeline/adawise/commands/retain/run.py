@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from datetime import UTC, timedelta
+from typing import TYPE_CHECKING
 
 from adawise.console import print_json, progress
 from adawise.errors import SettingsError
-from adawise.settings import Settings
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction.delete import now_of
 from adawise.sink.read.files import segment_keys
 from adawise.sink.retention.retain import Removal, removal, remove, sweep
 from adawise.store.store import open_store
 
+if TYPE_CHECKING:
+    from adawise.commands.retain.options import RetainCommand
+
 _MIB = 2**20
 
 
-def retain(settings: Settings, *, root: str, keep_s: float, does: bool, as_json: bool) -> int:
-    """Print what goes of every partition, and remove it if it `does`.
+def retain(asked: RetainCommand) -> int:
+    """Print what goes of every partition, and remove it with --yes.
 
     Raises:
         SettingsError: no worker ever wrote there.
         ChainError: a chain has a hole, or is damaged; partitions before it are done.
         StoreUnavailable: by the store.
     """
-    del settings
+    root, does = asked.root, asked.yes
     store = open_store(root)
     if known_sink_id(store) is None:
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
     now = now_of(store)
-    before = (now - timedelta(seconds=keep_s)).astimezone(UTC).date()
+    before = (now - timedelta(seconds=asked.keep)).astimezone(UTC).date()
     found: list[Removal] = []
     with progress("removed" if does else "found", unit="files") as bar:
         for tp in sorted({tp for tp, _ in segment_keys(store)}):
@@ -41,7 +44,7 @@ def retain(settings: Settings, *, root: str, keep_s: float, does: bool, as_json:
                 continue
             for _ in sweep(store, tp) if what is None else remove(store, what):
                 bar.advance()
-    if as_json:
+    if asked.as_json:
         print_json({"root": root, "before": before, "removed": does, "partitions": [_as_json(what) for what in found]})
     else:
         _tell(root, before.isoformat(), found, does)

@@ -12,8 +12,6 @@ from typing_extensions import override
 from adawise.commands.command import LOG_READING, Command
 from adawise.settings.recording import DURATION_SCHEMA, Duration
 
-_WINDOW_S = 3_600.0
-
 
 class StatusCommand(Command):
     """Say how the fleet stands now: workers, partitions, lag, cameras, gaps and rejects; what is wrong comes first.
@@ -74,12 +72,4 @@ class StatusCommand(Command):
         """Look."""
         from adawise.commands.status.run import status
 
-        return status(
-            self.settings,
-            wants_broker=self.broker,
-            window_s=_WINDOW_S if self.window is None else self.window,
-            every_s=self.every,
-            show_all=self.show_all,
-            as_json=self.as_json,
-            serves=self.serves,
-        )
+        return status(self)

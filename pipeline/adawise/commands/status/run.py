@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from adawise.build.kafka import batch_limits, security
 from adawise.commands.status.show import picture
@@ -26,40 +26,34 @@ from adawise.status.page import FleetPage
 from adawise.status.root import RootReader
 from adawise.store.store import open_store
 
+if TYPE_CHECKING:
+    from adawise.commands.status.options import StatusCommand
+
 Answered = TypeVar("Answered")
 
 FOUND = 3
-_EVERY_S = 5.0
+_EVERY_S, _WINDOW_S = 5.0, 3_600.0
 _CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
 _NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the broker knows nothing"
 
 
-def status(
-    settings: Settings,
-    *,
-    wants_broker: bool,
-    window_s: float,
-    every_s: float | None,
-    show_all: bool,
-    as_json: bool,
-    serves: bool = False,
-) -> int:
-    """Print how the fleet stands; with `every_s`, again after so many seconds, until Ctrl-C. 0 if it is well, else 3.
+def status(asked: StatusCommand) -> int:
+    """Print how the fleet stands; with --watch, again after so many seconds, until Ctrl-C. 0 if it is well, else 3.
 
-    If it `serves`, show it as a page by HTTP instead, until Ctrl-C.
+    With --http, show it as a page instead, until Ctrl-C.
 
     Raises SettingsError: no worker ever wrote to sink.root, and the broker does not know its group either.
     """
-    with Fleet(settings, wants_broker=wants_broker, window_s=window_s) as fleet:
-        if serves:
-            return _serve(fleet, settings, every_s or _EVERY_S)
+    every_s, show_all, as_json = asked.every, asked.show_all, asked.as_json
+    with Fleet(asked.settings, wants_broker=asked.broker, window_s=asked.window or _WINDOW_S) as fleet:
+        if asked.serves:
+            return _serve(fleet, asked.settings, every_s or _EVERY_S)
         if every_s is None:
             found = fleet.look()
             if as_json:
                 print_json(as_document(found))
             else:
-                console = paper()
-                console.print(picture(found, show_all=show_all, height=None))
+                paper().print(picture(found, show_all=show_all, height=None))
             return _code(found)
         return _watch(fleet, every_s, show_all=show_all, as_json=as_json)
 

@@ -48,4 +48,4 @@ class VerifyCommand(Command):
         """Verify."""
         from adawise.commands.verify.run import verify
 
-        return verify(self.settings, root=self.root, broker=self.broker, as_json=self.as_json)
+        return verify(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from adawise.adapt.state import StreamState
 from adawise.build.kafka import batch_limits, security
@@ -21,6 +21,9 @@ from adawise.sink.retention.beginning import Beginning
 from adawise.sink.verify.findings import ChainReport, Fault, joined
 from adawise.sink.verify.root import strays, walk
 from adawise.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from adawise.commands.verify.options import VerifyCommand
 
 FOUND = 3
 _SHOWN = 20  # faults; the first ones are where to look
@@ -68,8 +71,8 @@ class _Found:
         return sum((chain.lag or 0) + chain.pending for chain in self.chains)
 
 
-def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int:
-    """Walk every chain under `root`, with `broker` beside its topic; print what was found.
+def verify(asked: VerifyCommand) -> int:
+    """Walk every chain under a root, with --broker beside its topic; print what was found.
 
     Returns 0 if all is whole, else 3: also where the topic has partitions with messages that nobody ever read.
 
@@ -78,6 +81,7 @@ def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int
         BrokerUnavailable, SourceError: by the topic.
         StoreUnavailable: by the store.
     """
+    settings, root, broker = asked.settings, asked.root, asked.broker
     store = open_store(root)
     keys = segment_keys(store)
     if read_sink_id(store) is None and not keys:
@@ -86,7 +90,7 @@ def verify(settings: Settings, *, root: str, broker: bool, as_json: bool) -> int
         found = _walk(store, log, shown)
         if log is not None and settings.kafka.origin == "earliest" and settings.kafka.origin_ms is None:
             found.unread += _unread(store, log, {chain.tp for chain in found.chains})
-    if as_json:
+    if asked.as_json:
         print_json(_as_json(root, found, broker))
     else:
         print("\n".join(_as_text(root, found, broker)))
