@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
     "recording": ("errors records ports passes store kafka/ownership decode/headers", "pyarrow"),
     "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
-    "results": ("errors records ports kafka/outbox kafka/own_topic decode", "orjson pyarrow"),
+    "results": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode", "orjson pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
     "cameras": ("errors decode/headers kafka/outbox live worker/backoff", "structlog"),
     "cameras/reader": ("", "av numpy simplejpeg"),

@@ -326,7 +326,13 @@ def metrics_page() -> str:
 
 def _metrics(specs: Sequence[MetricSpec[Any]]) -> str:
     rows = (
-        [f"`{spec.name}`", spec.kind, ", ".join(f"`{label}`" for label in spec.labels), spec.meaning, spec.remedy]
+        [
+            f"`{spec.name}`",
+            spec.kind,
+            ", ".join(f"`{label}`" for label in spec.series.labels),
+            spec.meaning,
+            spec.remedy,
+        ]
         for spec in specs
     )
     return table(["metric", "type", "labels", "what it is", "what to do when it moves"], rows)

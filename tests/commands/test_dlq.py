@@ -14,8 +14,9 @@ import pytest
 from adawise.build.kafka import kafka_source
 from adawise.dead_letters.reading import read_letter
 from adawise.dead_letters.resend import LetterReplay, open_replay
-from adawise.dead_letters.sink import open_dead_letters
+from adawise.dead_letters.sink import letter_topics, open_dead_letters
 from adawise.errors import FatalError, Reason
+from adawise.kafka.client import Reach
 from adawise.kafka.read_all import read_whole
 from adawise.records import Frame, Message, RowId
 from adawise.settings import KafkaSettings
@@ -45,6 +46,7 @@ class Dlq:
 
     def __init__(self, broker: Broker, topic: str, folder: Path, captured: Captured) -> None:
         self.broker, self.topic, self.folder, self.captured = broker, topic, folder, captured
+        self.reach: Reach = {"bootstrap_servers": broker.bootstrap_servers, "client_id": "test", "security": {}}
         (folder / "adawise.toml").write_text(
             f'[kafka]\nbootstrap_servers = "{broker.bootstrap_servers}"\ntopic = "{topic}"\n'
         )
@@ -52,13 +54,10 @@ class Dlq:
 
     def reject(self, *bad: tuple[int, int, bytes, bytes, Reason, int], headers: Headers = ()) -> None:
         """Send the letters of a worker."""
+        topics = letter_topics(self.reach, retention_s=86_400, retention_bytes=2**30, max_message_bytes=1_000)
         letters = open_dead_letters(
-            bootstrap_servers=self.broker.bootstrap_servers,
-            client_id="test",
-            security={},
+            topics,
             topic=None,
-            retention_s=86_400,
-            retention_bytes=2**30,
             worker="w",
             max_message_bytes=1_000,
             max_inflight_bytes=100_000,
@@ -90,9 +89,7 @@ class Dlq:
 
     def open(self) -> LetterReplay:
         return open_replay(
-            bootstrap_servers=self.broker.bootstrap_servers,
-            client_id="test",
-            security={},
+            **self.reach,
             letters=f"{self.topic}.dlq",
             partitions=2,
             max_message_bytes=10_000,

@@ -12,8 +12,9 @@ from kafka import KafkaAdminClient, KafkaConsumer, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition as KafkaPartition
 
-from adawise.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, open_dead_letters
+from adawise.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, letter_topics, open_dead_letters
 from adawise.errors import BrokerUnavailable, Reason
+from adawise.kafka.client import Reach
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import Frame, Message, RowId
 from tests.brokers import Broker, MakeTopic, free_ports
@@ -177,18 +178,17 @@ def on(broker: Broker, **overrides: Any) -> KafkaDeadLetters:
 
 def at(bootstrap_servers: str, **overrides: Any) -> KafkaDeadLetters:
     arguments: dict[str, Any] = {
-        "bootstrap_servers": bootstrap_servers,
-        "client_id": "test",
-        "security": {},
         "topic": None,
-        "retention_s": 86_400,
-        "retention_bytes": 2**30,
         "worker": "worker-0",
         "max_message_bytes": 1_000_000,
         "max_inflight_bytes": 1_000_000,
         "timeout_s": 20.0,
     }
-    return open_dead_letters(**{**arguments, **overrides})
+    reach: Reach = {"bootstrap_servers": bootstrap_servers, "client_id": "test", "security": {}}
+    arguments |= overrides
+    largest = arguments["max_message_bytes"]
+    topics = letter_topics(reach, retention_s=3_600, retention_bytes=2**21, max_message_bytes=largest)
+    return open_dead_letters(topics, **arguments)
 
 
 def read(broker: Broker, topic: str, count: int) -> list[Any]:
@@ -251,7 +251,7 @@ def test_the_dead_letter_topic_is_created_if_it_is_absent(broker: Broker, topic:
 @pytest.mark.needs("describe_configs")
 def test_the_topic_that_is_created_forgets_by_age_and_size(broker: Broker, topic: MakeTopic, opened: Keep) -> None:
     name = topic()
-    dead = opened(on(broker, retention_s=3_600, retention_bytes=2**21))
+    dead = opened(on(broker))
     dead.send(Message(name, 0, 5, None, b"x"), message(5)[1])
     dead.flush()
     resource = ConfigResource(ConfigResourceType.TOPIC, f"{name}.dlq")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
-from adawise.build.kafka import check_joining, check_letters, kafka_source, security
+from adawise.build.kafka import check_joining, kafka_source, letter_topic, reach, security
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError
 from adawise.kafka.client import kafka_errors, open_client
 from adawise.produce.sender import ensure_topic
@@ -337,15 +337,9 @@ def test_a_missing_right_is_named(kafka: Secured) -> None:
     with pytest.raises(FatalError, match=f"{says}READ on the topic"):
         kafka_source(settings)
     with pytest.raises(SettingsError, match=rf"\.dlq' at \S+: {refused}CREATE"):
-        check_letters(settings, 10_000)
+        letter_topic(settings, 10_000).check(settings.dead_letters_to)
     with pytest.raises(FatalError, match=f"{says}WRITE on the topic"):
-        ensure_topic(
-            bootstrap_servers=kafka.at("LOGIN"),
-            security=security(settings),
-            client_id="test",
-            topic=topic,
-            create=False,
-        )
+        ensure_topic(**reach(settings), topic=topic, create=False)
     kafka.allow("alice", f"--operation Read --topic {topic}")
     with pytest.raises(FatalError, match=rf"join group .* {refused}READ"):
         check_joining(settings)

@@ -36,7 +36,8 @@ def values(scrape: Scrape) -> Values:
     """Each metric's samples; of a distribution, how many values it has."""
     return {
         spec.name: {
-            labels: value.count if isinstance(value, Distribution) else value for labels, value in spec.samples(scrape)
+            labels: value.count if isinstance(value, Distribution) else value
+            for labels, value in spec.series.samples(scrape)
         }
         for spec in METRICS
     }
@@ -245,8 +246,8 @@ def test_samples_have_a_value_for_each_label_and_counters_only_grow() -> None:
     for now in seen:
         for spec in METRICS:
             for labels, value in now[spec.name].items():
-                assert len(labels) == len(spec.labels), spec.name
-                if spec.kind == "counter" and "stream" not in spec.labels:
+                assert len(labels) == len(spec.series.labels), spec.name
+                if spec.kind == "counter" and "stream" not in spec.series.labels:
                     assert value >= last.get(spec.name, {}).get(labels, 0.0), spec.name
         last = now
 
@@ -276,7 +277,7 @@ def test_the_labels_of_a_lost_partition_are_gone_and_its_counts_are_not() -> Non
 
     heard.run(turn)
     after = values(heard.scrape())
-    labelled = {labels for spec in METRICS if "partition" in spec.labels for labels in after[spec.name]}
+    labelled = {labels for spec in METRICS if "partition" in spec.series.labels for labels in after[spec.name]}
     assert {labels[-1] for labels in labelled} == {"0"}
     assert after["adawise_images_total"][()] == 64
     assert after["adawise_partitions"][()] == 1
@@ -287,7 +288,7 @@ def test_streams_with_series_are_bounded_and_are_those_with_most_images() -> Non
     heard = Heard(FakeSource(messages, finite=True)).run()
     found = values(heard.scrape(max_streams=2))
     for spec in METRICS:
-        assert "stream" not in spec.labels or len(found[spec.name]) == 2, spec.name
+        assert "stream" not in spec.series.labels or len(found[spec.name]) == 2, spec.name
     assert ("north", "0") in found["adawise_stream_images_total"]
     assert found["adawise_streams_without_series"][()] == 27
     assert values(heard.scrape(max_streams=0))["adawise_stream_images_total"] == {}

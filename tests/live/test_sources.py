@@ -125,8 +125,8 @@ Values = dict[str, dict[tuple[str, ...], float]]
 def values(sources: LiveSources, viewers: int = 0) -> Values:
     found: Values = {}
     for spec in CAMERA_METRICS:
-        samples = dict(spec.samples(SourceScrape(sources, "1.2.3", viewers)))
-        assert all(len(labels) == len(spec.labels) for labels in samples)
+        samples = dict(spec.series.samples(SourceScrape(sources, "1.2.3", viewers)))
+        assert all(len(labels) == len(spec.series.labels) for labels in samples)
         found[spec.name] = {labels: value for labels, value in samples.items() if not isinstance(value, Distribution)}
     return found
 
@@ -163,7 +163,7 @@ def test_series_go_with_their_camera_and_counts_go_on_when_it_is_changed() -> No
     sources.send(T + 6, "gate", 4)  # what it had left
     now = values(sources)
     for spec in CAMERA_METRICS:
-        if "camera" in spec.labels:
+        if "camera" in spec.series.labels:
             assert {labels[0] for labels in now[spec.name]} <= {"yard"}, spec.name
     assert now["adawise_camera_frames_total"] == {("yard",): 5}
 
@@ -177,7 +177,7 @@ def test_names_follow_prometheus_and_what_a_worker_has_too_means_the_same_kind()
         assert spec.meaning.endswith("."), spec.name
         assert spec.remedy.endswith("."), spec.name
         if (theirs := of_workers.get(spec.name)) is not None:
-            assert (spec.kind, spec.labels) == (theirs.kind, theirs.labels)
+            assert (spec.kind, spec.series.labels) == (theirs.kind, theirs.series.labels)
 
 
 def test_the_last_picture_of_a_camera_is_kept_where_that_is_asked_for() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import jsonschema
 
+from adawise.kafka.client import Reach
 from adawise.results.message import BATCH, IMAGE
 from adawise.results.schema import json_schema
-from adawise.results.sink import KafkaResults, open_results
+from adawise.results.sink import KafkaResults, open_results, result_topics
 from tests.brokers import Broker
 from tests.sink.building import CLASSES
 from tests.worker.cameras import everything
@@ -22,12 +23,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json_schema(), format_checker=jsonsc
 def on_kafka(broker: Broker, topic: str, **changes: Any) -> KafkaResults:
     """What tells results on the topic, which is created with the first."""
     arguments: dict[str, Any] = {
-        "bootstrap_servers": broker.bootstrap_servers,
-        "client_id": "test",
-        "security": {},
         "topic": topic,
-        "partitions": 2,
-        "retention_s": 86_400,
         "source": lambda: "/adawise/roots/test",
         "classes": CLASSES,
         "model_fingerprint": "model",
@@ -36,7 +32,8 @@ def on_kafka(broker: Broker, topic: str, **changes: Any) -> KafkaResults:
         "form": "json",
         "timeout_s": 20.0,
     }
-    return open_results(**(arguments | changes))
+    reach: Reach = {"bootstrap_servers": broker.bootstrap_servers, "client_id": "test", "security": {}}
+    return open_results(result_topics(reach, partitions=2, retention_s=86_400), **(arguments | changes))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,18 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from adawise.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
 from adawise.errors import SettingsError
 from adawise.kafka.batches import BatchLimits
+from adawise.kafka.client import BOOTSTRAP_TIMEOUT_MS, Reach
 from adawise.kafka.group import check_group
+from adawise.kafka.log import PATIENCE_S, KafkaLog
 from adawise.kafka.oauth import CalledTokens, ClientCredentials, TokenProvider
+from adawise.kafka.own_topic import OwnTopics
 from adawise.kafka.source import KafkaSource
+from adawise.kafka.topic import KafkaTopics
 from adawise.ports import DeadLetters
 from adawise.results.sink import KafkaResults, open_results, result_topics
 from adawise.settings import KafkaSettings, SecuritySettings, Settings
@@ -32,11 +36,10 @@ def kafka_source(
 ) -> KafkaSource:
     """The topic of the settings; without `group`, all of its partitions and no commits."""
     return KafkaSource(
-        bootstrap_servers=settings.bootstrap_servers,
+        **reach(settings),
         topic=settings.topic,
         group=settings.group if group else None,
         origin=_origin(settings) if origin is None else origin,
-        client_id=settings.client_id,
         static_member=settings.static_member if group else None,
         session_timeout_ms=settings.session_timeout_ms,
         max_poll_interval_ms=settings.max_poll_interval_ms,
@@ -45,7 +48,21 @@ def kafka_source(
         batch_limits=batch_limits(settings),
         on_compacted=on_compacted,
         on_unreadable=settings.on_unreadable,
-        security=security(settings),
+    )
+
+
+def kafka_topics(settings: KafkaSettings, *, connect_ms: int = BOOTSTRAP_TIMEOUT_MS) -> KafkaTopics:
+    """What asks the brokers of the settings about topics and groups."""
+    return KafkaTopics(**reach(settings), connect_ms=connect_ms)
+
+
+def kafka_log(settings: KafkaSettings, *, max_partition_fetch_bytes: int, patience_s: float = PATIENCE_S) -> KafkaLog:
+    """What reads any topic of the brokers offset by offset, without a group."""
+    return KafkaLog(
+        **reach(settings),
+        max_partition_fetch_bytes=max_partition_fetch_bytes,
+        batch_limits=batch_limits(settings),
+        patience_s=patience_s,
     )
 
 
@@ -65,28 +82,23 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
     if not settings.dead_letters:
         return NoDeadLetters()
     return open_dead_letters(
-        **_letter_topic(settings, max_message_bytes),
+        letter_topic(settings, max_message_bytes),
         topic=settings.dead_letters_to,
         worker=f"{socket.gethostname()}:{os.getpid()}",
+        max_message_bytes=max_message_bytes,
         max_inflight_bytes=4 * max_message_bytes,
         timeout_s=_TIMEOUT_S,
     )
 
 
-def check_letters(settings: KafkaSettings, max_message_bytes: int) -> bool:
-    """See `OwnTopics.check`."""
-    return letter_topics(**_letter_topic(settings, max_message_bytes)).check(settings.dead_letters_to)
-
-
-def _letter_topic(settings: KafkaSettings, max_message_bytes: int) -> dict[str, Any]:
-    return {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "client_id": settings.client_id,
-        "security": security(settings),
-        "retention_s": settings.dead_letter_days * _DAY_S,
-        "retention_bytes": settings.dead_letter_bytes,
-        "max_message_bytes": max_message_bytes,
-    }
+def letter_topic(settings: KafkaSettings, max_message_bytes: int) -> OwnTopics:
+    """How the dead-letter topic is made, and looked at."""
+    return letter_topics(
+        reach(settings),
+        retention_s=settings.dead_letter_days * _DAY_S,
+        retention_bytes=settings.dead_letter_bytes,
+        max_message_bytes=max_message_bytes,
+    )
 
 
 def results(
@@ -99,14 +111,10 @@ def results(
     model_fingerprint: str,
 ) -> KafkaResults:
     """What sends results to a topic, which has so many partitions if it is created. `source`: what they are from."""
-    kafka, wanted = settings.kafka, settings.results
+    wanted = settings.results
     return open_results(
-        bootstrap_servers=kafka.bootstrap_servers,
-        client_id=kafka.client_id,
-        security=security(kafka),
+        result_topic(settings, partitions),
         topic=topic,
-        partitions=partitions,
-        retention_s=wanted.days * _DAY_S,
         source=source,
         classes=classes,
         model_fingerprint=model_fingerprint,
@@ -117,29 +125,28 @@ def results(
     )
 
 
-def check_results(settings: Settings) -> bool:
-    """See `OwnTopics.check`."""
-    kafka, wanted = settings.kafka, settings.results
-    topics = result_topics(
-        kafka.bootstrap_servers,
-        kafka.client_id,
-        security(kafka),
-        partitions=1,
-        retention_s=wanted.days * _DAY_S,
-    )
-    return topics.check(wanted.topic_of(kafka.topic))
+def result_topic(settings: Settings, partitions: int = 1) -> OwnTopics:
+    """How the topic of results is made, and looked at."""
+    return result_topics(reach(settings.kafka), partitions=partitions, retention_s=settings.results.days * _DAY_S)
 
 
 def check_joining(settings: KafkaSettings) -> None:
     """See `check_group`."""
     check_group(
-        bootstrap_servers=settings.bootstrap_servers,
+        **reach(settings),
         topic=settings.topic,
         group=settings.group,
-        client_id=settings.client_id,
         session_timeout_ms=settings.session_timeout_ms,
-        security=security(settings),
     )
+
+
+def reach(settings: KafkaSettings) -> Reach:
+    """What every client begins with."""
+    return {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": settings.client_id,
+        "security": security(settings),
+    }
 
 
 def security(settings: KafkaSettings) -> dict[str, object]:

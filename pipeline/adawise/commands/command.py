@@ -48,6 +48,11 @@ def all_but(group: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{group}.{name}" for name in fields if name not in names)
 
 
+def json_flag(description: str) -> Any:
+    """The field `as_json`, which the flag `--json` sets."""
+    return Field(default=False, validation_alias=AliasChoices("json"), description=description)
+
+
 class Command(BaseSettings):
     """The base of every command; its docstring heads its help."""
 

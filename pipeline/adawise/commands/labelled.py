@@ -1,13 +1,17 @@
-"""Settings -> labelled images, for every command that asks for them."""
+"""Settings -> labelled images, for every command that asks for them, and what a pair says of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import structlog
+import torch
 
 from adawise.build.decoder import open_decoder
+from adawise.clip.classifier import PairClassifier
+from adawise.console import Progress
 from adawise.labelled.read import read_samples
 from adawise.labelled.samples import Samples
 from adawise.settings import DecodeSettings
@@ -27,3 +31,17 @@ def open_samples(
     if samples.unlabelled:
         _log.info("images_not_labelled", images=str(path), count=samples.unlabelled)
     return samples
+
+
+def logits_of(
+    classifier: PairClassifier, batches: Iterable[tuple[torch.Tensor, Sequence[int] | torch.Tensor]], bar: Progress
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Logits `[N, C]` at each alpha, and labels `[N]`, of batches of pixels with their labels."""
+    parts: list[list[torch.Tensor]] = [[] for _ in classifier.alphas]
+    labels: list[torch.Tensor] = []
+    for pixels, targets in batches:
+        labels.append(torch.as_tensor(targets))
+        for j, part in enumerate(parts):
+            part.append(classifier.logits(j, pixels))
+            bar.advance(len(targets))
+    return [torch.cat(part) for part in parts], torch.cat(labels)

@@ -8,9 +8,10 @@ and reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from adawise.dead_letters.letter import Letter, letter_of
+from adawise.kafka.client import Reach
 from adawise.kafka.outbox import Outbox, Producer, producer_of
 from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
 from adawise.records import Frame, Message
@@ -84,13 +85,9 @@ class KafkaDeadLetters:
 
 
 def open_dead_letters(
+    topics: OwnTopics,
     *,
-    bootstrap_servers: str,
-    client_id: str,
-    security: Mapping[str, object],
     topic: str | None,
-    retention_s: int,
-    retention_bytes: int,
     worker: str,
     max_message_bytes: int,
     max_inflight_bytes: int,
@@ -98,27 +95,18 @@ def open_dead_letters(
 ) -> KafkaDeadLetters:
     """Dead letters on the broker; the topic is created if it is absent. Connects at the first letter.
 
-    `max_message_bytes` is the largest message that can arrive: the topic is made to take it, and to forget letters by
-    age and size, for a flood would fill the broker.
+    `max_message_bytes` is the largest message that can arrive.
     """
-    topics = letter_topics(
-        bootstrap_servers=bootstrap_servers,
-        client_id=client_id,
-        security=security,
-        retention_s=retention_s,
-        retention_bytes=retention_bytes,
-        max_message_bytes=max_message_bytes,
-    )
     return KafkaDeadLetters(
         connect=producer_of(
-            bootstrap_servers,
-            security,
-            client_id=client_id,
+            topics.bootstrap_servers,
+            topics.security,
+            client_id=topics.client_id,
             max_request_bytes=max_message_bytes + HEADERS_ROOM_BYTES,
             timeout_s=timeout_s,
         ),
         prepare=topics.create,
-        where=bootstrap_servers,
+        where=topics.bootstrap_servers,
         topic=topic,
         worker=worker,
         max_inflight_bytes=max_inflight_bytes,
@@ -126,20 +114,10 @@ def open_dead_letters(
     )
 
 
-def letter_topics(
-    *,
-    bootstrap_servers: str,
-    client_id: str,
-    security: Mapping[str, object],
-    retention_s: int,
-    retention_bytes: int,
-    max_message_bytes: int,
-) -> OwnTopics:
-    """Topics for letters of messages that large; they forget letters by age and size."""
+def letter_topics(reach: Reach, *, retention_s: int, retention_bytes: int, max_message_bytes: int) -> OwnTopics:
+    """Topics that take letters of messages that large, and forget them by age and size: a flood would fill a broker."""
     return OwnTopics(
-        bootstrap_servers,
-        client_id,
-        security,
+        **reach,
         what="dead-letter topic",
         otherwise="set kafka.dead_letters = false",
         partitions=1,

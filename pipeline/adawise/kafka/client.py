@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from kafka import errors
 from typing_extensions import override
@@ -24,6 +24,15 @@ Client = TypeVar("Client")
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
 REQUEST_TIMEOUT_MS = 10_000
+
+
+class Reach(TypedDict):
+    """What every client begins with: "host:port" with commas between several, who asks, kafka-python's TLS and SASL."""
+
+    bootstrap_servers: str
+    client_id: str
+    security: Mapping[str, object]
+
 
 TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 EMBEDDED = "tansu_cluster"

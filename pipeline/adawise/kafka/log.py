@@ -21,7 +21,7 @@ from adawise.records import TopicPartition, stated_ms
 _Longs = npt.NDArray[np.int64]
 
 _POLL_MS, _MESSAGES = 500, 500
-_PATIENCE_S = 30.0  # without an answer that brings anything
+PATIENCE_S = 30.0  # without an answer that brings anything
 
 
 class KafkaLog:
@@ -47,7 +47,7 @@ class KafkaLog:
         max_partition_fetch_bytes: int,
         batch_limits: BatchLimits,
         security: Mapping[str, object],
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._servers, self._patience_s = bootstrap_servers, patience_s
         self._topics = KafkaTopics(bootstrap_servers=bootstrap_servers, client_id=client_id, security=security)

@@ -7,8 +7,9 @@ duplicates by their row anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from adawise.kafka.client import Reach
 from adawise.kafka.outbox import Outbox, Producer, producer_of
 from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
 from adawise.ports import Served, ServedBy, Told, When
@@ -119,13 +120,9 @@ def _results(what: Served | Frame | list[RowResult], by: ServedBy) -> list[RowRe
 
 
 def open_results(
+    topics: OwnTopics,
     *,
-    bootstrap_servers: str,
-    client_id: str,
-    security: Mapping[str, object],
     topic: str,
-    partitions: int,
-    retention_s: int,
     source: Callable[[], str],
     classes: Sequence[str],
     model_fingerprint: str,
@@ -135,19 +132,18 @@ def open_results(
     timeout_s: float,
 ) -> KafkaResults:
     """Results on the broker; the topic is created if it is absent. Connects at the first message."""
-    topics = result_topics(bootstrap_servers, client_id, security, partitions=partitions, retention_s=retention_s)
     return KafkaResults(
         connect=producer_of(
-            bootstrap_servers,
-            security,
-            client_id=client_id,
+            topics.bootstrap_servers,
+            topics.security,
+            client_id=topics.client_id,
             max_request_bytes=MESSAGE_BYTES + HEADERS_ROOM_BYTES,
             timeout_s=timeout_s,
             linger_ms=_LINGER_MS,
             max_in_flight_requests_per_connection=1,
         ),
         prepare=topics.create,
-        where=bootstrap_servers,
+        where=topics.bootstrap_servers,
         topic=topic,
         source=source,
         classes=classes,
@@ -159,10 +155,8 @@ def open_results(
     )
 
 
-def result_topics(
-    bootstrap_servers: str, client_id: str, security: Mapping[str, object], *, partitions: int, retention_s: int
-) -> OwnTopics:
+def result_topics(reach: Reach, *, partitions: int, retention_s: int) -> OwnTopics:
     """The topic of results, if it is created: with so many partitions, forgetting messages by age."""
     configs = {"cleanup.policy": "delete", "retention.ms": str(retention_s * 1000)}
     otherwise = "set results.enabled = false"
-    return OwnTopics(bootstrap_servers, client_id, security, "results topic", otherwise, partitions, configs)
+    return OwnTopics(**reach, what="results topic", otherwise=otherwise, partitions=partitions, configs=configs)

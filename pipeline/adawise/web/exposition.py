@@ -37,14 +37,14 @@ class TableCollector(Collector, Generic[Read]):
 def _family(spec: MetricSpec[Read], scrape: Read) -> Metric:
     family: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
     if spec.kind == "histogram":
-        family = HistogramMetricFamily(spec.name, spec.meaning, labels=spec.labels)
-        for labels, value in spec.samples(scrape):
+        family = HistogramMetricFamily(spec.name, spec.meaning, labels=spec.series.labels)
+        for labels, value in spec.series.samples(scrape):
             assert isinstance(value, Distribution)
             family.add_metric(labels, [*value.cumulative()], value.total)
         return family
     kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
-    family = kind(spec.name, spec.meaning, labels=spec.labels)
-    for labels, value in spec.samples(scrape):
+    family = kind(spec.name, spec.meaning, labels=spec.series.labels)
+    for labels, value in spec.series.samples(scrape):
         assert not isinstance(value, Distribution)
         family.add_metric(labels, value)
     return family

@@ -13,7 +13,7 @@ from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName
-from adawise.commands.command import Command, all_but
+from adawise.commands.command import Command, all_but, json_flag
 from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
 
@@ -72,9 +72,7 @@ class CardCommand(Command):
         "over the recording",
     )
     show: FilePath | None = Field(default=None, description="card to print, in place of making one")
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print the card as JSON (with --show)"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print the card as JSON (with --show)")
 
     @classmethod
     @override

@@ -17,7 +17,7 @@ from adawise.build.model import ModelPair, check_card, load_model
 from adawise.clip.heads import heads_path, write_heads
 from adawise.commands.card.search_fit import Fit, fit_recorded
 from adawise.commands.card.show import print_card
-from adawise.commands.labelled import open_samples
+from adawise.commands.labelled import logits_of, open_samples
 from adawise.console import Progress, progress
 from adawise.decode.codec import open_image
 from adawise.errors import InvalidMessage, SettingsError
@@ -104,16 +104,8 @@ def _write(card: Card, output: Path) -> int:
 
 def _evaluate(model: ModelPair, drawn: _Drawn, bar: Progress) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Logits `[N, C]` at each alpha, and labels `[N]`, of the readable ones."""
-    alphas = model.classifier.alphas
-    parts: list[list[torch.Tensor]] = [[] for _ in alphas]
-    labels: list[int] = []
-    for start in range(0, len(drawn.rows), _AT_ONCE):
-        pixels, kept = _pixels(model, drawn.samples, drawn.rows[start : start + _AT_ONCE])
-        labels += kept
-        for j in range(len(alphas)):
-            parts[j].append(model.classifier.logits(j, pixels))
-            bar.advance(len(kept))
-    return [torch.cat(part) for part in parts], torch.tensor(labels)
+    rows = [drawn.rows[start : start + _AT_ONCE] for start in range(0, len(drawn.rows), _AT_ONCE)]
+    return logits_of(model.classifier, (_pixels(model, drawn.samples, some) for some in rows), bar)
 
 
 def show_card(path: Path, *, as_json: bool) -> int:

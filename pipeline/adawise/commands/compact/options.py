@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import Command, json_flag
 from adawise.settings.group import Location
 
 
@@ -49,9 +49,7 @@ class CompactCommand(Command):
         json_schema_extra={"metavar": "HOURS"},
     )
     dry_run: CliToggleFlag[bool] = Field(default=False, description="say what would be done, and change nothing")
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print what was done as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
 
     @override
     def call(self) -> int:
@@ -75,9 +73,7 @@ class FilesCommand(Command):
 
     root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
     table: Literal["predictions", "traces"] = Field(default="predictions", description="one row an image, or a batch")
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print a JSON list"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print a JSON list")
 
     @override
     def call(self) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import ALL_GROUPS, Command
+from adawise.commands.command import ALL_GROUPS, Command, json_flag
 from adawise.settings.group import FilePath
 from adawise.settings.mistakes import Mistake, error_of
 from adawise.settings.reading import Reading
@@ -29,9 +29,7 @@ class ConfigShowCommand(Command):
         ("for another program", "config show --json"),
     )
 
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print JSON, mistakes included"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print JSON, mistakes included")
 
     @classmethod
     @override

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import Command, json_flag
 from adawise.settings.group import Location
 
 
@@ -46,9 +46,7 @@ class DiffCommand(Command):
     whole: CliToggleFlag[bool] = Field(
         default=False, description="rows that one run alone has are a difference even where the other did not read"
     )
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print what was found as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 
     @override
     def call(self) -> int:

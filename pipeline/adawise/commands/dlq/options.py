@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import READING, Command
+from adawise.commands.command import READING, Command, json_flag
 from adawise.errors import Reason
 from adawise.settings.group import FilePath, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
@@ -65,9 +65,7 @@ class DlqListCommand(LettersCommand):
     )
 
     limit: int = Field(default=1_000, ge=1, le=1_000_000, description="letters at most, the newest ones")
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print the letters as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print the letters as JSON")
 
     @override
     def call(self) -> int:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adawise.build.kafka import kafka_source, security
+from adawise.build.kafka import kafka_source, reach
 from adawise.commands.dlq.show import as_json, print_letter, print_table, shown
 from adawise.console import print_json, progress
 from adawise.dead_letters.reading import DeadLetter, read_letter, receipt_for
@@ -212,9 +212,7 @@ def _letters(kafka: KafkaSettings) -> Iterator[KafkaSource]:
 def _open(settings: Settings, partitions: int) -> LetterReplay:
     kafka = settings.kafka
     return open_replay(
-        bootstrap_servers=kafka.bootstrap_servers,
-        client_id=kafka.client_id,
-        security=security(kafka),
+        **reach(kafka),
         letters=kafka.dead_letters_to,
         partitions=partitions,
         max_message_bytes=settings.decode.max_message_bytes,

@@ -199,11 +199,11 @@ def group(known: Known) -> Verdict:
 
 def letters(known: Known) -> Verdict:
     """Whether dead letters can be written, with the message in them."""
-    from adawise.build.kafka import check_letters
+    from adawise.build.kafka import letter_topic
     from adawise.kafka.own_topic import HEADERS_ROOM_BYTES
 
     kafka, largest = known.settings.kafka, known.settings.decode.max_message_bytes
-    if not check_letters(kafka, largest):
+    if not letter_topic(kafka, largest).check(kafka.dead_letters_to):
         return ok(f"{kafka.dead_letters_to} can be created, at the first letter")
     room = (known.inquiry.configs(kafka.dead_letters_to) or {}).get("max.message.bytes")
     if room is not None and int(room) < largest + HEADERS_ROOM_BYTES:
@@ -217,10 +217,10 @@ def letters(known: Known) -> Verdict:
 
 def results(known: Known) -> Verdict:
     """Whether results can be sent."""
-    from adawise.build.kafka import check_results
+    from adawise.build.kafka import result_topic
 
     topic = known.settings.results.topic_of(known.settings.kafka.topic)
-    exists = check_results(known.settings)
+    exists = result_topic(known.settings).check(topic)
     return ok(f"{topic} {'can be written' if exists else 'can be created, at the first result'}")
 
 

@@ -63,26 +63,17 @@ class Known:
     @cached_property
     def inquiry(self) -> KafkaInquiry:
         """Asks about clusters and topics."""
-        from adawise.build.kafka import security
+        from adawise.build.kafka import reach
         from adawise.kafka.inquiry import KafkaInquiry
 
-        kafka = self.settings.kafka
-        inquiry = KafkaInquiry(
-            bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka)
-        )
-        return self._opened.enter_context(closing(inquiry))
+        return self._opened.enter_context(closing(KafkaInquiry(**reach(self.settings.kafka))))
 
     @cached_property
     def topics(self) -> KafkaTopics:
         """Asks what a worker asks."""
-        from adawise.build.kafka import security
-        from adawise.kafka.topic import KafkaTopics
+        from adawise.build.kafka import kafka_topics
 
-        kafka = self.settings.kafka
-        topics = KafkaTopics(
-            bootstrap_servers=kafka.bootstrap_servers, client_id=kafka.client_id, security=security(kafka)
-        )
-        return self._opened.enter_context(closing(topics))
+        return self._opened.enter_context(closing(kafka_topics(self.settings.kafka)))
 
     def close(self) -> None:
         """Free what was opened; who still waits for an answer gets none, and ends."""

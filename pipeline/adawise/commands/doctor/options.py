@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import WORKER_GROUPS, Command
+from adawise.commands.command import WORKER_GROUPS, Command, json_flag
 from adawise.settings.mistakes import Mistake
 from adawise.settings.reading import Reading
 
@@ -30,9 +30,7 @@ class DoctorCommand(Command):
         ("another topic, for another program", "doctor --kafka.topic yard --json"),
     )
 
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print JSON: a list `checks`"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print JSON: a list `checks`")
     strict: CliToggleFlag[bool] = Field(default=False, description="end with 3 if there is a warning")
 
     @classmethod

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command, all_but
+from adawise.commands.command import Command, all_but, json_flag
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 
@@ -76,9 +76,7 @@ class DriftCommand(Command):
         description="end with code 3 if a camera is beyond one of these limits, separated by commas",
         json_schema_extra={"metavar": "LIMITS"},
     )
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print what was found as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 
     @classmethod
     @override

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command, all_but
+from adawise.commands.command import Command, all_but, json_flag
 from adawise.labelled import FORMS
 from adawise.settings.group import FilePath, Text
 
@@ -106,9 +106,7 @@ class EvaluateCommand(Command):
         description="folder for page.html, result.json and paths.parquet",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print the result as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print the result as JSON")
 
     @classmethod
     @override

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command, all_but
+from adawise.commands.command import Command, all_but, json_flag
 from adawise.labelled import FORMS
 from adawise.settings.group import FilePath
 
@@ -55,9 +55,7 @@ class FinetuneCommand(Command):
     overwrite: CliToggleFlag[bool] = Field(
         default=False, description="start anew in --output, in place of what is there"
     )
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print the record of the run as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print the record of the run as JSON")
 
     @classmethod
     @override

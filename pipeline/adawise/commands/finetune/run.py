@@ -26,7 +26,7 @@ from adawise.clip.device import Device
 from adawise.clip.heads import heads_path, write_heads
 from adawise.clip.load import StartingModel, load_starting_model
 from adawise.commands.finetune.report import record_of, tell
-from adawise.commands.labelled import open_samples
+from adawise.commands.labelled import logits_of, open_samples
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.finetune.checkpoint import remove_leftovers, write_bytes
@@ -230,24 +230,17 @@ def _card(settings: Settings, folder: Folder, judges: Images, data: Data) -> Car
     model = load_model(pair_settings(settings.model, folder), settings.decode, with_card=False)
     mixed = _recipe(settings.finetune).random().permutation(data.held_out_rows).tolist()[:limit]
     alphas = model.classifier.alphas
-    parts: list[list[torch.Tensor]] = [[] for _ in alphas]
-    labels = []
     with progress("calibrated", total=len(mixed) * len(alphas)) as bar:
-        for pixels, targets in HeldOut(judges, mixed, batch):
-            labels.append(targets)
-            for j, part in enumerate(parts):
-                part.append(model.classifier.logits(j, pixels))
-                bar.advance(len(targets))
-    logits = [torch.cat(part) for part in parts]
+        logits, labels = logits_of(model.classifier, HeldOut(judges, mixed, batch), bar)
     card = make_card(
         logits.__getitem__,
-        torch.cat(labels),
+        labels,
         alphas=alphas,
         identity=model.classifier.identity,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     heads = write_heads(heads_path(folder.card), model.classifier.embeddings())
-    card = replace(card, judged=judge_own(logits.__getitem__, torch.cat(labels), card), heads=heads)
+    card = replace(card, judged=judge_own(logits.__getitem__, labels, card), heads=heads)
     write_bytes(folder.card, card.to_json().encode())
     return card
 

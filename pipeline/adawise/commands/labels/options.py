@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import READING, Command
+from adawise.commands.command import READING, Command, json_flag
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 
 
@@ -38,9 +38,7 @@ class LabelsCommand(Command):
         json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
     )
     follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as labels come")
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print what was done as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
 
     @override
     def call(self) -> int:

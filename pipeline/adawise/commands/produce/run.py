@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from adawise.build.kafka import security
+from adawise.build.kafka import reach
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.console import progress
 from adawise.produce.produce import Gathering, open_shots
@@ -35,11 +35,9 @@ def produce(asked: ProduceCommand) -> int:
     seed = _SEED if asked.shuffle else None
     shots = open_shots(asked.source, max_message_bytes=largest, loop=asked.loop, shuffle_seed=seed)
     began = asked.start or (shots.created() if isinstance(shots, VideoShots) else None)
-    secure = security(kafka)
+    clients = reach(kafka)
     ensure_topic(
-        bootstrap_servers=kafka.bootstrap_servers,
-        security=secure,
-        client_id=kafka.client_id,
+        **clients,
         topic=kafka.topic,
         create=asked.create_topic,
         partitions=asked.partitions,
@@ -58,9 +56,7 @@ def produce(asked: ProduceCommand) -> int:
             sent = images
 
         sender = open_sender(
-            bootstrap_servers=kafka.bootstrap_servers,
-            security=secure,
-            client_id=kafka.client_id,
+            **clients,
             topic=kafka.topic,
             max_message_bytes=largest,
             max_inflight_bytes=_INFLIGHT_MESSAGES * largest,

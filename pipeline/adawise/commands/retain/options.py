@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command
+from adawise.commands.command import Command, json_flag
 from adawise.settings.group import Location
 from adawise.settings.recording import DURATION_SCHEMA, Duration
 
@@ -34,9 +34,7 @@ class RetainCommand(Command):
         description="time for which everything is kept, at least a day", json_schema_extra=DURATION_SCHEMA
     )
     yes: CliToggleFlag[bool] = Field(default=False, description="remove it")
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print what goes as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print what goes as JSON")
 
     @override
     def call(self) -> int:

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import LOG_READING, Command
+from adawise.commands.command import LOG_READING, Command, json_flag
 from adawise.settings.recording import DURATION_SCHEMA, Duration
 
 
@@ -49,11 +49,7 @@ class StatusCommand(Command):
     show_all: CliToggleFlag[bool] = Field(
         default=False, validation_alias=AliasChoices("all"), description="every camera, not those in trouble alone"
     )
-    as_json: CliToggleFlag[bool] = Field(
-        default=False,
-        validation_alias=AliasChoices("json"),
-        description="print it as JSON; with --watch, an object a line",
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print it as JSON; with --watch, an object a line")
 
     serves: CliToggleFlag[bool] = Field(
         default=False,

@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from adawise.build.kafka import batch_limits, security
+from adawise.build.kafka import kafka_log, kafka_topics
 from adawise.commands.status.show import picture
 from adawise.console import finite, paper, print_json
 from adawise.errors import AdawiseError, SettingsError, StoreUnavailable
@@ -183,22 +183,8 @@ class Fleet:
 
     def _opened(self) -> tuple[KafkaTopics, KafkaLog]:
         kafka = self._settings.kafka
-        topics = KafkaTopics(
-            bootstrap_servers=kafka.bootstrap_servers,
-            client_id=kafka.client_id,
-            security=security(kafka),
-            connect_ms=_CONNECT_MS,
-        )
-        self._broker.callback(topics.close)
-        log = KafkaLog(
-            bootstrap_servers=kafka.bootstrap_servers,
-            client_id=kafka.client_id,
-            max_partition_fetch_bytes=1,
-            batch_limits=batch_limits(kafka),
-            security=security(kafka),
-            patience_s=2.0,
-        )
-        self._broker.callback(log.close)
+        topics = self._broker.enter_context(closing(kafka_topics(kafka, connect_ms=_CONNECT_MS)))
+        log = self._broker.enter_context(closing(kafka_log(kafka, max_partition_fetch_bytes=1, patience_s=2.0)))
         return topics, log
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import LOG_READING, Command
+from adawise.commands.command import LOG_READING, Command, json_flag
 from adawise.settings.group import Location
 
 
@@ -33,9 +33,7 @@ class VerifyCommand(Command):
     broker: CliToggleFlag[bool] = Field(
         default=False, description="compare with the topics at kafka.bootstrap_servers too"
     )
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print the findings as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print the findings as JSON")
 
     @classmethod
     @override

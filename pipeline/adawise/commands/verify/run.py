@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from adawise.adapt.state import StreamState
-from adawise.build.kafka import batch_limits, security
+from adawise.build.kafka import kafka_log
 from adawise.console import Progress, print_json, progress
 from adawise.errors import SettingsError
 from adawise.kafka.log import KafkaLog
 from adawise.records import TopicPartition
-from adawise.settings import Settings
+from adawise.settings import KafkaSettings
 from adawise.sink.claims import read_origin, read_sink_id
 from adawise.sink.owner import read_owner
 from adawise.sink.read.files import segment_keys
@@ -86,7 +86,7 @@ def verify(asked: VerifyCommand) -> int:
     keys = segment_keys(store)
     if read_sink_id(store) is None and not keys:
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
-    with _log(settings, wanted=broker) as log, progress("verified", len(keys), unit="segments") as shown:
+    with _log(settings.kafka, wanted=broker) as log, progress("verified", len(keys), unit="segments") as shown:
         found = _walk(store, log, shown)
         if log is not None and settings.kafka.origin == "earliest" and settings.kafka.origin_ms is None:
             found.unread += _unread(store, log, {chain.tp for chain in found.chains})
@@ -121,22 +121,10 @@ def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
     return found
 
 
-@contextmanager
-def _log(settings: Settings, *, wanted: bool) -> Iterator[KafkaLog | None]:
+def _log(settings: KafkaSettings, *, wanted: bool) -> AbstractContextManager[KafkaLog | None]:
     if not wanted:
-        yield None
-        return
-    log = KafkaLog(
-        bootstrap_servers=settings.kafka.bootstrap_servers,
-        client_id=settings.kafka.client_id,
-        max_partition_fetch_bytes=settings.kafka.max_partition_fetch_bytes,
-        batch_limits=batch_limits(settings.kafka),
-        security=security(settings.kafka),
-    )
-    try:
-        yield log
-    finally:
-        log.close()
+        return nullcontext()
+    return closing(kafka_log(settings, max_partition_fetch_bytes=settings.max_partition_fetch_bytes))
 
 
 def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
