@@ -13,13 +13,16 @@ from kafka import KafkaConsumer
 
 from adawise.demo import brokers
 from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.kafka.client import Reach
 from adawise.kafka.embedded import answers
+from adawise.produce.sender import ensure_topic
 
 
 def test_the_embedded_broker_takes_a_topic_with_its_partitions_and_is_gone_afterwards() -> None:
     with brokers.broker("embedded") as running:
         host, port = running.bootstrap_servers.split(":")
-        brokers.create_topic(running.bootstrap_servers, "frames", 4)
+        where: Reach = {"bootstrap_servers": running.bootstrap_servers, "client_id": "test", "security": {}}
+        ensure_topic(**where, topic="frames", create=True, partitions=4, replication=1)
         consumer = KafkaConsumer(bootstrap_servers=running.bootstrap_servers)
         try:
             assert consumer.partitions_for_topic("frames") == {0, 1, 2, 3}

@@ -20,7 +20,7 @@ from tests.worker.cameras import everything
 VALIDATOR = jsonschema.Draft202012Validator(json_schema(), format_checker=jsonschema.FormatChecker())
 
 
-def on_kafka(broker: Broker, topic: str, **changes: Any) -> KafkaResults:
+def on_kafka(broker: Broker, topic: str, *, partitions: int = 2, **changes: Any) -> KafkaResults:
     """What tells results on the topic, which is created with the first."""
     arguments: dict[str, Any] = {
         "topic": topic,
@@ -33,7 +33,7 @@ def on_kafka(broker: Broker, topic: str, **changes: Any) -> KafkaResults:
         "timeout_s": 20.0,
     }
     reach: Reach = {"bootstrap_servers": broker.bootstrap_servers, "client_id": "test", "security": {}}
-    return open_results(result_topics(reach, partitions=2, retention_s=86_400), **(arguments | changes))
+    return open_results(result_topics(reach, partitions=partitions, retention_s=86_400), **(arguments | changes))
 
 
 @dataclass(frozen=True)

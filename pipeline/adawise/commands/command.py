@@ -7,6 +7,7 @@ those that it reads, which `groups` names, have flags and are in its help. A com
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field, PrivateAttr
@@ -68,6 +69,7 @@ class Command(BaseSettings):
     )
 
     name: ClassVar[str]  # the words that call it
+    runs: ClassVar[str]  # the function of the command that does its work, as `record.run:record`; loaded with its call
     groups: ClassVar[tuple[str, ...]] = ("log",)  # and single settings, as `kafka.topic`
     shorthands: ClassVar[Mapping[str, str]] = {}  # another name of a setting's flag: the setting
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (what it does, command line after `adawise`)
@@ -144,7 +146,9 @@ class Command(BaseSettings):
 
     def call(self) -> int:
         """Do the work and return the exit code: 0 done, 1 failed, 3 something was found."""
-        raise NotImplementedError
+        module, _, name = self.runs.partition(":")
+        code: int = getattr(import_module(f"adawise.commands.{module}"), name)(self)
+        return code
 
     def cli_cmd(self) -> None:
         """Where CliApp starts the command."""

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kafka import KafkaAdminClient
-
 from adawise.errors import BrokerUnavailable, SettingsError
-from adawise.kafka.client import kafka_errors, open_client
 from adawise.kafka.embedded import HOST, EmbeddedBroker
 
 KAFKA = Path(__file__).parents[3] / "deploy" / "kafka" / "kafka"
@@ -62,18 +59,6 @@ def broker(kind: Literal["embedded", "kafka"]) -> Iterator[Running]:
             yield Running(f"{HOST}:{port}", "Apache Kafka")
         finally:
             _call("stop", "--dir", folder)
-
-
-def create_topic(bootstrap_servers: str, topic: str, partitions: int) -> None:
-    """Create a topic and return once every partition has a leader. Raises BrokerUnavailable."""
-    admin = open_client(KafkaAdminClient, bootstrap_servers, {})
-    try:
-        with kafka_errors(bootstrap_servers, f"create topic {topic!r}"):
-            admin.create_topics(
-                {topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True
-            )
-    finally:
-        admin.close()
 
 
 def _call(*arguments: str) -> None:

@@ -114,7 +114,6 @@ class Board(Observer):
     @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
         """See `Observer`: the worker can begin."""
-        del tp, head
         if self.began_s is None:
             self.began_s = self._clock()
 
@@ -147,7 +146,6 @@ class Board(Observer):
 
     @override
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        del tp, lag
         self.committed += commit.rows if commit.won else 0
 
     @override

@@ -23,6 +23,7 @@ from adawise.demo import brokers, report, script, summary
 from adawise.demo.live import Board, watching
 from adawise.demo.producer import Cameras
 from adawise.errors import SettingsError
+from adawise.produce.sender import ensure_topic
 from adawise.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +80,15 @@ def run(
     with _interruptible() as interruption, brokers.broker(broker) as running:
         _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin, the worker loads")
         settings = demo_settings(running.bootstrap_servers, root, pair)
-        brokers.create_topic(running.bootstrap_servers, TOPIC, len(cameras))
+        ensure_topic(
+            bootstrap_servers=running.bootstrap_servers,
+            client_id="demo",
+            security={},
+            topic=TOPIC,
+            create=True,
+            partitions=len(cameras),
+            replication=1,
+        )
         total = sum(camera.frames for camera in cameras)
         with Cameras(running.bootstrap_servers, TOPIC, total, AHEAD) as sending:
             model, board = _classify(settings, cameras, sending, running, interruption)

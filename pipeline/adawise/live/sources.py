@@ -64,14 +64,6 @@ class SourceCamera:
     jpeg: bytes | None = None
     _steps: deque[list[int]] = field(default_factory=deque)  # step, frames, dropped
 
-    def connect(self) -> None:
-        """It is connected to."""
-        self.connects += 1
-
-    def open(self, what: str) -> None:
-        """Its stream is there."""
-        self.is_open, self.what, self.same_s = True, what, None
-
     def come(self, now_s: float, taken_s: float, *, is_same: bool) -> None:
         """A frame came."""
         if self.seen_s is not None and not self.failure:
@@ -88,11 +80,6 @@ class SourceCamera:
         """Frames are not sent."""
         self.dropped[reason] += count
         self._step(now_s)[2] += count
-
-    def fail(self, why: str, *, refused: bool) -> None:
-        """It is not connected any more."""
-        self.is_open, self.failure = False, why
-        self.failures["refused" if refused else "failed"] += 1
 
     def frozen_s(self, now_s: float) -> float:
         """For how long it has sent one picture; 0 below `frozen_after_s`."""
@@ -201,20 +188,18 @@ class LiveSources:
             made.dropped, made.failures, made.picture = known.dropped, known.failures, known.picture
         self.cameras[stream_id] = made
 
-    def remove(self, now_s: float, stream_id: str) -> None:
+    def remove(self, _now_s: float, stream_id: str) -> None:
         """A camera is not to be read any more."""
-        del now_s
         self.cameras.pop(stream_id, None)
 
-    def connect(self, now_s: float, stream_id: str) -> None:
-        """See `SourceCamera.connect`."""
-        del now_s
-        self.cameras[stream_id].connect()
+    def connect(self, _now_s: float, stream_id: str) -> None:
+        """It is connected to."""
+        self.cameras[stream_id].connects += 1
 
-    def open(self, now_s: float, stream_id: str, what: str) -> None:
-        """See `SourceCamera.open`."""
-        del now_s
-        self.cameras[stream_id].open(what)
+    def open(self, _now_s: float, stream_id: str, what: str) -> None:
+        """Its stream is there."""
+        camera = self.cameras[stream_id]
+        camera.is_open, camera.what, camera.same_s = True, what, None
 
     def come(self, now_s: float, stream_id: str, taken_s: float, jpeg: bytes, is_same: bool) -> None:
         """See `SourceCamera.come`."""
@@ -223,9 +208,8 @@ class LiveSources:
         if self.keeps_pictures:
             camera.jpeg, camera.picture = jpeg, camera.picture + (not is_same)
 
-    def send(self, now_s: float, stream_id: str, size_bytes: int) -> None:
+    def send(self, _now_s: float, stream_id: str, size_bytes: int) -> None:
         """A frame was handed to the broker; its camera may be gone by then."""
-        del now_s
         if (camera := self.cameras.get(stream_id)) is not None:
             camera.sent += 1
             camera.sent_bytes += size_bytes
@@ -235,14 +219,14 @@ class LiveSources:
         if (camera := self.cameras.get(stream_id)) is not None:
             camera.drop(now_s, reason, count)
 
-    def fail(self, now_s: float, stream_id: str, why: str, refused: bool) -> None:
-        """See `SourceCamera.fail`."""
-        del now_s
-        self.cameras[stream_id].fail(why, refused=refused)
+    def fail(self, _now_s: float, stream_id: str, why: str, refused: bool) -> None:
+        """It is not connected any more."""
+        camera = self.cameras[stream_id]
+        camera.is_open, camera.failure = False, why
+        camera.failures["refused" if refused else "failed"] += 1
 
-    def end(self, now_s: float, stream_id: str) -> None:
+    def end(self, _now_s: float, stream_id: str) -> None:
         """Its video is over."""
-        del now_s
         self.cameras[stream_id].is_over = True
 
     # -- what is shown

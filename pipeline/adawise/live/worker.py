@@ -83,17 +83,15 @@ class LiveWorker:
         """See `Observer.phase_entered`."""
         self.health.enter(phase, now_s)
 
-    def load(self, now_s: float, classes: Sequence[str], facts: Mapping[str, object]) -> None:
+    def load(self, _now_s: float, classes: Sequence[str], facts: Mapping[str, object]) -> None:
         """See `Observer.model_loaded`."""
-        del now_s
         self.classes, self.facts = (
             tuple(classes),
             {name: str(value) for name, value in facts.items() if value is not None},
         )
 
-    def served_by(self, now_s: float, tp: TopicPartition, by: ServedBy, is_new: bool) -> None:
+    def served_by(self, _now_s: float, tp: TopicPartition, by: ServedBy, is_new: bool) -> None:
         """See `Observer.pair_serves`: what its cameras were seen to be before was by other numbers."""
-        del now_s
         self.counts.switched += is_new
         self.classes_of[tp] = by.classes
         self.facts = {**self.facts, "fingerprint": by.model_fingerprint, "classes": str(len(by.classes))}
@@ -115,24 +113,21 @@ class LiveWorker:
             else:
                 self._unwritten_s.setdefault(tp, now_s)
 
-    def recover(self, now_s: float, tp: TopicPartition) -> None:
+    def recover(self, _now_s: float, tp: TopicPartition) -> None:
         """See `Observer.partition_recovered`."""
-        del now_s
         self.counts.gained += 1
         self._evicted.pop(tp, None)
 
-    def part(self, now_s: float, tp: TopicPartition) -> None:
+    def part(self, _now_s: float, tp: TopicPartition) -> None:
         """See `Observer.partition_lost`: its cameras are somebody else's."""
-        del now_s
         self.counts.parted += 1
         self._evicted.pop(tp, None)
         self._unwritten_s.pop(tp, None)
         for key in [key for key in self.cameras if key[0] == tp]:
             self._forget(key)
 
-    def lose(self, now_s: float, gap: Gap) -> None:
+    def lose(self, _now_s: float, gap: Gap) -> None:
         """See `Observer.gap_found`."""
-        del now_s
         self.counts.lost[str(gap.reason)] += gap.until - gap.first
 
     def reject(self, now_s: float, frame: Frame) -> None:
@@ -145,19 +140,16 @@ class LiveWorker:
         row = frame.row_id
         self._camera(TopicPartition(row.topic, row.partition), frame.stream_id, now_s).reject(now_s, reason)
 
-    def note(self, now_s: float) -> None:
+    def note(self, _now_s: float) -> None:
         """See `Observer.frame_noted`."""
-        del now_s
         self.counts.mistakes += 1
 
-    def send_letter(self, now_s: float) -> None:
+    def send_letter(self, _now_s: float) -> None:
         """See `Observer.letter_sent`."""
-        del now_s
         self.counts.letters += 1
 
-    def tell(self, now_s: float, rows: int) -> None:
+    def tell(self, _now_s: float, rows: int) -> None:
         """See `Observer.result_told`."""
-        del now_s
         self.counts.told += rows
 
     def serve(

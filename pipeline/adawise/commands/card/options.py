@@ -26,6 +26,7 @@ class CardCommand(Command):
     """
 
     name = "card"
+    runs = "card.run:card"
     groups = (*all_but("model", "card", "on_change"), "batch", *all_but("decode", "threads"), "log")
     examples = (
         ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
@@ -101,12 +102,3 @@ class CardCommand(Command):
         ):
             if option in options and needed not in options:
                 yield option, f"it has a use only with --{needed.replace('_', '-')}; leave it out"
-
-    @override
-    def call(self) -> int:
-        """Show, make or extend a card."""
-        from adawise.commands.card.run import build_card, extend_card, show_card
-
-        if self.show is not None:
-            return show_card(self.show, as_json=self.as_json)
-        return extend_card(self) if self.labelled is None else build_card(self)

@@ -43,7 +43,14 @@ class _Drawn:
     rows: list[int]
 
 
-def build_card(asked: CardCommand) -> int:
+def card(asked: CardCommand) -> int:
+    """Show, make or extend a card."""
+    if asked.show is not None:
+        return _show(asked.show, as_json=asked.as_json)
+    return _extend(asked) if asked.labelled is None else _build(asked)
+
+
+def _build(asked: CardCommand) -> int:
     """Make a card from labelled images, write it and the heads beside it, and show it.
 
     Shifted ones are others, or a folder of such places, a condition each; --images is of each.
@@ -77,7 +84,7 @@ def build_card(asked: CardCommand) -> int:
     return _write(card if asked.fit_search is None else _fitted(asked, model, card), output)
 
 
-def extend_card(asked: CardCommand) -> int:
+def _extend(asked: CardCommand) -> int:
     """Fit the search to a recorded stream, and write the result into the card that is there.
 
     Raises:
@@ -108,7 +115,7 @@ def _evaluate(model: ModelPair, drawn: _Drawn, bar: Progress) -> tuple[list[torc
     return logits_of(model.classifier, (_pixels(model, drawn.samples, some) for some in rows), bar)
 
 
-def show_card(path: Path, *, as_json: bool) -> int:
+def _show(path: Path, *, as_json: bool) -> int:
     """Print a card."""
     card = read_card(path)
     if as_json:

@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
-from typing_extensions import override
 
 from adawise.commands.command import Command, json_flag
 from adawise.settings.group import Location
@@ -23,6 +22,7 @@ class CompactCommand(Command):
     """
 
     name = "compact"
+    runs = "compact.run:compact"
     examples = (
         ("what would be done", "compact runs/yard --dry-run"),
         ("every night", "compact s3://bucket/yard --delete-after 168"),
@@ -51,13 +51,6 @@ class CompactCommand(Command):
     dry_run: CliToggleFlag[bool] = Field(default=False, description="say what would be done, and change nothing")
     as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
 
-    @override
-    def call(self) -> int:
-        """Compact."""
-        from adawise.commands.compact.run import compact
-
-        return compact(self)
-
 
 class FilesCommand(Command):
     """List the files that together hold each row once, one a line, for Polars, Spark and the like.
@@ -66,6 +59,7 @@ class FilesCommand(Command):
     """
 
     name = "files"
+    runs = "compact.run:files"
     examples = (
         ("of predictions", "files runs/yard"),
         ("of traces, for another program", "files s3://bucket/yard --table traces --json"),
@@ -74,10 +68,3 @@ class FilesCommand(Command):
     root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
     table: Literal["predictions", "traces"] = Field(default="predictions", description="one row an image, or a batch")
     as_json: CliToggleFlag[bool] = json_flag("print a JSON list")
-
-    @override
-    def call(self) -> int:
-        """List."""
-        from adawise.commands.compact.run import files
-
-        return files(self)

@@ -35,7 +35,6 @@ class ConfigShowCommand(Command):
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Nothing is started: what is not set is shown as such."""
-        del options
         return frozenset()
 
     @classmethod

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
-from typing_extensions import override
 
 from adawise.commands.command import Command, json_flag
 from adawise.settings.group import Location
@@ -30,6 +29,7 @@ class DiffCommand(Command):
     """
 
     name = "diff"
+    runs = "diff.run:diff"
     examples = (
         ("is the replay what the live run was?", "diff runs/yard runs/again"),
         ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
@@ -47,16 +47,3 @@ class DiffCommand(Command):
         default=False, description="rows that one run alone has are a difference even where the other did not read"
     )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
-
-    @override
-    def call(self) -> int:
-        """Compare."""
-        from adawise.commands.diff.run import compare
-
-        return compare(
-            root_a=self.root_a,
-            root_b=self.root_b,
-            streams=None if self.streams is None else [name.strip() for name in self.streams.split(",")],
-            whole=self.whole,
-            as_json=self.as_json,
-        )

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from adawise.compare.compare import compare
+from adawise.compare.show import show
 from adawise.console import paper, print_json
+
+if TYPE_CHECKING:
+    from adawise.commands.diff.options import DiffCommand
 
 FOUND = 3
 
 
-def compare(*, root_a: str, root_b: str, streams: Sequence[str] | None, whole: bool, as_json: bool) -> int:
+def diff(asked: DiffCommand) -> int:
     """Compare the outputs of two runs and print what was found: 0 if they are equal, else 3.
 
-    With `whole`, what only one of them has is a difference, too, wherever the other one ended.
+    With --whole, what only one of them has is a difference, too, wherever the other one ended.
 
     Raises:
         SettingsError: no worker wrote there, or the two have nothing in common.
         ChainError, StoreUnavailable: by the outputs.
     """
-    from adawise.compare.compare import compare as compare_runs
-    from adawise.compare.show import show
-
-    found = compare_runs(root_a, root_b, streams)
-    if as_json:
+    streams = None if asked.streams is None else [name.strip() for name in asked.streams.split(",")]
+    found = compare(asked.root_a, asked.root_b, streams)
+    if asked.as_json:
         print_json(found.as_json())
     else:
         show(found, paper())
-    return FOUND if found.differs or (whole and not found.overlaps_wholly) else 0
+    return FOUND if found.differs or (asked.whole and not found.overlaps_wholly) else 0

@@ -59,6 +59,7 @@ class DlqListCommand(LettersCommand):
     """
 
     name = "dlq list"
+    runs = "dlq.run:list_letters"
     examples = (
         ("the newest ones", "dlq list"),
         ("of one camera, since this morning, for a program", "dlq list --stream yard --since 12h --json"),
@@ -67,18 +68,12 @@ class DlqListCommand(LettersCommand):
     limit: int = Field(default=1_000, ge=1, le=1_000_000, description="letters at most, the newest ones")
     as_json: CliToggleFlag[bool] = json_flag("print the letters as JSON")
 
-    @override
-    def call(self) -> int:
-        """List."""
-        from adawise.commands.dlq.run import list_letters
-
-        return list_letters(self)
-
 
 class DlqShowCommand(Command):
     """Show one message that could not be read: where from, why, its headers and first bytes."""
 
     name = "dlq show"
+    runs = "dlq.run:show_letter"
     groups = _LETTERS
     examples = (("what came, into a file", "dlq show 0/17 --save broken.jpg"),)
 
@@ -86,13 +81,6 @@ class DlqShowCommand(Command):
         description="the letter to show", json_schema_extra={"expected": _LETTER_EXPECTED}
     )
     save: FilePath | None = Field(default=None, description="new file for the original bytes")
-
-    @override
-    def call(self) -> int:
-        """Show."""
-        from adawise.commands.dlq.run import show_letter
-
-        return show_letter(self)
 
 
 class DlqReplayCommand(LettersCommand):
@@ -104,6 +92,7 @@ class DlqReplayCommand(LettersCommand):
     """
 
     name = "dlq replay"
+    runs = "dlq.run:replay_letters"
     groups = (*_LETTERS, "decode.max_message_bytes")
     examples = (
         ("how many there would be", "dlq replay --reason too_large --since 7d --dry-run"),
@@ -133,10 +122,3 @@ class DlqReplayCommand(LettersCommand):
             yield "all", "expected --reason, --since, --stream or --letter to choose some, or --all"
         if chosen and "all" in options:
             yield "all", f"--{chosen[0]} chooses some; leave one of them out"
-
-    @override
-    def call(self) -> int:
-        """Replay."""
-        from adawise.commands.dlq.run import replay_letters
-
-        return replay_letters(self)

@@ -23,6 +23,7 @@ class DriftCommand(Command):
     """
 
     name = "drift"
+    runs = "drift.run:drift"
     groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
     examples = (
         ("the last day, in the terminal", "drift runs/yard --since 1d"),
@@ -82,7 +83,6 @@ class DriftCommand(Command):
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """No model is loaded; the card and the objective only say what is normal."""
-        del options
         return frozenset({"log"})
 
     @classmethod
@@ -96,13 +96,6 @@ class DriftCommand(Command):
                 parse_limit(part)
             except ValueError as error:
                 yield "fail_if", str(error)
-
-    @override
-    def call(self) -> int:
-        """Analyse."""
-        from adawise.commands.drift.run import drift
-
-        return drift(self)
 
 
 def parts(text: str | None) -> tuple[str, ...] | None:

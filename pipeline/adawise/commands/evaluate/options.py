@@ -25,6 +25,7 @@ class EvaluateCommand(Command):
     """
 
     name = "evaluate"
+    runs = "evaluate.run:evaluate"
     groups = (
         *all_but("model", "on_change"),
         *all_but("search", "strategy", "forget_after_s"),
@@ -127,10 +128,3 @@ class EvaluateCommand(Command):
                 yield name, "it has a use only with --images; leave it out"
         if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
             yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
-
-    @override
-    def call(self) -> int:
-        """Run and judge."""
-        from adawise.commands.evaluate.run import evaluate
-
-        return evaluate(self)

@@ -24,6 +24,7 @@ class FinetuneCommand(Command):
     """
 
     name = "finetune"
+    runs = "finetune.run:finetune"
     groups = (*all_but("model", "theta_1", "card", "on_change"), "finetune", "decode", "log")
     examples = (
         (
@@ -61,7 +62,6 @@ class FinetuneCommand(Command):
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Of the pair, only theta_0 must be there."""
-        del options
         return frozenset({"finetune", "decode", "log"})
 
     @classmethod
@@ -70,10 +70,3 @@ class FinetuneCommand(Command):
         """Both ways to treat what is there."""
         if "resume" in options and "overwrite" in options:
             yield "resume", "it has no use with --overwrite; leave one of them out"
-
-    @override
-    def call(self) -> int:
-        """Fine-tune."""
-        from adawise.commands.finetune.run import finetune
-
-        return finetune(self)

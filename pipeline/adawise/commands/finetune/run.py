@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,21 +122,7 @@ def _read(settings: Settings, labelled: Path, validation: Path | None) -> Data:
 
 
 def _recipe(settings: FinetuneSettings) -> Recipe:
-    return Recipe(
-        loss=settings.loss,
-        epochs=settings.epochs,
-        batch_images=settings.batch_images,
-        accumulate=settings.accumulate,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        label_smoothing=settings.label_smoothing,
-        clip_norm=settings.clip_norm,
-        patience=settings.patience,
-        crop_min=settings.crop_min,
-        flip=settings.flip,
-        seed=settings.seed,
-    )
+    return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
 
 
 def _decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[str, str]:

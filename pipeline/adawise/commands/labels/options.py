@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
-from typing_extensions import override
 
 from adawise.commands.command import READING, Command, json_flag
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
@@ -21,6 +20,7 @@ class LabelsCommand(Command):
     """
 
     name = "labels"
+    runs = "labels.run:collect_labels"
     groups = (
         *READING,
         *("kafka.group", "kafka.origin", "kafka.static_member", "kafka.session_timeout_ms"),
@@ -39,10 +39,3 @@ class LabelsCommand(Command):
     )
     follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as labels come")
     as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
-
-    @override
-    def call(self) -> int:
-        """Store."""
-        from adawise.commands.labels.run import collect_labels
-
-        return collect_labels(self)

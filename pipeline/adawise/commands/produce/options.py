@@ -30,6 +30,7 @@ class ProduceCommand(Command):
     """
 
     name = "produce"
+    runs = "produce.run:produce"
     groups = (*BROKER, "kafka.topic", "decode.max_message_bytes", "log")
     examples = (
         ("a folder as four cameras, 20 images a second", "produce images/ --streams 4 --rate 20"),
@@ -87,10 +88,3 @@ class ProduceCommand(Command):
 
             if not is_video(source):
                 yield of_video[0], "it is for videos: pictures have no times of their own; leave it out, or use --rate"
-
-    @override
-    def call(self) -> int:
-        """Produce."""
-        from adawise.commands.produce.run import produce
-
-        return produce(self)

@@ -35,6 +35,7 @@ class RecordCommand(Command):
     """
 
     name = "record"
+    runs = "record.run:record"
     groups = (*READING, "log")
     examples = (
         ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
@@ -91,10 +92,3 @@ class RecordCommand(Command):
         for name in _NOT_WITH_PRUNE_ONLY if "prune_only" in options else ():
             if name in options:
                 yield name, "it has no use with --prune-only; leave one of them out"
-
-    @override
-    def call(self) -> int:
-        """Record, or only remove what is too old."""
-        from adawise.commands.record.run import prune_recording, record
-
-        return prune_recording(self) if self.prune_only else record(self)

@@ -35,11 +35,13 @@ _BUFFERED_BYTES = 256 * 2**20
 
 
 def record(asked: RecordCommand) -> int:
-    """Store the topic's raw messages; goes on where an earlier run into the same folder ended.
+    """Store the topic's raw messages; goes on where an earlier run into the same folder ended; or only prune.
 
     Without limits it ends when it has all that the topic holds. To follow, or from the latest, it goes on until it is
     stopped, and waits for a broker or a store that does not answer. 130 if it was stopped before its end.
     """
+    if asked.prune_only:
+        return _prune(asked)
     kafka, output = asked.settings.kafka, asked.output
     origin = asked.origin if asked.from_time is None else milliseconds(asked.from_time)
     bounds = Bounds(
@@ -102,7 +104,7 @@ def _recorder(asked: RecordCommand, source: KafkaSource) -> Recorder:
     )
 
 
-def prune_recording(asked: RecordCommand) -> int:
+def _prune(asked: RecordCommand) -> int:
     """Remove from a recording what is too old by what it promises, or by shorter times.
 
     Raises SourceError if there is no recording.

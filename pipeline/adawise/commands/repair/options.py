@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
-from typing_extensions import override
 
 from adawise.commands.command import Command
 from adawise.settings.group import Location
@@ -21,6 +20,7 @@ class RepairCommand(Command):
     """
 
     name = "repair"
+    runs = "repair.run:repair"
     examples = (
         ("what would be done", "repair runs/output"),
         ("do it", "repair s3://bucket/yard --yes"),
@@ -28,10 +28,3 @@ class RepairCommand(Command):
 
     root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
     yes: CliToggleFlag[bool] = Field(default=False, description="do it")
-
-    @override
-    def call(self) -> int:
-        """Repair."""
-        from adawise.commands.repair.run import repair
-
-        return repair(root=self.root, does=self.yes)

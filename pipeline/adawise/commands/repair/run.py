@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from adawise.errors import SettingsError
 from adawise.sink.claims import read_sink_id
 from adawise.sink.read.files import segment_keys
 from adawise.sink.repair.plan import RepairPlan, plan
 from adawise.store.store import open_store
 
+if TYPE_CHECKING:
+    from adawise.commands.repair.options import RepairCommand
+
 FOUND = 3
 
 
-def repair(*, root: str, does: bool) -> int:
-    """Print the steps that mend `root`, and take them if it `does`. 0 if nothing is left to do, else 3.
+def repair(asked: RepairCommand) -> int:
+    """Print the steps that mend a root, and take them with --yes. 0 if nothing is left to do, else 3.
 
     Raises:
         SettingsError: no worker ever wrote there.
         ChainError: what was missing has come back meanwhile.
         StoreUnavailable: by the store.
     """
+    root, does = asked.root, asked.yes
     store = open_store(root)
     if read_sink_id(store) is None and not segment_keys(store):
         raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")

@@ -30,6 +30,7 @@ class ReplayCommand(Command):
     """
 
     name = "replay"
+    runs = "replay.run:replay"
     groups = (
         *READING,
         "kafka.on_gap",
@@ -135,10 +136,3 @@ class ReplayCommand(Command):
             yield "skip_forgotten", "only a recording forgets images; leave it out"
         if "from_time" in options and "state_of" in options:
             yield "from_time", "--state-of says where to begin; leave one of them out"
-
-    @override
-    def call(self) -> int:
-        """Replay."""
-        from adawise.commands.replay.run import replay
-
-        return replay(self)

@@ -219,7 +219,6 @@ class _ReplayObserver(LogObserver):
     @override
     def frame_rejected(self, frame: Frame) -> None:
         """See `Observer`; each was logged when it was live."""
-        del frame
         self.rejected += 1
 
     @override

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
-from typing_extensions import override
 
 from adawise.commands.command import Command, json_flag
 from adawise.settings.group import Location
@@ -24,6 +23,7 @@ class RetainCommand(Command):
     """
 
     name = "retain"
+    runs = "retain.run:retain"
     examples = (
         ("what would go", "retain runs/yard --keep 400d"),
         ("every night", "retain s3://bucket/yard --keep 400d --yes"),
@@ -35,10 +35,3 @@ class RetainCommand(Command):
     )
     yes: CliToggleFlag[bool] = Field(default=False, description="remove it")
     as_json: CliToggleFlag[bool] = json_flag("print what goes as JSON")
-
-    @override
-    def call(self) -> int:
-        """Retain."""
-        from adawise.commands.retain.run import retain
-
-        return retain(self)

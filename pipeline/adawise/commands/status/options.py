@@ -23,6 +23,7 @@ class StatusCommand(Command):
     """
 
     name = "status"
+    runs = "status.run:status"
     groups = (*LOG_READING, "kafka.topic", "kafka.group", "sink.root", "http", "log")
     shorthands: ClassVar[Mapping[str, str]] = {"root": "sink.root"}
     examples = (
@@ -62,10 +63,3 @@ class StatusCommand(Command):
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """The broker's settings only if it is asked."""
         return frozenset({"sink", *(() if options.get("broker") is False else ("kafka",))})
-
-    @override
-    def call(self) -> int:
-        """Look."""
-        from adawise.commands.status.run import status
-
-        return status(self)

@@ -22,6 +22,7 @@ class VerifyCommand(Command):
     """
 
     name = "verify"
+    runs = "verify.run:verify"
     groups = (*LOG_READING, "kafka.origin", "log")
     examples = (
         ("a folder", "verify runs/output"),
@@ -40,10 +41,3 @@ class VerifyCommand(Command):
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """The broker's settings only if it is asked."""
         return frozenset({"kafka"} if options.get("broker") else ())
-
-    @override
-    def call(self) -> int:
-        """Verify."""
-        from adawise.commands.verify.run import verify
-
-        return verify(self)
