@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +19,7 @@ import yaml
 
 from tests.brokers import free_ports
 from tests.deploy.watching import DEPLOY, RULES
+from tests.loopback import Answering, Server, serving
 from tests.web.asking import ask
 
 DEADLINE_S = 150.0
@@ -155,22 +155,11 @@ def _process(folder: Path, name: str, port: int, arguments: Sequence[str]) -> It
 
 @contextmanager
 def _receiver(port: int, received: list[tuple[str, str]]) -> Iterator[None]:
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    class Receiver(Answering):
+        def post(self) -> None:
+            told = json.loads(self.body())
             received.extend((self.path.strip("/"), alert["labels"]["alertname"]) for alert in told["alerts"])
-            self.send_response(200)
-            self.end_headers()
+            self.answer(200)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Receiver)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(Server(Receiver, port)):
         yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

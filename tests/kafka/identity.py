@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
@@ -17,20 +14,19 @@ from urllib.parse import parse_qs, unquote_plus
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from tests.loopback import Answering, Server, serving
+
 ISSUER, AUDIENCE, SCOPE = "https://login.example", "kafka", "frames:read"
 
 
-class Identity(ThreadingHTTPServer):
+class Identity(Server):
     """`clients` are ids with their secrets. `lifetime_s` is that of a token; `broken` answers in place of one.
 
     What was asked for is in `asked`, and the tokens that were given are in `given`.
     """
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(self, certificate: Path | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Request)
+        super().__init__(_Request)
         self.scheme = "http"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -46,7 +42,7 @@ class Identity(ThreadingHTTPServer):
 
     def url(self, path: str) -> str:
         """Of its own: /token, /jwks."""
-        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}{path}"
 
     def token(self, subject: str, *, lifetime_s: int | None = None, audience: str = AUDIENCE) -> str:
         """A signed one."""
@@ -63,28 +59,19 @@ class Identity(ThreadingHTTPServer):
         return {"keys": [{"kty": "RSA", "kid": "one", "use": "sig", "alg": "RS256", "n": n, "e": e}]}
 
 
-@contextmanager
-def identity(certificate: Path | None = None) -> Iterator[Identity]:
+def identity(certificate: Path | None = None) -> AbstractContextManager[Identity]:
     """A provider in a thread; with TLS, if it has a certificate."""
-    with Identity(certificate) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return serving(Identity(certificate))
 
 
-class _Request(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Request(Answering):
     server: Identity
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self._answer(200, json.dumps(self.server.keys()).encode())
 
-    def do_POST(self) -> None:
-        self.server.asked.append(parse_qs(self.rfile.read(int(self.headers["content-length"])).decode()))
+    def post(self) -> None:
+        self.server.asked.append(parse_qs(self.body().decode()))
         if self.server.broken is not None:
             self._answer(*self.server.broken)
             return
@@ -99,16 +86,8 @@ class _Request(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(answer).encode())
 
     def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        if status // 100 == 3:
-            self.send_header("location", "http://elsewhere.example/token")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Not into a test's output."""
+        moved = {"location": "http://elsewhere.example/token"} if status // 100 == 3 else {}
+        self.answer(status, body, content_type="application/json", **moved)
 
 
 def _json64(value: object) -> str:

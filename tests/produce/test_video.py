@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -22,6 +20,7 @@ from adawise.errors import SettingsError
 from adawise.produce.produce import open_shots
 from adawise.produce.shot import Shot
 from adawise.produce.video import VideoShots
+from tests.loopback import Answering, Server, serving
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")
 
@@ -40,22 +39,13 @@ def asked() -> Iterator[tuple[int, list[str]]]:
     """A web server: its port, and the paths that were asked for."""
     requests: list[str] = []
 
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class NotFound(Answering):
+        def get(self) -> None:
             requests.append(self.path)
-            self.send_error(404)
+            self.answer(404)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port, requests
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Server(NotFound)) as server:
+        yield server.server_port, requests
 
 
 def children() -> set[int]:

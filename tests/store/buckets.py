@@ -7,56 +7,37 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.loopback import Answering, Server, serving
 
 ACCOUNT = "devstoreaccount1"  # what Azure's emulator is called; with it `obstore` knows the key
 _WHEN = "Wed, 25 Nov 2026 10:00:00 GMT"
 _PAGE = 400  # names in one answer
 
 
-class Buckets(ThreadingHTTPServer):
+class Buckets(Server):
     """Holds `objects` by "bucket/key". `refuses_with` is the status when a key exists: Azure has two of them."""
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(self, *, refuses_with: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Request)
+        super().__init__(_Request)
         self.objects: dict[str, bytes] = {}
         self.lock = threading.Lock()
         self.refuses_with = refuses_with
 
-    @property
-    def address(self) -> str:
-        """Its URL."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-
-@contextmanager
-def buckets(*, refuses_with: int = 412) -> Iterator[Buckets]:
+def buckets(*, refuses_with: int = 412) -> AbstractContextManager[Buckets]:
     """A server in a thread."""
-    with Buckets(refuses_with=refuses_with) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return serving(Buckets(refuses_with=refuses_with))
 
 
-class _Request(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1  # an answer is one packet
+class _Request(Answering):
     server: Buckets
 
-    def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["content-length"]))
+    def put(self) -> None:
+        data = self.body()
         once = self.headers.get("if-none-match") == "*" or self.headers.get("x-goog-if-generation-match") == "0"
         with self.server.lock:
             refused = once and self._key in self.server.objects
@@ -64,7 +45,7 @@ class _Request(BaseHTTPRequestHandler):
                 self.server.objects[self._key] = data
         self._answer(self.server.refuses_with if refused else 201)
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         if query:
             self._list(query)
@@ -77,14 +58,14 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self._answer(200, data)
 
-    def do_DELETE(self) -> None:
+    def delete(self) -> None:
         with self.server.lock:
             found = self.server.objects.pop(self._key, None)
         self._answer(404 if found is None else 202)
 
-    def do_POST(self) -> None:
+    def post(self) -> None:
         """Azure's batch of deletions: requests within a request, answers within an answer."""
-        batch = self.rfile.read(int(self.headers["content-length"])).decode()
+        batch = self.body().decode()
         parts = []
         for number, path in enumerate(re.findall(r"^DELETE (\S+)", batch, re.MULTILINE)):
             with self.server.lock:
@@ -130,14 +111,5 @@ class _Request(BaseHTTPRequestHandler):
     def _answer(
         self, status: int, body: bytes = b"", kind: str = "application/xml", *, content_range: str | None = None
     ) -> None:
-        self.send_response_only(status)
-        if content_range is not None:
-            self.send_header("content-range", content_range)
-        facts = {"etag": '"1"', "last-modified": _WHEN, "content-length": str(len(body)), "content-type": kind}
-        for name, value in facts.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Not into a test's output."""
+        part = {} if content_range is None else {"content_range": content_range}
+        self.answer(status, body, etag='"1"', last_modified=_WHEN, content_type=kind, **part)

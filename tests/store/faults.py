@@ -17,10 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+
+from tests.loopback import Answering, Server
 
 UPSTREAM_S = 60.0  # for the server's answer; it is on this machine
 SLOW_S = 0.05
@@ -133,7 +134,7 @@ class FaultyProxy:
 
     def up(self) -> None:
         """Listen, at the same port as before."""
-        self._server = _Listener(("127.0.0.1", self._port), _Passing)
+        self._server = _Listener(_Passing, self._port)
         self._server.proxy = self
         self._port = self._server.server_address[1]
         self.is_up = True
@@ -169,27 +170,22 @@ class FaultyProxy:
             self.down()
 
 
-class _Listener(ThreadingHTTPServer):
+class _Listener(Server):
     proxy: FaultyProxy
-    daemon_threads = True
-    block_on_close = False  # a connection that a client keeps open has no end
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up in the middle is the point of it all."""
 
 
-class _Passing(BaseHTTPRequestHandler):
+class _Passing(Answering):
     """One connection of a client."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1  # an answer is one packet
     server: _Listener
 
     def _pass(self) -> None:
         proxy = self.server.proxy
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = self.body()
         headers = {name.lower(): value for name, value in self.headers.items() if name.lower() not in proxy.without}
         fault = proxy.decide(self.command, self.path, headers, body) if proxy.is_up else Fault.CUT_BEFORE
         if fault is Fault.CUT_BEFORE:
@@ -202,17 +198,7 @@ class _Passing(BaseHTTPRequestHandler):
         else:
             self._pass_on(fault, headers, body)
 
-    def do_GET(self) -> None:
-        self._pass()
-
-    def do_PUT(self) -> None:
-        self._pass()
-
-    def do_POST(self) -> None:
-        self._pass()
-
-    def do_DELETE(self) -> None:
-        self._pass()
+    get = put = post = delete = _pass
 
     def _pass_on(self, fault: Fault, headers: Mapping[str, str], body: bytes) -> None:
         server = self._upstream()
@@ -272,6 +258,3 @@ class _Passing(BaseHTTPRequestHandler):
         self.close_connection = True
         with suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    def log_message(self, format: str, *args: object) -> None:
-        """It keeps its log in `FaultyProxy.seen`."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import stamina
@@ -13,6 +11,7 @@ import stamina
 from adawise.errors import SettingsError, StoreUnavailable
 from adawise.store.object_store import ATTEMPTS
 from adawise.store.store import AlreadyExists, Store
+from tests.loopback import Answering, Server, serving
 from tests.store.clouds import open_s3
 
 OPERATIONS: dict[str, Callable[[Store], object]] = {
@@ -25,43 +24,29 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
 }
 
 
-class Refusing(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    answer = (200, "")
+class Refusing(Answering):
+    refused = (200, "")
     seen = 0
 
     def refuse(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.body()
         type(self).seen += 1
-        status, code = self.answer
+        status, code = self.refused
         body = (
             f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>What {code} means.</Message>'
             "<RequestId>4442587FB7D0A2F9</RequestId></Error>"
         )
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
+        self.answer(status, body.encode())
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = refuse  # noqa: N815
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Not into a test's output."""
+    get = put = post = delete = head = refuse
 
 
 @contextmanager
 def refusing(status: int, code: str) -> Iterator[str]:
     """The URL of a store that answers all with this."""
-    Refusing.answer, Refusing.seen = (status, code), 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
+    Refusing.refused, Refusing.seen = (status, code), 0
+    with serving(Server(Refusing)) as server:
+        yield server.address
 
 
 WAITED_FOR = [

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -13,51 +11,42 @@ from structlog.testing import capture_logs
 
 from adawise.build import telemetry
 from adawise.build.telemetry import is_wanted, spans
+from tests.loopback import Answering, Server, serving
 from tests.sink.building import frame, served
 
 
-class Collector(ThreadingHTTPServer):
+class Collector(Server):
     """Keeps what it was sent."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Export)
         self.requests: list[ExportTraceServiceRequest] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Collector)
-        body = self.rfile.read(int(self.headers["content-length"]))
+class _Export(Answering):
+    server: Collector
+
+    def post(self) -> None:
+        body = self.body()
         if self.path == "/v1/traces":
             self.server.requests.append(ExportTraceServiceRequest.FromString(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        self.answer(200)
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    made = Collector()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with serving(Collector()) as made:
+        yield made
 
 
 def test_a_worker_s_batches_reach_a_collector_before_its_end(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
     with capture_logs() as logs:
         observer = spans()
     assert observer is not None
-    assert [(log["event"], log["collector"]) for log in logs] == [("tracing_started", collector.url)]
+    assert [(log["event"], log["collector"]) for log in logs] == [("tracing_started", collector.address)]
     observer.batch_predicted(*served([frame(0), frame(1)]))
     observer.stopped()
     [resource] = [each for request in collector.requests for each in request.resource_spans]
@@ -68,7 +57,7 @@ def test_a_worker_s_batches_reach_a_collector_before_its_end(
 
 
 def test_the_service_is_called_as_the_environment_says(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "yard")
     observer = spans()
     assert observer is not None

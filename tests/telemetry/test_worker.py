@@ -28,7 +28,7 @@ def test_a_worker_that_a_collector_is_named_to_exports_every_batch_with_its_comm
     filled, rng = Topic(broker, topic(1)), random.Random(3)
     filled.produce(single(rng, camera, 1) for _ in range(IMAGES) for camera in range(2))
     environment = command_line(slow(filled, pair_folder, tmp_path / "yard", fresh_name("traced")))
-    environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+    environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.address
     with subprocess.Popen(
         [sys.executable, "-m", "adawise", "run"], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
