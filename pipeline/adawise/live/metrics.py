@@ -52,7 +52,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
-class Series(Generic[Read]):
+class MetricSeries(Generic[Read]):
     """Where a metric's samples come from: pairs of label values, in the order of `labels`, and a value."""
 
     samples: Callable[[Read], Samples]
@@ -66,7 +66,7 @@ class MetricSpec(Generic[Read]):
     name: str
     meaning: str
     remedy: str
-    series: Series[Read]
+    series: MetricSeries[Read]
     is_histogram: bool = False
 
     @property
@@ -75,26 +75,26 @@ class MetricSpec(Generic[Read]):
         return "histogram" if self.is_histogram else "counter" if self.name.endswith("_total") else "gauge"
 
 
-def _one(value: Callable[[LiveWorker], float | Distribution]) -> Series[Scrape]:
-    return Series(lambda scrape: [(NONE, value(scrape.worker))])
+def _one(value: Callable[[LiveWorker], float | Distribution]) -> MetricSeries[Scrape]:
+    return MetricSeries(lambda scrape: [(NONE, value(scrape.worker))])
 
 
-def _each(label: str, value: Callable[[LiveWorker], Counter[str]], names: Iterable[str] = ()) -> Series[Scrape]:
+def _each(label: str, value: Callable[[LiveWorker], Counter[str]], names: Iterable[str] = ()) -> MetricSeries[Scrape]:
     """Counts by a name. `names` are there from the beginning, at 0, or nobody would see a series rise to 1."""
     known = dict.fromkeys(map(str, names), 0)
-    return Series(
+    return MetricSeries(
         lambda scrape: [((name,), count) for name, count in {**known, **value(scrape.worker)}.items()], (label,)
     )
 
 
-def _partitions(value: Callable[[PartitionProgress], float | None]) -> Series[Scrape]:
+def _partitions(value: Callable[[PartitionProgress], float | None]) -> MetricSeries[Scrape]:
     def samples(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
         progress = scrape.worker.health.progress
         for tp, partition in progress.partitions.items() if progress else ():
             if (found := value(partition)) is not None:
                 yield (str(tp.partition),), found
 
-    return Series(samples, ("partition",))
+    return MetricSeries(samples, ("partition",))
 
 
 def _lag_seconds(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
@@ -119,7 +119,7 @@ def _full(worker: LiveWorker) -> float:
     return float(outage is not None and outage.is_full)
 
 
-def _streams(value: Callable[[LiveCamera], float | None]) -> Series[Scrape]:
+def _streams(value: Callable[[LiveCamera], float | None]) -> MetricSeries[Scrape]:
     """Of those with most images: names come from strangers, and each would be a series for ever."""
 
     def samples(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
@@ -128,25 +128,25 @@ def _streams(value: Callable[[LiveCamera], float | None]) -> Series[Scrape]:
             if (found := value(camera)) is not None:
                 yield (camera.stream_id, str(camera.tp.partition)), found
 
-    return Series(samples, ("stream", "partition"))
+    return MetricSeries(samples, ("stream", "partition"))
 
 
-def _progress(value: Callable[[WorkerProgress], float]) -> Series[Scrape]:
+def _progress(value: Callable[[WorkerProgress], float]) -> MetricSeries[Scrape]:
     """Of what is known once the loop has turned."""
 
     def samples(scrape: Scrape) -> Samples:
         progress = scrape.worker.health.progress
         return [] if progress is None else [(NONE, value(progress))]
 
-    return Series(samples)
+    return MetricSeries(samples)
 
 
-def _model(labels: Labels) -> Series[Scrape]:
+def _model(labels: Labels) -> MetricSeries[Scrape]:
     def samples(scrape: Scrape) -> Samples:
         facts = scrape.worker.facts
         return [(tuple(facts.get(name, "") for name in labels), 1.0)] if facts else []
 
-    return Series(samples, labels)
+    return MetricSeries(samples, labels)
 
 
 def _pairs(scrape: Scrape) -> Samples:
@@ -255,7 +255,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_last_segment_timestamp_seconds",
         "When the last segment was written; absent before the first.",
         "Old, with rows that wait: the store does not answer.",
-        Series(lambda scrape: [] if scrape.worker.committed_s is None else [(NONE, scrape.worker.committed_s)]),
+        MetricSeries(lambda scrape: [] if scrape.worker.committed_s is None else [(NONE, scrape.worker.committed_s)]),
     ),
     MetricSpec(
         "adawise_races_lost_total",
@@ -274,7 +274,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_outage_seconds",
         "Since when broker or store has failed without a success between; 0 while it answers.",
         "Nothing is lost while it lasts, if the topic's retention is longer. /readyz and the log say what failed.",
-        Series(_outages, ("of",)),
+        MetricSeries(_outages, ("of",)),
     ),
     MetricSpec(
         "adawise_store_full",
@@ -329,7 +329,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_lag_seconds",
         "Age of the newest message that was read, where there are newer ones or reading pauses, else 0. Absent before.",
         "Growing: as adawise_lag_messages, which stands while reading pauses. At retention.ms images are lost.",
-        Series(_lag_seconds, ("partition",)),
+        MetricSeries(_lag_seconds, ("partition",)),
     ),
     MetricSpec(
         "adawise_pending_messages",
@@ -391,7 +391,9 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_cameras",
         "Cameras of this worker by state, as the live page has them.",
         "Alert on failing, rejected and silent; the page says which and why.",
-        Series(lambda scrape: [((str(state),), count) for state, count in scrape.worker.states().items()], ("state",)),
+        MetricSeries(
+            lambda scrape: [((str(state),), count) for state, count in scrape.worker.states().items()], ("state",)
+        ),
     ),
     MetricSpec(
         "adawise_stream_images_total",
@@ -427,7 +429,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_streams_without_series",
         "Cameras of this worker beyond http.max_streams, which have no series of their own.",
         "Raise http.max_streams if Prometheus can take it, or use the live page.",
-        Series(lambda scrape: [(NONE, max(0, len(scrape.worker.cameras) - scrape.max_streams))]),
+        MetricSeries(lambda scrape: [(NONE, max(0, len(scrape.worker.cameras) - scrape.max_streams))]),
     ),
     # the worker itself
     MetricSpec(
@@ -446,13 +448,13 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_clock_seconds",
         "The machine's clock when it was scraped, as Unix time.",
         "Far from Prometheus' own: see to NTP; times of predictions and silence are wrong by as much.",
-        Series(lambda scrape: [(NONE, scrape.clock_s)]),
+        MetricSeries(lambda scrape: [(NONE, scrape.clock_s)]),
     ),
     MetricSpec(
         "adawise_build_info",
         "Always 1; the version.",
         "Workers of one group differ for long: a rollout is stuck.",
-        Series(lambda scrape: [((scrape.version,), 1.0)], ("version",)),
+        MetricSeries(lambda scrape: [((scrape.version,), 1.0)], ("version",)),
     ),
     MetricSpec(
         "adawise_model_info",
@@ -464,7 +466,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_pair_state",
         "Always 1; the pairs that this worker knows of, by number: serves, ready, loading, failed or former.",
         "failed: `adawise pair list` says why. Workers differ for long: one cannot load what is asked for.",
-        Series(_pairs, ("pair", "state")),
+        MetricSeries(_pairs, ("pair", "state")),
     ),
     MetricSpec(
         "adawise_pair_switches_total",
@@ -494,22 +496,22 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_page_viewers",
         "Browsers that look at the live page.",
         "At most 32; more are asked to wait.",
-        Series(lambda scrape: [(NONE, scrape.viewers)]),
+        MetricSeries(lambda scrape: [(NONE, scrape.viewers)]),
     ),
     MetricSpec(
         "adawise_observations_dropped_total",
         "Events that page and metrics do not know of, because they came too fast.",
         "Only a flood of rejected images does that. Counts are too low by as many; rows are not.",
-        Series(lambda scrape: [(NONE, scrape.dropped)]),
+        MetricSeries(lambda scrape: [(NONE, scrape.dropped)]),
     ),
 )
 
 
-def _sources(value: Callable[[LiveSources], float]) -> Series[SourceScrape]:
-    return Series(lambda scrape: [(NONE, value(scrape.sources))])
+def _sources(value: Callable[[LiveSources], float]) -> MetricSeries[SourceScrape]:
+    return MetricSeries(lambda scrape: [(NONE, value(scrape.sources))])
 
 
-def _each_source(value: Callable[[SourceCamera, float], float | None]) -> Series[SourceScrape]:
+def _each_source(value: Callable[[SourceCamera, float], float | None]) -> MetricSeries[SourceScrape]:
     """Cameras come from a file of ours: there are as many series as it names."""
 
     def samples(scrape: SourceScrape) -> Iterator[tuple[Labels, float]]:
@@ -517,18 +519,18 @@ def _each_source(value: Callable[[SourceCamera, float], float | None]) -> Series
             if (found := value(camera, scrape.sources.now_s)) is not None:
                 yield (camera.stream_id,), found
 
-    return Series(samples, ("camera",))
+    return MetricSeries(samples, ("camera",))
 
 
 def _by_reason(
     value: Callable[[SourceCamera], Counter[str]], label: str, reasons: Sequence[str]
-) -> Series[SourceScrape]:
+) -> MetricSeries[SourceScrape]:
     def samples(scrape: SourceScrape) -> Iterator[tuple[Labels, float]]:
         for camera in scrape.sources.cameras.values():
             for reason in reasons:
                 yield (camera.stream_id, reason), value(camera)[reason]
 
-    return Series(samples, ("camera", label))
+    return MetricSeries(samples, ("camera", label))
 
 
 CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
@@ -591,7 +593,9 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "adawise_cameras",
         "Cameras by state, as the live page has them.",
         "Alert on failing, rejected, silent and frozen; the page says which and why.",
-        Series(lambda scrape: [((str(state),), count) for state, count in scrape.sources.states().items()], ("state",)),
+        MetricSeries(
+            lambda scrape: [((str(state),), count) for state, count in scrape.sources.states().items()], ("state",)
+        ),
     ),
     MetricSpec(
         "adawise_frames_waiting",
@@ -603,7 +607,7 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "adawise_retries_total",
         "Tries that failed and are made again, by who did not answer.",
         "See to the broker; the log's retry_scheduled has its words.",
-        Series(lambda scrape: [(("broker",), scrape.sources.retries["broker"])], ("of",)),
+        MetricSeries(lambda scrape: [(("broker",), scrape.sources.retries["broker"])], ("of",)),
     ),
     MetricSpec(
         "adawise_ready",
@@ -621,12 +625,12 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "adawise_build_info",
         "Always 1; the version.",
         "Processes differ for long: a rollout is stuck.",
-        Series(lambda scrape: [((scrape.version,), 1.0)], ("version",)),
+        MetricSeries(lambda scrape: [((scrape.version,), 1.0)], ("version",)),
     ),
     MetricSpec(
         "adawise_page_viewers",
         "Browsers that look at the live page.",
         "At most 32; more are asked to wait.",
-        Series(lambda scrape: [(NONE, scrape.viewers)]),
+        MetricSeries(lambda scrape: [(NONE, scrape.viewers)]),
     ),
 )
