@@ -15,6 +15,7 @@ from adawise.commands.replay.run import replay
 from adawise.errors import SettingsError
 from adawise.pairs.planned import read_plan
 from adawise.settings import Settings
+from adawise.sink import schemas
 from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder, write_pair
@@ -22,6 +23,7 @@ from tests.worker.cameras import Live, Output, Topic, settings_for
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
 
 LOOKS: dict[str, Any] = {"look_s": 0.2}
+SHADOWED = {column.name for column in schemas.SHADOW}
 CLASSES = ("lorry", "tram", "cyclist", "nobody", "dog", "fog")
 
 
@@ -51,6 +53,11 @@ def end(topic: Topic, settings: Settings, root: Path) -> Output:
     return output
 
 
+def told(output: Output) -> list[str]:
+    """Traces, but for the shadow of a pair that was staged then: a replay has none."""
+    return [repr({name: each for name, each in row.items() if name not in SHADOWED}) for row in output.traces]
+
+
 def check_replay(topic: Topic, settings: Settings, root: Path, output: Output) -> None:
     """From the topic, by the pairs that served: equal bit by bit."""
     again = root.with_name("again")
@@ -58,7 +65,7 @@ def check_replay(topic: Topic, settings: Settings, root: Path, output: Output) -
     assert output.faults(topic) == []
     theirs = Output(again)
     assert output.predictions.equals(theirs.predictions)
-    assert repr(output.traces) == repr(theirs.traces)
+    assert told(output) == told(theirs)
 
 
 def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_continued_by_the_chain(
