@@ -76,6 +76,27 @@ def test_one_condition_may_be_given_without_a_folder_of_its_own(
     assert "give --labelled-shifted" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("damaged", [1, 6])
+def test_images_that_nobody_can_read_are_left_out_wherever_they_lie_and_a_card_of_none_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, tmp_path: Path, damaged: int
+) -> None:
+    """Also if they are all that is held as pixels at once."""
+    monkeypatch.setattr("adawise.commands.card.run._AT_ONCE", 1)
+    for number, pixels in enumerate(random_images(6, seed=0)):
+        path = tmp_path / "own" / CLASSES[number % len(CLASSES)] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+        if number < damaged:
+            path.write_bytes(b"no image")
+    made = adawise(folder, monkeypatch, "card", "--labelled", f"{tmp_path / 'own'}", "-o", f"{tmp_path / 'c.json'}")
+    if damaged < 6:
+        assert made == 0
+        assert read_card(tmp_path / "c.json").images == 6 - damaged
+    else:
+        assert made == 2
+        assert f"none of 6 images from {tmp_path / 'own'}" in capsys.readouterr().err
+
+
 def shots_of(folder: Path) -> list[Shot]:
     return [Shot(path.parent.name, path.read_bytes()) for path in sorted(folder.rglob("*.png"))]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,12 @@ class Secured:
     client: Pair
     identity: Identity
     folder: Path
-    admin: KafkaAdminClient = field(repr=False)
+
+    @contextmanager
+    def admin(self) -> Iterator[KafkaAdminClient]:
+        """One who may do everything. A new one each time: the broker hangs up on clients that are idle."""
+        with KafkaAdminClient(bootstrap_servers=self.kafka.bootstrap_servers) as admin:
+            yield admin
 
     def at(self, listener: str) -> str:
         """HOST:PORT of a listener."""
@@ -75,17 +80,20 @@ class Secured:
 
     def add_user(self, user: str, password: str | None = None) -> None:
         """One who logs in by SCRAM; PLAIN knows `plain` alone."""
-        for mechanism in SCRAM:  # of one user, the broker changes one in a request
-            wanted = UserScramCredentialUpsertion(user, mechanism, password or PASSWORD % user)
-            assert self.admin.alter_user_scram_credentials([wanted]) == {user: None}
+        with self.admin() as admin:
+            for mechanism in SCRAM:  # of one user, the broker changes one in a request
+                wanted = UserScramCredentialUpsertion(user, mechanism, password or PASSWORD % user)
+                assert admin.alter_user_scram_credentials([wanted]) == {user: None}
 
     def allow(self, user: str, *lines: str) -> None:
         """Rules as `kafka-acls --add` takes them: `--operation Read --topic frames`."""
-        self.admin.create_acls([rule for line in lines for rule in rules(user, line)])
+        with self.admin() as admin:
+            admin.create_acls([rule for line in lines for rule in rules(user, line)])
 
     def forbid(self, user: str, *lines: str) -> None:
         """Take rules back."""
-        self.admin.delete_acls([each for line in lines for each in rules(user, line, as_filter=True)])
+        with self.admin() as admin:
+            admin.delete_acls([each for line in lines for each in rules(user, line, as_filter=True)])
 
 
 def rules(user: str, line: str, *, as_filter: bool = False) -> list[Any]:
@@ -127,11 +135,8 @@ def secured(folder: Path) -> Iterator[Secured]:
     with identity() as provider:
         settings = _settings(ports, certificates, ours, provider)
         java = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={provider.url('/jwks')}"
-        with (
-            ApacheKafka(settings=settings, port=first, java=java) as kafka,
-            KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers) as admin,
-        ):
-            yield Secured(kafka, ports, ours, theirs, ours.pair("worker"), provider, folder, admin)
+        with ApacheKafka(settings=settings, port=first, java=java) as kafka:
+            yield Secured(kafka, ports, ours, theirs, ours.pair("worker"), provider, folder)
 
 
 def _settings(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,8 +111,7 @@ def _write(card: Card, output: Path) -> int:
 
 def _evaluate(model: ModelPair, drawn: _Drawn, bar: Progress) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Logits `[N, C]` at each alpha, and labels `[N]`, of the readable ones."""
-    rows = [drawn.rows[start : start + _AT_ONCE] for start in range(0, len(drawn.rows), _AT_ONCE)]
-    return logits_of(model.classifier, (_pixels(model, drawn.samples, some) for some in rows), bar)
+    return logits_of(model.classifier, _pixels(model, drawn), bar)
 
 
 def _show(path: Path, *, as_json: bool) -> int:
@@ -149,17 +148,21 @@ def _drawn(samples: Samples, limit: int | None) -> _Drawn:
     return _Drawn(samples, [usable[i] for i in order][:limit])
 
 
-def _pixels(model: ModelPair, samples: Samples, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
-    """The readable ones as uint8 `[N, 3, S, S]` and their labels; the others are named in a warning."""
-    index = {name: i for i, name in enumerate(model.classes)}
-    images, labels = [], []
-    for i in rows:
-        try:
-            images.append(model.checkpoints.preprocess(open_image(samples.read(i), max_pixels=_MAX_PIXELS)))
-            labels.append(index[samples.labels[i]])
-        except (InvalidMessage, OSError, ValueError, SyntaxError) as error:
-            _log.warning("image_skipped", path=f"{samples.where}/{samples.names[i]}", error=str(error))
-    if not images:
+def _pixels(model: ModelPair, drawn: _Drawn) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """The readable ones as uint8 `[N, 3, S, S]` and their labels, some at a time; the others are named in a warning."""
+    index, samples, rows = {name: i for i, name in enumerate(model.classes)}, drawn.samples, drawn.rows
+    readable = 0
+    for start in range(0, len(rows), _AT_ONCE):
+        images, labels = [], []
+        for i in rows[start : start + _AT_ONCE]:
+            try:
+                images.append(model.checkpoints.preprocess(open_image(samples.read(i), max_pixels=_MAX_PIXELS)))
+                labels.append(index[samples.labels[i]])
+            except (InvalidMessage, OSError, ValueError, SyntaxError) as error:
+                _log.warning("image_skipped", path=f"{samples.where}/{samples.names[i]}", error=str(error))
+        readable += len(images)
+        if images:
+            yield torch.stack(images), labels
+    if not readable:
         first = f"{samples.where}/{samples.names[rows[0]]}"
         raise SettingsError(f"none of {len(rows)} images from {first} on can be read; see the warnings")
-    return torch.stack(images), labels
