@@ -328,7 +328,8 @@ def test_a_token_endpoint_is_believed_by_its_certificate_alone(kafka: Secured) -
 
 def test_a_missing_right_is_named(kafka: Secured) -> None:
     topic = fresh_name("yard")
-    kafka.admin.create_topics({topic: {"num_partitions": 1}}, wait_for_metadata=True)
+    with kafka.admin() as admin:
+        admin.create_topics({topic: {"num_partitions": 1}}, wait_for_metadata=True)
     settings = KafkaSettings.model_validate(
         {"bootstrap_servers": kafka.at("LOGIN"), "topic": topic, "security": kafka.login("alice")}
     )
