@@ -158,7 +158,7 @@ def test_a_worker_that_cannot_get_the_pair_stands_where_it_served_and_goes_on_el
     ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
     theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
     with Live(live, cameras=4, partitions=2, every_s=0.02):
-        with WorkerProcess(Plan(ours, root.with_suffix(".log"), point="worker.segment_committed", time=8)) as worker:
+        with WorkerProcess(Plan(ours, root.with_suffix(".log"))) as worker:
             wait_until(lambda: len(worker.committed) == 2, worker)
             assert stage(theirs, root=str(root), shadow=0, keeps=False, wait_s=DEADLINE_S) == 0
             assert switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=0) == 0

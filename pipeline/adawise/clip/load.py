@@ -9,7 +9,7 @@ import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, check_statistics
 from adawise.clip.attention import pack_attention
+from adawise.clip.compiler import postponed
 from adawise.clip.patches import multiply_patches
 from adawise.clip.prompts import Prompts, text_parameters
 from adawise.decode.preprocess import Preprocess
@@ -29,7 +30,9 @@ from adawise.errors import CheckpointError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # timm and torchvision announce their deprecations on import
-    import open_clip
+    with suppress(ImportError, AttributeError), postponed():
+        import open_clip
+    import open_clip  # whole, also where a release of theirs asks more of the compiler than `postponed` has
     from open_clip.factory import load_checkpoint
 
 _LOCAL = "local-dir:"
