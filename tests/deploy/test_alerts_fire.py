@@ -170,13 +170,14 @@ def test_a_worker_that_is_killed(
 ) -> None:
     topic = topic_of(own_broker)
     settings = watched(topic, pair, tmp_path / "output")
-    ready = f'adawise_ready{{instance="127.0.0.1:{port_of(settings)}"}} == 1'
+    instance = f'instance="127.0.0.1:{port_of(settings)}"'
     for _ in range(4):
         with at_work(fleet, Plan(settings, tmp_path / "log")) as worker:
-            fleet.until(lambda: fleet.query(ready), "it is scraped")
+            fleet.until(lambda: fleet.query(f"adawise_ready{{{instance}}} == 1"), "it is scraped")
             worker.send(signal.SIGKILL)
-            fleet.until_fires("AdawiseWorkerDown")
-    fleet.until_fires("AdawiseRestarts")
+            # An alert may be an earlier worker's, and what was ready stays so until a scrape has failed.
+            fleet.until(lambda: fleet.query(f"up{{{instance}}} == 0"), "its death is seen")
+    fleet.until_fires("AdawiseWorkerDown", "AdawiseRestarts")
     fleet.until(lambda: ("page", "AdawiseWorkerDown") in fleet.received, "the page")
     fired |= {"AdawiseWorkerDown", "AdawiseRestarts"}
 
@@ -208,9 +209,9 @@ def test_a_store_whose_mount_is_gone_and_one_that_is_full(
             fleet.until(lambda: "AdawiseStoreFails" not in fleet.alerts(), "it is over")
             fill(folder / "filler")
             fleet.until_fires("AdawiseStoreFull")
+            fleet.until(lambda: ("page", "AdawiseStoreFull") in fleet.received, "the page")
             (folder / "filler").unlink()
             fleet.until(lambda: "AdawiseStoreFull" not in fleet.alerts(), "there is room")
-    fleet.until(lambda: ("page", "AdawiseStoreFull") in fleet.received, "the page")
     fired |= {"AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStoreFull"}
 
 
