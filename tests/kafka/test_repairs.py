@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.coordinator.base import Generation
 from kafka.errors import CorruptRecordError
 from kafka.net.inet import KafkaNetSocket
@@ -77,6 +77,27 @@ def test_the_socket_of_a_refused_connection_is_closed_at_once() -> None:
     with pytest.raises(Exception, match="111"):
         attempt.send(None)
     assert sock.fileno() == -1
+
+
+def test_a_client_that_is_closed_leaves_no_socket_open(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not one that has bytes to send: of those that had just joined a group, one of twenty had."""
+    name, opened, open_socket = topic(), list[socket.socket](), KafkaNetSocket.socket
+
+    def noted(self: KafkaNetSocket, *kind: int) -> socket.socket:
+        opened.append(open_socket(self, *kind))
+        return opened[-1]
+
+    monkeypatch.setattr(KafkaNetSocket, "socket", noted)
+    for patience_ms in [0, 20, *[200] * 12]:  # after a fifth of a second it has just joined
+        consumer = KafkaConsumer(
+            name, bootstrap_servers=broker.bootstrap_servers, group_id=fresh_name("group"), enable_auto_commit=False
+        )
+        consumer.poll(timeout_ms=patience_ms)
+        consumer.close()
+    assert len(opened) >= 14
+    assert [sock for sock in opened if sock.fileno() != -1] == []
 
 
 def test_reading_from_a_connection_that_was_just_closed_is_its_end_and_no_fault(

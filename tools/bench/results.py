@@ -1,11 +1,11 @@
 """From a frame sent to its result read by a consumer, and what results cost: off, early, committed, by batches.
 
 Latency: a real worker and a real Kafka, the demo's pair and ViT-B/32 with random weights, at half of the images that
-it managed in a second of a backlog, once that is served. A consumer notes when each result came; the producer's
-timestamp says when the frame was sent. A frame waits for its batch: until the frame that fills it, or the next one of
-the camera that comes too late for it. What is beyond that is the program's own. A forward has as many rows whether a
-batch fills them or not. So cameras are as few, and a batch waits as long, as it takes to fill batches at that pace:
-else it is no half load.
+it manages in a second while a producer keeps it full, so that producer, broker and consumer have their share of this
+machine at both paces. A consumer notes when each result came; the producer's timestamp says when the frame was sent.
+A frame waits for its batch: until the frame that fills it, or the next one of the camera that comes too late for it.
+What is beyond that is the program's own. A forward has as many rows whether a batch fills them or not. So cameras are
+as few, and a batch waits as long, as it takes to fill batches at that pace: else it is no half load.
 
 Cost: processor seconds of the whole process an image, by the demo's pair on frames in memory, so that nothing is idle;
 the ways in turns. Beside it, by their own clocks, the threads that tell results. Last the floor: kafka-python's
@@ -48,6 +48,7 @@ from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, unt
 from tools.bench.worker import Tally, write_pair
 
 PARTITIONS, SECONDS, WARM_BATCHES = 2, 40.0, 48
+AHEAD_BATCHES = 4  # of each camera, that wait where a worker is kept full
 COST_IMAGES, TURNS = 768, int(os.environ.get("BENCH_TURNS", "6"))
 WAYS = {
     "off": ResultsSettings(),
@@ -169,22 +170,22 @@ def latency(broker: Broker, folder: Path, load: HalfLoad) -> float:
     reader = Reader(broker, f"{topic.name}.results")
     with reader.reading(), WorkerProcess(Plan(settings, folder / f"{topic.name}.log")) as worker:
         worker.wait_for("recovered")
-        backlog = WARM_BATCHES * load.cameras * load.batch.images
-        topic.produce(shots(values, backlog, load.cameras))
-        while len(reader.came_s) < backlog // 4:  # the text heads of the first batches are behind it
-            worker.listen(0.2)
-        began, before = time.monotonic(), len(reader.came_s)
-        while len(reader.came_s) < backlog:  # all, or what is left of it would be waited for
-            worker.listen(0.1)
-        rate = (len(reader.came_s) - before) / (time.monotonic() - began)
-        first, busy_before, half_began = len(topic.sent), busy_s(worker), time.monotonic()
-        half = threading.Thread(
-            target=lambda: topic.produce(shots(values, int(SECONDS * rate / 2), load.cameras), every_s=2.0 / rate)
-        )
-        half.start()
-        while half.is_alive():
-            worker.listen(0.2)
-        busy = (busy_s(worker) - busy_before) / (time.monotonic() - half_began)
+        turn = load.cameras * load.batch.images
+        full, half = Pace(reader, worker), Pace(reader, worker)
+        with sending(topic, kept_full(shots(values, WARM_BATCHES * turn, load.cameras), reader, AHEAD_BATCHES * turn)):
+            while len(reader.came_s) < WARM_BATCHES // 4 * turn:  # the text heads of the first batches are behind it
+                worker.listen(0.2)
+            full.begin()
+            while len(reader.came_s) < WARM_BATCHES * turn:
+                worker.listen(0.1)
+            full.end()
+        first = len(topic.sent)
+        half.begin()
+        count = int(SECONDS * full.rate / 2)
+        with sending(topic, shots(values, count, load.cameras), every_s=2.0 / full.rate) as thread:
+            while thread.is_alive():
+                worker.listen(0.2)
+            half.end()
         whole = len(topic.sent) - len(topic.sent) % (load.cameras * load.batch.images)
         for _ in range(100):  # batches that no frame will fill are left out
             if len(reader.came_s) < whole:
@@ -193,9 +194,8 @@ def latency(broker: Broker, folder: Path, load: HalfLoad) -> float:
     places = list(topic.sent)[first:]
     seconds, filling, sizes = waits(reader, topic.name, places, load.batch.images)
     print(
-        f"{load.name}: {rate:.1f} images/s of a backlog; {len(seconds)} images at {rate / 2:.1f} a second of "
-        f"{load.cameras} cameras, {np.mean(sizes):.1f} of {load.batch.images} images a batch, {busy:.2f} cores busy; "
-        f"load {os.getloadavg()[0]:.1f}; seconds:"
+        f"{load.name}, kept full: {full}\n{len(seconds)} images at half of it: {half}; {load.cameras} cameras, "
+        f"{np.mean(sizes):.1f} of {load.batch.images} images a batch; load {os.getloadavg()[0]:.1f}; seconds:"
     )
     for name, values_s in (
         ("frame to result", seconds),
@@ -207,10 +207,48 @@ def latency(broker: Broker, folder: Path, load: HalfLoad) -> float:
     return float(np.percentile(seconds - filling, 95))
 
 
-def busy_s(worker: WorkerProcess) -> float:
-    """Processor seconds of a worker so far."""
-    times = psutil.Process(worker.pid).cpu_times()
-    return float(times.user + times.system)
+class Pace:
+    """Results a second, and what an image costs the worker's process, between `begin` and `end`."""
+
+    def __init__(self, reader: Reader, worker: WorkerProcess) -> None:
+        self._reader, self._process = reader, psutil.Process(worker.pid)
+        self.begin()
+
+    def begin(self) -> None:
+        """From now on."""
+        self._began = self._now()
+
+    def end(self) -> None:
+        """Until now."""
+        seconds, images, busy_s = (now - then for now, then in zip(self._now(), self._began, strict=True))
+        self.rate, self._busy, self._each_ms = images / seconds, busy_s / seconds, 1e3 * busy_s / images
+
+    def _now(self) -> tuple[float, int, float]:
+        times = self._process.cpu_times()
+        return time.monotonic(), len(self._reader.came_s), times.user + times.system
+
+    def __str__(self) -> str:
+        return f"{self.rate:.1f} images/s, {self._busy:.2f} cores, {self._each_ms:.2f} ms of them an image"
+
+
+@contextmanager
+def sending(topic: Topic, shots: Iterator[Shot], every_s: float = 0.0) -> Iterator[threading.Thread]:
+    """While a thread sends them; left when it has."""
+    thread = threading.Thread(target=partial(topic.produce, shots, every_s=every_s))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join()
+
+
+def kept_full(shots: Iterator[Shot], reader: Reader, ahead: int) -> Iterator[Shot]:
+    """So many images ahead of their results, and no more: as a broker that is always ahead, but not idle."""
+    pause = threading.Event()
+    for number, shot in enumerate(shots):
+        while number - len(reader.came_s) >= ahead:
+            pause.wait(0.005)
+        yield shot
 
 
 def shots(values: list[bytes], count: int, cameras: int) -> Iterator[Shot]:

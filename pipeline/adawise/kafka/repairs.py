@@ -58,6 +58,7 @@ _receive = KafkaTCPTransport._sock_recv
 _receive_encrypted = KafkaSSLTransport._sock_recv
 _shake_hands = KafkaSSLTransport.handshake
 _connect_socket = KafkaNetSocket.sock_connect
+_close = KafkaNetClient.close
 _join_and_sync = ConsumerCoordinator._do_join_and_sync_async
 _complete_join = ConsumerCoordinator._on_join_complete_async
 _needs_to_join = ConsumerCoordinator.need_rejoin
@@ -67,7 +68,7 @@ _leave = ConsumerCoordinator.maybe_leave_group_async
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
-    """The client's network half, which closes every socket when it is closed, and can end its attempts to connect."""
+    """The client's network half, which can be told to end its attempts to connect."""
 
     @property
     def thread(self) -> threading.Thread | None:
@@ -80,18 +81,6 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
         self._manager.closed = True  # what the loop of attempts looks at
         self._manager._bootstrap_wakeup.notify()
 
-    def close(self, node_id: Any = None) -> None:
-        """Close one connection, or all and the thread; all again is the same as once."""
-        if node_id is None and self._net._closed:
-            return
-        self._manager.closed = self._manager.closed and node_id is not None
-        transports = [connection.transport for connection in self._manager._conns.values()]
-        super().close(node_id)
-        if node_id is None:
-            for transport in transports:
-                if transport is not None and transport._sock is not None:
-                    transport._sock.close()  # the thread that would have sent its last bytes is gone
-
 
 def install() -> None:
     """Put the repairs in; again and again is the same as once."""
@@ -101,6 +90,7 @@ def install() -> None:
     KafkaSSLTransport._sock_recv = partialmethod(_receive_last_words, _receive_encrypted)
     KafkaSSLTransport.handshake = _shake_hands_or_close_socket
     KafkaNetSocket.sock_connect = _connect_or_close_socket
+    KafkaNetClient.close = _close_with_all_sockets
     ConsumerCoordinator._do_join_and_sync_async = _join_and_sync_once
     ConsumerCoordinator._on_join_complete_async = _complete_join_once
     ConsumerCoordinator.group_protocols = _claims_of_what_is_assigned
@@ -154,6 +144,19 @@ async def _shake_hands_or_close_socket(self: Any) -> None:
     except BaseException:
         self.close()
         raise
+
+
+def _close_with_all_sockets(self: Any, node_id: Any = None) -> None:
+    """Close one connection, or all and the thread; all again is the same as once."""
+    if node_id is None and self._net._closed:
+        return
+    self._manager.closed = self._manager.closed and node_id is not None
+    transports = [connection.transport for connection in self._manager._conns.values()]
+    _close(self, node_id)
+    if node_id is None:
+        for transport in transports:
+            if transport is not None and transport._sock is not None:
+                transport._sock.close()  # the thread that would have sent its last bytes is gone
 
 
 def _receive_last_words(self: Any, receive: Callable[[Any], Any]) -> Any:
