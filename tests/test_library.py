@@ -43,10 +43,8 @@ def jpegs(count: int, weather: str = "clear") -> list[bytes]:
     return [StreetCamera("north", seed=3).jpeg(n, PRESETS[weather])[0] for n in range(count)]
 
 
-def python(code: str, folder: Path | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -298,8 +296,12 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8
         (4, r"(?m)^1\.00 \d\.\d{3}$"),
     ],
 )
-def test_an_example_of_the_document_runs(folder: Path, number: int, words: str) -> None:
-    assert re.search(words, python(BLOCKS[number], folder))
+def test_an_example_of_the_document_runs(
+    folder: Path, number: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    exec(BLOCKS[number], {})
+    assert re.search(words, capsys.readouterr().out)
 
 
 def test_each_example_and_each_member_is_in_the_document() -> None:

@@ -470,7 +470,7 @@ _words = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(name=st.sampled_from(sorted(COMMANDS)), words=st.lists(_words, max_size=6))
 def test_any_arguments_give_values_or_mistakes(name: str, words: list[str]) -> None:
     parsed = parse(command_of(name), words)

@@ -174,7 +174,7 @@ class Life:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_head_each_once(
     data: st.DataObject,
@@ -215,7 +215,7 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st.DataObject) -> None:
     """Whatever was decoded and committed when, and however often a worker fell: batches and resets are the same."""

@@ -34,7 +34,7 @@ LATER = datetime(2026, 12, 9, tzinfo=UTC)
 BEFORE = date(2026, 11, 24)
 
 
-@pytest.fixture(params=["fake", "folder", "s3"])
+@pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "folder":
         return open_store(str(tmp_path / "yard"))
@@ -92,7 +92,18 @@ def days_of(store: Store) -> dict[str, date]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["small", "half", "compacted", "deleted"])
+@pytest.mark.parametrize(
+    ("store", "kind"),
+    [
+        ("fake", "small"),
+        ("fake", "half"),
+        ("fake", "compacted"),
+        ("fake", "deleted"),
+        ("folder", "half"),
+        ("s3", "half"),
+    ],
+    indirect=["store"],
+)
 def test_whole_files_go_that_are_older_and_everything_else_stays_and_is_whole(store: Store, kind: str) -> None:
     peace = DictStore()
     Days(peace).commit(SEGMENTS)
