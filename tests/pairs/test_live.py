@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from adawise.errors import CheckpointError, PairMissing, StoreUnavailable
-from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.live import REPORT_S, LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.ports import Head
 from adawise.records import Switch
@@ -37,6 +38,7 @@ class Driven:
         self.now_s = 0.0
         self.loads: list[str] = []
         self.reports: list[WorkerReport] = []
+        self.reported_s: list[float] = []
         self.gate = threading.Event()
         self.gate.set()
         self._load = load or (lambda _: LoadedPair(SECOND))
@@ -46,12 +48,16 @@ class Driven:
             keeps=False,
             look=lambda known: read_orders(self.store, known),
             load=self._loaded,
-            report=self.reports.append,
+            report=self._reported,
             every_s=1.0,
             keep_s=100.0,
             clock=lambda: self.now_s,
             **changes,
         )
+
+    def _reported(self, report: WorkerReport) -> None:
+        self.reports.append(report)
+        self.reported_s.append(self.now_s)
 
     def _loaded(self, wanted: PairDocument) -> LoadedPair:
         self.gate.wait(60.0)
@@ -93,6 +99,18 @@ def test_what_is_staged_is_loaded_and_serves_once_it_is_switched_to() -> None:
     driven.until(lambda: bool(driven.reports) and driven.reports[-1].partitions == {TP: (SECOND.pair, 40)})
     driven.until(lambda: driven.state(0) == "none")  # after a while the former one leaves the memory
     assert driven.loads == [SECOND.pair]
+    driven.pairs.close()
+
+
+def test_a_worker_with_nothing_new_to_say_says_that_it_lives_as_often_as_readers_expect_it_to() -> None:
+    driven = Driven()
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "ready" and driven.reports[-1:] == [driven.pairs._said()])
+    before = len(driven.reports)
+    driven.until(lambda: len(driven.reports) > before + 3)
+    assert driven.reports[before:] == [driven.reports[-1]] * (len(driven.reports) - before)
+    spans = [after - earlier for earlier, after in pairwise(driven.reported_s[before:])]
+    assert min(spans) >= REPORT_S  # and no oftener
     driven.pairs.close()
 
 

@@ -30,7 +30,7 @@ from adawise.build.model import (
 from adawise.build.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, SettingsError
-from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.live import REPORT_S, LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import Orders, PairDocument, give_order, pair_id, read_orders
 from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
 from adawise.ports import ServedBy
@@ -203,8 +203,10 @@ def begin_orders(store: Store, start: Start) -> Orders:
 def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, name: str) -> LivePairs:
     """What follows the orders of the root; `name` is this start of a worker."""
 
+    again_s = max(REPORT_S, settings.pairs.look_s)  # whoever reads it knows by this when a worker is gone
+
     def report(said: WorkerReport) -> None:
-        document = {"layout": claims.LAYOUT, "worker": me(), **said.plain()}
+        document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **said.plain()}
         store.put(layout.worker_key(name), json.dumps(document).encode())
 
     return LivePairs(

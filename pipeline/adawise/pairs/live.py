@@ -28,8 +28,10 @@ from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
 
 PairState = Literal["serves", "ready", "loading", "failed", "former"]
 
+REPORT_S = 10.0
+"""Between two reports at least; a report says that its worker lives."""
+
 _AGAIN_S = 60.0  # until a pair that could not be loaded is tried again
-_REPORT_S = 60.0  # a report says that its worker lives
 _NICE = 15
 
 _log = structlog.get_logger("pairs")
@@ -368,7 +370,8 @@ class LivePairs(Pairs):
         ((report, known),) = given
         orders = self._look(known)
         before, at_s = self._reported
-        if len(orders.log) > 1 and (report != before or time.monotonic() - at_s >= _REPORT_S):
+        now_s = self._clock()
+        if len(orders.log) > 1 and (report != before or now_s - at_s >= REPORT_S):
             self._report(report)
-            self._reported = report, time.monotonic()
+            self._reported = report, now_s
         return orders

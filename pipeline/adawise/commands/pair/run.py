@@ -12,6 +12,7 @@ from typing import Any
 
 from adawise.console import print_json
 from adawise.errors import SettingsError
+from adawise.live.row import spoken
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
 from adawise.settings import Settings
@@ -22,17 +23,19 @@ from adawise.store.store import Store, open_store
 
 FOUND = 3
 _WORST = 5  # cameras
-_HEARD_S = 180.0  # a worker that has not reported for so long is gone: it does once a minute
-_GONE_S = 86_400.0  # one that was killed: nobody wants to hear of it any more
+_MISSED = 3  # reports that did not come, by which a worker is gone: one that ends in order takes back what it said
+_FORGOTTEN_S = 86_400.0  # one that was killed: nobody wants to hear of it any more
 _POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a worker said last, and how long ago by the store's clock."""
+    """What a worker said last, when and how long ago by the store's clock, and within how many seconds it says more."""
 
     worker: str
+    heard: datetime
     age_s: float
+    again_s: float
     pairs: Mapping[int, tuple[str, str]]  # number: state, why
     partitions: Mapping[int, tuple[str, int]]  # pair's id, offset from which on
     loads: Mapping[str, tuple[float, int]]  # pair's id: seconds, bytes
@@ -40,8 +43,16 @@ class Reported:
 
     @property
     def is_here(self) -> bool:
-        """False for one that has not been heard of for long."""
-        return self.age_s < _HEARD_S
+        """False for one that was killed, or stands still: so many reports of it did not come."""
+        return self.age_s < _MISSED * self.again_s
+
+    @property
+    def absence(self) -> str:
+        """Since when nothing came of one that is not here."""
+        return (
+            f"{self.worker} is gone: it was killed or stands still, nothing came of it since "
+            f"{self.heard.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {spoken(self.age_s)} ago; nobody waits for it"
+        )
 
 
 def opened(settings: Settings, root: str | None) -> tuple[Store, Orders]:
@@ -95,13 +106,15 @@ def switch(
         raise SettingsError(f"{store}: there is no pair {number}; there are {_numbers(orders)}")
     if number == orders.serves:
         raise SettingsError(f"{store}: pair {number} serves already")
-    lacking = [told for told in reports(store) if told.is_here and told.pairs.get(number, ("",))[0] not in _HAVE_IT]
+    lack_it = [told for told in reports(store) if told.pairs.get(number, ("",))[0] not in _HAVE_IT]
+    lacking = [told for told in lack_it if told.is_here]
     if lacking and not anyway:
         said = "; ".join(_lacks(told, number) for told in lacking)
         raise SettingsError(
             f"{store}: not every worker has pair {number} ready: {said}. Wait for them (`adawise pair list`), or "
             "switch --anyway: these serve on with theirs until they have it"
         )
+    _tell_gone(lack_it)
     staged = orders.staged
     kept = keeps if keeps is not None else staged.keeps if staged is not None and staged.pair == number else False
     return _give_switch(store, orders, number, kept, wait_s, "serves from now on")
@@ -112,7 +125,15 @@ _HAVE_IT = ("ready", "former", "serves")
 
 def _lacks(told: Reported, number: int) -> str:
     state, why = told.pairs.get(number, ("has not begun with it", ""))
-    return f"{told.worker} {state}{': ' + why if why else ''}"
+    late = told.age_s > told.again_s * 1.5
+    silent = f" (not heard for {told.age_s:.0f} s: if it was killed, ask again in a moment)" if late else ""
+    return f"{told.worker} {state}{': ' + why if why else ''}{silent}"
+
+
+def _tell_gone(workers: Sequence[Reported]) -> None:
+    for told in workers:
+        if not told.is_here:
+            print(f"  {told.absence}")
 
 
 def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s: float) -> int:
@@ -140,9 +161,11 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
     """Wait until every worker that reports says one of these states of a pair; 3 if one failed, or not all in time."""
     if not wait_s:
         return 0
-    until_s, pair = time.monotonic() + wait_s, orders.pairs[number].id
+    until_s, pair, waited_for = time.monotonic() + wait_s, orders.pairs[number].id, set[str]()
     while True:
-        found = [told for told in reports(store) if told.is_here]
+        workers = reports(store)
+        found = [told for told in workers if told.is_here]
+        waited_for |= {told.worker for told in found}
         done = [told for told in found if _is_done(told, number, pair, states)]
         failed = [told for told in found if told.pairs.get(number, ("",))[0] == "failed"]
         if failed or (found and len(done) == len(found)) or time.monotonic() > until_s:
@@ -151,6 +174,7 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
     for told in found:
         state, why = told.pairs.get(number, ("has not begun", ""))
         print(f"  {told.worker}: {state}{': ' + why if why else ''}")
+    _tell_gone([told for told in workers if told.worker in waited_for])
     if not found:
         print(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
     return 0 if found and len(done) == len(found) else FOUND
@@ -172,19 +196,21 @@ def reports(store: Store) -> list[Reported]:
         at, data = store.modified(key), store.get(key)
         if at is None or data is None:
             continue  # it ended meanwhile
-        if (now - at).total_seconds() > _GONE_S:
+        if (now - at).total_seconds() > _FORGOTTEN_S:
             continue
         try:
-            found.append(_reported(claims.parsed(store, key, data), (now - at).total_seconds()))
+            found.append(_reported(claims.parsed(store, key, data), at, now))
         except (KeyError, TypeError, ValueError) as error:
             raise claims.unreadable(store, key) from error
     return sorted(found, key=lambda told: told.worker)
 
 
-def _reported(said: Mapping[str, Any], age_s: float) -> Reported:
+def _reported(said: Mapping[str, Any], heard: datetime, now: datetime) -> Reported:
     return Reported(
         worker=str(said["worker"]),
-        age_s=max(0.0, age_s),
+        heard=heard,
+        age_s=max(0.0, (now - heard).total_seconds()),
+        again_s=float(said["again_s"]),
         pairs={int(number): (str(of["state"]), str(of["why"])) for number, of in said["pairs"].items()},
         partitions={int(number): (str(of["pair"]), int(of["from"])) for number, of in said["partitions"].items()},
         loads={str(pair): (float(of["seconds"]), int(of["bytes"])) for pair, of in said["loads"].items()},
@@ -219,6 +245,8 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
                 "workers": [
                     {
                         "worker": told.worker,
+                        "here": told.is_here,
+                        "heard": told.heard,
                         "heard_s": round(told.age_s, 1),
                         "pairs": {number: {"state": state, "why": why} for number, (state, why) in told.pairs.items()},
                         "shadow": told.shadow,
@@ -266,8 +294,7 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
     if not workers:
         yield "no worker has reported: each does within pairs.look_s of the first order after its start"
     for told in workers:
-        gone = "" if told.is_here else f"  (not heard for {told.age_s / 60:.0f} minutes)"
-        yield f"worker {told.worker}{gone}"
+        yield f"worker {told.worker if told.is_here else told.absence}"
         for number, (state, why) in sorted(told.pairs.items()):
             seconds, size = told.loads.get(orders.pairs[number].id, (0.0, 0)) if number in orders.pairs else (0.0, 0)
             loaded = f" (loaded in {seconds:.1f} s, {size / 2**20:.0f} MiB)" if seconds else ""
