@@ -67,7 +67,7 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     wider = Path(shutil.copytree(other.theta_1.removeprefix("local-dir:"), folder / "wider"))
     config = (wider / "open_clip_config.json").read_text().replace('"width": 64', '"width": 80')
     (wider / "open_clip_config.json").write_text(config)
-    _random_weights(wider)
+    random_weights(wider)
     flags = (
         "--model.theta-1",
         str(wider / "open_clip_model.safetensors"),
@@ -96,7 +96,7 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     assert list(folder.glob("runs*")) == []
 
 
-def _random_weights(folder: Path) -> None:
+def random_weights(folder: Path) -> None:
     """Weights for the folder's own configuration."""
     import json
 

@@ -1,0 +1,461 @@
+"""`adawise pair` as an operator and a script call it, on a root whose workers follow it, are killed, or lack the files.
+
+Workers are here without their loop: what they begin with, and what looks at the root and loads beside it, are the real
+ones. `tests/worker/test_pairs.py` has whole ones on a broker.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adawise.build.pairs import begin_orders, live_pairs, starting_pair
+from adawise.pairs.orders import give_order, read_orders
+from adawise.settings import Settings
+from adawise.sink import claims, layout
+from adawise.sink.served_by import claim_pair
+from adawise.store.store import open_store
+from tests.commands.test_user_errors import random_weights
+from tests.models import CLASSES, PairFolder, write_pair
+from tests.replay.runs import adawise
+from tests.store.clouds import new_bucket, open_s3, s3_server
+
+Captured = pytest.CaptureFixture[str]
+DEADLINE_S = 150.0
+OTHERS = ("lorry", "tram", "cyclist", "nobody")
+
+
+@pytest.fixture(autouse=True)
+def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
+    yield
+    logging.captureWarnings(capture=False)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
+    """Other weights and classes than `pair_folder`'s."""
+    return write_pair(tmp_path_factory.mktemp("other"), seed=5, classes=OTHERS)
+
+
+def named(pair: PairFolder) -> dict[str, str]:
+    """The settings `model` of a pair."""
+    said = {"architecture": pair.theta_0, "theta_0": pair.theta_0, "theta_1": pair.theta_1}
+    said |= {"classes": str(pair.classes), "templates": str(pair.templates)}
+    return said | {"device": "cpu", "precision": "fp32", "threads": "1", "bank_mib": "16"}
+
+
+def flags(pair: PairFolder) -> list[str]:
+    """The same as flags."""
+    return [word for name, value in named(pair).items() for word in (f"--model.{name.replace('_', '-')}", value)]
+
+
+class Yard:
+    """A folder whose adawise.toml names a root that a worker has begun with a pair.
+
+    Args:
+        folder: of the settings.
+        root: where nothing is yet.
+        pair: of the settings.
+    """
+
+    def __init__(self, folder: Path, root: str, pair: PairFolder, captured: Captured) -> None:
+        self.folder, self.root, self._captured = folder, root, captured
+        self.settings = Settings.model_validate(
+            {"model": named(pair), "sink": {"root": root}, "pairs": {"look_s": 0.1}, "log": {"level": "warning"}}
+        )
+        lines = [
+            f"{name} = {json.dumps(int(value) if value.isdigit() else value)}" for name, value in named(pair).items()
+        ]
+        (folder / "adawise.toml").write_text(f'[sink]\nroot = "{root}"\n[model]\n' + "\n".join(lines))
+        self.store = open_store(root)
+        self.start = starting_pair(self.settings, read_orders(self.store))
+        claims.sink_id(self.store, created_at="2026-11-27T00:00:00Z")
+        claim_pair(self.store, self.start.model.classifier.identity, "refuse")
+        begin_orders(self.store, self.start)
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """`adawise pair`: its exit code, what it says, and what it says of a mistake."""
+        self._captured.readouterr()
+        code = adawise(self.folder, "pair", *arguments)
+        out, err = self._captured.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err.partition("adawise: ")[2].rstrip()
+
+    def stage(self, pair: PairFolder, *arguments: str) -> tuple[int, str, str]:
+        """`adawise pair stage`."""
+        return self.run("stage", *flags(pair), *arguments)
+
+    def listed(self, expected: int = 0) -> dict[str, Any]:
+        """What `pair list --json` says."""
+        code, out, _ = self.run("list", "--json")
+        assert code == expected
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    @contextmanager
+    def worker(self, name: str, *, is_killed: bool = False) -> Iterator[None]:
+        """One that follows the root meanwhile; one that is killed takes nothing back."""
+        pairs = live_pairs(self.settings, self.start, self.store, read_orders(self.store), name)
+        ends = threading.Event()
+
+        def turns() -> None:
+            while not ends.wait(0.02):
+                pairs.turn()
+
+        thread = threading.Thread(target=turns, name=name)
+        thread.start()
+        try:
+            yield
+        finally:
+            ends.set()
+            thread.join()
+            if is_killed:
+                pairs._leave = lambda: None
+            pairs.close()
+
+    def until_reported(self, name: str, state: str) -> None:
+        """Until this start says that of pair 1."""
+        give_up_s = time.monotonic() + DEADLINE_S
+        while f'"1": {{"state": "{state}"'.encode() not in (self.store.get(layout.worker_key(name)) or b""):
+            assert time.monotonic() < give_up_s
+            threading.Event().wait(0.05)
+
+
+@pytest.fixture
+def yard(tmp_path: Path, pair_folder: PairFolder, capsys: Captured) -> Yard:
+    return Yard(tmp_path, str(tmp_path / "output"), pair_folder, capsys)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def any_yard(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    pair_folder: PairFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> Yard:
+    if request.param == "folder":
+        return Yard(tmp_path, str(tmp_path / "output"), pair_folder, capsys)
+    url = f"s3://{new_bucket()}/yard"
+    open_s3(monkeypatch, s3_server(), url)
+    return Yard(tmp_path, url, pair_folder, capsys)
+
+
+def test_a_pair_is_staged_switched_to_and_rolled_back_and_the_list_says_each_time_how_it_stands(
+    any_yard: Yard, other: PairFolder
+) -> None:
+    yard = any_yard
+    code, out, _ = yard.run("list")
+    assert code == 0
+    assert re.match(r"pair 0  [0-9a-f]{16}  serves\n    theta_0 ", out)
+    assert f"    {len(CLASSES)} classes (car, bus, bicycle, ...), no card\n" in out
+    assert re.search(r"\norder 0  \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  begin pair 0, by \S+:\d+\n", out)
+    assert "no worker has reported: each does within pairs.look_s" in out
+
+    with yard.worker("one"):
+        code, out, _ = yard.stage(other, "--wait", "120")
+        assert code == 0
+        assert out.startswith(f"{yard.root}: pair 1 is staged; the workers prepare it")
+        assert out.endswith(": ready\n")
+        code, out, _ = yard.run("list")
+        assert re.search(r"\npair 1  [0-9a-f]{16}  staged\n", out)
+        assert re.search(r"\n    pair 1: ready \(loaded in \d+\.\d s, \d+ MiB\)\n", out)
+        assert out.endswith("shadow of pair 1: nothing is written yet; it is with the segments that follow\n")
+
+        code, out, _ = yard.run("switch", "--state", "keep", "--wait", "60")
+        assert code == 0
+        assert out.startswith(f"{yard.root}: pair 1 serves from now on; streams go on from what they learned\n")
+        assert out.endswith(": serves\n")
+        code, out, _ = yard.run("list")
+        assert re.search(r"pair 0  [0-9a-f]{16}  former: `adawise pair rollback` goes back to it\n", out)
+        assert re.search(r"\npair 1  [0-9a-f]{16}  serves\n", out)
+
+        code, out, _ = yard.run("rollback", "--state", "reset", "--wait", "60")
+        assert code == 0
+        assert out.startswith(f"{yard.root}: pair 0 serves again; streams begin anew\n")
+    assert [order["order"] for order in yard.listed()["orders"]] == ["begin", "stage", "switch", "switch"]
+
+
+def test_the_json_has_pairs_orders_the_shadow_and_workers(yard: Yard, other: PairFolder) -> None:
+    with yard.worker("one"):
+        assert yard.stage(other, "--wait", "120", "--shadow", "7")[0] == 0
+        found = yard.listed()
+    assert set(found) == {"root", "serves", "staged", "pairs", "orders", "shadow", "workers"}
+    assert (found["root"], found["serves"], found["staged"]) == (yard.root, 0, 1)
+    assert found["pairs"]["1"]["classes"] == list(OTHERS)
+    assert set(found["pairs"]["1"]) == {"id", "theta_0", "theta_1", "classes", "card", "identity"}
+    assert [set(order) for order in found["orders"]] == [{"number", "order", "pair", "by", "at"}] * 2
+    assert (found["shadow"]["pair"], found["shadow"]["batches"], found["shadow"]["agreement"]) == (1, 0, None)
+    (worker,) = found["workers"]
+    assert set(worker) == {"worker", "here", "heard", "heard_s", "pairs", "shadow", "partitions"}
+    assert worker["here"] is True
+    assert worker["pairs"] == {"0": {"state": "serves", "why": ""}, "1": {"state": "ready", "why": ""}}
+    assert worker["shadow"] == {"done": 0, "late": 0, "seconds": 0.0, "failed": ""}
+
+
+def test_a_rollback_before_the_switch_withdraws_what_is_staged(yard: Yard, other: PairFolder) -> None:
+    assert yard.stage(other)[0] == 0
+    code, out, _ = yard.run("rollback")
+    assert (code, out) == (0, f"{yard.root}: pair 1 is withdrawn; pair 0 serves as before\n")
+    assert yard.listed()["staged"] is None
+    assert yard.run("switch")[0] == 2
+    code, out, _ = yard.run("switch", "--pair", "1")
+    assert code == 0, "by its number, a pair that was withdrawn can be had all the same"
+
+
+def test_a_root_that_is_given_counts_for_more_than_that_of_the_settings(yard: Yard, other: PairFolder) -> None:
+    (yard.folder / "adawise.toml").write_text("[sink]\nroot = 'elsewhere'\n")
+    code, out, _ = yard.stage(other, yard.root)
+    assert code == 0
+    assert out.startswith(f"{yard.root}: pair 1 is staged")
+    assert yard.run("switch", yard.root)[0] == 0
+    assert yard.run("list", yard.root)[1].startswith("pair 0")
+    assert not (yard.folder / "elsewhere").exists()
+
+
+COMMANDS = (["list"], ["switch"], ["switch", "--pair", "1"], ["rollback"])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_root_that_is_none_is_named_with_what_to_give(yard: Yard, command: Sequence[str]) -> None:
+    assert yard.run(*command[:1], "nowhere", *command[1:]) == (
+        2,
+        "",
+        "nowhere: there is no output of a worker; name the folder that sink.root named",
+    )
+    assert not (yard.folder / "nowhere").exists()
+
+
+def test_a_pair_is_not_loaded_for_a_root_that_is_none(yard: Yard, other: PairFolder) -> None:
+    (yard.folder / "noise.pt").write_bytes(b"no checkpoint")
+    code, _, said = yard.stage(other, "nowhere", "--model.theta-1", "noise.pt")
+    assert code == 2
+    assert "there is no output of a worker" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_root_that_no_worker_of_this_version_served_says_so(yard: Yard, command: Sequence[str]) -> None:
+    for key in yard.store.list(layout.PAIRS):
+        yard.store.delete(key)
+    code, _, said = yard.run(*command)
+    assert code == 2
+    assert said.endswith("no worker of this version has served it yet: start one, and its pair is the first")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("switch", "nothing is staged: `adawise pair stage` first, or name one of 0 by --pair"),
+        ("switch --pair 7", "there is no pair 7; there are 0"),
+        ("switch --pair 0", "pair 0 serves already"),
+        ("rollback", "nothing to roll back: pair 0 is the first, and nothing is staged"),
+    ],
+)
+def test_what_cannot_be_switched_to_says_what_there_is_and_asks_nothing(yard: Yard, command: str, said: str) -> None:
+    assert yard.run(*command.split()) == (2, "", f"{yard.root}: {said}")
+    assert len(read_orders(yard.store).log) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("switch --pair one", "--pair = 'one'"),
+        ("switch --pair -1", "--pair"),
+        ("stage --shadow -1", "--shadow"),
+        ("stage --state new", "--state = 'new'"),
+        ("list --model.theta-1 new.pt", "--model.theta-1"),
+        ("rollback --wait soon", "--wait = 'soon'"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_named(yard: Yard, command: str, said: str) -> None:
+    code, _, told = yard.run(*command.split())
+    assert code == 2
+    assert said in told
+
+
+def test_the_pair_that_serves_cannot_be_staged(yard: Yard, pair_folder: PairFolder) -> None:
+    code, _, said = yard.stage(pair_folder)
+    assert (code, said) == (
+        2,
+        f"{yard.root}: the pair of these settings serves already, as pair 0; name another",
+    )
+
+
+def test_checkpoints_that_do_not_fit_together_end_the_staging_here(yard: Yard, other: PairFolder) -> None:
+    wider = Path(shutil.copytree(other.theta_1.removeprefix("local-dir:"), yard.folder / "wider"))
+    config = (wider / "open_clip_config.json").read_text().replace('"width": 64', '"width": 80')
+    (wider / "open_clip_config.json").write_text(config)
+    random_weights(wider)
+    weights = str(wider / "open_clip_model.safetensors")
+    code, _, said = yard.stage(other, "--model.theta-1", weights)
+    assert code == 1
+    assert said.startswith(f"model.theta_1: {weights} does not load")
+    assert said.endswith("Check the path and that model.architecture is the one that it was trained with.")
+    code, _, said = yard.stage(other, "--model.theta-1", "no.pt")
+    assert code == 2
+    assert f"there is no file {yard.folder}/no.pt; correct the path" in said
+    assert len(read_orders(yard.store).log) == 1
+
+
+def test_pictures_that_are_prepared_otherwise_need_a_start(yard: Yard, other: PairFolder, tmp_path: Path) -> None:
+    ends = []
+    for end in (other.theta_0, other.theta_1):
+        copy = Path(shutil.copytree(end.removeprefix("local-dir:"), tmp_path / Path(end).name))
+        config = copy / "open_clip_config.json"
+        config.write_text(config.read_text().replace('"bicubic"', '"bilinear"'))
+        ends.append(f"local-dir:{copy}")
+    theta_0, theta_1 = ends
+    code, _, said = yard.stage(PairFolder(theta_0, theta_1, other.classes, other.templates))
+    assert code == 2
+    assert said.startswith("its pictures are prepared as ")
+    assert said.endswith("start them anew with the new pair and --model.on-change reset or keep")
+
+
+def test_other_classes_may_be_staged_unless_a_rule_of_alerts_names_one_that_is_gone(
+    yard: Yard, pair_folder: PairFolder
+) -> None:
+    (yard.folder / "more.txt").write_text("\n".join([*OTHERS, "car"]))
+    with (yard.folder / "adawise.toml").open("a") as settings:
+        settings.write('\n[results]\nenabled = true\n[[alerts.rules]]\nname = "busy"\nlabels = ["bus"]\n')
+    more = ("--model.classes", "more.txt")
+    code, _, said = yard.stage(pair_folder, *more)
+    assert code == 2
+    assert said == (
+        "alerts.rules: rule busy: expected a class of model.classes, got 'bus'. Correct them, or model.classes"
+    )
+    settings_file = yard.folder / "adawise.toml"
+    settings_file.write_text(settings_file.read_text().replace('"bus"', '"car"'))
+    assert yard.stage(pair_folder, *more)[0] == 0
+    assert yard.listed()["pairs"]["1"]["classes"] == [*OTHERS, "car"]
+
+
+def test_a_list_of_classes_that_cannot_be_used_is_named(yard: Yard, pair_folder: PairFolder) -> None:
+    (yard.folder / "twice.txt").write_text("car\nbus\ncar\n")
+    code, _, said = yard.stage(pair_folder, "--model.classes", "twice.txt")
+    assert code == 2
+    assert said.startswith("model.classes: twice.txt: ")
+    assert said.endswith("found 'car' twice. Correct it.")
+
+
+@contextmanager
+def away(file: Path, to: Path) -> Iterator[None]:
+    """Without a file, until the block ends."""
+    shutil.move(file, to)
+    try:
+        yield
+    finally:
+        shutil.move(to, file)
+
+
+def test_a_worker_that_cannot_load_the_pair_is_told_and_holds_the_switch_back_unless_it_is_to_be_anyway(
+    yard: Yard, other: PairFolder
+) -> None:
+    assert yard.stage(other)[0] == 0
+    weights = other.weights(1)
+    with away(weights, yard.folder / "away"), yard.worker("one"):
+        yard.until_reported("one", "failed")
+        code, out, _ = yard.run("list")
+        assert code == 3
+        assert re.search(
+            rf"\nworker \S+\n    pair 0: serves\n    pair 1: failed: model.theta_1: \S*{weights.parent}", out
+        )
+        assert yard.listed(expected=3)["workers"][0]["pairs"]["1"]["state"] == "failed"
+        code, _, said = yard.run("switch")
+        assert code == 2
+        assert said.startswith(f"{yard.root}: not every worker has pair 1 ready: ")
+        assert " failed: model.theta_1: " in said
+        assert said.endswith(
+            "Wait for them (`adawise pair list`), or switch --anyway: these serve on with theirs until they have it"
+        )
+        assert len(read_orders(yard.store).log) == 2
+        code, out, _ = yard.run("switch", "--anyway", "--wait", "60")
+        assert code == 3
+        assert re.search(r"pair 1 serves from now on; streams begin anew\n  \S+: failed: model.theta_1", out)
+
+
+def test_nobody_is_waited_for_where_no_worker_is(yard: Yard, other: PairFolder) -> None:
+    code, out, _ = yard.stage(other, "--wait", "0.1")
+    assert code == 3
+    assert out.endswith("  no worker has reported in 0.1 s: is one running, of this version?\n")
+
+
+def test_a_worker_that_was_killed_holds_the_switch_back_for_no_longer_than_its_reports_may_be_late(
+    yard: Yard, other: PairFolder
+) -> None:
+    """By the files' times, in place of half a minute."""
+    assert yard.stage(other)[0] == 0
+    with away(other.weights(1), yard.folder / "away"), yard.worker("one", is_killed=True):
+        yard.until_reported("one", "failed")
+    report = Path(yard.root) / layout.worker_key("one")
+    assert report.exists()
+
+    def heard(seconds: float) -> None:
+        os.utime(report, (time.time() - seconds,) * 2)
+
+    heard(17)
+    code, _, said = yard.run("switch")
+    assert code == 2
+    assert re.search(r" \(not heard for 1[78] s: if it was killed, ask again in a moment\)\. Wait for them", said)
+    heard(31)
+    gone = r"\S+:\d+ is gone: it was killed or stands still, nothing came of it since \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, "
+    code, out, _ = yard.run("list")
+    assert code == 0, "what it failed to do is no trouble of now"
+    assert re.search(rf"\nworker {gone}\d\d s ago; nobody waits for it\n", out)
+    assert yard.listed()["workers"][0]["here"] is False
+    code, out, _ = yard.run("switch")
+    assert code == 0
+    assert re.search(rf"^  {gone}.*\n\S+: pair 1 serves from now on", out)
+    heard(86_500)
+    assert yard.listed()["workers"] == []
+
+
+def test_a_worker_that_is_killed_while_it_is_waited_for_is_told(yard: Yard, other: PairFolder) -> None:
+    assert yard.stage(other)[0] == 0
+    with away(other.weights(1), yard.folder / "away"), yard.worker("one", is_killed=True):
+        yard.until_reported("one", "failed")
+    said = json.loads(yard.store.get(layout.worker_key("one")) or b"")
+    assert said["again_s"] == 10.0
+    said |= {"pairs": {}, "again_s": 0.5}  # and it is gone in a second and a half
+    yard.store.put(layout.worker_key("one"), json.dumps(said).encode())
+    code, out, _ = yard.stage(other, "--wait", "4")
+    assert code == 3
+    assert f"  {said['worker']} is gone: " in out
+    assert "no worker has reported in 4 s" in out
+
+
+@pytest.mark.parametrize("command", ["switch", "rollback"])
+def test_whoever_was_slower_is_told_and_asks_nothing(
+    yard: Yard, other: PairFolder, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert yard.stage(other)[0] == 0
+    real = give_order
+
+    def slowly(*args: Any, **said: Any) -> Any:
+        real(yard.store, read_orders(yard.store), "withdraw", pair=1, by="bob@elsewhere")
+        return real(*args, **said)
+
+    monkeypatch.setattr("adawise.commands.pair.run.give_order", slowly)
+    code, _, said = yard.run(command)
+    assert code == 2
+    assert said.startswith(f"{yard.root}: order 2 was given by bob@elsewhere a moment before, and yours was not given")
+    assert len(read_orders(yard.store).log) == 3
+
+
+def test_a_damaged_document_is_named_with_what_to_do(yard: Yard) -> None:
+    yard.store.put(layout.pair_key(0), b"{half")
+    for command in COMMANDS:
+        code, _, said = yard.run(*command)
+        assert code == 1
+        assert layout.pair_key(0) in said
