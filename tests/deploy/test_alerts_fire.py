@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.settings import Settings
 from tests.brokers import CAPABILITIES, Broker, Unavailable, create_topic, fresh_name
+from tests.cameras.serving import Asked, http, jpeg
+from tests.commands.test_cameras import cameras, live
 from tests.deploy import fleet as fleets
 from tests.deploy.fleet import Fleet
 from tests.deploy.watching import alerts, queries
@@ -257,6 +260,31 @@ def test_a_producer_that_sends_text_and_cameras_that_stop(
         fleet.until_fires("AdawiseRejectsMany", "AdawiseCamerasInTrouble")
     fleet.until(lambda: ("ticket", "AdawiseRejectsMany") in fleet.received, "the ticket")
     fired |= {"AdawiseRejectsMany", "AdawiseCamerasInTrouble"}
+
+
+def still(asked: Asked) -> None:
+    """One picture, five times a second, for as long as somebody reads."""
+    asked.stream()
+    never = threading.Event()
+    while not never.wait(0.2):
+        asked.part(jpeg(1))
+
+
+def test_a_camera_that_sends_one_picture(own_broker: Broker, fleet: Fleet, tmp_path: Path, fired: set[str]) -> None:
+    topic, port = topic_of(own_broker), free_ports(1)
+    flags = ["--kafka.bootstrap-servers", own_broker.bootstrap_servers, "--kafka.topic", topic.name]
+    with http({"/gate": live, "/yard": still}) as (url, _):
+        text = "".join(f'[camera.{name}]\nurl = "{url}/{name}"\nfrozen_after_s = 1\n' for name in ("gate", "yard"))
+        with cameras(tmp_path, text, *flags, "--http.port", str(port)) as told:
+            fleet.scrape(port)
+            fleet.diary = lambda: "".join(told.lines)
+            fleet.until_fires("AdawiseCameraFrozen")
+            assert fleet.alerts()["AdawiseCameraFrozen"]["labels"]["camera"] == "yard"
+            assert {event["camera"] for event in told.events("picture_repeated")} == {"yard"}
+            told.stop()
+    fleet.until(lambda: "AdawiseCameraFrozen" not in fleet.alerts(), "it is over")
+    fleet.diary = lambda: ""
+    fired.add("AdawiseCameraFrozen")
 
 
 def test_a_message_that_kills_its_decoder(

@@ -14,7 +14,7 @@ import yaml
 
 from adawise.commands import COMMANDS, command_of
 from adawise.commands.parser import parse
-from adawise.live.metrics import METRICS
+from adawise.live.metrics import CAMERA_METRICS, METRICS
 from tests.deploy.watching import DASHBOARD, DEPLOY, RULES, TESTS, alerts, metrics_in, queries
 
 RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
@@ -24,7 +24,7 @@ OF_THE_PROCESS = {"process_start_time_seconds", "process_resident_memory_bytes",
 
 
 def known() -> set[str]:
-    names = {spec.name for spec in METRICS} | OF_PROMETHEUS | OF_THE_PROCESS
+    names = {spec.name for spec in METRICS} | {spec.name for spec in CAMERA_METRICS} | OF_PROMETHEUS | OF_THE_PROCESS
     return names | {f"{spec.name}_bucket" for spec in METRICS if spec.kind == "histogram"}
 
 
