@@ -21,6 +21,9 @@ EVENTS: dict[str, LoggedEvent] = {
     "start_requested": LoggedEvent("settings are right; libraries are loaded, and nothing is asked of anybody yet"),
     "worker_started": LoggedEvent("the model is loaded, and the worker joins its group"),
     "model_loaded": LoggedEvent("checkpoints, classes and card are there: what they are, and on which device"),
+    "certificate_aged": LoggedEvent(
+        "a certificate towards the broker ends soon; then nobody who connects is let in", "the line says which and when"
+    ),
     "partitions_awaited": LoggedEvent(
         "the group has not given it a partition yet", "wait; a worker beyond the number of partitions is in reserve"
     ),

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from tests.brokers import Broker, MakeTopic
+from tests.kafka.certificates import Authority
 from tests.models import PairFolder, write_pair
-from tests.replay.runs import adawise, process
+from tests.replay.runs import adawise, events, process
 
 Captured = pytest.CaptureFixture[str]
 NOBODY = "127.0.0.1:1"
@@ -115,6 +116,23 @@ def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_it_is
         assert f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers." in told
         running.terminate()
         assert running.wait(timeout=60) == 0
+
+
+def test_a_worker_whose_certificate_ends_soon_says_so_when_it_starts(folder: Path) -> None:
+    authority = Authority(folder, "ours")
+    pair = authority.pair("worker", days=0.5)
+    security = f"[kafka.security]\nprotocol = 'SSL'\nssl_ca = '{authority.certificate}'\n"
+    security += f"ssl_certificate = '{pair.certificate}'\nssl_key = '{pair.key}'\n"
+    with (folder / "adawise.toml").open("a") as settings:
+        settings.write(f"\n{security}[log]\nformat = 'json'\n")
+    with process(folder, "run", "--kafka.bootstrap-servers", NOBODY) as running:
+        told = next(event for event in events(running.stderr) if event["event"] == "certificate_aged")
+        running.terminate()
+        assert running.wait(timeout=60) == 0
+    assert (told["setting"], told["file"]) == ("kafka.security.ssl_certificate", str(pair.certificate))
+    assert (
+        f"ends at {told['ends']}, in 12 h, and then nobody who connects is let in. Put the new one in" in told["note"]
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "record -o recording", "doctor"])

@@ -27,24 +27,26 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates, all into one folder."""
+    """Signs certificates, all into one folder; valid for so many days, of -1 it has expired."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
+    def __init__(self, folder: Path, name: str, *, days: float = 30) -> None:
+        self._folder, self._name, self._days = folder, name, days
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = _named(f"authority {name}")
 
     @cached_property
     def certificate(self) -> Path:
         """Its own, which whoever believes it needs."""
-        found = _begun(self._subject, self._subject, self._key, days=30)
+        found = _begun(self._subject, self._subject, self._key, days=self._days)
         found = found.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         found = found.add_extension(_usage(signs=True), critical=True)
         path = self._folder / f"{self._name}-ca.pem"
         path.write_bytes(_pem(found.sign(self._key, hashes.SHA256())))
         return path
 
-    def pair(self, name: str, *, hosts: tuple[str, ...] = (), days: int = 30, key_password: str | None = None) -> Pair:
+    def pair(
+        self, name: str, *, hosts: tuple[str, ...] = (), days: float = 30, key_password: str | None = None
+    ) -> Pair:
         """A pair for `CN=name`, for brokers with the hosts that they are called by; of -1 days it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.IPAddress(ipaddress.ip_address(h)) if h[0].isdigit() else x509.DNSName(h) for h in hosts]
@@ -71,7 +73,7 @@ def _named(name: str) -> x509.Name:
 
 
 def _begun(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: float
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     begun = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())

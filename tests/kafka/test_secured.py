@@ -18,6 +18,7 @@ from adawise.kafka.client import kafka_errors, open_client
 from adawise.produce.sender import ensure_topic
 from adawise.settings import KafkaSettings
 from tests.brokers import fresh_name
+from tests.kafka.certificates import Authority
 from tests.kafka.identity import Identity, identity
 from tests.kafka.secured import PASSWORD, Secured
 
@@ -137,6 +138,11 @@ WRONG: dict[str, tuple[str, Callable[[Secured], Ways], tuple[str, ...]]] = {
         "TLS",
         lambda k: tls(k, ssl_ca=str(k.theirs.certificate)),
         ("signed by nobody who is believed here", "set kafka.security.ssl_ca to the certificate of the authority"),
+    ),
+    "authority that expired": (
+        "TLS",
+        lambda k: tls(k, ssl_ca=str(Authority(k.folder, "gone", days=-1).certificate)),
+        ("kafka.security.ssl_ca: ", "gone-ca.pem expired at 20", "name the authority's new certificate"),
     ),
     "no authority": ("TLS", lambda k: tls(k, ssl_ca=None), ("signed by nobody who is believed here",)),
     "host name": ("STRANGE", tls, ("for another name", "'127.0.0.1'", "call the broker by a name in its certificate")),

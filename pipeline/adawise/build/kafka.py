@@ -5,26 +5,34 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Literal, cast
+
+import structlog
 
 from adawise.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
 from adawise.errors import SettingsError
 from adawise.kafka.batches import BatchLimits
 from adawise.kafka.client import BOOTSTRAP_TIMEOUT_MS, Reach
+from adawise.kafka.expiry import CertificateFile, read_certificates
 from adawise.kafka.group import check_group
 from adawise.kafka.log import PATIENCE_S, KafkaLog
 from adawise.kafka.oauth import CalledTokens, ClientCredentials, TokenProvider
 from adawise.kafka.own_topic import OwnTopics
 from adawise.kafka.source import KafkaSource
 from adawise.kafka.topic import KafkaTopics
+from adawise.live.row import spoken
 from adawise.ports import DeadLetters
 from adawise.results.sink import KafkaResults, open_results, result_topics
 from adawise.settings import KafkaSettings, SecuritySettings, Settings
 
 _TIMEOUT_S = 10.0  # of what is sent
 _DAY_S = 86_400
+
+_log = structlog.get_logger("kafka")
 
 
 def kafka_source(
@@ -164,6 +172,41 @@ def security(settings: KafkaSettings) -> dict[str, object]:
         "sasl_oauth_token_provider": _tokens(chosen) if chosen.sasl_mechanism == "OAUTHBEARER" else None,
     }
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def certificates(settings: KafkaSettings) -> list[CertificateFile]:
+    """The files of certificates that are named, and can be read."""
+    chosen = settings.security
+    named = (("ssl_ca", chosen.ssl_ca), ("ssl_certificate", chosen.ssl_certificate), ("oauth_ca", chosen.oauth_ca))
+    found = [
+        read_certificates(f"kafka.security.{name}", Path(file), are_authorities=name != "ssl_certificate")
+        for name, file in named
+        if file is not None
+    ]
+    return [each for each in found if each is not None]
+
+
+def renewal(found: CertificateFile, now: datetime) -> str:
+    """What to do about one that ends soon."""
+    left = spoken((found.ends - now).total_seconds())
+    return (
+        f"{found.setting}: {found.file} ends at {found.until}, in {left}, and then nobody who connects is let "
+        "in. Put the new one in its place, and start anew whoever has read this one"
+    )
+
+
+def tell_of_certificates(settings: KafkaSettings) -> None:
+    """A warning in the log for each that ends soon; one that has ended lets nobody in, and is told then."""
+    now = datetime.now(UTC)
+    for found in certificates(settings):
+        if found.ends_soon(now):
+            _log.warning(
+                "certificate_aged",
+                setting=found.setting,
+                file=str(found.file),
+                ends=found.until,
+                note=renewal(found, now),
+            )
 
 
 def _user_name(chosen: SecuritySettings) -> str:

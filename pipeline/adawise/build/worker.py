@@ -16,7 +16,7 @@ from adawise.build.alerts import alert_rules
 from adawise.build.decoder import open_decoder
 from adawise.build.http import WorkerPort
 from adawise.build.kafka import dead_letters as letters
-from adawise.build.kafka import kafka_source, results
+from adawise.build.kafka import kafka_source, results, tell_of_certificates
 from adawise.build.machine import usable_cores
 from adawise.build.model import ModelPair, adaptation, config_fingerprint, identity_of, objective_name
 from adawise.build.pairs import begin_orders, live_pairs, starting_pair
@@ -70,6 +70,7 @@ def start_worker(
 
     kafka = settings.kafka
     observer.phase_entered(Phase.STARTING)
+    tell_of_certificates(kafka)
     for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
         open_store(root)  # what is wrong with a URL is told before the model takes its seconds
     source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from adawise.errors import SettingsError
+from adawise.kafka.expiry import read_certificates
 
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
-_TIMES = re.compile(rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)" * 2)  # of a certificate's validity (X.509, 4.1.2.5)
 _CA, _CERTIFICATE, _KEY, _PASSWORD = (
     f"kafka.security.{name}" for name in ("ssl_ca", "ssl_certificate", "ssl_key", "ssl_key_password")
 )
@@ -32,7 +32,7 @@ def tls_context(security: Mapping[str, object]) -> ssl.SSLContext:
     """The context of kafka-python's arguments `ssl_cafile`, `ssl_certfile`, `ssl_keyfile` and `ssl_password`.
 
     Raises SettingsError for a file that is not there, cannot be read or is another one than the setting says, for a
-    key with another password, and for an own certificate that has expired.
+    key with another password, and for a certificate that has expired.
     """
     authority, certificate = _path(security, "ssl_cafile"), _path(security, "ssl_certfile")
     context = authorities(authority, _CA)
@@ -45,13 +45,19 @@ def tls_context(security: Mapping[str, object]) -> ssl.SSLContext:
 def authorities(file: Path | None, setting: str) -> ssl.SSLContext:
     """A client's context that believes what the file's certificates sign; None: what the system's do.
 
-    Raises SettingsError for a file that holds none; `setting` names it.
+    Raises SettingsError for a file that holds none, or whose last one has expired; `setting` names it.
     """
     if file is None:
         return ssl.create_default_context()
     labels = _labels(file, setting)
     if "CERTIFICATE" not in labels:
         raise SettingsError(_wrong(setting, file, "certificates (PEM)", labels))
+    found = read_certificates(setting, file, are_authorities=True)
+    if found is not None and found.is_over(datetime.now(UTC)):  # OpenSSL would say it of the broker's certificate
+        raise SettingsError(
+            f"{setting}: {file} expired at {found.until}, and nothing that it signed is believed: name the authority's "
+            "new certificate, or correct the clock of this machine"
+        )
     try:
         return ssl.create_default_context(cafile=str(file))
     except ssl.SSLError as error:
@@ -91,10 +97,11 @@ def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, pass
         else:
             problem = f"it is damaged, or of a kind that OpenSSL does not know ({_brief(error)}); make it anew"
         raise SettingsError(f"{named}: {where}: {problem}") from error
-    if (until := _expires(certificate)) is not None and until < datetime.now(UTC):
+    found = read_certificates(_CERTIFICATE, certificate, are_authorities=False)
+    if found is not None and found.is_over(datetime.now(UTC)):
         raise SettingsError(
-            f"{_CERTIFICATE}: {certificate} expired at {until:%Y-%m-%dT%H:%M:%SZ}, and no broker takes it: renew it, "
-            "or correct the clock of this machine"
+            f"{_CERTIFICATE}: {certificate} expired at {found.until}, and no broker takes it: renew it, or correct the "
+            "clock of this machine"
         )
 
 
@@ -180,19 +187,6 @@ def _wrong(setting: str, file: Path, wanted: str, labels: list[str], *, swapped:
     has = f"it has {held}" if held else "it is no PEM (`openssl x509 -inform der` and `openssl pkcs12` make one)"
     remedy = f"; it and {_KEY} are the wrong way round" if swapped else "" if not held else "; name the other file"
     return f"{setting}: {file}: expected {wanted}, but {has}{remedy}"
-
-
-def _expires(certificate: Path) -> datetime | None:
-    """Until when the first certificate of a file is valid; None if it is not understood."""
-    text = re.search(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", certificate.read_bytes(), re.DOTALL)
-    try:
-        found = _TIMES.search(ssl.PEM_cert_to_DER_cert(text[0].decode())) if text else None
-        if found is None:
-            return None
-        short, long = found[3], found[4]
-        return datetime.strptime(f"{(short or long[2:]).decode()}+0000", "%y%m%d%H%M%S%z")
-    except ValueError:
-        return None
 
 
 def _brief(error: ssl.SSLError) -> str:

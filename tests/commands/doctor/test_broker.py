@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from adawise.kafka import unpack
 from adawise.kafka.inquiry import expect_reachable
 from adawise.settings import Settings
 from tests.brokers import ApacheKafka, Broker, MakeTopic, broker_of, create_topic, fresh_name
+from tests.kafka.certificates import Authority
 from tests.worker.test_rights import administration, rule, strict
 
 __all__ = ["strict"]  # a broker with an authorizer
@@ -66,6 +69,44 @@ def test_of_brokers_that_cannot_be_reached_each_is_told_with_its_reason() -> Non
         expect_reachable(f"none.invalid:9092,{alive}")
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1: Connection refused; none\.invalid:9092: .*[Nn]ame"):
         expect_reachable("127.0.0.1:1, none.invalid:9092")
+
+
+def test_certificates_that_have_ended_or_end_soon_are_told_with_the_date_and_what_to_do(tmp_path: Path) -> None:
+    ours, gone = Authority(tmp_path, "ours", days=300), Authority(tmp_path, "gone", days=-1)
+
+    def looked(authority: Authority, days: float) -> dict[str, Verdict]:
+        pair = authority.pair("worker", days=days)
+        files = {"ssl_ca": authority.certificate, "ssl_certificate": pair.certificate, "ssl_key": pair.key}
+        kafka = {"bootstrap_servers": "127.0.0.1:1", "security": {"protocol": "SSL", **files}}
+        parts = [part for part in PARTS if part.name in ("certificates", "broker")]
+        found = check(Settings.model_validate({"kafka": kafka}), (), parts)
+        return {each.name: Verdict(each.status, each.detail) for each in found}
+
+    moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    said = looked(ours, 30)["certificates"]
+    assert said.status == "ok"
+    assert re.fullmatch(f"ssl_ca until {moment}, ssl_certificate until {moment}", said.detail)
+    said = looked(ours, 0.5)["certificates"]
+    assert said.status == "warn"
+    assert re.match(
+        rf"kafka\.security\.ssl_certificate: \S+ours-worker\.crt ends at {moment}, in 12 h, and then nobody who "
+        r"connects is let in\. Put the new one in its place, and start anew",
+        said.detail,
+    )
+    both = looked(gone, -0.5)
+    assert both["certificates"].status == "fail"
+    assert re.fullmatch(
+        rf"kafka\.security\.ssl_ca: \S+gone-ca\.pem expired at {moment}; kafka\.security\.ssl_certificate: "
+        rf"\S+gone-worker\.crt expired at {moment}: nobody is let in\. Renew it, or correct the clock of this "
+        r"machine\.",
+        both["certificates"].detail,
+    )
+    assert both["broker"] == Verdict("skip", "needs certificates")
+
+
+def test_certificates_are_no_part_where_none_is_named() -> None:
+    (part,) = [part for part in PARTS if part.name == "certificates"]
+    assert not part.wanted(Settings())
 
 
 @pytest.mark.needs("describe_configs")

@@ -17,7 +17,7 @@ import structlog
 
 from adawise.build.cameras import cameras_of, frames_outbox
 from adawise.build.http import cameras_port
-from adawise.build.kafka import security
+from adawise.build.kafka import security, tell_of_certificates
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.build.waiting import patiently
 from adawise.cameras import wire
@@ -48,6 +48,7 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
     cameras, kafka = _cameras(settings, file), settings.kafka
     title = f"cameras to {kafka.topic} by {socket.gethostname()}:{os.getpid()}"
     with stop_signals() as should_stop, _reloads() as wants_reload, cameras_port(settings.http, title) as board:
+        tell_of_certificates(kafka)
         service = Service(frames_outbox(settings), topic=kafka.topic, board=board, connect=Child)
         try:
             with should_stop.interrupts():

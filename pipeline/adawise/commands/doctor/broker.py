@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Verdict, amount, judged, ok, skip, warn
-from adawise.errors import FatalError, SourceError
+from adawise.errors import FatalError, SettingsError, SourceError
 from adawise.live.row import spoken
 from adawise.records import TopicPartition
 
@@ -19,6 +20,18 @@ CLOCK_S = 60.0
 _SHOWN = 3  # partitions
 _SOON = 0.2  # share of the retention that is left to an unread message when it is said
 _FULL = 0.8  # share of retention.bytes that is unread when it is said
+
+
+def certificates(known: Known) -> Verdict:
+    """Whether those that the settings name are valid, and for how long."""
+    from adawise.build.kafka import certificates, renewal
+
+    now, found = datetime.now(UTC), certificates(known.settings.kafka)
+    if over := [each for each in found if each.is_over(now)]:
+        told = "; ".join(f"{each.setting}: {each.file} expired at {each.until}" for each in over)
+        raise SettingsError(f"{told}: nobody is let in. Renew it, or correct the clock of this machine.")
+    ends = ", ".join(f"{each.setting.rpartition('.')[2]} until {each.until}" for each in found)
+    return judged((renewal(each, now) for each in found if each.ends_soon(now)), ends)
 
 
 def broker(known: Known) -> Verdict:

@@ -17,7 +17,7 @@ from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Check, Verdict
 from adawise.errors import AdawiseError
 from adawise.kafka.client import OPENED
-from adawise.settings import Settings
+from adawise.settings import SecuritySettings, Settings
 
 _PAIR = {"model.theta_0", "model.theta_1", "model.classes", "model.card", "search.objective"}
 _QUICK_S, _STORE_S, _LONG_S = 25.0, 45.0, 180.0  # clients give up before: they say more
@@ -73,8 +73,16 @@ def _of_store(name: str, look: Callable[[Known], Verdict], *after: str, limit_s:
     return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy, lane="store")
 
 
+def _names_certificates(security: SecuritySettings) -> bool:
+    return any(each is not None for each in (security.ssl_ca, security.ssl_certificate, security.oauth_ca))
+
+
 PARTS: tuple[Examination, ...] = (
-    _of_kafka("broker", broker.broker),
+    replace(
+        _of_kafka("certificates", broker.certificates),
+        wanted=lambda settings: _names_certificates(settings.kafka.security),
+    ),
+    _of_kafka("broker", broker.broker, "certificates"),
     _of_kafka("topic", broker.topic, "broker"),
     _of_kafka("replicas", broker.replicas, "topic"),
     _of_kafka("message size", broker.message_size, "topic", reads="kafka decode"),
