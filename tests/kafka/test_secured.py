@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -246,6 +247,23 @@ def test_whatever_is_wrong_is_told_with_its_true_cause_and_the_remedy(
     assert "Error:" not in message
     for secret in ("geheim", "s3cret", PASSWORD % "alice"):
         assert secret not in message
+
+
+@pytest.mark.parametrize(
+    "what", ["no login where there is one", "no login in clear text", "TLS to a plain port", "plain to a port of TLS"]
+)
+def test_another_protocol_is_told_at_once_and_not_when_the_patience_is_over(what: str, kafka: Secured) -> None:
+    listener, made, told = WRONG[what]
+    began_s = time.monotonic()
+    for servers in (kafka.at(listener), f"{kafka.at(listener)},localhost:{kafka.ports[listener]}"):
+        with pytest.raises(SettingsError, match=re.escape(told[0])):
+            connect(servers, made(kafka), patience_ms=60_000)
+    assert time.monotonic() - began_s < 30.0  # half of the patience of one; it takes a tenth of a second
+
+
+def test_a_port_of_another_protocol_keeps_nobody_from_a_server_that_is_right(kafka: Secured) -> None:
+    servers = f"{kafka.at('PLAINTEXT')},{kafka.at('TLS')}"
+    assert connect(servers, tls(kafka)) == {str(kafka.ports["TLS"])}
 
 
 def _for_others(self: Identity, subject: str) -> str:

@@ -52,6 +52,7 @@ _RIGHTS = {
 """By what was to be done with it."""
 
 _ENDED = re.compile("disconnected|Handshake failed|RESET|reset|EPIPE|Broken pipe")
+_ATTEMPT = re.compile(r"Bootstrap (?:connection|attempt) to (\S+) failed")
 _LOGIN = errors.IllegalSaslStateError | errors.UnsupportedSaslMechanismError
 _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
     (errors.TopicAuthorizationFailedError, FatalError, "Give the user the ACL {right}."),
@@ -149,8 +150,8 @@ def open_client(
     except BaseException as error:
         for client in opened:  # kafka-python leaves its thread and its sockets behind when it cannot bootstrap
             client.close()
-        if isinstance(error, AdawiseError) and attempts.are_unexplained:
-            why = mismatch(bootstrap_servers, security)
+        if isinstance(error, AdawiseError) and (attempts.mismatch or attempts.are_unexplained):
+            why = attempts.mismatch or mismatch(bootstrap_servers, security)
             if why is not None:
                 raise SettingsError(f"could not connect to Kafka at {bootstrap_servers}: {why}.") from error
         if isinstance(error, (OSError, ValueError, TypeError, AssertionError)):
@@ -165,7 +166,8 @@ class _Attempts(logging.Handler):
     """Why attempts to connect fail: kafka-python logs that, and raises a timeout which does not say it.
 
     Its lines, four for each attempt, go nowhere else meanwhile: what they say is in the error. Once every server has
-    refused for a reason that another attempt does not change, there is none.
+    refused for a reason that another attempt does not change, there is none. One that ends connections without a word
+    is asked what it speaks, the first time that it does.
 
     Args:
         opened: the network halves of the client, as they are opened.
@@ -179,7 +181,9 @@ class _Attempts(logging.Handler):
         self._opened, self._security = opened, security
         self._opener = threading.current_thread()
         self._error: Exception | None = None
-        self._refused: set[object] = set()
+        self._refused: set[str] = set()
+        self._asked: set[str] = set()
+        self.mismatch: str | None = None
 
     @property
     def are_unexplained(self) -> bool:
@@ -197,11 +201,28 @@ class _Attempts(logging.Handler):
         arguments = record.args if isinstance(record.args, tuple) else ()
         named = [a for a in arguments if isinstance(a, Exception) and not isinstance(a, errors.KafkaTimeoutError)]
         self._error = named[-1] if named else self._error
-        if named and record.msg.startswith("Bootstrap connection to") and self._is_final:
-            self._refused.add(arguments[0])
-            for client in self._opened:
-                if len(self._refused) >= len(client.cluster.bootstrap_brokers()):
+        attempt = _ATTEMPT.match(record.getMessage())
+        if attempt is None:
+            return
+        node, servers = attempt[1], {each.node_id: f"{each.host}:{each.port}" for each in self._bootstrap_servers}
+        if self._is_final or self._speaks_otherwise(node, servers.get(node)):
+            self._refused.add(node)
+            if len(self._refused) >= len(servers):
+                for client in self._opened:
                     client.give_up()
+
+    @property
+    def _bootstrap_servers(self) -> list[Any]:
+        return [each for client in self._opened for each in client.cluster.bootstrap_brokers()]
+
+    def _speaks_otherwise(self, node: str, server: str | None) -> bool:
+        """Whether the server answers, and in another way than it was spoken to. It is asked once."""
+        if server is None or node in self._asked or not self.are_unexplained:
+            return False
+        self._asked.add(node)
+        found = mismatch(server, self._security)
+        self.mismatch = found or self.mismatch
+        return found is not None
 
     @property
     def _is_final(self) -> bool:
