@@ -12,9 +12,9 @@ import pytest
 from adawise.drift import queries
 from adawise.drift.analyse import Evidence, analyse, silences
 from adawise.drift.bins import bin_width_us, spoken
-from adawise.drift.causes import causes, others, picture
+from adawise.drift.causes import Looks, causes, others, picture
 from adawise.drift.collect import ALL, Collected, collect
-from adawise.drift.result import Camera, CameraChange
+from adawise.drift.result import Camera, CameraChange, Example
 from adawise.drift.together import at_once, groups
 from adawise.errors import SettingsError
 from tests.drift import yard
@@ -96,6 +96,30 @@ def test_the_levels_and_the_moments_of_the_script_are_found(cameras: dict[str, C
 def test_cameras_come_by_how_far_they_drifted(cameras: dict[str, Camera]) -> None:
     assert set(list(cameras)[:2]) == {"yard", "ramp"}
     assert list(cameras)[-1] == "gate"
+
+
+def test_evidence_is_asked_for_in_the_order_of_the_report_so_that_the_farthest_drifter_has_it(found: Collected) -> None:
+    asked = list[str]()
+
+    def examples(stream_id: str, *_: object) -> tuple[tuple[Example, ...], Looks]:
+        asked.append(stream_id)
+        return (), {}
+
+    order = [camera.stream_id for camera in analyse(found, Evidence(lambda *_: {}, examples), smallest=0.1)]
+    assert [*dict.fromkeys(asked)] == [name for name in order if name in asked]
+    assert asked != sorted(asked)
+
+
+def test_the_level_after_a_ramp_begins_where_it_has_ended(found: Collected) -> None:
+    path = found.paths["ramp"]
+    count = len(path.alpha)
+    slow = replace(path, alpha=np.interp(np.arange(count), [count // 3, 2 * count // 3], [0.8, 0.2]))
+    cameras = analyse(replace(found, paths={**found.paths, "ramp": slow}), Evidence(lambda *_: {}), smallest=0.1)
+    (camera,) = [camera for camera in cameras if camera.stream_id == "ramp"]
+    (change,), (before, after) = camera.changes, camera.levels
+    assert change.kind == "ramp"
+    assert (before.until_us, after.since_us) == (change.time_us, change.latest_us)
+    assert after.since_us - before.until_us > HOUR_US
 
 
 def test_fog_is_told_by_the_objective_the_confidence_and_the_classes(cameras: dict[str, Camera]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -33,7 +32,7 @@ class Evidence:
 def analyse(
     found: Collected, evidence: Evidence, *, smallest: float, done: Callable[[], object] = lambda: None
 ) -> tuple[Camera, ...]:
-    """Every camera, the one that drifted farthest first.
+    """Every camera, the one that drifted farthest first: evidence is asked for in this order, and may be scarce.
 
     Args:
         found: what the tables said.
@@ -41,12 +40,12 @@ def analyse(
         smallest: the smallest change of alpha that is looked for, in (0, 1].
         done: called after each camera.
     """
+    moved = [_moved(stream_id, found, smallest) for stream_id in found.facts]
     cameras = []
-    for stream_id in found.facts:
-        cameras.append(_camera(stream_id, found, evidence, smallest))
+    for camera in sorted(moved, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id)):
+        cameras.append(replace(camera, changes=_explained(camera, found, evidence)))
         done()
-    cameras = _among_others(cameras, found.bin_us)
-    return tuple(sorted(cameras, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id)))
+    return tuple(_among_others(cameras, found.bin_us))
 
 
 def _among_others(cameras: Sequence[Camera], near_us: int) -> list[Camera]:
@@ -64,14 +63,13 @@ def _among_others(cameras: Sequence[Camera], near_us: int) -> list[Camera]:
     ]
 
 
-def _camera(stream_id: str, found: Collected, evidence: Evidence, smallest: float) -> Camera:
+def _moved(stream_id: str, found: Collected, smallest: float) -> Camera:
+    """With its changes, none of which is explained yet."""
     facts, path = found.facts[stream_id], found.paths[stream_id]
-    quiet = silences(path)
     sensitivity = replace(ALPHA, smallest=smallest)
     moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
-    plain = tuple(_plain(change) for change in moves)
-    levels = _levels(plain, facts)
-    changes = _explained(stream_id, plain, quiet, found, evidence)
+    changes = tuple(_plain(change) for change in moves)
+    levels = _levels(changes, facts)
     heights = [level.alpha for level in levels]
     return Camera(
         stream_id=stream_id,
@@ -83,7 +81,7 @@ def _camera(stream_id: str, found: Collected, evidence: Evidence, smallest: floa
         class_mix=_mix(found.classes.get(stream_id, ())),
         reasons=found.reasons.get(stream_id, {}),
         resets=found.resets.get(stream_id, {}),
-        silences=quiet,
+        silences=silences(path),
         series=found.series[stream_id],
     )
 
@@ -102,21 +100,18 @@ def _plain(change: Change) -> CameraChange:
 
 
 def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Stretch, ...]:
+    """Between the changes: a level begins where a ramp has ended."""
     if not changes:
         return (Stretch(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
-    bounds = [int(facts["first_us"]), *(change.time_us for change in changes), int(facts["last_us"])]
+    ends = [change.latest_us if change.kind == "ramp" else change.time_us for change in changes]
+    begins_us, ends_us = [int(facts["first_us"]), *ends], [*(c.time_us for c in changes), int(facts["last_us"])]
     heights = [changes[0].before, *(change.after for change in changes)]
-    return tuple(Stretch(a, b, height) for (a, b), height in zip(pairwise(bounds), heights, strict=True))
+    return tuple(Stretch(a, b, height) for a, b, height in zip(begins_us, ends_us, heights, strict=True))
 
 
-def _explained(
-    stream_id: str,
-    changes: tuple[CameraChange, ...],
-    quiet: tuple[tuple[int, int], ...],
-    found: Collected,
-    evidence: Evidence,
-) -> tuple[CameraChange, ...]:
-    why = causes(stream_id, changes, quiet, found, evidence.mixes)
+def _explained(camera: Camera, found: Collected, evidence: Evidence) -> tuple[CameraChange, ...]:
+    stream_id, changes = camera.stream_id, camera.changes
+    why = causes(stream_id, changes, camera.silences, found, evidence.mixes)
     bounds = [found.since_us, *(change.time_us for change in changes), found.until_us + 1]
     explained = []
     for i, (change, told) in enumerate(zip(changes, why, strict=True)):

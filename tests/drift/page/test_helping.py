@@ -20,7 +20,7 @@ def test_arms_are_told_with_what_an_interval_shows() -> None:
         "alpha, with "
         "81 %."
     )
-    assert gain.reading.startswith("On the same images served is better than 3 of 4 other arms and worse than 0;")
+    assert gain.reading.startswith("On the same images served is better than 3 of 3 other arms and worse than 0;")
     assert cameras.reading.startswith("Against best fixed alpha, served is better on ")
     (table, by_camera, estimates) = shown.tables
     assert [line.cells[4].mark for line in table.lines] == ["", "better", "better", "better", "same"]

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+SERVED, ZERO_SHOT, FINE_TUNED, BEST = "served", "zero-shot", "fine-tuned", "best fixed alpha"
+"""Names of arms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:

@@ -19,10 +19,9 @@ from adawise.drift.judge import queries
 from adawise.drift.judge.bootstrap import Kinds, intervals, joined
 from adawise.drift.judge.confusion import confusions
 from adawise.drift.judge.estimates import estimates
-from adawise.drift.judge.helped import Arm, Confusion, Helped
+from adawise.drift.judge.helped import BEST, FINE_TUNED, SERVED, ZERO_SHOT, Arm, Confusion, Helped
 from adawise.labels.join import Labels
 
-SERVED, ZERO_SHOT, FINE_TUNED, BEST = "served", "zero-shot", "fine-tuned", "best fixed alpha"
 ENOUGH = 50
 """Labelled images from which a camera is judged alone."""
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adawise.drift.judge.helped import Confusion, Helped
+from adawise.drift.judge.helped import SERVED, Confusion, Helped
 from adawise.drift.page.words import percent
 from adawise.page.notation import counted
-
-SERVED = "served"
 
 
 @dataclass(frozen=True)

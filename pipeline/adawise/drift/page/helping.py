@@ -8,8 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from adawise.drift.judge.helped import Arm, Helped, Interval
-from adawise.drift.page.confusion import SERVED
+from adawise.drift.judge.helped import BEST, SERVED, Arm, Helped, Interval
 from adawise.drift.page.words import percent
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
@@ -20,13 +19,13 @@ _LOOKS = {  # arm -> shape, colour
     "zero-shot": ("triangle-left", theme.ZERO_SHOT),
     "fine-tuned": ("triangle-right", theme.FINE_TUNED),
     "alpha 0.5": ("circle", theme.MUTED),
-    "best fixed alpha": ("diamond", theme.BEST_FIXED),
+    BEST: ("diamond", theme.BEST_FIXED),
 }
 _OTHER = ("cross", theme.ORACLE)
 _ROW = 30  # pixels of an arm
 _CAMERA_ROW = 22
 _DRAWN = 40  # cameras of the figure; the table has all
-_REFERENCES = ("best fixed alpha", "alpha 0.5", "zero-shot", "fine-tuned")  # that cameras are compared with, if known
+_REFERENCES = (BEST, "alpha 0.5", "zero-shot", "fine-tuned")  # that cameras are compared with, if known
 
 
 def section(helped: Helped) -> Section:
@@ -89,10 +88,10 @@ def _others(served: Arm, arms: Sequence[Arm]) -> str:
 def _gains(arms: Sequence[Arm]) -> Figure:
     rivals = [(arm, arm.gain) for arm in arms if arm.gain is not None]
     values = [{"arm": arm.name, **_ends(gain, 100.0), "images": arm.images} for arm, gain in rivals]
-    better = sum(gain.low > 0 for _, gain in rivals)
-    worse = sum(gain.high < 0 for _, gain in rivals)
+    others = [gain for arm, gain in rivals if arm.name != BEST]  # which is one of them
+    better, worse = sum(gain.low > 0 for gain in others), sum(gain.high < 0 for gain in others)
     reading = (
-        f"On the same images served is better than {better} of {counted(len(rivals), 'other arm', 'other arms')} and "
+        f"On the same images served is better than {better} of {counted(len(others), 'other arm', 'other arms')} and "
         f"worse than {worse}; where an interval contains 0 no difference is shown."
     )
     chart = _dots(values, [arm.name for arm, _ in rivals], "served less this arm, points", "+.1f", zero=True)
