@@ -43,6 +43,20 @@ def test_nothing_is_told_of_the_disk_where_nobody_knows(free_bytes: int | None, 
     assert told.of(RecordingProgress(1, 2**20, 0, stored_bytes)) == "1.0 MiB, 0.00105 GB/h"
 
 
+def test_whoever_catches_up_is_told_how_far_behind_it_is_and_its_rate_is_not_taken_for_the_topics() -> None:
+    clock = Clock()
+    told = pace(10**12, clock)
+
+    def after(seconds: float, messages: int, waiting: int) -> str:
+        clock.now_s, size = seconds, 2**20 * messages
+        return told.of(RecordingProgress(messages, size, 1, size), waiting)
+
+    assert after(10.0, 1_000, 9_000) == "1000.0 MiB, 9,000 messages behind"
+    assert after(19.0, 9_900, 100) == "9900.0 MiB"  # one second more, and it has caught up
+    assert after(20.0, 10_000, 0) == "10000.0 MiB"
+    assert after(119.0, 10_100, 0) == "10100.0 MiB, 7.55 GB/h, disk full in 6 d"
+
+
 def test_the_disk_is_that_of_the_first_folder_that_exists(tmp_path: Path) -> None:
     told = Pace(str(tmp_path / "not" / "there"), clock=lambda: 0.0)
     assert "disk full in" in told.of(RecordingProgress(1, 1, 1, 1))

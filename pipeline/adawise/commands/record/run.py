@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from adawise.commands.record.options import RecordCommand
 
 _BUFFERED_BYTES = 256 * 2**20
+_SOON_S = 10.0  # by which who is not further behind goes with the topic
 
 
 def record(asked: RecordCommand) -> int:
@@ -74,7 +75,8 @@ def record(asked: RecordCommand) -> int:
                 def tell(recorded: RecordingProgress) -> None:
                     nonlocal told
                     bar.advance(recorded.messages - told)
-                    bar.note(pace.of(together(each.recorded for each in recorders)))
+                    waiting = sum(source.lag(tp) or 0 for tp in recorder.partitions)
+                    bar.note(pace.of(together(each.recorded for each in recorders), waiting))
                     told = recorded.messages
                     tidying.turn(recorder.partitions, time.monotonic())
 
@@ -83,7 +85,7 @@ def record(asked: RecordCommand) -> int:
         again_and_again(attempt, failed, stop)
         stopped = stop()
     if recorders:
-        print(_summary(together(each.recorded for each in recorders), kafka.topic, output, pace))
+        print(_summary(together(each.recorded for each in recorders), kafka.topic, output))
     if stopped and not follow:
         print("stopped before the end; the same command goes on from here")
         return INTERRUPTED
@@ -144,17 +146,36 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root, self._free_bytes, self._clock = root, free_bytes or _free_bytes, clock
-        self._began_s = clock()
+        self._is_behind = False
+        self._since = clock(), RecordingProgress(0, 0, 0)
 
-    def of(self, recorded: RecordingProgress) -> str:
-        """`1.2 GiB, 4.50 GB/h, disk full in 7 h`: the rate is of the messages, the rest of what is stored of them."""
-        elapsed_s = max(self._clock() - self._began_s, 1e-3)
-        size = f"{recorded.size_bytes / 2**20:.1f} MiB"
-        rate = f"{recorded.size_bytes / elapsed_s * 3600 / 1e9:.3g} GB/h"
-        free = self._free_bytes(self._root)
-        if free is None or not recorded.stored_bytes:
+    def of(self, recorded: RecordingProgress, waiting: int = 0) -> str:
+        """`1.2 MiB, 4.50 GB/h, disk full in 7 h`: the rate is of the messages, the rest of what is stored of them.
+
+        While `waiting` messages are more than it takes in ten seconds it catches up, and its rate says nothing of
+        the topic's: that is measured from the moment on when it has.
+        """
+        now_s, size = self._clock(), size_of(recorded)
+        since_s, before = self._since
+        elapsed_s = max(now_s - since_s, 1e-3)
+        if waiting * elapsed_s > _SOON_S * max(1, recorded.messages - before.messages):
+            self._is_behind = True
+            return f"{size}, {waiting:,} messages behind"
+        if self._is_behind:
+            self._is_behind, self._since = False, (now_s, recorded)
+            return size
+        if before.messages and elapsed_s < _SOON_S:
+            return size
+        rate = f"{(recorded.size_bytes - before.size_bytes) / elapsed_s * 3600 / 1e9:.3g} GB/h"
+        free, stored = self._free_bytes(self._root), recorded.stored_bytes - before.stored_bytes
+        if free is None or not stored:
             return f"{size}, {rate}"
-        return f"{size}, {rate}, disk full in {_for_people(free / recorded.stored_bytes * elapsed_s)}"
+        return f"{size}, {rate}, disk full in {_for_people(free / stored * elapsed_s)}"
+
+
+def size_of(recorded: RecordingProgress) -> str:
+    """`1.2 MiB`, of the messages."""
+    return f"{recorded.size_bytes / 2**20:.1f} MiB"
 
 
 def _free_bytes(root: str) -> int | None:
@@ -173,8 +194,8 @@ def _for_people(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _summary(done: RecordingProgress, topic: str, output: str, pace: Pace) -> str:
-    text = f"{done.messages} messages ({pace.of(done)}) of topic {topic} added to {output}, in {done.files} files"
+def _summary(done: RecordingProgress, topic: str, output: str) -> str:
+    text = f"{done.messages} messages ({size_of(done)}) of topic {topic} added to {output}, in {done.files} files"
     if done.left_out:
         text += f"; {done.left_out} messages of other streams were left out"
     if done.nameless:
