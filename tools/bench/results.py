@@ -171,7 +171,7 @@ def latency(broker: Broker, folder: Path, load: HalfLoad) -> float:
     with reader.reading(), WorkerProcess(Plan(settings, folder / f"{topic.name}.log")) as worker:
         worker.wait_for("recovered")
         turn = load.cameras * load.batch.images
-        full, half = Pace(reader, worker), Pace(reader, worker)
+        full, half = Rate(reader, worker), Rate(reader, worker)
         with sending(topic, kept_full(shots(values, WARM_BATCHES * turn, load.cameras), reader, AHEAD_BATCHES * turn)):
             while len(reader.came_s) < WARM_BATCHES // 4 * turn:  # the text heads of the first batches are behind it
                 worker.listen(0.2)
@@ -207,7 +207,7 @@ def latency(broker: Broker, folder: Path, load: HalfLoad) -> float:
     return float(np.percentile(seconds - filling, 95))
 
 
-class Pace:
+class Rate:
     """Results a second, and what an image costs the worker's process, between `begin` and `end`."""
 
     def __init__(self, reader: Reader, worker: WorkerProcess) -> None:
