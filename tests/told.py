@@ -45,6 +45,10 @@ class Told:
         """SIGTERM; what it said on the error output."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(DEADLINE_S) == 0, "".join(self.lines)
+        return self.ended()
+
+    def ended(self) -> str:
+        """What it said in all; to be called once it has ended."""
         self._thread.join(DEADLINE_S)
         return "".join(self.lines)
 

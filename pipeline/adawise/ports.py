@@ -300,6 +300,9 @@ class Results(Protocol):
     def settled(self, *, wait: bool) -> bool:
         """True if all that was taken is acknowledged, or is after a `wait`. Raises BrokerUnavailable: call it again."""
 
+    def hurry(self, within_s: float) -> None:
+        """The caller ends soon: from now on all waits together, to `close`, take no longer than that."""
+
     def close(self) -> None:
         """Settle and free. May be called twice."""
 
@@ -312,6 +315,9 @@ class DeadLetters(Protocol):
 
     def flush(self) -> None:
         """Return when everything sent is acknowledged. Raises BrokerUnavailable if that takes too long."""
+
+    def hurry(self, within_s: float) -> None:
+        """As of `Results`."""
 
     def close(self) -> None:
         """Flush and free. May be called twice."""

@@ -22,6 +22,7 @@ from adawise.cameras.service import Service
 from adawise.cameras.watch import Connection, Watch
 from adawise.cameras.wire import CameraFrame, Drop, Dropped, End, Ended, Opened, Told
 from adawise.decode.headers import read_headers
+from adawise.errors import BrokerUnavailable
 from adawise.kafka.outbox import Outbox
 from adawise.live.row import CameraState
 from adawise.live.sources import LiveSources
@@ -274,6 +275,43 @@ def test_a_broker_that_is_away_costs_no_frame_that_fits_and_frames_come_in_their
     with shown.look() as sources:
         assert sources.retries["broker"] >= 1
         assert sources.cameras["yard"].dropped == {}
+
+
+def stopping(away: int, frames: int = 3) -> tuple[FakeProducer, SourceBoard, Service, list[float]]:
+    """A service that is closed while the broker refuses so many records, and how long it slept meanwhile."""
+    slept: list[float] = []
+    producer, shown = FakeProducer(*(Future(errors.KafkaTimeoutError("away")) for _ in range(away))), board()
+    service = Service(
+        outbox(producer),
+        topic="frames",
+        board=shown,
+        connect=Script([frame(n * 1_000) for n in range(frames)]),
+        clock=lambda: sum(slept),
+        sleep=slept.append,
+    )
+    service.read(cameras("yard"))
+    give_up = threading.Event()
+    while service._waiting < frames and not give_up.wait(0.01):
+        pass
+    return producer, shown, service, slept
+
+
+def test_what_the_broker_did_not_take_at_the_end_is_sent_again_in_its_order() -> None:
+    producer, shown, service, slept = stopping(away=7)
+    service.close()
+    assert [stamp - T * 1e3 for _, stamp in sent(producer)][-3:] == [0, 1, 2]
+    assert 0.0 < sum(slept) < 10.0
+    with shown.look() as sources:
+        assert sources.retries["broker"] == len(slept)
+        assert sources.cameras["yard"].sent == 3
+
+
+def test_a_broker_that_is_away_at_the_end_is_given_up_after_ten_seconds() -> None:
+    producer, _, service, slept = stopping(away=1_000)
+    with pytest.raises(BrokerUnavailable, match="send a frame to topic 'frames'"):
+        service.close()
+    assert sum(slept) == 10.0
+    assert producer.closed == 1
 
 
 def test_a_frame_that_the_topic_does_not_take_is_given_up_and_counted_and_the_next_one_is_sent() -> None:

@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -19,7 +21,7 @@ from adawise.commands.run.run import run_worker
 from adawise.ports import Commit
 from adawise.records import TopicPartition
 from adawise.worker.observer import Observer
-from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.brokers import CAPABILITIES, ApacheKafka, Broker, MakeTopic, Unavailable, create_topic, fresh_name
 from tests.cameras.serving import Answer, Asked, h264, http, jpeg, rtsp
 from tests.kafka.cluster import free_ports
 from tests.kafka.sources import DEADLINE_S
@@ -107,7 +109,7 @@ def test_cameras_become_rows_of_a_worker_and_no_secret_is_seen_anywhere(
             told.until(lambda: min((sent_by(url_of, camera) for camera in ("gate", "yard")), default=0) >= 2 * IMAGES)
             metrics, ready, page = (ask(url_of, path) for path in ("/metrics", "/readyz", "/"))
             processes = [psutil.Process(told.process.pid), *psutil.Process(told.process.pid).children(recursive=True)]
-            seen = [" ".join(process.cmdline()) for process in processes]
+            seen = [*map(called, processes)]
             log = told.stop()
     psutil.wait_procs(processes, timeout=DEADLINE_S)
     assert not any(process.is_running() for process in processes)
@@ -137,6 +139,14 @@ def test_cameras_become_rows_of_a_worker_and_no_secret_is_seen_anywhere(
         ("gate", "arrival"),
         ("yard", "arrival"),
     }
+
+
+def called(process: psutil.Process) -> str:
+    """Its command line; empty if it has ended, as a reader that is refused does."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 class StopsAfter(Observer):
@@ -192,6 +202,64 @@ def test_it_waits_for_a_broker_that_is_not_there_and_is_stopped_meanwhile(tmp_pa
         told.until(lambda: bool(told.events("retry_scheduled")))
         assert "Traceback" not in told.stop()
         assert told.events("cameras_stopped")[0]["note"].startswith("it was told to before the broker answered")
+
+
+@pytest.fixture
+def own_broker() -> Iterator[tuple[Broker, int]]:
+    """A broker that a test may stop, and its process."""
+    try:
+        with ApacheKafka() as kafka:
+            broker = Broker(kafka.bootstrap_servers, "Apache Kafka", "this test's", CAPABILITIES)
+            create_topic(broker, "frames", 1)
+            yield broker, kafka.pid(1)
+    except Unavailable as reason:
+        pytest.skip(f"Apache Kafka by Maven cannot be had: {reason}")
+
+
+@contextmanager
+def while_a_broker_stands(folder: Path, broker: Broker, pid: int) -> Iterator[Told]:
+    """A camera that has sent some frames to a broker which then stands still, and some seconds of frames since."""
+    url_of = f"http://127.0.0.1:{(port := free_ports(1))}/"
+    flags = ["--kafka.bootstrap-servers", broker.bootstrap_servers, "--http.port", str(port)]
+    with http({"/gate": live}) as (url, _):
+        text = f'[camera.gate]\nurl = "{url}/gate"\nrate = 5\n'
+        with cameras(folder, text, *flags) as told:
+            told.until(lambda: sent_by(url_of, "gate") >= 3)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                told.until(lambda: sent_by(url_of, "gate") >= 30)
+                yield told
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.soak
+def test_frames_that_a_broker_failed_to_take_are_sent_again_after_sigterm_once_it_is_back(
+    own_broker: tuple[Broker, int], tmp_path: Path
+) -> None:
+    broker, pid = own_broker
+    with while_a_broker_stands(tmp_path, broker, pid) as told:
+        assert not told.events("retry_scheduled")
+        told.process.send_signal(signal.SIGTERM)
+        told.until(lambda: bool(told.events("retry_scheduled")))
+        os.kill(pid, signal.SIGCONT)
+        assert told.process.wait(DEADLINE_S) == 0, "".join(told.lines)
+    times = sorted({stamp for stamp, _ in sent(broker, "frames")["gate"]})
+    assert max(after - before for before, after in pairwise(times)) < 5_000, "none of an outage of 11 s is missing"
+
+
+@pytest.mark.soak
+def test_frames_that_no_broker_takes_after_sigterm_end_it_with_1_within_its_grace(
+    own_broker: tuple[Broker, int], tmp_path: Path
+) -> None:
+    with while_a_broker_stands(tmp_path, *own_broker) as told:
+        began_s = time.monotonic()
+        told.process.send_signal(signal.SIGTERM)
+        assert told.process.wait(DEADLINE_S) == 1
+        assert time.monotonic() - began_s < 18.0  # 10 s, and what a busy machine takes to end
+        told.ended()
+    assert "Traceback" not in "".join(told.lines)
+    assert told.lines[-1].startswith("adawise: could not send a frame to topic 'frames' at ")
 
 
 def checked(folder: Path, text: str) -> tuple[int, str]:

@@ -42,6 +42,14 @@ class FakeProducer:
         self.outcomes = list(outcomes)
         self.sent: list[tuple[str, dict[str, Any], Future]] = []
         self.closed = 0
+        self.topics: set[str] | None = None  # that it knows, if not any
+        self.blocks_s = 60.0
+
+    def knows(self, topic: str) -> bool:
+        return self.topics is None or topic in self.topics
+
+    def block_for(self, seconds: float) -> None:
+        self.blocks_s = seconds
 
     def send(self, topic: str, **record: Any) -> Future:
         future = self.outcomes.pop(0) if self.outcomes else Future()

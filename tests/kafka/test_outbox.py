@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
 from kafka import errors
+from typing_extensions import override
 
-from adawise.errors import BrokerUnavailable
+from adawise.errors import BrokerUnavailable, FatalError
 from adawise.kafka.outbox import Outbox
 from tests.dead_letters.test_sink import FakeProducer, Future
 
@@ -142,3 +144,101 @@ def test_a_producer_that_refuses_at_once_leaves_what_was_to_be_sent_again_for_th
 
 def _refuse(topic: str, **record: object) -> Future:
     raise errors.KafkaTimeoutError("no memory")
+
+
+# -- whoever sends ends soon
+
+
+class Unanswered(Future):
+    """Nobody answers, and the time that is waited for it goes by."""
+
+    def __init__(self, moves: Callable[[float], object]) -> None:
+        super().__init__(is_done=False)
+        self._moves = moves
+
+    @override
+    def get(self, timeout: float | None = None) -> None:
+        assert timeout is not None
+        self._moves(timeout)
+        raise errors.KafkaTimeoutError("no answer")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were waited; the outbox's clock goes by them."""
+    waited: list[float] = []
+    monkeypatch.setattr("adawise.kafka.outbox.time.monotonic", lambda: sum(waited))
+    return waited
+
+
+def test_once_in_a_hurry_all_waits_together_take_no_longer_than_was_said(clock: list[float]) -> None:
+    producer = FakeProducer(*(Unanswered(clock.append) for _ in range(6)))
+    box = outbox(producer, max_inflight_bytes=2)
+    for note in notes(b"a", b"b"):
+        box.send(note)
+    box.hurry(2.5)
+    box.send(Note(b""), wait=False)
+    assert producer.blocks_s == 1.0  # for a topic, as long as it is patient
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable, match="no answer"):
+            box.flush()
+    with pytest.raises(BrokerUnavailable):
+        box.send(Note(b"c"))
+    with suppress(BrokerUnavailable):
+        box.close()
+    assert sum(clock) == pytest.approx(2.5)
+    assert producer.closed == 1
+
+
+def test_without_a_hurry_each_wait_has_its_time(clock: list[float]) -> None:
+    box = outbox(FakeProducer(*(Unanswered(clock.append) for _ in range(6))))
+    box.send(Note(b"a"))
+    for _ in range(3):
+        with pytest.raises(BrokerUnavailable):
+            box.flush()
+    assert sum(clock) == pytest.approx(3.0)
+
+
+def test_once_in_a_hurry_a_topic_that_is_gone_is_made_anew_without_waiting_for_the_failure(clock: list[float]) -> None:
+    prepared: list[str] = []
+    answer = Unanswered(clock.append)
+    producer = FakeProducer(answer)
+
+    def prepare(topic: str) -> None:
+        prepared.append(topic)
+        if len(prepared) > 1:  # and its producer sends what it holds
+            producer.topics = {topic}
+            answer.is_done, answer.get = True, lambda timeout=None: None  # type: ignore[method-assign]
+
+    box = outbox(producer, prepare=prepare)
+    box.send(Note(b"a"))
+    producer.topics = set()
+    box.hurry(10.0)
+    box.flush()
+    assert prepared == ["notes", "notes"]
+    assert sum(clock) == pytest.approx(1.0)
+
+
+def test_once_in_a_hurry_a_topic_that_cannot_be_made_is_told_at_once(clock: list[float]) -> None:
+    allowed = [True]
+
+    def prepare(topic: str) -> None:
+        if not allowed:
+            raise FatalError(f"could not create {topic!r}.")
+        allowed.pop()
+
+    producer = FakeProducer(Unanswered(clock.append))
+    box = outbox(producer, prepare=prepare)
+    box.send(Note(b"a"))
+    producer.topics = set()
+    box.hurry(10.0)
+    with pytest.raises(BrokerUnavailable, match=r"could not create 'notes'\. Notes wait\."):
+        box.flush()
+    assert sum(clock) == pytest.approx(1.0)
+
+
+def test_once_no_time_is_left_nobody_is_connected_to(clock: list[float]) -> None:
+    box = outbox(FakeProducer())
+    box.hurry(0.0)
+    with pytest.raises(BrokerUnavailable, match=r"could not send a note to topic 'notes': no time is left for it"):
+        box.send(Note(b"a"))

@@ -119,6 +119,9 @@ class FakeDeadLetters:
         self._fail()
         self.flushes += 1
 
+    def hurry(self, within_s: float) -> None:
+        pass
+
     def close(self) -> None:
         if self.at_close is not None:
             raise self.at_close
@@ -137,6 +140,7 @@ class FakeResults:
         self.acknowledged = 0  # of `told`
         self.errors: list[AdawiseError] = []
         self.room, self.answers, self.closed = 1_000, True, 0
+        self.hurries_s: list[float] = []
 
     @property
     def when(self) -> When:
@@ -167,6 +171,9 @@ class FakeResults:
         if wait or self.answers:
             self.acknowledged = len(self.told)
         return self.acknowledged == len(self.told)
+
+    def hurry(self, within_s: float) -> None:
+        self.hurries_s.append(within_s)
 
     def close(self) -> None:
         self.closed += 1

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from adawise.errors import BrokerUnavailable
+from adawise.errors import BrokerUnavailable, FatalError
 from adawise.ports import Told, When
 from adawise.records import Frame, Message
 from adawise.sink import segment
@@ -134,6 +134,55 @@ def test_rows_whose_results_nobody_takes_pause_the_source_before_memory_is_full(
     bench.run(turn)
     assert max(trace.last_offset for trace in bench.seen.served[:14]) < 100
     assert sorted(rows(results.told)) == sorted(by_segment(bench).items())
+
+
+def test_a_worker_that_is_told_to_stop_while_nobody_takes_results_leaves_their_rows_to_the_next_run() -> None:
+    results = FakeResults("early")
+    bench = Bench(FakeSource(MIXED), results=results, flush=FlushPolicy(1_000, 1_000.0))
+    began_s: list[float] = []
+
+    def stop() -> bool:
+        if len(bench.seen.served) < 6:
+            return False
+        results.errors = [BrokerUnavailable("no answer")] * 100
+        began_s.append(bench.now_s)
+        return True
+
+    said = (
+        r"rows could not be written in \d tries since the broker took none .* Nothing is lost: .* the broker's answer"
+    )
+    with pytest.raises(FatalError, match=said):
+        bench.run(stop)
+    assert bench.now_s - began_s[-1] <= 10.0
+    assert results.hurries_s == [10.0]
+    assert bench.rows == 0
+    Bench(FakeSource(MIXED, finite=True), bench.store, results=FakeResults("early")).run().check_against(MIXED)
+
+
+def test_committed_results_that_nobody_takes_at_the_end_are_told_by_whoever_goes_on() -> None:
+    results = FakeResults("committed")
+    bench = Bench(FakeSource(MIXED), results=results, flush=FlushPolicy(1_000, 1_000.0))
+
+    def stop() -> bool:
+        if len(bench.seen.served) < 6:
+            return False
+        results.errors = [BrokerUnavailable("no answer")] * 2 if not bench.rows else []
+        return True
+
+    at = bench.at
+
+    def fail(point: str) -> None:
+        at(point)
+        if point == "worker.offset_committed":
+            results.errors = [BrokerUnavailable("no answer")] * 100
+
+    bench.at = fail
+    bench.run(stop)
+    assert bench.rows > 0
+    assert results.told == []
+    later = FakeResults("committed")
+    Bench(FakeSource(MIXED, finite=True), bench.store, results=later).run()
+    assert set(by_segment(bench).items()) <= set(rows(later.told))
 
 
 class Died(BaseException):

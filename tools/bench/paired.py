@@ -115,6 +115,9 @@ class TimedResults:
         finally:
             self.seconds += time.thread_time() - began
 
+    def hurry(self, within_s: float) -> None:
+        self._results.hurry(within_s)
+
     def close(self) -> None:
         self.settled(wait=True)
         self.seconds += thread_s(_PRODUCERS) - self._before  # before it ends

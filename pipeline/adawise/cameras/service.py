@@ -25,6 +25,8 @@ from adawise.worker.backoff import Backoff
 _log = structlog.get_logger("cameras")
 
 _TURN_S = 0.2
+_LAST_S = 10.0  # for what is left at the end, in all
+_AGAIN_S = 0.5  # between two tries of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Service:
         board: is told what happens.
         connect: opens a connection to a camera.
         clock: seconds, for waits.
+        sleep: waits that many seconds by `clock`.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class Service:
         board: SourceBoard,
         connect: Callable[[CameraSpec], Connection],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._outbox, self._topic, self._board, self._connect, self._clock = outbox, topic, board, connect, clock
+        self._outbox, self._topic, self._board, self._connect = outbox, topic, board, connect
+        self._clock, self._sleep = clock, sleep
         self._watches: dict[str, Watch] = {}
         self._left: list[Backlog] = []  # of cameras that are not read any more
         self._came = threading.Event()
@@ -109,16 +114,31 @@ class Service:
     def close(self) -> None:
         """End all connections, and send what they have left; returns when the broker has it.
 
-        Raises BrokerUnavailable if that takes too long: what was not acknowledged is lost with this process.
+        What failed is sent again for so long: a broker that was away may be back. Raises BrokerUnavailable then: what
+        was not acknowledged is lost with this process.
         """
         _end(self._watches.values())
+        self._outbox.hurry(_LAST_S)
+        until_s = self._clock() + _LAST_S
+        try:
+            while not self._is_all_sent(until_s):
+                self._sleep(_AGAIN_S)
+        finally:
+            self._outbox.close()
+
+    def _is_all_sent(self, until_s: float) -> bool:
+        """Send the rest; False if the broker did not take it, and is to be tried again."""
         try:
             for backlog in self._backlogs:
                 while (record := backlog.take()) is not None:
-                    self._outbox.send(record)
-                    self._sent(record)
-        finally:
-            self._outbox.close()
+                    self._send(backlog, record, wait=True)
+            self._outbox.flush()
+        except RetryableError as error:
+            if self._clock() + _AGAIN_S > until_s:
+                raise
+            self._failed(error, _AGAIN_S)
+            return False
+        return True
 
     @property
     def _backlogs(self) -> list[Backlog]:
@@ -150,17 +170,17 @@ class Service:
                 return False
             if (record := backlog.take()) is None:
                 continue
-            try:
-                self._outbox.send(record, wait=False)
-            except RetryableError:
-                backlog.put_back(record)
-                raise
-            self._sent(record)
+            self._send(backlog, record, wait=False)
             any_sent = True
         self._left = [backlog for backlog in self._left if len(backlog)]
         return any_sent
 
-    def _sent(self, record: FrameRecord) -> None:
+    def _send(self, backlog: Backlog, record: FrameRecord, *, wait: bool) -> None:
+        try:
+            self._outbox.send(record, wait=wait)
+        except RetryableError:
+            backlog.put_back(record)
+            raise
         self._board.tell(LiveSources.send, record.stream_id, len(record.value))
 
     def _failed(self, error: AdawiseError, wait_s: float) -> None:

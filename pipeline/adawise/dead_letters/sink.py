@@ -31,6 +31,9 @@ class NoDeadLetters:
     def flush(self) -> None:
         """Nothing."""
 
+    def hurry(self, within_s: float) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -78,6 +81,10 @@ class KafkaDeadLetters:
     def flush(self) -> None:
         """See `ports.DeadLetters`. Letters that failed are kept, and sent again by the next call."""
         self._outbox.flush()
+
+    def hurry(self, within_s: float) -> None:
+        """See `ports.DeadLetters`."""
+        self._outbox.hurry(within_s)
 
     def close(self) -> None:
         """See `ports.DeadLetters`. The producer is freed even if letters cannot be flushed, which raises."""

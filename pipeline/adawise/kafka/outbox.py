@@ -7,10 +7,11 @@ that a broker says about such a topic ends a worker: what is forbidden may be al
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -22,12 +23,19 @@ from typing_extensions import override
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError
 from adawise.kafka.client import TOO_LARGE, open_client, translated
 
+_LOOK_S = 1.0  # without an answer, after which a topic may have been deleted
 _KEYS = 16_384  # whose partitions are remembered
 _BATCH_BYTES = 256 * 1024  # of Kafka's batches: a request costs as much as 20 records (measured)
 
 
 class Producer(Protocol):
-    """The part of kafka-python's KafkaProducer that an outbox needs."""
+    """The part of kafka-python's KafkaProducer that an outbox needs, and what `AskedProducer` adds to it."""
+
+    def knows(self, topic: str) -> bool:
+        """Whether there is such a topic, as far as it has heard."""
+
+    def block_for(self, seconds: float) -> None:
+        """`send` waits no longer from now on for a topic that it does not know."""
 
     def send(self, topic: str, **record: Any) -> Any:
         """A future with `get(timeout)`, `is_done` and `failed()`."""
@@ -120,6 +128,7 @@ class Outbox(Generic[Record]):
         self._inflight: deque[_InFlight[Record]] = deque()
         self._inflight_bytes = 0
         self._some_unsent = False  # in flight by name only, to be sent
+        self._left_s = math.inf  # for all waits to come
 
     @property
     def has_room(self) -> bool:
@@ -137,22 +146,25 @@ class Outbox(Generic[Record]):
         Raises BrokerUnavailable like `flush`; then it was not taken.
         """
         size_bytes = record.size_bytes
-        if wait and self._inflight and self._inflight_bytes + size_bytes > self._max_inflight_bytes:
-            deadline = time.monotonic() + self._timeout_s
-            while self._inflight and self._inflight_bytes + size_bytes > self._max_inflight_bytes:
+        with self._patience() as deadline:
+            while wait and self._inflight and self._inflight_bytes + size_bytes > self._max_inflight_bytes:
                 self._settle_oldest(deadline)
-        for sent in self._sent(record, size_bytes):
-            self._inflight.append(sent)
-            self._inflight_bytes += sent.size_bytes
+            for sent in self._sent(record, size_bytes):
+                self._inflight.append(sent)
+                self._inflight_bytes += sent.size_bytes
 
     def flush(self) -> None:
         """Return when everything sent is acknowledged.
 
         Raises BrokerUnavailable if that takes too long. What failed is kept, and sent again by the next call.
         """
-        deadline = time.monotonic() + self._timeout_s
-        while self._inflight:
-            self._settle_oldest(deadline)
+        with self._patience() as deadline:
+            while self._inflight:
+                self._settle_oldest(deadline)
+
+    def hurry(self, within_s: float) -> None:
+        """Whoever sends ends soon: from now on all waits together, to `close`, take no longer than that."""
+        self._left_s = within_s
 
     def settle(self) -> bool:
         """Without waiting: forget what is acknowledged, send again what failed; True if nothing is in flight.
@@ -183,12 +195,25 @@ class Outbox(Generic[Record]):
             with suppress(errors.KafkaError):  # that something is left over is what `flush` raises
                 producer.close(timeout=0 if self._inflight else self._timeout_s)
 
+    @contextmanager
+    def _patience(self) -> Iterator[float]:
+        """Until when the broker is waited for."""
+        began_s = time.monotonic()
+        try:
+            yield began_s + min(self._timeout_s, self._left_s)
+        finally:
+            self._left_s = max(0.0, self._left_s - (time.monotonic() - began_s))
+
     def _settle_oldest(self, deadline: float) -> None:
         """Wait until the oldest record is acknowledged, and forget it."""
         self._send_again()
         if not self._inflight:  # what was to be sent again was given up
             return
         oldest = self._inflight[0]
+        if self._hurries:
+            look_s = min(_LOOK_S, max(0.0, deadline - time.monotonic()))
+            if not _is_done_within(look_s, oldest.future) and self._is_gone(oldest.record.topic):
+                self._make(oldest.record.topic)  # the producer sends what it holds once there is one
         try:
             oldest.future.get(timeout=max(0.0, deadline - time.monotonic()))
         except errors.KafkaError as error:
@@ -236,14 +261,14 @@ class Outbox(Generic[Record]):
                 each.future, self._some_unsent = None, True
 
     def _sent(self, record: Record, size_bytes: int) -> list[_InFlight[Record]]:
+        if self._left_s <= 0.0 and (self._producer is None or record.topic not in self._prepared):
+            raise BrokerUnavailable(f"could not send {self._what} to topic {record.topic!r}: no time is left for it")
         if self._producer is None:
             self._producer = self._connect()
-        if record.topic not in self._prepared:
-            try:
-                self._prepare(record.topic)
-            except FatalError as error:
-                raise self._waits(error) from error
-            self._prepared.add(record.topic)
+        if self._hurries:
+            self._producer.block_for(min(self._left_s, self._timeout_s))
+        if record.topic not in self._prepared or self._is_gone(record.topic):
+            self._make(record.topic)
         parts: dict[str, Any] = {"key": record.key, "value": record.value, "headers": list(record.headers)}
         if record.timestamp_ms is not None:
             parts["timestamp_ms"] = record.timestamp_ms
@@ -258,6 +283,21 @@ class Outbox(Generic[Record]):
                 return [sent for each in smaller for sent in self._sent(each, each.size_bytes)]
             raise self._translated(error, record.topic) from error
 
+    @property
+    def _hurries(self) -> bool:
+        return self._left_s < math.inf
+
+    def _is_gone(self, topic: str) -> bool:
+        """Whether to look at a topic again although nothing failed: there may be no time for the failure."""
+        return self._hurries and self._producer is not None and not self._producer.knows(topic)
+
+    def _make(self, topic: str) -> None:
+        try:
+            self._prepare(topic)
+        except FatalError as error:
+            raise self._waits(error) from error
+        self._prepared.add(topic)
+
     def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
         # Looked at before the next try: it may be deleted, or forbidden, and a producer hears of neither soon.
         self._prepared.discard(topic)
@@ -267,6 +307,33 @@ class Outbox(Generic[Record]):
     def _waits(self, error: FatalError) -> BrokerUnavailable:
         """What is forbidden may be allowed while the worker runs, and no record of ours may end it."""
         return BrokerUnavailable(f"{error} {self._meanwhile}")
+
+
+def _is_done_within(seconds: float, future: Any) -> bool:
+    with suppress(errors.KafkaError):
+        future.get(timeout=seconds)
+    return bool(future.is_done)
+
+
+class AskedProducer(KafkaProducer):  # type: ignore[misc]
+    """One that can be asked without waiting, and closed with records that nobody takes. Implements `Producer`."""
+
+    def knows(self, topic: str) -> bool:
+        """See `Producer`."""
+        return self._metadata.partitions_for_topic(topic) is not None
+
+    def block_for(self, seconds: float) -> None:
+        """See `Producer`; kafka-python looks at each record how long it may wait."""
+        self.config["max_block_ms"] = int(seconds * 1000)
+
+    def close(self, timeout: float | None = None, null_logger: bool = False) -> None:
+        """See `Producer`. kafka-python flushes first, and leaves open what it cannot flush."""
+        try:
+            super().close(timeout, null_logger)
+        except errors.KafkaTimeoutError:
+            self._sender.force_close()
+            self._closed = True  # or it is closed again when it is collected, with a traceback
+            raise
 
 
 class RememberingPartitioner(DefaultPartitioner):  # type: ignore[misc]
@@ -304,7 +371,7 @@ def producer_of(
     patience_ms = int(timeout_s * 1000)
     return partial(
         open_client,
-        KafkaProducer,
+        AskedProducer,
         bootstrap_servers,
         security,
         client_id=client_id,

@@ -101,6 +101,10 @@ class KafkaResults:
         self._outbox.flush()
         return True
 
+    def hurry(self, within_s: float) -> None:
+        """See `ports.Results`."""
+        self._outbox.hurry(within_s)
+
     def close(self) -> None:
         """See `ports.Results`."""
         self._outbox.close()

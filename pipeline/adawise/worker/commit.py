@@ -40,6 +40,9 @@ class NoResults:
         del wait
         return True
 
+    def hurry(self, within_s: float) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -72,6 +75,8 @@ class Committer:
         self._results, self._telling = results, Backoff()
         self._observer, self._failpoint = observer, failpoint
         self._hinted_s: float | None = None
+        self.is_untold = False
+        """Whether the last `write` came to nothing because the broker took no letters or results."""
 
     def write(self, work: PartitionWork, now_s: float, *, wait: bool) -> Commit | None:
         """A segment of all that is complete, if somebody answers; else None, and `work.backoff` says when again.
@@ -84,17 +89,20 @@ class Committer:
             SourceError: the topic is not the one any more that the rows were read from.
             ChainError: the chain is damaged.
         """
+        self.is_untold = False
         try:
             draft = work.draft()
             if not self._recorder.ensure_durable(work.tp, draft.next_offset, wait=wait):
                 return None
             self._failpoint("worker.recorded")
+            self.is_untold = True
             self._send(work)
             self._dead_letters.flush()
             if not (wait or self._telling.due(now_s)):
                 return None
             if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):
                 return None
+            self.is_untold = False
             self._failpoint("worker.results_told")
             self._source.log.check()
             began_s = time.perf_counter()
@@ -134,6 +142,11 @@ class Committer:
             self._observer.retry_scheduled(error, self._telling.failed(now_s))
         else:
             self._telling.succeeded()
+
+    def hurry(self, within_s: float) -> None:
+        """The worker ends: from now on all waits for letters, and all for results, take no longer than that."""
+        self._dead_letters.hurry(within_s)
+        self._results.hurry(within_s)
 
     @property
     def in_flight_bytes(self) -> int:

@@ -32,6 +32,7 @@ _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _PEEK_S = 0.01  # likewise, where there is work for spare time
 _LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
 _LAST_S = 15.0  # for the last segments, when told to stop: five tries of a store that fails at once
+_TOLD_S = 10.0  # for dead letters and results then, in all
 _SILENT_S = 5.0  # of a store's failure: it did not answer, and would take as long for the next partition
 
 
@@ -371,14 +372,17 @@ class Worker:
         if self._is_at_end and self._ends_streams:
             for work in self._owned.values():
                 work.close_all()
-        until_s, tries = self._clock() + _LAST_S, 0
+        self._committer.hurry(_TOLD_S)
+        began_s, tries = self._clock(), 0
         while waiting := self._serve_rest():
             wait_s = max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()) if tries else 0.0
-            if self._clock() + wait_s > until_s:
+            who, patience_s = ("broker", _TOLD_S) if self._committer.is_untold else ("store", _LAST_S)
+            if self._clock() + wait_s > began_s + patience_s:
+                why = " since the broker took none of what is told before them" if who == "broker" else ""
                 raise FatalError(
-                    f"{sum(work.rows for work in waiting)} rows could not be written in {tries} tries. Nothing is "
+                    f"{sum(work.rows for work in waiting)} rows could not be written in {tries} tries{why}. Nothing is "
                     "lost: their offsets are not committed, and the next run computes them again. See the log for the "
-                    "store's answer."
+                    f"{who}'s answer."
                 )
             self._sleep(wait_s)
             tries += 1
