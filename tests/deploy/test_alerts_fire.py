@@ -367,7 +367,7 @@ def test_a_broker_that_no_longer_answers(
     settings = watched(topic, pair, tmp_path / "output", results={"enabled": True})
     topic.produce([single(rng, n % 2, 1) for n in range(1_500)])
     with at_work(fleet, Plan(settings, tmp_path / "log")) as worker:
-        worker.wait_for("committed")
+        worker.wait_for("served")  # it has fetched much more, whose results are to be told
         os.kill(kafka.pid(1), signal.SIGSTOP)  # what it was sent is neither taken nor refused
         fleet.until_fires("AdawiseResultsWait", "AdawiseBrokerFails")
     kafka.kill(1)
