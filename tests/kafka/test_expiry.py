@@ -11,7 +11,10 @@ from adawise.kafka.expiry import CertificateFile, read_certificates
 from adawise.kafka.tls import tls_context
 from tests.kafka.certificates import Authority
 
-NOW = datetime.now(UTC)
+
+def now() -> datetime:
+    """A certificate is made of the moment, and a session of tests lasts for minutes."""
+    return datetime.now(UTC)
 
 
 def own(file: Path) -> CertificateFile:
@@ -30,10 +33,10 @@ def authorities(file: Path) -> CertificateFile:
 def test_it_is_known_when_a_certificate_ends_in_whatever_century(tmp_path: Path, days: float) -> None:
     pair = Authority(tmp_path, "ours").pair("worker", days=days)
     for file in (pair.certificate, pair.both):
-        assert abs(own(file).begins - (NOW - timedelta(days=2))) < timedelta(minutes=1)
+        assert abs(own(file).begins - (now() - timedelta(days=2))) < timedelta(minutes=1)
         if file == pair.certificate:
-            assert abs(own(file).ends - (NOW + timedelta(days=days))) < timedelta(minutes=1)
-    assert own(pair.certificate).is_over(NOW) is (days < 0)
+            assert abs(own(file).ends - (now() + timedelta(days=days))) < timedelta(minutes=1)
+    assert own(pair.certificate).is_over(now()) is (days < 0)
     if days > 0:
         tls_context({"ssl_certfile": str(pair.certificate), "ssl_keyfile": str(pair.key)})
 
@@ -43,14 +46,15 @@ def test_it_is_known_when_a_certificate_ends_in_whatever_century(tmp_path: Path,
     [(0.9, True), (1.1, False), (29, False), (365, False)],  # issued two days ago
 )
 def test_soon_is_within_a_month_and_in_the_last_third_of_its_time(tmp_path: Path, days: float, soon: bool) -> None:
-    assert own(Authority(tmp_path, "ours").pair("worker", days=days).certificate).ends_soon(NOW) is soon
+    assert own(Authority(tmp_path, "ours").pair("worker", days=days).certificate).ends_soon(now()) is soon
 
 
 def test_a_year_s_certificate_ends_soon_a_month_before() -> None:
-    found = CertificateFile("a", Path("b"), NOW, NOW + timedelta(days=365))
-    assert not found.ends_soon(NOW + timedelta(days=334))
-    assert found.ends_soon(NOW + timedelta(days=336))
-    assert not found.is_over(NOW + timedelta(days=336))
+    begins = now()
+    found = CertificateFile("a", Path("b"), begins, begins + timedelta(days=365))
+    assert not found.ends_soon(begins + timedelta(days=334))
+    assert found.ends_soon(begins + timedelta(days=336))
+    assert not found.is_over(begins + timedelta(days=336))
 
 
 def test_of_authorities_one_is_enough_and_of_a_chain_each_is_needed(tmp_path: Path) -> None:
