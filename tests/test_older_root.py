@@ -25,7 +25,6 @@ from adawise.clip.classifier import GRID
 from adawise.commands.replay.options import ReplayCommand
 from adawise.commands.replay.run import replay
 from adawise.recording.source import RecordingSource
-from adawise.records import STATISTICS
 from adawise.sink import schemas
 from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.store.store import open_store
@@ -112,27 +111,35 @@ def test_rows_of_an_older_root_have_no_time_of_prediction_and_are_read_compacted
     assert counted == (len(known), sum(known))
 
 
-def test_batches_of_an_older_root_have_no_statistics_and_are_read_compacted_and_verified_beside_new_ones(
+def test_batches_of_an_older_root_have_no_columns_that_came_later_and_are_read_compacted_and_verified_beside_new_ones(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    columns = [f"{name}_{moment}" for name in STATISTICS for moment in ("mean", "variance")]
+    columns = [column.name for column in (*schemas.PIXELS, *schemas.OUTCOME) if column.name != "rejected"]
     serve_following(root)
+    tables = []
     for made in ([], ["--before", "2100-01-01"]):
         if made:
             assert main(["compact", str(root), *made]) == 0
-        traces = read_traces(root, columns=["batch_number", *columns])
-        found = traces.table()
+        traces = read_traces(root, columns=["stream_id", "batch_number", "rejected", *columns])
+        found = traces.table().sort_by(ORDER)
+        tables.append(found.to_pylist())
         of_now = [number >= 14 for number in found["batch_number"].to_pylist()]
         assert 0 < sum(of_now) < len(of_now)
         assert all(found[name].is_valid().to_pylist() == of_now for name in columns)
+        assert found["rejected"].to_pylist() == [0 if n > 14 else None for n in found["batch_number"].to_pylist()]
         with duckdb.connect() as connection:
             asked = ", ".join(f"count({name})" for name in columns)
             (counts,) = traces.relation(connection).aggregate(asked).fetchall()
         assert counts == (sum(of_now),) * len(columns)
         assert main(["verify", str(root)]) == 0
         assert main(["drift", str(root), "--json"]) == 0
+    assert tables[0] == tables[1]  # the compacted ones say the same
     with duckdb.connect() as connection:
         connection.execute((root / "views.sql").read_text())
+        (counted,) = connection.execute(
+            "SELECT sum(images), sum(list_sum(map_values(class_counts))) FROM traces WHERE class_counts IS NOT NULL"
+        ).fetchall()
+        assert counted[0] == counted[1] > 0
         rows = connection.execute(
             "SELECT count(*), min(luminance_mean), min(luminance_variance), max(luminance_mean) FROM traces "
             "WHERE colourfulness_mean IS NOT NULL"
@@ -150,7 +157,7 @@ def test_traces_that_an_older_worker_wrote_of_a_segment_that_has_statistics_are_
     serve_following(root)
     newest = max((root / "traces" / "topic-frames" / "partition-00000").glob("*.parquet"))
     traces = pq.read_table(newest, partitioning=None)
-    pq.write_table(traces.drop_columns([column.name for column in schemas.PIXELS]), newest)
+    pq.write_table(traces.drop_columns([name for name in traces.column_names if name in schemas.LATER]), newest)
     assert main(["verify", str(root)]) == 0
     pq.write_table(traces.drop_columns(["trigger"]), newest)
     assert main(["verify", str(root)]) == 3

@@ -311,3 +311,4 @@ class BatchTrace:
     predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone
     statistics: Mapping[str, float] = field(default_factory=dict)  # the columns NAME_mean and NAME_variance; or none
     shadow: Shadow | None = None  # of a pair that was staged then
+    rejected: int | None = None  # images of the stream since its batch before; None where an earlier version read them

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -126,6 +127,7 @@ def test_the_last_bit_of_one_probability_is_a_difference(tmp_path: Path) -> None
         ({"alpha": 0.4}, ("alpha",)),
         ({"trials": (), "objective": 1.5}, ("trials", "objective")),
         ({"reset": "silent"}, ("reset",)),
+        ({"rejected": 7}, ("rejected",)),
         ({"posterior_sd": 0.2}, ("posterior_sd",)),
         ({"objective": float("nan")}, ("objective",)),
         (
@@ -154,6 +156,21 @@ def test_a_run_of_an_earlier_version_which_wrote_no_statistics_is_equal_to_its_r
 
     found = compare(write(tmp_path / "a", batches(40), without), write(tmp_path / "b", batches(40)))
     assert not found.differs
+
+
+def test_another_served_class_is_a_difference_of_the_batch_too(tmp_path: Path) -> None:
+    found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), relabelled(4, 0)))
+    assert (found.totals.batches_differing, found.totals.relabelled) == (1, 1)
+    (first,) = [stream.first_batch for stream in found.streams if stream.first_batch is not None]
+    assert first.what == ("class_counts",)
+
+
+def test_a_run_whose_traces_an_earlier_version_wrote_is_equal_to_its_replay(tmp_path: Path) -> None:
+    one, other = (write(tmp_path / name, batches(40)) for name in "ab")
+    for path in (tmp_path / "a" / "traces").rglob("*.parquet"):
+        traces = pq.read_table(path, partitioning=None)
+        pq.write_table(traces.drop_columns([name for name in traces.column_names if name in schemas.LATER]), path)
+    assert not compare(one, other).differs
 
 
 def test_every_model_that_served_is_named_not_the_last_alone(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ NO_TIME_MS = 2**62
 
 
 def shots(half: int, seed: int) -> list[Shot]:
-    """Six cameras of twelve images each, and among the last nine strangers who are heard once or twice."""
+    """Six cameras of twelve images each, and among the last nine strangers who are heard once or twice.
+
+    Every fifth image cannot be read.
+    """
     rng = random.Random(seed)
     cameras = [f"camera-{n}" for n in range(CAMERAS)]
     names = 9 * cameras
@@ -30,7 +33,11 @@ def shots(half: int, seed: int) -> list[Shot]:
     rng.shuffle(names)
     names = 3 * cameras + names
     start_ms = FIRST_MS + half * HALVES_APART_MS
-    sent = [Shot(start_ms + 20 * n, 0, name.encode(), picture(rng)) for n, name in enumerate(names)]
+    values = [picture(rng) if n % 5 else b"\xff\xd8\xff broken" for n in range(len(names))]
+    sent = [
+        Shot(start_ms + 20 * n, 0, name.encode(), value)
+        for n, (name, value) in enumerate(zip(names, values, strict=True))
+    ]
     sent[-1] = replace(sent[-1], at_ms=NO_TIME_MS)
     mistaken = (("meta_site", b"north"), ("captured-at", b"noon"))  # neither costs the picture
     return [replace(shot, headers=mistaken) if shot.key == b"camera-0" else shot for shot in sent]
@@ -58,6 +65,7 @@ def test_a_flood_of_names_costs_no_camera_its_state_and_is_the_same_in_a_replay_
     traces = runs.traces(tmp_path / "live")
     crowded = {trace["stream_id"] for trace in traces if trace["reset"] == "crowded"}
     assert crowded
+    assert len({trace["rejected"] for trace in traces}) > 2
     assert all(name.startswith("stranger-") for name in crowded)
     for camera in range(CAMERAS):
         numbers = [trace["batch_number"] for trace in traces if trace["stream_id"] == f"camera-{camera}"]

@@ -75,6 +75,7 @@ def served(frames: Sequence[Frame], *, number: int = 0, alpha: float = 0.35) -> 
         forward_equivalents=2.0,
         milliseconds={"decode": 1.5, "forward": 20.0},
         statistics={column.name: -number / 8 for number, column in enumerate(schemas.PIXELS)},
+        rejected=number % 3,
     )
     images = torch.stack([f.image if f.image is not None else IMAGE for f in frames])
     return ImageBatch(stream, tuple(frames), images), predictions, trace

@@ -130,7 +130,7 @@ def test_a_row_of_another_partition_is_refused() -> None:
 
 
 def test_a_trace_row_says_how_alpha_was_chosen() -> None:
-    made = trace_table([served([frame(1), frame(4)], number=2)[2], served([frame(2)])[2]])
+    made = trace_table([served([frame(1), frame(4)], number=2), served([frame(2)])], classes=CLASSES)
     made.validate(full=True)
     assert made.schema.equals(schemas.BATCH_TRACE)
     row, first = made.to_pylist()
@@ -140,15 +140,68 @@ def test_a_trace_row_says_how_alpha_was_chosen() -> None:
     assert row["milliseconds"] == [("decode", 1.5), ("forward", 20.0)]
     assert (row["luminance_mean"], row["colourfulness_variance"]) == (0.0, -9 / 8)
     assert first["previous_alpha"] is None
-    assert trace_table([]).num_rows == 0
+    assert trace_table([], classes=CLASSES).num_rows == 0
 
 
 def test_a_trace_without_statistics_has_nulls_and_their_columns_are_mean_and_variance_of_each() -> None:
-    made = trace_table([replace(served([frame(1)])[2], statistics={})])
+    batch, predictions, trace = served([frame(1)])
+    made = trace_table([(batch, predictions, replace(trace, statistics={}))], classes=CLASSES)
     made.validate(full=True)
     names = [f"{name}_{moment}" for name in STATISTICS for moment in ("mean", "variance")]
     assert [column.name for column in schemas.PIXELS] == names
     assert all(made[name].null_count == 1 for name in names)
+
+
+def test_a_trace_row_says_what_came_of_the_batch() -> None:
+    """Two endpoints on the even images, which never agree here; and one batch in which they do."""
+    first, (batch, predictions, trace) = served([frame(n) for n in range(5)], number=3), served([frame(7), frame(8)])
+    p = predictions.top_probability.copy()
+    p[:, 0] = 0.5, 0.875
+    agreeing = replace(predictions, top_probability=p, endpoint_index=np.array([[2, -1], [2, 0]], np.int32))
+    made = trace_table([first, (batch, agreeing, replace(trace, rejected=4))], classes=CLASSES)
+    made.validate(full=True)
+    assert made.select([column.name for column in schemas.OUTCOME]).to_pylist() == [
+        {
+            "mean_confidence": 0.75,
+            "compared": 3,
+            "agreed": 0,
+            "class_counts": [("car", 2), ("bus", 2), ("empty street", 1)],
+            "rejected": 0,
+        },
+        {
+            "mean_confidence": 0.6875,
+            "compared": 1,
+            "agreed": 1,
+            "class_counts": [("car", 1), ("bus", 1)],
+            "rejected": 4,
+        },
+    ]
+
+
+def test_what_came_of_a_batch_depends_neither_on_its_neighbours_nor_on_the_order_of_its_images() -> None:
+    draw = np.random.default_rng(5)
+    n, classes = 64, [f"class {c}" for c in range(1_000)]
+    batch, predictions, trace = served([frame(offset) for offset in range(n)])
+    drawn = replace(
+        predictions,
+        top_index=draw.integers(0, 1_000, (n, 1)).astype(np.int32),
+        top_probability=draw.uniform(1e-3, 1, (n, 1)).astype(np.float32),
+        endpoint_index=draw.integers(-1, 3, (2, n)).astype(np.int32),
+    )
+    order = draw.permutation(n)
+    turned = replace(
+        drawn,
+        top_index=drawn.top_index[order],
+        top_probability=drawn.top_probability[order],
+        endpoint_index=drawn.endpoint_index[:, order],
+    )
+    names = [column.name for column in schemas.OUTCOME]
+    alone = trace_table([(batch, drawn, trace)], classes=classes).select(names)
+    others = served([frame(100)]), (batch, turned, trace)
+    assert trace_table(others, classes=classes).select(names).slice(1).equals(alone)
+    (row,) = alone.to_pylist()
+    assert row["mean_confidence"] == np.float32(drawn.top_probability.astype(np.float64).mean())
+    assert row["agreed"] < row["compared"] < sum(count for _, count in row["class_counts"]) == n
 
 
 def test_tables_of_any_version_get_the_columns_that_came_later_and_others_stay_as_they_are() -> None:

@@ -41,7 +41,7 @@ FOOTER = SegmentFooter(
     states={"north": b"\x00\xff state", "south": b""},
     stream_table=b'{"limit":8,"heard":{"north":[3,7]},"entered":[]}',
     alerts=b'{"attempt":"a","events":[],"state":{}}',
-    trace=trace_table(trace for _, _, trace in DRAFT.accepted),
+    trace=trace_table(DRAFT.accepted, classes=CLASSES),
 )
 DATA = segment.encode(ROWS, FOOTER)
 
@@ -141,7 +141,7 @@ def test_the_trace_is_kept_as_earlier_versions_read_it_and_what_they_wrote_has_n
     trace = segment.read_footer(earlier, KEY).trace
     assert trace.schema.equals(schemas.BATCH_TRACE)
     assert trace.select(names).to_pylist()[0]["alpha"] == FOOTER.trace["alpha"][0].as_py()
-    assert all(trace[column.name].null_count == trace.num_rows for column in schemas.PIXELS)
+    assert all(trace[column.name].null_count == trace.num_rows for column in (*schemas.PIXELS, *schemas.OUTCOME))
 
 
 def test_a_truncated_file_is_damaged_and_says_what_to_do() -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from adawise.sink import schemas
 from adawise.store.store import FAILPOINTS
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
-from tests.models import PairFolder
+from tests.models import CLASSES, PairFolder
 from tests.worker.cameras import IMAGES, Live, Output, Topic, recorded, run_to_the_end, settings_for
 from tests.worker.process import Plan, WorkerProcess
 
 POINTS = ("worker.rows_complete", *FAILPOINTS, "worker.segment_committed", "worker.offset_committed")
+OUTCOME = [column.name for column in schemas.OUTCOME]
 SIGKILLED = -signal.SIGKILL
 KILLS = 10
 NEVER_BY_CLOCK = {"max_age_s": 3_000.0}
@@ -46,6 +51,29 @@ def test_an_undisturbed_run_is_right_in_itself(undisturbed: Undisturbed) -> None
     assert any(row["images"] < IMAGES for row in undisturbed.output.traces)  # cut by time
     rejected = [r for r in undisturbed.output.predictions["reason"].to_pylist() if r is not None]
     assert sorted(rejected) == sorted(shot.reason for shot in undisturbed.topic.sent.values() if shot.reason)
+    assert [{name: trace[name] for name in OUTCOME} for trace in undisturbed.output.traces] == [
+        *outcomes(undisturbed.output)
+    ]
+    assert sum(trace["rejected"] for trace in undisturbed.output.traces) > 4
+
+
+def outcomes(output: Output) -> Iterator[dict[str, Any]]:
+    """What came of each traced batch, as the rows have it."""
+    rows, last = output.predictions.to_pylist(), dict[tuple[int, str], int]()
+    for trace in output.traces:
+        stream = trace["partition"], trace["stream_id"]
+        of_stream = [row for row in rows if (row["partition"], row["stream_id"]) == stream]
+        batch = [row for row in of_stream if row["batch_number"] == trace["batch_number"]]
+        both = [row for row in batch if row["zero_shot_label"] and row["fine_tuned_label"]]
+        bad = [row["offset"] for row in of_stream if row["status"] == "rejected"]
+        yield {
+            "mean_confidence": np.float32(np.mean([row["confidence"] for row in batch])),
+            "compared": len(both),
+            "agreed": sum(row["zero_shot_label"] == row["fine_tuned_label"] for row in both),
+            "class_counts": [(name, n) for name in CLASSES if (n := sum(row["label"] == name for row in batch))],
+            "rejected": sum(last.get(stream, -1) < offset <= trace["last_offset"] for offset in bad),
+        }
+        last[stream] = trace["last_offset"]
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -212,6 +212,7 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
     assert sorted(life.written) == sorted(everything)
     assert sorted(life.gaps) == missing_in(life.log, 0, 10_000)
     assert (life.subject.rows, life.subject.image_bytes) == (0, 0)
+    assert {(t.stream_id, t.last_offset): t.rejected for t in life.traces} == rejects_between_batches(life)
 
 
 @pytest.mark.slow
@@ -249,8 +250,19 @@ def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st
     assert len(disturbed.head.states) <= 8
 
 
-def traces_told(life: Life) -> list[tuple[str, int, int, str | None]]:
-    return sorted((t.stream_id, t.first_offset, t.batch_number, t.reset) for t in life.traces)
+def traces_told(life: Life) -> list[tuple[str, int, int, str | None, int | None]]:
+    return sorted((t.stream_id, t.first_offset, t.batch_number, t.reset, t.rejected) for t in life.traces)
+
+
+def rejects_between_batches(life: Life) -> dict[tuple[str, int], int]:
+    """By stream and last offset of a batch: its images that were rejected behind the batch before."""
+    rejected = [(f.stream_id, f.row_id.offset) for m in life.log.messages for f in m.frames if f.image is None]
+    found, last = {}, dict[str, int]()
+    for trace in sorted(life.traces, key=lambda t: t.last_offset):
+        name, until = trace.stream_id, trace.last_offset
+        found[name, until] = sum(s == name and last.get(name, -1) < at <= until for s, at in rejected)
+        last[name] = until
+    return found
 
 
 def offsets_of(gaps: Iterable[Gap]) -> list[int]:

@@ -129,6 +129,64 @@ def test_a_stream_whose_first_messages_are_rejected_begins_anew_with_the_first_t
     assert subject.begins_anew(a_batch(10, "new"))
 
 
+def test_a_batch_counts_what_was_rejected_up_to_its_last_image_whatever_was_decoded_before_it_was_served() -> None:
+    subject = table()
+    for offset in range(8):
+        subject.hear("cam", offset)
+    for offset in (0, 1, 4, 4, 6):
+        subject.reject("cam", offset)
+        if offset in (1, 4):
+            subject.accept("cam", 3 if offset == 1 else offset)
+    subject = table(stored=subject.stored(["cam"]))
+    subject.reject("cam", 7)
+    assert [subject.served(a_batch(last, "cam")) for last in (3, 4)] == [2, 2]
+    subject = table(stored=subject.stored(()))
+    assert subject.served(a_batch(8, "cam")) == 2
+    assert subject.served(a_batch(9, "cam")) == 0
+
+
+def test_a_camera_of_which_nothing_can_be_read_takes_no_more_room_with_every_image() -> None:
+    subject, sizes = table(), list[int]()
+    for offset in range(3_000):
+        subject.hear("cam", offset)
+        subject.reject("cam", offset)
+        if offset % 1_000 == 999:
+            subject = table(stored=subject.stored(()))
+            sizes.append(len(subject.stored(())))
+    assert max(sizes) - min(sizes) < 8
+    assert subject.served(a_batch(3_000, "cam")) == 3_000
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_stream_that_takes_its_place_anew_counts_from_there(is_stored: bool) -> None:
+    subject = table(limit=8)
+    for offset, stream in enumerate(["cam", *"abcdefgh", "cam"]):
+        subject.hear(stream, offset)
+        if stream == "cam":
+            subject.reject("cam", offset)
+        if is_stored:
+            subject = table(limit=8, stored=subject.stored(()))
+    assert subject.served(a_batch(10, "cam")) == 1
+
+
+def test_what_an_earlier_version_passed_over_is_not_known_until_the_streams_next_batch() -> None:
+    older = table()
+    for stream in ("cam", "other"):
+        older.hear(stream, 1)
+    parts = json.loads(older.stored(()))
+    del parts["rejected"]
+    for subject in (
+        table(stored=json.dumps(parts).encode()),
+        StreamTable(8, b"", {"cam": StreamState("k", 3).to_bytes()}),
+    ):
+        subject.reject("cam", 2)
+        subject = table(stored=subject.stored(["cam"]))
+        assert subject.served(a_batch(3, "cam")) is None
+        subject.reject("cam", 4)
+        assert subject.served(a_batch(5, "cam")) == 1
+    assert table().served(a_batch(3, "new")) == 0
+
+
 def test_without_a_table_batches_say_how_often_a_stream_was_heard_and_too_many_leave() -> None:
     states = {f"cam-{n}": StreamState("key", 3, batches=n).to_bytes() for n in range(20)}
     subject = StreamTable(8, b"", states)

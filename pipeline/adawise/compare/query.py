@@ -27,9 +27,10 @@ SERVED = (
 )
 GIVEN = ("stream_id", "frame_id", "captured_at", "kafka_timestamp", "detail", "true_label", "meta")
 BATCH = (  # in the order in which they are told
-    *("last_offset", "images", *(column.name for column in schemas.PIXELS)),
+    *("last_offset", "images", "rejected", *(column.name for column in schemas.PIXELS)),
     *("reset", "previous_alpha", "alpha", "trials", "objective", "trigger"),
     *("posterior_mean", "posterior_sd", "audit_regret", "forward_equivalents"),
+    *("mean_confidence", "compared", "agreed", "class_counts"),
 )
 _ROW_KEY = ("topic", "partition", "offset", "index")
 _BATCH_KEY = ("topic", "partition", "stream_id", "first_offset")

@@ -224,7 +224,7 @@ class SegmentChain:
             stream_table=draft.stream_table,
             alerts=draft.alerts,
             switches=draft.switches,
-            trace=columns.trace_table(trace for _, _, trace in draft.accepted),
+            trace=columns.trace_table(draft.accepted, classes=by.classes),
             lineage=tip.lineage,
             tells=draft.tells,
         )

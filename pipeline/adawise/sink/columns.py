@@ -5,7 +5,7 @@ The rows of a segment are sorted by (offset, index), whatever order their batche
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adawise.ports import SegmentDraft, Served
-from adawise.records import BatchTrace, Frame, status_of
+from adawise.records import Frame, status_of
 from adawise.sink import schemas
 
 
@@ -104,9 +104,7 @@ def _predicted_at(accepted: Sequence[Served], rows: int) -> pa.Array:
     return pa.array(known + [None] * (rows - len(known)), _type(schemas.PREDICTED_AT))
 
 
-def _joined(
-    arrays: Sequence[npt.NDArray[np.generic]], kind: type, empty: tuple[int, ...] = (0,)
-) -> npt.NDArray[np.generic]:
+def _joined(arrays: Sequence[npt.NDArray[np.generic]], kind: type, empty: tuple[int, ...] = (0,)) -> npt.NDArray[Any]:
     return np.concatenate([np.empty(empty, kind), *arrays], axis=-1)
 
 
@@ -131,9 +129,9 @@ def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
     return pa.MapArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), keys, items, kind)
 
 
-def trace_table(traces: Iterable[BatchTrace]) -> pa.Table:
+def trace_table(accepted: Sequence[Served], *, classes: Sequence[str]) -> pa.Table:
     """One row per batch, in the order given, with the columns of `schemas.BATCH_TRACE`."""
-    rows = list(traces)
+    rows = [trace for _, _, trace in accepted]
     trials = [trial for trace in rows for trial in trace.trials]
     counts = np.fromiter((len(t.trials) for t in rows), np.int64, len(rows))
     ends = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
@@ -155,12 +153,38 @@ def trace_table(traces: Iterable[BatchTrace]) -> pa.Table:
             )
             for column in schemas.SHADOW
         },
+        **_outcome(accepted, pa.array(classes, pa.string())),
     }
     columns = [
         derived[field.name] if field.name in derived else pa.array(list(map(attrgetter(field.name), rows)), field.type)
         for field in schemas.BATCH_TRACE
     ]
     return pa.Table.from_arrays(columns, schema=schemas.BATCH_TRACE)
+
+
+def _outcome(accepted: Sequence[Served], classes: pa.StringArray) -> dict[str, pa.Array]:
+    """What is served for each batch, in short.
+
+    The sums are exact in float64 (up to 4,096 images of 10,000 classes), so that the order of images does not matter.
+    """
+    predictions = [p for _, p, _ in accepted]
+    sizes = np.fromiter((len(p.entropy) for p in predictions), np.int64, len(predictions))
+    of_batch = np.repeat(np.arange(len(sizes)), sizes)
+    top = _joined([p.top_index[:, 0] for p in predictions], np.int64)
+    confidence = _joined([p.top_probability[:, 0] for p in predictions], np.float32)
+    endpoints = _joined([p.endpoint_index for p in predictions], np.int32, (2, 0))
+    compared = (endpoints >= 0).all(axis=0)
+    agreed = compared & (endpoints[0] == endpoints[1])
+    found, counts = np.unique(of_batch * len(classes) + top, return_counts=True)
+    ends = np.searchsorted(found, np.arange(len(sizes) + 1) * len(classes))
+    served = classes.take(pa.array(found % max(1, len(classes))))
+    columns = {
+        "mean_confidence": pa.array(np.bincount(of_batch, confidence, len(sizes)) / sizes),
+        "compared": pa.array(np.bincount(of_batch[compared], minlength=len(sizes))),
+        "agreed": pa.array(np.bincount(of_batch[agreed], minlength=len(sizes))),
+        "class_counts": pa.MapArray.from_arrays(pa.array(ends, pa.int32()), served, pa.array(counts, pa.int32())),
+    }
+    return {name: column.cast(_trace_type(name)) for name, column in columns.items()}
 
 
 def _trace_type(name: str) -> pa.DataType:

@@ -69,8 +69,28 @@ SHADOW = [
     ),
 ]
 
+OUTCOME = [
+    _field("mean_confidence", pa.float32(), "mean of its rows' confidence; null from earlier versions", nullable=True),
+    _field("compared", pa.int32(), "images on which both endpoints were evaluated; null likewise", nullable=True),
+    _field("agreed", pa.int32(), "of these, images that both gave the same class; null likewise", nullable=True),
+    _field(
+        "class_counts",
+        _map(pa.int32()),
+        "images of each served class, in the order of the class list, without those that have none; null likewise",
+        nullable=True,
+    ),
+    _field(
+        "rejected",
+        pa.int32(),
+        "images of the stream that were rejected after its batch before and not after this one, but for unreadable "
+        "messages that name it neither by key nor by stream-id header; null likewise, and of a stream's first batch "
+        "after an earlier version",
+        nullable=True,
+    ),
+]
+
 PREDICTED_AT = "predicted_at"
-LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW)))
+LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME)))
 """Columns that earlier versions did not write, as they came; they are the last of their schema."""
 
 PREDICTIONS = pa.schema(
@@ -173,6 +193,7 @@ BATCH_TRACE = pa.schema(
         _field("milliseconds", _map(pa.float32()), "duration of each stage"),
         *PIXELS,
         *SHADOW,
+        *OUTCOME,
     ]
 )
 
@@ -183,6 +204,7 @@ TRACES = pa.schema(
         _field("segment", pa.string(), "the segment that the batch's rows are in"),
         *PIXELS,
         *SHADOW,
+        *OUTCOME,
     ]
 )
 TRACES_DICTIONARY = [
@@ -195,6 +217,7 @@ TRACES_DICTIONARY = [
     "reset",
     "model_fingerprint",
     "segment",
+    "class_counts.key_value.key",
 ]
 
 STATES = pa.schema(

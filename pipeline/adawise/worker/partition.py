@@ -24,6 +24,7 @@ from adawise.records import (
     Shadow,
     Switch,
     TopicPartition,
+    status_of,
 )
 from adawise.worker.adaptation import Adapted
 from adawise.worker.backoff import Backoff
@@ -97,7 +98,7 @@ class PartitionWork:
         self._cut: dict[str, int] = {}  # streams whose batch is complete once what waits below an offset is decoded
         self.ready: deque[ImageBatch] = deque()
         self._later: list[ImageBatch] = []  # complete, to be served by the next pair
-        self._rejected_later: list[Frame] = []  # likewise
+        self._rejected_later: list[tuple[Frame, bool]] = []  # likewise; whether its stream was heard with its message
         self._shadows: dict[tuple[str, int], Shadow] = {}  # of batches in the draft to come
         self.letters: deque[tuple[Message, Frame]] = deque()  # dead ones, not sent yet
         self.backoff = Backoff()  # of writing: letters and segments
@@ -208,13 +209,15 @@ class PartitionWork:
         read_s = None
         for stream in streams:
             read_s = self._ripening.decoded(stream, message.offset)
-        rejected = [frame for frame in decoded.frames if frame.image is None]
+        rejected = [(frame, frame.stream_id in streams) for frame in decoded.frames if frame.image is None]
         if decoded.dead:
             self.letters.append((message, decoded.frames[0]))
         if self.planned is not None and self.planned.serves(message.offset):
             self._rejected_later += rejected
         else:
             self._reject(rejected, now_s)
+        for stream in streams.intersection(frame.stream_id for frame in decoded.frames if frame.image is not None):
+            self._streams.accept(stream, message.offset)
         sizes = [frame.image.nbytes for frame in decoded.frames if frame.image is not None]
         self.image_bytes += sum(sizes)
         kept_bytes = message_bytes(message)
@@ -241,11 +244,15 @@ class PartitionWork:
             waits = self.planned is not None and self.planned.serves(batch.frames[0].row_id.offset)
             (self._later if waits else self.ready).append(batch)
 
-    def _reject(self, frames: Sequence[Frame], now_s: float) -> None:
+    def _reject(self, frames: Sequence[tuple[Frame, bool]], now_s: float) -> None:
         self._count(len(frames), now_s)
-        self._rejected += frames
-        if self._tells == "early":
-            self.untold.extend(self._told(frame) for frame in frames)
+        for frame, was_heard in frames:
+            self._rejected.append(frame)
+            # Of what was not heard nobody knows whether the batches around it were served before it was decoded.
+            if was_heard and frame.stream_id is not None and status_of(frame) == "rejected":
+                self._streams.reject(frame.stream_id, frame.row_id.offset)
+            if self._tells == "early":
+                self.untold.append(self._told(frame))
 
     def _told(self, what: Served | Frame | Alert) -> Told:
         return Told(self._attempt, what, self._by)
@@ -357,8 +364,8 @@ class PartitionWork:
     def complete(self, batch: ImageBatch, adapted: Adapted, now_s: float) -> BatchTrace:
         """Keep the results of a batch; its stream goes on from the new state. The trace as it will be written."""
         anew = self._streams.begins_anew(batch.stream_id)
-        reset = self._streams.served(batch, adapted.state)
-        trace = adapted.trace if reset is None else replace(adapted.trace, reset=reset)
+        reset, rejected = self._streams.served(batch, adapted.state)
+        trace = replace(adapted.trace, reset=reset or adapted.trace.reset, rejected=rejected)
         served = without_pixels(batch), adapted.predictions, trace
         self._accepted.append(served)
         if self._tells == "early":
@@ -435,7 +442,7 @@ class PartitionWork:
     def _unserved(self) -> Iterator[Frame]:
         """Decoded, and in no row."""
         yield from self._gatherer.frames
-        yield from self._rejected_later
+        yield from (frame for frame, _ in self._rejected_later)
         for batch in self._later:
             yield from batch.frames
 
@@ -483,11 +490,11 @@ class PartitionWork:
         self._alerts.count_by(turn.serving.by.classes)
         later, self._later, rejected, self._rejected_later = self._later, [], self._rejected_later, []
         self._complete_all(later)
-        for frame in rejected:
+        for frame, was_heard in rejected:
             if self.planned is not None and self.planned.serves(frame.row_id.offset):
-                self._rejected_later.append(frame)
+                self._rejected_later.append((frame, was_heard))
             else:
-                self._reject([frame], now_s)
+                self._reject([(frame, was_heard)], now_s)
         return switch
 
     def _note(self, switch: Switch) -> None:

@@ -54,6 +54,14 @@ class StreamStates:
         """A message may have images of the stream; to be called once, in the order of offsets."""
         self._table.hear(stream_id, offset)
 
+    def reject(self, stream_id: str, offset: int) -> None:
+        """See `StreamTable.reject`."""
+        self._table.reject(stream_id, offset)
+
+    def accept(self, stream_id: str, offset: int) -> None:
+        """See `StreamTable.accept`."""
+        self._table.accept(stream_id, offset)
+
     @property
     def evicted(self) -> int:
         """Streams that had to leave their place since this worker has the partition."""
@@ -99,14 +107,16 @@ class StreamStates:
             state, self._resets[stream_id] = initial, "settings_changed"
         return state
 
-    def served(self, batch: ImageBatch, state: StreamState) -> str | None:
-        """The batch is done, and its stream goes on from `state`. Returns why it had begun anew, if it had."""
+    def served(self, batch: ImageBatch, state: StreamState) -> tuple[str | None, int | None]:
+        """The batch is done, and its stream goes on from `state`.
+
+        Returns why it had begun anew, if it had, and how many images were rejected (`StreamTable.served`).
+        """
         heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
         self._states[batch.stream_id] = replace(state, heard=heard)
         self._changed.add(batch.stream_id)
-        self._table.served(batch)
         self._anew.discard(batch.stream_id)
-        return self._resets.pop(batch.stream_id, None)
+        return self._resets.pop(batch.stream_id, None), self._table.served(batch)
 
     def kept(self, stored: Mapping[str, bytes], waiting: set[str] | None) -> tuple[dict[str, bytes], bytes]:
         """For a draft: `stored`, the newer ones in their place, without streams that are forgotten or left; the table.
