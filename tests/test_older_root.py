@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,35 @@ def test_batches_of_an_older_root_have_no_columns_that_came_later_and_are_read_c
     assert math.log(0.02) <= darkest < lightest <= math.log(1.02)
     assert least >= 0
     capsys.readouterr()
+
+
+def test_a_report_of_an_older_root_reads_rows_of_older_batches_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve_following(root)
+    traces = read_traces(root, columns=["batch_number", "time"]).table().to_pylist()
+    since = max(trace["time"] for trace in traces if trace["batch_number"] < 14) + timedelta(microseconds=1)
+
+    def cameras(*options: str) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main(["drift", str(root), "--json", *options]) == 0
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["cameras"]
+        return found
+
+    whole, of_now = cameras(), cameras("--since", since.isoformat())
+    assert all(camera["confidence"] is not None and camera["class_mix"] for camera in (*whole, *of_now))
+    images = {camera["stream_id"]: camera["images"] for camera in whole}
+    connection = duckdb.connect()
+    rows = read_predictions(root, columns=["stream_id", "label", "confidence"]).relation(connection)
+    counted = rows.filter("label IS NOT NULL").aggregate("stream_id, count(*), avg(confidence)").fetchall()
+    assert {name: count for name, count, _ in counted} == images
+    for name, _, confidence in counted:
+        (camera,) = [camera for camera in whole if camera["stream_id"] == name]
+        assert camera["confidence"] == pytest.approx(confidence, rel=1e-6)
+    connection.close()
+    shutil.rmtree(root / "predictions")
+    assert cameras("--since", since.isoformat()) == of_now
+    assert {camera["confidence"] for camera in cameras()} != {camera["confidence"] for camera in whole}
 
 
 def test_traces_that_an_older_worker_wrote_of_a_segment_that_has_statistics_are_whole(root: Path) -> None:

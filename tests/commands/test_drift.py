@@ -24,7 +24,7 @@ def test_the_terminal_shows_cameras_changes_and_what_else_changed(
 ) -> None:
     assert main(["drift", str(root)]) == 0
     out = capsys.readouterr().out
-    assert f"{root}: 5 cameras, 3510 batches, 28080 images, 2026-06-01 00:00 to 2026-06-01 23:58" in out
+    assert f"{root}: 5 cameras, 3510 batches, 27180 images, 2026-06-01 00:00 to 2026-06-01 23:58" in out
     assert "the objective went from 0.80 to 1.6" in out
     assert "another model began to serve" in out
     assert "2 cameras move together" in out

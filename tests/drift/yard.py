@@ -68,7 +68,7 @@ def traces(seed: int = 0) -> pa.Table:
             "batch_number": np.arange(n),
             "captured_at": at,
             "kafka_timestamp": at // 1000,
-            "images": np.full(n, IMAGES),
+            "images": np.where((camera == "tunnel") & (at >= SILENT_US[1]), IMAGES - IMAGES // 4, IMAGES),
             "alpha": alpha,
             "trials": trials,
             "objective": np.where(is_fog(camera, at), 1.6, 0.8) + rng.normal(0.0, 0.1, n),
@@ -143,6 +143,25 @@ def database(seed: int = 0) -> duckdb.DuckDBPyConnection:
         connection.unregister("made")
     connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
     return connection
+
+
+def measure(connection: duckdb.DuckDBPyConnection, since_us: int = BEGIN_US) -> None:
+    """Have the traces from a time on say what came of their batches, as their rows do."""
+    outcome = {
+        "mean_confidence": "avg(confidence)::FLOAT",
+        "compared": "count(zero_shot_label)",  # where one endpoint was evaluated, the other was
+        "agreed": "count(*) FILTER (zero_shot_label = fine_tuned_label)",
+        "class_counts": "histogram(label)",
+        "rejected": "count(*) FILTER (status = 'rejected')",
+    }
+    is_known = f"time >= make_timestamptz({since_us})"
+    known = ", ".join(f"CASE WHEN {is_known} THEN o.{name} ELSE traces.{name} END AS {name}" for name in outcome)
+    made = ", ".join(f"{sql} AS {name}" for name, sql in outcome.items())
+    connection.execute(
+        f"CREATE TABLE measured_traces AS SELECT traces.* REPLACE ({known}) FROM traces JOIN "
+        f"(SELECT stream_id, time, {made} FROM predictions GROUP BY ALL) o USING (stream_id, time)"
+    )
+    connection.execute("DELETE FROM traces; INSERT INTO traces FROM measured_traces; DROP TABLE measured_traces")
 
 
 def write(root: Path, seed: int = 0, called: Mapping[str, str] | None = None) -> Path:

@@ -52,7 +52,7 @@ class Collected:
     reasons: Mapping[str, Mapping[str, int]]
     resets: Mapping[str, Mapping[str, int]]
     models: Mapping[str, tuple[Model, ...]]  # by camera, in the order in which they came; all cameras under ""
-    rows: int  # predictions of these cameras, whatever their status
+    rows: int  # images of these cameras of which the outcome is known, accepted or rejected
     starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why: settings_changed, silent
 
 
@@ -67,6 +67,7 @@ def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda:
     bins = min(_BINS, max(_FEWEST, batches // cameras // 2))
     bin_us, fine_us = bin_width_us(last_us - first_us, bins), bin_width_us(last_us - first_us, _FINE)
     ask = _Question(connection, bin_us, fine_us, done)
+    prepare(connection)
     facts, rows = ask.by_stream(queries.CAMERAS), ask.by_stream(queries.ROWS)
     series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), bin_us)
     return Collected(
@@ -88,6 +89,13 @@ def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda:
             for name, columns in ask.by_stream(queries.STARTS).items()
         },
     )
+
+
+def prepare(connection: DuckDBPyConnection) -> None:
+    """Make the views `measures` and `class_rows`: from traces, and from rows where an earlier version wrote them."""
+    connection.execute(queries.UNMEASURED)
+    (last,) = connection.execute(queries.LAST_UNMEASURED).fetchone() or (None,)
+    connection.execute(queries.measures(last))
 
 
 @dataclass(frozen=True, slots=True)

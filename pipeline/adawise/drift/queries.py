@@ -1,7 +1,8 @@
 """The questions that a report asks of the traces and the predictions, as SQL.
 
 They go by the tables `traces` and `predictions`, each with the computed column `time` (`read_traces`), so that a reader
-can ask them again: the page shows each beside what it made. `$bin` is the width of a bin in microseconds.
+can ask them again: the page shows each beside what it made. `$bin` is the width of a bin in microseconds. `UNMEASURED`
+and `measures` come first: what came of a batch is in its trace, or, of an earlier version, in its rows.
 """
 
 from __future__ import annotations
@@ -30,16 +31,54 @@ FROM traces LEFT JOIN levels USING (alpha)
 GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST, bin
 """
 
+UNMEASURED = """
+CREATE OR REPLACE TEMP TABLE unmeasured AS
+SELECT stream_id,
+       CASE WHEN bool_and(mean_confidence IS NULL) THEN 'infinity'::TIMESTAMPTZ
+            ELSE max(time) FILTER (mean_confidence IS NULL) END AS until
+FROM traces GROUP BY stream_id HAVING bool_or(mean_confidence IS NULL);
+"""
+
+LAST_UNMEASURED = "SELECT max(until)::VARCHAR FROM unmeasured"
+
+_MEASURES = """
+CREATE OR REPLACE TEMP VIEW measured AS
+SELECT traces.* FROM traces LEFT JOIN unmeasured USING (stream_id) WHERE until IS NULL OR time > until;
+
+CREATE OR REPLACE TEMP VIEW unmeasured_rows AS
+SELECT predictions.* FROM predictions JOIN unmeasured USING (stream_id) WHERE $condition;
+
+CREATE OR REPLACE TEMP VIEW measures AS
+SELECT stream_id, time, images, mean_confidence::DOUBLE * images AS confidence, compared, agreed,
+       coalesce(rejected, 0) AS rejected
+FROM measured
+UNION ALL
+SELECT stream_id, time, (label IS NOT NULL)::INTEGER, confidence::DOUBLE,
+       ((zero_shot_label = fine_tuned_label) IS NOT NULL)::INTEGER, (zero_shot_label = fine_tuned_label)::INTEGER,
+       (status = 'rejected')::INTEGER
+FROM unmeasured_rows;
+
+CREATE OR REPLACE TEMP VIEW class_rows AS
+SELECT stream_id, time, entry.key AS label, entry.value AS rows
+FROM (SELECT stream_id, time, unnest(map_entries(class_counts)) AS entry FROM measured)
+UNION ALL
+SELECT stream_id, time, label, 1 FROM unmeasured_rows WHERE label IS NOT NULL;
+"""
+
 PREDICTIONS = """
 SELECT stream_id,
        epoch_us(time) // $bin AS bin,
-       avg(confidence) AS confidence,
-       avg((zero_shot_label = fine_tuned_label)::INTEGER) AS endpoints_agree,
-       avg((label = zero_shot_label)::INTEGER) AS served_zero_shot,
-       avg((label = fine_tuned_label)::INTEGER) AS served_fine_tuned,
-       count(*) FILTER (status = 'rejected') AS rejected
-FROM predictions
-WHERE stream_id IS NOT NULL
+       sum(confidence) / nullif(sum(images), 0) AS confidence,
+       sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree,
+       avg(served_zero_shot) AS served_zero_shot,
+       avg(served_fine_tuned) AS served_fine_tuned,
+       coalesce(sum(rejected), 0)::BIGINT AS rejected
+FROM (
+    FROM measures UNION ALL BY NAME
+    SELECT stream_id, time, (label = zero_shot_label)::INTEGER AS served_zero_shot,
+           (label = fine_tuned_label)::INTEGER AS served_fine_tuned
+    FROM predictions WHERE stream_id IS NOT NULL
+)
 GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST, bin
 """
 
@@ -71,11 +110,11 @@ FROM traces GROUP BY stream_id ORDER BY stream_id
 
 ROWS = """
 SELECT stream_id,
-       count(*) AS rows,
-       count(*) FILTER (status = 'rejected') AS rejected,
-       avg(confidence) AS confidence,
-       avg((zero_shot_label = fine_tuned_label)::INTEGER) AS endpoints_agree
-FROM predictions WHERE stream_id IS NOT NULL GROUP BY stream_id ORDER BY stream_id
+       sum(images + rejected)::BIGINT AS rows,
+       sum(rejected)::BIGINT AS rejected,
+       sum(confidence) / nullif(sum(images), 0) AS confidence,
+       sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree
+FROM measures GROUP BY stream_id ORDER BY stream_id
 """
 
 CLASSES = """
@@ -83,14 +122,14 @@ WITH edges AS (
     SELECT stream_id,
            epoch_us(min(time)) + (epoch_us(max(time)) - epoch_us(min(time))) // 4 AS early,
            epoch_us(max(time)) - (epoch_us(max(time)) - epoch_us(min(time))) // 4 AS late
-    FROM predictions WHERE label IS NOT NULL GROUP BY stream_id
+    FROM class_rows GROUP BY stream_id
 )
 SELECT stream_id,
        label,
-       count(*) AS rows,
-       count(*) FILTER (epoch_us(time) <= early) AS early_rows,
-       count(*) FILTER (epoch_us(time) >= late) AS late_rows
-FROM predictions JOIN edges USING (stream_id) WHERE label IS NOT NULL
+       sum(class_rows.rows)::BIGINT AS rows,
+       coalesce(sum(class_rows.rows) FILTER (epoch_us(time) <= early), 0)::BIGINT AS early_rows,
+       coalesce(sum(class_rows.rows) FILTER (epoch_us(time) >= late), 0)::BIGINT AS late_rows
+FROM class_rows JOIN edges USING (stream_id)
 GROUP BY ALL ORDER BY stream_id, rows DESC, label
 """
 
@@ -118,9 +157,9 @@ WHERE reset IN ('settings_changed', 'silent') ORDER BY stream_id, time
 """
 
 AROUND = """
-SELECT time < make_timestamp($at) AT TIME ZONE 'UTC' AS before, label, count(*) AS rows
-FROM predictions
-WHERE stream_id = $stream AND label IS NOT NULL
+SELECT time < make_timestamp($at) AT TIME ZONE 'UTC' AS before, label, sum(class_rows.rows)::BIGINT AS rows
+FROM class_rows
+WHERE stream_id = $stream
   AND time >= make_timestamp($since) AT TIME ZONE 'UTC' AND time < make_timestamp($until) AT TIME ZONE 'UTC'
 GROUP BY ALL
 """
@@ -140,12 +179,27 @@ UNION ALL
 """
 
 
+def measures(last: str | None = "infinity") -> str:
+    """The views that other questions go by, beside `UNMEASURED`.
+
+    `last`: time of the last batch whose trace does not say what came of it, so that no file is read that is newer; None
+    where each does, so that no row is read.
+    """
+    if last is None:
+        return _MEASURES.replace("$condition", "false")
+    until = f"<= '{last}'::TIMESTAMPTZ"
+    # As `read_predictions` has it: conditions on one column alone meet a row group's statistics.
+    beside = f"(captured_at IS NULL OR captured_at {until}) AND (captured_at IS NOT NULL OR kafka_timestamp {until})"
+    return _MEASURES.replace("$condition", "time <= until" if last == "infinity" else f"time <= until AND {beside}")
+
+
 def written_out(bin_us: int, fine_us: int) -> dict[str, str]:
     """The questions by what they are for, with the widths of the bins filled in, to be asked again.
 
     They need `traces` and `predictions` as tables or views with the column `time`.
     """
     questions = {
+        "measures": UNMEASURED + measures(),
         "series": TRACES,
         "rows": PREDICTIONS,
         "changes": PATHS,

@@ -70,7 +70,7 @@ class Tables:
         return int(count)
 
     def mix(self, stream_id: str, at_us: int, since_us: int, until_us: int) -> _Mix:
-        """Rows by class before and after a moment; see `causes.Mixes`."""
+        """Rows by class before and after a moment; see `causes.Mixes`. To be asked once it is collected."""
         asked = {"stream": stream_id, "at": at_us, "since": since_us, "until": until_us}
         rows: dict[str, list[int]] = {}
         for before, label, count in self.connection.execute(queries.AROUND, asked).fetchall():

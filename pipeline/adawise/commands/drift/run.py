@@ -182,7 +182,10 @@ def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: i
             "of 1970 to 2199"
         )
     if not rows:
-        notes.append("there are no predictions of this time under the root: classes and agreement are not known")
+        notes.append(
+            "there are no predictions of this time under the root, and an earlier version wrote its traces: classes "
+            "and agreement are not known"
+        )
     if examples.missing:
         notes.append(f"{examples.missing} frames beside changes are not in the recording, or have no image any more")
     return tuple(notes)

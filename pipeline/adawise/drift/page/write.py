@@ -35,6 +35,7 @@ _SMALL_LEGEND = (
 )
 _OVERALL = ("overall", "answers", "cost", "rejects")  # a mean of objectives over cameras would say little
 _MADE = {  # query -> what it made
+    "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
     "series": "alpha, objective and cost over time, by camera and over all",
     "rows": "confidence, agreement and rejects over time",
     "changes": "the series in which changes, and the gaps in which silences, are looked for",
