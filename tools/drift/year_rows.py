@@ -78,6 +78,7 @@ class PartitionDay:
             **self._chosen(paths, spans),
             "model_fingerprint": pa.repeat(FINGERPRINT, len(at_us)),
             "segment": _named(keys, of_segment[place]),
+            **_outcome(len(at_us), self.rng.spawn(1)[0]),
         }
         # Pixels and shadows: what later versions trace is null, as in the traces of an earlier one.
         columns |= {
@@ -160,6 +161,26 @@ def _trials(
         pa.array(values),
     ]
     return pa.ListArray.from_arrays(pa.array(ends), pa.StructArray.from_arrays(fields, fields=list(schemas.TRIAL)))
+
+
+def _outcome(count: int, rng: np.random.Generator) -> dict[str, pa.Array]:
+    """What came of the batches: nothing that the script knows of. Two classes, or three in nine of ten."""
+    first = rng.binomial(IMAGES, 0.6, count)
+    rest = IMAGES - first
+    third = rng.binomial(rest, 0.2) * (rng.random(count) < 0.9)
+    by_class = np.stack([first, rest - third, third], axis=1).astype(np.int32)  # [count, 3]
+    there = by_class > 0
+    ends = pa.array(np.append(0, np.cumsum(there.sum(axis=1))).astype(np.int32))
+    compared = rng.integers(0, IMAGES + 1, count)
+    return {
+        "mean_confidence": pa.array((0.8 + 0.03 * rng.standard_normal(count, np.float32)).astype(np.float32)),
+        "compared": pa.array(compared),
+        "agreed": pa.array(rng.binomial(compared, 0.85)),
+        "class_counts": pa.MapArray.from_arrays(
+            ends, _named(("car", "bus", "person"), np.nonzero(there)[1]), pa.array(by_class[there])
+        ),
+        "rejected": pa.array(rng.poisson(0.01, count)),
+    }
 
 
 def _milliseconds(count: int, rng: np.random.Generator) -> pa.Array:
