@@ -157,9 +157,13 @@ def test_silence_and_rejects_are_told(cameras: dict[str, Camera]) -> None:
 
 def test_cameras_in_the_same_fog_are_a_group(found: Collected, cameras: dict[str, Camera]) -> None:
     changes = {name: camera.changes for name, camera in cameras.items()}
-    (group,) = groups(found.series, changes, (found.since_us, found.until_us))
-    assert group.stream_ids == ("ramp", "yard")
-    assert group.together > 0.95
+    tight = {  # hours wide, two of five cameras meet by chance
+        name: tuple(replace(each, earliest_us=each.time_us, latest_us=each.time_us) for each in those)
+        for name, those in changes.items()
+    }
+    (group,) = groups(tight, (found.since_us, found.until_us), near_us=60_000_000)
+    assert {*group.stream_ids} == {"ramp", "yard"}
+    assert (group.moves, group.chance < 0.05) == (1, True)
 
 
 def test_a_change_that_other_cameras_had_too_says_so_and_one_of_its_own_does_not(cameras: dict[str, Camera]) -> None:
@@ -220,7 +224,7 @@ def test_one_of_many_cameras_that_moved_at_the_same_time_is_chance() -> None:
 
 def test_a_camera_that_never_changed_is_in_no_group(found: Collected, cameras: dict[str, Camera]) -> None:
     changes = {name: camera.changes if name == "yard" else () for name, camera in cameras.items()}
-    assert groups(found.series, changes, (found.since_us, found.until_us)) == ()
+    assert groups(changes, (found.since_us, found.until_us), found.bin_us) == ()
 
 
 def test_classes_come_by_their_number_with_the_shares_of_the_first_and_the_last_quarter(

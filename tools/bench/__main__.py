@@ -41,6 +41,7 @@ from tools.bench import (
     states,
     status,
     streams,
+    together,
     worker,
 )
 
@@ -70,6 +71,7 @@ BENCHES = {
     "names": names.main,
     "recording": recording.main,
     "changes": changes.main,
+    "together": together.main,
 }
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from adawise.drift.judge.helped import Helped
 
-FORMAT = 1
+FORMAT = 2
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -136,10 +136,14 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class CameraGroup:
-    """Cameras whose alphas move together. `together` is the mean correlation of their alphas' moves, in [-1, 1]."""
+    """Cameras whose alphas move the same way at the same times, `moves` times.
+
+    `chance` is the share of histories, with each camera's moves at times of its own, that have as much of it.
+    """
 
     stream_ids: tuple[str, ...]
-    together: float
+    moves: int
+    chance: float
     sentence: str
 
 

@@ -182,11 +182,9 @@ def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True, frames: bo
             )
         )
     members = tuple(camera.stream_id for camera in cameras[::3])
-    sentence = (
-        f"{len(members)} cameras move together (mean correlation 0.93): their mean alpha ranges from 0.33 to 0.65."
-    )
+    sentence = f"{len(members)} cameras moved the same way at 3 moments."
     names = [camera.stream_id for camera in cameras]
-    groups = (CameraGroup(members, 0.93, sentence),) if len(members) > 1 else ()
+    groups = (CameraGroup(members, 3, 0.002, sentence),) if len(members) > 1 else ()
     notes = ("3 frames beside changes are not in the recording, or have no image any more",)
     return a_report(cameras, hours=hours, helped=a_help(names) if labels else None, groups=groups, notes=notes)
 

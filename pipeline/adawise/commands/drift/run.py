@@ -103,7 +103,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             smallest=asked.smallest,
             cameras=cameras,
             overall=found.overall,
-            groups=groups(found.series, {c.stream_id: c.changes for c in cameras}, (found.since_us, found.until_us)),
+            groups=groups({c.stream_id: c.changes for c in cameras}, (found.since_us, found.until_us), found.bin_us),
             models=found.models.get(ALL, ()),
             objective=objective,
             reference=normal,
