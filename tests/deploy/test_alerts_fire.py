@@ -351,12 +351,12 @@ def test_a_clock_that_is_two_minutes_ahead(
         *("--sink.root", str(tmp_path / "output"), "--http.port", str(port)),
     ]
     call = ["faketime", "-m", "-f", "+2m", sys.executable, "-m", "adawise", "run", *flags]
-    with log, subprocess.Popen(call, stdout=log, stderr=log, cwd=tmp_path) as process:
+    with log, subprocess.Popen(call, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True) as process:
         try:
             fleet.scrape(port)
             fleet.until_fires("AdawiseClockOff")
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # faketime is not the worker, but its parent
     fired.add("AdawiseClockOff")
 
 
