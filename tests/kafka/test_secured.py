@@ -347,7 +347,7 @@ def test_a_token_endpoint_is_believed_by_its_certificate_alone(kafka: Secured) -
             connect(kafka.at("LOGIN"), way | {"oauth_ca": None})
         gone = provider.url("/token")
     with pytest.raises(BrokerUnavailable, match=f"no token from {re.escape(gone)}: .*refused.* see to it"):
-        connect(kafka.at("LOGIN"), way | {"oauth_token_endpoint": gone, "oauth_scope": "x"}, patience_ms=300)
+        connect(kafka.at("LOGIN"), way | {"oauth_token_endpoint": gone, "oauth_scope": "x"}, patience_ms=3_000)
 
 
 def test_a_missing_right_is_named(kafka: Secured) -> None:
