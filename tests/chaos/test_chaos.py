@@ -36,7 +36,8 @@ def test_nothing_is_lost_doubled_or_wrong_after_kills_zombies_outages_and_the_fa
     assert survived["static members fenced"] == 1, str(report)
 
 
-@pytest.mark.parametrize("store", ["s3", pytest.param("seaweedfs", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("store", ["s3", "seaweedfs"])
 def test_nothing_is_lost_doubled_or_wrong_in_a_bucket_whose_requests_fail_time_out_and_are_cut(
     store: StoreName, broker: Broker, pair: PairFolder, root: Path
 ) -> None:

@@ -12,7 +12,10 @@ import pytest
 from tools.drift import day, day_judge
 from tools.drift.day_script import HOUR_US, CameraDay, Day, Event, Part, Turn
 
-pytestmark = pytest.mark.timeout(900)  # three programs that load a model or a database, on whatever machine
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.timeout(900),
+]  # three programs that load a model or a database, on whatever machine
 
 CLEAR = Turn(0.0, "clear", 0.0, "")
 FOG, LIFTS = Turn(8.0, "fog", 0.5, "fog comes"), Turn(16.0, "clear", 0.0, "fog lifts")

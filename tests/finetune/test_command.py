@@ -123,6 +123,7 @@ def test_a_recording_with_labels_is_trained_on_and_what_it_has_of_no_use_is_coun
     assert list(shown["skipped"]) == ["frames/0/0/0", "frames/0/1/0"]
 
 
+@pytest.mark.soak
 def test_a_run_that_is_killed_and_resumed_makes_the_same_model(folder: Path, capsys: Captured) -> None:
     assert finetune(folder) == 0
     (folder / "out").rename(folder / "whole")

@@ -90,6 +90,7 @@ def test_a_worker_that_is_killed_at_a_point_is_continued_by_another_without_a_tr
     assert output.faults(topic, undisturbed.output) == []
 
 
+@pytest.mark.soak
 def test_workers_that_are_killed_at_any_moment_ten_times_in_a_row_lose_and_double_nothing(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
 ) -> None:
