@@ -18,7 +18,8 @@ from scipy.stats import poisson
 
 from adawise.drift.result import CameraChange, CameraGroup, Integers
 
-_WORLDS = 400
+_WORLDS, _FEWEST = 400, 100  # the fewest where so much coincides that each of them takes long
+_PAIRS = 50_000  # of moves that coincide, from which on there are fewer worlds
 _EACH = 0.02  # of the worlds have as much evidence: of many at once, or of two again and again
 _ALIKE = 0.5  # of the cameras of two moments (Jaccard), by which they are of one group
 
@@ -51,7 +52,7 @@ class _Moves:
 
     def evidence(self, pairs: _Pairs, chance: _Expected) -> _Evidence:
         """How little chance explains of what coincides."""
-        cameras = chance.of_pairs.shape[0]
+        cameras = chance.counts.shape[1]
         met = np.unique(pairs[:, 0] * cameras + self.camera[pairs[:, 1]])
         move, other = np.divmod(met, cameras)
         at_once = np.bincount(move, minlength=len(self.camera))
@@ -61,29 +62,38 @@ class _Moves:
             poisson.logsf(at_once - 1, chance.of_moves),
             both,
             times,
-            poisson.logsf(times - 1, chance.of_pairs[both[:, 0], both[:, 1]]),
+            poisson.logsf(times - 1, chance.of_pairs(both[:, 0], both[:, 1])),
         )
 
     def expected(self, span_us: float, near_us: float) -> _Expected:
         """What would coincide if every camera had its moves at times of its own."""
         cameras = int(self.camera.max()) + 1
-        of_pairs, of_moves = np.zeros((cameras, cameras)), np.zeros(len(self.camera))
-        for up in (False, True):
-            there = self.up == up
-            count = np.bincount(self.camera[there], minlength=cameras).astype(np.float64)
-            width = np.bincount(self.camera[there], self.half_us[there], cameras)
-            of_pairs += np.outer(count, width) + np.outer(width, count) + near_us * np.outer(count, count)
-            others, wide = count.sum() - count[self.camera], width.sum() - width[self.camera]
-            of_moves = np.where(there, others * (self.half_us + near_us) + wide, of_moves)
-        return _Expected(of_moves * 2.0 / span_us, of_pairs * 2.0 / span_us)
+        place = self.up * cameras + self.camera
+        counts = np.bincount(place, minlength=2 * cameras).reshape(2, cameras).astype(np.float64)
+        widths = np.bincount(place, self.half_us, 2 * cameras).reshape(2, cameras).astype(np.float64)
+        way = self.up.astype(np.int64)
+        others = counts.sum(axis=1)[way] - counts[way, self.camera]
+        wide = widths.sum(axis=1)[way] - widths[way, self.camera]
+        of_moves = (others * (self.half_us + near_us) + wide) * 2.0 / span_us
+        return _Expected(of_moves, counts, widths, near_us, span_us)
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """By chance: `[moves]` other moves that meet each, and `[cameras, cameras]` moves that two have together."""
+    """By chance: `[moves]` other moves that meet each; of pairs from moves and half widths `[2, cameras]` by way."""
 
     of_moves: npt.NDArray[np.float64]
-    of_pairs: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.float64]
+    widths_us: npt.NDArray[np.float64]
+    near_us: float
+    span_us: float
+
+    def of_pairs(self, one: Integers, other: Integers) -> npt.NDArray[np.float64]:
+        """`[pairs]`: moves that two cameras have together."""
+        a, b = self.counts[:, one], self.counts[:, other]
+        meeting = a * self.widths_us[:, other] + b * self.widths_us[:, one] + self.near_us * a * b
+        found: npt.NDArray[np.float64] = meeting.sum(axis=0) * 2.0 / self.span_us
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,8 @@ def groups(
     span = float(max(1, span_us[1] - span_us[0]))
     chance = moves.expected(span, near_us)
     found = moves.evidence(pairs, chance)
-    worlds = _worlds(moves, chance, span_us[0], span, near_us)
+    count = max(_FEWEST, min(_WORLDS, _WORLDS * _PAIRS // len(pairs)))
+    worlds = _worlds(moves, chance, span_us[0], span, near_us, count)
     of_move, of_pair = (float(np.quantile(worlds[:, k], _EACH, method="lower")) for k in (0, 1))
     members = _moments(moves, pairs, found.of_moves < of_move)
     members += _companions(found.both[found.of_pairs < of_pair], members)
@@ -161,12 +172,14 @@ def _moves(changes: Sequence[Sequence[CameraChange]]) -> _Moves:
     )
 
 
-def _worlds(moves: _Moves, chance: _Expected, since_us: int, span: float, near_us: int) -> npt.NDArray[np.float64]:
-    """`[worlds, 2]`: the best evidence of each fleet in which every camera is shifted in time by itself."""
+def _worlds(
+    moves: _Moves, chance: _Expected, since_us: int, span: float, near_us: int, count: int
+) -> npt.NDArray[np.float64]:
+    """`[count, 2]`: the best evidence of each fleet in which every camera is shifted in time by itself."""
     rng = np.random.default_rng(0)
-    cameras = chance.of_pairs.shape[0]
-    found = np.zeros((_WORLDS, 2))
-    for world in range(_WORLDS):
+    cameras = chance.counts.shape[1]
+    found = np.zeros((count, 2))
+    for world in range(count):
         shifted = (moves.middle_us - since_us + rng.uniform(0.0, span, (cameras,))[moves.camera]) % span
         found[world] = moves.evidence(moves.alike(shifted, near_us), chance).best
     return found

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from adawise.commands.record.options import RecordCommand
 
 _BUFFERED_BYTES = 256 * 2**20
-_SOON_S = 10.0  # by which who is not further behind goes with the topic
+_SOON_S, _FEW = 10.0, 100  # seconds and messages: who is no further behind goes with the topic
 
 
 def record(asked: RecordCommand) -> int:
@@ -76,7 +76,8 @@ def record(asked: RecordCommand) -> int:
                     nonlocal told
                     bar.advance(recorded.messages - told)
                     waiting = sum(source.lag(tp) or 0 for tp in recorder.partitions)
-                    bar.note(pace.of(together(each.recorded for each in recorders), waiting))
+                    taken = sum(each.recorded.messages for each in recorders)
+                    bar.note(pace.of(together(each.recorded for each in recorders), taken, waiting))
                     told = recorded.messages
                     tidying.turn(recorder.partitions, time.monotonic())
 
@@ -147,24 +148,24 @@ class Pace:
     ) -> None:
         self._root, self._free_bytes, self._clock = root, free_bytes or _free_bytes, clock
         self._is_behind = False
-        self._since = clock(), RecordingProgress(0, 0, 0)
+        self._since = clock(), RecordingProgress(0, 0, 0), 0
 
-    def of(self, recorded: RecordingProgress, waiting: int = 0) -> str:
+    def of(self, recorded: RecordingProgress, taken: int, waiting: int) -> str:
         """`1.2 MiB, 4.50 GB/h, disk full in 7 h`: the rate is of the messages, the rest of what is stored of them.
 
-        While `waiting` messages are more than it takes in ten seconds it catches up, and its rate says nothing of
-        the topic's: that is measured from the moment on when it has.
+        While `waiting` messages are many, and more than it takes in ten seconds, it catches up, and its rate says
+        nothing of the topic's: that is measured from the moment on when it has. `taken`: messages, stored or not yet.
         """
         now_s, size = self._clock(), size_of(recorded)
-        since_s, before = self._since
+        since_s, before, had = self._since
         elapsed_s = max(now_s - since_s, 1e-3)
-        if waiting * elapsed_s > _SOON_S * max(1, recorded.messages - before.messages):
+        if waiting > _FEW and waiting * elapsed_s > _SOON_S * max(1, taken - had):
             self._is_behind = True
             return f"{size}, {waiting:,} messages behind"
         if self._is_behind:
-            self._is_behind, self._since = False, (now_s, recorded)
+            self._is_behind, self._since = False, (now_s, recorded, taken)
             return size
-        if before.messages and elapsed_s < _SOON_S:
+        if had and elapsed_s < _SOON_S:
             return size
         rate = f"{(recorded.size_bytes - before.size_bytes) / elapsed_s * 3600 / 1e9:.3g} GB/h"
         free, stored = self._free_bytes(self._root), recorded.stored_bytes - before.stored_bytes
