@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from kafka import KafkaAdminClient
 
 # As the command line does (`adawise.__main__`): threads of two test processes would spin against each other.
@@ -89,6 +91,18 @@ def _threads_of_torch() -> Iterator[None]:
     yield
     if threads and torch:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def logs_of_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For commands that run in this process: how it logs is left alone, and none of it is on the output proper."""
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)
+    before = structlog.get_config()
+    structlog.reset_defaults()  # an earlier test may have called it
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    yield
+    structlog.configure(**before)
+    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,7 @@ from tests.fixtures.making import serve, settings
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_0_2"
 
-
-@pytest.fixture(autouse=True)
-def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 def copied(name: str, tmp_path: Path) -> Path:

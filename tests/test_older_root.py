@@ -37,11 +37,7 @@ FOLLOWING = FIXTURE / "following"
 ORDER = [("stream_id", "ascending"), ("batch_number", "ascending")]
 HEADS = [f"predictions/topic-frames/partition-0000{p}/{first:020d}.parquet" for p, first in enumerate((112, 116))]
 
-
-@pytest.fixture(autouse=True)
-def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command sets the log, which is the process's."""
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 @pytest.fixture

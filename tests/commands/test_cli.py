@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "pyarrow", "kafka", "open_clip", "botorch", "numpy", "structlog", "rich", "PIL"}
 PAIR = ["--model.theta-0", "tag0", "--model.theta-1", "tag1", "--model.classes", "classes.txt"]
 
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 RUNNING = [name for name in COMMANDS if hasattr(command_of(name), "runs")]
 """Those whose work is a function of theirs."""
 
@@ -44,7 +45,6 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for variable in [name for name in os.environ if name.upper().startswith("ADAWISE_")]:
         monkeypatch.delenv(variable)
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
 
 

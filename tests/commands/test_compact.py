@@ -23,10 +23,11 @@ from tests.told import fill, mounted
 
 Captured = pytest.CaptureFixture[str]
 
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
+
 
 @pytest.fixture(autouse=True)
-def _logging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
+def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 

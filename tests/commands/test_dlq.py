@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,12 +31,7 @@ BAD = (  # partition, offset, key, value, reason, milliseconds
     (1, 12, b"so\x1bth", b"hello", Reason.UNSUPPORTED_FORMAT, 1_750_000_100_000),
 )
 
-
-@pytest.fixture(autouse=True)
-def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
-    yield
-    logging.captureWarnings(capture=False)
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 class Dlq:

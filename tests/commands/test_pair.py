@@ -7,7 +7,6 @@ ones. `tests/worker/test_pairs.py` has whole ones on a broker.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -35,12 +34,7 @@ Captured = pytest.CaptureFixture[str]
 DEADLINE_S = 150.0
 OTHERS = ("lorry", "tram", "cyclist", "nobody")
 
-
-@pytest.fixture(autouse=True)
-def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
-    yield
-    logging.captureWarnings(capture=False)
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 @pytest.fixture(scope="module")

@@ -57,9 +57,11 @@ class Trap:
         monkeypatch.setattr(Command, "cli_cmd", running)
 
 
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
+
+
 @pytest.fixture
 def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     return Trap(monkeypatch)
 
 

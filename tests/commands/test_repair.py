@@ -15,11 +15,12 @@ from tests.store.clouds import new_bucket, open_s3, s3_server
 
 Captured = pytest.CaptureFixture[str]
 
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
+
 
 @pytest.fixture(params=["folder", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Three segments; where they are."""
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     url = str(tmp_path / "yard")
     if request.param == "s3":
         url = f"s3://{new_bucket()}/yard"

@@ -29,10 +29,7 @@ Captured = pytest.CaptureFixture[str]
 TP = TopicPartition("frames", 0)
 DAY_S = 86_400.0
 
-
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 @pytest.fixture

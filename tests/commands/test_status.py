@@ -32,10 +32,7 @@ from tests.store.clouds import new_bucket, open_s3, s3_server
 Captured = pytest.CaptureFixture[str]
 NOBODY = "127.0.0.1:1"
 
-
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -6,9 +6,7 @@ program behaves, it is a process; loading torch takes seconds, so the rest calls
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,12 +21,7 @@ from tests.replay.runs import adawise, events, process
 Captured = pytest.CaptureFixture[str]
 NOBODY = "127.0.0.1:1"
 
-
-@pytest.fixture(autouse=True)
-def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
-    yield
-    logging.captureWarnings(capture=False)
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,7 @@ DEMO = [sys.executable, "-m", "adawise", "demo"]
 ROOT = Path(__file__).parents[2]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/pipeline:{ROOT}"}
 
-
-@pytest.fixture(autouse=True)
-def _logging_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # it is the process's
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
 @dataclass(frozen=True)

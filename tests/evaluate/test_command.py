@@ -23,8 +23,7 @@ QUICK = ("--seeds", "1", "--processes", "1", "--streams", "short", "--orders", "
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
+def _alone(logs_of_this_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("ADAWISE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -30,11 +29,9 @@ QUICK = ("--finetune.epochs", "2", "--finetune.batch-images", "8", "--finetune.l
 
 
 @pytest.fixture(autouse=True)
-def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
+def _logging(logs_of_this_process: None) -> Iterator[None]:
     with capture_logs():
         yield
-    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture

@@ -42,11 +42,11 @@ def quick_gelu(config: dict[str, Any]) -> Any:
     return open_clip.CLIP(**config["model_cfg"])
 
 
+@pytest.mark.usefixtures("logs_of_this_process")
 @pytest.mark.parametrize("build", [coca, siglip, quick_gelu])
 def test_a_model_of_another_kind_makes_a_pair_too(
     build: Callable[[dict[str, Any]], Any], tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     config = copy.deepcopy(CONFIG)
     torch.manual_seed(0)
     name = write_checkpoint(tmp_path / "theta_0", build(config), config)

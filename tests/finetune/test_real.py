@@ -11,15 +11,18 @@ import pytest
 from tests.real.test_real_pair import DATA, TEMPLATES, checkpoint
 from tests.replay.runs import adawise
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "pair" / "theta0").is_dir(), reason=f"no real pair in {DATA} (ADAWISE_REAL_DATA names another folder)"
-)
+pytestmark = [
+    pytest.mark.usefixtures("logs_of_this_process"),
+    pytest.mark.skipif(
+        not (DATA / "pair" / "theta0").is_dir(),
+        reason=f"no real pair in {DATA} (ADAWISE_REAL_DATA names another folder)",
+    ),
+]
 
 
 def test_a_few_small_updates_start_from_what_theta_0_is_known_to_do_and_spoil_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)  # logging is the process's
     for name, source, every in (("train", "train_base", 30), ("held", "validation_base", 15)):
         table = pq.read_table(DATA / "images" / f"{source}.parquet")
         pq.write_table(table.take(list(range(0, len(table), every))), tmp_path / f"{name}.parquet")

@@ -54,7 +54,7 @@ def test_a_worker_that_is_told_to_stop_ends_within_the_grace_of_results(
     with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as worker:
         filled.produce(single(rng, 0, 1) for _ in range(IMAGES))
         worker.wait_for("committed")
-        until(lambda: exists(broker, f"{name}.all"))
+        until(lambda: exists(broker, f"{name}.all") and len(told_on(broker, f"{name}.all").events) == IMAGES)
         remove(broker, f"{name}.all")
         if for_good:
             create_topic(broker, f"{name}_all")  # the broker takes no two names that differ in "." and "_" alone
