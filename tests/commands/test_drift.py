@@ -30,8 +30,14 @@ def test_the_terminal_shows_cameras_changes_and_what_else_changed(
     assert main(["drift", str(root)]) == 0
     out = capsys.readouterr().out
     assert f"{root}: 5 cameras, 3510 batches, 27180 images, 2026-06-01 00:00 to 2026-06-01 23:58" in out
-    assert "the objective went from 0.80 to 1.6" in out
-    assert "another model began to serve" in out
+    assert "cameras: 1 ok, 1 changed, 3 failing, 0 silent\n" in out
+    by_camera = {line.split()[1]: line for line in out.splitlines() if " -0" in line or "+0." in line}
+    assert "mix: empty street 0% to 60%" in by_camera["yard"]
+    assert "objective 0.81 to 1.6; confidence 0.9 to 0.6" in by_camera["yard"]
+    assert "-0.30 (-0.46 to -0.14, estimated)   1 of 4 other cameras moved the same way then: ramp" in by_camera["yard"]
+    assert "rejects 0 to 0.25; alpha 0.3 to 0.7; a silence" in by_camera["tunnel"]
+    assert "the camera was silent for 3 hours" in by_camera["tunnel"]
+    assert "another model began to serve" in by_camera["dock"]
 
 
 def test_a_camera_is_called_what_it_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +66,17 @@ def test_json_has_everything_and_a_limit_ends_with_its_own_code(root: Path, caps
     assert found["cameras"][0]["stream_id"] in {"yard", "ramp"}
     assert found["cameras"][0]["changes"][0]["size"] == pytest.approx(-0.6, abs=0.05)
     assert "series" not in found["cameras"][0]
+    first = found["events"][0]
+    assert (first["stream_id"], first["measure"], first["shape"], first["severity"]) == (
+        "yard",
+        "mix",
+        "step",
+        "failing",
+    )
+    assert (first["since"], first["to"]) == ("2026-06-01T12:00:00+00:00", pytest.approx(0.6, abs=0.05))
+    assert first["cost"]["how"] == "estimated"
+    assert {event["incident"] for event in found["events"] if event["stream_id"] == "yard"} == {first["incident"]}
+    assert found["fleet"] == {"ok": 1, "changed": 1, "failing": 3, "silent": 0}
     assert found["queries"]["series"].startswith("SELECT stream_id")
     assert found["command"] == f"adawise drift {root} --fail-if 'drift>0.5,rejects>0.5' --json"
 
@@ -124,4 +141,4 @@ def test_a_wrong_limit_is_told_before_anything_is_read(capsys: pytest.CaptureFix
     assert main(["drift", "runs/nowhere", "--fail-if", "hope>1"]) == 2
     told = capsys.readouterr().err
     assert "--fail-if" in told
-    assert "the name one of drift" in told
+    assert "the name one of events" in told

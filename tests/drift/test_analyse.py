@@ -38,7 +38,7 @@ def found(connection: duckdb.DuckDBPyConnection) -> Collected:
 @pytest.fixture(scope="module")
 def cameras(connection: duckdb.DuckDBPyConnection, found: Collected) -> dict[str, Camera]:
     evidence = Evidence(partial(mix, connection))
-    return {camera.stream_id: camera for camera in analyse(found, evidence, smallest=0.1)}
+    return {camera.stream_id: camera for camera in analyse(found, evidence, "yard", smallest=0.1)[0]}
 
 
 def mix(
@@ -110,7 +110,7 @@ def test_evidence_is_asked_for_in_the_order_of_the_report_so_that_the_farthest_d
         asked.append(stream_id)
         return (), {}
 
-    order = [camera.stream_id for camera in analyse(found, Evidence(lambda *_: {}, examples), smallest=0.1)]
+    order = [camera.stream_id for camera in analyse(found, Evidence(lambda *_: {}, examples), "yard", smallest=0.1)[0]]
     assert [*dict.fromkeys(asked)] == [name for name in order if name in asked]
     assert asked != sorted(asked)
 
@@ -119,7 +119,8 @@ def test_the_level_after_a_ramp_begins_where_it_has_ended(found: Collected) -> N
     path = found.paths["ramp"]
     count = len(path.alpha)
     slow = replace(path, alpha=np.interp(np.arange(count), [count // 3, 2 * count // 3], [0.8, 0.2]))
-    cameras = analyse(replace(found, paths={**found.paths, "ramp": slow}), Evidence(lambda *_: {}), smallest=0.1)
+    slowed = replace(found, paths={**found.paths, "ramp": slow})
+    cameras, _ = analyse(slowed, Evidence(lambda *_: {}), "yard", smallest=0.1)
     (camera,) = [camera for camera in cameras if camera.stream_id == "ramp"]
     (change,), (before, after) = camera.changes, camera.levels
     assert change.kind == "ramp"
@@ -249,7 +250,7 @@ def test_traces_without_predictions_are_analysed_too() -> None:
     with yard.database() as connection:
         connection.execute("DELETE FROM predictions")
         found = collect(connection)
-        cameras = analyse(found, Evidence(lambda *_: {}), smallest=0.1)
+        cameras, _ = analyse(found, Evidence(lambda *_: {}), "yard", smallest=0.1)
     assert found.rows == 0
     assert np.isnan(found.series["yard"].confidence).all()
     assert np.isnan(cameras[0].confidence)
@@ -266,7 +267,7 @@ def test_traces_that_say_what_came_of_their_batches_are_believed_and_rows_asked_
         yard.measure(connection, since_us)
         connection.execute("DELETE FROM predictions WHERE time >= make_timestamptz($at)", {"at": since_us})
         measured = collect(connection)
-        found_again = analyse(measured, Evidence(partial(mix, connection)), smallest=0.1)
+        found_again, _ = analyse(measured, Evidence(partial(mix, connection)), "yard", smallest=0.1)
     for name, series in measured.series.items():
         before = found.series[name]
         np.testing.assert_allclose(series.confidence, before.confidence, rtol=1e-6)
@@ -285,7 +286,7 @@ def test_no_row_is_read_for_what_traces_say() -> None:
         yard.measure(connection)
         connection.execute("ALTER TABLE predictions RENAME TO kept")
         connection.execute("CREATE VIEW predictions AS FROM kept WHERE error('read: ' || row_id) IS NULL")
-        prepare(connection)
+        prepare(connection, 300_000_000)
         for sql in (queries.ROWS, queries.CLASSES):
             assert len(connection.execute(sql).fetchall()) >= len(yard.PLACES)
         assert mix(connection, "yard", NOON_US, NOON_US - HOUR_US, NOON_US + HOUR_US)
@@ -301,7 +302,7 @@ def test_where_there_is_no_batch_there_is_no_report() -> None:
 
 
 def test_every_question_can_be_asked_again_as_it_is_written_out(connection: duckdb.DuckDBPyConnection) -> None:
-    asked = queries.written_out(300_000_000, 10_000_000)
+    asked = queries.written_out(300_000_000, 10_000_000, 60_000_000)
     for name, sql in asked.items():
         assert "$" not in sql, name
         if name == "measures":
@@ -312,11 +313,11 @@ def test_every_question_can_be_asked_again_as_it_is_written_out(connection: duck
 
 def test_a_gap_is_a_silence_only_if_it_is_long_for_that_camera(found: Collected) -> None:
     path = found.paths["gate"]
-    assert silences(path) == ()
+    assert silences(path, found.until_us) == ((), None)
     quiet = path.first_us.copy()
     quiet[300:] += HOUR_US
     moved = type(path)(quiet, quiet, path.batches, path.alpha, path.objective)
-    assert silences(moved) == ((int(quiet[299]), int(quiet[300])),)
+    assert silences(moved, int(quiet[-1])) == (((int(quiet[299]), int(quiet[300])),), None)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def camera(name: str, **changes: Any) -> Camera:
 def report(*cameras: Camera, helped: Helped | None = None) -> Report:
     return Report(
         root="runs/yard", command="", made_at="", since_us=0, until_us=1, bin_us=1, smallest=0.1, cameras=cameras,
-        overall=_SERIES, groups=(), models=(), objective="", reference="", recording="", helped=helped,
+        overall=_SERIES, groups=(), events=(), models=(), objective="", reference="", recording="", helped=helped,
     )  # fmt: skip
 
 
@@ -112,5 +112,5 @@ def test_accuracy_is_that_of_what_was_served_and_gain_that_over_the_better_endpo
     "text", ["", "drift", "drift>", "drift=0.2", "drift>x", "hope>1", "drift>0.2 or so", "0.2<drift"]
 )
 def test_what_is_no_limit_is_refused_with_the_names_that_there_are(text: str) -> None:
-    with pytest.raises(ValueError, match="the name one of drift, travelled"):
+    with pytest.raises(ValueError, match="the name one of events, failing, noted, drift, travelled"):
         parse_limit(text)

@@ -7,10 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from adawise.drift.bins import DAY_US
 from adawise.drift.causes import Looks, Mixes, causes, others, picture
 from adawise.drift.changes.find import ALPHA, Change, find_changes
 from adawise.drift.collect import Collected, Path
-from adawise.drift.result import Camera, CameraChange, Example, Stretch
+from adawise.drift.events.find import CameraHistory, events
+from adawise.drift.events.incidents import incidents, numbered, swapped
+from adawise.drift.events.judge import Surroundings, judged
+from adawise.drift.events.mix import NO_MIX
+from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Stretch
 from adawise.drift.together import at_once
 
 Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Looks]]
@@ -19,6 +24,7 @@ Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Lo
 _CLASSES = 8  # of a mix
 _LEAST_SILENCE_US = 60_000_000
 _SILENCE = 8.0  # times as long as the gaps that nineteen of twenty stay below
+_NIGHTLY, _NIGHTS = 1.5, 4  # times as long as the longest of most days, once so many were seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +36,75 @@ class Evidence:
 
 
 def analyse(
-    found: Collected, evidence: Evidence, *, smallest: float, done: Callable[[], object] = lambda: None
-) -> tuple[Camera, ...]:
+    found: Collected, evidence: Evidence, root: str, *, smallest: float, done: Callable[[], object] = lambda: None
+) -> tuple[tuple[Camera, ...], tuple[DriftEvent, ...]]:
     """Every camera, the one that drifted farthest first: evidence is asked for in this order, and may be scarce.
+
+    And what happened, over all measures: the worst incident first, its events together.
 
     Args:
         found: what the tables said.
         evidence: for causes and examples.
+        root: for the commands to go on with.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
         done: called after each camera.
     """
-    moved = [_moved(stream_id, found, smallest) for stream_id in found.facts]
-    cameras = []
-    for camera in sorted(moved, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id)):
-        cameras.append(replace(camera, changes=_explained(camera, found, evidence)))
+    sensitivity = replace(ALPHA, smallest=smallest)
+    moved, told = [], list[DriftEvent]()
+    for stream_id in found.facts:
+        path = found.paths[stream_id]
+        moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
+        moved.append(_moved(stream_id, found, moves))
+        told += _happened(stream_id, found, moves, root, first=1 + max((e.incident for e in told), default=0))
         done()
-    return tuple(_among_others(cameras, found.bin_us))
+    cameras = [
+        replace(camera, changes=_explained(camera, found, evidence))
+        for camera in sorted(moved, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
+    ]
+    shared = _shared(swapped(told), len(cameras), found.bin_us)
+    events = tuple(event for incident in by_severity(shared) for event in incident)
+    return tuple(_among_others(cameras, found.bin_us)), events
+
+
+def _shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[DriftEvent]:
+    """Each with that the same happened to other cameras at the same moment."""
+    by_measure: dict[str, dict[str, list[DriftEvent]]] = {}
+    for event in events:
+        by_measure.setdefault(event.measure, {}).setdefault(event.stream_id, []).append(event)
+    told = []
+    for of_cameras in by_measure.values():
+        alike = at_once(of_cameras, near_us)
+        for stream_id, those in of_cameras.items():
+            for event, names in zip(those, alike[stream_id], strict=True):
+                told.append(replace(event, causes=(*others(names, cameras - 1), *event.causes)))
+    return told
+
+
+def _happened(stream_id: str, found: Collected, moves: Sequence[Change], root: str, *, first: int) -> list[DriftEvent]:
+    gaps, ended_us = silences(found.paths[stream_id], found.until_us)
+    watch = CameraHistory(
+        stream_id=stream_id,
+        binned=found.binned[stream_id],
+        bin_us=found.wide_us,
+        alpha=moves,
+        mixed=found.mixed.get(stream_id, NO_MIX),
+        models=found.models.get(stream_id, ()),
+        gaps=gaps[: len(gaps) - (ended_us is not None)],
+        ended_us=ended_us,
+    )
+    known = Surroundings(watch.binned, found.until_us, found.starts.get(stream_id, ()))
+    return judged(numbered(events(watch), first), known, root)
+
+
+def by_severity(events: Sequence[DriftEvent]) -> list[tuple[DriftEvent, ...]]:
+    """Incidents, the worst first and of these the one that cost most; the lead of each before its others."""
+
+    def rank(those: Sequence[DriftEvent]) -> tuple[int, float, float, int]:
+        worst = min(SEVERITIES.index(event.severity) for event in those)
+        cost = min((event.cost.accuracy for event in those if event.cost is not None), default=0.0)
+        return worst, cost, -float(np.nan_to_num(max(abs(event.score) for event in those))), those[0].since_us
+
+    return sorted(incidents(events).values(), key=rank)
 
 
 def _among_others(cameras: Sequence[Camera], near_us: int) -> list[Camera]:
@@ -63,11 +122,9 @@ def _among_others(cameras: Sequence[Camera], near_us: int) -> list[Camera]:
     ]
 
 
-def _moved(stream_id: str, found: Collected, smallest: float) -> Camera:
+def _moved(stream_id: str, found: Collected, moves: Sequence[Change]) -> Camera:
     """With its changes, none of which is explained yet."""
     facts, path = found.facts[stream_id], found.paths[stream_id]
-    sensitivity = replace(ALPHA, smallest=smallest)
-    moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
     changes = tuple(_plain(change) for change in moves)
     levels = _levels(changes, facts)
     heights = [level.alpha for level in levels]
@@ -81,7 +138,7 @@ def _moved(stream_id: str, found: Collected, smallest: float) -> Camera:
         class_mix=_mix(found.classes.get(stream_id, ())),
         reasons=found.reasons.get(stream_id, {}),
         resets=found.resets.get(stream_id, {}),
-        silences=silences(path),
+        silences=silences(path, found.until_us)[0],
         series=found.series[stream_id],
     )
 
@@ -126,10 +183,21 @@ def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float
     return tuple((label, n / rows, a / early, b / late) for label, n, a, b in counted[:_CLASSES])
 
 
-def silences(path: Path) -> tuple[tuple[int, int], ...]:
-    """[from, until) of each gap, in microseconds: from the last batch before it to the first one after it."""
-    if len(path.first_us) < 2:
-        return ()
+def silences(path: Path, until_us: int) -> tuple[tuple[tuple[int, int], ...], int | None]:
+    """[from, until) of each gap, in microseconds, and since when it is silent, if it should have sent since.
+
+    From the last batch before a gap to the first one after it; that which lasts at the end of all is the last of them.
+    A gap that a camera has every night is none.
+    """
     gaps = path.first_us[1:] - path.last_us[:-1]
-    usual = max(_LEAST_SILENCE_US, _SILENCE * float(np.quantile(gaps, 0.95)))
-    return tuple((int(path.last_us[i]), int(path.first_us[i + 1])) for i in np.flatnonzero(gaps > usual))
+    rest = until_us - int(path.last_us[-1])
+    if not len(gaps):
+        return (), None
+    day = path.first_us[1:] // DAY_US
+    starts = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
+    nightly = float(np.median(np.maximum.reduceat(gaps, starts))) if len(starts) >= _NIGHTS else 0.0
+    usual = max(_LEAST_SILENCE_US, _SILENCE * float(np.quantile(gaps, 0.95)), _NIGHTLY * nightly)
+    found = [(int(path.last_us[i]), int(path.first_us[i + 1])) for i in np.flatnonzero(gaps > usual)]
+    if rest <= usual:
+        return tuple(found), None
+    return (*found, (int(path.last_us[-1]), until_us)), int(path.last_us[-1])

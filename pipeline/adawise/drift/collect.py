@@ -11,6 +11,8 @@ from duckdb import DuckDBPyConnection
 
 from adawise.drift import queries
 from adawise.drift.bins import bin_width_us
+from adawise.drift.events.measures import Binned
+from adawise.drift.events.mix import Mixed
 from adawise.drift.result import Floats, Integers, Model, Series
 from adawise.errors import SettingsError
 
@@ -20,7 +22,9 @@ _Columns = Mapping[str, Any]  # name -> array, of one query
 _BINS = 720  # of a series: a month by the hour, and about as many points as a plot has pixels
 _FEWEST = 60  # unless a camera has so few batches that most bins would be empty
 _FINE = 20_000  # of a path
+_WIDE = 3_000  # of what is watched: a month by the quarter of an hour
 _NO_ROWS = {"rejected": 0, "confidence": np.nan, "endpoints_agree": np.nan}
+_OTHERS = "other classes"
 _COUNTS = {"batches", "images", "rejected"}
 _OF_ROWS = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned")
 
@@ -44,6 +48,7 @@ class Collected:
     until_us: int
     bin_us: int
     fine_us: int
+    wide_us: int
     facts: Mapping[str, Mapping[str, Any]]
     series: Mapping[str, Series]
     overall: Series
@@ -54,10 +59,16 @@ class Collected:
     models: Mapping[str, tuple[Model, ...]]  # by camera, in the order in which they came; all cameras under ""
     rows: int  # images of these cameras of which the outcome is known, accepted or rejected
     starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why: settings_changed, silent
+    binned: Mapping[str, Binned]
+    mixed: Mapping[str, Mixed]
 
 
-def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda: None) -> Collected:
+def collect(
+    connection: DuckDBPyConnection, done: Callable[[], object] = lambda: None, *, is_labelled: bool = False
+) -> Collected:
     """Ask the tables `traces`, `predictions` and `levels` (alpha, reference); `done` is called after each question.
+
+    If it `is_labelled`, the view `labelled` (`adawise.labels.join`) too.
 
     Raises SettingsError if there is no batch in them.
     """
@@ -65,9 +76,10 @@ def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda:
     if not batches:
         raise SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
     bins = min(_BINS, max(_FEWEST, batches // cameras // 2))
-    bin_us, fine_us = bin_width_us(last_us - first_us, bins), bin_width_us(last_us - first_us, _FINE)
-    ask = _Question(connection, bin_us, fine_us, done)
-    prepare(connection)
+    bin_us, fine_us, wide_us = (bin_width_us(last_us - first_us, most) for most in (bins, _FINE, _WIDE))
+    ask = _Question(connection, {"bin": bin_us, "fine": fine_us, "wide": wide_us}, done)
+    prepare(connection, bin_us)
+    connection.execute(queries.judged_rows(is_labelled))
     facts, rows = ask.by_stream(queries.CAMERAS), ask.by_stream(queries.ROWS)
     series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), bin_us)
     return Collected(
@@ -75,6 +87,7 @@ def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda:
         until_us=last_us,
         bin_us=bin_us,
         fine_us=fine_us,
+        wide_us=wide_us,
         facts={name: {**_NO_ROWS, **_first(rows.get(name, {})), **_first(columns)} for name, columns in facts.items()},
         series={name: found for name, found in series.items() if name != ALL},
         overall=series[ALL],
@@ -88,14 +101,20 @@ def collect(connection: DuckDBPyConnection, done: Callable[[], object] = lambda:
             name: [(int(at), str(why)) for at, why in zip(columns["time_us"], columns["reset"], strict=True)]
             for name, columns in ask.by_stream(queries.STARTS).items()
         },
+        binned={name: _binned(columns) for name, columns in ask.by_stream(queries.WIDE).items()},
+        mixed={
+            name: _mixed(columns, float(facts[name]["images"][0] / facts[name]["batches"][0]))
+            for name, columns in ask.by_stream(queries.MIXES).items()
+        },
     )
 
 
-def prepare(connection: DuckDBPyConnection) -> None:
-    """Make the views `measures` and `class_rows`: from traces, and from rows where an earlier version wrote them."""
+def prepare(connection: DuckDBPyConnection, bin_us: int) -> None:
+    """Make the views `measures` and `class_rows`, from traces, and from rows where an earlier version wrote them; and
+    the table `class_bins`."""
     connection.execute(queries.UNMEASURED)
     (last,) = connection.execute(queries.LAST_UNMEASURED).fetchone() or (None,)
-    connection.execute(queries.measures(last))
+    connection.execute(queries.measures(bin_us, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +122,13 @@ class _Question:
     """Asks with the widths of the bins filled in."""
 
     connection: DuckDBPyConnection
-    bin_us: int
-    fine_us: int
+    widths_us: Mapping[str, int]
     done: Callable[[], object]
 
     def columns(self, sql: str) -> dict[str, Any]:
         """The answer by column; what was NULL is nan in floats."""
-        widths = {"bin": self.bin_us, "fine": self.fine_us}
-        found = self.connection.execute(sql, {name: value for name, value in widths.items() if f"${name}" in sql})
+        widths = {name: value for name, value in self.widths_us.items() if f"${name}" in sql}
+        found = self.connection.execute(sql, widths)
         columns = {name: _plain(column) for name, column in found.fetchnumpy().items()}
         self.done()
         return columns
@@ -162,6 +180,22 @@ def _joined(traces: _Columns, rows: _Columns | None, bin_us: int) -> Series:
 
 def _path(columns: _Columns) -> Path:
     return Path(*(columns[name] for name in Path.__slots__))
+
+
+def _binned(columns: _Columns) -> Binned:
+    return Binned(*(columns[name] for name in Binned.__slots__))
+
+
+def _mixed(columns: _Columns, images_per_batch: float) -> Mixed:
+    """Of rows that are ordered by bin; those of the label None are of all other classes."""
+    starts = np.flatnonzero(np.diff(columns["bin"], prepend=columns["bin"][0] - 1))
+    place = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(columns["bin"]))))
+    named = [_OTHERS if label is np.ma.masked or label is None else str(label) for label in columns["label"]]
+    labels = sorted(set(named), key=lambda name: (name == _OTHERS, name))
+    counts = np.zeros((len(starts), len(labels)), np.int64)
+    counts[place, [labels.index(name) for name in named]] = columns["rows"]
+    batches = np.maximum(1, np.rint(counts.sum(axis=1) / images_per_batch)).astype(np.int64)
+    return Mixed(np.minimum.reduceat(columns["time_us"], starts), batches, tuple(labels), counts)
 
 
 def _classes(columns: _Columns) -> list[tuple[str, int, int, int]]:

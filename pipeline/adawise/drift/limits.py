@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from adawise.drift.result import Camera, Report
+from adawise.drift.result import SEVERITIES, Camera, DriftEvent, Report
 
 NUMBERS: Mapping[str, Callable[[Camera], float]] = {
     "drift": lambda camera: camera.drift,
@@ -23,13 +23,20 @@ NUMBERS: Mapping[str, Callable[[Camera], float]] = {
     "rejects": lambda camera: camera.rejected / max(1, camera.images + camera.rejected),
     "silences": lambda camera: float(len(camera.silences)),
 }
-"""What a limit may be about, each of one camera; `accuracy` and `gain` beside them, where labels are known."""
+"""What a limit may be about, each of one camera; beside them how many events it has (`noted`: with those that are of
+no weight), and `accuracy` and `gain`, where labels are known."""
 
+_OF_EVENTS: Mapping[str, Callable[[DriftEvent], bool]] = {
+    "events": lambda event: event.severity != "noted",
+    "failing": lambda event: event.severity == "failing",
+    "noted": lambda event: event.severity in SEVERITIES,
+}
 _LABELLED = ("accuracy", "gain")
 _COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+_KNOWN = (*_OF_EVENTS, *NUMBERS, *_LABELLED)
 _FORM = re.compile(r"\s*([a-z_]+)\s*(>=|<=|>|<)\s*([+-]?[0-9]*\.?[0-9]+)\s*")
 
-EXPECTED = f"NAME>NUMBER or NAME<NUMBER, the name one of {', '.join([*NUMBERS, *_LABELLED])}"
+EXPECTED = f"NAME>NUMBER or NAME<NUMBER, the name one of {', '.join(_KNOWN)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,9 @@ class Limit:
         return tuple(sorted(beyond, key=lambda item: item[1], reverse=self.sign.startswith(">")))
 
     def _of(self, camera: Camera, report: Report) -> float:
+        if self.number in _OF_EVENTS:
+            counts = _OF_EVENTS[self.number]
+            return float(sum(counts(event) for event in report.events if event.stream_id == camera.stream_id))
         if self.number in NUMBERS:
             return NUMBERS[self.number](camera)
         arms = report.helped.by_camera.get(camera.stream_id, ()) if report.helped else ()
@@ -66,6 +76,6 @@ class Limit:
 def parse_limit(text: str) -> Limit:
     """Raises ValueError if it is none."""
     match = _FORM.fullmatch(text)
-    if match is None or (match[1] not in NUMBERS and match[1] not in _LABELLED):
+    if match is None or (match[1] not in _KNOWN):
         raise ValueError(f"expected {EXPECTED}, got {text!r}")
     return Limit(match[1], match[2], float(match[3]))

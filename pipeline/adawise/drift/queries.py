@@ -65,6 +65,57 @@ UNION ALL
 SELECT stream_id, time, label, 1 FROM unmeasured_rows WHERE label IS NOT NULL;
 """
 
+_CLASS_BINS = """
+CREATE OR REPLACE TEMP TABLE class_bins AS
+SELECT stream_id, epoch_us(time) // $bin AS bin, label, epoch_us(min(time)) AS time_us,
+       sum(class_rows.rows)::BIGINT AS rows
+FROM class_rows GROUP BY stream_id, bin, label;
+"""
+
+WIDE = """
+SELECT stream_id,
+       epoch_us(time) // $wide AS wide,
+       epoch_us(min(time)) AS time_us,
+       count(alpha) AS batches,
+       coalesce(sum(images), 0)::BIGINT AS images,
+       avg(alpha) AS alpha,
+       avg(objective) FILTER (NOT isnan(objective)) AS objective,
+       sum(confidence) / nullif(sum(answered), 0) AS confidence,
+       coalesce(sum(compared), 0)::BIGINT AS compared,
+       coalesce(sum(agreed), 0)::BIGINT AS agreed,
+       coalesce(sum(rejected), 0)::BIGINT AS rejected,
+       avg(forward_equivalents) AS forward_equivalents,
+       avg(luminance_mean) AS luminance,
+       avg(contrast_mean) AS contrast,
+       avg(gradient_mean) AS gradient,
+       avg(laplacian_mean) AS laplacian,
+       avg(colourfulness_mean) AS colourfulness,
+       coalesce(sum(labelled), 0)::BIGINT AS labelled,
+       coalesce(sum(correct), 0)::BIGINT AS correct
+FROM (
+    SELECT stream_id, time, images, alpha, objective, forward_equivalents, luminance_mean, contrast_mean,
+           gradient_mean, laplacian_mean, colourfulness_mean
+    FROM traces
+    UNION ALL BY NAME SELECT stream_id, time, images AS answered, confidence, compared, agreed, rejected FROM measures
+    UNION ALL BY NAME FROM judged_rows
+)
+GROUP BY ALL ORDER BY stream_id, wide
+"""
+
+JUDGED = """
+CREATE OR REPLACE TEMP VIEW judged_rows AS
+SELECT stream_id, time, 1 AS labelled, (label = truth)::INTEGER AS correct FROM $labelled;
+"""
+
+MIXES = """
+WITH ranked AS (
+    SELECT stream_id, label, row_number() OVER (PARTITION BY stream_id ORDER BY sum(rows) DESC, label) AS place
+    FROM class_bins GROUP BY stream_id, label
+)
+SELECT stream_id, bin, CASE WHEN place <= 8 THEN label END AS label, min(time_us) AS time_us, sum(rows)::BIGINT AS rows
+FROM class_bins JOIN ranked USING (stream_id, label) GROUP BY ALL ORDER BY stream_id, bin, label
+"""
+
 PREDICTIONS = """
 SELECT stream_id,
        epoch_us(time) // $bin AS bin,
@@ -119,17 +170,15 @@ FROM measures GROUP BY stream_id ORDER BY stream_id
 
 CLASSES = """
 WITH edges AS (
-    SELECT stream_id,
-           epoch_us(min(time)) + (epoch_us(max(time)) - epoch_us(min(time))) // 4 AS early,
-           epoch_us(max(time)) - (epoch_us(max(time)) - epoch_us(min(time))) // 4 AS late
-    FROM class_rows GROUP BY stream_id
+    SELECT stream_id, min(bin) + (max(bin) - min(bin)) // 4 AS early, max(bin) - (max(bin) - min(bin)) // 4 AS late
+    FROM class_bins GROUP BY stream_id
 )
 SELECT stream_id,
        label,
-       sum(class_rows.rows)::BIGINT AS rows,
-       coalesce(sum(class_rows.rows) FILTER (epoch_us(time) <= early), 0)::BIGINT AS early_rows,
-       coalesce(sum(class_rows.rows) FILTER (epoch_us(time) >= late), 0)::BIGINT AS late_rows
-FROM class_rows JOIN edges USING (stream_id)
+       sum(class_bins.rows)::BIGINT AS rows,
+       coalesce(sum(class_bins.rows) FILTER (bin <= early), 0)::BIGINT AS early_rows,
+       coalesce(sum(class_bins.rows) FILTER (bin >= late), 0)::BIGINT AS late_rows
+FROM class_bins JOIN edges USING (stream_id)
 GROUP BY ALL ORDER BY stream_id, rows DESC, label
 """
 
@@ -179,36 +228,51 @@ UNION ALL
 """
 
 
-def measures(last: str | None = "infinity") -> str:
-    """The views that other questions go by, beside `UNMEASURED`.
+def measures(bin_us: int, last: str | None = "infinity") -> str:
+    """The views and tables that other questions go by, beside `UNMEASURED`.
 
     `last`: time of the last batch whose trace does not say what came of it, so that no file is read that is newer; None
     where each does, so that no row is read.
     """
+    made = _MEASURES + _CLASS_BINS.replace("$bin", str(bin_us))
     if last is None:
-        return _MEASURES.replace("$condition", "false")
+        return made.replace("$condition", "false")
     until = f"<= '{last}'::TIMESTAMPTZ"
     # As `read_predictions` has it: conditions on one column alone meet a row group's statistics.
     beside = f"(captured_at IS NULL OR captured_at {until}) AND (captured_at IS NOT NULL OR kafka_timestamp {until})"
-    return _MEASURES.replace("$condition", "time <= until" if last == "infinity" else f"time <= until AND {beside}")
+    return made.replace("$condition", "time <= until" if last == "infinity" else f"time <= until AND {beside}")
 
 
-def written_out(bin_us: int, fine_us: int) -> dict[str, str]:
+_NO_LABELS = "(SELECT NULL AS stream_id, NULL::TIMESTAMPTZ AS time, NULL AS label, NULL AS truth WHERE false)"
+
+
+def judged_rows(is_labelled: bool) -> str:
+    """The view of labelled rows and whether they were right, over the view `labelled` of `adawise.labels.join`."""
+    return JUDGED.replace("$labelled", "labelled" if is_labelled else _NO_LABELS)
+
+
+def written_out(bin_us: int, fine_us: int, wide_us: int) -> dict[str, str]:
     """The questions by what they are for, with the widths of the bins filled in, to be asked again.
 
     They need `traces` and `predictions` as tables or views with the column `time`.
     """
     questions = {
-        "measures": UNMEASURED + measures(),
+        "measures": UNMEASURED + measures(bin_us) + judged_rows(is_labelled=False),
         "series": TRACES,
         "rows": PREDICTIONS,
         "changes": PATHS,
+        "events": WIDE,
+        "mixes": MIXES,
         "cameras": CAMERAS,
         "classes": CLASSES,
         "rejects": REASONS,
         "resets": RESETS,
         "models": MODELS,
     }
-    return {
-        name: sql.strip().replace("$bin", str(bin_us)).replace("$fine", str(fine_us)) for name, sql in questions.items()
-    }
+    widths = {"$bin": bin_us, "$fine": fine_us, "$wide": wide_us}
+    found = {}
+    for name, sql in questions.items():
+        for place, width_us in widths.items():
+            sql = sql.replace(place, str(width_us))
+        found[name] = sql.strip()
+    return found

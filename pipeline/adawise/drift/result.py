@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy.typing as npt
 
 from adawise.drift.judge.helped import Helped
 
-FORMAT = 2
+FORMAT = 3
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
 
@@ -54,7 +56,20 @@ class Series:
 class Cause:
     """Something else that changed at the same time. `kind` is a stable word, `sentence` says it with its numbers."""
 
-    kind: Literal["silence", "model", "objective", "confidence", "classes", "rejects", "picture", "reset", "others"]
+    kind: Literal[
+        "silence",
+        "model",
+        "objective",
+        "confidence",
+        "classes",
+        "rejects",
+        "picture",
+        "reset",
+        "others",
+        "incident",
+        "swap",
+        "likely",
+    ]
     sentence: str
 
 
@@ -86,6 +101,60 @@ class CameraChange:
     kind: str
     causes: tuple[Cause, ...] = ()
     examples: tuple[Example, ...] = ()
+
+    @property
+    def size(self) -> float:
+        """`after` less `before`."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyCost:
+    """What something did to accuracy: the change in [-1, 1], negative where it cost some, with its 95 % interval.
+
+    `how`: measured, from labels on both sides; estimated, from confidence and the agreement of the endpoints.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    how: Literal["measured", "estimated"]
+
+
+Shape = Literal["step", "ramp", "spike", "unrest", "cycle begun", "cycle ended", "silence", "ended", "model"]
+Severity = Literal["failing", "changed", "noted"]
+SEVERITIES: tuple[Severity, ...] = ("failing", "changed", "noted")
+
+
+@dataclass(frozen=True, slots=True)
+class DriftEvent:
+    """Something that happened to a measure of a camera.
+
+    A step, a new model, a cycle that began or ended: at a time between `earliest_us` and `latest_us`. A ramp, spike,
+    silence, unrest: from `since_us` until `until_us`. `before`, `after`: levels in the measure's `unit`; of a spike
+    what is usual and what there was instead, of unrest and cycles the swing, of the mix how far it is from the one
+    before (total variation); nan where there is none. `score`: size in standard errors, nan where none is known.
+    `next`: the command to go on with. `detail`: what the levels do not say, as the classes that came and went.
+    `incident`: number of those of one camera and moment, from 1.
+    """
+
+    stream_id: str
+    measure: str
+    shape: Shape
+    since_us: int
+    until_us: int
+    earliest_us: int
+    latest_us: int
+    before: float
+    after: float
+    unit: str
+    score: float
+    severity: Severity = "changed"
+    causes: tuple[Cause, ...] = ()
+    cost: AccuracyCost | None = None
+    next: str = ""
+    incident: int = 0
+    detail: str = ""
 
     @property
     def size(self) -> float:
@@ -171,6 +240,7 @@ class Report:
     cameras: tuple[Camera, ...]
     overall: Series
     groups: tuple[CameraGroup, ...]
+    events: tuple[DriftEvent, ...]  # the worst incident first, those of an incident together
     models: tuple[Model, ...]
     objective: str  # what was minimised, if a card or the user said so; "" if nobody did
     reference: str  # where `Series.reference` is from; "" if there is none
@@ -180,6 +250,16 @@ class Report:
     notes: tuple[str, ...] = ()  # what the reader has to know: limits of what could be looked at
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def fleet(self) -> dict[str, int]:
+        """How many cameras are ok, changed, failing and silent: each is counted once, by the worst of it."""
+        state = dict.fromkeys((camera.stream_id for camera in self.cameras), "ok")
+        for event in sorted(self.events, key=lambda each: -SEVERITIES.index(each.severity)):
+            if event.severity != "noted":
+                state[event.stream_id] = event.severity
+        state |= {event.stream_id: "silent" for event in self.events if event.shape == "ended"}
+        return {name: list(state.values()).count(name) for name in ("ok", "changed", "failing", "silent")}
 
     @property
     def images(self) -> int:
@@ -193,7 +273,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """For other programs; without pictures and series, which `adawise.read_traces` has at full length."""
-        found: dict[str, Any] = _plain(self)
+        found: dict[str, Any] = {**_plain(self), "fleet": self.fleet}
         return found
 
 
@@ -201,6 +281,8 @@ def _plain(value: Any) -> Any:
     """Values as JSON has them; nan as None, changes with their size."""
     if isinstance(value, float):
         return value if np.isfinite(value) else None
+    if isinstance(value, DriftEvent):
+        return _told(value)
     if is_dataclass(value) and not isinstance(value, type):
         shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
         plain = {name: _plain(getattr(value, name)) for name in shown}
@@ -214,3 +296,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
+
+
+def _told(event: DriftEvent) -> dict[str, Any]:
+    """Times as text, the levels as `from` and `to`; `cause` is what is told first, `causes` are all."""
+    times = {"since": event.since_us, "until": event.until_us, "earliest": event.earliest_us, "latest": event.latest_us}
+    return {
+        "stream_id": event.stream_id,
+        "measure": event.measure,
+        "shape": event.shape,
+        **{name: datetime.fromtimestamp(us / 1e6, UTC).isoformat() for name, us in times.items()},
+        "from": _plain(event.before),
+        "to": _plain(event.after),
+        "unit": event.unit,
+        "detail": event.detail,
+        "score": _plain(event.score),
+        "severity": event.severity,
+        "incident": event.incident,
+        "cause": event.causes[0].sentence if event.causes else None,
+        "causes": _plain(event.causes),
+        "cost": _plain(event.cost),
+        "next": event.next,
+    }

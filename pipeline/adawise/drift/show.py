@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from adawise.drift.bins import spoken
+from adawise.drift.events.incidents import incidents
+from adawise.drift.events.judge import moved
 from adawise.drift.judge.helped import Helped, Interval
-from adawise.drift.result import Camera, CameraChange, Report
+from adawise.drift.result import AccuracyCost, Camera, Report
 
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
-_CHANGES = 12  # of the list
+_INCIDENTS, _NEXT = 12, 3  # likewise
 
 
 def show(report: Report, console: Console) -> None:
@@ -23,10 +25,12 @@ def show(report: Report, console: Console) -> None:
         f"{moment(report.since_us)} to {moment(report.until_us)}",
         soft_wrap=True,
     )
+    console.print(f"cameras: {', '.join(f'{count} {name}' for name, count in report.fleet.items())}")
+    if report.events:
+        console.print(_incidents(report))
+        for those in list(incidents(report.events).values())[:_NEXT]:
+            console.print(f"look closer at {those[0].stream_id}: {those[0].next}", soft_wrap=True)
     console.print(_cameras(report))
-    changes = [(camera, change) for camera in report.cameras for change in camera.changes]
-    if changes:
-        console.print(_changes(changes))
     for group in report.groups:
         names = ", ".join(group.stream_ids[:8]) + (", ..." if len(group.stream_ids) > 8 else "")
         console.print(f"{group.sentence} ({names})")
@@ -64,17 +68,29 @@ def _numbers(camera: Camera) -> list[str]:
     ]
 
 
-def _changes(changes: list[tuple[Camera, CameraChange]]) -> Table:
-    table = Table(title="changes, the largest first", title_justify="left", box=SIMPLE_HEAD)
-    for header in ("camera", "when (UTC)", "alpha", "what else changed"):
+def _incidents(report: Report) -> Table:
+    table = Table(title="what happened, the worst first", title_justify="left", box=SIMPLE_HEAD)
+    for header in ("", "camera", "when (UTC)", "what", "accuracy", "why"):
         table.add_column(header, overflow="fold")
-    for camera, change in sorted(changes, key=lambda item: -abs(item[1].size))[:_CHANGES]:
-        when = moment(change.time_us) + (f" to {moment(change.latest_us)}" if change.kind == "ramp" else "")
-        why = "; ".join(cause.sentence for cause in change.causes) or "nothing that was looked at"
-        table.add_row(camera.stream_id, when, f"{change.before:.2f} to {change.after:.2f}", why)
-    if len(changes) > _CHANGES:
-        table.caption = f"and {len(changes) - _CHANGES} smaller ones"
+    told = list(incidents(report.events).values())
+    for those in told[:_INCIDENTS]:
+        first = those[0]
+        table.add_row(
+            first.severity,
+            first.stream_id,
+            moment(first.since_us) + ("" if first.until_us == first.since_us else f" to {moment(first.until_us)}"),
+            "; ".join(moved(event) for event in those),
+            cost(first.cost),
+            "; ".join(cause.sentence for cause in first.causes if cause.kind != "incident"),
+        )
+    if len(told) > _INCIDENTS:
+        table.caption = f"and {len(told) - _INCIDENTS} more"
     return table
+
+
+def cost(of: AccuracyCost | None) -> str:
+    """-0.15 (-0.20 to -0.10, measured)."""
+    return "" if of is None else f"{of.accuracy:+.2f} ({of.low:+.2f} to {of.high:+.2f}, {of.how})"
 
 
 def _between(interval: Interval, form: str) -> str:

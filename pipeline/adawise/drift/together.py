@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import poisson
 
-from adawise.drift.result import CameraChange, CameraGroup, Integers
+from adawise.drift.result import CameraChange, CameraGroup, DriftEvent, Integers
 
 _WORLDS, _FEWEST = 400, 100  # the fewest where so much coincides that each of them takes long
 _PAIRS = 50_000  # of moves that coincide, from which on there are fewer worlds
@@ -147,7 +147,9 @@ def groups(
     return tuple(sorted(told, key=lambda group: (-len(group.stream_ids), group.stream_ids)))
 
 
-def at_once(changes: Mapping[str, Sequence[CameraChange]], near_us: int) -> dict[str, list[tuple[str, ...]]]:
+def at_once(
+    changes: Mapping[str, Sequence[CameraChange | DriftEvent]], near_us: int
+) -> dict[str, list[tuple[str, ...]]]:
     """By camera, for each of its changes: the other cameras that moved the same way then, or within `near_us` of it."""
     names = list(changes)
     moves = _moves([changes[name] for name in names])
@@ -160,7 +162,7 @@ def at_once(changes: Mapping[str, Sequence[CameraChange]], near_us: int) -> dict
     return found
 
 
-def _moves(changes: Sequence[Sequence[CameraChange]]) -> _Moves:
+def _moves(changes: Sequence[Sequence[CameraChange | DriftEvent]]) -> _Moves:
     every = [(camera, change) for camera, those in enumerate(changes) for change in those]
     since = np.array([change.earliest_us for _, change in every], dtype=np.float64)
     until = np.array([change.latest_us for _, change in every], dtype=np.float64)

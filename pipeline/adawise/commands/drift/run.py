@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # with DuckDB, which an extra brings
     from adawise.drift.causes import Looks
     from adawise.drift.judge.helped import Helped
     from adawise.drift.tables import Tables
+    from adawise.labels.join import Labels
 
 FOUND = 3
 
@@ -88,11 +89,13 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     streams, against = parts(asked.streams), parts(asked.against) or ()
     opened = Tables(asked.root, streams=streams, since=asked.since, until=asked.until, levels=levels)
     with closing(opened) as tables, translated(asked.root, *against):
+        labels = _labels(settings, asked, tables)
         with progress("read", total=None, unit="questions") as bar:
-            found = collect(tables.connection, done=bar.advance)
+            found = collect(tables.connection, done=bar.advance, is_labelled=labels.labelled > 0)
         examples = _Examples(tables, frames)
         with progress("analysed", total=len(found.facts), unit="cameras") as bar:
-            cameras = analyse(found, Evidence(tables.mix, examples), smallest=asked.smallest, done=bar.advance)
+            evidence = Evidence(tables.mix, examples)
+            cameras, events = analyse(found, evidence, asked.root, smallest=asked.smallest, done=bar.advance)
         return Report(
             root=asked.root,
             command=shlex.join(["adawise", *asked.written_out()]),
@@ -104,20 +107,33 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             cameras=cameras,
             overall=found.overall,
             groups=groups({c.stream_id: c.changes for c in cameras}, (found.since_us, found.until_us), found.bin_us),
+            events=events,
             models=found.models.get(ALL, ()),
             objective=objective,
             reference=normal,
             recording="" if asked.recording is None else str(asked.recording),
-            helped=_helped(settings, asked, card, tables),
-            queries=written_out(found.bin_us, found.fine_us),
+            helped=_helped(asked, labels, card, tables),
+            queries=written_out(found.bin_us, found.fine_us, found.wide_us),
             notes=(*_notes(cameras, found.rows, examples, tables.untimed()), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
 
-def _helped(settings: Settings, asked: DriftCommand, card: Card | None, tables: Tables) -> Helped:
-    from adawise.drift.judge.judge import OtherRun, judge
+def _labels(settings: Settings, asked: DriftCommand, tables: Tables) -> Labels:
     from adawise.labels.join import label
+
+    classes = settings.model.classes
+    return label(
+        tables.connection,
+        asked.root,
+        file=asked.labels,
+        within_us=round(asked.label_within * 1e6),
+        classes=None if classes is None else read_lines(classes, "model.classes", "class name"),
+    )
+
+
+def _helped(asked: DriftCommand, labels: Labels, card: Card | None, tables: Tables) -> Helped:
+    from adawise.drift.judge.judge import OtherRun, judge
     from adawise.sink.read.rows import read_predictions
 
     streams, columns = parts(asked.streams), ("topic", "partition", "offset", "index", "label", "confidence", "alpha")
@@ -125,14 +141,6 @@ def _helped(settings: Settings, asked: DriftCommand, card: Card | None, tables: 
         OtherRun(root, read_predictions(root, streams, asked.since, asked.until, columns).relation)
         for root in parts(asked.against) or ()
     ]
-    classes = settings.model.classes
-    labels = label(
-        tables.connection,
-        asked.root,
-        file=asked.labels,
-        within_us=round(asked.label_within * 1e6),
-        classes=None if classes is None else read_lines(classes, "model.classes", "class name"),
-    )
     with progress("judged", total=None, unit="") as bar:
         found = judge(tables.connection, labels, runs, card)
         bar.advance()

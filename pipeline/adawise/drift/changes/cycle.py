@@ -66,7 +66,7 @@ def _where_followed(day: npt.NDArray[np.int64], x: Series, cycle: Series) -> Ser
 
 def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> Series | None:
     """`[24]`, by the hour of the day in UTC: what it adds to the level. None if held-out days say otherwise."""
-    days = _days(times_us, x)
+    days = by_day(times_us, x)
     if np.count_nonzero(np.isfinite(days)) < _LEAST_HOURS:
         return None
     folds = np.arange(len(days)) % min(len(days), _FOLDS)
@@ -82,15 +82,16 @@ def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -
 
 def _profile(days: Series) -> Series:
     """`[days, 24]` -> `[24]`, mean 0; an hour that was never seen adds nothing."""
-    profile = np.zeros(24)
-    for hour, column in enumerate(days.T):
-        seen = column[np.isfinite(column)]
-        profile[hour] = np.median(seen) if len(seen) else 0.0
+    ordered = np.sort(days, axis=0)  # nans come last
+    seen = np.count_nonzero(np.isfinite(days), axis=0)
+    last, hours = np.maximum(seen - 1, 0), np.arange(24)
+    middle = (ordered[last // 2, hours] + ordered[(last + 1) // 2, hours]) / 2.0
+    profile = np.where(seen > 0, middle, 0.0)
     profile -= profile.mean()
     return profile
 
 
-def _days(times_us: npt.NDArray[np.int64], x: Series) -> Series:
+def by_day(times_us: npt.NDArray[np.int64], x: Series) -> Series:
     """`[days, 24]`: means by hour of values less the mean of the 24 hours around each; nan where there is none."""
     total = np.concatenate([[0.0], np.cumsum(x)])
     first = np.searchsorted(times_us, times_us - _DAY_US // 2)

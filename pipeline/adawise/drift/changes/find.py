@@ -41,7 +41,8 @@ class Sensitivity:
     `penalty`: evidence that a change must bring, in squared standard errors per ln of the independent values.
     `settle`: batches that a level must hold. `prior_weight`: blocks that the first guess of the noise counts for.
     `cycle`: share of the variance within days that a daily cycle must explain on other days. `ramp`: batches that a
-    change must take to be called a ramp.
+    change must take to be called a ramp. `bins`: of how many means, at most, levels are looked for; each step is then
+    put where it fits best.
     """
 
     smallest: float = 0.1
@@ -52,6 +53,7 @@ class Sensitivity:
     prior_weight: float = 12.0
     cycle: float = 0.2
     ramp: int = 60
+    bins: int = 4096  # a year of one camera has a bin in two hours
 
 
 ALPHA = Sensitivity()
@@ -83,7 +85,6 @@ class Change:
         return self.after - self.before
 
 
-_MOST_BINS = 4096  # a year of one camera has a bin in two hours
 _BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai 1997)
 
 
@@ -136,7 +137,7 @@ def _by_point(sensitivity: Sensitivity, batches: float) -> Sensitivity:
 
 def _segmented(x: Series, variance: float, sensitivity: Sensitivity) -> list[int]:
     """Bounds of the segments, 0 and n among them."""
-    width = math.ceil(len(x) / _MOST_BINS)
+    width = math.ceil(len(x) / sensitivity.bins)
     binned = block_means(x, width)
     least = max(1, math.ceil(sensitivity.settle / width))
     if len(binned) < 2 * least:

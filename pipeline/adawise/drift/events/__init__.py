@@ -1,0 +1,1 @@
+"""What happened, over all measures of a camera: one list of events."""

@@ -1,0 +1,96 @@
+"""Daily cycles that begin or end: how much of the camera's own day each day has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from adawise.drift.changes.cycle import by_day
+from adawise.drift.changes.find import Change, Sensitivity, find_changes
+from adawise.drift.changes.noise import Series
+from adawise.drift.result import Floats, Integers
+
+_DAY_US = 86_400_000_000
+_HOUR_US = _DAY_US // 24
+_LEAST_DAYS = 10
+_SETTLE_DAYS = 5  # that a cycle must have been there, and not
+_LEAST_HOURS = 8  # of a day that says something
+_GONE = 0.25  # of the swing: what may be left where there is no cycle
+_THERE, _HELD = 0.5, 0.75  # of the usual swing that a day has where there is a cycle, and on how many of its days
+_EXPLAINED = 0.5  # of the variance within days: what one shape must explain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cycles:
+    """`changes`: of the swing, peak to peak. `part`: `[points]`, what the cycle adds; 0 without changes."""
+
+    part: Floats
+    changes: tuple[Change, ...]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it began or ended, so that `part` has it as it was."""
+        return bool(self.changes)
+
+    def explains(self, change: Change) -> bool:
+        """Nights that become dark change the mean of days, too."""
+        return any(
+            abs(change.time_us - swing.time_us) <= 1.5 * _DAY_US and abs(change.size) < 0.75 * abs(swing.size)
+            for swing in self.changes
+        )
+
+
+def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> Cycles:
+    """Where the swing of a daily cycle came or went; of fewer than ten days nothing is said."""
+    nothing = Cycles(np.zeros(len(values)), ())
+    if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * _DAY_US:
+        return nothing
+    days = by_day(time_us, values)
+    seen = np.isfinite(days)
+    kept = np.flatnonzero(seen.sum(axis=1) >= _LEAST_HOURS)
+    if len(kept) < _LEAST_DAYS:
+        return nothing
+    known = np.where(seen, days, 0.0)[kept]
+    shape = np.linalg.svd(known, full_matrices=False)[2][0]
+    score = known @ shape / np.maximum((seen[kept] * shape**2).sum(axis=1), 0.1)
+    shape, score = shape * np.sign(np.median(score) or 1.0), score * np.sign(np.median(score) or 1.0)
+    total, explained = (known**2).sum(), ((score[:, None] * shape * seen[kept]) ** 2).sum()
+    if not total or explained < _EXPLAINED * total:
+        return nothing
+    wide = float(np.ptp(shape))
+    swing: Series = score * wide
+    first_day = (time_us[0] + _DAY_US // 2) // _DAY_US
+    middle_us = ((first_day + kept) * _DAY_US + _DAY_US // 2).astype(np.int64)
+    least = 3.0 * sensitivity.smallest
+    found = find_changes(
+        middle_us,
+        swing,
+        sensitivity=Sensitivity(least, least / 4.0, 1.5, 6.0, _SETTLE_DAYS, 6.0, cycle=1.0, ramp=len(swing) + 1),
+    )
+    bounds = [0, *(change.index for change in found), len(swing)]
+    parts = [swing[a:b] for a, b in pairwise(bounds)]
+    told = []
+    for change, before, after in zip(found, parts[:-1], parts[1:], strict=True):
+        off, on = sorted((before, after), key=np.median)
+        usual = float(np.median(on))
+        is_there = usual >= least and np.mean(on >= _THERE * usual) >= _HELD
+        if is_there and np.mean(off <= _THERE * usual) >= _HELD and np.median(off) <= _GONE * usual:
+            told.append(
+                replace(
+                    change,
+                    time_us=change.time_us - _DAY_US // 2,
+                    end_us=change.time_us - _DAY_US // 2,
+                    before=float(np.median(before)),
+                    after=float(np.median(after)),
+                    interval_us=(change.interval_us[0] - _DAY_US // 2, change.interval_us[1] + _DAY_US // 2),
+                )
+            )
+    if not told:
+        return nothing
+    level = np.concatenate([np.full(len(part), np.median(part)) for part in parts]) / wide
+    day = np.clip(np.searchsorted(kept, time_us // _DAY_US - first_day, side="right") - 1, 0, len(kept) - 1)
+    around = np.concatenate([shape[-1:], shape, shape[:1]])
+    phase = (time_us % _DAY_US) / _HOUR_US
+    return Cycles(level[day] * np.interp(phase, np.arange(-1, 25) + 0.5, around), tuple(told))

@@ -1,0 +1,73 @@
+"""What belongs together: events of one camera and moment are one incident, two cameras that changed places a swap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from adawise.drift.result import SEVERITIES, Cause, DriftEvent
+
+_NEAR_US = 3 * 3_600_000_000
+"""By which the begins of two events of an incident may miss each other, beyond their intervals."""
+_LEAD = ("model", "rate", "rejects", "accuracy", "brightness", "contrast", "sharpness", "noise", "colour", "mix")
+"""What is told first of an incident: what was done or seen, before what the models make of it."""
+_SAME = 1.0 / 3.0  # of a change: how far one camera's new level may be from the other's old one
+_SHARED = 2  # measures that must have been swapped
+
+
+def numbered(events: Sequence[DriftEvent], first: int) -> list[DriftEvent]:
+    """A camera's events by time, each with the number of its incident, the first of which is given."""
+    found: list[list[DriftEvent]] = []
+    for event in sorted(events, key=lambda each: (each.earliest_us, each.since_us)):
+        begun = found[-1][0] if found else None
+        if begun is not None and event.earliest_us <= max(begun.latest_us, begun.since_us) + _NEAR_US:
+            found[-1].append(event)
+        else:
+            found.append([event])
+    return [replace(event, incident=first + number) for number, those in enumerate(found) for event in those]
+
+
+def lead(events: Sequence[DriftEvent]) -> DriftEvent:
+    """Of the events of an incident, the one that is told first."""
+    places = {name: place for place, name in enumerate(_LEAD)}
+    return min(events, key=lambda e: (SEVERITIES.index(e.severity), places.get(e.measure, len(_LEAD)), -abs(e.score)))
+
+
+def incidents(events: Sequence[DriftEvent]) -> Mapping[int, tuple[DriftEvent, ...]]:
+    """By number, those of each with the lead before the others."""
+    found: dict[int, list[DriftEvent]] = {}
+    for event in events:
+        found.setdefault(event.incident, []).append(event)
+    told = {}
+    for number, those in found.items():
+        first = lead(those)
+        rest = sorted((e for e in those if e is not first), key=lambda e: (e.earliest_us, e.since_us, e.measure))
+        told[number] = (first, *rest)
+    return told
+
+
+def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
+    """The events, those of two cameras that took each other's place with that as their first cause."""
+    steps = sorted((e for e in events if e.shape == "step" and e.unit != ""), key=lambda e: e.earliest_us)
+    shared: dict[tuple[int, int], list[tuple[DriftEvent, DriftEvent]]] = {}
+    for place, one in enumerate(steps):
+        for other in steps[place + 1 :]:
+            if other.earliest_us > max(one.latest_us, one.since_us) + _NEAR_US:
+                break
+            if one.measure == other.measure and one.stream_id != other.stream_id and _is_exchanged(one, other):
+                shared.setdefault((one.incident, other.incident), []).append((one, other))
+    told: dict[int, Cause] = {}
+    for (one_number, other_number), pairs in shared.items():
+        if len(pairs) >= _SHARED:
+            measures = ", ".join(sorted({one.measure for one, _ in pairs}))
+            for number, name in ((one_number, pairs[0][1].stream_id), (other_number, pairs[0][0].stream_id)):
+                told[number] = Cause("swap", f"it is as {name} was, and {name} as this one was ({measures}): a swap")
+    return [
+        replace(event, causes=(told[event.incident], *event.causes)) if event.incident in told else event
+        for event in events
+    ]
+
+
+def _is_exchanged(one: DriftEvent, other: DriftEvent) -> bool:
+    near = _SAME * min(abs(one.size), abs(other.size))
+    return one.size * other.size < 0 and abs(one.after - other.before) <= near and abs(other.after - one.before) <= near
