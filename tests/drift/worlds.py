@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.signal import lfilter
 
 from adawise.sink import schemas
 from tests.drift.simulate import Path, served
@@ -167,8 +169,6 @@ def _still(rng: np.random.Generator, days: int) -> Latent:
 def _lasting(rng: np.random.Generator, n: int, memory: float) -> Series:
     """`[n]`: of variance 1, each value kept for about so many."""
     keep = np.exp(-1.0 / memory)
-    from scipy.signal import lfilter
-
     shocks = rng.normal(size=n) * np.sqrt(1.0 - keep**2)
     shocks[0] = rng.normal()
     found: Series = lfilter([1.0], [1.0, -keep], shocks)
@@ -473,6 +473,35 @@ KINDS: Mapping[str, Script] = {
 
 
 # -- as tables
+
+
+def as_tables(connection: duckdb.DuckDBPyConnection, worlds: Sequence[CameraWorld]) -> bool:
+    """Make `traces` and the other tables that the analysis asks, and `labelled` if a camera has labels."""
+    connection.execute("SET TimeZone = 'UTC'")
+    for name, rows in (("traces", traces(worlds)), ("predictions", schemas.PREDICTIONS.empty_table())):
+        connection.register("made", rows)
+        connection.execute(f"CREATE TABLE {name} AS SELECT *, captured_at AS time FROM made")
+        connection.unregister("made")
+    connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
+    connection.register("made", _labelled(worlds))
+    connection.execute("CREATE TABLE labelled AS SELECT *, captured_at AS time FROM made")
+    return any(world.labelled.any() for world in worlds)
+
+
+def _labelled(worlds: Sequence[CameraWorld]) -> pa.Table:
+    """A row a labelled image, `label` and `truth` the same where it was right."""
+    names: list[str] = []
+    times, correct = [np.empty(0, np.int64)], [np.empty(0, bool)]
+    for world in worlds:
+        names += [world.name] * int(world.labelled.sum())
+        times.append(np.repeat(world.columns["captured_at"], world.labelled))
+        place = np.arange(int(world.labelled.sum())) - np.repeat(
+            np.cumsum(world.labelled) - world.labelled, world.labelled
+        )
+        correct.append(place < np.repeat(world.correct, world.labelled))
+    truth = np.where(np.concatenate(correct), "car", "bus")
+    at = pa.array(np.concatenate(times), pa.timestamp("us", tz="UTC"))
+    return pa.table({"stream_id": names, "captured_at": at, "label": ["car"] * len(names), "truth": truth})
 
 
 def traces(worlds: Sequence[CameraWorld]) -> pa.Table:

@@ -20,6 +20,7 @@ from tools.bench import (
     compact,
     decision,
     drift_read,
+    events,
     forward,
     fuzz,
     gpu,
@@ -71,6 +72,7 @@ BENCHES = {
     "names": names.main,
     "recording": recording.main,
     "changes": changes.main,
+    "events": events.main,
     "together": together.main,
 }
 
