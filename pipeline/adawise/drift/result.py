@@ -121,7 +121,9 @@ class AccuracyCost:
     how: Literal["measured", "estimated"]
 
 
-Shape = Literal["step", "ramp", "spike", "unrest", "cycle begun", "cycle ended", "silence", "ended", "model"]
+Shape = Literal[
+    "step", "ramp", "spike", "unrest", "cycle begun", "cycle ended", "cycle changed", "silence", "ended", "model"
+]
 Severity = Literal["failing", "changed", "noted"]
 SEVERITIES: tuple[Severity, ...] = ("failing", "changed", "noted")
 

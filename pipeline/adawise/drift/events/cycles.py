@@ -1,4 +1,4 @@
-"""Daily cycles that begin or end: how much of the camera's own day each day has."""
+"""Daily cycles that begin, end or change: how much of the camera's own day each day has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from adawise.drift.changes.cycle import by_day
 from adawise.drift.changes.find import Change, Sensitivity, find_changes
 from adawise.drift.changes.noise import Series
-from adawise.drift.result import Floats, Integers
+from adawise.drift.result import Floats, Integers, Shape
 
 _DAY_US = 86_400_000_000
 _HOUR_US = _DAY_US // 24
@@ -18,7 +18,7 @@ _LEAST_DAYS = 10
 _SETTLE_DAYS = 5  # that a cycle must have been there, and not
 _LEAST_HOURS = 8  # of a day that says something
 _GONE = 0.25  # of the swing: what may be left where there is no cycle
-_THERE, _HELD = 0.5, 0.75  # of the usual swing that a day has where there is a cycle, and on how many of its days
+_HELD = 0.75  # of days that are on the side of their own level
 _EXPLAINED = 0.5  # of the variance within days: what one shape must explain
 
 
@@ -42,8 +42,16 @@ class Cycles:
         )
 
 
+def named(swing: Change) -> Shape:
+    """Of how much less a cycle may be left to have ended, or to have begun with."""
+    less, more = sorted((abs(swing.before), abs(swing.after)))
+    if less > _GONE * more:
+        return "cycle changed"
+    return "cycle begun" if abs(swing.after) == more else "cycle ended"
+
+
 def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> Cycles:
-    """Where the swing of a daily cycle came or went; of fewer than ten days nothing is said."""
+    """Where the swing of a daily cycle came, went or changed; of fewer than ten days nothing is said."""
     nothing = Cycles(np.zeros(len(values)), ())
     if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * _DAY_US:
         return nothing
@@ -73,17 +81,17 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> Cycle
     parts = [swing[a:b] for a, b in pairwise(bounds)]
     told = []
     for change, before, after in zip(found, parts[:-1], parts[1:], strict=True):
-        off, on = sorted((before, after), key=np.median)
-        usual = float(np.median(on))
-        is_there = usual >= least and np.mean(on >= _THERE * usual) >= _HELD
-        if is_there and np.mean(off <= _THERE * usual) >= _HELD and np.median(off) <= _GONE * usual:
+        usual = float(np.median(before)), float(np.median(after))
+        middle, way = sum(usual) / 2.0, np.sign(usual[1] - usual[0])
+        held = [float(np.mean((side - middle) * sign * way > 0)) for side, sign in ((before, -1.0), (after, 1.0))]
+        if abs(usual[1] - usual[0]) >= least and min(held) >= _HELD:
             told.append(
                 replace(
                     change,
                     time_us=change.time_us - _DAY_US // 2,
                     end_us=change.time_us - _DAY_US // 2,
-                    before=float(np.median(before)),
-                    after=float(np.median(after)),
+                    before=usual[0],
+                    after=usual[1],
                     interval_us=(change.interval_us[0] - _DAY_US // 2, change.interval_us[1] + _DAY_US // 2),
                 )
             )

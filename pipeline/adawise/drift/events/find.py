@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.drift.changes.find import Change, find_changes
-from adawise.drift.events.cycles import cycles
+from adawise.drift.events.cycles import cycles, named
 from adawise.drift.events.measures import MEASURES, Binned, Measure
 from adawise.drift.events.mix import Mixed, mix_changes
 from adawise.drift.events.unrest import Restless, restless
@@ -61,10 +61,11 @@ def _measured(of: CameraHistory, measure: Measure) -> Iterator[DriftEvent]:
             batches=watched.batches,
             sensitivity=replace(measure.sensitivity, cycle=1.0) if swings.is_known else measure.sensitivity,
         )
-    to_and_fro = restless(watched.time_us, watched.values - swings.part, measure.sensitivity)
+    to_and_fro = (
+        () if measure.is_of_counts else restless(watched.time_us, watched.values - swings.part, measure.sensitivity)
+    )
     for swing in swings.changes:
-        shape: Shape = "cycle begun" if swing.size > 0 else "cycle ended"
-        yield _event(of, measure, shape, swing, swing, swing.before, swing.after)
+        yield _event(of, measure, named(swing), swing, swing, swing.before, swing.after)
     for unrest in to_and_fro:
         yield _unrest(of, measure, unrest)
     left = [c for c in changes if not swings.explains(c) and not any(each.explains(c) for each in to_and_fro)]

@@ -12,6 +12,7 @@ _NEAR_US = 3 * 3_600_000_000
 _LEAD = ("model", "rate", "rejects", "accuracy", "brightness", "contrast", "sharpness", "noise", "colour", "mix")
 """What is told first of an incident: what was done or seen, before what the models make of it."""
 _SAME = 1.0 / 3.0  # of a change: how far one camera's new level may be from the other's old one
+_LASTS = 0.5  # of the shorter of two ramps, spikes and the like: how long both must have lasted to be one incident
 _SHARED = 2  # measures that must have been swapped
 
 
@@ -19,12 +20,21 @@ def numbered(events: Sequence[DriftEvent], first: int) -> list[DriftEvent]:
     """A camera's events by time, each with the number of its incident, the first of which is given."""
     found: list[list[DriftEvent]] = []
     for event in sorted(events, key=lambda each: (each.earliest_us, each.since_us)):
-        begun = found[-1][0] if found else None
-        if begun is not None and event.earliest_us <= max(begun.latest_us, begun.since_us) + _NEAR_US:
-            found[-1].append(event)
-        else:
+        same = next((those for those in reversed(found) if _is_one(those[0], event)), None)
+        if same is None:
             found.append([event])
+        else:
+            same.append(event)
     return [replace(event, incident=first + number) for number, those in enumerate(found) for event in those]
+
+
+def _is_one(begun: DriftEvent, event: DriftEvent) -> bool:
+    """Whether both began at one moment, or last for mostly the same time."""
+    if event.earliest_us <= max(begun.latest_us, begun.since_us) + _NEAR_US:
+        return True
+    both = min(event.until_us, begun.until_us) - max(event.since_us, begun.since_us)
+    shorter = min(event.until_us - event.since_us, begun.until_us - begun.since_us)
+    return shorter > 0 and both >= _LASTS * shorter
 
 
 def lead(events: Sequence[DriftEvent]) -> DriftEvent:

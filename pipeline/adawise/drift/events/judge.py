@@ -168,9 +168,12 @@ def moved(event: DriftEvent) -> str:
         return "no images" if event.shape == "ended" else "a silence"
     if event.measure == "model":
         return "another model"
-    if event.shape in {"unrest", "cycle begun", "cycle ended"}:
-        swing = event.before if event.shape == "cycle ended" else event.after
-        return f"{event.measure}: {event.shape}, a swing of {swing:.2g}"
+    if event.shape in {"unrest", "cycle begun", "cycle ended", "cycle changed"}:
+        swings = {
+            "cycle ended": f"{abs(event.before):.2g}",
+            "cycle changed": f"{event.before:.2g} to {event.after:.2g}",
+        }
+        return f"{event.measure}: {event.shape}, a swing of {swings.get(event.shape, f'{abs(event.after):.2g}')}"
     if event.measure == "mix":
         return f"mix: {event.detail}"
     if event.unit == "log":

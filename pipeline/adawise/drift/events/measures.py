@@ -59,6 +59,7 @@ class Measure:
     """Something that is watched.
 
     `series`: it, of a camera in bins of equal width. `shown`: from the scale on which it is looked at to its unit.
+    `is_of_counts`: it says little of single hours.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Measure:
     sensitivity: Sensitivity
     series: Callable[[Binned, int], Watched]
     shown: Callable[[float], float] = float
+    is_of_counts: bool = False
 
 
 def _mean(column: str) -> Callable[[Binned, int], Watched]:
@@ -147,6 +149,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                 "share",
                 replace(_OTHER, smallest=0.1, spread=0.15, settle=60),
                 _share("agreed", "compared", least=24),
+                is_of_counts=True,
             ),
             Measure(
                 "rejects",
@@ -155,6 +158,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                 replace(_OTHER, smallest=0.2, settle=8),
                 _rejects,
                 lambda value: float(np.sin(min(max(value, 0.0), np.pi) / 2.0) ** 2),
+                is_of_counts=True,
             ),
             Measure(
                 "rate",
@@ -163,6 +167,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                 replace(_OTHER, smallest=0.4, spread=0.3, memory=60.0, settle=64),
                 _rate,
                 lambda value: float(np.exp(value)),
+                is_of_counts=True,
             ),
             Measure(
                 "forwards",
@@ -182,6 +187,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                 "share",
                 replace(_OTHER, smallest=0.1, spread=0.15, settle=60),
                 _share("correct", "labelled", least=10),
+                is_of_counts=True,
             ),
         )
     }

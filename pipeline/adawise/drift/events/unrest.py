@@ -14,7 +14,7 @@ from adawise.drift.result import Floats, Integers
 _DAY_US = 86_400_000_000
 _BLOCK_US = _DAY_US // 8
 _LEAST_BLOCKS = 5  # of a day that says something
-_SWING = 4.0  # of the smallest change: how far it must go, as a square wave would that varies as much
+_SWING = 3.25  # of the smallest change: how far it must go, as a square wave would that varies as much
 _LEAST_DAYS = 3
 
 
@@ -54,7 +54,10 @@ def _runs(day: Integers, swing: Floats, least: float) -> Iterator[Restless]:
     is_far = swing >= least
     edges = np.flatnonzero(np.diff(is_far.astype(np.int8), prepend=0, append=0))
     usual = float(np.median(swing[~is_far])) if not is_far.all() else float("nan")
-    for start, end in edges.reshape(-1, 2):
-        if end - start >= _LEAST_DAYS:
-            since_us, until_us = int(day[start]) * _DAY_US, (int(day[end - 1]) + 1) * _DAY_US
-            yield Restless(since_us, until_us, usual, float(np.median(swing[start:end])))
+    runs = [(int(start), int(end)) for start, end in edges.reshape(-1, 2) if end - start >= _LEAST_DAYS]
+    while runs:
+        start, end = runs.pop(0)
+        while runs and day[runs[0][0]] - day[end - 1] <= _LEAST_DAYS:  # it paused
+            _, end = runs.pop(0)
+        since_us, until_us = int(day[start]) * _DAY_US, (int(day[end - 1]) + 1) * _DAY_US
+        yield Restless(since_us, until_us, usual, float(np.median(swing[start:end])))

@@ -1,0 +1,131 @@
+"""Events of cameras to which one known thing happens each, and of cameras to which nothing does."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pytest
+
+from adawise.commands import command_of
+from adawise.commands.parser import parse
+from adawise.drift.analyse import Evidence, analyse, silences
+from adawise.drift.collect import Path, collect
+from adawise.drift.result import SEVERITIES, DriftEvent
+from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, KINDS, CameraWorld, Happening, as_tables, camera
+
+SEED = 54
+NEAR_US = DAY_US
+
+
+@dataclass(frozen=True)
+class Analysed:
+    worlds: dict[str, CameraWorld]
+    events: tuple[DriftEvent, ...]
+
+    def of(self, stream_id: str) -> list[DriftEvent]:
+        return [event for event in self.events if event.stream_id == stream_id]
+
+
+def analysed(worlds: Sequence[CameraWorld]) -> Analysed:
+    with duckdb.connect() as connection:
+        found = collect(connection, is_labelled=as_tables(connection, worlds))
+        _, events = analyse(found, Evidence(lambda *_: {}), "runs/yard", smallest=0.1)
+    return Analysed({world.name: world for world in worlds}, events)
+
+
+def is_near(event: DriftEvent, happening: Happening) -> bool:
+    since_us, until_us = happening.since_us - NEAR_US, happening.until_us + NEAR_US
+    return event.since_us <= until_us and max(event.since_us, event.until_us) >= since_us
+
+
+@pytest.fixture(scope="module")
+def eventful() -> Analysed:
+    """Two cameras of each kind, by the order of the kinds."""
+    kinds = [kind for kind in KINDS for _ in range(2)]
+    return analysed([camera(SEED, n, kinds=(kind,), labels=True, searched=False) for n, kind in enumerate(kinds)])
+
+
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(KINDS)))
+def test_each_kind_of_happening_is_told_with_its_measure_and_shape(eventful: Analysed, number: int, kind: str) -> None:
+    """Of one camera of the two at least: how many of many are is for `python -m tools.bench events`."""
+    told = []
+    for name in (f"camera-{2 * number:03d}", f"camera-{2 * number + 1:03d}"):
+        (happening,) = eventful.worlds[name].happenings
+        near = [event for event in eventful.of(name) if is_near(event, happening)]
+        told.append([e for e in near if e.measure in happening.moves and e.shape.startswith(happening.shape)])
+        beside = [e for e in eventful.of(name) if e.measure not in (*happening.moves, *happening.touches)]
+        assert len(beside) <= 1, beside
+        assert len({event.incident for event in near}) <= 2, "one moment is one incident"
+    assert any(told), kind
+
+
+def test_cameras_to_which_nothing_happens_have_no_event() -> None:
+    assert analysed([camera(SEED + 1, n, labels=n % 3 == 0, searched=False) for n in range(10)]).events == ()
+
+
+def test_failing_comes_first_and_what_labels_say_is_measured(eventful: Analysed) -> None:
+    worst: dict[int, int] = {}
+    for event in eventful.events:
+        rank = SEVERITIES.index(event.severity)
+        worst[event.incident] = min(rank, worst.get(event.incident, rank))
+    assert list(worst.values()) == sorted(worst.values())
+    assert {0, 1, 2} == set(worst.values())
+    number = list(KINDS).index("silent_mistakes")
+    mistakes = next(e for e in eventful.of(f"camera-{2 * number:03d}") if e.measure == "accuracy")
+    assert mistakes.cost is not None
+    assert mistakes.cost.how == "measured"
+    assert mistakes.cost.low <= mistakes.size <= mistakes.cost.high
+    assert mistakes.severity == "failing"
+    assert mistakes.causes[-1].sentence.startswith("likely: images that the models are sure of")
+
+
+def test_the_command_to_go_on_with_is_one(eventful: Analysed) -> None:
+    for line in {event.next for event in eventful.events}:
+        program, name, *arguments = shlex.split(line)
+        if name in {"pair", "dlq"}:
+            name, arguments = f"{name} {arguments[0]}", arguments[1:]
+        assert program == "adawise"
+        assert parse(command_of(name), arguments).mistakes == [], line
+
+
+def test_many_cameras_that_fall_silent_at_once_know_of_each_other() -> None:
+    worlds = [camera(SEED + 2, n, days=12, searched=False) for n in range(3)]
+    told = analysed([*(until(world, BEGIN_US + 9 * DAY_US) for world in worlds[:2]), worlds[2]])
+    ended = [event for event in told.events if event.shape == "ended"]
+    others = {event.stream_id: event.causes[0].sentence for event in ended}
+    assert others == {
+        "camera-000": "1 of 2 other cameras moved the same way then: camera-001",
+        "camera-001": "1 of 2 other cameras moved the same way then: camera-000",
+    }
+    assert {event.severity for event in ended} == {"failing"}
+
+
+def until(world: CameraWorld, end_us: int) -> CameraWorld:
+    n = int(np.count_nonzero(world.columns["captured_at"] < end_us))
+    columns = {name: values[:n] for name, values in world.columns.items()}
+    return CameraWorld(world.name, columns, world.counts[:n], world.labelled[:n], world.correct[:n], (), world.days)
+
+
+def a_path(time_us: Sequence[int]) -> Path:
+    at = np.array(time_us, np.int64)
+    return Path(at, at, np.ones(len(at), np.int64), np.zeros(len(at)), np.zeros(len(at)))
+
+
+def test_a_camera_that_is_dark_every_night_is_not_silent_and_one_that_stays_dark_is() -> None:
+    days = [BEGIN_US + day * DAY_US + hour * HOUR_US // 4 for day in range(8) for hour in range(6 * 4, 20 * 4)]
+    last = days[-1]
+    assert silences(a_path(days), last + 11 * HOUR_US) == ((), None)
+    assert silences(a_path(days), last + 20 * HOUR_US) == (((last, last + 20 * HOUR_US),), last)
+
+
+def test_a_day_without_images_is_a_silence_also_of_a_camera_with_nights() -> None:
+    days = [
+        BEGIN_US + day * DAY_US + hour * HOUR_US // 4 for day in range(8) if day != 4 for hour in range(6 * 4, 20 * 4)
+    ]
+    (gap,), ended = silences(a_path(days), days[-1])
+    assert ended is None
+    assert (gap[1] - gap[0]) // HOUR_US == 34
