@@ -42,7 +42,7 @@ _NEAR_US = DAY_US  # by which an event may miss its happening
 
 
 @dataclass(frozen=True)
-class Told:
+class ToldEvent:
     """An event, whoever told it."""
 
     stream_id: str
@@ -59,7 +59,7 @@ class Looked:
     happenings: Mapping[str, Sequence[Happening]]
     labelled: frozenset[str]
     days: float
-    told: Mapping[str, Sequence[Told]]
+    told: Mapping[str, Sequence[ToldEvent]]
 
 
 def main() -> int:
@@ -89,25 +89,25 @@ def _look(seed: int, numbers: Iterable[int], *, kinds: bool = False) -> Looked:
     )
 
 
-def _events(worlds: Sequence[CameraWorld]) -> list[Told]:
+def _events(worlds: Sequence[CameraWorld]) -> list[ToldEvent]:
     with duckdb.connect() as connection:
         is_labelled = as_tables(connection, worlds)
         found = collect(connection, is_labelled=is_labelled)
         _, events = analyse(found, Evidence(lambda *_: {}), "yard", smallest=0.1)
-    return [Told(e.stream_id, e.measure, e.shape, e.since_us, max(e.since_us, e.until_us)) for e in events]
+    return [ToldEvent(e.stream_id, e.measure, e.shape, e.since_us, max(e.since_us, e.until_us)) for e in events]
 
 
-def _evidently(worlds: Sequence[CameraWorld]) -> list[Told]:
+def _evidently(worlds: Sequence[CameraWorld]) -> list[ToldEvent]:
     """Runs of days of which it says that a column drifted."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "traces.parquet")
         pq.write_table(traces(worlds), path)
         script_path = Path(__file__).with_name("evidently_days.py")
         done = subprocess.run([EVIDENTLY, str(script_path), str(path)], stdout=subprocess.PIPE, check=True)
-    return [Told(name, measure, "day", since, until) for name, measure, since, until in json.loads(done.stdout)]
+    return [ToldEvent(name, measure, "day", since, until) for name, measure, since, until in json.loads(done.stdout)]
 
 
-def _is_near(told: Told, happening: Happening) -> bool:
+def _is_near(told: ToldEvent, happening: Happening) -> bool:
     return told.since_us <= happening.until_us + _NEAR_US and told.until_us >= happening.since_us - _NEAR_US
 
 
@@ -158,13 +158,13 @@ def _found(fleets: Sequence[Looked]) -> Iterable[str]:
     yield ""
 
 
-def _of(fleet: Looked, name: str) -> Sequence[Told]:
+def _of(fleet: Looked, name: str) -> Sequence[ToldEvent]:
     if name == "alpha alone":
         return [event for event in fleet.told["events"] if event.measure == "alpha" and event.shape in {"step", "ramp"}]
     return fleet.told[name]
 
 
-def _is_true(event: Told, fleet: Looked) -> bool:
+def _is_true(event: ToldEvent, fleet: Looked) -> bool:
     """Whether something happened then that moves its measure, surely or not."""
     return any(
         event.measure in (*happening.moves, *happening.touches) and _is_near(event, happening)
