@@ -48,8 +48,9 @@ def camera(name: str, **changes: Any) -> Camera:
 
 def report(*cameras: Camera, helped: Helped | None = None) -> Report:
     return Report(
-        root="runs/yard", command="", made_at="", since_us=0, until_us=1, bin_us=1, smallest=0.1, cameras=cameras,
-        overall=_SERIES, groups=(), events=(), models=(), objective="", reference="", recording="", helped=helped,
+        root="runs/yard", command="", made_at="", since_us=0, judged_us=0, until_us=1, bin_us=1, smallest=0.1,
+        cameras=cameras, overall=_SERIES, groups=(), events=(), models=(),
+        objective="", reference="", recording="", helped=helped,
     )  # fmt: skip
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy.signal import lfilter
 
-from adawise.sink import schemas
+from adawise.sink import claims, schemas
+from adawise.store.store import LocalStore
 from tests.drift.simulate import Path, served
 
 Series = npt.NDArray[np.float64]
@@ -527,6 +530,21 @@ def traces(worlds: Sequence[CameraWorld]) -> pa.Table:
         }
         parts.append(pa.table([_array(known, column, n) for column in schemas.TRACES], schema=schemas.TRACES))
     return pa.concat_tables(parts)
+
+
+def write(root: FilePath, worlds: Sequence[CameraWorld], until_us: int | None = None) -> FilePath:
+    """As a root: a file of traces for each camera, up to a time; it has no rows, and no footers of a chain."""
+    claims.sink_id(LocalStore(root), created_at="2026-06-01T00:00:00+00:00")
+    rows = traces(worlds)
+    for place in range(len(worlds)):
+        of_it = rows.filter(pa.compute.equal(rows["partition"], place))
+        if until_us is not None:
+            of_it = of_it.filter(pa.compute.less(of_it["captured_at"].cast(pa.int64()), until_us))
+        for dataset, table in (("traces", of_it), ("predictions", schemas.PREDICTIONS.empty_table())):
+            folder = root / dataset / "topic-frames" / f"partition-{place:05d}"
+            folder.mkdir(parents=True)
+            pq.write_table(table, folder / f"{0:020d}.parquet")
+    return root
 
 
 def _maps(counts: npt.NDArray[np.int64]) -> pa.Array:

@@ -54,7 +54,7 @@ def analyse(
     for stream_id in found.facts:
         path = found.paths[stream_id]
         moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
-        moved.append(_moved(stream_id, found, moves))
+        moved.append(_moved(stream_id, found, [each for each in moves if each.interval_us[1] >= found.judged_us]))
         told += _happened(stream_id, found, moves, root, first=1 + max((e.incident for e in told), default=0))
         done()
     cameras = [
@@ -93,7 +93,13 @@ def _happened(stream_id: str, found: Collected, moves: Sequence[Change], root: s
         ended_us=ended_us,
     )
     known = Surroundings(watch.binned, found.until_us, found.starts.get(stream_id, ()))
-    return judged(numbered(events(watch), first), known, root)
+    told = judged(numbered(events(watch), first), known, root)
+    return [event for event in told if _is_of(event, found.judged_us)]
+
+
+def _is_of(event: DriftEvent, since_us: int) -> bool:
+    """Whether it is of the time from then on: it was then, or it may have been, or it lasts."""
+    return event.shape == "ended" or max(event.since_us, event.until_us, event.latest_us) >= since_us
 
 
 def by_severity(events: Sequence[DriftEvent]) -> list[tuple[DriftEvent, ...]]:
@@ -138,7 +144,7 @@ def _moved(stream_id: str, found: Collected, moves: Sequence[Change]) -> Camera:
         class_mix=_mix(found.classes.get(stream_id, ())),
         reasons=found.reasons.get(stream_id, {}),
         resets=found.resets.get(stream_id, {}),
-        silences=silences(path, found.until_us)[0],
+        silences=tuple(gap for gap in silences(path, found.until_us)[0] if gap[1] >= found.judged_us),
         series=found.series[stream_id],
     )
 

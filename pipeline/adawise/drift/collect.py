@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from adawise.errors import SettingsError
 
 ALL = ""  # the name under which a query's rows of all cameras go; no camera is called so
 
+_NOTHING: Any = np.empty(0)
+NO_SERIES = Series(**{column.name: _NOTHING for column in fields(Series)})
 _Columns = Mapping[str, Any]  # name -> array, of one query
 _BINS = 720  # of a series: a month by the hour, and about as many points as a plot has pixels
 _FEWEST = 60  # unless a camera has so few batches that most bins would be empty
@@ -45,10 +47,12 @@ class Collected:
     """All that the tables said. Mappings are by stream_id; `overall` is the series of all cameras together."""
 
     since_us: int
+    judged_us: int  # what was before it is known as usual
     until_us: int
     bin_us: int
     fine_us: int
     wide_us: int
+    mix_us: int
     facts: Mapping[str, Mapping[str, Any]]
     series: Mapping[str, Series]
     overall: Series
@@ -64,11 +68,21 @@ class Collected:
 
 
 def collect(
-    connection: DuckDBPyConnection, done: Callable[[], object] = lambda: None, *, is_labelled: bool = False
+    connection: DuckDBPyConnection,
+    done: Callable[[], object] = lambda: None,
+    *,
+    is_labelled: bool = False,
+    judged_us: int = 0,
+    width_us: int | None = None,
 ) -> Collected:
     """Ask the tables `traces`, `predictions` and `levels` (alpha, reference); `done` is called after each question.
 
-    If it `is_labelled`, the view `labelled` (`adawise.labels.join`) too.
+    Args:
+        connection: with these.
+        done: told of each.
+        is_labelled: the view `labelled` (`adawise.labels.join`) is there, too.
+        judged_us: numbers of cameras are of the time from then on; 0: of all.
+        width_us: of the bins of what is watched, and of the mixes; None: by how long the time is.
 
     Raises SettingsError if there is no batch in them.
     """
@@ -77,21 +91,29 @@ def collect(
         raise SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
     bins = min(_BINS, max(_FEWEST, batches // cameras // 2))
     bin_us, fine_us, wide_us = (bin_width_us(last_us - first_us, most) for most in (bins, _FINE, _WIDE))
-    ask = _Question(connection, {"bin": bin_us, "fine": fine_us, "wide": wide_us}, done)
-    prepare(connection, bin_us)
+    wide_us, mix_us = (wide_us, bin_us) if width_us is None else (width_us, width_us)
+    judged_us = max(first_us, judged_us)
+    widths = {"bin": bin_us, "fine": fine_us, "wide": wide_us, "mix": mix_us}
+    ask = _Question(connection, widths | {"judged": judged_us}, done)
+    prepare(connection, mix_us)
     connection.execute(queries.judged_rows(is_labelled))
     facts, rows = ask.by_stream(queries.CAMERAS), ask.by_stream(queries.ROWS)
     series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), bin_us)
+    paths = {name: _path(columns) for name, columns in ask.by_stream(queries.PATHS).items()}
+    binned = {name: _binned(columns) for name, columns in ask.by_stream(queries.WIDE).items()}
+    seen = {name: {**_NO_ROWS, **_first(rows.get(name, {})), **_first(columns)} for name, columns in facts.items()}
     return Collected(
         since_us=first_us,
+        judged_us=judged_us,
         until_us=last_us,
         bin_us=bin_us,
         fine_us=fine_us,
         wide_us=wide_us,
-        facts={name: {**_NO_ROWS, **_first(rows.get(name, {})), **_first(columns)} for name, columns in facts.items()},
+        mix_us=mix_us,
+        facts={name: seen[name] if name in seen else unseen(path) for name, path in paths.items()},
         series={name: found for name, found in series.items() if name != ALL},
         overall=series[ALL],
-        paths={name: _path(columns) for name, columns in ask.by_stream(queries.PATHS).items()},
+        paths=paths,
         classes={name: _classes(columns) for name, columns in ask.by_stream(queries.CLASSES).items()},
         reasons=_counted(ask.by_stream(queries.REASONS), "reason", "rows"),
         resets=_counted(ask.by_stream(queries.RESETS), "reset", "batches"),
@@ -101,20 +123,28 @@ def collect(
             name: [(int(at), str(why)) for at, why in zip(columns["time_us"], columns["reset"], strict=True)]
             for name, columns in ask.by_stream(queries.STARTS).items()
         },
-        binned={name: _binned(columns) for name, columns in ask.by_stream(queries.WIDE).items()},
+        binned={name: binned[name] for name in paths},
         mixed={
-            name: _mixed(columns, float(facts[name]["images"][0] / facts[name]["batches"][0]))
+            name: _mixed(columns, max(1.0, binned[name].images.sum() / binned[name].batches.sum()))
             for name, columns in ask.by_stream(queries.MIXES).items()
+            if name in paths
         },
     )
 
 
-def prepare(connection: DuckDBPyConnection, bin_us: int) -> None:
+def unseen(path: Path) -> dict[str, Any]:
+    """The facts of a camera that sent nothing in the time that is judged."""
+    numbers = dict.fromkeys(("alpha", "alpha_low", "alpha_high", "forward_equivalents"), float("nan"))
+    counts = {"batches": 0, "images": 0, "first_us": int(path.first_us[0]), "last_us": int(path.last_us[-1])}
+    return {**_NO_ROWS, **numbers, **counts, "alpha_last": float(path.alpha[-1])}
+
+
+def prepare(connection: DuckDBPyConnection, mix_us: int) -> None:
     """Make the views `measures` and `class_rows`, from traces, and from rows where an earlier version wrote them; and
     the table `class_bins`."""
     connection.execute(queries.UNMEASURED)
     (last,) = connection.execute(queries.LAST_UNMEASURED).fetchone() or (None,)
-    connection.execute(queries.measures(bin_us, last))
+    connection.execute(queries.measures(mix_us, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +152,13 @@ class _Question:
     """Asks with the widths of the bins filled in."""
 
     connection: DuckDBPyConnection
-    widths_us: Mapping[str, int]
+    given: Mapping[str, int]
     done: Callable[[], object]
 
     def columns(self, sql: str) -> dict[str, Any]:
         """The answer by column; what was NULL is nan in floats."""
-        widths = {name: value for name, value in self.widths_us.items() if f"${name}" in sql}
-        found = self.connection.execute(sql, widths)
+        given = {name: value for name, value in self.given.items() if f"${name}" in sql}
+        found = self.connection.execute(sql, given)
         columns = {name: _plain(column) for name, column in found.fetchnumpy().items()}
         self.done()
         return columns

@@ -67,7 +67,7 @@ SELECT stream_id, time, label, 1 FROM unmeasured_rows WHERE label IS NOT NULL;
 
 _CLASS_BINS = """
 CREATE OR REPLACE TEMP TABLE class_bins AS
-SELECT stream_id, epoch_us(time) // $bin AS bin, label, epoch_us(min(time)) AS time_us,
+SELECT stream_id, epoch_us(time) // $mix AS bin, label, epoch_us(min(time)) AS time_us,
        sum(class_rows.rows)::BIGINT AS rows
 FROM class_rows GROUP BY stream_id, bin, label;
 """
@@ -76,6 +76,7 @@ WIDE = """
 SELECT stream_id,
        epoch_us(time) // $wide AS wide,
        epoch_us(min(time)) AS time_us,
+       epoch_us(max(time)) AS last_us,
        count(alpha) AS batches,
        coalesce(sum(images), 0)::BIGINT AS images,
        avg(alpha) AS alpha,
@@ -156,7 +157,7 @@ SELECT stream_id,
        max(alpha) AS alpha_high,
        arg_max(alpha, time) AS alpha_last,
        sum(forward_equivalents * images) / sum(images) AS forward_equivalents
-FROM traces GROUP BY stream_id ORDER BY stream_id
+FROM traces WHERE epoch_us(time) >= $judged GROUP BY stream_id ORDER BY stream_id
 """
 
 ROWS = """
@@ -165,7 +166,7 @@ SELECT stream_id,
        sum(rejected)::BIGINT AS rejected,
        sum(confidence) / nullif(sum(images), 0) AS confidence,
        sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree
-FROM measures GROUP BY stream_id ORDER BY stream_id
+FROM measures WHERE epoch_us(time) >= $judged GROUP BY stream_id ORDER BY stream_id
 """
 
 CLASSES = """
@@ -184,12 +185,13 @@ GROUP BY ALL ORDER BY stream_id, rows DESC, label
 
 REASONS = """
 SELECT stream_id, reason, count(*) AS rows FROM predictions
-WHERE status = 'rejected' AND stream_id IS NOT NULL GROUP BY ALL ORDER BY stream_id, rows DESC, reason
+WHERE status = 'rejected' AND stream_id IS NOT NULL AND epoch_us(time) >= $judged
+GROUP BY ALL ORDER BY stream_id, rows DESC, reason
 """
 
 RESETS = """
 SELECT stream_id, reset, count(*) AS batches FROM traces
-WHERE reset IS NOT NULL GROUP BY ALL ORDER BY stream_id, batches DESC, reset
+WHERE reset IS NOT NULL AND epoch_us(time) >= $judged GROUP BY ALL ORDER BY stream_id, batches DESC, reset
 """
 
 MODELS = """
@@ -228,13 +230,13 @@ UNION ALL
 """
 
 
-def measures(bin_us: int, last: str | None = "infinity") -> str:
+def measures(mix_us: int, last: str | None = "infinity") -> str:
     """The views and tables that other questions go by, beside `UNMEASURED`.
 
     `last`: time of the last batch whose trace does not say what came of it, so that no file is read that is newer; None
     where each does, so that no row is read.
     """
-    made = _MEASURES + _CLASS_BINS.replace("$bin", str(bin_us))
+    made = _MEASURES + _CLASS_BINS.replace("$mix", str(mix_us))
     if last is None:
         return made.replace("$condition", "false")
     until = f"<= '{last}'::TIMESTAMPTZ"
@@ -251,13 +253,13 @@ def judged_rows(is_labelled: bool) -> str:
     return JUDGED.replace("$labelled", "labelled" if is_labelled else _NO_LABELS)
 
 
-def written_out(bin_us: int, fine_us: int, wide_us: int) -> dict[str, str]:
-    """The questions by what they are for, with the widths of the bins filled in, to be asked again.
+def written_out(bin_us: int, fine_us: int, wide_us: int, mix_us: int, judged_us: int) -> dict[str, str]:
+    """The questions by what they are for, with widths of bins and the begin of what is judged, to be asked again.
 
     They need `traces` and `predictions` as tables or views with the column `time`.
     """
     questions = {
-        "measures": UNMEASURED + measures(bin_us) + judged_rows(is_labelled=False),
+        "measures": UNMEASURED + measures(mix_us) + judged_rows(is_labelled=False),
         "series": TRACES,
         "rows": PREDICTIONS,
         "changes": PATHS,
@@ -269,7 +271,7 @@ def written_out(bin_us: int, fine_us: int, wide_us: int) -> dict[str, str]:
         "resets": RESETS,
         "models": MODELS,
     }
-    widths = {"$bin": bin_us, "$fine": fine_us, "$wide": wide_us}
+    widths = {"$bin": bin_us, "$fine": fine_us, "$wide": wide_us, "$judged": judged_us}
     found = {}
     for name, sql in questions.items():
         for place, width_us in widths.items():

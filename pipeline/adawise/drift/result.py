@@ -236,6 +236,7 @@ class Report:
     command: str
     made_at: str
     since_us: int
+    judged_us: int  # what was before it is known as usual; `since_us` without a reference
     until_us: int
     bin_us: int  # of the series
     smallest: float  # the smallest change of alpha that was looked for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
@@ -12,6 +12,7 @@ from typing_extensions import override
 from adawise.commands.command import Command, all_but, json_flag
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
+from adawise.settings.recording import DURATION_SCHEMA, Duration
 
 
 class DriftCommand(Command):
@@ -28,7 +29,10 @@ class DriftCommand(Command):
     examples = (
         ("the last day, in the terminal", "drift runs/yard --since 1d"),
         ("a page, with frames of a recording and labels", "drift runs/yard -o yard.html --recording recordings/yard"),
-        ("for a nightly job: code 3 if a camera drifted", "drift runs/yard --since 1d --fail-if 'drift>0.2' --json"),
+        (
+            "for a nightly job: code 3 if something happened that the last 28 days do not know",
+            "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
+        ),
         ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
     )
 
@@ -44,6 +48,18 @@ class DriftCommand(Command):
     )
     since: Moment | None = Field(default=None, description="nothing before it", json_schema_extra=MOMENT_SCHEMA)
     until: Moment | None = Field(default=None, description="nothing from it on", json_schema_extra=MOMENT_SCHEMA)
+    reference: Annotated[Duration, Field(ge=86_400)] | None = Field(
+        default=None,
+        description="how long before --since is learned from (daily cycles, noise, mixes of classes), while what is "
+        "told is of --since on; none: nothing, or 28d for a new --baseline",
+        json_schema_extra=DURATION_SCHEMA,
+    )
+    baseline: FilePath | None = Field(
+        default=None,
+        description="file that keeps what was learned, so that only what came since is read: made if it is not there, "
+        "and brought up to date",
+        json_schema_extra={"metavar": "FILE"},
+    )
     smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha that is looked for")
     recording: FilePath | None = Field(
         default=None,
@@ -88,8 +104,12 @@ class DriftCommand(Command):
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """A limit that is none."""
+        """A limit that is none, and something to learn from without what is to be judged."""
         from adawise.drift.limits import parse_limit
+
+        for name in ("reference", "baseline"):
+            if options.get(name) is not None and options.get("since") is None:
+                yield name, "expected --since beside it: what was before that is learned from"
 
         for part in parts(options.get("fail_if")) or ():
             try:

@@ -71,6 +71,7 @@ def drift(asked: DriftCommand) -> int:
 
 def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Report:
     from adawise.drift.analyse import Evidence, analyse
+    from adawise.drift.baseline import History
     from adawise.drift.collect import ALL, collect
     from adawise.drift.queries import written_out
     from adawise.drift.tables import Tables
@@ -87,20 +88,31 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     )
     frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
     streams, against = parts(asked.streams), parts(asked.against) or ()
-    opened = Tables(asked.root, streams=streams, since=asked.since, until=asked.until, levels=levels)
+    history = History(asked.since, asked.reference, asked.baseline, streams)
+    opened = Tables(asked.root, streams=streams, since=history.read_from, until=asked.until, levels=levels)
     with closing(opened) as tables, translated(asked.root, *against):
         labels = _labels(settings, asked, tables)
         with progress("read", total=None, unit="questions") as bar:
-            found = collect(tables.connection, done=bar.advance, is_labelled=labels.labelled > 0)
+            found = history.before(
+                collect(
+                    tables.connection,
+                    done=bar.advance,
+                    is_labelled=labels.labelled > 0,
+                    judged_us=history.judged_us,
+                    width_us=history.width_us,
+                )
+            )
         examples = _Examples(tables, frames)
         with progress("analysed", total=len(found.facts), unit="cameras") as bar:
             evidence = Evidence(tables.mix, examples)
             cameras, events = analyse(found, evidence, asked.root, smallest=asked.smallest, done=bar.advance)
+        history.save()
         return Report(
             root=asked.root,
             command=shlex.join(["adawise", *asked.written_out()]),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             since_us=found.since_us,
+            judged_us=found.judged_us,
             until_us=found.until_us,
             bin_us=found.bin_us,
             smallest=asked.smallest,
@@ -113,7 +125,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             reference=normal,
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(asked, labels, card, tables),
-            queries=written_out(found.bin_us, found.fine_us, found.wide_us),
+            queries=written_out(found.bin_us, found.fine_us, found.wide_us, found.mix_us, found.judged_us),
             notes=(*_notes(cameras, found.rows, examples, tables.untimed()), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )

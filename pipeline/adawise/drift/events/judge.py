@@ -67,7 +67,7 @@ def _severity(event: DriftEvent, cost: AccuracyCost | None, until_us: int) -> Se
         return "failing"
     if cost is not None and lasts and cost.accuracy <= _COSTLY and cost.high < 0:
         return "failing"
-    return "noted" if event.measure in _LESS or not lasts else "changed"
+    return "noted" if event.measure in _LESS else "changed"
 
 
 def _cost(those: Sequence[DriftEvent], binned: Binned, since_us: int, until_us: int) -> AccuracyCost | None:

@@ -27,6 +27,7 @@ class Binned:
     """
 
     time_us: Integers  # of its first batch
+    last_us: Integers  # of its last one
     batches: Integers
     images: Integers
     alpha: Floats

@@ -35,6 +35,18 @@ class Mixed:
 NO_MIX = Mixed(np.empty(0, np.int64), np.empty(0, np.int64), (), np.empty((0, 0), np.int64))
 
 
+def joined(one: Mixed, other: Mixed) -> Mixed:
+    """One after the other; a class that one of them does not name was not served there."""
+    labels = sorted({*one.labels, *other.labels})
+    counts = []
+    for each in (one, other):
+        wide = np.zeros((len(each.time_us), len(labels)), np.int64)
+        wide[:, [labels.index(name) for name in each.labels]] = each.counts
+        counts.append(wide)
+    times, batches = (np.concatenate([getattr(one, n), getattr(other, n)]) for n in ("time_us", "batches"))
+    return Mixed(times, batches, tuple(labels), np.concatenate(counts))
+
+
 def mix_changes(of: Mixed) -> Iterator[tuple[Change, str]]:
     """The changes by time, with `size` the total variation, and what came and went in words.
 

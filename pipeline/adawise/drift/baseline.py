@@ -1,0 +1,239 @@
+"""What cameras are like, learned once: a file of hours that a nightly report goes by, in place of weeks of traces.
+
+A row a camera and hour, with what `Binned` and `Mixed` have of it. It is brought up to date by each report that reads
+it, keeps so many days, and two of them can be put together: the same hour is the same row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from adawise.drift.collect import NO_SERIES, Collected, unseen
+from adawise.drift.collect import Path as AlphaPath
+from adawise.drift.events.measures import Binned
+from adawise.drift.events.mix import NO_MIX, Mixed, joined
+from adawise.drift.result import Model
+from adawise.errors import SettingsError
+
+HOUR_US = 3_600_000_000
+DAYS = 28
+_FORMAT = 1
+_KEY = b"adawise_baseline"
+_COUNTS = {"time_us", "last_us", "batches", "images", "compared", "agreed", "rejected", "labelled", "correct"}
+_SCHEMA = pa.schema(
+    [
+        pa.field("stream_id", pa.string(), nullable=False),
+        *(pa.field(f.name, pa.int64() if f.name in _COUNTS else pa.float32()) for f in fields(Binned)),
+        pa.field("class_counts", pa.map_(pa.string(), pa.int64())),
+        pa.field("model_fingerprint", pa.string()),  # of the hour's last batch
+    ],
+    metadata={_KEY: json.dumps({"format": _FORMAT}).encode()},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Hours of cameras, by `stream_id` and time. `until_us`: the end of its last hour; nothing is known from it on."""
+
+    hours: pa.Table
+
+    @property
+    def until_us(self) -> int:
+        """0 if it is empty."""
+        newest = pa.compute.max(self.hours["time_us"]).as_py()
+        return 0 if newest is None else (newest // HOUR_US + 1) * HOUR_US
+
+    def cameras(self, before_us: int) -> Iterator[tuple[str, Binned, Mixed, tuple[Model, ...]]]:
+        """What is known of each before an hour begins."""
+        table = self.hours.filter(pa.compute.less(self.hours["time_us"], before_us))
+        names = table["stream_id"].to_numpy(zero_copy_only=False)
+        starts = np.flatnonzero(names[1:] != names[:-1]) + 1 if len(names) else np.empty(0, np.int64)
+        bounds = [0, *starts.tolist(), len(names)] if len(names) else []
+        for start, end in pairwise(bounds):
+            rows = table.slice(start, end - start)
+            columns = {f.name: rows[f.name].to_numpy() for f in fields(Binned)}
+            binned = Binned(**{n: c if n in _COUNTS else c.astype(np.float64) for n, c in columns.items()})
+            yield str(names[start]), binned, _mixed(rows, binned), tuple(_models(rows))
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Raises SettingsError if it is none, or of a later version."""
+    try:
+        hours = pq.read_table(path)
+        format_ = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}")).get("format")
+    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        raise SettingsError(f"--baseline {path}: cannot be read ({error}). {_REMEDY}") from error
+    if format_ != _FORMAT or not hours.schema.equals(_SCHEMA):
+        raise SettingsError(f"--baseline {path}: expected a baseline of format {_FORMAT}, got {format_}. {_REMEDY}")
+    return Baseline(hours)
+
+
+_REMEDY = "Name another file, or remove it: it is made anew from what lies under the root."
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Replace the file at once; raises SettingsError if it cannot be written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(baseline.hours, beside, compression="zstd")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise SettingsError(
+            f"--baseline {path}: cannot be written ({error.strerror or error}). Name a file in a folder that exists."
+        ) from error
+
+
+def merged(one: Baseline, other: Baseline, *, since_us: int = 0) -> Baseline:
+    """Both, from a time on; of an hour that both know, what the other says."""
+    tables = [each.hours.filter(pa.compute.greater_equal(each.hours["time_us"], since_us)) for each in (one, other)]
+    both = pa.concat_tables(tables)
+    hour = pa.compute.divide(both["time_us"], HOUR_US)
+    both = both.append_column("hour", hour).append_column("place", pa.array(np.arange(len(both))))
+    last = both.group_by(["stream_id", "hour"]).aggregate([("place", "max")])["place_max"]
+    kept = both.take(last).drop_columns(["hour", "place"])
+    return Baseline(kept.sort_by([("stream_id", "ascending"), ("time_us", "ascending")]))
+
+
+def learned(found: Collected, until_us: int) -> Baseline:
+    """The whole hours of what was collected by the hour, up to a time."""
+    end = until_us // HOUR_US * HOUR_US
+    parts = [_rows(name, found, end) for name in found.binned]
+    return Baseline(pa.concat_tables(parts) if parts else _SCHEMA.empty_table())
+
+
+def _rows(stream_id: str, found: Collected, end_us: int) -> pa.Table:
+    binned, mixed = found.binned[stream_id], found.mixed.get(stream_id, NO_MIX)
+    kept = np.flatnonzero(binned.time_us < end_us)
+    place = {int(at // HOUR_US): row for row, at in enumerate(mixed.time_us)}
+    counts = [_counts(mixed, place.get(int(at // HOUR_US))) for at in binned.time_us[kept]]
+    models = found.models.get(stream_id, ())
+    served = [_served(models, int(at)) for at in binned.last_us[kept]]
+    columns = {f.name: getattr(binned, f.name)[kept] for f in fields(Binned)}
+    arrays = [pa.array([stream_id] * len(kept), pa.string())]
+    arrays += [pa.array(columns[name], _SCHEMA.field(name).type) for name in columns]
+    arrays += [pa.array(counts, _SCHEMA.field("class_counts").type), pa.array(served, pa.string())]
+    return pa.table(arrays, schema=_SCHEMA)
+
+
+def _counts(mixed: Mixed, row: int | None) -> list[tuple[str, int]]:
+    if row is None:
+        return []
+    return [(name, int(n)) for name, n in zip(mixed.labels, mixed.counts[row], strict=True) if n]
+
+
+def _served(models: Sequence[Model], at_us: int) -> str | None:
+    return next((model.fingerprint for model in reversed(models) if model.first_us <= at_us), None)
+
+
+def _mixed(rows: pa.Table, binned: Binned) -> Mixed:
+    maps = rows["class_counts"].combine_chunks()
+    offsets = maps.offsets.to_numpy()
+    names = maps.keys.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    labels, column = np.unique(names.astype(str), return_inverse=True)
+    counts = np.zeros((len(rows), len(labels)), np.int64)
+    row = np.repeat(np.arange(len(rows)), np.diff(offsets))
+    counts[row, column] = maps.items.to_numpy()[offsets[0] : offsets[-1]]
+    return Mixed(binned.time_us, binned.batches, tuple(labels.tolist()), counts)
+
+
+def _models(rows: pa.Table) -> Iterator[Model]:
+    names = rows["model_fingerprint"].to_pylist()
+    first, last, batches = (rows[name].to_numpy() for name in ("time_us", "last_us", "batches"))
+    starts = [n for n in range(len(names)) if n == 0 or names[n] != names[n - 1]]
+    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+        if names[start] is not None:
+            yield Model(names[start], int(first[start]), int(last[end - 1]), int(batches[start:end].sum()))
+
+
+def after(baseline: Baseline, found: Collected, since_us: int) -> Collected:
+    """What was collected by the hour from `since_us` on, with the hours that the baseline knows before it."""
+    binned, mixed, models = dict(found.binned), dict(found.mixed), dict(found.models)
+    first_us = found.since_us
+    for name, old, old_mix, old_models in baseline.cameras(since_us):
+        binned[name] = _one_after_other(old, binned[name]) if name in binned else old
+        mixed[name] = joined(old_mix, mixed[name]) if name in mixed else old_mix
+        models[name] = _succession(old_models, models.get(name, ()))
+        first_us = min(first_us, int(old.time_us[0]))
+    paths = {n: AlphaPath(of.time_us, of.last_us, of.batches, of.alpha, of.objective) for n, of in binned.items()}
+    facts = {name: found.facts[name] if name in found.facts else unseen(path) for name, path in paths.items()}
+    series = {name: found.series.get(name, NO_SERIES) for name in paths}
+    return replace(
+        found, since_us=first_us, judged_us=since_us, facts=facts, series=series, paths=paths, binned=binned,
+        mixed=mixed, models=models,
+    )  # fmt: skip
+
+
+def _succession(old: Sequence[Model], new: Sequence[Model]) -> tuple[Model, ...]:
+    if not old or not new or old[-1].fingerprint != new[0].fingerprint:
+        return (*old, *new)
+    both = replace(new[0], first_us=old[-1].first_us, batches=old[-1].batches + new[0].batches)
+    return (*old[:-1], both, *new[1:])
+
+
+def _one_after_other(old: Binned, new: Binned) -> Binned:
+    return Binned(**{f.name: np.concatenate([getattr(old, f.name), getattr(new, f.name)]) for f in fields(Binned)})
+
+
+class History:
+    """What is learned from, before the time that is judged: nothing, the root's own past, or a baseline.
+
+    Args:
+        since: begin of what is judged; None: of all there is.
+        reference_s: how long before it is learned from, seconds; None: not at all, or `DAYS` with a baseline.
+        file: of the baseline, which need not be there; None: there is none.
+        streams: the cameras that are looked at; None: all.
+
+    Raises SettingsError for a file that is none.
+    """
+
+    def __init__(
+        self, since: datetime | None, reference_s: float | None, file: Path | None, streams: Collection[str] | None
+    ) -> None:
+        self._file, self._streams = file, streams
+        self._raw: Collected | None = None
+        self._known = Baseline(_SCHEMA.empty_table())
+        self.read_from = since
+        self.judged_us = self._from_us = self._oldest_us = 0
+        self.width_us: int | None = None
+        if since is None or (reference_s is None and file is None):
+            return
+        self.judged_us = round(since.timestamp() * 1e6)
+        span_us = DAYS * 24 * HOUR_US if reference_s is None else round(reference_s * 1e6)
+        from_us = self.judged_us - span_us
+        if file is not None:
+            self.width_us = HOUR_US
+            self.judged_us = self.judged_us // HOUR_US * HOUR_US
+            from_us = self.judged_us - span_us
+            if file.exists():
+                self._known = merged(self._known, read_baseline(file), since_us=from_us)
+                from_us = min(self.judged_us, max(self._known.until_us, from_us))
+        self._from_us, self._oldest_us = from_us, self.judged_us - span_us
+        self.read_from = datetime.fromtimestamp(from_us / 1e6, UTC)
+
+    def before(self, found: Collected) -> Collected:
+        """What was collected, with what is known from before it."""
+        self._raw = found
+        if self._file is None:
+            return found
+        known = self._known.hours
+        if self._streams is not None:
+            known = known.filter(pa.compute.is_in(known["stream_id"], pa.array(list(self._streams))))
+        return replace(after(Baseline(known), found, self._from_us), judged_us=self.judged_us)
+
+    def save(self) -> None:
+        """Bring the baseline up to date; raises SettingsError if it cannot be written."""
+        if self._file is not None and self._raw is not None:
+            newest = learned(self._raw, self._raw.until_us)
+            write_baseline(self._file, merged(self._known, newest, since_us=self._oldest_us))
