@@ -7,6 +7,9 @@ LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/make_secrets.
 # torch brings 3 GB of CUDA: uv's cache links it instead of unpacking it again. The certificates are the system's, as
 # pip and curl use them, because that is where a company's proxy has its own.
 UV := UV_SYSTEM_CERTS=1 uv
+# A process compiles what it imports, and keeps it for the next one, also where the environment forbids that, as images of
+# containers do: torch and open_clip cost 11 s of the processor without it, 5 s with it, and tests start hundreds.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The rooms of the core, without what starts a process, a server or BoTorch in nearly every test. What asks for a broker is
 # left out by its mark, which tests/conftest.py sets.
