@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -47,6 +48,14 @@ def of_camera(alerts: list[Alert], stream: str) -> list[tuple[bool, int]]:
     return [(alert.raised, alert.row_id.offset) for alert in alerts if alert.stream_id == stream]
 
 
+@cache
+def told_in_peace(when: When) -> list[Alert]:
+    """By a worker that nothing happens to."""
+    results = FakeResults(when)
+    bench(MESSAGES, results).run()
+    return told(results)
+
+
 @EITHER
 def test_alerts_are_told_of_each_camera_in_turn_raised_and_cleared(when: When) -> None:
     results = FakeResults(when)
@@ -63,11 +72,10 @@ def test_alerts_are_told_of_each_camera_in_turn_raised_and_cleared(when: When) -
 @pytest.mark.parametrize("flush_rows", [1, 5, 1_000])
 @EITHER
 def test_where_segments_are_cut_changes_no_alert(when: When, flush_rows: int) -> None:
-    one, other = FakeResults(when), FakeResults(when)
-    bench(MESSAGES, one).run()
-    bench(MESSAGES, other, flush=FlushPolicy(flush_rows, 5.0)).run()
+    results = FakeResults(when)
+    bench(MESSAGES, results, flush=FlushPolicy(flush_rows, 5.0)).run()
     for camera in CAMERAS:
-        assert of_camera(told(one), camera) == of_camera(told(other), camera)
+        assert of_camera(told_in_peace(when), camera) == of_camera(told(results), camera)
 
 
 class Died(BaseException):
@@ -82,8 +90,6 @@ class Died(BaseException):
 def test_who_goes_on_after_a_death_raises_nothing_that_was_raised_and_forgets_no_clear(
     when: When, point: str, time: int
 ) -> None:
-    peace = FakeResults(when)
-    bench(MESSAGES, peace).run()
     first, reached = FakeResults(when), Counter[str]()
     dying = bench(MESSAGES, first)
 
@@ -100,7 +106,7 @@ def test_who_goes_on_after_a_death_raises_nothing_that_was_raised_and_forgets_no
     bench(MESSAGES, later, dying.store).run()
     first.told = first.told[: first.acknowledged]
     unique = dict.fromkeys((a.rule, a.stream_id, a.row_id, a.raised) for a in (*told(first), *told(later)))
-    assert set(unique) == {(a.rule, a.stream_id, a.row_id, a.raised) for a in told(peace)}
+    assert set(unique) == {(a.rule, a.stream_id, a.row_id, a.raised) for a in told_in_peace(when)}
     durable = [(event[0], event[3], tuple(event[4]), event[2]) for event in in_chain(dying.store)]
     assert len(durable) == len(set(durable)) == len(unique), "in the chain, each change is there once"
 
