@@ -22,7 +22,8 @@ from tests.worker.process import Plan, WorkerProcess, wait_until
 
 SIGKILLED = -signal.SIGKILL
 POINTS = ("worker.rows_complete", "worker.results_told", "segment.created", "worker.segment_committed")
-KILLS = 6
+EITHER = pytest.mark.parametrize("when", ["early", "committed"])
+SOME_KILLS = pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.soak)])
 Whenever = Literal["early", "committed"]
 
 
@@ -87,16 +88,17 @@ def test_a_worker_that_is_killed_at_a_point_leaves_no_row_untold(
     check(recording.broker, name, output, when)
 
 
-@pytest.mark.parametrize("when", ["early", "committed"])
+@SOME_KILLS
+@EITHER
 def test_workers_that_are_killed_at_any_moment_leave_no_row_untold(
-    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, when: Whenever
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, when: Whenever, kills: int
 ) -> None:
     live, name, group = Topic(broker, topic(2)), fresh_name("told"), fresh_name("killed")
     changes = results_to(name, when, "image") | {"batch": {"max_age_s": 3_000.0}}
     settings = settings_for(live, pair, root, group, **changes)
     moments = random.Random(9)
     with Live(live, cameras=4, partitions=2, every_s=0.02):
-        for number in range(KILLS):
+        for number in range(kills):
             with WorkerProcess(Plan(settings, root.with_suffix(f".{number}.log"))) as worker:
                 worker.wait_for("recovered")
                 time.sleep(moments.uniform(0.2, 1.2))  # any moment: it is not for us to know what it is doing
@@ -107,9 +109,10 @@ def test_workers_that_are_killed_at_any_moment_leave_no_row_untold(
     check(broker, name, output, when)
 
 
-@pytest.mark.parametrize("when", ["early", "committed"])
+@SOME_KILLS
+@EITHER
 def test_alerts_of_workers_that_are_killed_at_any_moment_are_raised_once_and_cleared_once(
-    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, when: Whenever
+    broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, when: Whenever, kills: int
 ) -> None:
     live, group = Topic(broker, topic(2)), fresh_name("killed")
     label, *_ = Path(pair.classes).read_text().split("\n")
@@ -122,7 +125,7 @@ def test_alerts_of_workers_that_are_killed_at_any_moment_are_raised_once_and_cle
     settings = settings_for(live, pair, root, group, **changes, **results_to(told, when, "image"))
     moments = random.Random(10)
     with Live(live, cameras=4, partitions=2, every_s=0.02):
-        for number in range(KILLS):
+        for number in range(kills):
             with WorkerProcess(Plan(settings, root.with_suffix(f".{number}.log"))) as worker:
                 worker.wait_for("recovered")
                 time.sleep(moments.uniform(0.2, 1.2))  # any moment
