@@ -102,15 +102,6 @@ def random_weights(folder: Path) -> None:
     save_file(state, folder / "open_clip_model.safetensors")
 
 
-def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_it_is_told_to_end(folder: Path) -> None:
-    with process(folder, "run", "--kafka.bootstrap-servers", NOBODY) as running:
-        assert running.stderr is not None
-        told = next(line for line in running.stderr if f"could not connect to Kafka at {NOBODY}: " in line)
-        assert f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers." in told
-        running.terminate()
-        assert running.wait(timeout=60) == 0
-
-
 def test_a_worker_whose_certificate_ends_soon_says_so_when_it_starts(folder: Path) -> None:
     authority = Authority(folder, "ours")
     pair = authority.pair("worker", days=0.5)

@@ -86,15 +86,18 @@ def test_sigterm_in_the_middle_of_a_start_ends_it_with_0_and_says_so(
     assert not (tmp_path / "root" / "predictions").exists()
 
 
-def test_a_worker_waits_for_a_broker_that_is_down_and_sigterm_ends_the_wait(
+def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_sigterm_ends_the_wait(
     filled: Topic, pair: PairFolder, tmp_path: Path
 ) -> None:
     nobody = f"127.0.0.1:{free_ports(1)}"
     settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"), kafka={"bootstrap_servers": nobody})
-    with started(settings) as process:
+    impatient = "import adawise.kafka.client as client; client.BOOTSTRAP_TIMEOUT_MS = 1_000"  # and not 10 s, twice
+    with started(settings, impatient) as process:
         told = Told(process)
         told.until(lambda: len(told.events("retry_scheduled")) == 2)
-        assert nobody in told.events("retry_scheduled")[0]["error"]
+        error = told.events("retry_scheduled")[1]["error"]
+        assert f"could not connect to Kafka at {nobody}: " in error
+        assert f"or `adawise broker --port {nobody.rpartition(':')[2]}`, or set kafka.bootstrap_servers." in error
         ended(told)
 
 
