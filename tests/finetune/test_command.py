@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
+from adawise.settings import DecodeSettings, ModelSettings
 from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labelled.places import Shot, write_recording
 from tests.models import PairFolder
@@ -54,10 +55,12 @@ def message(captured: Captured) -> str:
     return err[err.index("adawise: ") :].rstrip()
 
 
-def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(folder: Path, capsys: Captured) -> None:
+def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
+    folder: Path, pair_folder: PairFolder, capsys: Captured
+) -> None:
     assert finetune(folder) == 0
-    out = capsys.readouterr().out
-    toml = out[out.index("[model]") :]
+    said = capsys.readouterr().out
+    toml = said[said.index("[model]") :]
     assert 'theta_1 = "local-dir:out/theta_1"' in toml
     (folder / "adawise.toml").write_text(toml + "device = 'cpu'\nprecision = 'fp32'\n[search]\nobjective = 'atc'\n")
     assert adawise(folder, "doctor", "--kafka.bootstrap-servers", "127.0.0.1:1") == 1  # there is no broker
@@ -68,23 +71,32 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(folder: Path, ca
     assert (record["images"]["train"], record["images"]["held_out"]) == (33, 3)
     assert len(record["held_out"]) == 3
     assert set(record["versions"]) == {"adawise", "torch", "open_clip", "python"}
+    assert re.fullmatch(r"pillow-bicubic-shortest-\d+/1", record["settings"]["preprocessing"]), (
+        "a run that 0.2 began, which tied it to the pixels' first id, goes on"
+    )
     card = read_card(folder / "out" / "card.json")
     assert (card.images, card.identity["theta_1"]) == (3, record["theta_1"]["hash"])
     left = {path.name for path in (folder / "out").iterdir()}
     assert left == {"theta_1", "classes.txt", "templates.txt", "card.json", "card.heads.safetensors", "finetune.json"}
+    out = folder / "out"
+    settings = ModelSettings(
+        theta_0=pair_folder.theta_0,
+        theta_1=f"local-dir:{out / 'theta_1'}",
+        classes=out / "classes.txt",
+        templates=out / "templates.txt",
+        card=out / "card.json",
+        device="cpu",
+        precision="fp32",
+    )
+    model = load_model(settings, DecodeSettings())  # as a worker does
+    assert model.classes == CLASSES
+    assert model.card is not None
 
 
 def test_a_card_says_how_the_pictures_were_read(folder: Path) -> None:
     assert finetune(folder, "--decode.orientation", "apply", "--decode.grey16-range", "7000-18000") == 0
     assert read_card(folder / "out" / "card.json").identity["preprocess"].endswith("-upright-grey16:7000:18000/2")
     assert finetune(folder, "--resume") == 1, "what is half done goes on with the same pictures"
-
-
-def test_a_run_that_0_2_began_goes_on(folder: Path) -> None:
-    """Which tied it to the pixels' first id."""
-    assert finetune(folder) == 0
-    made_by = json.loads((folder / "out" / "finetune.json").read_text())["settings"]
-    assert re.fullmatch(r"pillow-bicubic-shortest-\d+/1", made_by["preprocessing"])
 
 
 def test_cross_entropy_on_other_held_out_images_shares_the_text_tower(
@@ -267,23 +279,3 @@ def test_a_theta_0_that_is_not_finite_is_refused(folder: Path, pair_folder: Pair
     save_file(weights, broken / "open_clip_model.safetensors")
     assert finetune(folder, "--model.theta-0", f"local-dir:{broken}") == 1
     assert "'visual.proj' in theta_0 holds values that are not finite" in message(capsys)
-
-
-def test_the_pair_is_loaded_as_a_worker_does(folder: Path) -> None:
-    from adawise.settings import DecodeSettings, ModelSettings
-
-    assert finetune(folder) == 0
-    out = folder / "out"
-    theta_0 = (folder / "adawise.toml").read_text().split("theta_0 = '")[1].split("'")[0]
-    settings = ModelSettings(
-        theta_0=theta_0,
-        theta_1=f"local-dir:{out / 'theta_1'}",
-        classes=out / "classes.txt",
-        templates=out / "templates.txt",
-        card=out / "card.json",
-        device="cpu",
-        precision="fp32",
-    )
-    model = load_model(settings, DecodeSettings())
-    assert model.classes == CLASSES
-    assert model.card is not None
