@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 
 _STARTED = pytest.StashKey[list[str]]()
 _BROKERS = {"broker", "embedded_broker", "three_brokers", "secured_broker"}
+# Files of tests that share what takes long to start: a recorded street, three brokers, a broker with logins.
+_SHARING = (
+    ("tests/replay/",),
+    ("tests/chaos/test_chaos.py", "tests/kafka/test_three_brokers.py", "tests/commands/doctor/test_broker.py"),
+    ("tests/kafka/test_secured.py", "tests/commands/test_secured.py", "tests/commands/test_planted_secrets.py"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,31 +56,52 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`broker` marks every test that may start one, so that `make quick` can leave them out without a list."""
     for item in items:
         asked = getattr(item, "fixturenames", ())
         starts = hasattr(getattr(item, "module", None), ApacheKafka.__name__)  # by itself, not by a fixture
         if starts or not _BROKERS.isdisjoint(asked) or item.get_closest_marker("needs"):
             item.add_marker("broker")
+    if hasattr(config, "workerinput"):  # one of xdist's processes
+        places = mixed([(unit_of(item.nodeid), item.get_closest_marker("broker") is not None) for item in items])
+        items.sort(key=lambda item: places[unit_of(item.nodeid)])
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if (output := getattr(session.config, "workeroutput", None)) is not None:  # one of xdist's processes
-        output["brokers"] = session.config.stash[_STARTED]
+def unit_of(nodeid: str) -> str:
+    """What one process runs in one go: a file of tests, or all files that share what takes long to start."""
+    file = nodeid.partition("::")[0]
+    return next((sharing[0] for sharing in _SHARING if file.startswith(sharing)), file)
+
+
+def mixed(tests: Iterable[tuple[str, bool]]) -> dict[str, float]:
+    """Each unit's place in the order, by the unit of each test and whether it may ask for a broker.
+
+    Units that wait for a broker and units that compute take turns, so that the processor has work while a process
+    waits. What is shared comes first, then files with few tests, which are the long ones: at the end all is short.
+    """
+    counts, waits = Counter[str](), set[str]()
+    for unit, asks in tests:
+        counts[unit] += 1
+        if asks:
+            waits.add(unit)
+    shared = {files[0] for files in _SHARING}
+    ordered = sorted(counts, key=lambda unit: (unit not in shared, counts[unit], unit))
+    halves = [unit for unit in ordered if unit in waits], [unit for unit in ordered if unit not in waits]
+    return {unit: number / len(half) for half in halves for number, unit in enumerate(half)}
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
-    """A process of xdist has ended: what brokers it ran on belongs into the summary of all."""
-    del error
-    node.config.stash[_STARTED].extend(getattr(node, "workeroutput", {}).get("brokers", []))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile`, by units, in the order in which the tests were collected."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
 
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash[_STARTED]
-    for line in lines or ["none, no test asked for one"]:
-        terminalreporter.write_line(f"broker: {line}")
+    config.option.loadscopereorder = False
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = unit_of
+    return scheduler
 
 
 @pytest.fixture(scope="session", autouse=True)
