@@ -15,8 +15,10 @@ import pytest
 import structlog
 from kafka import KafkaAdminClient
 
-# As the command line does (`adawise.__main__`): threads of two test processes would spin against each other.
+# As the command line does (`adawise.__main__`): threads of two test processes would spin against each other. One each,
+# for what the tests compute is so small that a second thread costs more than it does; child processes inherit both.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from adawise.kafka import repairs
 from tests.brokers import (
