@@ -108,7 +108,7 @@ def test_a_url_without_what_it_needs_is_told_before_the_model_loads(
         "record": {"enabled": True, "root": str(tmp_path)},
     }
     roots[where]["root"] = "s3://bucket/prefix"
-    for name in ("load_model", "kafka_source"):
+    for name in ("starting_pair", "kafka_source"):
         monkeypatch.setattr(build, name, None)
     with pytest.raises(
         SettingsError, match=r"s3://bucket/prefix needs the package obstore.*pip install 'adawise\[s3\]'"
