@@ -20,6 +20,7 @@ from tools.bench import (
     compact,
     decision,
     drift_read,
+    estimates,
     events,
     forward,
     fuzz,
@@ -72,6 +73,7 @@ BENCHES = {
     "names": names.main,
     "recording": recording.main,
     "changes": changes.main,
+    "estimates": estimates.main,
     "events": events.main,
     "together": together.main,
 }

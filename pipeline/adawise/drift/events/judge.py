@@ -18,8 +18,9 @@ from adawise.drift.result import AccuracyCost, Cause, DriftEvent, Flags, Severit
 _MANY_REJECTS = 0.1
 _COSTLY = -0.1  # accuracy
 _LABELLED = 30  # images on each side, or the cost is an estimate
-_ESTIMATE_ERROR = 0.08
-"""Standard error of a change of accuracy that is estimated by a change of confidence, beyond its noise."""
+ESTIMATE_ERROR = 0.08
+"""Standard error of a change of accuracy that is estimated by a change of confidence, beyond its noise: measured by
+`python -m tools.bench estimates`."""
 _Z95 = 1.96
 _LEAST_BINS = 5
 _NEAR_US, _AROUND_US = 3_600_000_000, 6 * 3_600_000_000
@@ -110,7 +111,7 @@ def _estimated(binned: Binned, before: Flags, after: Flags) -> AccuracyCost | No
     if min(len(side) for side in sides) < _LEAST_BINS:
         return None
     change = float(sides[1].mean() - sides[0].mean())
-    error = math.hypot(_ESTIMATE_ERROR, *(float(side.std()) / math.sqrt(len(side)) for side in sides))
+    error = math.hypot(ESTIMATE_ERROR, *(float(side.std()) / math.sqrt(len(side)) for side in sides))
     return AccuracyCost(change, max(-1.0, change - _Z95 * error), min(1.0, change + _Z95 * error), "estimated")
 
 
