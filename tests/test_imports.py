@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink", "duckdb rich"),
     "drift": ("errors records adapt sink/read sink/verify labels page", "numpy duckdb ruptures scipy rich"),
+    "drift/events/known": ("errors", "pydantic"),
     "drift/baseline": ("errors records adapt sink/read sink/verify labels page", "numpy pyarrow"),
     "drift/page": ("errors page", "numpy altair"),
     "evaluate": ("errors records ports adapt console page decode/statistics", "torch numpy pyarrow rich altair joblib"),

@@ -14,6 +14,7 @@ from adawise.drift.collect import Collected, Path
 from adawise.drift.events.find import CameraHistory, events
 from adawise.drift.events.incidents import incidents, numbered, swapped
 from adawise.drift.events.judge import Surroundings, judged
+from adawise.drift.events.known import KnownSpan, with_known
 from adawise.drift.events.mix import NO_MIX
 from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Stretch
 from adawise.drift.together import at_once
@@ -36,7 +37,13 @@ class Evidence:
 
 
 def analyse(
-    found: Collected, evidence: Evidence, root: str, *, smallest: float, done: Callable[[], object] = lambda: None
+    found: Collected,
+    evidence: Evidence,
+    root: str,
+    *,
+    smallest: float,
+    known: Sequence[KnownSpan] = (),
+    done: Callable[[], object] = lambda: None,
 ) -> tuple[tuple[Camera, ...], tuple[DriftEvent, ...]]:
     """Every camera, the one that drifted farthest first: evidence is asked for in this order, and may be scarce.
 
@@ -47,6 +54,7 @@ def analyse(
         evidence: for causes and examples.
         root: for the commands to go on with.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
+        known: what is no alarm.
         done: called after each camera.
     """
     sensitivity = replace(ALPHA, smallest=smallest)
@@ -61,7 +69,7 @@ def analyse(
         replace(camera, changes=_explained(camera, found, evidence))
         for camera in sorted(moved, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
     ]
-    shared = _shared(swapped(told), len(cameras), found.bin_us)
+    shared = with_known(_shared(swapped(told), len(cameras), found.bin_us), known)
     events = tuple(event for incident in by_severity(shared) for event in incident)
     return tuple(_among_others(cameras, found.bin_us)), events
 

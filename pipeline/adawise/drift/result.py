@@ -69,6 +69,7 @@ class Cause:
         "incident",
         "swap",
         "likely",
+        "known",
     ]
     sentence: str
 

@@ -60,6 +60,12 @@ class DriftCommand(Command):
         "and brought up to date",
         json_schema_extra={"metavar": "FILE"},
     )
+    known: FilePath | None = Field(
+        default=None,
+        description="TOML file of maintenance windows and of events that were seen to: [[known]] tables with why, "
+        "since and until or daily and time_zone, streams, measures; these are told and no alarm",
+        json_schema_extra={"metavar": "FILE"},
+    )
     smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha that is looked for")
     recording: FilePath | None = Field(
         default=None,

@@ -73,6 +73,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     from adawise.drift.analyse import Evidence, analyse
     from adawise.drift.baseline import History
     from adawise.drift.collect import ALL, collect
+    from adawise.drift.events.known import read_known
     from adawise.drift.queries import written_out
     from adawise.drift.tables import Tables
     from adawise.drift.together import groups
@@ -88,6 +89,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     )
     frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
     streams, against = parts(asked.streams), parts(asked.against) or ()
+    known_already = () if asked.known is None else read_known(asked.known)
     history = History(asked.since, asked.reference, asked.baseline, streams)
     opened = Tables(asked.root, streams=streams, since=history.read_from, until=asked.until, levels=levels)
     with closing(opened) as tables, translated(asked.root, *against):
@@ -105,7 +107,9 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
         examples = _Examples(tables, frames)
         with progress("analysed", total=len(found.facts), unit="cameras") as bar:
             evidence = Evidence(tables.mix, examples)
-            cameras, events = analyse(found, evidence, asked.root, smallest=asked.smallest, done=bar.advance)
+            cameras, events = analyse(
+                found, evidence, asked.root, smallest=asked.smallest, known=known_already, done=bar.advance
+            )
         history.save()
         return Report(
             root=asked.root,

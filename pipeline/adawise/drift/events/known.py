@@ -1,0 +1,116 @@
+"""What somebody knows already: maintenance windows, and events that were seen to. They are told, but are no alarm."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from adawise.drift.events.measures import MEASURES
+from adawise.drift.result import Cause, DriftEvent
+from adawise.errors import SettingsError
+
+_NAMES = (*MEASURES, "mix", "model")
+
+
+def _measure(name: str) -> str:
+    if name not in _NAMES:
+        raise ValueError(f"expected one of {', '.join(_NAMES)}")
+    return name
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("expected the name of a time zone such as Europe/Zurich") from error
+    return name
+
+
+class KnownSpan(BaseModel):
+    """A `[[known]]` of the file: of these cameras (globs) and measures, none: all, what begins in this time is known.
+
+    The time is from `since` to `until`, or every day from the first to the second time of `daily` by the clocks of
+    `time_zone`, over midnight if the second is the earlier one, or both.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    why: Annotated[str, Field(min_length=1)]
+    streams: tuple[str, ...] = ("*",)
+    measures: tuple[Annotated[str, AfterValidator(_measure)], ...] = _NAMES
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    daily: tuple[time, time] | None = None
+    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+
+    @model_validator(mode="after")
+    def _is_some_time(self) -> Self:
+        if self.since is None and self.daily is None:
+            raise ValueError("expected since, or daily, or both")
+        if self.since is not None and self.until is not None and self.until <= self.since:
+            raise ValueError("expected since before until")
+        return self
+
+    def has(self, event: DriftEvent) -> bool:
+        """Whether it is known: of such a camera and measure, and begun in the time as far as can be said."""
+        if event.measure not in self.measures or not any(fnmatchcase(event.stream_id, glob) for glob in self.streams):
+            return False
+        first, last = (_moment(us) for us in (event.earliest_us, max(event.latest_us, event.since_us)))
+        if self.since is not None and last < self.since:
+            return False
+        if self.until is not None and first > self.until:
+            return False
+        return self.daily is None or self._is_daily(_moment(event.since_us))
+
+    def _is_daily(self, at: datetime) -> bool:
+        assert self.daily is not None
+        begin, end = self.daily
+        clock = at.astimezone(ZoneInfo(self.time_zone)).time()
+        return begin <= clock <= end if begin <= end else clock >= begin or clock <= end
+
+
+class _KnownFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    known: tuple[KnownSpan, ...] = ()
+
+
+def read_known(path: Path) -> tuple[KnownSpan, ...]:
+    """Raises SettingsError if the file cannot be read, or says what is not understood."""
+    try:
+        return _KnownFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).known
+    except OSError as error:
+        raise SettingsError(f"--known {path}: cannot be read ({error.strerror or error})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--known {path}: expected TOML with [[known]] tables: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in error.errors(include_url=False))
+        raise SettingsError(f"--known {path}: {wrong}") from error
+
+
+def _place(where: Sequence[str | int]) -> str:
+    """known 2, since: entries are counted from 1."""
+    return ", ".join(str(part + 1) if isinstance(part, int) else part for part in where).replace("known, ", "known ")
+
+
+def with_known(events: Sequence[DriftEvent], known: Sequence[KnownSpan]) -> list[DriftEvent]:
+    """The events, those that are known as of no weight, with why they are first of their causes."""
+    told = []
+    for event in events:
+        why = next((span.why for span in known if span.has(event)), None)
+        if why is not None:
+            event = replace(event, severity="noted", causes=(Cause("known", f"known: {why}"), *event.causes))
+        told.append(event)
+    return told
+
+
+def _moment(us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
