@@ -76,7 +76,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A frame near a change, of a recording; `image` is a small JPEG as a `data:` URL."""
+    """A frame near an event, of a recording; `image` is a small JPEG as a `data:` URL."""
 
     side: Literal["before", "after"]
     time_us: int
@@ -138,7 +138,8 @@ class DriftEvent:
     what is usual and what there was instead, of unrest and cycles the swing, of the mix how far it is from the one
     before (total variation); nan where there is none. `score`: size in standard errors, nan where none is known.
     `next`: the command to go on with. `detail`: what the levels do not say, as the classes that came and went.
-    `incident`: number of those of one camera and moment, from 1.
+    `incident`: number of those of one camera and moment, from 1. `examples`: frames of a recording, where it is the
+    lead of its incident.
     """
 
     stream_id: str
@@ -158,6 +159,7 @@ class DriftEvent:
     next: str = ""
     incident: int = 0
     detail: str = ""
+    examples: tuple[Example, ...] = ()
 
     @property
     def size(self) -> float:
@@ -256,14 +258,19 @@ class Report:
     format: int = FORMAT
 
     @property
-    def fleet(self) -> dict[str, int]:
-        """How many cameras are ok, changed, failing and silent: each is counted once, by the worst of it."""
+    def states(self) -> dict[str, str]:
+        """Of each camera: ok, changed, failing or silent, by the worst of it."""
         state = dict.fromkeys((camera.stream_id for camera in self.cameras), "ok")
         for event in sorted(self.events, key=lambda each: -SEVERITIES.index(each.severity)):
             if event.severity != "noted":
                 state[event.stream_id] = event.severity
-        state |= {event.stream_id: "silent" for event in self.events if event.shape == "ended"}
-        return {name: list(state.values()).count(name) for name in ("ok", "changed", "failing", "silent")}
+        return state | {event.stream_id: "silent" for event in self.events if event.shape == "ended"}
+
+    @property
+    def fleet(self) -> dict[str, int]:
+        """How many cameras are ok, changed, failing and silent: each is counted once."""
+        states = list(self.states.values())
+        return {name: states.count(name) for name in ("ok", "changed", "failing", "silent")}
 
     @property
     def images(self) -> int:
@@ -321,4 +328,5 @@ def _told(event: DriftEvent) -> dict[str, Any]:
         "causes": _plain(event.causes),
         "cost": _plain(event.cost),
         "next": event.next,
+        "examples": _plain(event.examples),
     }

@@ -31,6 +31,9 @@ _OUTLINES = {  # of the legend's symbols, in a square from -8 to 8
     "tick": "M0 -5V5",
     "band": "M-8 -5h16v10h-16z",
     "bar": "M-8 2h16v4h-16z",
+    "zigzag": "M-8 3L-4 -4L0 3L4 -4L8 3",
+    "pause": "M-3 -5V5M3 -5V5",
+    "saltire": "M-5 -5L5 5M5 -5L-5 5",
 }
 
 

@@ -14,10 +14,12 @@ from PIL import Image
 from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interval
 from adawise.drift.queries import written_out
 from adawise.drift.result import (
+    AccuracyCost,
     Camera,
     CameraChange,
     CameraGroup,
     Cause,
+    DriftEvent,
     Example,
     Floats,
     Model,
@@ -152,6 +154,58 @@ def a_report(cameras: Sequence[Camera], *, hours: int = 720, helped: Helped | No
         "versions": {"python": "3.11.9", "adawise": "0.1.0", "duckdb": "1.4.0"},
     }
     return Report(**{**known, **fields})
+
+
+def an_event(name: str, measure: str, shape: str, hour: float, until: float = 0.0, **fields: Any) -> DriftEvent:
+    """At an hour, or from one until another; incident 1, unless it is said."""
+    since_us, until_us = (round(BEGIN_US + HOUR_US * at) for at in (hour, max(hour, until)))
+    known: dict[str, Any] = {
+        "earliest_us": since_us - HOUR_US,
+        "latest_us": since_us + HOUR_US,
+        "before": 0.85,
+        "after": 0.6,
+        "unit": "share",
+        "score": 9.0,
+        "incident": 1,
+        "next": f"adawise drift runs/yard --streams '{name}' -o event.html",
+    }
+    return DriftEvent(name, measure, shape, since_us, until_us, **{**known, **fields})  # type: ignore[arg-type]
+
+
+def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, ...]:
+    """Ten incidents, of every shape and severity, over these cameras; the first has three measures."""
+    day = hours / 10
+    lost = AccuracyCost(-0.35, -0.4, -0.3, "measured")
+    guess = AccuracyCost(-0.02, -0.17, 0.13, "estimated")
+    likely = (Cause("likely", "likely: weather, dirt on the lens, or focus"),)
+    told: list[tuple[str, str, float, float, dict[str, Any]]] = [
+        (
+            "accuracy",
+            "step",
+            4,
+            0,
+            {"severity": "failing", "cost": lost, "causes": likely, "before": 0.8, "after": 0.45},
+        ),
+        ("rate", "ended", 8, 0, {"severity": "failing", "unit": "", "before": np.nan, "after": np.nan}),
+        ("confidence", "ramp", 2, 5, {"cost": guess}),
+        ("alpha", "unrest", 3, 7, {"unit": "alpha", "after": 0.4}),
+        ("alpha", "cycle begun", 6, 0, {"unit": "alpha", "after": 0.3}),
+        ("mix", "step", 5, 0, {"detail": f"{HOSTILE} 4% to 38%", "before": 0.0, "after": 0.4}),
+        ("model", "model", 7, 0, {"severity": "noted", "unit": "", "detail": "b after a"}),
+        ("rejects", "spike", 1, 1.5, {"severity": "noted", "before": 0.0, "after": 0.3}),
+        ("rate", "silence", 3, 4, {"severity": "noted", "unit": "", "before": np.nan, "after": np.nan}),
+        ("brightness", "step", 0.5, 0, {"severity": "noted", "unit": "log", "before": -1.0, "after": -0.5}),
+    ]
+    found = [
+        an_event(names[number % len(names)], measure, shape, at * day, until * day, incident=number + 1, **fields)
+        for number, (measure, shape, at, until, fields) in enumerate(told)
+    ]
+    beside = [
+        replace(found[0], measure=measure, unit=unit, before=before, after=after)
+        for measure, unit, before, after in (("confidence", "share", 0.85, 0.6), ("sharpness", "log", -1.0, -1.5))
+    ]
+    seen = replace(found[0], examples=_examples(found[0].since_us, 0.1, 0.95))
+    return (seen, *beside, *found[1:])
 
 
 def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True, frames: bool = True) -> Report:

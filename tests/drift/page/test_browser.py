@@ -14,7 +14,22 @@ from adawise.drift.result import Report
 from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, without_rows
 from tests.page.browsing import Seen, opened
 
-SECTIONS = (*("verdict", "cameras", "ranking", "changes", "together", "helped", "overall", "each", "notes", "made"),)
+SECTIONS = (
+    *(
+        "verdict",
+        "happened",
+        "first",
+        "cameras",
+        "ranking",
+        "events",
+        "together",
+        "helped",
+        "overall",
+        "each",
+        "notes",
+        "made",
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +198,7 @@ def test_a_hostile_name_is_shown_and_not_obeyed(seen: Seen) -> None:
 def test_examples_say_in_words_what_was_served(seen: Seen) -> None:
     words = seen.page.eval_on_selector_all("#camera-1 .examples img", "i => i.map(e => e.alt)")
     assert len(words) == 6
-    assert words[0].startswith("Frame before the change, 2026-10-")
+    assert words[0].startswith("Frame before it, 2026-10-")
     assert "served as truck with confidence .60 at alpha .10" in words[0]
 
 
@@ -203,8 +218,57 @@ def test_cameras_are_found_by_name(seen: Seen) -> None:
     page.locator("#filter").fill("CAM-03")
     assert page.locator(".multiples li:visible").count() == 1
     assert page.locator(".camera:visible").count() == 1
+    page.locator("#filter").fill("silence")
+    assert page.locator("#events tbody tr:visible").count() == 1
+    assert page.locator(".timeline .row[data-find]:visible").count() == 1
     page.locator("#filter").fill("")
     assert page.locator(".camera:visible").count() == 10
+
+
+def test_the_line_of_the_fleet_counts_every_camera_and_each_state_shows_its_cameras_alone(seen: Seen) -> None:
+    page = seen.page
+    assert page.locator(".fleet button").all_inner_texts() == ["4 ok", "4 changed", "1 failing", "1 silent"]
+    page.locator(".fleet .failing").click()
+    assert page.locator(".camera:visible").count() == 1
+    assert page.locator(".timeline .row[data-find]:visible").count() == 1
+    assert {card.get_attribute("data-state") for card in page.locator(".card:visible").all()} == {"failing"}
+    page.locator(".fleet .failing").click()
+    assert page.locator(".camera:visible").count() == 10
+
+
+def test_the_first_screen_has_a_mark_for_each_incident_and_a_card_for_each_that_matters(seen: Seen) -> None:
+    page = seen.page
+    assert page.locator(".timeline .track > a").count() == 10
+    assert page.locator(".card").count() == 6
+    first = page.locator(".card").first
+    assert HOSTILE in first.inner_text()
+    assert "accuracy 0.8 to 0.45" in first.inner_text()
+    assert "measured by labels" in first.inner_text()
+    page.locator('.timeline a[href="#incident-1"]').click()
+    page.wait_for_selector("#camera-1[open] .over-time[data-drawn]", timeout=120_000)
+    assert page.locator("#incident-1").is_visible()
+
+
+def test_the_next_command_is_copied(seen: Seen, report: Report) -> None:
+    page = seen.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator(".card [data-copy]").first.click()
+    page.locator(".card [data-copy]", has_text="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == report.events[0].next
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 720, 390])
+def test_nothing_of_the_first_screen_is_cut_off(browser: Browser, page_file: Path, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+    seen = opened(context, page_file)
+    beyond = seen.page.evaluate(
+        """() => [...document.querySelectorAll('#verdict *, #happened *, #first *')]
+        .filter(e => e.getBoundingClientRect().right > innerWidth || e.getBoundingClientRect().left < 0)
+        .map(e => e.outerHTML.slice(0, 80))"""
+    )
+    assert beyond == []
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+    context.close()
 
 
 def test_figures_follow_light_and_dark_without_being_drawn_again(seen: Seen) -> None:

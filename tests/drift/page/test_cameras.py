@@ -13,14 +13,14 @@ import pytest
 from adawise.drift.bins import lasting
 from adawise.drift.page.cameras import shown
 from adawise.drift.page.panels import Panel, panels
-from adawise.drift.page.ranking import all_changes, ranking
+from adawise.drift.page.ranking import ranking
 from adawise.drift.page.words import changed, percent, signed, when
 from adawise.drift.result import Camera
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, without_rows
 
 
 def readings(camera: Camera) -> dict[str, str]:
-    (one,) = shown(a_report([camera]), panels())
+    (one,) = shown(a_report([camera]), panels(), {})
     return {drawn.panel.name: drawn.reading.replace("\u00a0", " ") for drawn in one.panels}
 
 
@@ -99,7 +99,7 @@ def test_what_is_not_known_has_no_figure() -> None:
 
 def test_the_mix_of_classes_names_the_first_and_the_one_that_moved() -> None:
     camera = a_camera("gate", [(0, 0.3)], class_mix=(("car", 0.6, 0.62, 0.58), ("bus", 0.2, 0.05, 0.35)))
-    (one,) = shown(a_report([camera]), panels())
+    (one,) = shown(a_report([camera]), panels(), {})
     assert one.mix_reading.replace("\u00a0", " ") == (
         "Most often car was served, on 60 % of the images; bus changed most, from 5 % in the first quarter of "
         "the time to "
@@ -108,17 +108,11 @@ def test_the_mix_of_classes_names_the_first_and_the_one_that_moved() -> None:
 
 
 def test_the_ranking_has_every_camera_and_a_number_behind_every_cell() -> None:
-    ranks = ranking(shown(a_yard(5), panels()))
+    ranks = ranking(shown(a_yard(5), panels(), {}))
     assert [rank.shown.name for rank in ranks][:2] == ["yard/cam-01", "yard/cam-00"]
     assert ranks[0].cells[0].text == ".50"
     assert ranks[0].cells[0].value == pytest.approx(0.5)
     assert np.isnan(ranks[-1].cells[2].value)  # it has no largest change
-
-
-def test_changes_of_all_cameras_are_told_the_largest_first() -> None:
-    sizes = [abs(change.change.size) for _, change in all_changes(shown(a_yard(9), panels()))]
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(sizes) == 8
 
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel.name)

@@ -179,7 +179,12 @@ def moved(event: DriftEvent) -> str:
         return f"mix: {event.detail}"
     if event.unit == "log":
         return f"{event.measure} {math.expm1(event.after - event.before):+.0%}"
-    return f"{event.measure} {event.before:.2g} to {event.after:.2g}"
+    unit = f" {event.unit}" if event.measure == "rate" else ""
+    return f"{event.measure} {_figure(event.before)} to {_figure(event.after)}{unit}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
 
 
 def _next(event: DriftEvent, root: str) -> str:

@@ -1,46 +1,31 @@
-"""The advice in four sentences: who drifted farthest and when, why perhaps, whether it helped, what to look at."""
+"""The advice in three sentences: what happened to whom first and how bad it is, how far alpha moved, if it helped."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adawise.drift.judge.helped import Arm, Helped
-from adawise.drift.page.words import changed, from_to, percent, signed, when
+from adawise.drift.page.happened import IncidentShown
 from adawise.drift.result import Camera, CameraChange, Report
 from adawise.page.notation import LEVEL, counted, listed, points, three, two
 
-_MANY_REJECTS = 0.02
 _NAMED = 3
-_SPOKEN = {
-    "silence": "a silence of the camera",
-    "model": "another model",
-    "objective": "the level of the objective",
-    "confidence": "confidence or agreement",
-    "classes": "the mix of classes",
-    "rejects": "the share of rejects",
-    "picture": "the picture",
-    "reset": "a new start of the adaptation",
-    "others": "the alpha of other cameras",
-}
+_STATES = ("failing", "changed", "silent")
 
 
 @dataclass(frozen=True)
 class DriftAdvice:
-    """`headline` is the shortest form of the first sentence; `look` are cameras that the others speak of."""
+    """`headline` says what happened to how many, and to whom first."""
 
     headline: str
     sentences: tuple[str, ...]
-    look: tuple[str, ...]
 
 
-def advise(report: Report) -> DriftAdvice:
-    """Of the whole report."""
-    look, names = _look(report)
-    sentences = (_farthest(report), _likely(report), _helped(report.helped), look)
-    return DriftAdvice(_headline(report), tuple(sentence for sentence in sentences if sentence), names)
+def advise(report: Report, shown: Sequence[IncidentShown]) -> DriftAdvice:
+    """Of the whole report, whose incidents are `shown`."""
+    sentences = (_first(shown), _farthest(report), _helped(report.helped))
+    return DriftAdvice(_headline(report, shown), tuple(sentence for sentence in sentences if sentence))
 
 
 def largest(camera: Camera) -> CameraChange | None:
@@ -48,60 +33,40 @@ def largest(camera: Camera) -> CameraChange | None:
     return max(camera.changes, key=lambda change: abs(change.size), default=None)
 
 
-def _headline(report: Report) -> str:
-    moved = [camera for camera in report.cameras if camera.changes]
-    if not moved:
-        return f"No camera's alpha changed by {two(report.smallest)} or more and stayed"
-    first = moved[0]
-    if len(report.cameras) == 1:
-        return f"{first.stream_id} drifted by {two(first.drift)}"
-    of = f"{len(moved)} of {len(report.cameras)} cameras drifted"
-    return f"{of}; {first.stream_id} the farthest, by {two(first.drift)}"
+def _headline(report: Report, shown: Sequence[IncidentShown]) -> str:
+    fleet = report.fleet
+    heavy = [each for each in shown if each.matters]
+    if not heavy:
+        noted = f"; {counted(len(shown), 'passing event', 'passing events')} noted" if shown else ""
+        return f"Nothing of weight happened to {counted(len(report.cameras), 'camera', 'cameras')}{noted}"
+    first = heavy[0]
+    worse = listed(f"{fleet[name]} {name}" for name in _STATES if fleet[name])
+    of = f"Of {len(report.cameras)} cameras {worse}; first " if len(report.cameras) > 1 else ""
+    return f"{of}{first.lead.stream_id}: {first.moved[0]}"
+
+
+def _first(shown: Sequence[IncidentShown]) -> str:
+    first = next((each for each in shown if each.matters), None)
+    if first is None:
+        return ""
+    count = len(first.moved)
+    rest = f"; {'; '.join(first.moved[1:_NAMED])}" if count > 1 else ""
+    more = f" and {count - _NAMED} measures more" if count > _NAMED else ""
+    said = f"{first.lead.stream_id} ({first.lead.severity}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
+    likely = next((cause.sentence for cause in first.causes if cause.kind == "likely"), "")
+    return ". ".join([said, *(part[:1].upper() + part[1:] for part in (first.cost, likely) if part)]) + "."
 
 
 def _farthest(report: Report) -> str:
     moved = [camera for camera in report.cameras if camera.changes]
-    between = when(report.since_us, report.until_us)
     if not moved:
-        cameras = counted(len(report.cameras), "camera", "cameras")
-        return (
-            f"From {between}, the alpha of none of {cameras} changed by {two(report.smallest)} or more and stayed: "
-            f"the mean was {two(_mean_alpha(report.cameras))}."
-        )
-    first, change = moved[0], largest(moved[0])
-    assert change is not None
-    heights = [level.alpha for level in first.levels]
-    changes = sum(len(camera.changes) for camera in moved)
-    several = len(report.cameras) > 1
-    others = f"; {len(moved)} of {len(report.cameras)} cameras changed, {counted(changes, 'time', 'times')} in all"
+        return f"No alpha changed by {two(report.smallest)} or more and stayed."
+    heights = [level.alpha for level in moved[0].levels]
+    several = f", of {len(moved)} that moved" if len(moved) > 1 else ""
     return (
-        f"{first.stream_id} {'drifted farthest' if several else 'drifted'}: its level of alpha lay between "
-        f"{two(min(heights))} and {two(max(heights))}, and moved most {changed(change)}, from "
-        f"{from_to(change.before, change.after)} ({signed(change.size)}){others if several else ''}."
+        f"Alpha moved farthest on {moved[0].stream_id}{several}: its level lay between {two(min(heights))} and "
+        f"{two(max(heights))}."
     )
-
-
-def _mean_alpha(cameras: Sequence[Camera]) -> float:
-    images = sum(camera.images for camera in cameras)
-    return sum(camera.alpha * camera.images for camera in cameras) / images if images else math.nan
-
-
-def _likely(report: Report) -> str:
-    changes = [change for camera in report.cameras for change in camera.changes]
-    if not changes:
-        return ""
-    kinds = Counter(kind for change in changes for kind in {cause.kind for cause in change.causes})
-    farthest = largest(report.cameras[0])
-    own = farthest.causes[0].sentence if farthest is not None and farthest.causes else ""
-    if not kinds:
-        return "Nothing else that was looked at changed at the same time, so no cause is likely."
-    if len(changes) == 1:
-        return f"A likely cause: {own}."
-    kind, count = min(kinds.items(), key=lambda item: (-item[1], list(_SPOKEN).index(item[0])))
-    often = f"what most often changed with alpha is {_SPOKEN[kind]} ({count} of {len(changes)} changes)"
-    if own:
-        return f"For that largest change a likely cause is that {own}; over all, {often}."
-    return f"For that largest change nothing else that was looked at changed; over all, {often}."
 
 
 def _helped(helped: Helped | None) -> str:
@@ -132,36 +97,3 @@ def _compared(rivals: Sequence[Arm]) -> str:
 
 def _the(name: str) -> str:
     return f"the {name} in hindsight" if name.startswith("best ") else name
-
-
-def _look(report: Report) -> tuple[str, tuple[str, ...]]:
-    """Where a person should look first, and the cameras of that sentence, each once."""
-    parts, names = [], []
-    farthest = [c.stream_id for c in report.cameras[:1] if c.changes]
-    unexplained = [c.stream_id for c in report.cameras if any(not change.causes for change in c.changes)]
-    if unexplained:
-        parts.append(f"{_some(unexplained)}, where alpha moved and nothing else did")
-        names += unexplained[:_NAMED]
-    silent = [c.stream_id for c in report.cameras if c.silences]
-    if silent:
-        parts.append(f"{_some(silent)}, which said nothing for a time")
-        names += silent[:_NAMED]
-    rejected = [c for c in report.cameras if c.rejected > _MANY_REJECTS * (c.images + c.rejected)]
-    if rejected:
-        worst = max(rejected, key=lambda c: c.rejected / (c.images + c.rejected))
-        share = percent(worst.rejected / (worst.images + worst.rejected))
-        parts.append(f"{worst.stream_id}, of which {share} of the images were rejected")
-        names.append(worst.stream_id)
-    if not parts and farthest:
-        frames = any(change.examples for change in report.cameras[0].changes)
-        beside = "the frames before and after its changes" if frames else "what changed together with its alpha"
-        parts.append(f"{farthest[0]} first, and {beside}")
-    unseen = "; the notes say what could not be seen" if report.notes else ""
-    said = f"Look at {'; at '.join(parts)}" if parts else f"Nothing stands out that a person should look at{unseen}"
-    return f"{said}.", tuple(dict.fromkeys([*farthest, *names]))
-
-
-def _some(names: Sequence[str]) -> str:
-    if len(names) <= _NAMED:
-        return listed(names)
-    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"

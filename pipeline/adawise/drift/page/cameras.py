@@ -1,4 +1,4 @@
-"""A camera on the page: one sentence for each figure, the table of its changes, and its mix of classes."""
+"""A camera on the page: one sentence for each figure, what happened to it, and its mix of classes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 from adawise.drift.bins import lasting
 from adawise.drift.page.advice import largest
+from adawise.drift.page.happened import IncidentShown
 from adawise.drift.page.panels import Panel
 from adawise.drift.page.small import Picture, picture
 from adawise.drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
-from adawise.drift.result import Camera, CameraChange, Report, Series
+from adawise.drift.result import Camera, Report, Series
 from adawise.page.notation import counted, listed, two
 
 _NAMED = 3
@@ -28,17 +29,6 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class ChangeShown:
-    """A change as the page tells it; `number` is the mark in the figure."""
-
-    number: int
-    change: CameraChange
-    when: str
-    moved: str
-    size: str
-
-
-@dataclass(frozen=True)
 class CameraShown:
     """`anchor` is by number: a camera's name is only ever shown."""
 
@@ -48,7 +38,8 @@ class CameraShown:
     small: Picture
     reading: str
     panels: tuple[Drawn, ...]
-    changes: tuple[ChangeShown, ...]
+    incidents: tuple[IncidentShown, ...]  # by time
+    state: str
     mix_reading: str
     facts: str
 
@@ -57,10 +48,21 @@ class CameraShown:
         """As the producer gave it."""
         return self.camera.stream_id
 
+    @property
+    def words(self) -> str:
+        """By which a reader finds it: its name, and what happened to it."""
+        return " ".join([self.name, *(each.words.removeprefix(self.name) for each in self.incidents)])
 
-def shown(report: Report, panels: Sequence[Panel]) -> tuple[CameraShown, ...]:
-    """All cameras, in the order of the report."""
-    return tuple(_camera(number, camera, report, panels) for number, camera in enumerate(report.cameras, start=1))
+
+def shown(
+    report: Report, panels: Sequence[Panel], incidents: Mapping[str, tuple[IncidentShown, ...]]
+) -> tuple[CameraShown, ...]:
+    """All cameras, in the order of the report; `incidents` by camera."""
+    states = report.states
+    return tuple(
+        _camera(number, camera, report, panels, incidents.get(camera.stream_id, ()), states[camera.stream_id])
+        for number, camera in enumerate(report.cameras, start=1)
+    )
 
 
 def drawn(anchor: str, series: Series, panels: Sequence[Panel], readings: Mapping[str, str]) -> tuple[Drawn, ...]:
@@ -83,7 +85,14 @@ def series_readings(series: Series) -> dict[str, str]:
     }
 
 
-def _camera(number: int, camera: Camera, report: Report, panels: Sequence[Panel]) -> CameraShown:
+def _camera(
+    number: int,
+    camera: Camera,
+    report: Report,
+    panels: Sequence[Panel],
+    incidents: tuple[IncidentShown, ...],
+    state: str,
+) -> CameraShown:
     anchor = f"camera-{number}"
     own = [panel for panel in panels if panel.name != "overall"]
     readings = {
@@ -98,7 +107,8 @@ def _camera(number: int, camera: Camera, report: Report, panels: Sequence[Panel]
         small=picture(camera, report),
         reading=_alpha(camera, report),
         panels=drawn(anchor, camera.series, own, readings),
-        changes=tuple(_change(i, change) for i, change in enumerate(camera.changes, start=1)),
+        incidents=incidents,
+        state=state,
         mix_reading=_mix(camera),
         facts=_facts(camera),
     )
@@ -181,16 +191,6 @@ def _rejects(series: Series, reasons: Mapping[str, int]) -> str:
     share = percent(rejected / max(1, rejected + images))
     why = listed(f"{reason} {count:,}" for reason, count in list(reasons.items())[:_NAMED])
     return f"{counted(rejected, 'image was', 'images were')} rejected, {share} of all{f': {why}' if why else ''}."
-
-
-def _change(number: int, change: CameraChange) -> ChangeShown:
-    return ChangeShown(
-        number,
-        change,
-        changed(change),
-        from_to(change.before, change.after),
-        signed(change.size),
-    )
 
 
 def _mix(camera: Camera) -> str:

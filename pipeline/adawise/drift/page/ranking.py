@@ -1,4 +1,4 @@
-"""The tables over all cameras: how far each drifted, and the changes, largest first."""
+"""The table over all cameras: how far each drifted, and what else is known of it in numbers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adawise.drift.page.advice import largest
-from adawise.drift.page.cameras import CameraShown, ChangeShown
+from adawise.drift.page.cameras import CameraShown
 from adawise.drift.page.words import from_to, percent, when
 from adawise.page.notation import NOTHING, two
-
-CHANGES = 60  # of the table of all cameras; each camera has its own in full
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Rank:
 
 HEADERS = (
     "drift",
-    "changes",
+    "incidents",
     "largest at (UTC)",
     "alpha",
     "levels",
@@ -51,18 +49,12 @@ def ranking(cameras: Sequence[CameraShown]) -> tuple[Rank, ...]:
     return tuple(Rank(shown, _cells(shown)) for shown in cameras)
 
 
-def all_changes(cameras: Sequence[CameraShown]) -> list[tuple[CameraShown, ChangeShown]]:
-    """The largest changes of all cameras."""
-    found = [(shown, change) for shown in cameras for change in shown.changes]
-    return sorted(found, key=lambda item: -abs(item[1].change.size))
-
-
 def _cells(shown: CameraShown) -> tuple[Sortable, ...]:
     camera, change = shown.camera, largest(shown.camera)
     heights = [level.alpha for level in camera.levels]
     return (
         _two(camera.drift),
-        _whole(len(camera.changes)),
+        _whole(len(shown.incidents)),
         Sortable(NOTHING, math.nan)
         if change is None
         else Sortable(when(change.time_us, change.time_us).removesuffix(" UTC"), change.time_us / 1e6),

@@ -22,14 +22,35 @@
   }
 
   const filter = document.getElementById("filter");
-  filter?.addEventListener("input", () => {
-    const wanted = filter.value.trim().toLowerCase();
+  const states = [...document.querySelectorAll("[data-only]")];
+  const apply = () => {
+    const wanted = filter?.value.trim().toLowerCase() ?? "";
+    const only = states.find((button) => button.ariaPressed === "true")?.dataset.only;
     let count = 0;
-    for (const element of document.querySelectorAll("[data-name]")) {
-      element.hidden = !element.dataset.name.toLowerCase().includes(wanted);
+    for (const element of document.querySelectorAll("[data-find]")) {
+      const { find, state } = element.dataset;
+      element.hidden = !find.toLowerCase().includes(wanted) || (only !== undefined && state !== only);
       if (!element.hidden && element.matches(".camera")) count += 1;
     }
-    document.getElementById("filtered").textContent = wanted ? `${count} shown` : "";
+    if (filter) document.getElementById("filtered").textContent = wanted || only ? `${count} shown` : "";
+  };
+  filter?.addEventListener("input", apply);
+  for (const button of states) {
+    button.addEventListener("click", () => {
+      for (const other of states) other.ariaPressed = String(other === button && other.ariaPressed !== "true");
+      apply();
+    });
+  }
+
+  document.addEventListener("click", async ({ target }) => {
+    if (!target.matches("[data-copy]")) return;
+    const code = target.parentElement.querySelector("code");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      target.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(code); // where a browser forbids it: what is chosen can be copied by hand
+    }
   });
 
   const cameras = [...document.querySelectorAll(".camera")];

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from adawise.drift.result import CameraChange, Cause, Floats
+from adawise.drift.result import AccuracyCost, CameraChange, DriftEvent, Floats
 from adawise.drift.show import moment
-from adawise.page.notation import NOTHING, minus, two
+from adawise.page.notation import LEVEL, NOTHING, minus, points, two
 
 
 def percent(share: float) -> str:
@@ -41,20 +40,38 @@ def when(since_us: int, until_us: int) -> str:
 
 def changed(change: CameraChange) -> str:
     """A ramp from when to when; a step at a moment, and within which span if that is wider than a minute."""
-    since, at, until = (moment(us) for us in (change.earliest_us, change.time_us, change.latest_us))
-    if change.kind == "ramp" or since == until:
+    if change.kind == "ramp":
         return when(change.earliest_us, change.latest_us)
+    return _at(change.time_us, change.earliest_us, change.latest_us)
+
+
+def happened(event: DriftEvent) -> str:
+    """From when to when, or at a moment, as `changed`."""
+    if event.shape == "ended":
+        return f"since {moment(event.since_us)} UTC"
+    if event.shape in {"ramp", "spike", "unrest", "silence"}:
+        return when(event.since_us, event.until_us)
+    return _at(event.since_us, event.earliest_us, event.latest_us)
+
+
+def _at(at_us: int, earliest_us: int, latest_us: int) -> str:
+    since, at, until = (moment(us) for us in (earliest_us, at_us, latest_us))
+    if since == until:
+        return when(earliest_us, latest_us)
     return f"{at} UTC (between {_shorter(at, since)} and {_shorter(at, until)})"
+
+
+def cost(of: AccuracyCost | None) -> str:
+    """accuracy −15.0 points (95 % −20.0 to −10.0, measured by labels); nothing where nobody knows."""
+    if of is None:
+        return ""
+    how = "measured by labels" if of.how == "measured" else "estimated from confidence"
+    return f"accuracy {points(of.accuracy)} points ({LEVEL} {points(of.low)} to {points(of.high)}, {how})"
 
 
 def _shorter(other: str, told: str) -> str:
     """A moment without its day, if that is the other's too."""
     return told.removeprefix(other[:11])
-
-
-def why(causes: Sequence[Cause]) -> str:
-    """All sentences of what else changed, or that nothing did."""
-    return "; ".join(cause.sentence for cause in causes) or "nothing else that was looked at changed"
 
 
 def known(values: Floats) -> bool:

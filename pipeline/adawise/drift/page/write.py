@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adawise.drift.events.judge import moved
 from adawise.drift.judge import queries
 from adawise.drift.page import helping
 from adawise.drift.page.advice import advise
 from adawise.drift.page.cameras import CameraShown, Drawn, drawn, number_of, series_readings, shown
 from adawise.drift.page.confusion import heats
+from adawise.drift.page.happened import CARDS, all_incidents, by_camera, outline, timeline
 from adawise.drift.page.packed import packed
 from adawise.drift.page.panels import Panel, panels
-from adawise.drift.page.ranking import CHANGES, HEADERS, all_changes, ranking
+from adawise.drift.page.ranking import HEADERS, ranking
 from adawise.drift.page.small import HEIGHT, WIDTH, together
-from adawise.drift.page.words import percent, when, why
+from adawise.drift.page.words import cost, happened, percent, when
 from adawise.drift.result import CameraGroup, Report
 from adawise.drift.show import moment, resolution
 from adawise.errors import SettingsError
@@ -33,12 +35,15 @@ _SMALL_LEGEND = (
     Key("change down", "triangle-down", theme.LEVEL),
     Key("no images", "bar", theme.MUTED),
 )
+_EVENTS = 400  # of the table; each camera has its own in full
 _OVERALL = ("overall", "answers", "cost", "rejects")  # a mean of objectives over cameras would say little
 _MADE = {  # query -> what it made
     "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
     "series": "alpha, objective and cost over time, by camera and over all",
     "rows": "confidence, agreement and rejects over time",
-    "changes": "the series in which changes, and the gaps in which silences, are looked for",
+    "changes": "alpha as its changes, and the gaps in which silences, are looked for",
+    "events": "the measures in which events are looked for",
+    "mixes": "the mixes of classes in which events are looked for",
     "cameras": "the numbers of each camera",
     "classes": "the mixes of classes",
     "rejects": "why images were rejected",
@@ -60,7 +65,10 @@ _SAYS = {
     "percent": percent,
     "two": two,
     "when": when,
-    "why": why,
+    "cost": cost,
+    "happened": happened,
+    "moved": moved,
+    "outline": outline,
     "counted": counted,
 }
 
@@ -92,9 +100,9 @@ def write_page(path: Path, report: Report) -> None:
 
 def page(report: Report) -> str:
     """The page as HTML; a function of the report alone. Names of cameras and classes are shown, never obeyed."""
-    kinds = panels()
-    cameras = shown(report, kinds)
-    judged, known = advise(report), number_of(cameras)
+    kinds, incidents = panels(), all_incidents(report)
+    cameras = shown(report, kinds, by_camera(incidents))
+    judged, known = advise(report, incidents), number_of(cameras)
     groups = _groups(report, cameras)
     helped = None if report.helped is None else helping.section(report.helped)
     return render(
@@ -107,13 +115,17 @@ def page(report: Report) -> str:
         contents=_contents(report),
         command=report.command,
         versions=report.versions,
-        look=[known[name] for name in judged.look],
         report=report,
         cameras=cameras,
         ranks=ranking(cameras),
         headers=HEADERS,
-        changes=all_changes(cameras),
-        changes_shown=CHANGES,
+        fleet=report.fleet,
+        known=known,
+        timeline=timeline(report, incidents),
+        incidents=incidents,
+        cards=[each for each in incidents if each.matters][:CARDS],
+        heavy=sum(each.matters for each in incidents),
+        events_shown=_EVENTS,
         overall=_overall(report, kinds),
         panels=kinds,
         groups=groups,
@@ -133,9 +145,11 @@ def page(report: Report) -> str:
 
 def _contents(report: Report) -> list[tuple[str, str]]:
     return [
+        ("happened", "What happened"),
+        ("first", "What matters first"),
         ("cameras", "Cameras side by side"),
         ("ranking", "Ranking"),
-        ("changes", "Changes"),
+        ("events", "All events"),
         *([("together", "Drift together")] if report.groups else []),
         *([("helped", "Did it help?")] if report.helped is not None else []),
         ("overall", "Over all cameras"),

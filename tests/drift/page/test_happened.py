@@ -1,0 +1,75 @@
+"""Incidents in words, and all of them on one line of time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from adawise.drift.page.happened import ROWS, all_incidents, timeline
+from adawise.drift.result import Cause, Shape
+from tests.drift.page.building import HOUR_US, a_camera, a_report, an_event, every_shape
+
+NAMES = ["gate", "dock", "yard"]
+REPORT = a_report([a_camera(name, [(0, 0.3)], hours=240) for name in NAMES], hours=240, events=every_shape(NAMES))
+
+
+def test_events_of_a_moment_are_one_incident_that_has_all_their_measures() -> None:
+    first, *rest = all_incidents(REPORT)
+    assert first.moved == ("accuracy 0.8 to 0.45", "confidence 0.85 to 0.6", "sharpness -39%")
+    assert first.matters
+    assert len(rest) == 9
+    assert [each.place for each in (first, *rest) if each.lead.stream_id == "gate"] == [3, 2, 4, 1]  # by time
+
+
+def test_large_numbers_are_told_in_full_and_a_rate_with_its_unit() -> None:
+    event = an_event("gate", "rate", "step", 100, before=2400.0, after=8.4, unit="images an hour")
+    (each,) = all_incidents(replace(REPORT, events=(event,)))
+    assert each.moved == ("rate 2,400 to 8.4 images an hour",)
+
+
+def test_a_reader_finds_an_incident_by_its_camera_its_measures_and_its_severity() -> None:
+    first = all_incidents(REPORT)[0]
+    assert first.words == "gate accuracy confidence failing sharpness step"
+
+
+@pytest.mark.parametrize("shape", get_args(Shape))
+def test_every_shape_has_a_mark_that_the_page_explains(shape: str) -> None:
+    event = an_event("gate", "alpha", shape, 100, 120)
+    report = replace(REPORT, events=(event,))
+    drawn = timeline(report, all_incidents(report))
+    ((_, (each,)),) = drawn.rows
+    assert [key.shape for key in drawn.keys] == [each.mark.outline]
+    assert each.mark.at == pytest.approx(100 / 240 * 100, abs=0.05)
+    lasts = shape in {"ramp", "spike", "unrest", "silence"}
+    end = 100.0 if shape == "ended" else each.mark.at
+    assert each.mark.until == pytest.approx(50 if lasts else end, abs=0.05)
+
+
+def test_cameras_come_in_the_order_of_their_worst_incidents_and_some_are_only_counted() -> None:
+    names = [f"cam-{number:02d}" for number in range(ROWS + 7)]
+    events = tuple(an_event(name, "alpha", "step", 9 + n, incident=n + 1) for n, name in enumerate(names))
+    report = a_report([a_camera(name, [(0, 0.3)], hours=240) for name in reversed(names)], hours=240, events=events)
+    drawn = timeline(report, all_incidents(report))
+    assert [name for name, _ in drawn.rows] == names[:ROWS]
+    assert drawn.more == 7
+
+
+@pytest.mark.parametrize(("hours", "words"), [(5, "01:00"), (20, "03:00"), (100, "Oct 02"), (720, "Oct 06")])
+def test_the_times_beside_the_line_are_those_of_a_clock(hours: int, words: str) -> None:
+    until_us = REPORT.since_us + hours * HOUR_US
+    ticks = timeline(replace(REPORT, until_us=until_us), ()).ticks
+    assert words in [text for _, text in ticks]
+    assert 4 <= len(ticks) <= 9
+    assert all(0 <= at < 100 for at, _ in ticks)
+
+
+def test_what_else_changed_with_alpha_is_told_with_the_incident_it_belongs_to() -> None:
+    level = Cause("objective", "the objective went from 0.92 to 1.21")
+    camera = a_camera("gate", [(0, 0.3), (100, 0.8)], causes=((level,),), frames=True)
+    own = (Cause("incident", "at the same moment: rate 9 to 4"), Cause("likely", "likely: weather"))
+    event = an_event("gate", "alpha", "step", 100, causes=own)
+    (each,) = all_incidents(a_report([camera], events=(event,)))
+    assert each.causes == (own[1], level)  # the other measures of the incident stand beside it already
+    assert len(each.examples) == 6
