@@ -28,7 +28,8 @@ _WIDE = 3_000  # of what is watched: a month by the quarter of an hour
 _NO_ROWS = {"rejected": 0, "confidence": np.nan, "endpoints_agree": np.nan}
 _OTHERS = "other classes"
 _COUNTS = {"batches", "images", "rejected"}
-_OF_ROWS = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned")
+_PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
+_OPTIONAL = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", *_PIXELS, "accuracy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +99,10 @@ def collect(
     prepare(connection, mix_us)
     connection.execute(queries.judged_rows(is_labelled))
     facts, rows = ask.by_stream(queries.CAMERAS), ask.by_stream(queries.ROWS)
-    series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), bin_us)
     paths = {name: _path(columns) for name, columns in ask.by_stream(queries.PATHS).items()}
     binned = {name: _binned(columns) for name, columns in ask.by_stream(queries.WIDE).items()}
     seen = {name: {**_NO_ROWS, **_first(rows.get(name, {})), **_first(columns)} for name, columns in facts.items()}
+    series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), binned, bin_us)
     return Collected(
         since_us=first_us,
         judged_us=judged_us,
@@ -188,11 +189,13 @@ def _first(columns: _Columns) -> dict[str, Any]:
     return {name: column[0].item() for name, column in columns.items() if name != "rows"}
 
 
-def _series(traces: Mapping[str, _Columns], rows: Mapping[str, _Columns], bin_us: int) -> dict[str, Series]:
-    return {name: _joined(columns, rows.get(name), bin_us) for name, columns in traces.items()}
+def _series(
+    traces: Mapping[str, _Columns], rows: Mapping[str, _Columns], binned: Mapping[str, Binned], bin_us: int
+) -> dict[str, Series]:
+    return {name: _joined(columns, rows.get(name), binned.get(name), bin_us) for name, columns in traces.items()}
 
 
-def _joined(traces: _Columns, rows: _Columns | None, bin_us: int) -> Series:
+def _joined(traces: _Columns, rows: _Columns | None, binned: Binned | None, bin_us: int) -> Series:
     """One series of what is known of batches and of what is known of images; bins that only one of them has too."""
     at = traces["bin"] if rows is None else np.union1d(traces["bin"], rows["bin"])
     count = len(at)
@@ -202,10 +205,28 @@ def _joined(traces: _Columns, rows: _Columns | None, bin_us: int) -> Series:
         for name, column in columns.items():
             found[name] = np.zeros(count, np.int64) if name in _COUNTS else np.full(count, np.nan)
             found[name][place] = column
-    found |= {name: np.full(count, np.nan) for name in _OF_ROWS if name not in found}
+    found |= {} if binned is None else _coarser(binned, at, bin_us)
+    found |= {name: np.full(count, np.nan) for name in _OPTIONAL if name not in found}
     found.setdefault("rejected", np.zeros(count, np.int64))
     del found["bin"]
     return Series(time_us=at * bin_us, **{name: found[name] for name in Series.__slots__ if name != "time_us"})
+
+
+def _coarser(of: Binned, at: Integers, bin_us: int) -> dict[str, Floats]:
+    """What is watched and nobody else has asked for, in the wider bins `at`."""
+    bins = of.time_us // bin_us
+    kept = np.isin(bins, at)
+    place = np.searchsorted(at, bins[kept])
+
+    def mean(values: Floats, weights: Integers) -> Floats:
+        known = np.isfinite(values[kept]) * weights[kept]
+        total = np.bincount(place, np.nan_to_num(values[kept]) * known, len(at))
+        count = np.bincount(place, known, len(at))
+        found: Floats = np.divide(total, count, out=np.full(len(at), np.nan), where=count > 0)
+        return found
+
+    right = of.correct / np.maximum(1, of.labelled)
+    return {name: mean(getattr(of, name), of.batches) for name in _PIXELS} | {"accuracy": mean(right, of.labelled)}
 
 
 def _path(columns: _Columns) -> Path:

@@ -50,6 +50,12 @@ class Series:
     served_zero_shot: Floats  # share on which what was served is zero-shot's answer, where that was asked
     served_fine_tuned: Floats
     rejected: Integers  # images
+    luminance: Floats  # this and the next four as the trace has them: natural logarithms
+    contrast: Floats
+    gradient: Floats
+    laplacian: Floats
+    colourfulness: Floats
+    accuracy: Floats  # of labelled images
 
 
 @dataclass(frozen=True, slots=True)

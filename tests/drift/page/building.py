@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interval
+from adawise.drift.page.packed import PIXELS
 from adawise.drift.queries import written_out
 from adawise.drift.result import (
     AccuracyCost,
@@ -60,6 +61,8 @@ def a_series(
         "served_zero_shot": np.clip(0.96 - 0.2 * alpha + rng.normal(0, 0.015, n), 0, 1),
         "served_fine_tuned": np.clip(0.8 + 0.15 * alpha + rng.normal(0, 0.015, n), 0, 1),
         "rejected": np.zeros(n, np.int64) if rejected is None else rejected,
+        **{name: np.sin(np.arange(n) / 24) / 8 + rng.normal(-1.0, 0.05, n) for name in PIXELS},
+        "accuracy": np.where(rng.random(n) < 0.3, 0.8 + rng.normal(0, 0.05, n), np.nan),
     }
     known |= fields
     kept = np.ones(n, bool) if present is None else present
@@ -191,7 +194,7 @@ def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, 
         ("alpha", "unrest", 3, 7, {"unit": "alpha", "after": 0.4}),
         ("alpha", "cycle begun", 6, 0, {"unit": "alpha", "after": 0.3}),
         ("mix", "step", 5, 0, {"detail": f"{HOSTILE} 4% to 38%", "before": 0.0, "after": 0.4}),
-        ("model", "model", 7, 0, {"severity": "noted", "unit": "", "detail": "b after a"}),
+        ("model", "model", 7, 0, {"severity": "noted", "unit": "", "before": np.nan, "after": np.nan}),
         ("rejects", "spike", 1, 1.5, {"severity": "noted", "before": 0.0, "after": 0.3}),
         ("rate", "silence", 3, 4, {"severity": "noted", "unit": "", "before": np.nan, "after": np.nan}),
         ("brightness", "step", 0.5, 0, {"severity": "noted", "unit": "log", "before": -1.0, "after": -0.5}),
@@ -262,7 +265,8 @@ def a_help(cameras: Sequence[str], *, classes: Sequence[str] = CLASSES) -> Helpe
 def without_rows(camera: Camera) -> Camera:
     """As it is known where there are traces and no predictions."""
     nothing = np.full(len(camera.series.alpha), np.nan)
-    names = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", "reference", "posterior_sd")
+    of_rows = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", "reference", "posterior_sd")
+    names = (*of_rows, *PIXELS, "accuracy")
     series = replace(camera.series, **dict.fromkeys(names, nothing), objective=nothing)
     return replace(camera, series=series, class_mix=(), confidence=np.nan, endpoints_agree=np.nan)
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from adawise.drift.page.write import write_page
 from adawise.drift.result import Report
-from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, without_rows
+from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, every_shape, without_rows
 from tests.page.browsing import Seen, opened
 
 SECTIONS = (
@@ -83,6 +83,23 @@ def test_a_camera_is_drawn_when_it_is_opened_and_not_before(seen: Seen) -> None:
     assert len(widths) >= 4
     for name, place, drawn in widths:
         assert 0.9 * place < drawn <= place, name
+
+
+def test_events_are_marked_in_the_figure_of_their_measure_with_the_number_of_their_incident(seen: Seen) -> None:
+    page = seen.page
+    open_camera(page, 1)
+    signs = page.eval_on_selector_all(
+        "#camera-1 .chart",
+        """places => Object.fromEntries(places.map(place => [place.id.replace('camera-1-', ''),
+        [...place.querySelectorAll('.mark-text text')].map(text => text.textContent)
+        .filter(text => /^[▲▼◆][0-9]+$/.test(text))]))""",
+    )
+    assert {name: found for name, found in signs.items() if found} == {
+        "alpha": ["◆2"],
+        "accuracy": ["▼1"],
+        "answers": ["▼1"],
+        "picture": ["▼1"],
+    }
 
 
 def test_a_link_opens_what_is_folded(seen: Seen) -> None:
@@ -337,10 +354,21 @@ def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: s
 
 
 def test_two_hundred_cameras_for_a_month_open_and_answer(browser: Browser, tmp_path: Path) -> None:
-    write_page(tmp_path / "page.html", a_yard(200, labels=False, frames=False))
+    yard = a_yard(200, labels=False, frames=False)
+    names = [camera.stream_id for camera in yard.cameras]
+    events = [
+        replace(event, incident=event.incident + 10 * place)
+        for place in range(40)
+        for event in every_shape(names[5 * place : 5 * place + 5], hours=720)
+    ]
+    write_page(tmp_path / "page.html", replace(yard, events=tuple(events)))
+    assert (tmp_path / "page.html").stat().st_size < 15 * 2**20
     context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
     seen = opened(context, tmp_path / "page.html")
     assert seen.page.locator(".multiples li").count() == 200
+    assert seen.page.locator(".timeline .row[data-find]").count() == 40
+    assert seen.page.locator(".card").count() == 12
+    assert "and 160 cameras more" in seen.page.locator("#happened").inner_text()
     assert seen.page.locator(".over-time[data-drawn]").count() == 1
     open_camera(seen.page, 150)
     assert seen.page.locator(".over-time[data-drawn]").count() < 10

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adawise.drift.bins import lasting
+from adawise.drift.events.measures import MEASURES
 from adawise.drift.page.cameras import shown
 from adawise.drift.page.panels import Panel, panels
 from adawise.drift.page.ranking import ranking
@@ -68,6 +69,24 @@ def test_the_objective_is_compared_with_the_card() -> None:
     assert readings(replace(camera, series=without))["objective"].endswith("; without a card there is no reference.")
 
 
+def test_accuracy_pictures_and_rate_are_said_in_numbers() -> None:
+    camera = a_camera("gate", [(0, 0.3)])
+    first = np.arange(720) < 360
+    series = replace(
+        camera.series,
+        accuracy=np.where(first, 0.8, 0.45),
+        luminance=np.log(np.where(first, 0.2, 0.1)),
+        contrast=np.full(720, -1.0),
+        images=np.where(first, 1400, 700),
+    )
+    told = readings(replace(camera, series=series))
+    assert told["accuracy"] == ("Accuracy went from 80 % in the first quarter of the points to 45 % in the last.")
+    assert told["picture"].startswith(
+        "From the first quarter of the points to the last, in multiples of the median: brightness 1.41 to .71, contrast"
+    )
+    assert told["rate"] == "There were 1,400 images a point in the first quarter of the points, and 700 in the last."
+
+
 def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
     camera = a_camera("gate", [(0, 0.3)], rejecting=True)
     series = replace(
@@ -93,8 +112,10 @@ def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
 
 
 def test_what_is_not_known_has_no_figure() -> None:
-    assert set(readings(without_rows(a_camera("gate", [(0, 0.3)])))) == {"alpha", "cost"}
-    assert set(readings(a_camera("gate", [(0, 0.3)]))) == {"alpha", "objective", "answers", "cost"}
+    assert set(readings(without_rows(a_camera("gate", [(0, 0.3)])))) == {"alpha", "rate", "cost"}
+    assert set(readings(a_camera("gate", [(0, 0.3)]))) == {
+        *("alpha", "accuracy", "objective", "answers", "picture", "rate", "cost"),
+    }
 
 
 def test_the_mix_of_classes_names_the_first_and_the_one_that_moved() -> None:
@@ -113,6 +134,11 @@ def test_the_ranking_has_every_camera_and_a_number_behind_every_cell() -> None:
     assert ranks[0].cells[0].text == ".50"
     assert ranks[0].cells[0].value == pytest.approx(0.5)
     assert np.isnan(ranks[-1].cells[2].value)  # it has no largest change
+
+
+def test_every_measure_has_one_figure_that_marks_its_events() -> None:
+    marked = [measure for panel in panels() if panel.name != "overall" for measure in panel.measures]
+    assert sorted(marked) == sorted([*MEASURES, "mix", "model"])
 
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel.name)

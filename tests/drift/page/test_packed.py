@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adawise.drift.page.happened import all_incidents, marks
 from adawise.drift.page.packed import longest_gap, packed
-from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_series, without_rows
+from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_series, an_event, without_rows
 
 RNG = np.random.default_rng(0)
 
@@ -46,6 +47,11 @@ def test_what_is_not_known_stays_so_and_what_is_never_known_is_left_out() -> Non
     assert "rejected" not in nothing  # there were none
 
 
+def test_pictures_are_in_multiples_of_their_medians() -> None:
+    series = replace(a_series(np.full(3, 0.5), rng=RNG), luminance=np.log([0.1, 0.2, 0.4]))
+    assert unpacked(packed(series, HOUR_US)["columns"]["luminance"]) == pytest.approx([0.5, 1.0, 2.0], abs=1e-4)
+
+
 def test_a_constant_is_one() -> None:
     series = replace(a_series(np.full(10, 0.5), rng=RNG), alpha=np.full(10, 0.25))
     assert unpacked(packed(series, HOUR_US)["columns"]["alpha"]).tolist() == [0.25] * 10
@@ -67,11 +73,19 @@ def test_a_line_is_broken_by_gaps_that_are_unusual_for_the_camera() -> None:
 
 def test_marks_are_in_milliseconds() -> None:
     camera = a_camera("gate", [(0, 0.3), (100, 0.7)], hours=200, silent=(40, 60))
-    found = packed(camera.series, HOUR_US, camera=camera)
+    step, mix = (an_event("gate", name, "step", 100, after=0.4) for name in ("confidence", "mix"))
+    silence = an_event("gate", "rate", "silence", 40, 60, before=np.nan, after=np.nan, severity="noted")
+    report = a_report([camera], hours=200, events=(step, replace(mix, incident=2), replace(silence, incident=3)))
+    found = packed(camera.series, HOUR_US, camera=camera, marks=marks(all_incidents(report), report))
     hour = HOUR_US / 1e3
     begin = BEGIN_US / 1e3
     assert found["levels"] == [[begin, begin + 100 * hour, 0.3], [begin + 100 * hour, begin + 200 * hour, 0.7]]
-    assert [change[0] for change in found["changes"]] == [begin + 100 * hour]
+    at, until = begin + 100 * hour, begin + 60 * hour
+    assert [list(mark.values()) for mark in found["marks"]] == [
+        ["confidence", at, at, "▼2", "var(--level)"],
+        ["mix", at, at, "◆3", "var(--level)"],
+        ["rate", begin + 40 * hour, until, "◆1", "var(--muted)"],
+    ]
     assert found["silences"] == [[begin + 40 * hour, begin + 60 * hour]]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from adawise.drift.bins import lasting
 from adawise.drift.page.advice import largest
 from adawise.drift.page.happened import IncidentShown
+from adawise.drift.page.packed import looks
 from adawise.drift.page.panels import Panel
 from adawise.drift.page.small import Picture, picture
 from adawise.drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
@@ -17,6 +18,13 @@ from adawise.drift.result import Camera, Report, Series
 from adawise.page.notation import counted, listed, two
 
 _NAMED = 3
+_LOOKS = {
+    "luminance": "brightness",
+    "contrast": "contrast",
+    "gradient": "sharpness",
+    "laplacian": "fine texture",
+    "colourfulness": "colour",
+}
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,11 @@ def series_readings(series: Series) -> dict[str, str]:
     """The sentence of each panel, as far as the series alone says it."""
     return {
         "overall": _overall(series),
+        "accuracy": _accuracy(series),
         "objective": _objective(series),
         "answers": _answers(series),
+        "picture": _picture(series),
+        "rate": _rate(series),
         "cost": _cost(series),
         "rejects": _rejects(series, {}),
     }
@@ -174,6 +185,22 @@ def _answers(series: Series) -> str:
         parts.append(f"these two agree on {percent(mean(series.endpoints_agree))}")
     said = ", ".join(parts)
     return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
+
+
+def _accuracy(series: Series) -> str:
+    early, late = quarters(series.accuracy)
+    return f"Accuracy went from {percent(early)} in the first quarter of the points to {percent(late)} in the last."
+
+
+def _picture(series: Series) -> str:
+    went = {name: quarters(values) for name, values in looks(series).items()}
+    told = [f"{_LOOKS[name]} {two(early)} to {two(late)}" for name, (early, late) in went.items()]
+    return f"From the first quarter of the points to the last, in multiples of the median: {listed(told)}."
+
+
+def _rate(series: Series) -> str:
+    early, late = quarters(series.images.astype(np.float64))
+    return f"There were {early:,.0f} images a point in the first quarter of the points, and {late:,.0f} in the last."
 
 
 def _cost(series: Series) -> str:

@@ -34,11 +34,15 @@ const overTime = (() => {
   };
   const isKnown = (rows, name) => rows.some((row) => row[name] != null);
 
-  const marksOf = ({ levels, changes, silences }) => ({
-    levels: levels.map(([since, until, alpha]) => ({ since, until, alpha })),
-    changes: changes.map(([at, , , before, after], i) => ({ at, mark: `${after > before ? "▲" : "▼"}${i + 1}` })),
-    silences: silences.map(([since, until]) => ({ since, until })),
-  });
+  const marksOf = ({ levels, marks, silences }, measures) => {
+    const events = marks.filter(({ measure }) => measures.includes(measure));
+    return {
+      levels: levels.map(([since, until, alpha]) => ({ since, until, alpha })),
+      events,
+      spans: events.filter(({ at, until }) => until > at),
+      silences: silences.map(([since, until]) => ({ since, until })),
+    };
+  };
 
   const drawGroup = (element) => {
     if (!begun.has(element)) begun.set(element, drawPanels(element));
@@ -50,9 +54,9 @@ const overTime = (() => {
     const rows = rowsOf(data);
     const group = { element, rows: rows.filter((row) => row.of !== null), bin: data.bin, views: [], span: whole, at: null };
     groups.set(element, group);
-    const datasets = { points: rows, ...marksOf(data) };
     for (const figure of element.querySelectorAll("figure")) {
-      const { spec, columns } = drawing.panels[figure.dataset.panel];
+      const { spec, columns, measures } = drawing.panels[figure.dataset.panel];
+      const datasets = { points: rows, ...marksOf(data, measures) };
       const there = (name) => (name in datasets ? datasets[name].length > 0 : isKnown(rows, name));
       const layer = spec.layer.filter(({ data, encoding }) =>
         data?.name ? there(data.name) : data || there(encoding.y.field));

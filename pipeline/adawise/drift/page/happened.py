@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from adawise.drift.bins import DAY_US
 from adawise.drift.events.incidents import incidents
@@ -22,7 +24,8 @@ _STEPS_US = (
     *(h * _HOUR_US for h in (1, 2, 3, 6, 12)),
     *(d * DAY_US for d in (1, 2, 3, 4, 5, 7, 10, 15, 30, 60, 90, 180)),
 )
-_LASTING = frozenset({"ramp", "spike", "unrest", "silence", "ended"})
+_LASTING = frozenset({"ramp", "spike", "unrest", "silence"})
+_COLOURS = {"failing": theme.FINE_TUNED, "changed": theme.LEVEL, "noted": theme.MUTED}
 _MARKS = {  # shape -> the outline of its mark; of steps, where they went
     "ramp": "triangle-right",
     "spike": "cross",
@@ -146,6 +149,25 @@ def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
     return Timeline(rows[:ROWS], len(rows[ROWS:]), tuple(ticks), keys, (begin, width))
 
 
+def marks(shown: Sequence[IncidentShown], report: Report) -> list[dict[str, Any]]:
+    """Of each event what a figure of its measure marks: when in milliseconds, a sign with the incident's number."""
+    found = []
+    for each in shown:
+        for event in each.events:
+            sign = "◆" if event.measure == "mix" or not event.size else "▲" if event.size > 0 else "▼"
+            since_us, until_us = _span(event, report)
+            found.append(
+                {
+                    "measure": event.measure,
+                    "at": since_us / 1e3,
+                    "until": until_us / 1e3,
+                    "mark": f"{sign if math.isfinite(event.size) else '◆'}{each.place}",
+                    "colour": _COLOURS[event.severity],
+                }
+            )
+    return found
+
+
 def outline(event: DriftEvent) -> str:
     """The name of its mark's."""
     upwards = "triangle-up" if event.size > 0 else "triangle-down"
@@ -179,9 +201,15 @@ def _shown(
 
 
 def _mark(event: DriftEvent, report: Report) -> Mark:
-    until_us = report.until_us if event.shape == "ended" else event.until_us
-    at, until = (_share(us, report) for us in (event.since_us, until_us))
-    return Mark(outline(event), at, until if event.shape in _LASTING else at)
+    at, until = (_share(us, report) for us in _span(event, report))
+    return Mark(outline(event), at, until)
+
+
+def _span(event: DriftEvent, report: Report) -> tuple[int, int]:
+    """From when until when, or twice its moment."""
+    if event.shape == "ended":
+        return event.since_us, report.until_us
+    return event.since_us, event.until_us if event.shape in _LASTING else event.since_us
 
 
 def _share(us: int, report: Report) -> float:

@@ -8,6 +8,7 @@ or a reader can tell apart. `runs` are the bins that are there, as pairs (first,
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,26 +20,40 @@ _UNKNOWN = 65_535
 _ALWAYS = ("batches", "images", "alpha", "alpha_low", "alpha_high", "tried_low", "tried_high", "forward_equivalents")
 _IF_KNOWN = (
     *("objective", "posterior_sd", "reference", "confidence", "endpoints_agree"),
-    *("served_zero_shot", "served_fine_tuned", "rejected"),
+    *("served_zero_shot", "served_fine_tuned", "rejected", "accuracy"),
 )
+PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")  # told in multiples of their medians
 _USUAL = 4  # times as long as the middle gap: lines are drawn through gaps up to that
 
 
-def packed(series: Series, bin_us: int, *, camera: Camera | None = None) -> dict[str, Any]:
-    """What a browser needs to draw it, with the camera's levels, changes and silences. Times are in milliseconds."""
+def packed(
+    series: Series, bin_us: int, *, camera: Camera | None = None, marks: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """What a browser needs to draw it, with the camera's levels and silences. Times are in milliseconds.
+
+    `marks` are of its events.
+    """
     bins = series.time_us // bin_us
     columns = {}
     for name in (*_ALWAYS, *_IF_KNOWN):
         values = np.asarray(getattr(series, name), dtype=np.float64)
         if known(values) and (name in _ALWAYS or values.any()):
             columns[name] = _column(values)
+    columns |= {name: _column(values) for name, values in looks(series).items()}
     return {
         "bin": bin_us / 1e3,
         "runs": _runs(bins),
         "gap": longest_gap(bins),
         "columns": columns,
-        **({"levels": [], "changes": [], "silences": []} if camera is None else _marks(camera)),
+        **({"levels": [], "silences": []} if camera is None else _stretches(camera)),
+        "marks": marks,
     }
+
+
+def looks(series: Series) -> dict[str, Floats]:
+    """What is known of the pictures, each in multiples of its median."""
+    found = {name: getattr(series, name) for name in PIXELS}
+    return {name: np.exp(values - np.nanmedian(values)) for name, values in found.items() if known(values)}
 
 
 def longest_gap(bins: Integers) -> int:
@@ -60,13 +75,9 @@ def _runs(bins: Integers) -> list[list[int]]:
     return [[int(bins[start]), int(end - start)] for start, end in zip(starts, ends, strict=True)]
 
 
-def _marks(camera: Camera) -> dict[str, Any]:
+def _stretches(camera: Camera) -> dict[str, Any]:
     return {
         "levels": [[level.since_us / 1e3, level.until_us / 1e3, _rounded(level.alpha)] for level in camera.levels],
-        "changes": [
-            [c.time_us / 1e3, c.earliest_us / 1e3, c.latest_us / 1e3, _rounded(c.before), _rounded(c.after)]
-            for c in camera.changes
-        ],
         "silences": [[since / 1e3, until / 1e3] for since, until in camera.silences],
     }
 

@@ -1,8 +1,8 @@
 """The figures of a camera over time: what is drawn in each, written once for all cameras; the script fills in the data.
 
-A panel is a Vega-Lite specification over the data sets `points`, `levels`, `changes` and `silences`. The parameters
-`since`, `until` and `at` (milliseconds) are the span that is shown and the moment that is pointed at: the script moves
-them together in all panels of a camera.
+A panel is a Vega-Lite specification over the data sets `points`, `levels`, `events`, `spans` and `silences`. The
+parameters `since`, `until` and `at` (milliseconds) are the span that is shown and the moment that is pointed at: the
+script moves them together in all panels of a camera.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from adawise.page import theme
 from adawise.page.blocks import Key
 
-Name = Literal["alpha", "overall", "objective", "answers", "cost", "rejects"]
+Name = Literal["alpha", "overall", "accuracy", "objective", "answers", "picture", "rate", "cost", "rejects"]
 _Layer = dict[str, Any]
 
 _AXIS = 44  # pixels to the left of every panel, so that their times stand below each other
@@ -38,7 +38,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Panel:
-    """`needs` are columns of which one must be known, or there is nothing to draw; `query` made them."""
+    """`needs` are columns of which one must be known, or there is nothing to draw; `query` made them.
+
+    `measures` are those whose events are marked in it.
+    """
 
     name: Name
     title: str
@@ -47,15 +50,17 @@ class Panel:
     columns: tuple[Column, ...]
     legend: tuple[Key, ...]
     spec: dict[str, Any]
+    measures: tuple[str, ...] = ()
 
 
 def panels() -> tuple[Panel, ...]:
     """In the order in which they are drawn."""
-    return (alpha("alpha"), alpha("overall"), _objective(), _answers(), _cost(), _rejects())
+    of_batches = (_objective(), _answers(), _picture(), _rate(), _cost(), _rejects())
+    return (alpha("alpha"), alpha("overall"), _accuracy(), *of_batches)
 
 
 def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
-    """Levels, changes and silences are of one camera."""
+    """Levels, events and silences are of one camera."""
     layers = [
         _area("tried_low", "tried_high", theme.TRIED),
         _area("alpha_low", "alpha_high", theme.RANGE),
@@ -74,7 +79,6 @@ def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
     )
     own = (
         Key("level between changes", "thick", theme.LEVEL, "levels"),
-        Key("change", "triangle-down", theme.LEVEL, "changes"),
         Key("no images", "bar", theme.MUTED, "silences"),
     )
     return Panel(
@@ -89,7 +93,22 @@ def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
             Column("images", "images", 0),
         ),
         (*keys, *own) if name == "alpha" else keys,
-        _spec(layers, y, height=height, numbered=True),
+        _spec(layers, y, height=height),
+        ("alpha", "model"),
+    )
+
+
+def _accuracy() -> Panel:
+    y = {"scale": {"zero": False, "domainMax": 1}, "axis": _axis("share", tickCount=4)}
+    return Panel(
+        "accuracy",
+        "Accuracy of labelled images",
+        "events",
+        ("accuracy",),
+        (Column("accuracy", "accuracy", 3),),
+        (),
+        _spec([_line("accuracy", theme.INK)], y, height=100),
+        ("accuracy",),
     )
 
 
@@ -116,6 +135,7 @@ def _objective() -> Panel:
             Key("the card's reference", "dashes", theme.BEST_FIXED, "reference"),
         ),
         _spec(layers, y, height=120),
+        ("objective",),
     )
 
 
@@ -135,6 +155,45 @@ def _answers() -> Panel:
         tuple(Column(name, title, 3) for name, title, *_ in reversed(lines)),
         tuple(Key(title, shape, colour, name) for name, title, colour, _, shape in reversed(lines)),
         _spec([_line(name, colour, dash=dash) for name, _, colour, dash, _ in lines], y, height=130),
+        ("confidence", "agreement", "mix"),
+    )
+
+
+def _picture() -> Panel:
+    lines: tuple[tuple[str, str, str, list[int], str], ...] = (
+        ("colourfulness", "colour", theme.ORACLE, [2, 2], "dots"),
+        ("laplacian", "fine texture or noise", theme.ZERO_SHOT, [6, 3], "dashes"),
+        ("gradient", "sharpness", theme.FINE_TUNED, [10, 2, 2, 2], "dash-dot"),
+        ("contrast", "contrast", theme.LEVEL, [], "thick"),
+        ("luminance", "brightness", theme.INK, [], "line"),
+    )
+    drawn = [
+        _line(name, colour, dash=dash, width=2.4 if shape == "thick" else 1.2) for name, _, colour, dash, shape in lines
+    ]
+    y = {"scale": {"type": "log", "nice": False}, "axis": _axis("× median", tickCount=4)}
+    return Panel(
+        "picture",
+        "The picture, each measure in multiples of its median",
+        "events",
+        tuple(name for name, *_ in lines),
+        tuple(Column(name, title) for name, title, *_ in reversed(lines)),
+        tuple(Key(title, shape, colour, name) for name, title, colour, _, shape in reversed(lines)),
+        _spec(drawn, y, height=130),
+        ("brightness", "contrast", "sharpness", "noise", "colour"),
+    )
+
+
+def _rate() -> Panel:
+    y = {"scale": {"domainMin": 0, "nice": True}, "axis": _axis("images", tickCount=3, format="~s")}
+    return Panel(
+        "rate",
+        "Images served in each point",
+        "series",
+        ("images",),
+        (Column("images", "images", 0),),
+        (),
+        _spec([_line("images", theme.INK)], y, height=70),
+        ("rate",),
     )
 
 
@@ -148,6 +207,7 @@ def _cost() -> Panel:
         (Column("forward_equivalents", "FE"), Column("batches", "batches", 0)),
         (),
         _spec([_line("forward_equivalents", theme.INK)], y, height=70),
+        ("forwards",),
     )
 
 
@@ -158,11 +218,12 @@ def _rejects() -> Panel:
         "encoding": {**_x("t"), "y": _y("rejected")},
     }
     columns = (Column("rejected", "rejected", 0), Column("images", "images served", 0))
-    return Panel("rejects", "Rejected images", "rows", ("rejected",), columns, (), _spec([area], y, height=70))
+    spec = _spec([area], y, height=70)
+    return Panel("rejects", "Rejected images", "rows", ("rejected",), columns, (), spec, ("rejects",))
 
 
-def _spec(layers: Sequence[_Layer], y: dict[str, Any], *, height: int, numbered: bool = False) -> dict[str, Any]:
-    layered: list[_Layer] = [*_silences(height), *layers, *_changes(numbered), _pointer()]
+def _spec(layers: Sequence[_Layer], y: dict[str, Any], *, height: int) -> dict[str, Any]:
+    layered: list[_Layer] = [*_silences(height), *layers, *_events(), _pointer()]
     for layer in layered:
         encoding = layer["encoding"]
         if "field" in encoding.get("y", {}):
@@ -187,18 +248,24 @@ def _silences(height: int) -> Iterator[_Layer]:
         }
 
 
-def _changes(numbered: bool) -> Iterator[_Layer]:
+def _events() -> Iterator[_Layer]:
+    """A line where one begins, with its sign and number above the figure, and a bar as long as it lasts."""
+    colour = {"color": {"field": "colour", "type": "nominal", "scale": None}}
     yield {
-        "data": {"name": "changes"},
-        "mark": {"type": "rule", "color": theme.LEVEL, "strokeDash": [3, 3], "clip": True},
-        "encoding": _x("at"),
+        "data": {"name": "spans"},
+        "mark": {"type": "rect", "clip": True, "opacity": 0.5},
+        "encoding": {**_x("at"), "x2": {"field": "until"}, "y": {"value": 0}, "y2": {"value": _BAR}, **colour},
     }
-    if numbered:
-        yield {
-            "data": {"name": "changes"},
-            "mark": {"type": "text", "color": theme.LEVEL, "fontSize": 11, "fontWeight": "bold", "dy": -7},
-            "encoding": {**_x("at"), "y": {"value": 0}, "text": {"field": "mark"}, "opacity": _within()},
-        }
+    yield {
+        "data": {"name": "events"},
+        "mark": {"type": "rule", "strokeDash": [3, 3], "clip": True},
+        "encoding": {**_x("at"), **colour},
+    }
+    yield {
+        "data": {"name": "events"},
+        "mark": {"type": "text", "fontSize": 11, "fontWeight": "bold", "dy": -7},
+        "encoding": {**_x("at"), "y": {"value": 0}, "text": {"field": "mark"}, "opacity": _within(), **colour},
+    }
 
 
 def _within() -> dict[str, Any]:
@@ -214,8 +281,8 @@ def _pointer() -> _Layer:
     }
 
 
-def _line(name: str, colour: str, *, dash: Sequence[int] = ()) -> _Layer:
-    mark = {"type": "line", "color": colour, "strokeWidth": 1.2, "strokeDash": list(dash), "strokeCap": "round"}
+def _line(name: str, colour: str, *, dash: Sequence[int] = (), width: float = 1.2) -> _Layer:
+    mark = {"type": "line", "color": colour, "strokeWidth": width, "strokeDash": list(dash), "strokeCap": "round"}
     return {"mark": {**mark, **_STEPS}, "encoding": {**_x("t"), "y": _y(name)}}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from adawise.drift.judge.helped import Helped
 from adawise.drift.page import helping
+from adawise.drift.page.happened import all_incidents, by_camera, marks
 from adawise.drift.page.packed import longest_gap
 from adawise.drift.page.panels import Panel, alpha, panels
 from adawise.drift.result import Camera, Report, Series
@@ -128,13 +129,16 @@ def _title(text: str, width: int) -> Spec:
 
 def _filled(panel: Panel, camera: Camera, report: Report, width: int) -> Spec:
     """A panel with what the page's script would give it, but what is not known left out."""
-    sets = {
+    own = by_camera(all_incidents(report)).get(camera.stream_id, ())
+    signs = [{**mark, "mark": mark["mark"][0]} for mark in marks(own, report)]
+    sets: dict[str, list[dict[str, Any]]] = {
         "levels": [
             {"since": level.since_us / 1e3, "until": level.until_us / 1e3, "alpha": level.alpha}
             for level in camera.levels
             if np.isfinite(level.alpha)
         ],
-        "changes": [{"at": c.time_us / 1e3, "mark": "▲" if c.size > 0 else "▼"} for c in camera.changes],
+        "events": (events := [mark for mark in signs if mark["measure"] in panel.measures]),
+        "spans": [mark for mark in events if mark["until"] > mark["at"]],
         "silences": [{"since": since / 1e3, "until": until / 1e3} for since, until in camera.silences],
     }
     points, layers = _points(camera.series, report.bin_us), []

@@ -13,7 +13,7 @@ from adawise.drift.page import helping
 from adawise.drift.page.advice import advise
 from adawise.drift.page.cameras import CameraShown, Drawn, drawn, number_of, series_readings, shown
 from adawise.drift.page.confusion import heats
-from adawise.drift.page.happened import CARDS, all_incidents, by_camera, outline, timeline
+from adawise.drift.page.happened import CARDS, all_incidents, by_camera, marks, outline, timeline
 from adawise.drift.page.packed import packed
 from adawise.drift.page.panels import Panel, panels
 from adawise.drift.page.ranking import HEADERS, ranking
@@ -36,7 +36,7 @@ _SMALL_LEGEND = (
     Key("no images", "bar", theme.MUTED),
 )
 _EVENTS = 400  # of the table; each camera has its own in full
-_OVERALL = ("overall", "answers", "cost", "rejects")  # a mean of objectives over cameras would say little
+_OVERALL = ("overall", "answers", "rate", "cost", "rejects")  # a mean of objectives over cameras would say little
 _MADE = {  # query -> what it made
     "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
     "series": "alpha, objective and cost over time, by camera and over all",
@@ -164,7 +164,10 @@ def _overall(report: Report, kinds: Sequence[Panel]) -> tuple[Drawn, ...]:
 
 
 def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
-    return {each.anchor: packed(each.camera.series, report.bin_us, camera=each.camera) for each in cameras}
+    return {
+        each.anchor: packed(each.camera.series, report.bin_us, camera=each.camera, marks=marks(each.incidents, report))
+        for each in cameras
+    }
 
 
 def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
@@ -175,6 +178,7 @@ def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
         "panels": {
             panel.name: {
                 "spec": panel.spec,
+                "measures": panel.measures,
                 "columns": [[c.name, c.title, c.digits, c.until] for c in panel.columns],
             }
             for panel in kinds

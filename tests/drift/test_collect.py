@@ -1,0 +1,62 @@
+"""What the tables said, by camera: series have all that the page draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+import numpy as np
+import pytest
+
+from adawise.drift.collect import ALL, Collected, collect
+from adawise.sink import schemas
+from tests.drift.worlds import CameraWorld, camera, traces
+
+
+@pytest.fixture(scope="module")
+def world() -> CameraWorld:
+    return camera(5, 0, days=3, searched=False)
+
+
+@pytest.fixture(scope="module")
+def connection(world: CameraWorld) -> Iterator[duckdb.DuckDBPyConnection]:
+    opened = duckdb.connect()
+    opened.execute("SET TimeZone = 'UTC'")
+    for name, made in (("traces", traces([world])), ("predictions", schemas.PREDICTIONS.empty_table())):
+        opened.register(f"{name}_made", made)
+        opened.execute(f"CREATE TABLE {name} AS SELECT *, captured_at AS time FROM {name}_made")
+    opened.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
+    opened.execute("CREATE TABLE labelled AS SELECT stream_id, time, 'car' AS label, 'car' AS truth FROM traces")
+    opened.execute("UPDATE labelled SET truth = 'bus' WHERE time >= (SELECT min(time) + INTERVAL 1 DAY FROM traces)")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def found(connection: duckdb.DuckDBPyConnection) -> Collected:
+    return collect(connection, is_labelled=True)
+
+
+def test_pictures_are_means_over_the_batches_of_a_bin(connection: duckdb.DuckDBPyConnection, found: Collected) -> None:
+    series = found.series["camera-000"]
+    rows = connection.execute(
+        "SELECT epoch_us(time) // $width AS bin, avg(luminance_mean), avg(colourfulness_mean) FROM traces "
+        "GROUP BY bin ORDER BY bin",
+        {"width": found.bin_us},
+    ).fetchnumpy()
+    bins, brightness, colour = rows.values()
+    kept = np.isin(series.time_us // found.bin_us, bins)
+    assert series.luminance[kept] == pytest.approx(brightness, abs=1e-6)
+    assert series.colourfulness[kept] == pytest.approx(colour, abs=1e-6)
+
+
+def test_accuracy_is_of_the_labelled_images_of_a_bin(found: Collected) -> None:
+    series = found.series["camera-000"]
+    day = series.time_us < series.time_us[0] + 86_400_000_000
+    assert set(series.accuracy[day][:-1]) == {1.0}
+    assert set(series.accuracy[~day][1:]) == {0.0}
+
+
+def test_over_all_cameras_there_is_no_picture(found: Collected) -> None:
+    assert ALL not in found.series
+    assert np.isnan(found.overall.luminance).all()
