@@ -15,6 +15,7 @@ from adawise.drift.analyse import Evidence, analyse, silences
 from adawise.drift.bins import bin_width_us, spoken
 from adawise.drift.causes import Looks, causes, others, picture
 from adawise.drift.collect import ALL, Collected, collect, prepare
+from adawise.drift.events.incidents import incidents
 from adawise.drift.result import Camera, CameraChange, Example
 from adawise.drift.together import at_once, groups
 from adawise.errors import SettingsError
@@ -103,16 +104,30 @@ def test_cameras_come_by_how_far_they_drifted(cameras: dict[str, Camera]) -> Non
     assert list(cameras)[-1] == "gate"
 
 
-def test_evidence_is_asked_for_in_the_order_of_the_report_so_that_the_farthest_drifter_has_it(found: Collected) -> None:
+def test_frames_are_asked_for_in_the_order_of_the_report_and_shared_by_all_of_an_incident(found: Collected) -> None:
     asked = list[str]()
 
-    def examples(stream_id: str, *_: object) -> tuple[tuple[Example, ...], Looks]:
+    def examples(stream_id: str, before_us: int, *_: int) -> tuple[tuple[Example, ...], Looks]:
         asked.append(stream_id)
-        return (), {}
+        return (Example("before", before_us, f"frames/0/{len(asked)}/0", "car", 0.9, 0.5, "data:"),), {}
 
-    order = [camera.stream_id for camera in analyse(found, Evidence(lambda *_: {}, examples), "yard", smallest=0.1)[0]]
-    assert [*dict.fromkeys(asked)] == [name for name in order if name in asked]
-    assert asked != sorted(asked)
+    cameras, events = analyse(found, Evidence(lambda *_: {}, examples), "yard", smallest=0.1)
+    leads = [those[0] for those in incidents(events).values() if those[0].severity != "noted"]
+    rest = asked[len(leads) :]
+    assert asked[: len(leads)] == [lead.stream_id for lead in leads]
+    assert [lead.examples[0].row_id for lead in leads] == [f"frames/0/{n + 1}/0" for n in range(len(leads))]
+    assert [*dict.fromkeys(rest)] == [camera.stream_id for camera in cameras if camera.stream_id in rest]
+    assert len({example.row_id for event in events for example in event.examples}) == len(leads)
+    of_alpha = {(e.stream_id, e.since_us): e.incident for e in events if e.measure == "alpha"}
+    by_incident = {lead.incident: lead.examples for lead in leads}
+    shared = [
+        change.examples == by_incident[of_alpha[camera.stream_id, change.time_us]]
+        for camera in cameras
+        for change in camera.changes
+        if of_alpha.get((camera.stream_id, change.time_us)) in by_incident
+    ]
+    assert shared
+    assert all(shared)
 
 
 def test_the_level_after_a_ramp_begins_where_it_has_ended(found: Collected) -> None:

@@ -19,8 +19,9 @@ from adawise.drift.events.mix import NO_MIX
 from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Stretch
 from adawise.drift.together import at_once
 
-Examples = Callable[[str, CameraChange, int, int], tuple[tuple[Example, ...], Looks]]
-"""(stream_id, change, since, until) -> frames near the change, within these times, and what was measured of more."""
+Examples = Callable[[str, int, int, int, int], tuple[tuple[Example, ...], Looks]]
+"""(stream_id, before, after, since, until) -> frames nearest before a time and after another, within the last two, and
+what was measured of more."""
 
 _CLASSES = 8  # of a mix
 _LEAST_SILENCE_US = 60_000_000
@@ -45,9 +46,10 @@ def analyse(
     known: Sequence[KnownSpan] = (),
     done: Callable[[], object] = lambda: None,
 ) -> tuple[tuple[Camera, ...], tuple[DriftEvent, ...]]:
-    """Every camera, the one that drifted farthest first: evidence is asked for in this order, and may be scarce.
+    """Every camera, the one that drifted farthest first.
 
-    And what happened, over all measures: the worst incident first, its events together.
+    And what happened, over all measures: the worst incident first, its events together. Frames are asked for in this
+    order, which may be scarce, and then for changes of alpha that are of no such incident.
 
     Args:
         found: what the tables said.
@@ -65,13 +67,38 @@ def analyse(
         moved.append(_moved(stream_id, found, [each for each in moves if each.interval_us[1] >= found.judged_us]))
         told += _happened(stream_id, found, moves, root, first=1 + max((e.incident for e in told), default=0))
         done()
+    ranked = by_severity(with_known(_shared(swapped(told), len(moved), found.bin_us), known))
+    seen = _seen(ranked, found, evidence)
     cameras = [
-        replace(camera, changes=_explained(camera, found, evidence))
+        replace(camera, changes=_explained(camera, found, evidence, seen))
         for camera in sorted(moved, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
     ]
-    shared = with_known(_shared(swapped(told), len(cameras), found.bin_us), known)
-    events = tuple(event for incident in by_severity(shared) for event in incident)
+    events = tuple(
+        replace(event, examples=seen[_key(event)][0]) if event is those[0] and _key(event) in seen else event
+        for those in ranked
+        for event in those
+    )
     return tuple(_among_others(cameras, found.bin_us)), events
+
+
+_Seen = Mapping[tuple[str, str, int], tuple[tuple[Example, ...], Looks]]
+
+
+def _seen(ranked: Sequence[Sequence[DriftEvent]], found: Collected, evidence: Evidence) -> _Seen:
+    """Frames of each incident that is more than noted, by its lead and by its moves of alpha."""
+    told: dict[tuple[str, str, int], tuple[tuple[Example, ...], Looks]] = {}
+    for those in ranked:
+        lead = those[0]
+        if lead.severity != "noted":
+            lasts = lead.shape in {"ramp", "silence"}
+            after_us = lead.until_us if lasts else max(lead.latest_us, lead.earliest_us + 1)
+            frames = evidence.examples(lead.stream_id, lead.earliest_us, after_us, found.since_us, found.until_us + 1)
+            told |= {_key(event): frames for event in those if event is lead or event.measure == "alpha"}
+    return told
+
+
+def _key(event: DriftEvent) -> tuple[str, str, int]:
+    return event.stream_id, event.measure, event.since_us
 
 
 def _shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[DriftEvent]:
@@ -180,13 +207,16 @@ def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tupl
     return tuple(Stretch(a, b, height) for a, b, height in zip(begins_us, ends_us, heights, strict=True))
 
 
-def _explained(camera: Camera, found: Collected, evidence: Evidence) -> tuple[CameraChange, ...]:
+def _explained(camera: Camera, found: Collected, evidence: Evidence, seen: _Seen) -> tuple[CameraChange, ...]:
     stream_id, changes = camera.stream_id, camera.changes
     why = causes(stream_id, changes, camera.silences, found, evidence.mixes)
     bounds = [found.since_us, *(change.time_us for change in changes), found.until_us + 1]
     explained = []
     for i, (change, told) in enumerate(zip(changes, why, strict=True)):
-        examples, looks = evidence.examples(stream_id, change, bounds[i], bounds[i + 2])
+        frames = seen.get((stream_id, "alpha", change.time_us))
+        examples, looks = frames or evidence.examples(
+            stream_id, change.earliest_us, max(change.latest_us, change.earliest_us + 1), bounds[i], bounds[i + 2]
+        )
         explained.append(replace(change, causes=(*told, *picture(looks)), examples=examples))
     return tuple(explained)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import duckdb
 
 from adawise.drift import queries
-from adawise.drift.result import CameraChange, Example
+from adawise.drift.result import Example
 from adawise.records import RowId
 from adawise.sink.read.rows import read_predictions, read_traces
 
@@ -78,13 +78,13 @@ class Tables:
         return {label: (counts[0], counts[1]) for label, counts in rows.items()}
 
     def nearest(
-        self, stream_id: str, change: CameraChange, since_us: int, until_us: int, *, count: int
+        self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int, *, count: int
     ) -> tuple[Near, ...]:
-        """The last `count` rows before a change and the first after it, within these times."""
+        """The last `count` rows before a time and the first after another, within the last two."""
         asked = {
             "stream": stream_id,
-            "from": change.earliest_us,
-            "to": max(change.latest_us, change.earliest_us + 1),
+            "from": before_us,
+            "to": after_us,
             "since": since_us,
             "until": until_us,
             "count": count,

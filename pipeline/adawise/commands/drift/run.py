@@ -20,7 +20,7 @@ from adawise.commands.drift.example_frames import LOOKS, ExampleFrames
 from adawise.commands.drift.options import DriftCommand, parts
 from adawise.console import paper, print_json, progress
 from adawise.drift.limits import parse_limit
-from adawise.drift.result import Camera, CameraChange, Example, Report
+from adawise.drift.result import Camera, Example, Report
 from adawise.errors import SettingsError
 from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.records import told
@@ -38,9 +38,9 @@ _NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
 _PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
 _LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras that a line names
-_EXAMPLES = 3  # before a change and after it
+_EXAMPLES = 3  # before something happened and after it
 _LOOKED_AT = 16  # likewise, to compare the pictures
-_EXPLAINED = 40  # changes that get examples, by camera in the order of the report
+_EXPLAINED = 40  # incidents, in the order of the report, and changes of alpha after these, that get examples
 
 
 def drift(asked: DriftCommand) -> int:
@@ -164,19 +164,19 @@ def _helped(asked: DriftCommand, labels: Labels, card: Card | None, tables: Tabl
 
 
 class _Examples:
-    """Frames on both sides of a change: of the rows nearest to it that the recording has."""
+    """Frames on both sides of what happened: of the rows nearest to it that the recording has."""
 
     def __init__(self, tables: Tables, frames: ExampleFrames | None) -> None:
         self._tables, self._frames = tables, frames
         self._explained = self.missing = 0
 
     def __call__(
-        self, stream_id: str, change: CameraChange, since_us: int, until_us: int
+        self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int
     ) -> tuple[tuple[Example, ...], Looks]:
         if self._frames is None or self._explained == _EXPLAINED:
             return (), {}
         self._explained += 1
-        near = self._tables.nearest(stream_id, change, since_us, until_us, count=_LOOKED_AT)
+        near = self._tables.nearest(stream_id, before_us, after_us, since_us, until_us, count=_LOOKED_AT)
         before, after = ([each for each in near if each.side == side] for side in ("before", "after"))
         shown = [*before[-_EXAMPLES:], *after[:_EXAMPLES]]
         pictures = self._frames.pictures([each.row for each in shown])
@@ -211,7 +211,7 @@ def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: i
             "and agreement are not known"
         )
     if examples.missing:
-        notes.append(f"{examples.missing} frames beside changes are not in the recording, or have no image any more")
+        notes.append(f"{examples.missing} frames beside events are not in the recording, or have no image any more")
     return tuple(notes)
 
 
