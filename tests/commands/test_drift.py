@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from adawise.__main__ import main
 from adawise.console import paper
@@ -17,6 +20,9 @@ from adawise.drift.result import CameraGroup
 from adawise.drift.show import show
 from tests.drift import yard
 from tests.drift.page.building import a_yard
+from tests.labelled.places import write_singles
+
+_RECORDED = 240  # images
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,28 @@ def test_json_has_everything_and_a_limit_ends_with_its_own_code(root: Path, caps
     assert found["fleet"] == {"ok": 1, "changed": 1, "failing": 3, "silent": 0}
     assert found["queries"]["series"].startswith("SELECT stream_id")
     assert found["command"] == f"adawise drift {root} --fail-if 'drift>0.5,rejects>0.5' --json"
+
+
+def test_a_recording_gives_frames_to_what_happened_and_a_gallery(tmp_path: Path, root: Path) -> None:
+    """Of the first partition alone, whose camera is the dock, and of its first hours."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(out, "PNG")
+    write_singles(tmp_path / "recording", [(out.getvalue(), ())] * _RECORDED)
+    page, printed = tmp_path / "page.html", tmp_path / "drift.json"
+    words = ["--recording", str(tmp_path / "recording"), "-o", str(page)]
+    with printed.open("w") as file, redirect_stdout(file):
+        assert main(["drift", str(root), *words, "--json"]) == 0
+    gallery = json.loads(printed.read_text())["gallery"]
+    kinds = {frame["kind"]: frame for frame in gallery}
+    assert [*kinds] == ["least confident", "endpoints disagree", "class"]
+    assert {frame["stream_id"] for frame in gallery} == {"dock"}
+    assert kinds["endpoints disagree"]["zero_shot"] != kinds["endpoints disagree"]["fine_tuned"]
+    assert {frame["label"] for frame in gallery if frame["kind"] == "class"} == {"car", "bus"}
+    rows = pq.read_table(root / "predictions" / "topic-frames" / "partition-00000").slice(0, _RECORDED)
+    assert kinds["least confident"]["confidence"] == pytest.approx(pa.compute.min(rows["confidence"]).as_py())
+    text = page.read_text(encoding="utf-8")
+    assert text.count('src="data:image/jpeg') >= len(gallery)
+    assert 'id="query-gallery"' in text
 
 
 def test_a_limit_that_nobody_is_beyond_ends_well(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,6 +229,33 @@ UNION ALL
  ORDER BY time LIMIT $count)
 """
 
+RECORDED = """
+SELECT epoch_us(min(time)) AS first_us, epoch_us(max(time)) AS last_us
+FROM traces JOIN recorded USING (topic, partition)
+WHERE last_offset >= first AND first_offset < until
+"""
+
+_GALLERY = """
+WITH recent AS (
+    SELECT stream_id, epoch_us(time) AS time_us, topic, partition, "offset", "index", label, zero_shot_label,
+           fine_tuned_label, confidence
+    FROM predictions JOIN recorded USING (topic, partition)
+    WHERE label IS NOT NULL AND stream_id IS NOT NULL AND "offset" >= first AND "offset" < until
+      AND time >= make_timestamp($since) AT TIME ZONE 'UTC' AND time <= make_timestamp($last) AT TIME ZONE 'UTC'
+)
+SELECT kind, unnest(best) FROM (
+    (SELECT 'least confident' AS kind, arg_min(recent, row(confidence, time_us, "index")) AS best
+     FROM recent GROUP BY stream_id ORDER BY min(confidence), stream_id LIMIT $count)
+    UNION ALL
+    (SELECT 'endpoints disagree', arg_max(recent, row(confidence, time_us, "index"))
+     FROM recent WHERE zero_shot_label <> fine_tuned_label
+     GROUP BY stream_id ORDER BY max(confidence) DESC, stream_id LIMIT $count)
+    UNION ALL
+    (SELECT 'class', arg_max(recent, row(confidence, time_us, "index"))
+     FROM recent GROUP BY label ORDER BY count(*) DESC, label LIMIT $count)
+)
+"""
+
 
 def measures(mix_us: int, last: str | None = "infinity") -> str:
     """The views and tables that other questions go by, beside `UNMEASURED`.
@@ -243,6 +270,17 @@ def measures(mix_us: int, last: str | None = "infinity") -> str:
     # As `read_predictions` has it: conditions on one column alone meet a row group's statistics.
     beside = f"(captured_at IS NULL OR captured_at {until}) AND (captured_at IS NOT NULL OR kafka_timestamp {until})"
     return made.replace("$condition", "time <= until" if last == "infinity" else f"time <= until AND {beside}")
+
+
+def gallery(since_us: int, last_us: int, count: int) -> str:
+    """Rows to look at, `count` of a kind, within these times. The table `recorded` (topic, partition, first, until)
+    has the offsets of a recording.
+    """
+    values = {"$since": since_us, "$last": last_us, "$count": count}
+    sql = _GALLERY.strip()
+    for place, value in values.items():
+        sql = sql.replace(place, str(value))
+    return sql
 
 
 _NO_LABELS = "(SELECT NULL AS stream_id, NULL::TIMESTAMPTZ AS time, NULL AS label, NULL AS truth WHERE false)"

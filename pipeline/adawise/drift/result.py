@@ -94,6 +94,24 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class GalleryFrame:
+    """A frame that is shown for what was said of it; `kind` is "least confident", "endpoints disagree" or "class".
+
+    `zero_shot` and `fine_tuned` are None where they were not asked; `image` as of an `Example`.
+    """
+
+    kind: str
+    stream_id: str
+    time_us: int
+    row_id: str
+    label: str
+    zero_shot: str | None
+    fine_tuned: str | None
+    confidence: float
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
 class CameraChange:
     """Alpha moved and stayed: from a level of `before` to one of `after`, between `earliest_us` and `latest_us`.
 
@@ -258,6 +276,7 @@ class Report:
     reference: str  # where `Series.reference` is from; "" if there is none
     recording: str  # where the examples are from; ""
     helped: Helped | None = None
+    gallery: tuple[GalleryFrame, ...] = ()  # by kind
     queries: Mapping[str, str] = field(default_factory=dict)  # what a plot shows -> the SQL that made it
     notes: tuple[str, ...] = ()  # what the reader has to know: limits of what could be looked at
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -303,7 +322,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
         plain = {name: _plain(getattr(value, name)) for name in shown}
-        if isinstance(value, Example):
+        if isinstance(value, (Example, GalleryFrame)):
             del plain["image"]
         if isinstance(value, CameraChange):
             plain["size"] = _plain(value.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -10,7 +10,8 @@ from typing import Literal
 import duckdb
 
 from adawise.drift import queries
-from adawise.drift.result import Example
+from adawise.drift.bins import DAY_US
+from adawise.drift.result import Example, GalleryFrame
 from adawise.records import RowId
 from adawise.sink.read.rows import read_predictions, read_traces
 
@@ -96,6 +97,36 @@ class Tables:
                 rows, key=lambda row: row[1]
             )
         )
+
+    def gallery(
+        self, bounds: Callable[[str, int], tuple[int, int]], *, days: int, count: int
+    ) -> tuple[str, list[tuple[RowId, GalleryFrame]]]:
+        """Rows of the last days of a recording, up to `count` of a kind, and the query that chose them.
+
+        Of each camera the one that is least confident and that on which the endpoints disagree with most confidence, of
+        each class the most confident. Their pictures are not there yet.
+
+        Args:
+            bounds: (topic, partition) -> [first, next) of the offsets that the recording has.
+        """
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE recorded (topic VARCHAR, partition INTEGER, first BIGINT, until BIGINT)"
+        )
+        for topic, partition in self.connection.execute("SELECT DISTINCT topic, partition FROM traces").fetchall():
+            known = [topic, partition, *bounds(topic, partition)]
+            self.connection.execute("INSERT INTO recorded VALUES (?, ?, ?, ?)", known)
+        ((first_us, last_us),) = self.connection.execute(queries.RECORDED).fetchall()
+        if first_us is None:
+            return "", []
+        sql = queries.gallery(max(first_us, last_us - days * DAY_US), last_us, count)
+        found = []
+        rows = self.connection.execute(sql).fetchall()
+        for kind, stream_id, time_us, *place, label, zero_shot, fine_tuned, confidence in rows:
+            row = RowId(*place)
+            found.append(
+                (row, GalleryFrame(kind, stream_id, time_us, str(row), label, zero_shot, fine_tuned, confidence, ""))
+            )
+        return sql, found
 
     def close(self) -> None:
         """Free the connection."""

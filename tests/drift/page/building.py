@@ -23,6 +23,7 @@ from adawise.drift.result import (
     DriftEvent,
     Example,
     Floats,
+    GalleryFrame,
     Model,
     Report,
     Series,
@@ -209,6 +210,16 @@ def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, 
     ]
     seen = replace(found[0], examples=_examples(found[0].since_us, 0.1, 0.95))
     return (seen, *beside, *found[1:])
+
+
+def a_gallery(names: Sequence[str]) -> tuple[GalleryFrame, ...]:
+    """Two frames of a kind; the classes are hostile too."""
+    kinds = (("least confident", 0.21), ("endpoints disagree", 0.84), ("class", 0.99))
+    return tuple(
+        GalleryFrame(kind, name, BEGIN_US, f"frames/0/{place}/0", HOSTILE, "car", None, confidence, a_frame(place, 0.2))
+        for kind, confidence in kinds
+        for place, name in enumerate(names[:2])
+    )
 
 
 def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True, frames: bool = True) -> Report:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 
 from adawise.drift.page.write import write_page
 from adawise.drift.result import Report
-from tests.drift.page.building import CLASSES, HOSTILE, a_camera, a_help, a_yard, every_shape
+from tests.drift.page.building import CLASSES, HOSTILE, a_camera, a_gallery, a_help, a_yard, every_shape
 from tests.page.browsing import a_browser
 
 
@@ -31,6 +31,7 @@ def report() -> Report:
         helped=helped,
         root=HOSTILE,
         events=every_shape(names[:6]),
+        gallery=a_gallery(names),
     )
 
 

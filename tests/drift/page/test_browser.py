@@ -22,6 +22,7 @@ SECTIONS = (
         "cameras",
         "ranking",
         "events",
+        "gallery",
         "together",
         "helped",
         "overall",
@@ -217,6 +218,19 @@ def test_examples_say_in_words_what_was_served(seen: Seen) -> None:
     assert len(words) == 6
     assert words[0].startswith("Frame before it, 2026-10-")
     assert "served as truck with confidence .60 at alpha .10" in words[0]
+
+
+def test_the_gallery_says_what_was_said_by_whom_on_which_camera(seen: Seen) -> None:
+    page = seen.page
+    assert page.locator("#gallery h3").count() == 3
+    assert page.locator("#gallery figure").count() == 6
+    told = page.locator("#gallery figure").first.inner_text()
+    assert HOSTILE in told
+    assert "zero-shot: car" in told
+    assert "fine-tuned" not in told  # it was not asked
+    words = page.locator("#gallery img").first.get_attribute("alt")
+    assert words is not None
+    assert words.endswith("with confidence .21")
 
 
 def test_the_ranking_is_sorted_by_its_headers(seen: Seen) -> None:

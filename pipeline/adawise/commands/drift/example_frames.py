@@ -64,11 +64,17 @@ class ExampleFrames:
         image = self._image(row)
         return None if image is None else _data_url(image)
 
-    def _image(self, row: RowId) -> Tensor | None:
-        tp = TopicPartition(row.topic, row.partition)
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """[first, next) of the offsets that it has of a partition. Raises SourceError where it is damaged."""
+        return self._partition(TopicPartition(topic, partition)).bounds
+
+    def _partition(self, tp: TopicPartition) -> RecordedPartition:
         if tp not in self._partitions:
             self._partitions[tp] = RecordedPartition(listing_of(self._root, self._store, tp), "skip")
-        partition = self._partitions[tp]
+        return self._partitions[tp]
+
+    def _image(self, row: RowId) -> Tensor | None:
+        partition = self._partition(TopicPartition(row.topic, row.partition))
         start, end = partition.bounds
         if not start <= row.offset < end:
             return None

@@ -6,6 +6,7 @@ import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from adawise.commands.drift.example_frames import LOOKS, ExampleFrames
 from adawise.commands.drift.options import DriftCommand, parts
 from adawise.console import paper, print_json, progress
 from adawise.drift.limits import parse_limit
-from adawise.drift.result import Camera, Example, Report
+from adawise.drift.result import Camera, Example, GalleryFrame, Report
 from adawise.errors import SettingsError
 from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.records import told
@@ -41,6 +42,9 @@ _NAMED = 10  # cameras that a line names
 _EXAMPLES = 3  # before something happened and after it
 _LOOKED_AT = 16  # likewise, to compare the pictures
 _EXPLAINED = 40  # incidents, in the order of the report, and changes of alpha after these, that get examples
+
+_GALLERY = 8  # frames of a kind
+_GALLERY_DAYS = 7  # the last that are recorded: rows are many
 
 
 def drift(asked: DriftCommand) -> int:
@@ -111,6 +115,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
                 found, evidence, asked.root, smallest=asked.smallest, known=known_already, done=bar.advance
             )
         history.save()
+        chosen, gallery = _gallery(tables, frames)
         return Report(
             root=asked.root,
             command=shlex.join(["adawise", *asked.written_out()]),
@@ -129,7 +134,9 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             reference=normal,
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(asked, labels, card, tables),
-            queries=written_out(found.bin_us, found.fine_us, found.wide_us, found.mix_us, found.judged_us),
+            gallery=gallery,
+            queries=written_out(found.bin_us, found.fine_us, found.wide_us, found.mix_us, found.judged_us)
+            | ({"gallery": chosen} if gallery else {}),
             notes=(*_notes(cameras, found.rows, examples, tables.untimed()), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
@@ -188,6 +195,15 @@ class _Examples:
             name: (np.array([look[name] for look in sides[0]]), np.array([look[name] for look in sides[1]]))
             for name in LOOKS
         }
+
+
+def _gallery(tables: Tables, frames: ExampleFrames | None) -> tuple[str, tuple[GalleryFrame, ...]]:
+    """And the query that chose them; "" where there is no recording of these batches."""
+    if frames is None:
+        return "", ()
+    sql, rows = tables.gallery(frames.bounds, days=_GALLERY_DAYS, count=_GALLERY)
+    pictures = frames.pictures([row for row, _ in rows])
+    return sql, tuple(replace(frame, image=pictures[row]) for row, frame in rows if row in pictures)
 
 
 def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: int) -> tuple[str, ...]:

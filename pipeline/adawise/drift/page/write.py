@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ _MADE = {  # query -> what it made
     "classes": "the mixes of classes",
     "rejects": "why images were rejected",
     "resets": "why the adaptation began anew",
+    "gallery": "the frames of the gallery; `recorded` has topic, partition, first and until of what is recorded",
     "models": "which models served, and when",
 }
 
@@ -124,6 +127,7 @@ def page(report: Report) -> str:
         timeline=timeline(report, incidents),
         incidents=incidents,
         cards=[each for each in incidents if each.matters][:CARDS],
+        gallery={kind: list(those) for kind, those in groupby(report.gallery, key=attrgetter("kind"))},
         heavy=sum(each.matters for each in incidents),
         events_shown=_EVENTS,
         overall=_overall(report, kinds),
@@ -150,6 +154,7 @@ def _contents(report: Report) -> list[tuple[str, str]]:
         ("cameras", "Cameras side by side"),
         ("ranking", "Ranking"),
         ("events", "All events"),
+        *([("gallery", "Gallery")] if report.gallery else []),
         *([("together", "Drift together")] if report.groups else []),
         *([("helped", "Did it help?")] if report.helped is not None else []),
         ("overall", "Over all cameras"),
