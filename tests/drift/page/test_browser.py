@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
+from adawise.drift.collect import NO_SERIES
 from adawise.drift.page.write import write_page
 from adawise.drift.result import Report
 from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, every_shape, without_rows
@@ -346,7 +348,7 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(browser: Browser, page_
     context.close()
 
 
-@pytest.mark.parametrize("kind", ["one camera", "no changes", "only traces", "one batch"])
+@pytest.mark.parametrize("kind", ["one camera", "no changes", "only traces", "one batch", "only history"])
 def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: str) -> None:
     camera = a_camera("yard/gate", [(0, 0.3), (100, 0.7)], hours=200)
     flat = a_camera("yard/flat", [(0, 0.3)], hours=1 if kind == "one batch" else 200)
@@ -355,13 +357,16 @@ def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: s
         "no changes": a_report([flat, replace(flat, stream_id="yard/other")], hours=200),
         "only traces": a_report([without_rows(camera), without_rows(flat)], hours=200, models=(), queries={}),
         "one batch": a_report([flat], hours=1),
+        "only history": a_report([flat], hours=200),
     }[kind]
+    if kind == "only history":  # a camera that has sent nothing since
+        given = replace(given, cameras=(replace(flat, series=NO_SERIES, alpha=np.nan),))
     if kind == "only traces":
         given = replace(given, overall=without_rows(replace(camera, series=given.overall)).series)
     write_page(tmp_path / "page.html", given)
     context = browser.new_context(viewport={"width": 1000, "height": 800}, offline=True)
     seen = opened(context, tmp_path / "page.html")
-    open_camera(seen.page, 1)
+    open_camera(seen.page, len(given.cameras))
     assert seen.complaints == []
     assert "nan" not in seen.page.locator("main").inner_text().split()
     context.close()

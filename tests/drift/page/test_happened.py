@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from adawise.drift.page.happened import ROWS, all_incidents, timeline
+from adawise.drift.page.write import write_page
 from adawise.drift.result import Cause, Shape
 from tests.drift.page.building import HOUR_US, a_camera, a_report, an_event, every_shape
 
@@ -63,6 +65,17 @@ def test_the_times_beside_the_line_are_those_of_a_clock(hours: int, words: str) 
     assert words in [text for _, text in ticks]
     assert 4 <= len(ticks) <= 9
     assert all(0 <= at < 100 for at, _ in ticks)
+
+
+def test_with_a_reference_the_line_is_of_the_time_that_is_judged(tmp_path: Path) -> None:
+    report = replace(REPORT, judged_us=REPORT.since_us + 100 * HOUR_US)
+    drawn = timeline(report, all_incidents(report))
+    assert drawn.since_us == report.judged_us
+    places = {each.lead.shape: each.mark.at for _, those in drawn.rows for each in those}
+    assert places["unrest"] == 0.0  # it had begun before
+    assert places["model"] == pytest.approx((168 - 100) / 140 * 100, abs=0.1)
+    write_page(tmp_path / "page.html", report)
+    assert "since 2026-10-05 04:00 UTC; before is the reference" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_what_else_changed_with_alpha_is_told_with_the_incident_it_belongs_to() -> None:

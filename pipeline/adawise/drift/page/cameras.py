@@ -85,7 +85,6 @@ def drawn(anchor: str, series: Series, panels: Sequence[Panel], readings: Mappin
 def series_readings(series: Series) -> dict[str, str]:
     """The sentence of each panel, as far as the series alone says it."""
     return {
-        "overall": _overall(series),
         "accuracy": _accuracy(series),
         "objective": _objective(series),
         "answers": _answers(series),
@@ -144,7 +143,8 @@ def _alpha(camera: Camera, report: Report) -> str:
     )
 
 
-def _overall(series: Series) -> str:
+def overall_reading(series: Series) -> str:
+    """The sentence of alpha over all cameras."""
     early, late = quarters(series.alpha)
     low, high = (two(float(f(values))) for f, values in ((np.nanmin, series.alpha_low), (np.nanmax, series.alpha_high)))
     return (

@@ -105,6 +105,7 @@ class Timeline:
 
     rows: tuple[tuple[str, tuple[IncidentShown, ...]], ...]
     more: int
+    since_us: int
     ticks: tuple[tuple[float, str], ...]
     keys: tuple[Key, ...]
     grid: tuple[float, float]
@@ -136,9 +137,10 @@ def by_camera(shown: Sequence[IncidentShown]) -> dict[str, tuple[IncidentShown, 
 
 
 def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
-    """Of the whole time."""
+    """Of the time that is judged."""
     rows = tuple(by_camera(shown).items())
-    since_us, span_us = report.since_us, report.until_us - report.since_us + 1
+    since_us = _since_us(report)
+    span_us = report.until_us - since_us + 1
     step_us = next((step for step in _STEPS_US if step * _TICKS >= span_us), _STEPS_US[-1])
     first_us = -(-since_us // step_us) * step_us
     ticks = [((at - since_us) / span_us * 100, _tick(at, step_us)) for at in range(first_us, report.until_us, step_us)]
@@ -146,7 +148,7 @@ def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
     width = 100 * step_us / span_us
     begin = ticks[0][0] / (100 - width) * 100 if ticks and width < 100 else 0.0  # as CSS places what repeats
     keys = tuple(key for key in _SHAPES if key.shape in seen)
-    return Timeline(rows[:ROWS], len(rows[ROWS:]), tuple(ticks), keys, (begin, width))
+    return Timeline(rows[:ROWS], len(rows[ROWS:]), since_us, tuple(ticks), keys, (begin, width))
 
 
 def marks(shown: Sequence[IncidentShown], report: Report) -> list[dict[str, Any]]:
@@ -213,7 +215,12 @@ def _span(event: DriftEvent, report: Report) -> tuple[int, int]:
 
 
 def _share(us: int, report: Report) -> float:
-    return 100 * min(1.0, max(0.0, (us - report.since_us) / (report.until_us - report.since_us + 1)))
+    since_us = _since_us(report)
+    return 100 * min(1.0, max(0.0, (us - since_us) / (report.until_us - since_us + 1)))
+
+
+def _since_us(report: Report) -> int:
+    return max(report.since_us, report.judged_us)
 
 
 def _tick(us: int, step_us: int) -> str:

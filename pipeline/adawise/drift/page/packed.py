@@ -71,7 +71,7 @@ def _column(values: Floats) -> list[Any]:
 
 def _runs(bins: Integers) -> list[list[int]]:
     starts = np.flatnonzero(np.diff(bins, prepend=bins[0] - 2) != 1) if len(bins) else np.empty(0, np.int64)
-    ends = np.append(starts[1:], len(bins))
+    ends = np.append(starts[1:], len(bins))[: len(starts)]
     return [[int(bins[start]), int(end - start)] for start, end in zip(starts, ends, strict=True)]
 
 

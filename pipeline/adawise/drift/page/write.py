@@ -13,7 +13,7 @@ from adawise.drift.events.judge import moved
 from adawise.drift.judge import queries
 from adawise.drift.page import helping
 from adawise.drift.page.advice import advise
-from adawise.drift.page.cameras import CameraShown, Drawn, drawn, number_of, series_readings, shown
+from adawise.drift.page.cameras import CameraShown, Drawn, drawn, number_of, overall_reading, series_readings, shown
 from adawise.drift.page.confusion import heats
 from adawise.drift.page.happened import CARDS, all_incidents, by_camera, marks, outline, timeline
 from adawise.drift.page.packed import packed
@@ -165,7 +165,8 @@ def _contents(report: Report) -> list[tuple[str, str]]:
 
 def _overall(report: Report, kinds: Sequence[Panel]) -> tuple[Drawn, ...]:
     kept = [panel for panel in kinds if panel.name in _OVERALL]
-    return drawn("all", report.overall, kept, series_readings(report.overall))
+    readings = {**series_readings(report.overall), "overall": overall_reading(report.overall)}
+    return drawn("all", report.overall, kept, readings)
 
 
 def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
