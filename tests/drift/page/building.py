@@ -177,7 +177,7 @@ def an_event(name: str, measure: str, shape: str, hour: float, until: float = 0.
 
 
 def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, ...]:
-    """Ten incidents, of every shape and severity, over these cameras; the first has three measures."""
+    """Ten incidents, of every shape and severity, over these cameras; the first has four measures."""
     day = hours / 10
     lost = AccuracyCost(-0.35, -0.4, -0.3, "measured")
     guess = AccuracyCost(-0.02, -0.17, 0.13, "estimated")
@@ -206,7 +206,11 @@ def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, 
     ]
     beside = [
         replace(found[0], measure=measure, unit=unit, before=before, after=after)
-        for measure, unit, before, after in (("confidence", "share", 0.85, 0.6), ("sharpness", "log", -1.0, -1.5))
+        for measure, unit, before, after in (
+            ("confidence", "share", 0.85, 0.6),
+            ("contrast", "log", -1.0, -1.7),
+            ("sharpness", "log", -1.0, -1.5),
+        )
     ]
     seen = replace(found[0], examples=_examples(found[0].since_us, 0.1, 0.95))
     return (seen, *beside, *found[1:])

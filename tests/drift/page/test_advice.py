@@ -27,7 +27,8 @@ def test_the_worst_incident_is_told_with_its_measures_its_cost_and_its_likely_ca
     assert judged.headline == "Of 4 cameras 1 failing, 1 changed and 1 silent; first gate: accuracy 0.8 to 0.45"
     assert plain(judged.sentences[0]) == (
         "gate (failing) comes first, 2026-10-05 00:00 UTC (between 2026-10-04 23:00 and 01:00): accuracy 0.8 to 0.45; "
-        "confidence 0.85 to 0.6; sharpness -39%. Accuracy −35.0 points (95 % −40.0 to −30.0, measured by labels). "
+        "confidence 0.85 to 0.6; contrast -50% and 1 measure more. "
+        "Accuracy −35.0 points (95 % −40.0 to −30.0, measured by labels). "
         "Likely: weather, dirt on the lens, or focus."
     )
 

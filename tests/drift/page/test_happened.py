@@ -19,7 +19,7 @@ REPORT = a_report([a_camera(name, [(0, 0.3)], hours=240) for name in NAMES], hou
 
 def test_events_of_a_moment_are_one_incident_that_has_all_their_measures() -> None:
     first, *rest = all_incidents(REPORT)
-    assert first.moved == ("accuracy 0.8 to 0.45", "confidence 0.85 to 0.6", "sharpness -39%")
+    assert first.moved == ("accuracy 0.8 to 0.45", "confidence 0.85 to 0.6", "contrast -50%", "sharpness -39%")
     assert first.matters
     assert len(rest) == 9
     assert [each.place for each in (first, *rest) if each.lead.stream_id == "gate"] == [3, 2, 4, 1]  # by time
@@ -33,7 +33,7 @@ def test_large_numbers_are_told_in_full_and_a_rate_with_its_unit() -> None:
 
 def test_a_reader_finds_an_incident_by_its_camera_its_measures_and_its_severity() -> None:
     first = all_incidents(REPORT)[0]
-    assert first.words == "gate accuracy confidence failing sharpness step"
+    assert first.words == "gate accuracy confidence contrast failing sharpness step"
 
 
 @pytest.mark.parametrize("shape", get_args(Shape))

@@ -35,7 +35,9 @@ const overTime = (() => {
   const isKnown = (rows, name) => rows.some((row) => row[name] != null);
 
   const marksOf = ({ levels, marks, silences }, measures) => {
-    const events = marks.filter(({ measure }) => measures.includes(measure));
+    const own = marks.filter(({ measure }) => measures.includes(measure));
+    const sameIncident = ({ mark: a }) => ({ mark: b }) => a.slice(1) === b.slice(1);
+    const events = own.map((event, i) => (own.findIndex(sameIncident(event)) === i ? event : { ...event, mark: "" }));
     return {
       levels: levels.map(([since, until, alpha]) => ({ since, until, alpha })),
       events,
