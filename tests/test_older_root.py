@@ -210,6 +210,17 @@ def test_a_replay_goes_on_from_the_states_of_an_older_segment(tmp_path: Path, he
     assert main(["verify", str(output)]) == 0
 
 
+def test_an_older_root_is_said_not_to_note_its_settings_and_notes_them_once_it_is_gone_on_from(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve_following(root, price=0.04)
+    capsys.readouterr()
+    assert main(["diff", str(FIXTURE / "root"), str(root)]) in {0, 3}
+    assert "which settings differ is not known: an earlier version wrote A (" in capsys.readouterr().out
+    (noted,) = (root / "_settings").iterdir()
+    assert json.loads(noted.read_text())["settings"]["search.price"] == 0.04
+
+
 def test_an_older_root_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(FIXTURE / "root")]) == 0
     assert "is whole: 4 segments of 2 partitions" in capsys.readouterr().out

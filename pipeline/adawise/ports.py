@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from adawise.records import (
     Alert,
@@ -125,12 +125,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:
-    """What rows say of the pair that served them. `pair` is its id, "" where nobody asked for one."""
+    """What rows say of the pair that served them. `pair` is its id, "" where nobody asked for one.
+
+    `settings` is what the two fingerprints are hashes of, by name, as JSON has it; `places` says where what is named by
+    a hash there lies. Both are empty where nobody noted them.
+    """
 
     classes: tuple[str, ...]
     model_fingerprint: str
     config_fingerprint: str
     pair: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from adawise.adapt.state import StreamState
 from adawise.errors import Reason
 from adawise.kafka.batches import BatchLimits
 from adawise.kafka.log import KafkaLog
-from adawise.ports import SegmentDraft
+from adawise.ports import SegmentDraft, ServedBy
 from adawise.records import Frame, RowId, TopicPartition
 from adawise.sink.chain import SegmentChain
 from adawise.sink.compaction.choice import FileLimits
@@ -155,9 +155,7 @@ def compacted_by_day(store: LocalStore, log: KafkaLog, topic: str, offsets: list
     times = [day]
     chain = SegmentChain(
         store=store,
-        classes=("car",),
-        model_fingerprint="m",
-        config_fingerprint="c",
+        by=ServedBy(("car",), "m", "c"),
         writer="w",
         now=lambda: times[-1],
     )

@@ -16,11 +16,11 @@ from adawise.compare.compare import compare
 from adawise.compare.result import RunDifference
 from adawise.compare.show import sentences, show
 from adawise.errors import Reason, SettingsError
-from adawise.ports import SegmentDraft
-from adawise.records import Frame
+from adawise.ports import SegmentDraft, ServedBy
+from adawise.records import Frame, TrialRecord
 from adawise.sink import schemas
 from adawise.store.store import LocalStore
-from tests.sink.building import IDENTITY, TP, Served, frame, open_chain, served
+from tests.sink.building import CLASSES, IDENTITY, TP, Served, frame, open_chain, served
 
 STREAMS = ("north", "south")
 IMAGES = 4
@@ -52,9 +52,10 @@ def write(
     until: int | None = None,
     each: int = 3,
     model: str = "model",
+    by: ServedBy | None = None,
 ) -> Path:
     """A run of these batches, `each` in a segment; a root that has some is gone on from."""
-    chain = open_chain(LocalStore(root), model=model)
+    chain = open_chain(LocalStore(root), model=model, by=by)
     chain.check()
     chain.recover(TP, IDENTITY, origin)
     changed = [change(number, batch) for number, batch in enumerate(accepted)]
@@ -288,3 +289,93 @@ def test_streams_that_are_not_asked_for_do_not_count(tmp_path: Path) -> None:
     assert compare(a, b).differs
     assert not compare(a, b, ["north"]).differs
     assert [s.stream_id for s in compare(a, b, ["north"]).streams] == ["north"]
+
+
+# -- settings
+
+
+def by(config: str, place: str = "here", **settings: object) -> ServedBy:
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    return ServedBy(CLASSES, "model", config, "", named, {"model.theta_1": f"{place}/theta_1"})
+
+
+def test_the_settings_that_differ_are_named_first_with_both_values(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", batches(40), by=by("one", search__price=0.03, search__budget=5, decode__reduced=False))
+    b = write(
+        tmp_path / "b",
+        batches(40),
+        relabelled(0, 0),
+        by=by("two", search__price=0.05, search__budget=5, decode__reduced=True),
+    )
+    found = compare(a, b)
+    assert [(each.name, each.a, each.b) for each in found.settings] == [
+        ("search.price", (0.03,), (0.05,)),
+        ("decode.reduced", (False,), (True,)),
+    ]
+    assert (found.a.settings, found.a.unnoted) == (("one",), ())
+    lines = [line.split() for line in said(found).splitlines()]
+    models = next(number for number, line in enumerate(lines) if line[:1] == ["models"])
+    assert lines.index(["search.price", "0.03", "0.05"]) < models
+    assert ["decode.reduced", "false", "true"] in lines
+    assert next(iter(found.as_json()["settings"])) == {"name": "search.price", "a": (0.03,), "b": (0.05,)}
+
+
+def test_all_settings_that_served_a_run_are_told_in_their_order(tmp_path: Path) -> None:
+    made = batches(40)
+    for config, price, part in (("late", 0.09, made[:4]), ("early", 0.01, made[4:])):
+        write(tmp_path / "a", part, by=by(config, search__price=price))
+    b = write(tmp_path / "b", made, by=by("early", search__price=0.01))
+    (differs,) = compare(tmp_path / "a", b).settings
+    assert (differs.a, differs.b) == ((0.09, 0.01), (0.01,))
+    assert "0.09, then 0.01" in said(compare(tmp_path / "a", b))
+
+
+def test_checkpoints_differ_by_what_they_hold_and_not_by_where_they_lie(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", batches(40), by=by("one", model__theta_1="aaaa"))
+    moved = write(tmp_path / "b", batches(40), by=by("one", "there", model__theta_1="aaaa"))
+    other = write(tmp_path / "c", batches(40), by=by("one", model__theta_1="cccc"))
+    assert compare(a, moved).settings == ()
+    (theta_1,) = compare(a, other).settings
+    assert (theta_1.a, theta_1.b) == (("aaaa (here/theta_1)",), ("cccc (here/theta_1)",))
+
+
+def test_a_root_of_an_earlier_version_is_said_not_to_note_its_settings(tmp_path: Path) -> None:
+    old = write(tmp_path / "a", batches(40), by=ServedBy(CLASSES, "model", "older"))
+    new = write(tmp_path / "b", batches(40), relabelled(0, 0), by=by("newer", search__price=0.05))
+    found = compare(old, new)
+    assert (found.settings, found.a.unnoted, found.b.unnoted) == ((), ("older",), ())
+    told = "which settings differ is not known: an earlier version wrote A (older), and noted none"
+    assert told in said(found)
+    assert told not in said(compare(old, write(tmp_path / "c", batches(40), by=ServedBy(CLASSES, "model", "older"))))
+
+
+# -- values of what differs
+
+
+def trials(*pairs: tuple[float, float]) -> tuple[TrialRecord, ...]:
+    return tuple(TrialRecord(alpha, 4, objective) for alpha, objective in pairs)
+
+
+def test_trials_are_shown_as_alphas_with_their_values(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", batches(40), served_otherwise(4, trials=trials((0.5, 0.7512345), (0.25, 1.0))))
+    b = write(tmp_path / "b", batches(40), served_otherwise(4, trials=trials((0.5, 0.7512355), (0.25, 1.0))))
+    lines = said(compare(a, b)).splitlines()
+    (first,) = [n for n, line in enumerate(lines) if " trials " in line]
+    assert "0.5 0.7512345" in lines[first]  # as many digits as tell them apart
+    assert "0.5 0.7512355" in lines[first]
+    assert lines[first + 1].count("0.25 1") == 2
+
+
+def test_of_many_trials_the_first_are_shown(tmp_path: Path) -> None:
+    many = trials(*[(n / 20, n / 7) for n in range(21)])
+    b = write(tmp_path / "b", batches(40), served_otherwise(4, trials=many))
+    shown = said(compare(write(tmp_path / "a", batches(40)), b))
+    assert "0.25 0.714" in shown
+    assert "and 15 more" in shown
+    assert "{" not in shown
+
+
+def test_counts_of_classes_are_shown_by_name(tmp_path: Path) -> None:
+    shown = said(compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), relabelled(4, 0))))
+    assert "car 2" in shown
+    assert "{" not in shown

@@ -158,6 +158,7 @@ def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
     assert found["totals"]["batches_apart"] == apart
     assert found["a"]["models"] == found["b"]["models"]
     assert found["a"]["settings"] != found["b"]["settings"]
+    assert found["settings"] == [{"name": "search.strategy", "a": ["warm"], "b": ["grid"]}]
     first = {s["stream_id"]: s["first_batch"] for s in found["streams"] if s["first_batch"]}
     parted = [(a, b) for a, b in zip(live, grid, strict=True) if a["stream_id"] == "camera-00" and repr(a) != repr(b)]
     assert first["camera-00"]["first_offset"] == parted[0][0]["first_offset"]

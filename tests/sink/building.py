@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from adawise.errors import Reason, StoreUnavailable
-from adawise.ports import SegmentDraft, TopicIdentity
+from adawise.ports import SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from adawise.sink import schemas
 from adawise.sink.chain import SegmentChain
@@ -93,12 +93,11 @@ def open_chain(
     at: Failpoint = lambda _: None,
     owner: Owner | None = None,
     model: str = "model",
+    by: ServedBy | None = None,
 ) -> SegmentChain:
     return SegmentChain(
         store=store,
-        classes=CLASSES,
-        model_fingerprint=model,
-        config_fingerprint="config",
+        by=by or ServedBy(CLASSES, model, "config"),
         writer=writer,
         owner=owner,
         failpoint=at,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from adawise.ports import Head, SegmentDraft
+from adawise.ports import Head, SegmentDraft, ServedBy
 from adawise.sink import chain as chain_module
 from adawise.sink import layout, name_reuse
 from adawise.sink.chain import SegmentChain
@@ -41,9 +41,7 @@ class Zombie:
         """One that knows the chain as it is now."""
         chain = SegmentChain(
             store=self.store,
-            classes=CLASSES,
-            model_fingerprint="model",
-            config_fingerprint="config",
+            by=ServedBy(CLASSES, "model", "config"),
             writer="zombie",
             instant=lambda: self.now,
         )

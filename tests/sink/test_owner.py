@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from adawise.errors import ChainError, SettingsError
-from adawise.ports import TopicIdentity
+from adawise.ports import ServedBy, TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.chain import SegmentChain
@@ -129,9 +129,7 @@ def test_a_chain_looks_at_the_offsets_before_it_writes_and_at_each_recovery_unle
     def chain(*, begin_anew: bool = False) -> SegmentChain:
         return SegmentChain(
             store=store,
-            classes=CLASSES,
-            model_fingerprint="model",
-            config_fingerprint="config",
+            by=ServedBy(CLASSES, "model", "config"),
             writer="worker-0",
             owner=LIVE,
             commits=lambda: said,

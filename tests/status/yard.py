@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from adawise.adapt.heard import Heard
 from adawise.adapt.state import StreamState
 from adawise.errors import Reason
-from adawise.ports import Head, SegmentDraft, TopicIdentity
+from adawise.ports import Head, SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import Frame, Gap, RowId, TopicPartition
 from adawise.sink.chain import SegmentChain
 from adawise.sink.owner import Owner
@@ -29,9 +29,7 @@ class Yard:
         self._owner = owner or OWNER
         self._chain = SegmentChain(
             store=store,
-            classes=CLASSES,
-            model_fingerprint="model",
-            config_fingerprint="config",
+            by=ServedBy(CLASSES, "model", "config"),
             writer="host-a:41",
             owner=owner,
             now=lambda: datetime.fromtimestamp(self._at_s, UTC),

@@ -291,9 +291,7 @@ class Bench:
             "prefetch": prefetch(),
             "sink": SegmentChain(
                 store=self.store,
-                classes=CLASSES,
-                model_fingerprint="model",
-                config_fingerprint="config",
+                by=ServedBy(CLASSES, "model", "config"),
                 writer="bench",
                 failpoint=self._hook,
             ),

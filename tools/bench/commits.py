@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from adawise.ports import SegmentDraft, TopicIdentity
+from adawise.ports import SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from adawise.sink import columns, schemas
 from adawise.sink.chain import SegmentChain
@@ -139,9 +139,7 @@ def write_plainly(table: pa.Table, path: Path) -> None:
 
 def open_chain(store: Store) -> SegmentChain:
     """A chain whose root is checked."""
-    chain = SegmentChain(
-        store=store, classes=NAMES, model_fingerprint="model", config_fingerprint="config", writer="bench"
-    )
+    chain = SegmentChain(store=store, by=ServedBy(tuple(NAMES), "model", "config"), writer="bench")
     chain.check()
     return chain
 

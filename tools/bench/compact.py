@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from adawise.ports import SegmentDraft, TopicIdentity
+from adawise.ports import SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from adawise.sink import layout
 from adawise.sink.chain import SegmentChain
@@ -117,9 +117,7 @@ def _fill(store: LocalStore, tp: TopicPartition) -> None:
     now = _BEGIN
     chain = SegmentChain(
         store=store,
-        classes=[f"class {number}" for number in range(_CLASSES)],
-        model_fingerprint="model",
-        config_fingerprint="config",
+        by=ServedBy(tuple([f"class {number}" for number in range(_CLASSES)]), "model", "config"),
         writer="bench",
         now=lambda: now,
     )

@@ -310,9 +310,7 @@ def free_worker(
         pairs=Pairs(Serving(method, ServedBy((), "", "")), keeps=False),
         sink=SegmentChain(
             store=open_store(root),
-            classes=[f"thing {number}" for number in range(CLASSES)],
-            model_fingerprint="model",
-            config_fingerprint="config",
+            by=ServedBy(tuple([f"thing {number}" for number in range(CLASSES)]), "model", "config"),
             writer="bench",
         ),
         dead_letters=NoDeadLetters(),

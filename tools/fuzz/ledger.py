@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adawise.adapt.state import StreamState
-from adawise.ports import TopicIdentity
+from adawise.ports import ServedBy, TopicIdentity
 from adawise.records import DecodedMessage, Message, TopicPartition
 from adawise.sink.chain import SegmentChain
 from adawise.sink.verify.root import verify
@@ -30,9 +30,7 @@ class Ledger:
     def __init__(self, folder: Path, streams: Callable[[Message], frozenset[str]]) -> None:
         self._streams = streams
         self._store = LocalStore(folder)
-        self._chain = SegmentChain(
-            store=self._store, classes=("yes", "no"), model_fingerprint="m", config_fingerprint="c", writer="fuzz"
-        )
+        self._chain = SegmentChain(store=self._store, by=ServedBy(("yes", "no"), "m", "c"), writer="fuzz")
         self._chain.check()
         self._work = PartitionWork(
             _TP,

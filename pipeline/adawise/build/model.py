@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
@@ -26,6 +27,7 @@ from adawise.clip.heads import heads_path, read_heads
 from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.decode.headers import MAX_STREAM_ID_BYTES
 from adawise.errors import CardError, SettingsError
+from adawise.ports import ServedBy
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Settings
 from adawise.worker.adaptation import Adaptation
 
@@ -284,9 +286,34 @@ def identity_of(model: ModelPair) -> dict[str, str]:
 
 def config_fingerprint(settings: Settings, model: ModelPair) -> str:
     """Hash of what results depend on beside the model: search, batches, decoding, the card."""
-    search = settings.search.model_copy(update={"objective": objective_name(settings.search, model)})
-    named = settings.model_copy(update={"search": search})  # the same, whether `auto` or its meaning was set
-    parts = named.model_dump_json(
-        include={"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
-    )
+    parts = _meant(settings, model).model_dump_json(include=_DECISIVE)
     return digest(f"{parts} {model.card.digest if model.card else ''}")
+
+
+_DECISIVE: Any = {"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+
+
+def _meant(settings: Settings, model: ModelPair) -> Settings:
+    """The same settings, whether `auto` or its meaning was set."""
+    search = settings.search.model_copy(update={"objective": objective_name(settings.search, model)})
+    return settings.model_copy(update={"search": search})
+
+
+def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
+    """What rows say of the pair and the settings that serve them; `pair` is its id."""
+    groups = _meant(settings, model).model_dump(mode="json", include=_DECISIVE)
+    named = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    of_pair = {
+        **model.classifier.identity,
+        "card": model.card.digest if model.card else "",
+        **model.classifier.numerics,
+    }
+    places = {name: getattr(settings.model, name) for name in ("theta_0", "theta_1", "classes", "templates", "card")}
+    return ServedBy(
+        model.classes,
+        model.classifier.fingerprint,
+        config_fingerprint(settings, model),
+        pair,
+        {**named, **{f"model.{name}": value for name, value in of_pair.items()}},
+        {f"model.{name}": str(place) for name, place in places.items() if place is not None},
+    )

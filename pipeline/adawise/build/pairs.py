@@ -21,10 +21,10 @@ from adawise.build.machine import available_memory_bytes, resident_bytes
 from adawise.build.model import (
     ModelPair,
     adaptation,
-    config_fingerprint,
     identity_of,
     open_device,
     open_pair,
+    served_by,
     use_cores,
 )
 from adawise.build.prompts import prompt_templates, read_lines
@@ -33,7 +33,6 @@ from adawise.errors import AdawiseError, DeviceError, SettingsError
 from adawise.pairs.live import REPORT_S, LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import Orders, PairDocument, give_order, pair_id, read_orders
 from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
-from adawise.ports import ServedBy
 from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.sink import claims, layout
@@ -226,13 +225,7 @@ def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, n
 
 def serving_of(settings: Settings, model: ModelPair) -> Serving:
     """The pair as the loop uses it. Raises SettingsError as `adaptation` does."""
-    by = ServedBy(
-        model.classes,
-        model.classifier.fingerprint,
-        config_fingerprint(settings, model),
-        pair_id(identity_of(model)),
-    )
-    method = adaptation(settings, model)
+    method, by = adaptation(settings, model), served_by(settings, model, pair_id(identity_of(model)))
     return Serving(method, by, partial(model.classifier.prepare, method.strategy.reach))
 
 

@@ -18,7 +18,7 @@ from adawise.build.http import WorkerPort
 from adawise.build.kafka import dead_letters as letters
 from adawise.build.kafka import kafka_source, results, tell_of_certificates
 from adawise.build.machine import usable_cores
-from adawise.build.model import ModelPair, adaptation, config_fingerprint, identity_of, objective_name
+from adawise.build.model import ModelPair, adaptation, identity_of, objective_name, served_by
 from adawise.build.pairs import begin_orders, live_pairs, starting_pair
 from adawise.build.recording import worker_recorder
 from adawise.build.retention import housekeeping
@@ -141,9 +141,7 @@ def make_worker(
     store = open_store(root, failpoint=failpoint)
     chain = SegmentChain(
         store=store,
-        classes=model.classes,
-        model_fingerprint=model.classifier.fingerprint,
-        config_fingerprint=config_fingerprint(settings, model),
+        by=served_by(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
         owner=owner or _group(settings, source),
         commits=commits,

@@ -116,9 +116,21 @@ class PairClassifier:
     @property
     def fingerprint(self) -> str:
         """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
-        numerics = f"{self.dtype} {self.device.numerics} {self.chunk_rows} {self._alphas} torch {torch.__version__}"
-        decoder = self._pair.preprocess.build
-        return digest(f"{sorted(self.identity.items())} {numerics} {decoder}{self._embeddings_id}")
+        of = self.numerics
+        numbers = f"{self.dtype} {of['device']} {of['chunk_rows']} {self._alphas} torch {of['torch']}"
+        return digest(f"{sorted(self.identity.items())} {numbers} {of['decoder']}{self._embeddings_id}")
+
+    @property
+    def numerics(self) -> dict[str, str]:
+        """What decides the bits of logits beside `identity`: the rest of the fingerprint."""
+        return {
+            "precision": str(self.dtype).removeprefix("torch."),
+            "device": self.device.numerics,
+            "chunk_rows": str(self.chunk_rows),
+            "heads": self._embeddings_id.strip(),
+            "torch": str(torch.__version__),
+            "decoder": self._pair.preprocess.build,
+        }
 
     @property
     def class_count(self) -> int:

@@ -3,7 +3,7 @@
 Rows are compared by their identity, so runs may have read different parts of a topic: what counts is what both have
 read, and how much lies beyond that is told. What a run has read is known exactly, from the heads of its chains: a row
 that it should have and has not is a difference, one that it never read is none. Durations, names of segments and
-numbers of batches are not compared; fingerprints of models and settings are told.
+numbers of batches are not compared. Settings that differ are told first, by name, as far as the roots noted them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from adawise.compare.result import (
     FirstBatch,
     FirstRow,
     RunDifference,
+    SettingDifference,
     StreamDifference,
     Totals,
 )
+from adawise.compare.settings import differing
 from adawise.errors import SettingsError
 from adawise.records import RowId, TopicPartition
 from adawise.sink import claims, segment
@@ -32,6 +34,7 @@ from adawise.sink.read.duckdb_rows import translated
 from adawise.sink.read.files import read_bytes, segment_keys
 from adawise.sink.retention import beginning
 from adawise.sink.segment import SegmentFooter
+from adawise.sink.served_settings import ServedSettings, read_settings
 from adawise.store.store import Store, open_store
 
 _MEMORY_BYTES = 2 << 30
@@ -62,9 +65,10 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder, translated(str(root_a), str(root_b)):
         connection = query.connect(folder, memory_bytes)
         try:
-            runs = []
+            runs, noted = [], []
             for name, root in (("a", str(root_a)), ("b", str(root_b))):
-                run, covered = _run(root)
+                noted.append(read_settings(open_store(root)))
+                run, covered = _run(root, noted[-1])
                 query.load(connection, name, root, streams, covered)
                 served = query.models(connection, name)
                 runs.append(replace(run, models=tuple(sorted({*run.models, *served}))))
@@ -77,10 +81,10 @@ def compare(
             f"{root_a} and {root_b} have no image in common: expected two runs over the same messages of one topic; "
             "compare a run with a replay of it"
         )
-    return _difference(runs[0], runs[1], by_stream, by_label, by_batch)
+    return _difference(runs[0], runs[1], tuple(differing(*noted)), by_stream, by_label, by_batch)
 
 
-def _run(root: str) -> tuple[ComparedRun, list[CoveredOffsets]]:
+def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[CoveredOffsets]]:
     """What the ends of a root's chains say."""
     store = open_store(root)
     heads: dict[TopicPartition, tuple[str, str]] = {}  # the first and the newest segment
@@ -93,12 +97,15 @@ def _run(root: str) -> tuple[ComparedRun, list[CoveredOffsets]]:
         footers.append(footer)
         begun += [head.states_of] if head.states_of else []
         covered.append(_covered(store, tp, head, footer))
+    of_heads = {footer.config_fingerprint for footer in footers}
+    known = {each.config_fingerprint for each in noted}
     run = ComparedRun(
         root,
         tuple(sorted({footer.model_fingerprint for footer in footers})),
-        tuple(sorted({footer.config_fingerprint for footer in footers})),
+        tuple(sorted(of_heads | known)),
         len(footers),
         tuple(sorted(begun)),
+        tuple(sorted(of_heads - known)),
     )
     return run, covered
 
@@ -119,12 +126,19 @@ def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: Seg
 
 
 def _difference(
-    a: ComparedRun, b: ComparedRun, by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row]
+    a: ComparedRun,
+    b: ComparedRun,
+    settings: Sequence[SettingDifference],
+    by_stream: Sequence[Row],
+    by_label: Sequence[Row],
+    by_batch: Sequence[Row],
 ) -> RunDifference:
     batches = {_key(row): row for row in by_batch}
     streams = [_stream(row, batches.get(_key(row), {})) for row in by_stream]
     streams.sort(key=lambda s: (not s.differs, s.topic, s.stream_id or "", s.partition))
-    return RunDifference(a, b, _totals(by_stream, by_label, by_batch), tuple(streams), tuple(_classes(by_label)))
+    return RunDifference(
+        settings, a, b, _totals(by_stream, by_label, by_batch), tuple(streams), tuple(_classes(by_label))
+    )
 
 
 def _key(row: Row) -> tuple[str, int, str | None]:

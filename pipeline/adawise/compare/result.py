@@ -16,6 +16,19 @@ class ComparedRun:
     settings: tuple[str, ...]
     partitions: int
     states_of: tuple[str, ...] = ()  # segments of another root that it went on from
+    unnoted: tuple[str, ...] = ()  # of `settings`, those of which the root does not say what they are
+
+
+@dataclass(frozen=True, slots=True)
+class SettingDifference:
+    """A setting, or what of the pair and the machine decides results, and its values in each run, as they came.
+
+    A value is None where that run does not know it, or has none.
+    """
+
+    name: str
+    a: tuple[Any, ...]
+    b: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,7 @@ class Totals:
 class RunDifference:
     """What `compare` found."""
 
+    settings: Sequence[SettingDifference]  # those that differ, as far as the roots say them
     a: ComparedRun
     b: ComparedRun
     totals: Totals
@@ -133,8 +147,7 @@ class RunDifference:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as JSON wants it; streams without a difference have their counts alone."""
-        said = asdict(self)
-        said["equal"], said["overlaps_wholly"] = not self.differs, self.overlaps_wholly
+        said = {"equal": not self.differs, "overlaps_wholly": self.overlaps_wholly, **asdict(self)}
         for stream, found in zip(said["streams"], self.streams, strict=True):
             stream["equal"] = not found.differs
         for one, agreement in zip(said["classes"], self.classes, strict=True):

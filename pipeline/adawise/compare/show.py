@@ -1,18 +1,20 @@
-"""A comparison for people: one sentence, what the two have in common, where each camera parts, which classes change."""
+"""A comparison for people: a sentence, settings that differ, totals, where each camera parts, which classes change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from adawise.compare.result import FirstBatch, RunDifference, StreamDifference
+from adawise.compare.result import FirstBatch, RunDifference, SettingDifference, StreamDifference
 
 _STREAMS, _CLASSES = 12, 12  # shown; all of them are in the JSON
 _LONGEST = 40  # characters of a name
+_TRIALS = 6  # of a batch
 _WORDS = {
     "last_offset": "where it ends",
     "previous_alpha": "alpha before",
@@ -25,7 +27,13 @@ _WORDS = {
 
 def show(found: RunDifference, console: Console) -> None:
     """Print it."""
-    for line in sentences(found):
+    first, *more = sentences(found)
+    console.print(first, soft_wrap=True)
+    if found.settings:
+        console.print(_settings(found.settings))
+    elif unnoted := _unnoted(found):
+        console.print(unnoted, soft_wrap=True)
+    for line in more:
         console.print(line, soft_wrap=True)
     if not found.differs:
         return
@@ -65,6 +73,28 @@ def sentences(found: RunDifference) -> Iterator[str]:
         )
     if totals.renumbered:
         yield f"  {totals.renumbered} rows are of batches with another number, which is not a difference"
+
+
+def _settings(settings: Sequence[SettingDifference]) -> Table:
+    table = Table(title="settings that differ", title_justify="left", box=SIMPLE_HEAD)
+    for header in ("", "A", "B"):
+        table.add_column(header, overflow="fold")
+    for each in settings:
+        table.add_row(each.name, *(", then ".join(map(_setting, side)) for side in (each.a, each.b)))
+    return table
+
+
+def _setting(value: Any) -> str:
+    return "-" if value is None or value == "" else json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _unnoted(found: RunDifference) -> str:
+    """That the settings of the two are other ones, where they cannot be named."""
+    runs = {name: run for name, run in (("A", found.a), ("B", found.b)) if run.unnoted}
+    if not runs or (found.a.settings, found.a.models) == (found.b.settings, found.b.models):
+        return ""
+    prints = " and ".join(f"{name} ({', '.join(run.unnoted)})" for name, run in runs.items())
+    return f"  which settings differ is not known: an earlier version wrote {prints}, and noted none"
 
 
 def _totals(found: RunDifference) -> Table:
@@ -125,7 +155,7 @@ def _first(stream: StreamDifference) -> tuple[str, str, str, str]:
         return row.row_id, "row", "there" if row.only_in == "a" else "-", "there" if row.only_in == "b" else "-"
     first = row.what[0]
     values = {"label": row.label, "confidence": row.confidence, "alpha": row.alpha}.get(first, ("", ""))
-    return row.row_id, first, _value(values[0]), _value(values[1])
+    return row.row_id, first, *_apart(*values)
 
 
 def _what(batch: FirstBatch) -> tuple[str, str, str]:
@@ -134,13 +164,28 @@ def _what(batch: FirstBatch) -> tuple[str, str, str]:
     if not batch.what:
         return "", "", ""
     name = "images" if "images" in batch.what else batch.what[0]
-    return _WORDS.get(name, name), _value(batch.a[name]), _value(batch.b[name])
+    return _WORDS.get(name, name), *_apart(batch.a[name], batch.b[name])
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, list):  # trials
-        return " ".join(f"{trial['alpha']:g}" for trial in value[:5]) + (f" ... ({len(value)})" if value[5:] else "")
-    return f"{value:.9g}" if isinstance(value, float) else "-" if value is None else str(value)
+def _apart(a: Any, b: Any) -> tuple[str, str]:
+    """Both values with as few digits as tell them apart."""
+    for digits in _DIGITS:
+        one, other = _value(a, digits), _value(b, digits)
+        if one != other:
+            break
+    return one, other
+
+
+_DIGITS = (3, 6, 9, 17)
+
+
+def _value(value: Any, digits: int) -> str:
+    if isinstance(value, list):  # trials: alpha, and the objective there
+        lines = [f"{trial['alpha']:g} {trial['objective']:.{digits}g}" for trial in value]
+        return "\n".join([*lines[:_TRIALS], *([f"and {len(lines) - _TRIALS} more"] if lines[_TRIALS:] else [])])
+    if isinstance(value, dict):  # counts of classes
+        return "\n".join(f"{name} {count}" for name, count in sorted(value.items()))
+    return f"{value:.{digits}g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def _time(side: Mapping[str, Any]) -> str:

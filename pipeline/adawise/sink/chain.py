@@ -20,7 +20,7 @@ from uuid import uuid4
 from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import Commit, Head, SegmentDraft, ServedBy, Told, TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import claims, columns, holes, invariant, layout, name_reuse, segment, traces
+from adawise.sink import claims, columns, holes, invariant, layout, name_reuse, segment, served_settings, traces
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.name_reuse import Instant, is_fresh, was_deleted
@@ -62,9 +62,9 @@ class SegmentChain:
 
     Args:
         store: where they are.
-        classes: the class list that predictions index, of drafts that do not say by what they were served.
-        model_fingerprint: of checkpoints, classes, preprocessing and precision; a column of both tables; likewise.
-        config_fingerprint: of the settings that results depend on; in the footer; likewise.
+        by: what served drafts that do not say so: the class list that predictions index, and two fingerprints, of
+            checkpoints, classes, preprocessing and precision (a column of both tables), and of the settings that
+            results depend on (in the footer).
         writer: which worker this is, for whoever reads the footer.
         owner: who the root is to belong to; None to leave that open.
         commits: what the owner has committed at the broker, with the id of the root that it was for.
@@ -78,9 +78,7 @@ class SegmentChain:
         self,
         *,
         store: Store,
-        classes: Sequence[str],
-        model_fingerprint: str,
-        config_fingerprint: str,
+        by: ServedBy,
         writer: str,
         owner: Owner | None = None,
         commits: Callable[[], Commits] = dict,
@@ -90,7 +88,8 @@ class SegmentChain:
         failpoint: Failpoint = lambda _: None,
     ) -> None:
         self._store = store
-        self._by = ServedBy(tuple(classes), model_fingerprint, config_fingerprint)
+        self._by = by
+        self._noted: set[tuple[str, str]] = set()
         self._writer = writer
         self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
         self._now = now
@@ -163,6 +162,7 @@ class SegmentChain:
         tip = self._tips.get(draft.tp)
         if tip is None:
             raise ValueError(f"{draft.tp}: expected `recover` before `commit`")
+        self._note(draft.by or self._by)
         attempt = self._attempts.get(draft.tp)
         if attempt is None or attempt.draft is not draft:
             attempt = self._attempts[draft.tp] = self._encoded(draft, tip)
@@ -178,6 +178,12 @@ class SegmentChain:
         del self._attempts[draft.tp]
         self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
         return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))
+
+    def _note(self, by: ServedBy) -> None:
+        """Before the first rows that it served: what is in the chain is never without its settings."""
+        if (prints := (by.model_fingerprint, by.config_fingerprint)) not in self._noted:
+            served_settings.note(self._store, by, now=self._now())
+            self._noted.add(prints)
 
     def newest(self, tp: TopicPartition) -> Sequence[Told]:
         """See `ports.Sink`."""

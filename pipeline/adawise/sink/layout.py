@@ -5,6 +5,7 @@
     _models/<number>.json                                   which pair serves from then on; each created once
     _pairs/<number>.json                                    what is asked about its pairs (`adawise.pairs`); likewise
     _workers/<start>.json                                   how far one worker is with that; written again
+    _settings/<model>-<config>.json                         what the two fingerprints stand for (`served_settings`)
     _replay.json                                            of which part a replay is, if it is one's root; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    where the chain of a partition begins
@@ -53,6 +54,7 @@ RETAINED = "_retained"
 MODELS = "_models"
 PAIRS = "_pairs"
 WORKERS = "_workers"
+SETTINGS = "_settings"
 PREDICTIONS = "predictions"
 TRACES = "traces"
 COMPACTED = "compacted"
@@ -67,6 +69,7 @@ _RETAINED = re.compile(
     rf"{RETAINED}/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{{5,10}})/(?P<stem>{_STEM})\.json"
 )
 _PAIR = re.compile(rf"{PAIRS}/(?P<number>[0-9]{{6,9}})\.json")
+_SETTINGS = re.compile(rf"{SETTINGS}/(?P<model>[^/-]+)-(?P<config>[^/-]+)\.json")
 _KEY = re.compile(r"[a-z]+/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<name>[^/]+)")
 
 
@@ -183,6 +186,17 @@ def parse_pair_key(key: str) -> int | None:
     """The number of an order; None if it is none."""
     match = _PAIR.fullmatch(key)
     return int(match["number"]) if match else None
+
+
+def settings_key(model_fingerprint: str, config_fingerprint: str) -> str:
+    """The key of what these fingerprints stand for."""
+    return f"{SETTINGS}/{model_fingerprint}-{config_fingerprint}.json"
+
+
+def parse_settings_key(key: str) -> tuple[str, str] | None:
+    """The fingerprints of the model and of the settings; None if it is no such key."""
+    match = _SETTINGS.fullmatch(key)
+    return (match["model"], match["config"]) if match else None
 
 
 def worker_key(start: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 
 from adawise.errors import Lost, Reason
-from adawise.ports import Head, SegmentDraft
+from adawise.ports import Head, SegmentDraft, ServedBy
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.chain import SegmentChain
@@ -39,9 +39,7 @@ class Days:
         self._batches = dict.fromkeys(STREAMS, 0)
         self._chain = SegmentChain(
             store=store,
-            classes=CLASSES,
-            model_fingerprint="model",
-            config_fingerprint="config",
+            by=ServedBy(CLASSES, "model", "config"),
             writer="worker-0",
             now=lambda: self.now,
         )

@@ -22,10 +22,11 @@ def _names(value: str) -> str:
 class DiffCommand(Command):
     """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they part.
 
-    Rows are compared by their identity, batches by the message that they begin with, in all that both runs have read.
-    For each stream: the first batch that differs and what differs there first, how far the alphas are apart, which
-    predictions changed, how far classes agree, and how often each run is right, where messages have labels. Ends with
-    code 0 if the runs are equal, 3 if not. It changes nothing.
+    The settings that differ are named first, with the values of both. Rows are compared by their identity, batches by
+    the message that they begin with, in all that both runs have read. For each stream: the first batch that differs
+    and what differs there first, how far the alphas are apart, which predictions changed, how far classes agree, and
+    how often each run is right, where messages have labels. Ends with code 0 if the runs are equal, 3 if not. It
+    changes nothing.
     """
 
     name = "diff"

@@ -1,0 +1,64 @@
+"""A root says what the fingerprints of its segments stand for, once and before the first rows of each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from adawise.errors import ChainError, StoreUnavailable
+from adawise.ports import ServedBy
+from adawise.sink import layout
+from adawise.sink.served_settings import note, read_settings
+from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
+
+KEY = "_settings/model-config.json"
+
+
+def by(config: str = "config", price: float = 0.03) -> ServedBy:
+    return ServedBy(CLASSES, "model", config, "", {"search.price": price}, {"model.theta_0": "pair/theta_0"})
+
+
+def test_settings_are_noted_before_the_first_rows_and_read_as_they_were() -> None:
+    store = DictStore()
+    chain = open_chain(store, by=by())
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    assert read_settings(store) == []
+    store.refuse = ["before"]  # the document itself
+    segment = draft(0, 4)
+    with pytest.raises(StoreUnavailable):
+        chain.commit(segment)
+    assert store.list(layout.PREDICTIONS) == []
+    chain.commit(segment)
+    (found,) = read_settings(store)
+    assert (found.model_fingerprint, found.config_fingerprint) == ("model", "config")
+    assert (found.settings, found.places) == ({"search.price": 0.03}, {"model.theta_0": "pair/theta_0"})
+    assert store.list(layout.SETTINGS) == [KEY]
+
+
+def test_what_was_noted_stays_and_other_settings_come_behind_it() -> None:
+    store = DictStore()
+    for day, (config, price) in enumerate([("b", 0.05), ("a", 0.03), ("b", 0.07)], start=1):
+        note(store, by(config, price), now=datetime(2026, 12, day, tzinfo=UTC))
+    assert [(each.config_fingerprint, each.settings["search.price"]) for each in read_settings(store)] == [
+        ("b", 0.05),
+        ("a", 0.03),
+    ]
+
+
+def test_nothing_is_noted_where_nobody_knows_the_settings() -> None:
+    store = DictStore()
+    chain = open_chain(store)
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(draft(0, 4))
+    assert store.list(layout.SETTINGS) == []
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b'{"settings": 3, "places": {}, "since": ""}'])
+def test_a_damaged_document_is_named(damaged: bytes) -> None:
+    store = DictStore()
+    store.objects[KEY] = damaged
+    with pytest.raises(ChainError, match=rf"{KEY}.*it is damaged; restore it"):
+        read_settings(store)
