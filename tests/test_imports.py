@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "status": ("errors records sink store kafka adapt/heard live/row", "numpy pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
-    "compare": ("errors records store sink", "duckdb rich"),
+    "compare": ("errors records store sink labels/join drift/judge", "numpy duckdb rich"),
     "drift": ("errors records adapt sink/read sink/verify labels page", "numpy duckdb ruptures scipy rich"),
     "drift/events/known": ("errors", "pydantic"),
     "drift/baseline": ("errors records adapt sink/read sink/verify labels page", "numpy pyarrow"),

@@ -54,6 +54,20 @@ def json_flag(description: str) -> Any:
     return Field(default=False, validation_alias=AliasChoices("json"), description=description)
 
 
+LABELS: Any = Field(
+    default=None,
+    description="labels that came later: a CSV or Parquet file with label and row_id or stream_id and captured_at; "
+    "none: those under the root and those that the producer sent",
+    json_schema_extra={"metavar": "FILE"},
+)
+LABEL_WITHIN: Any = Field(
+    default=0.0,
+    ge=0,
+    le=3600,
+    description="seconds that a label's captured_at may be away from its frame's; 0: exactly that time",
+)
+
+
 class Command(BaseSettings):
     """The base of every command; its docstring heads its help."""
 

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from adawise.compare import query
+from adawise.compare.judged import Place, judged
 from adawise.compare.query import CoveredOffsets, Row
 from adawise.compare.result import (
+    Accuracies,
+    ByLabels,
     ClassAgreement,
     ComparedRun,
     FirstBatch,
@@ -45,6 +48,8 @@ def compare(
     root_b: str | Path,
     streams: Sequence[str] | None = None,
     *,
+    labels: str | None = None,
+    label_within_us: int = 0,
     memory_bytes: int = _MEMORY_BYTES,
     spill: str | Path | None = None,
 ) -> RunDifference:
@@ -54,11 +59,14 @@ def compare(
         root_a: what `sink.root` or `-o` named: a folder, or a URL.
         root_b: the other one.
         streams: only these; None for all.
+        labels: a file of labels; None: those under the two roots, and those that the producer sent.
+        label_within_us: how far a label's time may be from its frame's, microseconds.
         memory_bytes: what the database may use; the rest is spilled.
         spill: folder to spill to; None: the system's for temporary files.
 
     Raises:
-        SettingsError: no worker wrote at one of the roots, they have no image in common, or DuckDB is not installed.
+        SettingsError: no worker wrote at one of the roots, they have no image in common, the file of labels cannot be
+            used, or DuckDB is not installed.
         ChainError: a segment is damaged.
         StoreUnavailable: a store does not answer.
     """
@@ -74,6 +82,7 @@ def compare(
                 runs.append(replace(run, models=tuple(sorted({*run.models, *served}))))
             by_stream, by_label = query.rows(connection)
             by_batch = query.batches(connection)
+            by_truth = judged(connection, (str(root_a), str(root_b)), file=labels, within_us=label_within_us)
         finally:
             connection.close()
     if not any(row["images"] for row in by_stream):
@@ -81,7 +90,7 @@ def compare(
             f"{root_a} and {root_b} have no image in common: expected two runs over the same messages of one topic; "
             "compare a run with a replay of it"
         )
-    return _difference(runs[0], runs[1], tuple(differing(*noted)), by_stream, by_label, by_batch)
+    return _difference(runs[0], runs[1], tuple(differing(*noted)), by_stream, by_label, by_batch, by_truth)
 
 
 def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[CoveredOffsets]]:
@@ -132,20 +141,20 @@ def _difference(
     by_stream: Sequence[Row],
     by_label: Sequence[Row],
     by_batch: Sequence[Row],
+    by_truth: tuple[ByLabels, Mapping[Place, Accuracies]],
 ) -> RunDifference:
-    batches = {_key(row): row for row in by_batch}
-    streams = [_stream(row, batches.get(_key(row), {})) for row in by_stream]
+    batches, (by_labels, judged_streams) = {_key(row): row for row in by_batch}, by_truth
+    streams = [_stream(row, batches.get(_key(row), {}), judged_streams.get(_key(row))) for row in by_stream]
     streams.sort(key=lambda s: (not s.differs, s.topic, s.stream_id or "", s.partition))
-    return RunDifference(
-        settings, a, b, _totals(by_stream, by_label, by_batch), tuple(streams), tuple(_classes(by_label))
-    )
+    totals, classes = _totals(by_stream, by_label, by_batch, by_labels.whole), tuple(_classes(by_label))
+    return RunDifference(settings, a, b, totals, by_labels, tuple(streams), classes)
 
 
 def _key(row: Row) -> tuple[str, int, str | None]:
     return row["topic"], row["partition"], row["stream_id"]
 
 
-def _stream(row: Row, batch: Row) -> StreamDifference:
+def _stream(row: Row, batch: Row, truth: Accuracies | None) -> StreamDifference:
     return StreamDifference(
         *_key(row),
         images=row["images"],
@@ -158,8 +167,8 @@ def _stream(row: Row, batch: Row) -> StreamDifference:
         batches_apart=batch.get("apart", 0),
         alpha_mean=_ratio(row["apart_sum"], row["adapted"]),
         alpha_max=row["apart_max"],
-        labelled=row["labelled"],
-        right=(row["a_right"], row["b_right"]),
+        labelled=truth.images if truth else 0,
+        right=truth.right if truth else (0, 0),
         forward_equivalents=(
             _ratio(batch.get("a_passed"), batch.get("a_images")),
             _ratio(batch.get("b_passed"), batch.get("b_images")),
@@ -196,8 +205,9 @@ def _first_row(row: Row) -> FirstRow | None:
     )
 
 
-def _totals(by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row]) -> Totals:
-    labelled = _sum(by_stream, "labelled")
+def _totals(
+    by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row], truth: Accuracies | None
+) -> Totals:
     return Totals(
         images=_sum(by_stream, "images"),
         differing=_sum(by_stream, "differing"),
@@ -213,8 +223,8 @@ def _totals(by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequenc
         alpha_max=max((row["apart_max"] for row in by_stream if row["apart_max"] is not None), default=None),
         images_apart=_sum(by_stream, "apart_images"),
         kappa=_kappa(by_label),
-        labelled=labelled,
-        accuracy=(_ratio(_sum(by_stream, "a_right"), labelled), _ratio(_sum(by_stream, "b_right"), labelled)),
+        labelled=truth.images if truth else 0,
+        accuracy=(truth.accuracy[0].value, truth.accuracy[1].value) if truth else (None, None),
         forward_equivalents=(
             _ratio(_sum(by_batch, "a_passed"), _sum(by_batch, "a_images")),
             _ratio(_sum(by_batch, "b_passed"), _sum(by_batch, "b_images")),

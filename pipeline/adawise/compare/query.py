@@ -58,7 +58,9 @@ def connect(folder: str, memory_bytes: int) -> duckdb.DuckDBPyConnection:
         "temp_directory": folder,
         "preserve_insertion_order": False,
     }
-    return duckdb.connect(config=config)
+    connection = duckdb.connect(config=config)
+    connection.execute("SET TimeZone = 'UTC'")  # of times without one, in a file of labels, too
+    return connection
 
 
 def load(
@@ -103,7 +105,7 @@ def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
       SELECT topic, partition, "offset", "index", coalesce(a.stream_id, b.stream_id) AS stream_id,
         coalesce(a.there, false) AS a_there, coalesce(b.there, false) AS b_there,
         {_covered("a", "offset")} AS a_covers, {_covered("b", "offset")} AS b_covers,
-        a.label AS a_label, b.label AS b_label, coalesce(a.true_label, b.true_label) AS true_label,
+        a.label AS a_label, b.label AS b_label,
         abs(a.alpha - b.alpha) AS apart, a.batch_number IS DISTINCT FROM b.batch_number AS renumbered,
         {" OR ".join(differ[name] for name in SERVED)} AS served,
         {" OR ".join(differ[name] for name in GIVEN)} AS given,
@@ -129,9 +131,6 @@ def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
       count(*) FILTER ({both} AND a_label IS DISTINCT FROM b_label) AS relabelled,
       count(apart) AS adapted, count(*) FILTER (apart > 0) AS apart_images,
       sum(apart) AS apart_sum, max(apart) AS apart_max,
-      count(*) FILTER ({both} AND true_label IS NOT NULL AND (a_label IS NOT NULL OR b_label IS NOT NULL)) AS labelled,
-      count(*) FILTER ({both} AND a_label = true_label) AS a_right,
-      count(*) FILTER ({both} AND b_label = true_label) AS b_right,
       arg_min(seen, ("offset", "index")) FILTER (differs OR a_alone OR b_alone) AS first_row
     FROM judged
     GROUP BY GROUPING SETS ((topic, partition, stream_id), (a_label, b_label))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from adawise.drift.judge.helped import Interval
+
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
@@ -87,6 +89,27 @@ class StreamDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class Accuracies:
+    """How often both runs are right on images that have a label and that both served. Pairs are (a, b)."""
+
+    images: int
+    batches: int
+    right: tuple[int, int]
+    accuracy: tuple[Interval, Interval]
+    difference: Interval  # accuracy of b less that of a
+
+
+@dataclass(frozen=True, slots=True)
+class ByLabels:
+    """Which of the two is right more often, by labels from `source`. `whole` is None without a label."""
+
+    source: str
+    whole: Accuracies | None
+    streams: Mapping[str, Accuracies]  # those with enough labels to be judged alone
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ClassAgreement:
     """Of one class: how many images each run calls so, and how many both."""
 
@@ -132,6 +155,7 @@ class RunDifference:
     a: ComparedRun
     b: ComparedRun
     totals: Totals
+    by_labels: ByLabels
     streams: Sequence[StreamDifference]  # those that differ first, then by name
     classes: Sequence[ClassAgreement]  # by name
 

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from adawise.compare.result import FirstBatch, RunDifference, SettingDifference, StreamDifference
+from adawise.compare.result import ByLabels, FirstBatch, RunDifference, SettingDifference, StreamDifference
 
 _STREAMS, _CLASSES = 12, 12  # shown; all of them are in the JSON
 _LONGEST = 40  # characters of a name
@@ -37,6 +37,8 @@ def show(found: RunDifference, console: Console) -> None:
         console.print(line, soft_wrap=True)
     if not found.differs:
         return
+    if found.by_labels.streams:
+        console.print(_accuracies(found.by_labels))
     console.print(_totals(found))
     parted = [stream for stream in found.streams if stream.differs]
     console.print(_streams(parted))
@@ -73,6 +75,39 @@ def sentences(found: RunDifference) -> Iterator[str]:
         )
     if totals.renumbered:
         yield f"  {totals.renumbered} rows are of batches with another number, which is not a difference"
+    yield from _verdict(found)
+
+
+def _verdict(found: RunDifference) -> Iterator[str]:
+    """Which is better, as far as the labels say it."""
+    by_labels, of = found.by_labels, found.by_labels.whole
+    if of is not None:
+        (a, b), by = of.accuracy, of.difference
+        better = "B is better" if by.low > 0 else "A is better" if by.high < 0 else "the labels call neither better"
+        if not found.differs:
+            better = "both are equally right"
+        chance = f" (95 % interval {_signed(by.low)} to {_signed(by.high)})" if by.is_known else ""
+        yield (
+            f"{better}: of {of.images} labelled images in {of.batches} batches A is right on {_three(a.value)}, B on "
+            f"{_three(b.value)}, B less A {_signed(by.value)}{chance}; labels from {by_labels.source}"
+        )
+    if of is not None or found.differs:
+        yield from (f"  {note}" for note in by_labels.notes)
+
+
+def _accuracies(by_labels: ByLabels) -> Table:
+    table = _table(
+        "accuracy by camera, the largest differences first", "stream", "labels", "A", "B", "B less A", "95 %"
+    )
+    ordered = sorted(by_labels.streams.items(), key=lambda item: (-abs(item[1].difference.value), item[0]))
+    for name, of in ordered[:_STREAMS]:
+        by = of.difference
+        ends = f"{_signed(by.low)} to {_signed(by.high)}" if by.is_known else "-"
+        accuracies = [_three(side.value) for side in of.accuracy]
+        table.add_row(name, str(of.images), *accuracies, _signed(by.value), ends)
+    if len(ordered) > _STREAMS:
+        table.caption = f"and {len(ordered) - _STREAMS} more (--json has all of them)"
+    return table
 
 
 def _settings(settings: Sequence[SettingDifference]) -> Table:
@@ -210,6 +245,11 @@ def _table(title: str, first: str, *headers: str) -> Table:
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     return table
+
+
+def _signed(value: float) -> str:
+    """+.012, as differences are written."""
+    return f"{value:+.3f}".replace("0.", ".", 1)
 
 
 def _two(value: float | None) -> str:

@@ -61,7 +61,7 @@ class Labels:
 
 def label(
     connection: duckdb.DuckDBPyConnection,
-    root: str,
+    root: str | Sequence[str],
     *,
     file: str | None,
     within_us: int = 0,
@@ -71,7 +71,7 @@ def label(
 
     Args:
         connection: with the table `predictions`.
-        root: the output, under which `labels/` may be.
+        root: the output, under which `labels/` may be, or several.
         file: a file of labels, which alone counts then; None: what is under the root, and what the producer said.
         within_us: how far a label's time may be from its frame's, microseconds.
         classes: what the models tell apart, beside the classes that are seen in the rows.
@@ -80,10 +80,12 @@ def label(
     """
     notes: list[str] = []
     rows = 0
+    named = file or ""
     if file is not None:
         read_labels(connection, file)
     else:
-        chain = read_chain(connection, root)
+        chain = read_chain(connection, [root] if isinstance(root, str) else root)
+        named = chain.source
         notes += chain.notes
     if file is not None or chain.messages:
         matched = match(connection, within_us=within_us)
@@ -102,7 +104,7 @@ def label(
             "there are no labels of these images: give --labels FILE, collect them by `adawise labels`, or let the "
             "producer send them"
         )
-    return Labels(_source(usable, root, file), sum(count.images for count in usable), tuple(notes))
+    return Labels(_source(usable, named), sum(count.images for count in usable), tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,7 @@ def _know(connection: duckdb.DuckDBPyConnection, classes: Collection[str] | None
         connection.execute("INSERT INTO known SELECT unnest(?::VARCHAR[])", [sorted(classes)])
 
 
-def _source(usable: Sequence[_Count], root: str, file: str | None) -> str:
-    named = file if file is not None else f"{root}/labels"
+def _source(usable: Sequence[_Count], named: str) -> str:
     said = {count.collected: named if count.collected else "the producer" for count in usable}
     return " and ".join(said[collected] for collected in (True, False) if collected in said)
 

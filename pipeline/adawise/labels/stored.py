@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -19,7 +20,7 @@ SELECT row_number() OVER (ORDER BY timestamp_ms, topic, partition, "offset", pla
        coalesce(labelled_at, CASE WHEN timestamp_ms BETWEEN 0 AND 7258118399999 -- of 2199, the last that is believed
                                   THEN make_timestamptz(timestamp_ms * 1000) END) AS labelled_at
 FROM (
-    SELECT topic, partition, "offset", timestamp_ms, generate_subscripts(labels, 1) AS place,
+    SELECT DISTINCT topic, partition, "offset", timestamp_ms, generate_subscripts(labels, 1) AS place,
            unnest(labels, recursive := true)
     FROM read_parquet($files, hive_partitioning = false)
 )
@@ -32,27 +33,34 @@ class StoredLabels:
 
     messages: int = 0
     notes: tuple[str, ...] = ()
+    source: str = ""
 
 
-def read_chain(connection: duckdb.DuckDBPyConnection, root: str) -> StoredLabels:
-    """Make `given` of the labels under a root, if there are any.
+def read_chain(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> StoredLabels:
+    """Make `given` of the labels under these roots, if there are any; one that two of them have counts once.
 
     Raises ChainError for a damaged file, StoreUnavailable.
     """
-    folder = root.removeprefix("file://").rstrip("/")
-    files = [f"{folder}/{key}" for key in open_store(root).list(FOLDER) if key.endswith(".parquet")]
+    by_root = {root: _files(root) for root in roots}
+    files = [file for found in by_root.values() for file in found]
     if not files:
         return StoredLabels()
+    source = " and ".join(f"{root}/{FOLDER}" for root, found in by_root.items() if found)
     try:
         connection.execute(_GIVEN, {"files": files})
     except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
         raise ChainError(
-            f"{root}/{FOLDER}: expected files that `adawise labels` wrote, but: {first}; "
+            f"{source}: expected files that `adawise labels` wrote, but: {first}; "
             "restore the file, or move it out of the folder"
         ) from error
     counted = connection.execute("SELECT count(*), count(problem), min(problem) FROM given").fetchall()
     messages, unread, why = counted[0]
     connection.execute("DELETE FROM given WHERE problem IS NOT NULL")
-    notes = [f"{unread} labels under {root}/{FOLDER} could not be read, such as: {why}"] if unread else []
-    return StoredLabels(messages, tuple(notes))
+    notes = [f"{unread} labels under {source} could not be read, such as: {why}"] if unread else []
+    return StoredLabels(messages, tuple(notes), source)
+
+
+def _files(root: str) -> list[str]:
+    folder = root.removeprefix("file://").rstrip("/")
+    return [f"{folder}/{key}" for key in open_store(root).list(FOLDER) if key.endswith(".parquet")]

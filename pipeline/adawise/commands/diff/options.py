@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
-from adawise.commands.command import Command, json_flag
+from adawise.commands.command import LABEL_WITHIN, LABELS, Command, json_flag
 from adawise.settings.group import Location
 
 
@@ -24,9 +24,9 @@ class DiffCommand(Command):
 
     The settings that differ are named first, with the values of both. Rows are compared by their identity, batches by
     the message that they begin with, in all that both runs have read. For each stream: the first batch that differs
-    and what differs there first, how far the alphas are apart, which predictions changed, how far classes agree, and
-    how often each run is right, where messages have labels. Ends with code 0 if the runs are equal, 3 if not. It
-    changes nothing.
+    and what differs there first, how far the alphas are apart, which predictions changed, and how far classes agree.
+    With labels it says which is right more often on the same images, with an interval. Ends with code 0 if the runs
+    are equal, 3 if not. It changes nothing.
     """
 
     name = "diff"
@@ -34,6 +34,7 @@ class DiffCommand(Command):
     examples = (
         ("is the replay what the live run was?", "diff runs/yard runs/again"),
         ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
+        ("which is better, by labels that came later", "diff runs/yard runs/grid --labels labels.csv"),
         ("of two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
     )
 
@@ -44,6 +45,8 @@ class DiffCommand(Command):
         description="only these streams; none: all",
         json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
     )
+    labels: Location | None = LABELS
+    label_within: float = LABEL_WITHIN
     whole: CliToggleFlag[bool] = Field(
         default=False, description="rows that one run alone has are a difference even where the other did not read"
     )

@@ -20,11 +20,12 @@ def diff(asked: DiffCommand) -> int:
     With --whole, what only one of them has is a difference, too, wherever the other one ended.
 
     Raises:
-        SettingsError: no worker wrote there, or the two have nothing in common.
+        SettingsError: no worker wrote there, the two have nothing in common, or the file of labels cannot be used.
         ChainError, StoreUnavailable: by the outputs.
     """
     streams = None if asked.streams is None else [name.strip() for name in asked.streams.split(",")]
-    found = compare(asked.root_a, asked.root_b, streams)
+    within_us = round(asked.label_within * 1e6)
+    found = compare(asked.root_a, asked.root_b, streams, labels=asked.labels, label_within_us=within_us)
     if asked.as_json:
         print_json(found.as_json())
     else:

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import Command, all_but, json_flag
+from adawise.commands.command import LABEL_WITHIN, LABELS, Command, all_but, json_flag
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import DURATION_SCHEMA, Duration
@@ -72,18 +72,8 @@ class DriftCommand(Command):
         description="recording of the same topic, for frames before and after a change",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    labels: Location | None = Field(
-        default=None,
-        description="labels that came later: a CSV or Parquet file with label and row_id or stream_id and captured_at; "
-        "none: those under ROOT and those that the producer sent",
-        json_schema_extra={"metavar": "FILE"},
-    )
-    label_within: float = Field(
-        default=0.0,
-        ge=0,
-        le=3600,
-        description="seconds that a label's captured_at may be away from its frame's; 0: exactly that time",
-    )
+    labels: Location | None = LABELS
+    label_within: float = LABEL_WITHIN
     against: Text | None = Field(
         default=None,
         description="outputs of replays of the same images by other alphas, separated by commas",

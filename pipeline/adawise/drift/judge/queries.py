@@ -13,9 +13,9 @@ BINS = 15
 """Of the calibration error, as on the card."""
 
 KINDS = """
-SELECT arm, stream_id, images, served, own, count(*) AS times
+SELECT arm, stream_id, topic, partition, images, served, own, count(*) AS times
 FROM (
-    SELECT arm, stream_id, count(*) AS images, count(*) FILTER (served) AS served,
+    SELECT arm, stream_id, topic, partition, count(*) AS images, count(*) FILTER (served) AS served,
            count(*) FILTER (answer = truth) AS own
     FROM answers WHERE answer IS NOT NULL
     GROUP BY arm, topic, partition, stream_id, batch_number
