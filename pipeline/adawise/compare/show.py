@@ -84,13 +84,10 @@ def _verdict(found: RunDifference) -> Iterator[str]:
     if of is not None:
         (a, b), by = of.accuracy, of.difference
         better = "B is better" if by.low > 0 else "A is better" if by.high < 0 else "the labels call neither better"
-        if not found.differs:
-            better = "both are equally right"
         chance = f" (95 % interval {_signed(by.low)} to {_signed(by.high)})" if by.is_known else ""
-        yield (
-            f"{better}: of {of.images} labelled images in {of.batches} batches A is right on {_three(a.value)}, B on "
-            f"{_three(b.value)}, B less A {_signed(by.value)}{chance}; labels from {by_labels.source}"
-        )
+        right = f"of {of.images} labelled images in {of.batches} batches A is right on {_three(a.value)}"
+        said = f"{better}: {right}, B on {_three(b.value)}, B less A {_signed(by.value)}{chance}"
+        yield f"{said if found.differs else right + ', and so is B'}; labels from {by_labels.source}"
     if of is not None or found.differs:
         yield from (f"  {note}" for note in by_labels.notes)
 

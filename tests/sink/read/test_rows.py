@@ -153,6 +153,17 @@ def test_streams_times_and_columns_choose_as_a_look_at_every_row_would(
     assert sorted(map(str, way(chosen).to_pylist())) == sorted(map(str, expected))
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("microseconds", [-1, 1])
+def test_bounds_between_two_of_the_brokers_milliseconds_are_as_good_as_any(
+    by_hand: Path, way: Callable[[Rows], pa.Table], microseconds: int
+) -> None:
+    bound = NOON + timedelta(seconds=5, microseconds=microseconds)
+    times = [time for time in read_traces(by_hand, "north").table()["time"].to_pylist() if time]
+    assert way(read_traces(by_hand, "north", since=bound)).num_rows == sum(at >= bound for at in times)
+    assert way(read_traces(by_hand, "north", until=bound)).num_rows == sum(at < bound for at in times)
+
+
 def test_time_is_the_cameras_or_else_the_brokers_and_rows_without_any_need_no_bounds(by_hand: Path) -> None:
     rows = read_traces(by_hand, "north", columns="time")  # a single one is understood
     table = rows.table()

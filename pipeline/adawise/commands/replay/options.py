@@ -90,7 +90,8 @@ class ReplayCommand(Command):
     state_of: Location | None = Field(
         default=None,
         description="go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a "
-        "worker's folder at a time, ROOT@TIME; the replay continues exactly as that run did",
+        "worker's folder at a time, ROOT@TIME, by when it was written, and of a replay's by the time of the cameras; "
+        "the replay continues exactly as that run did",
         json_schema_extra={"metavar": "SEGMENT"},
     )
     pairs_of: Location | None = Field(

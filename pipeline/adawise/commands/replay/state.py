@@ -7,9 +7,10 @@ on. By the rules of every chain: what lies between the oldest pending offset and
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import uuid4
 
@@ -22,7 +23,9 @@ from adawise.settings.moments import NoMoment, parse_moment
 from adawise.sink import claims, layout, schemas, segment
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
+from adawise.sink.owner import read_owner
 from adawise.sink.read.files import read_bytes, segment_names
+from adawise.sink.read.rows import read_traces
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import AlreadyExists, Store, open_store
 
@@ -124,11 +127,42 @@ def _at_moment(state_of: str, whole: Whole) -> dict[TopicPartition, RecordedStat
     store = open_store(root)
     if claims.read_sink_id(store) is None:
         raise SettingsError(f"--state-of {state_of}: there is no output of a worker in {root}; name its folder")
+    owner = read_owner(store)
+    if store.get(layout.REPLAY) is not None if owner is None else owner.purpose == "replay":
+        return _by_cameras(store, root, moment, whole, state_of)
     found = {tp: newest for tp in whole.bounds if (newest := _newest_before(store, root, tp, moment))}
     if not found:
         raise SettingsError(
             f"--state-of {state_of}: expected a segment of topic {whole.topic!r} that was written by then, "
             "but there is none; name a later moment"
+        )
+    return found
+
+
+def _by_cameras(
+    store: Store, root: str, moment: datetime, whole: Whole, state_of: str
+) -> dict[TopicPartition, RecordedState]:
+    """Of a replay, whose segments were all written long after: the last states that know of no batch after the moment.
+
+    A batch is of when its last image was taken, or else of the broker's timestamp.
+    """
+    late: dict[TopicPartition, tuple[str, datetime, str]] = {}  # the first segment with a later batch, and which one
+    columns = ["topic", "partition", "segment", "time", "stream_id"]
+    for rows in read_traces(root, since=moment + timedelta(microseconds=1), columns=columns).batches():
+        for topic, partition, *batch in zip(*(column.to_pylist() for column in rows), strict=True):
+            tp, (key, time, stream_id) = TopicPartition(topic, partition), batch
+            late[tp] = min(late.get(tp, (key, time, stream_id)), (key, time, stream_id))
+    found: dict[TopicPartition, RecordedState] = {}
+    for tp in whole.bounds:
+        keys = [layout.segment_key(tp, name) for name in segment_names(store, tp)]
+        if keys := keys[: bisect_left(keys, late[tp][0])] if tp in late else keys:
+            data = read_bytes(store, keys[-1])
+            found[tp] = RecordedState(f"{root}/{keys[-1]}", segment.read_footer(data, keys[-1]))
+    if not found:
+        begins = min((f"{time.isoformat()}, of camera {name!r}" for _, time, name in late.values()), default="no time")
+        raise SettingsError(
+            f"--state-of {state_of}: expected a segment of topic {whole.topic!r} of images up to then alone, by the "
+            f"time of the cameras, since {root} is of a replay; but it begins at {begins}. Name a later moment"
         )
     return found
 

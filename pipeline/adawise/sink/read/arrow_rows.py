@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import pyarrow as pa
@@ -84,8 +85,9 @@ def _condition(query: Query) -> pc.Expression | None:
             limit = pa.scalar(bound, pa.timestamp("us", tz="UTC"))
             found.append(keeps(_COMPUTED, limit))
             found.append(_CAPTURED.is_null() | keeps(_CAPTURED, limit))
+            up = bound + timedelta(microseconds=-bound.microsecond % 1000)  # the same for whole milliseconds
             found.append(
-                _CAPTURED.is_valid() | keeps(pc.field(KAFKA_TIMESTAMP), limit.cast(pa.timestamp("ms", tz="UTC")))
+                _CAPTURED.is_valid() | keeps(pc.field(KAFKA_TIMESTAMP), pa.scalar(up, pa.timestamp("ms", tz="UTC")))
             )
     condition = None
     for each in found:
