@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from adawise import __main__, commands, errors
 from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.command import Command
-from adawise.commands.parser import own_fields, parser_source
+from adawise.commands.parser import own_fields, parser_source, takes_several
 from adawise.events import EVENTS
 from adawise.live.metrics import CAMERA_METRICS, METRICS, MetricSpec
 from adawise.recording import format as recording_format
@@ -187,7 +187,7 @@ def _options(fields: Mapping[str, FieldInfo]) -> str:
     rows = []
     for name, field in sorted(fields.items(), key=lambda item: (item[0] == "config", not _is_positional(item[1]))):
         value = shown(field, field.default) if not field.is_required() and field.default is not None else ""
-        called = name.upper() if _is_positional(field) else flag_name(name)
+        called = name.upper() + "..." * takes_several(field) if _is_positional(field) else flag_name(name)
         if not _is_positional(field) and not isinstance(field.default, bool):
             called += f" {metavar(field)}"
         rows.append([f"`{called}`", _prose(str(field.description)), f"`{value}`" if value not in {"", "false"} else ""])

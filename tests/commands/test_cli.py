@@ -209,7 +209,7 @@ TIME = datetime(2026, 11, 25, 8, tzinfo=UTC)
             "finetune",
             {"labelled": Path("imgs"), "validation": Path("others"), "output": Path("out"), "resume": True},
         ),
-        ("verify s3://b/p --broker --json", "verify", {"root": "s3://b/p", "broker": True, "as_json": True}),
+        ("verify s3://b/p --broker --json", "verify", {"root": ("s3://b/p",), "broker": True, "as_json": True}),
         (
             "demo --broker kafka --seconds 20 -o d --keep",
             "demo",

@@ -39,7 +39,7 @@ def found(connection: duckdb.DuckDBPyConnection) -> Collected:
 @pytest.fixture(scope="module")
 def cameras(connection: duckdb.DuckDBPyConnection, found: Collected) -> dict[str, Camera]:
     evidence = Evidence(partial(mix, connection))
-    return {camera.stream_id: camera for camera in analyse(found, evidence, "yard", smallest=0.1)[0]}
+    return {camera.stream_id: camera for camera in analyse(found, evidence, ["yard"], smallest=0.1)[0]}
 
 
 def mix(
@@ -111,7 +111,7 @@ def test_frames_are_asked_for_in_the_order_of_the_report_and_shared_by_all_of_an
         asked.append(stream_id)
         return (Example("before", before_us, f"frames/0/{len(asked)}/0", "car", 0.9, 0.5, "data:"),), {}
 
-    cameras, events = analyse(found, Evidence(lambda *_: {}, examples), "yard", smallest=0.1)
+    cameras, events = analyse(found, Evidence(lambda *_: {}, examples), ["yard"], smallest=0.1)
     leads = [those[0] for those in incidents(events).values() if those[0].severity != "noted"]
     rest = asked[len(leads) :]
     assert asked[: len(leads)] == [lead.stream_id for lead in leads]
@@ -135,7 +135,7 @@ def test_the_level_after_a_ramp_begins_where_it_has_ended(found: Collected) -> N
     count = len(path.alpha)
     slow = replace(path, alpha=np.interp(np.arange(count), [count // 3, 2 * count // 3], [0.8, 0.2]))
     slowed = replace(found, paths={**found.paths, "ramp": slow})
-    cameras, _ = analyse(slowed, Evidence(lambda *_: {}), "yard", smallest=0.1)
+    cameras, _ = analyse(slowed, Evidence(lambda *_: {}), ["yard"], smallest=0.1)
     (camera,) = [camera for camera in cameras if camera.stream_id == "ramp"]
     (change,), (before, after) = camera.changes, camera.levels
     assert change.kind == "ramp"
@@ -265,7 +265,7 @@ def test_traces_without_predictions_are_analysed_too() -> None:
     with yard.database() as connection:
         connection.execute("DELETE FROM predictions")
         found = collect(connection)
-        cameras, _ = analyse(found, Evidence(lambda *_: {}), "yard", smallest=0.1)
+        cameras, _ = analyse(found, Evidence(lambda *_: {}), ["yard"], smallest=0.1)
     assert found.rows == 0
     assert np.isnan(found.series["yard"].confidence).all()
     assert np.isnan(cameras[0].confidence)
@@ -282,7 +282,7 @@ def test_traces_that_say_what_came_of_their_batches_are_believed_and_rows_asked_
         yard.measure(connection, since_us)
         connection.execute("DELETE FROM predictions WHERE time >= make_timestamptz($at)", {"at": since_us})
         measured = collect(connection)
-        found_again, _ = analyse(measured, Evidence(partial(mix, connection)), "yard", smallest=0.1)
+        found_again, _ = analyse(measured, Evidence(partial(mix, connection)), ["yard"], smallest=0.1)
     for name, series in measured.series.items():
         before = found.series[name]
         np.testing.assert_allclose(series.confidence, before.confidence, rtol=1e-6)

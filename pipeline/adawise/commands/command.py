@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AliasChoices, Field, PrivateAttr
+from pydantic import AfterValidator, AliasChoices, Field, JsonValue, PrivateAttr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from adawise.settings.group import PLACE, Location
 from adawise.settings.tree import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +56,18 @@ def json_flag(description: str) -> Any:
     return Field(default=False, validation_alias=AliasChoices("json"), description=description)
 
 
+def _each_once(roots: tuple[str, ...]) -> tuple[str, ...]:
+    places = [root.rstrip("/") if "://" in root else str(Path(root).resolve()) for root in roots]
+    for root, place in zip(roots, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{root} is there twice")
+    return roots
+
+
+Roots = Annotated[tuple[Location, ...], Field(min_length=1), AfterValidator(_each_once), PLACE]
+"""Outputs that are taken for one; its Field wants json_schema_extra=ROOTS_SCHEMA."""
+
+ROOTS_SCHEMA: dict[str, JsonValue] = {"expected": "folders or URLs, each once"}
 LABELS: Any = Field(
     default=None,
     description="labels that came later: a CSV or Parquet file with label and row_id or stream_id and captured_at; "
@@ -151,7 +165,7 @@ class Command(BaseSettings):
             if name in self.model_fields_set and name not in {"config", "settings"}:
                 alias, value = field.validation_alias, getattr(self, name)
                 flag = str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
-                words += [str(value)] if _is_positional(field) else _flag(flag, value)
+                words += _words(value) if _is_positional(field) else _flag(flag, value)
         for group, chosen in self.settings.model_dump(mode="json", exclude_defaults=True).items():
             for name, value in chosen.items():
                 if self.takes(f"{group}.{name}"):
@@ -171,6 +185,10 @@ class Command(BaseSettings):
 
 def _is_positional(field: FieldInfo) -> bool:
     return any(getattr(mark, "__name__", type(mark).__name__) == "_CliPositionalArg" for mark in field.metadata)
+
+
+def _words(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
 
 
 def _flag(name: str, value: object) -> list[str]:

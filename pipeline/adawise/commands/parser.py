@@ -97,6 +97,11 @@ def own_fields(command: type[Command]) -> dict[str, FieldInfo]:
     return fields
 
 
+def takes_several(field: FieldInfo) -> bool:
+    """Whether it is an argument that may be there several times."""
+    return _is_positional(field) and takes_tables(field)
+
+
 def _is_positional(field: FieldInfo) -> bool:
     return any(getattr(item, "__name__", "") == "_CliPositionalArg" for item in field.metadata)
 
@@ -145,7 +150,9 @@ def parser_source(command: type[Command], *, is_short: bool = False) -> CliSetti
         field = own[dest] if dest == setting else SETTINGS[setting]
         if dest != setting and takes_tables(field):
             kwargs.pop("action")  # all of them in one value, as in the environment
-        if "action" not in kwargs:
+        if takes_several(field) and dest == setting:
+            kwargs |= {"metavar": names[0].upper(), "nargs": "*"}
+        elif "action" not in kwargs:
             kwargs["metavar"] = metavar(field) if "dest" in kwargs else names[0].upper()
             kwargs |= {"nargs": "?", "const": _NOTHING}  # what is missing is told together with all else
         names += tuple(f"--{short}" for short, name in command.shorthands.items() if dest == f"{_PREFIX}{name}")
@@ -175,7 +182,8 @@ def _usage(command: type[Command]) -> str:
     needed = []
     for name, field in own:
         if _is_positional(field):
-            needed.append(name.upper() if field.is_required() else f"[{name.upper()}]")
+            several = "..." if takes_several(field) else ""
+            needed.append(f"{name.upper()}{several}" if field.is_required() else f"[{name.upper()}]")
         elif field.is_required():
             needed.append(f"{flag_name(name)} {metavar(field)}")
     return " ".join([PROGRAM, command.name, *needed, "[options]"])
@@ -237,6 +245,11 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
     ]
     options = {dest: value for dest, value in given.items() if not dest.startswith(_PREFIX)}
     unknown = [argument.split("=")[0] for argument in extra if argument.startswith("-")]
+    if several := [name for name, field in own_fields(command).items() if takes_several(field)]:
+        # argparse takes those that stand together, and the first place may be one before all flags
+        given_anywhere = [*options.get(several[0], ()), *(each for each in extra if not each.startswith("-"))]
+        options |= {several[0]: given_anywhere} if given_anywhere else {}
+        extra = [each for each in extra if each.startswith("-")]
     if unknown:  # what follows an unknown flag may be its value, a path, or a password: judge nothing by it
         options = {dest: value for dest, value in options.items() if not _is_positional(own_fields(command)[dest])}
         mistakes = [_unknown_flag(command, flag) for flag in unknown]

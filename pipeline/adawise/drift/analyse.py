@@ -40,7 +40,7 @@ class Evidence:
 def analyse(
     found: Collected,
     evidence: Evidence,
-    root: str,
+    roots: Sequence[str],
     *,
     smallest: float,
     known: Sequence[KnownSpan] = (),
@@ -54,7 +54,7 @@ def analyse(
     Args:
         found: what the tables said.
         evidence: for causes and examples.
-        root: for the commands to go on with.
+        roots: for the commands to go on with.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
         known: what is no alarm.
         done: called after each camera.
@@ -65,7 +65,7 @@ def analyse(
         path = found.paths[stream_id]
         moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
         moved.append(_moved(stream_id, found, [each for each in moves if each.interval_us[1] >= found.judged_us]))
-        told += _happened(stream_id, found, moves, root, first=1 + max((e.incident for e in told), default=0))
+        told += _happened(stream_id, found, moves, roots, first=1 + max((e.incident for e in told), default=0))
         done()
     ranked = by_severity(with_known(_shared(swapped(told), len(moved), found.bin_us), known))
     seen = _seen(ranked, found, evidence)
@@ -115,7 +115,9 @@ def _shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[Dr
     return told
 
 
-def _happened(stream_id: str, found: Collected, moves: Sequence[Change], root: str, *, first: int) -> list[DriftEvent]:
+def _happened(
+    stream_id: str, found: Collected, moves: Sequence[Change], roots: Sequence[str], *, first: int
+) -> list[DriftEvent]:
     gaps, ended_us = silences(found.paths[stream_id], found.until_us)
     watch = CameraHistory(
         stream_id=stream_id,
@@ -128,7 +130,7 @@ def _happened(stream_id: str, found: Collected, moves: Sequence[Change], root: s
         ended_us=ended_us,
     )
     known = Surroundings(watch.binned, found.until_us, found.starts.get(stream_id, ()))
-    told = judged(numbered(events(watch), first), known, root)
+    told = judged(numbered(events(watch), first), known, roots)
     return [event for event in told if _is_of(event, found.judged_us)]
 
 

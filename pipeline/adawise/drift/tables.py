@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Literal
 
 import duckdb
+from duckdb import CaseExpression, ColumnExpression, ConstantExpression, DuckDBPyRelation
 
 from adawise.drift import queries
 from adawise.drift.bins import DAY_US
 from adawise.drift.result import Example, GalleryFrame
 from adawise.records import RowId
 from adawise.sink.read.rows import read_predictions, read_traces
+from adawise.sink.read.several import check_apart
 
 _Mix = Mapping[str, tuple[int, int]]
 
@@ -38,16 +41,18 @@ class Tables:
     """The connection with `traces`, `predictions` and `levels`, and the questions about single changes.
 
     Args:
-        root: what `sink.root` named.
+        root: what `sink.root` named, or several of them, whose rows are taken together.
         streams, since, until: as of `read_traces`.
         levels: the card's mean objective by alpha; empty without a card.
 
-    Raises SettingsError as `read_traces` does.
+    `notes` say what is to be known of several roots.
+
+    Raises SettingsError as `read_traces` does, and if two roots have the same rows.
     """
 
     def __init__(
         self,
-        root: str,
+        root: str | Sequence[str],
         *,
         streams: Iterable[str] | None,
         since: datetime | None,
@@ -57,8 +62,13 @@ class Tables:
         wanted = None if streams is None else list(streams)
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        roots = [root] if isinstance(root, str) else root
+        clashing = sorted(check_apart(roots))
+        self.notes = tuple(_clash(topic, roots) for topic in clashing)
         for name, read in (("traces", read_traces), ("predictions", read_predictions)):
-            rows = read(root, wanted, since, until).relation(self.connection)
+            parts = [read(each, wanted, since, until).relation(self.connection) for each in roots]
+            numbered = [_numbered(part, number, clashing) for number, part in enumerate(parts, start=1)]
+            rows = reduce(DuckDBPyRelation.union, numbered)
             rows.filter("time IS NOT NULL").create_view(name)
             rows.filter("time IS NULL").create_view(f"untimed_{name}")
         self.connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
@@ -131,3 +141,23 @@ class Tables:
     def close(self) -> None:
         """Free the connection."""
         self.connection.close()
+
+
+def _numbered(rows: DuckDBPyRelation, root: int, clashing: Sequence[str]) -> DuckDBPyRelation:
+    """These rows with the number of their root behind the name of a topic that another root has, too."""
+    if not clashing:
+        return rows
+    topic = ColumnExpression("topic")
+    for name in clashing:
+        is_this = ColumnExpression("topic") == ConstantExpression(name)
+        topic = CaseExpression(is_this, ConstantExpression(f"{name}.{root}")).otherwise(topic)
+    return rows.select(*(topic.alias(name) if name == "topic" else ColumnExpression(name) for name in rows.columns))
+
+
+def _clash(topic: str, roots: Sequence[str]) -> str:
+    called = ", ".join(f"{topic}.{number} (of {root})" for number, root in enumerate(roots, start=1))
+    return (
+        f"topic {topic} of these outputs is not one and the same, so that row ids mean several images: it is called "
+        f"{called} here. Labels by row_id, replays to compare with and recordings do not fit that; labels by stream_id "
+        "and captured_at do"
+    )

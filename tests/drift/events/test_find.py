@@ -33,7 +33,7 @@ class Analysed:
 def analysed(worlds: Sequence[CameraWorld]) -> Analysed:
     with duckdb.connect() as connection:
         found = collect(connection, is_labelled=as_tables(connection, worlds))
-        _, events = analyse(found, Evidence(lambda *_: {}), "runs/yard", smallest=0.1)
+        _, events = analyse(found, Evidence(lambda *_: {}), ["runs/yard"], smallest=0.1)
     return Analysed({world.name: world for world in worlds}, events)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
-from adawise.commands.command import Command, json_flag
+from adawise.commands.command import ROOTS_SCHEMA, Command, Roots, json_flag
 from adawise.settings.group import Location
 
 
@@ -55,7 +55,8 @@ class CompactCommand(Command):
 class FilesCommand(Command):
     """List the files that together hold each row once, one a line, for Polars, Spark and the like.
 
-    Compacted files, and the segments that none of them stands for. It changes nothing.
+    Compacted files, and the segments that none of them stands for. Of several folders all of them; two that have the
+    same rows are refused. It changes nothing.
     """
 
     name = "files"
@@ -63,8 +64,11 @@ class FilesCommand(Command):
     examples = (
         ("of predictions", "files runs/yard"),
         ("of traces, for another program", "files s3://bucket/yard --table traces --json"),
+        ("of a camera that moved to another cluster", "files runs/yard runs/yard-2"),
     )
 
-    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    root: CliPositionalArg[Roots] = Field(
+        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several", json_schema_extra=ROOTS_SCHEMA
+    )
     table: Literal["predictions", "traces"] = Field(default="predictions", description="one row an image, or a batch")
     as_json: CliToggleFlag[bool] = json_flag("print a JSON list")

@@ -18,6 +18,7 @@ from adawise.sink.compaction.compact import CompactedFile, plans
 from adawise.sink.compaction.compact import compact as compact_partition
 from adawise.sink.compaction.delete import deletable, delete, now_of
 from adawise.sink.read.files import data_files, data_keys, segment_keys
+from adawise.sink.read.several import check_apart
 from adawise.store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -74,12 +75,14 @@ def compact(asked: CompactCommand) -> int:
 
 
 def files(asked: FilesCommand) -> int:
-    """Print the files under a root that together hold each row of a table once.
+    """Print the files under one root, or several, that together hold each row of a table once.
 
-    Raises SettingsError if no worker ever wrote there, and StoreUnavailable.
+    Raises SettingsError if no worker ever wrote to one of them, or two have the same rows, and StoreUnavailable.
     """
-    _opened(asked.root)
-    names = data_files(asked.root, asked.table)
+    for root in asked.root:
+        _opened(root)
+    check_apart(asked.root)
+    names = [name for root in asked.root for name in data_files(root, asked.table)]
     if asked.as_json:
         print_json(names)
     else:

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import LABEL_WITHIN, LABELS, Command, all_but, json_flag
+from adawise.commands.command import LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Command, Roots, all_but, json_flag
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import DURATION_SCHEMA, Duration
@@ -33,10 +33,14 @@ class DriftCommand(Command):
             "for a nightly job: code 3 if something happened that the last 28 days do not know",
             "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
         ),
+        ("of cameras that moved to another cluster on the way", "drift runs/yard runs/yard-2 -o yard.html"),
         ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
     )
 
-    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    root: CliPositionalArg[Roots] = Field(
+        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several that are taken for one",
+        json_schema_extra=ROOTS_SCHEMA,
+    )
     output: FilePath | None = Field(
         default=None,
         validation_alias=AliasChoices("output", "o"),

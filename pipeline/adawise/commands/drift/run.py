@@ -96,7 +96,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     known_already = () if asked.known is None else read_known(asked.known)
     history = History(asked.since, asked.reference, asked.baseline, streams)
     opened = Tables(asked.root, streams=streams, since=history.read_from, until=asked.until, levels=levels)
-    with closing(opened) as tables, translated(asked.root, *against):
+    with closing(opened) as tables, translated(*asked.root, *against):
         labels = _labels(settings, asked, tables)
         with progress("read", total=None, unit="questions") as bar:
             found = history.before(
@@ -117,7 +117,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
         history.save()
         chosen, gallery = _gallery(tables, frames)
         return Report(
-            root=asked.root,
+            root=" and ".join(asked.root),
             command=shlex.join(["adawise", *asked.written_out()]),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             since_us=found.since_us,
@@ -137,7 +137,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             gallery=gallery,
             queries=written_out(found.bin_us, found.fine_us, found.wide_us, found.mix_us, found.judged_us)
             | ({"gallery": chosen} if gallery else {}),
-            notes=(*_notes(cameras, found.rows, examples, tables.untimed()), *_never_served(asked, tables)),
+            notes=(*_notes(cameras, found.rows, examples, tables), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
@@ -206,10 +206,10 @@ def _gallery(tables: Tables, frames: ExampleFrames | None) -> tuple[str, tuple[G
     return sql, tuple(replace(frame, image=pictures[row]) for row, frame in rows if row in pictures)
 
 
-def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, untimed: int) -> tuple[str, ...]:
+def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, tables: Tables) -> tuple[str, ...]:
     from adawise.drift.changes.find import ALPHA
 
-    notes = []
+    notes, untimed = [*tables.notes], tables.untimed()
     short = [camera.stream_id for camera in cameras if camera.batches < _LEVELS * ALPHA.settle]
     if short:
         notes.append(
@@ -235,9 +235,10 @@ def _never_served(asked: DriftCommand, tables: Tables) -> Iterator[str]:
     from adawise.drift.never_served import never_served
     from adawise.sink.read.rows import read_predictions
 
-    rows = read_predictions(asked.root, columns=("topic", "partition", "offset", "kafka_timestamp"))
+    columns = ("topic", "partition", "offset", "kafka_timestamp")
     since_us, until_us = (None if at is None else round(at.timestamp() * 1e6) for at in (asked.since, asked.until))
-    found = list(never_served(tables.connection, rows, since_us, until_us))
+    outputs = (read_predictions(root, columns=columns) for root in asked.root)
+    found = [each for rows in outputs for each in never_served(tables.connection, rows, since_us, until_us)]
     for each in found[:_NAMED]:
         gap = each.gap
         when = " and ".join(
@@ -249,7 +250,7 @@ def _never_served(asked: DriftCommand, tables: Tables) -> Iterator[str]:
         )
     if len(found) > _NAMED:
         rest = sum(each.gap.until - each.gap.first for each in found[_NAMED:])
-        yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {asked.root}` lists them"
+        yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {' '.join(asked.root)}` lists them"
 
 
 def _need(packages: Mapping[str, str]) -> None:

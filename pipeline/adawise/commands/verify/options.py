@@ -9,8 +9,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.commands.command import LOG_READING, Command, json_flag
-from adawise.settings.group import Location
+from adawise.commands.command import LOG_READING, ROOTS_SCHEMA, Command, Roots, json_flag
 
 
 class VerifyCommand(Command):
@@ -27,10 +26,14 @@ class VerifyCommand(Command):
     examples = (
         ("a folder", "verify runs/output"),
         ("for another program", "verify s3://bucket/yard --json"),
+        ("several, one after the other", "verify runs/yard runs/gate"),
         ("beside the topic, after an incident", "verify runs/output --broker --kafka.bootstrap-servers 127.0.0.1:9092"),
     )
 
-    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    root: CliPositionalArg[Roots] = Field(
+        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several, one after the other",
+        json_schema_extra=ROOTS_SCHEMA,
+    )
     broker: CliToggleFlag[bool] = Field(
         default=False, description="compare with the topics at kafka.bootstrap_servers too"
     )

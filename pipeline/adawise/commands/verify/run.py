@@ -72,29 +72,44 @@ class _Found:
 
 
 def verify(asked: VerifyCommand) -> int:
-    """Walk every chain under a root, with --broker beside its topic; print what was found.
+    """Walk every chain under each root, with --broker beside its topic; print what was found.
 
-    Returns 0 if all is whole, else 3: also where the topic has partitions with messages that nobody ever read.
+    Returns 0 if all is whole, else 3: also where a topic has partitions with messages that nobody ever read.
 
     Raises:
-        SettingsError: no worker ever wrote there.
+        SettingsError: no worker ever wrote to one of them.
         BrokerUnavailable, SourceError: by the topic.
         StoreUnavailable: by the store.
     """
-    settings, root, broker = asked.settings, asked.root, asked.broker
-    store = open_store(root)
-    keys = segment_keys(store)
-    if read_sink_id(store) is None and not keys:
-        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
-    with _log(settings.kafka, wanted=broker) as log, progress("verified", len(keys), unit="segments") as shown:
-        found = _walk(store, log, shown)
-        if log is not None and settings.kafka.origin == "earliest" and settings.kafka.origin_ms is None:
-            found.unread += _unread(store, log, {chain.tp for chain in found.chains})
+    settings, broker, several = asked.settings, asked.broker, len(asked.root) > 1
+    stores = {root: open_store(root) for root in asked.root}
+    for root, store in stores.items():
+        if read_sink_id(store) is None and not segment_keys(store):  # one that has lost its document is verified
+            raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+    by_root: dict[str, _Found] = {}
+    with _log(settings.kafka, wanted=broker) as log:
+        for root, store in stores.items():
+            by_root[root] = found = _verified(store, log, settings.kafka)
+            if not asked.as_json:
+                print("\n".join(_as_text(root, found, broker)))
+    harmed = [root for root, found in by_root.items() if found.faults or found.unread]
+    said = [_as_json(root, found, broker) for root, found in by_root.items()]
     if asked.as_json:
-        print_json(_as_json(root, found, broker))
-    else:
-        print("\n".join(_as_text(root, found, broker)))
-    return FOUND if found.faults or found.unread else 0
+        whole = not any(found.faults for found in by_root.values())
+        print_json({"whole": whole, "roots": said} if several else said[0])
+    elif several:
+        rows = sum(found.rows for root, found in by_root.items() if root not in harmed)
+        named = f"; look at {', '.join(harmed)}" if harmed else ""
+        print(f"{len(by_root) - len(harmed)} of {len(by_root)} outputs are whole, with {rows} rows{named}")
+    return FOUND if harmed else 0
+
+
+def _verified(store: Store, log: KafkaLog | None, kafka: KafkaSettings) -> _Found:
+    with progress("verified", len(segment_keys(store)), unit="segments") as shown:
+        found = _walk(store, log, shown)
+        if log is not None and kafka.origin == "earliest" and kafka.origin_ms is None:
+            found.unread += _unread(store, log, {chain.tp for chain in found.chains})
+    return found
 
 
 def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator[_NeverRead]:

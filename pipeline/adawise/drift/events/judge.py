@@ -39,7 +39,7 @@ class Surroundings:
     starts: Sequence[tuple[int, str]]
 
 
-def judged(events: Sequence[DriftEvent], known: Surroundings, root: str) -> list[DriftEvent]:
+def judged(events: Sequence[DriftEvent], known: Surroundings, roots: Sequence[str]) -> list[DriftEvent]:
     """A camera's events, each with its severity, causes, the command to go on with, and the cost of its incident."""
     told = sorted(incidents(events).values(), key=_begin)
     found = []
@@ -50,7 +50,7 @@ def judged(events: Sequence[DriftEvent], known: Surroundings, root: str) -> list
         for event in those:
             severity = _severity(event, cost, known.until_us)
             why = (*_causes(event, those, known), *event.causes)
-            found.append(replace(event, cost=cost, severity=severity, causes=why, next=_next(event, root)))
+            found.append(replace(event, cost=cost, severity=severity, causes=why, next=_next(event, roots)))
     return found
 
 
@@ -187,14 +187,14 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
 
 
-def _next(event: DriftEvent, root: str) -> str:
-    """The command to go on with."""
+def _next(event: DriftEvent, roots: Sequence[str]) -> str:
+    """The command to go on with; of several roots the last is the one that workers write to."""
     since, until = (_moment(event.earliest_us - _AROUND_US), _moment(max(event.until_us, event.latest_us) + _AROUND_US))
-    words = ["drift", root, "--streams", event.stream_id, "--since", since, "--until", until, "-o", "event.html"]
+    words = ["drift", *roots, "--streams", event.stream_id, "--since", since, "--until", until, "-o", "event.html"]
     if event.shape in {"ended", "silence"}:
-        words = ["status", "--sink.root", root]
+        words = ["status", "--sink.root", roots[-1]]
     elif event.measure == "model":
-        words = ["pair", "list", root]
+        words = ["pair", "list", roots[-1]]
     elif event.measure == "rejects":
         words = ["dlq", "list", "--stream", event.stream_id, "--since", since]
     return shlex.join(["adawise", *words])

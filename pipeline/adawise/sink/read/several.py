@@ -1,0 +1,95 @@
+"""Several roots that are read as one: no row may be there twice, and rows of the same name are told apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from itertools import combinations
+
+from adawise.errors import SettingsError
+from adawise.records import TopicPartition
+from adawise.sink import claims, layout, segment
+from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import Store, open_store
+
+
+class _Root:
+    """What the names under a root say, and the footers that are asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.store = name, open_store(name)
+        self.chains: dict[TopicPartition, tuple[str, str]] = {}  # the first and the newest segment
+        for tp, key in segment_keys(self.store):
+            self.chains[tp] = self.chains.get(tp, (key, key))[0], key
+        self._newest: dict[TopicPartition, SegmentFooter] = {}
+
+    def newest(self, tp: TopicPartition) -> SegmentFooter:
+        """The footer of its newest segment."""
+        if tp not in self._newest:
+            key = self.chains[tp][1]
+            self._newest[tp] = segment.read_footer(read_bytes(self.store, key), key)
+        return self._newest[tp]
+
+    def span(self, tp: TopicPartition) -> range:
+        """The offsets of its chain."""
+        named = layout.parse_key(self.chains[tp][0])
+        assert named is not None  # it is one of the segments
+        return range(named[1].first, self.newest(tp).next)
+
+
+def check_apart(roots: Sequence[str]) -> frozenset[str]:
+    """The topics of which two roots have different messages of the same partition and offset: they are two topics.
+
+    Only of partitions that two roots have in common a footer of each is read.
+
+    Raises:
+        SettingsError: two of them have the same rows: both have served the same messages of the same streams.
+        ChainError, StoreUnavailable: by the roots.
+    """
+    clashing: set[str] = set()
+    for one, other in combinations(map(_Root, roots) if len(roots) > 1 else (), 2):
+        ids = [claims.read_sink_id(root.store) for root in (one, other)]
+        if ids[0] is not None and ids[0] == ids[1]:
+            raise _same(one, other, "one of them is a copy of the other, by the id that both have")
+        apart = _are_apart(*map(_streams, (one.store, other.store)))
+        for tp in sorted(one.chains.keys() & other.chains.keys()):
+            a, b = one.span(tp), other.span(tp)
+            both = range(max(a.start, b.start), min(a.stop, b.stop))
+            if not both or apart:
+                continue
+            if not _is_another_topic(one.newest(tp), other.newest(tp)):
+                raise _same(one, other, f"both have served offsets {both.start} to {both.stop - 1} of {tp}")
+            clashing.add(tp.topic)
+    return frozenset(clashing)
+
+
+def _same(one: _Root, other: _Root, why: str) -> SettingsError:
+    return SettingsError(
+        f"{one.name} and {other.name} have the same rows: {why}. Expected outputs of different messages, as of cameras "
+        "before and after they moved; two runs over the same messages are compared by `adawise diff "
+        f"{one.name} {other.name}`"
+    )
+
+
+def _is_another_topic(one: SegmentFooter, other: SegmentFooter) -> bool:
+    if one.topic_id and other.topic_id:
+        return one.topic_id != other.topic_id
+    return bool(one.cluster_id and other.cluster_id and one.cluster_id != other.cluster_id)
+
+
+def _streams(store: Store) -> Collection[str] | None:
+    """The streams that a replay was of; None for all."""
+    data = store.get(layout.REPLAY)
+    try:
+        streams = None if data is None else json.loads(data).get("streams")
+    except (ValueError, AttributeError):  # whoever goes on with the replay says so
+        return None
+    return streams if isinstance(streams, list) else None
+
+
+def _are_apart(one: Collection[str] | None, other: Collection[str] | None) -> bool:
+    """Whether two replays were of other streams; names with wildcards may be of any."""
+    if one is None or other is None or any(set(name) & set("*?[") for name in (*one, *other)):
+        return False
+    return not set(one) & set(other)
