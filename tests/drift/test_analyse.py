@@ -261,6 +261,13 @@ def test_models_are_told_by_camera_and_in_all(found: Collected) -> None:
     assert len(found.models["gate"]) == 1
 
 
+def test_what_to_do_next_is_asked_of_all_outputs_and_of_the_last_what_workers_do_now(found: Collected) -> None:
+    _, events = analyse(found, Evidence(lambda *_: {}), ["old yard", "yard"], smallest=0.1)
+    commands = {" ".join(event.next.split()[:2]): event.next for event in events}
+    assert commands["adawise drift"].startswith("adawise drift 'old yard' yard --streams ")
+    assert commands["adawise pair"] == "adawise pair list yard"
+
+
 def test_traces_without_predictions_are_analysed_too() -> None:
     with yard.database() as connection:
         connection.execute("DELETE FROM predictions")
