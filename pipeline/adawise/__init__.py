@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adawise.adapt.state import StreamState
     from adawise.build.model import ModelPair
     from adawise.drift.changes.find import Change, Sensitivity, find_changes
+    from adawise.drift.library import Analysis, AnalysisTable, analyse
     from adawise.errors import AdawiseError
     from adawise.library import Step, adapt_batch, load_pair
     from adawise.settings import SearchSettings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "AdawiseError",
+    "Analysis",
+    "AnalysisTable",
     "Change",
     "ModelPair",
     "Rows",
@@ -32,6 +35,7 @@ __all__ = [
     "Step",
     "StreamState",
     "adapt_batch",
+    "analyse",
     "find_changes",
     "load_pair",
     "read_predictions",
@@ -43,6 +47,7 @@ if not TYPE_CHECKING:
         "adawise.adapt.state": "StreamState",
         "adawise.build.model": "ModelPair",
         "adawise.drift.changes.find": "Change Sensitivity find_changes",
+        "adawise.drift.library": "Analysis AnalysisTable analyse",
         "adawise.errors": "AdawiseError",
         "adawise.library": "Step adapt_batch load_pair",
         "adawise.settings": "SearchSettings",

@@ -6,7 +6,7 @@ was minimised. A number that cannot be known is nan, which JSON shows as null.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -285,17 +285,12 @@ class Report:
     @property
     def states(self) -> dict[str, str]:
         """Of each camera: ok, changed, failing or silent, by the worst of it."""
-        state = dict.fromkeys((camera.stream_id for camera in self.cameras), "ok")
-        for event in sorted(self.events, key=lambda each: -SEVERITIES.index(each.severity)):
-            if event.severity != "noted":
-                state[event.stream_id] = event.severity
-        return state | {event.stream_id: "silent" for event in self.events if event.shape == "ended"}
+        return states_of([camera.stream_id for camera in self.cameras], self.events)
 
     @property
     def fleet(self) -> dict[str, int]:
         """How many cameras are ok, changed, failing and silent: each is counted once."""
-        states = list(self.states.values())
-        return {name: states.count(name) for name in ("ok", "changed", "failing", "silent")}
+        return fleet_of([camera.stream_id for camera in self.cameras], self.events)
 
     @property
     def images(self) -> int:
@@ -311,6 +306,21 @@ class Report:
         """For other programs; without pictures and series, which `adawise.read_traces` has at full length."""
         found: dict[str, Any] = {**_plain(self), "fleet": self.fleet}
         return found
+
+
+def states_of(stream_ids: Iterable[str], events: Sequence[DriftEvent]) -> dict[str, str]:
+    """Of each camera: ok, changed, failing or silent, by the worst of its events."""
+    state = dict.fromkeys(stream_ids, "ok")
+    for event in sorted(events, key=lambda each: -SEVERITIES.index(each.severity)):
+        if event.severity != "noted":
+            state[event.stream_id] = event.severity
+    return state | {event.stream_id: "silent" for event in events if event.shape == "ended"}
+
+
+def fleet_of(stream_ids: Iterable[str], events: Sequence[DriftEvent]) -> dict[str, int]:
+    """How many cameras are in each state."""
+    states = list(states_of(stream_ids, events).values())
+    return {name: states.count(name) for name in ("ok", "changed", "failing", "silent")}
 
 
 def _plain(value: Any) -> Any:

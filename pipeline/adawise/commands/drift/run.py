@@ -78,6 +78,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     from adawise.drift.baseline import History
     from adawise.drift.collect import ALL, collect
     from adawise.drift.events.known import read_known
+    from adawise.drift.library import check_known
     from adawise.drift.queries import written_out
     from adawise.drift.tables import Tables
     from adawise.drift.together import groups
@@ -97,6 +98,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     history = History(asked.since, asked.reference, asked.baseline, streams)
     opened = Tables(asked.root, streams=streams, since=history.read_from, until=asked.until, levels=levels)
     with closing(opened) as tables, translated(*asked.root, *against):
+        check_known(asked.root, tables.connection, streams)
         labels = _labels(settings, asked, tables)
         with progress("read", total=None, unit="questions") as bar:
             found = history.before(
