@@ -93,7 +93,6 @@ def collect(
     bins = min(_BINS, max(_FEWEST, batches // cameras // 2))
     bin_us, fine_us, wide_us = (bin_width_us(last_us - first_us, most) for most in (bins, _FINE, _WIDE))
     wide_us, mix_us = (wide_us, bin_us) if width_us is None else (width_us, width_us)
-    judged_us = max(first_us, judged_us)
     widths = {"bin": bin_us, "fine": fine_us, "wide": wide_us, "mix": mix_us}
     ask = _Question(connection, widths | {"judged": judged_us}, done)
     prepare(connection, mix_us)
@@ -105,7 +104,7 @@ def collect(
     series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), binned, bin_us)
     return Collected(
         since_us=first_us,
-        judged_us=judged_us,
+        judged_us=max(first_us, judged_us),
         until_us=last_us,
         bin_us=bin_us,
         fine_us=fine_us,

@@ -137,7 +137,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(asked, labels, card, tables),
             gallery=gallery,
-            queries=written_out(found.bin_us, found.fine_us, found.wide_us, found.mix_us, found.judged_us)
+            queries=written_out(found.bin_us, found.fine_us, found.wide_us, found.mix_us, history.judged_us)
             | ({"gallery": chosen} if gallery else {}),
             notes=(*_notes(cameras, found.rows, examples, tables), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
