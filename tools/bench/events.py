@@ -103,7 +103,8 @@ def _evidently(worlds: Sequence[CameraWorld]) -> list[ToldEvent]:
         path = Path(folder, "traces.parquet")
         pq.write_table(traces(worlds), path)
         script_path = Path(__file__).with_name("evidently_days.py")
-        done = subprocess.run([EVIDENTLY, str(script_path), str(path)], stdout=subprocess.PIPE, check=True)
+        alone = [EVIDENTLY, "-P", "-E", str(script_path), str(path)]  # beside the script lies an http.py
+        done = subprocess.run(alone, stdout=subprocess.PIPE, check=True)
     return [ToldEvent(name, measure, "day", since, until) for name, measure, since, until in json.loads(done.stdout)]
 
 
