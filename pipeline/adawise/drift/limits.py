@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from adawise.drift.result import SEVERITIES, Camera, DriftEvent, Report
+from adawise.drift.result import Camera, DriftEvent, Report
 
 NUMBERS: Mapping[str, Callable[[Camera], float]] = {
     "drift": lambda camera: camera.drift,
@@ -23,13 +23,13 @@ NUMBERS: Mapping[str, Callable[[Camera], float]] = {
     "rejects": lambda camera: camera.rejected / max(1, camera.images + camera.rejected),
     "silences": lambda camera: float(len(camera.silences)),
 }
-"""What a limit may be about, each of one camera; beside them how many events it has (`noted`: with those that are of
-no weight), and `accuracy` and `gain`, where labels are known."""
+"""What a limit may be about, each of one camera; beside them how many events it has (`noted`: of no weight),
+and `accuracy` and `gain`, where labels are known."""
 
 _OF_EVENTS: Mapping[str, Callable[[DriftEvent], bool]] = {
     "events": lambda event: event.severity != "noted",
     "failing": lambda event: event.severity == "failing",
-    "noted": lambda event: event.severity in SEVERITIES,
+    "noted": lambda event: event.severity == "noted",
 }
 _LABELLED = ("accuracy", "gain")
 _COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}

@@ -64,7 +64,6 @@ class Measure:
     """
 
     name: str
-    title: str
     unit: Unit
     sensitivity: Sensitivity
     series: Callable[[Binned, int], Watched]
@@ -139,14 +138,11 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         measure.name: measure
         for measure in (
-            Measure("alpha", "alpha", "alpha", ALPHA, _mean("alpha")),
-            Measure("objective", "objective", "nats", replace(_OTHER, smallest=0.15, spread=0.15), _mean("objective")),
-            Measure(
-                "confidence", "confidence", "share", replace(_OTHER, smallest=0.06, spread=0.04), _mean("confidence")
-            ),
+            Measure("alpha", "alpha", ALPHA, _mean("alpha")),
+            Measure("objective", "nats", replace(_OTHER, smallest=0.15, spread=0.15), _mean("objective")),
+            Measure("confidence", "share", replace(_OTHER, smallest=0.06, spread=0.04), _mean("confidence")),
             Measure(
                 "agreement",
-                "agreement of the endpoints",
                 "share",
                 replace(_OTHER, smallest=0.1, spread=0.15, settle=60),
                 _share("agreed", "compared", least=24),
@@ -154,7 +150,6 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             ),
             Measure(
                 "rejects",
-                "share of rejects",
                 "share",
                 replace(_OTHER, smallest=0.2, settle=8),
                 _rejects,
@@ -164,7 +159,6 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure(
                 "rate",
                 "images an hour",
-                "images an hour",
                 replace(_OTHER, smallest=0.4, spread=0.3, memory=60.0, settle=64),
                 _rate,
                 lambda value: float(np.exp(value)),
@@ -173,17 +167,15 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure(
                 "forwards",
                 "forwards an image",
-                "forwards an image",
                 replace(_OTHER, smallest=0.25, spread=0.2),
                 _mean("forward_equivalents"),
             ),
-            Measure("brightness", "brightness", "log", replace(_PICTURE, smallest=0.35), _mean("luminance")),
-            Measure("contrast", "contrast", "log", _PICTURE, _mean("contrast")),
-            Measure("sharpness", "sharpness", "log", replace(_PICTURE, smallest=0.2), _mean("gradient")),
-            Measure("noise", "fine texture or noise", "log", replace(_PICTURE, smallest=0.2), _mean("laplacian")),
-            Measure("colour", "colour", "log", replace(_PICTURE, smallest=0.3), _mean("colourfulness")),
+            Measure("brightness", "log", replace(_PICTURE, smallest=0.35), _mean("luminance")),
+            Measure("contrast", "log", _PICTURE, _mean("contrast")),
+            Measure("sharpness", "log", replace(_PICTURE, smallest=0.2), _mean("gradient")),
+            Measure("noise", "log", replace(_PICTURE, smallest=0.2), _mean("laplacian")),
+            Measure("colour", "log", replace(_PICTURE, smallest=0.3), _mean("colourfulness")),
             Measure(
-                "accuracy",
                 "accuracy",
                 "share",
                 replace(_OTHER, smallest=0.1, spread=0.15, settle=60),
