@@ -177,7 +177,7 @@ def _best(right: tuple[Numbers, Numbers] | None, since_us: int, until_us: int) -
 
 def told(findings: Sequence[Finding]) -> str:
     """A table for people, by camera and time, and a count of the verdicts."""
-    heads = ("camera", "at", "script", "best alpha", "served", "alpha went", "report", "late", "kind", "causes")
+    heads = ("camera", "at", "script", "best alpha", "served", "alpha went", "report", "late", "kind")
     rows = [heads, *(_row(finding) for finding in sorted(findings, key=lambda f: (f.camera, _at(f))))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -190,15 +190,11 @@ def _row(finding: Finding) -> tuple[str, ...]:
     best = "" if finding.best[0] is None else f"{finding.best[0]:g} -> {finding.best[1]:g}"
     adapted = "" if finding.adapted_us is None or event is None else _minutes(finding.adapted_us - event.since_us)
     late = "" if finding.late_us is None else _minutes(finding.late_us)
-    if change is None:
-        kind = causes = ""
-    else:
-        kind = f"{change['kind']} {change['before']:.2f} -> {change['after']:.2f}"
-        causes = ", ".join(cause["kind"] for cause in change["causes"])
+    kind = "" if change is None else f"{change['kind']} {change['before']:.2f} -> {change['after']:.2f}"
     served = f"{finding.before:.2f} -> {finding.after:.2f}"
     said = "" if event is None else event.said
     verdict = finding.verdict if finding.steps == 1 else f"{finding.verdict}, {finding.steps} steps"
-    return (finding.camera, _clock(_at(finding)), said, best, served, adapted, verdict, late, kind, causes)
+    return (finding.camera, _clock(_at(finding)), said, best, served, adapted, verdict, late, kind)
 
 
 def _at(finding: Finding) -> int:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from adawise.drift.bins import DAY_US
-from adawise.drift.causes import Looks, Mixes, causes, others, picture
 from adawise.drift.changes.find import ALPHA, Change, find_changes
 from adawise.drift.collect import Collected, Path
 from adawise.drift.events.find import CameraHistory, events
-from adawise.drift.events.incidents import incidents, numbered, swapped
+from adawise.drift.events.incidents import incidents, numbered, shared, swapped
 from adawise.drift.events.judge import Surroundings, judged
 from adawise.drift.events.known import KnownSpan, with_known
 from adawise.drift.events.mix import NO_MIX
 from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Stretch
-from adawise.drift.together import at_once
 
-Examples = Callable[[str, int, int, int, int], tuple[tuple[Example, ...], Looks]]
-"""(stream_id, before, after, since, until) -> frames nearest before a time and after another, within the last two, and
-what was measured of more."""
+Examples = Callable[[str, int, int, int, int], tuple[Example, ...]]
+"""(stream_id, before, after, since, until) -> frames nearest before a time and after another, within the last two."""
 
 _CLASSES = 8  # of a mix
 _LEAST_SILENCE_US = 60_000_000
@@ -29,90 +26,48 @@ _SILENCE = 8.0  # times as long as the gaps that nineteen of twenty stay below
 _NIGHTLY, _NIGHTS = 1.5, 4  # times as long as the longest of most days, once so many were seen
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What can be asked about a change beyond the series: mixes of classes, and frames of a recording."""
-
-    mixes: Mixes
-    examples: Examples = lambda *_: ((), {})
-
-
 def analyse(
     found: Collected,
-    evidence: Evidence,
     roots: Sequence[str],
     *,
     smallest: float,
+    examples: Examples = lambda *_: (),
     known: Sequence[KnownSpan] = (),
     done: Callable[[], object] = lambda: None,
 ) -> tuple[tuple[Camera, ...], tuple[DriftEvent, ...]]:
     """Every camera, the one that drifted farthest first.
 
-    And what happened, over all measures: the worst incident first, its events together. Frames are asked for in this
-    order, which may be scarce, and then for changes of alpha that are of no such incident.
+    And what happened, over all measures: the worst incident first, its events together.
 
     Args:
         found: what the tables said.
-        evidence: for causes and examples.
         roots: for the commands to go on with.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
+        examples: asked for frames, which may be scarce, of each incident that is more than noted, in their order.
         known: what is no alarm.
         done: called after each camera.
     """
     sensitivity = replace(ALPHA, smallest=smallest)
-    moved, told = [], list[DriftEvent]()
+    cameras, told = [], list[DriftEvent]()
     for stream_id in found.facts:
         path = found.paths[stream_id]
         moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
-        moved.append(_moved(stream_id, found, [each for each in moves if each.interval_us[1] >= found.judged_us]))
+        cameras.append(_camera(stream_id, found, [each for each in moves if each.interval_us[1] >= found.judged_us]))
         told += _happened(stream_id, found, moves, roots, first=1 + max((e.incident for e in told), default=0))
         done()
-    ranked = by_severity(with_known(_shared(swapped(told), len(moved), found.bin_us), known))
-    seen = _seen(ranked, found, evidence)
-    cameras = [
-        replace(camera, changes=_explained(camera, found, evidence, seen))
-        for camera in sorted(moved, key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
-    ]
-    events = tuple(
-        replace(event, examples=seen[_key(event)][0]) if event is those[0] and _key(event) in seen else event
-        for those in ranked
-        for event in those
-    )
-    return tuple(_among_others(cameras, found.bin_us)), events
+    ranked = by_severity(with_known(shared(swapped(told), len(cameras), found.bin_us), known))
+    cameras.sort(key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
+    seen = [(_seen(lead, found, examples), *others) for lead, *others in ranked]
+    return tuple(cameras), tuple(event for those in seen for event in those)
 
 
-_Seen = Mapping[tuple[str, str, int], tuple[tuple[Example, ...], Looks]]
-
-
-def _seen(ranked: Sequence[Sequence[DriftEvent]], found: Collected, evidence: Evidence) -> _Seen:
-    """Frames of each incident that is more than noted, by its lead and by its moves of alpha."""
-    told: dict[tuple[str, str, int], tuple[tuple[Example, ...], Looks]] = {}
-    for those in ranked:
-        lead = those[0]
-        if lead.severity != "noted":
-            lasts = lead.shape in {"ramp", "silence"}
-            after_us = lead.until_us if lasts else max(lead.latest_us, lead.earliest_us + 1)
-            frames = evidence.examples(lead.stream_id, lead.earliest_us, after_us, found.since_us, found.until_us + 1)
-            told |= {_key(event): frames for event in those if event is lead or event.measure == "alpha"}
-    return told
-
-
-def _key(event: DriftEvent) -> tuple[str, str, int]:
-    return event.stream_id, event.measure, event.since_us
-
-
-def _shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[DriftEvent]:
-    """Each with that the same happened to other cameras at the same moment."""
-    by_measure: dict[str, dict[str, list[DriftEvent]]] = {}
-    for event in events:
-        by_measure.setdefault(event.measure, {}).setdefault(event.stream_id, []).append(event)
-    told = []
-    for of_cameras in by_measure.values():
-        alike = at_once(of_cameras, near_us)
-        for stream_id, those in of_cameras.items():
-            for event, names in zip(those, alike[stream_id], strict=True):
-                told.append(replace(event, causes=(*others(names, cameras - 1), *event.causes)))
-    return told
+def _seen(lead: DriftEvent, found: Collected, examples: Examples) -> DriftEvent:
+    """With frames, if it is more than noted."""
+    if lead.severity == "noted":
+        return lead
+    after_us = lead.until_us if lead.shape in {"ramp", "silence"} else max(lead.latest_us, lead.earliest_us + 1)
+    frames = examples(lead.stream_id, lead.earliest_us, after_us, found.since_us, found.until_us + 1)
+    return replace(lead, examples=frames)
 
 
 def _happened(
@@ -150,23 +105,8 @@ def by_severity(events: Sequence[DriftEvent]) -> list[tuple[DriftEvent, ...]]:
     return sorted(incidents(events).values(), key=rank)
 
 
-def _among_others(cameras: Sequence[Camera], near_us: int) -> list[Camera]:
-    """With the last of the causes, which takes all cameras to know: that others moved, too."""
-    alike = at_once({camera.stream_id: camera.changes for camera in cameras}, near_us)
-    return [
-        replace(
-            camera,
-            changes=tuple(
-                replace(change, causes=(*change.causes, *others(names, len(cameras) - 1)))
-                for change, names in zip(camera.changes, alike[camera.stream_id], strict=True)
-            ),
-        )
-        for camera in cameras
-    ]
-
-
-def _moved(stream_id: str, found: Collected, moves: Sequence[Change]) -> Camera:
-    """With its changes, none of which is explained yet."""
+def _camera(stream_id: str, found: Collected, moves: Sequence[Change]) -> Camera:
+    """With its changes."""
     facts, path = found.facts[stream_id], found.paths[stream_id]
     changes = tuple(_plain(change) for change in moves)
     levels = _levels(changes, facts)
@@ -207,20 +147,6 @@ def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tupl
     begins_us, ends_us = [int(facts["first_us"]), *ends], [*(c.time_us for c in changes), int(facts["last_us"])]
     heights = [changes[0].before, *(change.after for change in changes)]
     return tuple(Stretch(a, b, height) for a, b, height in zip(begins_us, ends_us, heights, strict=True))
-
-
-def _explained(camera: Camera, found: Collected, evidence: Evidence, seen: _Seen) -> tuple[CameraChange, ...]:
-    stream_id, changes = camera.stream_id, camera.changes
-    why = causes(stream_id, changes, camera.silences, found, evidence.mixes)
-    bounds = [found.since_us, *(change.time_us for change in changes), found.until_us + 1]
-    explained = []
-    for i, (change, told) in enumerate(zip(changes, why, strict=True)):
-        frames = seen.get((stream_id, "alpha", change.time_us))
-        examples, looks = frames or evidence.examples(
-            stream_id, change.earliest_us, max(change.latest_us, change.earliest_us + 1), bounds[i], bounds[i + 2]
-        )
-        explained.append(replace(change, causes=(*told, *picture(looks)), examples=examples))
-    return tuple(explained)
 
 
 def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float, float, float], ...]:

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from adawise.drift.analyse import Evidence
 from adawise.drift.analyse import analyse as analysed
 from adawise.drift.baseline import History
 from adawise.drift.collect import Collected, collect
@@ -119,7 +118,7 @@ def analyse(
                 width_us=history.width_us,
             )
         )
-        cameras, events = analysed(found, Evidence(tables.mix), roots, smallest=smallest)
+        cameras, events = analysed(found, roots, smallest=smallest)
     history.save()
     return Analysis(
         _events(events), _cameras(cameras), _series(found), fleet_of([camera.stream_id for camera in cameras], events)

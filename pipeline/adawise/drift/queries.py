@@ -207,14 +207,6 @@ SELECT stream_id, reset, epoch_us(time) AS time_us FROM traces
 WHERE reset IN ('settings_changed', 'silent') ORDER BY stream_id, time
 """
 
-AROUND = """
-SELECT time < make_timestamp($at) AT TIME ZONE 'UTC' AS before, label, sum(class_rows.rows)::BIGINT AS rows
-FROM class_rows
-WHERE stream_id = $stream
-  AND time >= make_timestamp($since) AT TIME ZONE 'UTC' AND time < make_timestamp($until) AT TIME ZONE 'UTC'
-GROUP BY ALL
-"""
-
 NEAREST = """
 (SELECT 'before' AS side, epoch_us(time) AS time_us, topic, partition, "offset", "index", label, confidence, alpha
  FROM predictions

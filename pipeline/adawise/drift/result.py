@@ -65,11 +65,6 @@ class Cause:
     kind: Literal[
         "silence",
         "model",
-        "objective",
-        "confidence",
-        "classes",
-        "rejects",
-        "picture",
         "reset",
         "others",
         "incident",
@@ -115,7 +110,8 @@ class GalleryFrame:
 class CameraChange:
     """Alpha moved and stayed: from a level of `before` to one of `after`, between `earliest_us` and `latest_us`.
 
-    `kind` is "step" for a move within the resolution, "ramp" for one that took from `earliest_us` to `latest_us`.
+    `kind` is "step" for a move within the resolution, "ramp" for one that took from `earliest_us` to `latest_us`. What
+    else happened then is said by the events.
     """
 
     time_us: int
@@ -124,8 +120,6 @@ class CameraChange:
     before: float
     after: float
     kind: str
-    causes: tuple[Cause, ...] = ()
-    examples: tuple[Example, ...] = ()
 
     @property
     def size(self) -> float:

@@ -18,8 +18,6 @@ from adawise.records import RowId
 from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.sink.read.several import check_apart
 
-_Mix = Mapping[str, tuple[int, int]]
-
 
 @dataclass(frozen=True, slots=True)
 class Near:
@@ -79,14 +77,6 @@ class Tables:
         """Batches that are left out, because nobody knows when they were."""
         ((count,),) = self.connection.execute("SELECT count(*) FROM untimed_traces").fetchall()
         return int(count)
-
-    def mix(self, stream_id: str, at_us: int, since_us: int, until_us: int) -> _Mix:
-        """Rows by class before and after a moment; see `causes.Mixes`. To be asked once it is collected."""
-        asked = {"stream": stream_id, "at": at_us, "since": since_us, "until": until_us}
-        rows: dict[str, list[int]] = {}
-        for before, label, count in self.connection.execute(queries.AROUND, asked).fetchall():
-            rows.setdefault(label, [0, 0])[0 if before else 1] += count
-        return {label: (counts[0], counts[1]) for label, counts in rows.items()}
 
     def nearest(
         self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int, *, count: int

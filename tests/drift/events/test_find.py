@@ -12,7 +12,7 @@ import pytest
 
 from adawise.commands import command_of
 from adawise.commands.parser import parse
-from adawise.drift.analyse import Evidence, analyse, silences
+from adawise.drift.analyse import analyse, silences
 from adawise.drift.collect import Path, collect
 from adawise.drift.result import SEVERITIES, DriftEvent
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, KINDS, CameraWorld, Happening, as_tables, camera
@@ -33,7 +33,7 @@ class Analysed:
 def analysed(worlds: Sequence[CameraWorld]) -> Analysed:
     with duckdb.connect() as connection:
         found = collect(connection, is_labelled=as_tables(connection, worlds))
-        _, events = analyse(found, Evidence(lambda *_: {}), ["runs/yard"], smallest=0.1)
+        _, events = analyse(found, ["runs/yard"], smallest=0.1)
     return Analysed({world.name: world for world in worlds}, events)
 
 

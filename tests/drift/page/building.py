@@ -77,9 +77,7 @@ def a_camera(
     hours: int = 720,
     seed: int = 0,
     silent: tuple[int, int] | None = None,
-    causes: Sequence[tuple[Cause, ...]] = (),
     rejecting: bool = False,
-    frames: bool = False,
     **fields: Any,
 ) -> Camera:
     """A camera whose alpha has these levels, each from its hour on."""
@@ -99,9 +97,7 @@ def a_camera(
         Stretch(BEGIN_US + HOUR_US * a, BEGIN_US + HOUR_US * b, level)
         for (a, level), b in zip(levels, ends, strict=True)
     )
-    changes = tuple(
-        _change(i, levels[i - 1][1], levels[i][0], levels[i][1], causes, frames) for i in range(1, len(levels))
-    )
+    changes = tuple(_change(i, levels[i - 1][1], *levels[i]) for i in range(1, len(levels)))
     heights = [level for _, level in levels]
     images = int(series.images.sum())
     known: dict[str, Any] = {
@@ -226,21 +222,17 @@ def a_gallery(names: Sequence[str]) -> tuple[GalleryFrame, ...]:
     )
 
 
-def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True, frames: bool = True) -> Report:
+def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True) -> Report:
     """Fog comes over a third of the cameras and goes again; one falls silent and comes back to another scene."""
     fog, clear, scene = (int(share * hours) for share in (0.31, 0.55, 0.69))
     cameras = []
     for i in range(count):
         base = 0.3 + 0.02 * (i % 5)
         levels: list[tuple[int, float]] = [(0, base)]
-        causes: tuple[tuple[Cause, ...], ...] = ()
         if i % 3 == 0:
             levels += [(fog + i % 4, base + 0.34 - 0.02 * (i % 12)), (clear + i % 5, base + 0.05)]
-            level = Cause("objective", "the objective went from 0.92 to 1.21")
-            causes = ((level, Cause("confidence", "the mean confidence went from 0.84 to 0.71")), (level,))
         elif i == 1:
             levels += [(scene, 0.82)]
-            causes = ((_silence(), _classes()),)
         elif i % 7 == 4:
             levels += [(fog + i % 50, base + 0.18)]
         cameras.append(
@@ -250,9 +242,7 @@ def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True, frames: bo
                 hours=hours,
                 seed=i,
                 silent=(scene - hours // 24, scene) if i == 1 else None,
-                causes=causes,
                 rejecting=i % 5 == 2,
-                frames=frames and i < 4,
             )
         )
     members = tuple(camera.stream_id for camera in cameras[::3])
@@ -310,9 +300,7 @@ def _confusion(right: float, classes: Sequence[str], rng: np.random.Generator) -
     return Confusion(tuple(classes), tuple(rows))
 
 
-def _change(
-    number: int, before: float, hour: int, after: float, causes: Sequence[tuple[Cause, ...]], frames: bool
-) -> CameraChange:
+def _change(number: int, before: float, hour: int, after: float) -> CameraChange:
     at = BEGIN_US + HOUR_US * hour
     ramp = number == 2
     return CameraChange(
@@ -322,8 +310,6 @@ def _change(
         before=before,
         after=after,
         kind="ramp" if ramp else "step",
-        causes=causes[number - 1] if len(causes) >= number else (),
-        examples=_examples(at, before, after) if frames else (),
     )
 
 
@@ -359,12 +345,3 @@ def _mix(rng: np.random.Generator) -> tuple[tuple[str, float, float, float], ...
 def _path(camera: Camera) -> tuple[Floats, Floats]:
     hours = (camera.series.time_us - BEGIN_US) / HOUR_US
     return hours, camera.series.alpha
-
-
-def _silence() -> Cause:
-    return Cause("silence", "the camera was silent for 30 hours before it")
-
-
-def _classes() -> Cause:
-    sentence = "the mix of classes changed by 41%, most of all 'bus': 38% of the images, before 4%"
-    return Cause("classes", sentence)

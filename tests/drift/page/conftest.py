@@ -19,7 +19,7 @@ from tests.page.browsing import a_browser
 def report() -> Report:
     """Ten cameras for ten days and ten incidents; the hostile one is first, so that it is in verdict and title too."""
     yard = a_yard(9, hours=240)
-    hostile = a_camera(HOSTILE, [(0, 0.1), (100, 0.95)], hours=240, frames=True, rejecting=True)
+    hostile = a_camera(HOSTILE, [(0, 0.1), (100, 0.95)], hours=240, rejecting=True)
     hostile = replace(hostile, class_mix=((HOSTILE, 0.6, 0.7, 0.5), ("car", 0.4, 0.3, 0.5)))
     names = [HOSTILE, *(camera.stream_id for camera in yard.cameras)]
     group = replace(yard.groups[0], stream_ids=(HOSTILE, *yard.groups[0].stream_ids))

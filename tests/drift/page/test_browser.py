@@ -373,7 +373,7 @@ def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: s
 
 
 def test_two_hundred_cameras_for_a_month_open_and_answer(browser: Browser, tmp_path: Path) -> None:
-    yard = a_yard(200, labels=False, frames=False)
+    yard = a_yard(200, labels=False)
     names = [camera.stream_id for camera in yard.cameras]
     events = [
         replace(event, incident=event.incident + 10 * place)

@@ -78,11 +78,9 @@ def test_with_a_reference_the_line_is_of_the_time_that_is_judged(tmp_path: Path)
     assert "since 2026-10-05 04:00 UTC; before is the reference" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_what_else_changed_with_alpha_is_told_with_the_incident_it_belongs_to() -> None:
-    level = Cause("objective", "the objective went from 0.92 to 1.21")
-    camera = a_camera("gate", [(0, 0.3), (100, 0.8)], causes=((level,),), frames=True)
-    own = (Cause("incident", "at the same moment: rate 9 to 4"), Cause("likely", "likely: weather"))
-    event = an_event("gate", "alpha", "step", 100, causes=own)
-    (each,) = all_incidents(a_report([camera], events=(event,)))
-    assert each.causes == (own[1], level)  # the other measures of the incident stand beside it already
-    assert len(each.examples) == 6
+def test_a_cause_is_told_once_and_the_measures_of_the_incident_only_where_they_stand() -> None:
+    likely = Cause("likely", "likely: weather")
+    own = (Cause("incident", "at the same moment: rate 9 to 4"), likely)
+    events = tuple(an_event("gate", measure, "step", 100, causes=own) for measure in ("contrast", "alpha"))
+    (each,) = all_incidents(a_report([a_camera("gate", [(0, 0.3), (100, 0.8)])], events=events))
+    assert each.causes == (likely,)

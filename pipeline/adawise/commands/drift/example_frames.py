@@ -21,7 +21,6 @@ from adawise.records import RowId, TopicPartition
 from adawise.settings import DecodeSettings
 from adawise.store.store import open_store
 
-LOOKS = ("brightness", "contrast", "detail")
 _WIDEST = 160  # pixels
 _QUALITY = 60
 
@@ -51,14 +50,6 @@ class ExampleFrames:
             if picture is not None:
                 found[row] = picture
         return found
-
-    def looks(self, rows: Sequence[RowId]) -> dict[RowId, dict[str, float]]:
-        """Of each row's picture: brightness (mean), contrast (standard deviation), detail (difference of neighbours).
-
-        Of full scale. Raises SourceError where the recording is damaged.
-        """
-        images = {row: self._image(row) for row in sorted(rows)}
-        return {row: _look(image) for row, image in images.items() if image is not None}
 
     def _picture(self, row: RowId) -> str | None:
         image = self._image(row)
@@ -90,12 +81,6 @@ def _thumbnail(rendition: Rendition, image: Image.Image) -> Tensor:
     small = rendition(image, (_WIDEST, _WIDEST)).convert("RGB")
     small.thumbnail((_WIDEST, _WIDEST))
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
-
-
-def _look(image: Tensor) -> dict[str, float]:
-    grey = image.to(torch.float32).mean(dim=0) / 255  # [H, W]
-    detail = grey.diff(dim=1).abs().mean() if grey.shape[1] > 1 else torch.zeros(())
-    return dict(zip(LOOKS, (float(grey.mean()), float(grey.std(correction=0)), float(detail)), strict=True))
 
 
 def _data_url(image: Tensor) -> str:

@@ -12,12 +12,10 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from adawise.adapt import advice
 from adawise.adapt.card import Card, read_card
 from adawise.build.prompts import read_lines
-from adawise.commands.drift.example_frames import LOOKS, ExampleFrames
+from adawise.commands.drift.example_frames import ExampleFrames
 from adawise.commands.drift.options import DriftCommand, parts
 from adawise.console import paper, print_json, progress
 from adawise.drift.limits import parse_limit
@@ -28,7 +26,6 @@ from adawise.records import told
 from adawise.settings import Settings
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
-    from adawise.drift.causes import Looks
     from adawise.drift.judge.helped import Helped
     from adawise.drift.tables import Tables
     from adawise.labels.join import Labels
@@ -40,8 +37,7 @@ _PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
 _LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras that a line names
 _EXAMPLES = 3  # before something happened and after it
-_LOOKED_AT = 16  # likewise, to compare the pictures
-_EXPLAINED = 40  # incidents, in the order of the report, and changes of alpha after these, that get examples
+_EXPLAINED = 40  # incidents, in the order of the report, that get examples
 
 _GALLERY = 8  # frames of a kind
 _GALLERY_DAYS = 7  # the last that are recorded: rows are many
@@ -74,7 +70,7 @@ def drift(asked: DriftCommand) -> int:
 
 
 def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Report:
-    from adawise.drift.analyse import Evidence, analyse
+    from adawise.drift.analyse import analyse
     from adawise.drift.baseline import History
     from adawise.drift.collect import ALL, collect
     from adawise.drift.events.known import read_known
@@ -112,9 +108,13 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             )
         examples = _Examples(tables, frames)
         with progress("analysed", total=len(found.facts), unit="cameras") as bar:
-            evidence = Evidence(tables.mix, examples)
             cameras, events = analyse(
-                found, evidence, asked.root, smallest=asked.smallest, known=known_already, done=bar.advance
+                found,
+                asked.root,
+                smallest=asked.smallest,
+                examples=examples,
+                known=known_already,
+                done=bar.advance,
             )
         history.save()
         chosen, gallery = _gallery(tables, frames)
@@ -181,22 +181,14 @@ class _Examples:
 
     def __call__(
         self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int
-    ) -> tuple[tuple[Example, ...], Looks]:
+    ) -> tuple[Example, ...]:
         if self._frames is None or self._explained == _EXPLAINED:
-            return (), {}
+            return ()
         self._explained += 1
-        near = self._tables.nearest(stream_id, before_us, after_us, since_us, until_us, count=_LOOKED_AT)
-        before, after = ([each for each in near if each.side == side] for side in ("before", "after"))
-        shown = [*before[-_EXAMPLES:], *after[:_EXAMPLES]]
-        pictures = self._frames.pictures([each.row for each in shown])
-        self.missing += len(shown) - len(pictures)
-        examples = tuple(each.example(pictures[each.row]) for each in shown if each.row in pictures)
-        looks = self._frames.looks([each.row for each in near])
-        sides = [[looks[each.row] for each in side if each.row in looks] for side in (before, after)]
-        return examples, {
-            name: (np.array([look[name] for look in sides[0]]), np.array([look[name] for look in sides[1]]))
-            for name in LOOKS
-        }
+        near = self._tables.nearest(stream_id, before_us, after_us, since_us, until_us, count=_EXAMPLES)
+        pictures = self._frames.pictures([each.row for each in near])
+        self.missing += len(near) - len(pictures)
+        return tuple(each.example(pictures[each.row]) for each in near if each.row in pictures)
 
 
 def _gallery(tables: Tables, frames: ExampleFrames | None) -> tuple[str, tuple[GalleryFrame, ...]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adawise.drift.result import SEVERITIES, Cause, DriftEvent
+from adawise.drift.together import at_once
 
 _NEAR_US = 3 * 3_600_000_000
 """By which the begins of two events of an incident may miss each other, beyond their intervals."""
@@ -14,6 +15,8 @@ _LEAD = ("model", "rate", "rejects", "accuracy", "brightness", "contrast", "shar
 _SAME = 1.0 / 3.0  # of a change: how far one camera's new level may be from the other's old one
 _LASTS = 0.5  # of the shorter of two ramps, spikes and the like: how long both must have lasted to be one incident
 _SHARED = 2  # measures that must have been swapped
+_ALIKE = 0.1  # of the other cameras
+_NAMED = 3
 
 
 def numbered(events: Sequence[DriftEvent], first: int) -> list[DriftEvent]:
@@ -81,3 +84,24 @@ def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
 def _is_exchanged(one: DriftEvent, other: DriftEvent) -> bool:
     near = _SAME * min(abs(one.size), abs(other.size))
     return one.size * other.size < 0 and abs(one.after - other.before) <= near and abs(other.after - one.before) <= near
+
+
+def shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[DriftEvent]:
+    """Each with that the same happened at the same moment to more than a chance few of the other cameras."""
+    by_measure: dict[str, dict[str, list[DriftEvent]]] = {}
+    for event in events:
+        by_measure.setdefault(event.measure, {}).setdefault(event.stream_id, []).append(event)
+    told = []
+    for of_cameras in by_measure.values():
+        alike = at_once(of_cameras, near_us)
+        for stream_id, those in of_cameras.items():
+            for event, names in zip(those, alike[stream_id], strict=True):
+                told.append(replace(event, causes=(*_others(names, cameras - 1), *event.causes)))
+    return told
+
+
+def _others(alike: Sequence[str], cameras: int) -> list[Cause]:
+    if not alike or len(alike) < _ALIKE * cameras:
+        return []
+    named = ", ".join(alike[:_NAMED]) + (f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else "")
+    return [Cause("others", f"{len(alike)} of {cameras} other cameras moved the same way then: {named}")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -120,12 +120,7 @@ def all_incidents(report: Report) -> tuple[IncidentShown, ...]:
     for number in order:
         name = told[number][0].stream_id
         places[number] = count[name] = count.get(name, 0) + 1
-    known = {
-        (camera.stream_id, change.time_us): (change.causes, change.examples)
-        for camera in report.cameras
-        for change in camera.changes
-    }
-    return tuple(_shown(report, number, places[number], those, known) for number, those in told.items())
+    return tuple(_shown(report, number, places[number], those) for number, those in told.items())
 
 
 def by_camera(shown: Sequence[IncidentShown]) -> dict[str, tuple[IncidentShown, ...]]:
@@ -176,17 +171,10 @@ def outline(event: DriftEvent) -> str:
     return _MARKS.get(event.shape, "diamond" if event.measure == "mix" else upwards)
 
 
-def _shown(
-    report: Report,
-    number: int,
-    place: int,
-    those: tuple[DriftEvent, ...],
-    known: Mapping[tuple[str, int], tuple[tuple[Cause, ...], tuple[Example, ...]]],
-) -> IncidentShown:
+def _shown(report: Report, number: int, place: int, those: tuple[DriftEvent, ...]) -> IncidentShown:
     lead = those[0]
-    of_alpha = [known.get((e.stream_id, e.since_us), ((), ())) for e in those if e.measure == "alpha"]
     causes: dict[str, Cause] = {}
-    for cause in (cause for causes in (*(e.causes for e in those), *(c for c, _ in of_alpha)) for cause in causes):
+    for cause in (cause for event in those for cause in event.causes):
         if cause.kind != "incident":  # its measures are told already
             causes.setdefault(cause.kind, cause)
     return IncidentShown(
@@ -197,7 +185,7 @@ def _shown(
         moved=tuple(moved(event) for event in those),
         cost=cost(lead.cost),
         causes=tuple(causes.values()),
-        examples=lead.examples or next((examples for _, examples in of_alpha if examples), ()),
+        examples=lead.examples,
         mark=_mark(lead, report),
     )
 
