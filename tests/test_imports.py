@@ -87,7 +87,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # everything comes together
     "build": (EVERYTHING, "torch structlog PIL"),
     "build/pairs": (EVERYTHING, "torch structlog pydantic"),
-    "commands": (EVERYTHING, "torch numpy PIL rich structlog pydantic pydantic_settings shtab"),
+    "commands": (EVERYTHING, "torch numpy PIL rich structlog stamina pydantic pydantic_settings shtab"),
     "__main__": ("commands errors", ""),
     "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),

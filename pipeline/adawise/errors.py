@@ -4,6 +4,7 @@
     ├── InvalidMessage      this message (or this row of it) can never be classified -> reject it and go on
     ├── RetryableError      the world is unwell, the data is not                     -> retry within bounds
     │   ├── BrokerUnavailable
+    │   ├── AlertsNotSent
     │   └── StoreUnavailable
     │       └── StoreFull       no space, or a quota is used up: it is waited for until there is room
     └── FatalError          going on would lose or corrupt something, or cannot work -> stop without committing
@@ -78,6 +79,10 @@ class RetryableError(AdawiseError):
 
 class BrokerUnavailable(RetryableError):
     """The broker cannot be reached or does not answer in time."""
+
+
+class AlertsNotSent(RetryableError):
+    """Alertmanager did not take what a report found: nobody is told."""
 
 
 class StoreUnavailable(RetryableError):

@@ -47,6 +47,7 @@ EVENTS: dict[str, LoggedEvent] = {
     "retry_scheduled": LoggedEvent("broker or store did not answer; it is tried again", "if it stays: bring it back"),
     "store_filled": LoggedEvent("the output has no room; it is tried again, and nothing is lost", "make room"),
     "store_retried": LoggedEvent("a request to an object store is sent again"),
+    "alerts_retried": LoggedEvent("Alertmanager does not answer `drift`; it is asked again"),
     "messages_lost": LoggedEvent(
         "the broker deleted messages that nobody had read; the gap is recorded", "raise retention.ms, or read faster"
     ),

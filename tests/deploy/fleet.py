@@ -163,3 +163,13 @@ def _receiver(port: int, received: list[tuple[str, str]]) -> Iterator[None]:
 
     with serving(Server(Receiver, port)):
         yield
+
+
+@contextmanager
+def alertmanager(folder: Path) -> Iterator[str]:
+    """One alone, with the shipped routes, until the block ends; its URL."""
+    port = free_ports(1)
+    shutil.copy(DEPLOY / "alertmanager" / "alertmanager.yml", folder)
+    paths = ["--storage.path=am", "--config.file=alertmanager.yml", "--cluster.listen-address="]
+    with _process(folder, "prometheus-alertmanager", port, paths):
+        yield f"http://127.0.0.1:{port}"

@@ -33,6 +33,7 @@ class DriftCommand(Command):
             "for a nightly job: code 3 if something happened that the last 28 days do not know",
             "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
         ),
+        ("the same, told to whom alerts go", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
         ("of cameras that moved to another cluster on the way", "drift runs/yard runs/yard-2 -o yard.html"),
         ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
     )
@@ -93,6 +94,11 @@ class DriftCommand(Command):
         description="end with code 3 if a camera is beyond one of these limits, separated by commas",
         json_schema_extra={"metavar": "LIMITS"},
     )
+    alertmanager: Text | None = Field(
+        default=None,
+        description="address of an Alertmanager that gets an alert for each incident that is more than noted",
+        json_schema_extra={"metavar": "URL"},
+    )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 
     @classmethod
@@ -110,6 +116,13 @@ class DriftCommand(Command):
         for name in ("reference", "baseline"):
             if options.get(name) is not None and options.get("since") is None:
                 yield name, "expected --since beside it: what was before that is learned from"
+        if options.get("alertmanager") is not None:
+            from adawise.commands.drift.alertmanager import url_problems
+
+            if options.get("since") is None:
+                yield "alertmanager", "expected --since beside it: what was before that is no news"
+            for problem in url_problems(options["alertmanager"]):
+                yield "alertmanager", problem
 
         for part in parts(options.get("fail_if")) or ():
             try:

@@ -49,6 +49,7 @@ def drift(asked: DriftCommand) -> int:
     Raises:
         SettingsError: no worker wrote there, nothing lies in that time, or a package is missing.
         CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the root.
+        AlertsNotSent: Alertmanager did not take what happened; all else is told by then.
     """
     settings, page, plots = asked.settings, asked.output, asked.plots
     drawn = page is not None or plots is not None
@@ -66,6 +67,11 @@ def drift(asked: DriftCommand) -> int:
     limits = map(parse_limit, parts(asked.fail_if) or ())
     beyond = {str(limit): dict(limit.exceeded(report)) for limit in limits}
     _tell(report, asked, beyond)
+    if asked.alertmanager is not None:
+        assert asked.since is not None  # it is asked for beside it
+        from adawise.commands.drift.alertmanager import alerts, send
+
+        send(asked.alertmanager, alerts(report, asked.since, datetime.now(UTC)))
     return FOUND if any(beyond.values()) else 0
 
 
