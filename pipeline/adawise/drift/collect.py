@@ -87,6 +87,7 @@ def collect(
 
     Raises SettingsError if there is no batch in them.
     """
+    connection.execute(queries.SPANS)
     first_us, last_us, batches, cameras = connection.execute(queries.SPAN).fetchone() or (None, None, 0, 0)
     if not batches:
         raise SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
@@ -140,9 +141,10 @@ def unseen(path: Path) -> dict[str, Any]:
 
 
 def prepare(connection: DuckDBPyConnection, mix_us: int) -> None:
-    """Make the views `measures` and `class_rows`, from traces, and from rows where an earlier version wrote them; and
-    the table `class_bins`."""
-    connection.execute(queries.UNMEASURED)
+    """Make the views and the table of `queries.measures`: of traces, and of rows where an earlier version wrote them.
+
+    To be called after `queries.SPANS` was asked.
+    """
     (last,) = connection.execute(queries.LAST_UNMEASURED).fetchone() or (None,)
     connection.execute(queries.measures(mix_us, last))
 

@@ -1,16 +1,30 @@
 """The questions that a report asks of the traces and the predictions, as SQL.
 
 They go by the tables `traces` and `predictions`, each with the computed column `time` (`read_traces`), so that a reader
-can ask them again: the page shows each beside what it made. `$bin` is the width of a bin in microseconds. `UNMEASURED`
-and `measures` come first: what came of a batch is in its trace, or, of an earlier version, in its rows.
+can ask them again: the page shows each beside what it made. `$bin` is the width of a bin in microseconds. `SPANS` and
+`measures` come first: what came of a batch is in its trace, or, of an earlier version, in its rows. A year of traces is
+read once by each, so that what goes together is asked at once.
 """
 
 from __future__ import annotations
 
+SPANS = """
+CREATE OR REPLACE TEMP TABLE spans AS
+SELECT stream_id, model_fingerprint, min(time) AS first, max(time) AS last, count(*) AS batches,
+       max(time) FILTER (mean_confidence IS NULL) AS unmeasured, count(mean_confidence) = 0 AS is_old
+FROM traces GROUP BY ALL;
+
+CREATE OR REPLACE TEMP TABLE unmeasured AS
+SELECT stream_id, CASE WHEN bool_and(is_old) THEN 'infinity'::TIMESTAMPTZ ELSE max(unmeasured) END AS until
+FROM spans GROUP BY stream_id HAVING count(unmeasured) > 0;
+
+CREATE OR REPLACE TEMP TABLE resets AS SELECT stream_id, reset, time FROM traces WHERE reset IS NOT NULL;
+"""
+
 SPAN = """
-SELECT epoch_us(min(time)) AS first_us, epoch_us(max(time)) AS last_us, count(*) AS batches,
+SELECT epoch_us(min(first)) AS first_us, epoch_us(max(last)) AS last_us, sum(batches)::BIGINT AS batches,
        count(DISTINCT stream_id) AS cameras
-FROM traces
+FROM spans
 """
 
 TRACES = """
@@ -31,36 +45,30 @@ FROM traces LEFT JOIN levels USING (alpha)
 GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST, bin
 """
 
-UNMEASURED = """
-CREATE OR REPLACE TEMP TABLE unmeasured AS
-SELECT stream_id,
-       CASE WHEN bool_and(mean_confidence IS NULL) THEN 'infinity'::TIMESTAMPTZ
-            ELSE max(time) FILTER (mean_confidence IS NULL) END AS until
-FROM traces GROUP BY stream_id HAVING bool_or(mean_confidence IS NULL);
-"""
-
 LAST_UNMEASURED = "SELECT max(until)::VARCHAR FROM unmeasured"
 
 _MEASURES = """
-CREATE OR REPLACE TEMP VIEW measured AS
-SELECT traces.* FROM traces LEFT JOIN unmeasured USING (stream_id) WHERE until IS NULL OR time > until;
+CREATE OR REPLACE TEMP VIEW batches AS
+SELECT traces.* REPLACE (coalesce(rejected, 0) AS rejected), until IS NULL OR time > until AS is_measured
+FROM traces LEFT JOIN unmeasured USING (stream_id);
 
 CREATE OR REPLACE TEMP VIEW unmeasured_rows AS
 SELECT predictions.* FROM predictions JOIN unmeasured USING (stream_id) WHERE $condition;
 
-CREATE OR REPLACE TEMP VIEW measures AS
-SELECT stream_id, time, images, mean_confidence::DOUBLE * images AS confidence, compared, agreed,
-       coalesce(rejected, 0) AS rejected
-FROM measured
-UNION ALL
-SELECT stream_id, time, (label IS NOT NULL)::INTEGER, confidence::DOUBLE,
-       ((zero_shot_label = fine_tuned_label) IS NOT NULL)::INTEGER, (zero_shot_label = fine_tuned_label)::INTEGER,
-       (status = 'rejected')::INTEGER
+CREATE OR REPLACE TEMP VIEW row_measures AS
+SELECT stream_id, time, (label IS NOT NULL)::INTEGER AS answered, confidence::DOUBLE AS confidence,
+       ((zero_shot_label = fine_tuned_label) IS NOT NULL)::INTEGER AS compared,
+       (zero_shot_label = fine_tuned_label)::INTEGER AS agreed, (status = 'rejected')::INTEGER AS rejected
 FROM unmeasured_rows;
+
+CREATE OR REPLACE TEMP VIEW measures AS
+SELECT stream_id, time, images AS answered, mean_confidence::DOUBLE * images AS confidence, compared, agreed, rejected
+FROM batches WHERE is_measured
+UNION ALL FROM row_measures;
 
 CREATE OR REPLACE TEMP VIEW class_rows AS
 SELECT stream_id, time, entry.key AS label, entry.value AS rows
-FROM (SELECT stream_id, time, unnest(map_entries(class_counts)) AS entry FROM measured)
+FROM (SELECT stream_id, time, unnest(map_entries(class_counts)) AS entry FROM batches WHERE is_measured)
 UNION ALL
 SELECT stream_id, time, label, 1 FROM unmeasured_rows WHERE label IS NOT NULL;
 """
@@ -95,9 +103,14 @@ SELECT stream_id,
        coalesce(sum(correct), 0)::BIGINT AS correct
 FROM (
     SELECT stream_id, time, images, alpha, objective, forward_equivalents, luminance_mean, contrast_mean,
-           gradient_mean, laplacian_mean, colourfulness_mean
-    FROM traces
-    UNION ALL BY NAME SELECT stream_id, time, images AS answered, confidence, compared, agreed, rejected FROM measures
+           gradient_mean, laplacian_mean, colourfulness_mean,
+           CASE WHEN is_measured THEN images END AS answered,
+           CASE WHEN is_measured THEN mean_confidence::DOUBLE * images END AS confidence,
+           CASE WHEN is_measured THEN compared END AS compared,
+           CASE WHEN is_measured THEN agreed END AS agreed,
+           CASE WHEN is_measured THEN rejected END AS rejected
+    FROM batches
+    UNION ALL BY NAME FROM row_measures
     UNION ALL BY NAME FROM judged_rows
 )
 GROUP BY ALL ORDER BY stream_id, wide
@@ -120,7 +133,7 @@ FROM class_bins JOIN ranked USING (stream_id, label) GROUP BY ALL ORDER BY strea
 PREDICTIONS = """
 SELECT stream_id,
        epoch_us(time) // $bin AS bin,
-       sum(confidence) / nullif(sum(images), 0) AS confidence,
+       sum(confidence) / nullif(sum(answered), 0) AS confidence,
        sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree,
        avg(served_zero_shot) AS served_zero_shot,
        avg(served_fine_tuned) AS served_fine_tuned,
@@ -162,9 +175,9 @@ FROM traces WHERE epoch_us(time) >= $judged GROUP BY stream_id ORDER BY stream_i
 
 ROWS = """
 SELECT stream_id,
-       sum(images + rejected)::BIGINT AS rows,
+       sum(answered + rejected)::BIGINT AS rows,
        sum(rejected)::BIGINT AS rejected,
-       sum(confidence) / nullif(sum(images), 0) AS confidence,
+       sum(confidence) / nullif(sum(answered), 0) AS confidence,
        sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree
 FROM measures WHERE epoch_us(time) >= $judged GROUP BY stream_id ORDER BY stream_id
 """
@@ -190,20 +203,20 @@ GROUP BY ALL ORDER BY stream_id, rows DESC, reason
 """
 
 RESETS = """
-SELECT stream_id, reset, count(*) AS batches FROM traces
-WHERE reset IS NOT NULL AND epoch_us(time) >= $judged GROUP BY ALL ORDER BY stream_id, batches DESC, reset
+SELECT stream_id, reset, count(*) AS batches FROM resets
+WHERE epoch_us(time) >= $judged GROUP BY ALL ORDER BY stream_id, batches DESC, reset
 """
 
 MODELS = """
-SELECT stream_id, model_fingerprint, epoch_us(min(time)) AS first_us, epoch_us(max(time)) AS last_us,
-       count(*) AS batches
-FROM traces
+SELECT stream_id, model_fingerprint, epoch_us(min(first)) AS first_us, epoch_us(max(last)) AS last_us,
+       sum(batches)::BIGINT AS batches
+FROM spans
 GROUP BY GROUPING SETS ((stream_id, model_fingerprint), (model_fingerprint))
 ORDER BY stream_id NULLS FIRST, first_us
 """
 
 STARTS = """
-SELECT stream_id, reset, epoch_us(time) AS time_us FROM traces
+SELECT stream_id, reset, epoch_us(time) AS time_us FROM resets
 WHERE reset IN ('settings_changed', 'silent') ORDER BY stream_id, time
 """
 
@@ -250,7 +263,7 @@ SELECT kind, unnest(best) FROM (
 
 
 def measures(mix_us: int, last: str | None = "infinity") -> str:
-    """The views and tables that other questions go by, beside `UNMEASURED`.
+    """The views and tables that other questions go by, beside `SPANS`.
 
     `last`: time of the last batch whose trace does not say what came of it, so that no file is read that is newer; None
     where each does, so that no row is read.
@@ -289,7 +302,7 @@ def written_out(bin_us: int, fine_us: int, wide_us: int, mix_us: int, judged_us:
     They need `traces` and `predictions` as tables or views with the column `time`.
     """
     questions = {
-        "measures": UNMEASURED + measures(mix_us) + judged_rows(is_labelled=False),
+        "measures": SPANS + measures(mix_us) + judged_rows(is_labelled=False),
         "series": TRACES,
         "rows": PREDICTIONS,
         "changes": PATHS,
