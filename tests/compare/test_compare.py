@@ -16,7 +16,7 @@ from adawise.compare.compare import compare
 from adawise.compare.result import RunDifference
 from adawise.compare.show import sentences, show
 from adawise.errors import Reason, SettingsError
-from adawise.ports import SegmentDraft, ServedBy
+from adawise.ports import SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import Frame, TrialRecord
 from adawise.sink import schemas
 from adawise.store.store import LocalStore
@@ -53,11 +53,12 @@ def write(
     each: int = 3,
     model: str = "model",
     by: ServedBy | None = None,
+    identity: TopicIdentity = IDENTITY,
 ) -> Path:
     """A run of these batches, `each` in a segment; a root that has some is gone on from."""
     chain = open_chain(LocalStore(root), model=model, by=by)
     chain.check()
-    chain.recover(TP, IDENTITY, origin)
+    chain.recover(TP, identity, origin)
     changed = [change(number, batch) for number, batch in enumerate(accepted)]
     for at in range(0, len(changed), each):
         part = changed[at : at + each]
@@ -259,6 +260,31 @@ def test_rejected_rows_are_compared_too_also_of_nobody(tmp_path: Path) -> None:
     assert not compare(run("a", Reason.BAD_ARROW), run("b", Reason.BAD_ARROW)).differs
     found = compare(tmp_path / "a", run("c", Reason.TOO_LARGE))
     assert [(s.stream_id, s.differing) for s in found.streams if s.differs] == [(None, 1)]
+
+
+def test_a_run_that_went_on_under_another_root_is_compared_as_one(tmp_path: Path) -> None:
+    served = batches(48)
+    whole = write(tmp_path / "whole", served)
+    begun = write(tmp_path / "begun", served[:6])
+    later = write(tmp_path / "later", served[8:], origin=served[8][2].first_offset)
+    changed = write(tmp_path / "changed", served[6:], relabelled(0, 0), origin=served[6][2].first_offset)
+    found = compare(whole, [str(begun), str(later)])
+    assert not found.differs
+    assert (found.totals.images, found.totals.beyond) == (40, (8, 0))  # what nobody read between the two is no loss
+    assert found.b.root == f"{begun} and {later}"
+    assert found.b.partitions == 1
+    found = compare(whole, [str(begun), str(changed)])
+    assert (found.totals.images, found.totals.relabelled, found.totals.beyond) == (48, 1, (0, 0))
+
+
+def test_parts_of_a_run_that_have_the_same_rows_or_another_topic_are_none(tmp_path: Path) -> None:
+    served = batches(48)
+    whole, part = write(tmp_path / "whole", served), write(tmp_path / "part", served[:6])
+    with pytest.raises(SettingsError, match="have the same rows: both have served offsets 0 to "):
+        compare(whole, [str(whole), str(part)])
+    moved = write(tmp_path / "moved", served[:6], identity=replace(IDENTITY, topic_id="another"))
+    with pytest.raises(SettingsError, match="is not one and the same: expected outputs of one topic"):
+        compare(whole, [str(part), str(moved)])
 
 
 def test_runs_without_a_message_in_common_are_no_pair(tmp_path: Path) -> None:

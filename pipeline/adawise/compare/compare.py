@@ -35,6 +35,7 @@ from adawise.records import RowId, TopicPartition
 from adawise.sink import claims, segment
 from adawise.sink.read.duckdb_rows import translated
 from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.read.several import check_apart
 from adawise.sink.retention import beginning
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.served_settings import ServedSettings, read_settings
@@ -44,8 +45,8 @@ _MEMORY_BYTES = 2 << 30
 
 
 def compare(
-    root_a: str | Path,
-    root_b: str | Path,
+    root_a: str | Path | Sequence[str],
+    root_b: str | Path | Sequence[str],
     streams: Sequence[str] | None = None,
     *,
     labels: str | None = None,
@@ -56,7 +57,8 @@ def compare(
     """Compare the outputs of two runs.
 
     Args:
-        root_a: what `sink.root` or `-o` named: a folder, or a URL.
+        root_a: what `sink.root` or `-o` named: a folder, or a URL; or several that are one run together, as of one that
+            moved to another root on the way, or of replays of some streams each.
         root_b: the other one.
         streams: only these; None for all.
         labels: a file of labels; None: those under the two roots, and those that the producer sent.
@@ -65,32 +67,72 @@ def compare(
         spill: folder to spill to; None: the system's for temporary files.
 
     Raises:
-        SettingsError: no worker wrote at one of the roots, they have no image in common, the file of labels cannot be
-            used, or DuckDB is not installed.
+        SettingsError: no worker wrote at one of the roots, they have no image in common, roots of one run have the same
+            rows or are of two topics of one name, the file of labels cannot be used, or DuckDB is not installed.
         ChainError: a segment is damaged.
         StoreUnavailable: a store does not answer.
     """
-    with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder, translated(str(root_a), str(root_b)):
+    sides = [[str(root)] if isinstance(root, (str, Path)) else list(root) for root in (root_a, root_b)]
+    a, b = (" and ".join(roots) for roots in sides)
+    every = [root for roots in sides for root in roots]
+    with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder, translated(*every):
         connection = query.connect(folder, memory_bytes)
         try:
             runs, noted = [], []
-            for name, root in (("a", str(root_a)), ("b", str(root_b))):
-                noted.append(read_settings(open_store(root)))
-                run, covered = _run(root, noted[-1])
-                query.load(connection, name, root, streams, covered)
-                served = query.models(connection, name)
-                runs.append(replace(run, models=tuple(sorted({*run.models, *served}))))
+            for name, roots in zip("ab", sides, strict=True):
+                _check_one_topic(roots)
+                known = [read_settings(open_store(root)) for root in roots]
+                parts = [_run(root, of_root) for root, of_root in zip(roots, known, strict=True)]
+                covered = _joined([each for _, those in parts for each in those])
+                query.load(connection, name, roots, streams, covered)
+                runs.append(_together([run for run, _ in parts], query.models(connection, name), len(covered)))
+                noted.append([each for of_root in known for each in of_root])
             by_stream, by_label = query.rows(connection)
             by_batch = query.batches(connection)
-            by_truth = judged(connection, (str(root_a), str(root_b)), file=labels, within_us=label_within_us)
+            by_truth = judged(connection, every, file=labels, within_us=label_within_us)
         finally:
             connection.close()
     if not any(row["images"] for row in by_stream):
         raise SettingsError(
-            f"{root_a} and {root_b} have no image in common: expected two runs over the same messages of one topic; "
+            f"{a} and {b} have no image in common: expected two runs over the same messages of one topic; "
             "compare a run with a replay of it"
         )
     return _difference(runs[0], runs[1], tuple(differing(*noted)), by_stream, by_label, by_batch, by_truth)
+
+
+def _check_one_topic(roots: Sequence[str]) -> None:
+    """Raises SettingsError where a row's place is in two of them."""
+    clashing = sorted(check_apart(roots))
+    if clashing:
+        raise SettingsError(
+            f"topic {clashing[0]} of {' and '.join(roots)} is not one and the same: expected outputs of one topic, for "
+            "rows are compared by their places; compare the outputs of each topic by themselves"
+        )
+
+
+def _together(runs: Sequence[ComparedRun], served: set[str], partitions: int) -> ComparedRun:
+    """The parts of a run as one."""
+    return ComparedRun(
+        root=" and ".join(run.root for run in runs),
+        models=tuple(sorted({*served, *(name for run in runs for name in run.models)})),
+        settings=tuple(sorted({name for run in runs for name in run.settings})),
+        partitions=partitions,
+        states_of=tuple(sorted({name for run in runs for name in run.states_of})),
+        unnoted=tuple(sorted({name for run in runs for name in run.unnoted})),
+    )
+
+
+def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
+    """One of each partition: from the first to the last offset, without what lies between two parts."""
+    found: dict[tuple[str, int], CoveredOffsets] = {}
+    for part in sorted(parts, key=lambda part: part.first):
+        one = found.get((part.topic, part.partition))
+        if one is not None:
+            between = (range(one.until, part.first),) if part.first > one.until else ()
+            until = max(one.until, part.until)
+            part = replace(part, first=one.first, until=until, open=one.open | part.open, gaps=(*one.gaps, *between))
+        found[part.topic, part.partition] = part
+    return list(found.values())
 
 
 def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[CoveredOffsets]]:

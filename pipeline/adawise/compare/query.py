@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from adawise.errors import SettingsError
@@ -39,13 +40,14 @@ _BESIDE = ("batch_number", "kafka_timestamp", "captured_at")  # shown, not compa
 
 @dataclass(frozen=True, slots=True)
 class CoveredOffsets:
-    """What of a partition a run has taken in: offsets [first, until) without those that were open at its end."""
+    """What of a partition a run has taken in: offsets [first, until) without `gaps`, and those open at its end."""
 
     topic: str
     partition: int
     first: int
     until: int
     open: frozenset[int]
+    gaps: tuple[range, ...] = ()
 
 
 Row = Mapping[str, Any]
@@ -66,18 +68,20 @@ def connect(folder: str, memory_bytes: int) -> duckdb.DuckDBPyConnection:
 def load(
     connection: duckdb.DuckDBPyConnection,
     name: str,
-    root: str,
+    roots: Sequence[str],
     streams: Sequence[str] | None,
     covered: Iterable[CoveredOffsets],
 ) -> None:
-    """Make the run at `root` known as the views and tables `NAME_rows`, `NAME_batches`, `NAME_covered`, `NAME_open`.
+    """Make the run at `roots` known as the views and tables `NAME_rows`, `NAME_batches`, `NAME_covered`, `NAME_open`.
 
     Raises SettingsError if no worker wrote there, StoreUnavailable.
     """
-    rows = read_predictions(root, streams, columns=[*_ROW_KEY, *SERVED, *GIVEN, "batch_number"])
-    batches = read_traces(root, streams, columns=[*_BATCH_KEY, *BATCH, *_BESIDE, "model_fingerprint"])
-    rows.relation(connection).create_view(f"{name}_rows")
-    batches.relation(connection).create_view(f"{name}_batches")
+    of_rows = [*_ROW_KEY, *SERVED, *GIVEN, "batch_number"]
+    of_batches = [*_BATCH_KEY, *BATCH, *_BESIDE, "model_fingerprint"]
+    rows = [read_predictions(root, streams, columns=of_rows).relation(connection) for root in roots]
+    batches = [read_traces(root, streams, columns=of_batches).relation(connection) for root in roots]
+    reduce(duckdb.DuckDBPyRelation.union, rows).create_view(f"{name}_rows")
+    reduce(duckdb.DuckDBPyRelation.union, batches).create_view(f"{name}_batches")
     connection.execute(f"CREATE TABLE {name}_covered (t VARCHAR, p INT, begins BIGINT, ends BIGINT)")
     connection.execute(f"CREATE TABLE {name}_open (t VARCHAR, p INT, waits BIGINT)")
     for part in covered:
@@ -88,6 +92,9 @@ def load(
             connection.execute(
                 f"INSERT INTO {name}_open SELECT ?, ?, unnest(?)", [part.topic, part.partition, sorted(part.open)]
             )
+        for gap in part.gaps:
+            bounds = [part.topic, part.partition, gap.start, gap.stop]
+            connection.execute(f"INSERT INTO {name}_open SELECT ?, ?, unnest(range(?, ?))", bounds)
 
 
 def models(connection: duckdb.DuckDBPyConnection, name: str) -> set[str]:

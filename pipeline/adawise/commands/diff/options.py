@@ -36,10 +36,13 @@ class DiffCommand(Command):
         ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
         ("which is better, by labels that came later", "diff runs/yard runs/grid --labels labels.csv"),
         ("of two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
+        ("of a run that went on under another root", "diff runs/yard,runs/yard-2 runs/again"),
     )
 
-    root_a: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of a run")
-    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other")
+    root_a: CliPositionalArg[Location] = Field(
+        description="folder or s3://BUCKET/PREFIX of a run, or several that are one run together, separated by commas"
+    )
+    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other, likewise")
     streams: Annotated[str, AfterValidator(_names)] | None = Field(
         default=None,
         description="only these streams; none: all",

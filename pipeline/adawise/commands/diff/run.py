@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adawise.compare.compare import compare
@@ -25,9 +26,15 @@ def diff(asked: DiffCommand) -> int:
     """
     streams = None if asked.streams is None else [name.strip() for name in asked.streams.split(",")]
     within_us = round(asked.label_within * 1e6)
-    found = compare(asked.root_a, asked.root_b, streams, labels=asked.labels, label_within_us=within_us)
+    a, b = (_roots(given) for given in (asked.root_a, asked.root_b))
+    found = compare(a, b, streams, labels=asked.labels, label_within_us=within_us)
     if asked.as_json:
         print_json(found.as_json())
     else:
         show(found, paper())
     return FOUND if found.differs or (asked.whole and not found.overlaps_wholly) else 0
+
+
+def _roots(given: str) -> list[str]:
+    """What commas separate; a folder may have one in its name."""
+    return [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
