@@ -40,7 +40,7 @@ def test_the_terminal_shows_cameras_changes_and_what_else_changed(
     by_camera = {line.split()[1]: line for line in out.splitlines() if " -0" in line or "+0." in line}
     assert "mix: empty street 0% to 60%" in by_camera["yard"]
     assert "objective 0.81 to 1.6; confidence 0.9 to 0.6" in by_camera["yard"]
-    assert "-0.30 (-0.46 to -0.14, estimated)   1 of 4 other cameras moved the same way then: ramp" in by_camera["yard"]
+    assert "-0.30 (-0.48 to -0.12, estimated)   1 of 4 other cameras moved the same way then: ramp" in by_camera["yard"]
     assert "rejects 0 to 0.25; alpha 0.3 to 0.7; a silence" in by_camera["tunnel"]
     assert "the camera was silent for 3 hours" in by_camera["tunnel"]
     assert "another model began to serve" in by_camera["dock"]

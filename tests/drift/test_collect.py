@@ -50,11 +50,11 @@ def test_pictures_are_means_over_the_batches_of_a_bin(connection: duckdb.DuckDBP
     assert series.colourfulness[kept] == pytest.approx(colour, abs=1e-6)
 
 
-def test_accuracy_is_of_the_labelled_images_of_a_bin(found: Collected) -> None:
-    series = found.series["camera-000"]
-    day = series.time_us < series.time_us[0] + 86_400_000_000
-    assert set(series.accuracy[day][:-1]) == {1.0}
-    assert set(series.accuracy[~day][1:]) == {0.0}
+def test_labels_are_counted_in_the_bin_of_their_image(found: Collected) -> None:
+    binned = found.binned["camera-000"]
+    day = binned.time_us < binned.time_us[0] + 86_400_000_000
+    assert (binned.correct == binned.labelled)[day][:-1].all()
+    assert not binned.correct[~day][1:].any()
 
 
 def test_over_all_cameras_there_is_no_picture(found: Collected) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from adawise.drift.accuracy import over_time
 from adawise.drift.bins import DAY_US
 from adawise.drift.changes.find import ALPHA, Change, find_changes
 from adawise.drift.collect import Collected, Path
@@ -123,6 +124,7 @@ def _camera(stream_id: str, found: Collected, moves: Sequence[Change]) -> Camera
         resets=found.resets.get(stream_id, {}),
         silences=tuple(gap for gap in silences(path, found.until_us)[0] if gap[1] >= found.judged_us),
         series=found.series[stream_id],
+        accuracy=over_time([found.binned[stream_id]]),
     )
 
 

@@ -29,7 +29,7 @@ _NO_ROWS = {"rejected": 0, "confidence": np.nan, "endpoints_agree": np.nan}
 _OTHERS = "other classes"
 _COUNTS = {"batches", "images", "rejected"}
 _PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
-_OPTIONAL = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", *_PIXELS, "accuracy")
+_OPTIONAL = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", *_PIXELS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,15 +219,14 @@ def _coarser(of: Binned, at: Integers, bin_us: int) -> dict[str, Floats]:
     kept = np.isin(bins, at)
     place = np.searchsorted(at, bins[kept])
 
-    def mean(values: Floats, weights: Integers) -> Floats:
-        known = np.isfinite(values[kept]) * weights[kept]
+    def mean(values: Floats) -> Floats:
+        known = np.isfinite(values[kept]) * of.batches[kept]
         total = np.bincount(place, np.nan_to_num(values[kept]) * known, len(at))
         count = np.bincount(place, known, len(at))
         found: Floats = np.divide(total, count, out=np.full(len(at), np.nan), where=count > 0)
         return found
 
-    right = of.correct / np.maximum(1, of.labelled)
-    return {name: mean(getattr(of, name), of.batches) for name in _PIXELS} | {"accuracy": mean(right, of.labelled)}
+    return {name: mean(getattr(of, name)) for name in _PIXELS}
 
 
 def _path(columns: _Columns) -> Path:

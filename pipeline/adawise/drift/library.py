@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
+from adawise.drift.accuracy import over_time
 from adawise.drift.analyse import analyse as analysed
 from adawise.drift.baseline import History
 from adawise.drift.collect import Collected, collect
-from adawise.drift.result import Camera, DriftEvent, Series, fleet_of
+from adawise.drift.result import AccuracyOverTime, AccuracyPoint, Camera, DriftEvent, Series, fleet_of
 from adawise.drift.tables import Tables
 from adawise.errors import SettingsError
 from adawise.labels.join import label
@@ -62,12 +63,14 @@ class Analysis:
     """What `adawise drift` finds, as tables.
 
     `events`: a row each, the worst incident first. `cameras`: a row each, the one that drifted farthest first.
-    `series`: a row a camera and bin. `fleet`: how many cameras are ok, changed, failing and silent.
+    `series`: a row a camera and bin. `accuracy`: a row a camera, time and way to know it (`how`), with a band of 95 %;
+    those of all cameras together have no `stream_id`. `fleet`: how many cameras are ok, changed, failing and silent.
     """
 
     events: AnalysisTable
     cameras: AnalysisTable
     series: AnalysisTable
+    accuracy: AnalysisTable
     fleet: Mapping[str, int]
 
 
@@ -121,7 +124,11 @@ def analyse(
         cameras, events = analysed(found, roots, smallest=smallest)
     history.save()
     return Analysis(
-        _events(events), _cameras(cameras), _series(found), fleet_of([camera.stream_id for camera in cameras], events)
+        _events(events),
+        _cameras(cameras),
+        _series(found),
+        _accuracy([(None, over_time(list(found.binned.values()))), *((c.stream_id, c.accuracy) for c in cameras)]),
+        fleet_of([camera.stream_id for camera in cameras], events),
     )
 
 
@@ -177,6 +184,16 @@ def _cameras(cameras: Sequence[Camera]) -> AnalysisTable:
         columns[name.removesuffix("_us")] = pa.array(values, _MICROSECONDS if name.endswith("_us") else None)
     columns["changes"] = pa.array([len(camera.changes) for camera in cameras], pa.int64())
     columns["silences"] = pa.array([len(camera.silences) for camera in cameras], pa.int64())
+    return AnalysisTable(pa.table(columns))
+
+
+def _accuracy(known: Sequence[tuple[str | None, AccuracyOverTime]]) -> AnalysisTable:
+    rows = [(name, point) for name, over in known for point in over.points]
+    columns = {"stream_id": pa.array([name for name, _ in rows], pa.string())}
+    kinds = {"since_us": _MICROSECONDS, "until_us": _MICROSECONDS, "how": pa.string(), "images": pa.int64()}
+    for each in fields(AccuracyPoint):
+        values = [getattr(point, each.name) for _, point in rows]
+        columns[each.name.removesuffix("_us")] = pa.array(values, kinds.get(each.name, pa.float64()))
     return AnalysisTable(pa.table(columns))
 
 

@@ -296,13 +296,15 @@ def judged_rows(is_labelled: bool) -> str:
     return JUDGED.replace("$labelled", "labelled" if is_labelled else _NO_LABELS)
 
 
-def written_out(bin_us: int, fine_us: int, wide_us: int, mix_us: int, judged_us: int) -> dict[str, str]:
+def written_out(
+    bin_us: int, fine_us: int, wide_us: int, mix_us: int, judged_us: int, *, is_labelled: bool = False
+) -> dict[str, str]:
     """The questions by what they are for, with widths of bins and the begin of what is judged, to be asked again.
 
-    They need `traces` and `predictions` as tables or views with the column `time`.
+    They need `traces` and `predictions` as tables or views with the column `time`, and `labelled` if it is there.
     """
     questions = {
-        "measures": SPANS + measures(mix_us) + judged_rows(is_labelled=False),
+        "measures": SPANS + measures(mix_us) + judged_rows(is_labelled),
         "series": TRACES,
         "rows": PREDICTIONS,
         "changes": PATHS,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from adawise.drift.judge.helped import Helped
+from adawise.drift.judge.helped import Helped, Interval
 
 FORMAT = 3
 
@@ -55,7 +55,6 @@ class Series:
     gradient: Floats
     laplacian: Floats
     colourfulness: Floats
-    accuracy: Floats  # of labelled images
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +130,54 @@ class CameraChange:
 class AccuracyCost:
     """What something did to accuracy: the change in [-1, 1], negative where it cost some, with its 95 % interval.
 
-    `how`: measured, from labels on both sides; estimated, from confidence and the agreement of the endpoints.
+    `how`: measured, from labels on both sides; estimated, from confidence. `is_doubted`: labels say that such estimates
+    are wrong on this camera.
     """
 
     accuracy: float
     low: float
     high: float
     how: Literal["measured", "estimated"]
+    is_doubted: bool = False
 
+
+How = Literal["measured", "confidence", "agreement"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyPoint:
+    """Accuracy of the images of a time, with a band of 95 %.
+
+    `how`: measured, by labels, of which there are `images`; or estimated by the confidence of `images` or by how often
+    the endpoints agree on `images`. The band of an estimate has in it how far such estimates were off.
+    """
+
+    since_us: int
+    until_us: int
+    how: How
+    accuracy: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyOverTime:
+    """`off`: the estimate by confidence less the measured accuracy, on labelled images; None where there are too few.
+
+    `is_wrong`: labels say that the estimate is off by more than its error.
+    """
+
+    points: tuple[AccuracyPoint, ...] = ()
+    off: Interval | None = None
+    is_wrong: bool = False
+
+    def of(self, how: How) -> tuple[AccuracyPoint, ...]:
+        """The points of one kind, by time."""
+        return tuple(point for point in self.points if point.how == how)
+
+
+NOTHING_KNOWN = AccuracyOverTime()
 
 Shape = Literal[
     "step", "ramp", "spike", "unrest", "cycle begun", "cycle ended", "cycle changed", "silence", "ended", "model"
@@ -224,6 +263,7 @@ class Camera:
     resets: Mapping[str, int]
     silences: tuple[tuple[int, int], ...]  # [from, until) without an image, longer than what is usual for it
     series: Series
+    accuracy: AccuracyOverTime = NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +310,8 @@ class Report:
     reference: str  # where `Series.reference` is from; "" if there is none
     recording: str  # where the examples are from; ""
     helped: Helped | None = None
+    accuracy: AccuracyOverTime = NOTHING_KNOWN  # of all cameras as one
+    calibration: str = ""  # at which temperature confidence is; "" if nobody noted it
     gallery: tuple[GalleryFrame, ...] = ()  # by kind
     queries: Mapping[str, str] = field(default_factory=dict)  # what a plot shows -> the SQL that made it
     notes: tuple[str, ...] = ()  # what the reader has to know: limits of what could be looked at

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from adawise.drift.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
 from adawise.drift.bins import spoken
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.judge import moved
 from adawise.drift.judge.helped import Helped, Interval
-from adawise.drift.result import AccuracyCost, Camera, Report
+from adawise.drift.result import AccuracyCost, AccuracyOverTime, AccuracyPoint, Camera, How, Report
+from adawise.page.notation import LEVEL, two
 
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
 _INCIDENTS, _NEXT = 12, 3  # likewise
@@ -31,6 +34,8 @@ def show(report: Report, console: Console) -> None:
         for those in list(incidents(report.events).values())[:_NEXT]:
             console.print(f"look closer at {those[0].stream_id}: {those[0].next}", soft_wrap=True)
     console.print(_cameras(report))
+    if told := accuracies(report.accuracy, report.cameras):
+        console.print(f"accuracy: {told[:1].lower()}{told[1:]}", soft_wrap=True)
     for group in report.groups:
         names = ", ".join(group.stream_ids[:8]) + (", ..." if len(group.stream_ids) > 8 else "")
         console.print(f"{group.sentence} ({names})")
@@ -90,7 +95,59 @@ def _incidents(report: Report) -> Table:
 
 def cost(of: AccuracyCost | None) -> str:
     """-0.15 (-0.20 to -0.10, measured)."""
-    return "" if of is None else f"{of.accuracy:+.2f} ({of.low:+.2f} to {of.high:+.2f}, {of.how})"
+    if of is None:
+        return ""
+    doubt = ", labels contradict it" if of.is_doubted else ""
+    return f"{of.accuracy:+.2f} ({of.low:+.2f} to {of.high:+.2f}, {of.how}{doubt})"
+
+
+_ESTIMATED: Mapping[How, tuple[str, float]] = {
+    "confidence": ("confidence", ESTIMATE_ERROR),
+    "agreement": ("the agreement of the endpoints", AGREEMENT_ERROR),
+}
+
+
+def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
+    """How accuracy went, as it was measured and as it is estimated, with their errors; "" if nothing is known.
+
+    Of several cameras it says how many of them have labels.
+    """
+    told = []
+    if labelled := of.of("measured"):
+        having = sum(bool(camera.accuracy.of("measured")) for camera in cameras)
+        whose = f" of {having} of {len(cameras)} cameras" if cameras else ""
+        told.append(f"Measured by {sum(point.images for point in labelled):,} labels{whose}: {_went(labelled)}.")
+    guessed = [
+        f"from {by} {_went(points, is_banded=False)} (off by {two(error)}, {LEVEL} within {two(NORMAL * error)})"
+        for how, (by, error) in _ESTIMATED.items()
+        if (points := of.of(how))
+    ]
+    if guessed:
+        told.append(f"Estimated {'; '.join(guessed)}: root mean squares, on a pair whose labels are known.")
+    if of.off is not None:
+        off, way = of.off, "high" if of.off.value > 0 else "low"
+        ends = sorted(abs(end) for end in (off.low, off.high))
+        said = f"{two(abs(off.value))} too {way} ({LEVEL} {two(ends[0])} to {two(ends[1])})"
+        if of.is_wrong and abs(off.value) <= ESTIMATE_ERROR:
+            told.append(
+                "Do not go by confidence here: labels say that its estimate is too high at times and too low at others."
+            )
+        elif of.is_wrong:
+            told.append(f"Do not go by confidence here: labels say that its estimate is {said}.")
+        elif off.low > 0 or off.high < 0:
+            told.append(f"On the labelled images the estimate from confidence is {said}.")
+        else:
+            told.append("On the labelled images the estimate from confidence is not shown to be off on average.")
+    return " ".join(told)
+
+
+def _went(points: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
+    """.81 (95 % .78 to .84) first, .74 (95 % .70 to .78) last."""
+    told = [
+        two(point.accuracy) + (f" ({LEVEL} {two(point.low)} to {two(point.high)})" if is_banded else "")
+        for point in (points[0], points[-1])
+    ]
+    return f"{told[0]} first, {told[1]} last" if len(points) > 1 else told[0]
 
 
 def _between(interval: Interval, form: str) -> str:

@@ -188,20 +188,12 @@ def test_one_batch_has_no_interval() -> None:
     assert np.isnan([accuracy.low, accuracy.high]).all()
 
 
-def test_without_labels_there_are_estimates_and_no_arms() -> None:
+def test_without_labels_there_are_no_arms() -> None:
     world = World(batches=10)
-    made: dict[str, Any] = {"true_label": [None] * world.rows, "confidence": np.linspace(0.5, 0.9, world.rows)}
-    both: dict[str, Any] = {
-        "zero_shot_label": named(world.answers(0.5, 1)),
-        "fine_tuned_label": named(world.answers(0.5, 2)),
-    }
-    with labelled(world, **made, **both) as connection:
+    with labelled(world, true_label=[None] * world.rows) as connection:
         found = helped(connection)
     assert (found.arms, found.labelled, found.accepted, found.labels_from) == ((), 0, world.rows, "")
-    assert [each.name for each in found.estimates] == ["average confidence", "agreement of zero-shot and fine-tuned"]
-    assert found.estimates[0].value == pytest.approx(0.7)
-    agree = (world.answers(0.5, 1) == world.answers(0.5, 2)).mean()
-    assert found.estimates[1].value == pytest.approx(agree)
+    assert found.estimates == ()
     assert any("there are no labels" in note for note in found.notes)
 
 

@@ -15,7 +15,10 @@ from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interva
 from adawise.drift.page.packed import PIXELS
 from adawise.drift.queries import written_out
 from adawise.drift.result import (
+    NOTHING_KNOWN,
     AccuracyCost,
+    AccuracyOverTime,
+    AccuracyPoint,
     Camera,
     CameraChange,
     CameraGroup,
@@ -63,7 +66,6 @@ def a_series(
         "served_fine_tuned": np.clip(0.8 + 0.15 * alpha + rng.normal(0, 0.015, n), 0, 1),
         "rejected": np.zeros(n, np.int64) if rejected is None else rejected,
         **{name: np.sin(np.arange(n) / 24) / 8 + rng.normal(-1.0, 0.05, n) for name in PIXELS},
-        "accuracy": np.where(rng.random(n) < 0.3, 0.8 + rng.normal(0, 0.05, n), np.nan),
     }
     known |= fields
     kept = np.ones(n, bool) if present is None else present
@@ -123,6 +125,7 @@ def a_camera(
         "resets": {"silent": 1} if silent else {},
         "silences": ((BEGIN_US + HOUR_US * silent[0], BEGIN_US + HOUR_US * silent[1]),) if silent else (),
         "series": series,
+        "accuracy": an_accuracy(hours),
     }
     return Camera(**{**known, **fields})
 
@@ -149,11 +152,28 @@ def a_report(cameras: Sequence[Camera], *, hours: int = 720, helped: Helped | No
         "reference": "yard.card.json: mean entropy_ref on 4000 labelled images",
         "recording": "recordings/yard",
         "helped": helped,
+        "accuracy": an_accuracy(hours),
+        "calibration": "confidence is at the temperature of the workers' card",
         "queries": written_out(HOUR_US, 135_000_000, 900_000_000, HOUR_US, 0),
         "notes": (),
         "versions": {"python": "3.11.9", "adawise": "0.1.0", "duckdb": "1.4.0"},
     }
     return Report(**{**known, **fields})
+
+
+def an_accuracy(hours: int, *, off: float = 0.04) -> AccuracyOverTime:
+    """Ten points of each kind; labels are of the first eight. By confidence it is so much too high."""
+    points = []
+    for how, height, half, images, count in (
+        ("measured", 0.8, 0.05, 120, 8),
+        ("confidence", 0.8 + off, 0.18, 4000, 10),
+        ("agreement", 0.78, 0.13, 900, 10),
+    ):
+        for place in range(count):
+            since_us, until_us = (round(BEGIN_US + HOUR_US * hours * at / 10) for at in (place, place + 0.9))
+            value = height - 0.03 * place
+            points.append(AccuracyPoint(since_us, until_us, how, value, value - half, min(1.0, value + half), images))  # type: ignore[arg-type]
+    return AccuracyOverTime(tuple(points), Interval(off, off - 0.02, off + 0.02), abs(off) > 0.09)
 
 
 def an_event(name: str, measure: str, shape: str, hour: float, until: float = 0.0, **fields: Any) -> DriftEvent:
@@ -176,7 +196,7 @@ def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, 
     """Ten incidents, of every shape and severity, over these cameras; the first has four measures."""
     day = hours / 10
     lost = AccuracyCost(-0.35, -0.4, -0.3, "measured")
-    guess = AccuracyCost(-0.02, -0.17, 0.13, "estimated")
+    guess = AccuracyCost(-0.02, -0.17, 0.13, "estimated", is_doubted=True)
     likely = (Cause("likely", "likely: weather, dirt on the lens, or focus"),)
     told: list[tuple[str, str, float, float, dict[str, Any]]] = [
         (
@@ -271,9 +291,11 @@ def without_rows(camera: Camera) -> Camera:
     """As it is known where there are traces and no predictions."""
     nothing = np.full(len(camera.series.alpha), np.nan)
     of_rows = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", "reference", "posterior_sd")
-    names = (*of_rows, *PIXELS, "accuracy")
+    names = (*of_rows, *PIXELS)
     series = replace(camera.series, **dict.fromkeys(names, nothing), objective=nothing)
-    return replace(camera, series=series, class_mix=(), confidence=np.nan, endpoints_agree=np.nan)
+    return replace(
+        camera, series=series, accuracy=NOTHING_KNOWN, class_mix=(), confidence=np.nan, endpoints_agree=np.nan
+    )
 
 
 def _arms(served: float, others: Mapping[str, float], images: int, half: float) -> tuple[Arm, ...]:

@@ -65,9 +65,9 @@ def test_with_labels_better_worse_and_not_shown_are_kept_apart() -> None:
 
 
 def test_an_estimate_is_called_one() -> None:
-    guess = Helped(0, 100, "", (), {}, {}, (Estimate("average confidence", 0.79, "mean confidence"),))
+    guess = Helped(0, 100, "", (), {}, {}, (Estimate("ATC", 0.79, "mean confidence"),))
     judged = told(a_report([a_camera("flat", [(0, 0.3)])], helped=guess))
-    assert "Whether adapting helped is only estimated, without labels: average confidence .790." in judged.sentences
+    assert "Whether adapting helped is only estimated, without labels: ATC .790." in judged.sentences
 
 
 def test_without_labels_or_other_answers_help_is_not_known() -> None:

@@ -105,6 +105,23 @@ def test_events_are_marked_in_the_figure_of_their_measure_with_the_number_of_the
     }
 
 
+def test_measured_accuracy_is_solid_estimates_are_dashed_and_a_moment_is_told_with_bands(seen: Seen) -> None:
+    page = seen.page
+    open_camera(page, 1)
+    looks = {"measured": '[stroke-width="3"]', "by confidence": '[stroke-dasharray="6,3"]'}
+    drawn = {name: page.locator(f"#camera-1-accuracy .mark-rule line{look}").count() for name, look in looks.items()}
+    assert drawn == {"measured": 8, "by confidence": 10}
+    assert page.locator("#camera-1-accuracy .mark-rect path").count() >= 18
+    place = page.locator('#camera-1 figure[data-panel="accuracy"] .timed')
+    place.focus()
+    page.keyboard.press("ArrowRight")
+    settle(page)
+    told = page.locator("#told").inner_text()
+    assert "measured by labels 0." in told
+    assert told.count("within 0.") == 3
+    page.keyboard.press("Escape")
+
+
 def test_a_link_opens_what_is_folded(seen: Seen) -> None:
     page = seen.page
     page.locator('#cameras a[href="#camera-6"]').click()

@@ -16,8 +16,8 @@ from adawise.drift.page.cameras import shown
 from adawise.drift.page.panels import Panel, panels
 from adawise.drift.page.ranking import ranking
 from adawise.drift.page.words import changed, percent, signed, when
-from adawise.drift.result import Camera
-from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, without_rows
+from adawise.drift.result import NOTHING_KNOWN, Camera
+from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, an_accuracy, without_rows
 
 
 def readings(camera: Camera) -> dict[str, str]:
@@ -69,22 +69,35 @@ def test_the_objective_is_compared_with_the_card() -> None:
     assert readings(replace(camera, series=without))["objective"].endswith("; without a card there is no reference.")
 
 
-def test_accuracy_pictures_and_rate_are_said_in_numbers() -> None:
+def test_pictures_and_rate_are_said_in_numbers() -> None:
     camera = a_camera("gate", [(0, 0.3)])
     first = np.arange(720) < 360
     series = replace(
         camera.series,
-        accuracy=np.where(first, 0.8, 0.45),
         luminance=np.log(np.where(first, 0.2, 0.1)),
         contrast=np.full(720, -1.0),
         images=np.where(first, 1400, 700),
     )
     told = readings(replace(camera, series=series))
-    assert told["accuracy"] == ("Accuracy went from 80 % in the first quarter of the points to 45 % in the last.")
     assert told["picture"].startswith(
         "From the first quarter of the points to the last, in multiples of the median: brightness 1.41 to .71, contrast"
     )
     assert told["rate"] == "There were 1,400 images a point in the first quarter of the points, and 700 in the last."
+
+
+def test_accuracy_is_said_as_measured_and_as_estimated_and_where_the_estimate_is_wrong() -> None:
+    camera = a_camera("gate", [(0, 0.3)])
+    assert readings(camera)["accuracy"] == (
+        "Measured by 960 labels: .80 (95 % .75 to .85) first, .59 (95 % .54 to .64) last. Estimated from confidence "
+        ".84 first, .57 last (off by .09, 95 % within .18); from the agreement of the endpoints .78 first, .51 last "
+        "(off by .06, 95 % within .12): root mean squares, on a pair whose labels are known. On the labelled images "
+        "the estimate from confidence is .04 too high (95 % .02 to .06)."
+    )
+    wrong = readings(replace(camera, accuracy=an_accuracy(720, off=-0.2)))["accuracy"]
+    assert wrong.endswith(
+        "Do not go by confidence here: labels say that its estimate is .20 too low (95 % .18 to .22)."
+    )
+    assert "accuracy" not in readings(replace(camera, accuracy=NOTHING_KNOWN))
 
 
 def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:

@@ -37,7 +37,7 @@ def test_accuracies_of_different_images_are_not_compared() -> None:
 
 
 def test_without_labels_there_are_estimates_and_no_figure() -> None:
-    guess = Helped(0, 100, "", (), {}, {}, (Estimate("average confidence", 0.79, "mean confidence"),))
+    guess = Helped(0, 100, "", (), {}, {}, (Estimate("ATC", 0.79, "mean confidence"),))
     shown = section(guess)
     assert shown.figures == ()
     assert [table.caption for table in shown.tables] == ["Estimates without labels"]

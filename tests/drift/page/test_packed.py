@@ -11,7 +11,16 @@ import pytest
 
 from adawise.drift.page.happened import all_incidents, marks
 from adawise.drift.page.packed import longest_gap, packed
-from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_series, an_event, without_rows
+from tests.drift.page.building import (
+    BEGIN_US,
+    HOUR_US,
+    a_camera,
+    a_report,
+    a_series,
+    an_accuracy,
+    an_event,
+    without_rows,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -69,6 +78,19 @@ def test_a_line_is_broken_by_gaps_that_are_unusual_for_the_camera() -> None:
     assert longest_gap(np.arange(10)) == 4
     assert longest_gap(np.arange(0, 50, 5)) == 20
     assert longest_gap(np.array([7])) == 1
+
+
+def test_accuracies_are_data_sets_of_times_of_their_own() -> None:
+    series = a_series(np.full(10, 0.5), rng=RNG)
+    found = packed(series, HOUR_US, accuracy=an_accuracy(10))["accuracy"]
+    assert {name: len(points) for name, points in found.items()} == {
+        "accuracy_measured": 8,
+        "accuracy_confidence": 10,
+        "accuracy_agreement": 10,
+    }
+    begin, hour = BEGIN_US / 1e3, HOUR_US / 1e3
+    assert found["accuracy_measured"][1] == [begin + hour, begin + 1.9 * hour, 0.77, 0.72, 0.82]
+    assert set(map(len, packed(series, HOUR_US)["accuracy"].values())) == {0}
 
 
 def test_marks_are_in_milliseconds() -> None:

@@ -24,6 +24,8 @@ from adawise.errors import SettingsError
 from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.records import told
 from adawise.settings import Settings
+from adawise.sink.served_settings import read_settings
+from adawise.store.store import open_store
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
     from adawise.drift.judge.helped import Helped
@@ -76,6 +78,7 @@ def drift(asked: DriftCommand) -> int:
 
 
 def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Report:
+    from adawise.drift.accuracy import over_time
     from adawise.drift.analyse import analyse
     from adawise.drift.baseline import History
     from adawise.drift.collect import ALL, collect
@@ -142,8 +145,13 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             reference=normal,
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(asked, labels, card, tables),
+            accuracy=over_time(list(found.binned.values())),
+            calibration=_calibration(asked.root, [each.fingerprint for each in found.models.get(ALL, ())], card),
             gallery=gallery,
-            queries=written_out(found.bin_us, found.fine_us, found.wide_us, found.mix_us, history.judged_us)
+            queries=written_out(
+                *(found.bin_us, found.fine_us, found.wide_us, found.mix_us, history.judged_us),
+                is_labelled=labels.labelled > 0,
+            )
             | ({"gallery": chosen} if gallery else {}),
             notes=(*_notes(cameras, found.rows, examples, tables), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
@@ -176,6 +184,20 @@ def _helped(asked: DriftCommand, labels: Labels, card: Card | None, tables: Tabl
         found = judge(tables.connection, labels, runs, card)
         bar.advance()
     return found
+
+
+def _calibration(roots: Sequence[str], models: Sequence[str], card: Card | None) -> str:
+    """At which temperature the confidence in the rows is, by what the roots note of these models."""
+    noted = [each for root in roots for each in read_settings(open_store(root)) if each.model_fingerprint in models]
+    cards = {str(each.settings.get("model.card", "")) for each in noted}
+    if not cards:
+        return "whether confidence is at a card's temperature was not noted"
+    if cards == {""}:
+        return "the workers had no card, so that confidence is at temperature 1"
+    if "" in cards:
+        return "the workers had a card for a part of it, and confidence may have moved by that alone"
+    other = "" if card is None or card.digest in cards else ", which is not the one that is named"
+    return f"confidence is at the temperature of the workers' card{other}"
 
 
 class _Examples:

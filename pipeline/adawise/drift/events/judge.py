@@ -7,22 +7,17 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
-import numpy as np
-
+from adawise.drift.accuracy import ESTIMATE_ERROR, LEAST, NORMAL, Ratio, clusters, measured, over_time, ratio
 from adawise.drift.bins import lasting
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.measures import Binned
-from adawise.drift.result import AccuracyCost, Cause, DriftEvent, Flags, Severity
+from adawise.drift.result import AccuracyCost, Cause, DriftEvent, Severity
 
 _MANY_REJECTS = 0.1
 _COSTLY = -0.1  # accuracy
-_LABELLED = 30  # images on each side, or the cost is an estimate
-ESTIMATE_ERROR = 0.08
-"""Standard error of a change of accuracy that is estimated by a change of confidence, beyond its noise: measured by
-`python -m tools.bench estimates`."""
-_Z95 = 1.96
-_LEAST_BINS = 5
+_CLUSTERS = 5  # on each side
 _NEAR_US, _AROUND_US = 3_600_000_000, 6 * 3_600_000_000
 _OVER = frozenset({"spike", "silence"})
 _PASSING = frozenset({"spike", "silence", "unrest"})
@@ -42,11 +37,13 @@ class Surroundings:
 def judged(events: Sequence[DriftEvent], known: Surroundings, roots: Sequence[str]) -> list[DriftEvent]:
     """A camera's events, each with its severity, causes, the command to go on with, and the cost of its incident."""
     told = sorted(incidents(events).values(), key=_begin)
-    found = []
+    found, is_wrong = [], bool(told) and over_time([known.binned]).is_wrong
     for number, those in enumerate(told):
         since_us = max((_end(each) for each in told[:number]), default=0)
         until_us = _begin(told[number + 1]) if number + 1 < len(told) else known.until_us + 1
         cost = _cost(those, known.binned, since_us, until_us)
+        if cost is not None and cost.how == "estimated":
+            cost = replace(cost, is_doubted=is_wrong)
         for event in those:
             severity = _severity(event, cost, known.until_us)
             why = (*_causes(event, those, known), *event.causes)
@@ -77,42 +74,28 @@ def _cost(those: Sequence[DriftEvent], binned: Binned, since_us: int, until_us: 
     begin, end = max(max(event.latest_us, event.until_us) for event in those), until_us
     if len(passing) == len(those):  # afterwards all is as before
         begin, end = min(event.since_us for event in passing), max(event.until_us for event in passing)
-    before = (binned.time_us >= since_us) & (binned.time_us < _begin(those))
-    after = (binned.time_us >= begin) & (binned.time_us < end)
-    return _measured(binned, before, after) or _estimated(binned, before, after)
+    of = clusters(binned)
+    before = of.where((of.since_us >= since_us) & (of.since_us < _begin(those)))
+    after = of.where((of.since_us >= begin) & (of.since_us < end))
+    if min(side.labelled.sum() for side in (before, after)) >= LEAST:
+        found = _change(measured(before), measured(after), "measured")
+        if found is not None:
+            return found
+    # by the difference of mean confidences (Guillory et al. 2021, arXiv 2107.03315)
+    sides = [ratio(side.confidence, side.answered) for side in (before, after)]
+    return _change(sides[0], sides[1], "estimated", ESTIMATE_ERROR)
 
 
-def _measured(binned: Binned, before: Flags, after: Flags) -> AccuracyCost | None:
-    labelled = [int(binned.labelled[part].sum()) for part in (before, after)]
-    if min(labelled) < _LABELLED:
+def _change(
+    before: Ratio, after: Ratio, how: Literal["measured", "estimated"], off: float = 0.0
+) -> AccuracyCost | None:
+    """`off`: how far such a change is off by itself."""
+    fewest = min((before, after), key=lambda side: side.clusters)
+    if fewest.clusters < _CLUSTERS:
         return None
-    rates = [float(binned.correct[part].sum()) / count for part, count in zip((before, after), labelled, strict=True)]
-    errors = [_error(binned, part, rate) for part, rate in zip((before, after), rates, strict=True)]
-    change, error = rates[1] - rates[0], math.hypot(*errors)
-    return AccuracyCost(change, change - _Z95 * error, change + _Z95 * error, "measured")
-
-
-def _error(binned: Binned, part: Flags, rate: float) -> float:
-    """Standard error of a ratio of sums over bins, whose images are not independent (Cochran 1977, 6.4)."""
-    labelled, right = binned.labelled[part], binned.correct[part]
-    count = np.count_nonzero(labelled)
-    smoothed = (rate * labelled.sum() + 1.0) / (labelled.sum() + 2.0)  # all right is not sure to be so
-    independent = smoothed * (1.0 - smoothed) / labelled.sum()
-    if count < 2:
-        return math.sqrt(independent)
-    spread = float(((right - rate * labelled) ** 2).sum()) / labelled.sum() ** 2 * count / (count - 1)
-    return math.sqrt(max(spread, independent))
-
-
-def _estimated(binned: Binned, before: Flags, after: Flags) -> AccuracyCost | None:
-    """By the difference of mean confidences (Guillory et al. 2021, arXiv 2107.03315)."""
-    known = np.isfinite(binned.confidence)
-    sides = [binned.confidence[part & known] for part in (before, after)]
-    if min(len(side) for side in sides) < _LEAST_BINS:
-        return None
-    change = float(sides[1].mean() - sides[0].mean())
-    error = math.hypot(ESTIMATE_ERROR, *(float(side.std()) / math.sqrt(len(side)) for side in sides))
-    return AccuracyCost(change, max(-1.0, change - _Z95 * error), min(1.0, change + _Z95 * error), "estimated")
+    change, noise = after.value - before.value, fewest.quantile * math.hypot(before.error, after.error)
+    half = math.hypot(noise, NORMAL * off)
+    return AccuracyCost(change, max(-1.0, change - half), min(1.0, change + half), how)
 
 
 def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings) -> list[Cause]:

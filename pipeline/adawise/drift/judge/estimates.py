@@ -1,4 +1,4 @@
-"""Accuracy without labels: estimates, each with how it was made and which way it is known to be wrong."""
+"""Accuracy without labels, by what the card knows: each with how it was made and which way it is known to be wrong."""
 
 from __future__ import annotations
 
@@ -11,34 +11,11 @@ from adawise.drift.judge.helped import Estimate
 
 def estimates(connection: duckdb.DuckDBPyConnection, card: Card | None) -> tuple[tuple[Estimate, ...], int]:
     """The estimates by the table `predictions`, and how many accepted images it has."""
-    by_alpha = connection.execute(queries.CONFIDENT).fetchall()
-    accepted = sum(images for _, images, _ in by_alpha)
-    if not accepted:
-        return (), 0
-    confidence = sum(images * mean for _, images, mean in by_alpha) / accepted
-    found = [
-        Estimate(
-            "average confidence",
-            confidence,
-            "mean probability of the served class; too high where the model is over-confident, as under most shifts",
-        )
-    ]
-    found += _agreement(connection)
-    if card is not None:
-        found += _thresholded(connection, card)
-        found += _as_on_the_card(by_alpha, card)
-    return tuple(found), accepted
-
-
-def _agreement(connection: duckdb.DuckDBPyConnection) -> list[Estimate]:
-    images, agree = connection.execute(queries.AGREE).fetchall()[0]
-    if not images:
-        return []
-    how = (
-        f"share of {images} images, those on which both were asked, on which zero-shot and fine-tuned agree (arXiv "
-        "2106.13799); too high as far as they make the same mistakes, and of images that the search chose"
-    )
-    return [Estimate("agreement of zero-shot and fine-tuned", agree, how)]
+    by_alpha = connection.execute(queries.SERVED_AT).fetchall()
+    accepted = sum(images for _, images in by_alpha)
+    if card is None or not accepted:
+        return (), accepted
+    return (*_thresholded(connection, card), *_as_on_the_card(by_alpha, card)), accepted
 
 
 def _thresholded(connection: duckdb.DuckDBPyConnection, card: Card) -> list[Estimate]:
@@ -56,9 +33,9 @@ def _thresholded(connection: duckdb.DuckDBPyConnection, card: Card) -> list[Esti
     return [Estimate("ATC", below, how)]
 
 
-def _as_on_the_card(by_alpha: list[tuple[float, int, float]], card: Card) -> list[Estimate]:
+def _as_on_the_card(by_alpha: list[tuple[float, int]], card: Card) -> list[Estimate]:
     accuracy = dict(zip(card.alphas, card.accuracy, strict=True))
-    served = [(accuracy[alpha], images) for alpha, images, _ in by_alpha if alpha in accuracy]
+    served = [(accuracy[alpha], images) for alpha, images in by_alpha if alpha in accuracy]
     images = sum(count for _, count in served)
     if not images:
         return []

@@ -37,14 +37,8 @@ CONFUSIONS = """
 SELECT arm, truth, answer, count(*) AS images FROM answers WHERE answer IS NOT NULL GROUP BY ALL ORDER BY ALL
 """
 
-CONFIDENT = """
-SELECT alpha, count(*) AS images, avg(confidence) AS confidence
-FROM predictions WHERE status = 'accepted' GROUP BY ALL ORDER BY ALL
-"""
-
-AGREE = """
-SELECT count(*) AS images, avg((zero_shot_label = fine_tuned_label)::INTEGER) AS agree
-FROM predictions WHERE zero_shot_label IS NOT NULL AND fine_tuned_label IS NOT NULL
+SERVED_AT = """
+SELECT alpha, count(*) AS images FROM predictions WHERE status = 'accepted' GROUP BY ALL ORDER BY ALL
 """
 
 BELOW = """

@@ -15,6 +15,7 @@ from adawise.drift.page.panels import Panel
 from adawise.drift.page.small import Picture, picture
 from adawise.drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
 from adawise.drift.result import Camera, Report, Series
+from adawise.drift.show import accuracies
 from adawise.page.notation import counted, listed, two
 
 _NAMED = 3
@@ -78,14 +79,13 @@ def drawn(anchor: str, series: Series, panels: Sequence[Panel], readings: Mappin
     return tuple(
         Drawn(f"{anchor}-{panel.name}", panel, readings[panel.name])
         for panel in panels
-        if any(_drawable(series, name) for name in panel.needs)
+        if (any(_drawable(series, name) for name in panel.needs) if panel.needs else readings.get(panel.name))
     )
 
 
 def series_readings(series: Series) -> dict[str, str]:
     """The sentence of each panel, as far as the series alone says it."""
     return {
-        "accuracy": _accuracy(series),
         "objective": _objective(series),
         "answers": _answers(series),
         "picture": _picture(series),
@@ -108,6 +108,7 @@ def _camera(
     readings = {
         **series_readings(camera.series),
         "alpha": _alpha(camera, report),
+        "accuracy": accuracies(camera.accuracy),
         "rejects": _rejects(camera.series, camera.reasons),
     }
     return CameraShown(
@@ -185,11 +186,6 @@ def _answers(series: Series) -> str:
         parts.append(f"these two agree on {percent(mean(series.endpoints_agree))}")
     said = ", ".join(parts)
     return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
-
-
-def _accuracy(series: Series) -> str:
-    early, late = quarters(series.accuracy)
-    return f"Accuracy went from {percent(early)} in the first quarter of the points to {percent(late)} in the last."
 
 
 def _picture(series: Series) -> str:

@@ -34,6 +34,20 @@ const overTime = (() => {
   };
   const isKnown = (rows, name) => rows.some((row) => row[name] != null);
 
+  // Accuracies, each of a time of its own; the rows of that time tell it.
+  const bandsOf = (data, rows) => {
+    const found = {};
+    for (const [name, points] of Object.entries(data.accuracy)) {
+      found[name] = points.map(([since, until, accuracy, low, high]) => ({ since, until, accuracy, low, high }));
+      for (const { since, until, accuracy, low, high } of found[name]) {
+        for (const row of rows)
+          if (row.t + data.bin > since && row.t <= until)
+            Object.assign(row, { [name]: accuracy, [`${name}_low`]: low, [`${name}_high`]: high });
+      }
+    }
+    return found;
+  };
+
   const marksOf = ({ levels, marks, silences }, measures) => {
     const own = marks.filter(({ measure }) => measures.includes(measure));
     const sameIncident = ({ mark: a }) => ({ mark: b }) => a.slice(1) === b.slice(1);
@@ -54,11 +68,12 @@ const overTime = (() => {
   const drawPanels = async (element) => {
     const data = JSON.parse(document.getElementById(`${element.dataset.of}-data`).textContent);
     const rows = rowsOf(data);
+    const bands = bandsOf(data, rows);
     const group = { element, rows: rows.filter((row) => row.of !== null), bin: data.bin, views: [], span: whole, at: null };
     groups.set(element, group);
     for (const figure of element.querySelectorAll("figure")) {
       const { spec, columns, measures } = drawing.panels[figure.dataset.panel];
-      const datasets = { points: rows, ...marksOf(data, measures) };
+      const datasets = { points: rows, ...bands, ...marksOf(data, measures) };
       const there = (name) => (name in datasets ? datasets[name].length > 0 : isKnown(rows, name));
       const layer = spec.layer.filter(({ data, encoding }) =>
         data?.name ? there(data.name) : data || there(encoding.y.field));

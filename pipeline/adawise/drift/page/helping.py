@@ -52,8 +52,8 @@ def section(helped: Helped) -> Section:
 def _lead(helped: Helped) -> str:
     if not helped.arms:
         return (
-            "There are no labels that fit these rows, so nothing here is a measured accuracy. Estimates rest on the "
-            "confidence of the models; where confidence is wrong, so are they."
+            "There are no labels that fit these rows, so nothing here is a measured accuracy. What is estimated "
+            "without them stands over time, over all cameras and by camera."
         )
     share = percent(helped.labelled / max(1, helped.accepted))
     return (

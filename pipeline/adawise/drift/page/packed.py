@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from adawise.drift.page.words import known
-from adawise.drift.result import Camera, Floats, Integers, Series
+from adawise.drift.result import NOTHING_KNOWN, AccuracyOverTime, AccuracyPoint, Camera, Floats, How, Integers, Series
 
 _UNKNOWN = 65_535
 _ALWAYS = ("batches", "images", "alpha", "alpha_low", "alpha_high", "tried_low", "tried_high", "forward_equivalents")
 _IF_KNOWN = (
     *("objective", "posterior_sd", "reference", "confidence", "endpoints_agree"),
-    *("served_zero_shot", "served_fine_tuned", "rejected", "accuracy"),
+    *("served_zero_shot", "served_fine_tuned", "rejected"),
 )
 PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")  # told in multiples of their medians
 _USUAL = 4  # times as long as the middle gap: lines are drawn through gaps up to that
 
 
 def packed(
-    series: Series, bin_us: int, *, camera: Camera | None = None, marks: Sequence[Mapping[str, Any]] = ()
+    series: Series,
+    bin_us: int,
+    *,
+    accuracy: AccuracyOverTime = NOTHING_KNOWN,
+    camera: Camera | None = None,
+    marks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What a browser needs to draw it, with the camera's levels and silences. Times are in milliseconds.
 
@@ -46,6 +51,7 @@ def packed(
         "gap": longest_gap(bins),
         "columns": columns,
         **({"levels": [], "silences": []} if camera is None else _stretches(camera)),
+        "accuracy": {f"accuracy_{how}": [_band(p) for p in accuracy.of(how)] for how in get_args(How)},
         "marks": marks,
     }
 
@@ -67,6 +73,10 @@ def _column(values: Floats) -> list[Any]:
     scaled = np.zeros_like(values) if step == 0.0 else (values - low) / step
     whole = np.where(np.isfinite(values), np.rint(np.nan_to_num(scaled)), _UNKNOWN).astype("<u2")
     return [_rounded(low), float(f"{step:.9g}"), base64.b64encode(whole.tobytes()).decode()]
+
+
+def _band(point: AccuracyPoint) -> list[float]:
+    return [point.since_us / 1e3, point.until_us / 1e3, *(round(v, 4) for v in (point.accuracy, point.low, point.high))]
 
 
 def _runs(bins: Integers) -> list[list[int]]:

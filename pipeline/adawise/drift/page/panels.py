@@ -1,6 +1,7 @@
 """The figures of a camera over time: what is drawn in each, written once for all cameras; the script fills in the data.
 
-A panel is a Vega-Lite specification over the data sets `points`, `levels`, `events`, `spans` and `silences`. The
+A panel is a Vega-Lite specification over the data sets `points`, `levels`, `events`, `spans`, `silences` and
+`accuracy_measured` (`_confidence`, `_agreement`). The
 parameters `since`, `until` and `at` (milliseconds) are the span that is shown and the moment that is pointed at: the
 script moves them together in all panels of a camera.
 """
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from adawise.page import theme
 from adawise.page.blocks import Key
+from adawise.page.notation import LEVEL
 
 Name = Literal["alpha", "overall", "accuracy", "objective", "answers", "picture", "rate", "cost", "rejects"]
 _Layer = dict[str, Any]
@@ -38,7 +40,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Panel:
-    """`needs` are columns of which one must be known, or there is nothing to draw; `query` made them.
+    """`needs` are columns of which one must be known, or there is nothing to draw; `query` made them. Without any, it
+    is drawn where there is a sentence to it.
 
     `measures` are those whose events are marked in it.
     """
@@ -99,15 +102,33 @@ def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
 
 
 def _accuracy() -> Panel:
-    y = {"scale": {"zero": False, "domainMax": 1}, "axis": _axis("share", tickCount=4)}
+    """Of data sets of its own: a point is as wide as it has to be."""
+    looks: tuple[tuple[str, str, str, str, list[int], str], ...] = (
+        ("agreement", "estimated from the agreement of the endpoints", theme.ORACLE, "", [2, 2], "dots"),
+        ("confidence", "estimated from confidence", theme.INK, theme.TRIED, [6, 3], "dashes"),
+        ("measured", "measured by labels", theme.SERVED, theme.RANGE, [], "thick"),
+    )
+    bands, lines, keys, columns = list[_Layer](), list[_Layer](), list[Key](), list[Column]()
+    for how, title, colour, band, dash, shape in looks:
+        name = f"accuracy_{how}"
+        across: _Layer = {"data": {"name": name}, "encoding": {**_x("since"), "x2": {"field": "until"}}}
+        rule = {"type": "rule", "color": colour, "strokeDash": dash, "strokeWidth": 2 if dash else 3, "clip": True}
+        lines.append({**across, "mark": rule, "encoding": {**across["encoding"], "y": _y("accuracy")}})
+        keys.insert(0, Key(title, shape, colour, name))
+        columns[:0] = [Column(name, title), Column(f"{name}_low", f"  {LEVEL} within", until=f"{name}_high")]
+        if band:
+            ends = {**across["encoding"], "y": _y("low"), "y2": {"field": "high"}}
+            bands.append({**across, "mark": {"type": "rect", "color": band, "clip": True}, "encoding": ends})
+            keys.insert(1, Key(f"{LEVEL} band", "band", band, name))
+    y = {"scale": {"zero": False, "domainMax": 1.02}, "axis": _axis("share", tickCount=4)}  # a line at 1 has its width
     return Panel(
         "accuracy",
-        "Accuracy of labelled images",
+        "Accuracy",
         "events",
-        ("accuracy",),
-        (Column("accuracy", "accuracy", 3),),
         (),
-        _spec([_line("accuracy", theme.INK)], y, height=100),
+        tuple(columns),
+        tuple(keys),
+        _spec([*bands, *lines], y, height=140),
         ("accuracy",),
     )
 

@@ -66,6 +66,7 @@ def cost(of: AccuracyCost | None) -> str:
     if of is None:
         return ""
     how = "measured by labels" if of.how == "measured" else "estimated from confidence"
+    how += ", which labels contradict on this camera" if of.is_doubted else ""
     return f"accuracy {points(of.accuracy)} points ({LEVEL} {points(of.low)} to {points(of.high)}, {how})"
 
 

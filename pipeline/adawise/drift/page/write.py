@@ -22,7 +22,7 @@ from adawise.drift.page.ranking import HEADERS, ranking
 from adawise.drift.page.small import HEIGHT, WIDTH, together
 from adawise.drift.page.words import cost, happened, percent, when
 from adawise.drift.result import CameraGroup, Report
-from adawise.drift.show import moment, resolution
+from adawise.drift.show import accuracies, moment, resolution
 from adawise.errors import SettingsError
 from adawise.page import theme
 from adawise.page.blocks import Key
@@ -38,13 +38,20 @@ _SMALL_LEGEND = (
     Key("no images", "bar", theme.MUTED),
 )
 _EVENTS = 400  # of the table; each camera has its own in full
-_OVERALL = ("overall", "answers", "rate", "cost", "rejects")  # a mean of objectives over cameras would say little
+_OVERALL = (
+    "overall",
+    "accuracy",
+    "answers",
+    "rate",
+    "cost",
+    "rejects",
+)  # a mean of objectives over cameras would say little
 _MADE = {  # query -> what it made
     "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
     "series": "alpha, objective and cost over time, by camera and over all",
     "rows": "confidence, agreement and rejects over time",
     "changes": "alpha as its changes, and the gaps in which silences, are looked for",
-    "events": "the measures in which events are looked for",
+    "events": "the measures in which events are looked for, and accuracy over time",
     "mixes": "the mixes of classes in which events are looked for",
     "cameras": "the numbers of each camera",
     "classes": "the mixes of classes",
@@ -58,10 +65,6 @@ _JUDGED = {
     "accuracy": (queries.KINDS, "accuracies and differences: `answers` has each labelled image and arm"),
     "calibration": (queries.CONFIDENCES, "calibration errors"),
     "confusion": (queries.CONFUSIONS, "what was taken for what"),
-}
-_ESTIMATED = {
-    "confidence": (queries.CONFIDENT, "the estimate by confidence"),
-    "agreement": (queries.AGREE, "the estimate by agreement"),
 }
 _SAYS = {
     "moment": moment,
@@ -138,7 +141,7 @@ def page(report: Report) -> str:
         small_legend=_SMALL_LEGEND,
         queries=_queries(report),
         resolution=resolution(report),
-        data={"all": packed(report.overall, report.bin_us), **_series(report, cameras)},
+        data={"all": packed(report.overall, report.bin_us, accuracy=report.accuracy), **_series(report, cameras)},
         drawing=_drawing(report, kinds),
         specs={} if helped is None else {figure.anchor: figure.spec for figure in helped.figures},
         width=WIDTH,
@@ -166,12 +169,19 @@ def _contents(report: Report) -> list[tuple[str, str]]:
 def _overall(report: Report, kinds: Sequence[Panel]) -> tuple[Drawn, ...]:
     kept = [panel for panel in kinds if panel.name in _OVERALL]
     readings = {**series_readings(report.overall), "overall": overall_reading(report.overall)}
+    readings["accuracy"] = accuracies(report.accuracy, report.cameras)
     return drawn("all", report.overall, kept, readings)
 
 
 def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
     return {
-        each.anchor: packed(each.camera.series, report.bin_us, camera=each.camera, marks=marks(each.incidents, report))
+        each.anchor: packed(
+            each.camera.series,
+            report.bin_us,
+            accuracy=each.camera.accuracy,
+            camera=each.camera,
+            marks=marks(each.incidents, report),
+        )
         for each in cameras
     }
 
@@ -197,7 +207,6 @@ def _queries(report: Report) -> dict[str, tuple[str, str]]:
     found = {name: (sql, _MADE.get(name, "")) for name, sql in report.queries.items()}
     if report.helped is not None and report.queries:
         found |= _JUDGED if report.helped.arms else {}
-        found |= _ESTIMATED if report.helped.estimates else {}
     return {name: (sql.strip(), made) for name, (sql, made) in found.items()}
 
 
