@@ -278,7 +278,7 @@ def test_no_row_is_read_for_what_traces_say() -> None:
         connection.execute("CREATE VIEW predictions AS FROM kept WHERE error('read: ' || row_id) IS NULL")
         connection.execute(queries.SPANS)
         prepare(connection, 300_000_000)
-        assert len(connection.execute(queries.ROWS, {"judged": 0}).fetchall()) == len(yard.PLACES)
+        assert len(connection.execute(queries.CAMERAS, {"judged": 0}).fetchall()) == len(yard.PLACES)
         assert len(connection.execute(queries.CLASSES).fetchall()) >= len(yard.PLACES)
         with pytest.raises(duckdb.InvalidInputException, match="read: frames"):  # or nothing was proved
             connection.execute(queries.REASONS, {"judged": 0})

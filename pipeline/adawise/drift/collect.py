@@ -25,11 +25,8 @@ _BINS = 720  # of a series: a month by the hour, and about as many points as a p
 _FEWEST = 60  # unless a camera has so few batches that most bins would be empty
 _FINE = 20_000  # of a path
 _WIDE = 3_000  # of what is watched: a month by the quarter of an hour
-_NO_ROWS = {"rejected": 0, "confidence": np.nan, "endpoints_agree": np.nan}
 _OTHERS = "other classes"
-_COUNTS = {"batches", "images", "rejected"}
 _PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
-_OPTIONAL = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", *_PIXELS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,11 +95,11 @@ def collect(
     ask = _Question(connection, widths | {"judged": judged_us}, done)
     prepare(connection, mix_us)
     connection.execute(queries.judged_rows(is_labelled))
-    facts, rows = ask.by_stream(queries.CAMERAS), ask.by_stream(queries.ROWS)
+    facts = ask.by_stream(queries.CAMERAS)
     paths = {name: _path(columns) for name, columns in ask.by_stream(queries.PATHS).items()}
     binned = {name: _binned(columns) for name, columns in ask.by_stream(queries.WIDE).items()}
-    seen = {name: {**_NO_ROWS, **_first(rows.get(name, {})), **_first(columns)} for name, columns in facts.items()}
-    series = _series(ask.by_stream(queries.TRACES), ask.by_stream(queries.PREDICTIONS), binned, bin_us)
+    seen = {name: _first(columns) for name, columns in facts.items()}
+    series = _series(ask.by_stream(queries.TRACES), binned, bin_us)
     return Collected(
         since_us=first_us,
         judged_us=max(first_us, judged_us),
@@ -119,7 +116,7 @@ def collect(
         reasons=_counted(ask.by_stream(queries.REASONS), "reason", "rows"),
         resets=_counted(ask.by_stream(queries.RESETS), "reset", "batches"),
         models={name: _models(columns) for name, columns in ask.by_stream(queries.MODELS).items()},
-        rows=sum(int(columns["rows"][0]) for columns in rows.values()),
+        rows=sum(int(columns["rows"][0]) for columns in facts.values()),
         starts={
             name: [(int(at), str(why)) for at, why in zip(columns["time_us"], columns["reset"], strict=True)]
             for name, columns in ask.by_stream(queries.STARTS).items()
@@ -135,9 +132,16 @@ def collect(
 
 def unseen(path: Path) -> dict[str, Any]:
     """The facts of a camera that sent nothing in the time that is judged."""
-    numbers = dict.fromkeys(("alpha", "alpha_low", "alpha_high", "forward_equivalents"), float("nan"))
-    counts = {"batches": 0, "images": 0, "first_us": int(path.first_us[0]), "last_us": int(path.last_us[-1])}
-    return {**_NO_ROWS, **numbers, **counts, "alpha_last": float(path.alpha[-1])}
+    names = ("alpha", "alpha_low", "alpha_high", "forward_equivalents", "confidence", "endpoints_agree")
+    numbers = dict.fromkeys(names, float("nan"))
+    counts = {
+        "batches": 0,
+        "images": 0,
+        "rejected": 0,
+        "first_us": int(path.first_us[0]),
+        "last_us": int(path.last_us[-1]),
+    }
+    return {**numbers, **counts, "alpha_last": float(path.alpha[-1])}
 
 
 def prepare(connection: DuckDBPyConnection, mix_us: int) -> None:
@@ -190,27 +194,16 @@ def _first(columns: _Columns) -> dict[str, Any]:
     return {name: column[0].item() for name, column in columns.items() if name != "rows"}
 
 
-def _series(
-    traces: Mapping[str, _Columns], rows: Mapping[str, _Columns], binned: Mapping[str, Binned], bin_us: int
-) -> dict[str, Series]:
-    return {name: _joined(columns, rows.get(name), binned.get(name), bin_us) for name, columns in traces.items()}
-
-
-def _joined(traces: _Columns, rows: _Columns | None, binned: Binned | None, bin_us: int) -> Series:
-    """One series of what is known of batches and of what is known of images; bins that only one of them has too."""
-    at = traces["bin"] if rows is None else np.union1d(traces["bin"], rows["bin"])
-    count = len(at)
-    found: dict[str, Any] = {}
-    for columns in (traces, rows or {}):
-        place = np.searchsorted(at, columns["bin"]) if columns else np.empty(0, np.int64)
-        for name, column in columns.items():
-            found[name] = np.zeros(count, np.int64) if name in _COUNTS else np.full(count, np.nan)
-            found[name][place] = column
-    found |= {} if binned is None else _coarser(binned, at, bin_us)
-    found |= {name: np.full(count, np.nan) for name in _OPTIONAL if name not in found}
-    found.setdefault("rejected", np.zeros(count, np.int64))
-    del found["bin"]
-    return Series(time_us=at * bin_us, **{name: found[name] for name in Series.__slots__ if name != "time_us"})
+def _series(traces: Mapping[str, _Columns], binned: Mapping[str, Binned], bin_us: int) -> dict[str, Series]:
+    found = {}
+    for name, columns in traces.items():
+        at = columns["bin"]
+        known = {column: values for column, values in columns.items() if column != "bin"}
+        known |= (
+            _coarser(binned[name], at, bin_us) if name in binned else dict.fromkeys(_PIXELS, np.full(len(at), np.nan))
+        )
+        found[name] = Series(time_us=at * bin_us, **known)
+    return found
 
 
 def _coarser(of: Binned, at: Integers, bin_us: int) -> dict[str, Floats]:

@@ -30,8 +30,8 @@ FROM spans
 TRACES = """
 SELECT stream_id,
        epoch_us(time) // $bin AS bin,
-       count(*) AS batches,
-       sum(images)::BIGINT AS images,
+       count(alpha) AS batches,
+       coalesce(sum(images), 0)::BIGINT AS images,
        sum(alpha * images) / sum(images) AS alpha,
        min(alpha) AS alpha_low,
        max(alpha) AS alpha_high,
@@ -40,8 +40,11 @@ SELECT stream_id,
        avg(objective) FILTER (NOT isnan(objective)) AS objective,
        avg(posterior_sd) AS posterior_sd,
        avg(reference) AS reference,
-       sum(forward_equivalents * images) / sum(images) AS forward_equivalents
-FROM traces LEFT JOIN levels USING (alpha)
+       sum(forward_equivalents * images) / sum(images) AS forward_equivalents,
+       sum(confidence) / nullif(sum(answered), 0) AS confidence,
+       sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree,
+       coalesce(sum(rejected), 0)::BIGINT AS rejected
+FROM outcomes LEFT JOIN levels USING (alpha)
 GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST, bin
 """
 
@@ -55,16 +58,20 @@ FROM traces LEFT JOIN unmeasured USING (stream_id);
 CREATE OR REPLACE TEMP VIEW unmeasured_rows AS
 SELECT predictions.* FROM predictions JOIN unmeasured USING (stream_id) WHERE $condition;
 
-CREATE OR REPLACE TEMP VIEW row_measures AS
+CREATE OR REPLACE TEMP VIEW outcomes AS
+SELECT batches.* REPLACE (
+           CASE WHEN is_measured THEN compared END AS compared,
+           CASE WHEN is_measured THEN agreed END AS agreed,
+           CASE WHEN is_measured THEN rejected END AS rejected
+       ),
+       CASE WHEN is_measured THEN images END AS answered,
+       CASE WHEN is_measured THEN mean_confidence::DOUBLE * images END AS confidence
+FROM batches
+UNION ALL BY NAME
 SELECT stream_id, time, (label IS NOT NULL)::INTEGER AS answered, confidence::DOUBLE AS confidence,
        ((zero_shot_label = fine_tuned_label) IS NOT NULL)::INTEGER AS compared,
        (zero_shot_label = fine_tuned_label)::INTEGER AS agreed, (status = 'rejected')::INTEGER AS rejected
 FROM unmeasured_rows;
-
-CREATE OR REPLACE TEMP VIEW measures AS
-SELECT stream_id, time, images AS answered, mean_confidence::DOUBLE * images AS confidence, compared, agreed, rejected
-FROM batches WHERE is_measured
-UNION ALL FROM row_measures;
 
 CREATE OR REPLACE TEMP VIEW class_rows AS
 SELECT stream_id, time, entry.key AS label, entry.value AS rows
@@ -101,18 +108,7 @@ SELECT stream_id,
        avg(colourfulness_mean) AS colourfulness,
        coalesce(sum(labelled), 0)::BIGINT AS labelled,
        coalesce(sum(correct), 0)::BIGINT AS correct
-FROM (
-    SELECT stream_id, time, images, alpha, objective, forward_equivalents, luminance_mean, contrast_mean,
-           gradient_mean, laplacian_mean, colourfulness_mean,
-           CASE WHEN is_measured THEN images END AS answered,
-           CASE WHEN is_measured THEN mean_confidence::DOUBLE * images END AS confidence,
-           CASE WHEN is_measured THEN compared END AS compared,
-           CASE WHEN is_measured THEN agreed END AS agreed,
-           CASE WHEN is_measured THEN rejected END AS rejected
-    FROM batches
-    UNION ALL BY NAME FROM row_measures
-    UNION ALL BY NAME FROM judged_rows
-)
+FROM (FROM outcomes UNION ALL BY NAME FROM judged_rows)
 GROUP BY ALL ORDER BY stream_id, wide
 """
 
@@ -130,23 +126,6 @@ SELECT stream_id, bin, CASE WHEN place <= 8 THEN label END AS label, min(time_us
 FROM class_bins JOIN ranked USING (stream_id, label) GROUP BY ALL ORDER BY stream_id, bin, label
 """
 
-PREDICTIONS = """
-SELECT stream_id,
-       epoch_us(time) // $bin AS bin,
-       sum(confidence) / nullif(sum(answered), 0) AS confidence,
-       sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree,
-       avg(served_zero_shot) AS served_zero_shot,
-       avg(served_fine_tuned) AS served_fine_tuned,
-       coalesce(sum(rejected), 0)::BIGINT AS rejected
-FROM (
-    FROM measures UNION ALL BY NAME
-    SELECT stream_id, time, (label = zero_shot_label)::INTEGER AS served_zero_shot,
-           (label = fine_tuned_label)::INTEGER AS served_fine_tuned
-    FROM predictions WHERE stream_id IS NOT NULL
-)
-GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST, bin
-"""
-
 PATHS = """
 SELECT stream_id,
        epoch_us(time) // $fine AS fine,
@@ -161,25 +140,20 @@ GROUP BY ALL ORDER BY stream_id, fine
 
 CAMERAS = """
 SELECT stream_id,
-       count(*) AS batches,
-       sum(images)::BIGINT AS images,
-       epoch_us(min(time)) AS first_us,
-       epoch_us(max(time)) AS last_us,
+       count(alpha) AS batches,
+       coalesce(sum(images), 0)::BIGINT AS images,
+       epoch_us(min(time) FILTER (alpha IS NOT NULL)) AS first_us,
+       epoch_us(max(time) FILTER (alpha IS NOT NULL)) AS last_us,
        sum(alpha * images) / sum(images) AS alpha,
        min(alpha) AS alpha_low,
        max(alpha) AS alpha_high,
        arg_max(alpha, time) AS alpha_last,
-       sum(forward_equivalents * images) / sum(images) AS forward_equivalents
-FROM traces WHERE epoch_us(time) >= $judged GROUP BY stream_id ORDER BY stream_id
-"""
-
-ROWS = """
-SELECT stream_id,
-       sum(answered + rejected)::BIGINT AS rows,
-       sum(rejected)::BIGINT AS rejected,
+       sum(forward_equivalents * images) / sum(images) AS forward_equivalents,
+       coalesce(sum(answered + rejected), 0)::BIGINT AS rows,
+       coalesce(sum(rejected), 0)::BIGINT AS rejected,
        sum(confidence) / nullif(sum(answered), 0) AS confidence,
        sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree
-FROM measures WHERE epoch_us(time) >= $judged GROUP BY stream_id ORDER BY stream_id
+FROM outcomes WHERE epoch_us(time) >= $judged GROUP BY stream_id HAVING count(alpha) > 0 ORDER BY stream_id
 """
 
 CLASSES = """
@@ -306,7 +280,6 @@ def written_out(
     questions = {
         "measures": SPANS + measures(mix_us) + judged_rows(is_labelled),
         "series": TRACES,
-        "rows": PREDICTIONS,
         "changes": PATHS,
         "events": WIDE,
         "mixes": MIXES,

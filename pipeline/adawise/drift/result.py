@@ -47,8 +47,6 @@ class Series:
     forward_equivalents: Floats
     confidence: Floats
     endpoints_agree: Floats  # share of images on which zero-shot and fine-tuned say the same, where both were asked
-    served_zero_shot: Floats  # share on which what was served is zero-shot's answer, where that was asked
-    served_fine_tuned: Floats
     rejected: Integers  # images
     luminance: Floats  # this and the next four as the trace has them: natural logarithms
     contrast: Floats

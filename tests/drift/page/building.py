@@ -62,8 +62,6 @@ def a_series(
         "forward_equivalents": 1.1 + 0.4 * rng.random(n) ** 3,
         "confidence": np.clip(0.86 - 0.25 * np.abs(alpha - 0.4) + rng.normal(0, 0.015, n), 0, 1),
         "endpoints_agree": np.clip(0.74 + rng.normal(0, 0.02, n), 0, 1),
-        "served_zero_shot": np.clip(0.96 - 0.2 * alpha + rng.normal(0, 0.015, n), 0, 1),
-        "served_fine_tuned": np.clip(0.8 + 0.15 * alpha + rng.normal(0, 0.015, n), 0, 1),
         "rejected": np.zeros(n, np.int64) if rejected is None else rejected,
         **{name: np.sin(np.arange(n) / 24) / 8 + rng.normal(-1.0, 0.05, n) for name in PIXELS},
     }
@@ -290,7 +288,7 @@ def a_help(cameras: Sequence[str], *, classes: Sequence[str] = CLASSES) -> Helpe
 def without_rows(camera: Camera) -> Camera:
     """As it is known where there are traces and no predictions."""
     nothing = np.full(len(camera.series.alpha), np.nan)
-    of_rows = ("confidence", "endpoints_agree", "served_zero_shot", "served_fine_tuned", "reference", "posterior_sd")
+    of_rows = ("confidence", "endpoints_agree", "reference", "posterior_sd")
     names = (*of_rows, *PIXELS)
     series = replace(camera.series, **dict.fromkeys(names, nothing), objective=nothing)
     return replace(

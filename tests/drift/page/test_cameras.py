@@ -105,8 +105,6 @@ def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
     series = replace(
         camera.series,
         confidence=np.full(720, 0.8),
-        served_zero_shot=np.full(720, 0.9),
-        served_fine_tuned=np.full(720, 0.7),
         endpoints_agree=np.full(720, 0.65),
         forward_equivalents=np.r_[np.full(719, 1.0), 3.0],
         images=np.full(720, 100),
@@ -114,9 +112,8 @@ def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
     )
     told = readings(replace(camera, series=series, reasons={"image_undecodable": 1440}))
     assert told["answers"] == (
-        "Confidence went from .80 to .80, what was served agrees with zero-shot on 90 % and with fine-tuned "
-        "on 70 % of the "
-        "images on which they were asked, these two agree on 65 %."
+        "Confidence went from .80 to .80, zero-shot and fine-tuned agree on 65 % of the images on which both were "
+        "asked."
     )
     assert told["cost"] == (
         "An image cost 1.00 forwards on average over the points, and 3.00 in the dearest; plain CLIP costs 1."

@@ -175,15 +175,9 @@ def _answers(series: Series) -> str:
     if known(series.confidence):
         early, late = quarters(series.confidence)
         parts.append(f"confidence went from {two(early)} to {two(late)}")
-    agree = [
-        f"with {name} on {percent(mean(values))}"
-        for name, values in (("zero-shot", series.served_zero_shot), ("fine-tuned", series.served_fine_tuned))
-        if known(values)
-    ]
-    if agree:
-        parts.append(f"what was served agrees {listed(agree)} of the images on which they were asked")
     if known(series.endpoints_agree):
-        parts.append(f"these two agree on {percent(mean(series.endpoints_agree))}")
+        agree = percent(mean(series.endpoints_agree))
+        parts.append(f"zero-shot and fine-tuned agree on {agree} of the images on which both were asked")
     said = ", ".join(parts)
     return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
 

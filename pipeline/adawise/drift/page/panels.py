@@ -163,15 +163,13 @@ def _objective() -> Panel:
 def _answers() -> Panel:
     lines: tuple[tuple[str, str, str, list[int], str], ...] = (
         ("endpoints_agree", "zero-shot = fine-tuned", theme.ORACLE, [2, 2], "dots"),
-        ("served_zero_shot", "served = zero-shot", theme.ZERO_SHOT, [6, 3], "dashes"),
-        ("served_fine_tuned", "served = fine-tuned", theme.FINE_TUNED, [10, 2, 2, 2], "dash-dot"),
         ("confidence", "confidence, mean", theme.INK, [], "line"),
     )
     y = {"scale": {"zero": False, "domainMax": 1}, "axis": _axis("share", tickCount=4)}
     return Panel(
         "answers",
         "Confidence and agreement",
-        "rows",
+        "series",
         tuple(name for name, *_ in lines),
         tuple(Column(name, title, 3) for name, title, *_ in reversed(lines)),
         tuple(Key(title, shape, colour, name) for name, title, colour, _, shape in reversed(lines)),
@@ -240,7 +238,7 @@ def _rejects() -> Panel:
     }
     columns = (Column("rejected", "rejected", 0), Column("images", "images served", 0))
     spec = _spec([area], y, height=70)
-    return Panel("rejects", "Rejected images", "rows", ("rejected",), columns, (), spec, ("rejects",))
+    return Panel("rejects", "Rejected images", "series", ("rejected",), columns, (), spec, ("rejects",))
 
 
 def _spec(layers: Sequence[_Layer], y: dict[str, Any], *, height: int) -> dict[str, Any]:

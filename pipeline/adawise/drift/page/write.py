@@ -48,8 +48,7 @@ _OVERALL = (
 )  # a mean of objectives over cameras would say little
 _MADE = {  # query -> what it made
     "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
-    "series": "alpha, objective and cost over time, by camera and over all",
-    "rows": "confidence, agreement and rejects over time",
+    "series": "alpha, objective, cost, confidence, agreement and rejects over time, by camera and over all",
     "changes": "alpha as its changes, and the gaps in which silences, are looked for",
     "events": "the measures in which events are looked for, and accuracy over time",
     "mixes": "the mixes of classes in which events are looked for",
