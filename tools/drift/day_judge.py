@@ -1,78 +1,129 @@
-"""What a report says of the scripted day against the script: found, how late, missed, and what nobody had scripted.
+"""What a report says of the scripted day against the script: told by what, how late, missed, and told of nothing.
 
-A change of the weather after which the same alpha is served is no change of alpha. So the alphas that were served are
-asked first, by the script's times: only where they differ by as much as the report looks for can it have missed one.
+An event is of a happening if it may have begun, or gone back, while that came. A line through what comes slowly, and in
+curves, may begin before it and end after it. What the search makes of it (alpha, and all that is measured of answers)
+may come later: the search has to notice first.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from adawise.records import RowId
-from adawise.sink.read.rows import read_predictions, read_traces
-from tools.drift.day import FIXED
-from tools.drift.day_script import Event
+from adawise.sink.read.rows import read_traces
+from tools.drift.day_script import Happening
 
 Numbers = npt.NDArray[Any]
-Verdict = Literal["found", "missed", "alpha stayed", "false", "not scripted"]
 
-_AROUND = 5  # batches that a change may be told too early by
-_RUNNING = 5  # batches, over which a median says that alpha has moved
+_AROUND = 5  # batches that an event may be told too early or too late by, beyond its interval
+_ADAPTS = 60  # batches within which the search has followed
+_CURVED = 0.5  # of the time that it takes to come: by how much a line through it may be longer on each side
+_ANSWERS = frozenset({"alpha", "objective", "confidence", "agreement", "forwards", "accuracy", "mix"})
+_PASSES = frozenset({"spike", "silence"})
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The begin of an event of the report, or the end of one that goes back: between `earliest_us` and `latest_us`."""
+
+    camera: str
+    measure: str
+    shape: str
+    is_end: bool
+    time_us: int
+    earliest_us: int
+    latest_us: int
+    before: float | None
+    after: float | None
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.shape}{' ends' if self.is_end else ''}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An event of the script with what became of it, or (`event` None) a change that no event explains.
+    """A happening of the script with what was told of it, the measures that are to tell it first.
 
-    Alphas are medians over batches of what was served in the later half of the stretch before and after; `best` are
-    the fixed alphas with the most right answers there. `adapted_us`: when alpha had gone half of its way. `steps`: as
-    how many changes the report tells it.
+    `before`, `after`: medians over batches of the alpha that was served in the later half of the stretch on each side.
     """
 
-    camera: str
-    verdict: Verdict
-    event: Event | None
-    change: Mapping[str, Any] | None
-    before: float = float("nan")
-    after: float = float("nan")
-    best: tuple[float | None, float | None] = (None, None)
-    adapted_us: int | None = None
-    steps: int = 1
+    happening: Happening
+    named: tuple[Edge, ...]
+    others: tuple[Edge, ...]
+    before: float
+    after: float
+    smallest: float
 
     @property
     def late_us(self) -> int | None:
-        """From the event's begin to when the report says that alpha changed."""
-        return None if self.event is None or self.change is None else self.change["time_us"] - self.event.since_us
+        """From its begin to that of the first event that names it."""
+        return self.named[0].time_us - self.happening.since_us if self.named else None
+
+    @property
+    def leaves_alpha(self) -> bool:
+        """Neither was another alpha served than before, nor is one told."""
+        stays = not abs(self.after - self.before) >= self.smallest  # where it served nothing, no more is known
+        return stays and not any(edge.measure == "alpha" for edge in (*self.named, *self.others))
 
 
-def judge(folder: Path) -> list[Finding]:
-    """Every event of the script, then every change that belongs to none of them."""
+@dataclass(frozen=True)
+class JudgedDay:
+    """All findings by camera and time, and what was told of nothing: an alpha that did move is not `false`."""
+
+    findings: tuple[Finding, ...]
+    moved: tuple[Edge, ...]
+    false: tuple[Edge, ...]
+
+
+def judge(folder: Path) -> JudgedDay:
+    """Compare the report of a folder with its script."""
     script = json.loads((folder / "script.json").read_text(encoding="utf-8"))
     report = json.loads((folder / "drift.json").read_text(encoding="utf-8"))
-    events = [Event(**event) for event in script["events"]]
-    paths, right = _paths(folder / "run"), _right(folder)
-    slack_us = round(_AROUND * script["every_s"] * 1e6)
-    findings = []
-    for camera in report["cameras"]:
-        name, changes = camera["stream_id"], list(camera["changes"])
-        for event in (event for event in events if event.camera == name):
-            finding = _finding(event, changes, paths[name], right.get(name), report["smallest"], slack_us)
-            findings.append(finding)
-            if finding.change is not None:
-                first = changes.index(finding.change)
-                del changes[first : first + finding.steps]
-        findings += [_stray(name, change, paths[name], report["smallest"]) for change in changes]
-    return findings
+    happenings = [Happening(**{**each, "moves": tuple(each["moves"])}) for each in script["happenings"]]
+    batch_us, paths = round(script["every_s"] * 1e6), _paths(folder / "run")
+    told: dict[Happening | None, list[Edge]] = {happening: [] for happening in (None, *happenings)}
+    for edge in (edge for event in report["events"] for edge in _edges(event)):
+        told[_of(edge, happenings, batch_us)].append(edge)
+    findings = [_finding(each, told[each], paths[each.camera], report["smallest"]) for each in happenings]
+    strays = sorted(told[None], key=lambda edge: (edge.camera, edge.time_us))
+    moved = [edge.measure == "alpha" and paths[edge.camera].has_moved(edge, report["smallest"]) for edge in strays]
+    return JudgedDay(
+        tuple(findings),
+        tuple(edge for edge, is_true in zip(strays, moved, strict=True) if is_true),
+        tuple(edge for edge, is_true in zip(strays, moved, strict=True) if not is_true),
+    )
+
+
+def _edges(event: Mapping[str, Any]) -> Iterator[Edge]:
+    since, until, earliest, latest = (_us(event[name]) for name in ("since", "until", "earliest", "latest"))
+    of = event["stream_id"], event["measure"], event["shape"]
+    levels = event["from"], event["to"]
+    yield Edge(*of, False, since, min(earliest, since), max(latest, until if of[2] == "ramp" else since), *levels)
+    if of[2] in _PASSES:  # its end is known as well as its begin
+        yield Edge(*of, True, until, until - (since - min(earliest, since)), until + max(latest - since, 0), *levels)
+
+
+def _us(time: str) -> int:
+    return round(datetime.fromisoformat(time).timestamp() * 1e6)
+
+
+def _of(edge: Edge, happenings: Sequence[Happening], batch_us: int) -> Happening | None:
+    """The nearest of those in whose time it may lie."""
+    early_us, late_us = _AROUND * batch_us, (_ADAPTS if edge.measure in _ANSWERS else _AROUND) * batch_us
+    near = []
+    for each in happenings:
+        curved_us = _CURVED * (each.settled_us - each.since_us)
+        is_after = edge.latest_us >= each.since_us - curved_us - early_us
+        if each.camera == edge.camera and is_after and edge.earliest_us <= each.settled_us + curved_us + late_us:
+            near.append(each)
+    return min(near, key=lambda each: abs(edge.time_us - each.since_us), default=None)
 
 
 @dataclass(frozen=True)
@@ -86,55 +137,19 @@ class _Path:
         within = (self.time_us >= since_us) & (self.time_us < until_us)
         return float(np.median(self.alpha[within])) if within.any() else float("nan")
 
-    def crossed(self, since_us: int, until_us: int, before: float, after: float) -> int | None:
-        """When the running median was nearer to `after` for the first time."""
-        within = np.flatnonzero((self.time_us >= since_us) & (self.time_us < until_us))
-        for i in within:
-            median = float(np.median(self.alpha[i : i + _RUNNING]))
-            if abs(median - after) < abs(median - before):
-                return int(self.time_us[i])
-        return None
+    def has_moved(self, edge: Edge, smallest: float) -> bool:
+        around_us = 30 * 60_000_000
+        before = self.level(edge.earliest_us - around_us, edge.earliest_us)
+        return abs(self.level(edge.latest_us, edge.latest_us + around_us) - before) >= smallest
 
 
-def _finding(
-    event: Event,
-    changes: Sequence[Mapping[str, Any]],
-    path: _Path,
-    right: tuple[Numbers, Numbers] | None,
-    smallest: float,
-    slack_us: int,
-) -> Finding:
-    before = path.level((event.from_us + event.since_us) // 2, event.since_us)
-    after = path.level((event.settled_us + event.until_us) // 2, event.until_us)
-    best = _best(right, event.from_us, event.since_us), _best(right, event.settled_us, event.until_us)
-    begin_us, end_us = event.since_us - slack_us, event.until_us - slack_us
-    near = [change for change in changes if _ends(change) >= begin_us and change["time_us"] < end_us]
-    moved = abs(after - before) >= smallest
-    ways = [(change["size"] > 0) == (after > before) for change in near]
-    first = ways.index(True) if True in ways else None
-    change = None if first is None else near[first]
-    steps = 1 if first is None else [*ways[first:], False].index(False)
-    verdict: Verdict
-    if moved:
-        verdict = "found" if change else "missed"
-    else:
-        verdict, change = "alpha stayed", None
-    adapted_us = path.crossed(event.since_us, event.until_us, before, after) if moved else None
-    return Finding(event.camera, verdict, event, change, before, after, best, adapted_us, steps)
-
-
-def _ends(change: Mapping[str, Any]) -> int:
-    """When it is over: the line of a ramp often begins before the script's event."""
-    return int(change["latest_us"] if change["kind"] == "ramp" else change["time_us"])
-
-
-def _stray(camera: str, change: Mapping[str, Any], path: _Path, smallest: float) -> Finding:
-    """A change beside the script: a false one, if what was served did not move by so much either."""
-    around_us = 30 * 60_000_000
-    before = path.level(change["earliest_us"] - around_us, change["earliest_us"])
-    after = path.level(change["latest_us"], change["latest_us"] + around_us)
-    verdict: Verdict = "not scripted" if abs(after - before) >= smallest else "false"
-    return Finding(camera, verdict, None, change, before, after)
+def _finding(happening: Happening, edges: Sequence[Edge], path: _Path, smallest: float) -> Finding:
+    ordered = sorted(edges, key=lambda edge: edge.time_us)
+    named = tuple(edge for edge in ordered if edge.measure in happening.moves)
+    others = tuple(edge for edge in ordered if edge.measure not in happening.moves)
+    before = path.level((happening.from_us + happening.since_us) // 2, happening.since_us)
+    after = path.level((happening.settled_us + happening.until_us) // 2, happening.until_us)
+    return Finding(happening, named, others, before, after, smallest)
 
 
 def _paths(root: Path) -> dict[str, _Path]:
@@ -144,64 +159,47 @@ def _paths(root: Path) -> dict[str, _Path]:
     return {str(name): _Path(time_us[names == name], alpha[names == name]) for name in np.unique(names)}
 
 
-def _right(folder: Path) -> dict[str, tuple[Numbers, Numbers]]:
-    """By camera: times `[rows]`, and whether each fixed alpha was right `[rows, alphas]`; empty without the replays."""
-    roots = [folder / f"fixed-{alpha:g}" for alpha in FIXED]
-    if not all(root.is_dir() for root in roots):
-        return {}
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as lines:
-        labels = {row["row_id"]: row["label"] for row in csv.DictReader(lines)}
-    columns = ["topic", "partition", "offset", "index", "stream_id", "time", "label"]
-    found: dict[str, dict[int, list[bool]]] = {}
-    times: dict[str, dict[int, int]] = {}
-    for root in roots:
-        rows = read_predictions(root, columns=columns).table()
-        at_us = rows["time"].cast("int64").to_pylist()
-        for row, time_us in zip(rows.to_pylist(), at_us, strict=True):
-            key = str(RowId(row["topic"], row["partition"], row["offset"], row["index"]))
-            found.setdefault(row["stream_id"], {}).setdefault(row["offset"], []).append(row["label"] == labels[key])
-            times.setdefault(row["stream_id"], {})[row["offset"]] = time_us
-    result = {}
-    for name, answers in found.items():
-        whole = [offset for offset in sorted(answers) if len(answers[offset]) == len(FIXED)]  # a replay may be stopped
-        result[name] = (np.array([times[name][o] for o in whole]), np.array([answers[o] for o in whole]))
-    return result
-
-
-def _best(right: tuple[Numbers, Numbers] | None, since_us: int, until_us: int) -> float | None:
-    if right is None:
-        return None
-    within = (right[0] >= since_us) & (right[0] < until_us)
-    return FIXED[int(right[1][within].sum(axis=0).argmax())] if within.any() else None
-
-
-def told(findings: Sequence[Finding]) -> str:
-    """A table for people, by camera and time, and a count of the verdicts."""
-    heads = ("camera", "at", "script", "best alpha", "served", "alpha went", "report", "late", "kind")
-    rows = [heads, *(_row(finding) for finding in sorted(findings, key=lambda f: (f.camera, _at(f))))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    counts = Counter(finding.verdict for finding in findings)
-    return "\n".join([*lines, "", ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())])
+def told(judged: JudgedDay) -> str:
+    """A table of what happened, one of what was told of nothing, and the sum of both."""
+    lines = ["| camera | at | what happens | alpha served | told by | late | and by |", "|---" * 7 + "|"]
+    lines += [f"| {' | '.join(_row(finding))} |" for finding in judged.findings]
+    strays = [(edge, "alpha did move") for edge in judged.moved] + [(edge, "") for edge in judged.false]
+    lines += [
+        f"{edge.camera} {_clock(edge.time_us)} {edge}, {_levels(edge)}: of nothing. {why}" for edge, why in strays
+    ]
+    named = [finding for finding in judged.findings if finding.named]
+    alone = [finding for finding in named if finding.leaves_alpha]
+    others = [finding for finding in judged.findings if not finding.named and finding.others]
+    missed = [finding for finding in judged.findings if not finding.named and not finding.others]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{len(named)} of {len(judged.findings)} told by what names them, {len(alone)} of which leave alpha alone; "
+            f"{len(others)} told by other measures alone, {len(missed)} missed; "
+            f"of nothing {len(judged.false)}, and {len(judged.moved)} of an alpha that moved by itself",
+            f"leave alpha alone and are told: {_said(alone)}",
+            f"told by other measures alone: {_said(others)}",
+            f"missed: {_said(missed)}",
+        ]
+    )
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    event, change = finding.event, finding.change
-    best = "" if finding.best[0] is None else f"{finding.best[0]:g} -> {finding.best[1]:g}"
-    adapted = "" if finding.adapted_us is None or event is None else _minutes(finding.adapted_us - event.since_us)
+    happening = finding.happening
+    went = " to ".join("none" if np.isnan(level) else f"{level:.2f}" for level in (finding.before, finding.after))
     late = "" if finding.late_us is None else _minutes(finding.late_us)
-    kind = "" if change is None else f"{change['kind']} {change['before']:.2f} -> {change['after']:.2f}"
-    served = f"{finding.before:.2f} -> {finding.after:.2f}"
-    said = "" if event is None else event.said
-    verdict = finding.verdict if finding.steps == 1 else f"{finding.verdict}, {finding.steps} steps"
-    return (finding.camera, _clock(_at(finding)), said, best, served, adapted, verdict, late, kind)
+    named = ", ".join(dict.fromkeys(map(str, finding.named)))
+    others = ", ".join(dict.fromkeys(edge.measure for edge in finding.others))
+    return happening.camera, _clock(happening.since_us), happening.said, went, named, late, others
 
 
-def _at(finding: Finding) -> int:
-    if finding.event is not None:
-        return finding.event.since_us
-    assert finding.change is not None
-    return int(finding.change["time_us"])
+def _levels(edge: Edge) -> str:
+    return "" if edge.before is None or edge.after is None else f"{edge.before:.2f} to {edge.after:.2f}"
+
+
+def _said(findings: Sequence[Finding]) -> str:
+    return "; ".join(f"{f.happening.camera}, {f.happening.said}" for f in findings) or "none"
 
 
 def _clock(time_us: int) -> str:
