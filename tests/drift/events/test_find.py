@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import duckdb
 import numpy as np
@@ -14,6 +14,11 @@ from adawise.commands import command_of
 from adawise.commands.parser import parse
 from adawise.drift.analyse import analyse, silences
 from adawise.drift.collect import Path, collect
+from adawise.drift.events.find import CameraHistory, events
+from adawise.drift.events.incidents import numbered
+from adawise.drift.events.judge import Surroundings, judged
+from adawise.drift.events.measures import Binned
+from adawise.drift.events.mix import NO_MIX
 from adawise.drift.result import SEVERITIES, DriftEvent
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, KINDS, CameraWorld, Happening, as_tables, camera
 
@@ -108,6 +113,46 @@ def until(world: CameraWorld, end_us: int) -> CameraWorld:
     n = int(np.count_nonzero(world.columns["captured_at"] < end_us))
     columns = {name: values[:n] for name, values in world.columns.items()}
     return CameraWorld(world.name, columns, world.counts[:n], world.labelled[:n], world.correct[:n], (), world.days)
+
+
+def a_day(rejected: Mapping[int, int], **changed: float) -> list[DriftEvent]:
+    """Of a camera with eight images in two minutes, and none from ten to eleven.
+
+    rejected: images by number of the batch. changed: by so much each of these is more from noon till three.
+    """
+    number = np.array([n for n in range(720) if not 300 <= n < 330])
+    n, at = len(number), BEGIN_US + number * 120_000_000
+    is_changed = (number >= 360) & (number < 450)
+    values: dict[str, np.ndarray] = {column.name: np.zeros(n) for column in fields(Binned)}
+    values |= {"time_us": at, "last_us": at, "batches": np.ones(n, np.int64), "images": np.full(n, 8)}
+    values |= {"labelled": np.zeros(n, np.int64), "rejected": np.array([rejected.get(k, 0) for k in number])}
+    values |= {name: size * is_changed for name, size in changed.items()}
+    binned = Binned(**values)
+    told = events(CameraHistory("gate", binned, 60_000_000, (), NO_MIX, (), (), None))
+    return judged(numbered(told, 1), Surroundings(binned, int(at[-1]), ()), ["runs/yard"])
+
+
+def test_images_that_are_all_broken_are_counted_with_the_next_batch_and_may_have_begun_long_before_it() -> None:
+    """A point of rejects is of so many images: here of an hour and a half, in one of which all were broken."""
+    (spike,) = (event for event in a_day({330: 240}) if event.measure == "rejects")
+    assert spike.earliest_us <= BEGIN_US + 10 * HOUR_US <= spike.latest_us
+    assert spike.latest_us <= BEGIN_US + 11.1 * HOUR_US
+
+
+@pytest.mark.parametrize(
+    ("changed", "likely"),
+    [
+        ({"gradient": 1.0, "colourfulness": 0.5}, "the sensor, its gain or its compression"),
+        ({"laplacian": 0.4}, "the sensor, its gain or its compression"),
+        ({"laplacian": -0.4}, "weather, dirt on the lens, or focus"),
+        ({"gradient": -0.5}, "weather, dirt on the lens, or focus"),
+        ({"gradient": 0.5}, "weather, dirt on the lens, or focus"),
+    ],
+)
+def test_more_edges_and_texture_are_of_the_sensor_and_less_of_the_lens(changed: dict[str, float], likely: str) -> None:
+    found = a_day({}, **changed)
+    assert len(found) == len(changed)
+    assert {event.causes[-1].sentence for event in found} == {f"likely: {likely}"}
 
 
 def a_path(time_us: Sequence[int]) -> Path:

@@ -13,7 +13,7 @@ from adawise.drift.events.cycles import cycles, named
 from adawise.drift.events.measures import MEASURES, Binned, Measure
 from adawise.drift.events.mix import Mixed, mix_changes
 from adawise.drift.events.unrest import Restless, restless
-from adawise.drift.result import DriftEvent, Model, Shape
+from adawise.drift.result import DriftEvent, Integers, Model, Shape
 
 _DAY_US = 86_400_000_000
 _SPIKE_US = 2 * _DAY_US  # longer is a level of its own
@@ -61,6 +61,8 @@ def _measured(of: CameraHistory, measure: Measure) -> Iterator[DriftEvent]:
             batches=watched.batches,
             sensitivity=replace(measure.sensitivity, cycle=1.0) if swings.is_known else measure.sensitivity,
         )
+    if measure.is_of_counts:
+        changes = tuple(_within_its_point(change, watched.time_us) for change in changes)
     to_and_fro = (
         () if measure.is_of_counts else restless(watched.time_us, watched.values - swings.part, measure.sensitivity)
     )
@@ -70,6 +72,13 @@ def _measured(of: CameraHistory, measure: Measure) -> Iterator[DriftEvent]:
         yield _unrest(of, measure, unrest)
     left = [c for c in changes if not swings.explains(c) and not any(each.explains(c) for each in to_and_fro)]
     yield from _shaped(of, measure, left)
+
+
+def _within_its_point(change: Change, time_us: Integers) -> Change:
+    """A point of counts is of some time, anywhere in which it may have been: until the next one begins."""
+    earliest_us, latest_us = change.interval_us
+    until_us = int(time_us[min(change.index + 1, len(time_us) - 1)])
+    return replace(change, interval_us=(earliest_us, max(latest_us, until_us)))
 
 
 def _shaped(of: CameraHistory, measure: Measure, changes: Sequence[Change]) -> Iterator[DriftEvent]:

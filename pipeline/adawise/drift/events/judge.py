@@ -22,6 +22,7 @@ _NEAR_US, _AROUND_US = 3_600_000_000, 6 * 3_600_000_000
 _OVER = frozenset({"spike", "silence"})
 _PASSING = frozenset({"spike", "silence", "unrest"})
 _LESS = frozenset({"forwards", "noise", "colour", "model"})
+_GRAIN = ("sharpness", "noise")
 _PICTURE = ("brightness", "contrast", "sharpness", "noise", "colour")
 
 
@@ -114,26 +115,28 @@ def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings)
         told.append(Cause("silence", f"the camera was silent for {lasting(silence.until_us - silence.since_us)}"))
     if others:
         told.append(Cause("incident", "at the same moment: " + "; ".join(moved(each) for each in others)))
-    told += _likely({each.measure for each in those}, event)
+    told += _likely(those, event)
     return told
 
 
-def _likely(measures: set[str], event: DriftEvent) -> list[Cause]:
-    """What such a set of measures mostly means; a hint and no finding."""
+def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
+    """What such measures mostly mean; a hint and no finding. Noise has edges and texture, a blur takes both."""
+    measures = {each.measure for each in those}
     seen = measures & set(_PICTURE)
+    grain = [each.size for each in those if each.measure in _GRAIN]
     if event.shape in {"ended", "silence"}:
         hint = "the camera, its network or its producer"
     elif "rejects" in measures:
         hint = "the camera or its link sends images that cannot be read"
     elif event.shape.startswith("cycle"):
         hint = "light by day and night"
-    elif seen == {"noise"}:
+    elif grain and min(grain) > 0 and seen != {"sharpness"} and seen <= {*_GRAIN, "colour"}:
         hint = "the sensor, its gain or its compression"
     elif seen == {"colour"}:
         hint = "infrared, or white balance"
     elif seen == {"brightness"}:
         hint = "exposure, or a lamp"
-    elif seen & {"contrast", "sharpness"}:
+    elif seen & {"contrast", *_GRAIN}:
         hint = "weather, dirt on the lens, or focus"
     elif "mix" in measures:
         hint = "other things are before the camera"
