@@ -611,6 +611,21 @@ def test_reading_pauses_while_the_store_takes_nothing() -> None:
     bench.check_against(messages, undisturbed(messages))
 
 
+def test_many_partitions_of_a_few_rows_each_are_written_before_all_of_them_stand() -> None:
+    """Each is far from a segment of its own, and the clock would not make one due for an hour."""
+    parts = [images(40, f"camera-{n}", partition=n) for n in range(9)]
+    messages = [message for each in zip(*parts, strict=True) for message in each]
+    bench = Bench(
+        FakeSource(messages, partitions=9, max_poll_records=9),
+        flush=FlushPolicy(100, 3_600.0),
+        limits=Limits(1 << 20, uncommitted_rows=120, round_images=8),
+    )
+    bench.run(lambda: sum(told.images for told in bench.seen.served) == 360)
+    assert bench.now_s < 60.0
+    bench.check_against(messages)
+    assert max(commit.rows for _, commit in bench.seen.commits) <= 40
+
+
 def test_more_cameras_than_memory_has_room_for_are_served_in_smaller_batches() -> None:
     """Without it every open batch would wait for frames that are not read any more."""
     messages = images(600, *(f"camera-{n}" for n in range(150)))

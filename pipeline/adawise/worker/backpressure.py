@@ -24,6 +24,7 @@ _BACKLOG = 0.25  # of the bytes: messages that could be decoded and wait for the
 _MESSAGES = 0.75  # all messages; the rest is for images at least
 _EAGER = 0.125  # images of batches that may not be complete; above, only ripe messages are decoded
 _OPEN = 0.1875  # images of open batches; above, the newest wait as messages again
+_WAITING, _LEFT = 0.75, 0.5  # of the rows: above, they are written before their segments are due; below, all is well
 _AGAIN = 0.875  # of a bound on what need not become less by itself: below, reading goes on
 
 
@@ -97,7 +98,7 @@ class Backpressure:
         full, not_full = _shared(messages, _MESSAGES * self.limits.inflight_bytes, again=_AGAIN)
         rows = sum(work.rows for work in owned.values())
         share = max(rows / self.limits.uncommitted_rows, self.recorder.share)
-        self._all = share >= 0.5 if self._all else share > 1.0
+        self._all = share >= _LEFT if self._all else share > 1.0
         self._paused &= owned.keys()
         pause = {tp for tp in owned if self._all or tp in behind or tp in full} - self._paused
         stuck = {tp for tp in self._paused if not owned[tp].ready and self.prefetch.is_stuck(tp)}
@@ -110,6 +111,20 @@ class Backpressure:
         self._make_room(owned)
         if full and full <= stuck and not self._all:  # nothing will make room, and nothing more would ever come
             self._close_early(owned[max(full, key=lambda tp: messages[tp])])
+
+    def to_write(self, works: Iterable[PartitionWork]) -> set[TopicPartition]:
+        """The fullest partitions, if too many rows wait in all of them: no segment is due while each has but a few."""
+        waiting = [work for work in works if not work.is_sealed]
+        rows, most = sum(work.rows for work in waiting), self.limits.uncommitted_rows
+        if not self._all and rows <= _WAITING * most:
+            return set()
+        found = set()
+        for work in sorted(waiting, key=lambda work: -work.rows):
+            if rows < _LEFT * most:
+                break
+            found.add(work.tp)
+            rows -= work.rows
+        return found
 
     def is_full(self, works: Iterable[PartitionWork]) -> bool:
         """True if no more images are to be taken; where there is room, it is for those that are decoded next."""

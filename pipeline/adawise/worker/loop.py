@@ -308,10 +308,11 @@ class Worker:
     # -- out: segments, then offsets
 
     def _commit(self, *, due_only: bool) -> None:
-        now = self._clock()
+        now, crowded = self._clock(), self._pressure.to_write(self._owned.values())
         for work in list(self._owned.values()):
             self._switch(work)
-            due = not due_only or work.is_sealed or self._flush.due(work.rows, now - work.since_s)
+            is_due = work.tp in crowded or self._flush.due(work.rows, now - work.since_s)
+            due = not due_only or work.is_sealed or is_due
             if work.rows and due and (work.is_sealed or not work.ready) and work.backoff.due(now):
                 self._commit_partition(work, wait=not due_only)
                 failed = not work.backoff.due(now)
