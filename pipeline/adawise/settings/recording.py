@@ -36,6 +36,11 @@ Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=LONGEST_S
 
 DURATION_SCHEMA: dict[str, JsonValue] = {"expected": DURATION_EXPECTED, "metavar": "TIME"}
 
+Days = Annotated[Duration, Field(ge=86_400)]
+"""Likewise, at least a day. Its Field wants json_schema_extra=DAYS_SCHEMA."""
+
+DAYS_SCHEMA: dict[str, JsonValue] = {"expected": "a day or more, such as 1d, 36h or 28d", "metavar": "TIME"}
+
 StreamPatterns = Annotated[str, AfterValidator(_patterns)]
 """Which streams, by name. Its Field wants json_schema_extra=STREAMS_SCHEMA."""
 

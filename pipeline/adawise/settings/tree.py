@@ -15,7 +15,7 @@ from adawise.settings.group import FilePath, Group, Location, Text
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings
 from adawise.settings.pairs import PairsSettings
-from adawise.settings.recording import DURATION_SCHEMA, Duration, RecordSettings
+from adawise.settings.recording import DAYS_SCHEMA, Days, RecordSettings
 from adawise.settings.results import ResultsSettings
 
 BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts"})
@@ -208,11 +208,11 @@ class SinkSettings(Group):
     )
     flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows that make a segment")
     flush_age_s: float = Field(default=10.0, gt=0, le=86_400, description="seconds that make a segment of fewer rows")
-    keep: Annotated[Duration, Field(ge=86_400)] | None = Field(
+    keep: Days | None = Field(
         default=None,
         description="remove what was committed longer ago, in whole files and at least a day, as `adawise retain` "
         "does; none: never",
-        json_schema_extra=DURATION_SCHEMA,
+        json_schema_extra=DAYS_SCHEMA,
     )
     begin_anew: bool = Field(
         default=False,

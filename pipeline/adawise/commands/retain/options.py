@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from adawise.commands.command import Command, json_flag
 from adawise.settings.group import Location
-from adawise.settings.recording import DURATION_SCHEMA, Duration
+from adawise.settings.recording import DAYS_SCHEMA, Days
 
 
 class RetainCommand(Command):
@@ -30,8 +28,6 @@ class RetainCommand(Command):
     )
 
     root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
-    keep: Annotated[Duration, Field(ge=86_400)] = Field(
-        description="time for which everything is kept, at least a day", json_schema_extra=DURATION_SCHEMA
-    )
+    keep: Days = Field(description="time for which everything is kept, at least a day", json_schema_extra=DAYS_SCHEMA)
     yes: CliToggleFlag[bool] = Field(default=False, description="remove it")
     as_json: CliToggleFlag[bool] = json_flag("print what goes as JSON")
