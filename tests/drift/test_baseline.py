@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.__main__ import main
-from adawise.drift.baseline import HOUR_US, merged, read_baseline
+from adawise.drift.baseline import HOUR_US, Baseline, merged, read_baseline, write_baseline
 from tests.drift.worlds import BEGIN_US, DAY_US, CameraWorld, camera, write
 
-DAYS = 16
-NIGHT = 13  # the one that differs, of one camera
+DAYS = 40
+ODD = 31  # the night that differs, of one camera
+EARLIER = Path(__file__).parents[1] / "fixtures" / "baseline_1.parquet"
 Captured = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
@@ -32,7 +34,7 @@ def noon(day: int) -> int:
 
 def a_night_that_differs(world: CameraWorld) -> CameraWorld:
     at = world.columns["captured_at"]
-    odd = (at >= noon(NIGHT) + 8 * HOUR_US) & (at < noon(NIGHT) + 18 * HOUR_US)
+    odd = (at >= noon(ODD) + 8 * HOUR_US) & (at < noon(ODD) + 18 * HOUR_US)
     world.columns["alpha"][odd] = np.clip(0.9 - world.columns["alpha"][odd], 0.0, 1.0) ** 0.2
     world.columns["contrast_mean"][odd] -= 0.9
     world.columns["mean_confidence"][odd] -= 0.3
@@ -40,12 +42,11 @@ def a_night_that_differs(world: CameraWorld) -> CameraWorld:
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """What lies there at noon of each day, of three cameras with days and nights."""
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What lies there of three cameras with days and nights."""
     worlds = [camera(60, n, days=DAYS, searched=False) for n in (1, 2, 3)]
     worlds[1] = a_night_that_differs(worlds[1])
-    folder = tmp_path_factory.mktemp("roots")
-    return {day: write(folder / str(day), worlds, noon(day)) for day in range(9, DAYS)}
+    return write(tmp_path_factory.mktemp("yard"), worlds)
 
 
 def told(root: Path, captured: Captured, *arguments: str, expected: int = 0) -> dict[str, Any]:
@@ -60,30 +61,33 @@ def measures(found: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 def nightly(day: int, *more: str) -> Sequence[str]:
-    return ["--since", moment(noon(day - 1)), "--fail-if", "events>0", *more]
+    """What the guide has, as if it were noon of that day."""
+    return ["--since", moment(noon(day - 1)), "--until", moment(noon(day)), "--fail-if", "events>0", *more]
 
 
-@pytest.mark.parametrize("way", ["reference", "baseline"])
-def test_the_nightly_report_is_quiet_but_for_the_night_that_differs(
-    roots: dict[int, Path], tmp_path: Path, capsys: Captured, way: str
+@pytest.mark.parametrize(
+    ("days", "more"), [(range(9, DAYS), ["--baseline", "FILE"]), (range(ODD - 1, ODD + 3), ["--reference", "8d"])]
+)
+def test_thirty_nights_are_quiet_but_for_the_one_that_differs_which_is_told_then(
+    root: Path, tmp_path: Path, capsys: Captured, days: range, more: list[str]
 ) -> None:
-    more = ["--reference", "8d"] if way == "reference" else ["--baseline", str(tmp_path / "yard.baseline")]
+    more = [word.replace("FILE", str(tmp_path / "yard.baseline")) for word in more]
     by_day = {}
-    for day, root in roots.items():
-        is_odd = day == NIGHT + 1
-        by_day[day] = measures(told(root, capsys, *nightly(day, *more), expected=3 if is_odd else 0))
-    odd = by_day.pop(NIGHT + 1)
+    for day in days:
+        expected = 3 if day == ODD + 1 else 0
+        by_day[day] = measures(told(root, capsys, *nightly(day, *more), expected=expected))
+    odd = by_day.pop(ODD + 1)
     assert {("camera-002", "confidence"), ("camera-002", "contrast")} <= odd
     assert {name for name, _ in odd} == {"camera-002"}
     assert set.union(*by_day.values()) == set()
 
 
 def test_numbers_are_of_what_is_judged_and_the_baseline_of_what_was_before(
-    roots: dict[int, Path], tmp_path: Path, capsys: Captured
+    root: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     file = tmp_path / "yard.baseline"
-    alone = told(roots[12], capsys, "--since", moment(noon(11)))
-    kept = told(roots[12], capsys, *nightly(12, "--baseline", str(file)))
+    alone = told(root, capsys, "--since", moment(noon(11)), "--until", moment(noon(12)))
+    kept = told(root, capsys, *nightly(12, "--baseline", str(file)))
     assert [c["images"] for c in kept["cameras"]] == [c["images"] for c in alone["cameras"]]
     assert kept["judged_us"] == noon(11)
     baseline = read_baseline(file)
@@ -93,44 +97,128 @@ def test_numbers_are_of_what_is_judged_and_the_baseline_of_what_was_before(
     assert BEGIN_US <= first_us < BEGIN_US + HOUR_US
 
 
-def test_nights_that_were_left_out_are_read_with_the_next(
-    roots: dict[int, Path], tmp_path: Path, capsys: Captured
-) -> None:
+def test_nights_that_were_left_out_are_read_with_the_next(root: Path, tmp_path: Path, capsys: Captured) -> None:
     kept, whole = tmp_path / "kept.baseline", tmp_path / "whole.baseline"
     for day in (10, 14):
-        told(roots[day], capsys, "--since", moment(noon(day - 1)), "--baseline", str(kept))
-    told(roots[14], capsys, "--since", moment(noon(13)), "--baseline", str(whole))
+        told(root, capsys, *nightly(day, "--baseline", str(kept)))
+    told(root, capsys, *nightly(14, "--baseline", str(whole)))
     assert read_baseline(kept).hours.equals(read_baseline(whole).hours)
 
 
-def test_baselines_are_put_together_and_an_hour_is_there_once(
-    roots: dict[int, Path], tmp_path: Path, capsys: Captured
-) -> None:
+def test_baselines_are_put_together_and_an_hour_is_there_once(root: Path, tmp_path: Path, capsys: Captured) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    told(roots[12], capsys, "--since", moment(noon(11)), "--baseline", str(one), "--streams", "camera-001,camera-002")
-    told(roots[12], capsys, "--since", moment(noon(11)), "--baseline", str(other), "--streams", "camera-002,camera-003")
+    told(root, capsys, *nightly(12, "--baseline", str(one), "--streams", "camera-001,camera-002"))
+    told(root, capsys, *nightly(12, "--baseline", str(other), "--streams", "camera-002,camera-003"))
     both = merged(read_baseline(one), read_baseline(other))
     assert set(both.hours["stream_id"].to_pylist()) == {"camera-001", "camera-002", "camera-003"}
     keys = [
         *zip(both.hours["stream_id"].to_pylist(), (both.hours["time_us"].to_numpy() // HOUR_US).tolist(), strict=True)
     ]
     assert len(set(keys)) == len(keys)
-    found = told(roots[13], capsys, *nightly(13, "--baseline", str(one), "--streams", "camera-001"))
+    found = told(root, capsys, *nightly(13, "--baseline", str(one), "--streams", "camera-001"))
     assert [c["stream_id"] for c in found["cameras"]] == ["camera-001"]
     assert set(read_baseline(one).hours["stream_id"].to_pylist()) == {"camera-001", "camera-002"}, "it keeps others"
 
 
-def test_what_is_no_baseline_is_refused_with_the_remedy(
-    roots: dict[int, Path], tmp_path: Path, capsys: Captured
-) -> None:
+def test_what_is_no_baseline_is_refused_with_the_remedy(root: Path, tmp_path: Path, capsys: Captured) -> None:
     wrong = tmp_path / "notes.txt"
     wrong.write_text("not one")
-    pq.write_table(pq.read_table(next((roots[12] / "traces").rglob("*.parquet"))), tmp_path / "traces.parquet")
+    pq.write_table(pq.read_table(next((root / "traces").rglob("*.parquet"))), tmp_path / "traces.parquet")
     for file, said in ((wrong, "cannot be read"), (tmp_path / "traces.parquet", "expected a baseline of format 1")):
-        assert main(["drift", str(roots[12]), "--since", "1d", "--baseline", str(file)]) == 2
+        assert main(["drift", str(root), "--since", "1d", "--baseline", str(file)]) == 2
         error = capsys.readouterr().err
         assert f"--baseline {file}: {said}" in error
         assert "Name another file, or remove it" in error
         assert file.stat().st_size
-    assert main(["drift", str(roots[12]), "--baseline", str(tmp_path / "new")]) == 2
+    assert main(["drift", str(root), "--baseline", str(tmp_path / "new")]) == 2
     assert "expected --since beside it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--baseline", "FILE"], ["--reference", "8d"]])
+def test_a_night_in_which_no_camera_sent_is_told_of_each_of_them(
+    root: Path, tmp_path: Path, capsys: Captured, more: list[str]
+) -> None:
+    more = [word.replace("FILE", str(tmp_path / "yard.baseline")) for word in more]
+    told(root, capsys, *nightly(DAYS, *more))
+    page = tmp_path / "silent.html"
+    night = told(root, capsys, *nightly(DAYS + 2, *more, "-o", str(page)), expected=3)
+    assert night["fleet"] == {"ok": 0, "changed": 0, "failing": 0, "silent": 3}
+    assert {(e["stream_id"], e["shape"], e["severity"]) for e in night["events"]} == {
+        (f"camera-00{n}", "ended", "failing") for n in (1, 2, 3)
+    }
+    assert night["until_us"] == noon(DAYS + 2)
+    assert all(camera["images"] == 0 for camera in night["cameras"])
+    assert "3</b> silent" in page.read_text()
+    alone = ["drift", str(root), "--since", moment(noon(DAYS + 1))]
+    assert main(alone) == 2, "nobody knows of a camera"
+    assert "there is no batch of these cameras in this time" in capsys.readouterr().err
+
+
+def test_a_camera_that_the_baseline_knows_and_that_sent_nothing_is_told(
+    root: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    file, copy = str(tmp_path / "yard.baseline"), tmp_path / "copy"
+    told(root, capsys, *nightly(12, "--baseline", file))
+    shutil.copytree(root, copy)
+    (gone,) = (copy / "traces" / "topic-frames" / "partition-00001").iterdir()
+    gone.unlink()
+    night = told(copy, capsys, *nightly(13, "--baseline", file), expected=3)
+    assert [(e["stream_id"], e["shape"]) for e in night["events"]] == [("camera-002", "ended")]
+    assert night["fleet"]["silent"] == 1
+
+
+def test_what_takes_nights_to_be_sure_of_is_told_once_it_is(tmp_path: Path, capsys: Captured) -> None:
+    """Another mix of classes, which a day of 70 batches cannot tell from chance."""
+    worlds = [camera(62, n, kinds=kinds, days=24, searched=False) for n, kinds in ((12, ("mix_step",)), (13, ()))]
+    (happening,) = worlds[0].happenings
+    root, file = write(tmp_path / "yard", worlds), str(tmp_path / "yard.baseline")
+    begun = (happening.since_us - BEGIN_US - DAY_US // 2) // DAY_US + 1
+    nights = [told_any(root, capsys, *nightly(day, "--baseline", file)) for day in range(begun - 2, begun + 7)]
+    first = next(n for n, night in enumerate(nights) if ("camera-012", "mix") in measures(night))
+    assert first > 2, "the first night after it began has too little of it"
+    assert all(("camera-012", "mix") not in measures(night) for night in nights[first + 1 :]), "it is told once"
+
+
+def told_any(root: Path, captured: Captured, *arguments: str) -> dict[str, Any]:
+    """Whatever it says."""
+    captured.readouterr()
+    assert main(["drift", str(root), "--json", *arguments]) in {0, 3}
+    found: dict[str, Any] = json.loads(captured.readouterr().out)
+    return found
+
+
+def test_a_baseline_is_of_its_root_and_its_copies_and_of_two_that_were_named_once(
+    root: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    file, other = tmp_path / "yard.baseline", tmp_path / "other"
+    told(root, capsys, *nightly(12, "--baseline", str(file)))
+    shutil.copytree(root, tmp_path / "copy")
+    told(tmp_path / "copy", capsys, *nightly(13, "--baseline", str(file)))
+    write(other, [camera(60, 9, days=15, searched=False)])
+    was = file.read_bytes()
+    assert main(["drift", str(other), *nightly(14, "--baseline", str(file))]) == 2
+    error = capsys.readouterr().err
+    assert f"--baseline {file}: expected one that was learned from {other}" in error
+    assert "Name another file" in error
+    assert "name both outputs once" in error
+    assert file.read_bytes() == was
+    ids = {json.loads((each / "_sink.json").read_text())["sink"] for each in (root, other)}
+    (roots,) = {read_baseline(file).roots}
+    assert roots < ids
+    both = merged(read_baseline(file), Baseline(read_baseline(file).hours, frozenset(ids)))
+    write_baseline(file, both)
+    assert read_baseline(file).roots == ids
+    told_any(other, capsys, *nightly(14, "--baseline", str(file)))
+
+
+def test_a_baseline_of_an_earlier_version_is_read_and_gets_the_id(root: Path, tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "yard.baseline"
+    shutil.copy(EARLIER, file)
+    assert read_baseline(file).roots == frozenset()
+    told_any(root, capsys, *nightly(5, "--baseline", str(file)))
+    assert len(read_baseline(file).roots) == 1
+
+
+def test_a_reference_of_less_than_a_day_is_refused_with_what_is_the_least(root: Path, capsys: Captured) -> None:
+    assert main(["drift", str(root), "--since", "1d", "--reference", "1h"]) == 2
+    assert "expected a day or more, such as 1d, 36h or 28d" in capsys.readouterr().err

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import UTC, tzinfo
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from adawise.drift.accuracy import over_time
 from adawise.drift.bins import DAY_US
-from adawise.drift.changes.find import ALPHA, Change, find_changes
+from adawise.drift.changes.find import ALPHA, Change, Sensitivity, find_changes
+from adawise.drift.clocks import UTC_CLOCKS, Clocks, local_us
 from adawise.drift.collect import Collected, Path
 from adawise.drift.events.find import CameraHistory, events
 from adawise.drift.events.incidents import incidents, numbered, shared, swapped
 from adawise.drift.events.judge import Surroundings, judged
 from adawise.drift.events.known import KnownSpan, with_known
-from adawise.drift.events.mix import NO_MIX
-from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Stretch
+from adawise.drift.events.measures import Binned
+from adawise.drift.events.mix import NO_MIX, Mixed
+from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Flags, Stretch
 
 Examples = Callable[[str, int, int, int, int], tuple[Example, ...]]
 """(stream_id, before, after, since, until) -> frames nearest before a time and after another, within the last two."""
@@ -24,7 +29,10 @@ Examples = Callable[[str, int, int, int, int], tuple[Example, ...]]
 _CLASSES = 8  # of a mix
 _LEAST_SILENCE_US = 60_000_000
 _SILENCE = 8.0  # times as long as the gaps that nineteen of twenty stay below
+_LATE_US = 7 * DAY_US  # before the time that is judged: so late an event is told, if it was not known then
 _NIGHTLY, _NIGHTS = 1.5, 4  # times as long as the longest of most days, once so many were seen
+
+_Columns = TypeVar("_Columns", Path, Binned, Mixed)
 
 
 def analyse(
@@ -34,6 +42,7 @@ def analyse(
     smallest: float,
     examples: Examples = lambda *_: (),
     known: Sequence[KnownSpan] = (),
+    clocks: Clocks = UTC_CLOCKS,
     done: Callable[[], object] = lambda: None,
 ) -> tuple[tuple[Camera, ...], tuple[DriftEvent, ...]]:
     """Every camera, the one that drifted farthest first.
@@ -46,17 +55,18 @@ def analyse(
         smallest: the smallest change of alpha that is looked for, in (0, 1].
         examples: asked for frames, which may be scarce, of each incident that is more than noted, in their order.
         known: what is no alarm.
+        clocks: by which days and nights are.
         done: called after each camera.
     """
     sensitivity = replace(ALPHA, smallest=smallest)
     cameras, told = [], list[DriftEvent]()
     for stream_id in found.facts:
-        path = found.paths[stream_id]
-        moves = find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity)
-        cameras.append(_camera(stream_id, found, [each for each in moves if each.interval_us[1] >= found.judged_us]))
-        told += _happened(stream_id, found, moves, roots, first=1 + max((e.incident for e in told), default=0))
+        known_at = partial(_history, stream_id, found, sensitivity, clocks.at(stream_id))
+        of = known_at(found.until_us + 1)
+        cameras.append(_camera(of, found))
+        told += _happened(of, known_at, found, roots, first=1 + max((e.incident for e in told), default=0))
         done()
-    ranked = by_severity(with_known(shared(swapped(told), len(cameras), found.bin_us), known))
+    ranked = by_severity(with_known(shared(swapped(told), len(cameras), found.bin_us), known, clocks))
     cameras.sort(key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
     seen = [(_seen(lead, found, examples), *others) for lead, *others in ranked]
     return tuple(cameras), tuple(event for those in seen for event in those)
@@ -71,23 +81,53 @@ def _seen(lead: DriftEvent, found: Collected, examples: Examples) -> DriftEvent:
     return replace(lead, examples=frames)
 
 
-def _happened(
-    stream_id: str, found: Collected, moves: Sequence[Change], roots: Sequence[str], *, first: int
-) -> list[DriftEvent]:
-    gaps, ended_us = silences(found.paths[stream_id], found.until_us)
-    watch = CameraHistory(
+def _history(stream_id: str, found: Collected, sensitivity: Sensitivity, zone: tzinfo, end_us: int) -> CameraHistory:
+    """What is known of a camera from before a time."""
+    path, binned, mixed = found.paths[stream_id], found.binned[stream_id], found.mixed.get(stream_id, NO_MIX)
+    if end_us <= found.until_us:
+        path = _part(path, path.first_us < end_us)
+        binned, mixed = _part(binned, binned.time_us < end_us), _part(mixed, mixed.time_us < end_us)
+    gaps, ended_us = silences(path, min(end_us, found.until_us), zone)
+    return CameraHistory(
         stream_id=stream_id,
-        binned=found.binned[stream_id],
+        binned=binned,
         bin_us=found.wide_us,
-        alpha=moves,
-        mixed=found.mixed.get(stream_id, NO_MIX),
-        models=found.models.get(stream_id, ()),
+        alpha=find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity, zone=zone),
+        mixed=mixed,
+        models=[model for model in found.models.get(stream_id, ()) if model.first_us < end_us],
         gaps=gaps[: len(gaps) - (ended_us is not None)],
         ended_us=ended_us,
+        zone=zone,
     )
-    known = Surroundings(watch.binned, found.until_us, found.starts.get(stream_id, ()))
-    told = judged(numbered(events(watch), first), known, roots)
-    return [event for event in told if _is_of(event, found.judged_us)]
+
+
+def _part(of: _Columns, kept: Flags) -> _Columns:
+    """The same of fewer points."""
+    values = {each.name: getattr(of, each.name) for each in fields(of)}
+    fewer: dict[str, Any] = {name: each[kept] for name, each in values.items() if isinstance(each, np.ndarray)}
+    return replace(of, **fewer)
+
+
+def _happened(
+    of: CameraHistory, known_at: Callable[[int], CameraHistory], found: Collected, roots: Sequence[str], *, first: int
+) -> list[DriftEvent]:
+    """What is of the time that is judged, and what was before, but could not be told from chance until then.
+
+    A mix of classes or an accuracy may take nights to be sure of. Whoever looks at each night is told on that one.
+    """
+    known = Surroundings(of.binned, found.until_us, found.starts.get(of.stream_id, ()))
+    told = judged(numbered(events(of), first), known, roots)
+    now = [event for event in told if _is_of(event, found.judged_us)]
+    late = [event for event in told if event not in now and event.since_us >= found.judged_us - _LATE_US]
+    if late:
+        before = events(known_at(found.judged_us))
+        late = [event for event in late if not any(_is_same(event, each) for each in before)]
+    return [*now, *late]
+
+
+def _is_same(event: DriftEvent, known: DriftEvent) -> bool:
+    near = known.earliest_us - DAY_US <= event.since_us <= max(known.latest_us, known.until_us) + DAY_US
+    return near and event.measure == known.measure
 
 
 def _is_of(event: DriftEvent, since_us: int) -> bool:
@@ -106,9 +146,11 @@ def by_severity(events: Sequence[DriftEvent]) -> list[tuple[DriftEvent, ...]]:
     return sorted(incidents(events).values(), key=rank)
 
 
-def _camera(stream_id: str, found: Collected, moves: Sequence[Change]) -> Camera:
+def _camera(of: CameraHistory, found: Collected) -> Camera:
     """With its changes."""
-    facts, path = found.facts[stream_id], found.paths[stream_id]
+    stream_id, facts = of.stream_id, found.facts[of.stream_id]
+    moves = [each for each in of.alpha if each.interval_us[1] >= found.judged_us]
+    gaps = [*of.gaps, *([] if of.ended_us is None else [(of.ended_us, found.until_us)])]
     changes = tuple(_plain(change) for change in moves)
     levels = _levels(changes, facts)
     heights = [level.alpha for level in levels]
@@ -122,7 +164,7 @@ def _camera(stream_id: str, found: Collected, moves: Sequence[Change]) -> Camera
         class_mix=_mix(found.classes.get(stream_id, ())),
         reasons=found.reasons.get(stream_id, {}),
         resets=found.resets.get(stream_id, {}),
-        silences=tuple(gap for gap in silences(path, found.until_us)[0] if gap[1] >= found.judged_us),
+        silences=tuple(gap for gap in gaps if gap[1] >= found.judged_us),
         series=found.series[stream_id],
         accuracy=over_time([found.binned[stream_id]]),
     )
@@ -157,17 +199,17 @@ def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float
     return tuple((label, n / rows, a / early, b / late) for label, n, a, b in counted[:_CLASSES])
 
 
-def silences(path: Path, until_us: int) -> tuple[tuple[tuple[int, int], ...], int | None]:
+def silences(path: Path, until_us: int, zone: tzinfo = UTC) -> tuple[tuple[tuple[int, int], ...], int | None]:
     """[from, until) of each gap, in microseconds, and since when it is silent, if it should have sent since.
 
     From the last batch before a gap to the first one after it; that which lasts at the end of all is the last of them.
-    A gap that a camera has every night is none.
+    A gap that a camera has every night is none; nights are counted by the clocks of `zone`.
     """
     gaps = path.first_us[1:] - path.last_us[:-1]
     rest = until_us - int(path.last_us[-1])
     if not len(gaps):
         return (), None
-    day = path.first_us[1:] // DAY_US
+    day = local_us(path.first_us[1:], zone) // DAY_US
     starts = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
     nightly = float(np.median(np.maximum.reduceat(gaps, starts))) if len(starts) >= _NIGHTS else 0.0
     usual = max(_LEAST_SILENCE_US, _SILENCE * float(np.quantile(gaps, 0.95)), _NIGHTLY * nightly)

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from adawise.drift.collect import NO_SERIES, Collected, unseen
+from adawise.drift.collect import NO_SERIES, Collected, no_batch, unseen
 from adawise.drift.collect import Path as AlphaPath
 from adawise.drift.events.measures import Binned
 from adawise.drift.events.mix import NO_MIX, Mixed, joined
 from adawise.drift.result import Model
 from adawise.errors import SettingsError
+from adawise.sink.read.several import ids_of
 
 HOUR_US = 3_600_000_000
 DAYS = 28
@@ -44,9 +45,13 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Hours of cameras, by `stream_id` and time. `until_us`: the end of its last hour; nothing is known from it on."""
+    """Hours of cameras, by `stream_id` and time. `until_us`: the end of its last hour; nothing is known from it on.
+
+    `roots`: ids of the outputs that it was learned from; those of an earlier version did not say.
+    """
 
     hours: pa.Table
+    roots: frozenset[str] = frozenset()
 
     @property
     def until_us(self) -> int:
@@ -71,12 +76,13 @@ def read_baseline(path: Path) -> Baseline:
     """Raises SettingsError if it is none, or of a later version."""
     try:
         hours = pq.read_table(path)
-        format_ = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}")).get("format")
+        said = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}"))
+        format_, roots = said.get("format"), frozenset(map(str, said.get("roots", ())))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise SettingsError(f"--baseline {path}: cannot be read ({error}). {_REMEDY}") from error
     if format_ != _FORMAT or not hours.schema.equals(_SCHEMA):
         raise SettingsError(f"--baseline {path}: expected a baseline of format {_FORMAT}, got {format_}. {_REMEDY}")
-    return Baseline(hours)
+    return Baseline(hours, roots)
 
 
 _REMEDY = "Name another file, or remove it: it is made anew from what lies under the root."
@@ -85,8 +91,9 @@ _REMEDY = "Name another file, or remove it: it is made anew from what lies under
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Replace the file at once; raises SettingsError if it cannot be written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    said = {_KEY: json.dumps({"format": _FORMAT, "roots": sorted(baseline.roots)})}
     try:
-        pq.write_table(baseline.hours, beside, compression="zstd")
+        pq.write_table(baseline.hours.replace_schema_metadata(said), beside, compression="zstd")
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
@@ -103,7 +110,8 @@ def merged(one: Baseline, other: Baseline, *, since_us: int = 0) -> Baseline:
     both = both.append_column("hour", hour).append_column("place", pa.array(np.arange(len(both))))
     last = both.group_by(["stream_id", "hour"]).aggregate([("place", "max")])["place_max"]
     kept = both.take(last).drop_columns(["hour", "place"])
-    return Baseline(kept.sort_by([("stream_id", "ascending"), ("time_us", "ascending")]))
+    hours = kept.sort_by([("stream_id", "ascending"), ("time_us", "ascending")])
+    return Baseline(hours, one.roots | other.roots)
 
 
 def learned(found: Collected, until_us: int) -> Baseline:
@@ -190,16 +198,28 @@ class History:
     """What is learned from, before the time that is judged: nothing, the root's own past, or a baseline.
 
     Args:
+        roots: what is read.
         since: begin of what is judged; None: of all there is.
+        until: its end; None: now.
         reference_s: how long before it is learned from, seconds; None: not at all, or `DAYS` with a baseline.
         file: of the baseline, which need not be there; None: there is none.
         streams: the cameras that are looked at; None: all.
 
-    Raises SettingsError for a file that is none.
+    `silent_us`: the end of what is judged, by which cameras are silent that sent nothing in it; None where nothing is
+    known from before.
+
+    Raises SettingsError for a file that is none, or of other roots; StoreUnavailable by the roots.
     """
 
     def __init__(
-        self, since: datetime | None, reference_s: float | None, file: Path | None, streams: Collection[str] | None
+        self,
+        roots: Sequence[str],
+        *,
+        since: datetime | None,
+        until: datetime | None,
+        reference_s: float | None,
+        file: Path | None,
+        streams: Collection[str] | None,
     ) -> None:
         self._file, self._streams = file, streams
         self._raw: Collected | None = None
@@ -207,33 +227,55 @@ class History:
         self.read_from = since
         self.judged_us = self._from_us = self._oldest_us = 0
         self.width_us: int | None = None
+        self.silent_us: int | None = None
         if since is None or (reference_s is None and file is None):
             return
         self.judged_us = round(since.timestamp() * 1e6)
         span_us = DAYS * 24 * HOUR_US if reference_s is None else round(reference_s * 1e6)
         from_us = self.judged_us - span_us
+        now = datetime.now(UTC)
+        self.silent_us = round(min(until or now, now).timestamp() * 1e6)
         if file is not None:
             self.width_us = HOUR_US
             self.judged_us = self.judged_us // HOUR_US * HOUR_US
             from_us = self.judged_us - span_us
             if file.exists():
-                self._known = merged(self._known, read_baseline(file), since_us=from_us)
+                self._known = merged(self._known, _of_these(read_baseline(file), file, roots), since_us=from_us)
                 from_us = min(self.judged_us, max(self._known.until_us, from_us))
+            self._known = replace(self._known, roots=self._known.roots | ids_of(roots))
         self._from_us, self._oldest_us = from_us, self.judged_us - span_us
         self.read_from = datetime.fromtimestamp(from_us / 1e6, UTC)
 
     def before(self, found: Collected) -> Collected:
-        """What was collected, with what is known from before it."""
+        """What was collected, with what is known from before it; raises SettingsError if that is nothing at all."""
         self._raw = found
         if self._file is None:
-            return found
+            return _something(found)
         known = self._known.hours
         if self._streams is not None:
             known = known.filter(pa.compute.is_in(known["stream_id"], pa.array(list(self._streams))))
-        return replace(after(Baseline(known), found, self._from_us), judged_us=self.judged_us)
+        return replace(_something(after(Baseline(known), found, self._from_us)), judged_us=self.judged_us)
 
     def save(self) -> None:
         """Bring the baseline up to date; raises SettingsError if it cannot be written."""
         if self._file is not None and self._raw is not None:
             newest = learned(self._raw, self._raw.until_us)
             write_baseline(self._file, merged(self._known, newest, since_us=self._oldest_us))
+
+
+def _of_these(baseline: Baseline, file: Path, roots: Sequence[str]) -> Baseline:
+    """It, if one of the roots is one that it was learned from, as far as it says so."""
+    ids = ids_of(roots)
+    if not baseline.roots or not ids or baseline.roots & ids:
+        return baseline
+    raise SettingsError(
+        f"--baseline {file}: expected one that was learned from {' or '.join(roots)} (id {' or '.join(sorted(ids))}), "
+        f"but this one was from another output (id {' and '.join(sorted(baseline.roots))}). Name another file, which "
+        "is made if it is not there; or, if the cameras moved from that output to this one, name both outputs once"
+    )
+
+
+def _something(found: Collected) -> Collected:
+    if not found.paths:
+        raise no_batch()
+    return found

@@ -72,6 +72,7 @@ def collect(
     is_labelled: bool = False,
     judged_us: int = 0,
     width_us: int | None = None,
+    silent_us: int | None = None,
 ) -> Collected:
     """Ask the tables `traces`, `predictions` and `levels` (alpha, reference); `done` is called after each question.
 
@@ -81,14 +82,17 @@ def collect(
         is_labelled: the view `labelled` (`adawise.labels.join`) is there, too.
         judged_us: numbers of cameras are of the time from then on; 0: of all.
         width_us: of the bins of what is watched, and of the mixes; None: by how long the time is.
+        silent_us: the end of what is judged, if there is no batch of it; None: it has one.
 
-    Raises SettingsError if there is no batch in them.
+    Raises SettingsError if there is no batch in them, and none is known of from before.
     """
     connection.execute(queries.SPANS)
     first_us, last_us, batches, cameras = connection.execute(queries.SPAN).fetchone() or (None, None, 0, 0)
-    if not batches:
-        raise SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
-    bins = min(_BINS, max(_FEWEST, batches // cameras // 2))
+    if not batches and silent_us is None:
+        raise no_batch()
+    if not batches or (silent_us is not None and last_us < judged_us):
+        first_us, last_us = first_us or judged_us, max(judged_us, silent_us or 0)
+    bins = min(_BINS, max(_FEWEST, batches // max(1, cameras) // 2))
     bin_us, fine_us, wide_us = (bin_width_us(last_us - first_us, most) for most in (bins, _FINE, _WIDE))
     wide_us, mix_us = (wide_us, bin_us) if width_us is None else (width_us, width_us)
     widths = {"bin": bin_us, "fine": fine_us, "wide": wide_us, "mix": mix_us}
@@ -110,7 +114,7 @@ def collect(
         mix_us=mix_us,
         facts={name: seen[name] if name in seen else unseen(path) for name, path in paths.items()},
         series={name: found for name, found in series.items() if name != ALL},
-        overall=series[ALL],
+        overall=series.get(ALL, NO_SERIES),
         paths=paths,
         classes={name: _classes(columns) for name, columns in ask.by_stream(queries.CLASSES).items()},
         reasons=_counted(ask.by_stream(queries.REASONS), "reason", "rows"),
@@ -128,6 +132,11 @@ def collect(
             if name in paths
         },
     )
+
+
+def no_batch() -> SettingsError:
+    """The mistake of asking for a time in which nothing was served."""
+    return SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
 
 
 def unseen(path: Path) -> dict[str, Any]:

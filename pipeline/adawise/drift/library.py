@@ -18,6 +18,7 @@ from duckdb import DuckDBPyConnection
 from adawise.drift.accuracy import over_time
 from adawise.drift.analyse import analyse as analysed
 from adawise.drift.baseline import History
+from adawise.drift.clocks import parse_clocks
 from adawise.drift.collect import Collected, collect
 from adawise.drift.result import AccuracyOverTime, AccuracyPoint, Camera, DriftEvent, Series, fleet_of
 from adawise.drift.tables import Tables
@@ -84,6 +85,7 @@ def analyse(
     baseline: str | Path | None = None,
     labels: str | None = None,
     smallest: float = 0.1,
+    time_zone: str | Mapping[str, str] = "UTC",
 ) -> Analysis:
     """What happened on these cameras, over all that is watched: see `docs/guide/drift.md`.
 
@@ -95,21 +97,35 @@ def analyse(
         baseline: file that keeps what was learned; it is read and brought up to date.
         labels: a file of labels; None: those under the root, and the producer's.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
+        time_zone: whose clocks days and nights go by: an IANA name for all cameras, or one for each camera (names with
+            wildcards), with "*" for the rest.
 
     Raises:
         SettingsError: no worker wrote there, nothing lies in that time, or a camera is not known; with the nearest
             names.
-        ValueError: a time that is none, or has no zone; `smallest` out of its range; a reference without `since`.
+        ValueError: a time that is none, or has no zone; a time zone that nobody knows; `smallest` out of its range; a
+            reference without `since`, or of less than a day.
     """
     if not 0 < smallest <= 1:
         raise ValueError(f"expected smallest in (0, 1], got {smallest}")
     if (reference is not None or baseline is not None) and since is None:
         raise ValueError("expected since beside reference or baseline: what was before it is learned from")
+    if reference is not None and reference < timedelta(days=1):
+        raise ValueError(f"expected a reference of a day or more, got {reference}")
+    zones = {"*": time_zone} if isinstance(time_zone, str) else time_zone
+    clocks = parse_clocks([f"{name}={zone}" for name, zone in zones.items()])
     roots = [root] if isinstance(root, str) else list(root)
     wanted = None if streams is None else list(streams)
     begin, end = _moment(since), _moment(until)
     learned_s = None if reference is None else reference.total_seconds()
-    history = History(begin, learned_s, None if baseline is None else Path(baseline), wanted)
+    history = History(
+        roots,
+        since=begin,
+        until=end,
+        reference_s=learned_s,
+        file=None if baseline is None else Path(baseline),
+        streams=wanted,
+    )
     with closing(Tables(roots, streams=wanted, since=history.read_from, until=end, levels={})) as tables:
         check_known(roots, tables.connection, wanted)
         known = label(tables.connection, roots, file=labels)
@@ -119,9 +135,10 @@ def analyse(
                 is_labelled=known.labelled > 0,
                 judged_us=history.judged_us,
                 width_us=history.width_us,
+                silent_us=history.silent_us,
             )
         )
-        cameras, events = analysed(found, roots, smallest=smallest)
+        cameras, events = analysed(found, roots, smallest=smallest, clocks=clocks)
     history.save()
     return Analysis(
         _events(events),

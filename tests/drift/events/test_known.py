@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adawise.drift.clocks import parse_clocks
 from adawise.drift.events.known import KnownSpan, read_known, with_known
 from adawise.drift.result import DriftEvent
 from adawise.errors import SettingsError
@@ -43,6 +44,9 @@ def test_it_is_of_its_cameras_measures_and_time() -> None:
 def test_a_daily_window_goes_by_the_clocks_of_the_site_and_over_midnight(at: str, expected: bool) -> None:
     event = an_event(f"2026-07-03T{at}:00+00:00")  # two hours behind Zurich's summer
     assert is_known(event, daily=("23:00", "03:00"), time_zone="Europe/Zurich") is expected
+    span = KnownSpan(why="cleaning", daily=(time(23), time(3)))
+    (told,) = with_known([event], [span], parse_clocks(["gate-*=Europe/Zurich"]))
+    assert (told.severity == "noted") is expected, "of the camera, where the file names none"
 
 
 def test_the_file_is_read_and_the_first_that_knows_says_why(tmp_path: Path) -> None:

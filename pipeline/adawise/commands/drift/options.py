@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
@@ -12,7 +12,7 @@ from typing_extensions import override
 from adawise.commands.command import LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Command, Roots, all_but, json_flag
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
-from adawise.settings.recording import DURATION_SCHEMA, Duration
+from adawise.settings.recording import DAYS_SCHEMA, Days
 
 
 class DriftCommand(Command):
@@ -34,6 +34,10 @@ class DriftCommand(Command):
             "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
         ),
         ("the same, told to whom alerts go", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
+        (
+            "of cameras in two countries",
+            "drift runs/yard --since 1d --baseline yard.baseline --time-zone Europe/Berlin,osaka-*=Asia/Tokyo",
+        ),
         ("of cameras that moved to another cluster on the way", "drift runs/yard runs/yard-2 -o yard.html"),
         ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
     )
@@ -53,11 +57,11 @@ class DriftCommand(Command):
     )
     since: Moment | None = Field(default=None, description="nothing before it", json_schema_extra=MOMENT_SCHEMA)
     until: Moment | None = Field(default=None, description="nothing from it on", json_schema_extra=MOMENT_SCHEMA)
-    reference: Annotated[Duration, Field(ge=86_400)] | None = Field(
+    reference: Days | None = Field(
         default=None,
         description="how long before --since is learned from (daily cycles, noise, mixes of classes), while what is "
         "told is of --since on; none: nothing, or 28d for a new --baseline",
-        json_schema_extra=DURATION_SCHEMA,
+        json_schema_extra=DAYS_SCHEMA,
     )
     baseline: FilePath | None = Field(
         default=None,
@@ -65,10 +69,17 @@ class DriftCommand(Command):
         "and brought up to date",
         json_schema_extra={"metavar": "FILE"},
     )
+    time_zone: Text | None = Field(
+        default=None,
+        description="zone whose clocks days and nights go by, so that they stay what they are when summer time begins: "
+        "one for all cameras, and CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC",
+        json_schema_extra={"metavar": "ZONES"},
+    )
     known: FilePath | None = Field(
         default=None,
         description="TOML file of maintenance windows and of events that were seen to: [[known]] tables with why, "
-        "since and until or daily and time_zone, streams, measures; these are told and no alarm",
+        "since and until or daily (by --time-zone, or a time_zone of its own), streams, measures; these are told and "
+        "no alarm",
         json_schema_extra={"metavar": "FILE"},
     )
     smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha that is looked for")
@@ -110,7 +121,8 @@ class DriftCommand(Command):
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """A limit that is none, and something to learn from without what is to be judged."""
+        """A limit or a time zone that is none, and something to learn from without what is to be judged."""
+        from adawise.drift.clocks import parse_clocks
         from adawise.drift.limits import parse_limit
 
         for name in ("reference", "baseline"):
@@ -123,6 +135,11 @@ class DriftCommand(Command):
                 yield "alertmanager", "expected --since beside it: what was before that is no news"
             for problem in url_problems(options["alertmanager"]):
                 yield "alertmanager", problem
+
+        try:
+            parse_clocks(parts(options.get("time_zone")) or ())
+        except ValueError as error:
+            yield "time_zone", str(error)
 
         for part in parts(options.get("fail_if")) or ():
             try:

@@ -28,6 +28,7 @@ from adawise.sink.served_settings import read_settings
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
+    from adawise.drift.clocks import Clocks
     from adawise.drift.judge.helped import Helped
     from adawise.drift.tables import Tables
     from adawise.labels.join import Labels
@@ -81,6 +82,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     from adawise.drift.accuracy import over_time
     from adawise.drift.analyse import analyse
     from adawise.drift.baseline import History
+    from adawise.drift.clocks import parse_clocks
     from adawise.drift.collect import ALL, collect
     from adawise.drift.events.known import read_known
     from adawise.drift.library import check_known
@@ -100,7 +102,15 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
     frames = None if asked.recording is None else ExampleFrames(str(asked.recording), settings.decode)
     streams, against = parts(asked.streams), parts(asked.against) or ()
     known_already = () if asked.known is None else read_known(asked.known)
-    history = History(asked.since, asked.reference, asked.baseline, streams)
+    clocks = parse_clocks(parts(asked.time_zone) or ())
+    history = History(
+        asked.root,
+        since=asked.since,
+        until=asked.until,
+        reference_s=asked.reference,
+        file=asked.baseline,
+        streams=streams,
+    )
     opened = Tables(asked.root, streams=streams, since=history.read_from, until=asked.until, levels=levels)
     with closing(opened) as tables, translated(*asked.root, *against):
         check_known(asked.root, tables.connection, streams)
@@ -113,6 +123,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
                     is_labelled=labels.labelled > 0,
                     judged_us=history.judged_us,
                     width_us=history.width_us,
+                    silent_us=history.silent_us,
                 )
             )
         examples = _Examples(tables, frames)
@@ -123,6 +134,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
                 smallest=asked.smallest,
                 examples=examples,
                 known=known_already,
+                clocks=clocks,
                 done=bar.advance,
             )
         history.save()
@@ -153,7 +165,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
                 is_labelled=labels.labelled > 0,
             )
             | ({"gallery": chosen} if gallery else {}),
-            notes=(*_notes(cameras, found.rows, examples, tables), *_never_served(asked, tables)),
+            notes=(*_notes(cameras, found.rows, examples, tables, clocks), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
@@ -228,7 +240,9 @@ def _gallery(tables: Tables, frames: ExampleFrames | None) -> tuple[str, tuple[G
     return sql, tuple(replace(frame, image=pictures[row]) for row, frame in rows if row in pictures)
 
 
-def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, tables: Tables) -> tuple[str, ...]:
+def _notes(
+    cameras: Sequence[Camera], rows: int, examples: _Examples, tables: Tables, clocks: Clocks
+) -> tuple[str, ...]:
     from adawise.drift.changes.find import ALPHA
 
     notes, untimed = [*tables.notes], tables.untimed()
@@ -248,6 +262,8 @@ def _notes(cameras: Sequence[Camera], rows: int, examples: _Examples, tables: Ta
             "there are no predictions of this time under the root, and an earlier version wrote its traces: classes "
             "and agreement are not known"
         )
+    for pattern in clocks.unused([camera.stream_id for camera in cameras]):
+        notes.append(f"--time-zone: no camera of this time is called {pattern}, and its zone is of no use")
     if examples.missing:
         notes.append(f"{examples.missing} frames beside events are not in the recording, or have no image any more")
     return tuple(notes)

@@ -7,27 +7,31 @@ series each month has a profile of its own: a camera is moved, a night becomes s
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from adawise.drift.changes.noise import Series
+from adawise.drift.clocks import local_us
 
 _DAY_US = 86_400_000_000
 _HOUR_US = _DAY_US // 24
 _LEAST_HOURS = 48  # with a value, or there is nothing to repeat
 _FOLDS = 8  # of days, at most
 _MONTH_DAYS = 28
+_SAYS = 0.25  # of the variance of the cycle: how much of it a day must have had to say whether it follows
 
 
-def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> Series:
+def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float, zone: tzinfo = UTC) -> Series:
     """`[n]`: what the hour of the day adds to each value, 0 everywhere if there is no cycle.
 
     Args:
         times_us: `[n]`, not decreasing.
         x: `[n]`.
         least: share of the variance within days that the profile of other days must explain, below 1.
+        zone: by whose clocks the hours of a day are.
     """
     cycle = np.zeros(len(x))
     if not len(x):
@@ -36,23 +40,27 @@ def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> 
     starts = np.linspace(times_us[0], times_us[-1] + 1, months + 1).astype(np.int64)
     bounds = np.searchsorted(times_us, starts).tolist()
     for start, end in pairwise(bounds):
-        cycle[start:end] = _of_a_month(times_us[start:end], x[start:end], least)
+        cycle[start:end] = _of_a_month(times_us[start:end], x[start:end], least, zone)
     return cycle
 
 
-def _of_a_month(times_us: npt.NDArray[np.int64], x: Series, least: float) -> Series:
-    profile = daily_profile(times_us, x, least=least) if len(x) else None
+def _of_a_month(times_us: npt.NDArray[np.int64], x: Series, least: float, zone: tzinfo) -> Series:
+    profile = daily_profile(times_us, x, least=least, zone=zone) if len(x) else None
     if profile is None:
         return np.zeros(len(x))
-    phase = (times_us % _DAY_US) / _HOUR_US
+    shown_us = local_us(times_us, zone)
+    phase = (shown_us % _DAY_US) / _HOUR_US
     around = np.concatenate([profile[-1:], profile, profile[:1]])
     cycle: Series = np.interp(phase, np.arange(-1, 25) + 0.5, around)
-    return _where_followed(times_us // _DAY_US, x, cycle)
+    return _where_followed(shown_us // _DAY_US, x, cycle)
 
 
 def _where_followed(day: npt.NDArray[np.int64], x: Series, cycle: Series) -> Series:
-    """The cycle on the days that vary less without it; 0 on others: taken out of them, it would put one in."""
-    number = day - day[0]
+    """The cycle on the days that vary less without it; 0 on others: taken out of them, it would put one in.
+
+    A day that is not over may have seen nothing but a night, which says nothing of it: it is as the day before.
+    """
+    number = day - day.min()
     count = np.bincount(number)
 
     def variation(values: Series) -> Series:
@@ -60,13 +68,17 @@ def _where_followed(day: npt.NDArray[np.int64], x: Series, cycle: Series) -> Ser
             found: Series = np.bincount(number, values**2) - np.bincount(number, values) ** 2 / count
         return found
 
-    followed: Series = np.where((variation(x - cycle) < variation(x))[number], cycle, 0.0)
-    return followed
+    is_followed = variation(x - cycle) < variation(x)
+    says = np.flatnonzero(variation(cycle) > _SAYS * count * cycle.var())  # nan where nothing is known of a day
+    if len(says):
+        before = np.searchsorted(says, np.arange(len(count)), side="right") - 1
+        is_followed = is_followed[says[np.maximum(before, 0)]]
+    return np.where(is_followed[number], cycle, 0.0)
 
 
-def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float) -> Series | None:
-    """`[24]`, by the hour of the day in UTC: what it adds to the level. None if held-out days say otherwise."""
-    days = by_day(times_us, x)
+def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float, zone: tzinfo = UTC) -> Series | None:
+    """`[24]`, by the hour of the day: what it adds to the level. None if held-out days say otherwise."""
+    _, days = by_day(times_us, x, zone)
     if np.count_nonzero(np.isfinite(days)) < _LEAST_HOURS:
         return None
     folds = np.arange(len(days)) % min(len(days), _FOLDS)
@@ -91,18 +103,21 @@ def _profile(days: Series) -> Series:
     return profile
 
 
-def by_day(times_us: npt.NDArray[np.int64], x: Series) -> Series:
-    """`[days, 24]`: means by hour of values less the mean of the 24 hours around each; nan where there is none."""
+def by_day(times_us: npt.NDArray[np.int64], x: Series, zone: tzinfo = UTC) -> tuple[int, Series]:
+    """The first day (that of 1970 is 0), and `[days, 24]`: means by hour of values less the mean of the 24 hours around
+    each; nan where there is none."""
     total = np.concatenate([[0.0], np.cumsum(x)])
     first = np.searchsorted(times_us, times_us - _DAY_US // 2)
     end = np.searchsorted(times_us, times_us + _DAY_US // 2, side="right")
     above = x - (total[end] - total[first]) / (end - first)
     whole = (times_us - times_us[0] >= _DAY_US // 2) & (times_us[-1] - times_us >= _DAY_US // 2)
-    day, hour = np.divmod(times_us[whole] // _HOUR_US, 24)
+    day, hour = np.divmod(local_us(times_us[whole], zone) // _HOUR_US, 24)
     if not len(day):
-        return np.full((1, 24), np.nan)
-    days = int(day[-1] - day[0]) + 1
-    cell = (day - day[0]) * 24 + hour
+        return 0, np.full((1, 24), np.nan)
+    first_day = int(day.min())  # clocks that are put back may show the day before
+    days = int(day.max()) - first_day + 1
+    cell = (day - first_day) * 24 + hour
     count = np.bincount(cell, minlength=24 * days).astype(np.float64)
     value = np.bincount(cell, weights=above[whole], minlength=24 * days)
-    return np.divide(value, count, out=np.full_like(count, np.nan), where=count > 0).reshape(days, 24)
+    means = np.divide(value, count, out=np.full_like(count, np.nan), where=count > 0)
+    return first_day, means.reshape(days, 24)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 from typing import Literal
 
 import numpy as np
@@ -89,7 +90,12 @@ _BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai 1
 
 
 def find_changes(
-    times_us: Times, values: Series, *, batches: Times | None = None, sensitivity: Sensitivity = ALPHA
+    times_us: Times,
+    values: Series,
+    *,
+    batches: Times | None = None,
+    sensitivity: Sensitivity = ALPHA,
+    zone: tzinfo = UTC,
 ) -> tuple[Change, ...]:
     """The changes of a series, by time.
 
@@ -98,6 +104,7 @@ def find_changes(
         values: `[n]`; what is not finite is left out.
         batches: `[n]`, how many batches each value is the mean of; None: one each.
         sensitivity: what counts as a change.
+        zone: by whose clocks a daily cycle is.
 
     Raises:
         ValueError: the arrays differ in length, or times decrease.
@@ -113,7 +120,7 @@ def find_changes(
         return ()
     x, times_us = values[kept].astype(np.float64), times_us[kept]
     scaled = sensitivity if batches is None else _by_point(sensitivity, float(batches[kept].mean()))
-    x = x - daily_cycle(times_us, x, least=sensitivity.cycle)
+    x = x - daily_cycle(times_us, x, least=sensitivity.cycle, zone=zone)
     prior = scaled.spread**2 * scaled.memory
     variance = long_run_variance(x, prior=prior, prior_weight=scaled.prior_weight)
     bounds = _pruned(x, _segmented(x, variance, scaled), scaled.smallest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from adawise.drift.changes.cycle import by_day
 from adawise.drift.changes.find import Change, Sensitivity, find_changes
 from adawise.drift.changes.noise import Series
+from adawise.drift.clocks import local_us, utc_us
 from adawise.drift.result import Floats, Integers, Shape
 
 _DAY_US = 86_400_000_000
@@ -50,12 +52,12 @@ def named(swing: Change) -> Shape:
     return "cycle begun" if abs(swing.after) == more else "cycle ended"
 
 
-def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> Cycles:
+def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tzinfo = UTC) -> Cycles:
     """Where the swing of a daily cycle came, went or changed; of fewer than ten days nothing is said."""
     nothing = Cycles(np.zeros(len(values)), ())
     if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * _DAY_US:
         return nothing
-    days = by_day(time_us, values)
+    first_day, days = by_day(time_us, values, zone)
     seen = np.isfinite(days)
     kept = np.flatnonzero(seen.sum(axis=1) >= _LEAST_HOURS)
     if len(kept) < _LEAST_DAYS:
@@ -69,7 +71,6 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> Cycle
         return nothing
     wide = float(np.ptp(shape))
     swing: Series = score * wide
-    first_day = (time_us[0] + _DAY_US // 2) // _DAY_US
     middle_us = ((first_day + kept) * _DAY_US + _DAY_US // 2).astype(np.int64)
     least = 3.0 * sensitivity.smallest
     found = find_changes(
@@ -88,17 +89,21 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> Cycle
             told.append(
                 replace(
                     change,
-                    time_us=change.time_us - _DAY_US // 2,
-                    end_us=change.time_us - _DAY_US // 2,
+                    time_us=utc_us(change.time_us - _DAY_US // 2, zone),
+                    end_us=utc_us(change.time_us - _DAY_US // 2, zone),
                     before=usual[0],
                     after=usual[1],
-                    interval_us=(change.interval_us[0] - _DAY_US // 2, change.interval_us[1] + _DAY_US // 2),
+                    interval_us=(
+                        utc_us(change.interval_us[0] - _DAY_US // 2, zone),
+                        utc_us(change.interval_us[1] + _DAY_US // 2, zone),
+                    ),
                 )
             )
     if not told:
         return nothing
     level = np.concatenate([np.full(len(part), np.median(part)) for part in parts]) / wide
-    day = np.clip(np.searchsorted(kept, time_us // _DAY_US - first_day, side="right") - 1, 0, len(kept) - 1)
+    shown_us = local_us(time_us, zone)
+    day = np.clip(np.searchsorted(kept, shown_us // _DAY_US - first_day, side="right") - 1, 0, len(kept) - 1)
     around = np.concatenate([shape[-1:], shape, shape[:1]])
-    phase = (time_us % _DAY_US) / _HOUR_US
+    phase = (shown_us % _DAY_US) / _HOUR_US
     return Cycles(level[day] * np.interp(phase, np.arange(-1, 25) + 0.5, around), tuple(told))

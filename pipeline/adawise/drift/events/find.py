@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +27,7 @@ class CameraHistory:
     """All that is known of a camera for its events.
 
     `alpha`: its changes, which were looked for more finely. `gaps`: its silences, [from, until). `ended_us`: its last
-    image, if it should have sent one since; else None.
+    image, if it should have sent one since; else None. `zone`: of the clocks beside it.
     """
 
     stream_id: str
@@ -37,6 +38,7 @@ class CameraHistory:
     models: Sequence[Model]
     gaps: Sequence[tuple[int, int]]
     ended_us: int | None
+    zone: tzinfo = UTC
 
 
 def events(of: CameraHistory) -> list[DriftEvent]:
@@ -51,27 +53,27 @@ def events(of: CameraHistory) -> list[DriftEvent]:
 
 def _measured(of: CameraHistory, measure: Measure) -> Iterator[DriftEvent]:
     watched = measure.series(of.binned, of.bin_us)
-    swings = cycles(watched.time_us, watched.values, measure.sensitivity)
+    swings = cycles(watched.time_us, watched.values, measure.sensitivity, of.zone)
+    left = watched.values - swings.part
     if measure.name == "alpha" and not swings.is_known:
         changes = tuple(of.alpha)
     else:
         changes = find_changes(
             watched.time_us,
-            watched.values - swings.part,
+            left,
             batches=watched.batches,
             sensitivity=replace(measure.sensitivity, cycle=1.0) if swings.is_known else measure.sensitivity,
+            zone=of.zone,
         )
     if measure.is_of_counts:
         changes = tuple(_within_its_point(change, watched.time_us) for change in changes)
-    to_and_fro = (
-        () if measure.is_of_counts else restless(watched.time_us, watched.values - swings.part, measure.sensitivity)
-    )
+    to_and_fro = () if measure.is_of_counts else restless(watched.time_us, left, measure.sensitivity, of.zone)
     for swing in swings.changes:
         yield _event(of, measure, named(swing), swing, swing, swing.before, swing.after)
     for unrest in to_and_fro:
         yield _unrest(of, measure, unrest)
-    left = [c for c in changes if not swings.explains(c) and not any(each.explains(c) for each in to_and_fro)]
-    yield from _shaped(of, measure, left)
+    told = [c for c in changes if not swings.explains(c) and not any(each.explains(c) for each in to_and_fro)]
+    yield from _shaped(of, measure, told)
 
 
 def _within_its_point(change: Change, time_us: Integers) -> Change:
@@ -145,7 +147,7 @@ def _without_levels(of: CameraHistory, measure: str, shape: Shape, since_us: int
 
 def mix_events(of: CameraHistory) -> Iterator[DriftEvent]:
     """Of the mix of served classes: `after` is the distance (total variation) from the mix before."""
-    for change, detail in mix_changes(of.mixed):
+    for change, detail in mix_changes(of.mixed, of.zone):
         yield DriftEvent(
             of.stream_id, "mix", "step", change.time_us, change.end_us, *change.interval_us, 0.0, change.size, "share",
             change.score, detail=detail,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from adawise.drift.clocks import UTC_CLOCKS, Clocks, time_zone
 from adawise.drift.events.measures import MEASURES
 from adawise.drift.result import Cause, DriftEvent
 from adawise.errors import SettingsError
@@ -27,10 +27,7 @@ def _measure(name: str) -> str:
 
 
 def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("expected the name of a time zone such as Europe/Zurich") from error
+    time_zone(name)
     return name
 
 
@@ -38,7 +35,7 @@ class KnownSpan(BaseModel):
     """A `[[known]]` of the file: of these cameras (globs) and measures, none: all, what begins in this time is known.
 
     The time is from `since` to `until`, or every day from the first to the second time of `daily` by the clocks of
-    `time_zone`, over midnight if the second is the earlier one, or both.
+    `time_zone`, none: of those beside the camera, over midnight if the second is the earlier one, or both.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,7 +46,7 @@ class KnownSpan(BaseModel):
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
     daily: tuple[time, time] | None = None
-    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    time_zone: Annotated[str, AfterValidator(_zone)] | None = None
 
     @model_validator(mode="after")
     def _is_some_time(self) -> Self:
@@ -59,7 +56,7 @@ class KnownSpan(BaseModel):
             raise ValueError("expected since before until")
         return self
 
-    def has(self, event: DriftEvent) -> bool:
+    def has(self, event: DriftEvent, zone: tzinfo = UTC) -> bool:
         """Whether it is known: of such a camera and measure, and begun in the time as far as can be said."""
         if event.measure not in self.measures or not any(fnmatchcase(event.stream_id, glob) for glob in self.streams):
             return False
@@ -68,12 +65,12 @@ class KnownSpan(BaseModel):
             return False
         if self.until is not None and first > self.until:
             return False
-        return self.daily is None or self._is_daily(_moment(event.since_us))
+        return self.daily is None or self._is_daily(_moment(event.since_us), zone)
 
-    def _is_daily(self, at: datetime) -> bool:
+    def _is_daily(self, at: datetime, zone: tzinfo) -> bool:
         assert self.daily is not None
         begin, end = self.daily
-        clock = at.astimezone(ZoneInfo(self.time_zone)).time()
+        clock = at.astimezone(zone if self.time_zone is None else time_zone(self.time_zone)).time()
         return begin <= clock <= end if begin <= end else clock >= begin or clock <= end
 
 
@@ -101,11 +98,13 @@ def _place(where: Sequence[str | int]) -> str:
     return ", ".join(str(part + 1) if isinstance(part, int) else part for part in where).replace("known, ", "known ")
 
 
-def with_known(events: Sequence[DriftEvent], known: Sequence[KnownSpan]) -> list[DriftEvent]:
+def with_known(
+    events: Sequence[DriftEvent], known: Sequence[KnownSpan], clocks: Clocks = UTC_CLOCKS
+) -> list[DriftEvent]:
     """The events, those that are known as of no weight, with why they are first of their causes."""
     told = []
     for event in events:
-        why = next((span.why for span in known if span.has(event)), None)
+        why = next((span.why for span in known if span.has(event, clocks.at(event.stream_id))), None)
         if why is not None:
             event = replace(event, severity="noted", causes=(Cause("known", f"known: {why}"), *event.causes))
         told.append(event)

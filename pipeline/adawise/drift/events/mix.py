@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,7 @@ def joined(one: Mixed, other: Mixed) -> Mixed:
     return Mixed(times, batches, tuple(labels), np.concatenate(counts))
 
 
-def mix_changes(of: Mixed) -> Iterator[tuple[Change, str]]:
+def mix_changes(of: Mixed, zone: tzinfo = UTC) -> Iterator[tuple[Change, str]]:
     """The changes by time, with `size` the total variation, and what came and went in words.
 
     Shares are looked at as square roots, whose distances are Hellinger's, along the directions in which the mix moves
@@ -60,7 +61,7 @@ def mix_changes(of: Mixed) -> Iterator[tuple[Change, str]]:
     batches, time_us = np.add.reduceat(of.batches, starts), of.time_us[starts]
     roots = np.sqrt(counts / counts.sum(axis=1, keepdims=True))
     for column in range(roots.shape[1]):
-        roots[:, column] -= daily_cycle(time_us, roots[:, column], least=_SENSITIVITY.cycle)
+        roots[:, column] -= daily_cycle(time_us, roots[:, column], least=_SENSITIVITY.cycle, zone=zone)
     width = -(-len(roots) // _BLOCKS)
     slow = np.stack([block_means(column, width) for column in roots.T], axis=1)
     ways = np.linalg.svd(slow - slow.mean(axis=0), full_matrices=False)[2][:_DIRECTIONS]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 import numpy as np
 
 from adawise.drift.changes.cycle import daily_cycle
 from adawise.drift.changes.find import Change, Sensitivity
+from adawise.drift.clocks import local_us, utc_us
 from adawise.drift.result import Floats, Integers
 
 _DAY_US = 86_400_000_000
@@ -20,7 +22,7 @@ _LEAST_DAYS = 3
 
 @dataclass(frozen=True, slots=True)
 class Restless:
-    """Days in which it went to and fro by `swing`, on other days by `usual`; from midnight to midnight (UTC)."""
+    """Days in which it went to and fro by `swing`, on other days by `usual`; from a midnight to another there."""
 
     since_us: int
     until_us: int
@@ -33,12 +35,12 @@ class Restless:
         return near and abs(change.size) <= 1.25 * self.swing
 
 
-def restless(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> tuple[Restless, ...]:
+def restless(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tzinfo = UTC) -> tuple[Restless, ...]:
     """Runs of three such days or more, without the daily cycle, which is no unrest."""
     if not len(values):
         return ()
-    x = values - daily_cycle(time_us, values, least=sensitivity.cycle)
-    block = time_us // _BLOCK_US
+    x = values - daily_cycle(time_us, values, least=sensitivity.cycle, zone=zone)
+    block = local_us(time_us, zone) // _BLOCK_US
     starts = np.flatnonzero(np.diff(block, prepend=block[0] - 1))
     means = np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x)))
     day = block[starts] // (_DAY_US // _BLOCK_US)
@@ -47,10 +49,10 @@ def restless(time_us: Integers, values: Floats, sensitivity: Sensitivity) -> tup
     mean, square = (np.add.reduceat(part, first) / count for part in (means, means**2))
     swing = 2.0 * np.sqrt(np.maximum(square - mean**2, 0.0))
     known = count >= _LEAST_BLOCKS
-    return tuple(_runs(day[first][known], swing[known], _SWING * sensitivity.smallest))
+    return tuple(_runs(day[first][known], swing[known], _SWING * sensitivity.smallest, zone))
 
 
-def _runs(day: Integers, swing: Floats, least: float) -> Iterator[Restless]:
+def _runs(day: Integers, swing: Floats, least: float, zone: tzinfo) -> Iterator[Restless]:
     is_far = swing >= least
     edges = np.flatnonzero(np.diff(is_far.astype(np.int8), prepend=0, append=0))
     usual = float(np.median(swing[~is_far])) if not is_far.all() else float("nan")
@@ -59,5 +61,5 @@ def _runs(day: Integers, swing: Floats, least: float) -> Iterator[Restless]:
         start, end = runs.pop(0)
         while runs and day[runs[0][0]] - day[end - 1] <= _LEAST_DAYS:  # it paused
             _, end = runs.pop(0)
-        since_us, until_us = int(day[start]) * _DAY_US, (int(day[end - 1]) + 1) * _DAY_US
+        since_us, until_us = (utc_us(at * _DAY_US, zone) for at in (int(day[start]), int(day[end - 1]) + 1))
         yield Restless(since_us, until_us, usual, float(np.median(swing[start:end])))

@@ -64,6 +64,11 @@ def check_apart(roots: Sequence[str]) -> frozenset[str]:
     return frozenset(clashing)
 
 
+def ids_of(roots: Sequence[str]) -> frozenset[str]:
+    """Of those that have one. A copy has the same; raises ChainError, StoreUnavailable by the roots."""
+    return frozenset(id_ for root in roots if (id_ := claims.read_sink_id(open_store(root))) is not None)
+
+
 def _same(one: _Root, other: _Root, why: str) -> SettingsError:
     return SettingsError(
         f"{one.name} and {other.name} have the same rows: {why}. Expected outputs of different messages, as of cameras "
