@@ -19,7 +19,7 @@ from adawise.drift.events.find import CameraHistory, events
 from adawise.drift.events.incidents import incidents, numbered, shared, swapped
 from adawise.drift.events.judge import Surroundings, judged
 from adawise.drift.events.known import KnownSpan, with_known
-from adawise.drift.events.measures import Binned
+from adawise.drift.events.measures import MEASURES, Binned
 from adawise.drift.events.mix import NO_MIX, Mixed
 from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Flags, Stretch
 
@@ -113,16 +113,34 @@ def _happened(
 ) -> list[DriftEvent]:
     """What is of the time that is judged, and what was before, but could not be told from chance until then.
 
-    A mix of classes or an accuracy may take nights to be sure of. Whoever looks at each night is told on that one.
+    A mix of classes or an accuracy may take nights to be sure of. It is told once two nights agree on it, for noise
+    that is looked at each night comes and goes.
     """
     known = Surroundings(of.binned, found.until_us, found.starts.get(of.stream_id, ()))
     told = judged(numbered(events(of), first), known, roots)
     now = [event for event in told if _is_of(event, found.judged_us)]
-    late = [event for event in told if event not in now and event.since_us >= found.judged_us - _LATE_US]
+    late = [event for event in told if event not in now and _is_slow(event, found.judged_us - _LATE_US)]
     if late:
-        before = events(known_at(found.judged_us))
-        late = [event for event in late if not any(_is_same(event, each) for each in before)]
+        night_us = found.judged_us - DAY_US
+        was, before = (_known(known_at, at, of) for at in (found.judged_us, night_us))
+        unsaid = [event for event in was if not _is_of(event, night_us)]
+        late = [event for event in late if _is_among(event, unsaid) and not _is_among(event, before)]
     return [*now, *late]
+
+
+def _is_slow(event: DriftEvent, since_us: int) -> bool:
+    """Whether it is of counts, which say little of single hours: what is known by the hour shows within a day."""
+    is_of_counts = event.measure == "mix" or (event.measure in MEASURES and MEASURES[event.measure].is_of_counts)
+    return is_of_counts and event.since_us >= since_us
+
+
+def _known(known_at: Callable[[int], CameraHistory], at_us: int, of: CameraHistory) -> list[DriftEvent]:
+    """What was told from chance at a time."""
+    return events(known_at(at_us)) if of.binned.time_us[0] < at_us else []
+
+
+def _is_among(event: DriftEvent, known: Sequence[DriftEvent]) -> bool:
+    return any(_is_same(event, each) for each in known)
 
 
 def _is_same(event: DriftEvent, known: DriftEvent) -> bool:

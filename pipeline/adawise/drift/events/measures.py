@@ -132,7 +132,7 @@ def _rejects(of: Binned, bin_us: int) -> Watched:
 
 
 _OTHER = Sensitivity(spread=0.1, memory=8.0, penalty=8.0, settle=32, bins=1024)
-_PICTURE = replace(_OTHER, smallest=0.25, memory=20.0, penalty=12.0, settle=24)
+_PICTURE = replace(_OTHER, smallest=0.25, memory=40.0, penalty=12.0, settle=24)
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
