@@ -31,6 +31,7 @@ from tools.bench import (
     latency,
     names,
     neighbours,
+    nights,
     pairs,
     pixels,
     recording,
@@ -75,6 +76,7 @@ BENCHES = {
     "changes": changes.main,
     "estimates": estimates.main,
     "events": events.main,
+    "nights": nights.main,
     "together": together.main,
 }
 
