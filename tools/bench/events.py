@@ -2,9 +2,10 @@
 
 Fleets of `tests/drift/worlds.py`: 40 cameras for 30 days, each kind of happening, a third of the cameras with labels.
 Sensitivities and rules were chosen on seeds below 100; `BENCH_SEEDS` (101,102,103) are fleets that nothing was chosen
-on, and `BENCH_STILL` (400) is how many cameras to which nothing happens are looked at besides, of seed 100. Beside
-what `drift` tells stand alpha alone, which is what 0.2 looked at, and, with `BENCH_EVIDENTLY` an interpreter that
-has the package evidently, what its preset tells of each day against the first week, column by column.
+on, and `BENCH_STILL` (400) is how many cameras to which nothing happens are looked at besides, of seed
+`BENCH_STILL_SEED` (100). Beside what `drift` tells stand alpha alone, which is what 0.2 looked at, and, with
+`BENCH_EVIDENTLY` an interpreter that has the package evidently, what its preset tells of each day against the first
+week, column by column.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from tests.drift.worlds import DAY_US, HOUR_US, CameraWorld, Happening, as_table
 SEEDS = tuple(int(seed) for seed in os.environ.get("BENCH_SEEDS", "101,102,103").split(","))
 STILL = int(os.environ.get("BENCH_STILL", "400"))
 EVIDENTLY = os.environ.get("BENCH_EVIDENTLY", "")
-_STILL_SEED = 100
+STILL_SEED = int(os.environ.get("BENCH_STILL_SEED", "100"))
 _PART = 20  # cameras that a process looks at together
 _NEAR_US = DAY_US  # by which an event may miss its happening
 
@@ -72,7 +73,7 @@ def main() -> int:
         if not STILL:
             return 0
         still = [range(first, min(first + _PART, STILL)) for first in range(0, STILL, _PART)]
-        nothing = list(pool.map(_look, [_STILL_SEED] * len(still), still))
+        nothing = list(pool.map(_look, [STILL_SEED] * len(still), still))
     lines, bound = _false(nothing)
     print(*lines, sep="\n")
     return int(bound > 2.0)
@@ -181,7 +182,7 @@ def _precision(fleets: Sequence[Looked], name: str) -> tuple[int, int]:
 def _false(still: Sequence[Looked]) -> tuple[list[str], float]:
     """Events of cameras to which nothing happens, in 1,000 camera-days, with the upper end of 95 % (Poisson)."""
     days = sum(each.days for each in still)
-    lines, bounds = [f"{days:.0f} camera-days of {STILL} cameras to which nothing happens (seed {_STILL_SEED}):"], []
+    lines, bounds = [f"{days:.0f} camera-days of {STILL} cameras to which nothing happens (seed {STILL_SEED}):"], []
     names = ["events", "alpha alone", *(["Evidently"] if EVIDENTLY else [])]
     for name in names:
         told = [event for each in still for event in _of(each, name)]
