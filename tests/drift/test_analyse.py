@@ -14,7 +14,7 @@ from adawise.drift.analyse import analyse, silences
 from adawise.drift.bins import bin_width_us, spoken
 from adawise.drift.collect import ALL, Collected, collect, prepare
 from adawise.drift.events.incidents import incidents, shared
-from adawise.drift.result import Camera, CameraChange, DriftEvent, Example
+from adawise.drift.result import Camera, CameraChange, DriftEvent, Example, states_of
 from adawise.drift.together import at_once, groups
 from adawise.errors import SettingsError
 from tests.drift import yard
@@ -150,6 +150,23 @@ def test_silence_and_rejects_are_told(cameras: dict[str, Camera], events: tuple[
     assert (rejects.before, rejects.after) == pytest.approx((0.0, 0.25), abs=0.01)
     assert cameras["tunnel"].silences == ((SILENT_US[0] - yard.EVERY_US, SILENT_US[1]),)
     assert cameras["yard"].silences == ()
+
+
+def test_a_camera_whose_images_are_all_broken_for_good_has_not_ended() -> None:
+    with yard.database() as connection:
+        broken = {"at": EVENING_US}
+        connection.execute("DELETE FROM traces WHERE stream_id = 'gate' AND time >= make_timestamptz($at)", broken)
+        connection.execute(
+            "UPDATE predictions SET status = 'rejected', reason = 'undecodable_image', label = NULL "
+            "WHERE stream_id = 'gate' AND time >= make_timestamptz($at)",
+            broken,
+        )
+        _, events = analyse(collect(connection), ["yard"], smallest=0.1)
+    (event,) = (event for event in events if event.stream_id == "gate")
+    assert (event.measure, event.shape, event.severity, event.after) == ("rejects", "step", "failing", 1.0)
+    assert event.earliest_us < event.since_us == EVENING_US
+    assert event.next.startswith("adawise dlq list --stream gate")
+    assert states_of(["gate"], events)["gate"] == "failing"
 
 
 def test_cameras_in_the_same_fog_are_a_group(found: Collected, cameras: dict[str, Camera]) -> None:

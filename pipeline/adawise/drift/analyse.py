@@ -97,6 +97,7 @@ def _history(stream_id: str, found: Collected, sensitivity: Sensitivity, zone: t
         models=[model for model in found.models.get(stream_id, ()) if model.first_us < end_us],
         gaps=gaps[: len(gaps) - (ended_us is not None)],
         ended_us=ended_us,
+        rejected_us=found.all_rejected.get(stream_id) if end_us > found.until_us else None,
         zone=zone,
     )
 

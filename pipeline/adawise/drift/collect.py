@@ -57,6 +57,7 @@ class Collected:
     paths: Mapping[str, Path]
     classes: Mapping[str, Sequence[tuple[str, int, int, int]]]  # label, rows: in all, early, late; most frequent first
     reasons: Mapping[str, Mapping[str, int]]
+    all_rejected: Mapping[str, int]  # since when, of cameras that have sent images since their last batch
     resets: Mapping[str, Mapping[str, int]]
     models: Mapping[str, tuple[Model, ...]]  # by camera, in the order in which they came; all cameras under ""
     rows: int  # images of these cameras of which the outcome is known, accepted or rejected
@@ -118,6 +119,9 @@ def collect(
         paths=paths,
         classes={name: _classes(columns) for name, columns in ask.by_stream(queries.CLASSES).items()},
         reasons=_counted(ask.by_stream(queries.REASONS), "reason", "rows"),
+        all_rejected={
+            name: int(columns["first_us"][0]) for name, columns in ask.by_stream(queries.ALL_REJECTED).items()
+        },
         resets=_counted(ask.by_stream(queries.RESETS), "reset", "batches"),
         models={name: _models(columns) for name, columns in ask.by_stream(queries.MODELS).items()},
         rows=sum(int(columns["rows"][0]) for columns in facts.values()),

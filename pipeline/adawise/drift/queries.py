@@ -176,6 +176,12 @@ WHERE status = 'rejected' AND stream_id IS NOT NULL AND epoch_us(time) >= $judge
 GROUP BY ALL ORDER BY stream_id, rows DESC, reason
 """
 
+ALL_REJECTED = """
+SELECT stream_id, epoch_us(min(time)) AS first_us
+FROM predictions JOIN (SELECT stream_id, max(last) AS last FROM spans GROUP BY stream_id) USING (stream_id)
+WHERE status = 'rejected' AND time > last GROUP BY stream_id ORDER BY stream_id
+"""
+
 RESETS = """
 SELECT stream_id, reset, count(*) AS batches FROM resets
 WHERE epoch_us(time) >= $judged GROUP BY ALL ORDER BY stream_id, batches DESC, reset

@@ -27,7 +27,8 @@ class CameraHistory:
     """All that is known of a camera for its events.
 
     `alpha`: its changes, which were looked for more finely. `gaps`: its silences, [from, until). `ended_us`: its last
-    image, if it should have sent one since; else None. `zone`: of the clocks beside it.
+    image that was served, if there should be one since; else None. `rejected_us`: since when all that it sends is
+    rejected. `zone`: of the clocks beside it.
     """
 
     stream_id: str
@@ -38,6 +39,7 @@ class CameraHistory:
     models: Sequence[Model]
     gaps: Sequence[tuple[int, int]]
     ended_us: int | None
+    rejected_us: int | None = None
     zone: tzinfo = UTC
 
 
@@ -130,8 +132,14 @@ def _unrest(of: CameraHistory, measure: Measure, unrest: Restless) -> DriftEvent
 def _delivered(of: CameraHistory) -> Iterator[DriftEvent]:
     for since_us, until_us in of.gaps:
         yield _without_levels(of, "rate", "silence", since_us, until_us)
-    if of.ended_us is not None:
+    if of.ended_us is None:
+        return
+    if of.rejected_us is None:
         yield _without_levels(of, "rate", "ended", of.ended_us, of.ended_us)
+    else:
+        event = _without_levels(of, "rejects", "step", of.rejected_us, of.rejected_us)
+        usual = of.binned.rejected.sum() / max(1, (of.binned.rejected + of.binned.images).sum())
+        yield replace(event, earliest_us=of.ended_us, before=float(usual), after=1.0, unit="share")
 
 
 def _models(of: CameraHistory) -> Iterator[DriftEvent]:
@@ -155,7 +163,9 @@ def mix_events(of: CameraHistory) -> Iterator[DriftEvent]:
 
 
 def _of_silence(event: DriftEvent, of: CameraHistory) -> bool:
-    """A rate falls to nothing where a camera is silent: the silence says so."""
+    """A rate falls to nothing where a camera is silent, and rejects rise where nothing else comes: that is told."""
+    if event.measure == "rejects" and of.rejected_us is not None and of.ended_us is not None:
+        return bool(np.isfinite(event.score)) and event.until_us >= of.ended_us - _NEAR_US
     if event.measure != "rate" or event.shape in {"silence", "ended"}:
         return False
     gaps = [*of.gaps, *([(of.ended_us, of.ended_us)] if of.ended_us is not None else [])]

@@ -13,7 +13,7 @@ _NEAR_US = 3 * 3_600_000_000
 _LEAD = ("model", "rate", "rejects", "accuracy", "brightness", "contrast", "sharpness", "noise", "colour", "mix")
 """What is told first of an incident: what was done or seen, before what the models make of it."""
 _SAME = 1.0 / 3.0  # of a change: how far one camera's new level may be from the other's old one
-_LASTS = 0.5  # of the shorter of two ramps, spikes and the like: how long both must have lasted to be one incident
+_LASTS = 0.5  # of the longer of two ramps, spikes and the like: how long both must have lasted to be one incident
 _SHARED = 2  # measures that must have been swapped
 _ALIKE = 0.1  # of the other cameras
 _NAMED = 3
@@ -36,8 +36,8 @@ def _is_one(begun: DriftEvent, event: DriftEvent) -> bool:
     if event.earliest_us <= max(begun.latest_us, begun.since_us) + _NEAR_US:
         return True
     both = min(event.until_us, begun.until_us) - max(event.since_us, begun.since_us)
-    shorter = min(event.until_us - event.since_us, begun.until_us - begun.since_us)
-    return shorter > 0 and both >= _LASTS * shorter
+    longer = max(event.until_us - event.since_us, begun.until_us - begun.since_us)
+    return longer > 0 and both >= _LASTS * longer
 
 
 def lead(events: Sequence[DriftEvent]) -> DriftEvent:
