@@ -128,7 +128,7 @@ def test_a_link_opens_what_is_folded(seen: Seen) -> None:
     page.wait_for_selector("#camera-6[open] .over-time[data-drawn]", timeout=120_000)
     page.locator('#camera-6 a[href="#query-series"]').first.click()
     page.wait_for_selector("#query-series[open]")
-    assert "FROM traces" in page.locator("#query-series code").inner_text()
+    assert "FROM outcomes" in page.locator("#query-series code").inner_text()
 
 
 def test_every_figure_has_a_sentence_and_a_query_that_is_on_the_page(seen: Seen) -> None:
