@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor
 
 from adawise.decode.codec import open_image
 from adawise.decode.preprocess import Preprocess
+from adawise.decode.rendition import AS_OPEN_CLIP
 from adawise.errors import FatalError, InvalidMessage, SettingsError
 from adawise.labelled.samples import Samples
 
-_RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height, as open_clip's training transform
-_TRIES = 10
+_STRETCH = 4 / 3  # of a crop's shape against the image's, at most, either way
 _KEPT_BYTES = 512 * 2**20  # of held-out pixels: more are decoded anew each time
 _AHEAD = 2  # batches
 
@@ -116,7 +117,10 @@ class HeldOut:
 
 
 class RandomCrop:
-    """A random part of an image, resized to the model's input, and perhaps mirrored; as open_clip trains.
+    """A random part of an image, as serving would see it if it were the whole, and perhaps mirrored.
+
+    A part has nearly the image's own shape, so that there are crops of a camera's frame (16:9) as of a square, and goes
+    through the model's own preprocessing: what is trained on is what is served.
 
     Args:
         random: numbers of this image in this epoch.
@@ -131,28 +135,15 @@ class RandomCrop:
         """uint8 `[3, S, S]`. Raises what Pillow raises for broken data."""
         image.info.pop("transparency", None)  # as `preprocess` does
         image = preprocess.rendition(image, image.size).convert("RGB")
-        S = preprocess.size
-        resampling = Image.Resampling[preprocess.interpolation.upper()]
-        pixels = np.array(image.resize((S, S), resampling, box=self._box(*image.size)))  # [S, S, 3]
-        if self._random.random() < self._flip:
-            pixels = pixels[:, ::-1].copy()
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        pixels = replace(preprocess, rendition=AS_OPEN_CLIP)(image.crop(self._box(*image.size)))
+        return pixels.flip(2) if self._random.random() < self._flip else pixels
 
     def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom; the whole image where no crop of the wanted shape fits."""
-        for _ in range(_TRIES):
-            area = width * height * self._random.uniform(self._least, 1.0)
-            ratio = math.exp(self._random.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
-            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < w <= width and 0 < h <= height:
-                left, top = int(self._random.integers(width - w + 1)), int(self._random.integers(height - h + 1))
-                return left, top, left + w, top + h
-        return self._central(width, height)
-
-    @staticmethod
-    def _central(width: int, height: int) -> tuple[int, int, int, int]:
-        """The largest part in the middle whose shape is within bounds."""
-        w = min(width, round(height * _RATIO[1]))
-        h = min(height, round(width / _RATIO[0]))
-        left, top = (width - max(1, w)) // 2, (height - max(1, h)) // 2
-        return left, top, left + max(1, w), top + max(1, h)
+        """Left, top, right, bottom."""
+        share = self._random.uniform(self._least, 1.0)
+        most = min(math.log(_STRETCH), math.log(1.0 / share))  # wider would not fit
+        stretch = math.exp(self._random.uniform(-most, most))
+        w = max(1, round(width * math.sqrt(share * stretch)))
+        h = max(1, round(height * math.sqrt(share / stretch)))
+        left, top = int(self._random.integers(width - w + 1)), int(self._random.integers(height - h + 1))
+        return left, top, left + w, top + h
