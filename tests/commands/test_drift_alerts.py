@@ -22,7 +22,7 @@ from tests.loopback import Answering, Server, serving
 from tests.web.asking import ask
 
 NOW = datetime(2026, 11, 27, 3, tzinfo=UTC)
-NIGHT = NOW - timedelta(days=1)
+NIGHT = timedelta(days=1)
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def test_each_incident_of_weight_is_one_alert_until_the_next_report_is_due(repor
         "accuracy 0.8 to 0.45; confidence 0.85 to 0.6; contrast -50%; sharpness -39%. Accuracy -0.35 (-0.40 to -0.30, "
         "measured). likely: weather, dirt on the lens, or focus"
     )
-    long = alerts(report, NOW - timedelta(days=60), NOW)
+    long = alerts(report, timedelta(days=60), NOW)
     assert long[0]["endsAt"] == "2026-12-04T04:00:00.000+00:00"
 
 
 def test_alertmanager_takes_them_once_however_often_they_are_sent(alertmanager: str, report: Report) -> None:
     now = datetime.now(UTC)
-    told = alerts(report, now - timedelta(days=1), now)
+    told = alerts(report, NIGHT, now)
     for _ in range(2):
         send(alertmanager, told)
     found = ask(alertmanager, "/api/v2/alerts").json
@@ -150,3 +150,11 @@ def test_a_wrong_address_is_told_before_anything_is_read(
     told = capsys.readouterr().err
     assert said in told
     assert "pass@" not in told
+
+
+def test_a_night_that_is_past_stands_as_long_as_it_was(root: Path) -> None:
+    bounds = ["--since", "2026-06-01T00:00Z", "--until", "2026-06-02T00:00Z"]
+    with serving(Failing(200)) as server:
+        assert main(["drift", str(root), *bounds, "--alertmanager", server.address]) == 0
+    stands = datetime.fromisoformat(server.came[0][0]["endsAt"]) - datetime.now(UTC)
+    assert timedelta(hours=24) < stands <= timedelta(hours=25)

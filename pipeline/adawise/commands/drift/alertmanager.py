@@ -36,12 +36,12 @@ _GRACE = timedelta(hours=1)  # in which the next report is made
 _LONGEST = timedelta(days=7)
 
 
-def alerts(report: Report, since: datetime, now: datetime) -> list[dict[str, Any]]:
+def alerts(report: Report, judged: timedelta, now: datetime) -> list[dict[str, Any]]:
     """One for each incident that is more than noted, as the API takes it.
 
     It stands until the next report is due: for as long as the time that is judged, and an hour.
     """
-    ends = now + min(now - since, _LONGEST) + _GRACE
+    ends = now + min(judged, _LONGEST) + _GRACE
     heavy = [those for those in incidents(report.events).values() if those[0].severity != "noted"]
     return [_alert(those, report, ends) for those in heavy]
 

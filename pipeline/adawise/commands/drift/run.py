@@ -74,7 +74,8 @@ def drift(asked: DriftCommand) -> int:
         assert asked.since is not None  # it is asked for beside it
         from adawise.commands.drift.alertmanager import alerts, send
 
-        send(asked.alertmanager, alerts(report, asked.since, datetime.now(UTC)))
+        now = datetime.now(UTC)
+        send(asked.alertmanager, alerts(report, min(asked.until or now, now) - asked.since, now))
     return FOUND if any(beyond.values()) else 0
 
 
