@@ -9,13 +9,15 @@ import json
 import math
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:  # commands that print no table start without it
     from rich.console import Console
+    from rich.text import Text
 
 LINE_EVERY_S = 10.0
 _WIDE = 400  # columns of what is no terminal
@@ -112,15 +114,26 @@ def paper(stream: TextIO | None = None) -> Console:
     """Where tables and text for people go: the output proper, in place of which `stream` may be given.
 
     What is printed on it is what it says: a camera may be called `hall[/2]` or `:door:`. A file or a pipe has room for
-    every column.
+    every column. Nothing that could move a terminal's cursor or turn its text about comes through.
     """
     from rich.console import Console
 
     out = stream if stream is not None else sys.stdout
     console = Console(file=out, markup=False, emoji=False, highlight=False)
+    rendered = console.render_str
+
+    def render_str(text: str, **given: Any) -> Text:
+        return rendered(plain(text), **given)
+
+    console.render_str = render_str  # type: ignore[method-assign]  # what is printed, and each cell, comes by here
     if not console.is_terminal:
         console.width = _WIDE
     return console
+
+
+def plain(text: str) -> str:
+    """With ? for what is no letter, sign, space or end of a line: names come from strangers."""
+    return "".join(c if c.isprintable() or c == "\n" or unicodedata.category(c) == "Zs" else "?" for c in text)
 
 
 def _is_terminal(out: TextIO) -> bool:

@@ -61,6 +61,15 @@ def test_a_camera_is_called_what_it_is_called(tmp_path: Path, capsys: pytest.Cap
 def test_groups_are_told_with_the_names_of_their_cameras(capsys: pytest.CaptureFixture[str]) -> None:
     group = CameraGroup(("hall[/2]", "[bold]gate[/bold]"), 2, 0.01, "2 cameras moved the same way at 2 moments.")
     show(replace(a_yard(2), groups=(group,)), paper())
+def test_a_name_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"yard": "yard\x1b[2J", "ramp": "\u202egpj.pmar", "dock": "dock\rgate"}
+    root = yard.write(tmp_path / "output", called=names)
+    assert main(["drift", str(root), "--fail-if", "drift>0.1"]) == 3
+    out = capsys.readouterr().out
+    assert not {letter for letter in out if not letter.isprintable()} - {"\n", "\u00a0"}
+    assert "yard?[2J" in out
+
+
     assert "2 cameras moved the same way at 2 moments. (hall[/2], [bold]gate[/bold])" in capsys.readouterr().out
 
 

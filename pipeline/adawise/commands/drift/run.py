@@ -305,9 +305,11 @@ def _tell(report: Report, asked: DriftCommand, beyond: Mapping[str, Mapping[str,
         return
     from adawise.drift.show import show
 
-    show(report, paper())
+    out = paper()
+    show(report, out)
     for limit, cameras in beyond.items():
         named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_NAMED])
-        print(f"{limit}: {f'{len(cameras)} cameras are beyond it: {named}' if cameras else 'no camera is beyond it'}")
+        who = f"{len(cameras)} cameras are beyond it: {named}" if cameras else "no camera is beyond it"
+        out.print(f"{limit}: {who}", soft_wrap=True)
     if page is not None:
         print(f"page: {page} ({page.stat().st_size / 2**20:.1f} MiB)")
