@@ -7,6 +7,7 @@ import json
 import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from adawise import analyse
 from adawise.__main__ import main
 from adawise.console import paper
 from adawise.drift.result import CameraGroup
 from adawise.drift.show import show
 from tests.drift import yard
 from tests.drift.page.building import a_yard
+from tests.drift.worlds import BEGIN_US, DAY_US, camera, write
 from tests.labelled.places import write_singles
 
 _RECORDED = 240  # images
@@ -58,9 +61,6 @@ def test_a_camera_is_called_what_it_is_called(tmp_path: Path, capsys: pytest.Cap
     assert max(map(len, out.splitlines())) > 80, "a pipe has room for every column"
 
 
-def test_groups_are_told_with_the_names_of_their_cameras(capsys: pytest.CaptureFixture[str]) -> None:
-    group = CameraGroup(("hall[/2]", "[bold]gate[/bold]"), 2, 0.01, "2 cameras moved the same way at 2 moments.")
-    show(replace(a_yard(2), groups=(group,)), paper())
 def test_a_name_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {"yard": "yard\x1b[2J", "ramp": "\u202egpj.pmar", "dock": "dock\rgate"}
     root = yard.write(tmp_path / "output", called=names)
@@ -70,6 +70,9 @@ def test_a_name_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "yard?[2J" in out
 
 
+def test_groups_are_told_with_the_names_of_their_cameras(capsys: pytest.CaptureFixture[str]) -> None:
+    group = CameraGroup(("hall[/2]", "[bold]gate[/bold]"), 2, 0.01, "2 cameras moved the same way at 2 moments.")
+    show(replace(a_yard(2), groups=(group,)), paper())
     assert "2 cameras moved the same way at 2 moments. (hall[/2], [bold]gate[/bold])" in capsys.readouterr().out
 
 
@@ -128,6 +131,45 @@ def test_streams_and_times_narrow_what_is_looked_at(root: Path, capsys: pytest.C
     assert main(["drift", str(root), "--json", "--streams", "yard, dock", *since]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {camera["stream_id"]: len(camera["changes"]) for camera in found["cameras"]} == {"dock": 1, "yard": 0}
+
+
+def test_a_camera_that_ended_is_silent_also_where_it_alone_is_looked_at(tmp_path: Path) -> None:
+    still, dead = camera(60, 1, days=3, searched=False), camera(60, 2, days=3, searched=False)
+    kept = dead.columns["captured_at"] < BEGIN_US + DAY_US
+    dead = replace(dead, columns={name: each[kept] for name, each in dead.columns.items()}, counts=dead.counts[kept])
+    folder = str(write(tmp_path / "yard", [still, dead]))
+    assert analyse(folder).fleet["silent"] == 1
+    assert analyse(folder, streams=["camera-002"]).fleet["silent"] == 1
+    assert analyse(folder, streams=["camera-001"]).fleet["silent"] == 0
+    by_then = datetime.fromtimestamp(BEGIN_US / 1e6, UTC) + timedelta(days=1)
+    assert analyse(folder, streams=["camera-002"], until=by_then).fleet["silent"] == 0
+
+
+def test_a_clock_that_is_ahead_makes_no_other_camera_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    worlds = [camera(60, n, days=3, searched=False) for n in (1, 2)]
+    worlds[0].columns["captured_at"][-3:] += 200 * 365 * DAY_US // 2
+    root = str(write(tmp_path / "yard", worlds))
+    assert main(["drift", root]) == 0
+    out = capsys.readouterr().out
+    assert "cameras: 2 ok, 0 changed, 0 failing, 0 silent" in out
+    assert "note: 3 batches are left out, because they are of a time to come: the clocks of camera-001 are ahead" in out
+
+
+def test_a_file_that_is_cut_off_is_told_with_who_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = yard.write(tmp_path / "yard")
+    file = next((root / "traces").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-100])
+    assert main(["drift", str(root)]) == 1
+    said = capsys.readouterr().err
+    assert f"{file}" in said
+    assert "`adawise verify`" in said
+
+
+def test_one_batch_of_1970_is_said_to_hide_what_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = camera(60, 1, days=3, searched=False)
+    world.columns["captured_at"][3] = 1000
+    assert main(["drift", str(write(tmp_path / "yard", [world]))]) == 0
+    assert "days is not seen, for this begins at 1970-01-01" in capsys.readouterr().out
 
 
 def test_a_short_time_is_told_to_say_little(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.drift.baseline import HOUR_US, Baseline, merged, read_baseline, write_baseline
+from adawise.errors import SettingsError
 from tests.drift.worlds import BEGIN_US, DAY_US, CameraWorld, camera, write
 
 DAYS = 40
@@ -222,3 +224,47 @@ def test_a_baseline_of_an_earlier_version_is_read_and_gets_the_id(root: Path, tm
 def test_a_reference_of_less_than_a_day_is_refused_with_what_is_the_least(root: Path, capsys: Captured) -> None:
     assert main(["drift", str(root), "--since", "1d", "--reference", "1h"]) == 2
     assert "expected a day or more, such as 1d, 36h or 28d" in capsys.readouterr().err
+
+
+def test_night_after_night_in_which_no_camera_sends_is_told(root: Path, tmp_path: Path, capsys: Captured) -> None:
+    file = str(tmp_path / "yard.baseline")
+    told(root, capsys, *nightly(DAYS - 1, "--baseline", file))
+    for day in (DAYS + 1, DAYS + 2, DAYS + 3):
+        found = told(root, capsys, *nightly(day, "--baseline", file), expected=3)
+        assert found["fleet"] == {"ok": 0, "changed": 0, "failing": 0, "silent": 3}, day
+
+
+def test_a_baseline_on_a_disk_that_is_only_read_is_said_to_be_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(pq, "write_table", refuses)
+    monkeypatch.setattr(Path, "unlink", refuses)
+    with pytest.raises(SettingsError, match=r"yard.baseline: cannot be written .Read-only file system."):
+        write_baseline(tmp_path / "yard.baseline", read_baseline(EARLIER))
+
+
+def test_a_look_at_one_camera_takes_no_night_from_the_others(root: Path, tmp_path: Path, capsys: Captured) -> None:
+    kept, other = tmp_path / "kept.baseline", tmp_path / "other.baseline"
+    for file in (kept, other):
+        told(root, capsys, *nightly(12, "--baseline", str(file)))
+    found = told(root, capsys, *nightly(13, "--baseline", str(kept), "--streams", "camera-001"))
+    assert f"--baseline {kept} is of all cameras" in found["notes"][0]
+    assert kept.read_bytes() == other.read_bytes()
+    nights = [told(root, capsys, *nightly(14, "--baseline", str(file))) for file in (kept, other)]
+    assert nights[0]["events"] == nights[1]["events"]
+    assert read_baseline(kept).hours.equals(read_baseline(other).hours)
+
+
+def test_a_baseline_of_some_cameras_is_learned_anew_for_all(root: Path, tmp_path: Path, capsys: Captured) -> None:
+    some, whole = tmp_path / "some.baseline", tmp_path / "whole.baseline"
+    told(root, capsys, *nightly(12, "--baseline", str(some), "--streams", "camera-001"))
+    told(root, capsys, *nightly(13, "--baseline", str(some), "--streams", "camera-001"))
+    assert read_baseline(some).streams == frozenset({"camera-001"})
+    for file in (some, whole):
+        found = told(root, capsys, *nightly(14, "--baseline", str(file)))
+        assert not any("--baseline" in note for note in found["notes"])
+    assert read_baseline(some).hours.equals(read_baseline(whole).hours)
+    assert read_baseline(some).streams is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -47,11 +48,13 @@ _SCHEMA = pa.schema(
 class Baseline:
     """Hours of cameras, by `stream_id` and time. `until_us`: the end of its last hour; nothing is known from it on.
 
-    `roots`: ids of the outputs that it was learned from; those of an earlier version did not say.
+    `roots`: ids of the outputs that it was learned from; those of an earlier version did not say. `streams`: the
+    cameras of which it has all hours until then; None: every one.
     """
 
     hours: pa.Table
     roots: frozenset[str] = frozenset()
+    streams: frozenset[str] | None = None
 
     @property
     def until_us(self) -> int:
@@ -78,11 +81,12 @@ def read_baseline(path: Path) -> Baseline:
         hours = pq.read_table(path)
         said = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}"))
         format_, roots = said.get("format"), frozenset(map(str, said.get("roots", ())))
+        streams = None if said.get("streams") is None else frozenset(map(str, said["streams"]))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise SettingsError(f"--baseline {path}: cannot be read ({error}). {_REMEDY}") from error
     if format_ != _FORMAT or not hours.schema.equals(_SCHEMA):
         raise SettingsError(f"--baseline {path}: expected a baseline of format {_FORMAT}, got {format_}. {_REMEDY}")
-    return Baseline(hours, roots)
+    return Baseline(hours, roots, streams)
 
 
 _REMEDY = "Name another file, or remove it: it is made anew from what lies under the root."
@@ -91,12 +95,14 @@ _REMEDY = "Name another file, or remove it: it is made anew from what lies under
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Replace the file at once; raises SettingsError if it cannot be written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    said = {_KEY: json.dumps({"format": _FORMAT, "roots": sorted(baseline.roots)})}
+    streams = None if baseline.streams is None else sorted(baseline.streams)
+    said = json.dumps({"format": _FORMAT, "roots": sorted(baseline.roots), "streams": streams})
     try:
-        pq.write_table(baseline.hours.replace_schema_metadata(said), beside, compression="zstd")
+        pq.write_table(baseline.hours.replace_schema_metadata({_KEY: said}), beside, compression="zstd")
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written nothing can be removed
+            beside.unlink()
         raise SettingsError(
             f"--baseline {path}: cannot be written ({error.strerror or error}). Name a file in a folder that exists."
         ) from error
@@ -111,7 +117,8 @@ def merged(one: Baseline, other: Baseline, *, since_us: int = 0) -> Baseline:
     last = both.group_by(["stream_id", "hour"]).aggregate([("place", "max")])["place_max"]
     kept = both.take(last).drop_columns(["hour", "place"])
     hours = kept.sort_by([("stream_id", "ascending"), ("time_us", "ascending")])
-    return Baseline(hours, one.roots | other.roots)
+    streams = None if one.streams is None or other.streams is None else one.streams | other.streams
+    return Baseline(hours, one.roots | other.roots, streams)
 
 
 def learned(found: Collected, until_us: int) -> Baseline:
@@ -206,7 +213,7 @@ class History:
         streams: the cameras that are looked at; None: all.
 
     `silent_us`: the end of what is judged, by which cameras are silent that sent nothing in it; None where nothing is
-    known from before.
+    known from before. `notes`: that a baseline of other cameras is not brought up to date.
 
     Raises SettingsError for a file that is none, or of other roots; StoreUnavailable by the roots.
     """
@@ -222,12 +229,14 @@ class History:
         streams: Collection[str] | None,
     ) -> None:
         self._file, self._streams = file, streams
+        self._file_is_kept = False
         self._raw: Collected | None = None
         self._known = Baseline(_SCHEMA.empty_table())
         self.read_from = since
         self.judged_us = self._from_us = self._oldest_us = 0
         self.width_us: int | None = None
         self.silent_us: int | None = None
+        self.notes: tuple[str, ...] = ()
         if since is None or (reference_s is None and file is None):
             return
         self.judged_us = round(since.timestamp() * 1e6)
@@ -236,12 +245,24 @@ class History:
         now = datetime.now(UTC)
         self.silent_us = round(min(until or now, now).timestamp() * 1e6)
         if file is not None:
+            asked = None if streams is None else frozenset(streams)
             self.width_us = HOUR_US
             self.judged_us = self.judged_us // HOUR_US * HOUR_US
             from_us = self.judged_us - span_us
+            self._known = replace(self._known, streams=asked)
             if file.exists():
-                self._known = merged(self._known, _of_these(read_baseline(file), file, roots), since_us=from_us)
-                from_us = min(self.judged_us, max(self._known.until_us, from_us))
+                kept = _of_these(read_baseline(file), file, roots)
+                self._known = replace(merged(self._known, kept, since_us=from_us), streams=asked)
+                if _has(kept.streams, asked):
+                    from_us = min(self.judged_us, max(self._known.until_us, from_us))
+                if not _has(asked, kept.streams):
+                    # with the hours of some, those of the others would be taken for read until then
+                    self._file_is_kept = True
+                    of = "all cameras" if kept.streams is None else f"{len(kept.streams)} cameras"
+                    self.notes = (
+                        f"--baseline {file} is of {of}, not of those alone that are looked at: it is read, and not "
+                        "brought up to date",
+                    )
             self._known = replace(self._known, roots=self._known.roots | ids_of(roots))
         self._from_us, self._oldest_us = from_us, self.judged_us - span_us
         self.read_from = datetime.fromtimestamp(from_us / 1e6, UTC)
@@ -258,9 +279,10 @@ class History:
 
     def save(self) -> None:
         """Bring the baseline up to date; raises SettingsError if it cannot be written."""
-        if self._file is not None and self._raw is not None:
+        if self._file is not None and self._raw is not None and not self._file_is_kept:
             newest = learned(self._raw, self._raw.until_us)
-            write_baseline(self._file, merged(self._known, newest, since_us=self._oldest_us))
+            both = merged(self._known, newest, since_us=self._oldest_us)
+            write_baseline(self._file, replace(both, streams=self._known.streams))
 
 
 def _of_these(baseline: Baseline, file: Path, roots: Sequence[str]) -> Baseline:
@@ -273,6 +295,11 @@ def _of_these(baseline: Baseline, file: Path, roots: Sequence[str]) -> Baseline:
         f"but this one was from another output (id {' and '.join(sorted(baseline.roots))}). Name another file, which "
         "is made if it is not there; or, if the cameras moved from that output to this one, name both outputs once"
     )
+
+
+def _has(streams: frozenset[str] | None, others: frozenset[str] | None) -> bool:
+    """Whether these cameras, or all (None), are the others at least."""
+    return streams is None or (others is not None and others <= streams)
 
 
 def _something(found: Collected) -> Collected:

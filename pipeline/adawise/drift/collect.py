@@ -74,6 +74,7 @@ def collect(
     judged_us: int = 0,
     width_us: int | None = None,
     silent_us: int | None = None,
+    end_us: int | None = None,
 ) -> Collected:
     """Ask the tables `traces`, `predictions` and `levels` (alpha, reference); `done` is called after each question.
 
@@ -84,13 +85,17 @@ def collect(
         judged_us: numbers of cameras are of the time from then on; 0: of all.
         width_us: of the bins of what is watched, and of the mixes; None: by how long the time is.
         silent_us: the end of what is judged, if there is no batch of it; None: it has one.
+        end_us: the last batch of any camera, where these tables are of some; None: they are of all.
 
     Raises SettingsError if there is no batch in them, and none is known of from before.
     """
     connection.execute(queries.SPANS)
     first_us, last_us, batches, cameras = connection.execute(queries.SPAN).fetchone() or (None, None, 0, 0)
+    batches = batches or 0  # a sum of nothing is null
     if not batches and silent_us is None:
         raise no_batch()
+    if batches and end_us is not None:
+        last_us = max(last_us, end_us)
     if not batches or (silent_us is not None and last_us < judged_us):
         first_us, last_us = first_us or judged_us, max(judged_us, silent_us or 0)
     bins = min(_BINS, max(_FEWEST, batches // max(1, cameras) // 2))

@@ -136,6 +136,7 @@ def analyse(
                 judged_us=history.judged_us,
                 width_us=history.width_us,
                 silent_us=history.silent_us,
+                end_us=tables.end_us(),
             )
         )
         cameras, events = analysed(found, roots, smallest=smallest, clocks=clocks)

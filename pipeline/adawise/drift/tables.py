@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import reduce
 from typing import Literal
 
@@ -40,7 +40,7 @@ class Tables:
 
     Args:
         root: what `sink.root` named, or several of them, whose rows are taken together.
-        streams, since, until: as of `read_traces`.
+        streams, since, until: as of `read_traces`; without `until` up to now, for only clocks that are wrong are later.
         levels: the card's mean objective by alpha; empty without a card.
 
     `notes` say what is to be known of several roots.
@@ -62,13 +62,17 @@ class Tables:
         self.connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         roots = [root] if isinstance(root, str) else root
         clashing = sorted(check_apart(roots))
+        now = "true" if until is not None else f"time <= make_timestamptz({_now_us()})"
         self.notes = tuple(_clash(topic, roots) for topic in clashing)
         for name, read in (("traces", read_traces), ("predictions", read_predictions)):
             parts = [read(each, wanted, since, until).relation(self.connection) for each in roots]
             numbered = [_numbered(part, number, clashing) for number, part in enumerate(parts, start=1)]
             rows = reduce(DuckDBPyRelation.union, numbered)
-            rows.filter("time IS NOT NULL").create_view(name)
+            rows.filter(f"time IS NOT NULL AND {now}").create_view(name)
             rows.filter("time IS NULL").create_view(f"untimed_{name}")
+            rows.filter(f"NOT ({now})").create_view(f"ahead_{name}")
+        self._others = [] if wanted is None else [read_traces(each, None, since, until) for each in roots]
+        self._now = now
         self.connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
         if levels:
             self.connection.executemany("INSERT INTO levels VALUES (?, ?)", [list(item) for item in levels.items()])
@@ -77,6 +81,21 @@ class Tables:
         """Batches that are left out, because nobody knows when they were."""
         ((count,),) = self.connection.execute("SELECT count(*) FROM untimed_traces").fetchall()
         return int(count)
+
+    def ahead(self) -> dict[str, int]:
+        """Batches that are left out because they are of a time to come, by camera."""
+        sql = "SELECT stream_id, count(*) FROM ahead_traces GROUP BY stream_id ORDER BY stream_id"
+        return {str(name): int(count) for name, count in self.connection.execute(sql).fetchall()}
+
+    def end_us(self) -> int | None:
+        """The last batch of any camera, also of those that are not looked at; None where all are, or there is none."""
+        ends = [
+            end
+            for read in self._others
+            for (end,) in read.relation(self.connection).filter(self._now).aggregate("epoch_us(max(time))").fetchall()
+            if end is not None
+        ]
+        return max(map(int, ends), default=None)
 
     def nearest(
         self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int, *, count: int
@@ -131,6 +150,10 @@ class Tables:
     def close(self) -> None:
         """Free the connection."""
         self.connection.close()
+
+
+def _now_us() -> int:
+    return round(datetime.now(UTC).timestamp() * 1e6)
 
 
 def _numbered(rows: DuckDBPyRelation, root: int, clashing: Sequence[str]) -> DuckDBPyRelation:

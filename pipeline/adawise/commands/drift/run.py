@@ -29,6 +29,7 @@ from adawise.store.store import open_store
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
     from adawise.drift.clocks import Clocks
+    from adawise.drift.collect import Collected
     from adawise.drift.judge.helped import Helped
     from adawise.drift.tables import Tables
     from adawise.labels.join import Labels
@@ -42,6 +43,7 @@ _NAMED = 10  # cameras that a line names
 _EXAMPLES = 3  # before something happened and after it
 _EXPLAINED = 40  # incidents, in the order of the report, that get examples
 
+_DAY_US = 86_400_000_000
 _GALLERY = 8  # frames of a kind
 _GALLERY_DAYS = 7  # the last that are recorded: rows are many
 
@@ -125,6 +127,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
                     judged_us=history.judged_us,
                     width_us=history.width_us,
                     silent_us=history.silent_us,
+                    end_us=tables.end_us(),
                 )
             )
         examples = _Examples(tables, frames)
@@ -166,7 +169,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
                 is_labelled=labels.labelled > 0,
             )
             | ({"gallery": chosen} if gallery else {}),
-            notes=(*_notes(cameras, found.rows, examples, tables, clocks), *_never_served(asked, tables)),
+            notes=(*history.notes, *_notes(cameras, found, examples, tables, clocks), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
 
@@ -242,7 +245,7 @@ def _gallery(tables: Tables, frames: ExampleFrames | None) -> tuple[str, tuple[G
 
 
 def _notes(
-    cameras: Sequence[Camera], rows: int, examples: _Examples, tables: Tables, clocks: Clocks
+    cameras: Sequence[Camera], found: Collected, examples: _Examples, tables: Tables, clocks: Clocks
 ) -> tuple[str, ...]:
     from adawise.drift.changes.find import ALPHA
 
@@ -258,7 +261,17 @@ def _notes(
             f"{untimed} batches are left out: nothing says when they were, neither captured-at nor a Kafka timestamp "
             "of 1970 to 2199"
         )
-    if not rows:
+    if ahead := tables.ahead():
+        notes.append(
+            f"{sum(ahead.values())} batches are left out, because they are of a time to come: the clocks of "
+            f"{', '.join(list(ahead)[:_NAMED])}{' and others' if len(ahead) > _NAMED else ''} are ahead"
+        )
+    if found.wide_us > _DAY_US:
+        notes.append(
+            f"what lasts less than {found.wide_us // _DAY_US} days is not seen, for this begins at "
+            f"{told(found.since_us // 1000)}: name --since, if a clock was wrong then"
+        )
+    if not found.rows:
         notes.append(
             "there are no predictions of this time under the root, and an earlier version wrote its traces: classes "
             "and agreement are not known"

@@ -45,6 +45,14 @@ def translated(*roots: str) -> Iterator[None]:
             "the Kafka timestamp that a producer had set, whatever it was: `adawise replay` of that time (a recording, "
             "or --topic) with this version takes it for not stated, and its output can be read"
         ) from error
+    except (duckdb.InvalidInputException, duckdb.IOException) as error:
+        first = str(error).strip().partition("\n")[0]
+        if ".parquet" not in first:
+            raise
+        raise ChainError(
+            f"{' or '.join(roots)}: expected Parquet files that can be read, but: {first}. `adawise verify` of it "
+            "names what is damaged, and what is to be done"
+        ) from error
 
 
 def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
