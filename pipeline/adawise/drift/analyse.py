@@ -155,11 +155,11 @@ def _is_of(event: DriftEvent, since_us: int) -> bool:
 
 
 def by_severity(events: Sequence[DriftEvent]) -> list[tuple[DriftEvent, ...]]:
-    """Incidents, the worst first and of these the one that cost most; the lead of each before its others."""
+    """Incidents, the worst first and of these the one that surely cost most; the lead of each before its others."""
 
     def rank(those: Sequence[DriftEvent]) -> tuple[int, float, float, int]:
         worst = min(SEVERITIES.index(event.severity) for event in those)
-        cost = min((event.cost.accuracy for event in those if event.cost is not None), default=0.0)
+        cost = min((e.cost.accuracy for e in those if e.cost is not None and e.cost.high < 0.0), default=0.0)
         return worst, cost, -float(np.nan_to_num(max(abs(event.score) for event in those))), those[0].since_us
 
     return sorted(incidents(events).values(), key=rank)

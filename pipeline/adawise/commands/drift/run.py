@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from adawise.drift.limits import parse_limit
 from adawise.drift.result import Camera, Example, GalleryFrame, Report
 from adawise.errors import SettingsError
 from adawise.page import NEEDS as PAGE_NEEDS
+from adawise.page.notation import counted
 from adawise.records import told
 from adawise.settings import Settings
 from adawise.sink.served_settings import read_settings
@@ -60,7 +61,7 @@ def drift(asked: DriftCommand) -> int:
     drawn = page is not None or plots is not None
     _need(_NEEDS | (PAGE_NEEDS if drawn else {}))
     card = None if settings.model.card is None else read_card(settings.model.card)
-    report = _report(settings, asked, card)
+    report, keep = _report(settings, asked, card)
     if page is not None:
         from adawise.drift.page.write import write_page
 
@@ -78,10 +79,12 @@ def drift(asked: DriftCommand) -> int:
 
         now = datetime.now(UTC)
         send(asked.alertmanager, alerts(report, min(asked.until or now, now) - asked.since, now))
+    keep()  # what is learned of a night goes into the baseline once somebody was told of it
     return FOUND if any(beyond.values()) else 0
 
 
-def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Report:
+def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> tuple[Report, Callable[[], None]]:
+    """And what brings the baseline up to date."""
     from adawise.drift.accuracy import over_time
     from adawise.drift.analyse import analyse
     from adawise.drift.baseline import History
@@ -141,9 +144,8 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
                 clocks=clocks,
                 done=bar.advance,
             )
-        history.save()
         chosen, gallery = _gallery(tables, frames)
-        return Report(
+        report = Report(
             root=" and ".join(asked.root),
             command=shlex.join(["adawise", *asked.written_out()]),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -172,6 +174,7 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> Repor
             notes=(*history.notes, *_notes(cameras, found, examples, tables, clocks), *_never_served(asked, tables)),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
+        return report, history.save
 
 
 def _labels(settings: Settings, asked: DriftCommand, tables: Tables) -> Labels:
@@ -322,7 +325,11 @@ def _tell(report: Report, asked: DriftCommand, beyond: Mapping[str, Mapping[str,
     show(report, out)
     for limit, cameras in beyond.items():
         named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_NAMED])
-        who = f"{len(cameras)} cameras are beyond it: {named}" if cameras else "no camera is beyond it"
+        who = (
+            f"{counted(len(cameras), 'camera is', 'cameras are')} beyond it: {named}"
+            if cameras
+            else "no camera is beyond it"
+        )
         out.print(f"{limit}: {who}", soft_wrap=True)
     if page is not None:
         print(f"page: {page} ({page.stat().st_size / 2**20:.1f} MiB)")
