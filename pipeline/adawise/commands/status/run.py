@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -33,6 +33,7 @@ Answered = TypeVar("Answered")
 
 FOUND = 3
 _EVERY_S, _WINDOW_S = 5.0, 3_600.0
+_STOPS_WITHIN_S = 0.1
 _CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
 _NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the broker knows nothing"
 
@@ -59,16 +60,20 @@ def status(asked: StatusCommand) -> int:
 
 
 def _watch(fleet: Fleet, every_s: float, *, show_all: bool, as_json: bool) -> int:
-    """Until Ctrl-C; the code of the last look."""
+    """Until Ctrl-C or SIGTERM; the code of the last look.
+
+    A flag is asked, for an interrupt that is an exception may be raised within a library, and be lost there.
+    """
     from rich.live import Live
 
-    code, console = 0, paper()
-    with suppress(KeyboardInterrupt), ExitStack() as stack:
+    from adawise.build.signals import stop_signals
+
+    console = paper()
+    with stop_signals() as should_stop, ExitStack() as stack:
         is_screen = console.is_terminal and not as_json
         live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False)) if is_screen else None
         while True:
-            begun_s, found = time.monotonic(), fleet.look()
-            code = _code(found)
+            again_s, found = time.monotonic() + every_s, fleet.look()
             if live is not None:
                 live.update(picture(found, show_all=show_all, height=console.height), refresh=True)
             elif as_json:
@@ -76,8 +81,9 @@ def _watch(fleet: Fleet, every_s: float, *, show_all: bool, as_json: bool) -> in
             else:
                 console.print(picture(found, show_all=show_all, height=None))
                 sys.stdout.flush()
-            time.sleep(max(0.0, every_s - (time.monotonic() - begun_s)))
-    return code
+            _wait(again_s, should_stop)
+            if should_stop():
+                return _code(found)
 
 
 def _serve(fleet: Fleet, settings: Settings, every_s: float) -> int:
@@ -88,12 +94,16 @@ def _serve(fleet: Fleet, settings: Settings, every_s: float) -> int:
     shown = FleetPage(fleet.look())
     with stop_signals() as should_stop, rows_port(settings.http, shown) as url:
         print(f"the fleet of {settings.sink.root} is shown at {url}, until Ctrl-C", file=sys.stderr, flush=True)
-        again_s = time.monotonic() + every_s
-        while not should_stop():
-            time.sleep(min(0.1, every_s))
-            if time.monotonic() >= again_s:
-                shown.found, again_s = fleet.look(), time.monotonic() + every_s
-    return _code(shown.found)
+        while True:
+            _wait(time.monotonic() + every_s, should_stop)
+            if should_stop():
+                return _code(shown.found)
+            shown.found = fleet.look()
+
+
+def _wait(until_s: float, should_stop: Callable[[], bool]) -> None:
+    while not should_stop() and (left_s := until_s - time.monotonic()) > 0.0:
+        time.sleep(min(_STOPS_WITHIN_S, left_s))
 
 
 def as_document(found: FleetStatus) -> dict[str, object]:
