@@ -221,3 +221,10 @@ def test_a_wrong_limit_is_told_before_anything_is_read(capsys: pytest.CaptureFix
     told = capsys.readouterr().err
     assert "--fail-if" in told
     assert "the name one of events" in told
+
+
+def test_an_empty_zone_is_one_mistake_and_an_empty_output_of_diff_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", "nowhere", "--time-zone", ""]) == 2
+    assert "1 thing to correct" in capsys.readouterr().err
+    assert main(["diff", "nowhere,", "elsewhere"]) == 2
+    assert "expected folders or URLs separated by commas, got 'nowhere,'" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from adawise.compare.compare import compare
 from adawise.compare.show import show
 from adawise.console import paper, print_json
+from adawise.errors import SettingsError
 
 if TYPE_CHECKING:
     from adawise.commands.diff.options import DiffCommand
@@ -36,5 +37,8 @@ def diff(asked: DiffCommand) -> int:
 
 
 def _roots(given: str) -> list[str]:
-    """What commas separate; a folder may have one in its name."""
-    return [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
+    """What commas separate; a folder may have one in its name. Raises SettingsError for an empty name."""
+    roots = [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
+    if not all(roots):
+        raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: leave out what is empty")
+    return roots

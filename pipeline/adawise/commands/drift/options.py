@@ -137,7 +137,7 @@ class DriftCommand(Command):
                 yield "alertmanager", problem
 
         try:
-            parse_clocks(parts(options.get("time_zone")) or ())
+            parse_clocks(parts(options.get("time_zone") or None) or ())
         except ValueError as error:
             yield "time_zone", str(error)
 

@@ -18,6 +18,7 @@ from adawise.build.prompts import read_lines
 from adawise.commands.drift.example_frames import ExampleFrames
 from adawise.commands.drift.options import DriftCommand, parts
 from adawise.console import paper, print_json, progress
+from adawise.drift.bins import DAY_US
 from adawise.drift.limits import parse_limit
 from adawise.drift.result import Camera, Example, GalleryFrame, Report
 from adawise.errors import SettingsError
@@ -44,7 +45,6 @@ _NAMED = 10  # cameras that a line names
 _EXAMPLES = 3  # before something happened and after it
 _EXPLAINED = 40  # incidents, in the order of the report, that get examples
 
-_DAY_US = 86_400_000_000
 _GALLERY = 8  # frames of a kind
 _GALLERY_DAYS = 7  # the last that are recorded: rows are many
 
@@ -269,9 +269,9 @@ def _notes(
             f"{sum(ahead.values())} batches are left out, because they are of a time to come: the clocks of "
             f"{', '.join(list(ahead)[:_NAMED])}{' and others' if len(ahead) > _NAMED else ''} are ahead"
         )
-    if found.wide_us > _DAY_US:
+    if found.wide_us > DAY_US:
         notes.append(
-            f"what lasts less than {found.wide_us // _DAY_US} days is not seen, for this begins at "
+            f"what lasts less than {found.wide_us // DAY_US} days is not seen, for this begins at "
             f"{told(found.since_us // 1000)}: name --since, if a clock was wrong then"
         )
     if not found.rows:

@@ -18,7 +18,7 @@ from adawise.drift.result import NOTHING_KNOWN, AccuracyOverTime, AccuracyPoint,
 
 _UNKNOWN = 65_535
 _ALWAYS = ("batches", "images", "alpha", "alpha_low", "alpha_high", "tried_low", "tried_high", "forward_equivalents")
-_IF_KNOWN = (*("objective", "posterior_sd", "reference", "confidence", "endpoints_agree", "rejected"),)
+_IF_KNOWN = ("objective", "posterior_sd", "reference", "confidence", "endpoints_agree", "rejected")
 PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")  # told in multiples of their medians
 _USUAL = 4  # times as long as the middle gap: lines are drawn through gaps up to that
 
