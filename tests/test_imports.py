@@ -83,10 +83,12 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "evaluate": ("errors records ports adapt console page decode/statistics", "torch numpy pyarrow rich altair joblib"),
     "evaluate/corrupt": ("errors", "numpy PIL skimage"),
     "finetune": ("errors decode adapt labelled", "torch numpy PIL safetensors"),
+    "finetune/page": ("finetune/comparison page", "altair"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "build": (EVERYTHING, "torch structlog PIL"),
     "build/pairs": (EVERYTHING, "torch structlog pydantic"),
+    "commands/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog stamina pydantic pydantic_settings shtab"),
     "__main__": ("commands errors", ""),
     "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),

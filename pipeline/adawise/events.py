@@ -137,6 +137,13 @@ EVENTS: dict[str, LoggedEvent] = {
     "objective_chosen": LoggedEvent("which objective is minimised, and why"),
     "training_began": LoggedEvent("fine-tuning begins"),
     "epoch_finished": LoggedEvent("an epoch of fine-tuning is over"),
-    "classes_left_empty": LoggedEvent("classes without an image to learn from", "add some, or leave the class out"),
+    "memory_estimated": LoggedEvent("what fine-tuning needs beside activations, and how large a checkpoint is"),
+    "duration_estimated": LoggedEvent("how long fine-tuning will take, from its first updates"),
+    "data_questioned": LoggedEvent("something about the images to learn from deserves a look", "the line says what"),
+    "folders_left_empty": LoggedEvent("folders of classes without an image", "add some, or remove the folder"),
+    "files_skipped": LoggedEvent("files beside the images that are none that can be read", "convert them"),
+    "tracking_failed": LoggedEvent(
+        "TensorBoard or MLflow cannot be told of the run, which goes on", "the line says why"
+    ),
     "barrier_found": LoggedEvent("half-way between the models is worse than both", "train with a lower rate"),
 }

@@ -14,7 +14,7 @@ from PIL import Image
 
 from adawise.__main__ import main
 from adawise.build.model import load_model
-from adawise.commands.evaluate.images import domain_names, image_set, tables_of_images
+from adawise.commands.evaluate.images import domain_names, image_set, listed, tables_of_images
 from adawise.commands.evaluate.run import TableSources
 from adawise.errors import SettingsError
 from adawise.evaluate.tables import LogitTable
@@ -218,10 +218,21 @@ def test_tables_that_earlier_versions_kept_are_found_by_the_same_digest(
     write_folder(tmp_path / "folder" / "yard", grey)
     write_parquet(tmp_path / "file" / "yard.parquet", [shot.png for shot in grey], [shot.label for shot in grey])
     write_singles(tmp_path / "recording" / "yard", [(shot.png, (("label", shot.label.encode()),)) for shot in grey])
-    images = image_set(
-        settings(home), load_model(settings(home).model, settings(home).decode), tmp_path / place, "yard", limit
-    )
+    model = load_model(settings(home).model, settings(home).decode)
+    samples = listed(settings(home), tmp_path / place, model.classes)
+    images = image_set(settings(home), model, samples, "yard", limit)
     assert images.digest == digest
+
+
+def test_an_unknown_label_of_the_last_place_is_refused_before_anything_is_computed(
+    home: Path, tmp_path: Path, shots: list[Shot], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    write_folder(tmp_path / "other", [*shots, Shot("zeppelin", shots[0].png)])
+    monkeypatch.setattr("adawise.commands.evaluate.images.load_model", lambda *_: pytest.fail("the pair was loaded"))
+    monkeypatch.chdir(home)
+    assert main(["evaluate", "--images", f"folder/yard,{tmp_path / 'other'}", "--cache", str(tmp_path / "t")]) == 2
+    assert "the labels 'zeppelin' are not among the 5 class names of model.classes" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
 
 
 def _bmp(level: int) -> bytes:

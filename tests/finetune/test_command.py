@@ -77,7 +77,8 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
     card = read_card(folder / "out" / "card.json")
     assert (card.images, card.identity["theta_1"]) == (3, record["theta_1"]["hash"])
     left = {path.name for path in (folder / "out").iterdir()}
-    assert left == {"theta_1", "classes.txt", "templates.txt", "card.json", "card.heads.safetensors", "finetune.json"}
+    made = {"theta_1", "classes.txt", "templates.txt", "card.json", "card.heads.safetensors"}
+    assert left == made | {"finetune.json", "finetune.html"}
     out = folder / "out"
     settings = ModelSettings(
         theta_0=pair_folder.theta_0,
@@ -206,6 +207,116 @@ def test_images_that_cannot_be_read_are_counted(folder: Path, capsys: Captured) 
     assert list(shown["skipped"]) == ["red disc/broken.png"]
 
 
+def test_files_of_no_use_are_told_in_the_record_and_at_the_end(folder: Path, capsys: Captured) -> None:
+    write_shapes(folder / "some", 6)
+    for name in ("a.tiff", "b.tiff", "notes.txt"):
+        (folder / "some" / "red disc" / name).touch()
+    (folder / "some" / "zebra").mkdir()
+    with capture_logs() as logs:
+        assert finetune(folder, "--labelled", "some") == 0
+    told = {line["event"]: line for line in logs}
+    assert told["folders_left_empty"]["first"] == ("zebra",)
+    assert told["files_skipped"]["of_them"] == {
+        ".tiff: not JPEG, PNG, WebP or BMP": 2,
+        ".txt: not JPEG, PNG, WebP or BMP": 1,
+    }
+    said = capsys.readouterr().out
+    assert "3 files were skipped; finetune.json names the first:" in said
+    assert "2, such as red disc/a.tiff: .tiff: not JPEG" in said
+    record = json.loads((folder / "out" / "finetune.json").read_text())
+    assert record["images"]["skipped"] == 3
+    assert "red disc/b.tiff" in record["skipped"]
+    assert any(note.startswith("3 held-out images judge") for note in record["notes"])
+    assert [row["name"] for row in record["classes"]] == list(CLASSES)
+    assert {"memory_estimated", "data_questioned"} <= told.keys()
+
+
+def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: Captured) -> None:
+    """First a theta_0 that knows the classes, then a rate at which it forgets them."""
+    good = ("--finetune.validation-share", "0.5", "--finetune.epochs", "6")
+    assert finetune(folder, "-o", "good", *good) == 0
+    capsys.readouterr()
+    bad = ("--model.theta-0", "local-dir:good/theta_1", "--finetune.learning-rate", "0.5", *good)
+    assert finetune(folder, *bad) == 1
+    told = message(capsys)
+    assert "the pair must not serve: theta_1 is right on" in told
+    assert "kept apart in out/rejected, without a card" in told
+    left = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
+    weights = {f"rejected/theta_1/open_clip_{name}" for name in ("config.json", "model.safetensors")}
+    assert left == {"classes.txt", "templates.txt", "rejected/finetune.json", *weights}
+    assert "ruin" in json.loads((folder / "out" / "rejected" / "finetune.json").read_text())
+    assert finetune(folder) == 2
+    assert "start anew with --overwrite" in message(capsys)
+    assert finetune(folder, "--overwrite", *good) == 0
+    assert not (folder / "out" / "rejected").exists()
+
+
+def test_a_finished_run_is_extended_by_resume_with_more_epochs(folder: Path, capsys: Captured) -> None:
+    assert finetune(folder) == 0
+    before = json.loads((folder / "out" / "finetune.json").read_text())
+    assert finetune(folder, "--resume", "--finetune.epochs", "3", "--json") == 0
+    after = json.loads((folder / "out" / "finetune.json").read_text())
+    assert after["extended_after"] == [2]
+    assert after["curve"][:3] == before["curve"]
+    assert [row["epoch"] for row in after["curve"]] == [0, 1, 2, 3]
+    assert after["settings"]["finetune.epochs"] == "3"
+    assert finetune(folder, "--resume", "--finetune.epochs", "2") == 1
+    assert "finetune.epochs was 3, is 2" in message(capsys)
+    assert finetune(folder, "--resume", "--finetune.epochs", "4", "--finetune.seed", "1") == 1
+    assert "finetune.seed was 0, is 1" in message(capsys)
+    assert finetune(folder, "--resume", "--finetune.epochs", "5") == 0
+    assert json.loads((folder / "out" / "finetune.json").read_text())["extended_after"] == [2, 3]
+
+
+def test_the_command_that_is_printed_makes_a_card_for_other_names(folder: Path, capsys: Captured) -> None:
+    assert finetune(folder) == 0
+    said = capsys.readouterr().out
+    (folder / "adawise.toml").write_text(said[said.index("[model]") :] + "device = 'cpu'\nprecision = 'fp32'\n")
+    (folder / "OTHER.txt").write_text("zebra\nred disc\ngreen square\n")
+    (command,) = (line.split() for line in said.splitlines() if line.startswith("  adawise card "))
+    assert adawise(folder, *command[1:]) == 0
+    card = read_card(folder / "out" / "OTHER.card.json")
+    assert card.images == 2, "of the three that were held out, one is of no class of these"
+    assert card.identity["theta_1"] == read_card(folder / "out" / "card.json").identity["theta_1"]
+    capsys.readouterr()
+    (folder / "OTHER.txt").write_text("zebra\nelk\n")
+    assert adawise(folder, *command[1:]) == 2
+    assert "none of 3 images is of the 2 classes" in message(capsys)
+    write_shapes(folder / "others", 1)
+    assert adawise(folder, "card", "--labelled", "others", "--held-out", "out/finetune.json", "-o", "c.json") == 2
+    assert "images that the run held out are not in others, such as" in message(capsys)
+    assert adawise(folder, "card", "--labelled", "others", "--held-out", "out/card.json", "-o", "c.json") == 2
+    assert "expected finetune.json of a run" in message(capsys)
+
+
+def test_names_are_asked_for_and_those_without_images_told(folder: Path) -> None:
+    (folder / "names.txt").write_text("\n".join([*CLASSES, "zebra"]))
+    notes = []
+    for flags in ((), ("--overwrite", "--model.classes", "names.txt")):
+        with capture_logs() as logs:
+            assert finetune(folder, *flags) == 0
+        notes.append([line["note"] for line in logs if line["event"] == "data_questioned"])
+    assert notes[0][0].startswith("The 3 labels are taken for all names that will be served.")
+    assert notes[1][0].startswith("1 of 4 names have no image to learn from (zebra)")
+
+
+@pytest.mark.parametrize("extra", ["tensorboard", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_read(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    monkeypatch.setattr("adawise.commands.finetune.trackers.find_spec", lambda name: None)
+    assert finetune(folder, f"--finetune.{extra}") == 2
+    assert f"pip install 'adawise[{extra}]'" in message(capsys)
+    assert not (folder / "out").exists()
+
+
+def one_class(folder: Path) -> None:
+    (folder / "images").unlink()
+    write_shapes(folder / "images", 3)
+    for name in CLASSES[1:]:
+        shutil.rmtree(folder / "images" / name)
+
+
 def one_image(folder: Path) -> None:
     (folder / "images").unlink()
     write_shapes(folder / "images", 2)
@@ -238,6 +349,7 @@ def prompt_without_a_class(folder: Path) -> None:
     ("spoil", "told"),
     [
         (one_image, "the class 'blue bar' has one image"),
+        (one_class, "expected images of two classes at least, found 3 of 'blue bar' alone"),
         (no_label, "1 images have no label, such as a.png"),
         (other_classes, "are not among the 2 class names of model.classes"),
         (no_theta_0, "model.theta_0  (not set)\n      the zero-shot checkpoint is needed"),

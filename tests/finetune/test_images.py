@@ -145,3 +145,18 @@ def test_held_out_images_are_the_same_each_time(
     again = [pixels for pixels, _ in held_out]
     assert [len(pixels) for pixels in first] == [5, 5, 2]
     assert torch.equal(torch.cat(first), torch.cat(again))
+
+
+def test_jitter_recolours_by_the_image_s_own_random_numbers_and_0_changes_nothing() -> None:
+    def cut(seed: int, jitter: float) -> torch.Tensor:
+        return RandomCrop(np.random.default_rng(seed), least=0.9, flip=0.0, jitter=jitter)(picture(), SQUASH)
+
+    plain, recoloured = cut(1, 0.0), cut(1, 0.3)
+    assert torch.equal(plain, crop(1)(picture(), SQUASH))
+    assert torch.equal(recoloured, cut(1, 0.3))
+    assert not torch.equal(recoloured, cut(2, 0.3))
+    assert (recoloured.dtype, recoloured.shape) == (torch.uint8, plain.shape)
+    apart = (recoloured.float() - plain.float()).abs()
+    assert 2 < apart.mean() < 0.3 * 255
+    brightness = [float(cut(seed, 0.3).float().mean()) / float(cut(seed, 0.0).float().mean()) for seed in range(60)]
+    assert 0.65 < min(brightness) < 0.85 < 1.1 < max(brightness) < 1.35

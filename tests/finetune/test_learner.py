@@ -60,6 +60,29 @@ def test_flyp_trains_both_towers_and_the_scale(make_learner: MakeLearner, batch:
     assert changed(before, parameters(learner)) == set(before)
 
 
+def test_a_locked_text_tower_stays_bit_for_bit_under_flyp(make_learner: MakeLearner, batch: Pixels) -> None:
+    learner = make_learner(lock_text=True)
+    before = parameters(learner)
+    learner.update([(batch, PROMPTS)], 1e-2)
+    assert changed(before, parameters(learner)) == {name for name in before if name.startswith("visual.")}
+
+
+def test_each_block_down_learns_by_a_share_of_the_rate_above_it(make_learner: MakeLearner, batch: Pixels) -> None:
+    learner = make_learner(layer_decay=0.5)
+    names = {id(p): name for name, p in learner.model.named_parameters()}
+    learner.update([(batch, PROMPTS)], 1e-3)
+    rates = {names[id(p)]: group["lr"] / 1e-3 for group in learner._optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == parameters(learner).keys()
+    image = "visual.transformer.resblocks.{}.mlp.c_fc.weight"
+    assert [rates[image.format(block)] for block in range(3)] == [0.25, 0.5, 1.0]
+    assert [rates[f"transformer.resblocks.{block}.ln_1.bias"] for block in range(2)] == [0.5, 1.0]
+    below = ("visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding", "visual.ln_pre.weight")
+    assert [rates[name] for name in below] == [0.125] * 4
+    assert [rates[name] for name in ("token_embedding.weight", "positional_embedding")] == [0.25] * 2
+    above = ("visual.ln_post.weight", "visual.proj", "ln_final.bias", "text_projection", "logit_scale")
+    assert [rates[name] for name in above] == [1.0] * 5
+
+
 def test_weight_decay_spares_norms_and_biases(make_learner: MakeLearner) -> None:
     groups = make_learner(weight_decay=0.3)._optimizer.param_groups
     assert [(group["weight_decay"], {p.ndim > 1 for p in group["params"]}) for group in groups] == [

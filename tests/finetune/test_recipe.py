@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from adawise.finetune.recipe import Recipe
@@ -9,7 +11,7 @@ from adawise.finetune.recipe import Recipe
 
 def test_an_epoch_shows_each_image_at_most_once_in_full_updates() -> None:
     recipe = Recipe(batch_images=4, accumulate=2)
-    updates = list(recipe.order(1, 27))
+    updates = list(recipe.order(1, range(27)))
     assert len(updates) == recipe.updates(27) == 3
     assert [len(batch) for batches in updates for batch in batches] == [4] * 6
     shown = [i for batches in updates for batch in batches for i in batch]
@@ -18,16 +20,16 @@ def test_an_epoch_shows_each_image_at_most_once_in_full_updates() -> None:
 
 
 def test_fewer_images_than_an_update_wants_make_one_update_of_all() -> None:
-    (batches,) = Recipe(batch_images=4, accumulate=8).order(1, 10)
+    (batches,) = Recipe(batch_images=4, accumulate=8).order(1, range(10))
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert sorted(i for batch in batches for i in batch) == list(range(10))
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     recipe = Recipe(batch_images=8)
-    assert list(recipe.order(2, 64)) == list(recipe.order(2, 64))
-    assert list(recipe.order(2, 64)) != list(recipe.order(3, 64))
-    assert list(recipe.order(2, 64)) != list(Recipe(batch_images=8, seed=1).order(2, 64))
+    assert list(recipe.order(2, range(64))) == list(recipe.order(2, range(64)))
+    assert list(recipe.order(2, range(64))) != list(recipe.order(3, range(64)))
+    assert list(recipe.order(2, range(64))) != list(Recipe(batch_images=8, seed=1).order(2, range(64)))
 
 
 def test_the_rate_rises_to_the_highest_and_falls_to_nothing() -> None:
@@ -47,4 +49,24 @@ def test_a_run_of_one_update_has_a_rate(warmup: float) -> None:
 
 
 def test_every_field_is_among_the_settings_that_decide_a_run() -> None:
-    assert set(Recipe().as_settings()) == {f"finetune.{name}" for name in Recipe.__slots__}
+    changed = Recipe(jitter=0.1, balanced=True, lock_text=True, layer_decay=0.9)
+    assert set(changed.as_settings()) == {f"finetune.{name}" for name in Recipe.__slots__}
+
+
+def test_what_0_2_did_not_have_is_no_setting_where_it_is_off_so_that_its_runs_go_on() -> None:
+    off = set(Recipe(jitter=0.1, balanced=True, lock_text=True, layer_decay=0.9).as_settings())
+    off -= set(Recipe().as_settings())
+    assert off == {f"finetune.{name}" for name in ("jitter", "balanced", "lock_text", "layer_decay")}
+
+
+def test_a_balanced_epoch_has_as_many_of_each_class_and_repeats_none_before_all_were_shown() -> None:
+    labels = [0] * 50 + [1] * 5 + [2] * 9
+    recipe = Recipe(batch_images=8, balanced=True)
+    rows = [i for batches in recipe.order(1, labels) for batch in batches for i in batch]
+    assert len(rows) == 64
+    assert sorted(Counter(labels[i] for i in rows).values()) == [21, 21, 22]
+    times = Counter(rows)
+    assert max(times[i] for i in range(50)) == 1
+    assert {times[i] for i in range(50, 55)} <= {4, 5}
+    assert {times[i] for i in range(55, 64)} <= {2, 3}
+    assert list(recipe.order(1, labels)) == list(recipe.order(1, labels))

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from adawise.errors import TrainingError
+from adawise.finetune.recipe import Recipe
 from adawise.finetune.run import Epoch, FinetuneRun, TrainingPosition
 from tests.finetune.conftest import MakeRun
 
@@ -175,3 +176,82 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(make_run: Make
     run.checkpoint = tmp_path / "nowhere" / "checkpoint.pt"
     with pytest.raises(TrainingError, match="could not be written"):
         run.start()
+
+
+def test_a_finished_run_is_extended_from_its_best_weights_by_a_schedule_of_its_own(make_run: MakeRun) -> None:
+    """And the same again gives the same, whether it was stopped meanwhile or not."""
+    ended = finish(make_run("run", epochs=2))
+    best = ended.weights.read_bytes()
+
+    def extended(name: str) -> FinetuneRun:
+        run = make_run(name, epochs=4)
+        run.weights.write_bytes(best)
+        run.extend([Epoch.of_row(row.as_row()) for row in ended.progress.curve], [])
+        return run
+
+    first, second = extended("first"), extended("second")
+    assert torch.equal(first.learner.model.visual.proj, load_file(ended.weights)["visual.proj"])
+    rates: list[float] = []
+    update = first.learner.update
+
+    def noted(batches: object, rate: float) -> tuple[float, int]:
+        rates.append(rate)
+        return update(batches, rate)  # type: ignore[arg-type]
+
+    first.learner.update = noted  # type: ignore[method-assign]
+    assert first.go()
+    assert [row.epoch for row in first.progress.curve] == [0, 1, 2, 3, 4]
+    assert first.progress.extended_after == [2]
+    assert rates == [first.recipe.rate(number, 6) for number in range(6)]
+    done = 0
+
+    def count(images: int, loss: float) -> None:
+        nonlocal done
+        done += 1
+
+    assert not second.go(stopping=lambda: done == 4, on_update=count)
+    third = make_run("second", epochs=4)
+    third.resume()
+    assert third.go()
+    assert_same(third, first)
+
+
+def test_patience_begins_anew_with_an_extension(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(make_run("run", epochs=1))
+    run = make_run(epochs=9, patience=2)
+    run.extend([row(0, 0.4), row(1, 0.9), row(2, 0.8), row(3, 0.8)], [])
+    judged = iter([0.5, 0.6, 0.7])
+    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    assert run.go()
+    assert run.progress.curve[-1] == row(5, 0.6)
+
+
+def test_the_best_weights_are_compared_with_theta_0_and_the_middle(make_run: MakeRun) -> None:
+    run = finish(make_run(epochs=4))
+    best, zero = run.progress.best, run.progress.curve[0]
+    assert best is not None
+    found = run.compare()
+    shares = [
+        sum(own == k for own, k in zip(found.labels, said, strict=True)) / len(found.labels)
+        for said in (found.zero_shot, found.half, found.fine_tuned)
+    ]
+    assert shares == pytest.approx([zero.accuracy, best.accuracy_half, best.accuracy])
+
+
+def test_an_image_that_a_balanced_epoch_shows_again_is_cut_anew(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(epochs=1, balanced=True)
+    run.train_rows = [*run.train_rows[:9], run.train_rows[-1]]
+    draws: list[tuple[int, ...]] = []
+    random = Recipe.random
+
+    def noted(recipe: Recipe, *place: int) -> object:
+        draws.append(place)
+        return random(recipe, *place)
+
+    monkeypatch.setattr(Recipe, "random", noted)
+    finish(run)
+    again = [place for place in draws if len(place) == 3 and place[2] > 0]
+    assert {place[1] for place in again} == {run.train_rows[-1]}
+    assert len(again) == len(set(again)) > 1

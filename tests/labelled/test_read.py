@@ -35,6 +35,25 @@ def test_a_folder_has_the_names_of_its_subfolders_as_labels(shapes: Path) -> Non
     assert samples.read(number) == (shapes / "red disc" / "003.png").read_bytes()
 
 
+def test_files_that_are_no_images_and_folders_without_one_are_named(tmp_path: Path) -> None:
+    folder = write_shapes(tmp_path / "images", 2)
+    for name in ("red disc/a.TIFF", "red disc/deep/b.heic", "blue bar/README", ".hidden"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "zebra").mkdir()
+    (folder / "elk").mkdir()
+    (folder / "elk" / "photo.gif").touch()
+    samples = read(folder)
+    assert len(samples) == 6
+    assert samples.empty == ("elk", "zebra")
+    assert dict(samples.passed_over) == {
+        "blue bar/README": "no suffix: not JPEG, PNG, WebP or BMP",
+        "elk/photo.gif": ".gif: not JPEG, PNG, WebP or BMP",
+        "red disc/a.TIFF": ".tiff: not JPEG, PNG, WebP or BMP",
+        "red disc/deep/b.heic": ".heic: not JPEG, PNG, WebP or BMP",
+    }
+
+
 def test_a_table_with_text_labels_is_read(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": [b"1", b"22"], "label": ["dog", "cat"]})
     samples = read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ _log = structlog.get_logger("labelled")
 def open_samples(
     settings: DecodeSettings, path: Path, flag: str, classes: tuple[str, ...] | None, *, own_classes: bool = False
 ) -> Samples:
-    """As `read_samples`; tells of images without a label.
+    """As `read_samples`; tells of images without a label, of files that are none, and of classes without any.
 
     Raises:
         SettingsError, SourceError: there are none.
@@ -30,6 +31,12 @@ def open_samples(
     samples = read_samples(path, flag, classes, partial(open_decoder, settings), own_classes=own_classes)
     if samples.unlabelled:
         _log.info("images_not_labelled", images=str(path), count=samples.unlabelled)
+    if samples.empty:
+        _log.warning("folders_left_empty", images=str(path), count=len(samples.empty), first=samples.empty[:5])
+    if samples.passed_over:
+        why = Counter(samples.passed_over.values())
+        first = list(samples.passed_over)[:5]
+        _log.warning("files_skipped", images=str(path), count=len(samples.passed_over), of_them=dict(why), first=first)
     return samples
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adawise.errors import SettingsError
 from adawise.finetune.checkpoint import check_settings, remove_leftovers, write_bytes
+
+_EPOCHS = "finetune.epochs"
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,28 @@ class Folder:
         return self.path / "checkpoint.pt"
 
     @property
+    def page(self) -> Path:
+        """The record for people."""
+        return self.path / "finetune.html"
+
+    @property
+    def events(self) -> Path:
+        """The folder that TensorBoard reads."""
+        return self.path / "tensorboard"
+
+    @property
+    def rejected(self) -> Folder:
+        """Where a theta_1 goes that must not serve."""
+        return Folder(self.path / "rejected")
+
+    @property
     def files(self) -> Sequence[Path]:
         """All that a run may write."""
+        rejected = self.rejected
         return (
             *(self.weights, self.config, self.classes, self.templates),
-            *(self.card, self.record, self.checkpoint),
+            *(self.card, self.record, self.page, self.checkpoint),
+            *(rejected.weights, rejected.config, rejected.record, rejected.page),
         )
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
@@ -87,25 +108,44 @@ class Folder:
         self.theta_1.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
+        for place in (self.rejected.theta_1, self.rejected.path):
+            with suppress(OSError):  # not there, or with files of others
+                place.rmdir()
         remove_leftovers(self.path)
         remove_leftovers(self.theta_1)
         write_bytes(self.config, json.dumps(config, indent=1).encode())
         write_bytes(self.classes, "".join(f"{name}\n" for name in classes).encode())
         write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
 
+    def reject(self) -> Folder:
+        """Put theta_1 where nobody serves it by accident, and say where; the run is over."""
+        self.rejected.theta_1.mkdir(parents=True, exist_ok=True)
+        os.replace(self.weights, self.rejected.weights)
+        os.replace(self.config, self.rejected.config)
+        for file in (self.card, self.record, self.page, self.checkpoint):  # of it, or of the run that it extended
+            file.unlink(missing_ok=True)
+        return self.rejected
+
     def finished(self, settings: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """The record of a run that ended, None if it did not.
+        """The record of a run that ended, None if it did not, or is being extended; with fewer epochs, it may be.
 
         Raises:
             TrainingError: it was made by other settings.
             SettingsError: it cannot be read.
         """
-        if not self.record.exists():
+        if not self.record.exists() or self.checkpoint.exists():
             return None
         try:
             record: Mapping[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
             before = dict(record["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SettingsError(f"{self.record}: not the record of a run ({error!r}). Use --overwrite.") from error
+        if _is_longer(before, settings):
+            before[_EPOCHS] = settings[_EPOCHS]
         check_settings(self.record, before, settings)
         return record
+
+
+def _is_longer(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    epochs = before.get(_EPOCHS, ""), now.get(_EPOCHS, "")
+    return all(map(str.isdigit, epochs)) and int(epochs[0]) < int(epochs[1])

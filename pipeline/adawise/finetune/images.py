@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,13 +23,17 @@ from adawise.labelled.samples import Samples
 _STRETCH = 4 / 3  # of a crop's shape against the image's, at most, either way
 _KEPT_BYTES = 512 * 2**20  # of held-out pixels: more are decoded anew each time
 _AHEAD = 2  # batches
+_THUMBNAIL = 112  # px
+_LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # Rec. 601, as a grey JPEG has it
 
 Pixels = tuple[Tensor, Tensor]
 """uint8 `[n, 3, S, S]` and class indices int64 `[n]`."""
 
 
 class Images:
-    """Decodes samples. After use, `skipped` has the name of each image that could not be read, and why.
+    """Decodes samples; `labels` has their class indices.
+
+    After use, `skipped` has the name of each image that could not be read, and why.
 
     Args:
         samples: what to read.
@@ -42,9 +47,18 @@ class Images:
         self, samples: Samples, index: dict[str, int], *, preprocess: Preprocess, max_pixels: int, threads: int
     ) -> None:
         self._samples, self._preprocess, self._max_pixels = samples, preprocess, max_pixels
-        self._labels = [index.get(label, -1) for label in samples.labels]  # -1: left out
+        self.labels = [index.get(label, -1) for label in samples.labels]  # -1: left out
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.skipped = {samples.names[i]: why for i, why in samples.left_out.items()}
+
+    def thumbnail(self, i: int) -> bytes:
+        """Image i, which can be read, as a small JPEG."""
+        whole = open_image(self._samples.read(i), max_pixels=self._max_pixels)
+        image = self._preprocess.rendition(whole, whole.size).convert("RGB")
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        kept = io.BytesIO()
+        image.save(kept, "JPEG", quality=80)
+        return kept.getvalue()
 
     def close(self) -> None:
         """End the threads."""
@@ -69,7 +83,7 @@ class Images:
             yield self._gather(*waiting.popleft())
 
     def _gather(self, rows: Sequence[int], futures: Sequence[Future[Tensor | None]]) -> Pixels:
-        decoded = [(future.result(), self._labels[i]) for i, future in zip(rows, futures, strict=True)]
+        decoded = [(future.result(), self.labels[i]) for i, future in zip(rows, futures, strict=True)]
         pixels = [image for image, _ in decoded if image is not None]
         if not pixels:
             name = self._samples.names[rows[0]]
@@ -126,17 +140,27 @@ class RandomCrop:
         random: numbers of this image in this epoch.
         least: smallest share of the area that is kept, in (0, 1].
         flip: chance to be mirrored.
+        jitter: most that brightness, contrast and saturation change, as a share of what they are.
     """
 
-    def __init__(self, random: np.random.Generator, *, least: float, flip: float) -> None:
-        self._random, self._least, self._flip = random, least, flip
+    def __init__(self, random: np.random.Generator, *, least: float, flip: float, jitter: float = 0.0) -> None:
+        self._random, self._least, self._flip, self._jitter = random, least, flip, jitter
 
     def __call__(self, image: Image.Image, preprocess: Preprocess) -> Tensor:
         """uint8 `[3, S, S]`. Raises what Pillow raises for broken data."""
         image.info.pop("transparency", None)  # as `preprocess` does
         image = preprocess.rendition(image, image.size).convert("RGB")
         pixels = replace(preprocess, rendition=AS_OPEN_CLIP)(image.crop(self._box(*image.size)))
-        return pixels.flip(2) if self._random.random() < self._flip else pixels
+        pixels = pixels.flip(2) if self._random.random() < self._flip else pixels
+        return self._recoloured(pixels) if self._jitter else pixels
+
+    def _recoloured(self, pixels: Tensor) -> Tensor:
+        """`[3, S, S]` uint8 with another brightness, contrast and saturation, each drawn by itself."""
+        brightness, contrast, saturation = self._random.uniform(1 - self._jitter, 1 + self._jitter, size=3)
+        x = pixels.float().mul_(brightness)
+        x = torch.lerp(x.mean(), x, contrast)
+        grey = (x * _LUMA).sum(dim=0, keepdim=True)
+        return torch.lerp(grey, x, saturation).round_().clamp_(0.0, 255.0).to(torch.uint8)
 
     def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _MAX_LOG_SCALE = math.log(100.0)  # as CLIP is trained
 _BETAS = (0.9, 0.98)
 _EPSILON = 1e-6
 _PROMPTS_AT_ONCE = 256
+_BLOCK = re.compile(r"(.*?\b(?:resblocks|blocks|layers|layer))\.(\d+)\.")  # of open_clip, timm and transformers
+_BELOW = re.compile(r"embed|conv1|patch|ln_pre|norm_pre|cls_token|stem")  # below the first block
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,7 @@ class Learner:
             parameter.requires_grad_(True)
         self._max_log_scale = max(_MAX_LOG_SCALE, float(model.logit_scale.detach()))
         self._theta_0 = {name: p.detach().clone() for name, p in self._parameters.items()}
-        decayed = [p for p in self._parameters.values() if p.ndim > 1]
-        others = [p for p in self._parameters.values() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = _groups(self._parameters, recipe)
         self._optimizer = torch.optim.AdamW(groups, recipe.learning_rate, _BETAS, _EPSILON, fused=True)
 
     def update(self, batches: Iterable[tuple[Pixels, Tensor]], rate: float) -> tuple[float, int]:
@@ -98,7 +99,7 @@ class Learner:
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise TrainingError(f"the loss is {total / images}, its gradient's length {norm}")
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         self._optimizer.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=self._max_log_scale)
@@ -111,29 +112,35 @@ class Learner:
             if self.recipe.loss == "flyp":
                 rows = self._tokens[labels, prompts.to(self._device)]  # [B, L]
                 distinct, inverse = torch.unique(rows, dim=0, return_inverse=True)  # a prompt is encoded once
-                texts = self.model.encode_text(distinct, normalize=True)[inverse]
+                with torch.set_grad_enabled(not self.recipe.lock_text):
+                    texts = self.model.encode_text(distinct, normalize=True)[inverse]
         if self.recipe.loss == "flyp":
             return flyp(images, texts, labels, scale=scale, smoothing=smoothing)
         return cross_entropy(images, self._head, labels, scale=scale, smoothing=smoothing)
 
     def evaluate(self, held_out: Iterable[Pixels], alpha: float) -> HeldOutScore:
-        """Classify with the mean of each class's prompts, at theta(alpha) between theta_0 and the weights now."""
+        """How good `classify` is."""
+        logits, labels = self.classify(held_out, alpha)
+        return HeldOutScore(
+            accuracy=float((logits.argmax(dim=-1) == labels).double().mean()),
+            nll=float(nn.functional.cross_entropy(logits, labels)),
+            ece=calibration_error(logits.softmax(dim=-1), labels),
+        )
+
+    def classify(self, held_out: Iterable[Pixels], alpha: float) -> tuple[Tensor, Tensor]:
+        """Logits float64 `[N, C]` by the mean of each class's prompts, at theta(alpha) between theta_0 and the weights
+        now; and labels `[N]`."""
         self.model.eval()
         parts, targets = [], []
         with torch.no_grad(), self._at(alpha):
-            head = self._encode_head() if self.recipe.loss == "flyp" else self._head
+            head = self._encode_head() if _trains_text(self.recipe) else self._head
             scale = self.model.logit_scale.exp()
             for pixels, labels in held_out:
                 with self._autocast():
                     images = self.model.encode_image(self._normalised(pixels), normalize=True)
                 parts.append((scale * images.float() @ head.T).cpu())
                 targets.append(labels)
-        logits, labels = torch.cat(parts).double(), torch.cat(targets)
-        return HeldOutScore(
-            accuracy=float((logits.argmax(dim=-1) == labels).double().mean()),
-            nll=float(nn.functional.cross_entropy(logits, labels)),
-            ece=calibration_error(logits.softmax(dim=-1), labels),
-        )
+        return torch.cat(parts).double(), torch.cat(targets)
 
     @contextmanager
     def _at(self, alpha: float) -> Iterator[None]:
@@ -177,11 +184,26 @@ class Learner:
             state["random_cuda"] = torch.cuda.get_rng_state(self._device)
         return state
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a `state`."""
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights of an earlier run, of which all that does not learn here is theta_0's."""
         with torch.no_grad():
             for name, p in self._parameters.items():
-                p.copy_(state["weights"][name])
+                p.copy_(weights[name])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of weights, theta_0's copy of what learns, gradients and AdamW's two moments; not of activations."""
+        whole: int = sum(p.nbytes for p in self.model.parameters())
+        return whole + 4 * sum(p.nbytes for p in self._parameters.values())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of a `state`: what learns, and AdamW's two moments."""
+        return 3 * sum(p.nbytes for p in self._parameters.values())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a `state`."""
+        self.load(state["weights"])
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if self._device.type == "cuda":
@@ -190,7 +212,42 @@ class Learner:
 
 def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Parameter]]:
     """What learns. The bias of SigLIP's loss has no part in ours, nor has a caption decoder."""
-    both = recipe.loss == "flyp"
+    both = _trains_text(recipe)
     for name, parameter in model.named_parameters():
         if name.startswith("visual.") or (both and not name.startswith(("logit_bias", "text_decoder."))):
             yield name, parameter
+
+
+def _trains_text(recipe: Recipe) -> bool:
+    return recipe.loss == "flyp" and not recipe.lock_text
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
+    """What AdamW takes: matrices, which decay, apart from the rest; and each block by itself where rates differ."""
+    above = _blocks_above(parameters) if recipe.layer_decay != 1.0 else dict.fromkeys(parameters, 0)
+    groups: dict[tuple[int, float], dict[str, Any]] = {}
+    for decays in (True, False):
+        for name, p in parameters.items():
+            if (p.ndim > 1) is decays:
+                weight_decay, share = (recipe.weight_decay if decays else 0.0), recipe.layer_decay ** above[name]
+                key = above[name], weight_decay if decays else -1.0
+                groups.setdefault(key, {"params": [], "weight_decay": weight_decay, "share": share})["params"].append(p)
+    return list(groups.values())
+
+
+def _blocks_above(names: Iterable[str]) -> dict[str, int]:
+    """How many blocks lie above each parameter within its tower: none above a head, all above an embedding."""
+    found = {name: _BLOCK.match(name) for name in names}
+    blocks: dict[str, int] = {}  # of the tower that has this name
+    for match in found.values():
+        if match is not None:
+            blocks[match[1]] = max(blocks.get(match[1], 0), int(match[2]) + 1)
+    above = {}
+    for name, match in found.items():
+        of_image = name.startswith("visual.")
+        own = max((count for tower, count in blocks.items() if tower.startswith("visual.") is of_image), default=0)
+        if match is not None:
+            above[name] = blocks[match[1]] - 1 - int(match[2])
+        else:
+            above[name] = own if _BELOW.search(name) else 0
+    return above

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 Loss = Literal["flyp", "cross_entropy"]
+_OFF_IN_0_2 = {"jitter": 0.0, "balanced": False, "lock_text": False, "layer_decay": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Recipe:
         patience: epochs that do not become the best one, after which to end.
         crop_min: smallest share of an image's area that a random crop keeps; 1 is nearly the whole image.
         flip: chance that an image is mirrored.
+        jitter: most that brightness, contrast and saturation of an image change, as a share; 0: not at all.
+        balanced: an epoch has as many images of each class, the few of a rare one several times, each cropped anew.
+        lock_text: `flyp` trains the image tower alone, against prompts as theta_0 encodes them.
+        layer_decay: what the rate of a block is of that of the block above it; 1: all alike.
         seed: of the order of images, crops and prompts.
     """
 
@@ -44,11 +49,16 @@ class Recipe:
     patience: int = 3
     crop_min: float = 0.9
     flip: float = 0.0
+    jitter: float = 0.0
+    balanced: bool = False
+    lock_text: bool = False
+    layer_decay: float = 1.0
     seed: int = 0
 
     def as_settings(self) -> Mapping[str, str]:
-        """Each value by the name of its setting, as text."""
-        return {f"finetune.{name}": str(value) for name, value in asdict(self).items()}
+        """Each value by the name of its setting, as text; without what 0.2 did not have, where it is off."""
+        values = {name: value for name, value in asdict(self).items() if _OFF_IN_0_2.get(name, ...) != value}
+        return {f"finetune.{name}": str(value) for name, value in values.items()}
 
     def updates(self, images: int) -> int:
         """Updates of an epoch: images that do not fill the last one wait for the next epoch's order."""
@@ -62,9 +72,13 @@ class Recipe:
         progress = (update - rising) / max(1, total - rising)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def order(self, epoch: int, images: int) -> Iterator[Sequence[Sequence[int]]]:
-        """For each update of an epoch its batches, each a list of image numbers; the same each time it is asked."""
-        mixed = self.random(epoch).permutation(images)
+    def order(self, epoch: int, labels: Sequence[int | str]) -> Iterator[Sequence[Sequence[int]]]:
+        """For each update of an epoch its batches, each a list of image numbers; the same each time it is asked.
+
+        `labels` has the class of each image.
+        """
+        random, images = self.random(epoch), len(labels)
+        mixed = _balanced(labels, random) if self.balanced else random.permutation(images)
         size = self.batch_images * self.accumulate
         for update in range(self.updates(images)):
             rows = mixed[update * size : (update + 1) * size].tolist()
@@ -73,3 +87,17 @@ class Recipe:
     def random(self, *place: int) -> np.random.Generator:
         """Random numbers of a place (epoch, image): nothing of them has to be kept to resume."""
         return np.random.default_rng([self.seed, *place])
+
+
+def _balanced(labels: Sequence[int | str], random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """As many numbers as there are labels, as many of each label, one more or less: no member is drawn a second time
+    before each of its class was drawn once."""
+    each = np.asarray(labels)
+    drawn = []
+    names = random.permutation(np.unique(each))
+    for k, name in enumerate(names):
+        members = np.flatnonzero(each == name)
+        wanted = len(each) // len(names) + (k < len(each) % len(names))
+        rounds = [random.permutation(members) for _ in range(-(-wanted // len(members)))]
+        drawn.append(np.concatenate([*rounds, members[:0]])[:wanted])
+    return random.permutation(np.concatenate(drawn))

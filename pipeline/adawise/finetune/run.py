@@ -7,21 +7,25 @@ machine computes what an uninterrupted one would have, bit for bit.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from adawise.errors import TrainingError
 from adawise.finetune.checkpoint import read_checkpoint, write_checkpoint, write_weights
+from adawise.finetune.comparison import Comparison
 from adawise.finetune.images import HeldOut, Images, Pixels, RandomCrop
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
 
-_BARRIER = 0.01  # accuracy: the middle of the path this far below the worse end is a barrier, as in a card
+BARRIER = 0.01  # accuracy: the middle of the path this far below the worse end is a barrier, as in a card
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,15 @@ class Epoch:
     accuracy_half: float  # at alpha .5
     barrier: float
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Epoch:
+        """The inverse of `as_row`. Raises TypeError, KeyError."""
+        return cls(**{**row, "loss": float("nan") if row["loss"] is None else row["loss"]})
+
     @property
     def has_barrier(self) -> bool:
         """True if the two models should not be interpolated."""
-        return self.barrier > _BARRIER
+        return self.barrier > BARRIER
 
     def as_row(self) -> dict[str, Any]:
         """The row for files and logs; JSON has no nan."""
@@ -59,6 +68,10 @@ class TrainingPosition:
     loss_sum: float = 0.0
     images: int = 0
     curve: list[Epoch] = field(default_factory=list)
+    extended_after: list[int] = field(default_factory=list)
+    """The epochs that were done when a finished run was extended, each time."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Images to train on that could not be read before the run was stopped: name to reason."""
 
     @property
     def best(self) -> Epoch | None:
@@ -74,13 +87,13 @@ class FinetuneRun:
         learner: the model.
         images: decodes the images to train on.
         train_rows: their numbers.
-        labels: their class indices, by number.
         prompts: prompts of a class.
         held_out: the images that judge an epoch.
         checkpoint: file for the state.
         weights: file for the best theta_1.
         settings: what decides the run, by name; a checkpoint with others is refused.
         checkpoint_every_s: seconds between checkpoints within an epoch.
+        on_judged: gets the images of each batch that judges.
     """
 
     learner: Learner
@@ -93,6 +106,7 @@ class FinetuneRun:
     settings: Mapping[str, str]
     checkpoint_every_s: float
     progress: TrainingPosition = field(default_factory=TrainingPosition)
+    on_judged: Callable[[int], object] = lambda _images: None
 
     @property
     def recipe(self) -> Recipe:
@@ -103,8 +117,14 @@ class FinetuneRun:
     def finished(self) -> bool:
         """True after the last epoch, or when patience is at its end."""
         best = self.progress.best
-        waited = best is not None and self.progress.epoch - 1 - best.epoch >= self.recipe.patience
+        begun = self._before
+        waited = best is not None and self.progress.epoch - 1 - max(best.epoch, begun) >= self.recipe.patience
         return self.progress.epoch > self.recipe.epochs or waited
+
+    @property
+    def _before(self) -> int:
+        """Epochs that were done before the schedule of now began."""
+        return self.progress.extended_after[-1] if self.progress.extended_after else 0
 
     def start(self) -> None:
         """Judge theta_0, and write the first checkpoint: a folder that cannot be written to is found at once."""
@@ -124,8 +144,40 @@ class FinetuneRun:
         if self.progress.best is not None and not self.weights.is_file():
             raise TrainingError(f"{self.weights}: the best weights so far are gone. Start anew with --overwrite.")
 
+    def extend(self, curve: Sequence[Epoch], extended_after: Sequence[int]) -> None:
+        """Go on from the best weights of a run that ended, for as many epochs as are left of the recipe's.
+
+        That run's moments are gone and its rate had come down to 0, so this is a schedule of its own: warm-up, a cosine
+        over the epochs that are left, patience anew. It is a function of the weights and the recipe.
+        """
+        torch.manual_seed(self.recipe.seed)
+        done = curve[-1].epoch
+        self.progress = TrainingPosition(epoch=done + 1, curve=[*curve], extended_after=[*extended_after, done])
+        self._load_best()
+        self.save()
+
+    def compare(self) -> Comparison:
+        """What theta_0, the middle and the best weights say of each held-out image; the learner is at the best then."""
+        self._load_best()
+        said = [self.learner.classify(self._judges(), alpha) for alpha in (0.0, 0.5, 1.0)]
+        return Comparison(said[0][1].tolist(), *(logits.argmax(dim=-1).tolist() for logits, _ in said))
+
+    def _load_best(self) -> None:
+        try:
+            self.learner.load(load_file(self.weights))
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise TrainingError(
+                f"{self.weights}: the best weights cannot be read ({error}). Start anew with --overwrite."
+            ) from error
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Images to train on that could not be read, by name with the reason."""
+        return {**self.progress.skipped, **self.images.skipped}
+
     def save(self) -> None:
         """Write the checkpoint."""
+        self.progress.skipped = dict(self.skipped)
         state = {"progress": asdict(self.progress), "learner": self.learner.state()}
         write_checkpoint(self.checkpoint, settings=self.settings, state=state)
 
@@ -162,13 +214,14 @@ class FinetuneRun:
         """The rest of the epoch; False if it was stopped."""
         done, saved_at = self.progress, time.monotonic()
         per_epoch = self.recipe.updates(len(self.train_rows))
-        left = list(self.recipe.order(done.epoch, len(self.train_rows)))[done.update :]
-        decoded = self._decoded(done.epoch, left)
+        order = list(self.recipe.order(done.epoch, [self.images.labels[i] for i in self.train_rows]))
+        left = order[done.update :]
+        decoded = self._decoded(done.epoch, order, done.update)
         for batches in left:
             if stopping():
                 return False
-            number = (done.epoch - 1) * per_epoch + done.update
-            rate = self.recipe.rate(number, per_epoch * self.recipe.epochs)
+            number = (done.epoch - 1 - self._before) * per_epoch + done.update
+            rate = self.recipe.rate(number, per_epoch * (self.recipe.epochs - self._before))
             loss, images = self._update(decoded, len(batches), number, rate)
             done.update += 1
             done.loss_sum += loss * images
@@ -197,18 +250,27 @@ class FinetuneRun:
                 "Lower finetune.learning_rate or lengthen finetune.warmup, and start with --overwrite."
             ) from error
 
-    def _decoded(self, epoch: int, updates: Sequence[Sequence[Sequence[int]]]) -> Iterator[Pixels]:
-        """Pixels of the batches of these updates, cropped for the epoch."""
+    def _decoded(self, epoch: int, order: Sequence[Sequence[Sequence[int]]], begin: int) -> Iterator[Pixels]:
+        """Pixels of the batches of an epoch's updates from `begin` on; an image that comes again is cut anew."""
+        recipe = self.recipe
+        rows = [[[self.train_rows[i] for i in batch] for batch in batches] for batches in order]
+        seen = Counter(i for batches in rows[:begin] for batch in batches for i in batch)
 
         def crop(i: int) -> RandomCrop:
-            return RandomCrop(self.recipe.random(epoch, i), least=self.recipe.crop_min, flip=self.recipe.flip)
+            random = recipe.random(epoch, i, seen[i]) if seen[i] else recipe.random(epoch, i)
+            seen[i] += 1
+            return RandomCrop(random, least=recipe.crop_min, flip=recipe.flip, jitter=recipe.jitter)
 
-        rows = ([self.train_rows[i] for i in batch] for batches in updates for batch in batches)
-        return self.images.batches(rows, crop)
+        return self.images.batches((batch for batches in rows[begin:] for batch in batches), crop)
 
     def _judge(self, epoch: int, loss: float) -> Epoch:
-        one = self.learner.evaluate(self.held_out, 1.0)
-        half = self.learner.evaluate(self.held_out, 0.5) if epoch else one
+        one = self.learner.evaluate(self._judges(), 1.0)
+        half = self.learner.evaluate(self._judges(), 0.5) if epoch else one
         worse = min(one.accuracy, self.progress.curve[0].accuracy) if epoch else one.accuracy
         barrier = max(0.0, worse - half.accuracy)
         return Epoch(epoch, loss, one.accuracy, one.nll, one.ece, half.accuracy, barrier)
+
+    def _judges(self) -> Iterator[Pixels]:
+        for pixels, labels in self.held_out:
+            yield pixels, labels
+            self.on_judged(len(labels))

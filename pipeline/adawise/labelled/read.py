@@ -63,7 +63,8 @@ def read_samples(
 
 def _folder(folder: Path, flag: str) -> Samples:
     """Images beside the subfolders are only counted, unless there are no others."""
-    found = [file for file in list_folder(folder, linked=True) if file.path.suffix.lower() in _SUFFIXES]
+    listed = list_folder(folder, linked=True)
+    found = [file for file in listed if file.path.suffix.lower() in _SUFFIXES]
     files = [file for file in found if file.label is not None]
     if found and not files:
         raise SettingsError(
@@ -80,4 +81,14 @@ def _folder(folder: Path, flag: str) -> Samples:
         lambda i: files[i].path.read_bytes(),
         digest_of(names, labels, sizes),
         unlabelled=len(found) - len(files),
+        passed_over={
+            file.name: f"{file.path.suffix.lower() or 'no suffix'}: not JPEG, PNG, WebP or BMP"
+            for file in listed
+            if file.path.suffix.lower() not in _SUFFIXES
+        },
+        empty=tuple(sorted(_subfolders(folder) - set(labels))),
     )
+
+
+def _subfolders(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}

@@ -26,6 +26,8 @@ class Samples:
         declared: class names that a file brings, in its order, whether they occur or not.
         left_out: images that are known not to be of use before they are decoded: number to reason.
         unlabelled: images beside these, without a label.
+        passed_over: files beside these whose suffix is no image's that is read: name to reason.
+        empty: folders of classes without an image.
     """
 
     where: str
@@ -38,6 +40,8 @@ class Samples:
     declared: tuple[str, ...] | None = None
     left_out: Mapping[int, str] = field(default_factory=dict)
     unlabelled: int = 0
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

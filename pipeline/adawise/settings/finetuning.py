@@ -32,7 +32,26 @@ class FinetuneSettings(Group):
     )
     crop_min: float = Field(default=0.9, gt=0, le=1, description="smallest share of an image that a random crop keeps")
     flip: float = Field(default=0.0, ge=0, le=1, description="chance that an image is mirrored")
+    jitter: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="most that brightness, contrast and saturation of an image change, as a share; 0: not at all",
+    )
+    balanced: bool = Field(
+        default=False, description="as many images of each class in an epoch, those of rare ones several times"
+    )
+    lock_text: bool = Field(default=False, description="flyp: train the image tower alone")
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="learning rate of a block as a share of the rate of the block above it"
+    )
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of split, order, crops and prompts")
+    tensorboard: bool = Field(
+        default=False, description="write the curve for TensorBoard, into the folder tensorboard of --output"
+    )
+    mlflow: bool = Field(
+        default=False, description="tell the curve to MLflow, where MLFLOW_TRACKING_URI and its like say"
+    )
     checkpoint_every_s: float = Field(
         default=300.0, ge=0, le=86_400, description="seconds between checkpoints within an epoch"
     )

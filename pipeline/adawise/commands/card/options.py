@@ -35,6 +35,10 @@ class CardCommand(Command):
             "card --labelled images/ --labelled-shifted fog/ -o pair.card.json",
         ),
         (
+            "other names for a pair that finetune made: of what it held out",
+            "card --labelled images/ --held-out pair/finetune.json --model.classes other.txt -o pair/other.card.json",
+        ),
+        (
             "fit the search to a recorded stream, and add that to the card",
             "card --fit-search recordings/yard -o pair.card.json",
         ),
@@ -45,6 +49,11 @@ class CardCommand(Command):
         default=None,
         description=f"labelled images: {FORMS}",
         json_schema_extra={"metavar": "PATH"},
+    )
+    held_out: FilePath | None = Field(
+        default=None,
+        description="finetune.json of a run: of --labelled, the images that it held out; the others were learned from",
+        json_schema_extra={"metavar": "FILE"},
     )
     labelled_shifted: FilePath | None = Field(
         default=None,
@@ -95,6 +104,7 @@ class CardCommand(Command):
             yield "output", "expected a file to write the card to; or --show FILE to print a card"
         for option, needed in (
             ("labelled_shifted", "labelled"),
+            ("held_out", "labelled"),
             ("images", "labelled"),
             ("fit_objective", "fit_search"),
             ("fit_batches", "fit_search"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from adawise.decode.codec import open_image
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.labelled.read import is_recording
 from adawise.labelled.samples import Samples
+from adawise.settings import DecodeSettings
 
 if TYPE_CHECKING:
     from adawise.commands.card.options import CardCommand
@@ -60,7 +62,12 @@ def _build(asked: CardCommand) -> int:
     assert output is not None
     model = load_model(settings.model, settings.decode, with_card=False)
     alphas = model.classifier.alphas
-    own = _drawn(open_samples(settings.decode, labelled, "--labelled", model.classes), asked.images)
+    if asked.held_out is None:
+        samples = open_samples(settings.decode, labelled, "--labelled", model.classes)
+        own = _drawn(samples, asked.images)
+    else:
+        samples, rows = _held_out(settings.decode, labelled, asked.held_out, model.classes)
+        own = _mixed(samples, rows, asked.images)
     conditions = {
         name: _drawn(open_samples(settings.decode, place, "--labelled-shifted", model.classes), asked.images)
         for name, place in ({} if shifted is None else _conditions(shifted, model.classes)).items()
@@ -138,14 +145,49 @@ def _conditions(place: Path, classes: tuple[str, ...]) -> dict[str, Path]:
     return {path.name: path for path in subfolders} or files or {place.name: place}
 
 
+def _held_out(
+    decode: DecodeSettings, labelled: Path, record: Path, classes: tuple[str, ...]
+) -> tuple[Samples, list[int]]:
+    """Those of `classes` that a run of fine-tuning did not learn from: of the others, the pair is too sure.
+
+    Raises:
+        SettingsError: no record of a run, or one of other images, or none of them is of `classes`.
+    """
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        names, own = set(found["held_out"]), tuple(row["name"] for row in found.get("classes", ()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"--held-out {record}: expected finetune.json of a run ({error!r}). Name it.") from error
+    samples = open_samples(decode, labelled, "--labelled", own or None)
+    missing = sorted(names - set(samples.names))
+    if missing:
+        raise SettingsError(
+            f"--held-out {record}: {len(missing)} of {len(names)} images that the run held out are not in "
+            f"{samples.where}, such as {missing[0]}. Name what --labelled, or --validation, was for that run."
+        )
+    known = frozenset(classes)
+    rows = [i for i in samples.usable if samples.names[i] in names and samples.labels[i] in known]
+    if not rows:
+        raise SettingsError(
+            f"--held-out {record}: none of {len(names)} images is of the {len(classes)} classes of model.classes. "
+            "Give other images without --held-out, or other names."
+        )
+    if len(rows) < len(names):
+        _log.warning("images_left_out", images=samples.where, left_out=len(names) - len(rows), of_them="other classes")
+    return samples, rows
+
+
 def _drawn(samples: Samples, limit: int | None) -> _Drawn:
     """Of those that can be used, mixed by a fixed seed, at most `limit`; the others are told of."""
     if samples.left_out:
         shown = {samples.names[i]: why for i, why in list(samples.left_out.items())[:_SHOWN]}
         _log.warning("images_left_out", images=samples.where, left_out=len(samples.left_out), of_them=shown)
-    usable = samples.usable
-    order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(_SEED)).tolist()
-    return _Drawn(samples, [usable[i] for i in order][:limit])
+    return _mixed(samples, samples.usable, limit)
+
+
+def _mixed(samples: Samples, rows: list[int], limit: int | None) -> _Drawn:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(_SEED)).tolist()
+    return _Drawn(samples, [rows[i] for i in order][:limit])
 
 
 def _pixels(model: ModelPair, drawn: _Drawn) -> Iterator[tuple[torch.Tensor, list[int]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from adawise.build.model import ModelPair, load_model
-from adawise.build.prompts import prompt_templates
+from adawise.build.prompts import prompt_templates, read_lines
 from adawise.clip.classifier import PairClassifier
 from adawise.commands.evaluate.run import TableSources
 from adawise.commands.labelled import open_samples
@@ -53,10 +53,13 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTab
         SettingsError, SourceError: see `domain_names`, or a place without labelled images.
     """
     kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
+    assert settings.model.classes is not None  # the command line has seen to it
+    classes = read_lines(settings.model.classes, "model.classes", "class name")
+    each = {place: listed(settings, place, classes) for place in wanted.places}  # all, before anything is computed
     model = load_model(settings.model, settings.decode)
     tables: list[LogitTable] = []
-    for place in wanted.places:
-        images = image_set(settings, model, place, set_name(place), wanted.limit)
+    for place, samples in each.items():
+        images = image_set(settings, model, samples, set_name(place), wanted.limit)
         classifier = _classifier(settings.model, model, images.classes)
         made = make_tables(
             images, kinds, classifier, fingerprint=classifier.fingerprint, cache=wanted.cache, seed=_SEED
@@ -74,13 +77,17 @@ def set_name(place: Path) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", place.resolve().name.removesuffix(".parquet").removesuffix(".arrow"))
 
 
-def image_set(settings: Settings, model: ModelPair, place: Path, name: str, limit: int | None) -> ImageSet:
-    """The labelled images of a place.
+def listed(settings: Settings, place: Path, classes: tuple[str, ...]) -> Samples:
+    """The labelled images of a place, or those of the class names that it brings.
 
     Raises:
-        SettingsError, SourceError: there are none.
+        SettingsError, SourceError: there are none, or some with labels that are no class.
     """
-    samples = open_samples(settings.decode, place, "--images", model.classes, own_classes=True)
+    return open_samples(settings.decode, place, "--images", classes, own_classes=True)
+
+
+def image_set(settings: Settings, model: ModelPair, samples: Samples, name: str, limit: int | None) -> ImageSet:
+    """What is classified of a place: at most `limit` of its images."""
     theirs = None if set(samples.labels) <= set(model.classes) else samples.declared
     classes = theirs or model.classes
     chosen = _chosen(len(samples), limit)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
@@ -14,37 +16,38 @@ from rich.table import Table
 from adawise import __version__
 from adawise.adapt.card import Card
 from adawise.console import paper, print_json
+from adawise.finetune.comparison import Comparison
 from adawise.finetune.folder import Folder
-from adawise.finetune.run import FinetuneRun
-from adawise.labelled.samples import Samples
+from adawise.finetune.run import BARRIER, FinetuneRun
+from adawise.page.notation import counted
 from adawise.settings import ModelSettings, Settings
 from adawise.settings.requirements import LOCAL_FOLDER
 
+if TYPE_CHECKING:
+    from adawise.commands.finetune.options import FinetuneCommand
+
 _SKIPPED_KEPT = 100
+_SHOWN = 3
 
 
-def record_of(
-    settings: Settings,
-    run: FinetuneRun,
-    card: Card,
-    held_out: Samples,
-    rows: Sequence[int],
-    skipped: Mapping[str, str],
+def facts_of(
+    run: FinetuneRun, found: Comparison, classes: Sequence[str], notes: Sequence[str], skipped: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The record of a finished run: the same for the same run, however often it was resumed."""
+    """What is known of a run that ended, before there is a card: the same, however often it was resumed."""
     best = run.progress.best
     assert best is not None  # a run has at least one epoch
+    reasons = sorted(Counter(skipped.values()).items(), key=lambda item: (-item[1], item[0]))
     return {
         "settings": dict(run.settings),
-        "theta_0": {"checkpoint": settings.model.theta_0, "hash": card.identity["theta_0"]},
-        "theta_1": {"hash": card.identity["theta_1"], "epoch": best.epoch},
-        "images": {"train": len(run.train_rows), "held_out": len(rows), "skipped": len(skipped)},
-        "skipped": dict(list(skipped.items())[:_SKIPPED_KEPT]),
+        "images": {"train": len(run.train_rows), "held_out": len(run.held_out.rows), "skipped": len(skipped)},
+        "notes": list(notes),
+        "skipped": dict(sorted(skipped.items())[:_SKIPPED_KEPT]),
+        "skipped_for": dict(reasons[:_SKIPPED_KEPT]),
         "curve": [row.as_row() for row in run.progress.curve],
+        "extended_after": run.progress.extended_after,
         "best": best.as_row(),
-        "barrier": card.has_barrier or best.has_barrier,
-        "best_alpha": card.best_alpha,
-        "held_out": [held_out.names[i] for i in rows],
+        "classes": found.per_class(classes, [run.images.labels[i] for i in run.train_rows]),
+        "confusions": found.confusions(classes),
         "versions": {
             "adawise": __version__,
             "torch": torch.__version__,
@@ -54,16 +57,41 @@ def record_of(
     }
 
 
-def tell(record: Mapping[str, Any], model: ModelSettings, folder: Folder, *, as_json: bool) -> None:
+def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out: Sequence[str]) -> dict[str, Any]:
+    """The record of a run: its facts, and what the card says; `held_out` are names of images."""
+    return {
+        **facts,
+        "theta_0": {"checkpoint": settings.model.theta_0, "hash": card.identity["theta_0"]},
+        "theta_1": {"hash": card.identity["theta_1"], "epoch": facts["best"]["epoch"]},
+        "barrier": card.has_barrier or facts["best"]["barrier"] > BARRIER,
+        "best_alpha": card.best_alpha,
+        "held_out": list(held_out),
+    }
+
+
+def tell(record: Mapping[str, Any], asked: FinetuneCommand, folder: Folder) -> None:
     """Print the record as JSON, or for people: the curve, what is odd about it, and the settings that use it."""
-    if as_json:
-        print_json({**record, "output": str(folder.path), "use": settings_lines(model, folder)})
+    model = asked.settings.model
+    another = another_card(asked, folder)
+    if asked.as_json:
+        use = {"use": settings_lines(model, folder), "another_card": another}
+        print_json({**record, "output": str(folder.path), **use})
         return
-    _print_curve(record)
-    for line in _oddities(record):
+    print_curve(record)
+    for line in _oddities(record, folder):
         print(line)
-    print(f"\n{folder.weights}, {folder.card} and {folder.record} are written. In adawise.toml:\n")
+    page = f", {folder.page}" if folder.page.exists() else ""
+    print(f"\n{folder.weights}, {folder.card}, {folder.record}{page} are written.")
+    print(f"The card is for the names in {folder.classes}; one for those in OTHER.txt, with the settings below:")
+    print(f"  {another}\n\nIn adawise.toml:\n")
     print("\n".join(settings_lines(model, folder)))
+
+
+def another_card(asked: FinetuneCommand, folder: Folder) -> str:
+    """The command that makes a card for other names, of the images that were held out."""
+    place = asked.labelled if asked.validation is None else asked.validation
+    words = ["adawise", "card", "--labelled", str(place), "--held-out", str(folder.record)]
+    return shlex.join([*words, "--model.classes", "OTHER.txt", "-o", str(folder.path / "OTHER.card.json")])
 
 
 def settings_lines(model: ModelSettings, folder: Folder) -> list[str]:
@@ -79,7 +107,8 @@ def settings_lines(model: ModelSettings, folder: Folder) -> list[str]:
     return ["[model]", *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]
 
 
-def _print_curve(record: Mapping[str, Any]) -> None:
+def print_curve(record: Mapping[str, Any]) -> None:
+    """Print the table of epochs."""
     table = Table("epoch", "loss", "accuracy", "NLL", "ECE", "accuracy at alpha .5", caption_justify="left")
     for row in record["curve"]:
         first = row["epoch"] == 0
@@ -95,7 +124,7 @@ def _print_curve(record: Mapping[str, Any]) -> None:
     paper().print(table)
 
 
-def _oddities(record: Mapping[str, Any]) -> list[str]:
+def _oddities(record: Mapping[str, Any], folder: Folder) -> list[str]:
     lines = []
     if record["best"]["accuracy"] < record["curve"][0]["accuracy"]:
         lines.append("theta_1 is worse than theta_0 on held-out images: lower finetune.learning_rate.")
@@ -104,7 +133,14 @@ def _oddities(record: Mapping[str, Any]) -> list[str]:
             "There is an accuracy barrier between theta_0 and theta_1: do not interpolate this pair. "
             "Lower finetune.learning_rate or finetune.epochs."
         )
-    if record["skipped"]:
-        name, why = next(iter(record["skipped"].items()))
-        lines.append(f"{record['images']['skipped']} images could not be read, such as {name}: {why}")
-    return lines
+    for confusion in record.get("confusions", [])[:_SHOWN]:
+        if confusion["images"] > 1:
+            lines.append(
+                "{images} of {of} held-out images of {class!r} are taken for {taken_for!r}.".format(**confusion)
+            )
+    if skipped := record["images"]["skipped"]:
+        lines.append(f"{counted(skipped, 'file was', 'files were')} skipped; {folder.record.name} names the first:")
+    for why, count in list(record.get("skipped_for", {}).items())[:_SHOWN]:
+        name = next((name for name, reason in record["skipped"].items() if reason == why), "one beyond these")
+        lines.append(f"  {count}, such as {name}: {why}")
+    return [*lines, *record.get("notes", [])]

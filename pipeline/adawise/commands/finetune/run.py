@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import structlog
 import torch
@@ -21,21 +22,26 @@ from adawise.build.machine import usable_cores
 from adawise.build.model import load_model, number_format, open_device, use_cores
 from adawise.build.prompts import prompt_templates, read_lines
 from adawise.build.signals import INTERRUPTED, stop_signals
-from adawise.clip.classifier import digest
+from adawise.clip.classifier import GRID, digest
 from adawise.clip.device import Device
 from adawise.clip.heads import heads_path, write_heads
 from adawise.clip.load import StartingModel, load_starting_model
-from adawise.commands.finetune.report import record_of, tell
+from adawise.commands.finetune.forecast import Forecast
+from adawise.commands.finetune.notes import check_classes, notes_on
+from adawise.commands.finetune.report import facts_of, print_curve, record_of, tell
+from adawise.commands.finetune.trackers import check_trackers, trackers
 from adawise.commands.labelled import logits_of, open_samples
-from adawise.console import progress
-from adawise.errors import SettingsError
+from adawise.console import print_json, progress
+from adawise.errors import SettingsError, TrainingError
 from adawise.finetune.checkpoint import remove_leftovers, write_bytes
+from adawise.finetune.comparison import SHOWN, Comparison, WrongImage
 from adawise.finetune.folder import Folder
 from adawise.finetune.images import HeldOut, Images
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
 from adawise.finetune.run import Epoch, FinetuneRun
 from adawise.labelled.samples import Samples, split
+from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.settings import FinetuneSettings, ModelSettings, Settings
 
 if TYPE_CHECKING:
@@ -56,9 +62,17 @@ class Data:
     templates: tuple[str, ...]
 
 
+class _Begin(NamedTuple):
+    """How a run begins: at a checkpoint, behind a run that `ended`, or anew."""
+
+    resumes: bool
+    ended: Mapping[str, Any] | None
+
+
 def finetune(asked: FinetuneCommand) -> int:
     """Train, or go on training; then make the card and print the record. 130 if it was stopped before its end."""
     settings, resume = asked.settings, asked.resume
+    check_trackers(settings.finetune)
     folder = Folder(asked.output)
     folder.check(resume=resume, overwrite=asked.overwrite)
     use_cores(settings.model.threads)
@@ -66,27 +80,65 @@ def finetune(asked: FinetuneCommand) -> int:
     assert settings.model.theta_0 is not None  # the command line has seen to it
     start = load_starting_model(settings.model.architecture, settings.model.theta_0)
     start = replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
-    record = folder.finished(_decided_by(settings, data, start)) if resume else None
-    if record is not None:
-        tell(record, settings.model, folder, as_json=asked.as_json)
+    decided = _decided_by(settings, data, start)
+    ended = folder.finished(decided) if resume else None
+    if ended is not None and ended["settings"] == dict(decided):
+        tell(ended, asked, folder)
         return 0
+    notes = _notes(settings, data)
+    for note in notes:
+        _log.warning("data_questioned", note=note)
     with _decoders(settings, data, start) as (images, judges):
         run = _run(settings, data, start, folder, images, judges)
-        if resume:
-            remove_leftovers(folder.path)
-            remove_leftovers(folder.theta_1)
-            run.resume()
-        else:
-            folder.begin(start.config, data.classes, data.templates)
-            run.start()
-        if not _train(run, folder):
+        if not _train(settings, run, folder, data, start, _Begin(resume and ended is None, ended)):
             return INTERRUPTED
+        found = run.compare()
+        skipped = {**data.train.passed_over, **data.held_out.passed_over, **run.skipped, **judges.skipped}
+        facts = facts_of(run, found, data.classes, notes, skipped)
+        if found.ruin is not None:
+            _reject(folder, facts, found.ruin, asked)
         card = _card(settings, folder, judges, data)
-        record = record_of(settings, run, card, data.held_out, data.held_out_rows, {**images.skipped, **judges.skipped})
-    write_bytes(folder.record, json.dumps(record, indent=1).encode())
+        record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
+        write_bytes(folder.record, json.dumps(record, indent=1).encode())
+        _write_page(folder, record, asked, _wrong(data, judges, found))
     folder.checkpoint.unlink(missing_ok=True)
-    tell(record, settings.model, folder, as_json=asked.as_json)
+    tell(record, asked, folder)
     return 0
+
+
+def _notes(settings: Settings, data: Data) -> list[str]:
+    check_classes(data.train)
+    labels = [data.train.labels[i] for i in data.train_rows]
+    are_listed = settings.model.classes is not None
+    return notes_on(settings.finetune, labels, len(data.held_out_rows), data.classes, are_listed=are_listed)
+
+
+def _reject(folder: Folder, facts: Mapping[str, Any], ruin: str, asked: FinetuneCommand) -> NoReturn:
+    """Keep what was made apart, with its record, and say why. Raises TrainingError."""
+    record = {**facts, "ruin": ruin}
+    apart = folder.reject()
+    write_bytes(apart.record, json.dumps(record, indent=1).encode())
+    if asked.as_json:
+        print_json({**record, "output": str(apart.path)})
+    else:
+        print_curve(record)
+    rate = asked.settings.finetune.learning_rate
+    raise TrainingError(
+        f"the pair must not serve: {ruin}. It is kept apart in {apart.path}, without a card. "
+        f"Lower finetune.learning_rate (it was {rate:g}) or finetune.epochs, and start with --overwrite."
+    )
+
+
+def _write_page(folder: Folder, record: Mapping[str, Any], asked: FinetuneCommand, wrong: Sequence[WrongImage]) -> None:
+    """The page beside the record; one line in its place if it cannot be made here."""
+    missing = [package for module, package in PAGE_NEEDS.items() if find_spec(module) is None]
+    if missing:
+        note = f"{folder.path}: no {folder.page.name}, it needs {', '.join(missing)} (pip install 'adawise[report]')"
+        print(note, file=sys.stderr)
+        return
+    from adawise.finetune.page.write import page
+
+    write_bytes(folder.page, page(record, asked.written_out(), wrong).encode())
 
 
 def _run(
@@ -115,14 +167,22 @@ def _read(settings: Settings, labelled: Path, validation: Path | None) -> Data:
         rows = train.usable, held_out.usable
     else:
         held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
-    without = sorted(set(classes) - set(train.classes))
-    if without:
-        _log.warning("classes_left_empty", count=len(without), first=without[:5])
     return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model))
 
 
 def _recipe(settings: FinetuneSettings) -> Recipe:
     return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
+
+
+def _wrong(data: Data, judges: Images, found: Comparison) -> list[WrongImage]:
+    """The first held-out images that theta_1 takes for something else, small."""
+    rows = [i for i in data.held_out_rows if data.held_out.names[i] not in judges.skipped]
+    named = zip(rows, found.labels, found.fine_tuned, strict=True)
+    mistaken = [(i, own, other) for i, own, other in named if own != other][:SHOWN]
+    return [
+        WrongImage(data.held_out.names[i], data.classes[own], data.classes[other], judges.thumbnail(i))
+        for i, own, other in mistaken
+    ]
 
 
 def _decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[str, str]:
@@ -184,30 +244,54 @@ def _decoders(settings: Settings, data: Data, start: StartingModel) -> Iterator[
         yield images, judges
 
 
-def _train(run: FinetuneRun, folder: Folder) -> bool:
+def _train(
+    settings: Settings, run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: _Begin
+) -> bool:
     """Train to the end (True) or until stopped; what happens is told as it does."""
-    recipe, done = run.recipe, run.progress
-    per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate
-    zero = done.curve[0]
-    _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero.accuracy)
+    forecast = Forecast(run, len(GRID) * min(settings.finetune.card_images, len(data.held_out_rows)))
+    recipe = run.recipe
+    if begin.resumes:
+        remove_leftovers(folder.path)
+        remove_leftovers(folder.theta_1)
+        run.resume()
+    elif begin.ended is not None:
+        run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))
+    else:
+        folder.begin(start.config, data.classes, data.templates)
+    with progress("trained and judged", total=_images_left(run)) as bar, stop_signals() as stopping:
+        run.on_judged = bar.advance
+        if not run.progress.curve:
+            run.start()
+        done = run.progress
+        zero = done.curve[0].accuracy
+        _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero)
+        with trackers(settings.finetune, folder, run) as track:
 
-    left = (recipe.epochs - done.epoch + 1) * per_epoch - done.images
-    with progress("trained", total=max(0, left)) as bar, stop_signals() as stopping:
+            def on_update(images: int, loss: float) -> None:
+                bar.note(f"epoch {done.epoch} of {recipe.epochs}, loss {loss:.3f}")
+                bar.advance(images)
+                forecast.updated()
 
-        def on_update(images: int, loss: float) -> None:
-            bar.note(f"epoch {done.epoch} of {recipe.epochs}, loss {loss:.3f}")
-            bar.advance(images)
+            def on_epoch(row: Epoch) -> None:
+                _log.info("epoch_finished", **row.as_row())
+                if row.has_barrier:
+                    _log.warning("barrier_found", accuracy=row.accuracy, accuracy_half=row.accuracy_half)
+                track(row)
 
-        def on_epoch(row: Epoch) -> None:
-            _log.info("epoch_finished", **row.as_row())
-            if row.has_barrier:
-                _log.warning("barrier_found", accuracy=row.accuracy, accuracy_half=row.accuracy_half)
-
-        finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
+            finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
     if not finished:
         where = f"epoch {done.epoch} after {done.update} updates"
         print(f"stopped in {where}; the same command with --resume goes on, from {folder.path}", file=sys.stderr)
     return finished
+
+
+def _images_left(run: FinetuneRun) -> int:
+    """To train on, and to judge with: twice an epoch, and theta_0 once."""
+    recipe, done = run.recipe, run.progress
+    per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate
+    judged = 2 * len(run.held_out.rows)
+    left = (recipe.epochs - done.epoch + 1) * (per_epoch + judged) - done.images
+    return max(0, left) + (0 if done.curve else judged // 2)
 
 
 def _card(settings: Settings, folder: Folder, judges: Images, data: Data) -> Card:

@@ -1,0 +1,70 @@
+"""How long a run will take and what it needs, from its first updates: on this machine, with these images."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from datetime import timedelta
+
+import structlog
+import torch
+
+from adawise.finetune.run import FinetuneRun
+
+_TIMED = 3  # updates, after one that warms up
+_FORWARD = 1 / 3  # of an update's time for an image; the way back takes twice as long
+_MIB = 2**20
+
+_log = structlog.get_logger("finetune")
+
+
+class Forecast:
+    """Tells what a run needs before it starts, and how long it takes after a few updates.
+
+    Args:
+        run: before its start or resumption.
+        card_forwards: images that the card takes through the model, once each alpha.
+    """
+
+    def __init__(self, run: FinetuneRun, card_forwards: int) -> None:
+        self._run, self._card_forwards = run, card_forwards
+        self._updates: list[float] = []
+        learner = run.learner
+        _log.info(
+            "memory_estimated",
+            weights_gradients_moments_mib=learner.memory_bytes // _MIB,
+            checkpoint_mib=learner.checkpoint_bytes // _MIB,
+            note="activations come on top and are measured; a checkpoint takes twice its size while it is written",
+        )
+
+    def updated(self) -> None:
+        """An update is done: after a few of them, tell."""
+        self._updates.append(time.monotonic())
+        if len(self._updates) == _TIMED + 1:
+            self._tell()
+
+    def _tell(self) -> None:
+        run, done = self._run, self._run.progress
+        per_epoch = run.recipe.updates(len(run.train_rows))
+        update_s = (self._updates[-1] - self._updates[0]) / _TIMED
+        image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) * _FORWARD
+        left = (run.recipe.epochs - done.epoch + 1) * per_epoch - done.update
+        training = left * update_s
+        judging = (run.recipe.epochs - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
+        card = self._card_forwards * image_s
+        _log.info(
+            "duration_estimated",
+            left=str(timedelta(seconds=round(training + judging + card))),
+            training_s=round(training),
+            judging_s=round(judging),
+            card_s=round(card),
+            timed_updates=_TIMED,
+            memory_mib=self._peak_bytes() // _MIB,
+        )
+
+    def _peak_bytes(self) -> int:
+        """Of the card's memory, or of the process where the processor trains."""
+        if torch.cuda.is_available() and next(self._run.learner.model.parameters()).is_cuda:
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
