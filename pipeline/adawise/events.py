@@ -111,6 +111,10 @@ EVENTS: dict[str, LoggedEvent] = {
     ),
     # models
     "model_changed": LoggedEvent("a part of the pair is not what the root was written with", "see model.on_change"),
+    "preprocessing_guessed": LoggedEvent(
+        "nothing says how pictures are prepared for a checkpoint file, or which GELU it has",
+        "see the line's remedy, and docs/guide/checkpoints.md",
+    ),
     "card_made_otherwise": LoggedEvent("the card was made from pictures read by other settings", "make the card anew"),
     "card_made_of_earlier_pixels": LoggedEvent(
         "an earlier version made the card; pixels differ by a level here and there"

@@ -24,7 +24,7 @@ from adawise.adapt.state_key import is_of_another_pair
 from adawise.build.model import ModelPair, method, open_pair
 from adawise.build.prompts import TEMPLATES
 from adawise.decode.codec import open_image, undecodable
-from adawise.decode.preprocess import Preprocess
+from adawise.decode.preprocess import Interpolation, Preprocess, ResizeMode
 from adawise.decode.rendition import Orientation
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.records import FloatArray, Frame, ImageBatch, RowId, TrialRecord
@@ -47,6 +47,11 @@ def load_pair(
     templates: Sequence[str] = TEMPLATES,
     card: str | Path | None = None,
     architecture: str = "ViT-B-32",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    resize_mode: ResizeMode | None = None,
+    interpolation: Interpolation | None = None,
+    quick_gelu: bool | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto",
     head: Literal["text", "interpolate"] = "text",
@@ -67,6 +72,13 @@ def load_pair(
         templates: prompts, each once, with `{}` for the class name.
         card: a file that `adawise card` made of this pair; None: none.
         architecture: a name that open_clip knows; of no account where both checkpoints are `local-dir:` folders.
+        mean: of the pixels that both were trained on, in [0, 1], of three channels. None, as for the four below: what
+            a config beside a checkpoint or open_clip's own weights of the architecture say; else OpenAI's, and a log
+            line `preprocessing_guessed`.
+        std: their standard deviation.
+        resize_mode: `shortest`, `squash` or `longest`.
+        interpolation: `bicubic` or `bilinear`.
+        quick_gelu: whether both have QuickGELU, as OpenAI's weights do.
         device: `auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:NUMBER`.
         precision: number format of the forwards.
         head: the classifier at alpha: encode the prompts there, or interpolate the two heads.
@@ -87,6 +99,11 @@ def load_pair(
         "theta_1": theta_1,
         "card": card,
         "architecture": architecture,
+        "mean": mean,
+        "std": std,
+        "resize_mode": resize_mode,
+        "interpolation": interpolation,
+        "quick_gelu": quick_gelu,
         "device": device,
         "precision": precision,
         "head": head,

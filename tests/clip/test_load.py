@@ -138,7 +138,7 @@ def test_a_coca_pair_loads_and_its_text_is_open_clips(tmp_path: Path) -> None:
     for parameter in (p for model in models for p in model.parameters() if p.ndim):
         nn.init.normal_(parameter, std=0.1)  # open_clip leaves some of them as the memory was
     names = [write_checkpoint(tmp_path / f"theta_{end}", model, COCA) for end, model in enumerate(models)]
-    pair = load_checkpoints(None, *names)
+    pair = load_checkpoints(None, names[0], names[1])
     tokens = open_clip.get_tokenizer(names[0])(["a photo of a car."])
     with torch.inference_mode():
         expected = models[1].encode_text(tokens, normalize=True)
@@ -236,7 +236,7 @@ def test_quickgelu_in_one_of_the_two_is_refused(pair_folder: PairFolder, tmp_pat
     def quick(config: dict[str, dict[str, object]]) -> None:
         config["model_cfg"]["quick_gelu"] = True
 
-    with pytest.raises(CheckpointError, match=r"is GELU in theta_0 and QuickGELU in theta_1.*-quickgelu"):
+    with pytest.raises(CheckpointError, match=r"'quick_gelu' is false and true.*Set model\.quick_gelu"):
         load_checkpoints(None, pair_folder.theta_0, with_config(tmp_path / "quick", pair_folder.theta_1, quick))
 
 

@@ -24,6 +24,7 @@ from adawise.clip import prompts
 from adawise.clip.attention import pack_attention
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
+from adawise.clip.preprocessing import Preprocessing
 from adawise.decode.preprocess import Preprocess
 
 CARD = torch.device("cuda:0")
@@ -84,6 +85,7 @@ class FakeCard:
             preprocess=Preprocess(size if isinstance(size, int) else size[0], "shortest", "bicubic", 0),
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
+            preparation=Preprocessing({}, {}),
             log_scales=(4.6, 4.6),
             hashes=("zero", "one"),
             _models=(models[0], models[1]),

@@ -555,3 +555,30 @@ def test_any_value_in_the_file_gives_settings_or_a_mistake(
         assert {mistake.origin for mistake in reading.mistakes} <= {"adawise.toml line 1", "not set", "adawise.toml"}
     else:
         assert name in GROUPS or str(reading.origins[name]) == "adawise.toml line 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("mean", "123.7,116.3,103.5", "three numbers from 0 to 1.*divide levels by 255"),
+        ("mean", [0.5, 0.5], r"model\.mean = .*expected three numbers"),
+        ("mean", "red", "expected three numbers"),
+        ("mean", [-0.5, 0.5, 0.5], "expected three numbers"),
+        ("std", [0.5, 0.0, 0.5], "a deviation of 0 is divided by"),
+        ("std", "nan,1,1", "expected three numbers"),
+        ("std", True, "expected three numbers"),
+        ("resize_mode", "crop", "expected shortest, squash or longest"),
+        ("quick_gelu", "maybe", "expected true or false"),
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused(tmp_path: Path, name: str, given: object, said: str) -> None:
+    value = str(given).lower() if isinstance(given, list | bool) else repr(given)
+    assert re.search(said, message_of(read_in(tmp_path, f"[model]\n{name} = {value}\n")), re.DOTALL)
+
+
+def test_three_channels_are_one_value_in_files_and_flags(tmp_path: Path) -> None:
+    file = "[model]\nmean = [0.5, 0.25, 0.125]\nquick_gelu = false\n"
+    for flag in ("0.5,0.5,1", "[0.5, 0.5, 1]", " 0.5 , .5, 1.0"):
+        model = read_in(tmp_path, file, {}, {"model.std": flag}).checked().model
+        assert model.preprocessing == {"mean": (0.5, 0.25, 0.125), "std": (0.5, 0.5, 1.0), "quick_gelu": False}
+    assert read_in(tmp_path, file, {"ADAWISE_MODEL__MEAN": "none"}).checked().model.mean is None

@@ -33,6 +33,7 @@ from adawise.clip.classifier import GRID, PairClassifier, _features
 from adawise.clip.device import Forward
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
+from adawise.clip.preprocessing import Preprocessing
 from adawise.decode.preprocess import Preprocess
 from adawise.records import Message
 from adawise.settings import ModelSettings, Settings
@@ -156,6 +157,7 @@ def random_pair(architecture: str) -> CheckpointPair:
         preprocess=Preprocess(size),
         mean=(0.48, 0.46, 0.41),
         std=(0.27, 0.26, 0.28),
+        preparation=Preprocessing({}, {}),
         log_scales=(4.6, 4.6),
         hashes=("random 0", "random 1"),
         _models=(model, model),

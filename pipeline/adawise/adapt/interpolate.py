@@ -156,6 +156,6 @@ def _check_activations(theta_0: nn.Module, theta_1: nn.Module) -> None:
         kind = type(module).__name__
         if types.get(name) != kind:
             raise CheckpointError(
-                f"'{name}' is {kind} in theta_0 and {types.get(name)} in theta_1. OpenAI's weights need QuickGELU, "
-                "which open_clip turns on by tag but not by path: set model.architecture to the '-quickgelu' name."
+                f"'{name}' is {kind} in theta_0 and {types.get(name)} in theta_1. "
+                "Both must be of one architecture: fine-tune theta_1 from theta_0."
             )

@@ -94,7 +94,9 @@ def open_pair(
     assert settings.theta_1 is not None
     device = open_device(settings)
     dtype = number_format(settings, device)
-    checkpoints = load_checkpoints(settings.architecture, settings.theta_0, settings.theta_1)
+    checkpoints = load_checkpoints(
+        settings.architecture, settings.theta_0, settings.theta_1, wanted=settings.preprocessing
+    )
     checkpoints = replace(checkpoints, preprocess=replace(checkpoints.preprocess, rendition=rendition(decode)))
     chunk_rows = chunk_rows_of(settings, device.where, checkpoints, dtype)
     classifier = PairClassifier(

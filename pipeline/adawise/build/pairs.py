@@ -34,7 +34,8 @@ from adawise.pairs.live import REPORT_S, LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import Orders, PairDocument, give_order, pair_id, read_orders
 from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
 from adawise.records import TopicPartition
-from adawise.settings import Settings
+from adawise.settings import ModelSettings, Settings
+from adawise.settings.tree import PREPROCESSING
 from adawise.sink import claims, layout
 from adawise.store.store import Store, open_store
 from adawise.worker.pairs import Serving
@@ -61,6 +62,8 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
         group: getattr(settings, group).model_dump(mode="json", exclude=without)
         for group, without in _WITH_THE_PAIR.items()
     }
+    if prepared := _prepared(named):  # an earlier version knows no such group
+        kept["model"] = prepared
     return PairDocument(
         identity=identity_of(model),
         architecture=_place(named.architecture),
@@ -72,6 +75,10 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
         card=None if named.card is None else str(named.card.resolve()),
         settings=kept,
     )
+
+
+def _prepared(model: ModelSettings) -> dict[str, Any]:
+    return model.model_dump(mode="json", include=set(PREPROCESSING), exclude_none=True)
 
 
 def _place(name: str) -> str:
@@ -92,10 +99,12 @@ def settings_with(settings: Settings, document: PairDocument) -> Settings:
             "card": None if document.card is None else Path(document.card),
         }
     )
+    if "model" in document.settings:
+        model = model.model_copy(update=dict.fromkeys(PREPROCESSING))
     changed: dict[str, Any] = {"model": model}
     for group, values in document.settings.items():
-        ours = getattr(settings, group, None)
-        if group not in _WITH_THE_PAIR or ours is None:
+        ours = model if group == "model" and set(values) <= set(PREPROCESSING) else getattr(settings, group, None)
+        if ours is not model and (ours is None or group not in _WITH_THE_PAIR):
             raise _unknown(group)
         try:
             changed[group] = type(ours).model_validate({**ours.model_dump(), **values})
@@ -120,7 +129,8 @@ def names_pair(settings: Settings, document: PairDocument) -> bool:
     ours = _place(model.architecture), _place(model.theta_0), _place(model.theta_1), model.head, card
     theirs = document.architecture, document.theta_0, document.theta_1, document.head, document.card
     classes = read_lines(model.classes, "model.classes", "class name"), prompt_templates(model)
-    return ours == theirs and classes == (document.classes, document.templates)
+    same = ours == theirs and _prepared(model) == document.settings.get("model", {})
+    return same and classes == (document.classes, document.templates)
 
 
 @dataclass(frozen=True)

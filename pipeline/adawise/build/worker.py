@@ -258,6 +258,7 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "chunk_rows": classifier.chunk_rows,
         "decode_threads": decode_threads(settings),
         "classes": len(model.classes),
+        "preprocessing": str(model.checkpoints.preparation),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,
         "objective": objective_name(settings.search, model),

@@ -10,20 +10,36 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, check_statistics
+from adawise.clip.archive import is_archive, read_archive
 from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
 from adawise.clip.patches import multiply_patches
+from adawise.clip.preprocessing import (
+    CONFIG_NAME,
+    Preprocessing,
+    Said,
+    beside,
+    in_words,
+    is_same,
+    of_architecture,
+    of_config,
+    of_tag,
+    read_config,
+    settle,
+)
 from adawise.clip.prompts import Prompts, text_parameters
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
@@ -34,15 +50,18 @@ with warnings.catch_warnings():
         import open_clip
     import open_clip  # whole, also where a release of theirs asks more of the compiler than `postponed` has
     from open_clip.factory import load_checkpoint
+    from open_clip.transform import PreprocessCfg
 
 _LOCAL = "local-dir:"
+_log = structlog.get_logger("model")
 
 
 @dataclass(frozen=True, eq=False)
 class CheckpointPair:
     """A checked pair. `tower` is the image tower's module; `theta_*` its parameters by name, float32 on the CPU.
 
-    `mean` and `std` are per channel, of pixels in [0, 1]. `log_scales` are the two logit scales in log space.
+    `mean` and `std` are per channel, of pixels in [0, 1]; `preparation` says where they and the rest are known from.
+    `log_scales` are the two logit scales in log space. `hashes` are of weights, and of what changes what they mean.
     """
 
     tower: nn.Module
@@ -51,6 +70,7 @@ class CheckpointPair:
     preprocess: Preprocess
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    preparation: Preprocessing
     log_scales: tuple[float, float]
     hashes: tuple[str, str]
     _models: tuple[Any, Any]  # open_clip's own classes, untyped
@@ -68,7 +88,9 @@ class CheckpointPair:
         return Prompts(self._models, self._tokenizer(texts), len(classes))
 
 
-def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> CheckpointPair:
+def load_checkpoints(
+    architecture: str | None, theta_0: str, theta_1: str, *, wanted: Mapping[str, Any] | None = None
+) -> CheckpointPair:
     """Load and check both checkpoints.
 
     Args:
@@ -76,16 +98,19 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
             `local-dir:` folders.
         theta_0: the zero-shot checkpoint: a file (safetensors preferred), `local-dir:FOLDER`, or a pretrained tag.
         theta_1: the fine-tuned one, likewise.
+        wanted: of `preprocessing.KEYS`, what both are to have whatever their configs say.
 
     Raises:
         CheckpointError: one cannot be loaded, or they are no pair; the message names the file or key and the remedy.
     """
+    prepared = _settled(architecture, {"theta_0": theta_0, "theta_1": theta_1}, wanted or {})
     with ThreadPoolExecutor(2) as both, _open_clip_silenced():
-        zero, one = both.map(partial(_load, architecture), (theta_0, theta_1), ("theta_0", "theta_1"))
+        zero, one = both.map(partial(_load, architecture, prepared), (theta_0, theta_1), ("theta_0", "theta_1"))
     models = zero, one
     check_pair(*models)
-    settings = [open_clip.get_model_preprocess_cfg(model) for model in models]
-    for key in settings[0].keys() | settings[1].keys():
+    settings = [_preprocess_cfg(model, prepared) for model in models]
+    padding = {"fill_color"} if settings[0]["resize_mode"] != "longest" else set[str]()
+    for key in (settings[0].keys() | settings[1].keys()) - padding:
         if settings[0].get(key) != settings[1].get(key):
             raise CheckpointError(
                 f"theta_0 and theta_1 want different preprocessing: '{key}' is {settings[0].get(key)} and "
@@ -96,16 +121,19 @@ def load_checkpoints(architecture: str | None, theta_0: str, theta_1: str) -> Ch
         multiply_patches(model)
     tower = models[0].visual
     with ThreadPoolExecutor(2) as both, _open_clip_silenced():
-        hashing = both.map(hash_weights, models)
-        tokenizer = open_clip.get_tokenizer(theta_0 if theta_0.startswith(_LOCAL) else architecture or "")
+        hashing = both.map(
+            partial(_hash, prepared), models, [_named(architecture, theta) for theta in (theta_0, theta_1)]
+        )
+        tokenizer = _tokenizer(_named(architecture, theta_0))
         hash_0, hash_1 = hashing
     return CheckpointPair(
         tower=tower,
         theta_0={name: p.detach() for name, p in tower.named_parameters()},
         theta_1={name: p.detach() for name, p in models[1].visual.named_parameters()},
         preprocess=_preprocess(settings[0]),
-        mean=tuple(settings[0]["mean"]),
-        std=tuple(settings[0]["std"]),
+        mean=prepared.values["mean"],
+        std=prepared.values["std"],
+        preparation=prepared,
         log_scales=(float(models[0].logit_scale.detach()), float(models[1].logit_scale.detach())),
         hashes=(hash_0, hash_1),
         _models=models,
@@ -126,33 +154,105 @@ class StartingModel:
     tokenizer: Any
 
 
-def load_starting_model(architecture: str, theta_0: str) -> StartingModel:
+def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str, Any] | None = None) -> StartingModel:
     """Load theta_0 for fine-tuning; arguments and errors as in `load_checkpoints`."""
+    prepared = _settled(architecture, {"theta_0": theta_0}, wanted or {})
     with _open_clip_silenced():
-        model = _load(architecture, theta_0, "theta_0")
+        model = _load(architecture, prepared, theta_0, "theta_0")
     check_statistics(model)
     check_finite(model, "theta_0")
-    settings = open_clip.get_model_preprocess_cfg(model)
-    name = theta_0 if theta_0.startswith(_LOCAL) else architecture
-    config = dict(open_clip.get_model_config(name))
-    if any(type(module).__name__ == "QuickGELU" for module in model.modules()):
-        config["quick_gelu"] = True  # a tag turns it on, a path does not
+    settings = _preprocess_cfg(model, prepared)
+    name = _named(architecture, theta_0)
+    config = {**_config_of(name), "quick_gelu": prepared.values["quick_gelu"]}
     pack_attention(model)
     multiply_patches(model)
     with _open_clip_silenced():
-        tokenizer = open_clip.get_tokenizer(name)
+        tokenizer = _tokenizer(name)
     return StartingModel(
         model=model,
         preprocess=_preprocess(settings),
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
+        mean=prepared.values["mean"],
+        std=prepared.values["std"],
         config={"model_cfg": config, "preprocess_cfg": settings},
-        hash=hash_weights(model),
+        hash=_hash(prepared, model, name),
         tokenizer=tokenizer,
     )
 
 
-def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
+def _settled(architecture: str | None, checkpoints: Mapping[str, str], wanted: Mapping[str, Any]) -> Preprocessing:
+    """How pictures are prepared for these checkpoints, by their roles; what is guessed is told."""
+    said = {role: _known(architecture, checkpoint) for role, checkpoint in checkpoints.items()}
+    name = _named(architecture, "")
+    config = {} if name.startswith(_LOCAL) else _config_of(name)
+    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    agreed = of_architecture([of_tag(tag, config, "") for tag in tags], config, name)
+    prepared = settle(wanted, said, agreed, {**asdict(PreprocessCfg()), "quick_gelu": False})
+    if prepared.guessed:
+        told = {key: in_words(value) for key, value in prepared.guessed.items()}
+        _log.warning("preprocessing_guessed", **told, remedy=prepared.advice)
+    return prepared
+
+
+def _known(architecture: str | None, checkpoint: str) -> Said | None:
+    """What says how pictures are prepared for one checkpoint; None: nothing does."""
+    name = _named(architecture, checkpoint)
+    if name.startswith(_LOCAL):
+        path = Path(name.removeprefix(_LOCAL)) / CONFIG_NAME
+        return of_config(read_config(path), str(path)) if path.is_file() else None  # loading says more
+    if is_archive(checkpoint, of_openai=True):
+        return Said({**asdict(PreprocessCfg()), "quick_gelu": True}, f"OpenAI's archive {checkpoint}")
+    config, parts = _config_of(name), Path(checkpoint).parts
+    if tag := open_clip.get_pretrained_cfg(name, checkpoint):
+        return of_tag(tag, config, f"open_clip's tag {checkpoint}")
+    for tag in open_clip.list_pretrained_tags_by_model(name):
+        known = open_clip.get_pretrained_cfg(name, tag)
+        files = known["url"].rpartition("/")[2], f"models--{known['hf_hub'].strip('/').replace('/', '--')}"
+        if any(file in parts for file in files):  # as downloaded; and in the hub's cache
+            return of_tag(known, config, f"open_clip's tag {tag}")
+    return beside(checkpoint, config)
+
+
+def _named(architecture: str | None, checkpoint: str) -> str:
+    """What open_clip knows the model by: a folder, or a name as it files it."""
+    folders = (name for name in (checkpoint, architecture or "") if name.startswith(_LOCAL))
+    return next(folders, (architecture or "").replace("/", "-"))
+
+
+def _config_of(name: str) -> dict[str, Any]:
+    """open_clip's config of a model; empty if there is none."""
+    path = Path(name.removeprefix(_LOCAL)) / CONFIG_NAME
+    return {} if name.startswith(_LOCAL) and not path.is_file() else open_clip.get_model_config(name) or {}
+
+
+def _tokenizer(name: str) -> Any:
+    """Raises CheckpointError: it is of the extra `hf`, or on a model hub that does not answer."""
+    try:
+        return open_clip.get_tokenizer(name)
+    except ImportError as error:
+        raise _without_transformers(name) from error
+    except (OSError, ValueError) as error:
+        wanted = _config_of(name).get("text_cfg", {}).get("hf_tokenizer_name")
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise CheckpointError(
+            f"the tokenizer of {name} is {wanted}'s, and is neither in the hub's cache on this machine nor could be "
+            f"fetched: {first[:200]} Put its files into a folder with an open_clip_config.json of the model, and set "
+            "model.architecture to local-dir:FOLDER; or start once where the hub can be reached."
+        ) from error
+
+
+def _without_transformers(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name} has a text tower or tokenizer of the package transformers, which is not installed. Install the extra: "
+        "pip install 'adawise[hf]'"
+    )
+
+
+def _preprocess_cfg(model: Any, prepared: Preprocessing) -> dict[str, Any]:
+    said = {key: value for key, value in prepared.values.items() if key != "quick_gelu"}
+    return {**open_clip.get_model_preprocess_cfg(model), **said}
+
+
+def _load(architecture: str | None, prepared: Preprocessing, checkpoint: str, role: str) -> Any:
     folder = checkpoint.removeprefix(_LOCAL)
     if checkpoint.startswith(_LOCAL) and not (Path(folder) / "open_clip_config.json").is_file():
         raise CheckpointError(
@@ -163,15 +263,21 @@ def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
         raise CheckpointError(
             f"model.{role} is {checkpoint}: a file or a tag says nothing of its architecture. Set model.architecture."
         )
+    name = _named(architecture, checkpoint)
+    if "hf_model_name" in _config_of(name).get("text_cfg", {}) and find_spec("transformers") is None:
+        raise _without_transformers(name)
+    quick = {"quick_gelu": prepared.values["quick_gelu"]}
     try:
         with _Unfilled():
             if checkpoint.startswith(_LOCAL):
-                model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True)
-            elif architecture and architecture.startswith(_LOCAL):
-                model = open_clip.create_model(architecture, load_weights=False)
-                load_checkpoint(model, checkpoint, weights_only=True)
+                model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True, **quick)
+            elif (architecture or "").startswith(_LOCAL) or is_archive(checkpoint):
+                model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, **quick)
+                _fill(model, checkpoint)
             else:
-                model = open_clip.create_model(architecture, checkpoint, require_pretrained=True, weights_only=True)
+                model = open_clip.create_model(
+                    architecture, checkpoint, require_pretrained=True, weights_only=True, **quick
+                )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"model.{role}: {checkpoint} is not a pickle of tensors alone, and running more than that is not safe. "
@@ -185,6 +291,14 @@ def _load(architecture: str | None, checkpoint: str, role: str) -> Any:
             "Check the path and that model.architecture is the one that it was trained with."
         ) from error
     return model.float().eval().requires_grad_(False)  # open_clip returns models in train mode
+
+
+def _fill(model: Any, checkpoint: str) -> None:
+    if not is_archive(checkpoint):
+        load_checkpoint(model, checkpoint, weights_only=True)
+        return
+    names, tensors = model.state_dict().keys(), read_archive(checkpoint)
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in names})
 
 
 class _Unfilled(TorchFunctionMode):
@@ -211,12 +325,16 @@ def _open_clip_silenced() -> Iterator[None]:
     """open_clip tells the root logger what it also raises, and that a model without weights yet has none."""
     root = logging.getLogger()
     root.addFilter(_is_not_open_clips)
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)  # it tells each of its tries
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         root.removeFilter(_is_not_open_clips)
+        hub.setLevel(level)
 
 
 def _is_not_open_clips(record: logging.LogRecord) -> bool:
@@ -235,6 +353,18 @@ def _preprocess(settings: Mapping[str, Any]) -> Preprocess:
         interpolation=settings["interpolation"],
         fill_color=fill if isinstance(fill, int) else int(fill[0]),
     )
+
+
+def _hash(prepared: Preprocessing, model: Any, name: str) -> str:
+    """`hash_weights`, and of what the model is told otherwise than open_clip would tell it.
+
+    So a card, heads and states of before hold as long as this changes nothing.
+    """
+    own = {"quick_gelu": False, **_config_of(name), **open_clip.get_model_preprocess_cfg(model)}
+    told = {key: prepared.values[key] for key in ("mean", "std", "quick_gelu")}
+    otherwise = {key: value for key, value in told.items() if not is_same(value, own[key])}
+    weights = hash_weights(model)
+    return hashlib.sha256(f"{weights} {otherwise}".encode()).hexdigest()[:16] if otherwise else weights
 
 
 def hash_weights(model: nn.Module) -> str:

@@ -101,7 +101,7 @@ def is_path(field: FieldInfo) -> bool:
 
 def takes_bool(field: FieldInfo) -> bool:
     """Whether true and false are values of the field."""
-    return field.annotation is bool
+    return bool in members(field.annotation)[0]
 
 
 def takes_tables(field: FieldInfo) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ByteSize, Field
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, JsonValue
 from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName, StrategyName
@@ -23,6 +23,11 @@ BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts"})
 
 OBJECT_STORES = ("s3", "gs", "az")
 ROOT_EXPECTED = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+PREPROCESSING = ("mean", "std", "resize_mode", "interpolation", "quick_gelu")
+CHANNELS_SCHEMA: dict[str, JsonValue] = {
+    "expected": "three numbers from 0 to 1, of red, green and blue: 0.5,0.5,0.5",
+    "metavar": "R,G,B",
+}
 CHECKPOINT_EXPECTED = "a file, local-dir:FOLDER or the name of a pretrained tag"
 
 
@@ -51,6 +56,37 @@ def _levels(value: str) -> str:
     return value
 
 
+def _channels(value: Any) -> Any:
+    """`[0.5, 0.5, 0.5]` as `0.5,0.5,0.5`: one form for files, flags and the environment."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return value.strip("[]() ") if isinstance(value, str) else value
+
+
+def numbers(channels: str) -> tuple[float, float, float]:
+    """Of red, green and blue. Raises ValueError: they are not three."""
+    try:
+        red, green, blue = map(float, channels.split(","))
+    except ValueError:
+        raise ValueError from None
+    return red, green, blue
+
+
+def _mean(value: str) -> str:
+    channels = numbers(value)
+    if max(channels) > 1:
+        raise ValueError("pixels are in [0, 1] here: divide levels by 255")
+    if not all(0 <= number <= 1 for number in channels):
+        raise ValueError
+    return value
+
+
+def _std(value: str) -> str:
+    if 0 in numbers(_mean(value)):
+        raise ValueError("a deviation of 0 is divided by")
+    return value
+
+
 class ModelSettings(Group):
     """The two models and what they tell apart."""
 
@@ -68,6 +104,24 @@ class ModelSettings(Group):
         default=None,
         description="fine-tuned checkpoint (alpha 1)",
         json_schema_extra={"expected": CHECKPOINT_EXPECTED, "metavar": "FILE"},
+    )
+    mean: Annotated[str, BeforeValidator(_channels), AfterValidator(_mean)] | None = Field(
+        default=None,
+        description="mean of the pixels that both models were trained on; none, as for the four below: what a config "
+        "beside the checkpoint or open_clip's own weights of the architecture say (docs/guide/checkpoints.md)",
+        json_schema_extra=CHANNELS_SCHEMA,
+    )
+    std: Annotated[str, BeforeValidator(_channels), AfterValidator(_std)] | None = Field(
+        default=None, description="their standard deviation", json_schema_extra=CHANNELS_SCHEMA
+    )
+    resize_mode: Literal["shortest", "squash", "longest"] | None = Field(
+        default=None,
+        description="how pictures become square; shortest: the short side fits, and the middle is taken; squash: both "
+        "sides fit; longest: the long side fits, and the rest is filled",
+    )
+    interpolation: Literal["bicubic", "bilinear"] | None = Field(default=None, description="filter of that resize")
+    quick_gelu: bool | None = Field(
+        default=None, description="whether both models have QuickGELU, as OpenAI's weights do, in place of GELU"
     )
     classes: FilePath | None = Field(default=None, description="text file with one class name a line")
     templates: FilePath | None = Field(
@@ -109,6 +163,12 @@ class ModelSettings(Group):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="processor threads of a forward; none: torch decides"
     )
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What is set of `PREPROCESSING`; `mean` and `std` as numbers."""
+        named = self.model_dump(include=set(PREPROCESSING), exclude_none=True)
+        return {key: numbers(value) if key in {"mean", "std"} else value for key, value in named.items()}
 
 
 class SearchSettings(Group):

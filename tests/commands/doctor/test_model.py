@@ -145,3 +145,26 @@ def test_a_root_that_another_pair_has_written_fails_unless_it_is_said_what_becom
     answer = module.pair(facts(pair_folder, tmp_path, on_change="reset"))
     assert answer.status == "warn"
     assert f"not as {tmp_path}/out was written with: every stream begins anew" in answer.detail
+
+
+def test_the_preprocessing_is_told_with_where_it_is_known_from_and_a_guess_is_a_warning(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    asked = facts(pair_folder, tmp_path, resize_mode="squash")
+    module.pair(asked)
+    config = f"{pair_folder.theta_0.removeprefix('local-dir:')}/open_clip_config.json"
+    assert module.preprocessing(asked) == Verdict(
+        "ok",
+        f"32 px; mean 0.48,0.45,0.4, std 0.27,0.26,0.28, interpolation bicubic, quick_gelu false ({config}); "
+        "resize_mode squash (model.resize_mode)",
+    )
+    bare = write_pair(tmp_path / "bare")
+    for theta in (bare.theta_0, bare.theta_1):
+        path = Path(theta.removeprefix("local-dir:")) / "open_clip_config.json"
+        path.write_text(json.dumps({"model_cfg": json.loads(path.read_text())["model_cfg"]}))
+    asked = facts(bare, tmp_path, mean="0.5,0.5,0.5", std="0.5,0.5,0.5", interpolation="bicubic")
+    module.pair(asked)
+    answer = module.preprocessing(asked)
+    assert answer.status == "warn"
+    assert "resize_mode shortest (guessed: nothing says so)" in answer.detail
+    assert answer.detail.endswith("set model.resize_mode")

@@ -126,6 +126,7 @@ PARTS: tuple[Examination, ...] = (
         remedy="See whether the disk with the checkpoints answers, or the network that they come over.",
         lane="model",
     ),
+    Examination("preprocessing", model.preprocessing, frozenset({"model"}), ("model pair and card",), lane="model"),
     Examination(
         "text heads",
         machine.text_heads,

@@ -88,6 +88,14 @@ def pair(known: Known) -> Verdict:
     )
 
 
+def preprocessing(known: Known) -> Verdict:
+    """How pictures are prepared, which GELU the pair has, and where both are known from."""
+    assert known.model is not None  # this part comes after the pair's
+    pair = known.model.checkpoints
+    told = f"{pair.preprocess.size} px; {pair.preparation}"
+    return Verdict("warn", f"{told}; {pair.preparation.advice}") if pair.preparation.guessed else Verdict("ok", told)
+
+
 def _shown(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(map(repr, names[:_SHOWN])) + more

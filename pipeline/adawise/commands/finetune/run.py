@@ -78,7 +78,9 @@ def finetune(asked: FinetuneCommand) -> int:
     use_cores(settings.model.threads)
     data = _read(settings, asked.labelled, asked.validation)
     assert settings.model.theta_0 is not None  # the command line has seen to it
-    start = load_starting_model(settings.model.architecture, settings.model.theta_0)
+    start = load_starting_model(
+        settings.model.architecture, settings.model.theta_0, wanted=settings.model.preprocessing
+    )
     start = replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
     decided = _decided_by(settings, data, start)
     ended = folder.finished(decided) if resume else None

@@ -1,0 +1,94 @@
+"""The weights of a TorchScript archive, as OpenAI published CLIP, without running anything of it.
+
+torch loads such a file by compiling the code in it. Its tensors lie beside that code as in any checkpoint: bytes, and a
+pickle that says where each belongs. Read here are these two alone, and the pickle may name tensors and plain objects.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+_OF_OPENAI = b"input_resolution"  # a number that only OpenAI's own models keep among their weights
+
+
+def is_archive(checkpoint: str, *, of_openai: bool = False) -> bool:
+    """Whether it is a file of TorchScript's, and no other of torch's; and `of_openai`, if that is asked."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+            return scripted and (not of_openai or _OF_OPENAI in archive.read(_pickle(archive)))
+    except (OSError, ValueError, RuntimeError, EOFError, StopIteration, zipfile.BadZipFile, zlib.error):
+        return False  # none, or damaged: loading it says more
+
+
+def read_archive(checkpoint: str) -> dict[str, Tensor]:
+    """Every tensor that a module of the archive has, by its dotted name; more than a state dict: masks are there too.
+
+    Raises:
+        pickle.UnpicklingError: it names something beside tensors and plain objects.
+        Exception: it is damaged.
+    """
+    with zipfile.ZipFile(checkpoint) as archive:
+        root = _TensorReader(archive).load()
+    return dict(_tensors(root, ""))
+
+
+def _pickle(archive: zipfile.ZipFile) -> str:
+    return next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+
+
+class _Attributes:
+    """What stands for a module: its attributes, and nothing else of it."""
+
+
+class _TensorReader(pickle.Unpickler):
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        name = _pickle(archive)
+        super().__init__(io.BytesIO(archive.read(name)))
+        self._archive, self._data = archive, name.removesuffix(".pkl")
+
+    @override
+    def find_class(self, module: str, name: str, /) -> Any:
+        if module.startswith("__torch__"):
+            return _Attributes
+        if module == "torch" and name.endswith("Storage"):
+            return name
+        if module == "torch.jit._pickle":  # lists that TorchScript gives a type
+            return _first
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    @override
+    def persistent_load(self, pid: Any, /) -> Tensor:
+        _, storage, key, *_ = pid
+        dtype: torch.dtype = getattr(torch, storage).dtype
+        data = bytearray(self._archive.read(f"{self._data}/{key}"))
+        return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _tensors(module: _Attributes, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in vars(module).items():
+        if isinstance(value, _Attributes):
+            yield from _tensors(value, f"{prefix}{name}.")
+        elif isinstance(value, Tensor):
+            yield f"{prefix}{name}", value

@@ -1,0 +1,199 @@
+"""How a checkpoint wants its pictures prepared, and which GELU it has: from what says so, for both of a pair.
+
+A file of weights says nothing of either, and open_clip takes OpenAI's preprocessing then, and GELU: SigLIP, PE-Core and
+CLIPA would see other pictures than in training, and OpenAI's own weights lose QuickGELU. For each of `KEYS` counts, in
+this order: what is set; what a config, a tag or an archive of OpenAI's says of either checkpoint, which must not
+contradict each other; what all of open_clip's own tags of the architecture have; its default, a guess that is told.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from typing_extensions import override
+
+from adawise.decode.preprocess import Interpolation, ResizeMode
+from adawise.errors import CheckpointError
+
+CONFIG_NAME = "open_clip_config.json"
+KEYS = ("mean", "std", "resize_mode", "interpolation", "quick_gelu")
+GUESSED = "guessed: nothing says so"
+
+_CHOICES = {"resize_mode": get_args(ResizeMode), "interpolation": get_args(Interpolation), "quick_gelu": (True, False)}
+_SHAPE = {
+    "vision_cfg": ("image_size", "layers", "width", "patch_size", "timm_model_name"),
+    "text_cfg": ("context_length", "vocab_size", "layers", "width", "hf_model_name"),
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What `source` says, by key."""
+
+    values: Mapping[str, Any]
+    source: str
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is used, and where each is known from; `mean` and `std` are three numbers of pixels in [0, 1]."""
+
+    values: Mapping[str, Any]
+    sources: Mapping[str, str]
+
+    @property
+    def guessed(self) -> dict[str, Any]:
+        """What nothing says."""
+        return {key: value for key, value in self.values.items() if self.sources[key] == GUESSED}
+
+    @property
+    def advice(self) -> str:
+        """What to do about what is guessed."""
+        names = " and ".join(f"model.{key}" for key in self.guessed)
+        return f"if the weights were trained otherwise, accuracy suffers silently: set {names}"
+
+    @override
+    def __str__(self) -> str:
+        keys: dict[str, list[str]] = {}
+        for key, source in self.sources.items():
+            keys.setdefault(source, []).append(f"{key} {in_words(self.values[key])}")
+        return "; ".join(f"{', '.join(said)} ({source})" for source, said in keys.items())
+
+
+def of_config(config: Mapping[str, Any], source: str) -> Said:
+    """What an `open_clip_config.json` says. A `model_cfg` without `quick_gelu` says that it is off."""
+    model, said = config.get("model_cfg"), config.get("preprocess_cfg") or {}
+    quick = {"quick_gelu": model.get("quick_gelu") or False} if isinstance(model, Mapping) else {}
+    return Said({**_among_keys(said), **quick}, source)
+
+
+def of_tag(tag: Mapping[str, Any], model_config: Mapping[str, Any], source: str) -> Said:
+    """What open_clip knows of a pretrained tag."""
+    quick = bool(tag.get("quick_gelu") or model_config.get("quick_gelu"))
+    return Said({**_among_keys(tag), "quick_gelu": quick}, source)
+
+
+def of_architecture(tags: Sequence[Said], model_config: Mapping[str, Any], name: str) -> Said:
+    """What all tags of an architecture agree on."""
+    values = {key: tags[0].values[key] for key in KEYS if tags and len({str(t.values.get(key)) for t in tags}) == 1}
+    if model_config.get("quick_gelu"):
+        values["quick_gelu"] = True
+    return Said(values, f"all of open_clip's weights for {name}")
+
+
+def beside(checkpoint: str, model_config: Mapping[str, Any]) -> Said | None:
+    """What the config beside a file says; None if there is none, or one of another architecture.
+
+    Raises:
+        CheckpointError: it is no config.
+    """
+    path = Path(checkpoint).parent / CONFIG_NAME
+    if not path.is_file():
+        return None
+    config = read_config(path)
+    model = config.get("model_cfg") or {}
+    for part, names in _SHAPE.items():
+        theirs, ours = model.get(part) or {}, model_config.get(part) or {}
+        if any(theirs[name] != ours[name] for name in names if name in theirs and name in ours):
+            return None
+    return of_config(config, str(path))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError: it is no config."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        problem = None if _is_config(config) else "its model_cfg or preprocess_cfg is no table"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = str(error) or "it is nested too deeply"
+    if problem is not None:
+        raise CheckpointError(
+            f"{path}: expected a config of open_clip, with model_cfg and preprocess_cfg; {problem}. Mend it; or, where "
+            "it lies beside a checkpoint file, take it away and set model.mean, std, resize_mode and interpolation."
+        )
+    return dict(config)
+
+
+def _is_config(config: Any) -> bool:
+    parts = ["model_cfg", "preprocess_cfg"]
+    if not isinstance(config, dict) or not all(isinstance(config.get(part) or {}, dict) for part in parts):
+        return False
+    model = config.get("model_cfg") or {}
+    return all(isinstance(model.get(part) or {}, dict) for part in _SHAPE)
+
+
+def settle(
+    wanted: Mapping[str, Any], said: Mapping[str, Said | None], otherwise: Said, defaults: Mapping[str, Any]
+) -> Preprocessing:
+    """What is used of what is `wanted` by settings, `said` of each checkpoint by its role, and so on.
+
+    Raises:
+        CheckpointError: two say different things, or one says what cannot be.
+    """
+    values, sources = {}, {}
+    for key in KEYS:
+        if key in wanted:
+            values[key], sources[key] = wanted[key], f"model.{key}"
+            continue
+        told = {
+            role: (_checked(key, known.values[key], known.source), known.source)
+            for role, known in said.items()
+            if known is not None and key in known.values
+        }
+        if len({value for value, _ in told.values()}) > 1:
+            (role, (value, source)), (other, (another, elsewhere)) = told.items()
+            raise CheckpointError(
+                f"{role} and {other} want different preprocessing: '{key}' is {in_words(value)} and "
+                f"{in_words(another)}, by {source} and {elsewhere}. Set model.{key} to what {other} was fine-tuned "
+                "with."
+            )
+        if told:
+            values[key], sources[key] = next(iter(told.values()))
+        elif key in otherwise.values:
+            values[key], sources[key] = _checked(key, otherwise.values[key], otherwise.source), otherwise.source
+        else:
+            values[key], sources[key] = _checked(key, defaults[key], "open_clip"), GUESSED
+    return Preprocessing(values, sources)
+
+
+def _among_keys(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: said[key] for key in KEYS if said.get(key) is not None}
+
+
+def _checked(key: str, value: Any, source: str) -> Any:
+    """As open_clip takes it: one number stands for three channels."""
+    if key in _CHOICES:
+        if isinstance(value, str | bool) and value in _CHOICES[key]:
+            return value
+        expected = " or ".join(map(in_words, _CHOICES[key]))
+    else:
+        numbers = [value] * 3 if isinstance(value, int | float) else value
+        if isinstance(numbers, list | tuple) and len(numbers) == 3 and all(_is_number(n, key) for n in numbers):
+            return tuple(map(float, numbers))
+        expected = "three numbers of pixels in [0, 1]" + (" above 0" if key == "std" else "")
+    raise CheckpointError(
+        f"{source}: '{key}' is {str(value)[:80]!r}, expected {expected}. Correct it, or set model.{key}."
+    )
+
+
+def _is_number(value: Any, key: str) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and (value > 0 if key == "std" else value >= 0)
+
+
+def is_same(ours: Any, theirs: Any) -> bool:
+    """Whether a config's value means the same as one of `Preprocessing`."""
+    if isinstance(ours, tuple):
+        return ours == (tuple(theirs) if isinstance(theirs, list | tuple) else (theirs,) * 3)
+    return bool(ours == bool(theirs))
+
+
+def in_words(value: Any) -> str:
+    """A value as settings take it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(f"{number:.4g}" for number in value) if isinstance(value, tuple) else str(value)
