@@ -131,6 +131,7 @@ EVENTS: dict[str, LoggedEvent] = {
     "recording_not_tidied": LoggedEvent("they could not be; it is tried again", "the line says why"),
     "labels_retried": LoggedEvent("broker or store did not answer `adawise labels`; it is tried again"),
     "recording_retried": LoggedEvent("broker or store did not answer `adawise record`; it is tried again"),
+    "rehearsal_began": LoggedEvent("the recipe is run once more, without some of the classes"),
     "replay_continued": LoggedEvent("the folder holds a part of this replay, and it goes on there"),
     "states_not_taken": LoggedEvent("the states to begin with are of other settings: streams begin anew"),
     # cards, evaluation, fine-tuning

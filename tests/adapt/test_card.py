@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adawise.adapt.advice import chosen
-from adawise.adapt.card import Card, FittedSearch, Judged, make_card, read_card
+from adawise.adapt.card import Card, FittedSearch, GroupVerdict, Judged, PairVerdict, make_card, read_card
 from adawise.adapt.objective import NAMES, atc, entropy, relative, tsallis
 from adawise.errors import CardError
 from tests.adapt.test_calibration import sample
@@ -27,10 +27,12 @@ def a_card(**changes: Any) -> Card:
     card = make_card(
         lambda j: logits * (1.0 + j), labels, alphas=ALPHAS, identity=IDENTITY, created_at="2025-01-01T00:00:00Z"
     )
-    return dataclasses.replace(card, **changes)
+    return replace(card, **changes)
 
 
 GOOD = a_card()
+GROUP = GroupVerdict("home", 1, 150, 0.5, 0.6, 0.62, 0.63)
+VERDICT = PairVerdict("entropy", 0.5, 0.6, 0.5, 0.62, 0.63, (0.01, -0.01, 0.02), (GROUP,))
 
 
 def write(folder: Path, content: str) -> Path:
@@ -79,6 +81,7 @@ def test_a_card_makes_every_objective() -> None:
     card, logits = a_card(), sample(20, 1.0)[0]
     expected = {
         "tsallis": tsallis(logits, 2),
+        "calibrated_tsallis": tsallis(logits / card.temperature[2], 2),
         "entropy": entropy(logits),
         "calibrated_entropy": entropy(logits, card.temperature[2]),
         "relative": relative(card.temperature, card.reference_entropy)(logits, 2),
@@ -86,6 +89,8 @@ def test_a_card_makes_every_objective() -> None:
     }
     for name in NAMES:
         np.testing.assert_array_equal(card.objective(name)(logits, 2), expected[name])
+    shifted = replace(card, shifted_temperature=(1.0, 2.0, 3.0)).objective("calibrated_tsallis")
+    np.testing.assert_array_equal(shifted(logits, 2), tsallis(logits / 3.0, 2))
     with pytest.raises(ValueError, match=r"expected one of tsallis, .*got 'hope'"):
         card.objective("hope")
 
@@ -104,6 +109,8 @@ def test_a_card_is_the_same_after_the_file(tmp_path: Path) -> None:
     card = a_card(
         judged=(Judged("fog", 100, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6),),
         search=FittedSearch("entropy", 40, 0.4, 0.1, 0.2, 0.9),
+        shifted_temperature=(1.0, 1.1, 1.2),
+        verdict=VERDICT,
     )
     back = read_card(write(tmp_path, card.to_json()))
     assert back == card
@@ -153,7 +160,7 @@ def test_a_missing_card_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 2}))
-    with pytest.raises(CardError, match=r"expected a card of format 4, got 2\. Make one"):
+    with pytest.raises(CardError, match=r"expected a card of format 4 to 5, got 2\. Make one"):
         read_card(path)
 
 
@@ -187,10 +194,10 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("identity", "theta"),
         ("threshold", [0.1, 0.2]),
         ("judged", [{"condition": "x"}]),
-        ("judged", [dataclasses.asdict(Judged("fog", 9, "hope", 0.5, 0.6, 0.7, 0.5, 0.6))]),
-        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
-        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
-        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
+        ("judged", [asdict(Judged("fog", 9, "hope", 0.5, 0.6, 0.7, 0.5, 0.6))]),
+        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
+        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
+        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
         ("levels", {"entropy": [0.1, 0.1, 0.1], "of no objective": [0.1, 0.1, 0.1]}),
         ("levels", [0.1]),
         ("levels", dict.fromkeys(NAMES, (0.1, 0.2))),
@@ -201,10 +208,15 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("images", "many"),
         ("created_at", 3),
         ("identity", {"theta_0": 3}),
-        ("judged", [dataclasses.asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, float("nan"), 0.6))]),
-        ("search", dataclasses.asdict(FittedSearch("entropy", 9, 10**400, 0.1, 0.2, 0.9))),
-        ("search", dataclasses.asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
-        ("search", dataclasses.asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),
+        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, float("nan"), 0.6))]),
+        ("search", asdict(FittedSearch("entropy", 9, 10**400, 0.1, 0.2, 0.9))),
+        ("search", asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
+        ("shifted_temperature", [1.0, 1.0]),
+        ("shifted_temperature", [1.0, -1.0, 1.0]),
+        ("verdict", asdict(VERDICT) | {"fixed_alpha": 0.4}),
+        ("verdict", asdict(VERDICT) | {"gain": [0.1, 0.2]}),
+        ("verdict", asdict(VERDICT) | {"adapted": 1.5}),
+        ("search", asdict(FittedSearch("entropy", 9, -0.4, 0.1, 0.2, 0.9))),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -236,7 +248,7 @@ JUNK: st.SearchStrategy[Any] = st.one_of(
 def test_whatever_stands_somewhere_in_a_card_it_is_refused_or_of_use(data: st.DataObject, junk: Any) -> None:
     judged = Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6)
     search = FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 0.9)
-    card = json.loads(GOOD.to_json()) | {"judged": [dataclasses.asdict(judged)], "search": dataclasses.asdict(search)}
+    card = json.loads(GOOD.to_json()) | {"judged": [asdict(judged)], "search": asdict(search)}
     place, key = card, data.draw(st.sampled_from(sorted(card)))
     while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
         place = place[key]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from adawise.build.model import ModelPair, load_model, served_by
+from adawise.adapt.card import PairVerdict, make_card
+from adawise.build.model import ModelPair, adaptation, load_model, served_by
 from adawise.settings import Settings
 from tests.fixtures.making import settings
 
@@ -49,6 +52,21 @@ def test_a_setting_that_results_depend_on_is_named_by_its_value(model: ModelPair
 
 def test_the_objective_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
     assert told(model)["search.objective"] == "tsallis"
+
+
+def test_the_search_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
+    assert told(model)["search.strategy"] == "warm"
+    verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.65, 0.6, (-0.05, -0.06, -0.04), ())
+    logits, labels = torch.eye(4), torch.arange(4)
+    alphas = model.classifier.alphas
+    card = make_card(lambda _: logits, labels, alphas=alphas, identity=model.classifier.identity, created_at="")
+    proven = replace(model, card=replace(card, verdict=verdict))
+    found = told(proven)
+    assert (found["search.strategy"], found["search.alpha"]) == ("fixed", 0.45)
+    served = adaptation(settings(Path("unused")), proven)
+    assert served.strategy.reach == (alphas.index(0.45),)
+    asked = told(proven, strategy="warm")
+    assert (asked["search.strategy"], asked["search.alpha"]) == ("warm", 0.5)
 
 
 def test_the_pair_is_named_by_hashes_and_beside_them_by_where_it_lies(model: ModelPair) -> None:

@@ -241,7 +241,7 @@ def test_the_card_as_json_holds_all_that_was_measured(
     capsys.readouterr()
     adawise(folder, monkeypatch, "card", "--show", "j.json", "--json")
     shown = json.loads(capsys.readouterr().out)
-    assert shown["format"] == 4
+    assert shown["format"] == 5
     assert len(shown["threshold"]) == 21
     assert {one["objective"] for one in shown["judged"]} == set(NAMES)
 

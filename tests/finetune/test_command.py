@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
+from adawise.adapt.advice import OWN
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
 from adawise.settings import DecodeSettings, ModelSettings
@@ -92,6 +94,68 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
     model = load_model(settings, DecodeSettings())  # as a worker does
     assert model.classes == CLASSES
     assert model.card is not None
+
+
+def four_classes(folder: Path) -> Path:
+    """Where the fourth class is a blue disc; images of two classes are new to a rehearsal."""
+    place = write_shapes(folder / "four", 12)
+    shutil.copytree(place / "red disc", place / "blue disc")
+    for file in (place / "blue disc").iterdir():
+        with Image.open(file) as image:
+            Image.merge("RGB", image.split()[::-1]).save(file)
+    return place
+
+
+def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_them(
+    folder: Path, capsys: Captured
+) -> None:
+    four_classes(folder)
+    with capture_logs() as logs:
+        assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 0
+    (began,) = [line for line in logs if line["event"] == "rehearsal_began"]
+    assert (began["classes"], began["left_out"], began["images"]) == (2, 2, 12)
+    said = capsys.readouterr().out
+    assert "classes left out" in said
+    assert "search.strategy = auto" in said
+    out = folder / "out"
+    card, record = read_card(out / "card.json"), json.loads((out / "finetune.json").read_text())
+    assert card.verdict is not None
+    assert record["verdict"] == json.loads(json.dumps(asdict(card.verdict)))
+    groups = {group.group: (group.conditions, group.images) for group in card.verdict.groups}
+    assert groups == {"home": (1, 24), "shifted": (5, 24), "new": (6, 12)}
+    assert {one.condition for one in card.judged} == {
+        OWN,
+        *(f"shifted_{kind}" for kind in ("gaussian_noise2", "motion_blur2", "fog2", "contrast2", "jpeg4")),
+        *(f"new_{kind}" for kind in ("clean", "gaussian_noise2", "motion_blur2", "fog2", "contrast2", "jpeg4")),
+    }
+    assert len(card.shifted_temperature) == len(card.alphas)
+    assert not (out / "rehearsal").exists()
+    assert not (out / "checkpoint.pt").exists()
+    assert finetune(folder, "--labelled", "four", "--overwrite", "--no-finetune.rehearsal") == 0
+    card = read_card(out / "card.json")
+    assert card.verdict is not None
+    assert [group.group for group in card.verdict.groups] == ["home", "shifted"]
+
+
+@pytest.mark.soak
+def test_a_rehearsal_that_is_killed_goes_on_and_comes_to_the_same(folder: Path) -> None:
+    four_classes(folder)
+    flags = ("finetune", "--labelled", "four", *QUICK, "--finetune.checkpoint-every-s", "0")
+    with process(folder, *flags, "-o", "whole") as running:
+        _, err = running.communicate(timeout=240)
+    assert running.returncode == 0, err
+    with process(folder, *flags, "-o", "out") as running:
+        assert running.stderr is not None
+        lines = iter(running.stderr)
+        next(line for line in lines if '"rehearsal_began"' in line)
+        next(line for line in lines if '"epoch_finished"' in line)
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+    assert (folder / "out" / "rehearsal" / "checkpoint.pt").exists()
+    with process(folder, *flags, "-o", "out", "--resume") as running:
+        _, err = running.communicate(timeout=240)
+    assert running.returncode == 0, err
+    assert (folder / "out" / "finetune.json").read_bytes() == (folder / "whole" / "finetune.json").read_bytes()
 
 
 def test_a_card_says_how_the_pictures_were_read(folder: Path) -> None:

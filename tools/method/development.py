@@ -22,7 +22,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ with warnings.catch_warnings():
 DATA = Path(os.environ.get("ADAWISE_REAL_DATA", str(Path(__file__).parents[2] / ".." / "shared" / "data")))
 SIDE, CORRUPTED_SIDE = 70, 98  # px: what the model sees, and at which size an image is corrupted
 BATCH, RATE = 60, 1e-5
+CLASSES = 100  # names; the images are of 50
 IMAGES = 200  # a domain
 TEMPLATES = (
     *("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a small photo of a {}."),
@@ -59,10 +60,7 @@ Corruption = Callable[[Pixels, np.random.Generator], Pixels]
 
 @dataclass(frozen=True)
 class DevelopmentRecipe:
-    """theta_1 is tuned on the classes whose index has this `parity`; logits are made at every `step`th alpha.
-
-    Those between are the means of their neighbours.
-    """
+    """theta_1 is tuned on the classes whose index has this `parity`; for `step` see `write_tables`."""
 
     parity: int
     epochs: int
@@ -200,10 +198,14 @@ def _loss(model: Any, pixels: Tensor, targets: Tensor, prompts: Tensor) -> Tenso
     return cross_entropy(model.logit_scale.exp() * features.float() @ head.float().T, targets)
 
 
-def write_tables(recipe: DevelopmentRecipe, theta_1: Path, out: Path) -> None:
-    """One npz of logits at 21 alphas for each domain."""
+def write_tables(theta_1: Path, known: Set[int], out: Path, *, seed: int, step: int, images_each: int = IMAGES) -> None:
+    """One npz of logits at 21 alphas for each domain; `known` are the classes that theta_1 was tuned on.
+
+    Logits are made at every `step`th alpha, and those between are the means of their neighbours.
+    """
     pair = load_checkpoints(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
     images, labels, classes = read_images("validation_base")
+    is_known = np.isin(labels, sorted(known))
     classifier = PairClassifier(
         pair,
         classes=classes,
@@ -214,15 +216,15 @@ def write_tables(recipe: DevelopmentRecipe, theta_1: Path, out: Path) -> None:
         bank_bytes=2**28,
         head="text",
     )
-    rng = np.random.default_rng(recipe.seed)
+    rng = np.random.default_rng(seed)
     domains: dict[str, tuple[Tensor, npt.NDArray[np.int64]]] = {}
-    for group, parity, corruptions in (("known", recipe.parity, KNOWN), ("new", 1 - recipe.parity, NEW)):
+    for group, members, corruptions in (("known", is_known, KNOWN), ("new", ~is_known, NEW)):
         for corrupt in corruptions:
-            rows = rng.choice(np.flatnonzero(labels % 2 == parity), IMAGES, replace=False)
+            rows = rng.choice(np.flatnonzero(members), images_each, replace=False)
             pixels = for_the_model([corrupt(images[i], rng) for i in rows])
             domains[f"{group}_{corrupt.__name__}"] = (pixels, labels[rows])
     everything = torch.cat([pixels for pixels, _ in domains.values()])
-    made = {j: _at(classifier, j, everything, out / f"alpha_{j:02}.pt") for j in range(0, len(GRID), recipe.step)}
+    made = {j: _at(classifier, j, everything, out / f"alpha_{j:02}.pt") for j in range(0, len(GRID), step)}
     logits = torch.stack([made[j] if j in made else _between(made[j - 1], made[j + 1]) for j in range(len(GRID))])
     parts = torch.split(logits, [len(pixels) for pixels, _ in domains.values()], dim=1)
     zero, one = pair.log_scales
@@ -267,7 +269,8 @@ def main() -> None:
     recipe = SECOND if arguments.second else FIRST
     if not (arguments.out / "theta1" / "open_clip_model.safetensors").exists():
         fine_tune(recipe, arguments.out / "theta1")
-    write_tables(recipe, arguments.out / "theta1", arguments.out)
+    known = {c for c in range(CLASSES) if c % 2 == recipe.parity}
+    write_tables(arguments.out / "theta1", known, arguments.out, seed=recipe.seed, step=recipe.step)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from adawise.adapt.advice import AUTO, chosen, judge, judge_own
-from adawise.adapt.card import Card, make_card
+from adawise.adapt.advice import AUTO, OWN, chosen, judge
+from adawise.adapt.card import Card, Condition, make_card
 from adawise.adapt.objective import DEFAULT
 from adawise.adapt.strategies.warm import Exploration
 from adawise.build.machine import usable_cores
@@ -107,18 +107,17 @@ def blocks(real: Path | None, domains: Sequence[str] | None) -> Iterator[PairBlo
 
 
 def card_of(own: LogitTable, shifted: Sequence[LogitTable]) -> Card:
-    """What `adawise card` would make of the images of `own`, judged by those of `shifted`."""
-    logits, labels = _tensors(own)
-    card = make_card(logits.__getitem__, labels, alphas=own.alphas, identity={"table": own.name}, created_at="")
-    judged = list(judge_own(logits.__getitem__, labels, card))
-    for table in shifted:
-        logits, labels = _tensors(table)
-        judged += judge(table.name, logits.__getitem__, labels, card)
-    return replace(card, judged=tuple(judged))
+    """What `adawise card` would make of the images of `own` and those of `shifted`."""
+    home, others = condition(own, OWN), [condition(table, table.name) for table in shifted]
+    identity = {"table": own.name}
+    card = make_card(home.logits, home.labels, others, alphas=own.alphas, identity=identity, created_at="")
+    return replace(card, judged=judge(home, others, card))
 
 
-def _tensors(table: LogitTable) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(table.logits).float(), torch.from_numpy(table.labels)
+def condition(table: LogitTable, name: str) -> Condition:
+    """A table as cards are made of."""
+    logits = torch.from_numpy(table.logits).float()
+    return Condition(name, logits.__getitem__, torch.from_numpy(table.labels))
 
 
 def measured(block: PairBlock, *, seeds: int, processes: int, bar: Progress) -> Iterator[PairLine]:

@@ -1,20 +1,19 @@
 """Which objective fits a pair: what each would have chosen on labelled images, and how right that would have been.
 
-On the images that a card was made from, `relative` and `atc` know the answer: their references are from there. So the
-card's own sample is judged in two halves, each by a card of the other; other conditions are judged by the whole card.
+On the images that a card was made from, objectives that need it know the answer: their references are from there. So
+every condition is judged in two halves, each by a card of the other halves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from adawise.adapt import objective as objectives
-from adawise.adapt.card import Card, Judged, make_card
+from adawise.adapt.card import Card, Condition, Judged, PairVerdict, make_card
 from adawise.adapt.objective import Objective
 
 AUTO = "auto"
@@ -22,6 +21,7 @@ OWN = "own, in halves"
 OVER_CONFIDENT = 1.0  # the temperature that fits the fine-tuned model at home
 _MARGIN = 0.01  # accuracy: a smaller gain over the default is a draw
 _APART = 0.03  # accuracy: with less between its ends a condition says nothing of where to go
+_LOSS = 0.002  # accuracy: what adapting may cost on labelled conditions
 _LEAST = 8  # images: fewer are not worth halving
 
 
@@ -33,82 +33,78 @@ class Advice:
     reason: str
 
 
-Logits = Callable[[int], Tensor]  # alpha index -> [N, C]
+def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Judged, ...]:
+    """What each objective would choose for each condition: both halves by a card of the others, mean of the two.
 
-
-def judge(condition: str, logits: Logits, labels: Tensor, card: Card) -> tuple[Judged, ...]:
-    """Each objective's choice for the N images of one condition, `labels` `[N]`, with what the card knows."""
-    right, choices = _measure(logits, labels, card)
-    return tuple(
-        Judged(
-            condition,
-            len(labels),
-            name,
-            alpha=card.alphas[j],
-            accuracy=float(right[j]),
-            best_accuracy=float(right.max()),
-            zero_shot=float(right[0]),
-            fine_tuned=float(right[-1]),
-        )
-        for name, j in choices.items()
-    )
-
-
-def judge_own(logits: Logits, labels: Tensor, card: Card) -> tuple[Judged, ...]:
-    """The same for the card's own sample: each half by a card of the other, mean of both; empty for a small sample."""
-    if len(labels) < _LEAST:
+    A condition too small to be halved is not judged. `like` has the grid.
+    """
+    found: list[Judged] = []
+    halves = [_halves(one) for one in (home, *shifted) if len(one.labels) >= _LEAST]
+    if len(home.labels) < _LEAST:
         return ()
-    halves = [torch.arange(first, len(labels), 2) for first in (0, 1)]
-    # what `Judged` has after its names, times images
-    sums: dict[str, np.ndarray] = dict.fromkeys(objectives.NAMES, np.zeros(5))
-    for own, other in (halves, halves[::-1]):
-        fitted = make_card(
-            _of(logits, other), labels[other], alphas=card.alphas, identity=card.identity, created_at=card.created_at
+    for measured in (0, 1):
+        fitted = [half[1 - measured] for half in halves]
+        own = fitted[0]
+        card = make_card(
+            *(own.logits, own.labels, fitted[1:]),
+            alphas=like.alphas,
+            identity=like.identity,
+            created_at=like.created_at,
         )
-        right, choices = _measure(_of(logits, own), labels[own], fitted)
-        for name, j in choices.items():
-            measured = np.array([card.alphas[j], right[j], right.max(), right[0], right[-1]])
-            sums[name] = sums[name] + len(own) * measured
-    means = {name: (total / len(labels)).tolist() for name, total in sums.items()}
-    return tuple(
-        Judged(OWN, len(labels), name, alpha, accuracy, max(accuracy, best, *ends), *ends)
-        for name, (alpha, accuracy, best, *ends) in means.items()
-    )
+        for half in halves:
+            found += _choices(half[measured], card)
+    grouped: dict[tuple[str, str], list[Judged]] = {}
+    for one in found:
+        grouped.setdefault((one.condition, one.objective), []).append(one)
+    return tuple(_mean(*both) for both in grouped.values())
 
 
-def _of(logits: Logits, rows: Tensor) -> Logits:
-    return lambda j: logits(j)[rows]
+def _halves(condition: Condition) -> tuple[Condition, Condition]:
+    every = torch.arange(len(condition.labels))
+    return condition.part(every[::2]), condition.part(every[1::2])
 
 
-def _measure(logits: Logits, labels: Tensor, card: Card) -> tuple[np.ndarray, dict[str, int]]:
-    """Accuracy per alpha `[G]`, and each objective's choice; the lowest of equal alphas."""
-    judged: dict[str, Objective] = {name: card.objective(name) for name in objectives.NAMES}
+def _choices(condition: Condition, card: Card) -> Iterator[Judged]:
+    """Each objective's choice for these images; the lowest of equal alphas."""
+    names = objectives.NAMES
+    judged: dict[str, Objective] = {name: card.objective(name) for name in names}
     means: dict[str, list[float]] = {name: [] for name in judged}
-    right = []
+    right: list[float] = []
     for j in range(len(card.alphas)):
-        z = logits(j)
-        right.append(float((z.argmax(dim=-1) == labels).double().mean()))
+        z = condition.logits(j)
+        right.append(float((z.argmax(dim=-1) == condition.labels).double().mean()))
         for name, objective in judged.items():
             means[name].append(float(objective(z, j).mean()))
-    return np.array(right), {name: int(np.argmin(values)) for name, values in means.items()}
+    for name, values in means.items():
+        j = int(np.argmin(values))
+        ends = right[0], right[-1]
+        yield Judged(condition.name, len(condition.labels), name, card.alphas[j], right[j], max(right), *ends)
+
+
+def _mean(one: Judged, other: Judged) -> Judged:
+    """Of two halves of a condition, by their images."""
+    images = one.images + other.images
+    measured = [np.array([j.alpha, j.accuracy, j.best_accuracy, j.zero_shot, j.fine_tuned]) for j in (one, other)]
+    alpha, *accuracies = ((one.images * measured[0] + other.images * measured[1]) / images).tolist()
+    accuracy, best, *ends = accuracies
+    return Judged(one.condition, images, one.objective, alpha, accuracy, max(accuracy, best, *ends), *ends)
 
 
 def advise(card: Card) -> Advice:
     """The objective that the card recommends.
 
-    An objective is proven where it had to choose each way. So judged conditions count if the fine-tuned model is better
-    in some of them and zero-shot in others, and both kinds weigh the same. On conditions of one kind, whatever always
-    runs to that end wins: on a development pair's corruptions of known classes `calibrated_entropy` served most, and
-    .14 less than `entropy` on new classes. Without both kinds, and in a draw, confidence at home decides: `tsallis`,
-    unless the fine-tuned model is over-confident on the card's own sample. For then it is surer still of what it never
-    saw, and `relative`, which takes that into account, served .06 more; at temperatures of .97 and .99 the two drew.
+    Where images under shift were given, `calibrated_tsallis`, whose temperatures are fitted to them too: on pairs that
+    `finetune` makes it serves what the best fixed alpha does or more, and no other objective did so on all of them
+    (docs/measurements/method.md). Without any, confidence at home decides: `tsallis`, unless the fine-tuned model is
+    over-confident on the card's own sample. Then it is surer still of what it never saw, and `relative`, which takes
+    that into account, served .06 more; at temperatures of .97 and .99 the two drew.
+
+    Another objective is proven where it had to choose each way. So judged conditions count if the fine-tuned model is
+    better in some of them and zero-shot in others, and both kinds weigh the same. On conditions of one kind, whatever
+    always runs to that end wins: on a development pair's corruptions of known classes `calibrated_entropy` served most,
+    and .14 less than `entropy` on new classes.
     """
-    T = card.temperature[-1]
-    if T > OVER_CONFIDENT:
-        default, why = "relative", "over-confident, so that it would be preferred where it is wrong"
-    else:
-        default, why = objectives.DEFAULT, "not over-confident, so that entropy can be trusted"
-    reason = f"on its own kind of images the fine-tuned model is {why} (its temperature there: {T:.2f})"
+    default, reason = _default(card)
     served = _served(card.judged)
     if not served:
         return Advice(default, reason)
@@ -120,6 +116,26 @@ def advise(card: Card) -> Advice:
         f"it serves {served[best]:.3f}, {default} {served[default]:.3f}, over conditions where the fine-tuned model is "
         "better and where zero-shot is",
     )
+
+
+def _default(card: Card) -> tuple[str, str]:
+    """An objective, and why, before anything was judged."""
+    if card.shifted_temperature:
+        low, high = card.shifted_temperature[0], card.shifted_temperature[-1]
+        return "calibrated_tsallis", (
+            f"labelled images under shift give both models temperatures (zero-shot {low:.2f}, fine-tuned {high:.2f}) "
+            "at which they can be compared"
+        )
+    T = card.temperature[-1]
+    where = f"on its own kind of images the fine-tuned model is {{}} (its temperature there: {T:.2f})"
+    if T > OVER_CONFIDENT:
+        return "relative", where.format("over-confident, so that it would be preferred where it is wrong")
+    return objectives.DEFAULT, where.format("not over-confident, so that entropy can be trusted")
+
+
+def advised_alpha(verdict: PairVerdict | None) -> float | None:
+    """The alpha to serve always, where adapting served less than it by more than a draw; None: adapt."""
+    return verdict.fixed_alpha if verdict is not None and verdict.gain[0] < -_LOSS else None
 
 
 def chosen(name: str, card: Card | None) -> str:

@@ -20,14 +20,17 @@ def fit_threshold(values: Values, accuracy: float) -> float:
     return float(ordered[right - 1 : right + 1].mean())
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, *others: tuple[Tensor, Tensor]) -> float:
     """The T in [.05, 20] that minimises the NLL of softmax(logits / T) (Guo et al., arXiv 1706.04599).
 
-    The NLL is convex in 1/T, so a golden-section search over ln T finds its one minimum.
+    Of logits `[n, C]` and labels `[n]`; of other such samples as well, each of which weighs the same. The NLL is convex
+    in 1/T, so a golden-section search over ln T finds its one minimum.
     """
+    samples = ((logits, labels), *others)
 
     def nll(log_T: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_T), labels))
+        T = np.exp(log_T)
+        return sum(float(torch.nn.functional.cross_entropy(logits / T, labels)) for logits, labels in samples)
 
     low, high, ratio = np.log(0.05), np.log(20.0), (np.sqrt(5.0) - 1.0) / 2.0
     while high - low > 1e-4:

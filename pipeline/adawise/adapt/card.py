@@ -26,7 +26,9 @@ from adawise.adapt.objective import Objective, entropy
 from adawise.adapt.surrogate import Surrogate
 from adawise.errors import CardError
 
-FORMAT = 4
+FORMAT = 5
+_READ = (4, FORMAT)
+_SINCE_5 = ("shifted_temperature", "verdict")
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
@@ -63,6 +65,50 @@ class FittedSearch:
 
 
 @dataclass(frozen=True)
+class GroupVerdict:
+    """The same accuracies over `conditions` conditions of one kind, which share `images` images."""
+
+    group: str
+    conditions: int
+    images: int
+    zero_shot: float
+    fine_tuned: float
+    best_fixed: float
+    adapted: float
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """What `warm` with `objective` served on streams of labelled conditions, against a fixed alpha.
+
+    Accuracies in [0, 1] are means over the conditions; `best_fixed` is at `fixed_alpha`, the best one in hindsight.
+    `gain` is what is adapted less that, with the ends of its 95 % interval.
+    """
+
+    objective: str
+    zero_shot: float
+    fine_tuned: float
+    fixed_alpha: float
+    best_fixed: float
+    adapted: float
+    gain: tuple[float, float, float]
+    groups: tuple[GroupVerdict, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """Labelled images under one condition: `logits(j)` `[N, C]` at alpha j, and class indices `labels` `[N]`."""
+
+    name: str
+    logits: Callable[[int], Tensor]
+    labels: Tensor
+
+    def part(self, rows: Tensor) -> Condition:
+        """Of these images."""
+        return Condition(self.name, lambda j: self.logits(j)[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
 class Card:
     """Lists are per alpha of the grid. `identity` names what the card belongs to: hashes of checkpoints and classes.
 
@@ -70,7 +116,8 @@ class Card:
     [0, 1], before and after it. `levels` is the sample's mean of each objective by name and alpha, which the drift
     report draws as what is normal; an objective that came later than the card has none. `judged` is empty and `search`
     None where nothing was given to judge or fit by; `heads` is the hash of the file of text heads beside the card, if
-    there is one.
+    there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight; it is
+    empty where there was none, and `verdict` None where nobody compared adapting with a fixed alpha.
     """
 
     identity: Mapping[str, str]
@@ -89,6 +136,8 @@ class Card:
     search: FittedSearch | None = None
     heads: str | None = None
     format: int = FORMAT
+    shifted_temperature: tuple[float, ...] = ()
+    verdict: PairVerdict | None = None
 
     @property
     def best_alpha(self) -> float:
@@ -105,6 +154,8 @@ class Card:
         if name in objectives.NO_CARD:
             return objectives.NO_CARD[name]
         match name:
+            case "calibrated_tsallis":
+                return objectives.calibrated_tsallis(self.shifted_temperature or self.temperature)
             case "calibrated_entropy":
                 return objectives.calibrated_entropy(self.temperature)
             case "relative":
@@ -126,8 +177,11 @@ class Card:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """The card as a file holds it."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """The card as a file of its format holds it: states of streams know a card by these bytes."""
+        content = asdict(self)
+        if self.format < FORMAT:
+            content = {name: value for name, value in content.items() if name not in _SINCE_5}
+        return json.dumps(content, indent=1) + "\n"
 
     def check(self, identity: Mapping[str, str], alphas: tuple[float, ...], *, continues: Sequence[str] = ()) -> None:
         """Refuse the card for another pair. Preprocessings that the pair's own one `continues` are as good as that.
@@ -157,12 +211,16 @@ def read_card(path: Path) -> Card:
     remedy = "Make one: adawise card --labelled FOLDER -o FILE"
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise CardError(f"{path}: expected a card of format {FORMAT}, got {reprlib.repr(data['format'])}. {remedy}")
+        if data["format"] not in _READ:
+            known, got = f"{_READ[0]} to {FORMAT}", reprlib.repr(data["format"])
+            raise CardError(f"{path}: expected a card of format {known}, got {got}. {remedy}")
+        if data["format"] < FORMAT:
+            data |= {"shifted_temperature": (), "verdict": None}
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
         values["search"] = FittedSearch(**data["search"]) if data["search"] is not None else None
+        values["verdict"] = None if (told := data["verdict"]) is None else _verdict(told)
         card = Card(**values)
         _check_values(card)
     except OSError as error:
@@ -175,10 +233,12 @@ def read_card(path: Path) -> Card:
 def _check_values(card: Card) -> None:
     """Raise ValueError (or TypeError, where the type is wrong) for what `make_card` would not have written."""
     _expect("levels", f"those of {', '.join(objectives.NAMES)}", {*card.levels}, {*card.levels} <= {*objectives.NAMES})
-    for name, column in (*((name, getattr(card, name)) for name in _PER_ALPHA), *card.levels.items()):
+    optional = (("shifted_temperature", card.shifted_temperature),) if card.shifted_temperature else ()
+    for name, column in (*((name, getattr(card, name)) for name in _PER_ALPHA), *optional, *card.levels.items()):
         holds = isinstance(column, tuple) and len(column) == len(card.alphas) > 0 and _are_numbers(*column)
         _expect(name, f"{len(card.alphas)} finite numbers, one per alpha", column, holds)
-    _expect("temperature", "numbers above 0", card.temperature, min(card.temperature) > 0.0)
+    for temperatures in (card.temperature, card.shifted_temperature):
+        _expect("temperature", "numbers above 0", temperatures, min(temperatures, default=1.0) > 0.0)
     _expect("images", "a number", card.images, _are_numbers(card.images))
     for name, text in {"created_at": card.created_at, "heads": card.heads or "", **card.identity}.items():
         _expect(name, "text", text, isinstance(text, str))
@@ -188,6 +248,12 @@ def _check_values(card: Card) -> None:
         holds = holds and judged.objective in objectives.NAMES and min(accuracies) >= 0.0
         holds = holds and max(accuracies) == judged.best_accuracy <= 1.0
         _expect("judged", "an objective and accuracies from 0 to 1", judged, holds)
+    if (told := card.verdict) is not None:
+        accuracies = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
+        holds = _are_numbers(told.fixed_alpha, *accuracies, *told.gain)
+        holds = holds and told.objective in objectives.NAMES and told.fixed_alpha in card.alphas
+        holds = holds and len(told.gain) == 3 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
+        _expect("verdict", "an objective, an alpha of the grid, accuracies from 0 to 1 and a gain", told, holds)
     if (found := card.search) is not None:
         numbers = (found.lengthscale, found.signal_sd, found.offset_sd, found.persistence)
         holds = isinstance(found.objective, str) and _are_numbers(found.batches, *numbers) and min(numbers) > 0.0
@@ -205,6 +271,12 @@ def _expect(name: str, expected: str, value: object, holds: bool) -> None:
         raise ValueError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
 
 
+def _verdict(told: Mapping[str, Any]) -> PairVerdict:
+    difference, low, high = told["gain"]
+    groups = tuple(GroupVerdict(**group) for group in told["groups"])
+    return PairVerdict(**{**told, "gain": (difference, low, high), "groups": groups})
+
+
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -212,12 +284,16 @@ def _frozen(value: Any) -> Any:
 def make_card(
     logits: Callable[[int], Tensor],
     labels: Tensor,
+    shifted: Sequence[Condition] = (),
     *,
     alphas: tuple[float, ...],
     identity: Mapping[str, str],
     created_at: str,
 ) -> Card:
-    """Fit a card: `logits(j)` gives `[N, C]` at `alphas[j]` for the N images whose class indices are `labels` `[N]`."""
+    """Fit a card: `logits(j)` gives `[N, C]` at `alphas[j]` for the N images whose class indices are `labels` `[N]`.
+
+    The shifted temperatures are fitted to the conditions `shifted` as well, if there are any.
+    """
     rows = []
     for j in range(len(alphas)):
         z = logits(j).double()
@@ -237,6 +313,11 @@ def make_card(
             }
         )
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
+    if shifted:
+        columns["shifted_temperature"] = tuple(
+            fit_temperature(logits(j).double(), labels, *((one.logits(j).double(), one.labels) for one in shifted))
+            for j in range(len(alphas))
+        )
     card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
     return replace(card, levels=_levels(card, logits))
 

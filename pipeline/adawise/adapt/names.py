@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 WithoutCard = Literal["tsallis", "entropy"]
-WithCard = Literal["calibrated_entropy", "relative", "atc"]
+WithCard = Literal["calibrated_tsallis", "calibrated_entropy", "relative", "atc"]
 ObjectiveName = Literal[WithoutCard, WithCard]
 """Each is a function of `objective`."""
 

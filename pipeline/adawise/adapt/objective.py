@@ -57,11 +57,28 @@ def tsallis(logits: Tensor, alpha_index: int) -> Values:
     which the search's constants are for.
     """
     del alpha_index
-    z = logits.double()  # [n, C]
+    return _tsallis(logits.double())
+
+
+def _tsallis(z: Tensor) -> Values:
+    """Of float64 logits `[n, C]`, whatever their temperature."""
     fourth = torch.softmax(z, dim=-1).square_().square_()
     finite = z.sum(dim=-1).mul_(0.0)  # nan for an image whose logits are not, -inf among them, as entropy gives
     values: Values = (1.0 - fourth.sum(dim=-1)).mul_(8.0 / 3.0).add_(finite).numpy()
     return values
+
+
+def calibrated_tsallis(temperatures: Sequence[float]) -> Objective:
+    """The objective `calibrated_tsallis`: `tsallis` at the card's temperature of that alpha under shift.
+
+    A temperature that was fitted at home lets fine-tuned weights be surer than they may be of what they never saw;
+    those of `Card.shifted_temperature` were fitted to such images as well.
+    """
+
+    def objective(logits: Tensor, alpha_index: int) -> Values:
+        return _tsallis(logits.double() / temperatures[alpha_index])
+
+    return objective
 
 
 def calibrated_entropy(temperatures: Sequence[float]) -> Objective:

@@ -210,8 +210,9 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
         )
 
 
-def _strategy(chosen: SearchSettings, model: ModelPair) -> Strategy:
-    name = objective_name(chosen, model)
+def _strategy(search: SearchSettings, model: ModelPair) -> Strategy:
+    chosen = meant(search, model)
+    name = chosen.objective
     if model.card is None and name not in NO_CARD:
         raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
     objective = model.card.objective(name) if model.card else NO_CARD[name]
@@ -227,9 +228,13 @@ def _strategy(chosen: SearchSettings, model: ModelPair) -> Strategy:
     )
 
 
-def objective_name(search: SearchSettings, model: ModelPair) -> str:
-    """The objective of the settings, `auto` replaced by what it stands for with this pair's card."""
-    return advice.chosen(search.objective, model.card)
+def meant(search: SearchSettings, model: ModelPair) -> SearchSettings:
+    """The same settings, each `auto` replaced by what it stands for with this pair's card."""
+    update: dict[str, Any] = {"objective": advice.chosen(search.objective, model.card)}
+    if search.strategy == advice.AUTO:
+        fixed = advice.advised_alpha(model.card.verdict if model.card else None)
+        update |= {"strategy": "warm"} if fixed is None else {"strategy": "fixed", "alpha": fixed}
+    return search.model_copy(update=update)
 
 
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -297,8 +302,7 @@ _DECISIVE: Any = {"search": True, "batch": True, "decode": True, "predict": True
 
 def _meant(settings: Settings, model: ModelPair) -> Settings:
     """The same settings, whether `auto` or its meaning was set."""
-    search = settings.search.model_copy(update={"objective": objective_name(settings.search, model)})
-    return settings.model_copy(update={"search": search})
+    return settings.model_copy(update={"search": meant(settings.search, model)})
 
 
 def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:

@@ -18,7 +18,7 @@ from adawise.build.http import WorkerPort
 from adawise.build.kafka import dead_letters as letters
 from adawise.build.kafka import kafka_source, results, tell_of_certificates
 from adawise.build.machine import usable_cores
-from adawise.build.model import ModelPair, adaptation, identity_of, objective_name, served_by
+from adawise.build.model import ModelPair, adaptation, identity_of, meant, served_by
 from adawise.build.pairs import begin_orders, live_pairs, starting_pair
 from adawise.build.recording import worker_recorder
 from adawise.build.retention import housekeeping
@@ -250,7 +250,7 @@ def decode_threads(settings: Settings) -> int:
 
 def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
     """What was loaded and will be minimised, for the log."""
-    classifier = model.classifier
+    classifier, search = model.classifier, meant(settings.search, model)
     return {
         "fingerprint": classifier.fingerprint,
         "device": str(classifier.device),
@@ -261,5 +261,7 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "preprocessing": str(model.checkpoints.preparation),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,
-        "objective": objective_name(settings.search, model),
+        "strategy": search.strategy,
+        **({"alpha": search.alpha} if search.strategy == "fixed" else {}),
+        "objective": search.objective,
     }

@@ -41,14 +41,27 @@ def open_samples(
 
 
 def logits_of(
-    classifier: PairClassifier, batches: Iterable[tuple[torch.Tensor, Sequence[int] | torch.Tensor]], bar: Progress
+    classifier: PairClassifier,
+    batches: Iterable[tuple[torch.Tensor, Sequence[int] | torch.Tensor]],
+    bar: Progress,
+    *,
+    step: int = 1,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Logits `[N, C]` at each alpha, and labels `[N]`, of batches of pixels with their labels."""
-    parts: list[list[torch.Tensor]] = [[] for _ in classifier.alphas]
+    """Logits `[N, C]` at each alpha, and labels `[N]`, of batches of pixels with their labels.
+
+    They are computed at every `step`th alpha and the last one, and lie on straight lines between these.
+    """
+    last = len(classifier.alphas) - 1
+    parts: dict[int, list[torch.Tensor]] = {j: [] for j in (*range(0, last, step), last)}
     labels: list[torch.Tensor] = []
     for pixels, targets in batches:
         labels.append(torch.as_tensor(targets))
-        for j, part in enumerate(parts):
+        for j, part in parts.items():
             part.append(classifier.logits(j, pixels))
             bar.advance(len(targets))
-    return [torch.cat(part) for part in parts], torch.cat(labels)
+    made = {j: torch.cat(part) for j, part in parts.items()}
+    between = [(j // step * step, min(j // step * step + step, last), j % step) for j in range(last + 1)]
+    return [
+        torch.lerp(made[low], made[high], at / (high - low)) if at and j != last else made[j]
+        for j, (low, high, at) in enumerate(between)
+    ], torch.cat(labels)

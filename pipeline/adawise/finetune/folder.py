@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,13 +79,19 @@ class Folder:
         return Folder(self.path / "rejected")
 
     @property
+    def rehearsal(self) -> Folder:
+        """The run on some of the classes; gone once the record is written."""
+        return Folder(self.path / "rehearsal")
+
+    @property
     def files(self) -> Sequence[Path]:
         """All that a run may write."""
-        rejected = self.rejected
+        rejected, rehearsal = self.rejected, self.rehearsal
         return (
             *(self.weights, self.config, self.classes, self.templates),
             *(self.card, self.record, self.page, self.checkpoint),
             *(rejected.weights, rejected.config, rejected.record, rejected.page),
+            *(rehearsal.weights, rehearsal.config, rehearsal.classes, rehearsal.templates, rehearsal.checkpoint),
         )
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
@@ -108,7 +115,7 @@ class Folder:
         self.theta_1.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
-        for place in (self.rejected.theta_1, self.rejected.path):
+        for place in (self.rejected.theta_1, self.rejected.path, self.rehearsal.theta_1, self.rehearsal.path):
             with suppress(OSError):  # not there, or with files of others
                 place.rmdir()
         remove_leftovers(self.path)
@@ -116,6 +123,10 @@ class Folder:
         write_bytes(self.config, json.dumps(config, indent=1).encode())
         write_bytes(self.classes, "".join(f"{name}\n" for name in classes).encode())
         write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
+
+    def remove_rehearsal(self) -> None:
+        """It has done its duty."""
+        shutil.rmtree(self.rehearsal.path, ignore_errors=True)
 
     def reject(self) -> Folder:
         """Put theta_1 where nobody serves it by accident, and say where; the run is over."""

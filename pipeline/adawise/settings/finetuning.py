@@ -58,3 +58,11 @@ class FinetuneSettings(Group):
     card_images: int = Field(
         default=1000, ge=1, le=10_000_000, description="held-out images that the card is made from, at most"
     )
+    judged_images: int = Field(
+        default=150, ge=8, le=10_000_000, description="images under each shift that the pair is judged on, at most"
+    )
+    rehearsal: bool = Field(
+        default=True,
+        description="run the recipe once more on half of the classes, to judge how the pair treats what it never saw: "
+        "half as long again",
+    )

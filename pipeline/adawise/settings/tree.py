@@ -174,10 +174,10 @@ class ModelSettings(Group):
 class SearchSettings(Group):
     """How alpha is chosen for each batch."""
 
-    strategy: StrategyName = Field(
-        default="warm",
+    strategy: Literal["auto", StrategyName] = Field(
+        default="auto",
         description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
-        "always the same",
+        "always the same; auto: warm, unless model.card found that a fixed alpha serves more",
     )
     objective: Literal["auto", ObjectiveName] = Field(
         default="auto",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
-from adawise.adapt.advice import judge, judge_own
-from adawise.adapt.card import Card, make_card, read_card
+from adawise.adapt.advice import OWN, judge
+from adawise.adapt.card import Card, Condition, make_card, read_card
 from adawise.build.model import ModelPair, check_card, load_model
 from adawise.clip.heads import heads_path, write_heads
 from adawise.commands.card.search_fit import Fit, fit_recorded
@@ -22,6 +22,7 @@ from adawise.commands.labelled import logits_of, open_samples
 from adawise.console import Progress, progress
 from adawise.decode.codec import open_image
 from adawise.errors import InvalidMessage, SettingsError
+from adawise.evaluate.verdict import verdict_of
 from adawise.labelled.read import is_recording
 from adawise.labelled.samples import Samples
 from adawise.settings import DecodeSettings
@@ -57,7 +58,7 @@ def _build(asked: CardCommand) -> int:
 
     Shifted ones are others, or a folder of such places, a condition each; --images is of each.
     """
-    settings, labelled, output, shifted = asked.settings, asked.labelled, asked.output, asked.labelled_shifted
+    settings, labelled, output, places = asked.settings, asked.labelled, asked.output, asked.labelled_shifted
     assert labelled is not None  # `problems` has seen to both
     assert output is not None
     model = load_model(settings.model, settings.decode, with_card=False)
@@ -70,24 +71,24 @@ def _build(asked: CardCommand) -> int:
         own = _mixed(samples, rows, asked.images)
     conditions = {
         name: _drawn(open_samples(settings.decode, place, "--labelled-shifted", model.classes), asked.images)
-        for name, place in ({} if shifted is None else _conditions(shifted, model.classes)).items()
+        for name, place in ({} if places is None else _conditions(places, model.classes)).items()
     }
     total = len(own.rows) + sum(len(drawn.rows) for drawn in conditions.values())
     with progress("evaluated", total=total * len(alphas)) as bar:
-        logits, labels = _evaluate(model, own, bar)
+        home = _evaluate(model, OWN, own, bar)
+        shifted = [_evaluate(model, name, drawn, bar) for name, drawn in conditions.items()]
         card = make_card(
-            logits.__getitem__,
-            labels,
+            home.logits,
+            home.labels,
+            shifted,
             alphas=alphas,
             identity=model.classifier.identity,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        judged = [*judge_own(logits.__getitem__, labels, card)]
-        for name, drawn in conditions.items():
-            logits, labels = _evaluate(model, drawn, bar)
-            judged += judge(name, logits.__getitem__, labels, card)
     heads = write_heads(heads_path(output), model.classifier.embeddings())
-    card = replace(card, judged=tuple(judged), heads=heads)
+    card = replace(card, judged=judge(home, shifted, card), heads=heads)
+    if shifted:
+        card = replace(card, verdict=verdict_of(card, [home, *shifted]))
     return _write(card if asked.fit_search is None else _fitted(asked, model, card), output)
 
 
@@ -116,9 +117,10 @@ def _write(card: Card, output: Path) -> int:
     return 0
 
 
-def _evaluate(model: ModelPair, drawn: _Drawn, bar: Progress) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Logits `[N, C]` at each alpha, and labels `[N]`, of the readable ones."""
-    return logits_of(model.classifier, _pixels(model, drawn), bar)
+def _evaluate(model: ModelPair, name: str, drawn: _Drawn, bar: Progress) -> Condition:
+    """The readable ones at each alpha."""
+    logits, labels = logits_of(model.classifier, _pixels(model, drawn), bar)
+    return Condition(name, logits.__getitem__, labels)
 
 
 def _show(path: Path, *, as_json: bool) -> int:

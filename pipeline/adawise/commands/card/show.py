@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from adawise.adapt.advice import OWN, advise
-from adawise.adapt.card import Card
+from adawise.adapt.advice import OWN, advise, advised_alpha
+from adawise.adapt.card import Card, PairVerdict
 from adawise.adapt.objective import NAMES
 from adawise.console import paper
 
+GROUPS = {"home": "home", "shifted": "home, shifted", "new": "classes left out", OWN: "home"}
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
-_SHORT = {"calibrated_entropy": "calibrated"}
+_SHORT = {"calibrated_entropy": "cal. entropy", "calibrated_tsallis": "cal. tsallis"}
 
 
 def print_card(card: Card, name: str) -> None:
@@ -22,6 +25,8 @@ def print_card(card: Card, name: str) -> None:
     if card.judged:
         parts.append(_objectives(card))
     parts.append(Text(_advice(card)))
+    if card.verdict is not None:
+        parts += [verdict_table(card.verdict), Text(verdict_text(card.verdict))]
     if card.search is not None:
         parts.append(Text(_search(card)))
     paper().print(Group(*parts))
@@ -79,6 +84,40 @@ def _advice(card: Card) -> str:
             " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
         )
     return advice
+
+
+def verdict_table(told: PairVerdict) -> Table:
+    """What was served by group of conditions; +- is of the images that they have, at 95 %."""
+    fixed = f"fixed {told.fixed_alpha:g}"
+    table = _plain(
+        "labelled images", "conditions", "images", "zero-shot", "fine-tuned", fixed, "adapted", title="Verdict"
+    )
+    for one in told.groups:
+        half = 1.96 * math.sqrt(max(0.0, one.adapted * (1.0 - one.adapted)) / one.images)
+        accuracies = (one.zero_shot, one.fine_tuned, one.best_fixed)
+        cells = [
+            f"{one.conditions}",
+            f"{one.images}",
+            *(f"{a:.3f}" for a in accuracies),
+            f"{one.adapted:.3f} ±{half:.3f}",
+        ]
+        table.add_row(GROUPS.get(one.group, one.group), *cells)
+    means = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
+    table.add_row("mean over conditions", "", "", *(f"{mean:.3f}" for mean in means), style="bold")
+    return table
+
+
+def verdict_text(told: PairVerdict) -> str:
+    """Whether to adapt."""
+    gain, low, high = (f"{100 * value:+.1f}" for value in told.gain)
+    found = (
+        f"Adapting by {told.objective} serves {gain} points (95 %: {low} to {high}) "
+        f"against the best fixed alpha in hindsight, {told.fixed_alpha:g}"
+    )
+    if advised_alpha(told) is not None:
+        return f"{found}. Use that fixed alpha: search.strategy = auto does."
+    doubt = ", which is a draw: this pair gains little by adapting" if told.gain[1] < 0.0 else ""
+    return f"{found}{doubt}. search.strategy = auto adapts."
 
 
 def _search(card: Card) -> str:

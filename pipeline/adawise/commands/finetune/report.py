@@ -7,6 +7,7 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import torch
 from rich.table import Table
 
 from adawise import __version__
-from adawise.adapt.card import Card
+from adawise.adapt.card import Card, read_card
+from adawise.commands.card.show import verdict_table, verdict_text
 from adawise.console import paper, print_json
 from adawise.finetune.comparison import Comparison
 from adawise.finetune.folder import Folder
@@ -65,6 +67,7 @@ def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out
         "theta_1": {"hash": card.identity["theta_1"], "epoch": facts["best"]["epoch"]},
         "barrier": card.has_barrier or facts["best"]["barrier"] > BARRIER,
         "best_alpha": card.best_alpha,
+        "verdict": None if card.verdict is None else asdict(card.verdict),
         "held_out": list(held_out),
     }
 
@@ -78,6 +81,9 @@ def tell(record: Mapping[str, Any], asked: FinetuneCommand, folder: Folder) -> N
         print_json({**record, "output": str(folder.path), **use})
         return
     print_curve(record)
+    if (verdict := read_card(folder.card).verdict) is not None:
+        paper().print(verdict_table(verdict))
+        paper().print(verdict_text(verdict), soft_wrap=True)
     for line in _oddities(record, folder):
         print(line)
     page = f", {folder.page}" if folder.page.exists() else ""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import structlog
 import torch
 
-from adawise.adapt.advice import judge_own
-from adawise.adapt.card import Card, make_card
+from adawise.adapt.advice import OWN, judge
+from adawise.adapt.card import Card, Condition, make_card
 from adawise.build.decoder import rendition
 from adawise.build.machine import usable_cores
 from adawise.build.model import load_model, number_format, open_device, use_cores
@@ -28,11 +28,14 @@ from adawise.clip.heads import heads_path, write_heads
 from adawise.clip.load import StartingModel, load_starting_model
 from adawise.commands.finetune.forecast import Forecast
 from adawise.commands.finetune.notes import check_classes, notes_on
+from adawise.commands.finetune.rehearsal import computed_alphas, conditions_of, kept_classes, shifts
 from adawise.commands.finetune.report import facts_of, print_curve, record_of, tell
 from adawise.commands.finetune.trackers import check_trackers, trackers
 from adawise.commands.labelled import logits_of, open_samples
 from adawise.console import print_json, progress
+from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError, TrainingError
+from adawise.evaluate.verdict import verdict_of
 from adawise.finetune.checkpoint import remove_leftovers, write_bytes
 from adawise.finetune.comparison import SHOWN, Comparison, WrongImage
 from adawise.finetune.folder import Folder
@@ -77,11 +80,7 @@ def finetune(asked: FinetuneCommand) -> int:
     folder.check(resume=resume, overwrite=asked.overwrite)
     use_cores(settings.model.threads)
     data = _read(settings, asked.labelled, asked.validation)
-    assert settings.model.theta_0 is not None  # the command line has seen to it
-    start = load_starting_model(
-        settings.model.architecture, settings.model.theta_0, wanted=settings.model.preprocessing
-    )
-    start = replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
+    start = _start(settings)
     decided = _decided_by(settings, data, start)
     ended = folder.finished(decided) if resume else None
     if ended is not None and ended["settings"] == dict(decided):
@@ -90,7 +89,7 @@ def finetune(asked: FinetuneCommand) -> int:
     notes = _notes(settings, data)
     for note in notes:
         _log.warning("data_questioned", note=note)
-    with _decoders(settings, data, start) as (images, judges):
+    with _decoders(settings, data, start.preprocess) as (images, judges):
         run = _run(settings, data, start, folder, images, judges)
         if not _train(settings, run, folder, data, start, _Begin(resume and ended is None, ended)):
             return INTERRUPTED
@@ -99,13 +98,71 @@ def finetune(asked: FinetuneCommand) -> int:
         facts = facts_of(run, found, data.classes, notes, skipped)
         if found.ruin is not None:
             _reject(folder, facts, found.ruin, asked)
-        card = _card(settings, folder, judges, data)
+        del run, start  # their memory is for the rehearsal
+        unseen = _rehearse(settings, data, folder, (images, judges), resumes=resume)
+        if unseen is None:
+            return INTERRUPTED
+        card = _card(settings, folder, judges, data, unseen)
         record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
         _write_page(folder, record, asked, _wrong(data, judges, found))
     folder.checkpoint.unlink(missing_ok=True)
+    folder.remove_rehearsal()
     tell(record, asked, folder)
     return 0
+
+
+def _start(settings: Settings) -> StartingModel:
+    """theta_0, to be trained."""
+    model = settings.model
+    assert model.theta_0 is not None  # the command line has seen to it
+    start = load_starting_model(model.architecture, model.theta_0, wanted=model.preprocessing)
+    return replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
+
+
+def _rehearse(
+    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, resumes: bool
+) -> tuple[Condition, ...] | None:
+    """What a pair says that was made the same way of some classes alone, of images of the others; None if stopped.
+
+    Empty where that is not asked for, or there are too few classes.
+    """
+    images, judges = decoders
+    labels = sorted({data.train.labels[i] for i in data.train_rows})
+    kept = kept_classes(labels, settings.finetune.seed)
+    part = _of_classes(data, kept)
+    if not settings.finetune.rehearsal or len(kept) == len(labels) or not part.held_out_rows:
+        return ()
+    place = folder.rehearsal
+    untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
+    settings = settings.model_copy(update={"finetune": untracked})
+    start = _start(settings)
+    run = _run(settings, part, start, place, images, judges)
+    _log.info("rehearsal_began", classes=len(kept), left_out=len(labels) - len(kept), images=len(part.train_rows))
+    begin = _Begin(resumes and place.checkpoint.exists(), None)
+    if not _train(settings, run, place, part, start, begin):
+        return None
+    del run, start
+    model = load_model(pair_settings(settings.model, place), settings.decode, with_card=False)
+    left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
+    chosen = HeldOut(images, _some(settings, left_out, settings.finetune.judged_images), settings.finetune.batch_images)
+    kinds = (None, *shifts())
+    with progress("judged unseen classes", total=len(kinds) * len(chosen.rows) * computed_alphas(GRID)) as bar:
+        return tuple(conditions_of(model.classifier, chosen, "new", kinds, bar))
+
+
+def _of_classes(data: Data, kept: frozenset[str]) -> Data:
+    return replace(
+        data,
+        train_rows=[i for i in data.train_rows if data.train.labels[i] in kept],
+        held_out_rows=[i for i in data.held_out_rows if data.held_out.labels[i] in kept],
+    )
+
+
+def _some(settings: Settings, rows: Sequence[int], limit: int) -> list[int]:
+    """At most so many, at random."""
+    mixed: list[int] = _recipe(settings.finetune).random().permutation(rows).tolist()
+    return mixed[:limit]
 
 
 def _notes(settings: Settings, data: Data) -> list[str]:
@@ -229,7 +286,7 @@ def _training_format(settings: Settings, device: Device) -> torch.dtype:
 
 
 @contextmanager
-def _decoders(settings: Settings, data: Data, start: StartingModel) -> Iterator[tuple[Images, Images]]:
+def _decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator[tuple[Images, Images]]:
     """What decodes the images to train on, and those that judge: one, if they lie in one place."""
     index = {name: number for number, name in enumerate(data.classes)}
 
@@ -237,7 +294,7 @@ def _decoders(settings: Settings, data: Data, start: StartingModel) -> Iterator[
         return Images(
             samples,
             index,
-            preprocess=start.preprocess,
+            preprocess=preprocess,
             max_pixels=settings.decode.max_pixels,
             threads=settings.decode.threads or usable_cores(),
         )
@@ -267,6 +324,7 @@ def _train(
         done = run.progress
         zero = done.curve[0].accuracy
         _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero)
+
         with trackers(settings.finetune, folder, run) as track:
 
             def on_update(images: int, loss: float) -> None:
@@ -296,23 +354,32 @@ def _images_left(run: FinetuneRun) -> int:
     return max(0, left) + (0 if done.curve else judged // 2)
 
 
-def _card(settings: Settings, folder: Folder, judges: Images, data: Data) -> Card:
-    """Load the pair as a worker would, and make its card from held-out images."""
-    limit, batch = settings.finetune.card_images, settings.finetune.batch_images
+def _card(settings: Settings, folder: Folder, judges: Images, data: Data, unseen: Sequence[Condition]) -> Card:
+    """Load the pair as a worker would, and make its card from held-out images, as they are and shifted.
+
+    It is judged on these and on `unseen`, conditions of a pair that was made the same way.
+    """
+    limit, judged, batch = (getattr(settings.finetune, f"{name}_images") for name in ("card", "judged", "batch"))
     model = load_model(pair_settings(settings.model, folder), settings.decode, with_card=False)
-    mixed = _recipe(settings.finetune).random().permutation(data.held_out_rows).tolist()[:limit]
-    alphas = model.classifier.alphas
-    with progress("calibrated", total=len(mixed) * len(alphas)) as bar:
+    mixed, alphas, kinds = _some(settings, data.held_out_rows, limit), model.classifier.alphas, shifts()
+    few = HeldOut(judges, mixed[:judged], batch)
+    forwards = len(mixed) * len(alphas) + len(kinds) * len(few.rows) * computed_alphas(alphas)
+    with progress("calibrated", total=forwards) as bar:
         logits, labels = logits_of(model.classifier, HeldOut(judges, mixed, batch), bar)
+        shifted = [*conditions_of(model.classifier, few, "shifted", kinds, bar), *unseen]
     card = make_card(
         logits.__getitem__,
         labels,
+        shifted,
         alphas=alphas,
         identity=model.classifier.identity,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     heads = write_heads(heads_path(folder.card), model.classifier.embeddings())
-    card = replace(card, judged=judge_own(logits.__getitem__, labels, card), heads=heads)
+    home = Condition(OWN, logits.__getitem__, labels)
+    card = replace(card, judged=judge(home, shifted, card), heads=heads)
+    if shifted:
+        card = replace(card, verdict=verdict_of(card, [replace(home, name="home"), *shifted]))
     write_bytes(folder.card, card.to_json().encode())
     return card
 

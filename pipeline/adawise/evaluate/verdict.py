@@ -1,0 +1,76 @@
+"""Does adapting help this pair? Streams of labelled conditions, adapted, against every fixed alpha in hindsight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+import torch
+
+from adawise.adapt.advice import AUTO, chosen
+from adawise.adapt.card import Card, Condition, GroupVerdict, PairVerdict
+from adawise.adapt.objective import DEFAULT
+from adawise.adapt.strategies.warm import Exploration
+from adawise.evaluate.bench import Bench
+from adawise.evaluate.candidates import parse
+from adawise.evaluate.judge import judge
+from adawise.evaluate.references import BEST_FIXED
+from adawise.evaluate.result import Row
+from adawise.evaluate.run import Plan, run
+from adawise.evaluate.streams import ORDERS
+from adawise.evaluate.tables import LogitTable
+
+_KIND = "long"  # a condition stays for 50 batches
+_SEEDS = 3
+
+
+def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
+    """What `warm` with the objective that the card recommends serves on streams of the conditions.
+
+    The mean of iid images and of runs of a class; a condition's group is its name up to the first underscore. The card
+    may know the conditions: it fits temperatures to all of them, and the best fixed alpha is chosen by them as well.
+    """
+    objective = chosen(AUTO, card)
+    bench = Bench(tuple(_table(one, card.alphas) for one in conditions), card.temperature)
+    strategy = parse(f"warm@{objective}", objective=DEFAULT, alpha=0.5, exploration=Exploration())
+    plan = Plan(strategy, (_KIND,), ORDERS, _SEEDS)
+    result = judge(bench, plan, card, run(bench, plan, card, processes=1, done=int), calibration="of the card")
+    rows = [{row.strategy: row for row in result.rows if row.order == order} for order in ORDERS]
+    adapted = [row for by_name in rows for row in by_name.values() if not row.reference]
+    versus = [row.versus[BEST_FIXED] for row in adapted]
+    fixed, best_fixed = result.best_fixed
+    return PairVerdict(
+        objective=objective,
+        zero_shot=float(bench.accuracy[:, 0].mean()),
+        fine_tuned=float(bench.accuracy[:, -1].mean()),
+        fixed_alpha=fixed,
+        best_fixed=best_fixed,
+        adapted=fmean(row.accuracy for row in adapted),
+        gain=(
+            fmean(each.difference for each in versus),
+            fmean(each.ci[0] for each in versus),
+            fmean(each.ci[1] for each in versus),
+        ),
+        groups=tuple(_groups(bench, adapted, bench.alphas.index(fixed))),
+    )
+
+
+def _table(condition: Condition, alphas: tuple[float, ...]) -> LogitTable:
+    logits = torch.stack([condition.logits(j) for j in range(len(alphas))]).float().numpy()
+    names = tuple(str(c) for c in range(logits.shape[-1]))
+    return LogitTable(condition.name, logits, condition.labels.numpy(), alphas, names)
+
+
+def _groups(bench: Bench, adapted: Sequence[Row], fixed: int) -> Iterator[GroupVerdict]:
+    for group in dict.fromkeys(bench.groups):
+        mine = [d for d, other in enumerate(bench.groups) if other == group]
+        accuracy = bench.accuracy[mine].mean(axis=0)
+        yield GroupVerdict(
+            group,
+            conditions=len(mine),
+            images=max(len(bench.tables[d]) for d in mine),
+            zero_shot=float(accuracy[0]),
+            fine_tuned=float(accuracy[-1]),
+            best_fixed=float(accuracy[fixed]),
+            adapted=fmean(row.groups[group].accuracy for row in adapted),
+        )
