@@ -96,7 +96,7 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
     [
         (0.85, [], "tsallis"),
         (1.09, [], "relative"),
-        (0.99, [], "tsallis"),
+        (0.99, [], "relative"),
         (0.85, told("fog", TUNED, **FOG), "tsallis"),
         (1.09, told("fog", TUNED, **FOG), "relative"),
         (0.85, told("new", ZERO, **NEW), "tsallis"),
@@ -119,7 +119,7 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
     ids=[
         "nothing but sound confidence",
         "nothing but over-confidence",
-        "nothing but confidence that is just right",
+        "nothing but confidence that so few images cannot tell from over-confidence",
         "what runs to alpha 1 is not proven by conditions where that is right",
         "nor where the model is over-confident",
         "nor what runs to alpha 0 by the opposite",
@@ -135,11 +135,15 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
 def test_an_objective_is_recommended_for_what_it_served_each_way_or_else_by_confidence_at_home(
     temperature: float, found: list[Judged], recommended: str
 ) -> None:
-    card = replace(a_card()[0], temperature=(1.0, 1.0, temperature), judged=tuple(found))
+    interval = temperature - 0.05, temperature + 0.05
+    card = replace(a_card()[0], temperature=(1.0, 1.0, temperature), fine_tuned_interval=interval, judged=tuple(found))
     advice = advise(card)
     assert advice.objective == recommended
-    measured = recommended != ("relative" if temperature > 1.0 else "tsallis")
-    assert ("it serves" if measured else f"temperature there: {temperature:.2f}") in advice.reason
+    measured = recommended != ("relative" if interval[1] > 1.0 else "tsallis")
+    assert ("it serves" if measured else f"temperature there: {temperature:.2f}, 95 %: ") in advice.reason
+    assert ("too few images to tell" in advice.reason) == (not measured and interval[0] <= 1.0 < interval[1])
+    older = replace(card, fine_tuned_interval=None)
+    assert advise(older).objective == ("tsallis" if temperature == 0.99 else recommended)
     assert chosen(AUTO, card) == recommended
 
 
@@ -149,7 +153,7 @@ def test_temperatures_of_images_under_shift_make_both_models_comparable() -> Non
     assert advice.objective == "calibrated_tsallis"
     assert "zero-shot 1.00, fine-tuned 1.25" in advice.reason
     better = [
-        *told("fog", TUNED, calibrated_tsallis=0.6, atc=0.65),
+        *told("fog", TUNED, calibrated_tsallis=0.6, atc=0.7),
         *told("new", ZERO, calibrated_tsallis=0.6, atc=0.6),
     ]
     assert chosen(AUTO, replace(card, judged=tuple(better))) == "atc"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adawise.adapt.calibration import calibration_error, fit_temperature
+from adawise.adapt.calibration import calibration_error, fit_temperature, temperature_interval
 
 
 def sample(n: int, temperature: float, *, classes: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -21,6 +21,25 @@ def sample(n: int, temperature: float, *, classes: int = 6, seed: int = 0) -> tu
 def test_the_temperature_that_made_the_labels_is_found_again(temperature: float) -> None:
     logits, labels = sample(20_000, temperature)
     assert math.isclose(fit_temperature(logits, labels), temperature, rel_tol=0.03)  # 20,000 labels: sd about 1 %
+
+
+@pytest.mark.parametrize("n", [100, 1000])
+def test_the_interval_of_a_temperature_holds_it_nineteen_times_in_twenty(n: int) -> None:
+    widths, held = [], 0
+    for seed in range(200):
+        logits, labels = sample(n, 1.5, seed=seed)
+        low, high = temperature_interval(logits, labels, fit_temperature(logits, labels))
+        held += low <= 1.5 <= high
+        widths.append(high - low)
+    assert 180 <= held <= 197  # 95 %: 190, sd 3
+    assert sum(widths) / 200 == pytest.approx(7.0 / math.sqrt(n), rel=0.1)
+
+
+def test_samples_that_are_fitted_together_weigh_the_same() -> None:
+    many, few = sample(4000, 1.0), sample(400, 2.0, seed=1)
+    together = fit_temperature(*many, few)
+    assert together == pytest.approx(fit_temperature(*few, many), rel=1e-6)
+    assert fit_temperature(*many) * 1.1 < together < fit_temperature(*few) / 1.1
 
 
 def test_no_neighbouring_temperature_has_a_lower_loss() -> None:

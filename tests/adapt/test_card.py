@@ -212,6 +212,8 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("search", asdict(FittedSearch("entropy", 9, 10**400, 0.1, 0.2, 0.9))),
         ("search", asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
         ("shifted_temperature", [1.0, 1.0]),
+        ("fine_tuned_interval", [1.0, 0.9]),
+        ("fine_tuned_interval", [1.0]),
         ("shifted_temperature", [1.0, -1.0, 1.0]),
         ("verdict", asdict(VERDICT) | {"fixed_alpha": 0.4}),
         ("verdict", asdict(VERDICT) | {"gain": [0.1, 0.2]}),

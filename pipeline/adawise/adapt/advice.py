@@ -6,8 +6,10 @@ every condition is judged in two halves, each by a card of the other halves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ AUTO = "auto"
 OWN = "own, in halves"
 OVER_CONFIDENT = 1.0  # the temperature that fits the fine-tuned model at home
 _MARGIN = 0.01  # accuracy: a smaller gain over the default is a draw
+_MOVED = 0.1  # share of images
 _APART = 0.03  # accuracy: with less between its ends a condition says nothing of where to go
 _LOSS = 0.002  # accuracy: what adapting may cost on labelled conditions
 _LEAST = 8  # images: fewer are not worth halving
@@ -95,9 +98,9 @@ def advise(card: Card) -> Advice:
 
     Where images under shift were given, `calibrated_tsallis`, whose temperatures are fitted to them too: on pairs that
     `finetune` makes it serves what the best fixed alpha does or more, and no other objective did so on all of them
-    (docs/measurements/method.md). Without any, confidence at home decides: `tsallis`, unless the fine-tuned model is
-    over-confident on the card's own sample. Then it is surer still of what it never saw, and `relative`, which takes
-    that into account, served .06 more; at temperatures of .97 and .99 the two drew.
+    (docs/measurements/method.md). Without any, confidence at home decides: `tsallis` where the fine-tuned model is
+    surely not over-confident on the card's own sample, else `relative`. For a model that is so at home is surer still
+    of what it never saw; `relative` takes that into account and served up to 1.2 points more there, .5 less elsewhere.
 
     Another objective is proven where it had to choose each way. So judged conditions count if the fine-tuned model is
     better in some of them and zero-shot in others, and both kinds weigh the same. On conditions of one kind, whatever
@@ -105,11 +108,11 @@ def advise(card: Card) -> Advice:
     and .14 less than `entropy` on new classes.
     """
     default, reason = _default(card)
-    served = _served(card.judged)
+    served, margin = _served(card.judged)
     if not served:
         return Advice(default, reason)
     best = max(served, key=lambda name: served[name])
-    if served[best] <= served[default] + _MARGIN:
+    if served[best] <= served[default] + margin:
         return Advice(default, reason)
     return Advice(
         best,
@@ -126,10 +129,14 @@ def _default(card: Card) -> tuple[str, str]:
             f"labelled images under shift give both models temperatures (zero-shot {low:.2f}, fine-tuned {high:.2f}) "
             "at which they can be compared"
         )
-    T = card.temperature[-1]
-    where = f"on its own kind of images the fine-tuned model is {{}} (its temperature there: {T:.2f})"
-    if T > OVER_CONFIDENT:
+    T, interval = card.temperature[-1], card.fine_tuned_interval
+    low, high = (T, T) if interval is None else interval
+    between = "" if interval is None else f", 95 %: {low:.2f} to {high:.2f} of {card.images} images"
+    where = f"on its own kind of images the fine-tuned model is {{}} (its temperature there: {T:.2f}{between})"
+    if low > OVER_CONFIDENT:
         return "relative", where.format("over-confident, so that it would be preferred where it is wrong")
+    if high > OVER_CONFIDENT:
+        return "relative", where.format("perhaps over-confident, and these are too few images to tell")
     return objectives.DEFAULT, where.format("not over-confident, so that entropy can be trusted")
 
 
@@ -145,15 +152,19 @@ def chosen(name: str, card: Card | None) -> str:
     return objectives.DEFAULT if card is None else advise(card).objective
 
 
-def _served(judged: Sequence[Judged]) -> dict[str, float]:
-    """Objective -> accuracy, mean of both kinds of condition; empty if one kind is missing.
+def _served(judged: Sequence[Judged]) -> tuple[dict[str, float], float]:
+    """Objective -> accuracy, mean of both kinds of condition, and what is a draw; empty if one kind is missing.
 
-    The card's own sample does not count: it has no shift to choose by.
+    The card's own sample does not count: it has no shift to choose by. Between the alphas of two objectives hardly more
+    than a tenth of the images become right or wrong, which gives a difference its standard deviation.
     """
-    kinds: dict[str, tuple[list[float], list[float]]] = {}
+    kinds: dict[str, tuple[list[Judged], list[Judged]]] = {}
     for one in judged:
         if one.condition != OWN and abs(one.fine_tuned - one.zero_shot) >= _APART:
-            kinds.setdefault(one.objective, ([], []))[one.fine_tuned > one.zero_shot].append(one.accuracy)
+            kinds.setdefault(one.objective, ([], []))[one.fine_tuned > one.zero_shot].append(one)
     if not kinds or not all(zero_shot and fine_tuned for zero_shot, fine_tuned in kinds.values()):
-        return {}
-    return {name: float(np.mean([np.mean(kind) for kind in both])) for name, both in kinds.items()}
+        return {}, 0.0
+    means = {name: fmean(fmean(one.accuracy for one in kind) for kind in both) for name, both in kinds.items()}
+    both = next(iter(kinds.values()))
+    variance = sum(sum(_MOVED / one.images for one in kind) / len(kind) ** 2 for kind in both) / len(both) ** 2
+    return means, max(_MARGIN, 2.0 * math.sqrt(variance))

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from adawise.adapt import objective as objectives
-from adawise.adapt.calibration import calibration_error, fit_temperature, fit_threshold
+from adawise.adapt.calibration import calibration_error, fit_temperature, fit_threshold, temperature_interval
 from adawise.adapt.objective import Objective, entropy
 from adawise.adapt.surrogate import Surrogate
 from adawise.errors import CardError
 
 FORMAT = 5
 _READ = (4, FORMAT)
-_SINCE_5 = ("shifted_temperature", "verdict")
+_SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval")
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
@@ -118,6 +118,7 @@ class Card:
     None where nothing was given to judge or fit by; `heads` is the hash of the file of text heads beside the card, if
     there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight; it is
     empty where there was none, and `verdict` None where nobody compared adapting with a fixed alpha.
+    `fine_tuned_interval` is the 95 % interval of the temperature at alpha 1; None in cards of format 4.
     """
 
     identity: Mapping[str, str]
@@ -138,6 +139,7 @@ class Card:
     format: int = FORMAT
     shifted_temperature: tuple[float, ...] = ()
     verdict: PairVerdict | None = None
+    fine_tuned_interval: tuple[float, float] | None = None
 
     @property
     def best_alpha(self) -> float:
@@ -215,7 +217,7 @@ def read_card(path: Path) -> Card:
             known, got = f"{_READ[0]} to {FORMAT}", reprlib.repr(data["format"])
             raise CardError(f"{path}: expected a card of format {known}, got {got}. {remedy}")
         if data["format"] < FORMAT:
-            data |= {"shifted_temperature": (), "verdict": None}
+            data |= {"shifted_temperature": (), "verdict": None, "fine_tuned_interval": None}
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
@@ -254,6 +256,9 @@ def _check_values(card: Card) -> None:
         holds = holds and told.objective in objectives.NAMES and told.fixed_alpha in card.alphas
         holds = holds and len(told.gain) == 3 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
         _expect("verdict", "an objective, an alpha of the grid, accuracies from 0 to 1 and a gain", told, holds)
+    if (interval := card.fine_tuned_interval) is not None:
+        holds = isinstance(interval, tuple) and len(interval) == 2 and _are_numbers(*interval)
+        _expect("fine_tuned_interval", "two numbers above 0", interval, holds and 0.0 < interval[0] <= interval[1])
     if (found := card.search) is not None:
         numbers = (found.lengthscale, found.signal_sd, found.offset_sd, found.persistence)
         holds = isinstance(found.objective, str) and _are_numbers(found.batches, *numbers) and min(numbers) > 0.0
@@ -313,6 +318,7 @@ def make_card(
             }
         )
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
+    columns["fine_tuned_interval"] = temperature_interval(z, labels, T)  # of the last alpha, which is 1
     if shifted:
         columns["shifted_temperature"] = tuple(
             fit_temperature(logits(j).double(), labels, *((one.logits(j).double(), one.labels) for one in shifted))
