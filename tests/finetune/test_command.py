@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
-from adawise.adapt.advice import OWN
+from adawise.adapt.advice import OWN, advised_alpha
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
 from adawise.settings import DecodeSettings, ModelSettings
@@ -120,7 +120,9 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     out = folder / "out"
     card, record = read_card(out / "card.json"), json.loads((out / "finetune.json").read_text())
     assert card.verdict is not None
-    assert record["verdict"] == json.loads(json.dumps(asdict(card.verdict)))
+    told = {**asdict(card.verdict), "advised_alpha": advised_alpha(card.verdict)}
+    assert record["verdict"] == json.loads(json.dumps(told))
+    assert "classes left out of a rehearsal" in (out / "finetune.html").read_text()
     groups = {group.group: (group.conditions, group.images) for group in card.verdict.groups}
     assert groups == {"home": (1, 24), "shifted": (5, 24), "new": (6, 12)}
     assert {one.condition for one in card.judged} == {

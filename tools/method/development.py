@@ -48,6 +48,7 @@ DATA = Path(os.environ.get("ADAWISE_REAL_DATA", str(Path(__file__).parents[2] / 
 SIDE, CORRUPTED_SIDE = 70, 98  # px: what the model sees, and at which size an image is corrupted
 BATCH, RATE = 60, 1e-5
 CLASSES = 100  # names; the images are of 50
+SOURCES = {"known": "validation_base", "new": "validation_base"}  # group -> file of images
 IMAGES = 200  # a domain
 TEMPLATES = (
     *("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a small photo of a {}."),
@@ -198,14 +199,24 @@ def _loss(model: Any, pixels: Tensor, targets: Tensor, prompts: Tensor) -> Tenso
     return cross_entropy(model.logit_scale.exp() * features.float() @ head.float().T, targets)
 
 
-def write_tables(theta_1: Path, known: Set[int], out: Path, *, seed: int, step: int, images_each: int = IMAGES) -> None:
+def write_tables(
+    theta_1: Path,
+    known: Set[int],
+    out: Path,
+    *,
+    seed: int,
+    step: int,
+    images_each: int = IMAGES,
+    sources: Mapping[str, str] = SOURCES,
+) -> None:
     """One npz of logits at 21 alphas for each domain; `known` are the classes that theta_1 was tuned on.
 
-    Logits are made at every `step`th alpha, and those between are the means of their neighbours.
+    Logits are made at every `step`th alpha, and those between lie on straight lines. `sources` names the file of images
+    of each group.
     """
     pair = load_checkpoints(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
-    images, labels, classes = read_images("validation_base")
-    is_known = np.isin(labels, sorted(known))
+    read = {name: read_images(name) for name in sources.values()}
+    *_, classes = next(iter(read.values()))
     classifier = PairClassifier(
         pair,
         classes=classes,
@@ -218,14 +229,16 @@ def write_tables(theta_1: Path, known: Set[int], out: Path, *, seed: int, step: 
     )
     rng = np.random.default_rng(seed)
     domains: dict[str, tuple[Tensor, npt.NDArray[np.int64]]] = {}
-    for group, members, corruptions in (("known", is_known, KNOWN), ("new", ~is_known, NEW)):
+    for group, corruptions in (("known", KNOWN), ("new", NEW)):
+        images, labels, _ = read[sources[group]]
+        members = np.flatnonzero(np.isin(labels, sorted(known)) == (group == "known"))
         for corrupt in corruptions:
-            rows = rng.choice(np.flatnonzero(members), images_each, replace=False)
+            rows = rng.choice(members, min(images_each, len(members)), replace=False)
             pixels = for_the_model([corrupt(images[i], rng) for i in rows])
             domains[f"{group}_{corrupt.__name__}"] = (pixels, labels[rows])
     everything = torch.cat([pixels for pixels, _ in domains.values()])
     made = {j: _at(classifier, j, everything, out / f"alpha_{j:02}.pt") for j in range(0, len(GRID), step)}
-    logits = torch.stack([made[j] if j in made else _between(made[j - 1], made[j + 1]) for j in range(len(GRID))])
+    logits = torch.stack([_on_line(made, j, step) for j in range(len(GRID))])
     parts = torch.split(logits, [len(pixels) for pixels, _ in domains.values()], dim=1)
     zero, one = pair.log_scales
     scale = np.exp([(1 - a) * zero + a * one for a in GRID]).astype(np.float32)
@@ -254,8 +267,9 @@ def _at(classifier: PairClassifier, j: int, images: Tensor, kept: Path) -> Tenso
     return z
 
 
-def _between(lower: Tensor, upper: Tensor) -> Tensor:
-    return ((lower.float() + upper.float()) / 2).to(torch.float16)
+def _on_line(made: Mapping[int, Tensor], j: int, step: int) -> Tensor:
+    low, beyond = j // step * step, j % step
+    return made[j] if not beyond else torch.lerp(made[low].float(), made[low + step].float(), beyond / step).half()
 
 
 def main() -> None:

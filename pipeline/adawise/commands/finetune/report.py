@@ -15,6 +15,7 @@ import torch
 from rich.table import Table
 
 from adawise import __version__
+from adawise.adapt.advice import advised_alpha
 from adawise.adapt.card import Card, read_card
 from adawise.commands.card.show import verdict_table, verdict_text
 from adawise.console import paper, print_json
@@ -67,7 +68,9 @@ def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out
         "theta_1": {"hash": card.identity["theta_1"], "epoch": facts["best"]["epoch"]},
         "barrier": card.has_barrier or facts["best"]["barrier"] > BARRIER,
         "best_alpha": card.best_alpha,
-        "verdict": None if card.verdict is None else asdict(card.verdict),
+        "verdict": None
+        if card.verdict is None
+        else {**asdict(card.verdict), "advised_alpha": advised_alpha(card.verdict)},
         "held_out": list(held_out),
     }
 

@@ -21,7 +21,7 @@ _SERIES = {"theta_1": (theme.FINE_TUNED, "circle"), "alpha .5": (theme.SERVED, "
 
 def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[WrongImage]) -> str:
     """The page as HTML; a function of its arguments alone. Names of classes and images are shown, never obeyed."""
-    sections = (_curve(record), _classes(record), _confusions(record))
+    sections = (*_verdict(record), _curve(record), _classes(record), _confusions(record))
     contents = [(section.anchor, section.heading) for section in sections]
     zero, best = record["curve"][0]["accuracy"], record["best"]["accuracy"]
     return render(
@@ -49,6 +49,50 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
         *record["notes"],
         *([f"{counted(skipped, 'file was', 'files were')} skipped; finetune.json names them."] if skipped else []),
     ]
+
+
+_GROUPS = {
+    "home": "held-out images",
+    "shifted": "the same under synthetic shifts",
+    "new": "classes left out of a rehearsal, as they are and shifted",
+}
+
+
+def _verdict(record: Mapping[str, Any]) -> tuple[Section, ...]:
+    """Nothing where the pair was not judged: by earlier versions."""
+    told = record.get("verdict")
+    if told is None:
+        return ()
+    rows = [*told["groups"], {**told, "group": "mean over conditions", "conditions": "", "images": ""}]
+    lines = tuple(
+        Line(
+            _GROUPS.get(row["group"], row["group"]),
+            (
+                Cell(str(row["conditions"])),
+                Cell(str(row["images"])),
+                *(Cell(three(row[name])) for name in ("zero_shot", "fine_tuned", "best_fixed", "adapted")),
+            ),
+        )
+        for row in rows
+    )
+    gain, low, high = (points(value) for value in told["gain"])
+    headers = ("conditions", "images", "theta_0", "theta_1", f"alpha {told['fixed_alpha']:g}", "adapted")
+    return (
+        Section(
+            "verdict",
+            "Verdict",
+            f"Adapting by {told['objective']} serves {gain} points (95 %: {low} to {high}) against the alpha that is "
+            f"best in hindsight, {told['fixed_alpha']:g}. " + _word(told["advised_alpha"]),
+            tables=(Table("Accuracy on labelled images", "images", headers, lines),),
+        ),
+    )
+
+
+def _word(advised_alpha: float | None) -> str:
+    """What to do."""
+    if advised_alpha is None:
+        return "search.strategy = auto adapts."
+    return f"Use a fixed alpha of {advised_alpha:g}: search.strategy = auto does."
 
 
 def _curve(record: Mapping[str, Any]) -> Section:
