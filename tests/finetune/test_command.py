@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -371,9 +372,47 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_read(
     folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, extra: str
 ) -> None:
     monkeypatch.setattr("adawise.commands.finetune.trackers.find_spec", lambda name: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     assert finetune(folder, f"--finetune.{extra}") == 2
     assert f"pip install 'adawise[{extra}]'" in message(capsys)
     assert not (folder / "out").exists()
+
+
+def test_tensorboard_gets_the_curve(folder: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="pip install 'adawise[tensorboard]'")
+    from tensorboardX.proto.event_pb2 import Event
+
+    assert finetune(folder, "--finetune.tensorboard") == 0
+    (file,) = (folder / "out" / "tensorboard").iterdir()
+    data, told = file.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        told += [(value.tag, event.step) for value in event.summary.value]
+        data = data[16 + length :]
+    assert [step for tag, step in told if tag == "accuracy"] == [0, 1, 2]
+    assert [step for tag, step in told if tag == "loss"] == [1, 2]
+
+
+def test_mlflow_gets_settings_and_curve_and_a_server_that_is_away_ends_no_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'adawise[mlflow]'")
+    assert finetune(folder, "--finetune.mlflow") == 2
+    assert "MLFLOW_TRACKING_URI is not set" in message(capsys)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with capture_logs() as logs:
+        assert finetune(folder, "--finetune.mlflow") == 0
+    assert [line["tracker"] for line in logs if line["event"] == "tracking_failed"] == ["mlflow"] * 3
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (folder / "tracked").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(None)
+    assert finetune(folder, "--overwrite", "--finetune.mlflow") == 0
+    (run,) = mlflow.search_runs(output_format="list")
+    assert (run.info.run_name, run.info.status) == ("out", "FINISHED")
+    assert run.data.params["finetune.epochs"] == "2"
+    client = mlflow.MlflowClient()
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "accuracy")] == [0, 1, 2]
 
 
 def one_class(folder: Path) -> None:

@@ -27,7 +27,9 @@ def test_a_new_folder_has_what_open_clip_and_a_worker_want(folder: Folder) -> No
 
 
 def test_a_run_that_is_there_is_neither_mixed_up_nor_lost(folder: Folder) -> None:
-    with pytest.raises(SettingsError, match=r"there is a run already \(theta_1/open_clip_config.json, .*--overwrite"):
+    folder.check(resume=False, overwrite=False)  # what was begun, and has not judged theta_0, is no run
+    folder.checkpoint.touch()
+    with pytest.raises(SettingsError, match=r"there is a run already \(checkpoint.pt\).*--overwrite"):
         folder.check(resume=False, overwrite=False)
     folder.check(resume=False, overwrite=True)
 

@@ -54,6 +54,20 @@ def test_files_that_are_no_images_and_folders_without_one_are_named(tmp_path: Pa
     }
 
 
+def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write_shapes(tmp_path / "data" / part, 1)
+    told = refusal(tmp_path / "data")
+    assert "its subfolders, train, val, are parts of a data set, not classes" in told
+    assert f"Name one, such as --labelled {tmp_path}/data/train." in told
+
+
+def test_a_table_of_paths_without_bytes_is_refused_with_how_to_embed_them(tmp_path: Path) -> None:
+    images = pa.array([{"bytes": None, "path": "a.jpg"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    told = refusal(write_parquet(tmp_path / "a.parquet", {"image": images, "label": ["cat"]}))
+    assert "no row of the column image has bytes, only paths of files. Embed them" in told
+
+
 def test_a_table_with_text_labels_is_read(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": [b"1", b"22"], "label": ["dog", "cat"]})
     samples = read(path)

@@ -98,7 +98,8 @@ class Folder:
         """Refuse a folder with a run in it, or to resume one that is not there. Raises SettingsError."""
         if self.path.exists() and not self.path.is_dir():
             raise SettingsError(f"--output {self.path}: expected a folder, and it is a file. Name another.")
-        there = [str(file.relative_to(self.path)) for file in self.files if file.exists()]
+        begun = {self.config, self.classes, self.templates}  # by a run that could not read one image
+        there = [str(file.relative_to(self.path)) for file in self.files if file.exists() and file not in begun]
         if resume and not (self.checkpoint.exists() or self.record.exists()):
             raise SettingsError(f"--output {self.path}: there is no run to resume. Leave --resume out to start one.")
         if there and not (resume or overwrite):

@@ -159,7 +159,7 @@ class FinetuneRun:
     def compare(self) -> Comparison:
         """What theta_0, the middle and the best weights say of each held-out image; the learner is at the best then."""
         self._load_best()
-        said = [self.learner.classify(self._judges(), alpha) for alpha in (0.0, 0.5, 1.0)]
+        said = [self.learner.classify(self.held_out, alpha) for alpha in (0.0, 0.5, 1.0)]
         return Comparison(said[0][1].tolist(), *(logits.argmax(dim=-1).tolist() for logits, _ in said))
 
     def _load_best(self) -> None:

@@ -12,6 +12,7 @@ from adawise.labelled.table import table_samples
 from adawise.produce.files import list_folder
 from adawise.recording.manifest import MANIFEST
 
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -70,6 +71,12 @@ def _folder(folder: Path, flag: str) -> Samples:
         raise SettingsError(
             f"{flag} {folder}: {len(found)} images have no label, such as {found[0].name}; put each into a subfolder "
             f"that has the name of its class ({folder}/CLASS/{found[0].name})"
+        )
+    parts = sorted({file.label or "" for file in files})
+    if parts and {part.lower() for part in parts} <= _SPLITS:
+        raise SettingsError(
+            f"{flag} {folder}: its subfolders, {', '.join(parts)}, are parts of a data set, not classes. "
+            f"Name one, such as {flag} {folder / parts[0]}."
         )
     names, labels = [file.name for file in files], [file.label or "" for file in files]
     sizes = [file.path.stat().st_size for file in files]

@@ -72,6 +72,11 @@ def _bytes_column(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], kind.field("bytes").type)
         kind = column.type
+        if len(column) and column.null_count == len(column):
+            raise SettingsError(
+                f"{where}: no row of the column image has bytes, only paths of files. Embed them when the file is "
+                "written (`datasets` does by embed_table_storage), or name their folder."
+            )
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise SettingsError(f"{where}: expected encoded images (binary) in the column image, got {kind}. Convert it.")
     return column

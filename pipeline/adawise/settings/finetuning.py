@@ -50,7 +50,7 @@ class FinetuneSettings(Group):
         default=False, description="write the curve for TensorBoard, into the folder tensorboard of --output"
     )
     mlflow: bool = Field(
-        default=False, description="tell the curve to MLflow, where MLFLOW_TRACKING_URI and its like say"
+        default=False, description="tell the curve to the MLflow server that MLFLOW_TRACKING_URI names"
     )
     checkpoint_every_s: float = Field(
         default=300.0, ge=0, le=86_400, description="seconds between checkpoints within an epoch"

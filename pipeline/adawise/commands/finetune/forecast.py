@@ -24,11 +24,12 @@ class Forecast:
 
     Args:
         run: before its start or resumption.
-        card_forwards: images that the card takes through the model, once each alpha.
+        repeated: share of the training that comes again afterwards.
+        forwards: images that pass the model afterwards, once for each alpha.
     """
 
-    def __init__(self, run: FinetuneRun, card_forwards: int) -> None:
-        self._run, self._card_forwards = run, card_forwards
+    def __init__(self, run: FinetuneRun, *, repeated: float = 0.0, forwards: int = 0) -> None:
+        self._run, self._repeated, self._forwards = run, repeated, forwards
         self._updates: list[float] = []
         learner = run.learner
         _log.info(
@@ -52,12 +53,14 @@ class Forecast:
         left = (run.recipe.epochs - done.epoch + 1) * per_epoch - done.update
         training = left * update_s
         judging = (run.recipe.epochs - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
-        card = self._card_forwards * image_s
+        whole = run.recipe.epochs * (per_epoch * update_s + 2 * len(run.held_out.rows) * image_s)
+        rehearsal, card = self._repeated * whole, self._forwards * image_s
         _log.info(
             "duration_estimated",
-            left=str(timedelta(seconds=round(training + judging + card))),
+            left=str(timedelta(seconds=round(training + judging + rehearsal + card))),
             training_s=round(training),
             judging_s=round(judging),
+            rehearsal_s=round(rehearsal),
             card_s=round(card),
             timed_updates=_TIMED,
             memory_mib=self._peak_bytes() // _MIB,

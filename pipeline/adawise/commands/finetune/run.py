@@ -70,6 +70,8 @@ class _Begin(NamedTuple):
 
     resumes: bool
     ended: Mapping[str, Any] | None
+    repeated: float = 0.0  # share of the training that comes again, for the rehearsal
+    forwards: int = 0  # of images, after the training
 
 
 def finetune(asked: FinetuneCommand) -> int:
@@ -91,7 +93,8 @@ def finetune(asked: FinetuneCommand) -> int:
         _log.warning("data_questioned", note=note)
     with _decoders(settings, data, start.preprocess) as (images, judges):
         run = _run(settings, data, start, folder, images, judges)
-        if not _train(settings, run, folder, data, start, _Begin(resume and ended is None, ended)):
+        begin = _Begin(resume and ended is None, ended, *_work_after(settings, data))
+        if not _train(settings, run, folder, data, start, begin):
             return INTERRUPTED
         found = run.compare()
         skipped = {**data.train.passed_over, **data.held_out.passed_over, **run.skipped, **judges.skipped}
@@ -149,6 +152,21 @@ def _rehearse(
     kinds = (None, *shifts())
     with progress("judged unseen classes", total=len(kinds) * len(chosen.rows) * computed_alphas(GRID)) as bar:
         return tuple(conditions_of(model.classifier, chosen, "new", kinds, bar))
+
+
+def _work_after(settings: Settings, data: Data) -> tuple[float, int]:
+    """What comes after the training: the share of it that is rehearsed, and forwards of images for card and verdict."""
+    labels = sorted({data.train.labels[i] for i in data.train_rows})
+    kept = kept_classes(labels, settings.finetune.seed)
+    rehearsed = len(_of_classes(data, kept).train_rows)
+    some = settings.finetune.judged_images
+    card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))
+    conditions, each = len(shifts()), computed_alphas(GRID)
+    forwards = card * len(GRID) + conditions * min(few, card) * each
+    if not settings.finetune.rehearsal or len(kept) == len(labels):
+        return 0.0, forwards
+    unseen = min(some, len(data.train_rows) - rehearsed)
+    return rehearsed / len(data.train_rows), forwards + (1 + conditions) * unseen * each
 
 
 def _of_classes(data: Data, kept: frozenset[str]) -> Data:
@@ -307,7 +325,7 @@ def _train(
     settings: Settings, run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: _Begin
 ) -> bool:
     """Train to the end (True) or until stopped; what happens is told as it does."""
-    forecast = Forecast(run, len(GRID) * min(settings.finetune.card_images, len(data.held_out_rows)))
+    forecast = Forecast(run, repeated=begin.repeated, forwards=begin.forwards)
     recipe = run.recipe
     if begin.resumes:
         remove_leftovers(folder.path)
@@ -324,7 +342,6 @@ def _train(
         done = run.progress
         zero = done.curve[0].accuracy
         _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero)
-
         with trackers(settings.finetune, folder, run) as track:
 
             def on_update(images: int, loss: float) -> None:
@@ -349,9 +366,9 @@ def _images_left(run: FinetuneRun) -> int:
     """To train on, and to judge with: twice an epoch, and theta_0 once."""
     recipe, done = run.recipe, run.progress
     per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate
-    judged = 2 * len(run.held_out.rows)
-    left = (recipe.epochs - done.epoch + 1) * (per_epoch + judged) - done.images
-    return max(0, left) + (0 if done.curve else judged // 2)
+    held_out = len(run.held_out.rows)
+    left = (recipe.epochs - done.epoch + 1) * (per_epoch + 2 * held_out) - done.images
+    return max(0, left) + (0 if done.curve else held_out)
 
 
 def _card(settings: Settings, folder: Folder, judges: Images, data: Data, unseen: Sequence[Condition]) -> Card:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import TypeVar
 
 import structlog
 
@@ -15,9 +15,10 @@ from adawise.finetune.folder import Folder
 from adawise.finetune.run import Epoch, FinetuneRun
 from adawise.settings import FinetuneSettings
 
-T = TypeVar("T")
 TellRow = Callable[[Epoch], object]
 Close = Callable[[], object]
+_SERVER = "MLFLOW_TRACKING_URI"
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # it would wait for minutes
 _MOST_LETTERS = 500  # of a parameter's value, as MLflow's oldest servers have it
 
 _log = structlog.get_logger("finetune")
@@ -33,6 +34,8 @@ def check_trackers(settings: FinetuneSettings) -> None:
             raise SettingsError(
                 f"finetune.{extra} needs {module}; install it with: pip install 'adawise[{extra}]', or leave it out."
             )
+    if settings.mlflow and not os.environ.get(_SERVER):
+        raise SettingsError(f"finetune.mlflow: {_SERVER} is not set. Set it to the server's address, or leave it out.")
 
 
 @contextmanager
@@ -55,27 +58,33 @@ def trackers(settings: FinetuneSettings, folder: Folder, run: FinetuneRun) -> It
 
 
 class _Tracker:
-    """One that fails is told of in a warning and left out from then on: no run waits for it, or ends with it."""
+    """One that fails is told of in a warning and asked again with the next row: no run ends with it."""
 
     def __init__(self, name: str, opening: Callable[[], tuple[TellRow, Close]]) -> None:
-        self._name = name
-        self._open: tuple[TellRow, Close] | None = self._attempt(opening)
+        self._name, self._opening = name, opening
+        self._open: tuple[TellRow, Close] | None = None
+        self._untold: list[Epoch] = []
 
     def tell(self, row: Epoch) -> None:
-        if self._open is not None:
-            tell, close = self._open
-            self._open = self._attempt(lambda: (tell(row), (tell, close))[1])
+        self._untold.append(row)
+        with self._warning():
+            self._open = self._open or self._opening()
+            while self._untold:
+                self._open[0](self._untold[0])
+                del self._untold[0]
 
     def close(self) -> None:
         if self._open is not None:
-            self._attempt(self._open[1])
+            with self._warning():
+                self._open[1]()
 
-    def _attempt(self, act: Callable[[], T]) -> T | None:
+    @contextmanager
+    def _warning(self) -> Iterator[None]:
         try:
-            return act()
+            yield
         except Exception as error:  # noqa: BLE001  their clients promise no closed set
-            _log.warning("tracking_failed", tracker=self._name, error=str(error)[:_MOST_LETTERS])
-            return None
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            _log.warning("tracking_failed", tracker=self._name, error=first[:_MOST_LETTERS])
 
 
 def _tensorboard(folder: Folder, _run: FinetuneRun) -> tuple[TellRow, Close]:
@@ -93,6 +102,8 @@ def _tensorboard(folder: Folder, _run: FinetuneRun) -> tuple[TellRow, Close]:
 
 def _mlflow(folder: Folder, run: FinetuneRun) -> tuple[TellRow, Close]:
     """Where the environment says (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME), which has the passwords as well."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
     import mlflow
 
     mlflow.start_run(run_name=folder.path.resolve().name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[W
         headline=f"{three(zero)} becomes {three(best)} on held-out images",
         sentences=_sentences(record),
         contents=[*contents, *([("mistakes", "Mistakes")] if mistakes else [])],
-        command=" ".join(["adawise", *command]),
+        command=shlex.join(["adawise", *command]),
         versions=record["versions"],
         sections=sections,
         specs={figure.anchor: figure.spec for section in sections for figure in section.figures},
