@@ -21,6 +21,11 @@ def epoch(number: int, accuracy: float) -> dict[str, Any]:
     return {**row, "ece": 0.1, "accuracy_half": accuracy, "barrier": 0.0}
 
 
+def group(name: str) -> dict[str, Any]:
+    accuracies = {"zero_shot": 0.5, "fine_tuned": 0.6, "best_fixed": 0.7, "adapted": 0.75}
+    return {"group": name, "conditions": 1, "images": 9, **accuracies}
+
+
 @pytest.fixture
 def record() -> dict[str, Any]:
     found = Comparison([0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0])
@@ -32,6 +37,11 @@ def record() -> dict[str, Any]:
         "best": epoch(1, 0.75),
         "classes": found.per_class(NAMES, [0, 0, 1]),
         "confusions": found.confusions(NAMES),
+        "verdict": {
+            **{"groups": [group("home"), group("new")], "zero_shot": 0.5, "fine_tuned": 0.6, "best_fixed": 0.7},
+            **{"adapted": 0.75, "gain": [0.05, 0.01, 0.09], "fixed_alpha": 0.45, "objective": "tsallis"},
+            "advised_alpha": None,
+        },
         "versions": {"adawise": "1"},
     }
 
@@ -50,6 +60,8 @@ def test_it_opens_offline_with_figures_tables_and_mistakes_and_obeys_no_name(
         assert shown.locator(".chart svg").count() == 3
         assert shown.locator("#classes tbody tr").count() == 3
         assert shown.locator("#confusions tbody tr").count() == 1
+        assert shown.locator("#pair tbody tr").count() == 3
+        assert shown.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)").count("verdict") == 1
         assert shown.locator("#mistakes img").count() == shown.locator("img").count() == 1
         assert shown.locator("#verdict li", has_text="2 files were skipped").count() == 1
         assert shown.locator("#made code", has_text="--labelled 'my images'").count() == 1

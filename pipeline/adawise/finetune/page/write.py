@@ -80,8 +80,8 @@ def _verdict(record: Mapping[str, Any]) -> tuple[Section, ...]:
     headers = ("conditions", "images", "theta_0", "theta_1", f"alpha {told['fixed_alpha']:g}", "adapted")
     return (
         Section(
-            "verdict",
-            "Verdict",
+            "pair",
+            "What the pair serves",
             f"Adapting by {told['objective']} serves {gain} points (95 %: {low} to {high}) against the alpha that is "
             f"best in hindsight, {told['fixed_alpha']:g}. " + _word(told["advised_alpha"]),
             tables=(Table("Accuracy on labelled images", "images", headers, lines),),
