@@ -1,11 +1,13 @@
 """Pairs that `adawise finetune` makes of photographs: is what `auto` serves then as good as the best fixed alpha?
 
-    python -m tools.method.own_pairs FOLDER [--pairs a,b,c] [--finetune "--finetune.epochs 4"] [--tested]
+    python -m tools.method.own_pairs FOLDER [--pairs a,b,c] [--finetune "--finetune.epochs 4"] [--tested] [--advice]
 
 For each pair a part of `train_base` becomes a labelled table, the command is run as a user would, and domains of images
 that nobody trained on become tables of logits: `validation_base`, whose other classes are new to the pair, for every
 choice; with --tested `test_base` and `test_new`, which are run once, for what is reported. Corruptions are those of
 `tools.method.development`, not those that `finetune` judges by. What was made stays in FOLDER, and is not made again.
+With --advice it is also asked how far the advice of a card without shifted images depends on chance: on how many images
+of a clean table it is made of, and on how many names.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from adawise.adapt.advice import AUTO, advised_alpha, chosen
-from adawise.adapt.card import Card, read_card
+from adawise.adapt.advice import AUTO, advise, advised_alpha, chosen
+from adawise.adapt.card import Card, make_card, read_card
 from adawise.adapt.objective import DEFAULT, NAMES
 from adawise.adapt.strategies.warm import Exploration
 from adawise.build.machine import usable_cores
@@ -36,11 +39,12 @@ from adawise.evaluate.judge import judge
 from adawise.evaluate.result import Result, Row
 from adawise.evaluate.run import Plan, run
 from adawise.evaluate.streams import ORDERS
-from adawise.evaluate.tables import read_tables
+from adawise.evaluate.tables import LogitTable, read_tables
 from tools.method.development import DATA, SOURCES, TEMPLATES, write_tables
 
 KIND, SEEDS = "long", 5
 _SPLITS = 20
+_SIZES, _DRAWS = (40, 80, 150, 300), 60
 STEP, IMAGES_EACH = 4, 300
 TEST_SOURCES = {"known": "test_base", "new": "test_new"}
 
@@ -148,6 +152,32 @@ def _line(strategy: str, rows: Sequence[Row], ends: Mapping[str, float], *, is_a
     )
 
 
+def advice(table: LogitTable) -> Iterator[str]:
+    """What cards of so many of a table's images would recommend, with all names and with fewer."""
+    logits, labels = torch.from_numpy(table.logits).float(), torch.from_numpy(table.labels)
+    occurring = np.unique(table.labels)
+    others = [c for c in range(logits.shape[-1]) if c not in occurring]
+    rng = np.random.default_rng(0)
+    for names in (logits.shape[-1], logits.shape[-1] // 2):
+        kept = np.sort(np.concatenate([occurring, others[: max(0, names - len(occurring))]]).astype(np.int64))
+        fewer, own = logits[:, :, kept], torch.from_numpy(np.searchsorted(kept, table.labels))
+        for images in _SIZES:
+            if images > len(labels):
+                continue
+            rows = [torch.from_numpy(rng.permutation(len(labels))[:images]) for _ in range(_DRAWS)]
+            cards = [_card(fewer[:, each], own[each], table.alphas) for each in rows]
+            told = Counter(advise(card).objective for card in cards)
+            T = np.quantile([card.temperature[-1] for card in cards], (0.05, 0.5, 0.95))
+            most = ", ".join(f"{count} {objective}" for objective, count in told.most_common())
+            yield f"| {len(kept)} | {images} | {T[1]:.2f} ({T[0]:.2f} to {T[2]:.2f}) | {most} |"
+
+
+def _card(logits: torch.Tensor, labels: torch.Tensor, alphas: tuple[float, ...]) -> Card:
+    """Of the two ends alone, which is all that the advice asks for."""
+    ends = (alphas[0], alphas[-1])
+    return make_card(lambda j: logits[-j], labels, alphas=ends, identity={}, created_at="")
+
+
 def main() -> None:
     """Make pairs and tables, and print what was served."""
     parser = argparse.ArgumentParser(prog="python -m tools.method.own_pairs", description=main.__doc__)
@@ -155,6 +185,7 @@ def main() -> None:
     parser.add_argument("--pairs", help="names, separated by commas; none: all")
     parser.add_argument("--finetune", default="--finetune.epochs 4", help="flags of `adawise finetune`")
     parser.add_argument("--tested", action="store_true", help="the pairs and images for reporting")
+    parser.add_argument("--advice", action="store_true", help="how stable a card's advice is")
     parser.add_argument("--processes", type=int, default=usable_cores())
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -172,6 +203,10 @@ def main() -> None:
         bench = Bench(read_tables(tables), card.temperature)
         result = judged(bench, card, processes=arguments.processes)
         print("\n".join(lines(name, result, card, better_ends(bench))), flush=True)
+        if arguments.advice:
+            (clean,) = (table for table in bench.tables if table.name == "known_clean")
+            print("\n| names | images | temperature (90 %) | advice |\n|---|---|---|---|")
+            print("\n".join(advice(clean)), flush=True)
 
 
 if __name__ == "__main__":
