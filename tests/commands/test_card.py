@@ -157,7 +157,8 @@ def test_auto_is_what_the_card_recommends_and_its_states_and_fingerprints_are_th
 ) -> None:
     adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "made.json")
     made = read_card(folder / "made.json")
-    card = replace(made, temperature=(*made.temperature[:-1], temperature))
+    interval = temperature - 0.1, temperature + 0.1
+    card = replace(made, temperature=(*made.temperature[:-1], temperature), fine_tuned_interval=interval)
     (folder / "auto.json").write_text(card.to_json())
     heads_path(folder / "auto.json").write_bytes(heads_path(folder / "made.json").read_bytes())
     by_name = {name: with_objective(folder, name) for name in ("auto", *NAMES)}

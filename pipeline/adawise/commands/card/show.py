@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from adawise.adapt.advice import OWN, advise, advised_alpha
-from adawise.adapt.card import Card, PairVerdict
+from adawise.adapt.card import Card, Judged, PairVerdict
 from adawise.adapt.objective import NAMES
 from adawise.console import paper
 
 GROUPS = {"home": "home", "shifted": "home, shifted", "new": "classes left out", OWN: "home"}
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
-_SHORT = {"calibrated_entropy": "cal. entropy", "calibrated_tsallis": "cal. tsallis"}
+_SHORT = {"calibrated_entropy": "calibr.\nentropy", "calibrated_tsallis": "calibr.\ntsallis"}
 
 
 def print_card(card: Card, name: str) -> None:
@@ -65,14 +65,24 @@ def _path(card: Card) -> str:
 
 def _objectives(card: Card) -> Table:
     names = [_SHORT.get(name, name) for name in NAMES]
-    title = "Accuracy at the alpha (in brackets) that each objective chooses"
-    table = _plain("condition", *names, "best alpha", title=title)
+    title = "Accuracy at the alpha (behind it) that each objective chooses"
+    table = _plain("condition", *names, "best", title=title)
+    table.columns[0].overflow = "fold"
     for condition in dict.fromkeys(judged.condition for judged in card.judged):
         rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
         first = next(iter(rows.values()))
-        cells = [f"{rows[name].accuracy:.3f} ({rows[name].alpha:.2f})" if name in rows else "" for name in NAMES]
-        table.add_row(condition, *cells, f"{first.best_accuracy:.3f}")
+        cells = [_choice(rows[name]) if name in rows else "" for name in NAMES]
+        table.add_row(condition, *cells, _short(first.best_accuracy))
     return table
+
+
+def _choice(judged: Judged) -> str:
+    return f"{_short(judged.accuracy)} {judged.alpha:.2f}".replace(" 0.", " .")
+
+
+def _short(share: float) -> str:
+    """.652: three digits, as the field writes accuracies."""
+    return f"{share:.3f}".removeprefix("0")
 
 
 def _advice(card: Card) -> str:
@@ -94,16 +104,11 @@ def verdict_table(told: PairVerdict) -> Table:
     )
     for one in told.groups:
         half = 1.96 * math.sqrt(max(0.0, one.adapted * (1.0 - one.adapted)) / one.images)
-        accuracies = (one.zero_shot, one.fine_tuned, one.best_fixed)
-        cells = [
-            f"{one.conditions}",
-            f"{one.images}",
-            *(f"{a:.3f}" for a in accuracies),
-            f"{one.adapted:.3f} ±{half:.3f}",
-        ]
+        *fixed_ones, adapted = map(_short, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
+        cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{_short(half)}"]
         table.add_row(GROUPS.get(one.group, one.group), *cells)
     means = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
-    table.add_row("mean over conditions", "", "", *(f"{mean:.3f}" for mean in means), style="bold")
+    table.add_row("mean over conditions", "", "", *map(_short, means), style="bold")
     return table
 
 
