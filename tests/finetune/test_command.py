@@ -477,18 +477,6 @@ def test_resume_and_overwrite_exclude_each_other(folder: Path, capsys: Captured)
     assert "--resume" in message(capsys)
 
 
-def test_batch_norm_is_refused_as_in_a_pair(folder: Path, capsys: Captured) -> None:
-    import open_clip
-
-    from tests.models import CONFIG, write_checkpoint
-
-    config = json.loads(json.dumps(CONFIG))
-    config["model_cfg"]["vision_cfg"] |= {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
-    name = write_checkpoint(folder / "resnet", open_clip.CLIP(**config["model_cfg"]), config)
-    assert finetune(folder, "--model.theta-0", name, "--model.architecture", name) == 1
-    assert "is a BatchNorm, whose running statistics cannot be interpolated" in message(capsys)
-
-
 def test_a_theta_0_that_is_not_finite_is_refused(folder: Path, pair_folder: PairFolder, capsys: Captured) -> None:
     broken = Path(shutil.copytree(pair_folder.theta_0.removeprefix("local-dir:"), folder / "broken"))
     weights = load_file(broken / "open_clip_model.safetensors")

@@ -82,7 +82,7 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
 
     Raises:
         CheckpointError: different keys, shapes or buffers, shared storage, weights that are equal or not finite,
-            activations that differ, or BatchNorm statistics. The message names the key and the remedy.
+            or activations that differ. The message names the key and the remedy.
     """
     _check_keys(dict(theta_0.state_dict()), dict(theta_1.state_dict()))
     _check_buffers(theta_0, theta_1)
@@ -129,25 +129,30 @@ def _check_keys(theta_0: dict[str, Tensor], theta_1: dict[str, Tensor]) -> None:
             )
 
 
-def check_statistics(theta: nn.Module) -> None:
-    """Refuse a module whose running statistics cannot be interpolated. Raises CheckpointError."""
-    for name, module in theta.named_modules():
+def freeze_statistics(theta: nn.Module) -> None:
+    """Keep the running statistics of every BatchNorm as they are, also in training."""
+    for module in theta.modules():
         if isinstance(module, _NORMS_WITH_STATISTICS):
-            raise CheckpointError(
-                f"'{name}' is a BatchNorm, whose running statistics cannot be interpolated. "
-                "Take an architecture without BatchNorm, such as a ViT."
-            )
+            module.eval()
+            module.train = lambda _=True, module=module: module  # type: ignore[method-assign, misc]
 
 
 def _check_buffers(theta_0: nn.Module, theta_1: nn.Module) -> None:
-    check_statistics(theta_0)
     buffers = dict(theta_1.named_buffers())
     for name, buffer in theta_0.named_buffers():
-        if not torch.equal(buffer, buffers[name]):
+        if torch.equal(buffer, buffers[name]) or name.endswith(".num_batches_tracked"):
+            continue
+        owner = theta_0.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, _NORMS_WITH_STATISTICS):
             raise CheckpointError(
-                f"the buffer '{name}' differs between theta_0 and theta_1, and buffers are not interpolated. "
-                "Fine-tune theta_1 from theta_0 without changing it."
+                f"the BatchNorm statistics '{name}' differ between theta_0 and theta_1, and no mixture of them is that "
+                "of mixed weights. Fine-tune theta_1 with the statistics frozen (every BatchNorm in eval mode), as "
+                "`adawise finetune` does."
             )
+        raise CheckpointError(
+            f"the buffer '{name}' differs between theta_0 and theta_1, and buffers are not interpolated. "
+            "Fine-tune theta_1 from theta_0 without changing it."
+        )
 
 
 def _check_activations(theta_0: nn.Module, theta_1: nn.Module) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from adawise.adapt.interpolate import check_finite, check_pair, check_statistics
+from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistics
 from adawise.clip.archive import is_archive, read_archive
 from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
@@ -159,7 +159,7 @@ def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str,
     prepared = _settled(architecture, {"theta_0": theta_0}, wanted or {})
     with _open_clip_silenced():
         model = _load(architecture, prepared, theta_0, "theta_0")
-    check_statistics(model)
+    freeze_statistics(model)
     check_finite(model, "theta_0")
     settings = _preprocess_cfg(model, prepared)
     name = _named(architecture, theta_0)
@@ -231,12 +231,16 @@ def _tokenizer(name: str) -> Any:
     except ImportError as error:
         raise _without_transformers(name) from error
     except (OSError, ValueError) as error:
-        wanted = _config_of(name).get("text_cfg", {}).get("hf_tokenizer_name")
-        first = next(iter(str(error).strip().splitlines()), "")
+        first = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        if name.startswith(_LOCAL):
+            remedy = "put the tokenizer's files (tokenizer.json and what comes with it) into that folder"
+        else:
+            remedy = (
+                "start once where the model hub can be reached, or put the tokenizer's files into a folder with the "
+                "model's open_clip_config.json, and set model.architecture to local-dir:FOLDER"
+            )
         raise CheckpointError(
-            f"the tokenizer of {name} is {wanted}'s, and is neither in the hub's cache on this machine nor could be "
-            f"fetched: {first[:200]} Put its files into a folder with an open_clip_config.json of the model, and set "
-            "model.architecture to local-dir:FOLDER; or start once where the hub can be reached."
+            f"the tokenizer of {name} is not on this machine: {first[:200]}. Please {remedy}."
         ) from error
 
 

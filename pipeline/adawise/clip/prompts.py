@@ -38,7 +38,7 @@ class Prompts:
     def __init__(self, models: tuple[Any, Any], tokens: Tensor, classes: int) -> None:
         self._models, self._classes = models, classes
         self._cut = _longest(tokens) if _stops_at_the_end(models[0]) else tokens.shape[1]
-        self._tokens = tokens[:, : self._cut]
+        self._tokens, self._is_cut = tokens[:, : self._cut], self._cut < tokens.shape[1]
 
     @cached_property
     def digest(self) -> str:
@@ -76,7 +76,7 @@ class Prompts:
         zero, one = (text_parameters(model) for model in self._models)
         theta = {name: torch.lerp(zero[name], one[name], alpha) for name in zero}
         theta |= {name: buffer for name, buffer in self._models[0].named_buffers() if not name.startswith(_NOT_TEXT)}
-        if self._cut < self._models[0].context_length:
+        if self._is_cut:
             prefix, cut = _home(self._models[0])[1], self._cut
             theta[f"{prefix}positional_embedding"] = theta[f"{prefix}positional_embedding"][:cut]
             theta[f"{prefix}attn_mask"] = theta[f"{prefix}attn_mask"][:cut, :cut]
