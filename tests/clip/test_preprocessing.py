@@ -130,6 +130,15 @@ def test_a_folder_goes_with_a_file_of_which_nothing_is_known(pair_folder: PairFo
     assert told == []
 
 
+def test_the_architecture_says_nothing_of_two_folders(pair_folder: PairFolder, tmp_path: Path) -> None:
+    folders = [str(shutil.copytree(pair_folder.weights(end).parent, tmp_path / str(end))) for end in (0, 1)]
+    for folder in folders:
+        write_config(f"{folder}/weights", {"model_cfg": CONFIG["model_cfg"], "preprocess_cfg": {"mean": 0.5}})
+    pair = load_checkpoints("ViT-B-32", *(f"local-dir:{folder}" for folder in folders))
+    assert pair.mean == (0.5, 0.5, 0.5)
+    assert set(pair.preparation.guessed) == {"std", "resize_mode", "interpolation"}
+
+
 def test_a_config_of_another_architecture_says_nothing_of_a_file(files: tuple[str, str]) -> None:
     other = {**CONFIG["model_cfg"], "vision_cfg": {**CONFIG["model_cfg"]["vision_cfg"], "layers": 12}}
     write_config(files[0], {"model_cfg": other, "preprocess_cfg": SQUASH})

@@ -182,7 +182,7 @@ def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str,
 def _settled(architecture: str | None, checkpoints: Mapping[str, str], wanted: Mapping[str, Any]) -> Preprocessing:
     """How pictures are prepared for these checkpoints, by their roles; what is guessed is told."""
     said = {role: _known(architecture, checkpoint) for role, checkpoint in checkpoints.items()}
-    name = _named(architecture, "")
+    name = _named(architecture, "") if not all(name.startswith(_LOCAL) for name in checkpoints.values()) else ""
     config = {} if name.startswith(_LOCAL) else _config_of(name)
     tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
     agreed = of_architecture([of_tag(tag, config, "") for tag in tags], config, name)

@@ -80,7 +80,8 @@ def of_tag(tag: Mapping[str, Any], model_config: Mapping[str, Any], source: str)
 
 def of_architecture(tags: Sequence[Said], model_config: Mapping[str, Any], name: str) -> Said:
     """What all tags of an architecture agree on."""
-    values = {key: tags[0].values[key] for key in KEYS if tags and len({str(t.values.get(key)) for t in tags}) == 1}
+    first = tags[0].values if tags else {}
+    values = {key: value for key, value in first.items() if all(tag.values.get(key) == value for tag in tags)}
     if model_config.get("quick_gelu"):
         values["quick_gelu"] = True
     return Said(values, f"all of open_clip's weights for {name}")
