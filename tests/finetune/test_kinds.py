@@ -66,6 +66,7 @@ def test_a_model_of_another_kind_makes_a_pair_too(
     zero, one = (load_file(tmp_path / folder / "open_clip_model.safetensors") for folder in ("theta_0", "out/theta_1"))
     still = {key for key in zero if torch.equal(zero[key], one[key])}
     untrained = ("text_decoder.", "logit_bias"), (".running_mean", ".running_var", ".num_batches_tracked")
+    still -= {"visual.attnpool.k_proj.bias"}  # no softmax depends on it: its gradient is rounding, and may be nothing
     assert still == {key for key in zero if key.startswith(untrained[0]) or key.endswith(untrained[1])}
 
 
