@@ -268,8 +268,10 @@ def test_a_finished_run_is_shown_again_and_not_made_again(folder: Path, capsys: 
 def test_images_that_cannot_be_read_are_counted(folder: Path, capsys: Captured) -> None:
     write_shapes(folder / "some", 6)
     (folder / "some" / "red disc" / "broken.png").write_bytes(png("red disc")[:80])
-    assert finetune(folder, "--labelled", "some", "--json") == 0
+    with capture_logs() as logs:
+        assert finetune(folder, "--labelled", "some", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
+    assert [line["first"] for line in logs if line["event"] == "files_skipped"] == [["red disc/broken.png"]]
     assert shown["images"]["skipped"] == 1
     assert list(shown["skipped"]) == ["red disc/broken.png"]
 
@@ -294,6 +296,7 @@ def test_files_of_no_use_are_told_in_the_record_and_at_the_end(folder: Path, cap
     assert record["images"]["skipped"] == 3
     assert "red disc/b.tiff" in record["skipped"]
     assert any(note.startswith("3 held-out images judge") for note in record["notes"])
+    assert "1 folder of a class has no image: zebra." in record["notes"]
     assert [row["name"] for row in record["classes"]] == list(CLASSES)
     assert {"memory_estimated", "data_questioned"} <= told.keys()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from adawise.decode.rendition import Rendition
 from adawise.errors import SettingsError
 from adawise.finetune import images as module
 from adawise.finetune.images import HeldOut, Images, RandomCrop
-from tests.finetune.shapes import png, write_parquet
+from tests.finetune.shapes import png, write_parquet, write_shapes
 
 MakeImages = Callable[[Path], Images]
 SQUASH = Preprocess(size=16, resize_mode="squash")
@@ -160,3 +161,13 @@ def test_jitter_recolours_by_the_image_s_own_random_numbers_and_0_changes_nothin
     assert 2 < apart.mean() < 0.3 * 255
     brightness = [float(cut(seed, 0.3).float().mean()) / float(cut(seed, 0.0).float().mean()) for seed in range(60)]
     assert 0.65 < min(brightness) < 0.85 < 1.1 < max(brightness) < 1.35
+
+
+def test_an_image_that_is_gone_has_no_thumbnail(make_images: MakeImages, tmp_path: Path) -> None:
+    folder = write_shapes(tmp_path / "images", 1)
+    images = make_images(folder)
+    small = images.thumbnail(0)
+    assert small is not None
+    assert Image.open(io.BytesIO(small)).format == "JPEG"
+    (folder / "blue bar" / "000.png").unlink()
+    assert images.thumbnail(0) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from adawise.console import Progress
 from adawise.labelled.read import read_samples
 from adawise.labelled.samples import Samples
 from adawise.settings import DecodeSettings
+
+_SHOWN = 5
 
 _log = structlog.get_logger("labelled")
 
@@ -34,10 +36,14 @@ def open_samples(
     if samples.empty:
         _log.warning("folders_left_empty", images=str(path), count=len(samples.empty), first=samples.empty[:5])
     if samples.passed_over:
-        why = Counter(samples.passed_over.values())
-        first = list(samples.passed_over)[:5]
-        _log.warning("files_skipped", images=str(path), count=len(samples.passed_over), of_them=dict(why), first=first)
+        tell_skipped(str(path), samples.passed_over)
     return samples
+
+
+def tell_skipped(place: str, skipped: Mapping[str, str]) -> None:
+    """Files of a place that are not used, by name with the reason: how many for each, and the first ones."""
+    why = dict(Counter(skipped.values()).most_common(_SHOWN))
+    _log.warning("files_skipped", images=place, count=len(skipped), of_them=why, first=list(skipped)[:_SHOWN])
 
 
 def logits_of(

@@ -51,10 +51,13 @@ class Images:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.skipped = {samples.names[i]: why for i, why in samples.left_out.items()}
 
-    def thumbnail(self, i: int) -> bytes:
-        """Image i, which can be read, as a small JPEG."""
-        whole = open_image(self._samples.read(i), max_pixels=self._max_pixels)
-        image = self._preprocess.rendition(whole, whole.size).convert("RGB")
+    def thumbnail(self, i: int) -> bytes | None:
+        """Image i as a small JPEG; None if it cannot be read any more."""
+        try:
+            whole = open_image(self._samples.read(i), max_pixels=self._max_pixels)
+            image = self._preprocess.rendition(whole, whole.size).convert("RGB")
+        except Exception:  # noqa: BLE001  as `_decode`; a picture of the page is not worth a run
+            return None
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
         kept = io.BytesIO()
         image.save(kept, "JPEG", quality=80)

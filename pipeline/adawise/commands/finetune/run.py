@@ -31,7 +31,7 @@ from adawise.commands.finetune.notes import check_classes, notes_on
 from adawise.commands.finetune.rehearsal import computed_alphas, conditions_of, kept_classes, shifts
 from adawise.commands.finetune.report import facts_of, print_curve, record_of, tell
 from adawise.commands.finetune.trackers import check_trackers, trackers
-from adawise.commands.labelled import logits_of, open_samples
+from adawise.commands.labelled import logits_of, open_samples, tell_skipped
 from adawise.console import print_json, progress
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError, TrainingError
@@ -45,6 +45,7 @@ from adawise.finetune.recipe import Recipe
 from adawise.finetune.run import Epoch, FinetuneRun
 from adawise.labelled.samples import Samples, split
 from adawise.page import NEEDS as PAGE_NEEDS
+from adawise.page.notation import counted
 from adawise.settings import FinetuneSettings, ModelSettings, Settings
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ def finetune(asked: FinetuneCommand) -> int:
         if not _train(settings, run, folder, data, start, begin):
             return INTERRUPTED
         found = run.compare()
-        skipped = {**data.train.passed_over, **data.held_out.passed_over, **run.skipped, **judges.skipped}
+        broken = {**run.skipped, **judges.skipped}
+        if broken:
+            tell_skipped(data.train.where, broken)
+        skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
         facts = facts_of(run, found, data.classes, notes, skipped)
         if found.ruin is not None:
             _reject(folder, facts, found.ruin, asked)
@@ -187,7 +191,11 @@ def _notes(settings: Settings, data: Data) -> list[str]:
     check_classes(data.train)
     labels = [data.train.labels[i] for i in data.train_rows]
     are_listed = settings.model.classes is not None
-    return notes_on(settings.finetune, labels, len(data.held_out_rows), data.classes, are_listed=are_listed)
+    notes = notes_on(settings.finetune, labels, len(data.held_out_rows), data.classes, are_listed=are_listed)
+    if empty := sorted({*data.train.empty, *data.held_out.empty}):
+        have = counted(len(empty), "folder of a class has", "folders of classes have")
+        notes.append(f"{have} no image: {', '.join(empty[:5])}.")
+    return notes
 
 
 def _reject(folder: Folder, facts: Mapping[str, Any], ruin: str, asked: FinetuneCommand) -> NoReturn:
@@ -254,11 +262,14 @@ def _recipe(settings: FinetuneSettings) -> Recipe:
 def _wrong(data: Data, judges: Images, found: Comparison) -> list[WrongImage]:
     """The first held-out images that theta_1 takes for something else, small."""
     rows = [i for i in data.held_out_rows if data.held_out.names[i] not in judges.skipped]
+    if len(rows) != len(found.labels):  # one that could be read at some times alone: nobody knows which is which
+        return []
     named = zip(rows, found.labels, found.fine_tuned, strict=True)
     mistaken = [(i, own, other) for i, own, other in named if own != other][:SHOWN]
     return [
-        WrongImage(data.held_out.names[i], data.classes[own], data.classes[other], judges.thumbnail(i))
+        WrongImage(data.held_out.names[i], data.classes[own], data.classes[other], picture)
         for i, own, other in mistaken
+        if (picture := judges.thumbnail(i)) is not None
     ]
 
 
