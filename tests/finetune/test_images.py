@@ -171,3 +171,15 @@ def test_an_image_that_is_gone_has_no_thumbnail(make_images: MakeImages, tmp_pat
     assert Image.open(io.BytesIO(small)).format == "JPEG"
     (folder / "blue bar" / "000.png").unlink()
     assert images.thumbnail(0) is None
+
+
+def test_a_held_out_batch_of_which_nothing_can_be_read_ends_no_run(make_images: MakeImages, tmp_path: Path) -> None:
+    """The last batch may be one image, and that one broken."""
+    folder = write_shapes(tmp_path / "images", 1)
+    (folder / "red disc" / "000.png").write_bytes(b"broken")
+    images = make_images(folder)
+    batches = list(HeldOut(images, [0, 1, 2], 2))
+    assert [labels.tolist() for _, labels in batches] == [[0, 1]]
+    assert list(images.skipped) == ["red disc/000.png"]
+    with pytest.raises(SettingsError, match=r"none of 1 images can be read, such as red disc/000\.png"):
+        list(HeldOut(images, [2], 2))

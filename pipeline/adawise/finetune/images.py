@@ -77,6 +77,24 @@ class Images:
         Raises:
             SettingsError: no image of a batch can be read.
         """
+        for batch, pixels in self._decoded(rows, crop):
+            if pixels is None:
+                raise self._unreadable(batch)
+            yield pixels
+
+    def readable(self, rows: Sequence[Sequence[int]]) -> Iterator[Pixels]:
+        """As `batches`; one of which no image can be read is left out, unless they all are. Raises SettingsError."""
+        found = False
+        for _, pixels in self._decoded(rows, None):
+            if pixels is not None:
+                found = True
+                yield pixels
+        if rows and not found:
+            raise self._unreadable([i for batch in rows for i in batch])
+
+    def _decoded(
+        self, rows: Iterable[Sequence[int]], crop: Callable[[int], RandomCrop] | None
+    ) -> Iterator[tuple[Sequence[int], Pixels | None]]:
         waiting: deque[tuple[Sequence[int], list[Future[Tensor | None]]]] = deque()
         for batch in rows:
             waiting.append((batch, [self._pool.submit(self._decode, i, crop(i) if crop else None) for i in batch]))
@@ -85,16 +103,21 @@ class Images:
         while waiting:
             yield self._gather(*waiting.popleft())
 
-    def _gather(self, rows: Sequence[int], futures: Sequence[Future[Tensor | None]]) -> Pixels:
+    def _gather(
+        self, rows: Sequence[int], futures: Sequence[Future[Tensor | None]]
+    ) -> tuple[Sequence[int], Pixels | None]:
         decoded = [(future.result(), self.labels[i]) for i, future in zip(rows, futures, strict=True)]
         pixels = [image for image, _ in decoded if image is not None]
         if not pixels:
-            name = self._samples.names[rows[0]]
-            raise SettingsError(
-                f"{self._samples.where}: none of {len(rows)} images can be read, such as {name}: "
-                f"{self.skipped[name]}. Give JPEG, PNG, WebP or BMP images."
-            )
-        return torch.stack(pixels), torch.tensor([label for image, label in decoded if image is not None])
+            return rows, None
+        return rows, (torch.stack(pixels), torch.tensor([label for image, label in decoded if image is not None]))
+
+    def _unreadable(self, rows: Sequence[int]) -> SettingsError:
+        name = self._samples.names[rows[0]]
+        return SettingsError(
+            f"{self._samples.where}: none of {len(rows)} images can be read, such as {name}: {self.skipped[name]}. "
+            "Give JPEG, PNG, WebP or BMP images."
+        )
 
     def _decode(self, i: int, crop: RandomCrop | None) -> Tensor | None:
         name = self._samples.names[i]
@@ -124,7 +147,7 @@ class HeldOut:
             return
         kept: list[Pixels] = []
         size = 0
-        for pixels, labels in self._images.batches(self._batches):
+        for pixels, labels in self._images.readable(self._batches):
             size += pixels.nbytes
             if size <= _KEPT_BYTES:
                 kept.append((pixels, labels))
