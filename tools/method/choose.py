@@ -12,7 +12,7 @@ Five regimes, none of them a test table of the real pair:
 - `demo`: the demo's pair on its validation cameras.
 - `validation`: the real pair on the two tables that are for choices.
 - `second`: the second development pair as it is, on which nothing was chosen: it confirms.
-Objectives that need a card have one of the regime's undisturbed images.
+Objectives that need a card have one of the regime's undisturbed images, whose temperatures under shift fit its others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adawise.adapt.card import Card, make_card
+from adawise.adapt.card import Card, Condition, make_card
 from adawise.adapt.objective import DEFAULT, entropy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.build.machine import usable_cores
@@ -44,6 +44,7 @@ from tools.method.development import DATA
 # the default, the references, and one step away from the default in each direction that was looked at
 VARIANTS = (
     *("grid", "scratch", "warm", "grid@entropy", "warm@entropy", "warm@relative"),
+    "warm@calibrated_tsallis",
     *("warm:price=0.015", "warm:price=0.05", "warm:images=4", "warm:every=16"),
     *("warm:hazard=0.01", "warm:hazard=0.1", "warm:gain_sd=0", "warm:gain_sd=1", "warm:first_budget=3"),
     "warm:disagreement=1",
@@ -98,11 +99,15 @@ def regimes(folder: Path, second: Path | None) -> dict[str, Callable[[], tuple[L
 
 
 def card_of(tables: Sequence[LogitTable]) -> Card:
-    """A card of the undisturbed table among these."""
+    """A card of the undisturbed table among these, with the others as its conditions under shift."""
     own = next(table for table in tables if table.name in {"known_clean", "clear", "val_clean"})
-    z = torch.from_numpy(own.logits.astype(np.float32))
-    labels = torch.from_numpy(own.labels)
-    return make_card(z.__getitem__, labels, alphas=own.alphas, identity={}, created_at="")
+    home, *shifted = (_condition(table) for table in (own, *(table for table in tables if table is not own)))
+    return make_card(home.logits, home.labels, shifted, alphas=own.alphas, identity={}, created_at="")
+
+
+def _condition(table: LogitTable) -> Condition:
+    z = torch.from_numpy(table.logits.astype(np.float32))
+    return Condition(table.name, z.__getitem__, torch.from_numpy(table.labels))
 
 
 def lines(
