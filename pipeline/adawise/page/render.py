@@ -45,7 +45,7 @@ def render(
     Args:
         package: whose template it is, beside its own styles and scripts.
         template: its name; it extends `page/page.html.j2`, which says what it needs.
-        styles, scripts: file names, after the shared ones.
+        styles, scripts: file names, after the shared ones. Without a script every figure is drawn from its spec.
         values: what the template speaks of: `headline`, `sentences`, `contents` (anchor, heading), `command`,
             `versions` and its own.
     """
@@ -61,7 +61,7 @@ def render(
     given: Mapping[str, Any] = {
         "outlines": _OUTLINES,
         "style": _assets(_HERE / "colours.css", _HERE / "page.css", *(place / name for name in styles)),
-        "script": _assets(_HERE / "draw.js", *(place / name for name in scripts)),
+        "script": _assets(_HERE / "draw.js", *([place / name for name in scripts] or [_HERE / "draw_all.js"])),
         "library": inline(drawing_library()),
         **values,
     }

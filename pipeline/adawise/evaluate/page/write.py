@@ -38,7 +38,6 @@ def page(result: Result, made: Provenance) -> str:
     return render(
         "adawise.evaluate.page",
         "evaluation.html.j2",
-        scripts=("evaluation.js",),
         headline=judged.headline,
         sentences=judged.sentences,
         contents=[(section.anchor, section.heading) for section in sections],

@@ -28,7 +28,6 @@ def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[W
     return render(
         "adawise.finetune.page",
         "finetune.html.j2",
-        scripts=("finetune.js",),
         headline=f"{three(zero)} becomes {three(best)} on held-out images",
         sentences=_sentences(record),
         contents=[*contents, *([("mistakes", "Mistakes")] if mistakes else [])],
