@@ -20,7 +20,7 @@ from tests.finetune.shapes import CLASSES, write_shapes
 from tests.labelled.reading import read
 from tests.models import TEMPLATES, PairFolder, write_pair
 
-RECIPE = Recipe(epochs=3, batch_images=8, learning_rate=1e-3, patience=10)
+RECIPE = Recipe(loss="flyp", epochs=3, batch_images=8, learning_rate=1e-3, patience=10)
 MakeRun = Callable[..., FinetuneRun]
 
 

@@ -59,7 +59,7 @@ def test_a_model_of_another_kind_makes_a_pair_too(
     torch.manual_seed(0)
     name = write_checkpoint(tmp_path / "theta_0", build(config), config)
     flags = ["--finetune.epochs", "1", "--finetune.batch-images", "8", "--finetune.learning-rate", "1e-3"]
-    flags += ["--model.theta-0", name, "--model.device", "cpu", "--model.threads", "1"]
+    flags += ["--finetune.loss", "flyp", "--model.theta-0", name, "--model.device", "cpu", "--model.threads", "1"]
     assert adawise(tmp_path, "finetune", "--labelled", str(shapes), "-o", "out", *flags) == 0
     pair = load_checkpoints(None, name, f"local-dir:{tmp_path / 'out' / 'theta_1'}")
     assert not pair.text_is_shared

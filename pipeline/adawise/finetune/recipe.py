@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Loss = Literal["flyp", "cross_entropy"]
+Loss = Literal["cross_entropy", "flyp"]
 _OFF_IN_0_2 = {"jitter": 0.0, "balanced": False, "lock_text": False, "layer_decay": 1.0}
 
 
@@ -18,7 +18,8 @@ class Recipe:
     """A run of fine-tuning, in numbers.
 
     Args:
-        loss: `flyp` trains both towers and the logit scale, `cross_entropy` the image tower alone.
+        loss: `cross_entropy` trains the image tower against the heads of all names that are served; `flyp` both towers
+            and the logit scale, against the prompts of a batch.
         epochs: passes over the images, at most.
         batch_images: images of a forward, and what an image is contrasted with.
         accumulate: batches whose gradients make one update.
@@ -37,7 +38,7 @@ class Recipe:
         seed: of the order of images, crops and prompts.
     """
 
-    loss: Loss = "flyp"
+    loss: Loss = "cross_entropy"
     epochs: int = 10
     batch_images: int = 64
     accumulate: int = 1

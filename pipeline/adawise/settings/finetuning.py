@@ -12,9 +12,10 @@ from adawise.settings.group import Group
 class FinetuneSettings(Group):
     """How theta_1 is made from theta_0."""
 
-    loss: Literal["flyp", "cross_entropy"] = Field(
-        default="flyp",
-        description="flyp: images against prompts, both towers; cross_entropy: image tower alone, frozen text head",
+    loss: Literal["cross_entropy", "flyp"] = Field(
+        default="cross_entropy",
+        description="cross_entropy: the image tower alone, against the text head of all names that are served; flyp: "
+        "both towers, against the prompts of a batch",
     )
     epochs: int = Field(default=10, ge=1, le=10_000, description="passes over the images, at most")
     batch_images: int = Field(default=64, ge=2, le=65_536, description="images of a forward")
