@@ -256,6 +256,11 @@ def _check_values(card: Card) -> None:
         holds = holds and told.objective in objectives.NAMES and told.fixed_alpha in card.alphas
         holds = holds and len(told.gain) == 3 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
         _expect("verdict", "an objective, an alpha of the grid, accuracies from 0 to 1 and a gain", told, holds)
+        for group in told.groups:
+            accuracies = (group.zero_shot, group.fine_tuned, group.best_fixed, group.adapted)
+            holds = isinstance(group.group, str) and _are_numbers(group.conditions, group.images, *accuracies)
+            holds = holds and group.images >= 1 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
+            _expect("verdict", "groups of images with accuracies from 0 to 1", group, holds)
     if (interval := card.fine_tuned_interval) is not None:
         holds = isinstance(interval, tuple) and len(interval) == 2 and _are_numbers(*interval)
         _expect("fine_tuned_interval", "two numbers above 0", interval, holds and 0.0 < interval[0] <= interval[1])
