@@ -98,18 +98,23 @@ def _advice(card: Card) -> str:
 
 def verdict_table(told: PairVerdict) -> Table:
     """What was served by group of conditions; +- is of the images that they have, at 95 %."""
-    fixed = f"fixed {told.fixed_alpha:g}"
-    table = _plain(
-        "labelled images", "conditions", "images", "zero-shot", "fine-tuned", fixed, "adapted", title="Verdict"
-    )
+    fixed = f"fixed\n{told.fixed_alpha:g}"
+    headers = ("labelled\nimages", "condi-\ntions", "images", "zero-\nshot", "fine-\ntuned", fixed, "adapted")
+    table = _plain(*headers, title="Verdict")
     for one in told.groups:
-        half = 1.96 * math.sqrt(max(0.0, one.adapted * (1.0 - one.adapted)) / one.images)
+        half = _half_width(one.adapted, one.images)
         *fixed_ones, adapted = map(_short, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
         cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{_short(half)}"]
         table.add_row(GROUPS.get(one.group, one.group), *cells)
     means = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
-    table.add_row("mean over conditions", "", "", *map(_short, means), style="bold")
+    table.add_row("mean", "", "", *map(_short, means), style="bold")
     return table
+
+
+def _half_width(share: float, images: int) -> float:
+    """Of a 95 % interval, as Agresti and Coull have it: one of 2 images, both right, is not 0."""
+    near = (share * images + 2.0) / (images + 4.0)
+    return 1.96 * math.sqrt(near * (1.0 - near) / (images + 4.0))
 
 
 def verdict_text(told: PairVerdict) -> str:
