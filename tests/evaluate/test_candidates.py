@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from adawise.adapt.card import PairVerdict
 from adawise.adapt.objective import raw_entropy, tsallis
 from adawise.adapt.strategies import NAMES
 from adawise.adapt.strategies.grid import GridSearch
@@ -38,7 +41,7 @@ def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ensemble", "there is no strategy 'ensemble'; expected one of botorch, fixed, grid, scratch, warm."),
+        ("ensemble", "there is no strategy 'ensemble'; expected one of auto, botorch, fixed, grid, scratch, warm."),
         ("warm@gini", "there is no objective 'gini'; expected one of auto, tsallis, entropy"),
         ("warm:bugdet=3", "there is no option 'bugdet'; expected one of alpha, budget"),
         ("warm:budget=three", "budget: expected a value of type int, got 'three'"),
@@ -53,6 +56,20 @@ def test_what_cannot_be_read_is_told(text: str, message: str) -> None:
     with pytest.raises(SettingsError, match="--strategies") as refused:
         read(text)
     assert message in str(refused.value)
+
+
+def test_the_strategy_auto_is_what_a_worker_takes_it_for() -> None:
+    (asked,) = read("auto@tsallis")
+    helps = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.6, 0.7, (0.1, 0.05, 0.2), ())
+    for verdict, strategy, alpha in (
+        (None, "warm", asked.alpha),
+        (helps, "warm", asked.alpha),
+        (replace(helps, gain=(-0.1, -0.2, -0.05)), "fixed", 0.45),
+    ):
+        (found,) = resolved([asked], replace(a_card(temperature=0.8), verdict=verdict))
+        assert (found.name, found.strategy, found.alpha) == ("auto", strategy, alpha)
+    (found,) = resolved([asked], None)
+    assert found.strategy == "warm"
 
 
 def test_auto_is_the_objective_that_the_card_recommends() -> None:

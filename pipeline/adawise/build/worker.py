@@ -251,6 +251,7 @@ def decode_threads(settings: Settings) -> int:
 def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
     """What was loaded and will be minimised, for the log."""
     classifier, search = model.classifier, meant(settings.search, model)
+    by_card = search.strategy == "fixed" != settings.search.strategy
     return {
         "fingerprint": classifier.fingerprint,
         "device": str(classifier.device),
@@ -263,5 +264,6 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "card": model.card.digest if model.card else None,
         "strategy": search.strategy,
         **({"alpha": search.alpha} if search.strategy == "fixed" else {}),
+        **({"fixed_by": "the card's verdict"} if by_card else {}),
         "objective": search.objective,
     }

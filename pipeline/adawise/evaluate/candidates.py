@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from adawise.adapt.advice import AUTO, chosen
+from adawise.adapt.advice import AUTO, advised_alpha, chosen
 from adawise.adapt.card import Card
 from adawise.adapt.objective import DEFAULT, NO_CARD, Objective
 from adawise.adapt.objective import NAMES as OBJECTIVES
@@ -23,7 +23,7 @@ SLOW = ("botorch",)  # a model is fitted each batch, hundreds of milliseconds ea
 class Candidate:
     """A strategy by name, the first (or fixed) `alpha` of a stream, how it explores, and an objective by name.
 
-    `label` is what was written, without the objective. `objective` may be `auto` until `resolved`.
+    `label` is what was written, without the objective. `strategy` and `objective` may be `auto` until `resolved`.
     """
 
     label: str
@@ -76,14 +76,22 @@ def parse(text: str, *, objective: str, alpha: float, exploration: Exploration) 
 
 
 def resolved(candidates: Sequence[Candidate], card: Card | None) -> tuple[Candidate, ...]:
-    """The candidates with `auto` replaced by the objective that it stands for with this card.
+    """The candidates with `auto` replaced by the strategy and the objective that it stands for with this card.
 
     Raises:
         SettingsError: one was named twice, by that word and by the objective's name.
     """
-    named = tuple(replace(candidate, objective=chosen(candidate.objective, card)) for candidate in candidates)
+    named = tuple(_meant(candidate, card) for candidate in candidates)
     _each_once(named, ",".join(candidate.name for candidate in candidates))
     return named
+
+
+def _meant(candidate: Candidate, card: Card | None) -> Candidate:
+    named = replace(candidate, objective=chosen(candidate.objective, card))
+    if candidate.strategy != AUTO:
+        return named
+    fixed = advised_alpha(None if card is None else card.verdict)
+    return replace(named, strategy="warm") if fixed is None else replace(named, strategy="fixed", alpha=fixed)
 
 
 def _each_once(candidates: Sequence[Candidate], text: str) -> None:
@@ -119,8 +127,8 @@ def _candidate(entry: str, default: Candidate) -> Candidate:
     label, _, objective = entry.partition("@")
     name, _, options = label.partition(":")
     where = f"--strategies {entry}"
-    if name not in STRATEGIES:
-        raise SettingsError(f"{where}: there is no strategy {name!r}; expected one of {', '.join(STRATEGIES)}.")
+    if name not in (strategies := (AUTO, *STRATEGIES)):
+        raise SettingsError(f"{where}: there is no strategy {name!r}; expected one of {', '.join(strategies)}.")
     known = (AUTO, *OBJECTIVES)
     if objective and objective not in known:
         raise SettingsError(f"{where}: there is no objective {objective!r}; expected one of {', '.join(known)}.")

@@ -184,7 +184,12 @@ class SearchSettings(Group):
         description="what is minimised; auto: what model.card recommends, tsallis without one; others than tsallis and "
         "entropy need the card",
     )
-    alpha: float = Field(default=0.5, ge=0, le=1, description="first alpha of a stream, the only one of fixed")
+    alpha: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="first alpha of a stream, the only one of fixed; auto has the card's in its place",
+    )
     price: float = Field(
         default=0.03,
         ge=0,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adawise.adapt.card import read_card
+from adawise.adapt.card import PairVerdict, read_card
 from adawise.commands.doctor import model as module
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Verdict
@@ -77,6 +78,16 @@ def test_a_pair_is_told_with_its_hashes_and_kept_for_the_parts_that_follow(
     zero, one = asked.model.checkpoints.hashes
     assert answer.detail.startswith("5 classes on cpu in float32, 21 of 21 merged copies, no card")
     assert answer.detail.endswith(f"; weights {zero} and {one}")
+
+
+def test_a_fixed_alpha_is_told_and_who_decided_it(pair_folder: PairFolder, card: Path, tmp_path: Path) -> None:
+    assert "objective tsallis" in module.pair(facts(pair_folder, tmp_path)).detail
+    verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.7, 0.6, (-0.1, -0.2, -0.05), ())
+    path = tmp_path / "card.json"
+    path.write_text(replace(read_card(card), verdict=verdict).to_json())
+    told = module.pair(facts(pair_folder, tmp_path, card=path)).detail
+    assert "alpha 0.45 for every batch, by the card's verdict" in told
+    assert "objective" not in told
 
 
 def test_two_checkpoints_of_the_same_weights_fail(pair_folder: PairFolder, tmp_path: Path) -> None:

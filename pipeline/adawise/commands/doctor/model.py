@@ -67,6 +67,10 @@ def pair(known: Known) -> Verdict:
     changes = {} if ordered else check_pair(store, identity, settings.model.on_change)
     told = describe(settings, model)
     zero, one = model.checkpoints.hashes
+    how = f"objective {told['objective']}"
+    if told["strategy"] == "fixed":
+        by = f", by {told['fixed_by']}" if "fixed_by" in told else ""
+        how = f"alpha {told['alpha']:g} for every batch{by}"
     card = f"card {told['card']}" if model.card else "no card, temperature 1"
 
     def warnings() -> Iterator[str]:
@@ -83,8 +87,8 @@ def pair(known: Known) -> Verdict:
 
     return judged(
         warnings(),
-        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, objective "
-        f"{told['objective']}; weights {zero} and {one}",
+        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, {how}; "
+        f"weights {zero} and {one}",
     )
 
 

@@ -81,7 +81,8 @@ class EvaluateCommand(Command):
     )
     strategies: Text | None = Field(
         default=None,
-        description="what is compared, separated by commas; none: every strategy but botorch",
+        description="what is compared, separated by commas; auto: what a worker with this card does; none: "
+        "every strategy but botorch",
         json_schema_extra={"metavar": "STRATEGY,..."},
     )
     streams: Text = Field(
