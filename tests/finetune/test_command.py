@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from adawise.adapt.advice import OWN, advised_alpha
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
+from adawise.commands.finetune.rehearsal import kept_classes
 from adawise.settings import DecodeSettings, ModelSettings
 from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labelled.places import Shot, write_recording
@@ -138,6 +139,45 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     card = read_card(out / "card.json")
     assert card.verdict is not None
     assert [group.group for group in card.verdict.groups] == ["home", "shifted"]
+
+
+def test_broken_images_of_classes_that_a_rehearsal_leaves_out_cost_no_run(folder: Path) -> None:
+    place = four_classes(folder)
+    left_out = set(listed := sorted(path.name for path in place.iterdir())) - kept_classes(listed, 0)
+    for file in (file for name in left_out for file in (place / name).iterdir()):
+        file.write_bytes(file.read_bytes()[:60])
+    with capture_logs() as logs:
+        assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 0
+    (why,) = [line["why"] for line in logs if line["event"] == "rehearsal_left_out"]
+    assert "none of 12 images can be read" in why
+    verdict = read_card(folder / "out" / "card.json").verdict
+    assert verdict is not None
+    assert [group.group for group in verdict.groups] == ["home", "shifted"]
+
+
+def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **_named: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("adawise.commands.finetune.run.make_card", interrupt)
+        assert finetune(folder, "--model.threads", "1") == 130
+    assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert finetune(folder, "--model.threads", "1", "--resume") == 0
+    said = capsys.readouterr().out
+    assert "no rehearsal: images of 3 classes, and it takes 4 to leave some out" in said
+
+
+def test_labels_that_only_the_held_out_images_have_are_told_without_a_list_of_names(
+    folder: Path, capsys: Captured
+) -> None:
+    shutil.copytree(folder / "images" / CLASSES[0], folder / "others" / "zebra")
+    assert finetune(folder, "--validation", "others") == 2
+    said = message(capsys)
+    assert "the labels 'zebra' are not among the 3 labels of --labelled" in said
+    assert "list all names that will be served in a file for --model.classes" in said
 
 
 @pytest.mark.soak

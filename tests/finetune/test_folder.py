@@ -42,6 +42,19 @@ def test_beginning_anew_removes_a_run_s_files_and_no_others(folder: Folder) -> N
     assert {file.name for file in folder.path.iterdir()} == {"theta_1", "classes.txt", "templates.txt", "notes.txt"}
 
 
+def test_a_rehearsal_that_has_ended_leaves_what_is_not_its_own(folder: Folder) -> None:
+    place = folder.rehearsal
+    place.begin({}, ["cat"], ["{}"])
+    for file in (place.checkpoint, place.weights, place.path / ".checkpoint.pt.1.tmp", place.path / "notes.txt"):
+        file.touch()
+    folder.remove_rehearsal()
+    assert [file.name for file in place.path.rglob("*")] == ["notes.txt"]
+    (place.path / "notes.txt").unlink()
+    folder.remove_rehearsal()
+    assert not place.path.exists()
+    folder.remove_rehearsal()
+
+
 def test_nothing_is_not_resumed(tmp_path: Path) -> None:
     Folder(tmp_path).check(resume=False, overwrite=False)
     with pytest.raises(SettingsError, match="no run to resume"):

@@ -23,14 +23,21 @@ _log = structlog.get_logger("labelled")
 
 
 def open_samples(
-    settings: DecodeSettings, path: Path, flag: str, classes: tuple[str, ...] | None, *, own_classes: bool = False
+    settings: DecodeSettings,
+    path: Path,
+    flag: str,
+    classes: tuple[str, ...] | None,
+    *,
+    own_classes: bool = False,
+    listed: bool = True,
 ) -> Samples:
     """As `read_samples`; tells of images without a label, of files that are none, and of classes without any.
 
     Raises:
         SettingsError, SourceError: there are none.
     """
-    samples = read_samples(path, flag, classes, partial(open_decoder, settings), own_classes=own_classes)
+    decoder = partial(open_decoder, settings)
+    samples = read_samples(path, flag, classes, decoder, own_classes=own_classes, listed=listed)
     if samples.unlabelled:
         _log.info("images_not_labelled", images=str(path), count=samples.unlabelled)
     if samples.empty:

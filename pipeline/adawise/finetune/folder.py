@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,9 +115,7 @@ class Folder:
         self.theta_1.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
-        for place in (self.rejected.theta_1, self.rejected.path, self.rehearsal.theta_1, self.rehearsal.path):
-            with suppress(OSError):  # not there, or with files of others
-                place.rmdir()
+        _remove_empty(self.rejected.theta_1, self.rejected.path, self.rehearsal.theta_1, self.rehearsal.path)
         remove_leftovers(self.path)
         remove_leftovers(self.theta_1)
         write_bytes(self.config, json.dumps(config, indent=1).encode())
@@ -126,8 +123,13 @@ class Folder:
         write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
 
     def remove_rehearsal(self) -> None:
-        """It has done its duty."""
-        shutil.rmtree(self.rehearsal.path, ignore_errors=True)
+        """It has done its duty. What else lies there is not ours, and stays."""
+        place = self.rehearsal
+        for file in place.files:
+            file.unlink(missing_ok=True)
+        remove_leftovers(place.path)
+        remove_leftovers(place.theta_1)
+        _remove_empty(place.theta_1, place.path)
 
     def reject(self) -> Folder:
         """Put theta_1 where nobody serves it by accident, and say where; the run is over."""
@@ -156,6 +158,12 @@ class Folder:
             before[_EPOCHS] = settings[_EPOCHS]
         check_settings(self.record, before, settings)
         return record
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        with suppress(OSError):  # not there, or with files of others
+            folder.rmdir()
 
 
 def _is_longer(before: Mapping[str, str], now: Mapping[str, str]) -> bool:

@@ -22,7 +22,13 @@ def is_recording(path: Path) -> bool:
 
 
 def read_samples(
-    path: Path, flag: str, classes: tuple[str, ...] | None, decoder: Decoding, *, own_classes: bool = False
+    path: Path,
+    flag: str,
+    classes: tuple[str, ...] | None,
+    decoder: Decoding,
+    *,
+    own_classes: bool = False,
+    listed: bool = True,
 ) -> Samples:
     """List the labelled images of a folder, file or recording.
 
@@ -34,6 +40,7 @@ def read_samples(
         classes: all that a label may be; None: whatever occurs.
         decoder: of a recording's messages.
         own_classes: the class names that a file brings may be labels in place of `classes`.
+        listed: `classes` are those of model.classes, not labels of other images.
 
     Raises:
         SettingsError: no such path, no image, no label, an unknown label or a file of another kind.
@@ -50,9 +57,14 @@ def read_samples(
     unknown = sorted(set(samples.labels) - set(known)) if known is not None else []
     if unknown:
         named = ", ".join(repr(name) for name in unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
+        of, remedy = (
+            ("class names of model.classes", "or leave model.classes out to take the labels as class names")
+            if listed
+            else ("labels of --labelled", "or list all names that will be served in a file for --model.classes")
+        )
         raise SettingsError(
-            f"{flag} {path}: the labels {named} are not among the {len(known or ())} class names of model.classes. "
-            "Add them there, rename them here, or leave model.classes out to take the labels as class names."
+            f"{flag} {path}: the labels {named} are not among the {len(known or ())} {of}. "
+            f"Add them there, rename them here, {remedy}."
         )
     for name in samples.classes:
         if not is_class_name(name):

@@ -28,7 +28,7 @@ from adawise.clip.heads import heads_path, write_heads
 from adawise.clip.load import StartingModel, load_starting_model
 from adawise.commands.finetune.forecast import Forecast
 from adawise.commands.finetune.notes import check_classes, notes_on
-from adawise.commands.finetune.rehearsal import computed_alphas, conditions_of, kept_classes, shifts
+from adawise.commands.finetune.rehearsal import LEAST_CLASSES, computed_alphas, conditions_of, kept_classes, shifts
 from adawise.commands.finetune.report import facts_of, print_curve, record_of, tell
 from adawise.commands.finetune.trackers import check_trackers, trackers
 from adawise.commands.labelled import logits_of, open_samples, tell_skipped
@@ -106,10 +106,14 @@ def finetune(asked: FinetuneCommand) -> int:
         if found.ruin is not None:
             _reject(folder, facts, found.ruin, asked)
         del run, start  # their memory is for the rehearsal
-        unseen = _rehearse(settings, data, folder, (images, judges), resumes=resume)
-        if unseen is None:
+        try:
+            unseen = _rehearse(settings, data, folder, (images, judges), resumes=resume)
+            if unseen is None:
+                return INTERRUPTED
+            card = _card(settings, folder, judges, data, unseen)
+        except KeyboardInterrupt:
+            print("stopped before there was a card; the same command with --resume goes on", file=sys.stderr)
             return INTERRUPTED
-        card = _card(settings, folder, judges, data, unseen)
         record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
         _write_page(folder, record, asked, _wrong(data, judges, found))
@@ -132,13 +136,26 @@ def _rehearse(
 ) -> tuple[Condition, ...] | None:
     """What a pair says that was made the same way of some classes alone, of images of the others; None if stopped.
 
-    Empty where that is not asked for, or there are too few classes.
+    Empty where that is not asked for, or images do not allow it, which is told: here, or by `_notes`.
     """
+    try:
+        return _rehearsed(settings, data, folder, decoders, resumes=resumes)
+    except SettingsError as error:  # theta_1 is made, and images of some of its classes are no reason to lose it
+        _log.warning("rehearsal_left_out", why=str(error), note="the verdict says nothing of classes without images")
+        return ()
+
+
+def _rehearsed(
+    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, resumes: bool
+) -> tuple[Condition, ...] | None:
+    """As `_rehearse`. Raises SettingsError: images cannot be read."""
+    if not settings.finetune.rehearsal:
+        return ()
     images, judges = decoders
     labels = sorted({data.train.labels[i] for i in data.train_rows})
     kept = kept_classes(labels, settings.finetune.seed)
     part = _of_classes(data, kept)
-    if not settings.finetune.rehearsal or len(kept) == len(labels) or not part.held_out_rows:
+    if _no_rehearsal(data, settings) is not None:
         return ()
     place = folder.rehearsal
     untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
@@ -158,6 +175,17 @@ def _rehearse(
         return tuple(conditions_of(model.classifier, chosen, "new", kinds, bar))
 
 
+def _no_rehearsal(data: Data, settings: Settings) -> str | None:
+    """Why it cannot be; None if it can."""
+    labels = sorted({data.train.labels[i] for i in data.train_rows})
+    kept = kept_classes(labels, settings.finetune.seed)
+    if len(kept) == len(labels):
+        return f"images of {len(labels)} classes, and it takes {LEAST_CLASSES} to leave some out"
+    if not _of_classes(data, kept).held_out_rows:
+        return f"no held-out image of {', '.join(sorted(kept)[:5])}, which it would learn"
+    return None
+
+
 def _work_after(settings: Settings, data: Data) -> tuple[float, int]:
     """What comes after the training: the share of it that is rehearsed, and forwards of images for card and verdict."""
     labels = sorted({data.train.labels[i] for i in data.train_rows})
@@ -167,7 +195,7 @@ def _work_after(settings: Settings, data: Data) -> tuple[float, int]:
     card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))
     conditions, each = len(shifts()), computed_alphas(GRID)
     forwards = card * len(GRID) + conditions * min(few, card) * each
-    if not settings.finetune.rehearsal or len(kept) == len(labels):
+    if not settings.finetune.rehearsal or _no_rehearsal(data, settings) is not None:
         return 0.0, forwards
     unseen = min(some, len(data.train_rows) - rehearsed)
     return rehearsed / len(data.train_rows), forwards + (1 + conditions) * unseen * each
@@ -195,6 +223,10 @@ def _notes(settings: Settings, data: Data) -> list[str]:
     if empty := sorted({*data.train.empty, *data.held_out.empty}):
         have = counted(len(empty), "folder of a class has", "folders of classes have")
         notes.append(f"{have} no image: {', '.join(empty[:5])}.")
+    if settings.finetune.rehearsal and (why := _no_rehearsal(data, settings)) is not None:
+        notes.append(f"Nothing is said of new classes, as there is no rehearsal: {why}.")
+    if not shifts():
+        notes.append("Nothing is said of shifts, as scikit-image is missing (pip install 'adawise[report]').")
     return notes
 
 
@@ -248,7 +280,7 @@ def _read(settings: Settings, labelled: Path, validation: Path | None) -> Data:
     train = open_samples(settings.decode, labelled, "--labelled", known)
     classes = known or train.classes
     if validation is not None:
-        held_out = open_samples(settings.decode, validation, "--validation", classes)
+        held_out = open_samples(settings.decode, validation, "--validation", classes, listed=known is not None)
         rows = train.usable, held_out.usable
     else:
         held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
@@ -368,8 +400,8 @@ def _train(
 
             finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
     if not finished:
-        where = f"epoch {done.epoch} after {done.update} updates"
-        print(f"stopped in {where}; the same command with --resume goes on, from {folder.path}", file=sys.stderr)
+        where = f"epoch {done.epoch} after {done.update} updates, in {folder.path}"
+        print(f"stopped in {where}; the same command with --resume goes on from there", file=sys.stderr)
     return finished
 
 
