@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from adawise.__main__ import main
 from adawise.adapt.advice import OWN, advise
-from adawise.adapt.card import read_card
+from adawise.adapt.card import GroupVerdict, PairVerdict, read_card
 from adawise.adapt.objective import NAMES
 from adawise.build.model import adaptation, config_fingerprint, load_model
 from adawise.build.worker import describe
 from adawise.clip.heads import heads_path
 from adawise.clip.prompts import Encoding, Prompts
+from adawise.commands.card.show import verdict_table
 from adawise.errors import CardError
 from adawise.settings import DecodeSettings, ModelSettings, Settings, read
 from tests.labelled.places import Shot, write_parquet, write_recording
@@ -255,3 +258,14 @@ def test_a_folder_of_shifted_images_that_has_none_is_named_with_its_flag(
     assert adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", given, "-o", "x.json") == 2
     assert f"--labelled-shifted {given}" in capsys.readouterr().err
     assert not (folder / "x.json").exists()
+
+
+def test_a_verdict_fits_a_terminal_of_80_columns_and_few_images_are_never_sure() -> None:
+    groups = tuple(GroupVerdict(name, 6, 2, 0.5, 1.0, 1.0, 1.0) for name in ("home", "shifted", "new"))
+    told = PairVerdict("calibrated_tsallis", 0.5, 1.0, 0.45, 1.0, 1.0, (0.0, 0.0, 0.0), groups)
+    console = Console(width=80, file=io.StringIO())
+    console.print(verdict_table(told))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines[-2].startswith("classes left out")
+    assert lines[-2].endswith("1.000 ±.377")
