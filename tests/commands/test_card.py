@@ -18,9 +18,10 @@ from adawise.build.model import adaptation, config_fingerprint, load_model
 from adawise.build.worker import describe
 from adawise.clip.heads import heads_path
 from adawise.clip.prompts import Encoding, Prompts
-from adawise.commands.card.show import verdict_table
+from adawise.commands.card.show import print_card, verdict_table
 from adawise.errors import CardError
 from adawise.settings import DecodeSettings, ModelSettings, Settings, read
+from tests.evaluate.building import a_card
 from tests.labelled.places import Shot, write_parquet, write_recording
 from tests.models import CLASSES, PairFolder, random_images, write_pair
 
@@ -269,3 +270,10 @@ def test_a_verdict_fits_a_terminal_of_80_columns_and_few_images_are_never_sure()
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert lines[-2].startswith("classes left out")
     assert lines[-2].endswith("1.000 ±.377")
+
+
+def test_shifted_images_that_are_too_few_to_judge_objectives_by_are_not_asked_for_again(capsys: Captured) -> None:
+    card = a_card(temperature=1.0)
+    for shifted, asks in (((), True), (card.temperature, False)):
+        print_card(replace(card, shifted_temperature=shifted), "a card")
+        assert ("give --labelled-shifted FOLDER" in capsys.readouterr().out) == asks

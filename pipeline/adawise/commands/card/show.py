@@ -88,7 +88,7 @@ def _short(share: float) -> str:
 def _advice(card: Card) -> str:
     found = advise(card)
     advice = f"Recommended, and taken by search.objective = auto: {found.objective}, as {found.reason}."
-    if all(judged.condition == OWN for judged in card.judged):
+    if not card.shifted_temperature and all(judged.condition == OWN for judged in card.judged):
         advice += (
             " Images like those of the fine-tuning have no shift to choose by: give --labelled-shifted FOLDER, with"
             " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
