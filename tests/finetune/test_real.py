@@ -30,7 +30,7 @@ def test_a_few_small_updates_start_from_what_theta_0_is_known_to_do_and_spoil_no
     flags = ["--labelled", "train.parquet", "--validation", "held.parquet", "-o", "out"]
     flags += ["--model.theta-0", checkpoint(0), "--model.templates", "templates.txt", "--model.device", "cpu"]
     flags += ["--finetune.epochs", "1", "--finetune.batch-images", "25", "--finetune.learning-rate", "1e-6"]
-    flags += ["--finetune.loss", "cross_entropy"]
+    flags += ["--finetune.judged-images", "8", "--no-finetune.rehearsal"]
     assert adawise(tmp_path, "finetune", *flags, "--finetune.card-images", "8") == 0
     capsys.readouterr()
     record = json.loads((tmp_path / "out" / "finetune.json").read_text())
