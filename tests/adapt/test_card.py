@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adawise.adapt.advice import chosen
-from adawise.adapt.card import Card, FittedSearch, GroupVerdict, Judged, PairVerdict, make_card, read_card
+from adawise.adapt.card import Card, Condition, FittedSearch, GroupVerdict, Judged, PairVerdict, make_card, read_card
 from adawise.adapt.objective import NAMES, atc, entropy, relative, tsallis
 from adawise.errors import CardError
 from tests.adapt.test_calibration import sample
@@ -55,6 +55,18 @@ def test_a_card_says_per_alpha_what_the_labelled_sample_says() -> None:
     assert card.ece_raw[1] > 0.1  # too warm
     assert card.ece_raw[2] > 0.1  # over-confident
     assert card.images == 4000
+
+
+def test_under_shift_both_ends_are_fitted_to_every_condition_and_what_lies_between_is_on_a_line_of_logarithms() -> None:
+    logits, labels = sample(3000, 1.0)
+    scales, shifted_scales = (1.0, 0.7, 1.5), (1.0, 0.1, 3.0)
+    fog = Condition("fog", lambda j: logits * shifted_scales[j], labels)
+    card = make_card(lambda j: logits * scales[j], labels, [fog], alphas=ALPHAS, identity=IDENTITY, created_at="now")
+    zero, half, one = card.shifted_temperature
+    assert zero == pytest.approx(1.0, rel=0.05)
+    assert 1.6 < one < 2.9
+    assert half == pytest.approx((zero * one) ** 0.5)
+    assert make_card(fog.logits, labels, alphas=ALPHAS, identity=IDENTITY, created_at="").shifted_temperature == ()
 
 
 def test_a_card_knows_the_mean_of_each_objective_on_its_sample() -> None:

@@ -116,9 +116,10 @@ class Card:
     [0, 1], before and after it. `levels` is the sample's mean of each objective by name and alpha, which the drift
     report draws as what is normal; an objective that came later than the card has none. `judged` is empty and `search`
     None where nothing was given to judge or fit by; `heads` is the hash of the file of text heads beside the card, if
-    there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight; it is
-    empty where there was none, and `verdict` None where nobody compared adapting with a fixed alpha.
-    `fine_tuned_interval` is the 95 % interval of the temperature at alpha 1; None in cards of format 4.
+    there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight, at both
+    ends, and is their geometric mean between; it is empty where there was none, and `verdict` None where nobody
+    compared adapting with a fixed alpha. `fine_tuned_interval` is the 95 % interval of the temperature at alpha 1; None
+    in cards of format 4.
     """
 
     identity: Mapping[str, str]
@@ -325,10 +326,11 @@ def make_card(
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
     columns["fine_tuned_interval"] = temperature_interval(z, labels, T)  # of the last alpha, which is 1
     if shifted:
-        columns["shifted_temperature"] = tuple(
+        ends = [
             fit_temperature(logits(j).double(), labels, *((one.logits(j).double(), one.labels) for one in shifted))
-            for j in range(len(alphas))
-        )
+            for j in (0, len(alphas) - 1)
+        ]
+        columns["shifted_temperature"] = tuple(ends[0] ** (1.0 - alpha) * ends[1] ** alpha for alpha in alphas)
     card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
     return replace(card, levels=_levels(card, logits))
 
