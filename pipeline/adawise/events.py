@@ -132,6 +132,7 @@ EVENTS: dict[str, LoggedEvent] = {
     "labels_retried": LoggedEvent("broker or store did not answer `adawise labels`; it is tried again"),
     "recording_retried": LoggedEvent("broker or store did not answer `adawise record`; it is tried again"),
     "rehearsal_began": LoggedEvent("the recipe is run once more, without some of the classes"),
+    "rehearsal_left_out": LoggedEvent("its images do not allow one; the pair is judged without", "the line says why"),
     "replay_continued": LoggedEvent("the folder holds a part of this replay, and it goes on there"),
     "states_not_taken": LoggedEvent("the states to begin with are of other settings: streams begin anew"),
     # cards, evaluation, fine-tuning

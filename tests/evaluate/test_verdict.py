@@ -61,5 +61,6 @@ def test_an_objective_that_goes_the_wrong_way_is_answered_by_a_fixed_alpha() -> 
     told = verdict_of(card_of(HOME), [HOME, sure_and_wrong])
     assert told.gain[0] < -0.05
     assert advised_alpha(told) == told.fixed_alpha == 0.0
-    assert advised_alpha(replace(told, gain=(-0.001, -0.01, 0.01))) is None, "a draw is no reason"
+    assert advised_alpha(replace(told, gain=(-0.001, -0.002, -0.0005))) is None, "a draw is no reason"
+    assert advised_alpha(replace(told, gain=(-0.04, -0.09, 0.01))) is None, "nor are too few images"
     assert advised_alpha(None) is None

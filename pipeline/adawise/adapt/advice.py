@@ -141,8 +141,8 @@ def _default(card: Card) -> tuple[str, str]:
 
 
 def advised_alpha(verdict: PairVerdict | None) -> float | None:
-    """The alpha to serve always, where adapting served less than it by more than a draw; None: adapt."""
-    return verdict.fixed_alpha if verdict is not None and verdict.gain[0] < -_LOSS else None
+    """The alpha to serve always, where adapting surely served less than it, and by more than a draw; None: adapt."""
+    return verdict.fixed_alpha if verdict is not None and verdict.gain[0] < -_LOSS and verdict.gain[2] < 0.0 else None
 
 
 def chosen(name: str, card: Card | None) -> str:
