@@ -207,6 +207,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("threshold", [0.1, 0.2]),
         ("judged", [{"condition": "x"}]),
         ("judged", [asdict(Judged("fog", 9, "hope", 0.5, 0.6, 0.7, 0.5, 0.6))]),
+        ("judged", [asdict(Judged("fog", 0, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6))]),
         ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
         ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
         ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),

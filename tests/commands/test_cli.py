@@ -140,7 +140,7 @@ def test_the_help_of_a_command_has_the_flags_of_its_groups_only_and_examples(nam
     for setting in SETTINGS:
         flag = (
             f"{flag_name(setting)} "
-            if SETTINGS[setting].annotation is not bool
+            if SETTINGS[setting].annotation not in (bool, bool | None)
             else f"--no-{setting.replace('_', '-')}\n"
         )
         assert (f"  {flag}" in text or f", {flag}" in text) == command.takes(setting), setting

@@ -245,7 +245,7 @@ def default_search() -> Strategy:
     """The worker's, without a card."""
     settings = Settings().search
     return strategy(
-        settings.strategy,
+        "warm",  # which is what auto stands for
         alphas=GRID,
         objective=NO_CARD["tsallis"],
         context="host",

@@ -97,8 +97,8 @@ def advise(card: Card) -> Advice:
     """The objective that the card recommends.
 
     Where images under shift were given, `calibrated_tsallis`, whose temperatures are fitted to them too: on pairs that
-    `finetune` makes it serves what the best fixed alpha does or more, and no other objective did so on all of them
-    (docs/measurements/method.md). Without any, confidence at home decides: `tsallis` where the fine-tuned model is
+    `finetune` makes it served at most .1 points less than the best fixed alpha, which no other objective did on all of
+    them (docs/measurements/method.md). Without any, confidence at home decides: `tsallis` where the fine-tuned model is
     surely not over-confident on the card's own sample, else `relative`. For a model that is so at home is surer still
     of what it never saw; `relative` takes that into account and served up to 1.2 points more there, .5 less elsewhere.
 

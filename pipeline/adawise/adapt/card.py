@@ -248,9 +248,9 @@ def _check_values(card: Card) -> None:
     for judged in card.judged:
         accuracies = (judged.zero_shot, judged.fine_tuned, judged.accuracy, judged.best_accuracy)
         holds = isinstance(judged.condition, str) and _are_numbers(judged.images, judged.alpha, *accuracies)
-        holds = holds and judged.objective in objectives.NAMES and min(accuracies) >= 0.0
+        holds = holds and judged.objective in objectives.NAMES and min(accuracies) >= 0.0 and judged.images > 0
         holds = holds and max(accuracies) == judged.best_accuracy <= 1.0
-        _expect("judged", "an objective and accuracies from 0 to 1", judged, holds)
+        _expect("judged", "images, an objective and accuracies from 0 to 1", judged, holds)
     if (told := card.verdict) is not None:
         accuracies = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
         holds = _are_numbers(told.fixed_alpha, *accuracies, *told.gain)

@@ -167,7 +167,7 @@ class ModelSettings(Group):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What is set of `PREPROCESSING`; `mean` and `std` as numbers."""
-        named = self.model_dump(include=set(PREPROCESSING), exclude_none=True)
+        named = {key: value for key in PREPROCESSING if (value := getattr(self, key)) is not None}
         return {key: numbers(value) if key in {"mean", "std"} else value for key, value in named.items()}
 
 
