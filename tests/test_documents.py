@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from adawise.adapt.objective import NAMES as OBJECTIVES
 from adawise.settings import read
 from adawise.store.store import LocalStore
 from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
@@ -146,3 +147,8 @@ def test_every_command_of_a_page_exists(page: Path) -> None:
 def test_the_reference_is_what_the_code_says(name: str) -> None:
     written = (docs.FOLDER / name).read_text(encoding="utf-8")
     assert written == docs.PAGES[name](), "it is stale, write it again: python -m tools.docs"
+
+
+def test_the_guide_has_every_objective() -> None:
+    guide = (ROOT / "docs" / "guide" / "start.md").read_text()
+    assert [name for name in OBJECTIVES if f"\n| `{name}` |" not in guide] == []

@@ -51,7 +51,10 @@ def test_no_neighbouring_temperature_has_a_lower_loss() -> None:
 
 def test_a_sample_that_any_temperature_separates_stops_at_the_lowest() -> None:
     labels = torch.tensor([0, 1, 2])
-    assert math.isclose(fit_temperature(torch.eye(3, dtype=torch.float64), labels), 0.05, rel_tol=1e-3)
+    separated = torch.eye(3, dtype=torch.float64)
+    lowest = fit_temperature(separated, labels)
+    assert math.isclose(lowest, 0.05, rel_tol=1e-3)
+    assert temperature_interval(separated, labels, lowest) == (0.05, 20.0), "three right answers tell nothing"
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from adawise.adapt.objective import Values
 
 _BINS = 15  # of the calibration error
+_RANGE = (0.05, 20.0)  # of temperatures
 
 
 def fit_threshold(values: Values, accuracy: float) -> float:
@@ -32,7 +33,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, *others: tuple[Tensor, Tenso
         T = np.exp(log_T)
         return sum(float(torch.nn.functional.cross_entropy(logits / T, labels)) for logits, labels in samples)
 
-    low, high, ratio = np.log(0.05), np.log(20.0), (np.sqrt(5.0) - 1.0) / 2.0
+    low, high, ratio = np.log(_RANGE[0]), np.log(_RANGE[1]), (np.sqrt(5.0) - 1.0) / 2.0
     while high - low > 1e-4:
         a, b = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, b) if nll(a) < nll(b) else (a, high)
@@ -42,14 +43,17 @@ def fit_temperature(logits: Tensor, labels: Tensor, *others: tuple[Tensor, Tenso
 def temperature_interval(logits: Tensor, labels: Tensor, temperature: float) -> tuple[float, float]:
     """The 95 % interval of a fitted temperature, for other images of the same kind: `logits` `[N, C]`, `labels` `[N]`.
 
-    The sandwich estimator of 1/T: the spread of the images' derivatives of the NLL over its curvature.
+    The sandwich estimator of 1/T: the spread of the images' derivatives of the NLL over its curvature. A temperature at
+    an end of its range is of images that are all right, or tell nothing: then it may be any.
     """
+    if not _RANGE[0] * 1.01 < temperature < _RANGE[1] / 1.01:
+        return _RANGE
     p = (logits / temperature).softmax(dim=-1)
     means = (p * logits).sum(dim=-1)
     slopes = means - logits.gather(1, labels[:, None])[:, 0]
     curvature = float(((p * logits.square()).sum(dim=-1) - means.square()).sum())
     half = 1.96 * float(slopes.square().sum().sqrt()) / max(curvature, 1e-12)
-    low, high = (1.0 / min(max(1.0 / temperature + sign * half, 0.05), 20.0) for sign in (1, -1))
+    low, high = (1.0 / min(max(1.0 / temperature + sign * half, 1.0 / _RANGE[1]), 1.0 / _RANGE[0]) for sign in (1, -1))
     return low, high
 
 

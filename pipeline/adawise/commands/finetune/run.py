@@ -149,64 +149,55 @@ def _rehearsed(
     settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, resumes: bool
 ) -> tuple[Condition, ...] | None:
     """As `_rehearse`. Raises SettingsError: images cannot be read."""
-    if not settings.finetune.rehearsal:
+    part = _rehearsal_part(data, settings)
+    if not settings.finetune.rehearsal or isinstance(part, str):
         return ()
     images, judges = decoders
-    labels = sorted({data.train.labels[i] for i in data.train_rows})
-    kept = kept_classes(labels, settings.finetune.seed)
-    part = _of_classes(data, kept)
-    if _no_rehearsal(data, settings) is not None:
-        return ()
+    kept = {data.train.labels[i] for i in part.train_rows}
+    left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
     place = folder.rehearsal
     untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
     settings = settings.model_copy(update={"finetune": untracked})
     start = _start(settings)
     run = _run(settings, part, start, place, images, judges)
-    _log.info("rehearsal_began", classes=len(kept), left_out=len(labels) - len(kept), images=len(part.train_rows))
+    missing = len({data.train.labels[i] for i in left_out})
+    _log.info("rehearsal_began", classes=len(kept), left_out=missing, images=len(part.train_rows))
     begin = _Begin(resumes and place.checkpoint.exists(), None)
     if not _train(settings, run, place, part, start, begin):
         return None
     del run, start
     model = load_model(pair_settings(settings.model, place), settings.decode, with_card=False)
-    left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
     chosen = HeldOut(images, _some(settings, left_out, settings.finetune.judged_images), settings.finetune.batch_images)
     kinds = (None, *shifts())
     with progress("judged unseen classes", total=len(kinds) * len(chosen.rows) * computed_alphas(GRID)) as bar:
         return tuple(conditions_of(model.classifier, chosen, "new", kinds, bar))
 
 
-def _no_rehearsal(data: Data, settings: Settings) -> str | None:
-    """Why it cannot be; None if it can."""
+def _rehearsal_part(data: Data, settings: Settings) -> Data | str:
+    """The images that a rehearsal is trained on and judged by; or why there cannot be one."""
     labels = sorted({data.train.labels[i] for i in data.train_rows})
     kept = kept_classes(labels, settings.finetune.seed)
     if len(kept) == len(labels):
         return f"images of {len(labels)} classes, and it takes {LEAST_CLASSES} to leave some out"
-    if not _of_classes(data, kept).held_out_rows:
+    held_out = [i for i in data.held_out_rows if data.held_out.labels[i] in kept]
+    if not held_out:
         return f"no held-out image of {', '.join(sorted(kept)[:5])}, which it would learn"
-    return None
+    train = [i for i in data.train_rows if data.train.labels[i] in kept]
+    return replace(data, train_rows=train, held_out_rows=held_out)
 
 
 def _work_after(settings: Settings, data: Data) -> tuple[float, int]:
     """What comes after the training: the share of it that is rehearsed, and forwards of images for card and verdict."""
-    labels = sorted({data.train.labels[i] for i in data.train_rows})
-    kept = kept_classes(labels, settings.finetune.seed)
-    rehearsed = len(_of_classes(data, kept).train_rows)
+    part = _rehearsal_part(data, settings)
     some = settings.finetune.judged_images
     card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))
     conditions, each = len(shifts()), computed_alphas(GRID)
     forwards = card * len(GRID) + conditions * min(few, card) * each
-    if not settings.finetune.rehearsal or _no_rehearsal(data, settings) is not None:
+    if not settings.finetune.rehearsal or isinstance(part, str):
         return 0.0, forwards
+    rehearsed = len(part.train_rows)
     unseen = min(some, len(data.train_rows) - rehearsed)
     return rehearsed / len(data.train_rows), forwards + (1 + conditions) * unseen * each
-
-
-def _of_classes(data: Data, kept: frozenset[str]) -> Data:
-    return replace(
-        data,
-        train_rows=[i for i in data.train_rows if data.train.labels[i] in kept],
-        held_out_rows=[i for i in data.held_out_rows if data.held_out.labels[i] in kept],
-    )
 
 
 def _some(settings: Settings, rows: Sequence[int], limit: int) -> list[int]:
@@ -223,7 +214,7 @@ def _notes(settings: Settings, data: Data) -> list[str]:
     if empty := sorted({*data.train.empty, *data.held_out.empty}):
         have = counted(len(empty), "folder of a class has", "folders of classes have")
         notes.append(f"{have} no image: {', '.join(empty[:5])}.")
-    if settings.finetune.rehearsal and (why := _no_rehearsal(data, settings)) is not None:
+    if settings.finetune.rehearsal and isinstance(why := _rehearsal_part(data, settings), str):
         notes.append(f"Nothing is said of new classes, as there is no rehearsal: {why}.")
     if not shifts():
         notes.append("Nothing is said of shifts, as scikit-image is missing (pip install 'adawise[report]').")
