@@ -13,7 +13,8 @@
         ├── CardError           the card does not belong to the pair
         ├── PairMissing         the pair that the chain says serves a partition cannot be had: the partition stands
         ├── DeviceError         the card failed, or has too little memory
-        ├── TrainingError       fine-tuning diverged, or cannot be resumed or written
+        ├── TrainingError       fine-tuning cannot be resumed, or not written
+        │   └── DivergedError       the loss is not finite
         ├── SourceError         the topic or recording is not what is read on from, or cannot be
         │   ├── LogEndsEarly        the broker's log ends before offsets that were read from it
         │   ├── LogRewritten        the broker has other messages where those of the chain's rows were
@@ -118,7 +119,11 @@ class DeviceError(FatalError):
 
 
 class TrainingError(FatalError):
-    """Fine-tuning cannot go on: it diverged, its checkpoint is of another run, or its output cannot be written."""
+    """Fine-tuning cannot go on: its checkpoint is of another run, its output cannot be written, or as below."""
+
+
+class DivergedError(TrainingError):
+    """The loss of a run of fine-tuning, or its gradient, is not finite."""
 
 
 class SourceError(FatalError):

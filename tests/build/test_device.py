@@ -13,7 +13,7 @@ from adawise.build import model as module
 from adawise.build.model import choose_device, number_format, open_device
 from adawise.clip.cuda import Cuda
 from adawise.clip.device import Device, Plain
-from adawise.commands.finetune.run import _training_format
+from adawise.commands.finetune.training import _training_format
 from adawise.errors import DeviceError, SettingsError
 from adawise.settings import ModelSettings, Settings
 from tests.gpu.rehearsal import CARD as REHEARSED

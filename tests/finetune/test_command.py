@@ -23,6 +23,7 @@ from adawise.adapt.advice import OWN, advised_alpha
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
 from adawise.commands.finetune.rehearsal import kept_classes
+from adawise.errors import DivergedError
 from adawise.settings import DecodeSettings, ModelSettings
 from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labelled.places import Shot, write_recording
@@ -153,6 +154,21 @@ def test_broken_images_of_classes_that_a_rehearsal_leaves_out_cost_no_run(folder
     verdict = read_card(folder / "out" / "card.json").verdict
     assert verdict is not None
     assert [group.group for group in verdict.groups] == ["home", "shifted"]
+
+
+def test_a_rehearsal_that_diverges_costs_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    four_classes(folder)
+
+    def diverges(*_: object) -> bool:
+        raise DivergedError("training diverged in epoch 1 at update 1: the loss is nan; no epoch was finished.")
+
+    monkeypatch.setattr("adawise.commands.finetune.rehearsal.train", diverges)
+    with capture_logs() as logs:
+        assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 0
+    (why,) = [line["why"] for line in logs if line["event"] == "rehearsal_left_out"]
+    assert "diverged in epoch 1" in why
+    assert not (folder / "out" / "rehearsal").exists()
+    assert (folder / "out" / "card.json").exists()
 
 
 def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(

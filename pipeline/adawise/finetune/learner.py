@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adawise.adapt.calibration import calibration_error
-from adawise.errors import TrainingError
+from adawise.errors import DivergedError
 from adawise.finetune.images import Pixels
 from adawise.finetune.losses import cross_entropy, flyp
 from adawise.finetune.recipe import Recipe
@@ -81,7 +81,7 @@ class Learner:
         """One update from batches of (pixels and labels, number of the prompt of each image); (mean loss, images).
 
         Raises:
-            TrainingError: the loss or its gradient is not finite; the weights are as before.
+            DivergedError: the loss or its gradient is not finite; the weights are as before.
         """
         self.model.train()
         self._optimizer.zero_grad()
@@ -97,7 +97,7 @@ class Learner:
                 p.grad.div_(images)
         norm = float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm))
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise TrainingError(f"the loss is {total / images}, its gradient's length {norm}")
+            raise DivergedError(f"the loss is {total / images}, its gradient's length {norm}")
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         self._optimizer.step()

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from adawise.errors import TrainingError
+from adawise.errors import DivergedError, TrainingError
 from adawise.finetune.checkpoint import read_checkpoint, write_checkpoint, write_weights
 from adawise.finetune.comparison import Comparison
 from adawise.finetune.images import HeldOut, Images, Pixels, RandomCrop
@@ -193,7 +193,8 @@ class FinetuneRun:
         `on_update` gets the images and the loss of each update, `on_epoch` each row of the curve.
 
         Raises:
-            TrainingError: the loss is not finite, or a file cannot be written.
+            DivergedError: the loss is not finite.
+            TrainingError: a file cannot be written.
             SettingsError: images cannot be read.
         """
         while not self.finished:
@@ -242,10 +243,10 @@ class FinetuneRun:
 
         try:
             return self.learner.update(with_prompts(), rate)
-        except TrainingError as error:
+        except DivergedError as error:
             best = self.progress.best
             kept = f"the best epoch, {best.epoch}, is in {self.weights}" if best else "no epoch was finished"
-            raise TrainingError(
+            raise DivergedError(
                 f"training diverged in epoch {self.progress.epoch} at update {number + 1}: {error}; {kept}. "
                 "Lower finetune.learning_rate or lengthen finetune.warmup, and start with --overwrite."
             ) from error

@@ -8,17 +8,34 @@ the classes: to that model the others are new.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
+import structlog
 import torch
 
 from adawise.adapt.card import Condition
-from adawise.clip.classifier import PairClassifier
+from adawise.build.model import load_model
+from adawise.clip.classifier import GRID, PairClassifier
+from adawise.commands.finetune.training import (
+    Begin,
+    Data,
+    pair_settings,
+    run_of,
+    some_of,
+    starting_model,
+    train,
+)
 from adawise.commands.labelled import logits_of
-from adawise.console import Progress
+from adawise.console import Progress, progress
+from adawise.errors import DivergedError, SettingsError
 from adawise.evaluate.corrupt import Corruption, corrupt, parse
-from adawise.finetune.images import HeldOut
+from adawise.finetune.folder import Folder
+from adawise.finetune.images import HeldOut, Images
+from adawise.settings import Settings
+
+_log = structlog.get_logger("finetune")
 
 LEAST_CLASSES = 4
 LEAVES_OUT = 0.5  # of the classes
@@ -58,3 +75,74 @@ def conditions_of(
 
 def _under(kind: Corruption, pixels: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.stack([corrupt(image, kind, _SEED) for image in pixels.numpy()]))
+
+
+def rehearse(
+    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, resumes: bool
+) -> tuple[Condition, ...] | None:
+    """What a pair says that was made the same way of some classes alone, of images of the others; None if stopped.
+
+    Empty where that is not asked for, or images do not allow it, which is told: here, or by the notes.
+    """
+    try:
+        return _rehearsed(settings, data, folder, decoders, resumes=resumes)
+    except (SettingsError, DivergedError) as error:  # theta_1 is made, and this is no reason to lose it
+        _log.warning("rehearsal_left_out", why=str(error), note="the verdict says nothing of classes without images")
+        return ()
+
+
+def _rehearsed(
+    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, resumes: bool
+) -> tuple[Condition, ...] | None:
+    """As `rehearse`. Raises SettingsError: images cannot be read; DivergedError: as it says."""
+    part = part_of(data, settings)
+    if not settings.finetune.rehearsal or isinstance(part, str):
+        return ()
+    images, judges = decoders
+    kept = {data.train.labels[i] for i in part.train_rows}
+    left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
+    place = folder.rehearsal
+    untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
+    settings = settings.model_copy(update={"finetune": untracked})
+    start = starting_model(settings)
+    run = run_of(settings, part, start, place, images, judges)
+    missing = len({data.train.labels[i] for i in left_out})
+    _log.info("rehearsal_began", classes=len(kept), left_out=missing, images=len(part.train_rows))
+    begin = Begin(resumes and place.checkpoint.exists(), None)
+    if not train(settings, run, place, part, start, begin):
+        return None
+    del run, start
+    model = load_model(pair_settings(settings.model, place), settings.decode, with_card=False)
+    chosen = HeldOut(
+        images, some_of(settings, left_out, settings.finetune.judged_images), settings.finetune.batch_images
+    )
+    kinds = (None, *shifts())
+    with progress("judged unseen classes", total=len(kinds) * len(chosen.rows) * computed_alphas(GRID)) as bar:
+        return tuple(conditions_of(model.classifier, chosen, "new", kinds, bar))
+
+
+def part_of(data: Data, settings: Settings) -> Data | str:
+    """The images that a rehearsal is trained on and judged by; or why there cannot be one."""
+    labels = sorted({data.train.labels[i] for i in data.train_rows})
+    kept = kept_classes(labels, settings.finetune.seed)
+    if len(kept) == len(labels):
+        return f"images of {len(labels)} classes, and it takes {LEAST_CLASSES} to leave some out"
+    held_out = [i for i in data.held_out_rows if data.held_out.labels[i] in kept]
+    if not held_out:
+        return f"no held-out image of {', '.join(sorted(kept)[:5])}, which it would learn"
+    train = [i for i in data.train_rows if data.train.labels[i] in kept]
+    return replace(data, train_rows=train, held_out_rows=held_out)
+
+
+def work_after(settings: Settings, data: Data) -> tuple[float, int]:
+    """What comes after the training: the share of it that is rehearsed, and forwards of images for card and verdict."""
+    part = part_of(data, settings)
+    some = settings.finetune.judged_images
+    card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))
+    conditions, each = len(shifts()), computed_alphas(GRID)
+    forwards = card * len(GRID) + conditions * min(few, card) * each
+    if not settings.finetune.rehearsal or isinstance(part, str):
+        return 0.0, forwards
+    rehearsed = len(part.train_rows)
+    unseen = min(some, len(data.train_rows) - rehearsed)
+    return rehearsed / len(data.train_rows), forwards + (1 + conditions) * unseen * each

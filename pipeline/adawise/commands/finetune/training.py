@@ -1,0 +1,222 @@
+"""A run of training, as settings ask for it: its images, its model, and the way through its epochs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+import torch
+
+from adawise.build.decoder import rendition
+from adawise.build.machine import usable_cores
+from adawise.build.model import number_format, open_device
+from adawise.build.prompts import prompt_templates, read_lines
+from adawise.build.signals import stop_signals
+from adawise.clip.classifier import digest
+from adawise.clip.device import Device
+from adawise.clip.load import StartingModel, load_starting_model
+from adawise.commands.finetune.forecast import Forecast
+from adawise.commands.finetune.trackers import trackers
+from adawise.commands.labelled import open_samples
+from adawise.console import progress
+from adawise.decode.preprocess import Preprocess
+from adawise.errors import SettingsError
+from adawise.finetune.checkpoint import remove_leftovers
+from adawise.finetune.folder import Folder
+from adawise.finetune.images import HeldOut, Images
+from adawise.finetune.learner import Learner
+from adawise.finetune.recipe import Recipe
+from adawise.finetune.run import Epoch, FinetuneRun
+from adawise.labelled.samples import Samples, split
+from adawise.settings import FinetuneSettings, ModelSettings, Settings
+
+_log = structlog.get_logger("finetune")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What is trained on and what is held out, by image numbers; class names and prompts."""
+
+    train: Samples
+    train_rows: list[int]
+    held_out: Samples
+    held_out_rows: list[int]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+class Begin(NamedTuple):
+    """How a run begins: at a checkpoint, behind a run that `ended`, or anew."""
+
+    resumes: bool
+    ended: Mapping[str, Any] | None
+    repeated: float = 0.0  # share of the training that comes again, for the rehearsal
+    forwards: int = 0  # of images, after the training
+
+
+def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Data:
+    """What lies there, and which of it is held out. Raises SettingsError: labels, names and images do not agree."""
+    named = settings.model.classes
+    known = read_lines(named, "model.classes", "class name") if named is not None else None
+    train = open_samples(settings.decode, labelled, "--labelled", known)
+    classes = known or train.classes
+    if validation is not None:
+        held_out = open_samples(settings.decode, validation, "--validation", classes, listed=known is not None)
+        rows = train.usable, held_out.usable
+    else:
+        held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
+    return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model))
+
+
+def starting_model(settings: Settings) -> StartingModel:
+    """theta_0, to be trained."""
+    model = settings.model
+    assert model.theta_0 is not None  # the command line has seen to it
+    start = load_starting_model(model.architecture, model.theta_0, wanted=model.preprocessing)
+    return replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
+
+
+def decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[str, str]:
+    """All that decides what is computed, by name; where the files lie does not."""
+    device = open_device(settings.model)
+    return {
+        **recipe_of(settings.finetune).as_settings(),
+        "model.theta_0": start.hash,
+        "model.classes": digest("\n".join(data.classes)),
+        "model.templates": digest("\n".join(data.templates)),
+        "model.device": device.where.type,
+        "model.precision": str(_training_format(settings, device)).removeprefix("torch."),
+        "preprocessing": start.preprocess.oldest,
+        "--labelled": f"{len(data.train_rows)} images {digest(f'{data.train.digest} {data.train_rows}')}",
+        "--validation": f"{len(data.held_out_rows)} images {digest(f'{data.held_out.digest} {data.held_out_rows}')}",
+    }
+
+
+def recipe_of(settings: FinetuneSettings) -> Recipe:
+    """Those settings that decide what a run computes."""
+    return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
+
+
+def run_of(
+    settings: Settings, data: Data, start: StartingModel, folder: Folder, images: Images, judges: Images
+) -> FinetuneRun:
+    """A run from its start; `images` to train on, and `judges`, which decode those that are held out."""
+    return FinetuneRun(
+        learner=_learner(settings, data, start),
+        images=images,
+        train_rows=data.train_rows,
+        prompts=len(data.templates),
+        held_out=HeldOut(judges, data.held_out_rows, settings.finetune.batch_images),
+        checkpoint=folder.checkpoint,
+        weights=folder.weights,
+        settings=decided_by(settings, data, start),
+        checkpoint_every_s=settings.finetune.checkpoint_every_s,
+    )
+
+
+def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
+    device = open_device(settings.model)
+    return Learner(
+        start.model,
+        start.tokenizer([template.replace("{}", name) for name in data.classes for template in data.templates]),
+        classes=len(data.classes),
+        mean=start.mean,
+        std=start.std,
+        recipe=recipe_of(settings.finetune),
+        device=device.where,
+        dtype=_training_format(settings, device),
+    )
+
+
+def _training_format(settings: Settings, device: Device) -> torch.dtype:
+    """bfloat16 for mixed precision or float32: float16 would need its losses scaled, and tf32 is for serving."""
+    if settings.model.precision in {"fp16", "tf32"}:
+        raise SettingsError(
+            f"model.precision is {settings.model.precision}: a model is fine-tuned in bf16 or fp32. "
+            "Set one of them, or auto."
+        )
+    dtype = number_format(settings.model, device)
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+@contextmanager
+def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator[tuple[Images, Images]]:
+    """What decodes the images to train on, and those that judge: one, if they lie in one place."""
+    index = {name: number for number, name in enumerate(data.classes)}
+
+    def decoder(samples: Samples) -> Images:
+        return Images(
+            samples,
+            index,
+            preprocess=preprocess,
+            max_pixels=settings.decode.max_pixels,
+            threads=settings.decode.threads or usable_cores(),
+        )
+
+    with closing(decoder(data.train)) as images, closing(decoder(data.held_out)) as judges:
+        yield images, judges
+
+
+def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> bool:
+    """Train to the end (True) or until stopped; what happens is told as it does."""
+    forecast = Forecast(run, repeated=begin.repeated, forwards=begin.forwards)
+    recipe = run.recipe
+    if begin.resumes:
+        remove_leftovers(folder.path)
+        remove_leftovers(folder.theta_1)
+        run.resume()
+    elif begin.ended is not None:
+        run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))
+    else:
+        folder.begin(start.config, data.classes, data.templates)
+    with progress("trained and judged", total=_images_left(run)) as bar, stop_signals() as stopping:
+        run.on_judged = bar.advance
+        if not run.progress.curve:
+            run.start()
+        done = run.progress
+        zero = done.curve[0].accuracy
+        _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero)
+        with trackers(settings.finetune, folder, run) as track:
+
+            def on_update(images: int, loss: float) -> None:
+                bar.note(f"epoch {done.epoch} of {recipe.epochs}, loss {loss:.3f}")
+                bar.advance(images)
+                forecast.updated()
+
+            def on_epoch(row: Epoch) -> None:
+                _log.info("epoch_finished", **row.as_row())
+                if row.has_barrier:
+                    _log.warning("barrier_found", accuracy=row.accuracy, accuracy_half=row.accuracy_half)
+                track(row)
+
+            finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
+    if not finished:
+        where = f"epoch {done.epoch} after {done.update} updates, in {folder.path}"
+        print(f"stopped in {where}; the same command with --resume goes on from there", file=sys.stderr)
+    return finished
+
+
+def _images_left(run: FinetuneRun) -> int:
+    """To train on, and to judge with: twice an epoch, and theta_0 once."""
+    recipe, done = run.recipe, run.progress
+    per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate
+    held_out = len(run.held_out.rows)
+    left = (recipe.epochs - done.epoch + 1) * (per_epoch + 2 * held_out) - done.images
+    return max(0, left) + (0 if done.curve else held_out)
+
+
+def some_of(settings: Settings, rows: Sequence[int], limit: int) -> list[int]:
+    """At most so many, at random."""
+    mixed: list[int] = recipe_of(settings.finetune).random().permutation(rows).tolist()
+    return mixed[:limit]
+
+
+def pair_settings(settings: ModelSettings, folder: Folder) -> ModelSettings:
+    """The settings of a worker that uses what was made."""
+    made = {"theta_1": f"local-dir:{folder.theta_1}", "classes": folder.classes, "templates": folder.templates}
+    return settings.model_copy(update=made)
