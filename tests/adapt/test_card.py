@@ -230,6 +230,8 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("shifted_temperature", [1.0, -1.0, 1.0]),
         ("verdict", asdict(VERDICT) | {"fixed_alpha": 0.4}),
         ("verdict", asdict(VERDICT) | {"gain": [0.1, 0.2]}),
+        ("verdict", asdict(VERDICT) | {"mixed_gain": [0.1, float("inf"), 0.2]}),
+        ("verdict", asdict(VERDICT) | {"mixed_gain": [0.1]}),
         ("verdict", asdict(VERDICT) | {"adapted": 1.5}),
         ("verdict", asdict(VERDICT) | {"groups": [asdict(GROUP) | {"images": 0}]}),
         ("verdict", asdict(VERDICT) | {"groups": [asdict(GROUP) | {"adapted": float("nan")}]}),

@@ -18,7 +18,7 @@ from adawise.build.model import adaptation, config_fingerprint, load_model
 from adawise.build.worker import describe
 from adawise.clip.heads import heads_path
 from adawise.clip.prompts import Encoding, Prompts
-from adawise.commands.card.show import print_card, verdict_table
+from adawise.commands.card.show import print_card, verdict_table, verdict_text
 from adawise.errors import CardError
 from adawise.settings import DecodeSettings, ModelSettings, Settings, read
 from tests.evaluate.building import a_card
@@ -270,6 +270,16 @@ def test_a_verdict_fits_a_terminal_of_80_columns_and_few_images_are_never_sure()
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert lines[-2].startswith("classes left out")
     assert lines[-2].endswith("1.000 ±.377")
+
+
+def test_cameras_that_see_all_conditions_at_once_are_told_of_where_a_fixed_alpha_serves_them_more() -> None:
+    told = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.62, 0.65, (0.03, 0.01, 0.05), (), (-0.017, -0.03, -0.004))
+    assert verdict_text(told).endswith(
+        "search.strategy = auto adapts. Where every batch of a camera mixes all of these, it serves -1.7 points "
+        '(95 %: -3.0 to -0.4): for such cameras set search.strategy = "fixed" and search.alpha = 0.45.'
+    )
+    for draw in (None, (-0.017, -0.03, 0.001)):
+        assert verdict_text(replace(told, mixed_gain=draw)).endswith("search.strategy = auto adapts.")
 
 
 def test_shifted_images_that_are_too_few_to_judge_objectives_by_are_not_asked_for_again(capsys: Captured) -> None:

@@ -54,6 +54,9 @@ def test_adapting_is_measured_against_the_ends_and_the_best_fixed_alpha_by_group
     assert by_name["home"].adapted == pytest.approx(by_name["home"].fine_tuned, abs=0.03)
     assert by_name["new"].adapted == pytest.approx(by_name["new"].zero_shot, abs=0.03)
     assert advised_alpha(told) is None
+    assert told.mixed_gain is not None
+    assert told.mixed_gain[1] <= told.mixed_gain[0] < 0.01 < told.gain[0], "no alpha is right for a batch of all"
+    assert verdict_of(card_of(HOME), [HOME]).mixed_gain is None
 
 
 def test_an_objective_that_goes_the_wrong_way_is_answered_by_a_fixed_alpha() -> None:

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from adawise.adapt.advice import OWN, advised_alpha
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
+from adawise.commands.card.show import verdict_text
 from adawise.commands.finetune.rehearsal import kept_classes
 from adawise.errors import DivergedError
 from adawise.settings import DecodeSettings, ModelSettings
@@ -123,8 +124,9 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     out = folder / "out"
     card, record = read_card(out / "card.json"), json.loads((out / "finetune.json").read_text())
     assert card.verdict is not None
-    told = {**asdict(card.verdict), "advised_alpha": advised_alpha(card.verdict)}
-    assert record["verdict"] == json.loads(json.dumps(told))
+    advised = {"advised_alpha": advised_alpha(card.verdict), "told": verdict_text(card.verdict)}
+    assert record["verdict"] == json.loads(json.dumps({**asdict(card.verdict), **advised}))
+    assert verdict_text(card.verdict) in said
     assert "classes left out of a rehearsal" in (out / "finetune.html").read_text()
     groups = {group.group: (group.conditions, group.images) for group in card.verdict.groups}
     assert groups == {"home": (1, 24), "shifted": (5, 24), "new": (6, 12)}

@@ -40,7 +40,7 @@ def record() -> dict[str, Any]:
         "verdict": {
             **{"groups": [group("home"), group("new")], "zero_shot": 0.5, "fine_tuned": 0.6, "best_fixed": 0.7},
             **{"adapted": 0.75, "gain": [0.05, 0.01, 0.09], "fixed_alpha": 0.45, "objective": "tsallis"},
-            "advised_alpha": None,
+            **{"advised_alpha": None, "told": "Adapting by tsallis serves +5.0 points."},
         },
         "versions": {"adawise": "1"},
     }
@@ -58,6 +58,7 @@ def test_it_opens_offline_with_figures_tables_and_mistakes_and_obeys_no_name(
         shown = seen.page
         assert shown.locator("h1").inner_text() == ".250 becomes .750 on held-out images"
         assert shown.locator(".chart svg").count() == 3
+        assert shown.get_by_text("Adapting by tsallis serves +5.0 points. Shifts are synthetic").count() == 1
         assert shown.locator("#classes tbody tr").count() == 3
         assert shown.locator("#confusions tbody tr").count() == 1
         assert shown.locator("#pair tbody tr").count() == 3

@@ -82,7 +82,8 @@ class PairVerdict:
     """What `warm` with `objective` served on streams of labelled conditions, against a fixed alpha.
 
     Accuracies in [0, 1] are means over the conditions; `best_fixed` is at `fixed_alpha`, the best one in hindsight.
-    `gain` is what is adapted less that, with the ends of its 95 % interval.
+    `gain` is what is adapted less that, with the ends of its 95 % interval; `mixed_gain` the same where every batch has
+    images of all conditions, None where there is but one.
     """
 
     objective: str
@@ -93,6 +94,7 @@ class PairVerdict:
     adapted: float
     gain: tuple[float, float, float]
     groups: tuple[GroupVerdict, ...]
+    mixed_gain: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,9 +255,11 @@ def _check_values(card: Card) -> None:
         _expect("judged", "images, an objective and accuracies from 0 to 1", judged, holds)
     if (told := card.verdict) is not None:
         accuracies = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
-        holds = _are_numbers(told.fixed_alpha, *accuracies, *told.gain)
+        holds = _are_numbers(told.fixed_alpha, *accuracies)
         holds = holds and told.objective in objectives.NAMES and told.fixed_alpha in card.alphas
-        holds = holds and len(told.gain) == 3 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
+        gains = (told.gain, *((told.mixed_gain,) if told.mixed_gain is not None else ()))
+        holds = holds and all(len(gain) == 3 and _are_numbers(*gain) for gain in gains)
+        holds = holds and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
         _expect("verdict", "an objective, an alpha of the grid, accuracies from 0 to 1 and a gain", told, holds)
         for group in told.groups:
             accuracies = (group.zero_shot, group.fine_tuned, group.best_fixed, group.adapted)
@@ -283,9 +287,8 @@ def _expect(name: str, expected: str, value: object, holds: bool) -> None:
 
 
 def _verdict(told: Mapping[str, Any]) -> PairVerdict:
-    difference, low, high = told["gain"]
-    groups = tuple(GroupVerdict(**group) for group in told["groups"])
-    return PairVerdict(**{**told, "gain": (difference, low, high), "groups": groups})
+    gains = {name: _frozen(told[name]) for name in ("gain", "mixed_gain") if name in told}
+    return PairVerdict(**{**told, **gains, "groups": tuple(GroupVerdict(**group) for group in told["groups"])})
 
 
 def _frozen(value: Any) -> Any:

@@ -20,24 +20,26 @@ from adawise.evaluate.run import Plan, run
 from adawise.evaluate.streams import ORDERS
 from adawise.evaluate.tables import LogitTable
 
-_KIND = "long"  # a condition stays for 50 batches
+_APART, _MIXED = "long", "mixed"  # a condition stays for 50 batches; every batch has images of all
 _SEEDS = 3
 
 
 def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
     """What `warm` with the objective that the card recommends serves on streams of the conditions.
 
-    The mean of iid images and of runs of a class; a condition's group is its name up to the first underscore. The card
-    may know the conditions: it fits temperatures to all of them, and the best fixed alpha is chosen by them as well.
+    The mean of iid images and of runs of a class, on streams that go from one condition to the other; `mixed_gain` is
+    of streams whose every batch has images of all of them, so that no alpha is right for a batch. A condition's group
+    is its name up to the first underscore. The card may know the conditions: it fits temperatures to all of them, and
+    the best fixed alpha is chosen by them as well.
     """
     objective = chosen(AUTO, card)
     bench = Bench(tuple(_table(one, card.alphas) for one in conditions), card.temperature)
     strategy = parse(f"warm@{objective}", objective=DEFAULT, alpha=0.5, exploration=Exploration())
-    plan = Plan(strategy, (_KIND,), ORDERS, _SEEDS)
+    kinds = (_APART, _MIXED) if len(bench.tables) > 1 else (_APART,)
+    plan = Plan(strategy, kinds, ORDERS, _SEEDS)
     result = judge(bench, plan, card, run(bench, plan, card, processes=1, done=int), calibration="of the card")
-    rows = [{row.strategy: row for row in result.rows if row.order == order} for order in ORDERS]
-    adapted = [row for by_name in rows for row in by_name.values() if not row.reference]
-    versus = [row.versus[BEST_FIXED] for row in adapted]
+    served = [row for row in result.rows if not row.reference]
+    adapted, mixed = ([row for row in served if row.stream == kind] for kind in (_APART, _MIXED))
     fixed, best_fixed = result.best_fixed
     return PairVerdict(
         objective=objective,
@@ -46,13 +48,17 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
         fixed_alpha=fixed,
         best_fixed=best_fixed,
         adapted=fmean(row.accuracy for row in adapted),
-        gain=(
-            fmean(each.difference for each in versus),
-            fmean(each.ci[0] for each in versus),
-            fmean(each.ci[1] for each in versus),
-        ),
+        gain=_gain(adapted),
         groups=tuple(_groups(bench, adapted, bench.alphas.index(fixed))),
+        mixed_gain=_gain(mixed) if mixed else None,
     )
+
+
+def _gain(rows: Sequence[Row]) -> tuple[float, float, float]:
+    """Against the best fixed alpha: mean of the rows, and of the ends of their intervals."""
+    versus = [row.versus[BEST_FIXED] for row in rows]
+    low, high = (fmean(each.ci[end] for each in versus) for end in (0, 1))
+    return fmean(each.difference for each in versus), low, high
 
 
 def _table(condition: Condition, alphas: tuple[float, ...]) -> LogitTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -119,15 +120,29 @@ def _half_width(share: float, images: int) -> float:
 
 def verdict_text(told: PairVerdict) -> str:
     """Whether to adapt."""
-    gain, low, high = (f"{100 * value:+.1f}" for value in told.gain)
     found = (
-        f"Adapting by {told.objective} serves {gain} points (95 %: {low} to {high}) "
+        f"Adapting by {told.objective} serves {_points(told.gain)} "
         f"against the best fixed alpha in hindsight, {told.fixed_alpha:g}"
     )
     if advised_alpha(told) is not None:
         return f"{found}. Use that fixed alpha: search.strategy = auto does."
     doubt = ", which is a draw: this pair gains little by adapting" if told.gain[1] < 0.0 else ""
-    return f"{found}{doubt}. search.strategy = auto adapts."
+    return " ".join([f"{found}{doubt}. search.strategy = auto adapts.", *_of_mixed(told.mixed_gain, told.fixed_alpha)])
+
+
+def _of_mixed(gain: Sequence[float] | None, fixed_alpha: float) -> list[str]:
+    """A sentence for cameras that see all conditions at once, where adapting surely serves less than a fixed alpha."""
+    if gain is None or gain[2] >= 0.0:
+        return []
+    return [
+        f"Where every batch of a camera mixes all of these, it serves {_points(gain)}: for such cameras set "
+        f'search.strategy = "fixed" and search.alpha = {fixed_alpha:g}.'
+    ]
+
+
+def _points(gain: Sequence[float]) -> str:
+    difference, low, high = (f"{100 * value:+.1f}" for value in gain)
+    return f"{difference} points (95 %: {low} to {high})"
 
 
 def _search(card: Card) -> str:

@@ -70,7 +70,11 @@ def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out
         "best_alpha": card.best_alpha,
         "verdict": None
         if card.verdict is None
-        else {**asdict(card.verdict), "advised_alpha": advised_alpha(card.verdict)},
+        else {
+            **asdict(card.verdict),
+            "advised_alpha": advised_alpha(card.verdict),
+            "told": verdict_text(card.verdict),
+        },
         "held_out": list(held_out),
     }
 
