@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
-from adawise.adapt.advice import OWN, advised_alpha
+from adawise.adapt.advice import AUTO, OWN, advised_alpha, chosen
 from adawise.adapt.card import read_card
 from adawise.build.model import load_model
 from adawise.commands.card.show import verdict_text
@@ -396,7 +396,9 @@ def test_a_finished_run_is_extended_by_resume_with_more_epochs(folder: Path, cap
     assert json.loads((folder / "out" / "finetune.json").read_text())["extended_after"] == [2, 3]
 
 
-def test_the_command_that_is_printed_makes_a_card_for_other_names(folder: Path, capsys: Captured) -> None:
+def test_the_command_that_is_printed_makes_a_card_for_other_names(
+    folder: Path, pair_folder: PairFolder, capsys: Captured
+) -> None:
     assert finetune(folder) == 0
     said = capsys.readouterr().out
     (folder / "adawise.toml").write_text(said[said.index("[model]") :] + "device = 'cpu'\nprecision = 'fp32'\n")
@@ -406,6 +408,11 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(folder: Path, 
     card = read_card(folder / "out" / "OTHER.card.json")
     assert card.images == 2, "of the three that were held out, one is of no class of these"
     assert card.identity["theta_1"] == read_card(folder / "out" / "card.json").identity["theta_1"]
+    assert card.shifted_temperature == read_card(folder / "out" / "card.json").shifted_temperature != ()
+    assert chosen(AUTO, card) == "calibrated_tsallis"
+    assert card.verdict is None
+    assert adawise(folder, *command[1:], "--model.theta-1", pair_folder.theta_1) == 0
+    assert read_card(folder / "out" / "OTHER.card.json").shifted_temperature == (), "of another pair"
     capsys.readouterr()
     (folder / "OTHER.txt").write_text("zebra\nelk\n")
     assert adawise(folder, *command[1:]) == 2

@@ -303,10 +303,11 @@ def make_card(
     alphas: tuple[float, ...],
     identity: Mapping[str, str],
     created_at: str,
+    shifted_temperature: tuple[float, ...] = (),
 ) -> Card:
     """Fit a card: `logits(j)` gives `[N, C]` at `alphas[j]` for the N images whose class indices are `labels` `[N]`.
 
-    The shifted temperatures are fitted to the conditions `shifted` as well, if there are any.
+    The shifted temperatures are fitted to the conditions `shifted` as well; where there are none, they are those given.
     """
     rows = []
     for j in range(len(alphas)):
@@ -327,6 +328,7 @@ def make_card(
             }
         )
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
+    columns["shifted_temperature"] = shifted_temperature
     columns["fine_tuned_interval"] = temperature_interval(z, labels, T)  # of the last alpha, which is 1
     if shifted:
         ends = [

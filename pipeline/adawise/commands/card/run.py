@@ -84,6 +84,7 @@ def _build(asked: CardCommand) -> int:
             alphas=alphas,
             identity=model.classifier.identity,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            shifted_temperature=_shifted_temperature(asked.held_out, model),
         )
     heads = write_heads(heads_path(output), model.classifier.embeddings())
     card = replace(card, judged=judge(home, shifted, card), heads=heads)
@@ -177,6 +178,20 @@ def _held_out(
     if len(rows) < len(names):
         _log.warning("images_left_out", images=samples.where, left_out=len(names) - len(rows), of_them="other classes")
     return samples, rows
+
+
+def _shifted_temperature(record: Path | None, model: ModelPair) -> tuple[float, ...]:
+    """What the card beside the record of a run knows of the same pair; it hardly depends on the names.
+
+    Nothing where there is no such card, or it is of another pair.
+    """
+    beside = None if record is None else record.with_name("card.json")
+    if beside is None or not beside.is_file():
+        return ()
+    card, identity = read_card(beside), model.classifier.identity
+    same = card.alphas == model.classifier.alphas
+    same = same and all(card.identity.get(part) == identity[part] for part in ("theta_0", "theta_1"))
+    return card.shifted_temperature if same else ()
 
 
 def _drawn(samples: Samples, limit: int | None) -> _Drawn:
