@@ -22,6 +22,7 @@ from tools.bench import (
     drift_read,
     estimates,
     events,
+    finetune,
     forward,
     fuzz,
     gpu,
@@ -76,6 +77,7 @@ BENCHES = {
     "changes": changes.main,
     "estimates": estimates.main,
     "events": events.main,
+    "finetune": finetune.main,
     "nights": nights.main,
     "together": together.main,
 }

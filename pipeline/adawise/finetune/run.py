@@ -93,6 +93,8 @@ class FinetuneRun:
         weights: file for the best theta_1.
         settings: what decides the run, by name; a checkpoint with others is refused.
         checkpoint_every_s: seconds between checkpoints within an epoch.
+        ends_with: an epoch after which the run ends and whose weights are taken, whatever held-out images say; None: as
+            the recipe says, and the best epoch's.
         on_judged: gets the images of each batch that judges.
     """
 
@@ -106,6 +108,7 @@ class FinetuneRun:
     settings: Mapping[str, str]
     checkpoint_every_s: float
     progress: TrainingPosition = field(default_factory=TrainingPosition)
+    ends_with: int | None = None
     on_judged: Callable[[int], object] = lambda _images: None
 
     @property
@@ -116,10 +119,15 @@ class FinetuneRun:
     @property
     def finished(self) -> bool:
         """True after the last epoch, or when patience is at its end."""
-        best = self.progress.best
+        best = self.progress.best if self.ends_with is None else None
         begun = self._before
         waited = best is not None and self.progress.epoch - 1 - max(best.epoch, begun) >= self.recipe.patience
-        return self.progress.epoch > self.recipe.epochs or waited
+        return self.progress.epoch > self.last_epoch or waited
+
+    @property
+    def last_epoch(self) -> int:
+        """The last one that may come."""
+        return self.recipe.epochs if self.ends_with is None else self.ends_with
 
     @property
     def _before(self) -> int:
@@ -204,7 +212,7 @@ class FinetuneRun:
             done = self.progress
             row = self._judge(done.epoch, done.loss_sum / done.images)
             done.curve.append(row)
-            if done.best is row:
+            if self.ends_with is not None or done.best is row:
                 write_weights(self.weights, self.learner.model.state_dict())
             done.epoch, done.update, done.loss_sum, done.images = done.epoch + 1, 0, 0.0, 0
             self.save()

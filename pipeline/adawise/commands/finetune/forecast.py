@@ -50,10 +50,10 @@ class Forecast:
         per_epoch = run.recipe.updates(len(run.train_rows))
         update_s = (self._updates[-1] - self._updates[0]) / _TIMED
         image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) * _FORWARD
-        left = (run.recipe.epochs - done.epoch + 1) * per_epoch - done.update
+        left = (run.last_epoch - done.epoch + 1) * per_epoch - done.update
         training = left * update_s
-        judging = (run.recipe.epochs - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
-        whole = run.recipe.epochs * (per_epoch * update_s + 2 * len(run.held_out.rows) * image_s)
+        judging = (run.last_epoch - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
+        whole = run.last_epoch * (per_epoch * update_s + 2 * len(run.held_out.rows) * image_s)
         rehearsal, card = self._repeated * whole, self._forwards * image_s
         _log.info(
             "duration_estimated",

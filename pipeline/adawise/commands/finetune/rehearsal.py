@@ -78,34 +78,35 @@ def _under(kind: Corruption, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def rehearse(
-    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, resumes: bool
+    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, epochs: int, resumes: bool
 ) -> tuple[Condition, ...] | None:
     """What a pair says that was made the same way of some classes alone, of images of the others; None if stopped.
 
+    It is trained for `epochs`, as theta_1 was: longer, and it would be surer of what it does not know than theta_1 is.
     Empty where that is not asked for, or images do not allow it, which is told: here, or by the notes.
     """
     try:
-        return _rehearsed(settings, data, folder, decoders, resumes=resumes)
+        return _rehearsed(settings, data, folder, decoders, epochs=epochs, resumes=resumes)
     except (SettingsError, DivergedError) as error:  # theta_1 is made, and this is no reason to lose it
         _log.warning("rehearsal_left_out", why=str(error), note="the verdict says nothing of classes without images")
         return ()
 
 
 def _rehearsed(
-    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, resumes: bool
+    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, epochs: int, resumes: bool
 ) -> tuple[Condition, ...] | None:
     """As `rehearse`. Raises SettingsError: images cannot be read; DivergedError: as it says."""
     part = part_of(data, settings)
     if not settings.finetune.rehearsal or isinstance(part, str):
         return ()
-    images, judges = decoders
+    images, _ = decoders
     kept = {data.train.labels[i] for i in part.train_rows}
     left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
     place = folder.rehearsal
     untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
     settings = settings.model_copy(update={"finetune": untracked})
     start = starting_model(settings)
-    run = run_of(settings, part, start, place, images, judges)
+    run = run_of(settings, part, start, place, decoders, ends_with=epochs)
     missing = len({data.train.labels[i] for i in left_out})
     _log.info("rehearsal_began", classes=len(kept), left_out=missing, images=len(part.train_rows))
     begin = Begin(resumes and place.checkpoint.exists(), None)

@@ -69,7 +69,7 @@ def finetune(asked: FinetuneCommand) -> int:
     for note in notes:
         _log.warning("data_questioned", note=note)
     with decoders(settings, data, start.preprocess) as (images, judges):
-        run = run_of(settings, data, start, folder, images, judges)
+        run = run_of(settings, data, start, folder, (images, judges))
         begin = Begin(resume and ended is None, ended, *work_after(settings, data))
         if not train(settings, run, folder, data, start, begin):
             return INTERRUPTED
@@ -83,7 +83,8 @@ def finetune(asked: FinetuneCommand) -> int:
             _reject(folder, facts, found.ruin, asked)
         del run, start  # their memory is for the rehearsal
         try:
-            unseen = rehearse(settings, data, folder, (images, judges), resumes=resume)
+            epochs = facts["best"]["epoch"]
+            unseen = rehearse(settings, data, folder, (images, judges), epochs=epochs, resumes=resume)
             if unseen is None:
                 return INTERRUPTED
             card = _card(settings, folder, judges, data, unseen)

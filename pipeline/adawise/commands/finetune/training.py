@@ -103,9 +103,16 @@ def recipe_of(settings: FinetuneSettings) -> Recipe:
 
 
 def run_of(
-    settings: Settings, data: Data, start: StartingModel, folder: Folder, images: Images, judges: Images
+    settings: Settings,
+    data: Data,
+    start: StartingModel,
+    folder: Folder,
+    decoders: tuple[Images, Images],
+    *,
+    ends_with: int | None = None,
 ) -> FinetuneRun:
-    """A run from its start; `images` to train on, and `judges`, which decode those that are held out."""
+    """A run from its start; `decoders` of the images to train on, and of those that are held out."""
+    images, judges = decoders
     return FinetuneRun(
         learner=_learner(settings, data, start),
         images=images,
@@ -116,6 +123,7 @@ def run_of(
         weights=folder.weights,
         settings=decided_by(settings, data, start),
         checkpoint_every_s=settings.finetune.checkpoint_every_s,
+        ends_with=ends_with,
     )
 
 
@@ -165,7 +173,6 @@ def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator
 def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> bool:
     """Train to the end (True) or until stopped; what happens is told as it does."""
     forecast = Forecast(run, repeated=begin.repeated, forwards=begin.forwards)
-    recipe = run.recipe
     if begin.resumes:
         remove_leftovers(folder.path)
         remove_leftovers(folder.theta_1)
@@ -184,7 +191,7 @@ def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, star
         with trackers(settings.finetune, folder, run) as track:
 
             def on_update(images: int, loss: float) -> None:
-                bar.note(f"epoch {done.epoch} of {recipe.epochs}, loss {loss:.3f}")
+                bar.note(f"epoch {done.epoch} of {run.last_epoch}, loss {loss:.3f}")
                 bar.advance(images)
                 forecast.updated()
 
@@ -206,7 +213,7 @@ def _images_left(run: FinetuneRun) -> int:
     recipe, done = run.recipe, run.progress
     per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate
     held_out = len(run.held_out.rows)
-    left = (recipe.epochs - done.epoch + 1) * (per_epoch + 2 * held_out) - done.images
+    left = (run.last_epoch - done.epoch + 1) * (per_epoch + 2 * held_out) - done.images
     return max(0, left) + (0 if done.curve else held_out)
 
 
