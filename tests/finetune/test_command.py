@@ -118,6 +118,7 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
         assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 0
     (began,) = [line for line in logs if line["event"] == "rehearsal_began"]
     assert (began["classes"], began["left_out"], began["images"]) == (2, 2, 12)
+    rows = [line["epoch"] for line in logs if line["event"] == "epoch_finished"]
     said = capsys.readouterr().out
     assert "classes left out" in said
     assert "search.strategy = auto" in said
@@ -125,6 +126,7 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     card, record = read_card(out / "card.json"), json.loads((out / "finetune.json").read_text())
     assert card.verdict is not None
     advised = {"advised_alpha": advised_alpha(card.verdict), "told": verdict_text(card.verdict)}
+    assert rows[rows.index(1, 1) :] == list(range(1, record["best"]["epoch"] + 1)), "as long as theta_1 was trained"
     assert record["verdict"] == json.loads(json.dumps({**asdict(card.verdict), **advised}))
     assert verdict_text(card.verdict) in said
     assert "classes left out of a rehearsal" in (out / "finetune.html").read_text()

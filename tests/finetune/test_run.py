@@ -153,6 +153,19 @@ def test_best_weights_that_are_gone_are_missed(make_run: MakeRun) -> None:
         make_run(epochs=1).resume()
 
 
+def test_a_run_that_ends_with_an_epoch_takes_its_weights_whatever_held_out_images_say(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(epochs=9, patience=1)
+    run.ends_with = 3
+    judged = iter([0.4, 0.9, 0.5, 0.6])
+    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    finish(run)
+    assert [row.epoch for row in run.progress.curve] == [0, 1, 2, 3]
+    written, now = load_file(run.weights), run.learner.model.state_dict()
+    assert all(torch.equal(written[name], now[name]) for name in written)
+
+
 def test_a_diverging_run_says_where_and_keeps_the_last_good_epoch(make_run: MakeRun) -> None:
     run = make_run(epochs=5)
 
