@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from adawise.adapt.calibration import calibration_error, fit_temperature, temperature_interval
+from adawise.adapt.calibration import calibration_error, fit_temperature, serving_ratio, temperature_interval
+from adawise.adapt.objective import tsallis
+
+Labelled = tuple[Callable[[int], Tensor], Tensor]  # logits of an alpha by its index, labels
 
 
 def sample(n: int, temperature: float, *, classes: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -71,3 +76,40 @@ def test_gaps_of_opposite_sign_cancel_within_a_bin_and_not_between_bins() -> Non
     assert math.isclose(calibration_error(one_bin, torch.tensor([0, 1])), 0.31, abs_tol=1e-6)
     two_bins = torch.tensor([[0.61, 0.39], [0.99, 0.01]])
     assert math.isclose(calibration_error(two_bins, torch.tensor([0, 1])), (0.39 + 0.99) / 2, abs_tol=1e-6)
+
+
+def ends(rights: tuple[float, float, float], sure: tuple[float, float, float], seed: int) -> Labelled:
+    """Images that so many are right on at each of three alphas, with logits as large as `sure`, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (600,), generator=generator)
+    luck = torch.rand(600, generator=generator)
+    noise = 0.2 * torch.randn(600, 4, generator=generator)
+
+    def logits(j: int) -> Tensor:
+        named = torch.where(luck < rights[j], labels, (labels + 1) % 4)
+        return torch.nn.functional.one_hot(named, 4) * sure[j] + noise
+
+    return logits, labels
+
+
+KNOWN = ends((0.5, 0.7, 0.8), (3.0, 5.0, 7.0), 1)
+
+
+@pytest.mark.parametrize("sure_of_the_unknown", [3.5, 5.0])
+def test_the_ratio_of_temperatures_lets_each_end_be_chosen_where_it_is_right(sure_of_the_unknown: float) -> None:
+    unknown = ends((0.8, 0.6, 0.3), (3.0, 0.5 * (3.0 + sure_of_the_unknown), sure_of_the_unknown), 2)
+    alphas = (0.0, 0.5, 1.0)
+    ratio = serving_ratio([KNOWN, unknown], alphas, 1.0)
+    assert ratio is not None
+
+    def chosen(condition: Labelled, ratio: float) -> int:
+        return int(np.argmin([tsallis(condition[0](j).double() / ratio ** alphas[j], j).mean() for j in range(3)]))
+
+    assert chosen(unknown, 1.0) == 2, "at one temperature for all, sure is taken for right"
+    assert (chosen(KNOWN, ratio), chosen(unknown, ratio)) == (2, 0)
+
+
+def test_no_ratio_is_told_where_one_end_is_better_in_all_conditions_or_the_ends_are_alike() -> None:
+    alike = ends((0.6, 0.6, 0.61), (3.0, 3.0, 3.0), 3)
+    assert serving_ratio([KNOWN], (0.0, 0.5, 1.0), 1.0) is None
+    assert serving_ratio([KNOWN, alike], (0.0, 0.5, 1.0), 1.0) is None

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adawise.adapt.advice import chosen
+from adawise.adapt.calibration import serving_ratio
 from adawise.adapt.card import Card, Condition, FittedSearch, GroupVerdict, Judged, PairVerdict, make_card, read_card
 from adawise.adapt.objective import NAMES, atc, entropy, relative, tsallis
 from adawise.errors import CardError
-from tests.adapt.test_calibration import sample
+from tests.adapt.test_calibration import ends, sample
 
 ALPHAS = (0.0, 0.5, 1.0)
 IDENTITY = {"theta_0": "0" * 16, "theta_1": "1" * 16, "classes": "2" * 16}
@@ -67,6 +68,18 @@ def test_under_shift_both_ends_are_fitted_to_every_condition_and_what_lies_betwe
     assert 1.6 < one < 2.9
     assert half == pytest.approx((zero * one) ** 0.5)
     assert make_card(fog.logits, labels, alphas=ALPHAS, identity=IDENTITY, created_at="").shifted_temperature == ()
+
+
+def test_under_shifts_of_both_kinds_the_fine_tuned_end_has_the_temperature_that_serves_most() -> None:
+    known, unknown = ends((0.5, 0.7, 0.8), (3.0, 5.0, 7.0), 1), ends((0.8, 0.6, 0.3), (3.0, 3.2, 3.5), 2)
+    new = Condition("new", *unknown)
+    card = make_card(*known, [new], alphas=ALPHAS, identity=IDENTITY, created_at="now")
+    zero, half, one = card.shifted_temperature
+    assert one / zero == serving_ratio([known, unknown], ALPHAS, zero)
+    assert half == pytest.approx((zero * one) ** 0.5)
+    assert card.trusts("calibrated_tsallis")
+    assert not card.trusts("tsallis")
+    assert not make_card(*known, alphas=ALPHAS, identity=IDENTITY, created_at="").trusts("calibrated_tsallis")
 
 
 def test_a_card_knows_the_mean_of_each_objective_on_its_sample() -> None:

@@ -10,7 +10,7 @@ from adawise.adapt.card import PairVerdict
 from adawise.adapt.objective import raw_entropy, tsallis
 from adawise.adapt.strategies import NAMES
 from adawise.adapt.strategies.grid import GridSearch
-from adawise.adapt.strategies.warm import Exploration
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import SettingsError
 from adawise.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
 from tests.evaluate.building import GRID, a_card
@@ -29,6 +29,19 @@ def test_a_list_of_strategies_with_options_and_objectives_is_read() -> None:
     assert (varied.exploration.budget, varied.exploration.every, varied.exploration.images) == (3, 16, DEFAULT.images)
     assert (dear.name, dear.objective) == ("grid@relative", "relative")
     assert (still.name, still.alpha) == ("fixed:alpha=0.25", 0.25)
+
+
+def test_an_objective_that_was_fitted_under_shift_needs_no_guard_against_over_confident_weights() -> None:
+    card = replace(a_card(temperature=1.0), shifted_temperature=(1.0,) * len(GRID))
+    for text, limit in (
+        ("warm@calibrated_tsallis", 1.0),
+        ("warm:disagreement=0.6@calibrated_tsallis", 0.6),
+        ("warm", 0.5),
+    ):
+        (candidate,) = read(text)
+        built = candidate.build(GRID, tsallis, card)
+        assert isinstance(built, WarmSearch)
+        assert built.policy.disagreement == limit
 
 
 def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None:

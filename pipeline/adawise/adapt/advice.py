@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from adawise.adapt import objective as objectives
+from adawise.adapt.calibration import APART
 from adawise.adapt.card import Card, Condition, Judged, PairVerdict, make_card
 from adawise.adapt.objective import Objective
 
@@ -23,7 +24,6 @@ OWN = "own, in halves"
 OVER_CONFIDENT = 1.0  # the temperature that fits the fine-tuned model at home
 _MARGIN = 0.01  # accuracy: a smaller gain over the default is a draw
 _MOVED = 0.1  # share of images
-_APART = 0.03  # accuracy: with less between its ends a condition says nothing of where to go
 _LOSS = 0.002  # accuracy: what adapting may cost on labelled conditions
 _LEAST = 8  # images: fewer are not worth halving
 
@@ -160,7 +160,7 @@ def _served(judged: Sequence[Judged]) -> tuple[dict[str, float], float]:
     """
     kinds: dict[str, tuple[list[Judged], list[Judged]]] = {}
     for one in judged:
-        if one.condition != OWN and abs(one.fine_tuned - one.zero_shot) >= _APART:
+        if one.condition != OWN and abs(one.fine_tuned - one.zero_shot) >= APART:
             kinds.setdefault(one.objective, ([], []))[one.fine_tuned > one.zero_shot].append(one)
     if not kinds or not all(zero_shot and fine_tuned for zero_shot, fine_tuned in kinds.values()):
         return {}, 0.0

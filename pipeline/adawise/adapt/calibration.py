@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from adawise.adapt.objective import Values
+from adawise.adapt.objective import Values, tsallis
 
 _BINS = 15  # of the calibration error
 _RANGE = (0.05, 20.0)  # of temperatures
+APART = 0.03  # accuracy: with less between its ends a condition says nothing of where to go
+_LOG_RATIOS = np.arange(-0.2, 2.01, 0.05)
+_STEP = 4  # alphas: accuracies and objectives change little from one to the next
+_ALIKE = 0.01  # nats: a search hardly tells alphas apart whose objectives differ by less
+_DRAW = 0.002  # accuracy: ratios that serve within this of the best are as good
 
 
 def fit_threshold(values: Values, accuracy: float) -> float:
@@ -38,6 +45,50 @@ def fit_temperature(logits: Tensor, labels: Tensor, *others: tuple[Tensor, Tenso
         a, b = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, b) if nll(a) < nll(b) else (a, high)
     return float(np.exp((low + high) / 2.0))
+
+
+def serving_ratio(
+    conditions: Sequence[tuple[Callable[[int], Tensor], Tensor]], alphas: Sequence[float], temperature: float
+) -> float | None:
+    """How much higher the temperature at alpha 1 is than `temperature`, at alpha 0, for `tsallis` to choose best.
+
+    The lowest NLL makes probabilities right on the average. Whether an objective then chooses the right end is another
+    question: with few classes to learn from, fine-tuned weights have so high a temperature on others that it stays
+    half-way where they are right. So of ratios from .8 to 7.4 this is the middle of those that serve most: labelled
+    images at the alphas that the objective would choose, or nearly so, with the logarithm of the temperature on a
+    straight line between the ends. Conditions where zero-shot is better weigh as much as those where fine-tuned is.
+
+    Args:
+        conditions: of each, logits `[N, C]` of an alpha by its index, and labels `[N]`.
+        alphas: the grid.
+        temperature: at alpha 0.
+
+    Returns:
+        None where conditions with a better end are of one kind: whatever always runs to that end serves most there.
+    """
+    chosen = [*range(0, len(alphas) - 1, _STEP), len(alphas) - 1]
+    kinds: tuple[list[Values], list[Values]] = ([], [])
+    for logits, labels in conditions:
+        at = {j: logits(j).double() for j in chosen}
+        right = np.array([float((z.argmax(dim=-1) == labels).double().mean()) for z in at.values()])
+        if abs(right[-1] - right[0]) >= APART:
+            found = [
+                [tsallis(z / (temperature * np.exp(log_ratio * alphas[j])), j).mean() for j, z in at.items()]
+                for log_ratio in _LOG_RATIOS
+            ]
+            kinds[int(right[-1] > right[0])].append(_served(np.array(found), right))
+    if not all(kinds):
+        return None
+    served = np.mean([np.mean(kind, axis=0) for kind in kinds], axis=0)
+    weights = np.exp((served - served.max()) / _DRAW)
+    return float(np.exp((weights * _LOG_RATIOS).sum() / weights.sum()))
+
+
+def _served(objectives: Values, right: Values) -> Values:
+    """Accuracy `[R]` where alphas, right on shares `[G]`, are served the more the lower their objectives `[R, G]`."""
+    weights = np.exp((objectives.min(axis=1, keepdims=True) - objectives) / _ALIKE)
+    served: Values = (weights * right).sum(axis=1) / weights.sum(axis=1)
+    return served
 
 
 def temperature_interval(logits: Tensor, labels: Tensor, temperature: float) -> tuple[float, float]:

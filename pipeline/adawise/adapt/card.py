@@ -21,7 +21,13 @@ import torch
 from torch import Tensor
 
 from adawise.adapt import objective as objectives
-from adawise.adapt.calibration import calibration_error, fit_temperature, fit_threshold, temperature_interval
+from adawise.adapt.calibration import (
+    calibration_error,
+    fit_temperature,
+    fit_threshold,
+    serving_ratio,
+    temperature_interval,
+)
 from adawise.adapt.objective import Objective, entropy
 from adawise.adapt.surrogate import Surrogate
 from adawise.errors import CardError
@@ -118,10 +124,11 @@ class Card:
     [0, 1], before and after it. `levels` is the sample's mean of each objective by name and alpha, which the drift
     report draws as what is normal; an objective that came later than the card has none. `judged` is empty and `search`
     None where nothing was given to judge or fit by; `heads` is the hash of the file of text heads beside the card, if
-    there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight, at both
-    ends, and is their geometric mean between; it is empty where there was none, and `verdict` None where nobody
-    compared adapting with a fixed alpha. `fine_tuned_interval` is the 95 % interval of the temperature at alpha 1; None
-    in cards of format 4.
+    there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight, at alpha
+    0; at alpha 1 it is what lets `calibrated_tsallis` choose best among them (`serving_ratio`), or fits them where they
+    are of one kind; between, it is the geometric mean. It is empty where there was none, and `verdict` None where
+    adapting was not compared with a fixed alpha. `fine_tuned_interval` is the 95 % interval of the temperature at alpha
+    1; None in cards of format 4.
     """
 
     identity: Mapping[str, str]
@@ -168,6 +175,10 @@ class Card:
             case "atc":
                 return objectives.atc(self.temperature, self.threshold)
         raise ValueError(f"expected one of {', '.join(objectives.NAMES)}, got {name!r}")
+
+    def trusts(self, objective: str) -> bool:
+        """True if the objective was fitted to where fine-tuned weights are sure and wrong."""
+        return objective == "calibrated_tsallis" and bool(self.shifted_temperature)
 
     def surrogate(self, objective: str) -> Surrogate | None:
         """The surrogate with the hyper-parameters fitted for this objective; None if there are none."""
@@ -335,6 +346,9 @@ def make_card(
             fit_temperature(logits(j).double(), labels, *((one.logits(j).double(), one.labels) for one in shifted))
             for j in (0, len(alphas) - 1)
         ]
+        conditions = [(logits, labels), *((one.logits, one.labels) for one in shifted)]
+        if (ratio := serving_ratio(conditions, alphas, ends[0])) is not None:
+            ends[1] = ends[0] * ratio
         columns["shifted_temperature"] = tuple(ends[0] ** (1.0 - alpha) * ends[1] ** alpha for alpha in alphas)
     card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
     return replace(card, levels=_levels(card, logits))

@@ -225,6 +225,7 @@ def _strategy(search: SearchSettings, model: ModelPair) -> Strategy:
         alpha=chosen.alpha,
         exploration=exploration(chosen),
         fitted=model.card.surrogate(name) if model.card else None,
+        trusted=model.card is not None and model.card.trusts(name),
     )
 
 

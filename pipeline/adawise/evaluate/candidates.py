@@ -47,6 +47,7 @@ class Candidate:
             alpha=self.alpha,
             exploration=self.exploration,
             fitted=None if card is None else card.surrogate(self.objective),
+            trusted=card is not None and card.trusts(self.objective),
         )
 
 

@@ -6,7 +6,7 @@ strategies share lies in `adapt/`. A module is loaded when its strategy is asked
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import cast, get_args
 
@@ -28,14 +28,19 @@ def strategy(
     alpha: float,
     exploration: Exploration,
     fitted: Surrogate | None = None,
+    trusted: bool = False,
 ) -> Strategy:
     """The strategy of that name over the grid `alphas`; it starts (`fixed`: stays) at the one nearest to `alpha`.
 
     `context` names what a state depends on beside the strategy: the objective, the model pair and its card, from which
-    `fitted` (the surrogate with hyper-parameters of this pair) comes, if there is one.
+    `fitted` (the surrogate with hyper-parameters of this pair) comes, if there is one. A `trusted` objective needs no
+    guard against over-confident weights (`Card.trusts`): where fine-tuned weights are right they contradict zero-shot
+    on most images as well.
     """
     if name not in NAMES:
         raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")
+    if trusted and exploration.disagreement == Exploration.disagreement:
+        exploration = replace(exploration, disagreement=1.0)
     start = min(range(len(alphas)), key=lambda j: abs(alphas[j] - alpha))
     made = getattr(import_module(f"{__name__}.{name}"), f"{name.title().replace('_', '')}Search")
     known = {"fitted": fitted} if "fitted" in {field.name for field in fields(made)} else {}

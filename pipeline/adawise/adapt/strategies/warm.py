@@ -37,7 +37,7 @@ class Exploration:
     only for a gain above both (the second in standard deviations of the difference). `at_once_nats`: for more than this
     in the batch itself, one forward more. `audit_every`: batches between sweeps over half the grid on `audit_images`
     images. `disagreement`: an alpha pinned at the fine-tuned end is given up for `capped` batches if the zero-shot
-    model contradicts it on more than this share of images.
+    model contradicts it on more than this share of images; 1: never.
     """
 
     budget: int = 5
