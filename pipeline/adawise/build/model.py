@@ -237,6 +237,16 @@ def meant(search: SearchSettings, model: ModelPair) -> SearchSettings:
     return search.model_copy(update=update)
 
 
+def method_in_words(search: SearchSettings, model: ModelPair) -> str:
+    """How alpha is chosen with this pair, for everybody who is told of one."""
+    chosen = meant(search, model)
+    if chosen.strategy == "fixed":
+        alpha = min(model.classifier.alphas, key=lambda a: abs(a - chosen.alpha))
+        by = "the card advises" if search.strategy == advice.AUTO else "search.alpha says"
+        return f"a fixed alpha of {alpha:g}, as {by}"
+    return f"adapts by {chosen.objective}" + ("" if chosen.strategy == "warm" else f", search {chosen.strategy}")
+
+
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -322,4 +332,5 @@ def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
         pair,
         {**named, **{f"model.{name}": value for name, value in of_pair.items()}},
         {f"model.{name}": str(place) for name, place in places.items() if place is not None},
+        method_in_words(settings.search, model),
     )
