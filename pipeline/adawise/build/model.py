@@ -238,13 +238,10 @@ def meant(search: SearchSettings, model: ModelPair) -> SearchSettings:
 
 
 def method_in_words(search: SearchSettings, model: ModelPair) -> str:
-    """How alpha is chosen with this pair, for everybody who is told of one."""
+    """How alpha is chosen with this pair; see `advice.in_words`."""
     chosen = meant(search, model)
-    if chosen.strategy == "fixed":
-        alpha = min(model.classifier.alphas, key=lambda a: abs(a - chosen.alpha))
-        by = "the card advises" if search.strategy == advice.AUTO else "search.alpha says"
-        return f"a fixed alpha of {alpha:g}, as {by}"
-    return f"adapts by {chosen.objective}" + ("" if chosen.strategy == "warm" else f", search {chosen.strategy}")
+    alpha = min(model.classifier.alphas, key=lambda a: abs(a - chosen.alpha))
+    return advice.in_words(chosen.strategy, chosen.objective, alpha, is_advised=search.strategy == advice.AUTO)
 
 
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
