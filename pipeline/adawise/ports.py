@@ -128,7 +128,7 @@ class ServedBy:
     """What rows say of the pair that served them. `pair` is its id, "" where nobody asked for one.
 
     `settings` is what the two fingerprints are hashes of, by name, as JSON has it; `places` says where what is named by
-    a hash there lies. Both are empty where nobody noted them.
+    a hash there lies; `method` says in words how alpha is chosen. All are empty where nobody noted them.
     """
 
     classes: tuple[str, ...]
@@ -137,6 +137,7 @@ class ServedBy:
     pair: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

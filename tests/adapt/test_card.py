@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -204,6 +205,32 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         read_card(path)
 
 
+@pytest.mark.parametrize("field", ["gain", "mixed_gain"])
+@pytest.mark.parametrize(
+    "gain",
+    [
+        [0.01, 0.02, -0.01],
+        [0.01, 0.02, 0.03],
+        [0.01, -0.01, 0.005],
+        [float("nan")] * 3,
+        [-0.05, -float("inf"), -0.01],
+        [0.01, -0.01],
+        0.01,
+        "abc",
+    ],
+    ids=str,
+)
+def test_a_gain_outside_its_interval_is_refused_by_file_and_field(tmp_path: Path, field: str, gain: object) -> None:
+    verdict = asdict(VERDICT) | {field: gain}
+    path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "verdict": verdict}))
+    with pytest.raises(CardError) as refused:
+        read_card(path)
+    came = reprlib.repr(tuple(gain) if isinstance(gain, list) else gain)
+    expected = f"verdict.{field}: expected a finite difference, the end below it and the end above it, got {came}"
+    assert str(refused.value).startswith(f"{path}: not a card (")
+    assert expected in str(refused.value).replace("\\'", "'")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -242,9 +269,6 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("fine_tuned_interval", [1.0]),
         ("shifted_temperature", [1.0, -1.0, 1.0]),
         ("verdict", asdict(VERDICT) | {"fixed_alpha": 0.4}),
-        ("verdict", asdict(VERDICT) | {"gain": [0.1, 0.2]}),
-        ("verdict", asdict(VERDICT) | {"mixed_gain": [0.1, float("inf"), 0.2]}),
-        ("verdict", asdict(VERDICT) | {"mixed_gain": [0.1]}),
         ("verdict", asdict(VERDICT) | {"adapted": 1.5}),
         ("verdict", asdict(VERDICT) | {"groups": [asdict(GROUP) | {"images": 0}]}),
         ("verdict", asdict(VERDICT) | {"groups": [asdict(GROUP) | {"adapted": float("nan")}]}),

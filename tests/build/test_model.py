@@ -63,6 +63,7 @@ def test_the_search_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
     proven = replace(model, card=replace(card, verdict=verdict))
     found = told(proven)
     assert (found["search.strategy"], found["search.alpha"]) == ("fixed", 0.45)
+    assert served_by(settings(Path("unused")), proven).method == "a fixed alpha of 0.45, as the card advises"
     served = adaptation(settings(Path("unused")), proven)
     assert served.strategy.reach == (alphas.index(0.45),)
     asked = told(proven, strategy="warm")

@@ -14,7 +14,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from structlog.testing import capture_logs
 
 from adawise.clip.load import CheckpointPair, load_checkpoints, load_starting_model
-from adawise.clip.preprocessing import CONFIG_NAME
+from adawise.clip.preprocessing import CONFIG_NAME, QUICK
 from adawise.errors import CheckpointError
 from tests.models import CONFIG, PairFolder
 
@@ -53,7 +53,7 @@ def test_files_of_which_nothing_is_known_are_taken_for_openais_and_that_is_told(
     (line,) = told
     assert line["event"] == "preprocessing_guessed"
     assert line["resize_mode"] == "shortest"
-    assert line["remedy"].endswith("model.resize_mode and model.interpolation and model.quick_gelu")
+    assert line["remedy"].endswith(f"model.resize_mode and model.interpolation and model.quick_gelu ({QUICK})")
     assert not is_quick(pair)
 
 

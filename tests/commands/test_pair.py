@@ -154,7 +154,7 @@ def test_a_pair_is_staged_switched_to_and_rolled_back_and_the_list_says_each_tim
     code, out, _ = yard.run("list")
     assert code == 0
     assert re.match(r"pair 0  [0-9a-f]{16}  serves\n    theta_0 ", out)
-    assert f"    {len(CLASSES)} classes (car, bus, bicycle, ...), no card\n" in out
+    assert f"    {len(CLASSES)} classes (car, bus, bicycle, ...), no card\n    adapts by tsallis\n" in out
     assert re.search(r"\norder 0  \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  begin pair 0, by \S+:\d+\n", out)
     assert "no worker has reported: each does within pairs.look_s" in out
 
@@ -189,14 +189,27 @@ def test_the_json_has_pairs_orders_the_shadow_and_workers(yard: Yard, other: Pai
     assert set(found) == {"root", "serves", "staged", "pairs", "orders", "shadow", "workers"}
     assert (found["root"], found["serves"], found["staged"]) == (yard.root, 0, 1)
     assert found["pairs"]["1"]["classes"] == list(OTHERS)
-    assert set(found["pairs"]["1"]) == {"id", "theta_0", "theta_1", "classes", "card", "identity"}
+    assert set(found["pairs"]["1"]) == {"id", "theta_0", "theta_1", "classes", "card", "method", "identity"}
     assert [set(order) for order in found["orders"]] == [{"number", "order", "pair", "by", "at"}] * 2
     assert (found["shadow"]["pair"], found["shadow"]["batches"], found["shadow"]["agreement"]) == (1, 0, None)
     (worker,) = found["workers"]
     assert set(worker) == {"worker", "here", "heard", "heard_s", "pairs", "shadow", "partitions"}
     assert worker["here"] is True
-    assert worker["pairs"] == {"0": {"state": "serves", "why": ""}, "1": {"state": "ready", "why": ""}}
+    said = {"why": "", "method": "adapts by tsallis"}
+    assert worker["pairs"] == {"0": {"state": "serves", **said}, "1": {"state": "ready", **said}}
     assert worker["shadow"] == {"done": 0, "late": 0, "seconds": 0.0, "failed": ""}
+
+
+def test_a_worker_that_chooses_alpha_otherwise_than_whoever_described_the_pair_says_so(
+    yard: Yard, other: PairFolder
+) -> None:
+    fixed = yard.settings.search.model_copy(update={"strategy": "fixed"})
+    yard.settings = yard.settings.model_copy(update={"search": fixed})
+    with yard.worker("one"):
+        assert yard.stage(other, "--wait", "120")[0] == 0
+        out = yard.run("list")[1]
+    assert "no card\n    adapts by tsallis\n" in out
+    assert "    pair 0: serves, a fixed alpha of 0.5, as search.alpha says\n    pair 1: ready (" in out
 
 
 def test_a_rollback_before_the_switch_withdraws_what_is_staged(yard: Yard, other: PairFolder) -> None:

@@ -6,16 +6,18 @@ import dataclasses
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from structlog.testing import capture_logs
 
 from adawise.__main__ import main
-from adawise.adapt.card import make_card
+from adawise.adapt.card import PairVerdict, make_card
 from tests.evaluate.building import GRID, a_table, write_tables
 
 Captured = pytest.CaptureFixture[str]
@@ -76,8 +78,6 @@ def test_a_table_calibrates_what_is_served_and_the_objectives_that_need_a_card(t
 
 
 def test_a_card_calibrates_too(tables: str, tmp_path: Path, capsys: Captured) -> None:
-    import torch
-
     table = a_table("val_a", 0.6)
     logits = torch.from_numpy(table.logits)
     card = make_card(
@@ -98,6 +98,36 @@ def test_auto_is_judged_on_the_table_that_calibrates_and_told(tables: str, tmp_p
     for table, name in (("val_a", "warm"), ("val_sure", "warm@relative")):
         result = told(capsys, *flags, "--calibrate", table)
         assert [row["strategy"] for row in result["rows"][:2]] == [name, "warm@atc"]
+
+
+def test_a_fixed_alpha_that_the_card_advises_is_judged_as_auto_and_every_row_says_its_alpha(
+    tables: str, capsys: Captured
+) -> None:
+    table = a_table("val_a", 0.6)
+    card = make_card(
+        lambda j: torch.from_numpy(table.logits[j]),
+        torch.from_numpy(table.labels),
+        alphas=GRID,
+        identity={},
+        created_at="2026-01-01",
+    )
+    verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.7, 0.6, (-0.1, -0.2, -0.05), ())
+    flags = ("--logits", tables, *QUICK, "--domains", "new_a", "--model.card", "card.json")
+    for changed, first in ((verdict, ["auto", "warm"]), (dataclasses.replace(verdict, gain=(0.1, 0.0, 0.2)), ["warm"])):
+        Path("card.json").write_text(dataclasses.replace(card, verdict=changed).to_json())
+        rows = told(capsys, *flags)["rows"]
+        assert [row["strategy"].partition("@")[0] for row in rows[: len(first)]] == first
+        assert {row["strategy"] for row in rows if row["strategy"].startswith("auto")} == {*first} - {"warm"}
+        if len(first) > 1:
+            assert rows[0]["alpha"] == pytest.approx(0.45)
+    Path("card.json").write_text(dataclasses.replace(card, verdict=verdict).to_json())
+    with capture_logs() as log:
+        assert main(["evaluate", *flags, "--strategies", "auto,fixed"]) == 0
+    (told_of,) = [event for event in log if event["event"] == "strategy_chosen"]
+    assert told_of["method"] == "a fixed alpha of 0.45, as the card advises"
+    out, alphas = capsys.readouterr().out, {"auto": r"\.45", "fixed": r"\.50", "best_fixed": r"\.\d\d"}
+    for name in ("auto", "fixed", "best_fixed"):
+        assert re.search(rf"\n +{name}(?:@\w+)? {alphas[name]} ", out), name
 
 
 def test_groups_streams_and_orders_are_chosen(tables: str, capsys: Captured) -> None:

@@ -11,8 +11,8 @@ from adawise.errors import BrokerUnavailable
 from adawise.live import observer as observing
 from adawise.live.row import CameraState
 from adawise.live.worker import LiveBounds
-from adawise.ports import Head
-from adawise.records import Frame, ImageBatch, TopicPartition
+from adawise.ports import Head, ServedBy
+from adawise.records import Frame, ImageBatch, Switch, TopicPartition
 from adawise.worker.observer import Phase
 from tests.fakes import FakeSource
 from tests.live.hearing import Heard
@@ -49,6 +49,14 @@ def test_the_page_names_the_worker_its_numbers_and_its_model() -> None:
     assert "card" not in facts, "there is none"
     assert float(facts["FE"]) >= 1.0
     assert facts["partitions"] == "1"
+
+
+def test_the_page_goes_over_to_the_pair_that_was_switched_to() -> None:
+    heard = Heard(FakeSource(images(32, "north"), finite=True)).run()
+    by = ServedBy(CLASSES, "beef", "c", "2", {"model.card": "abc"}, method="a fixed alpha of 0.45, as the card advises")
+    heard.observer.pair_serves(TP, by, Switch(0, (), "2"))
+    facts = dict(heard.observer.view().facts)
+    assert (facts["fingerprint"], facts["card"], facts["method"]) == ("beef", "abc", by.method)
 
 
 def test_cameras_of_a_lost_partition_are_gone_and_come_back_with_it() -> None:

@@ -21,6 +21,7 @@ def document(name: str) -> PairDocument:
         templates=("a {}.",),
         card=None,
         settings={"search": {"strategy": "warm"}, "predict": {"top_k": 5}},
+        method=f"adapts by {name}",
     )
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
 from adawise.errors import Reason
 from adawise.live.row import CameraState
+from adawise.ports import ServedBy
+from adawise.sink import layout
+from adawise.sink.served_settings import note
 from adawise.status.fleet import FleetQuestion, fleet_status
 from adawise.status.page import FleetPage
 from adawise.status.root import RootReader
@@ -45,3 +53,23 @@ def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
     [notice] = view.notices  # of cameras their rows say it
     assert "4 of 12 images were rejected" in notice
     assert page.picture(north.key) is None
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_how_alpha_is_chosen_is_told_where_the_root_notes_it_and_a_damaged_note_hides_nothing_else(noted: bool) -> None:
+    yard = Yard(DictStore())
+    for partition in (0, 1):
+        yard.write(partition, ago_s=5, batches=[("north", 2, 0.5)])
+    by = ServedBy((), "model", "config", settings={"search.strategy": "warm"}, method="adapts by tsallis")
+    note(yard.store, by, now=datetime.fromtimestamp(NOW_S, UTC))
+    if not noted:
+        yard.store.put(layout.settings_key("model", "config"), b"{half")
+    root = RootReader(yard.store).look(NOW_S - 3_600)
+    found = fleet_status(QUESTION, root, broker_facts(14), {}, now_s=NOW_S)
+    told = dict(FleetPage(found).view().facts)
+    assert [each.method for each in found.partitions] == 2 * ["adapts by tsallis" if noted else None]
+    assert told.get("method") == ("adapts by tsallis" if noted else None)
+    assert told["partitions"] == "2"
+    one, other = found.partitions
+    differing = replace(found, partitions=[replace(one, method="a fixed alpha of 0.5, as search.alpha says"), other])
+    assert differing.methods[0] == "frames/0: a fixed alpha of 0.5, as search.alpha says" or not noted

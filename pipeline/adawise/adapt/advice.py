@@ -145,6 +145,13 @@ def advised_alpha(verdict: PairVerdict | None) -> float | None:
     return verdict.fixed_alpha if verdict is not None and verdict.gain[0] < -_LOSS and verdict.gain[2] < 0.0 else None
 
 
+def in_words(strategy: str, objective: str, alpha: float, *, is_advised: bool) -> str:
+    """How alpha is chosen, for everybody who is told; `is_advised`: by `auto`, which goes by the card."""
+    if strategy == "fixed":
+        return f"a fixed alpha of {alpha:g}, as {'the card advises' if is_advised else 'search.alpha says'}"
+    return f"adapts by {objective}" + ("" if strategy == "warm" else f", search {strategy}")
+
+
 def chosen(name: str, card: Card | None) -> str:
     """The objective that `name` stands for: `auto` is what the card recommends, the default without a card."""
     if name != AUTO:

@@ -37,6 +37,7 @@ _READ = (4, FORMAT)
 _SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval")
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
+_ROUNDING = 1e-9  # of a difference and the ends of its interval, which are means by other ways
 _BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
 
 
@@ -266,12 +267,14 @@ def _check_values(card: Card) -> None:
         _expect("judged", "images, an objective and accuracies from 0 to 1", judged, holds)
     if (told := card.verdict) is not None:
         accuracies = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
-        holds = _are_numbers(told.fixed_alpha, *accuracies)
-        holds = holds and told.objective in objectives.NAMES and told.fixed_alpha in card.alphas
-        gains = (told.gain, *((told.mixed_gain,) if told.mixed_gain is not None else ()))
-        holds = holds and all(len(gain) == 3 and _are_numbers(*gain) for gain in gains)
-        holds = holds and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
-        _expect("verdict", "an objective, an alpha of the grid, accuracies from 0 to 1 and a gain", told, holds)
+        holds = _are_numbers(told.fixed_alpha, *accuracies) and told.objective in objectives.NAMES
+        holds = holds and told.fixed_alpha in card.alphas and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
+        _expect("verdict", "an objective, an alpha of the grid and accuracies from 0 to 1", told, holds)
+        gains = {"gain": told.gain} if told.mixed_gain is None else {"gain": told.gain, "mixed_gain": told.mixed_gain}
+        for name, gain in gains.items():
+            holds = isinstance(gain, tuple) and len(gain) == 3 and _are_numbers(*gain)
+            holds = holds and gain[1] - _ROUNDING <= gain[0] <= gain[2] + _ROUNDING
+            _expect(f"verdict.{name}", "a finite difference, the end below it and the end above it", gain, holds)
         for group in told.groups:
             accuracies = (group.zero_shot, group.fine_tuned, group.best_fixed, group.adapted)
             holds = isinstance(group.group, str) and _are_numbers(group.conditions, group.images, *accuracies)

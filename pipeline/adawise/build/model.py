@@ -238,6 +238,13 @@ def meant(search: SearchSettings, model: ModelPair) -> SearchSettings:
     return search.model_copy(update=update)
 
 
+def method_in_words(search: SearchSettings, model: ModelPair) -> str:
+    """How alpha is chosen with this pair; see `advice.in_words`."""
+    chosen = meant(search, model)
+    alpha = min(model.classifier.alphas, key=lambda a: abs(a - chosen.alpha))
+    return advice.in_words(chosen.strategy, chosen.objective, alpha, is_advised=search.strategy == advice.AUTO)
+
+
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -323,4 +330,5 @@ def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
         pair,
         {**named, **{f"model.{name}": value for name, value in of_pair.items()}},
         {f"model.{name}": str(place) for name, place in places.items() if place is not None},
+        method_in_words(settings.search, model),
     )

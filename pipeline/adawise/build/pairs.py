@@ -22,6 +22,7 @@ from adawise.build.model import (
     ModelPair,
     adaptation,
     identity_of,
+    method_in_words,
     open_device,
     open_pair,
     served_by,
@@ -74,6 +75,7 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
         templates=templates,
         card=None if named.card is None else str(named.card.resolve()),
         settings=kept,
+        method=method_in_words(settings.search, model),
     )
 
 

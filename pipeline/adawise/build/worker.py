@@ -18,7 +18,7 @@ from adawise.build.http import WorkerPort
 from adawise.build.kafka import dead_letters as letters
 from adawise.build.kafka import kafka_source, results, tell_of_certificates
 from adawise.build.machine import usable_cores
-from adawise.build.model import ModelPair, adaptation, identity_of, meant, served_by
+from adawise.build.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
 from adawise.build.pairs import begin_orders, live_pairs, starting_pair
 from adawise.build.recording import worker_recorder
 from adawise.build.retention import housekeeping
@@ -250,8 +250,7 @@ def decode_threads(settings: Settings) -> int:
 
 def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
     """What was loaded and will be minimised, for the log."""
-    classifier, search = model.classifier, meant(settings.search, model)
-    by_card = search.strategy == "fixed" != settings.search.strategy
+    classifier = model.classifier
     return {
         "fingerprint": classifier.fingerprint,
         "device": str(classifier.device),
@@ -262,8 +261,6 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "preprocessing": str(model.checkpoints.preparation),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "card": model.card.digest if model.card else None,
-        "strategy": search.strategy,
-        **({"alpha": search.alpha} if search.strategy == "fixed" else {}),
-        **({"fixed_by": "the card's verdict"} if by_card else {}),
-        "objective": search.objective,
+        "objective": meant(settings.search, model).objective,
+        "method": method_in_words(settings.search, model),
     }

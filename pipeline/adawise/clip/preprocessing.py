@@ -23,6 +23,7 @@ from adawise.errors import CheckpointError
 CONFIG_NAME = "open_clip_config.json"
 KEYS = ("mean", "std", "resize_mode", "interpolation", "quick_gelu")
 GUESSED = "guessed: nothing says so"
+QUICK = "true for what comes of OpenAI's weights and most of MetaCLIP's and DFN's, false for LAION-2B's and DataComp's"
 
 _CHOICES = {"resize_mode": get_args(ResizeMode), "interpolation": get_args(Interpolation), "quick_gelu": (True, False)}
 _SHAPE = {
@@ -55,7 +56,8 @@ class Preprocessing:
     def advice(self) -> str:
         """What to do about what is guessed."""
         names = " and ".join(f"model.{key}" for key in self.guessed)
-        return f"if the weights were trained otherwise, accuracy suffers silently: set {names}"
+        which = f" ({QUICK})" if "quick_gelu" in self.guessed else ""
+        return f"if the weights were trained otherwise, accuracy suffers silently: set {names}{which}"
 
     @override
     def __str__(self) -> str:

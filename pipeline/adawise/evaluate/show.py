@@ -75,8 +75,14 @@ def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
         ]
         cells += [_three(row.nll), "" if row.pinned is None else f"{row.pinned:.0%}"] if wide else []
         cells += ["" if row.lag_batches is None else f"{row.lag_batches:g}"] if followed else []
-        table.add_row(row.strategy, *cells, style="dim" if row.reference else "", end_section=i == last)
+        table.add_row(_named(row), *cells, style="dim" if row.reference else "", end_section=i == last)
     return table
+
+
+def _named(row: Row) -> str:
+    """With its alpha, where it served no other: it tried none."""
+    is_fixed = row.strategy == BEST_FIXED or (not row.reference and row.fe == 1.0)
+    return row.strategy + (f" {row.alpha:.2f}".replace(" 0", " ") if is_fixed and row.alpha is not None else "")
 
 
 def _table(title: str, first: str, headers: Sequence[str]) -> Table:

@@ -94,7 +94,8 @@ class LiveWorker:
         """See `Observer.pair_serves`: what its cameras were seen to be before was by other numbers."""
         self.counts.switched += is_new
         self.classes_of[tp] = by.classes
-        self.facts = {**self.facts, "fingerprint": by.model_fingerprint, "classes": str(len(by.classes))}
+        told = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
+        self.facts = {**self.facts, **told, "card": str(by.settings.get("model.card", ""))}
         for camera in self.cameras.values():
             if camera.tp == tp:
                 camera.forget_classes()
@@ -267,7 +268,8 @@ class LiveWorker:
             found += [("lag", str(sum(lags))), ("partitions", str(len(health.progress.partitions)))]
         if self.committed_s is not None:
             found.append(("last segment", f"{spoken(self.now_s - self.committed_s)} ago"))
-        return [*found, *((name, self.facts[name]) for name in ("fingerprint", "card", "device") if name in self.facts)]
+        names = ("method", "fingerprint", "card", "device")
+        return [*found, *((name, self.facts[name]) for name in names if self.facts.get(name))]
 
     def _notices(self) -> list[str]:
         health = self.health

@@ -60,17 +60,24 @@ class _Loading:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker says of its pairs: by number their state, and by partition whose turn it is since which offset."""
+    """What a worker says of its pairs: by number their state, and by partition whose turn it is since which offset.
+
+    `methods` says by number how alpha is chosen with those that are loaded.
+    """
 
     states: Mapping[int, tuple[PairState, str]]
     partitions: Mapping[TopicPartition, tuple[str, int]]
     loads: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # pair: seconds, bytes
     shadow: tuple[int, int, float, str] | None = None  # batches done, too late for their segment, seconds, why given up
+    methods: Mapping[int, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "pairs": {str(number): {"state": state, "why": why} for number, (state, why) in self.states.items()},
+            "pairs": {
+                str(number): {"state": state, "why": why, "method": self.methods.get(number, "")}
+                for number, (state, why) in self.states.items()
+            },
             "partitions": {
                 str(tp.partition): {"pair": pair, "from": first} for tp, (pair, first) in self.partitions.items()
             },
@@ -326,7 +333,8 @@ class LivePairs(Pairs):
             return
         self._loaded[loading.pair] = found
         mib = round(found.memory_bytes / 2**20)
-        _log.info("pair_loaded", pair=number, id=loading.pair, seconds=round(found.seconds, 1), memory_mib=mib)
+        method, seconds = found.serving.by.method, round(found.seconds, 1)
+        _log.info("pair_loaded", pair=number, id=loading.pair, method=method, seconds=seconds, memory_mib=mib)
         self._aim()
 
     def _let_go(self, now_s: float) -> None:
@@ -352,7 +360,9 @@ class LivePairs(Pairs):
         loads = {pair: (found.seconds, found.memory_bytes) for pair, found in self._loaded.items() if found.seconds}
         run = self._shadow
         shadow = None if run is None else (run.done, run.late, round(run.seconds, 3), run.failed)
-        return WorkerReport(states, dict(self._turns), loads, shadow)
+        loaded = {number: self._loaded.get(document.id) for number, document in self._orders.pairs.items()}
+        methods = {number: found.serving.by.method for number, found in loaded.items() if found is not None}
+        return WorkerReport(states, dict(self._turns), loads, shadow, methods)
 
     def _state_of(self, number: int, pair: str) -> tuple[PairState, str] | None:
         if pair in self._loaded:

@@ -31,7 +31,8 @@ State = Literal["keep", "reset"]
 class PairDocument:
     """A pair, by what it holds (`identity`, hashes) and by where it lies.
 
-    `settings` are those of `search` and the like that belong to it, as in a file of settings: group to names.
+    `settings` are those of `search` and the like that belong to it, as in a file of settings: group to names. `method`
+    says in words how alpha is chosen with them.
     """
 
     identity: Mapping[str, str]
@@ -43,6 +44,7 @@ class PairDocument:
     templates: tuple[str, ...]
     card: str | None
     settings: Mapping[str, Mapping[str, Any]]
+    method: str = ""
 
     @property
     def id(self) -> str:
@@ -190,6 +192,7 @@ def _document(said: Mapping[str, Any]) -> PairDocument:
         templates=_texts(said["templates"]),
         card=None if said["card"] is None else str(said["card"]),
         settings={str(group): dict(values) for group, values in said["settings"].items()},
+        method=str(said.get("method", "")),
         **names,
     )
 

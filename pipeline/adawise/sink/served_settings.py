@@ -20,13 +20,17 @@ from adawise.store.store import AlreadyExists, Store
 
 @dataclass(frozen=True, slots=True)
 class ServedSettings:
-    """Of one document. `places` says where what `settings` name by a hash lay when it was first used."""
+    """Of one document. `places` says where what `settings` name by a hash lay when it was first used.
+
+    `method` says in words how alpha is chosen; "" in those that do not.
+    """
 
     model_fingerprint: str
     config_fingerprint: str
     since: str  # ISO 8601
     settings: Mapping[str, Any]
     places: Mapping[str, str]
+    method: str = ""
 
 
 def note(store: Store, by: ServedBy, *, now: datetime) -> None:
@@ -34,7 +38,8 @@ def note(store: Store, by: ServedBy, *, now: datetime) -> None:
     key = layout.settings_key(by.model_fingerprint, by.config_fingerprint)
     if not by.settings or store.get(key) is not None:
         return
-    said = {"layout": claims.LAYOUT, "since": now.isoformat(), "settings": {**by.settings}, "places": {**by.places}}
+    said = {"layout": claims.LAYOUT, "since": now.isoformat(), "method": by.method}
+    said |= {"settings": {**by.settings}, "places": {**by.places}}
     with suppress(AlreadyExists):  # a colleague, with the same
         store.create(key, json.dumps(said, indent=1).encode())
 
@@ -42,14 +47,22 @@ def note(store: Store, by: ServedBy, *, now: datetime) -> None:
 def read_settings(store: Store) -> list[ServedSettings]:
     """All of a root, in the order in which they came. Raises ChainError for a damaged one, StoreUnavailable."""
     keys = [(key, prints) for key in store.list(layout.SETTINGS) if (prints := layout.parse_settings_key(key))]
-    found = [_read(store, key, *prints) for key, prints in keys]
+    found = [_read(store, key, store.get(key) or b"", *prints) for key, prints in keys]
     return sorted(found, key=lambda each: each.since)
 
 
-def _read(store: Store, key: str, model_fingerprint: str, config_fingerprint: str) -> ServedSettings:
-    document = claims.parsed(store, key, store.get(key) or b"")
+def read_method(store: Store, model_fingerprint: str, config_fingerprint: str) -> str | None:
+    """How alpha was chosen by these; None where nobody said. Raises as `read_settings`."""
+    key = layout.settings_key(model_fingerprint, config_fingerprint)
+    data = store.get(key)
+    return None if data is None else _read(store, key, data, model_fingerprint, config_fingerprint).method or None
+
+
+def _read(store: Store, key: str, data: bytes, model_fingerprint: str, config_fingerprint: str) -> ServedSettings:
+    document = claims.parsed(store, key, data)
     try:
         settings, places = dict(document["settings"]), {name: str(place) for name, place in document["places"].items()}
-        return ServedSettings(model_fingerprint, config_fingerprint, str(document["since"]), settings, places)
+        since, method = str(document["since"]), str(document.get("method", ""))
+        return ServedSettings(model_fingerprint, config_fingerprint, since, settings, places, method)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise claims.unreadable(store, key) from error

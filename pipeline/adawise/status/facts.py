@@ -64,6 +64,7 @@ class PartitionStatus:
     segment: str | None  # the newest
     committed_at: str | None  # when it was written
     commit_age_s: float | None  # and how long ago
+    method: str | None  # how alpha was chosen there: what it adapts by, or which alpha is fixed, and who says so
     streams: int | None  # that have a state
     rows: int  # within the window
     reads_s: float  # how far back the newest segments were read; less than the window if there are many
@@ -131,3 +132,12 @@ class FleetStatus:
     def is_well(self) -> bool:
         """True if there is nothing to see to."""
         return not self.troubles
+
+    @property
+    def methods(self) -> list[str]:
+        """How alpha is chosen; by partition where they differ."""
+        known: dict[str, list[str]] = {}
+        for each in self.partitions:
+            if each.method is not None:
+                known.setdefault(each.method, []).append(f"{each.topic}/{each.partition}")
+        return [*known] if len(known) < 2 else [f"{', '.join(where)}: {method}" for method, where in known.items()]

@@ -109,6 +109,7 @@ def _partition(
         segment=None if head is None else head.key,
         committed_at=None if head is None else moment(head.created_s),
         commit_age_s=None if head is None else max(0.0, now_s - head.created_s),
+        method=None if chain is None else chain.method,
         streams=None if head is None else len(head.states),
         rows=sum(each.rows for each in within),
         reads_s=reads_s,

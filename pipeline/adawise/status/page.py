@@ -34,6 +34,7 @@ class FleetPage:
             *rates(rows),
             ("lag", str(sum(waiting)) if waiting else "not known"),
             ("partitions", str(len(found.partitions))),
+            *([("method", "; ".join(methods))] if (methods := found.methods) else []),
             *([("last segment", f"{spoken(min(ages))} ago")] if ages else []),
         ]
         if gone := found.camera_states[CameraState.GONE]:

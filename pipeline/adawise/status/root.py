@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
-from adawise.sink import claims, holes, layout, owner
+from adawise.sink import claims, holes, layout, owner, served_settings
 from adawise.sink.owner import Owner
 from adawise.sink.read.files import newest_names
 from adawise.sink.starts import open_marks
@@ -32,7 +33,8 @@ class ChainFacts:
     """A partition's chain: its newest segments in order, of which the last is the head.
 
     `origin` is where it begins; `holes` are None where they were not looked for; `starts` are the marks of workers that
-    have it, or had it and were killed; `fault` says what could not be read.
+    have it, or had it and were killed; `method` says how alpha was chosen for the head's rows, where that was noted;
+    `fault` says what could not be read.
     """
 
     tp: TopicPartition
@@ -40,6 +42,7 @@ class ChainFacts:
     segments: list[SegmentFacts] = field(default_factory=list)
     holes: Sequence[str] | None = None
     starts: int = 0
+    method: str | None = None
     fault: str | None = None
 
     @property
@@ -68,6 +71,7 @@ class RootReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[TopicPartition, ChainFacts] = {}
+        self._methods: dict[tuple[str, str], str | None] = {}
 
     def look(self, since_s: float) -> RootFacts:
         """The segments that were written after `since_s` (seconds since the epoch), and each chain's head.
@@ -99,9 +103,20 @@ class RootReader:
                 self._follow(chain, since_s)
             low_water = chain.origin if chain.head is None else chain.head.low_water
             chain.starts = open_marks(self._store, tp, low_water)
+            if chain.head is not None:
+                chain.method = self._method(chain.head.prints)
         except ChainError as error:
             chain = ChainFacts(tp, fault=str(error))
         return chain
+
+    def _method(self, prints: tuple[str, str]) -> str | None:
+        """It follows from fingerprints, so each is read once; a damaged note hides nothing else."""
+        if prints not in self._methods:
+            method = None
+            with suppress(ChainError):
+                method = served_settings.read_method(self._store, *prints)
+            self._methods[prints] = method
+        return self._methods[prints]
 
     def _begun(
         self, tp: TopicPartition, since_s: float, most: tuple[int, int], readers: ThreadPoolExecutor

@@ -57,6 +57,7 @@ class SegmentFacts:
     previous: str | None
     writer: str
     created_s: float
+    prints: tuple[str, str]  # of the model and of the settings
     lineage: Lineage
     rows: int
     states: Mapping[str, bytes]
@@ -95,6 +96,7 @@ def _facts(
         previous=footer.previous,
         writer=footer.writer,
         created_s=created_s,
+        prints=(footer.model_fingerprint, footer.config_fingerprint),
         lineage=holes.after(footer),
         rows=rows,
         states=footer.states,

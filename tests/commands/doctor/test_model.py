@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adawise.adapt.card import PairVerdict, read_card
+from adawise.build.pairs import document_of
 from adawise.commands.doctor import model as module
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Verdict
@@ -81,13 +82,39 @@ def test_a_pair_is_told_with_its_hashes_and_kept_for_the_parts_that_follow(
 
 
 def test_a_fixed_alpha_is_told_and_who_decided_it(pair_folder: PairFolder, card: Path, tmp_path: Path) -> None:
-    assert "objective tsallis" in module.pair(facts(pair_folder, tmp_path)).detail
+    assert ", adapts by tsallis; " in module.pair(facts(pair_folder, tmp_path)).detail
     verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.7, 0.6, (-0.1, -0.2, -0.05), ())
     path = tmp_path / "card.json"
     path.write_text(replace(read_card(card), verdict=verdict).to_json())
     told = module.pair(facts(pair_folder, tmp_path, card=path)).detail
-    assert "alpha 0.45 for every batch, by the card's verdict" in told
-    assert "objective" not in told
+    assert ", a fixed alpha of 0.45, as the card advises; " in told
+    assert "adapts" not in told
+    asked = facts(pair_folder, tmp_path, card=path)
+    fixed = asked.settings.search.model_copy(update={"strategy": "fixed", "alpha": 0.33})
+    asked.settings = asked.settings.model_copy(update={"search": fixed})
+    assert ", a fixed alpha of 0.35, as search.alpha says; " in module.pair(asked).detail
+
+
+def test_a_pair_that_was_switched_to_is_told_with_how_its_alpha_is_chosen(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    from adawise.pairs.orders import give_order, read_orders
+    from adawise.store.store import open_store
+
+    store, asked = open_store(str(tmp_path / "out")), facts(pair_folder, tmp_path)
+    module.pair(asked)
+    assert asked.model is not None
+    ours = document_of(asked.settings, asked.model, ("a {}.",))
+    assert ours.method == "adapts by tsallis"
+    other = replace(
+        ours, identity={**ours.identity, "theta_1": "other"}, method="a fixed alpha of 0.45, as the card advises"
+    )
+    orders = give_order(store, read_orders(store), "begin", pair=ours, by="worker")
+    give_order(store, give_order(store, orders, "stage", pair=other, by="ann"), "switch", pair=1, by="ann")
+    answer = module.pair(facts(pair_folder, tmp_path))
+    assert answer.status == "warn"
+    assert ", adapts by tsallis; weights " in answer.detail, "of the pair that is set, too"
+    assert f"pair 1 serves {tmp_path}/out since a switch, a fixed alpha of 0.45, as the card advises: " in answer.detail
 
 
 def test_two_checkpoints_of_the_same_weights_fail(pair_folder: PairFolder, tmp_path: Path) -> None:

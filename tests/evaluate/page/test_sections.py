@@ -188,6 +188,7 @@ def test_the_strategy_served_is_the_default_or_a_variant_or_the_first(result: Re
     assert served("grid", "warm:every=16@atc", "warm@atc") == "warm@atc"
     assert served("grid", "warm:every=16") == "warm:every=16"
     assert served("grid", "fixed") == "grid"
+    assert served("warm", "auto") == "auto"
 
 
 def test_the_headline_view_is_long_iid_where_it_ran() -> None:

@@ -67,29 +67,27 @@ def pair(known: Known) -> Verdict:
     changes = {} if ordered else check_pair(store, identity, settings.model.on_change)
     told = describe(settings, model)
     zero, one = model.checkpoints.hashes
-    how = f"objective {told['objective']}"
-    if told["strategy"] == "fixed":
-        by = f", by {told['fixed_by']}" if "fixed_by" in told else ""
-        how = f"alpha {told['alpha']:g} for every batch{by}"
     card = f"card {told['card']}" if model.card else "no card, temperature 1"
 
     def warnings() -> Iterator[str]:
         if model.card and (note := card_note(model.card, model.checkpoints)):
             yield f"model.card {settings.model.card}: {note.text}"
         if ordered and pair_id(identity) != orders.serving.id:
+            method = orders.serving.method and f", {orders.serving.method}"
             yield (
-                f"pair {orders.serves} serves {settings.sink.root} since a switch: workers take it from its document, "
-                "not the one that is set here: bring model.* up to date (`adawise pair list`)"
+                f"pair {orders.serves} serves {settings.sink.root} since a switch{method}: workers take it from its "
+                "document, not the one that is set here: bring model.* up to date (`adawise pair list`)"
             )
         if changes:
             becomes = what_becomes_of_streams(settings.model.on_change)
             yield f"{', '.join(changes)} not as {settings.sink.root} was written with: {becomes}"
 
-    return judged(
-        warnings(),
-        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, {how}; "
-        f"weights {zero} and {one}",
+    found = (
+        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, "
+        f"{told['method']}; weights {zero} and {one}"
     )
+    noted = list(warnings())
+    return Verdict("warn", "; ".join([found, *noted])) if noted else Verdict("ok", found)
 
 
 def preprocessing(known: Known) -> Verdict:

@@ -26,7 +26,7 @@ from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.page.notation import counted
 from adawise.records import told
 from adawise.settings import Settings
-from adawise.sink.served_settings import read_settings
+from adawise.sink.served_settings import ServedSettings, read_settings
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
@@ -145,6 +145,9 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> tuple
                 done=bar.advance,
             )
         chosen, gallery = _gallery(tables, frames)
+        models = {each.fingerprint for each in found.models.get(ALL, ())}
+        noted = [each for root in asked.root for each in read_settings(open_store(root))]
+        noted = [each for each in noted if each.model_fingerprint in models]
         report = Report(
             root=" and ".join(asked.root),
             command=shlex.join(["adawise", *asked.written_out()]),
@@ -164,14 +167,19 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> tuple
             recording="" if asked.recording is None else str(asked.recording),
             helped=_helped(asked, labels, card, tables),
             accuracy=over_time(list(found.binned.values())),
-            calibration=_calibration(asked.root, [each.fingerprint for each in found.models.get(ALL, ())], card),
+            calibration=_calibration(noted, card),
             gallery=gallery,
             queries=written_out(
                 *(found.bin_us, found.fine_us, found.wide_us, found.mix_us, history.judged_us),
                 is_labelled=labels.labelled > 0,
             )
             | ({"gallery": chosen} if gallery else {}),
-            notes=(*history.notes, *_notes(cameras, found, examples, tables, clocks), *_never_served(asked, tables)),
+            notes=(
+                *history.notes,
+                *_notes(cameras, found, examples, tables, clocks),
+                *_fixed(noted),
+                *_never_served(asked, tables),
+            ),
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         )
         return report, history.save
@@ -205,9 +213,19 @@ def _helped(asked: DriftCommand, labels: Labels, card: Card | None, tables: Tabl
     return found
 
 
-def _calibration(roots: Sequence[str], models: Sequence[str], card: Card | None) -> str:
-    """At which temperature the confidence in the rows is, by what the roots note of these models."""
-    noted = [each for root in roots for each in read_settings(open_store(root)) if each.model_fingerprint in models]
+def _fixed(noted: Sequence[ServedSettings]) -> Iterator[str]:
+    """That alpha could not move, by what the roots note of the models that served."""
+    fixed = [each.settings.get("search.alpha") for each in noted if each.settings.get("search.strategy") == "fixed"]
+    if fixed:
+        part = "" if len(fixed) == len(noted) else " for a part of it"
+        yield (
+            f"a fixed alpha of {' or '.join(dict.fromkeys(map(str, fixed)))} served{part}: that it stayed says nothing "
+            "of the cameras, the other measures do"
+        )
+
+
+def _calibration(noted: Sequence[ServedSettings], card: Card | None) -> str:
+    """At which temperature the confidence in the rows is, by what the roots note of the models that served."""
     cards = {str(each.settings.get("model.card", "")) for each in noted}
     if not cards:
         return "whether confidence is at a card's temperature was not noted"

@@ -82,7 +82,7 @@ class EvaluateCommand(Command):
     strategies: Text | None = Field(
         default=None,
         description="what is compared, separated by commas; auto: what a worker with this card does; none: "
-        "every strategy but botorch",
+        "every strategy but botorch, and auto where the card advises a fixed alpha",
         json_schema_extra={"metavar": "STRATEGY,..."},
     )
     streams: Text = Field(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
-from adawise.adapt.advice import AUTO, advise
+from adawise.adapt.advice import AUTO, advise, advised_alpha, in_words
 from adawise.adapt.card import Card, make_card, read_card
 from adawise.build.machine import usable_cores
 from adawise.build.search import exploration
@@ -63,7 +63,13 @@ def evaluate(asked: EvaluateCommand) -> int:
     if card is not None and any(candidate.objective == AUTO for candidate in candidates):
         advice = advise(card)
         _log.info("objective_chosen", objective=advice.objective, reason=advice.reason)
-    candidates = resolved(candidates, card)
+    if asked.strategies is None and card is not None and advised_alpha(card.verdict) is not None:
+        candidates = (*_candidates(settings, AUTO), *candidates)  # what a worker does is none of the others
+    named, candidates = candidates, resolved(candidates, card)
+    for before, meant in zip(named, candidates, strict=True):
+        if before.strategy == AUTO:
+            method = in_words(meant.strategy, meant.objective, meant.alpha, is_advised=True)
+            _log.info("strategy_chosen", candidate=meant.name, method=method)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
     bench = Bench(tables, temperatures, {} if asked.group is None else group_names(asked.group, tables))
     pair = None if asked.smooth is None else smooth_groups(bench, asked.smooth)

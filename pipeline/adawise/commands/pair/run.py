@@ -40,6 +40,7 @@ class Reported:
     partitions: Mapping[int, tuple[str, int]]  # pair's id, offset from which on
     loads: Mapping[str, tuple[float, int]]  # pair's id: seconds, bytes
     shadow: Mapping[str, Any] | None  # batches done and late, seconds, why it was given up
+    methods: Mapping[int, str]  # number: how alpha is chosen, "" where it is not loaded
 
     @property
     def is_here(self) -> bool:
@@ -215,6 +216,7 @@ def _reported(said: Mapping[str, Any], heard: datetime, now: datetime) -> Report
         partitions={int(number): (str(of["pair"]), int(of["from"])) for number, of in said["partitions"].items()},
         loads={str(pair): (float(of["seconds"]), int(of["bytes"])) for pair, of in said["loads"].items()},
         shadow=said.get("shadow"),
+        methods={int(number): str(of.get("method", "")) for number, of in said["pairs"].items()},
     )
 
 
@@ -248,7 +250,10 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
                         "here": told.is_here,
                         "heard": told.heard,
                         "heard_s": round(told.age_s, 1),
-                        "pairs": {number: {"state": state, "why": why} for number, (state, why) in told.pairs.items()},
+                        "pairs": {
+                            number: {"state": state, "why": why, "method": told.methods[number]}
+                            for number, (state, why) in told.pairs.items()
+                        },
                         "shadow": told.shadow,
                         "partitions": {
                             number: {"pair": orders.number_of(pair), "id": pair, "from": first}
@@ -273,6 +278,7 @@ def _plain(document: PairDocument) -> dict[str, Any]:
         "theta_1": document.theta_1,
         "classes": list(document.classes),
         "card": document.card,
+        "method": document.method,
         "identity": dict(document.identity),
     }
 
@@ -285,6 +291,8 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
         yield f"    theta_1 {document.theta_1}"
         card = f"card {document.card}" if document.card else "no card"
         yield f"    {len(document.classes)} classes ({_some(document.classes)}), {card}"
+        if document.method:
+            yield f"    {document.method}"
     yield ""
     for order in orders.log:
         at = given[order.number]
@@ -296,9 +304,12 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
     for told in workers:
         yield f"worker {told.worker if told.is_here else told.absence}"
         for number, (state, why) in sorted(told.pairs.items()):
-            seconds, size = told.loads.get(orders.pairs[number].id, (0.0, 0)) if number in orders.pairs else (0.0, 0)
+            known, method = orders.pairs.get(number), told.methods[number]
+            seconds, size = (0.0, 0) if known is None else told.loads.get(known.id, (0.0, 0))
             loaded = f" (loaded in {seconds:.1f} s, {size / 2**20:.0f} MiB)" if seconds else ""
-            yield f"    pair {number}: {state}{loaded}{': ' + why if why else ''}"
+            # its own settings may choose alpha otherwise than those of whoever described the pair
+            otherwise = f", {method}" if known is not None and method not in ("", known.method) else ""
+            yield f"    pair {number}: {state}{otherwise}{loaded}{': ' + why if why else ''}"
         if told.shadow is not None:
             failed = f"; given up: {told.shadow['failed']}" if told.shadow["failed"] else ""
             yield (
@@ -306,8 +317,8 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
                 f"too late for their segment{failed}"
             )
         for partition, (pair, first) in sorted(told.partitions.items()):
-            known = orders.number_of(pair)
-            yield f"    partition {partition}: pair {pair if known is None else known} from offset {first}"
+            of = orders.number_of(pair)
+            yield f"    partition {partition}: pair {pair if of is None else of} from offset {first}"
 
 
 def _watched(orders: Orders) -> int | None:

@@ -45,6 +45,7 @@ def _parts(found: FleetStatus, *, show_all: bool, room: int | None) -> Iterator[
         yield _members(found, _WORKERS if not show_all else None, is_silent="broker" in silent)
     if found.partitions:
         yield _partitions(found.partitions, _PARTITIONS if room is None else min(room, _PARTITIONS), show_all=show_all)
+    yield from (Text(f"method: {plain(method)}") for method in found.methods)
     if found.cameras:
         yield from _cameras(found, room, show_all=show_all)
     if found.rejects:

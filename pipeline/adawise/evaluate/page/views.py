@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from adawise.adapt.advice import AUTO
 from adawise.evaluate.references import BEST_FIXED, FINE_TUNED, ZERO_SHOT
 from adawise.evaluate.result import Difference, Result, Row
 
@@ -90,7 +91,8 @@ def is_worse(difference: Difference) -> bool:
 
 
 def _served_name(strategies: Sequence[str]) -> str:
-    """The default strategy as it was named; a variant of it if only variants ran; else the first."""
+    """What a worker does, if it ran; the default strategy as it was named; a variant of it; else the first."""
+    auto = [name for name in strategies if name.partition("@")[0] == AUTO]
     plain = [name for name in strategies if name.partition("@")[0] == DEFAULT]
     variants = [name for name in strategies if name.partition("@")[0].partition(":")[0] == DEFAULT]
-    return [*plain, *variants, *strategies][0]
+    return [*auto, *plain, *variants, *strategies][0]
