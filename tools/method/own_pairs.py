@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.method.own_pairs", description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", help="names, separated by commas; none: all")
-    parser.add_argument("--finetune", default="--finetune.epochs 4", help="flags of `adawise finetune`")
+    parser.add_argument("--finetune", default="", help="flags of `adawise finetune`; none: its defaults")
     parser.add_argument("--tested", action="store_true", help="the pairs and images for reporting")
     parser.add_argument("--advice", action="store_true", help="how stable a card's advice is")
     parser.add_argument("--processes", type=int, default=usable_cores())
