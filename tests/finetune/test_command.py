@@ -446,6 +446,10 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(
     assert "images that the run held out are not in others, such as" in message(capsys)
     assert adawise(folder, "card", "--labelled", "others", "--held-out", "out/card.json", "-o", "c.json") == 2
     assert "expected finetune.json of a run" in message(capsys)
+    (folder / "out" / "card.json").write_text("{")
+    monkeypatch.setattr("adawise.commands.card.run.logits_of", None)  # not one forward before it is told
+    assert adawise(folder, *command[1:]) == 1
+    assert "card.json: not a card" in message(capsys)
 
 
 def test_names_are_asked_for_and_those_without_images_told(folder: Path) -> None:
