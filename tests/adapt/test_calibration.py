@@ -113,3 +113,13 @@ def test_no_ratio_is_told_where_one_end_is_better_in_all_conditions_or_the_ends_
     alike = ends((0.6, 0.6, 0.61), (3.0, 3.0, 3.0), 3)
     assert serving_ratio([KNOWN], (0.0, 0.5, 1.0), 1.0) is None
     assert serving_ratio([KNOWN, alike], (0.0, 0.5, 1.0), 1.0) is None
+
+
+def test_a_few_images_decide_no_ratio() -> None:
+    logits, labels = ends((0.8, 0.6, 0.3), (3.0, 3.2, 3.5), 2)
+
+    def first(n: int) -> Labelled:
+        return (lambda j: logits(j)[:n]), labels[:n]
+
+    assert serving_ratio([KNOWN, first(60)], (0.0, 0.5, 1.0), 1.0) is None
+    assert serving_ratio([KNOWN, first(60), first(60)], (0.0, 0.5, 1.0), 1.0) is not None

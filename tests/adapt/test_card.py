@@ -80,7 +80,21 @@ def test_under_shifts_of_both_kinds_the_fine_tuned_end_has_the_temperature_that_
     assert half == pytest.approx((zero * one) ** 0.5)
     assert card.trusts("calibrated_tsallis")
     assert not card.trusts("tsallis")
-    assert not make_card(*known, alphas=ALPHAS, identity=IDENTITY, created_at="").trusts("calibrated_tsallis")
+    alone = make_card(*known, alphas=ALPHAS, identity=IDENTITY, created_at="")
+    assert not alone.trusts("calibrated_tsallis")
+    of_one_kind = make_card(*known, [Condition("known", *known)], alphas=ALPHAS, identity=IDENTITY, created_at="")
+    assert of_one_kind.shifted_temperature
+    assert not of_one_kind.trusts("calibrated_tsallis"), "nothing was seen where fine-tuned weights are sure and wrong"
+    other = make_card(*known, like=card, alphas=ALPHAS, identity=IDENTITY, created_at="")
+    assert other.shifted_temperature == card.shifted_temperature
+    assert other.trusts("calibrated_tsallis")
+
+
+def test_a_card_of_format_5_that_does_not_say_whether_it_tells_ends_apart_does_not(tmp_path: Path) -> None:
+    content = json.loads(replace(a_card(), tells_ends_apart=True).to_json())
+    assert read_card(write(tmp_path, json.dumps(content))).tells_ends_apart
+    del content["tells_ends_apart"]
+    assert not read_card(write(tmp_path, json.dumps(content))).tells_ends_apart
 
 
 def test_a_card_knows_the_mean_of_each_objective_on_its_sample() -> None:
@@ -234,6 +248,7 @@ def test_a_gain_outside_its_interval_is_refused_by_file_and_field(tmp_path: Path
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("tells_ends_apart", 1),
         ("temperature", [1.0, 0.0, 1.0]),
         ("temperature", [1.0, -2.0, 1.0]),
         ("temperature", [1.0, 1.0]),

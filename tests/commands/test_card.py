@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from adawise.__main__ import main
 from adawise.adapt.advice import OWN, advise
@@ -70,6 +71,19 @@ def test_a_card_judges_the_objectives_on_its_own_sample_and_on_each_shifted_cond
     assert f"Recommended, and taken by search.objective = auto: {advise(card).objective}, as " in out
     assert " best " in out
     assert "arrier" in out
+
+
+def test_answers_that_are_not_finite_make_no_card(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    pair = write_pair(tmp_path / "pair")
+    weights = load_file(pair.weights(1))
+    weights["visual.proj"] *= 1e38  # more than the number format holds, as with large activations in fp16
+    save_file(weights, pair.weights(1))
+    _write_settings(tmp_path, pair)
+    assert adawise(tmp_path, monkeypatch, "card", "--labelled", str(folder / "own"), "-o", "c.json") == 2
+    assert "images are not finite. Set model.precision" in capsys.readouterr().err
+    assert not (tmp_path / "c.json").exists()
 
 
 def test_one_condition_may_be_given_without_a_folder_of_its_own(

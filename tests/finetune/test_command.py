@@ -25,6 +25,7 @@ from adawise.build.model import load_model
 from adawise.commands.card.show import verdict_text
 from adawise.commands.finetune.rehearsal import kept_classes
 from adawise.errors import DivergedError
+from adawise.finetune.folder import Folder
 from adawise.settings import DecodeSettings, ModelSettings
 from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labelled.places import Shot, write_recording
@@ -160,7 +161,9 @@ def test_broken_images_of_classes_that_a_rehearsal_leaves_out_cost_no_run(folder
     assert [group.group for group in verdict.groups] == ["home", "shifted"]
 
 
-def test_a_rehearsal_that_diverges_costs_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rehearsal_that_diverges_costs_no_run(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     four_classes(folder)
 
     def diverges(*_: object) -> bool:
@@ -171,8 +174,27 @@ def test_a_rehearsal_that_diverges_costs_no_run(folder: Path, monkeypatch: pytes
         assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 0
     (why,) = [line["why"] for line in logs if line["event"] == "rehearsal_left_out"]
     assert "diverged in epoch 1" in why
+    notes = json.loads((folder / "out" / "finetune.json").read_text())["notes"]
+    (note,) = [each for each in notes if "rehearsal" in each]
+    assert note in capsys.readouterr().out
     assert not (folder / "out" / "rehearsal").exists()
     assert (folder / "out" / "card.json").exists()
+
+
+def test_a_run_that_is_killed_before_its_rehearsal_is_gone_is_not_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_classes(folder)
+
+    def killed(_: Folder) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "remove_rehearsal", killed)
+        assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 130
+    assert (folder / "out" / "finetune.json").exists()
+    assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5", "--resume") == 0
+    assert not (folder / "out" / "rehearsal").exists()
 
 
 def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(
@@ -399,7 +421,7 @@ def test_a_finished_run_is_extended_by_resume_with_more_epochs(folder: Path, cap
 
 
 def test_the_command_that_is_printed_makes_a_card_for_other_names(
-    folder: Path, pair_folder: PairFolder, capsys: Captured
+    folder: Path, pair_folder: PairFolder, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert finetune(folder) == 0
     said = capsys.readouterr().out
@@ -424,6 +446,10 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(
     assert "images that the run held out are not in others, such as" in message(capsys)
     assert adawise(folder, "card", "--labelled", "others", "--held-out", "out/card.json", "-o", "c.json") == 2
     assert "expected finetune.json of a run" in message(capsys)
+    (folder / "out" / "card.json").write_text("{")
+    monkeypatch.setattr("adawise.commands.card.run.logits_of", None)  # not one forward before it is told
+    assert adawise(folder, *command[1:]) == 1
+    assert "card.json: not a card" in message(capsys)
 
 
 def test_names_are_asked_for_and_those_without_images_told(folder: Path) -> None:

@@ -17,6 +17,7 @@ _LOG_RATIOS = np.arange(-0.2, 2.01, 0.05)
 _STEP = 4  # alphas: accuracies and objectives change little from one to the next
 _ALIKE = 0.01  # nats: a search hardly tells alphas apart whose objectives differ by less
 _DRAW = 0.002  # accuracy: ratios that serve within this of the best are as good
+_LEAST = 100  # images of a kind: of fewer, chance puts ends apart
 
 
 def fit_threshold(values: Values, accuracy: float) -> float:
@@ -64,10 +65,12 @@ def serving_ratio(
         temperature: at alpha 0.
 
     Returns:
-        None where conditions with a better end are of one kind: whatever always runs to that end serves most there.
+        None where conditions with a better end are of one kind, for whatever always runs to that end serves most there;
+        or where a kind has too few images to tell.
     """
     chosen = [*range(0, len(alphas) - 1, _STEP), len(alphas) - 1]
     kinds: tuple[list[Values], list[Values]] = ([], [])
+    images = [0, 0]
     for logits, labels in conditions:
         at = {j: logits(j).double() for j in chosen}
         right = np.array([float((z.argmax(dim=-1) == labels).double().mean()) for z in at.values()])
@@ -76,8 +79,10 @@ def serving_ratio(
                 [tsallis(z / (temperature * np.exp(log_ratio * alphas[j])), j).mean() for j, z in at.items()]
                 for log_ratio in _LOG_RATIOS
             ]
-            kinds[int(right[-1] > right[0])].append(_served(np.array(found), right))
-    if not all(kinds):
+            kind = int(right[-1] > right[0])
+            kinds[kind].append(_served(np.array(found), right))
+            images[kind] += len(labels)
+    if min(images) < _LEAST:
         return None
     served = np.mean([np.mean(kind, axis=0) for kind in kinds], axis=0)
     weights = np.exp((served - served.max()) / _DRAW)

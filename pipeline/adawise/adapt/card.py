@@ -34,7 +34,7 @@ from adawise.errors import CardError
 
 FORMAT = 5
 _READ = (4, FORMAT)
-_SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval")
+_SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval", "tells_ends_apart")
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
 _ROUNDING = 1e-9  # of a difference and the ends of its interval, which are means by other ways
@@ -127,7 +127,8 @@ class Card:
     None where nothing was given to judge or fit by; `heads` is the hash of the file of text heads beside the card, if
     there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight, at alpha
     0; at alpha 1 it is what lets `calibrated_tsallis` choose best among them (`serving_ratio`), or fits them where they
-    are of one kind; between, it is the geometric mean. It is empty where there was none, and `verdict` None where
+    are of one kind, or few; between, it is the geometric mean. It is empty where there was none. `tells_ends_apart` if
+    it lets the better end be chosen both where that is zero-shot and where it is fine-tuned. `verdict` is None where
     adapting was not compared with a fixed alpha. `fine_tuned_interval` is the 95 % interval of the temperature at alpha
     1; None in cards of format 4.
     """
@@ -151,6 +152,7 @@ class Card:
     shifted_temperature: tuple[float, ...] = ()
     verdict: PairVerdict | None = None
     fine_tuned_interval: tuple[float, float] | None = None
+    tells_ends_apart: bool = False
 
     @property
     def best_alpha(self) -> float:
@@ -179,7 +181,7 @@ class Card:
 
     def trusts(self, objective: str) -> bool:
         """True if the objective was fitted to where fine-tuned weights are sure and wrong."""
-        return objective == "calibrated_tsallis" and bool(self.shifted_temperature)
+        return objective == "calibrated_tsallis" and self.tells_ends_apart
 
     def surrogate(self, objective: str) -> Surrogate | None:
         """The surrogate with the hyper-parameters fitted for this objective; None if there are none."""
@@ -233,6 +235,7 @@ def read_card(path: Path) -> Card:
             raise CardError(f"{path}: expected a card of format {known}, got {got}. {remedy}")
         if data["format"] < FORMAT:
             data |= {"shifted_temperature": (), "verdict": None, "fine_tuned_interval": None}
+        data.setdefault("tells_ends_apart", False)
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
@@ -280,6 +283,8 @@ def _check_values(card: Card) -> None:
             holds = isinstance(group.group, str) and _are_numbers(group.conditions, group.images, *accuracies)
             holds = holds and group.images >= 1 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
             _expect("verdict", "groups of images with accuracies from 0 to 1", group, holds)
+    holds = isinstance(card.tells_ends_apart, bool)
+    _expect("tells_ends_apart", "true or false", card.tells_ends_apart, holds)
     if (interval := card.fine_tuned_interval) is not None:
         holds = isinstance(interval, tuple) and len(interval) == 2 and _are_numbers(*interval)
         _expect("fine_tuned_interval", "two numbers above 0", interval, holds and 0.0 < interval[0] <= interval[1])
@@ -317,11 +322,12 @@ def make_card(
     alphas: tuple[float, ...],
     identity: Mapping[str, str],
     created_at: str,
-    shifted_temperature: tuple[float, ...] = (),
+    like: Card | None = None,
 ) -> Card:
     """Fit a card: `logits(j)` gives `[N, C]` at `alphas[j]` for the N images whose class indices are `labels` `[N]`.
 
-    The shifted temperatures are fitted to the conditions `shifted` as well; where there are none, they are those given.
+    The shifted temperatures are fitted to the conditions `shifted` as well; where there are none, they are those of
+    `like`, a card of the same pair.
     """
     rows = []
     for j in range(len(alphas)):
@@ -342,7 +348,8 @@ def make_card(
             }
         )
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
-    columns["shifted_temperature"] = shifted_temperature
+    if like is not None:
+        columns |= {name: getattr(like, name) for name in ("shifted_temperature", "tells_ends_apart")}
     columns["fine_tuned_interval"] = temperature_interval(z, labels, T)  # of the last alpha, which is 1
     if shifted:
         ends = [
@@ -352,6 +359,7 @@ def make_card(
         conditions = [(logits, labels), *((one.logits, one.labels) for one in shifted)]
         if (ratio := serving_ratio(conditions, alphas, ends[0])) is not None:
             ends[1] = ends[0] * ratio
+        columns["tells_ends_apart"] = ratio is not None
         columns["shifted_temperature"] = tuple(ends[0] ** (1.0 - alpha) * ends[1] ** alpha for alpha in alphas)
     card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
     return replace(card, levels=_levels(card, logits))

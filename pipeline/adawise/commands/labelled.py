@@ -13,6 +13,7 @@ import torch
 from adawise.build.decoder import open_decoder
 from adawise.clip.classifier import PairClassifier
 from adawise.console import Progress
+from adawise.errors import SettingsError
 from adawise.labelled.read import read_samples
 from adawise.labelled.samples import Samples
 from adawise.settings import DecodeSettings
@@ -63,6 +64,9 @@ def logits_of(
     """Logits `[N, C]` at each alpha, and labels `[N]`, of batches of pixels with their labels.
 
     They are computed at every `step`th alpha and the last one, and lie on straight lines between these.
+
+    Raises:
+        SettingsError: some are not finite.
     """
     last = len(classifier.alphas) - 1
     parts: dict[int, list[torch.Tensor]] = {j: [] for j in (*range(0, last, step), last)}
@@ -73,6 +77,12 @@ def logits_of(
             part.append(classifier.logits(j, pixels))
             bar.advance(len(targets))
     made = {j: torch.cat(part) for j, part in parts.items()}
+    for j, logits in made.items():
+        if broken := int((~logits.isfinite()).any(dim=1).sum()):
+            raise SettingsError(
+                f"at alpha {classifier.alphas[j]:g} the model's answers to {broken} of {len(logits)} images are not "
+                "finite. Set model.precision to bf16 or fp32 if it is fp16; else the weights are damaged: give others."
+            )
     between = [(j // step * step, min(j // step * step + step, last), j % step) for j in range(last + 1)]
     return [
         torch.lerp(made[low], made[high], at / (high - low)) if at and j != last else made[j]

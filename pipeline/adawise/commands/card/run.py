@@ -62,7 +62,7 @@ def _build(asked: CardCommand) -> int:
     assert labelled is not None  # `problems` has seen to both
     assert output is not None
     model = load_model(settings.model, settings.decode, with_card=False)
-    alphas = model.classifier.alphas
+    alphas, like = model.classifier.alphas, _card_beside(asked.held_out, model)
     if asked.held_out is None:
         samples = open_samples(settings.decode, labelled, "--labelled", model.classes)
         own = _drawn(samples, asked.images)
@@ -84,7 +84,7 @@ def _build(asked: CardCommand) -> int:
             alphas=alphas,
             identity=model.classifier.identity,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            shifted_temperature=_shifted_temperature(asked.held_out, model),
+            like=like,
         )
     heads = write_heads(heads_path(output), model.classifier.embeddings())
     card = replace(card, judged=judge(home, shifted, card), heads=heads)
@@ -180,18 +180,18 @@ def _held_out(
     return samples, rows
 
 
-def _shifted_temperature(record: Path | None, model: ModelPair) -> tuple[float, ...]:
-    """What the card beside the record of a run knows of the same pair; it hardly depends on the names.
+def _card_beside(record: Path | None, model: ModelPair) -> Card | None:
+    """The card beside the record of a run: what it knows of shifts hardly depends on the names.
 
-    Nothing where there is no such card, or it is of another pair.
+    None where there is no such card, or it is of another pair. Raises CardError: it cannot be read.
     """
     beside = None if record is None else record.with_name("card.json")
     if beside is None or not beside.is_file():
-        return ()
+        return None
     card, identity = read_card(beside), model.classifier.identity
     same = card.alphas == model.classifier.alphas
     same = same and all(card.identity.get(part) == identity[part] for part in ("theta_0", "theta_1"))
-    return card.shifted_temperature if same else ()
+    return card if same else None
 
 
 def _drawn(samples: Samples, limit: int | None) -> _Drawn:

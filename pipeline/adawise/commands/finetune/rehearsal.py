@@ -78,17 +78,26 @@ def _under(kind: Corruption, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def rehearse(
-    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, epochs: int, resumes: bool
+    settings: Settings,
+    data: Data,
+    folder: Folder,
+    decoders: tuple[Images, Images],
+    notes: list[str],
+    *,
+    epochs: int,
+    resumes: bool,
 ) -> tuple[Condition, ...] | None:
     """What a pair says that was made the same way of some classes alone, of images of the others; None if stopped.
 
     It is trained for `epochs`, as theta_1 was: longer, and it would be surer of what it does not know than theta_1 is.
-    Empty where that is not asked for, or images do not allow it, which is told: here, or by the notes.
+    Empty where that is not asked for, or images do not allow it, or it fails; the last is noted here.
     """
     try:
         return _rehearsed(settings, data, folder, decoders, epochs=epochs, resumes=resumes)
     except (SettingsError, DivergedError) as error:  # theta_1 is made, and this is no reason to lose it
-        _log.warning("rehearsal_left_out", why=str(error), note="the verdict says nothing of classes without images")
+        note = "theta_1 stays as it is; the verdict says nothing of classes without images"
+        _log.warning("rehearsal_left_out", why=str(error), note=note)
+        notes.append(f"Nothing is said of new classes, as the rehearsal failed: {error}")
         return ()
 
 

@@ -83,8 +83,8 @@ def finetune(asked: FinetuneCommand) -> int:
             _reject(folder, facts, found.ruin, asked)
         del run, start  # their memory is for the rehearsal
         try:
-            epochs = facts["best"]["epoch"]
-            unseen = rehearse(settings, data, folder, (images, judges), epochs=epochs, resumes=resume)
+            epochs, told = facts["best"]["epoch"], facts["notes"]
+            unseen = rehearse(settings, data, folder, (images, judges), told, epochs=epochs, resumes=resume)
             if unseen is None:
                 return INTERRUPTED
             card = _card(settings, folder, judges, data, unseen)
@@ -94,8 +94,8 @@ def finetune(asked: FinetuneCommand) -> int:
         record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
         _write_page(folder, record, asked, _wrong(data, judges, found))
+    folder.remove_rehearsal()  # while a checkpoint says that the run is not over: it would be in an extension's way
     folder.checkpoint.unlink(missing_ok=True)
-    folder.remove_rehearsal()
     tell(record, asked, folder)
     return 0
 
