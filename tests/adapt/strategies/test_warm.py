@@ -210,6 +210,14 @@ def test_an_alpha_pinned_where_the_models_agree_stays_and_is_compared_again() ->
     assert forwards(outcomes) <= 1.15
 
 
+def test_without_the_guard_the_far_end_is_looked_at_as_often_and_nothing_given_up() -> None:
+    outcomes = drive(warm(disagreement=1.0), [Weather(1.0, depth=1.0)] * 60, answer=disagreeing(0.9))
+    pinned = [i for i, outcome in enumerate(outcomes) if outcome.trigger == "pinned"]
+    assert {later - earlier for earlier, later in pairwise(pinned)} == {8}
+    assert {outcomes[i].reset for i in pinned} == {None}
+    assert min(alphas(outcomes)[pinned[0] :]) >= 0.9
+
+
 def test_the_end_that_was_given_up_is_open_again_after_a_while() -> None:
     outcomes = drive(warm(capped=12), [Weather(1.0, depth=1.0)] * 60, answer=disagreeing(0.9))
     given_up = [i for i, outcome in enumerate(outcomes) if outcome.reset == "disagreement"]

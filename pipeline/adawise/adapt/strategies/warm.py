@@ -188,10 +188,14 @@ class WarmSearch(OnGrid):
         return "clock" if state.quiet_batches + 1 >= self.policy.every else "none"
 
     def _is_pinned(self, state: StreamState) -> bool:
-        """True if the models are to be compared now: at first, then ever more rarely while nothing is found."""
+        """True if the models are to be compared now: at first, then ever more rarely while nothing is found.
+
+        Without the guard it goes on as often: no flat curve near 1 deters this look at the far end.
+        """
         waited, odd = divmod(state.pinned_batches - _PINNED_BATCHES, self.policy.every)
-        times = waited + 1
-        return times > 0 and not odd and times & (times - 1) == 0 and self.alphas[state.alpha_index] >= _PINNED_FROM
+        times, guards = waited + 1, self.policy.disagreement < 1.0
+        is_time = times > 0 and not odd and (times & (times - 1) == 0 or not guards)
+        return is_time and self.alphas[state.alpha_index] >= _PINNED_FROM
 
     def _probes(self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, trigger: str) -> Probes:
         forwards = self.policy.first_budget if trigger == "start" else self.policy.budget

@@ -95,9 +95,11 @@ def rehearse(
     try:
         return _rehearsed(settings, data, folder, decoders, epochs=epochs, resumes=resumes)
     except (SettingsError, DivergedError) as error:  # theta_1 is made, and this is no reason to lose it
+        # a run that diverged says where its best epoch lies and how to start anew, which is not for a rehearsal
+        why = f"it diverged, {error.__cause__}" if error.__cause__ and isinstance(error, DivergedError) else str(error)
         note = "theta_1 stays as it is; the verdict says nothing of classes without images"
-        _log.warning("rehearsal_left_out", why=str(error), note=note)
-        notes.append(f"Nothing is said of new classes, as the rehearsal failed: {error}")
+        _log.warning("rehearsal_left_out", why=why, note=note)
+        notes.append(f"Nothing is said of new classes, as the rehearsal failed: {why}")
         return ()
 
 
