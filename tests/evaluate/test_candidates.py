@@ -35,7 +35,7 @@ def test_an_objective_that_was_fitted_under_shift_needs_no_guard_against_over_co
     card = replace(a_card(temperature=1.0), shifted_temperature=(1.0,) * len(GRID), tells_ends_apart=True)
     for text, limit in (
         ("warm@calibrated_tsallis", 1.0),
-        ("warm:disagreement=0.6@calibrated_tsallis", 0.6),
+        ("warm:disagreement=0.5@calibrated_tsallis", 0.5),
         ("warm", 0.5),
     ):
         (candidate,) = read(text)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
 from adawise.adapt.advice import AUTO, OWN, advised_alpha, chosen
-from adawise.adapt.card import read_card
+from adawise.adapt.card import PairVerdict, read_card
 from adawise.build.model import load_model
 from adawise.commands.card.show import verdict_text
 from adawise.commands.finetune.rehearsal import kept_classes
@@ -435,6 +435,13 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(
     assert card.shifted_temperature == read_card(folder / "out" / "card.json").shifted_temperature != ()
     assert chosen(AUTO, card) == "calibrated_tsallis"
     assert card.verdict is None
+    verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.65, 0.6, (-0.05, -0.06, -0.04), ())
+    (folder / "out" / "card.json").write_text(
+        replace(read_card(folder / "out" / "card.json"), verdict=verdict).to_json()
+    )
+    capsys.readouterr()
+    assert adawise(folder, *command[1:]) == 0
+    assert "The pair's own card advises a fixed alpha of 0.45. This one has no verdict" in capsys.readouterr().out
     assert adawise(folder, *command[1:], "--model.theta-1", pair_folder.theta_1) == 0
     assert read_card(folder / "out" / "OTHER.card.json").shifted_temperature == (), "of another pair"
     capsys.readouterr()

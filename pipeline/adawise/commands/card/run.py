@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
-from adawise.adapt.advice import OWN, judge
+from adawise.adapt.advice import OWN, advised_alpha, judge
 from adawise.adapt.card import Card, Condition, make_card, read_card
 from adawise.build.model import ModelPair, check_card, load_model
 from adawise.clip.heads import heads_path, write_heads
@@ -90,7 +90,13 @@ def _build(asked: CardCommand) -> int:
     card = replace(card, judged=judge(home, shifted, card), heads=heads)
     if shifted:
         card = replace(card, verdict=verdict_of(card, [home, *shifted]))
-    return _write(card if asked.fit_search is None else _fitted(asked, model, card), output)
+    _write(card if asked.fit_search is None else _fitted(asked, model, card), output)
+    if like is not None and card.verdict is None and (fixed := advised_alpha(like.verdict)) is not None:
+        print(
+            f"The pair's own card advises a fixed alpha of {fixed:g}. This one has no verdict, so that auto adapts. "
+            f'For a fixed alpha set search.strategy = "fixed" and search.alpha = {fixed:g}.'
+        )
+    return 0
 
 
 def _extend(asked: CardCommand) -> int:
