@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,13 +45,16 @@ def main() -> None:
         events = finetuned(folder)
         took = time.perf_counter() - began
         load = f"load {os.getloadavg()[0]:.1f}"
-        training = {line["event"]: line for line in events}
+        told = {line["event"]: line for line in reversed(events)}  # the first of each
         epochs = [line for line in events if line["event"] == "epoch_finished"]
+        seconds = [datetime.fromisoformat(told[event]["timestamp"]) for event in ("training_began", "epoch_finished")]
+        one = (seconds[1] - seconds[0]).total_seconds()
         peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         print(f"bare tower there and back: {before:.1f} images/s before, {bare():.1f} after; {load}")
+        print(f"the first epoch took {one:.1f} s, judging twice in it")
         print(f"{len(epochs)} epochs, with those of the rehearsal; {IMAGES} images; {took:.0f} s in all")
-        print(f"foretold, after the first updates: {training['duration_estimated']}")
-        print(f"peak {peak_mib} MiB; foretold: {training['memory_estimated']}")
+        print(f"foretold, after the first updates: {told['duration_estimated']}")
+        print(f"peak {peak_mib} MiB; foretold: {told['memory_estimated']}")
         made = folder / "made"
         made.mkdir()
         for link, target in (
@@ -60,7 +64,7 @@ def main() -> None:
         ):
             (made / link).symlink_to(target)
         with running() as broker:
-            moments = start(made, filled(broker), "made", folder / "cache")
+            moments = start(made, filled(broker), "made", folder / "cache", ("batch_served",))
         print(f"a worker serves it after {moments['batch_served'][0]:.1f} s")
 
 

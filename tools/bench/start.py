@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -87,8 +87,8 @@ def open_clips_own(folder: Path) -> Moment:
     raise AssertionError("open_clip ended before it had loaded")
 
 
-def start(folder: Path, topic: Topic, name: str, cache: Path) -> dict[str, Moment]:
-    """Until the worker has served a batch and has all heads: when it came to what."""
+def start(folder: Path, topic: Topic, name: str, cache: Path, wanted: Sequence[str] = WANTED) -> dict[str, Moment]:
+    """Until the worker has served a batch and has all heads, or what is wanted: when it came to what."""
     flags = {
         "kafka.bootstrap-servers": topic.broker.bootstrap_servers,
         "kafka.topic": topic.name,
@@ -114,10 +114,10 @@ def start(folder: Path, topic: Topic, name: str, cache: Path) -> dict[str, Momen
     with process(call, os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}) as (lines, moment):
         for line in lines:
             event = json.loads(line)["event"] if line.startswith("{") else ""
-            if event in WANTED:
+            if event in wanted:
                 found.setdefault(event, moment())
-            if len(found) == len(WANTED):
-                return {event: found[event] for event in WANTED}
+            if len(found) == len(wanted):
+                return {event: found[event] for event in wanted}
     raise AssertionError(f"the worker ended after {found}")
 
 

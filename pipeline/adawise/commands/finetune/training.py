@@ -172,7 +172,8 @@ def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator
 
 def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> bool:
     """Train to the end (True) or until stopped; what happens is told as it does."""
-    forecast = Forecast(run, repeated=begin.repeated, forwards=begin.forwards)
+    # of a rehearsal it was told before
+    forecast = Forecast(run, repeated=begin.repeated, forwards=begin.forwards) if run.ends_with is None else None
     if begin.resumes:
         remove_leftovers(folder.path)
         remove_leftovers(folder.theta_1)
@@ -193,7 +194,8 @@ def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, star
             def on_update(images: int, loss: float) -> None:
                 bar.note(f"epoch {done.epoch} of {run.last_epoch}, loss {loss:.3f}")
                 bar.advance(images)
-                forecast.updated()
+                if forecast is not None:
+                    forecast.updated()
 
             def on_epoch(row: Epoch) -> None:
                 _log.info("epoch_finished", **row.as_row())
