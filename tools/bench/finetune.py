@@ -53,7 +53,7 @@ def main() -> None:
         print(f"bare tower there and back: {before:.1f} images/s before, {bare():.1f} after; {load}")
         print(f"the first epoch took {one:.1f} s, judging twice in it")
         print(f"{len(epochs)} epochs, with those of the rehearsal; {IMAGES} images; {took:.0f} s in all")
-        print(f"foretold, after the first updates: {told['duration_estimated']}")
+        print(f"foretold, after the first updates: {told.get('duration_estimated', 'nothing, for there were too few')}")
         print(f"peak {peak_mib} MiB; foretold: {told['memory_estimated']}")
         made = folder / "made"
         made.mkdir()
