@@ -24,6 +24,7 @@ from adawise.finetune.checkpoint import (
     write_checkpoint,
     write_weights,
 )
+from adawise.finetune.recipe import IN_0_2, Recipe
 
 SETTINGS = {"finetune.seed": "0", "finetune.learning_rate": "1e-05"}
 
@@ -61,6 +62,14 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_equal_settings_in_another_order_are_the_same(tmp_path: Path) -> None:
     check_settings(tmp_path, SETTINGS, dict(reversed(SETTINGS.items())))
+
+
+def test_settings_that_0_2_did_not_have_are_what_it_did(tmp_path: Path) -> None:
+    now = Recipe(layer_decay=1.0).as_settings()
+    before = {name: value for name, value in now.items() if name not in IN_0_2}
+    check_settings(tmp_path, before, now)
+    with pytest.raises(TrainingError, match=r"finetune\.layer_decay was 1\.0, is 0\.75\. Set them back"):
+        check_settings(tmp_path, before, Recipe(layer_decay=0.75).as_settings())
 
 
 class Harmful:

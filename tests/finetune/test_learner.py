@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adawise.errors import TrainingError
 from adawise.finetune.images import Images, Pixels
-from adawise.finetune.learner import Learner
+from adawise.finetune.learner import Learner, _blocks_above
 from tests.finetune.shapes import CLASSES
 from tests.models import TEMPLATES, PairFolder, classifier, load
 
@@ -83,8 +83,16 @@ def test_each_block_down_learns_by_a_share_of_the_rate_above_it(make_learner: Ma
     assert [rates[name] for name in above] == [1.0] * 5
 
 
+def test_blocks_of_stages_are_counted_through_the_tower_and_each_tower_by_itself() -> None:
+    stages = ["stem.0.weight", "stages.0.blocks.0.norm.weight", "stages.0.blocks.1.norm.weight"]
+    stages += ["stages.1.downsample.0.weight", "stages.1.blocks.0.norm.weight", "head.norm.weight"]
+    image = [f"visual.trunk.{name}" for name in stages]
+    text = ["positional_embedding", "text_projection", "transformer.resblocks.0.ln_1.weight", "ln_final.weight"]
+    assert _blocks_above([*text, *image]) == dict(zip([*image, *text], [3, 2, 1, 1, 0, 0, 1, 0, 0, 0], strict=True))
+
+
 def test_weight_decay_spares_norms_and_biases(make_learner: MakeLearner) -> None:
-    groups = make_learner(weight_decay=0.3)._optimizer.param_groups
+    groups = make_learner(weight_decay=0.3, layer_decay=1.0)._optimizer.param_groups
     assert [(group["weight_decay"], {p.ndim > 1 for p in group["params"]}) for group in groups] == [
         (0.3, {True}),
         (0.0, {False}),

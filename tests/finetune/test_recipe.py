@@ -49,14 +49,7 @@ def test_a_run_of_one_update_has_a_rate(warmup: float) -> None:
 
 
 def test_every_field_is_among_the_settings_that_decide_a_run() -> None:
-    changed = Recipe(jitter=0.1, balanced=True, lock_text=True, layer_decay=0.9)
-    assert set(changed.as_settings()) == {f"finetune.{name}" for name in Recipe.__slots__}
-
-
-def test_what_0_2_did_not_have_is_no_setting_where_it_is_off_so_that_its_runs_go_on() -> None:
-    off = set(Recipe(jitter=0.1, balanced=True, lock_text=True, layer_decay=0.9).as_settings())
-    off -= set(Recipe().as_settings())
-    assert off == {f"finetune.{name}" for name in ("jitter", "balanced", "lock_text", "layer_decay")}
+    assert set(Recipe().as_settings()) == {f"finetune.{name}" for name in Recipe.__slots__}
 
 
 def test_a_balanced_epoch_has_as_many_of_each_class_and_repeats_none_before_all_were_shown() -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adawise.errors import TrainingError
+from adawise.finetune.recipe import IN_0_2
 
 FORMAT = 1
 
@@ -82,11 +83,9 @@ def read_checkpoint(path: Path, *, settings: Mapping[str, str]) -> Mapping[str, 
 
 def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Refuse to go on with what was made by other settings. Raises TrainingError with each that differs."""
-    changed = [
-        f"{name} was {before.get(name, 'not set')}, is {now.get(name, 'not set')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+    names = sorted(before.keys() | now.keys())
+    both = [(name, before.get(name, IN_0_2.get(name, "not set")), now.get(name, "not set")) for name in names]
+    changed = [f"{name} was {then}, is {value}" for name, then, value in both if then != value]
     if changed:
         remedy = "Set them back, or start anew with --overwrite"
         raise TrainingError(f"{path} is of a run with other settings: {'; '.join(changed)}. {remedy}.")

@@ -22,7 +22,8 @@ _MAX_LOG_SCALE = math.log(100.0)  # as CLIP is trained
 _BETAS = (0.9, 0.98)
 _EPSILON = 1e-6
 _PROMPTS_AT_ONCE = 256
-_BLOCK = re.compile(r"(.*?\b(?:resblocks|blocks|layers|layer))\.(\d+)\.")  # of open_clip, timm and transformers
+_BLOCK = re.compile(r".*\b(?:resblocks|blocks|layers|layer)\.\d+\.")  # of open_clip, timm and transformers
+_NUMBERED = re.compile(r"\.\d+\.")
 _BELOW = re.compile(r"embed|conv1|patch|ln_pre|norm_pre|cls_token|stem")  # below the first block
 
 
@@ -237,17 +238,18 @@ def _groups(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[dict
 
 def _blocks_above(names: Iterable[str]) -> dict[str, int]:
     """How many blocks lie above each parameter within its tower: none above a head, all above an embedding."""
-    found = {name: _BLOCK.match(name) for name in names}
-    blocks: dict[str, int] = {}  # of the tower that has this name
-    for match in found.values():
-        if match is not None:
-            blocks[match[1]] = max(blocks.get(match[1], 0), int(match[2]) + 1)
     above = {}
-    for name, match in found.items():
-        of_image = name.startswith("visual.")
-        own = max((count for tower, count in blocks.items() if tower.startswith("visual.") is of_image), default=0)
-        if match is not None:
-            above[name] = blocks[match[1]] - 1 - int(match[2])
-        else:
-            above[name] = own if _BELOW.search(name) else 0
+    for tower in _by_tower(names):
+        blocks = [match[0] if (match := _BLOCK.match(name)) else None for name in tower]
+        for place, name in enumerate(tower):
+            # Vectors of a whole tower (its projection) come before its blocks: only what is numbered is in order.
+            after = place + 1 if _NUMBERED.search(name) else 0 if _BELOW.search(name) else len(tower)
+            above[name] = len({*blocks[after:]} - {None, blocks[place]})
     return above
+
+
+def _by_tower(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    both: tuple[list[str], list[str]] = [], []
+    for name in names:
+        both[name.startswith("visual.")].append(name)
+    return both

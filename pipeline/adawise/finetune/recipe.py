@@ -10,7 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 Loss = Literal["cross_entropy", "flyp"]
-_OFF_IN_0_2 = {"jitter": 0.0, "balanced": False, "lock_text": False, "layer_decay": 1.0}
+# What 0.2, which had no such settings, did.
+IN_0_2 = {
+    "finetune.jitter": "0.0",
+    "finetune.balanced": "False",
+    "finetune.lock_text": "False",
+    "finetune.layer_decay": "1.0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +59,12 @@ class Recipe:
     jitter: float = 0.0
     balanced: bool = False
     lock_text: bool = False
-    layer_decay: float = 1.0
+    layer_decay: float = 0.75
     seed: int = 0
 
     def as_settings(self) -> Mapping[str, str]:
-        """Each value by the name of its setting, as text; without what 0.2 did not have, where it is off."""
-        values = {name: value for name, value in asdict(self).items() if _OFF_IN_0_2.get(name, ...) != value}
-        return {f"finetune.{name}": str(value) for name, value in values.items()}
+        """Each value by the name of its setting, as text."""
+        return {f"finetune.{name}": str(value) for name, value in asdict(self).items()}
 
     def updates(self, images: int) -> int:
         """Updates of an epoch: images that do not fill the last one wait for the next epoch's order."""

@@ -44,7 +44,7 @@ class FinetuneSettings(Group):
     )
     lock_text: bool = Field(default=False, description="flyp: train the image tower alone")
     layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="learning rate of a block as a share of the rate of the block above it"
+        default=0.75, gt=0, le=1, description="learning rate of a block as a share of the rate of the block above it"
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of split, order, crops and prompts")
     tensorboard: bool = Field(
