@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from adawise.clip.heads import heads_path, read_heads, write_heads
+from adawise.clip.heads import encoded, heads_path, read_heads
 from adawise.clip.load import CheckpointPair
 from adawise.clip.prompts import Prompts
 from adawise.errors import CardError
@@ -15,12 +15,18 @@ from tests.models import CLASSES, classifier, random_images
 EMBEDDINGS = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(0))
 
 
+def put(path: Path, embeddings: torch.Tensor) -> str:
+    content, digest = encoded(embeddings)
+    path.write_bytes(content)
+    return digest
+
+
 def test_heads_lie_beside_their_card() -> None:
     assert heads_path(Path("a/pair.card.json")) == Path("a/pair.card.heads.safetensors")
 
 
 def test_heads_are_the_same_after_the_file(tmp_path: Path) -> None:
-    digest = write_heads(tmp_path / "h", EMBEDDINGS)
+    digest = put(tmp_path / "h", EMBEDDINGS)
     back = read_heads(tmp_path / "h", digest, (3, 5))
     assert back is not None
     assert torch.equal(back, EMBEDDINGS)
@@ -31,7 +37,7 @@ def test_without_the_file_there_are_no_heads(tmp_path: Path) -> None:
 
 
 def test_heads_of_another_card_or_damaged_are_refused(tmp_path: Path) -> None:
-    digest = write_heads(tmp_path / "h", EMBEDDINGS)
+    digest = put(tmp_path / "h", EMBEDDINGS)
     with pytest.raises(
         CardError, match=rf"expected heads with hash {'0' * 16}, got {digest}\. Delete it .*adawise card"
     ):
@@ -57,7 +63,7 @@ def test_a_file_that_holds_something_else_is_refused_even_if_the_card_names_it(t
         read_heads(tmp_path / "h", digest(), (3, 5))
     for wrong in (EMBEDDINGS[:2], EMBEDDINGS[0], EMBEDDINGS.double(), EMBEDDINGS[..., :4]):
         with pytest.raises(CardError, match="expected float32 heads for 3 alphas and 5 classes, got"):
-            read_heads(tmp_path / "h", write_heads(tmp_path / "h", wrong), (3, 5))
+            read_heads(tmp_path / "h", put(tmp_path / "h", wrong), (3, 5))
 
 
 @pytest.mark.parametrize("head", ["text", "interpolate"])

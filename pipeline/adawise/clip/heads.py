@@ -23,11 +23,10 @@ def heads_path(card: Path) -> Path:
     return card.with_suffix(".heads.safetensors")
 
 
-def write_heads(path: Path, embeddings: Tensor) -> str:
-    """Write class embeddings `[H, D, C]`; the file's hash, as the card keeps it."""
+def encoded(embeddings: Tensor) -> tuple[bytes, str]:
+    """The file of class embeddings `[H, D, C]`, and its hash, as the card keeps it."""
     content = save({_NAME: embeddings.contiguous()})
-    path.write_bytes(content)
-    return _hash(content)
+    return content, _hash(content)
 
 
 def read_heads(path: Path, expected_hash: str, shape: tuple[int, int]) -> Tensor | None:

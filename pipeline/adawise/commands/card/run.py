@@ -15,9 +15,9 @@ import torch
 from adawise.adapt.advice import OWN, advised_alpha, judge
 from adawise.adapt.card import Card, Condition, make_card, read_card
 from adawise.build.model import ModelPair, check_card, load_model
-from adawise.clip.heads import heads_path, write_heads
 from adawise.commands.card.search_fit import Fit, fit_recorded
 from adawise.commands.card.show import print_card
+from adawise.commands.card.write import replace_card, write_card
 from adawise.commands.labelled import logits_of, open_samples
 from adawise.console import Progress, progress
 from adawise.decode.codec import open_image
@@ -86,11 +86,11 @@ def _build(asked: CardCommand) -> int:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             like=like,
         )
-    heads = write_heads(heads_path(output), model.classifier.embeddings())
-    card = replace(card, judged=judge(home, shifted, card), heads=heads)
+    card = replace(card, judged=judge(home, shifted, card))
     if shifted:
         card = replace(card, verdict=verdict_of(card, [home, *shifted]))
-    _write(card if asked.fit_search is None else _fitted(asked, model, card), output)
+    fitted = card if asked.fit_search is None else _fitted(asked, model, card)
+    print_card(write_card(output, fitted, model.classifier.embeddings()), str(output))
     if like is not None and card.verdict is None and (fixed := advised_alpha(like.verdict)) is not None:
         print(
             f"The pair's own card advises a fixed alpha of {fixed:g}. This one has no verdict, so that auto adapts. "
@@ -109,19 +109,16 @@ def _extend(asked: CardCommand) -> int:
     card = read_card(asked.output)
     model = load_model(asked.settings.model, asked.settings.decode, with_card=False)
     check_card(card, model.checkpoints, model.classifier)
-    return _write(_fitted(asked, model, card), asked.output)
+    fitted = _fitted(asked, model, card)
+    replace_card(asked.output, fitted)
+    print_card(fitted, str(asked.output))
+    return 0
 
 
 def _fitted(asked: CardCommand, model: ModelPair, card: Card) -> Card:
     assert asked.fit_search is not None  # `problems` has seen to it
     fit = Fit(asked.fit_search, asked.fit_objective, asked.fit_batches)
     return replace(card, search=fit_recorded(asked.settings, model, card, fit))
-
-
-def _write(card: Card, output: Path) -> int:
-    output.write_text(card.to_json(), encoding="utf-8")
-    print_card(card, str(output))
-    return 0
 
 
 def _evaluate(model: ModelPair, name: str, drawn: _Drawn, bar: Progress) -> Condition:

@@ -16,7 +16,7 @@ from adawise.adapt.advice import OWN, judge
 from adawise.adapt.card import Card, Condition, make_card
 from adawise.build.model import load_model, use_cores
 from adawise.build.signals import INTERRUPTED
-from adawise.clip.heads import heads_path, write_heads
+from adawise.commands.card.write import write_card
 from adawise.commands.finetune.notes import check_classes, notes_on
 from adawise.commands.finetune.rehearsal import computed_alphas, conditions_of, part_of, rehearse, shifts, work_after
 from adawise.commands.finetune.report import facts_of, print_curve, record_of, tell
@@ -178,10 +178,8 @@ def _card(settings: Settings, folder: Folder, judges: Images, data: Data, unseen
         identity=model.classifier.identity,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    heads = write_heads(heads_path(folder.card), model.classifier.embeddings())
     home = Condition(OWN, logits.__getitem__, labels)
-    card = replace(card, judged=judge(home, shifted, card), heads=heads)
+    card = replace(card, judged=judge(home, shifted, card))
     if shifted:
         card = replace(card, verdict=verdict_of(card, [replace(home, name="home"), *shifted]))
-    write_bytes(folder.card, card.to_json().encode())
-    return card
+    return write_card(folder.card, card, model.classifier.embeddings())
