@@ -39,6 +39,7 @@ from torch.nn.functional import cross_entropy
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.device import Plain
 from adawise.clip.load import load_checkpoints
+from adawise.decode.statistics import statistics
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # timm and torchvision announce their deprecations on import
@@ -242,7 +243,7 @@ def write_tables(
     parts = torch.split(logits, [len(pixels) for pixels, _ in domains.values()], dim=1)
     zero, one = pair.log_scales
     scale = np.exp([(1 - a) * zero + a * one for a in GRID]).astype(np.float32)
-    for (name, (_, targets)), part in zip(domains.items(), parts, strict=True):
+    for (name, (pixels, targets)), part in zip(domains.items(), parts, strict=True):
         np.savez_compressed(
             out / f"{name}.npz",
             logits=part.numpy(),
@@ -251,6 +252,7 @@ def write_tables(
             logit_scale=scale,
             class_names=np.array(classes),
             domain=np.array(name),
+            pixels=np.stack([statistics(image) for image in pixels.numpy()]),
         )
 
 
