@@ -109,6 +109,24 @@ def test_the_ratio_of_temperatures_lets_each_end_be_chosen_where_it_is_right(sur
     assert (chosen(KNOWN, ratio), chosen(unknown, ratio)) == (2, 0)
 
 
+def test_of_ratios_that_serve_alike_it_is_the_one_that_tells_both_kinds_of_condition_apart_by_as_much() -> None:
+    two_alphas, grid = (0.0, 1.0), np.arange(-0.2, 2.01, 0.01)
+    conditions = [ends((0.5, 0.8, 0.8), (3.0, 9.0, 9.0), 1), ends((0.8, 0.3, 0.3), (4.0, 4.0, 4.0), 2)]
+
+    def margins(ratio: float) -> tuple[float, float]:
+        values = [[tsallis(z(j).double() / ratio**j, j).mean() for j in (0, 1)] for z, _ in conditions]
+        (known_0, known_1), (unknown_0, unknown_1) = values
+        return known_0 - known_1, unknown_1 - unknown_0
+
+    ratio = serving_ratio(conditions, two_alphas, 1.0)
+    assert ratio is not None
+    right = [log_ratio for log_ratio in grid if min(margins(np.exp(log_ratio))) > 0.02]
+    assert right[0] < right[-1] - 0.3, "many ratios serve alike"
+    assert min(margins(ratio)) >= max(min(margins(np.exp(log_ratio))) for log_ratio in right) - 0.05
+    middle = np.exp((right[0] + right[-1]) / 2)
+    assert min(margins(ratio)) > min(margins(middle)) + 0.02
+
+
 def test_no_ratio_is_told_where_one_end_is_better_in_all_conditions_or_the_ends_are_alike() -> None:
     alike = ends((0.6, 0.6, 0.61), (3.0, 3.0, 3.0), 3)
     assert serving_ratio([KNOWN], (0.0, 0.5, 1.0), 1.0) is None

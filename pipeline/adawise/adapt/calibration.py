@@ -14,9 +14,9 @@ _BINS = 15  # of the calibration error
 _RANGE = (0.05, 20.0)  # of temperatures
 APART = 0.03  # accuracy: with less between its ends a condition says nothing of where to go
 _LOG_RATIOS = np.arange(-0.2, 2.01, 0.05)
-_STEP = 4  # alphas: accuracies and objectives change little from one to the next
+_PARTS = 5  # of the grid: accuracies and objectives change little within one
 _ALIKE = 0.01  # nats: a search hardly tells alphas apart whose objectives differ by less
-_DRAW = 0.002  # accuracy: ratios that serve within this of the best are as good
+_DRAW = 0.001  # accuracy: ratios that serve within this of the best are as good
 _LEAST = 100  # images of a kind: of fewer, chance puts ends apart
 
 
@@ -55,9 +55,11 @@ def serving_ratio(
 
     The lowest NLL makes probabilities right on the average. Whether an objective then chooses the right end is another
     question: with few classes to learn from, fine-tuned weights have so high a temperature on others that it stays
-    half-way where they are right. So of ratios from .8 to 7.4 this is the middle of those that serve most: labelled
-    images at the alphas that the objective would choose, or nearly so, with the logarithm of the temperature on a
-    straight line between the ends. Conditions where zero-shot is better weigh as much as those where fine-tuned is.
+    half-way where they are right. So of ratios from .8 to 7.4 those are looked for that serve most: labelled images at
+    the alphas that the objective would choose, or nearly so, with the logarithm of the temperature on a straight line
+    between the ends. Conditions where zero-shot is better weigh as much as those where fine-tuned is. Of ratios that
+    serve alike it is the one at which the objective tells the ends apart by most nats, in the kind where that is less:
+    conditions that nobody labelled differ by a few tenths, and one on the wrong side of 0 is served by the wrong end.
 
     Args:
         conditions: of each, logits `[N, C]` of an alpha by its index, and labels `[N]`.
@@ -68,25 +70,30 @@ def serving_ratio(
         None where conditions with a better end are of one kind, for whatever always runs to that end serves most there;
         or where a kind has too few images to tell.
     """
-    chosen = [*range(0, len(alphas) - 1, _STEP), len(alphas) - 1]
-    kinds: tuple[list[Values], list[Values]] = ([], [])
+    last = len(alphas) - 1
+    chosen = [*range(0, last, max(1, last // _PARTS)), last]
+    kinds: tuple[list[Values], list[Values]] = ([], [])  # where alpha 0 is better, where alpha 1 is
+    margins: tuple[list[Values], list[Values]] = ([], [])
     images = [0, 0]
     for logits, labels in conditions:
         at = {j: logits(j).double() for j in chosen}
         right = np.array([float((z.argmax(dim=-1) == labels).double().mean()) for z in at.values()])
         if abs(right[-1] - right[0]) >= APART:
-            found = [
-                [tsallis(z / (temperature * np.exp(log_ratio * alphas[j])), j).mean() for j, z in at.items()]
-                for log_ratio in _LOG_RATIOS
-            ]
+            found = np.array(
+                [
+                    [tsallis(z / (temperature * np.exp(log_ratio * alphas[j])), j).mean() for j, z in at.items()]
+                    for log_ratio in _LOG_RATIOS
+                ]
+            )
             kind = int(right[-1] > right[0])
-            kinds[kind].append(_served(np.array(found), right))
+            kinds[kind].append(_served(found, right))
+            margins[kind].append((found[:, 0] - found[:, -1]) * (1 if kind else -1))
             images[kind] += len(labels)
     if min(images) < _LEAST:
         return None
     served = np.mean([np.mean(kind, axis=0) for kind in kinds], axis=0)
-    weights = np.exp((served - served.max()) / _DRAW)
-    return float(np.exp((weights * _LOG_RATIOS).sum() / weights.sum()))
+    margin = np.min([np.mean(kind, axis=0) for kind in margins], axis=0)
+    return float(np.exp(_LOG_RATIOS[np.where(served >= served.max() - _DRAW, margin, -np.inf).argmax()]))
 
 
 def _served(objectives: Values, right: Values) -> Values:
