@@ -7,12 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.kafka.client import EMBEDDED_SESSION_MS, Reach
 from adawise.kafka.embedded import EmbeddedBroker, answers
+from adawise.kafka.group import check_group
+from adawise.kafka.topic import KafkaTopics
+from adawise.produce.sender import ensure_topic
 
 
 def executable(path: Path, text: str) -> str:
@@ -47,6 +52,16 @@ def test_a_port_in_use_is_named_with_the_remedy() -> None:
         port = other.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"port {port} .*choose another --port"), EmbeddedBroker(port):
             pass
+
+
+def test_whoever_asks_whether_a_group_can_be_joined_is_no_member_of_it_afterwards() -> None:
+    """Or `adawise doctor` would hold partitions of a worker that starts after it, until a session is over."""
+    with EmbeddedBroker() as broker:
+        reach: Reach = {"bootstrap_servers": f"127.0.0.1:{broker.port}", "client_id": "test", "security": {}}
+        ensure_topic(**reach, topic="frames", partitions=2, create=True)
+        check_group(**reach, topic="frames", group="yard", session_timeout_ms=EMBEDDED_SESSION_MS)
+        with closing(KafkaTopics(**reach)) as topics:
+            assert topics.members("yard").members == []
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

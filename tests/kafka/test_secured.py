@@ -367,6 +367,6 @@ def test_a_missing_right_is_named(kafka: Secured) -> None:
         ensure_topic(**reach(settings), topic=topic, create=False)
     kafka.allow("alice", f"--operation Read --topic {topic}")
     with pytest.raises(FatalError, match=rf"join group .* {refused}READ"):
-        check_joining(settings)
+        check_joining(settings, is_embedded=False)
     with closing(kafka_source(settings, group=False)) as source:
         assert source.log.identity(topic).partitions == 1

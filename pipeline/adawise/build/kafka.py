@@ -16,7 +16,7 @@ import structlog
 from adawise.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
 from adawise.errors import SettingsError
 from adawise.kafka.batches import BatchLimits
-from adawise.kafka.client import BOOTSTRAP_TIMEOUT_MS, Reach
+from adawise.kafka.client import BOOTSTRAP_TIMEOUT_MS, EMBEDDED_SESSION_MS, Reach
 from adawise.kafka.expiry import CertificateFile, read_certificates
 from adawise.kafka.group import check_group
 from adawise.kafka.log import PATIENCE_S, KafkaLog
@@ -138,13 +138,14 @@ def result_topic(settings: Settings, partitions: int = 1) -> OwnTopics:
     return result_topics(reach(settings.kafka), partitions=partitions, retention_s=settings.results.days * _DAY_S)
 
 
-def check_joining(settings: KafkaSettings) -> None:
-    """See `check_group`."""
+def check_joining(settings: KafkaSettings, *, is_embedded: bool) -> None:
+    """See `check_group`; with the session timeout that a worker has."""
+    timeout_ms = settings.session_timeout_ms
     check_group(
         **reach(settings),
         topic=settings.topic,
         group=settings.group,
-        session_timeout_ms=settings.session_timeout_ms,
+        session_timeout_ms=min(timeout_ms, EMBEDDED_SESSION_MS) if is_embedded else timeout_ms,
     )
 
 

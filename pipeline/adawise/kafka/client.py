@@ -37,6 +37,8 @@ class Reach(TypedDict):
 TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 EMBEDDED = "tansu_cluster"
 """The id of the embedded broker's cluster."""
+EMBEDDED_SESSION_MS = 6_000
+"""The session timeout for it, at most: it answers a JoinGroup after half of that, whoever else there is (measured)."""
 
 OPENED: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
 """Where `open_client` notes the network half of each client that is opened in this context.

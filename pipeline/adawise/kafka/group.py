@@ -8,6 +8,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import MemberState
 
 from adawise.kafka.client import REQUEST_TIMEOUT_MS, kafka_errors, open_client
 
@@ -58,6 +59,8 @@ def _ask_to_join(coordinator: Any, net: Any) -> None:
                 raise errors.CoordinatorNotAvailableError()
             net.run(coordinator._do_join_and_sync_async)
         except errors.MemberIdRequiredError:  # all that can be refused was looked at before
+            # The embedded broker counts whoever has an id as a member. `close` gives it back, but not of one UNJOINED.
+            coordinator.state = MemberState.REBALANCING
             return
         except errors.RetriableError:
             if time.monotonic() > give_up_s:

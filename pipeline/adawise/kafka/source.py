@@ -23,7 +23,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Lost
 from adawise.kafka.batches import BatchLimits, Unread, bound_batches
-from adawise.kafka.client import EMBEDDED, kafka_errors, message_of, open_client
+from adawise.kafka.client import EMBEDDED, EMBEDDED_SESSION_MS, kafka_errors, message_of, open_client
 from adawise.kafka.listener import RebalanceListener, join_after_settling, why_expelled
 from adawise.kafka.log import KafkaLog
 from adawise.kafka.offsets import OffsetHints
@@ -41,9 +41,6 @@ _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
 _CLOSE_MS = 5_000
 _LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
-# The embedded broker answers a JoinGroup after half of the session timeout, whoever else there is (measured), and takes
-# a member that left meanwhile back in with that answer.
-_EMBEDDED_SESSION_MS = 6_000
 _METADATA_MS = 60_000  # partitions that were added are read this much later, at most
 
 
@@ -105,7 +102,7 @@ class KafkaSource:
                 self._topics.expect_not_compacted(topic)
             self._is_embedded = self.log.first_identity.cluster_id == EMBEDDED
             if self._is_embedded:
-                session_timeout_ms = min(session_timeout_ms, _EMBEDDED_SESSION_MS)
+                session_timeout_ms = min(session_timeout_ms, EMBEDDED_SESSION_MS)
             self._consumer: Any = open_client(
                 KafkaConsumer,
                 bootstrap_servers,
@@ -241,9 +238,10 @@ class KafkaSource:
             return
         self._closed = True
         self._owned.clear()
+        # The embedded broker takes a member that left before it had an answer back in with that answer.
         if self._is_embedded and self._group is not None and self._consumer._coordinator._join_task is not None:
             with suppress(errors.KafkaError):
-                self._consumer._coordinator.ensure_active_group(timeout_ms=_EMBEDDED_SESSION_MS)
+                self._consumer._coordinator.ensure_active_group(timeout_ms=EMBEDDED_SESSION_MS)
         try:
             self._consumer.close(timeout_ms=_CLOSE_MS)
         except errors.KafkaError as error:

@@ -206,7 +206,7 @@ def group(known: Known) -> Verdict:
     """Whether it can be joined."""
     from adawise.build.kafka import check_joining
 
-    check_joining(known.settings.kafka)
+    check_joining(known.settings.kafka, is_embedded=known.cluster.is_embedded)
     return ok(f"{known.settings.kafka.group} can be joined")
 
 

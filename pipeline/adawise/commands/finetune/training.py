@@ -213,7 +213,8 @@ def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, star
 def _images_left(run: FinetuneRun) -> int:
     """To train on, and to judge with: twice an epoch, and theta_0 once."""
     recipe, done = run.recipe, run.progress
-    per_epoch = recipe.updates(len(run.train_rows)) * recipe.batch_images * recipe.accumulate
+    images = len(run.train_rows)  # fewer than a batch make an update as well
+    per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
     held_out = len(run.held_out.rows)
     left = (run.last_epoch - done.epoch + 1) * (per_epoch + 2 * held_out) - done.images
     return max(0, left) + (0 if done.curve else held_out)
