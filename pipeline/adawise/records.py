@@ -312,3 +312,5 @@ class BatchTrace:
     statistics: Mapping[str, float] = field(default_factory=dict)  # the columns NAME_mean and NAME_variance; or none
     shadow: Shadow | None = None  # of a pair that was staged then
     rejected: int | None = None  # images of the stream since its batch before; None where an earlier version read them
+    condition: int | None = None  # the number that the stream's search gave it; None where it has none
+    returned: bool | None = None  # True if the stream was in it before

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adawise.adapt import search
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import Values
 from adawise.adapt.search import Outcome, Strategy
 from adawise.adapt.state import StreamState
@@ -80,15 +81,17 @@ def drive(
     seed: int = 0,
     state: StreamState | None = None,
     answer: Callable[[int, Tensor], Tensor] = logits,
+    looks: Sequence[Appearance] | None = None,
 ) -> list[Outcome]:
-    """Pass a stream of batches through a strategy."""
+    """Pass a stream of batches through a strategy; `looks` are how they look."""
     rng = np.random.default_rng(seed)
     state = state or strategy.initial()
     outcomes = []
-    for weather in weathers:
+    for k, weather in enumerate(weathers):
         batch = as_images(draw_values(weather, images, rng))
+        appearance = None if looks is None else looks[k]
         evaluate = one_by_one(lambda j, *x: answer(j, torch.cat(x)))
-        (outcome,) = search.run([strategy.search(state, images)], [batch], evaluate)
+        (outcome,) = search.run([strategy.search(state, images, appearance)], [batch], evaluate)
         outcomes.append(outcome)
         state = outcome.state
     return outcomes

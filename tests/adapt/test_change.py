@@ -98,7 +98,7 @@ def test_shares_are_of_cells_and_sum_to_1() -> None:
 
 def steep() -> Hypotheses:
     belief = SURROGATE.observe_difference(SURROGATE.prior(), 20, 0, -0.5, 1e-3)
-    return Hypotheses(belief, SURROGATE.prior(), 0.05)
+    return Hypotheses.of_jump(belief, SURROGATE.prior(), 0.05)
 
 
 def test_a_look_that_fits_makes_a_jump_less_likely_and_one_that_contradicts_it_more() -> None:
@@ -110,9 +110,9 @@ def test_a_look_that_fits_makes_a_jump_less_likely_and_one_that_contradicts_it_m
 
 
 def test_without_a_jump_in_question_a_look_is_a_kalman_update_to_the_bit() -> None:
-    certain = Hypotheses(steep().stayed, SURROGATE.prior(), 0.0)
-    looked = certain.observed(SURROGATE, 10, 0, -0.2, 0.02)
-    expected = SURROGATE.observe_difference(certain.stayed, 10, 0, -0.2, 0.02)
+    (stayed, _) = steep().beliefs
+    looked = Hypotheses((stayed,), (0.0,)).observed(SURROGATE, 10, 0, -0.2, 0.02)
+    expected = SURROGATE.observe_difference(stayed, 10, 0, -0.2, 0.02)
     assert looked.jump == 0.0
     np.testing.assert_array_equal(looked.belief.mean, expected.mean)
     np.testing.assert_array_equal(looked.belief.covariance, expected.covariance)
@@ -120,7 +120,29 @@ def test_without_a_jump_in_question_a_look_is_a_kalman_update_to_the_bit() -> No
 
 @pytest.mark.parametrize("evidence", [-1e9, -3.0, 0.0, 3.0, 1e9])
 def test_weighing_is_the_rule_of_bayes_and_bears_any_evidence(evidence: float) -> None:
-    jump = steep().weighed(evidence).jump
+    jump = steep().weighed([0.0, evidence]).jump
     assert 0.0 <= jump <= 1.0
     if abs(evidence) < 10:
         assert math.isclose(jump / (1 - jump), 0.05 / 0.95 * math.exp(evidence))
+
+
+def test_of_several_known_curves_a_look_finds_the_one_that_fits() -> None:
+    prior = SURROGATE.prior()
+    down, up = (SURROGATE.observe_difference(prior, 20, 0, value, 1e-3) for value in (-0.5, 0.5))
+    known = Hypotheses((down, up, down, prior), (math.log(0.9), math.log(0.04), math.log(0.03), math.log(0.03)))
+    assert known.likeliest == 1
+    turned = known.observed(SURROGATE, 20, 0, 0.5, 0.01)
+    assert turned.jump > 0.9
+    assert turned.likeliest == 1
+    assert turned.probabilities[1] > turned.probabilities[3] > turned.probabilities[2]
+    assert turned.belief.mean[20] - turned.belief.mean[0] == pytest.approx(0.5, abs=0.1)
+    assert known.jumped().jump == pytest.approx(1.0)
+    assert known.jumped().likeliest == 1
+
+
+def test_a_level_that_a_condition_had_speaks_for_its_return_and_another_one_hardly_against_it() -> None:
+    level = after(np.random.default_rng(0).normal(1.0, 0.1, size=50).tolist())
+    new = level.evidence(2.0, 0.01)
+    assert level.evidence_of_return(2.0, 0.01, 2.0, 0.01) > new + 0.3
+    assert level.evidence_of_return(2.0, 0.01, 0.0, 0.01) == pytest.approx(new + math.log(0.5), abs=1e-3)
+    assert level.restarted().evidence_of_return(2.0, 0.01, 0.0, 0.01) == 0.0

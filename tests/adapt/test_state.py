@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.change import ClassMix, Level
+from adawise.adapt.conditions import KnownCondition, Looks, Memory
 from adawise.adapt.heard import Heard
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state import Observation, StreamState, largest_bytes
-from adawise.adapt.surrogate import Belief
+from adawise.adapt.surrogate import Abridged, Belief
 from adawise.errors import ChainError
 
 number = st.floats(allow_nan=True, allow_infinity=True)
@@ -140,6 +142,54 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
     assert StreamState.from_bytes(json.dumps(fields).encode()) == state
 
 
+def night(number: int, seed: int) -> KnownCondition:
+    rng = np.random.default_rng(seed)
+    curve = Abridged(rng.normal(size=6).astype("f4"), rng.normal(size=21).astype("f4"))
+    return KnownCondition(
+        number, 3, 40, curve, rng.normal(size=5).astype("f4"), batches=12, level=math.pi, alpha_index=7
+    )
+
+
+def seen() -> StreamState:
+    rng = np.random.default_rng(0)
+    one, two, three, four = rng.normal(size=(4, 5))
+    looks = Looks(one, two, three, four, batches=7, overall_batches=300, restless=1 / 3)
+    return StreamState("k", 3, looks=looks, memory=Memory(5, 2, 9, (night(4, 1), night(8, 2))))
+
+
+def test_how_a_stream_looks_and_what_it_remembers_are_the_same_after_the_bytes() -> None:
+    state = seen()
+    back = StreamState.from_bytes(state.to_bytes())
+    assert back.to_bytes() == state.to_bytes()
+    assert back.looks is not None
+    assert state.looks is not None
+    np.testing.assert_array_equal(back.looks.spread, state.looks.spread)
+    assert (back.looks.batches, back.looks.overall_batches, back.looks.restless) == (7, 300, 1 / 3)
+    assert (back.memory.number, back.memory.visits, back.memory.seen) == (5, 2, 9)
+    for theirs, ours in zip(back.memory.known, state.memory.known, strict=True):
+        assert (theirs.number, theirs.visits, theirs.left, theirs.batches) == (ours.number, 3, 40, 12)
+        assert (theirs.level, theirs.alpha_index) == (math.pi, 7)
+        np.testing.assert_array_equal(theirs.look, ours.look)
+        np.testing.assert_array_equal(theirs.curve.mean, ours.curve.mean)
+        np.testing.assert_array_equal(theirs.curve.covariance, ours.curve.covariance)
+
+
+def test_a_state_of_before_has_no_memory_and_its_bytes_stay_as_they_were() -> None:
+    fields = json.loads(StreamState("k", 3).to_bytes())
+    assert not {"looks", "memory"} & fields.keys()
+    back = StreamState.from_bytes(json.dumps(fields).encode())
+    assert back.looks is None
+    assert back.memory == Memory()
+
+
+@pytest.mark.parametrize("numbers", ["", "AAAA", "AAAAAA==", 7, None])
+def test_a_damaged_memory_is_a_damaged_chain(numbers: object) -> None:
+    fields = json.loads(seen().to_bytes())
+    fields["memory"][3][0][-1] = numbers
+    with pytest.raises(ChainError, match="not readable"):
+        StreamState.from_bytes(json.dumps(fields).encode())
+
+
 @pytest.mark.parametrize("name", ["level", "noise"])
 @pytest.mark.parametrize("value", ["mean", ["mean"], None, 3])
 def test_numbers_that_are_in_no_object_are_a_damaged_chain(name: str, value: object) -> None:
@@ -172,4 +222,20 @@ def test_no_state_takes_more_than_the_largest() -> None:
         observations=(Observation(2**40, 20, -math.pi, math.pi),) * 10,
         heard=Heard(2**41, 2**41, 2**41),
     )
-    assert largest_bytes("key", 21) < len(state.to_bytes()) < largest_bytes("key", 21, 10)
+    assert largest_bytes("key", 21) - 400 < len(state.to_bytes()) < largest_bytes("key", 21, 10)
+    four = np.full(5, -math.pi)
+    looks = Looks(four, four, four, four, batches=30, overall_batches=2**40, restless=1 / 3)
+    memory = Memory(2**40, 2**40, 2**40, tuple(night(2**40, seed) for seed in range(16)))
+    assert len(replace(state, looks=looks, memory=memory).to_bytes()) < largest_bytes("key", 21, 10, 16)
+
+
+def test_a_state_with_sixteen_conditions_takes_8_kb() -> None:
+    level = Level(math.pi, math.pi, 20)
+    state = replace(
+        seen(),
+        level=level,
+        mix=ClassMix((math.pi,) * 64, level),
+        belief=Belief(np.full(22, math.pi), np.full((22, 22), math.pi)),
+        memory=Memory(20, 2, 21, tuple(night(20, seed) for seed in range(16))),
+    )
+    assert len(state.to_bytes()) <= 8_192

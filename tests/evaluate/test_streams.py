@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adawise.evaluate.streams import KINDS, ORDERS, Domain, Stream, make_streams, share_of_second
+from adawise.evaluate.streams import (
+    CONTROLS,
+    KINDS,
+    ORDERS,
+    Domain,
+    Stream,
+    look_shifts,
+    make_streams,
+    share_of_second,
+)
 
 SETTINGS = settings(max_examples=25, deadline=None)
 SMOOTH = ((0,), (1,))
@@ -121,6 +130,62 @@ def test_a_smooth_stream_moves_to_the_second_group_and_back(order: str) -> None:
     assert abs(share - share_of_second()).max() < 0.35  # 4 sd of a binomial of 32 at one half
     assert abs(share - share_of_second()).mean() < 0.1
     assert share[95:105].mean() > 0.9
+
+
+def test_a_returning_stream_comes_back_twelve_times_to_six_domains() -> None:
+    there = domains([400] * 8)
+    (stream,) = make_streams("returning", "iid", there, seed=0)
+    passed = visits(stream, there)
+    assert {length for _, length in passed} == {12}
+    assert len(passed) == 18
+    assert len({d for d, _ in passed[:6]}) == len({d for d, _ in passed}) == 6
+    assert all(a != b for (a, _), (b, _) in pairwise(passed))
+
+
+def test_a_calendar_has_ten_days_with_a_night_each_and_weather_on_some() -> None:
+    there = domains([400] * 8)
+    (stream,) = make_streams("calendar", "iid", there, seed=0)
+    of = [domain_of(batch, there)[0] for batch in stream]
+    assert len(of) == 10 * (16 + 12)
+    days = [of[28 * k : 28 * (k + 1)] for k in range(10)]
+    (night,) = {d for day in days for d in day[16:]}
+    usual = Counter(d for day in days for d in day[:16]).most_common(1)[0][0]
+    weathers = {d for day in days for d in day[:16]} - {usual}
+    assert night not in weathers
+    assert night != usual
+    assert 1 <= len(weathers) <= 4
+    for day in days:
+        assert Counter(day[:16]) in [Counter({usual: 16}), *(Counter({usual: 8, w: 8}) for w in weathers)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["returning", "calendar", *CONTROLS])
+def test_few_domains_do(kind: str, count: int) -> None:
+    assert make_streams(kind, "iid", domains([40] * count), seed=0)
+
+
+def test_controls_are_a_stream_for_each_domain_and_move_what_they_say() -> None:
+    there = domains([400] * 3, classes=9)
+    for kind in CONTROLS:
+        streams = make_streams(kind, "iid", there, seed=0)
+        assert [len(stream) for stream in streams] == [50] * 3
+        shifts = look_shifts(kind, 50, seed=0, stream=0)
+        assert (shifts is None) == (kind == "odd")
+    assert look_shifts("long", 50, seed=0, stream=0) is None
+    of = [domain_of(batch, there) for batch in make_streams("odd", "iid", there, seed=0)[1]]
+    assert np.mean([d != 1 for batch in of for d in batch]) == pytest.approx(0.05, abs=0.02)
+    exposure, brightness, pan = (look_shifts(kind, 50, seed=0, stream=0) for kind in ("exposure", "brightness", "pan"))
+    assert exposure is not None
+    assert np.flatnonzero(np.diff(exposure[:, 0])).tolist() == [11, 23, 35, 47]
+    assert brightness is not None
+    assert 1.0 < np.ptp(brightness[:, 0]) <= 1.2
+    assert abs(np.diff(brightness[:, 0])).max() < 0.08
+    assert pan is not None
+    assert len(np.unique(pan[:, 0])) == 3
+    (first, *_) = make_streams("pan", "iid", there, seed=0)
+    seen = [set(there[0].labels[batch].tolist()) for batch in first]
+    assert all(len(classes) <= 3 for classes in seen)
+    assert not seen[0] & seen[8]
 
 
 def test_runs_are_about_eight_images_of_one_class_and_iid_images_are_not() -> None:

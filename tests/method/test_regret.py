@@ -11,6 +11,7 @@ import dataclasses
 
 import pytest
 
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.search import Search, Strategy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import strategy
@@ -37,7 +38,7 @@ class Forgetful:
     def initial(self) -> StreamState:
         return self._strategy.initial()
 
-    def search(self, state: StreamState, images: int) -> Search:
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
         return self._strategy.search(dataclasses.replace(self.initial(), alpha_index=state.alpha_index), images)
 
 

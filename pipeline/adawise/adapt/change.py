@@ -1,14 +1,15 @@
-"""Has the condition changed? The level of what is served, and two hypotheses about the curve.
+"""Has the condition changed? The level of what is served, and hypotheses about the curve.
 
 A Kalman filter alone must choose between following a jump and averaging over many batches. Here the drift is slow and a
-jump is a second hypothesis: the curve went on as believed, or it is a new draw from the prior. The served objective's
-level, which costs nothing, and every difference that is looked at weigh the two; what remains at the end of a batch is
-one normal with the mean and covariance of the mixture.
+jump is another hypothesis: the curve went on as believed, it is that of a condition that was seen before, or it is a
+new draw from the prior. How the pixels look, the served objective's level and every difference that is looked at weigh
+them; what remains at the end of a batch is one normal with the mean and covariance of the mixture.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -27,6 +28,8 @@ _LEAST = 1e-4  # nats^2: no stream's level is steadier
 _TELLS = 0.5  # probability that a jump shows in a level at all
 _MOST = 100.0  # of twice the log of a likelihood ratio
 CELLS = 64  # of the mix of classes; class c counts in cell c mod 64
+_NEGLIGIBLE = 1e-6  # probability: leaves no trace in the belief
+_MOST_APART = 50.0  # of the logs of two probabilities
 _SIMILARITY_SD = 0.3  # by how much a new condition's mix is less like the old one
 _SIMILARITY_VARIANCE = 0.01  # of one batch's likeness, until it is known
 
@@ -51,6 +54,17 @@ class Level:
         jumped = steady + jump_sd**2
         square = min((value - self.mean) ** 2 * (1.0 / steady - 1.0 / jumped), _MOST)
         return math.log(1.0 - _TELLS + _TELLS * math.exp(0.5 * square) * math.sqrt(steady / jumped))
+
+    def evidence_of_return(self, value: float, independent: float, expected: float, variance: float) -> float:
+        """As `evidence`, for a condition in which `expected` was likely, with `variance` beside that of a batch."""
+        if self.batches == 0:
+            return 0.0
+        steady = self._variance(independent) * (1.0 + 1.0 / self.batches)
+        known = self._variance(independent) + variance
+        squares = min((value - self.mean) ** 2 / steady, _MOST) - min((value - expected) ** 2 / known, _MOST)
+        log_ratio = 0.5 * (squares + math.log(steady / known))
+        unknown = self.evidence(value, independent)  # a condition that returns may have another level by now
+        return float(np.logaddexp(math.log(1.0 - _TELLS) + unknown, math.log(_TELLS) + log_ratio))
 
     def observed(self, value: float, independent: float) -> Level:
         """The level after a batch at `value`; `independent` is the variance of the mean of independent images."""
@@ -120,30 +134,61 @@ def class_shares(predicted: npt.NDArray[np.int64]) -> Array:
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """The curve `stayed` as it was believed, or with probability `jump` it is `jumped`: anew from the prior."""
+    """What the curve may be: it stayed as it was believed, it is that of a condition known before, or it is a new one.
 
-    stayed: Belief
-    jumped: Belief
-    jump: float
+    `beliefs` in this order, the first of the one that stayed; `logs` of how probable they are, up to a constant.
+    """
+
+    beliefs: tuple[Belief, ...]
+    logs: tuple[float, ...]
+
+    @classmethod
+    def of_jump(cls, stayed: Belief, new: Belief, hazard: float) -> Hypotheses:
+        """It stayed, or with that probability it is a new one."""
+        return cls((stayed, new), (math.log1p(-hazard), math.log(hazard))) if hazard else cls((stayed,), (0.0,))
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """Of each, sum 1."""
+        weights = np.exp(np.asarray(self.logs) - max(self.logs))
+        probabilities: Array = weights / weights.sum()
+        return probabilities
+
+    @property
+    def jump(self) -> float:
+        """The probability that it did not stay."""
+        return float(1.0 - self.probabilities[0]) if len(self.beliefs) > 1 else 0.0
+
+    @property
+    def likeliest(self) -> int:
+        """The place of the most probable of those that did not stay."""
+        return 1 + int(self.probabilities[1:].argmax())
 
     @cached_property
     def belief(self) -> Belief:
-        """Both in one normal."""
-        return mixed(self.stayed, self.jumped, self.jump) if self.jump > 0.0 else self.stayed
+        """All in one normal."""
+        sum_, belief = 0.0, None
+        for probability, other in zip(self.probabilities, self.beliefs, strict=True):
+            if probability > _NEGLIGIBLE:
+                sum_ += probability
+                belief = other if belief is None else mixed(belief, other, probability / sum_)
+        assert belief is not None  # they sum to 1
+        return belief
 
-    def weighed(self, evidence: float) -> Hypotheses:
-        """After something whose log likelihood ratio (jumped over stayed) is `evidence`."""
-        if not 0.0 < self.jump < 1.0:
+    def weighed(self, evidence: Sequence[float]) -> Hypotheses:
+        """After something whose log likelihoods under each are `evidence`, up to a constant."""
+        if len(self.beliefs) == 1:
             return self
-        odds = math.exp(min(max(evidence + math.log(self.jump / (1.0 - self.jump)), -50.0), 50.0))
-        return replace(self, jump=odds / (1.0 + odds))
+        logs = [log + e for log, e in zip(self.logs, evidence, strict=True)]
+        least = max(logs) - _MOST_APART
+        return replace(self, logs=tuple(max(log, least) for log in logs))
 
     def observed(self, surrogate: Surrogate, index: int, base: int, value: float, noise_variance: float) -> Hypotheses:
         """After a difference; see `Surrogate.observe_difference`."""
         observation = (index, base, value, noise_variance)
-        evidence = log_density(self.jumped, *observation) - log_density(self.stayed, *observation)
-        return replace(
-            self.weighed(evidence),
-            stayed=surrogate.observe_difference(self.stayed, *observation),
-            jumped=surrogate.observe_difference(self.jumped, *observation),
-        )
+        weighed = self.weighed([log_density(belief, *observation) for belief in self.beliefs])
+        return replace(weighed, beliefs=tuple(surrogate.observe_difference(b, *observation) for b in self.beliefs))
+
+    def jumped(self) -> Hypotheses:
+        """What they are if it is known that it did not stay."""
+        return self if len(self.beliefs) == 1 else replace(self, logs=(max(self.logs) - _MOST_APART, *self.logs[1:]))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import Objective, Values, reliable
 from adawise.adapt.state import StreamState
 from adawise.adapt.state_key import state_key
@@ -83,8 +84,11 @@ class Strategy(Protocol):
     def reach(self) -> tuple[int, ...]:
         """The alphas, by index, that a search may ask for, the likeliest first: what idle moments may prepare."""
 
-    def search(self, state: StreamState, images: int) -> Search:
-        """Choose the alpha of a batch of that many images. A pure function of (state, logits sent)."""
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
+        """Choose the alpha of a batch of that many images, which look so (None: not known).
+
+        A pure function of (state, images, appearance, logits sent).
+        """
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from adawise.adapt.change import CELLS, ClassMix, Level
+from adawise.adapt.conditions import KnownCondition, Looks, Memory
 from adawise.adapt.heard import UNREADABLE, Heard, damaged, heard_of, of_kind
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state_key import current_key
-from adawise.adapt.surrogate import Array, Belief
+from adawise.adapt.surrogate import KNOTS, Abridged, Array, Belief
 from adawise.errors import ChainError
+from adawise.records import STATISTICS
 
 FORMAT = 2
+_STATISTICS = len(STATISTICS)
 _LATER: dict[str, Any] = {  # what states did not have from the first, as it was before
     "pinned_batches": 0,
     "capped_batches": 0,
@@ -31,6 +36,8 @@ _LATER: dict[str, Any] = {  # what states did not have from the first, as it was
     "noise": {},
     "broken": [],
     "served_index": None,
+    "looks": None,
+    "memory": None,
 }
 _T = TypeVar("_T")
 
@@ -67,6 +74,8 @@ class StreamState:
     observations: tuple[Observation, ...] = ()
     heard: Heard | None = None  # no search reads it
     served_index: int | None = None  # of the alpha of the last batch, for its trace; None in states of before
+    looks: Looks | None = None  # None before the first batch whose pixels were measured
+    memory: Memory = field(default_factory=Memory)
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives it back bit by bit."""
@@ -90,6 +99,9 @@ class StreamState:
             parts["heard"] = [self.heard.last_ms, self.heard.clock_ms, self.heard.at_ms]
         if self.served_index is not None:
             parts["served_index"] = self.served_index
+        if self.looks is not None:
+            parts["looks"] = _pack_looks(self.looks)
+            parts["memory"] = _pack_memory(self.memory)
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -127,15 +139,17 @@ class StreamState:
                 ),
                 heard=heard_of(parts),
                 served_index=None if parts["served_index"] is None else of_kind(int, parts["served_index"]),
+                looks=None if parts["looks"] is None else _unpack_looks(parts["looks"]),
+                memory=Memory() if parts["memory"] is None else _unpack_memory(parts["memory"]),
             )
         except UNREADABLE as error:
             raise damaged(error) from error
 
 
-def largest_bytes(key: str, points: int, observations: int = 0) -> int:
+def largest_bytes(key: str, points: int, observations: int = 0, conditions: int = 0) -> int:
     """Of the serialised state of a stream that has all that one can have: more than it takes in a footer, compressed.
 
-    `points` of the grid; `observations` that the strategy keeps.
+    `points` of the grid; `observations` and `conditions` that the strategy keeps.
     """
     number, whole = -1.2345678901234567e-100, 10**15  # as long as they come
     level = Level(number, number, whole)
@@ -155,8 +169,16 @@ def largest_bytes(key: str, points: int, observations: int = 0) -> int:
         observations=(Observation(whole, points, number, number),) * observations,
         heard=Heard(whole, whole, whole),
         served_index=points,
+        looks=_looks(np.full((4, _STATISTICS), number), whole, whole, number),
+        memory=Memory(whole, whole, whole, (_largest_condition(number, whole, points),) * conditions),
     )
     return len(state.to_bytes())
+
+
+def _largest_condition(number: float, whole: int, points: int) -> KnownCondition:
+    curve = Abridged(np.zeros(KNOTS, dtype="f4"), np.zeros(KNOTS * (KNOTS + 1) // 2, dtype="f4"))
+    look = np.zeros(_STATISTICS, dtype="f4")
+    return KnownCondition(whole, whole, whole, curve, look, batches=whole, level=number, alpha_index=points)
 
 
 def _read(kind: type[_T], parts: Any) -> _T:
@@ -178,9 +200,63 @@ def _unpack(parts: dict[str, str]) -> Belief:
     return Belief(mean, P)
 
 
-def _encode(array: Array) -> str:
-    return base64.b64encode(array.astype("<f8").tobytes()).decode()
+def _pack_looks(looks: Looks) -> list[Any]:
+    arrays = (looks.mean, looks.spread, looks.overall_mean, looks.overall_variance)
+    return [_encode(np.concatenate(arrays)), looks.batches, looks.overall_batches, looks.restless]
 
 
-def _decode(text: str) -> Array:
-    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
+def _unpack_looks(parts: list[Any]) -> Looks:
+    numbers, batches, overall_batches, restless = parts
+    arrays = _decode(numbers).reshape(4, _STATISTICS)
+    return _looks(arrays, of_kind(int, batches), of_kind(int, overall_batches), of_kind(float, restless))
+
+
+def _looks(arrays: Array, batches: int, overall_batches: int, restless: float) -> Looks:
+    mean, spread, overall_mean, overall_variance = arrays
+    return Looks(mean, spread, overall_mean, overall_variance, batches, overall_batches, restless)
+
+
+def _pack_memory(memory: Memory) -> list[Any]:
+    known = [
+        [
+            *(k.number, k.visits, k.left, k.batches, k.alpha_index, k.level),
+            _encode(np.concatenate([k.look, k.curve.mean, k.curve.covariance]), "<f4"),
+        ]
+        for k in memory.known
+    ]
+    return [memory.number, memory.visits, memory.seen, known]
+
+
+def _unpack_memory(parts: list[Any]) -> Memory:
+    number, visits, seen, known = parts
+    return Memory(
+        of_kind(int, number), of_kind(int, visits), of_kind(int, seen), tuple(_unpack_condition(*k) for k in known)
+    )
+
+
+def _unpack_condition(
+    number: Any, visits: Any, left: Any, batches: Any, alpha_index: Any, level: Any, arrays: Any
+) -> KnownCondition:
+    numbers = _decode(arrays, "<f4")
+    knots = round(math.sqrt(2 * (len(numbers) - _STATISTICS) + 2.25) - 1.5)  # K + K (K + 1) / 2 are of the curve
+    look, mean, covariance = np.split(numbers.astype("f4"), [_STATISTICS, _STATISTICS + knots])
+    if knots < 1 or len(covariance) != knots * (knots + 1) // 2:
+        raise ValueError(f"{len(numbers)} numbers are no condition")
+    return KnownCondition(
+        number=of_kind(int, number),
+        visits=of_kind(int, visits),
+        left=of_kind(int, left),
+        curve=Abridged(mean, covariance),
+        look=look,
+        batches=of_kind(int, batches),
+        level=of_kind(float, level),
+        alpha_index=of_kind(int, alpha_index),
+    )
+
+
+def _encode(array: npt.NDArray[np.floating], kind: str = "<f8") -> str:
+    return base64.b64encode(array.astype(kind).tobytes()).decode()
+
+
+def _decode(text: str, kind: str = "<f8") -> Array:
+    return np.frombuffer(base64.b64decode(text), dtype=kind).astype(np.float64)

@@ -33,6 +33,8 @@ AT_INTRODUCTION: Mapping[str, float] = {
     "audit_images": 16,
     "disagreement": 0.5,
     "capped": 100,
+    "conditions": 16,
+    "pixels": 1,
     "lengthscale": 0.7,
     "signal_sd": 0.25,
     "offset_sd": 0.22,

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
+KNOTS = 6  # alphas: a curve is smooth over .7, and there are .2 between two of them
+
 
 @dataclass(frozen=True)
 class Belief:
@@ -35,6 +37,14 @@ class Belief:
         P = self.covariance
         variance = P[i, i] + P[j, j] - 2.0 * P[i, j]
         return float(self.mean[i] - self.mean[j]), math.sqrt(max(float(variance), 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Abridged:
+    """A belief about a curve at a few alphas: `mean` float32 `[K]`, upper triangle of its `covariance` float32."""
+
+    mean: npt.NDArray[np.float32]
+    covariance: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,39 @@ class Surrogate:
         P[:G, :G] = rho**2 * belief.covariance[:G, :G] + (1.0 - rho**2) * self.covariance
         P[G, G] = self.offset_sd**2
         return Belief(mean, P)
+
+    def abridge(self, belief: Belief) -> Abridged:
+        """What is believed of the curve at six alphas; `restore` gives nearly all of it back."""
+        at = np.ix_(self._knots, self._knots)
+        return Abridged(belief.mean[self._knots].astype("f4"), belief.covariance[at][self._upper].astype("f4"))
+
+    def restore(self, abridged: Abridged) -> Belief:
+        """The belief with these values at six alphas, and the prior between them."""
+        G, K, at = len(self.alphas), self.covariance, np.ix_(self._knots, self._knots)
+        covariance = np.zeros((len(self._knots),) * 2)
+        covariance[self._upper] = covariance.T[self._upper] = abridged.covariance
+        A = self._between
+        mean, P = np.zeros(G + 1), np.zeros((G + 1, G + 1))
+        mean[:G] = A @ abridged.mean.astype("f8")
+        P[:G, :G] = A @ (covariance - K[at]) @ A.T + K
+        P = 0.5 * (P + P.T)  # a state keeps one half of it
+        P[G, G] = self.offset_sd**2
+        return Belief(mean, P)
+
+    @cached_property
+    def _knots(self) -> npt.NDArray[np.int64]:
+        last = len(self.alphas) - 1
+        return np.unique(np.linspace(0, last, min(KNOTS, last + 1)).round().astype(np.int64))
+
+    @cached_property
+    def _upper(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return np.triu_indices(len(self._knots))
+
+    @cached_property
+    def _between(self) -> Array:
+        """The curve `[G]` expected of its values at the knots, `[G, K]`."""
+        K = self.covariance
+        return np.asarray(np.linalg.solve(K[np.ix_(self._knots, self._knots)], K[self._knots]).T, dtype=np.float64)
 
     def observe(self, belief: Belief, index: int, value: float, noise_variance: float) -> Belief:
         """The belief after the objective of this batch at `alphas[index]` came out as `value` (Kalman update)."""

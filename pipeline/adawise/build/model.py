@@ -40,7 +40,7 @@ _READ_OTHERWISE = (
     "pictures are the same; `adawise card` with today's settings makes one of these pictures"
 )
 _log = structlog.get_logger("model")
-_STATES_BYTES = 64_000_000  # of a partition
+_STATES_BYTES = 100_000_000  # of a partition
 _CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
 
 
@@ -201,7 +201,9 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
         from adawise.adapt.strategies.botorch import MEMORY_BATCHES
 
         points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps these in place of a belief
-    size, streams = largest_bytes(key, points, observations) + MAX_STREAM_ID_BYTES, settings.limits.streams
+    conditions = settings.search.conditions if settings.search.strategy in {"auto", "warm"} else 0
+    size = largest_bytes(key, points, observations, conditions) + MAX_STREAM_ID_BYTES
+    streams = settings.limits.streams
     if streams * size > _STATES_BYTES:
         raise SettingsError(
             f"limits.streams is {streams}, and the state of a stream takes up to {size} bytes in each segment: "

@@ -14,4 +14,5 @@ def exploration(chosen: SearchSettings) -> Exploration:
         images=chosen.explore_images,
         every=chosen.explore_every,
         min_images=chosen.min_images,
+        conditions=chosen.conditions,
     )

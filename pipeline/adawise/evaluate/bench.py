@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import Objective, Values
 from adawise.evaluate.streams import Domain, Ids
 from adawise.evaluate.tables import LogitTable
@@ -97,6 +98,19 @@ class Bench:
     def labels(self) -> Ids:
         """The class of each image in its vocabulary, `[N]`."""
         return np.concatenate([table.labels for table in self.tables])
+
+    @cached_property
+    def pixels(self) -> Floats | None:
+        """The statistics of each image, `[N, 5]`; None if a table has none."""
+        parts = [table.pixels for table in self.tables if table.pixels is not None]
+        return np.concatenate(parts).astype(np.float64) if len(parts) == len(self.tables) else None
+
+    def appearance(self, ids: Ids, shift: Floats | float = 0.0) -> Appearance | None:
+        """How a batch of these images looks, with statistics `shift` `[5]` higher; None if that is not known."""
+        if self.pixels is None:
+            return None
+        pixels = self.pixels[ids] + shift
+        return Appearance(pixels.mean(axis=0), pixels.var(axis=0), len(ids))
 
     @cached_property
     def blocks(self) -> tuple[Tensor, ...]:

@@ -26,7 +26,7 @@ from adawise.evaluate.bench import Bench, Quality, Replayed
 from adawise.evaluate.candidates import SLOW, Candidate, objective_named
 from adawise.evaluate.score import Score
 from adawise.evaluate.served import AlphaPath, Served
-from adawise.evaluate.streams import BATCH, Smooth, Stream, make_streams
+from adawise.evaluate.streams import BATCH, Smooth, Stream, look_shifts, make_streams
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ class Runner:
         served = Served(bench)
         for number, stream in enumerate(self._streams(task.kind, task.order, task.seed)):
             state = strategy.initial()
-            for ids in stream:
+            shifts = look_shifts(task.kind, len(stream), seed=task.seed, stream=number)
+            for k, ids in enumerate(stream):
                 replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
                 rows = torch.from_numpy(bench.row_of[ids])
-                (outcome,) = search.run([strategy.search(state, len(ids))], [rows], replayed.evaluate)
+                appearance = bench.appearance(ids, 0.0 if shifts is None else shifts[k])
+                (outcome,) = search.run([strategy.search(state, len(ids), appearance)], [rows], replayed.evaluate)
                 served.add(number, ids, outcome)
                 state = outcome.state
         return TaskResult(task, served.score(), served.path)

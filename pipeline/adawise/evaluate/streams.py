@@ -10,6 +10,16 @@ Kinds of stream, by how the domain changes:
     jumps       abrupt: three visits of 4 to 16 batches to each domain, in random order
     mixed       every batch mixes all domains of a class vocabulary: a stream for each vocabulary
     smooth      the share of the second group of domains moves 0 -> 1 -> 0 in a straight line over 200 batches
+    returning   six domains, drawn by seed: each once, and then 12 returns in random order, 12 batches a visit
+    calendar    ten days of a domain for the day and one for the night (12 batches), and on some days up to four others
+                for half of the daylight (16 batches)
+
+Four are to show that nothing is made of what means nothing. Each is a stream of 50 batches for each domain:
+
+    exposure    how pixels look jumps every 12 batches, as by a camera that exposes by itself; what they show does not
+    brightness  it drifts to and fro once
+    odd         one image in twenty is of another domain of the same vocabulary
+    pan         the camera turns between three views every 8 batches; each has a third of the classes and its own look
 
 Orders, by how the images of a domain follow each other: `iid`, or `runs` as a camera sends them: about eight images of
 one class after the other. Either way an image comes again only when all of its domain have come.
@@ -18,7 +28,7 @@ one class after the other. Either way an image comes again only when all of its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -27,7 +37,8 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 Stream = tuple[Ids, ...]
 
-KINDS = ("short", "long", "stationary", "cycle", "jumps", "mixed", "smooth")
+CONTROLS = ("exposure", "brightness", "odd", "pan")
+KINDS = ("short", "long", "stationary", "cycle", "jumps", "mixed", "smooth", "returning", "calendar", *CONTROLS)
 ORDERS = ("iid", "runs")
 BATCH = 32  # images
 
@@ -35,6 +46,10 @@ _PERIOD = {"short": 12, "long": 50, "stationary": 50, "mixed": 24}  # batches (m
 _CYCLES, _CYCLE_BATCHES = 2, 6
 _JUMPS, _JUMP_BATCHES = 3, 24  # visits, batches of a domain in all
 _SMOOTH_BATCHES = 200
+_RETURNING, _RETURNS, _RETURNING_BATCHES = 6, 12, 12  # domains, visits after the first ones, batches of one
+_DAYS, _DAY_BATCHES, _NIGHT_BATCHES, _WEATHERS, _WEATHER = 10, 16, 12, 4, 0.5  # the last: share of days with weather
+_CONTROL_BATCHES, _EXPOSURE_BATCHES, _PAN_BATCHES, _VIEWS, _ODD = 50, 12, 8, 3, 0.05
+_BRIGHTER = np.array([0.6, 0.3, 0.0, 0.0, 0.4])  # of the statistics, for about twice the light
 _RUN = (4, 12)  # images of one class, at least and at most; eight in the mean
 
 
@@ -63,6 +78,8 @@ def make_streams(
     feeds = [_feed(d, order, np.random.default_rng((*d.name.encode(), seed, ORDERS.index(order)))) for d in domains]
     if kind == "stationary":
         return tuple(_visits(feeds, [(d, _PERIOD[kind])], batch) for d in range(len(domains)))
+    if kind in CONTROLS:
+        return tuple(_control(kind, feeds, domains, d, order, batch, rng) for d in range(len(domains)))
     if kind == "mixed":
         vocabularies = sorted({d.vocabulary for d in domains})
         groups = [[i for i, d in enumerate(domains) if d.vocabulary == v] for v in vocabularies]
@@ -71,6 +88,19 @@ def make_streams(
         assert smooth is not None
         return (_smooth(feeds, smooth, order, batch, rng),)
     return (_visits(feeds, _schedule(kind, domains, rng), batch),)
+
+
+def look_shifts(kind: str, batches: int, *, seed: int, stream: int) -> npt.NDArray[np.float64] | None:
+    """By how much the statistics of pixels are off in each batch of a control, `[batches, 5]`; None: not at all."""
+    rng, at = np.random.default_rng((seed, stream, KINDS.index(kind))), np.arange(batches)
+    if kind == "exposure":
+        steps = np.cumsum(rng.integers(1, 3, size=batches)) % 3 - 1.0  # each other than the one before
+        return np.outer(steps[at // _EXPOSURE_BATCHES], _BRIGHTER)
+    if kind == "brightness":
+        return np.outer(np.sin(2 * np.pi * (at / batches + rng.uniform())), _BRIGHTER)
+    if kind == "pan":
+        return rng.normal(0.0, 0.25, size=(_VIEWS, len(_BRIGHTER)))[at // _PAN_BATCHES % _VIEWS]
+    return None
 
 
 def share_of_second() -> npt.NDArray[np.float64]:
@@ -94,7 +124,30 @@ def _schedule(kind: str, domains: Sequence[Domain], rng: np.random.Generator) ->
                 order = [*order[1:], order[0]]
             visits += [(d, lengths[d][k]) for d in order]
         return visits
+    if kind == "returning":
+        there = [int(d) for d in rng.permutation(D)[:_RETURNING]]
+        passed = list(there)
+        for _ in range(_RETURNS):
+            passed.append(int(rng.choice([d for d in there if d != passed[-1]] or there)))
+        return [(d, _RETURNING_BATCHES) for d in passed]
+    if kind == "calendar":
+        return _calendar(D, rng)
     return [(int(d), _PERIOD[kind]) for d in rng.permutation(D)]
+
+
+def _calendar(D: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    drawn = [int(d) for d in rng.permutation(D)]
+    day, night, *weathers = [*drawn, drawn[-1]] if D == 1 else drawn
+    passed: list[tuple[int, int]] = []
+    for _ in range(_DAYS):
+        if weathers and rng.random() < _WEATHER:
+            weather, half = int(rng.choice(weathers[:_WEATHERS])), _DAY_BATCHES // 2
+            parts = [(day, half), (weather, half)]
+            passed += parts if rng.random() < 0.5 else parts[::-1]
+        else:
+            passed.append((day, _DAY_BATCHES))
+        passed.append((night, _NIGHT_BATCHES))
+    return passed
 
 
 def _lengths(rng: np.random.Generator) -> list[int]:
@@ -129,6 +182,32 @@ def _smooth(feeds: Sequence[Iterator[int]], groups: Smooth, order: str, batch: i
             parts += [_take(feeds[d], int(k)) for d, k in zip(group, split, strict=True)]
         batches.append(_blend(parts, order, rng))
     return tuple(batches)
+
+
+def _control(
+    kind: str,
+    feeds: Sequence[Iterator[int]],
+    domains: Sequence[Domain],
+    d: int,
+    order: str,
+    batch: int,
+    rng: np.random.Generator,
+) -> Stream:
+    others = [e for e, other in enumerate(domains) if e != d and other.vocabulary == domains[d].vocabulary]
+    if kind == "odd" and others:
+        return tuple(_odd(feeds, d, others, batch, rng) for _ in range(_CONTROL_BATCHES))
+    if kind == "pan":
+        classes = rng.permutation(np.unique(domains[d].labels))
+        views = [np.isin(domains[d].labels, part) for part in np.array_split(classes, _VIEWS)]
+        seen = [replace(domains[d], ids=domains[d].ids[v], labels=domains[d].labels[v]) for v in views if v.any()]
+        turned = [_feed(view, order, rng) for view in seen]
+        return tuple(_take(turned[b // _PAN_BATCHES % len(turned)], batch) for b in range(_CONTROL_BATCHES))
+    return _visits(feeds, [(d, _CONTROL_BATCHES)], batch)
+
+
+def _odd(feeds: Sequence[Iterator[int]], d: int, others: Sequence[int], batch: int, rng: np.random.Generator) -> Ids:
+    from_where = np.where(rng.random(batch) < _ODD, rng.choice(others, batch), d)
+    return np.array([next(feeds[int(e)]) for e in from_where], dtype=np.int64)
 
 
 def _blend(parts: Sequence[Ids], order: str, rng: np.random.Generator) -> Ids:

@@ -211,6 +211,13 @@ class SearchSettings(Group):
     min_images: int = Field(
         default=8, ge=1, le=256, description="a batch with fewer images is predicted but teaches nothing"
     )
+    conditions: int = Field(
+        default=16,
+        ge=0,
+        le=64,
+        description="conditions that warm remembers of a stream beside the one of now, to serve one that returns as it "
+        "was served before; 0: none",
+    )
     forget_after_s: float = Field(
         default=604_800.0,
         ge=60,

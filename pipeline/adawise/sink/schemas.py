@@ -89,8 +89,19 @@ OUTCOME = [
     ),
 ]
 
+CONDITION = [
+    _field(
+        "condition",
+        pa.int32(),
+        "number of the condition that the stream was in, from 0, as its search tells them apart; "
+        "null from earlier versions, and of strategies that do not",
+        nullable=True,
+    ),
+    _field("returned", pa.bool_(), "true if the stream was in it before; null likewise", nullable=True),
+]
+
 PREDICTED_AT = "predicted_at"
-LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME)))
+LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION)))
 """Columns that earlier versions did not write, as they came; they are the last of their schema."""
 
 PREDICTIONS = pa.schema(
@@ -194,6 +205,7 @@ BATCH_TRACE = pa.schema(
         *PIXELS,
         *SHADOW,
         *OUTCOME,
+        *CONDITION,
     ]
 )
 
@@ -205,6 +217,7 @@ TRACES = pa.schema(
         *PIXELS,
         *SHADOW,
         *OUTCOME,
+        *CONDITION,
     ]
 )
 TRACES_DICTIONARY = [

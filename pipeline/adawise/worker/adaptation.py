@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from adawise.adapt import search
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.predict import predict
 from adawise.adapt.search import Outcome, Strategy
 from adawise.adapt.state import StreamState
@@ -50,7 +51,11 @@ class Adaptation:
             forward_s += time.perf_counter() - before
             return logits
 
-        searches = [self.strategy.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
+        looks = [moments(batch.frames) for batch in batches]
+        searches = [
+            self.strategy.search(state, len(batch), _appearance(look, len(batch)))
+            for state, batch, look in zip(states, batches, looks, strict=True)
+        ]
         outcomes = search.run(searches, [batch.images for batch in batches], evaluate)
         results = [self._predict(outcome) for outcome in outcomes]
         now_us = time.time_ns() // 1_000
@@ -58,14 +63,15 @@ class Adaptation:
         images = sum(len(batch) for batch in batches)
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
-        for batch, state, outcome, predictions in zip(batches, states, outcomes, results, strict=True):
+        for batch, state, outcome, predictions, look in zip(batches, states, outcomes, results, looks, strict=True):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {
                 "forward": 1e3 * forward_s * forwards / passed,
                 "search": 1e3 * search_s * len(batch) / images,
             }
             served = replace(outcome.state, served_index=outcome.index)
-            adapted.append(Adapted(predictions, self._trace(batch, state, outcome, milliseconds, now_us), served))
+            trace = self._trace(batch, state, outcome, milliseconds, now_us, look)
+            adapted.append(Adapted(predictions, trace, served))
         return adapted
 
     def _predict(self, outcome: Outcome) -> Predictions:
@@ -78,10 +84,16 @@ class Adaptation:
         )
 
     def _trace(
-        self, batch: ImageBatch, before: StreamState, outcome: Outcome, milliseconds: dict[str, float], now_us: int
+        self,
+        batch: ImageBatch,
+        before: StreamState,
+        outcome: Outcome,
+        milliseconds: dict[str, float],
+        now_us: int,
+        look: dict[str, float],
     ) -> BatchTrace:
         first, last = batch.frames[0], batch.frames[-1]
-        alphas = self.classifier.alphas
+        alphas, memory, has_looks = self.classifier.alphas, outcome.state.memory, outcome.state.looks is not None
         served_before = before.alpha_index if before.served_index is None else before.served_index
         return BatchTrace(
             topic=first.row_id.topic,
@@ -105,8 +117,18 @@ class Adaptation:
             forward_equivalents=outcome.forward_equivalents,
             milliseconds=milliseconds,
             predicted_at_us=now_us,
-            statistics=moments(batch.frames),
+            statistics=look,
+            condition=memory.number if has_looks else None,
+            returned=memory.visits > 1 if has_looks else None,
         )
+
+
+def _appearance(look: Mapping[str, float], images: int) -> Appearance | None:
+    """The moments of a batch as a search wants them."""
+    if not look:
+        return None
+    mean, variance = ([look[f"{name}_{moment}"] for name in STATISTICS] for moment in ("mean", "variance"))
+    return Appearance.of(mean, variance, images)
 
 
 def moments(frames: Sequence[Frame]) -> dict[str, float]:

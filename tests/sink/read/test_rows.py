@@ -56,7 +56,9 @@ def traces(batches: list[tuple[str, int]]) -> pa.Table:
     """One trace for each camera and minute after noon; the broker's time is five seconds later."""
     filled: dict[str, list[Any]] = {}
     for field in schemas.TRACES:
-        empty: Any = {"string": "", "double": 0.5}.get(str(field.type), [] if pa.types.is_nested(field.type) else 1)
+        empty: Any = {"string": "", "double": 0.5, "bool": True}.get(
+            str(field.type), [] if pa.types.is_nested(field.type) else 1
+        )
         filled[field.name] = [empty] * len(batches)
     filled["stream_id"] = [stream for stream, _ in batches]
     filled["batch_number"] = [minute for _, minute in batches]

@@ -23,6 +23,7 @@ from gpytorch.utils.warnings import NumericalWarning
 from typing_extensions import override
 
 from adawise.adapt.botorch_model import kernel
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from adawise.adapt.state import Observation, StreamState
 from adawise.adapt.strategies.warm import Exploration
@@ -44,7 +45,7 @@ class BotorchSearch(OnGrid):
     def key(self) -> str:
         return self.key_of("botorch", budget=self.policy.budget)
 
-    def search(self, state: StreamState, images: int) -> Search:
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:  # noqa: ARG002
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)
         current, batch = state.alpha_index, state.batches

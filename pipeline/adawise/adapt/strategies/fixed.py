@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
@@ -27,7 +28,7 @@ class FixedSearch(OnGrid):
     def reach(self) -> tuple[int, ...]:
         return (self.start,)
 
-    def search(self, state: StreamState, images: int) -> Search:
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:  # noqa: ARG002
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)
         yield from trials.evaluate([self.start])

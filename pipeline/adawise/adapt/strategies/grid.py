@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from typing_extensions import override
 
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
@@ -23,7 +24,7 @@ class GridSearch(OnGrid):
     def key(self) -> str:
         return self.key_of("grid", min_images=self.policy.min_images)
 
-    def search(self, state: StreamState, images: int) -> Search:
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:  # noqa: ARG002
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)
         too_few = images < self.policy.min_images

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from adawise.adapt.acquisition import expected_improvement
+from adawise.adapt.conditions import Appearance
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
@@ -34,7 +35,7 @@ class ScratchSearch(OnGrid):
         budget, min_images = self.policy.budget, self.policy.min_images
         return self.key_of("scratch", budget=budget, min_images=min_images)
 
-    def search(self, state: StreamState, images: int) -> Search:
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:  # noqa: ARG002
         """See `Strategy.search`."""
         surrogate = self.fitted or Surrogate(self.alphas)
         trials, minimum = BatchTrials(images, self.objective), self.policy.min_images

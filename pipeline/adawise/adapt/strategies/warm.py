@@ -17,11 +17,12 @@ import numpy as np
 from torch import Tensor
 from typing_extensions import override
 
-from adawise.adapt.change import Hypotheses, class_shares
+from adawise.adapt.change import Hypotheses, Level, class_shares
+from adawise.adapt.conditions import Appearance, KnownCondition, Looks
 from adawise.adapt.probe import Probes
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
 from adawise.adapt.state import StreamState
-from adawise.adapt.surrogate import Belief, Surrogate
+from adawise.adapt.surrogate import Array, Belief, Surrogate
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Exploration:
     only for a gain above both (the second in standard deviations of the difference). `at_once_nats`: for more than this
     in the batch itself, one forward more. `audit_every`: batches between sweeps over half the grid on `audit_images`
     images. `disagreement`: an alpha pinned at the fine-tuned end is given up for `capped` batches if the zero-shot
-    model contradicts it on more than this share of images; 1: never.
+    model contradicts it on more than this share of images; 1: never. `conditions`: that a stream remembers at most
+    beside the one that it is in; 0: none. `pixels`: how a batch looks is evidence, and tells conditions apart.
     """
 
     budget: int = 5
@@ -54,6 +56,8 @@ class Exploration:
     audit_images: int = 16
     disagreement: float = 0.5
     capped: int = 100
+    conditions: int = 16
+    pixels: bool = True
 
 
 _JUMPED = 0.5  # probability from which the trace says so
@@ -62,6 +66,10 @@ _HAZARDS = (0.005, 0.2)  # the least and the most that is learned
 _HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
 _PINNED_FROM = 0.9  # alpha
 _PINNED_BATCHES = 3  # in a row, before the models are compared
+_AWAY_BATCHES = 5.0  # that a condition's curve has drifted by when it returns
+_UNLIKELY = 20.0  # of the log: what a condition that looks so otherwise has as its curve makes no difference
+_LEVEL_BATCHES = 4  # that its level of then is worth, at most
+_RETURN_SD = 0.1  # nats: by how much its level differs then
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class WarmSearch(OnGrid):
             audit_images=policy.audit_images,
             disagreement=policy.disagreement,
             capped=policy.capped,
+            conditions=policy.conditions,
+            pixels=policy.pixels,
             lengthscale=prior.lengthscale,
             signal_sd=prior.signal_sd,
             offset_sd=prior.offset_sd,
@@ -110,37 +120,38 @@ class WarmSearch(OnGrid):
     def initial(self) -> StreamState:
         return StreamState(self.key, self.start, hazard=self.policy.hazard)
 
-    def search(self, state: StreamState, images: int) -> Search:
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)
-        current = state.alpha_index
+        appearance = appearance if self.policy.pixels and images >= self.policy.min_images else None
+        hypotheses = self._expected(state, appearance)
+        current = self._first(state, hypotheses)
         yield from trials.evaluate([current])
         values = trials.values[current]
         level = float(values.mean())
         if not math.isfinite(level):
-            return (yield from self._retreat(state, trials))
+            return (yield from self._retreat(replace(state, alpha_index=current), trials))
         if images < self.policy.min_images:
             return self._outcome(replace(state, batches=state.batches + 1), trials, current, "too_few_images")
 
         independent = float(values.var()) / images
         shares = class_shares(trials.evaluated[current][1].argmax(dim=-1).numpy())
-        evidence = state.level.evidence(level, independent) + state.mix.evidence(shares)
-        hypotheses = self._expected(state).weighed(evidence)
+        hypotheses = hypotheses.weighed(self._evidence(state, hypotheses, current, level, independent, shares))
         trigger = self._trigger(state, hypotheses)
-        probes = self._probes(state, trials, hypotheses, trigger)
+        probes = self._probes(state, trials, hypotheses, current, trigger)
         regret, reset = yield from self._probe(probes, trigger)
         jumped = probes.hypotheses.jump > _JUMPED
-        capped = self.policy.capped if reset == "disagreement" else 0 if jumped else max(0, state.capped_batches - 1)
+        before = self._after_jump(state, probes.hypotheses, current) if jumped else self._stayed(state, current)
+        capped = self.policy.capped if reset == "disagreement" else before.capped_batches
         following, gain = yield from self._choose(probes, self.start if capped else len(self.alphas) - 1)
         served = following if probes.seen_whole(following) else current
         shift = float(trials.values[served].mean()) - level if served == following else -gain
-        before = replace(state, level=state.level.restarted(), mix=state.mix.restarted()) if jumped else state
         state = replace(
-            state,
+            before,
             alpha_index=following,
             batches=state.batches + 1,
             quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
-            pinned_batches=state.pinned_batches + 1 if self.alphas[following] >= _PINNED_FROM else 0,
+            pinned_batches=before.pinned_batches + 1 if self.alphas[following] >= _PINNED_FROM else 0,
             capped_batches=capped,
             hazard=self._hazard(state.hazard, probes.hypotheses.jump),
             level=before.level.observed(level, independent).shifted(shift),
@@ -148,9 +159,11 @@ class WarmSearch(OnGrid):
             noise=probes.noise,
             broken=() if jumped else tuple(sorted(probes.broken)),
             belief=probes.hypotheses.belief,
+            looks=_seen(before.looks, appearance, 0.0 if jumped else 1.0 - probes.hypotheses.jump),
         )
         trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
-        return self._outcome(state, trials, served, trigger, reset or ("jump" if jumped else None), regret)
+        is_new = jumped and state.memory.visits == 1  # one that returned finds all as it was
+        return self._outcome(state, trials, served, trigger, reset or ("jump" if is_new else None), regret)
 
     def _retreat(self, state: StreamState, trials: BatchTrials) -> Search:
         """The current alpha gave what is not finite: go back to the first one, or stay if that is no better."""
@@ -163,12 +176,105 @@ class WarmSearch(OnGrid):
                 return self._outcome(state, trials, self.start, "not_finite", "not_finite")
         return self._outcome(state, trials, current, "not_finite")
 
-    def _expected(self, state: StreamState) -> Hypotheses:
-        """What is believed before the batch."""
-        prior = self._prior
+    def _expected(self, state: StreamState, appearance: Appearance | None) -> Hypotheses:
+        """What is believed before the batch, by how its pixels look."""
         if state.belief is None:
-            return Hypotheses(prior, prior, 0.0)
-        return Hypotheses(self.surrogate.advance(state.belief), prior, state.hazard)
+            return Hypotheses((self._prior,), (0.0,))
+        stayed = self.surrogate.advance(state.belief)
+        if appearance is None or state.looks is None or not state.hazard:
+            return Hypotheses.of_jump(stayed, self._prior, state.hazard)
+        known, hazard = state.memory.known, state.hazard
+        before = [math.log1p(-hazard), *(math.log(hazard * share) for share in state.memory.shares())]
+        logs = [log + e for log, e in zip(before, state.looks.evidence(appearance, known), strict=True)]
+        least = max(logs) - _UNLIKELY
+        returned = [
+            self.surrogate.advance(self.surrogate.restore(k.curve), _AWAY_BATCHES) if log > least else self._prior
+            for k, log in zip(known, logs[1:], strict=False)
+        ]
+        return Hypotheses((stayed, *returned, self._prior), tuple(logs))
+
+    def _first(self, state: StreamState, hypotheses: Hypotheses) -> int:
+        """The alpha to serve before anything of the batch is known but its pixels."""
+        if hypotheses.jump <= _JUMPED:
+            return state.alpha_index
+        belief, current, to = hypotheses.belief, state.alpha_index, self._likeliest(state, hypotheses)
+        highest = self.start if to is not None and to.is_capped else len(self.alphas) - 1
+        best = min({*range(highest + 1)} - {*state.broken}, key=lambda j: (belief.mean[j], j), default=current)
+        gain, sd = belief.difference(best, current)
+        return best if gain > max(self.policy.gain_nats, self.policy.gain_sd * sd) else current
+
+    def _evidence(
+        self,
+        state: StreamState,
+        hypotheses: Hypotheses,
+        current: int,
+        level: float,
+        independent: float,
+        shares: Array,
+    ) -> list[float]:
+        """What the served level and classes say of each hypothesis, over that of having stayed."""
+        if len(hypotheses.beliefs) == 1:
+            return [0.0]
+        stayed, *returned, _ = hypotheses.beliefs
+        here = self._stayed_level(state, stayed, current)
+        mix = state.mix.evidence(shares)
+        evidence = [0.0]
+        for condition, belief in zip(state.memory.known, returned, strict=False):
+            _, sd = belief.difference(condition.alpha_index, current)
+            expected = self._returned_level(condition, belief, current)
+            variance = sd**2 + _RETURN_SD**2
+            evidence.append(mix + here.evidence_of_return(level, independent, expected, variance))
+        return [*evidence, mix + here.evidence(level, independent)]
+
+    def _stayed_level(self, state: StreamState, belief: Belief, current: int) -> Level:
+        """The level expected at `current` if the condition stayed."""
+        if current == state.alpha_index:
+            return state.level
+        return state.level.shifted(float(belief.mean[current] - belief.mean[state.alpha_index]))
+
+    def _returned_level(self, condition: KnownCondition, belief: Belief, current: int) -> float:
+        """The level expected at `current` if that condition returned."""
+        return condition.level + float(belief.mean[current] - belief.mean[condition.alpha_index])
+
+    def _stayed(self, state: StreamState, current: int) -> StreamState:
+        """Without a jump: the level begins anew where pixels had moved alpha in vain, for it is not known there."""
+        state = replace(state, capped_batches=max(0, state.capped_batches - 1))
+        return state if current == state.alpha_index else replace(state, level=state.level.restarted())
+
+    def _after_jump(self, state: StreamState, hypotheses: Hypotheses, current: int) -> StreamState:
+        """In another condition: what was known of that one, or nothing; what is known of the one before is kept."""
+        restarted = replace(state, level=state.level.restarted(), mix=state.mix.restarted(), capped_batches=0)
+        if state.looks is None or state.belief is None:
+            return restarted
+        to, level, pinned = self._likeliest(state, hypotheses), restarted.level, state.pinned_batches
+        if to is not None:
+            expected = self._returned_level(to, hypotheses.beliefs[hypotheses.likeliest], current)
+            level = replace(level, mean=expected, batches=min(to.batches, _LEVEL_BATCHES))
+            pinned = max(pinned, _PINNED_BATCHES + 1)  # the models were compared when it was here before
+        condition = KnownCondition(
+            number=state.memory.number,
+            visits=state.memory.visits,
+            left=state.batches,
+            curve=self.surrogate.abridge(state.belief),
+            look=state.looks.mean.astype("f4"),
+            batches=state.looks.batches,
+            level=state.level.mean,
+            alpha_index=state.alpha_index,
+            is_capped=state.capped_batches > 0,
+        )
+        return replace(
+            restarted,
+            level=level,
+            memory=state.memory.left(condition, to, keep=self.policy.conditions),
+            looks=state.looks.moved(to),
+            pinned_batches=pinned,
+            capped_batches=self.policy.capped if to is not None and to.is_capped else 0,
+        )
+
+    def _likeliest(self, state: StreamState, hypotheses: Hypotheses) -> KnownCondition | None:
+        """The condition that returned, if it is not a new one that is more probable."""
+        place = hypotheses.likeliest
+        return state.memory.known[place - 1] if place < len(hypotheses.beliefs) - 1 else None
 
     def _hazard(self, before: float, jump: float) -> float:
         """The hazard after a batch in which a jump had that probability."""
@@ -197,12 +303,14 @@ class WarmSearch(OnGrid):
         is_time = times > 0 and not odd and (times & (times - 1) == 0 or not guards)
         return is_time and self.alphas[state.alpha_index] >= _PINNED_FROM
 
-    def _probes(self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, trigger: str) -> Probes:
+    def _probes(
+        self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, current: int, trigger: str
+    ) -> Probes:
         forwards = self.policy.first_budget if trigger == "start" else self.policy.budget
         return Probes(
             self.surrogate,
             trials,
-            state.alpha_index,
+            current,
             hypotheses,
             state.noise,
             price=self.policy.price,
@@ -219,7 +327,7 @@ class WarmSearch(OnGrid):
         if trigger == "audit":
             regret, sd = yield from probes.sweep(images)
             if regret > max(self.policy.gain_nats, _REGRET_SD * sd):
-                probes.hypotheses, reset = replace(probes.hypotheses, jump=1.0), "regret"
+                probes.hypotheses, reset = probes.hypotheses.jumped(), "regret"
         yield from probes.while_worth(one_at_least=trigger == "clock")
         return regret, reset
 
@@ -265,3 +373,10 @@ class WarmSearch(OnGrid):
             posterior_mean=float(mean[served]),
             posterior_sd=float(sd[served]),
         )
+
+
+def _seen(looks: Looks | None, appearance: Appearance | None, stayed: float) -> Looks | None:
+    """How the stream looks after a batch; of one whose pixels nobody measured nothing is learned."""
+    if appearance is None:
+        return looks
+    return Looks.of_first(appearance) if looks is None else looks.observed(appearance, stayed)

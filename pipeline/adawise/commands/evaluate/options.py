@@ -87,7 +87,8 @@ class EvaluateCommand(Command):
     )
     streams: Text = Field(
         default="short,long,stationary",
-        description="kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth",
+        description="kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth, returning, calendar; "
+        "and exposure, brightness, odd, pan, of which nothing is to be made",
         json_schema_extra={"metavar": "KINDS"},
     )
     orders: Text = Field(

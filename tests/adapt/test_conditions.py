@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adawise.adapt.conditions import Appearance, KnownCondition, Looks, Memory
+from adawise.adapt.surrogate import Surrogate
+
+SURROGATE = Surrogate(tuple(j / 20 for j in range(21)))
+DAY, NIGHT = np.array([-0.8, -1.5, -0.8, 0.1, -1.9]), np.array([-2.3, -2.7, -0.7, 0.25, -2.8])
+SD, IMAGES = 0.3, 32
+
+
+def batch(at: np.ndarray, rng: np.random.Generator) -> Appearance:
+    images = rng.normal(at, SD, size=(IMAGES, 5))
+    return Appearance(images.mean(axis=0), images.var(axis=0), IMAGES)
+
+
+def after(at: np.ndarray, batches: int, seed: int = 0) -> Looks:
+    rng = np.random.default_rng(seed)
+    looks = Looks.of_first(batch(at, rng))
+    for _ in range(batches - 1):
+        looks = looks.observed(batch(at, rng))
+    return looks
+
+
+def condition(number: int, look: np.ndarray, *, visits: int = 1, left: int = 0, batches: int = 20) -> KnownCondition:
+    curve = SURROGATE.abridge(SURROGATE.prior())
+    return KnownCondition(number, visits, left, curve, look.astype("f4"), batches, level=0.5, alpha_index=10)
+
+
+def test_the_first_batches_of_a_stream_tell_nothing() -> None:
+    looks = after(DAY, 1)
+    assert looks.evidence(batch(NIGHT, np.random.default_rng(1)), [condition(0, NIGHT)]) == [0.0, 0.0, 0.0]
+
+
+def test_a_night_that_was_seen_is_told_from_a_day_and_from_what_is_new() -> None:
+    looks, rng = after(DAY, 20), np.random.default_rng(1)
+    dusk = condition(1, (DAY + NIGHT) / 2)
+    for _ in range(20):
+        stayed, night, between, new = looks.evidence(batch(NIGHT, rng), [condition(0, NIGHT), dusk])
+        assert stayed == 0.0
+        assert night > 5.0
+        assert between < night - 5.0
+        assert 2.0 < new < night - 2.0
+
+
+def test_a_batch_like_those_before_speaks_against_a_jump_within_bounds() -> None:
+    looks, rng = after(DAY, 20), np.random.default_rng(1)
+    for _ in range(50):
+        _, night, new = looks.evidence(batch(DAY, rng), [condition(0, NIGHT)])
+        assert night < -5.0
+        assert -1.0 <= new < 1.0
+
+
+def test_a_slow_drift_is_followed() -> None:
+    looks, rng = after(DAY, 20), np.random.default_rng(1)
+    for k in range(1, 301):
+        seen = batch(DAY + (NIGHT - DAY) * k / 300, rng)
+        if k > 60:
+            assert looks.evidence(seen, [])[-1] < 2.0
+        looks = looks.observed(seen)
+    np.testing.assert_allclose(looks.mean, NIGHT, atol=0.25)
+
+
+def test_where_looks_change_and_nothing_else_does_a_change_tells_ever_less() -> None:
+    looks, rng = after(DAY, 20), np.random.default_rng(1)
+    told = []
+    for k in range(60):
+        seen = batch(NIGHT if k // 6 % 2 == 0 else DAY, rng)
+        if k % 6 == 0:
+            told.append(looks.evidence(seen, [])[-1])
+        looks = looks.observed(seen, stayed=1.0)
+    assert told[0] > 4.0
+    assert told[-1] < told[0] - 1.5
+    assert looks.restless > 0.03
+    for _ in range(100):
+        looks = looks.observed(batch(DAY, rng), stayed=1.0)
+    assert looks.restless < 0.01
+
+
+def test_a_condition_that_returns_brings_its_look_and_a_new_one_begins_with_the_next_batch() -> None:
+    looks = after(DAY, 20)
+    back = looks.moved(condition(3, NIGHT, batches=12))
+    np.testing.assert_allclose(back.mean, NIGHT, atol=1e-6)
+    assert back.batches == 12
+    seen = batch(NIGHT, np.random.default_rng(1))
+    new = looks.moved(None).observed(seen)
+    np.testing.assert_allclose(new.mean, seen.mean)
+    assert new.batches == 1
+    np.testing.assert_array_equal(new.spread, looks.spread)
+
+
+def test_new_conditions_are_the_less_expected_the_more_often_known_ones_returned() -> None:
+    assert Memory().shares() == [1.0]
+    once = Memory(known=(condition(0, DAY), condition(1, NIGHT))).shares()
+    often = Memory(known=(condition(0, DAY, visits=9), condition(1, NIGHT, visits=3))).shares()
+    assert sum(once) == pytest.approx(1.0)
+    assert sum(often) == pytest.approx(1.0)
+    assert once[-1] > 0.5 > often[-1]
+    assert often[0] == pytest.approx(3 * often[1])
+
+
+def test_what_was_left_is_remembered_and_what_is_entered_is_not_twice() -> None:
+    memory = Memory().left(condition(0, DAY, left=20), None, keep=2)
+    assert (memory.number, memory.visits, memory.seen) == (1, 1, 2)
+    (day,) = memory.known
+    memory = memory.left(condition(1, NIGHT, left=30), day, keep=2)
+    assert (memory.number, memory.visits, memory.seen) == (0, 2, 2)
+    assert [k.number for k in memory.known] == [1]
+
+
+def test_the_one_that_was_left_longest_ago_is_forgotten_and_its_number_never_given_again() -> None:
+    memory = Memory()
+    for k in range(4):
+        memory = memory.left(condition(k, DAY, left=10 * k), None, keep=2)
+    assert [k.number for k in memory.known] == [2, 3]
+    assert (memory.number, memory.seen) == (4, 5)
+    assert memory.left(condition(4, DAY, left=50), None, keep=0).known == ()
+
+
+def test_what_did_not_last_is_not_remembered() -> None:
+    assert Memory().left(condition(0, DAY, batches=2), None, keep=16).known == ()
+
+
+def test_a_belief_at_six_alphas_is_nearly_all_of_it() -> None:
+    belief = SURROGATE.prior()
+    for index, value in ((20, -0.5), (10, -0.4), (5, -0.1)):
+        belief = SURROGATE.observe_difference(belief, index, 0, value, 1e-3)
+    back = SURROGATE.restore(SURROGATE.abridge(belief))
+    np.testing.assert_allclose(back.mean[:-1], belief.mean[:-1], atol=0.01)
+    np.testing.assert_allclose(back.curve()[1], belief.curve()[1], atol=0.02)
+    np.testing.assert_array_equal(back.covariance, back.covariance.T)
+    prior = SURROGATE.restore(SURROGATE.abridge(SURROGATE.prior()))
+    np.testing.assert_allclose(prior.covariance, SURROGATE.prior().covariance, atol=1e-6)
+
+
+@pytest.mark.parametrize("points", [1, 2, 5, 6, 7, 101])
+def test_any_grid_has_such_a_belief(points: int) -> None:
+    surrogate = Surrogate(tuple(np.linspace(0, 1, points).tolist()))
+    back = surrogate.restore(surrogate.abridge(surrogate.prior()))
+    np.testing.assert_allclose(back.covariance, surrogate.prior().covariance, atol=1e-5)
