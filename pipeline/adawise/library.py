@@ -26,6 +26,7 @@ from adawise.build.prompts import TEMPLATES
 from adawise.decode.codec import open_image, undecodable
 from adawise.decode.preprocess import Interpolation, Preprocess, ResizeMode
 from adawise.decode.rendition import Orientation
+from adawise.decode.statistics import statistics
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.records import FloatArray, Frame, ImageBatch, RowId, TrialRecord
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings
@@ -181,7 +182,9 @@ def adapt_batch(
     adaptation = method(search or SearchSettings(), pair, top_k=len(pair.classes))
     before = _begun(state, adaptation.strategy)
     pixels = _pixels(images, pair.checkpoints.preprocess)
-    frames = tuple(Frame(RowId("", 0, n, 0), -1, "") for n in range(len(pixels)))
+    frames = tuple(
+        Frame(RowId("", 0, n, 0), -1, "", statistics=statistics(image.numpy())) for n, image in enumerate(pixels)
+    )
     (adapted,) = adaptation.run([ImageBatch("", frames, pixels)], [before])
     top = adapted.predictions.top_index
     probabilities = np.empty(top.shape, dtype=np.float32)
