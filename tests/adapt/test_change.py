@@ -138,6 +138,9 @@ def test_of_several_known_curves_a_look_finds_the_one_that_fits() -> None:
     assert turned.belief.mean[20] - turned.belief.mean[0] == pytest.approx(0.5, abs=0.1)
     assert known.jumped().jump == pytest.approx(1.0)
     assert known.jumped().likeliest == 1
+    certain = known.weighed([0.0, -1e9, -1e9, -1e9])
+    assert certain.jump < 1e-9
+    assert certain.jumped().jump == pytest.approx(1.0), "however sure it was to have stayed"
 
 
 def test_a_level_that_a_condition_had_speaks_for_its_return_and_another_one_hardly_against_it() -> None:

@@ -191,4 +191,5 @@ class Hypotheses:
 
     def jumped(self) -> Hypotheses:
         """What they are if it is known that it did not stay."""
-        return self if len(self.beliefs) == 1 else replace(self, logs=(max(self.logs) - _MOST_APART, *self.logs[1:]))
+        _, *others = self.logs
+        return replace(self, logs=(max(others) - _MOST_APART, *others)) if others else self
