@@ -1,11 +1,14 @@
 """Pairs that `adawise finetune` makes of photographs: is what `auto` serves then as good as the best fixed alpha?
 
     python -m tools.method.own_pairs FOLDER [--pairs a,b,c] [--finetune "--finetune.epochs 4"] [--tested] [--advice]
+    python -m tools.method.own_pairs FOLDER --tables
 
 For each pair a part of `train_base` becomes a labelled table, the command is run as a user would, and domains of images
 that nobody trained on become tables of logits: `validation_base`, whose other classes are new to the pair, for every
 choice; with --tested `test_base` and `test_new`, which are run once, for what is reported. Corruptions are those of
-`tools.method.development`, not those that `finetune` judges by. What was made stays in FOLDER, and is not made again.
+`tools.method.development`, not those that `finetune` judges by. What was made stays in FOLDER, and is not made again;
+tables of before that lack the statistics of pixels are written anew of the answers that were kept (`alpha_*.pt`), in a
+minute. With --tables nothing is judged.
 With --advice it is also asked how far the advice of a card without shifted images depends on chance: on how many images
 of a clean table it is made of, and on how many names.
 """
@@ -188,6 +191,7 @@ def main() -> None:
     parser.add_argument("--pairs", help="names, separated by commas; none: all")
     parser.add_argument("--finetune", default="", help="flags of `adawise finetune`; none: its defaults")
     parser.add_argument("--tested", action="store_true", help="the pairs and images for reporting")
+    parser.add_argument("--tables", action="store_true", help="make pairs and tables alone")
     parser.add_argument("--advice", action="store_true", help="how stable a card's advice is")
     parser.add_argument("--processes", type=int, default=usable_cores())
     arguments = parser.parse_args()
@@ -197,11 +201,17 @@ def main() -> None:
         place: Path = arguments.folder / name
         known = make(pairs[name], place, shlex.split(arguments.finetune))
         tables = place / ("tested" if arguments.tested else "developed")
-        if not any(tables.glob("*.npz")):
+        before = read_tables(tables) if any(tables.glob("*.npz")) else ()
+        if not before or any(table.pixels is None for table in before):
             sources = TEST_SOURCES if arguments.tested else SOURCES
             theta_1 = place / "pair" / "theta_1"
             tables.mkdir(exist_ok=True)
             write_tables(theta_1, known, tables, seed=7, step=STEP, images_each=IMAGES_EACH, sources=sources)
+            for old, new in zip(before, read_tables(tables), strict=bool(before)):
+                assert np.array_equal(old.labels, new.labels), new.name  # other images, with the logits of these
+                assert np.array_equal(old.logits, new.logits), new.name
+        if arguments.tables:
+            continue
         card = read_card(place / "pair" / "card.json")
         bench = Bench(read_tables(tables), card.temperature)
         result = judged(bench, card, processes=arguments.processes)
