@@ -12,7 +12,15 @@ from adawise.adapt.strategies import NAMES
 from adawise.adapt.strategies.grid import GridSearch
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import SettingsError
-from adawise.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
+from adawise.evaluate.candidates import (
+    PRICES,
+    Candidate,
+    at_every_price,
+    every_strategy,
+    objective_named,
+    parse,
+    resolved,
+)
 from tests.evaluate.building import GRID, a_card
 
 DEFAULT = Exploration()
@@ -95,6 +103,25 @@ def test_auto_is_the_objective_that_the_card_recommends() -> None:
         assert [candidate.name for candidate in resolved(asked, card)] == names
     with pytest.raises(SettingsError, match=r"--strategies warm@auto,warm: expected each once, got warm\. Correct it"):
         resolved(read("warm@auto,warm@tsallis"), None)
+
+
+def test_a_curve_is_the_first_warm_at_every_price() -> None:
+    grid, warm, dear, *added = at_every_price(read("grid,warm:every=16,warm:every=16,price=0.07"))
+    assert [c.name for c in (grid, warm, dear)] == ["grid", "warm:every=16", "warm:every=16,price=0.07"]
+    assert [c.exploration.price for c in added] == list(PRICES)
+    assert added[0].name == "warm:every=16,price=0.2"
+    assert {replace(c, curve="") for c in added} <= set(read(",".join(c.name for c in added)))
+    assert [c.curve for c in (grid, warm, dear, *added)] == ["", *["warm:every=16"] * (2 + len(PRICES))]
+
+
+def test_a_price_that_is_there_is_not_added_again() -> None:
+    names = [c.name for c in at_every_price(read("warm:price=.05,warm:pixels=false"))]
+    assert names == ["warm:price=.05", "warm:pixels=false", *(f"warm:price={p:g}" for p in PRICES if p != 0.05)]
+
+
+def test_a_curve_without_warm_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"--curve: expected warm, .* among --strategies\. Add it"):
+        at_every_price(read("grid,fixed"))
 
 
 def test_without_a_list_every_strategy_runs_but_the_slow_one_and_the_default_comes_first() -> None:

@@ -147,6 +147,19 @@ def test_the_search_settings_are_those_of_every_strategy(tables: str, capsys: Ca
     assert [row["alpha"] for row in result["rows"][:2]] == [1.0, 0.0]
 
 
+def test_a_curve_is_run_and_told_and_drawn(tables: str, tmp_path: Path, capsys: Captured) -> None:
+    flags = ("--logits", tables, *QUICK, "--strategies", "auto,grid", "--search.price", "0.04", "--curve")
+    result = told(capsys, *flags, "-o", "kept")
+    priced = {row["price"]: row for row in result["rows"] if row["price"] is not None}
+    assert sorted(priced) == [0.002, 0.005, 0.01, 0.02, 0.04, 0.05, 0.1, 0.2]
+    assert priced[0.04]["strategy"] == "auto"
+    assert [price for price, row in priced.items() if row["over_set"] is None] == [0.04]
+    assert 'id="price"' in (tmp_path / "kept" / "page.html").read_text()
+    plain = told(capsys, "--logits", tables, *QUICK, "--strategies", "auto", "--search.price", "0.04")
+    assert plain["rows"][0]["accuracy"] == priced[0.04]["accuracy"]
+    assert {row["price"] for row in plain["rows"]} == {None}
+
+
 def test_people_get_tables_and_a_folder_keeps_the_result(tables: str, tmp_path: Path, capsys: Captured) -> None:
     assert main(["evaluate", "--logits", tables, *QUICK, "--strategies", "warm", "-o", "kept"]) == 0
     out, err = capsys.readouterr()
@@ -176,6 +189,7 @@ def test_people_get_tables_and_a_folder_keeps_the_result(tables: str, tmp_path: 
         (("--logits", "tables", "--groups", "a=known,b=known"), "'known' is there twice"),
         (("--logits", "tables", "--groups", "a=old"), "'old' is not among known, new, style"),
         (("--logits", "tables", "--seeds", "0"), "--seeds"),
+        (("--logits", "tables", "--strategies", "grid", "--curve"), "--curve: expected warm, whose price it varies"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from adawise.errors import SettingsError
 from adawise.evaluate.bench import Bench
+from adawise.evaluate.candidates import PRICES, at_every_price
 from adawise.evaluate.files import PATH_SCHEMA, plain, write_result
 from adawise.evaluate.judge import judge
 from adawise.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
@@ -135,6 +137,47 @@ def test_temperatures_that_fit_lower_the_calibration_error() -> None:
     assert flat.accuracy == raw.accuracy
     assert flat.ece > raw.ece + 0.1
     assert flat.nll > raw.nll
+
+
+def test_prices_are_compared_with_the_one_that_is_set_on_the_same_images() -> None:
+    plan = a_plan("warm,grid")
+    plan = replace(plan, candidates=at_every_price(plan.candidates))
+    result = judge(BENCH, plan, None, run_here(BENCH, plan), calibration="all 1")
+    at, grid, *others = [r for r in result.rows if not r.reference]
+    assert (at.price, at.over_set, at.is_other_price) == (plan.candidates[0].exploration.price, None, False)
+    assert (grid.price, grid.is_other_price) == (None, False)
+    assert [r.price for r in others] == list(PRICES)
+    assert others[0].fe < at.fe < others[-1].fe
+    for each in (grid, *others, row(result, BEST_FIXED)):
+        assert each.over_set is not None
+        assert each.over_set.difference == pytest.approx(each.accuracy - at.accuracy)
+        assert each.over_set.ci[0] <= each.over_set.difference <= each.over_set.ci[1]
+    out = StringIO()
+    show(result, Console(file=out, width=80))
+    strategies, prices = out.getvalue().split("by price")
+    assert "warm:price" not in strategies
+    assert "0.03 (set)" in prices
+    assert all(f" {price:g} " in prices for price in PRICES)
+
+
+def test_the_way_to_being_told_is_that_of_warm_where_conditions_come_back() -> None:
+    table = [replace(t, pixels=np.full((len(t), 5), 3.0 * k, dtype=np.float32)) for k, t in enumerate(TABLES[:3])]
+    result = judged(a_bench(*table), "warm,grid,warm:pixels=false", ("short", "returning"))
+    assert {(r.strategy, r.stream) for r in result.rows if r.way} == {("warm", "returning")}
+    ways = row(result, "warm", "returning").way
+    assert ways.keys() == {DOMAIN_ORACLE, "split_half_oracle"}
+    assert {way.base for way in ways.values()} == {"warm:pixels=false"}
+    share, ci = ways[DOMAIN_ORACLE].share, ways[DOMAIN_ORACLE].ci
+    assert ways[DOMAIN_ORACLE].worth.ci[0] > 0.0
+    assert share is not None
+    assert ci is not None
+    assert ci[0] <= share <= ci[1] <= 1.0
+    out = StringIO()
+    show(result, Console(file=out, width=160))
+    assert (
+        f"warm: {share:.0%} ({ci[0]:.0%} to {ci[1]:.0%}) of the way from warm:pixels=false to domain_oracle"
+        in out.getvalue()
+    )
 
 
 def test_the_json_has_what_is_promised(result: Result) -> None:

@@ -16,6 +16,7 @@ from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.errors import SettingsError
 
+PRICES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # nats: the one dial of `warm` between forwards and regret
 SLOW = ("botorch",)  # a model is fitted each batch, hundreds of milliseconds each: run when it is named
 
 
@@ -24,6 +25,7 @@ class Candidate:
     """A strategy by name, the first (or fixed) `alpha` of a stream, how it explores, and an objective by name.
 
     `label` is what was written, without the objective. `strategy` and `objective` may be `auto` until `resolved`.
+    `curve` names the candidate that this one is at another price, or itself; "" where prices are not compared.
     """
 
     label: str
@@ -31,6 +33,7 @@ class Candidate:
     objective: str
     alpha: float
     exploration: Exploration
+    curve: str = ""
 
     @property
     def name(self) -> str:
@@ -86,6 +89,27 @@ def resolved(candidates: Sequence[Candidate], card: Card | None) -> tuple[Candid
     named = tuple(_meant(candidate, card) for candidate in candidates)
     _each_once(named, ",".join(candidate.name for candidate in candidates))
     return named
+
+
+def at_every_price(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates, and the first that is `warm` at each of `PRICES` as well; others that differ by it alone count.
+
+    Raises:
+        SettingsError: none is.
+    """
+    one = next((candidate for candidate in candidates if candidate.strategy in ("warm", AUTO)), None)
+    if one is None:
+        raise SettingsError("--curve: expected warm, whose price it varies, among --strategies. Add it.")
+
+    def priced(price: float, like: Candidate = one) -> Candidate:
+        return replace(like, exploration=replace(like.exploration, price=price))
+
+    alike = [c for c in candidates if replace(priced(0.0, c), label=one.label) == priced(0.0)]
+    others = sorted(set(PRICES) - {candidate.exploration.price for candidate in alike}, reverse=True)
+    name, _, options = one.label.partition(":")
+    kept = [part for part in options.split(",") if part and not part.startswith("price=")]
+    added = [replace(priced(p), label=f"{name}:{','.join([*kept, f'price={p:g}'])}") for p in others]
+    return tuple(replace(c, curve=one.name) if c in alike or c in added else c for c in (*candidates, *added))
 
 
 def _meant(candidate: Candidate, card: Card | None) -> Candidate:

@@ -13,10 +13,10 @@ from adawise.adapt.objective import Objective
 from adawise.evaluate import references as ref
 from adawise.evaluate.bench import Bench, Floats
 from adawise.evaluate.bootstrap import interval, resampled_accuracies
-from adawise.evaluate.candidates import objective_named
+from adawise.evaluate.candidates import Candidate, objective_named
 from adawise.evaluate.lag import best_path, lag_batches, path_error
 from adawise.evaluate.references import Visits
-from adawise.evaluate.result import Difference, DomainFacts, GroupRow, PathRow, Result, Row
+from adawise.evaluate.result import Difference, DomainFacts, GroupRow, PathRow, Result, Row, ToldShare
 from adawise.evaluate.run import Plan, TaskResult
 from adawise.evaluate.score import (
     Score,
@@ -29,6 +29,8 @@ from adawise.evaluate.score import (
     total,
 )
 from adawise.evaluate.served import AlphaPath
+from adawise.evaluate.streams import RETURN
+from adawise.evaluate.told import ways
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class _Entry:
     scored: Score
     paths: tuple[AlphaPath, ...] = ()  # one for each seed
     alpha: float | None = None  # of a fixed one
+    candidate: Candidate | None = None
 
 
 def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResult], *, calibration: str) -> Result:
@@ -69,7 +72,8 @@ def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResult
 def _strategies(plan: Plan, runs: Sequence[TaskResult]) -> Iterator[_Entry]:
     for number, candidate in enumerate(plan.candidates):
         mine = sorted((run for run in runs if run.task.candidate == number), key=lambda run: run.task.seed)
-        yield _Entry(candidate.name, False, total([run.score for run in mine]), tuple(run.path for run in mine))
+        paths = tuple(run.path for run in mine)
+        yield _Entry(candidate.name, False, total([run.score for run in mine]), paths, candidate=candidate)
 
 
 def _references(bench: Bench, plan: Plan, card: Card | None, kind: str, order: str) -> Iterator[_Entry]:
@@ -109,6 +113,13 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
     names = [entry.name for entry in entries]
     better = np.maximum(accuracies[names.index(ref.ZERO_SHOT)], accuracies[names.index(ref.FINE_TUNED)])
     against = {entry.name: i for i, entry in enumerate(entries) if entry.reference}
+    curves = [entry.candidate.curve if entry.candidate is not None else "" for entry in entries]
+    at_set_price = next((i for i, name in enumerate(names) if name == curves[i]), None)
+    told = _ways(bench, entries) if kind in RETURN else {}
+
+    def over(j: int, i: int) -> Difference:
+        return Difference(mean(accuracies[i] - accuracies[j]), interval(samples[i] - samples[j]))
+
     for i, entry in enumerate(entries):
         scored, gaps = entry.scored, accuracies[i] - better
         worst = int(np.nanargmin(gaps))
@@ -125,19 +136,30 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
             nll=mean(ratio(scored.nll, by_domain(bench, scored.visits))),
             worst_domain_gap=float(gaps[worst]),
             worst_domain=bench.tables[worst].name,
-            versus={
-                name: Difference(mean(accuracies[i] - accuracies[j]), interval(samples[i] - samples[j]))
-                for name, j in against.items()
-                if j != i
-            },
+            versus={name: over(j, i) for name, j in against.items() if j != i},
             groups=dict(_groups(bench, accuracies, i, scored, against)),
             domains={t.name: float(a) for t, a in zip(bench.tables, accuracies[i], strict=True) if not np.isnan(a)},
             batches=sum(len(path.alpha) for path in entry.paths),
             images=int(scored.visits.sum()),
             seeds=plan.seeds,
             alpha=entry.alpha,
+            price=entry.candidate.exploration.price if entry.candidate is not None and curves[i] else None,
+            over_set=None if at_set_price is None or at_set_price == i else over(at_set_price, i),
+            way=told.get(entry.name, {}),
         )
         yield _with_paths(bench, plan, row, entry.paths) if entry.paths else row
+
+
+def _ways(bench: Bench, entries: Sequence[_Entry]) -> dict[str, dict[str, ToldShare]]:
+    """By name, of each `warm` that ran without pixels as well: such a one has no memory either."""
+    warm = [(entry, c) for entry in entries if (c := entry.candidate) is not None and c.strategy == "warm"]
+    bases = {c.objective: entry for entry, c in reversed(warm) if not c.exploration.pixels}  # the first of each
+    found: dict[str, dict[str, ToldShare]] = {}
+    for objective, base in bases.items():
+        others = [entry for entry, c in warm if c.objective == objective and entry is not base]
+        each = ways(bench, base.name, base.paths, [entry.paths for entry in others])
+        found |= zip((entry.name for entry in others), each, strict=True)
+    return found
 
 
 def _groups(

@@ -30,6 +30,19 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
+class ToldShare:
+    """What a strategy gains over `base` (`warm` without pixels) as a `share` of `worth`, which being told gains.
+
+    In mean accuracy by the domains' curves (see `told`). No `share` where `worth` is not shown to be above 0.
+    """
+
+    base: str
+    worth: Difference
+    share: float | None
+    ci: Interval | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One strategy (or reference) on one kind and order of streams, all seeds together.
 
@@ -38,6 +51,10 @@ class Row:
     domain where that is least. `versus` holds the references by name. `pinned` is the share of batches at an endpoint.
     `lag_batches` and `path_error` (mean distance in alpha) are against the best alpha of each mixture, on `smooth`
     streams only. `domains` is accuracy by domain, `triggers` and `resets` count batches.
+
+    Where prices are compared (`--curve`), `price` is that of a row of `warm`, and `over_set` the accuracy less that of
+    the row whose price is set, which has none. `way` is by the reference that is told the condition, on streams of
+    conditions that come back.
     """
 
     strategy: str
@@ -64,6 +81,14 @@ class Row:
     path_error: float | None = None
     triggers: Mapping[str, int] = field(default_factory=dict)
     resets: Mapping[str, int] = field(default_factory=dict)
+    price: float | None = None
+    over_set: Difference | None = None
+    way: Mapping[str, ToldShare] = field(default_factory=dict)
+
+    @property
+    def is_other_price(self) -> bool:
+        """A point of the curve that is no strategy of its own."""
+        return self.price is not None and self.over_set is not None
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,12 @@ def show(result: Result, console: Console) -> None:
     for stream, order in dict.fromkeys((row.stream, row.order) for row in result.rows):
         rows = [row for row in result.rows if (row.stream, row.order) == (stream, order)]
         title = f"{stream} streams, {order} order, seeds: {rows[0].seeds}"
-        console.print(_accuracy(rows, title, console.width >= _WIDE))
-        if any(not row.reference for row in rows) and len(rows[0].groups) > 1:
-            console.print(_groups(rows))
+        named = [row for row in rows if not row.is_other_price]
+        console.print(_accuracy(named, title, console.width >= _WIDE))
+        if any(not row.reference for row in named) and len(rows[0].groups) > 1:
+            console.print(_groups(named))
+        if priced := sorted((row for row in rows if row.price is not None), key=lambda row: -(row.price or 0.0)):
+            console.print(_curve(priced))
 
 
 def _domains(result: Result) -> Table:
@@ -76,6 +79,31 @@ def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
         cells += [_three(row.nll), "" if row.pinned is None else f"{row.pinned:.0%}"] if wide else []
         cells += ["" if row.lag_batches is None else f"{row.lag_batches:g}"] if followed else []
         table.add_row(_named(row), *cells, style="dim" if row.reference else "", end_section=i == last)
+    table.caption = "\n".join(_way(row, name) for row in rows for name in row.way)
+    return table
+
+
+def _way(row: Row, told: str) -> str:
+    way = row.way[told]
+    until = f"from {way.base} to {told} ({_difference(way.worth)} points)"
+    if way.share is None or way.ci is None:
+        return f"{row.strategy}: no way {until}, which is not shown to be above 0"
+    return f"{row.strategy}: {way.share:.0%} ({way.ci[0]:.0%} to {way.ci[1]:.0%}) of the way {until}"
+
+
+def _curve(rows: Sequence[Row]) -> Table:
+    """What other prices would serve, and at what cost."""
+    headers = ("accuracy", "FE", "over\nthe price set", "over\nbest fixed", "worst\ndomain")
+    table = _table("by price", "search.price", headers)
+    for row in rows:
+        table.add_row(
+            f"{row.price:g}" + ("" if row.is_other_price else " (set)"),
+            _three(row.accuracy),
+            f"{row.fe:.2f}",
+            _difference(row.over_set),
+            _difference(row.versus.get(BEST_FIXED)),
+            f"{100 * row.worst_domain_gap:+.1f}",
+        )
     return table
 
 

@@ -38,7 +38,8 @@ Ids = npt.NDArray[np.int64]
 Stream = tuple[Ids, ...]
 
 CONTROLS = ("exposure", "brightness", "odd", "pan")
-KINDS = ("short", "long", "stationary", "cycle", "jumps", "mixed", "smooth", "returning", "calendar", *CONTROLS)
+RETURN = ("returning", "calendar")  # in which conditions come back
+KINDS = ("short", "long", "stationary", "cycle", "jumps", "mixed", "smooth", *RETURN, *CONTROLS)
 ORDERS = ("iid", "runs")
 BATCH = 32  # images
 

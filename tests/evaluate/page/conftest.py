@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
+from adawise.evaluate.candidates import at_every_price
 from adawise.evaluate.judge import judge
 from adawise.evaluate.page.provenance import Provenance, provenance
 from adawise.evaluate.page.write import write_page
@@ -29,6 +31,7 @@ COMMAND = ["evaluate", "--logits", "<b>tables</b> & more"]
 def result() -> Result:
     bench = a_bench(*TABLES)
     plan = a_plan("warm,grid,fixed", kinds=("short", "smooth", "mixed"), seeds=2, smooth=((0,), (1,)))
+    plan = replace(plan, candidates=at_every_price(plan.candidates))
     return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
 

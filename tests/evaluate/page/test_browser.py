@@ -12,7 +12,7 @@ from adawise.evaluate.result import Result
 from tests.evaluate.page.conftest import HOSTILE
 from tests.page.browsing import Seen, opened
 
-SECTIONS = ("verdict", "cost", "strategies", "domains", "paths", "calibration", "made")
+SECTIONS = ("verdict", "cost", "price", "strategies", "domains", "paths", "calibration", "made")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_every_figure_is_drawn_as_wide_as_its_place(seen: Seen, result: Result) 
         ".chart", "places => places.map(p => [p.id, p.clientWidth, p.querySelector('svg')?.clientWidth ?? 0])"
     )
     views = len({(row.stream, row.order) for row in result.rows})
-    assert len(widths) == 5 * views  # cost, two by domain, path, calibration
+    assert len(widths) == 6 * views  # cost, price, two by domain, path, calibration
     for name, place, drawn in widths:
         assert 0 < drawn <= place, name
         assert drawn > 0.9 * place, name

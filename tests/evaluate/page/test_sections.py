@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from adawise.evaluate.page import by_domain, calibration, comparison, cost, paths
+from adawise.evaluate.page import by_domain, calibration, comparison, cost, curve, paths
 from adawise.evaluate.page.cost import beaten_by, front
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.provenance import digest, provenance
-from adawise.evaluate.page.views import headline, views
-from adawise.evaluate.result import PathRow, Result
+from adawise.evaluate.page.views import View, headline, views
+from adawise.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
+from adawise.evaluate.result import PathRow, Result, ToldShare
 from adawise.page.notation import counted, listed, points, three, two
 from tests.evaluate.building import a_table
-from tests.evaluate.page.building import a_row, a_view
+from tests.evaluate.page.building import a_row, a_view, over
 
 
 def marks(spec: Any, kind: str) -> list[Any]:
@@ -98,6 +99,62 @@ def test_a_crowd_on_the_front_leaves_the_served_its_name() -> None:
     assert right["warm"] == pytest.approx(0.65)  # at its own place
     assert 2 < len(right) < 8
     assert max(abs(at - 0.65) for name, at in right.items() if "near" in name) < 0.03
+
+
+def priced(*prices: tuple[float, float, float, float]) -> View:
+    """The price that is set is .03, at .650 and 1.20 FE; others are (price, points over it, half, FE)."""
+    others = [a_row(f"warm:price={p:g}", 0.65 + d, price=p, over_set=over(d, half), fe=fe) for p, d, half, fe in prices]
+    view = a_view(others=(*others, a_row("grid", 0.66, fe=21.0, over_set=over(0.01))), price=0.03)
+    rows = [r if r.over_set or not r.reference else replace(r, over_set=over(r.accuracy - 0.65)) for r in view.rows]
+    return replace(view, rows=tuple(rows))
+
+
+def test_the_curve_says_which_price_serves_more_and_which_no_less() -> None:
+    view = priced(
+        (0.002, 0.02, 0.01, 1.6), (0.2, -0.03, 0.01, 1.05), (0.1, -0.005, 0.01, 1.1), (0.01, 0.015, 0.01, 1.3)
+    )
+    section = curve.section([view])
+    assert section.figures[0].reading.replace("\u00a0", " ") == (
+        "The price that is set, 0.03, serves .650 at 1.20 FE; 0.01 serves +1.5 points (95 % +0.5 to +2.5) at 1.30; "
+        "0.1 is not shown to serve less, at 1.10."
+    )
+    (table,) = section.tables
+    assert [(line.name, line.kind) for line in table.lines] == [
+        *(("0.2", "strategy"), ("0.1", "strategy"), ("0.03", "served"), ("0.01", "strategy"), ("0.002", "strategy")),
+    ]
+    assert [line.cells[1].mark for line in table.lines] == ["worse", "same", "", "better", "better"]
+    alone = curve.section([priced((0.2, -0.03, 0.01, 1.05), (0.002, 0.0, 0.01, 1.6))]).figures[0].reading
+    assert alone.endswith("no lower price is shown to serve more; every higher price is shown to serve less.")
+
+
+def test_the_curve_is_drawn_by_price_with_all_that_stands_beside_it() -> None:
+    view = priced((0.2, -0.03, 0.01, 1.05), (0.1, -0.02, 0.01, 1.04))
+    (figure,) = curve.section([view]).figures
+    line = sorted(
+        drawn(figure.spec, "line"), key=lambda v: v[marks(figure.spec, "line")[0]["encoding"]["order"]["field"]]
+    )
+    assert [v["name"] for v in line] == [".2", ".1", "price .03"]  # though .1 spends less
+    shown = {v["name"]: v for v in drawn(figure.spec, "point")}
+    assert shown.keys() == {
+        *(".2", ".1", "price .03", "grid", "best fixed", "alpha .5", "zero-shot .600 ↓", "fine-tuned .500 ↓")
+    }
+    assert (shown[".2"]["low"], shown[".2"]["high"]) == pytest.approx((0.61, 0.63))
+    fixed = [v for v in shown.values() if v["kind"] == "fixed alpha"]
+    assert [v["beyond"] for v in fixed] == pytest.approx([0.6 * 0.04] * 4)
+    assert [v["at"] > v["accuracy"] for v in fixed] == [v["name"].endswith("↓") for v in fixed]
+    assert "warm:price=0.2" not in [line.name for line in comparison.section([view]).tables[0].lines]
+
+
+def test_the_way_to_being_told_is_a_column_where_it_is_known() -> None:
+    assert "way to split-half oracle" not in comparison.section([a_view()]).tables[0].headers
+    ways = {
+        SPLIT_HALF_ORACLE: ToldShare("warm:pixels=false", over(0.03), 0.85, (0.6, 1.1)),
+        DOMAIN_ORACLE: ToldShare("warm:pixels=false", over(0.0), None, None),
+    }
+    (table,) = comparison.section([a_view(way=ways)]).tables
+    assert table.headers[-2:] == ("way to split-half oracle", "way to domain oracle")
+    assert [(cell.text, cell.note) for cell in table.lines[0].cells[-2:]] == [("85%", "60% to 110%"), ("–", "")]
+    assert [cell.text for cell in table.lines[1].cells[-2:]] == ["", ""]
 
 
 def test_the_table_of_strategies_has_all_rows_and_marks_the_served() -> None:

@@ -39,6 +39,7 @@ class EvaluateCommand(Command):
         ),
         ("strategies on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
         ("two variants, for another program", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
+        ("which search.price to set", "evaluate --logits tables/ --strategies warm,grid,scratch --curve -o runs/price"),
         ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
     )
 
@@ -84,6 +85,10 @@ class EvaluateCommand(Command):
         description="what is compared, separated by commas; auto: what a worker with this card does; none: "
         "every strategy but botorch, and auto where the card advises a fixed alpha",
         json_schema_extra={"metavar": "STRATEGY,..."},
+    )
+    curve: CliToggleFlag[bool] = Field(
+        default=False,
+        description="run warm at seven prices from .2 to .002 too, for a curve of accuracy against forwards",
     )
     streams: Text = Field(
         default="short,long,stationary",

@@ -20,7 +20,7 @@ from adawise.build.search import exploration
 from adawise.console import paper, print_json, progress
 from adawise.errors import SettingsError
 from adawise.evaluate.bench import Bench
-from adawise.evaluate.candidates import Candidate, every_strategy, objective_named, parse, resolved
+from adawise.evaluate.candidates import Candidate, at_every_price, every_strategy, objective_named, parse, resolved
 from adawise.evaluate.files import write_result
 from adawise.evaluate.judge import judge
 from adawise.evaluate.result import Result
@@ -54,6 +54,8 @@ def evaluate(asked: EvaluateCommand) -> int:
     kinds = _known(streams, KINDS, "--streams", "kind of stream")
     orders = _known(asked.orders.split(","), ORDERS, "--orders", "order")
     candidates = _candidates(settings, asked.strategies)
+    if asked.curve:
+        at_every_price(candidates)  # or told here that there is nothing to vary, before tables are made
     if calibrate is None and settings.model.card is None:
         for candidate in resolved(candidates, None):
             objective_named(candidate.objective, None)  # or told here that it needs a card, before tables are made
@@ -70,6 +72,8 @@ def evaluate(asked: EvaluateCommand) -> int:
         if before.strategy == AUTO:
             method = in_words(meant.strategy, meant.objective, meant.alpha, is_advised=True)
             _log.info("strategy_chosen", candidate=meant.name, method=method)
+    if asked.curve:
+        candidates = at_every_price(candidates)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
     bench = Bench(tables, temperatures, {} if asked.group is None else group_names(asked.group, tables))
     pair = None if asked.smooth is None else smooth_groups(bench, asked.smooth)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from adawise.evaluate.page.notation import spoken
 from adawise.evaluate.page.views import View, is_better, is_worse
 from adawise.evaluate.references import DOMAIN_ORACLE, FIXED
-from adawise.evaluate.result import Difference, Row
+from adawise.evaluate.result import Difference, Row, ToldShare
 from adawise.page.blocks import Cell, Line, Section, Table
 from adawise.page.notation import NOTHING, points, points_between, three, two
 
@@ -19,7 +19,9 @@ def section(among: Sequence[View]) -> Section:
         "All strategies",
         "Accuracy is the mean over domains of equal weight. Differences are in points, on the same images, with 95 % "
         "intervals: ▲ better, ▼ worse, = no difference shown (the interval contains 0). Worst domain: points from the "
-        "better endpoint where that is least. Pinned: share of batches at alpha 0 or 1. Oracles see the labels.",
+        "better endpoint where that is least. Pinned: share of batches at alpha 0 or 1. Oracles see the labels. Way: "
+        "how far warm comes from warm without pixels to an oracle, which is told the condition, in accuracy by the "
+        "domains' curves.",
         tables=tuple(_table(view) for view in among),
     )
 
@@ -35,9 +37,11 @@ def difference_cell(difference: Difference | None) -> Cell:
 def _table(view: View) -> Table:
     rows = (*view.strategies, *view.references)
     followed = view.stream == "smooth"
+    told = list(dict.fromkeys(name for row in rows for name in row.way))
     headers = ["accuracy", "FE", *(f"− {spoken(name)}" for name in FIXED), f"− {spoken(DOMAIN_ORACLE)}"]
     headers += ["worst domain", "ECE", "ECE pooled", "NLL", "alpha", "pinned", *(("lag, batches",) if followed else ())]
-    lines = [Line(spoken(row.strategy), tuple(_cells(row, followed)), _kind(row, view)) for row in rows]
+    headers += [f"way to {spoken(name)}" for name in told]
+    lines = [Line(spoken(row.strategy), tuple(_cells(row, followed, told)), _kind(row, view)) for row in rows]
     seeds = view.served.seeds
     caption = f"{view.name}, {seeds} seed{'s' * (seeds > 1)}, {view.served.images:,} images served by each strategy"
     return Table(caption, "strategy", tuple(headers), tuple(lines))
@@ -47,7 +51,7 @@ def _kind(row: Row, view: View) -> str:
     return "reference" if row.reference else "served" if row.strategy == view.served_name else "strategy"
 
 
-def _cells(row: Row, followed: bool) -> list[Cell]:
+def _cells(row: Row, followed: bool, told: Sequence[str]) -> list[Cell]:
     low, high = row.accuracy_ci
     oracle = row.versus.get(DOMAIN_ORACLE)
     cells = [
@@ -64,4 +68,10 @@ def _cells(row: Row, followed: bool) -> list[Cell]:
     ]
     if followed:
         cells.append(Cell(NOTHING if row.lag_batches is None else f"{row.lag_batches:g}"))
-    return cells
+    return [*cells, *(_way_cell(row.way.get(name)) for name in told)]
+
+
+def _way_cell(way: ToldShare | None) -> Cell:
+    if way is None or way.share is None or way.ci is None:
+        return Cell("" if way is None else NOTHING)
+    return Cell(f"{way.share:.0%}", note=f"{way.ci[0]:.0%} to {way.ci[1]:.0%}")

@@ -65,7 +65,7 @@ def _figure(view: View) -> Figure:
     drawn = [v for v in values if not v["below"]]
     named = _names(values, best, view, top - floor)
     chart = alt.layer(
-        *_oracle(oracle, y),
+        *oracle_line(oracle, y),
         alt.Chart(theme.rows(_steps(best, end)))
         .mark_line(interpolate="step-after", color=theme.INK, strokeWidth=1)
         .encode(x=x, y=y),
@@ -106,7 +106,8 @@ def _span(view: View, best: Sequence[Row], oracle: float) -> tuple[float, float]
     return low - margin, high + margin
 
 
-def _oracle(accuracy: float, y: alt.Y) -> tuple[alt.Chart, ...]:
+def oracle_line(accuracy: float, y: alt.Y) -> tuple[alt.Chart, ...]:
+    """At what the split-half oracle serves."""
     line = alt.Chart(theme.rows([{"at": accuracy}]))
     return (line.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color=theme.ORACLE).encode(y=y),)
 

@@ -35,8 +35,13 @@ class View:
 
     @cached_property
     def strategies(self) -> tuple[Row, ...]:
-        """Those that see no label."""
-        return tuple(row for row in self.rows if not row.reference)
+        """Those that see no label; of one that is there at several prices, that which is set."""
+        return tuple(row for row in self.rows if not row.reference and not row.is_other_price)
+
+    @cached_property
+    def prices(self) -> tuple[Row, ...]:
+        """`warm` at each price, from the highest on; none where prices were not compared."""
+        return tuple(sorted((row for row in self.rows if row.price is not None), key=lambda row: -(row.price or 0.0)))
 
     @cached_property
     def references(self) -> tuple[Row, ...]:

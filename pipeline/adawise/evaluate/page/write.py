@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adawise.errors import SettingsError
-from adawise.evaluate.page import by_domain, calibration, comparison, cost, paths
+from adawise.evaluate.page import by_domain, calibration, comparison, cost, curve, paths
 from adawise.evaluate.page.advice import advise
 from adawise.evaluate.page.provenance import Provenance
 from adawise.evaluate.page.views import views
@@ -55,6 +55,7 @@ def _sections(result: Result) -> tuple[Section, ...]:
     among = views(result)
     return (
         cost.section(among),
+        *([curve.section(among)] if among[0].prices else []),
         comparison.section(among),
         by_domain.section(among, result),
         paths.section(among, result),

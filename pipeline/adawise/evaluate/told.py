@@ -1,0 +1,56 @@
+"""How far a strategy comes towards being told the condition, on streams whose conditions come back.
+
+By the domains' curves: what counts is the accuracy, on all images of a domain, of the alphas that were served to it, so
+that it is of no matter which images came with which. Being told is one alpha for a domain, at one forward an image: the
+best by its curve (`domain_oracle`, optimistic), or the best on the other half of its images (`split_half_oracle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from adawise.evaluate import references as ref
+from adawise.evaluate.bench import Bench, Floats
+from adawise.evaluate.bootstrap import interval, resampled_accuracies
+from adawise.evaluate.result import Difference, ToldShare
+from adawise.evaluate.score import by_domain, mean, ratio
+from adawise.evaluate.served import AlphaPath
+
+
+def ways(
+    bench: Bench, base: str, paths: Sequence[AlphaPath], others: Sequence[Sequence[AlphaPath]]
+) -> list[dict[str, ToldShare]]:
+    """Of each of `others` from the strategy `base`, which served `paths`, by the reference that is told."""
+    correct = bench.quality.correct
+    told = {
+        ref.SPLIT_HALF_ORACLE: ref.split_half(bench),
+        ref.DOMAIN_ORACLE: correct[ref.domain_oracle(bench), np.arange(correct.shape[1])],
+    }
+    came = np.isin(bench.domain_of, [d for path in paths for d in path.domain]).astype(np.float64)
+    hits = came * np.stack([*(_expected_hits(bench, each) for each in (paths, *others)), *told.values()])
+    visits = np.broadcast_to(came, hits.shape)
+    accuracies = ratio(by_domain(bench, hits), by_domain(bench, visits))
+    gains = [mean(each - accuracies[0]) for each in accuracies]
+    samples = resampled_accuracies(bench, hits, visits)
+    samples -= samples[0].copy()
+
+    def way(i: int, k: int) -> ToldShare:
+        worth = Difference(gains[k], interval(samples[k]))
+        if worth.ci[0] <= 0.0:
+            return ToldShare(base, worth, None, None)
+        return ToldShare(base, worth, gains[i] / gains[k], interval(ratio(samples[i], samples[k])))
+
+    first = 1 + len(others)  # row of those that are told
+    return [{name: way(i, k) for k, name in enumerate(told, first)} for i in range(1, first)]
+
+
+def _expected_hits(bench: Bench, paths: Sequence[AlphaPath]) -> Floats:
+    """How often each image `[N]` is right at the alphas that were served to its domain."""
+    batches = np.zeros((len(bench.alphas), len(bench.tables)))
+    for path in paths:
+        np.add.at(batches, ([bench.alphas.index(alpha) for alpha in path.alpha], path.domain), 1.0)
+    shares = batches / np.maximum(batches.sum(axis=0), 1.0)
+    hits: Floats = (bench.quality.correct * shares[:, bench.domain_of]).sum(axis=0)
+    return hits
