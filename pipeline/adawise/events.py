@@ -141,6 +141,7 @@ EVENTS: dict[str, LoggedEvent] = {
     "images_not_labelled": LoggedEvent("images without a label are left out"),
     "search_fit_begun": LoggedEvent("the search's numbers are fitted for the card"),
     "objective_chosen": LoggedEvent("which objective is minimised, and why"),
+    "pixels_missed": LoggedEvent("tables have no statistics of pixels, and the streams want them", "make them anew"),
     "strategy_chosen": LoggedEvent("what `auto` is with this card, where strategies are compared"),
     "training_began": LoggedEvent("fine-tuning begins"),
     "epoch_finished": LoggedEvent("an epoch of fine-tuning is over"),

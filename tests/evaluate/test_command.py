@@ -160,6 +160,14 @@ def test_a_curve_is_run_and_told_and_drawn(tables: str, tmp_path: Path, capsys: 
     assert {row["price"] for row in plain["rows"]} == {None}
 
 
+def test_tables_without_pixels_are_named_where_conditions_come_back(tables: str, capsys: Captured) -> None:
+    flags = ("--logits", tables, "--seeds", "1", "--processes", "1", "--orders", "iid", "--strategies", "fixed")
+    for kind, names in (("returning", [["known_a", "new_a", "style_a"]]), ("short", [])):
+        with capture_logs() as log:
+            told(capsys, *flags, "--streams", kind)
+        assert [sorted(e["tables"]) for e in log if e["event"] == "pixels_missed"] == [sorted(each) for each in names]
+
+
 def test_people_get_tables_and_a_folder_keeps_the_result(tables: str, tmp_path: Path, capsys: Captured) -> None:
     assert main(["evaluate", "--logits", tables, *QUICK, "--strategies", "warm", "-o", "kept"]) == 0
     out, err = capsys.readouterr()

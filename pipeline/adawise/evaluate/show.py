@@ -85,10 +85,8 @@ def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
 
 def _way(row: Row, told: str) -> str:
     way = row.way[told]
-    until = f"from {way.base} to {told} ({_difference(way.worth)} points)"
-    if way.share is None or way.ci is None:
-        return f"{row.strategy}: no way {until}, which is not shown to be above 0"
-    return f"{row.strategy}: {way.share:.0%} ({way.ci[0]:.0%} to {way.ci[1]:.0%}) of the way {until}"
+    share = "no share" if way.ci is None else f"{way.share:.0%} ({way.ci[0]:.0%} to {way.ci[1]:.0%})"
+    return f"{row.strategy}: {share} of the way from {way.base} to {told} ({_difference(way.worth)} points)"
 
 
 def _curve(rows: Sequence[Row]) -> Table:

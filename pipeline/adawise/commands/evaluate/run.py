@@ -26,7 +26,7 @@ from adawise.evaluate.judge import judge
 from adawise.evaluate.result import Result
 from adawise.evaluate.run import Plan, run
 from adawise.evaluate.show import show
-from adawise.evaluate.streams import KINDS, ORDERS, Smooth
+from adawise.evaluate.streams import CONTROLS, KINDS, ORDERS, RETURN, Smooth
 from adawise.evaluate.tables import LogitTable, read_tables
 from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.settings import Settings
@@ -76,6 +76,9 @@ def evaluate(asked: EvaluateCommand) -> int:
         candidates = at_every_price(candidates)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
     bench = Bench(tables, temperatures, {} if asked.group is None else group_names(asked.group, tables))
+    if bench.pixels is None and not set(kinds).isdisjoint((*RETURN, *CONTROLS)):
+        without = [table.name for table in tables if table.pixels is None]
+        _log.warning("pixels_missed", tables=without, note="warm goes without them, and remembers no condition")
     pair = None if asked.smooth is None else smooth_groups(bench, asked.smooth)
     plan = Plan(candidates, kinds, orders, asked.seeds, pair)
     result = _run(bench, plan, card, calibration, asked.processes or usable_cores())
