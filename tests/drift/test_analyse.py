@@ -314,7 +314,7 @@ def test_every_question_can_be_asked_again_as_it_is_written_out(connection: duck
         assert "$" not in sql, name
         if name == "measures":
             connection.execute(sql)
-        elif name != "rejects":
+        elif name not in {"rejects", "calendar"}:  # there are none
             assert connection.execute(sql).fetchone() is not None, name
 
 

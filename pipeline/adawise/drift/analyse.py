@@ -12,6 +12,7 @@ import numpy as np
 
 from adawise.drift.accuracy import over_time
 from adawise.drift.bins import DAY_US
+from adawise.drift.calendar import calendar
 from adawise.drift.changes.find import ALPHA, Change, Sensitivity, find_changes
 from adawise.drift.clocks import UTC_CLOCKS, Clocks, local_us
 from adawise.drift.collect import Collected, Path
@@ -21,7 +22,7 @@ from adawise.drift.events.judge import Surroundings, judged
 from adawise.drift.events.known import KnownSpan, with_known
 from adawise.drift.events.measures import MEASURES, Binned
 from adawise.drift.events.mix import NO_MIX, Mixed
-from adawise.drift.result import SEVERITIES, Camera, CameraChange, DriftEvent, Example, Flags, Stretch
+from adawise.drift.result import NO_STAYS, SEVERITIES, Camera, CameraChange, DriftEvent, Example, Flags, Stretch
 
 Examples = Callable[[str, int, int, int, int], tuple[Example, ...]]
 """(stream_id, before, after, since, until) -> frames nearest before a time and after another, within the last two."""
@@ -117,7 +118,8 @@ def _happened(
     A mix of classes or an accuracy may take nights to be sure of. It is told once two nights agree on it, for noise
     that is looked at each night comes and goes.
     """
-    known = Surroundings(of.binned, found.until_us, found.starts.get(of.stream_id, ()))
+    stays = found.stays.get(of.stream_id, NO_STAYS)
+    known = Surroundings(of.binned, found.until_us, found.starts.get(of.stream_id, ()), stays)
     told = judged(numbered(events(of), first), known, roots)
     now = [event for event in told if _is_of(event, found.judged_us)]
     late = [event for event in told if event not in now and _is_slow(event, found.judged_us - _LATE_US)]
@@ -186,6 +188,7 @@ def _camera(of: CameraHistory, found: Collected) -> Camera:
         silences=tuple(gap for gap in gaps if gap[1] >= found.judged_us),
         series=found.series[stream_id],
         accuracy=over_time([found.binned[stream_id]]),
+        calendar=calendar(found.stays.get(stream_id, NO_STAYS), of.zone),
     )
 
 

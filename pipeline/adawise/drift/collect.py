@@ -13,7 +13,7 @@ from adawise.drift import queries
 from adawise.drift.bins import bin_width_us
 from adawise.drift.events.measures import Binned
 from adawise.drift.events.mix import Mixed
-from adawise.drift.result import Floats, Integers, Model, Series
+from adawise.drift.result import Floats, Integers, Model, Series, Stays
 from adawise.errors import SettingsError
 
 ALL = ""  # the name under which a query's rows of all cameras go; no camera is called so
@@ -64,6 +64,7 @@ class Collected:
     starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why: settings_changed, silent
     binned: Mapping[str, Binned]
     mixed: Mapping[str, Mixed]
+    stays: Mapping[str, Stays]  # of the cameras of which conditions are known
 
 
 def collect(
@@ -105,6 +106,7 @@ def collect(
     ask = _Question(connection, widths | {"judged": judged_us}, done)
     prepare(connection, mix_us)
     connection.execute(queries.judged_rows(is_labelled))
+    connection.execute(queries.fine_bins(fine_us))
     facts = ask.by_stream(queries.CAMERAS)
     paths = {name: _path(columns) for name, columns in ask.by_stream(queries.PATHS).items()}
     binned = {name: _binned(columns) for name, columns in ask.by_stream(queries.WIDE).items()}
@@ -140,6 +142,7 @@ def collect(
             for name, columns in ask.by_stream(queries.MIXES).items()
             if name in paths
         },
+        stays={name: Stays(**columns) for name, columns in ask.by_stream(queries.STAYS).items()},
     )
 
 
@@ -203,7 +206,7 @@ class _Question:
 def _plain(column: Any) -> Any:
     if not isinstance(column, np.ma.MaskedArray) or column.dtype.kind == "O":
         return column
-    if column.dtype.kind in "iu" and not np.any(column.mask):
+    if column.dtype.kind in "biu" and not np.any(column.mask):
         return column.data
     return np.ma.filled(column.astype(np.float64), np.nan)
 

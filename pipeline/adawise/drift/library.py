@@ -18,9 +18,10 @@ from duckdb import DuckDBPyConnection
 from adawise.drift.accuracy import over_time
 from adawise.drift.analyse import analyse as analysed
 from adawise.drift.baseline import History
+from adawise.drift.calendar import hours
 from adawise.drift.clocks import parse_clocks
 from adawise.drift.collect import Collected, collect
-from adawise.drift.result import AccuracyOverTime, AccuracyPoint, Camera, DriftEvent, Series, fleet_of
+from adawise.drift.result import AccuracyOverTime, AccuracyPoint, Camera, CameraCondition, DriftEvent, Series, fleet_of
 from adawise.drift.tables import Tables
 from adawise.errors import SettingsError
 from adawise.labels.join import label
@@ -64,13 +65,16 @@ class Analysis:
     """What `adawise drift` finds, as tables.
 
     `events`: a row each, the worst incident first. `cameras`: a row each, the one that drifted farthest first.
-    `series`: a row a camera and bin. `accuracy`: a row a camera, time and way to know it (`how`), with a band of 95 %;
-    those of all cameras together have no `stream_id`. `fleet`: how many cameras are ok, changed, failing and silent.
+    `series`: a row a camera and bin. `conditions`: a row a camera and condition, the most frequent first; `hours` are
+    those of the day that it is typical for. `accuracy`: a row a camera, time and way to know it (`how`), with a band of
+    95 %; those of all cameras together have no `stream_id`. `fleet`: how many cameras are ok, changed, failing and
+    silent.
     """
 
     events: AnalysisTable
     cameras: AnalysisTable
     series: AnalysisTable
+    conditions: AnalysisTable
     accuracy: AnalysisTable
     fleet: Mapping[str, int]
 
@@ -145,6 +149,7 @@ def analyse(
         _events(events),
         _cameras(cameras),
         _series(found),
+        _conditions(cameras),
         _accuracy([(None, over_time(list(found.binned.values()))), *((c.stream_id, c.accuracy) for c in cameras)]),
         fleet_of([camera.stream_id for camera in cameras], events),
     )
@@ -202,6 +207,17 @@ def _cameras(cameras: Sequence[Camera]) -> AnalysisTable:
         columns[name.removesuffix("_us")] = pa.array(values, _MICROSECONDS if name.endswith("_us") else None)
     columns["changes"] = pa.array([len(camera.changes) for camera in cameras], pa.int64())
     columns["silences"] = pa.array([len(camera.silences) for camera in cameras], pa.int64())
+    return AnalysisTable(pa.table(columns))
+
+
+def _conditions(cameras: Sequence[Camera]) -> AnalysisTable:
+    rows = [(camera.stream_id, each) for camera in cameras for each in camera.calendar.conditions]
+    columns = {"stream_id": pa.array([name for name, _ in rows], pa.string())}
+    kinds = {"name": pa.string(), "first_us": _MICROSECONDS, "last_us": _MICROSECONDS, "hours": pa.string()}
+    kinds |= dict.fromkeys(("share", "alpha", "objective"), pa.float64())
+    for each in fields(CameraCondition):
+        values = [hours(of) if each.name == "hours" else getattr(of, each.name) for _, of in rows]
+        columns[each.name.removesuffix("_us")] = pa.array(values, kinds.get(each.name, pa.int64()))
     return AnalysisTable(pa.table(columns))
 
 

@@ -1,9 +1,9 @@
 """The questions that a report asks of the traces and the predictions, as SQL.
 
 They go by the tables `traces` and `predictions`, each with the computed column `time` (`read_traces`), so that a reader
-can ask them again: the page shows each beside what it made. `$bin` is the width of a bin in microseconds. `SPANS` and
-`measures` come first: what came of a batch is in its trace, or, of an earlier version, in its rows. A year of traces is
-read once by each, so that what goes together is asked at once.
+can ask them again: the page shows each beside what it made. `$bin` is the width of a bin in microseconds. `SPANS`,
+`fine_bins` and `measures` come first: what came of a batch is in its trace, or, of an earlier version, in its rows. A
+year of traces is read once by each, so that what goes together is asked at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,20 @@ SELECT stream_id, CASE WHEN bool_and(is_old) THEN 'infinity'::TIMESTAMPTZ ELSE m
 FROM spans GROUP BY stream_id HAVING count(unmeasured) > 0;
 
 CREATE OR REPLACE TEMP TABLE resets AS SELECT stream_id, reset, time FROM traces WHERE reset IS NOT NULL;
+"""
+
+_FINE_BINS = """
+CREATE OR REPLACE TEMP TABLE fine_bins AS
+SELECT stream_id, epoch_us(time) // $fine AS fine, condition,
+       epoch_us(min(time)) AS first_us,
+       epoch_us(max(time)) AS last_us,
+       count(*) AS batches,
+       sum(alpha) AS alphas,
+       sum(objective) FILTER (NOT isnan(objective)) AS objectives,
+       count(*) FILTER (NOT isnan(objective)) AS finite,
+       min(batch_number) = 0 AS is_anew,
+       bool_and(returned) AS returned
+FROM traces GROUP BY ALL;
 """
 
 SPAN = """
@@ -128,14 +142,42 @@ FROM class_bins JOIN ranked USING (stream_id, label) GROUP BY ALL ORDER BY strea
 
 PATHS = """
 SELECT stream_id,
-       epoch_us(time) // $fine AS fine,
-       epoch_us(min(time)) AS first_us,
-       epoch_us(max(time)) AS last_us,
-       count(*) AS batches,
-       avg(alpha) AS alpha,
-       avg(objective) FILTER (NOT isnan(objective)) AS objective
-FROM traces
+       fine,
+       min(first_us) AS first_us,
+       max(last_us) AS last_us,
+       sum(batches)::BIGINT AS batches,
+       sum(alphas) / sum(batches) AS alpha,
+       sum(objectives) / nullif(sum(finite), 0) AS objective
+FROM fine_bins
 GROUP BY ALL ORDER BY stream_id, fine
+"""
+
+STAYS = """
+WITH lives AS (
+    SELECT *, sum(is_anew::BIGINT) OVER (PARTITION BY stream_id ORDER BY first_us, last_us) AS state
+    FROM fine_bins
+    WHERE stream_id IN (SELECT stream_id FROM fine_bins WHERE condition IS NOT NULL)
+), told AS (
+    SELECT *, lag((state, condition)) OVER of_camera AS before, first_us - lag(last_us) OVER of_camera AS pause_us
+    FROM lives WHERE condition IS NOT NULL
+    WINDOW of_camera AS (PARTITION BY stream_id ORDER BY first_us, last_us)
+), numbered AS (
+    SELECT *, before IS NOT NULL AND returned AS is_back, before IS DISTINCT FROM (state, condition) AS began,
+           sum((began OR pause_us > 3_600_000_000)::BIGINT) OVER (PARTITION BY stream_id ORDER BY first_us, last_us)
+               AS stay
+    FROM told
+)
+SELECT stream_id,
+       min(first_us) AS since_us,
+       max(last_us) AS until_us,
+       any_value(state)::BIGINT AS state,
+       any_value(condition)::BIGINT AS condition,
+       sum(batches)::BIGINT AS batches,
+       sum(alphas) / sum(batches) AS alpha,
+       sum(objectives) / nullif(sum(finite), 0) AS objective,
+       bool_or(began) AS began,
+       bool_or(began AND is_back) AS returned
+FROM numbered GROUP BY stream_id, stay ORDER BY stream_id, since_us
 """
 
 CAMERAS = """
@@ -242,6 +284,11 @@ SELECT kind, unnest(best) FROM (
 """
 
 
+def fine_bins(fine_us: int) -> str:
+    """The table of narrow bins by condition, that `PATHS` and `STAYS` go by."""
+    return _FINE_BINS.replace("$fine", str(fine_us))
+
+
 def measures(mix_us: int, last: str | None = "infinity") -> str:
     """The views and tables that other questions go by, beside `SPANS`.
 
@@ -284,9 +331,10 @@ def written_out(
     They need `traces` and `predictions` as tables or views with the column `time`, and `labelled` if it is there.
     """
     questions = {
-        "measures": SPANS + measures(mix_us) + judged_rows(is_labelled),
+        "measures": SPANS + _FINE_BINS + measures(mix_us) + judged_rows(is_labelled),
         "series": TRACES,
         "changes": PATHS,
+        "calendar": STAYS,
         "events": WIDE,
         "mixes": MIXES,
         "cameras": CAMERAS,

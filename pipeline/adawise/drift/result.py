@@ -64,6 +64,7 @@ class Cause:
         "model",
         "reset",
         "others",
+        "condition",
         "incident",
         "swap",
         "likely",
@@ -177,6 +178,76 @@ class AccuracyOverTime:
 
 NOTHING_KNOWN = AccuracyOverTime()
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stays:
+    """Which condition a camera was in, by time: arrays `[stays]`. One ends with a switch, or a pause of an hour.
+
+    `state`: how often the camera's state had begun anew by then; numbers of conditions are of one state. `began`: it is
+    no mere pause that was before. `returned`: the camera had been in this condition before. Two switches within a bin
+    (a 20,000th of the time) may be one here.
+    """
+
+    since_us: Integers  # of its first batch
+    until_us: Integers  # of its last one
+    state: Integers
+    condition: Integers
+    batches: Integers
+    alpha: Floats
+    objective: Floats
+    began: Flags
+    returned: Flags
+
+
+NO_STAYS = Stays(*(np.empty(0, np.int64),) * 5, *(np.empty(0),) * 2, *(np.empty(0, np.bool_),) * 2)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraCondition:
+    """A condition of a camera over the whole time; alpha and objective are means over batches.
+
+    `name`: its number, behind that of the `state` (from 1) where the camera had several. `hours`: those [from, to) of
+    the day that it is typical for, by the camera's clocks; empty if it is seen at any, or was on too few days.
+    """
+
+    name: str
+    number: int
+    state: int
+    batches: int
+    share: float
+    visits: int
+    returns: int
+    first_us: int
+    last_us: int
+    alpha: float
+    objective: float
+    hours: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calendar:
+    """A camera's conditions, the most frequent first, and its times in cells of `cell_us` from `begin_us` on.
+
+    `shown`: so many of the conditions have a colour, the rest is one. `runs` `[runs, 4]`: first cell, how many, place
+    among the conditions (`shown` is the rest), and the minute of the day where it begins; by days (`is_daily`) a run
+    ends with its day.
+    """
+
+    conditions: tuple[CameraCondition, ...]
+    shown: int
+    is_daily: bool
+    cell_us: int
+    begin_us: int
+    runs: Integers
+
+    @property
+    def returns(self) -> int:
+        """How often the camera came back into a condition."""
+        return sum(condition.returns for condition in self.conditions)
+
+
+NO_CALENDAR = Calendar((), 0, False, 1, 0, np.empty((0, 4), np.int64))
+
 Shape = Literal[
     "step", "ramp", "spike", "unrest", "cycle begun", "cycle ended", "cycle changed", "silence", "ended", "model"
 ]
@@ -262,6 +333,7 @@ class Camera:
     silences: tuple[tuple[int, int], ...]  # [from, until) without an image, longer than what is usual for it
     series: Series
     accuracy: AccuracyOverTime = NOTHING_KNOWN
+    calendar: Calendar = NO_CALENDAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +435,8 @@ def _plain(value: Any) -> Any:
         return value if np.isfinite(value) else None
     if isinstance(value, DriftEvent):
         return _told(value)
+    if isinstance(value, Calendar):
+        return {"returns": value.returns, "conditions": _plain(value.conditions)}
     if is_dataclass(value) and not isinstance(value, type):
         shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
         plain = {name: _plain(getattr(value, name)) for name in shown}

@@ -11,14 +11,24 @@ from rich.table import Table
 
 from adawise.drift.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
 from adawise.drift.bins import spoken
+from adawise.drift.calendar import hours
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.judge import moved
 from adawise.drift.judge.helped import Helped, Interval
-from adawise.drift.result import AccuracyCost, AccuracyOverTime, AccuracyPoint, Camera, How, Report
+from adawise.drift.result import (
+    AccuracyCost,
+    AccuracyOverTime,
+    AccuracyPoint,
+    Calendar,
+    Camera,
+    How,
+    Report,
+)
 from adawise.page.notation import LEVEL, two
 
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
-_INCIDENTS, _NEXT = 12, 3  # likewise
+_INCIDENTS, _NEXT, _CALENDARS = 12, 3, 8  # likewise
+_OF_HOURS, _FREQUENT = 3, 0.05  # conditions whose hours a sentence has, and their share
 
 
 def show(report: Report, console: Console) -> None:
@@ -34,6 +44,11 @@ def show(report: Report, console: Console) -> None:
         for those in list(incidents(report.events).values())[:_NEXT]:
             console.print(f"look closer at {those[0].stream_id}: {those[0].next}", soft_wrap=True)
     console.print(_cameras(report))
+    calendars = [f"{camera.stream_id}: {told}" for camera in report.cameras if (told := conditions(camera.calendar))]
+    for line in calendars[:_CALENDARS]:
+        console.print(line, soft_wrap=True, markup=False)
+    if len(calendars) > _CALENDARS:
+        console.print(f"and {len(calendars) - _CALENDARS} cameras more that know several conditions")
     if told := accuracies(report.accuracy, report.cameras):
         console.print(f"accuracy: {told[:1].lower()}{told[1:]}", soft_wrap=True)
     for group in report.groups:
@@ -148,6 +163,16 @@ def _went(points: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
         for point in (points[0], points[-1])
     ]
     return f"{told[0]} first, {told[1]} last" if len(points) > 1 else told[0]
+
+
+def conditions(of: Calendar) -> str:
+    """4 conditions, 12 returns; condition 2 from 18 h to 6 h. Of one condition, or none, there is nothing to tell."""
+    if len(of.conditions) < 2:
+        return ""
+    frequent = [each for each in of.conditions if each.share >= _FREQUENT]
+    told = [f"condition {each.name} {at}" for each in frequent if (at := hours(each))][:_OF_HOURS]
+    returns = f"{of.returns:,} {'return' if of.returns == 1 else 'returns'}"
+    return "; ".join([f"{len(of.conditions):,} conditions, {returns}", *([", ".join(told)] if told else [])])
 
 
 def _between(interval: Interval, form: str) -> str:

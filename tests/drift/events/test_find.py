@@ -19,7 +19,7 @@ from adawise.drift.events.incidents import numbered
 from adawise.drift.events.judge import Surroundings, judged
 from adawise.drift.events.measures import Binned
 from adawise.drift.events.mix import NO_MIX
-from adawise.drift.result import SEVERITIES, DriftEvent
+from adawise.drift.result import NO_STAYS, SEVERITIES, DriftEvent, Stays
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, KINDS, CameraWorld, Happening, as_tables, camera
 
 SEED = 54
@@ -115,10 +115,11 @@ def until(world: CameraWorld, end_us: int) -> CameraWorld:
     return CameraWorld(world.name, columns, world.counts[:n], world.labelled[:n], world.correct[:n], (), world.days)
 
 
-def a_day(rejected: Mapping[int, int], **changed: float) -> list[DriftEvent]:
+def a_day(rejected: Mapping[int, int], stays: Stays = NO_STAYS, /, **changed: float) -> list[DriftEvent]:
     """Of a camera with eight images in two minutes, and none from ten to eleven.
 
-    rejected: images by number of the batch. changed: by so much each of these is more from noon till three.
+    rejected: images by number of the batch. stays: its conditions. changed: by so much each of these is more from noon
+    till three.
     """
     number = np.array([n for n in range(720) if not 300 <= n < 330])
     n, at = len(number), BEGIN_US + number * 120_000_000
@@ -129,7 +130,37 @@ def a_day(rejected: Mapping[int, int], **changed: float) -> list[DriftEvent]:
     values |= {name: size * is_changed for name, size in changed.items()}
     binned = Binned(**values)
     told = events(CameraHistory("gate", binned, 60_000_000, (), NO_MIX, (), (), None))
-    return judged(numbered(told, 1), Surroundings(binned, int(at[-1]), ()), ["runs/yard"])
+    return judged(numbered(told, 1), Surroundings(binned, int(at[-1]), (), stays), ["runs/yard"])
+
+
+def in_conditions(*rows: tuple[float, float, int, bool]) -> Stays:
+    """Of (since, until, condition, returned), by the hour."""
+    since, until, condition, returned = (np.array(column) for column in zip(*rows, strict=True))
+    since_us, until_us = ((BEGIN_US + each * HOUR_US).astype(np.int64) for each in (since, until))
+    n, alpha, began = len(rows), np.zeros(len(rows)), np.ones(len(rows), np.bool_)
+    batches = np.maximum(1, 30 * (until - since)).astype(np.int64)
+    return Stays(since_us, until_us, np.zeros(n, np.int64), condition, batches, alpha, alpha, began, returned)
+
+
+@pytest.mark.parametrize(
+    ("fourth", "said"),
+    [
+        ((12, 24, 1, True), ["condition 1 returned, seen once before"]),
+        ((12, 24, 2, True), ["condition 2 returned, which is known from before this time"]),
+        ((12, 24, 2, False), ["condition 2 began, which the camera had not been in before"]),
+        ((18, 24, 1, True), []),
+    ],
+)
+def test_the_condition_that_came_with_it_is_a_cause(fourth: tuple[float, float, int, bool], said: list[str]) -> None:
+    stays = in_conditions((0, 4, 0, False), (4, 6, 1, False), (6, 7, 0, True), fourth)
+    told = a_day({}, stays, luminance=-1.0, confidence=-0.2)
+    lit = next(event for event in told if event.measure == "brightness")
+    assert [cause.sentence for cause in lit.causes if cause.kind == "condition"] == said
+    assert lit.causes[-1].sentence.startswith("likely:")
+
+
+def test_a_condition_that_returns_is_no_event_by_itself() -> None:
+    assert a_day({}, in_conditions((0, 4, 0, False), (4, 12, 1, False), (12, 24, 0, True))) == a_day({})
 
 
 def test_images_that_are_all_broken_are_counted_with_the_next_batch_and_may_have_begun_long_before_it() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from adawise.drift.calendar import calendar
 from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interval
 from adawise.drift.page.packed import PIXELS
 from adawise.drift.queries import written_out
@@ -19,6 +20,7 @@ from adawise.drift.result import (
     AccuracyCost,
     AccuracyOverTime,
     AccuracyPoint,
+    Calendar,
     Camera,
     CameraChange,
     CameraGroup,
@@ -30,6 +32,7 @@ from adawise.drift.result import (
     Model,
     Report,
     Series,
+    Stays,
     Stretch,
 )
 
@@ -68,6 +71,22 @@ def a_series(
     known |= fields
     kept = np.ones(n, bool) if present is None else present
     return Series(**{name: values[kept] for name, values in known.items()})
+
+
+def a_calendar(days: int = 10, rare: int = 20) -> Calendar:
+    """Nights (condition 1) and days (0), and as many conditions that came once for half an hour."""
+    rows = [(24.0 * day + hour, is_night) for day in range(days) for hour, is_night in ((0, 1), (6, 0), (18, 1))]
+    rows += [(24.0 * (n % days) + 9 + n // days, 2 + n) for n in range(rare)]
+    rows += [(24 * (n % days) + 9.5 + n // days, 0) for n in range(rare)]
+    hour, condition = (np.array(column) for column in zip(*sorted(rows), strict=True))
+    since_us = (BEGIN_US + HOUR_US * hour).astype(np.int64)
+    until_us, n = np.append(since_us[1:], BEGIN_US + 24 * days * HOUR_US) - 1, len(hour)
+    began = np.diff(condition, prepend=-1) != 0
+    returned = began & (condition < 2) & (np.arange(n) > 1)
+    batches, numbers = (until_us - since_us) // (HOUR_US // 30), np.arange(n, dtype=np.float64)
+    return calendar(
+        Stays(since_us, until_us, np.zeros(n, np.int64), condition, batches, numbers / n, numbers, began, returned)
+    )
 
 
 def a_camera(

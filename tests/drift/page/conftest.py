@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 
 from adawise.drift.page.write import write_page
 from adawise.drift.result import Report
-from tests.drift.page.building import CLASSES, HOSTILE, a_camera, a_gallery, a_help, a_yard, every_shape
+from tests.drift.page.building import CLASSES, HOSTILE, a_calendar, a_camera, a_gallery, a_help, a_yard, every_shape
 from tests.page.browsing import a_browser
 
 
@@ -20,7 +20,7 @@ def report() -> Report:
     """Ten cameras for ten days and ten incidents; the hostile one is first, so that it is in verdict and title too."""
     yard = a_yard(9, hours=240)
     hostile = a_camera(HOSTILE, [(0, 0.1), (100, 0.95)], hours=240, rejecting=True)
-    hostile = replace(hostile, class_mix=((HOSTILE, 0.6, 0.7, 0.5), ("car", 0.4, 0.3, 0.5)))
+    hostile = replace(hostile, class_mix=((HOSTILE, 0.6, 0.7, 0.5), ("car", 0.4, 0.3, 0.5)), calendar=a_calendar())
     names = [HOSTILE, *(camera.stream_id for camera in yard.cameras)]
     group = replace(yard.groups[0], stream_ids=(HOSTILE, *yard.groups[0].stream_ids))
     helped = a_help(names, classes=(HOSTILE, *CLASSES[1:]))

@@ -105,6 +105,35 @@ def test_events_are_marked_in_the_figure_of_their_measure_with_the_number_of_the
     }
 
 
+def test_a_calendar_has_a_column_a_day_and_the_hour_pointed_at_is_told(seen: Seen) -> None:
+    page = seen.page
+    open_camera(page, 1)
+    place = page.locator('#camera-1 figure[data-panel="calendar"]')
+    assert place.locator(".legend li").all_inner_texts() == ["1", "0", "20 others"]
+    assert (
+        place.locator("figcaption")
+        .inner_text()
+        .startswith("22 conditions, 39 returns; condition 1 from 18 h to 6 h, condition 0 from 6 h to 18 h.")
+    )
+    columns = page.eval_on_selector_all(
+        "#camera-1-calendar .mark-rect path", "paths => [...new Set(paths.map(p => Math.round(p.getBBox().width)))]"
+    )
+    assert len(columns) <= 3, "days are alike, to the pixel; the pointer is none"
+    place.locator(".timed").scroll_into_view_if_needed()
+    box = place.locator(".timed").bounding_box()
+    assert box is not None
+    told = []
+    for share in (0.1, 0.45):  # of the height, which has the axis of time below the day
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + share * box["height"])
+        settle(page)
+        told.append(page.locator("#told").inner_text().splitlines()[1])
+    assert told == ["condition 1", "condition 0"]
+    page.mouse.move(0, 0)
+    rows = page.locator('#camera-1 [aria-label^="Conditions of"] tbody th').all_inner_texts()
+    assert [row.strip() for row in rows] == ["1", "0", "20 others"]
+    assert page.locator('#camera-2 [aria-label^="Conditions of"]').count() == 0
+
+
 def test_measured_accuracy_is_solid_estimates_are_dashed_and_a_moment_is_told_with_bands(seen: Seen) -> None:
     page = seen.page
     open_camera(page, 1)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
+import numpy as np
+
 from adawise.drift.accuracy import ESTIMATE_ERROR, LEAST, NORMAL, Ratio, clusters, measured, over_time, ratio
 from adawise.drift.bins import lasting
+from adawise.drift.calendar import name_of, seen_before
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.measures import Binned
-from adawise.drift.result import AccuracyCost, Cause, DriftEvent, Severity
+from adawise.drift.result import NO_STAYS, AccuracyCost, Cause, DriftEvent, Severity, Stays
 
 _MANY_REJECTS = 0.1
 _COSTLY = -0.1  # accuracy
@@ -22,17 +25,20 @@ _NEAR_US, _AROUND_US = 3_600_000_000, 6 * 3_600_000_000
 _OVER = frozenset({"spike", "silence"})
 _PASSING = frozenset({"spike", "silence", "unrest"})
 _LESS = frozenset({"forwards", "noise", "colour", "model"})
+_MOVES = frozenset({"step", "ramp", "spike"})
+_NOT_SEEN = frozenset({"rate", "rejects", "model"})
 _GRAIN = ("sharpness", "noise")
 _PICTURE = ("brightness", "contrast", "sharpness", "noise", "colour")
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a camera's events are judged by: its bins, the fleet's end, and when its adaptation began anew."""
+    """What a camera's events are judged by: its bins, the fleet's end, when its adaptation began anew, its calendar."""
 
     binned: Binned
     until_us: int
     starts: Sequence[tuple[int, str]]
+    stays: Stays = NO_STAYS
 
 
 def judged(events: Sequence[DriftEvent], known: Surroundings, roots: Sequence[str]) -> list[DriftEvent]:
@@ -113,10 +119,31 @@ def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings)
     silence = next((each for each in others if each.shape == "silence"), None)
     if silence is not None:
         told.append(Cause("silence", f"the camera was silent for {lasting(silence.until_us - silence.since_us)}"))
+    told += _condition(event, known.stays)
     if others:
         told.append(Cause("incident", "at the same moment: " + "; ".join(moved(each) for each in others)))
     told += _likely(those, event)
     return told
+
+
+def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
+    """Of the conditions that came with it the one that lasted longest; a night again is no news, but it explains."""
+    if event.shape not in _MOVES or event.measure in _NOT_SEEN:
+        return
+    near = (stays.since_us >= event.earliest_us - _NEAR_US) & (stays.since_us <= event.latest_us + _NEAR_US)
+    came = np.flatnonzero(near & stays.began)
+    came = came[came > 0]
+    if not len(came):
+        return
+    at = int(came[np.argmax(stays.batches[came])])
+    name, before = name_of(stays, at), seen_before(stays, at)
+    if not stays.returned[at]:
+        yield Cause("condition", f"condition {name} began, which the camera had not been in before")
+    elif before:
+        times = "once" if before == 1 else f"{before} times"
+        yield Cause("condition", f"condition {name} returned, seen {times} before")
+    else:
+        yield Cause("condition", f"condition {name} returned, which is known from before this time")
 
 
 def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:

@@ -14,11 +14,14 @@ from adawise.drift.page.packed import looks
 from adawise.drift.page.panels import Panel
 from adawise.drift.page.small import Picture, picture
 from adawise.drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
-from adawise.drift.result import Camera, Report, Series
-from adawise.drift.show import accuracies
+from adawise.drift.result import Calendar, Camera, Report, Series
+from adawise.drift.show import accuracies, conditions
+from adawise.page import theme
+from adawise.page.blocks import Key
 from adawise.page.notation import counted, listed, two
 
 _NAMED = 3
+_CALENDARS = ("calendar", "conditions")
 _LOOKS = {
     "luminance": "brightness",
     "contrast": "contrast",
@@ -35,6 +38,7 @@ class Drawn:
     anchor: str
     panel: Panel
     reading: str
+    legend: tuple[Key, ...] = ()  # of this camera alone
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,16 @@ def shown(
     )
 
 
-def drawn(anchor: str, series: Series, panels: Sequence[Panel], readings: Mapping[str, str]) -> tuple[Drawn, ...]:
-    """The panels for which something is known."""
+def drawn(
+    anchor: str,
+    series: Series,
+    panels: Sequence[Panel],
+    readings: Mapping[str, str],
+    legend: tuple[Key, ...] = (),
+) -> tuple[Drawn, ...]:
+    """The panels for which something is known; `legend` is of the calendar."""
     return tuple(
-        Drawn(f"{anchor}-{panel.name}", panel, readings[panel.name])
+        Drawn(f"{anchor}-{panel.name}", panel, readings[panel.name], legend if panel.name in _CALENDARS else ())
         for panel in panels
         if (any(_drawable(series, name) for name in panel.needs) if panel.needs else readings.get(panel.name))
     )
@@ -108,6 +118,7 @@ def _camera(
     readings = {
         **series_readings(camera.series),
         "alpha": _alpha(camera, report),
+        "calendar" if camera.calendar.is_daily else "conditions": _conditions(camera.calendar),
         "accuracy": accuracies(camera.accuracy),
         "rejects": _rejects(camera.series, camera.reasons),
     }
@@ -117,7 +128,7 @@ def _camera(
         camera=camera,
         small=picture(camera, report),
         reading=_alpha(camera, report),
-        panels=drawn(anchor, camera.series, own, readings),
+        panels=drawn(anchor, camera.series, own, readings, _legend(camera.calendar)),
         incidents=incidents,
         state=state,
         mix_reading=_mix(camera),
@@ -208,6 +219,22 @@ def _rejects(series: Series, reasons: Mapping[str, int]) -> str:
     share = percent(rejected / max(1, rejected + images))
     why = listed(f"{reason} {count:,}" for reason, count in list(reasons.items())[:_NAMED])
     return f"{counted(rejected, 'image was', 'images were')} rejected, {share} of all{f': {why}' if why else ''}."
+
+
+def _conditions(of: Calendar) -> str:
+    told = conditions(of)
+    return told and f"{told}."
+
+
+def _legend(of: Calendar) -> tuple[Key, ...]:
+    named = [Key(each.name, "square", colour(place, of)) for place, each in enumerate(of.conditions[: of.shown])]
+    rest = len(of.conditions) - of.shown
+    return (*named, *([Key(f"{rest:,} others", "square", colour(of.shown, of))] if rest else []))
+
+
+def colour(place: int, of: Calendar) -> str:
+    """Of the condition at a place in the calendar; the rest has one."""
+    return f"var(--condition-{place + 1})" if place < of.shown else theme.RANGE
 
 
 def _mix(camera: Camera) -> str:

@@ -14,7 +14,17 @@ from typing import Any, get_args
 import numpy as np
 
 from adawise.drift.page.words import known
-from adawise.drift.result import NOTHING_KNOWN, AccuracyOverTime, AccuracyPoint, Camera, Floats, How, Integers, Series
+from adawise.drift.result import (
+    NOTHING_KNOWN,
+    AccuracyOverTime,
+    AccuracyPoint,
+    Calendar,
+    Camera,
+    Floats,
+    How,
+    Integers,
+    Series,
+)
 
 _UNKNOWN = 65_535
 _ALWAYS = ("batches", "images", "alpha", "alpha_low", "alpha_high", "tried_low", "tried_high", "forward_equivalents")
@@ -48,6 +58,7 @@ def packed(
         "gap": longest_gap(bins),
         "columns": columns,
         **({"levels": [], "silences": []} if camera is None else _stretches(camera)),
+        **({} if camera is None or len(camera.calendar.conditions) < 2 else {"calendar": _calendar(camera.calendar)}),
         "accuracy": {f"accuracy_{how}": [_band(p) for p in accuracy.of(how)] for how in get_args(How)},
         "marks": marks,
     }
@@ -86,6 +97,17 @@ def _stretches(camera: Camera) -> dict[str, Any]:
     return {
         "levels": [[level.since_us / 1e3, level.until_us / 1e3, _rounded(level.alpha)] for level in camera.levels],
         "silences": [[since / 1e3, until / 1e3] for since, until in camera.silences],
+    }
+
+
+def _calendar(of: Calendar) -> dict[str, Any]:
+    """`names` and then the rest; a run is four whole numbers, one after the other."""
+    return {
+        "begin": of.begin_us / 1e3,
+        "cell": of.cell_us / 1e3,
+        "daily": of.is_daily,
+        "names": [each.name for each in of.conditions[: of.shown]],
+        "runs": of.runs.reshape(-1).tolist(),
     }
 
 

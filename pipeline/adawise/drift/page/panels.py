@@ -1,7 +1,7 @@
 """The figures of a camera over time: what is drawn in each, written once for all cameras; the script fills in the data.
 
 A panel is a Vega-Lite specification over the data sets `points`, `levels`, `events`, `spans`, `silences` and
-`accuracy_measured` (`_confidence`, `_agreement`). The
+`accuracy_measured` (`_confidence`, `_agreement`), `calendar`. The
 parameters `since`, `until` and `at` (milliseconds) are the span that is shown and the moment that is pointed at: the
 script moves them together in all panels of a camera.
 """
@@ -16,7 +16,10 @@ from adawise.page import theme
 from adawise.page.blocks import Key
 from adawise.page.notation import LEVEL
 
-Name = Literal["alpha", "overall", "accuracy", "objective", "answers", "picture", "rate", "cost", "rejects"]
+Name = Literal[
+    "alpha", "overall", "calendar", "conditions", "accuracy", "objective", "answers", "picture", "rate", "cost",
+    "rejects",
+]  # fmt: skip
 _Layer = dict[str, Any]
 
 _AXIS = 44  # pixels to the left of every panel, so that their times stand below each other
@@ -59,7 +62,7 @@ class Panel:
 def panels() -> tuple[Panel, ...]:
     """In the order in which they are drawn."""
     of_batches = (_objective(), _answers(), _picture(), _rate(), _cost(), _rejects())
-    return (alpha("alpha"), alpha("overall"), _accuracy(), *of_batches)
+    return (alpha("alpha"), alpha("overall"), *_calendars(), _accuracy(), *of_batches)
 
 
 def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
@@ -99,6 +102,21 @@ def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
         _spec(layers, y, height=height),
         ("alpha", "model"),
     )
+
+
+def _calendars() -> Iterator[Panel]:
+    """A day is a column of its hours; of a time of few days there is one strip. Colours are the script's."""
+    scale = {"domain": [0, 24], "nice": False, "reverse": True}
+    of_day = {"scale": scale, "axis": _axis("hour", values=[0, 6, 12, 18, 24], grid=False)}
+    of_all = {"scale": scale, "axis": _axis("\u00a0", values=[], domain=False)}
+    looks: tuple[tuple[Name, dict[str, Any], int], ...] = (("calendar", of_day, 120), ("conditions", of_all, 24))
+    for name, y, height in looks:
+        across = {**_x("since"), "x2": {"field": "until"}, "y": _y("low"), "y2": {"field": "high"}}
+        colour = {"color": {"field": "colour", "type": "nominal", "scale": None}}
+        mark = {"type": "rect", "clip": True, "strokeWidth": 0}
+        layer: _Layer = {"data": {"name": "calendar"}, "mark": mark, "encoding": {**across, **colour}}
+        columns = (Column("condition", "condition"), Column("alpha", "alpha, mean"))
+        yield Panel(name, "Calendar", "calendar", (), columns, (), _spec([layer], y, height=height))
 
 
 def _accuracy() -> Panel:

@@ -9,11 +9,21 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from adawise.drift.calendar import hours
 from adawise.drift.events.judge import moved
 from adawise.drift.judge import queries
 from adawise.drift.page import helping
 from adawise.drift.page.advice import advise
-from adawise.drift.page.cameras import CameraShown, Drawn, drawn, number_of, overall_reading, series_readings, shown
+from adawise.drift.page.cameras import (
+    CameraShown,
+    Drawn,
+    colour,
+    drawn,
+    number_of,
+    overall_reading,
+    series_readings,
+    shown,
+)
 from adawise.drift.page.confusion import heats
 from adawise.drift.page.happened import CARDS, all_incidents, by_camera, marks, outline, timeline
 from adawise.drift.page.packed import packed
@@ -50,6 +60,7 @@ _MADE = {  # query -> what it made
     "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
     "series": "alpha, objective, cost, confidence, agreement and rejects over time, by camera and over all",
     "changes": "alpha as its changes, and the gaps in which silences, are looked for",
+    "calendar": "which condition was when: a row a stay in one",
     "events": "the measures in which events are looked for, and accuracy over time",
     "mixes": "the mixes of classes in which events are looked for",
     "cameras": "the numbers of each camera",
@@ -75,6 +86,8 @@ _SAYS = {
     "moved": moved,
     "outline": outline,
     "counted": counted,
+    "colour": colour,
+    "hours": hours,
 }
 
 
