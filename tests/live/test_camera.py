@@ -56,6 +56,29 @@ def test_a_row_tells_what_was_served_by_class_share_rate_and_cost() -> None:
     assert (found.images, found.rejected, found.lag, found.alpha) == (60, 0, 7, 0.3)
 
 
+def test_a_condition_is_told_with_how_often_it_returned_and_why_alpha_moved() -> None:
+    camera = a_camera()
+    came = [camera.enter(T + n, *of) for n, of in enumerate([(0, False), (1, False), (0, True), (0, True), (1, True)])]
+    assert came == ["", "new", "returned", "", "returned"]
+    found = row(camera, T + 5.0)
+    assert (found.condition, found.returns) == (1, 1)
+    assert camera.enter(T + 6.0, 2, False) == "new"
+    assert (row(camera, T + 6.0).condition, row(camera, T + 6.0).returns) == (2, 0)
+    for number in range(3, 2_000):
+        camera.enter(T + 6.0, number, False)
+    camera.enter(T + 6.0, 1, True)
+    assert row(camera, T + 6.0).returns == 1, "what no state remembers any more is forgotten here"
+
+
+def test_where_alpha_moved_the_condition_that_came_is_named() -> None:
+    camera = a_camera()
+    for second in range(0, 200, 4):
+        if second in {0, 120}:
+            camera.enter(T + second, second // 120, second > 0)
+        serve(camera, T + second, alpha=0.2 if second < 120 else 0.9)
+    assert row(camera, T + 200.0).why.endswith("to 0.90, condition 1 returned")
+
+
 def test_alphas_are_means_of_steps_with_holes_where_nothing_came_and_end_with_the_last_batch() -> None:
     camera = a_camera()
     serve(camera, T, 0.2)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from adawise.errors import BrokerUnavailable, Lost, StoreFull
@@ -209,10 +211,37 @@ def flood() -> tuple[Heard, Iterable[Values]]:
     return heard, [before]
 
 
+def nights() -> tuple[Heard, Iterable[Values]]:
+    """A camera in daylight and at night, each for twenty batches of four images, three times."""
+    rng = np.random.default_rng(0)
+
+    def with_look(message: Message) -> DecodedMessage:
+        decoded = decode(message)
+        light = (-0.8, -1.5, -0.8, 0.1, -1.9) if message.offset // 80 % 2 == 0 else (-2.3, -2.7, -0.7, 0.25, -2.8)
+        look = (np.array(light) + rng.normal(0.0, 0.3, 5)).astype(np.float32)
+        return replace(decoded, frames=tuple(replace(frame, statistics=look) for frame in decoded.frames))
+
+    pool = Inline(with_look, lambda message: frozenset([(message.key or b"").decode()]), threads=0)
+    pixels = [bytes([(10, 120)[n // 80 % 2] + n % 8]) for n in range(480)]
+    messages = [replace(message, value=pixel) for message, pixel in zip(images(480, "north"), pixels, strict=True)]
+    heard = Heard(FakeSource(messages, finite=True), prefetch=pool, batches=BatchPolicy(images=4, max_age_s=2.0))
+    return heard.run(), []
+
+
+def test_conditions_are_counted_as_a_camera_comes_into_them() -> None:
+    heard, _ = nights()
+    came = [now for before, now in pairwise(heard.journal.served) if before.condition != now.condition]
+    assert [trace.first_offset for trace in came] == [80, 160, 240, 320, 400]
+    assert [(trace.condition, trace.returned) for trace in came] == [(1, False), *[(0, True), (1, True)] * 2]
+    assert values(heard.scrape())["adawise_conditions_total"] == {("new",): 1, ("returned",): 4}
+    row = heard.rows["north"]
+    assert (row.condition, row.returns) == (1, 2)
+
+
 def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0, clock_s=T))
     moved: set[str] = set()
-    for scenario in (everyday, race, results, slow_store, full_store, another_pair, crowd, backlog, flood):
+    for scenario in (everyday, race, results, slow_store, full_store, another_pair, crowd, backlog, nights, flood):
         if scenario is flood:
             monkeypatch.setattr(observer, "MOST", 8)
         heard, seen = scenario()

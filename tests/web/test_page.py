@@ -45,6 +45,8 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
     yard.change(
         0,
         alpha=0.25,
+        condition=2,
+        returns=3,
         classes=(("car", 0.624), ("road works", 0.3), ("bus", 0.076)),
         images_per_s=12.34,
         forward_equivalents=1.5,
@@ -55,7 +57,7 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
     with looking(browser, yard) as seen:
         cells = row(seen.page, "gate-0000").locator("td").all_text_contents()
         assert [cell for cell in cells if cell] == [
-            *("0.25", "car 62%, road works 30%, bus 8%", "12.3", "1.50", "83%", "12.3k"),
+            *("0.25cond. 2 · 3×", "car 62%, road works 30%, bus 8%", "12.3", "1.50", "83%", "12.3k"),
             cells[-1],
         ]
         assert re.fullmatch(r"[23] min", cells[-1])

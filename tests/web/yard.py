@@ -66,6 +66,8 @@ def a_row(number: int, name: str | None = None) -> CameraRow:
         state=state,
         why=why,
         alpha=alphas[-1],
+        condition=number % 17,
+        returns=number % 5 * number % 23,
         first_step=int(NOW_S // STEP_S) - STEPS + 1,
         alphas=alphas,
         classes=tuple((label, share / sum(shares)) for label, share in zip(classes, shares, strict=True)),

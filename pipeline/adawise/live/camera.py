@@ -23,6 +23,10 @@ RECENT_STEPS = 60
 CHANGE = 0.1
 """Of alpha, that counts; as in the drift report."""
 
+NEW, RETURNED = "new", "returned"
+"""What a condition is that a camera comes into; the values are stable: a metric's label has them."""
+
+_CONDITIONS = 64  # more than a state remembers by default
 _RATE_STEPS = 12
 _NOW_STEPS = 12
 _SHOWN = 4  # classes
@@ -40,7 +44,8 @@ class LiveCamera:
 
     __slots__ = (
         *("stream_id", "tp", "began_s", "seen_s", "images", "rejected", "forwards", "reason", "reset", "reset_s"),
-        *("alpha", "pixels", "picture", "gap_s", "_served_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
+        *("alpha", "condition", "_returns", "_came_s", "_came"),
+        *("pixels", "picture", "gap_s", "_served_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
         *("_trail", "_trail_step"),
         *("_weight", "_passed", "_compared", "_agreed", "_confidence", "_classes"),
     )
@@ -51,6 +56,9 @@ class LiveCamera:
         self.images = self.rejected = 0
         self.forwards = 0.0
         self.alpha: float | None = None
+        self.condition: int | None = None
+        self._returns: dict[int, int] = {}  # into each condition; the one that it came into last is last
+        self._came_s, self._came = -math.inf, ""
         self.reason = ""  # of its last rejection
         self.reset, self.reset_s = "", -math.inf
         self.gap_s = 0.0  # between batches, as is usual
@@ -109,6 +117,18 @@ class LiveCamera:
             self.gap_s = gap_s if not self.gap_s else 0.8 * self.gap_s + 0.2 * gap_s
         self._served_s = self.seen_s = now_s
 
+    def enter(self, now_s: float, condition: int, is_back: bool) -> str:
+        """It is in this condition: `NEW` or `RETURNED` if it was in another one before, else ""."""
+        before, self.condition = self.condition, condition
+        if before is None or before == condition:
+            return ""
+        returns = self._returns.pop(condition, 0)
+        self._returns[condition] = returns + 1 if is_back else 0
+        if len(self._returns) > _CONDITIONS:
+            del self._returns[next(iter(self._returns))]
+        self._came_s, self._came = now_s, RETURNED if is_back else NEW
+        return self._came
+
     def reject(self, now_s: float, reason: str) -> None:
         """An image of it could not be read."""
         self._rejected[self._at(now_s)] += 1
@@ -141,6 +161,8 @@ class LiveCamera:
             state=state,
             why=why,
             alpha=self.alpha,
+            condition=self.condition,
+            returns=0 if self.condition is None else self._returns.get(self.condition, 0),
             first_step=self._trail_step - len(self._trail) + 1,
             alphas=tuple(self._trail),
             classes=tuple((_name(classes, index), weight / total) for index, weight in best),
@@ -179,7 +201,9 @@ class LiveCamera:
         recent_s = RECENT_STEPS * STEP_S
         now, before = self._level(0, _NOW_STEPS), self._level(_NOW_STEPS, RECENT_STEPS)
         if now is not None and before is not None and abs(now - before) >= CHANGE:
-            return f"alpha went from {before:.2f} to {now:.2f}"
+            word = "is new" if self._came == NEW else "returned"
+            why = f", condition {self.condition} {word}" if now_s - self._came_s < recent_s else ""
+            return f"alpha went from {before:.2f} to {now:.2f}{why}"
         if now_s - self.reset_s < recent_s and self.reset == "jump":
             return "what it sees jumped, and it began to learn anew"
         return ""

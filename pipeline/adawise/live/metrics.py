@@ -15,7 +15,7 @@ from heapq import nlargest
 from typing import Generic, Literal, TypeVar
 
 from adawise.errors import Lost, Reason
-from adawise.live.camera import LiveCamera
+from adawise.live.camera import NEW, RETURNED, LiveCamera
 from adawise.live.counts import Distribution
 from adawise.live.health import PARTIES
 from adawise.live.sources import DROP_REASONS, FAILURES, LiveSources, SourceCamera
@@ -179,6 +179,12 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "Streams that began to learn anew, by why.",
         "crowded: raise limits.streams, or look who sends under new names. jump: what cameras see changed at once.",
         _each("reason", lambda w: w.counts.resets, ["crowded", "jump"]),
+    ),
+    MetricSpec(
+        "adawise_conditions_total",
+        "Conditions (of light, weather or content) that streams came into: new ones, and known ones that returned.",
+        "Many new ones by the day: search.conditions is too small for what returns, or cameras move.",
+        _each("outcome", lambda w: w.counts.conditions, [NEW, RETURNED]),
     ),
     MetricSpec(
         "adawise_prediction_latency_seconds",

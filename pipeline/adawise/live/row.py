@@ -37,7 +37,8 @@ class CameraRow:
     """One camera now.
 
     Shares are in [0, 1], of the last minutes; None where there is nothing to tell. `alphas` are means of steps of
-    `STEP_S` seconds, the first at the Unix time `STEP_S * first_step`; None for a step without a batch. `lag` is in
+    `STEP_S` seconds, the first at the Unix time `STEP_S * first_step`; None for a step without a batch. `condition` is
+    the number of the one that it is in, `returns` how often it came back into it while it was watched. `lag` is in
     messages, of the camera's partition. `agreement` is of the endpoints: images to which both give the same label.
     `seen_s` is the Unix time of its last served or rejected image. `picture` changes with each new thumbnail.
     """
@@ -47,6 +48,8 @@ class CameraRow:
     state: CameraState
     why: str = ""  # a sentence for people; empty if it is ok
     alpha: float | None = None
+    condition: int | None = None
+    returns: int = 0
     first_step: int = 0
     alphas: tuple[float | None, ...] = ()
     classes: tuple[tuple[str, float], ...] = ()  # best first

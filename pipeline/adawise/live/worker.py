@@ -186,6 +186,8 @@ class LiveWorker:
             agreed=int((both & (first == second)).sum()),
             reset=trace.reset,
         )
+        if trace.condition is not None and (came := camera.enter(now_s, trace.condition, bool(trace.returned))):
+            counts.conditions[came] += 1
         if pixels is not None:
             camera.pixels = pixels
             camera.picture += 1

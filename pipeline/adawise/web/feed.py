@@ -165,6 +165,8 @@ def _text(row: CameraRow, known: CameraRow | None = None) -> str:
         "state": row.state.value,
         "why": row.why,
         "alpha": _rounded(row.alpha, 2),
+        "condition": row.condition,
+        "returns": row.returns,
         "first": first,
         "alphas": [None if alpha is None else round(100 * alpha) for alpha in alphas],
         "classes": [[name, round(100 * share)] for name, share in row.classes],

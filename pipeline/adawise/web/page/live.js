@@ -69,11 +69,13 @@
     who.append(name, word, place);
     camera.append(who, why);
     const pictured = element("td", "pictured");
-    const alphas = element("td", "of-alpha"), alpha = element("div", "alpha"), value = element("span", "value");
+    const alphas = element("td", "of-alpha"), alpha = element("div", "alpha"), current = element("div", "current");
+    const value = element("span", "value"), condition = element("span", "condition");
     const spark = drawn("svg", { viewBox: `0 0 ${WIDTH} 28`, preserveAspectRatio: "none", class: "spark", role: "img" });
     const line = drawn("path", { class: "line" });
     spark.append(drawn("path", { class: "frame", d: `M0 ${TOP}H${WIDTH}M0 ${BOTTOM}H${WIDTH}` }), drawn("path", { class: "half", d: `M0 14H${WIDTH}` }), line);
-    alpha.append(spark, value);
+    current.append(value, condition);
+    alpha.append(spark, current);
     alphas.append(alpha);
     const mixed = element("td", "of-sees"), sees = element("div", "sees");
     const mix = drawn("svg", { class: "mix", viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -85,7 +87,7 @@
     });
     for (const cell of [pictured, alphas, mixed, ...numbers]) cell.setAttribute("role", "cell");
     row.append(camera, pictured, alphas, mixed, ...numbers);
-    return { row, who, name, place, word, why, pictured, spark, line, value, mix, sees, numbers, state: "", classes: "", picture: "" };
+    return { row, who, name, place, word, why, pictured, spark, line, value, condition, mix, sees, numbers, state: "", classes: "", picture: "" };
   }
 
   function fill(node, data) {
@@ -103,6 +105,8 @@
     put(node.place, data.at);
     put(node.why, data.why);
     put(node.value, data.alpha === null ? "" : data.alpha.toFixed(2));
+    put(node.condition, data.condition === null ? "" : `cond. ${data.condition}${data.returns ? ` · ${whole(data.returns)}×` : ""}`);
+    node.condition.title = data.condition === null ? "" : `condition ${data.condition}, it came back ${data.returns} times`;
     node.spark.setAttribute("aria-label", data.alpha === null ? "no batch yet" : `alpha ${data.alpha.toFixed(2)} now`);
     trace(node, data);
     const classes = data.classes.map(([label, share]) => `${label} ${share}%`).join(", ");
@@ -202,6 +206,7 @@
     at("none").hidden = found.length > 0;
     put(at("none"), !rows.size ? "Waiting for the first images." : "No camera is like that.");
     document.body.classList.toggle("with-pictures", shown.some((row) => row.picture));
+    document.body.classList.toggle("with-conditions", shown.some((row) => row.condition !== null));
     count();
   }
 
