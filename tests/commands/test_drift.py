@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,7 @@ from adawise.drift.result import CameraGroup
 from adawise.drift.show import show
 from tests.drift import yard
 from tests.drift.page.building import a_yard
-from tests.drift.worlds import BEGIN_US, DAY_US, camera, write
+from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, camera, with_conditions, write
 from tests.labelled.places import write_singles
 
 _RECORDED = 240  # images
@@ -47,6 +48,24 @@ def test_the_terminal_shows_cameras_changes_and_what_else_changed(
     assert "rejects 0 to 0.25; alpha 0.3 to 0.7; a silence" in by_camera["tunnel"]
     assert "the camera was silent for 3 hours" in by_camera["tunnel"]
     assert "another model began to serve" in by_camera["dock"]
+
+
+def test_a_calendar_is_a_line_in_text_and_a_list_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, knowing = (camera(5, number, days=4, searched=False) for number in range(2))
+    hour = (knowing.columns["captured_at"] - BEGIN_US) // HOUR_US % 24
+    night = np.where((hour < 6) | (hour >= 18), 1, 0)
+    root = write(tmp_path / "yard", [plain, replace(with_conditions(knowing, night), name="cam[/2]")])
+    assert main(["drift", str(root)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "condition" in line]
+    (line,) = (line for line in told if "returns" in line)
+    assert line.startswith("cam[/2]: 2 conditions, 7 returns; condition ")
+    assert "condition 1 from 18 h to 6 h" in line
+    assert main(["drift", str(root), "--json"]) == 0
+    calendars = {each["stream_id"]: each["calendar"] for each in json.loads(capsys.readouterr().out)["cameras"]}
+    assert calendars[plain.name] == {"returns": 0, "conditions": []}
+    assert calendars["cam[/2]"]["returns"] == 7
+    by_name = {each["name"]: each for each in calendars["cam[/2]"]["conditions"]}
+    assert by_name["1"]["hours"] == [[18, 6]]
 
 
 def test_a_camera_is_called_what_it_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

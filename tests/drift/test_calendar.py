@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,7 +11,7 @@ import numpy as np
 import adawise
 from adawise.drift.calendar import calendar, hours, name_of, seen_before
 from adawise.drift.result import NO_CALENDAR, NO_STAYS, Stays
-from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, CameraWorld, camera, write
+from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, camera, with_conditions, write
 
 
 def stays(*rows: tuple[float, float, int], states: tuple[int, ...] = (), batches: int = 10) -> Stays:
@@ -94,13 +93,6 @@ def test_numbers_of_a_state_that_began_anew_are_others() -> None:
 
 def test_without_conditions_there_is_no_calendar() -> None:
     assert calendar(NO_STAYS) is NO_CALENDAR
-
-
-def with_conditions(world: CameraWorld, condition: np.ndarray) -> CameraWorld:
-    """As a worker writes it: all batches of a visit say whether the stream was there before."""
-    began = np.maximum.accumulate(np.where(np.diff(condition, prepend=-1) != 0, np.arange(len(condition)), 0))
-    returned = np.array([condition[n] in condition[:first] for n, first in enumerate(began)])
-    return replace(world, columns={**world.columns, "condition": condition, "returned": returned})
 
 
 def test_traces_of_a_root_are_read_to_the_batch_and_those_of_an_earlier_version_have_none(tmp_path: Path) -> None:

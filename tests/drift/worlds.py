@@ -8,7 +8,7 @@ clusters: a world in which nothing happens is not white noise. Its alpha is what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -530,6 +530,13 @@ def traces(worlds: Sequence[CameraWorld]) -> pa.Table:
         }
         parts.append(pa.table([_array(known, column, n) for column in schemas.TRACES], schema=schemas.TRACES))
     return pa.concat_tables(parts)
+
+
+def with_conditions(world: CameraWorld, condition: npt.NDArray[np.int64]) -> CameraWorld:
+    """As a worker writes it: all batches of a visit say whether the stream was there before."""
+    began = np.maximum.accumulate(np.where(np.diff(condition, prepend=-1) != 0, np.arange(len(condition)), 0))
+    returned = np.array([condition[n] in condition[:first] for n, first in enumerate(began)])
+    return replace(world, columns={**world.columns, "condition": condition, "returned": returned})
 
 
 def write(root: FilePath, worlds: Sequence[CameraWorld], until_us: int | None = None) -> FilePath:

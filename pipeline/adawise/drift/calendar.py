@@ -54,7 +54,6 @@ def calendar(stays: Stays, zone: tzinfo = UTC) -> Calendar:
             CameraCondition(
                 name=name_of(stays, int(np.argmax(mine))),
                 number=int(keys[number] & _NUMBER),
-                state=int((keys[number] - keys[0] >> _BITS) + 1),
                 batches=int(batches[number]),
                 share=float(batches[number] / batches.sum()),
                 visits=int(visits[number]),

@@ -206,13 +206,12 @@ NO_STAYS = Stays(*(np.empty(0, np.int64),) * 5, *(np.empty(0),) * 2, *(np.empty(
 class CameraCondition:
     """A condition of a camera over the whole time; alpha and objective are means over batches.
 
-    `name`: its number, behind that of the `state` (from 1) where the camera had several. `hours`: those [from, to) of
+    `name`: its number, behind that of the camera's state (from 1) where it had several. `hours`: those [from, to) of
     the day that it is typical for, by the camera's clocks; empty if it is seen at any, or was on too few days.
     """
 
     name: str
     number: int
-    state: int
     batches: int
     share: float
     visits: int

@@ -56,26 +56,13 @@ const overTime = (() => {
     for (let i = 0; i < runs.length; i += 4) {
       const [from, to] = [begin + cell * runs[i], begin + cell * (runs[i] + runs[i + 1])];
       const place = runs[i + 2];
-      const row = { from, to, name: names[place] ?? "other", colour: place < names.length ? `var(--condition-${place + 1})` : "var(--range)" };
+      const row = { daily, from, to, name: names[place] ?? "other", colour: place < names.length ? `var(--condition-${place + 1})` : "var(--range)" };
       const [day, low] = [from - runs[i + 3] * 60_000, runs[i + 3] / 60];
       if (daily) Object.assign(row, { since: day, until: day + 24 * HOUR, low, high: Math.min(24, low + (to - from) / HOUR) });
       else Object.assign(row, { since: from, until: to, low: 0, high: 24 });
       found.push(row);
     }
     return found;
-  };
-  // What a point has most of comes first.
-  const nameConditions = (days, rows, bin) => {
-    let first = 0;
-    for (const row of rows) {
-      while (first < days.length && days[first].to <= row.t) first += 1;
-      const lasts = new Map();
-      for (let k = first; k < days.length && days[k].from < row.t + bin; k += 1) {
-        const both = Math.min(days[k].to, row.t + bin) - Math.max(days[k].from, row.t);
-        lasts.set(days[k].name, (lasts.get(days[k].name) ?? 0) + both);
-      }
-      if (lasts.size) row.condition = [...lasts].sort(([, a], [, b]) => b - a).map(([name]) => name).join(", ");
-    }
   };
 
   const marksOf = ({ levels, marks, silences }, measures) => {
@@ -100,12 +87,12 @@ const overTime = (() => {
     const rows = rowsOf(data);
     const bands = bandsOf(data, rows);
     const calendar = daysOf(data);
-    nameConditions(calendar, rows.filter((row) => row.of !== null), data.bin);
     const group = { element, rows: rows.filter((row) => row.of !== null), bin: data.bin, views: [], span: whole, at: null };
     groups.set(element, group);
     for (const figure of element.querySelectorAll("figure")) {
       const { spec, columns, measures } = drawing.panels[figure.dataset.panel];
-      const datasets = { points: rows, calendar, ...bands, ...marksOf(data, measures) };
+      const isCalendar = ["calendar", "conditions"].includes(figure.dataset.panel);
+      const datasets = { points: rows, ...(isCalendar && { calendar }), ...bands, ...marksOf(data, measures) };
       const there = (name) => (name in datasets ? datasets[name].length > 0 : isKnown(rows, name));
       const layer = spec.layer.filter(({ data, encoding }) =>
         data?.name ? there(data.name) : data || there(encoding.y.field));
@@ -118,7 +105,7 @@ const overTime = (() => {
       }
       const view = await draw(figure.querySelector(".chart"), { ...spec, layer, datasets, params: startOf(spec) });
       if (view) {
-        const drawn = { timed, view, columns, days: figure.dataset.panel === "calendar" ? calendar : null };
+        const drawn = { timed, view, columns, days: datasets.calendar };
         group.views.push(drawn);
         listen(group, drawn);
       }
@@ -180,10 +167,12 @@ const overTime = (() => {
     return next && next.t - moment < moment - (rows[low].t + bin) ? low + 1 : low;
   };
 
-  const tell = (group, { columns }, index, x, y) => {
-    const row = group.rows[index];
+  // A point may have several conditions: told is that of the moment pointed at, or of the middle.
+  const tell = (group, { columns, days }, index, x, y, moment = group.rows[index]?.t + group.bin / 2) => {
+    let row = group.rows[index];
     if (!row) return;
-    group.at = row.t + group.bin / 2;
+    if (days) row = { ...row, t: moment, condition: days.find(({ from, to }) => from <= moment && moment < to)?.name ?? null };
+    group.at = days ? moment : row.t + group.bin / 2;
     group.index = index;
     update(group);
     told.textContent = words(row, columns, group.bin < 60_000);
@@ -211,7 +200,7 @@ const overTime = (() => {
   // In a calendar by days the moment is that of the hour pointed at, in the day pointed at.
   const pointedAt = (group, { timed, view, days }, share, clientY) => {
     const moment = momentAt(group, share);
-    const day = days?.find(({ since, until }) => since <= moment && moment < until);
+    const day = days?.find(({ daily, since, until }) => daily && since <= moment && moment < until);
     if (!day) return moment;
     const height = (clientY - timed.getBoundingClientRect().top - view.padding().top - view.origin()[1]) / view.height();
     return day.since + 24 * HOUR * Math.min(0.999, Math.max(0, height));
@@ -231,7 +220,8 @@ const overTime = (() => {
     });
     timed.addEventListener("pointermove", (event) => {
       const share = shareAt(drawn, event.clientX);
-      tell(group, drawn, nearest(group.rows, group.bin, pointedAt(group, drawn, share, event.clientY)), event.clientX, event.clientY);
+      const moment = pointedAt(group, drawn, share, event.clientY);
+      tell(group, drawn, nearest(group.rows, group.bin, moment), event.clientX, event.clientY, moment);
       if (from === null) return;
       const { left, width } = plot(drawn);
       chosen.hidden = false;

@@ -115,7 +115,7 @@ def _calendars() -> Iterator[Panel]:
         colour = {"color": {"field": "colour", "type": "nominal", "scale": None}}
         mark = {"type": "rect", "clip": True, "strokeWidth": 0}
         layer: _Layer = {"data": {"name": "calendar"}, "mark": mark, "encoding": {**across, **colour}}
-        columns = (Column("condition", "condition"), Column("alpha", "alpha, mean"))
+        columns = (Column("condition", "condition"),)
         yield Panel(name, "Calendar", "calendar", (), columns, (), _spec([layer], y, height=height))
 
 
