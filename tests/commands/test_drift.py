@@ -62,7 +62,7 @@ def test_a_calendar_is_a_line_in_text_and_a_list_in_json(tmp_path: Path, capsys:
     assert "condition 1 from 18 h to 6 h" in line
     assert main(["drift", str(root), "--json"]) == 0
     calendars = {each["stream_id"]: each["calendar"] for each in json.loads(capsys.readouterr().out)["cameras"]}
-    assert calendars[plain.name] == {"returns": 0, "conditions": []}
+    assert calendars[plain.name] == {"count": 0, "returns": 0, "conditions": []}
     assert calendars["cam[/2]"]["returns"] == 7
     by_name = {each["name"]: each for each in calendars["cam[/2]"]["conditions"]}
     assert by_name["1"]["hours"] == [[18, 6]]

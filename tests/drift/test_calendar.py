@@ -76,12 +76,13 @@ def test_a_pause_is_empty_and_a_short_time_is_one_strip() -> None:
 def test_of_hundreds_of_numbers_a_dozen_are_shown_and_every_one_is_counted() -> None:
     rows = [(n / 4, n / 4 + 0.2, n if n % 3 else n % 60) for n in range(900)]
     found = calendar(stays(*rows))
-    assert len(found.conditions) > 600
+    assert (found.count > 600, len(found.conditions)) == (True, 13)
+    assert found.conditions[12].name == f"{found.count - 12} others"
     assert found.shown == 12
     assert found.runs[:, 2].max() == 12
     assert sum(each.batches for each in found.conditions) == 9_000
     one = calendar(stays((0, 100, 0)))
-    assert (len(one.conditions), one.shown, len(one.runs)) == (1, 1, 5)
+    assert (one.count, one.shown, len(one.conditions), len(one.runs)) == (1, 1, 1, 5)
 
 
 def test_numbers_of_a_state_that_began_anew_are_others() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from adawise.drift.bins import DAY_US, bin_width_us
 from adawise.drift.clocks import local_us
-from adawise.drift.result import NO_CALENDAR, Calendar, CameraCondition, Flags, Integers, Stays
+from adawise.drift.result import NO_CALENDAR, Calendar, CameraCondition, Flags, Floats, Integers, Stays
 
 HOUR_US = 3_600_000_000
 _SHOWN = 12  # conditions that a reader tells apart by their colours
@@ -31,44 +31,46 @@ def calendar(stays: Stays, zone: tzinfo = UTC) -> Calendar:
     if not len(stays.since_us):
         return NO_CALENDAR
     keys, place = np.unique(_keys(stays), return_inverse=True)
-    batches = np.bincount(place, stays.batches)
-    visits, returns = (np.bincount(place, flags) for flags in (stays.began, stays.began & stays.returned))
-    order = np.lexsort((keys, -batches))
-    often = (batches[order] >= _RARE * batches.sum()) | (visits[order] >= _OFTEN)
-    often[0] = True
-    chosen = order[np.flatnonzero(often)[:_SHOWN]]
-    rank = np.full(len(keys), len(chosen))
-    rank[chosen] = np.arange(len(chosen))
+    rank, shown = _ranked(np.bincount(place, stays.batches), np.bincount(place, stays.began))
+    of, rest = rank[place], len(keys) - shown
     since_us, until_us = stays.since_us, _until(stays)
     is_daily = int(stays.until_us[-1] - since_us[0]) >= _DAYS
     cell_us = _cell_us(int(until_us[-1] - since_us[0]), is_daily)
-    cell, of, covered_us = _cells(since_us, until_us, rank[place], cell_us)
-    hours = _hours(cell * cell_us, of, covered_us, len(chosen), zone)
-    hours = [those if visits[number] >= _OFTEN else () for number, those in zip(chosen, hours, strict=True)]
+    cell, of_cell, covered_us = _cells(since_us, until_us, of, cell_us)
+    usual = _hours(cell * cell_us, of_cell, covered_us, shown, zone)
     conditions = []
-    for number in order:
-        mine = place == number
+    for number in range(shown + (rest > 0)):
+        mine = np.flatnonzero(of == number)
+        batches, visits = stays.batches[mine], int(stays.began[mine].sum())
         known = np.isfinite(stays.objective[mine])
-        weights = stays.batches[mine]
+        objective = np.average(stays.objective[mine][known], weights=batches[known]) if known.any() else np.nan
         conditions.append(
             CameraCondition(
-                name=name_of(stays, int(np.argmax(mine))),
-                number=int(keys[number] & _NUMBER),
-                batches=int(batches[number]),
-                share=float(batches[number] / batches.sum()),
-                visits=int(visits[number]),
-                returns=int(returns[number]),
-                first_us=int(since_us[mine][0]),
+                name=name_of(stays, int(mine[0])) if number < shown else f"{rest:,} other{'s' * (rest > 1)}",
+                number=int(stays.condition[mine[0]]) if number < shown else None,
+                batches=int(batches.sum()),
+                share=float(batches.sum() / stays.batches.sum()),
+                visits=visits,
+                returns=int((stays.began & stays.returned)[mine].sum()),
+                first_us=int(since_us[mine[0]]),
                 last_us=int(stays.until_us[mine].max()),
-                alpha=float(np.average(stays.alpha[mine], weights=weights)),
-                objective=float(np.average(stays.objective[mine][known], weights=weights[known]))
-                if known.any()
-                else np.nan,
-                hours=hours[rank[number]] if rank[number] < len(chosen) else (),
+                alpha=float(np.average(stays.alpha[mine], weights=batches)),
+                objective=float(objective),
+                hours=usual[number] if number < shown and visits >= _OFTEN else (),
             )
         )
-    runs = _runs(cell, of, covered_us, cell_us, zone if is_daily else None)
-    return Calendar(tuple(conditions), len(chosen), is_daily, cell_us, int(cell[0]) * cell_us, runs)
+    runs = _runs(cell, of_cell, covered_us, cell_us, zone if is_daily else None)
+    return Calendar(tuple(conditions), len(keys), shown, is_daily, cell_us, int(cell[0]) * cell_us, runs)
+
+
+def _ranked(batches: Floats | Integers, visits: Floats | Integers) -> tuple[Integers, int]:
+    """The place of each condition, the most frequent first, and how many are shown: the rest has the place behind."""
+    order = np.lexsort((np.arange(len(batches)), -batches))
+    often = (batches[order] >= _RARE * batches.sum()) | (visits[order] >= _OFTEN) | (len(batches) <= _SHOWN)
+    chosen = order[often][:_SHOWN]
+    rank = np.full(len(batches), len(chosen))
+    rank[chosen] = np.arange(len(chosen))
+    return rank, len(chosen)
 
 
 def name_of(stays: Stays, at: int) -> str:
@@ -82,17 +84,15 @@ def hours(of: CameraCondition) -> str:
     return " and ".join(f"from {since} h to {until} h" for since, until in of.hours)
 
 
-_BITS = 32
-_NUMBER = (1 << _BITS) - 1
-
-
 def _keys(stays: Stays) -> Integers:
-    return (stays.state << _BITS) | stays.condition
+    """A number for each condition of each state."""
+    return (stays.state << 32) | stays.condition
 
 
-def seen_before(stays: Stays, at: int) -> int:
+def seen_before(stays: Stays, at: int, since_us: int = 0) -> int:
     """How often the camera had come into the condition of a stay before it, as far as is known here."""
-    return int((stays.began[:at] & (_keys(stays)[:at] == _keys(stays)[at])).sum())
+    same = stays.began & (_keys(stays) == _keys(stays)[at]) & (stays.since_us >= since_us)
+    return int(same[:at].sum())
 
 
 def _until(stays: Stays) -> Integers:

@@ -65,10 +65,10 @@ class Analysis:
     """What `adawise drift` finds, as tables.
 
     `events`: a row each, the worst incident first. `cameras`: a row each, the one that drifted farthest first.
-    `series`: a row a camera and bin. `conditions`: a row a camera and condition, the most frequent first; `hours` are
-    those of the day that it is typical for. `accuracy`: a row a camera, time and way to know it (`how`), with a band of
-    95 %; those of all cameras together have no `stream_id`. `fleet`: how many cameras are ok, changed, failing and
-    silent.
+    `series`: a row a camera and bin. `conditions`: a row a camera and condition, the most frequent first and rare ones
+    as one; `hours` are those of the day that it is typical for. `accuracy`: a row a camera, time and way to know it
+    (`how`), with a band of 95 %; those of all cameras together have no `stream_id`. `fleet`: how many cameras are ok,
+    changed, failing and silent.
     """
 
     events: AnalysisTable

@@ -206,12 +206,13 @@ NO_STAYS = Stays(*(np.empty(0, np.int64),) * 5, *(np.empty(0),) * 2, *(np.empty(
 class CameraCondition:
     """A condition of a camera over the whole time; alpha and objective are means over batches.
 
-    `name`: its number, behind that of the camera's state (from 1) where it had several. `hours`: those [from, to) of
+    `name`: its number, behind that of the camera's state (from 1) where it had several; many rare ones are one without
+    a number. `hours`: those [from, to) of
     the day that it is typical for, by the camera's clocks; empty if it is seen at any, or was on too few days.
     """
 
     name: str
-    number: int
+    number: int | None
     batches: int
     share: float
     visits: int
@@ -227,12 +228,13 @@ class CameraCondition:
 class Calendar:
     """A camera's conditions, the most frequent first, and its times in cells of `cell_us` from `begin_us` on.
 
-    `shown`: so many of the conditions have a colour, the rest is one. `runs` `[runs, 4]`: first cell, how many, place
-    among the conditions (`shown` is the rest), and the minute of the day where it begins; by days (`is_daily`) a run
+    `count`: how many there are, of which `shown` are told one by one and the rest as one. `runs` `[runs, 4]`: first
+    cell, how many, place among the conditions, and the minute of the day where it begins; by days (`is_daily`) a run
     ends with its day.
     """
 
     conditions: tuple[CameraCondition, ...]
+    count: int
     shown: int
     is_daily: bool
     cell_us: int
@@ -245,7 +247,7 @@ class Calendar:
         return sum(condition.returns for condition in self.conditions)
 
 
-NO_CALENDAR = Calendar((), 0, False, 1, 0, np.empty((0, 4), np.int64))
+NO_CALENDAR = Calendar((), 0, 0, False, 1, 0, np.empty((0, 4), np.int64))
 
 Shape = Literal[
     "step", "ramp", "spike", "unrest", "cycle begun", "cycle ended", "cycle changed", "silence", "ended", "model"
@@ -435,7 +437,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, DriftEvent):
         return _told(value)
     if isinstance(value, Calendar):
-        return {"returns": value.returns, "conditions": _plain(value.conditions)}
+        return {"count": value.count, "returns": value.returns, "conditions": _plain(value.conditions)}
     if is_dataclass(value) and not isinstance(value, type):
         shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
         plain = {name: _plain(getattr(value, name)) for name in shown}

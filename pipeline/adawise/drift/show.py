@@ -167,12 +167,12 @@ def _went(points: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
 
 def conditions(of: Calendar) -> str:
     """4 conditions, 12 returns; condition 2 from 18 h to 6 h. Of one condition, or none, there is nothing to tell."""
-    if len(of.conditions) < 2:
+    if of.count < 2:
         return ""
     frequent = [each for each in of.conditions if each.share >= _FREQUENT]
     told = [f"condition {each.name} {at}" for each in frequent if (at := hours(each))][:_OF_HOURS]
     returns = f"{of.returns:,} {'return' if of.returns == 1 else 'returns'}"
-    return "; ".join([f"{len(of.conditions):,} conditions, {returns}", *([", ".join(told)] if told else [])])
+    return "; ".join([f"{of.count:,} conditions, {returns}", *([", ".join(told)] if told else [])])
 
 
 def _between(interval: Interval, form: str) -> str:

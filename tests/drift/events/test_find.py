@@ -149,10 +149,11 @@ def in_conditions(*rows: tuple[float, float, int, bool]) -> Stays:
         ((12, 24, 2, True), ["condition 2 returned, which is known from before this time"]),
         ((12, 24, 2, False), ["condition 2 began, which the camera had not been in before"]),
         ((18, 24, 1, True), []),
+        ((11.5, 24, 0, True), []),
     ],
 )
 def test_the_condition_that_came_with_it_is_a_cause(fourth: tuple[float, float, int, bool], said: list[str]) -> None:
-    stays = in_conditions((0, 4, 0, False), (4, 6, 1, False), (6, 7, 0, True), fourth)
+    stays = in_conditions((0, 4, 0, False), (4, 9, 1, False), (9, 9.5, 0, True), (9.5, 10, 3, False), fourth)
     told = a_day({}, stays, luminance=-1.0, confidence=-0.2)
     lit = next(event for event in told if event.measure == "brightness")
     assert [cause.sentence for cause in lit.causes if cause.kind == "condition"] == said

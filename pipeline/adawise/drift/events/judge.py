@@ -130,12 +130,14 @@ def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
     """Of the conditions that came with it the one that lasted longest; a night again is no news, but it explains."""
     if event.shape not in _MOVES or event.measure in _NOT_SEEN:
         return
-    near = (stays.since_us >= event.earliest_us - _NEAR_US) & (stays.since_us <= event.latest_us + _NEAR_US)
-    came = np.flatnonzero(near & stays.began)
+    begin_us, end_us = event.earliest_us - _NEAR_US, event.latest_us + _NEAR_US
+    came = np.flatnonzero((stays.since_us >= begin_us) & (stays.since_us <= end_us) & stays.began)
     came = came[came > 0]
     if not len(came):
         return
     at = int(came[np.argmax(stays.batches[came])])
+    if seen_before(stays, at, 2 * begin_us - end_us):
+        return  # it comes so often that it says nothing
     name, before = name_of(stays, at), seen_before(stays, at)
     if not stays.returned[at]:
         yield Cause("condition", f"condition {name} began, which the camera had not been in before")

@@ -227,9 +227,7 @@ def _conditions(of: Calendar) -> str:
 
 
 def _legend(of: Calendar) -> tuple[Key, ...]:
-    named = [Key(each.name, "square", colour(place, of)) for place, each in enumerate(of.conditions[: of.shown])]
-    rest = len(of.conditions) - of.shown
-    return (*named, *([Key(f"{rest:,} others", "square", colour(of.shown, of))] if rest else []))
+    return tuple(Key(each.name, "square", colour(place, of)) for place, each in enumerate(of.conditions))
 
 
 def colour(place: int, of: Calendar) -> str:

@@ -58,7 +58,7 @@ def packed(
         "gap": longest_gap(bins),
         "columns": columns,
         **({"levels": [], "silences": []} if camera is None else _stretches(camera)),
-        **({} if camera is None or len(camera.calendar.conditions) < 2 else {"calendar": _calendar(camera.calendar)}),
+        **({} if camera is None or camera.calendar.count < 2 else {"calendar": _calendar(camera.calendar)}),
         "accuracy": {f"accuracy_{how}": [_band(p) for p in accuracy.of(how)] for how in get_args(How)},
         "marks": marks,
     }
