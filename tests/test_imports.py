@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "dead_letters": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode/headers", "kafka"),
     "results": ("errors records ports kafka/client kafka/outbox kafka/own_topic decode", "orjson pyarrow"),
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
+    "labels/conditions": ("errors records sink/read", "duckdb"),
     "cameras": ("errors decode/headers kafka/outbox live worker/backoff", "structlog"),
     "cameras/reader": ("", "av numpy simplejpeg"),
     "produce": ("errors decode cameras/address", ""),

@@ -15,8 +15,20 @@ from hypothesis import strategies as st
 
 from adawise.adapt.advice import chosen
 from adawise.adapt.calibration import serving_ratio
-from adawise.adapt.card import Card, Condition, FittedSearch, GroupVerdict, Judged, PairVerdict, make_card, read_card
+from adawise.adapt.card import (
+    BIASED,
+    Card,
+    Condition,
+    FittedSearch,
+    GroupVerdict,
+    Judged,
+    LabelBias,
+    PairVerdict,
+    make_card,
+    read_card,
+)
 from adawise.adapt.objective import NAMES, atc, entropy, relative, tsallis
+from adawise.adapt.search import BatchTrials
 from adawise.errors import CardError
 from tests.adapt.test_calibration import ends, sample
 
@@ -200,7 +212,7 @@ def test_a_missing_card_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, json.dumps({**json.loads(a_card().to_json()), "format": 2}))
-    with pytest.raises(CardError, match=r"expected a card of format 4 to 5, got 2\. Make one"):
+    with pytest.raises(CardError, match=r"expected a card of format 4 to 6, got 2\. Make one"):
         read_card(path)
 
 
@@ -346,3 +358,75 @@ def test_a_card_from_before_an_objective_is_read_without_its_level(tmp_path: Pat
     document = json.loads(a_card().to_json())
     del document["levels"]["tsallis"]
     assert "tsallis" not in read_card(write(tmp_path, json.dumps(document))).levels
+
+
+BIAS = LabelBias("tsallis", (-0.5, 0.1, 0.4), (0.1, 0.05, 0.1), 120, 6, 3.5, "2026-11-28T00:00:00+00:00")
+
+
+def test_a_bias_is_added_to_its_objective_at_each_alpha_and_to_no_other() -> None:
+    card, logits = a_card(), sample(20, 1.0)[0]
+    biased = card.corrected(BIAS)
+    for j in range(3):
+        np.testing.assert_array_equal(biased.objective("tsallis")(logits, j), tsallis(logits, j) + BIAS.nats[j])
+        np.testing.assert_array_equal(biased.objective("entropy")(logits, j), entropy(logits))
+    np.testing.assert_allclose(biased.levels["tsallis"], np.add(card.levels["tsallis"], BIAS.nats))
+    assert biased.levels["entropy"] == card.levels["entropy"]
+    assert np.isnan(biased.objective("tsallis")(torch.full((1, 3), float("nan")), 0)).all()
+
+
+def test_a_second_bias_of_an_objective_is_on_top_of_the_first_and_that_of_another_takes_its_place() -> None:
+    twice = a_card().corrected(BIAS).corrected(replace(BIAS, nats=(0.5, -0.2, -0.3), images=200))
+    assert twice.bias is not None
+    np.testing.assert_allclose(twice.bias.nats, (0.0, -0.1, 0.1))
+    assert twice.bias.images == 200
+    other = twice.corrected(replace(BIAS, objective="entropy"))
+    assert other.bias is not None
+    assert (other.bias.objective, other.bias.nats) == ("entropy", BIAS.nats)
+    np.testing.assert_allclose(other.levels["tsallis"], a_card().levels["tsallis"])
+
+
+def test_the_search_compares_alphas_with_their_bias() -> None:
+    logits = sample(20, 1.0)[0]
+    alphas = 0, 2
+    differences = []
+    for card in (GOOD, GOOD.corrected(BIAS)):
+        trials = BatchTrials(20, card.objective("tsallis"))
+        asking = trials.evaluate(alphas)
+        next(asking)
+        with pytest.raises(StopIteration):
+            asking.send([logits, logits * 0.5])
+        differences.append({index: value for index, value, _ in trials.differences(0, 8)})
+    assert differences[1][2] - differences[0][2] == pytest.approx(0.9)
+
+
+def test_a_card_with_a_bias_is_of_a_later_format_and_one_without_is_written_as_before(tmp_path: Path) -> None:
+    """Whoever knows no bias refuses it, and does not serve as if there were none."""
+    card = a_card()
+    assert "bias" not in json.loads(card.to_json())
+    biased = card.corrected(BIAS)
+    assert json.loads(biased.to_json())["format"] == BIASED == 6
+    assert read_card(write(tmp_path, biased.to_json())) == biased
+    assert read_card(write(tmp_path, card.to_json())) == card
+    assert len({card.digest, biased.digest, card.corrected(replace(BIAS, evidence=4.0)).digest}) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nats": [0.0, 0.1]},
+        {"nats": [0.0, 0.1, "x"]},
+        {"sd": [0.1, -0.1, 0.1]},
+        {"objective": "hope"},
+        {"images": "many"},
+        {"evidence": float("nan")},
+        {"created_at": 3},
+        {"more": 1},
+    ],
+)
+def test_a_bias_that_no_labels_gave_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    content = json.loads(a_card().corrected(BIAS).to_json())
+    content["bias"] |= wrong
+    with pytest.raises(CardError, match="not a card"):
+        read_card(write(tmp_path, json.dumps(content)))
+    with pytest.raises(CardError, match="not a card"):
+        read_card(write(tmp_path, json.dumps({**json.loads(a_card().corrected(BIAS).to_json()), "format": 5})))

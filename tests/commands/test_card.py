@@ -99,7 +99,7 @@ def test_images_that_nobody_can_read_are_left_out_wherever_they_lie_and_a_card_o
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, tmp_path: Path, damaged: int
 ) -> None:
     """Also if they are all that is held as pixels at once."""
-    monkeypatch.setattr("adawise.commands.card.run._AT_ONCE", 1)
+    monkeypatch.setattr("adawise.commands.card.pixels._AT_ONCE", 1)
     for number, pixels in enumerate(random_images(6, seed=0)):
         path = tmp_path / "own" / CLASSES[number % len(CLASSES)] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
 """The card: what a labelled in-distribution sample says about a model pair, once, offline.
 
 Per alpha of the grid: the temperature that fits the labels (NLL), the reference entropy, the threshold of `atc`,
-accuracy, NLL and ECE; which objective would have served these images best; and, where a recorded stream was fitted, the
-search's hyper-parameters. It carries the identity of the pair it was made with, and is refused for any other.
+accuracy, NLL and ECE; which objective would have served these images best; where a recorded stream was fitted, the
+search's hyper-parameters; and where labels came late, what these say an objective is wrong by. It carries the identity
+of the pair it was made with, and is refused for any other.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from adawise.adapt.surrogate import Surrogate
 from adawise.errors import CardError
 
 FORMAT = 5
-_READ = (4, FORMAT)
+BIASED = 6
+"""The format of a card with a bias: whoever knows no bias must not serve by such a card as if it had none."""
+
+_READ = (4, FORMAT, BIASED)
 _SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval", "tells_ends_apart")
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
@@ -69,6 +73,23 @@ class FittedSearch:
     signal_sd: float
     offset_sd: float
     persistence: float
+
+
+@dataclass(frozen=True)
+class LabelBias:
+    """What `late_labels` found: `nats` to be added to `objective` at each alpha of the grid, and their posterior `sd`.
+
+    By so many late labels, `images`, over so many `conditions`; `evidence` is the logarithm of how much likelier these
+    are with it than without.
+    """
+
+    objective: str
+    nats: tuple[float, ...]
+    sd: tuple[float, ...]
+    images: int
+    conditions: int
+    evidence: float
+    created_at: str
 
 
 @dataclass(frozen=True)
@@ -130,7 +151,8 @@ class Card:
     are of one kind, or few; between, it is the geometric mean. It is empty where there was none. `tells_ends_apart` if
     it lets the better end be chosen both where that is zero-shot and where it is fine-tuned. `verdict` is None where
     adapting was not compared with a fixed alpha. `fine_tuned_interval` is the 95 % interval of the temperature at alpha
-    1; None in cards of format 4.
+    1; None in cards of format 4. `bias` is None where no labels that came late spoke against an objective; its nats are
+    in the `levels` of that one.
     """
 
     identity: Mapping[str, str]
@@ -153,6 +175,7 @@ class Card:
     verdict: PairVerdict | None = None
     fine_tuned_interval: tuple[float, float] | None = None
     tells_ends_apart: bool = False
+    bias: LabelBias | None = None
 
     @property
     def best_alpha(self) -> float:
@@ -165,7 +188,11 @@ class Card:
         return min(self.accuracy) < min(self.accuracy[0], self.accuracy[-1]) - _BARRIER
 
     def objective(self, name: str) -> Objective:
-        """The objective of that name, with what this card knows."""
+        """The objective of that name, with what this card knows; every value of an alpha that is compared is of it."""
+        found = self._uncorrected(name)
+        return found if self.bias is None or self.bias.objective != name else objectives.biased(found, self.bias.nats)
+
+    def _uncorrected(self, name: str) -> Objective:
         if name in objectives.NO_CARD:
             return objectives.NO_CARD[name]
         match name:
@@ -178,6 +205,17 @@ class Card:
             case "atc":
                 return objectives.atc(self.temperature, self.threshold)
         raise ValueError(f"expected one of {', '.join(objectives.NAMES)}, got {name!r}")
+
+    def corrected(self, bias: LabelBias) -> Card:
+        """This card with a bias: on top of the one that it has for that objective, in place of one for another."""
+        levels, nats, before = dict(self.levels), bias.nats, self.bias
+        if before is not None and before.objective == bias.objective:
+            nats = _sum(before.nats, nats)
+        elif before is not None and before.objective in levels:
+            levels[before.objective] = _sum(levels[before.objective], [-value for value in before.nats])
+        if bias.objective in levels:
+            levels[bias.objective] = _sum(levels[bias.objective], bias.nats)
+        return replace(self, bias=replace(bias, nats=nats), levels=levels, format=BIASED)
 
     def trusts(self, objective: str) -> bool:
         """True if the objective was fitted to where fine-tuned weights are sure and wrong."""
@@ -198,6 +236,8 @@ class Card:
     def to_json(self) -> str:
         """The card as a file of its format holds it: states of streams know a card by these bytes."""
         content = asdict(self)
+        if self.bias is None:  # as before there was any
+            del content["bias"]
         if self.format < FORMAT:
             content = {name: value for name, value in content.items() if name not in _SINCE_5}
         return json.dumps(content, indent=1) + "\n"
@@ -231,16 +271,18 @@ def read_card(path: Path) -> Card:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] not in _READ:
-            known, got = f"{_READ[0]} to {FORMAT}", reprlib.repr(data["format"])
+            known, got = f"{_READ[0]} to {_READ[-1]}", reprlib.repr(data["format"])
             raise CardError(f"{path}: expected a card of format {known}, got {got}. {remedy}")
         if data["format"] < FORMAT:
             data |= {"shifted_temperature": (), "verdict": None, "fine_tuned_interval": None}
         data.setdefault("tells_ends_apart", False)
+        data.setdefault("bias", None)
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
         values["search"] = FittedSearch(**data["search"]) if data["search"] is not None else None
         values["verdict"] = None if (told := data["verdict"]) is None else _verdict(told)
+        values["bias"] = None if (bias := data["bias"]) is None else _bias(bias)
         card = Card(**values)
         _check_values(card)
     except OSError as error:
@@ -293,6 +335,20 @@ def _check_values(card: Card) -> None:
         holds = isinstance(found.objective, str) and _are_numbers(found.batches, *numbers) and min(numbers) > 0.0
         _expect("search", "numbers above 0, persistence below 1", found, holds and found.persistence < 1.0)
 
+    if (bias := card.bias) is not None:
+        per_alpha = [isinstance(column, tuple) and _are_numbers(*column) for column in (bias.nats, bias.sd)]
+        holds = (
+            all(per_alpha) and len(bias.nats) == len(bias.sd) == len(card.alphas) and bias.objective in objectives.NAMES
+        )
+        holds = holds and _are_numbers(bias.images, bias.conditions, bias.evidence) and isinstance(bias.created_at, str)
+        holds = holds and min(bias.sd) >= 0.0 and card.format == BIASED
+        _expect(
+            "bias",
+            f"an objective and {len(card.alphas)} finite numbers, one per alpha, in format {BIASED}",
+            bias,
+            holds,
+        )
+
 
 def _are_numbers(*values: object) -> bool:
     """Finite ones. A whole number may be beyond every float, in which all of them are reckoned."""
@@ -308,6 +364,14 @@ def _expect(name: str, expected: str, value: object, holds: bool) -> None:
 def _verdict(told: Mapping[str, Any]) -> PairVerdict:
     gains = {name: _frozen(told[name]) for name in ("gain", "mixed_gain") if name in told}
     return PairVerdict(**{**told, **gains, "groups": tuple(GroupVerdict(**group) for group in told["groups"])})
+
+
+def _sum(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def _bias(told: Mapping[str, Any]) -> LabelBias:
+    return LabelBias(**{name: _frozen(value) for name, value in told.items()})
 
 
 def _frozen(value: Any) -> Any:

@@ -125,6 +125,18 @@ def atc(temperatures: Sequence[float], thresholds: Sequence[float]) -> Objective
     return objective
 
 
+def biased(objective: Objective, nats: Sequence[float]) -> Objective:
+    """The objective with what labels say it is wrong by, at each alpha, added to every image's value."""
+
+    def corrected(logits: Tensor, alpha_index: int) -> Values:
+        return objective(logits, alpha_index) + nats[alpha_index]
+
+    return corrected
+
+
+ERRORS_A_NAT: Mapping[str, float] = {**dict.fromkeys(NAMES, 0.33), "atc": 1.0}
+"""Of each objective, by how much errors differ where it differs by one: `atc` is a share of errors itself."""
+
 NO_CARD: Mapping[str, Objective] = {"tsallis": tsallis, "entropy": raw_entropy}
 """The objectives that ask for nothing but logits."""
 

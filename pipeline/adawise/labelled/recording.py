@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -14,11 +14,13 @@ from torch import Tensor
 from adawise.decode.arrow_batch import read_batch
 from adawise.decode.message import Decoder
 from adawise.errors import SettingsError, SourceError
-from adawise.labelled.samples import Samples, is_class_name
-from adawise.recording.source import RecordingSource
-from adawise.records import Frame, Message, TopicPartition
+from adawise.labelled.samples import Samples, digest_of, is_class_name
+from adawise.recording.files import Forgotten
+from adawise.recording.source import RecordedLog, RecordingSource
+from adawise.records import Frame, Message, RowId, TopicPartition
 
 _POLL_RECORDS = 512
+_NOT_THERE = "the recording does not have it"
 _NEAR = 64  # messages that are passed over rather than sought: a row group has about as many
 
 Decoding = Callable[[Callable[..., Tensor]], Decoder]
@@ -99,6 +101,43 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
     )
 
 
+def recorded_rows(
+    path: str, truths: Mapping[RowId, str], classes: tuple[str, ...] | None, decoder: Decoding
+) -> Samples:
+    """The images of some rows of a recording, with labels that came later; only their messages are read.
+
+    Left out are those that the recording does not have (any more), and what `recorded_samples` leaves out.
+
+    Raises:
+        SourceError: no recording, or a damaged one.
+    """
+    log, peek = RecordedLog(path, "skip"), decoder(lambda _: torch.empty(0, dtype=torch.uint8))
+    known = None if classes is None else frozenset(classes)
+    images: list[_RecordedImage] = []
+    left_out: dict[int, str] = {}
+    rows = sorted(truths)
+    for i, row in enumerate(rows):
+        tp = TopicPartition(row.topic, row.partition)
+        message = log.message_at(tp, row.offset)
+        decoded = None if message is None else peek(message)
+        frame = None if decoded is None or row.index >= len(decoded.frames) else decoded.frames[row.index]
+        why = _NOT_THERE if frame is None else _useless(frame, truths[row], known)
+        if why is not None:
+            left_out[i] = why
+        images.append(_RecordedImage(tp, row.offset, row.index if decoded is not None and decoded.is_batch else None))
+    names, labels = [str(row) for row in rows], [truths[row] for row in rows]
+    read = _Reader(path, peek.max_rows, "skip")
+    return Samples(
+        path,
+        names,
+        labels,
+        tuple(sorted({label for i, label in enumerate(labels) if i not in left_out})),
+        lambda i: read(images[i]),
+        digest_of(names, labels, []),
+        left_out=left_out,
+    )
+
+
 def _useless(frame: Frame, label: str, classes: frozenset[str] | None) -> str | None:
     if frame.reason is not None:
         return f"{frame.reason}: {frame.detail}"
@@ -126,9 +165,9 @@ def _messages(path: Path) -> Iterator[Message]:
 class _Reader:
     """Encoded images of a recording, from any thread; those of the message that was read last stay in memory."""
 
-    def __init__(self, path: Path, max_rows: int) -> None:
+    def __init__(self, path: str | Path, max_rows: int, forgotten: Forgotten = "fail") -> None:
         self._path, self._max_rows = path, max_rows
-        self._source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=1)
+        self._source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=1, forgotten=forgotten)
         self._source.poll(0.0)  # assigns the partitions
         self._last: tuple[TopicPartition, int] | None = None
         self._value, self._rows = b"", list[bytes | None]()

@@ -13,21 +13,27 @@ from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName
-from adawise.commands.command import Command, all_but, json_flag
+from adawise.commands.command import LABEL_WITHIN, LABELS, Command, all_but, json_flag
 from adawise.labelled import FORMS
-from adawise.settings.group import FilePath
+from adawise.settings.group import FilePath, Location
 
 
 class CardCommand(Command):
     """Calibrate a pair of models on labelled images like those it was fine-tuned on; or show a card.
 
-    Give --labelled and --output to make one, --fit-search and --output to add to one that is there, or --show. The text
-    heads are written beside the card, so that a worker starts sooner.
+    Give --labelled and --output to make one, --fit-search and --output to add to one that is there, --from-labels with
+    --recording and --output to correct model.card by labels that came late, or --show. The text heads are written
+    beside the card, so that a worker starts sooner.
     """
 
     name = "card"
     runs = "card.run:card"
-    groups = (*all_but("model", "card", "on_change"), "batch", *all_but("decode", "threads"), "log")
+    groups = (
+        *all_but("model", "on_change"),
+        *("search", "batch"),
+        *all_but("decode", "threads"),
+        *("predict", "limits", "log"),
+    )
     examples = (
         ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
         (
@@ -41,6 +47,10 @@ class CardCommand(Command):
         (
             "fit the search to a recorded stream, and add that to the card",
             "card --fit-search recordings/yard -o pair.card.json",
+        ),
+        (
+            "correct it by labels that came late, as a new card to stage",
+            "card --from-labels runs/yard --recording recordings/yard -o pair.2.card.json",
         ),
         ("temperature, accuracy and calibration error by alpha", "card --show pair.card.json"),
     )
@@ -81,6 +91,23 @@ class CardCommand(Command):
         description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
         "over the recording",
     )
+    from_labels: Location | None = Field(
+        default=None,
+        description="folder or s3://BUCKET/PREFIX of a worker's output, by whose labels, at least 100 under five "
+        "conditions, model.card is corrected",
+        json_schema_extra={"metavar": "ROOT"},
+    )
+    recording: Location | None = Field(
+        default=None,
+        description="with --from-labels: recording of what that worker read; all of it is replayed by both cards, for "
+        "what would have changed",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    labels: Location | None = LABELS
+    label_within: float = LABEL_WITHIN
+    without_replay: CliToggleFlag[bool] = Field(
+        default=False, description="with --from-labels: do not replay the recording, which takes two passes over it"
+    )
     show: FilePath | None = Field(default=None, description="card to print, in place of making one")
     as_json: CliToggleFlag[bool] = json_flag("print the card as JSON (with --show)")
 
@@ -88,24 +115,36 @@ class CardCommand(Command):
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """A card is shown without the models."""
-        return frozenset({"log"}) if "show" in options else frozenset({"model", "batch", "decode", "log"})
+        if "show" in options:
+            return frozenset({"log"})
+        served = {"search", "predict", "limits"} if "from_labels" in options else set[str]()
+        return frozenset({"model", "batch", "decode", "log", *served})
 
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """None of the three uses, or half of one, or two."""
+        """None of the four uses, or half of one, or two."""
         if "show" in options:
             for other in sorted(set(options) - {"show", "json", "config"}):
                 yield other, "it has no use with --show; leave one of them out"
             return
-        if not {"labelled", "fit_search"} & set(options):
-            yield "labelled", "expected labelled images; or --fit-search FOLDER, or --show FILE"
+        if not {"labelled", "fit_search", "from_labels"} & set(options):
+            yield "labelled", "expected labelled images; or --fit-search FOLDER, --from-labels ROOT, or --show FILE"
+        if "from_labels" in options:
+            for other in sorted(set(options) & {"labelled", "fit_search"}):
+                yield other, "it has no use with --from-labels; leave one of them out"
+            if "recording" not in options:
+                yield "recording", "expected the recording of what the workers of --from-labels read; name its folder"
         if "output" not in options:
             yield "output", "expected a file to write the card to; or --show FILE to print a card"
         for option, needed in (
             ("labelled_shifted", "labelled"),
             ("held_out", "labelled"),
-            ("images", "labelled"),
+            ("images", "from_labels" if "from_labels" in options else "labelled"),
+            ("recording", "from_labels"),
+            ("labels", "from_labels"),
+            ("label_within", "from_labels"),
+            ("without_replay", "from_labels"),
             ("fit_objective", "fit_search"),
             ("fit_batches", "fit_search"),
             ("json", "show"),

@@ -15,13 +15,13 @@ import torch
 from adawise.adapt.advice import OWN, advised_alpha, judge
 from adawise.adapt.card import Card, Condition, make_card, read_card
 from adawise.build.model import ModelPair, check_card, load_model
+from adawise.commands.card.pixels import read_pixels
 from adawise.commands.card.search_fit import Fit, fit_recorded
 from adawise.commands.card.show import print_card
 from adawise.commands.card.write import replace_card, write_card
 from adawise.commands.labelled import logits_of, open_samples
 from adawise.console import Progress, progress
-from adawise.decode.codec import open_image
-from adawise.errors import InvalidMessage, SettingsError
+from adawise.errors import SettingsError
 from adawise.evaluate.verdict import verdict_of
 from adawise.labelled.read import is_recording
 from adawise.labelled.samples import Samples
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _SEED = 0
 _SHOWN = 5  # images that were left out, by name
-_AT_ONCE = 256  # images held as pixels
-_MAX_PIXELS = 200_000_000
 
 _log = structlog.get_logger("card")
 
@@ -50,6 +48,10 @@ def card(asked: CardCommand) -> int:
     """Show, make or extend a card."""
     if asked.show is not None:
         return _show(asked.show, as_json=asked.as_json)
+    if asked.from_labels is not None:
+        from adawise.commands.card.late_labels import correct  # with all that a replay needs
+
+        return correct(asked)
     return _extend(asked) if asked.labelled is None else _build(asked)
 
 
@@ -123,7 +125,7 @@ def _fitted(asked: CardCommand, model: ModelPair, card: Card) -> Card:
 
 def _evaluate(model: ModelPair, name: str, drawn: _Drawn, bar: Progress) -> Condition:
     """The readable ones at each alpha."""
-    logits, labels = logits_of(model.classifier, _pixels(model, drawn), bar)
+    logits, labels = logits_of(model.classifier, _labelled_pixels(model, drawn), bar)
     return Condition(name, logits.__getitem__, labels)
 
 
@@ -210,21 +212,16 @@ def _mixed(samples: Samples, rows: list[int], limit: int | None) -> _Drawn:
     return _Drawn(samples, [rows[i] for i in order][:limit])
 
 
-def _pixels(model: ModelPair, drawn: _Drawn) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """The readable ones as uint8 `[N, 3, S, S]` and their labels, some at a time; the others are named in a warning."""
-    index, samples, rows = {name: i for i, name in enumerate(model.classes)}, drawn.samples, drawn.rows
-    readable = 0
-    for start in range(0, len(rows), _AT_ONCE):
-        images, labels = [], []
-        for i in rows[start : start + _AT_ONCE]:
-            try:
-                images.append(model.checkpoints.preprocess(open_image(samples.read(i), max_pixels=_MAX_PIXELS)))
-                labels.append(index[samples.labels[i]])
-            except (InvalidMessage, OSError, ValueError, SyntaxError) as error:
-                _log.warning("image_skipped", path=f"{samples.where}/{samples.names[i]}", error=str(error))
-        readable += len(images)
-        if images:
-            yield torch.stack(images), labels
+def _labelled_pixels(model: ModelPair, drawn: _Drawn) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """The readable ones as uint8 `[N, 3, S, S]` and their labels, some at a time.
+
+    Raises SettingsError: none is.
+    """
+    samples, rows = drawn.samples, drawn.rows
+    index, readable = {name: i for i, name in enumerate(model.classes)}, 0
+    for pixels, kept in read_pixels(model, samples, rows):
+        readable += len(kept)
+        yield pixels, [index[samples.labels[i]] for i in kept]
     if not readable:
         first = f"{samples.where}/{samples.names[rows[0]]}"
         raise SettingsError(f"none of {len(rows)} images from {first} on can be read; see the warnings")

@@ -11,12 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from adawise.adapt.advice import OWN, advise, advised_alpha
-from adawise.adapt.card import Card, Judged, PairVerdict
+from adawise.adapt.card import Card, Judged, LabelBias, PairVerdict
 from adawise.adapt.objective import NAMES
 from adawise.console import paper
 
 GROUPS = {"home": "home", "shifted": "home, shifted", "new": "classes left out", OWN: "home"}
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
+_PARTS = 4  # of the grid, at whose ends a bias is shown
 _SHORT = {"calibrated_entropy": "calibr.\nentropy", "calibrated_tsallis": "calibr.\ntsallis"}
 
 
@@ -30,6 +31,8 @@ def print_card(card: Card, name: str) -> None:
         parts += [verdict_table(card.verdict), Text(verdict_text(card.verdict))]
     if card.search is not None:
         parts.append(Text(_search(card)))
+    if card.bias is not None:
+        parts.append(Text(_bias(card.bias, card.alphas)))
     paper().print(Group(*parts))
 
 
@@ -153,3 +156,17 @@ def _search(card: Card) -> str:
         f"{fitted.lengthscale:.3f} alpha, signal {fitted.signal_sd:.3f} nats, batch offset {fitted.offset_sd:.3f} "
         f"nats, persistence {fitted.persistence:.3f} a batch."
     )
+
+
+def _bias(bias: LabelBias, alphas: Sequence[float]) -> str:
+    return (
+        f"To `{bias.objective}` is added what {bias.images} late labels under {bias.conditions} conditions said of it "
+        f"on {bias.created_at[:10]} (evidence {bias.evidence:.1f} nats): {bias_text(bias.nats, bias.sd, alphas)}."
+    )
+
+
+def bias_text(nats: Sequence[float], sd: Sequence[float], alphas: Sequence[float]) -> str:
+    """Nats at a few alphas."""
+    last = len(alphas) - 1
+    shown = dict.fromkeys(round(last * part / _PARTS) for part in range(_PARTS + 1))
+    return ", ".join(f"{nats[j]:+.3f} ±{1.96 * sd[j]:.3f} at {alphas[j]:g}" for j in shown)

@@ -1,0 +1,256 @@
+"""Settings -> a card that is corrected by labels which came late, and what it would have changed on what was recorded.
+
+Nothing that serves is touched: the card is a new file, which is staged as any new card is (`adawise pair stage`).
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from adawise.adapt.card import Card, LabelBias, read_card
+from adawise.adapt.late_labels import (
+    LEAST_BATCHES,
+    LEAST_CONDITIONS,
+    LEAST_LABELS,
+    BiasModel,
+    CommonBias,
+    LabelledCondition,
+)
+from adawise.adapt.objective import ERRORS_A_NAT
+from adawise.adapt.surrogate import Array
+from adawise.build.decoder import open_decoder
+from adawise.build.model import ModelPair, load_model, meant
+from adawise.build.prompts import read_lines
+from adawise.build.signals import INTERRUPTED
+from adawise.commands.card.correction import show_correction, show_replays
+from adawise.commands.card.pixels import read_pixels
+from adawise.commands.card.write import write_card
+from adawise.commands.labelled import logits_of
+from adawise.commands.replay.options import ReplayCommand
+from adawise.commands.replay.run import replay
+from adawise.console import progress
+from adawise.errors import SettingsError
+from adawise.labelled.recording import recorded_rows
+from adawise.labels.conditions import LabelledRow, LabelledRows, labelled_rows
+from adawise.recording.source import RecordedLog
+from adawise.settings import Settings
+from adawise.sink import segment
+from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.read.rows import read_traces
+from adawise.store.store import open_store
+
+if TYPE_CHECKING:
+    from adawise.commands.card.options import CardCommand
+
+_SHOWN = 5
+
+_log = structlog.get_logger("card")
+
+
+def correct(asked: CardCommand) -> int:
+    """Estimate the bias of the objective by late labels; write a card with it if they speak for one, and propose it.
+
+    130 if it was stopped while it replayed: the card is written by then.
+
+    Raises:
+        SettingsError: there are too few labels, the recording is of another topic, or a bias would change nothing.
+        CardError: there is no card, or it belongs to another pair.
+        SourceError, ChainError, StoreUnavailable: by the recording and the root.
+    """
+    settings, output, root, recording = asked.settings, asked.output, asked.from_labels, asked.recording
+    assert output is not None  # `problems` has seen to these
+    assert root is not None
+    assert recording is not None
+    card = _card_of(settings, output)
+    _check_topic(root, recording)
+    found = _labelled(asked, root)
+    model = load_model(settings.model, settings.decode)
+    chosen = meant(settings.search, model)
+    if chosen.strategy == "fixed":
+        raise SettingsError(
+            f"--from-labels {root}: these settings serve a fixed alpha of {chosen.alpha:g}, which no objective "
+            "changes. Set search.strategy to warm, or leave the card as it is"
+        )
+    conditions = _evaluated(asked, model, card, chosen.objective, found)
+    bias_model = BiasModel(card.alphas, ERRORS_A_NAT[chosen.objective])
+    bias = bias_model.estimate(conditions)
+    show_correction(chosen.objective, card.alphas, bias, bias_model.cross_fitted(conditions), found.source)
+    if not bias.is_clear:
+        print("The labels do not speak against the card: there is nothing to change, and no card was written.")
+        return 0
+    corrected = card.corrected(_of_card(bias, chosen.objective, conditions))
+    write_card(output, corrected, model.classifier.embeddings())
+    print(f"Written: {output}. Nothing serves by it yet.")
+    del model
+    stopped = False if asked.without_replay else _propose(asked, found.rows)
+    print(
+        "To have it served, if you want that:\n"
+        f"  adawise pair stage {shlex.quote(root)} --model.card {shlex.quote(str(output))}\n"
+        f"  adawise pair list {shlex.quote(root)}\n"
+        f"  adawise pair switch {shlex.quote(root)}"
+    )
+    return INTERRUPTED if stopped else 0
+
+
+def _card_of(settings: Settings, output: Path) -> Card:
+    named = settings.model.card
+    if named is None:
+        raise SettingsError(
+            "model.card: expected the card that the workers serve by, for labels correct one. Name it, or make one: "
+            "adawise card --labelled FOLDER -o FILE"
+        )
+    card = read_card(named)
+    if output.resolve() == named.resolve() or (output.exists() and output.samefile(named)):
+        raise SettingsError(
+            f"-o {output} is model.card, by which workers serve and streams know what they learned; the corrected card "
+            "is another one: name a new file"
+        )
+    return card
+
+
+def _check_topic(root: str, recording: str) -> None:
+    """Raises SettingsError unless the recording is of the topic that the workers of the root read."""
+    log, store = RecordedLog(recording, "skip"), open_store(root)
+    keys = segment_keys(store)
+    if not keys:
+        raise SettingsError(
+            f"--from-labels {root}: there is no output of a worker; name the folder that sink.root named"
+        )
+    footer = segment.read_footer(read_bytes(store, keys[-1][1]), keys[-1][1])
+    ours, theirs = log.identity(log.topic), (footer.topic, footer.topic_id)
+    if footer.topic != log.topic or (footer.topic_id and ours.topic_id and footer.topic_id != ours.topic_id):
+        raise SettingsError(
+            f"--recording {recording}: it is of topic {log.topic!r} (id {ours.topic_id or 'unknown'}), and {root} of "
+            f"topic {theirs[0]!r} (id {theirs[1] or 'unknown'}). Name the recording of what these workers read"
+        )
+
+
+def _labelled(asked: CardCommand, root: str) -> LabelledRows:
+    """The labels of the root by condition. Raises SettingsError: these are too few."""
+    assert asked.settings.model.classes is not None  # the command line has seen to it
+    classes = read_lines(asked.settings.model.classes, "model.classes", "class name")
+    found = labelled_rows(root, classes, file=asked.labels, within_us=round(asked.label_within * 1e6))
+    for note in found.notes:
+        print(note)
+    enough = _enough(found.rows, root, "have a label")
+    if few := len(found.rows) - sum(map(len, enough.values())):
+        print(f"{few} labels are of conditions with labels in fewer than {LEAST_BATCHES} batches, and were left out")
+    return found
+
+
+def _enough(rows: Sequence[LabelledRow], root: str, what: str) -> dict[str, list[LabelledRow]]:
+    """Those of conditions that have enough, by condition. Raises SettingsError: they are too few."""
+    by_condition: dict[str, list[LabelledRow]] = {}
+    for row in rows:
+        by_condition.setdefault(row.condition, []).append(row)
+    batches = {name: len({row.batch for row in of}) for name, of in by_condition.items()}
+    found = {name: of for name, of in by_condition.items() if batches[name] >= LEAST_BATCHES}
+    if sum(map(len, found.values())) < LEAST_LABELS or len(found) < LEAST_CONDITIONS:
+        largest = [f"{name}: {len(by_condition[name])} in {n}" for name, n in Counter(batches).most_common(_SHOWN)]
+        raise SettingsError(
+            f"--from-labels {root}: expected at least {LEAST_LABELS} labelled images, under at least "
+            f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and "
+            f"{len(found)} conditions of {len(batches)} have so many ({'; '.join(largest) or 'none'}). Fewer do more "
+            "harm than good: label more, spread over cameras, days and hours"
+        )
+    return found
+
+
+def _evaluated(
+    asked: CardCommand, model: ModelPair, card: Card, objective: str, found: LabelledRows
+) -> list[LabelledCondition]:
+    """The objective and the errors at every alpha, of the recorded images that can be read."""
+    root, recording, names = asked.from_labels, asked.recording, model.classes
+    assert root is not None
+    assert recording is not None
+    truths = {row.row_id: row.truth for row in found.rows}
+    samples = recorded_rows(recording, truths, names, lambda made: open_decoder(asked.settings.decode, made))
+    if samples.left_out:
+        reasons = dict(Counter(samples.left_out.values()).most_common(_SHOWN))
+        _log.warning("images_left_out", images=samples.where, left_out=len(samples.left_out), of_them=reasons)
+    by_name = {str(row.row_id): row for row in found.rows}
+    usable, readable = [by_name[samples.names[i]] for i in samples.usable], f"of them can be read in {recording}"
+    numbers = {name: i for i, name in enumerate(samples.names)}
+    wanted = {name: _spread(rows, asked.images) for name, rows in _enough(usable, root, readable).items()}
+    index, value = {name: i for i, name in enumerate(names)}, card.objective(objective)
+    made, read = list[LabelledCondition](), list[LabelledRow]()
+    with progress("evaluated", total=sum(map(len, wanted.values())) * len(card.alphas)) as bar:
+        for name, rows in wanted.items():
+            values, wrong, kept = list[Array](), list[Array](), list[LabelledRow]()
+            for pixels, these in read_pixels(model, samples, [numbers[str(row.row_id)] for row in rows]):
+                truth = [index[samples.labels[i]] for i in these]
+                logits, labels = logits_of(model.classifier, [(pixels, truth)], bar)
+                values.append(np.stack([value(z, j) for j, z in enumerate(logits)], axis=1))
+                wrong.append(np.stack([(z.argmax(dim=-1) != labels).double().numpy() for z in logits], axis=1))
+                kept += [by_name[samples.names[i]] for i in these]
+            if kept:
+                batches = np.array([row.batch for row in kept])
+                made.append(LabelledCondition(name, np.concatenate(values), np.concatenate(wrong), batches))
+                read += kept
+    enough = _enough(read, root, readable)
+    return [one for one in made if one.name in enough]
+
+
+def _spread(rows: Sequence[LabelledRow], limit: int | None) -> list[LabelledRow]:
+    """So many at most, spread over all of them."""
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def _of_card(bias: CommonBias, objective: str, conditions: Sequence[LabelledCondition]) -> LabelBias:
+    return LabelBias(
+        objective=objective,
+        nats=tuple(bias.nats.tolist()),
+        sd=tuple(bias.sd.tolist()),
+        images=sum(map(len, conditions)),
+        conditions=len(conditions),
+        evidence=bias.evidence,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _propose(asked: CardCommand, rows: Sequence[LabelledRow]) -> bool:
+    """Replay what was recorded by the old card and by the new one, and tell how they differ; True if it was stopped."""
+    from adawise.compare.compare import compare
+
+    settings, recording = asked.settings, asked.recording
+    assert recording is not None
+    with tempfile.TemporaryDirectory(prefix="adawise-card-") as folder:
+        labels = Path(folder) / "labels.csv"
+        lines = [f"{row.row_id},{_quoted(row.truth)}" for row in rows]
+        labels.write_text("\n".join(["row_id,label", *lines, ""]), encoding="utf-8")
+        roots = [str(Path(folder) / name) for name in ("before", "after")]
+        for root, card in zip(roots, (settings.model.card, asked.output), strict=True):
+            served = settings.model_copy(update={"model": settings.model.model_copy(update={"card": card})})
+            command = ReplayCommand(settings=served, recording=recording, output=root, skip_forgotten=True)
+            with redirect_stdout(io.StringIO()):  # it is no output of anybody's
+                code = replay(command)
+            if code:
+                print("Stopped before both replays were done: what the card would have changed is not known.")
+                return True
+        difference = compare(*roots, labels=str(labels))
+        show_replays(difference, (_mean_alpha(roots[0]), _mean_alpha(roots[1])))
+    return False
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _mean_alpha(root: str) -> float:
+    """Of all images that were served."""
+    table = read_traces(root, columns=["alpha", "images"]).table()
+    alphas, images = (table[name].to_numpy() for name in ("alpha", "images"))
+    return float(alphas @ images / images.sum())
