@@ -172,7 +172,7 @@ def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_
     assert "They speak against tsallis as it is" in said
     assert re.search(r"another alpha in \d+ of 72 batches", said)
     assert "These are the labels that the bias was fitted to" in said
-    assert f"adawise pair stage {labelled} --model.card {new}" in said
+    assert f"adawise pair stage {labelled} --model.card {new} --search.objective tsallis" in said
 
     card = read_card(new)
     assert card.bias is not None

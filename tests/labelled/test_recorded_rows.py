@@ -64,3 +64,11 @@ def test_what_is_not_there_or_of_no_use_is_left_out_with_its_reason(recording: P
 def test_a_folder_without_a_recording_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="expected a recording in"):
         read(tmp_path, {row(0): "car"})
+
+
+def test_what_comes_after_a_hole_is_found(tmp_path: Path) -> None:
+    sent = [Message("frames", 0, n, b"cam", png("red disc", n)) for n in (0, 1, 4, 5)]
+    write_messages(tmp_path / "yard", sent)
+    samples = read(tmp_path / "yard", {row(n): "car" for n in range(7)})
+    assert [samples.names[i] for i in samples.left_out] == [f"frames/0/{n}/0" for n in (2, 3, 6)]
+    assert [samples.read(i) for i in samples.usable] == [one.value for one in sent]

@@ -17,7 +17,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.manifest import MANIFEST
 from adawise.recording.recorder import FilePolicy, Recorder
-from adawise.recording.source import Order, RecordedLog, RecordingSource
+from adawise.recording.source import Order, RecordingSource
 from adawise.records import Message, TopicPartition
 from tests.worker.recordings import read_all
 
@@ -85,19 +85,6 @@ def test_seeking_into_a_hole_goes_on_with_the_next_message(tmp_path: Path) -> No
             source.seek(tp, 11)
         source.resume(tps)
         assert places(source.poll(0.0).messages) == [(0, 40), (0, 41)]
-
-
-def test_a_message_is_looked_up_by_its_place_and_what_is_not_there_is_none(tmp_path: Path) -> None:
-    sent = [message(0, n, value=b"%d" % n) for n in (2, 3, 4, 7, 8)]
-    write(tmp_path, sent)
-    log, tp = RecordedLog(str(tmp_path), "skip"), TopicPartition("frames", 0)
-    found = {offset: log.message_at(tp, offset) for offset in (8, 2, 5, 7, 1, 9, 3)}
-    assert {offset: one.value for offset, one in found.items() if one is not None} == {
-        offset: b"%d" % offset for offset in (8, 2, 7, 3)
-    }
-    assert log.message_at(TopicPartition("frames", 1), 0) is None
-    assert log.message_at(TopicPartition("frames", 9), 0) is None
-    assert log.message_at(TopicPartition("street", 0), 2) is None
 
 
 def test_a_poll_delivers_no_more_than_asked_for(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from adawise.decode.message import Decoder
 from adawise.errors import SettingsError, SourceError
 from adawise.labelled.samples import Samples, digest_of, is_class_name
 from adawise.recording.files import Forgotten
-from adawise.recording.source import RecordedLog, RecordingSource
+from adawise.recording.source import RecordingSource
 from adawise.records import Frame, Message, RowId, TopicPartition
 
 _POLL_RECORDS = 512
@@ -111,22 +111,24 @@ def recorded_rows(
     Raises:
         SourceError: no recording, or a damaged one.
     """
-    log, peek = RecordedLog(path, "skip"), decoder(lambda _: torch.empty(0, dtype=torch.uint8))
+    peek = decoder(lambda _: torch.empty(0, dtype=torch.uint8))
+    read = _Reader(path, peek.max_rows, "skip")
     known = None if classes is None else frozenset(classes)
     images: list[_RecordedImage] = []
     left_out: dict[int, str] = {}
     rows = sorted(truths)
+    last, decoded = None, None
     for i, row in enumerate(rows):
         tp = TopicPartition(row.topic, row.partition)
-        message = log.message_at(tp, row.offset)
-        decoded = None if message is None else peek(message)
+        if (tp, row.offset) != last:
+            last, message = (tp, row.offset), read.message(tp, row.offset)
+            decoded = None if message is None else peek(message)
         frame = None if decoded is None or row.index >= len(decoded.frames) else decoded.frames[row.index]
         why = _NOT_THERE if frame is None else _useless(frame, truths[row], known)
         if why is not None:
             left_out[i] = why
         images.append(_RecordedImage(tp, row.offset, row.index if decoded is not None and decoded.is_batch else None))
     names, labels = [str(row) for row in rows], [truths[row] for row in rows]
-    read = _Reader(path, peek.max_rows, "skip")
     return Samples(
         path,
         names,
@@ -169,34 +171,46 @@ class _Reader:
         self._path, self._max_rows = path, max_rows
         self._source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=1, forgotten=forgotten)
         self._source.poll(0.0)  # assigns the partitions
-        self._last: tuple[TopicPartition, int] | None = None
+        self._at: tuple[TopicPartition, int] | None = None  # the message before the next one of the source
+        self._held: tuple[TopicPartition, int] | None = None
         self._value, self._rows = b"", list[bytes | None]()
         self._lock = Lock()
 
     def __call__(self, image: _RecordedImage) -> bytes:
         """The bytes; empty if it is null. Raises SourceError: the recording is damaged, or changed."""
+        place = image.tp, image.offset
         with self._lock:
-            if self._last != (image.tp, image.offset):
-                self._value = self._message(image.tp, image.offset).value or b""
-                self._rows = []
-                self._last = image.tp, image.offset
+            if self._held != place:
+                message = self._message(*place)
+                if message is None:
+                    raise SourceError(
+                        f"{self._path}: {image.tp}/{image.offset} is not there any more (--keep). Start again."
+                    )
+                self._held, self._value, self._rows = place, message.value or b"", []
             if image.row is None:
                 return self._value
             if not self._rows:
                 self._rows = [row.image for row in read_batch(self._value, max_rows=self._max_rows)]
             return self._rows[image.row] or b""
 
-    def _message(self, tp: TopicPartition, offset: int) -> Message:
-        last, after = self._last or (None, 0)
+    def message(self, tp: TopicPartition, offset: int) -> Message | None:
+        """The message there; None if there is none. Raises SourceError: the recording is damaged."""
+        with self._lock:
+            return self._message(tp, offset)
+
+    def _message(self, tp: TopicPartition, offset: int) -> Message | None:
+        if tp not in self._source.log.partitions:
+            return None
+        last, after = self._at or (None, 0)
         if last != tp or not 0 < offset - after <= _NEAR:
-            self._source.pause([tp] if last is None else [last])
+            self._source.pause(list(self._source.log.partitions))
             self._source.seek(tp, offset)
             self._source.resume([tp])
         found = next((message for message in self._polled() if message.offset >= offset), None)
-        if found is None or found.offset != offset:
-            raise SourceError(f"{self._path}: {tp}/{offset} is not there any more (--keep). Start again.")
-        return found
+        is_there = found is not None and found.offset == offset
+        self._at = (tp, offset) if is_there else None  # where the source is after another one is not known
+        return found if is_there else None
 
     def _polled(self) -> Iterator[Message]:
         while messages := self._source.poll(0.0).messages:
-            yield from messages
+            yield from (message for message in messages if message.missing is None)

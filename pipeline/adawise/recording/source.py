@@ -76,18 +76,6 @@ class RecordedLog:
         """The first offset that is not older than `timestamp_ms`; None if every message is."""
         return self.partition(tp).first_at(timestamp_ms)
 
-    def message_at(self, tp: TopicPartition, offset: int) -> Message | None:
-        """The message at an offset; None if it was not recorded, is forgotten or could not be read.
-
-        Raises SourceError where the recording is damaged.
-        """
-        partition = self.partitions.get(tp)
-        if partition is None or not partition.bounds[0] <= offset < partition.bounds[1]:
-            return None
-        partition.seek(offset)
-        found = partition.head
-        return found if found is not None and found.offset == offset and found.missing is None else None
-
     def partition(self, tp: TopicPartition) -> RecordedPartition:
         """The files of a partition. Raises SourceError if there is none of that name."""
         try:

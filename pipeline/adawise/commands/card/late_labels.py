@@ -93,10 +93,11 @@ def correct(asked: CardCommand) -> int:
     write_card(output, corrected, model.classifier.embeddings())
     print(f"Written: {output}. Nothing serves by it yet.")
     del model
+    of_objective = "" if settings.search.objective == "auto" else f" --search.objective {chosen.objective}"
     stopped = False if asked.without_replay else _propose(asked, found.rows)
     print(
         "To have it served, if you want that:\n"
-        f"  adawise pair stage {shlex.quote(root)} --model.card {shlex.quote(str(output))}\n"
+        f"  adawise pair stage {shlex.quote(root)} --model.card {shlex.quote(str(output))}{of_objective}\n"
         f"  adawise pair list {shlex.quote(root)}\n"
         f"  adawise pair switch {shlex.quote(root)}"
     )
@@ -180,7 +181,8 @@ def _evaluated(
         reasons = dict(Counter(samples.left_out.values()).most_common(_SHOWN))
         _log.warning("images_left_out", images=samples.where, left_out=len(samples.left_out), of_them=reasons)
     by_name = {str(row.row_id): row for row in found.rows}
-    usable, readable = [by_name[samples.names[i]] for i in samples.usable], f"of them can be read in {recording}"
+    readable = f"of them can be read in {recording}"
+    usable = [by_name[samples.names[i]] for i in samples.usable]
     numbers = {name: i for i, name in enumerate(samples.names)}
     wanted = {name: _spread(rows, asked.images) for name, rows in _enough(usable, root, readable).items()}
     index, value = {name: i for i, name in enumerate(names)}, card.objective(objective)
@@ -198,7 +200,7 @@ def _evaluated(
                 batches = np.array([row.batch for row in kept])
                 made.append(LabelledCondition(name, np.concatenate(values), np.concatenate(wrong), batches))
                 read += kept
-    enough = _enough(read, root, readable)
+    enough = _enough(read, root, readable if asked.images is None else f"{readable} by --images {asked.images}")
     return [one for one in made if one.name in enough]
 
 
