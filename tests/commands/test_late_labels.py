@@ -22,6 +22,7 @@ from adawise.adapt.card import BIASED, read_card
 from adawise.adapt.objective import ERRORS_A_NAT, tsallis
 from adawise.build.model import load_model
 from adawise.build.pairs import begin_orders, starting_pair
+from adawise.build.signals import INTERRUPTED
 from adawise.clip.heads import heads_path
 from adawise.labels.columns import LabelColumns
 from adawise.pairs.orders import read_orders
@@ -343,6 +344,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
         ((*root, "--recording", str(tmp_path / "other")), "it is of topic 'street'"),
         ((*root, "--recording", str(tmp_path / "again")), "(id another-id)"),
         ((*root, "--recording", str(tmp_path / "none")), "expected a recording in"),
+        ((*root[:3], "-o", "yard", "--recording", "yard"), "but it is a folder"),
         ((*root[:3], "-o", "card.json", "--recording", "yard"), "name a new file"),
         ((*asked(labelled, tmp_path / "new.json"), "--model.card", str(tmp_path / "classes.txt")), "not a card"),
         ((*asked(labelled, tmp_path / "new.json"), "--config", str(tmp_path / "bare.toml")), "expected the card that"),
@@ -374,7 +376,11 @@ def test_the_corrected_card_is_staged_and_serves_as_any_new_card(
     assert orders.pairs[orders.staged.pair].identity["card"] == read_card(new).digest
     assert adawise(folder, monkeypatch, "pair", "switch", str(labelled), "--anyway") == 0
     assert read_orders(store).serving.card == str(new)
-    assert "is staged" in capsys.readouterr().out
+    capsys.readouterr()
+    assert adawise(folder, monkeypatch, "pair", "list", str(labelled)) == 0
+    said = capsys.readouterr().out
+    assert "    adapts by tsallis\n" in said
+    assert "    adapts by tsallis, corrected by late labels\n" in said
 
 
 def test_a_corrected_card_may_be_corrected_again(
@@ -393,6 +399,17 @@ def test_a_corrected_card_may_be_corrected_again(
     assert other.nats[0] > other.nats[-1]
     agree = tmp_path / "third.json"
     assert adawise(folder, monkeypatch, *asked(root, agree, "--without-replay", "--model.card", str(second))) == 0
+
+
+def test_a_replay_that_is_stopped_leaves_the_card_and_says_what_is_not_known(
+    folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("adawise.commands.card.late_labels.replay", lambda _: INTERRUPTED)
+    assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / "new.json")) == INTERRUPTED
+    said = capsys.readouterr().out
+    assert "what the card would have changed is not known" in said
+    assert "adawise pair stage" in said
+    assert read_card(tmp_path / "new.json").bias is not None
 
 
 @pytest.mark.parametrize("point", ["card", "heads"])

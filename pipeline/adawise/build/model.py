@@ -241,10 +241,13 @@ def meant(search: SearchSettings, model: ModelPair) -> SearchSettings:
 
 
 def method_in_words(search: SearchSettings, model: ModelPair) -> str:
-    """How alpha is chosen with this pair; see `advice.in_words`."""
+    """How alpha is chosen with this pair; see `advice.in_words`. Says if late labels have corrected its objective."""
     chosen = meant(search, model)
     alpha = min(model.classifier.alphas, key=lambda a: abs(a - chosen.alpha))
-    return advice.in_words(chosen.strategy, chosen.objective, alpha, is_advised=search.strategy == advice.AUTO)
+    said = advice.in_words(chosen.strategy, chosen.objective, alpha, is_advised=search.strategy == advice.AUTO)
+    bias = None if model.card is None else model.card.bias
+    is_corrected = bias is not None and bias.objective == chosen.objective and chosen.strategy != "fixed"
+    return f"{said}, corrected by late labels" if is_corrected else said
 
 
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

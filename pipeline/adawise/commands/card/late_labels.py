@@ -112,6 +112,8 @@ def _card_of(settings: Settings, output: Path) -> Card:
             "adawise card --labelled FOLDER -o FILE"
         )
     card = read_card(named)
+    if output.is_dir():
+        raise SettingsError(f"-o {output}: expected a file to write the card to, but it is a folder. Name a file in it")
     if output.resolve() == named.resolve() or (output.exists() and output.samefile(named)):
         raise SettingsError(
             f"-o {output} is model.card, by which workers serve and streams know what they learned; the corrected card "
